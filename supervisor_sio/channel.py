@@ -1,0 +1,121 @@
+"""The framing that supervisord, router and workers share.
+
+One JSON object a packet over a Unix ``SOCK_SEQPACKET`` socket, with file
+descriptors beside it (``SCM_RIGHTS``, unix(7)). The first packet of either
+side carries the version of this protocol.
+
+The functions work on any plain non-blocking socket; waiting is the caller's
+business, because each part waits in its own way.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import struct
+from typing import Any, NamedTuple, Optional, Sequence
+
+VERSION = 1
+
+#: Longest packet, in bytes.
+MAX_PACKET = 65536
+
+#: The kernel passes at most this many descriptors with one packet (SCM_MAX_FD).
+MAX_DESCRIPTORS = 253
+
+Message = dict[str, Any]
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
+
+
+class ChannelError(Exception):
+    """The peer sent something that is not of this protocol; the text says what."""
+
+
+class Peer(NamedTuple):
+    """Who is at the other end, as the kernel knows it (``SO_PEERCRED``)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Packet(NamedTuple):
+    message: Message
+    descriptors: list[int]
+
+
+def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
+    """Send one packet, whole or not at all.
+
+    :raises BlockingIOError: when the peer must read first.
+    :raises OSError: when the peer is gone.
+    :raises ChannelError: when the message is too long.
+    """
+    data = _encode(message).encode()
+    if len(data) > MAX_PACKET:
+        raise ChannelError(f"a message of {len(data)} bytes is over the limit of {MAX_PACKET}")
+    ancillary = []
+    if descriptors:
+        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors)))
+    sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
+    """Read one packet; ``None`` when the peer has closed.
+
+    The caller owns the descriptors it gets. None leak when this raises.
+
+    :raises BlockingIOError: when there is nothing to read.
+    :raises ChannelError: when the packet is not of this protocol.
+    """
+    data, ancillary, flags, _ = sock.recvmsg(
+        MAX_PACKET,
+        socket.CMSG_SPACE(most_descriptors * 4),
+        socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
+    )
+    descriptors: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers = array.array("i")
+            numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+            descriptors.extend(numbers)
+    if not data and not descriptors:
+        return None
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise ChannelError("a packet was cut short")
+        try:
+            message = _decode(data.decode())
+        except (ValueError, RecursionError) as error:
+            raise ChannelError(f"a packet is not JSON: {error}") from None
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise ChannelError("a packet is not an object with a type")
+    except ChannelError:
+        close_all(descriptors)
+        raise
+    return Packet(message, descriptors)
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    """The peer's process and user, as the kernel recorded them at ``connect``."""
+    size = struct.calcsize("3i")
+    return Peer(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
+
+
+def check_version(message: Message, other: str) -> None:
+    """:raises ChannelError: when ``other`` speaks another version of this protocol."""
+    version = message.get("version")
+    if version != VERSION:
+        raise ChannelError(
+            f"{other} speaks version {version!r} of the channel, this process {VERSION}: "
+            "after an upgrade of supervisor-sio, restart supervisord"
+        )

@@ -1,0 +1,165 @@
+"""The channel to the router, inside supervisord's own event loop.
+
+supervisord polls the objects in its socket map and calls what is readable;
+nothing here may block, and nothing may raise out of it: supervisord must
+neither wait for us nor die of us.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any, Callable, Optional, Sequence
+
+from . import channel
+from .channel import ChannelError, Message
+
+#: ``supervisord`` as Supervisor's own plugins get it; Supervisor has no types.
+Supervisord = Any
+
+
+class Dispatcher:
+    """What supervisord's loop expects of an entry in its socket map."""
+
+    def __init__(self, supervisord: Supervisord, sock: socket.socket) -> None:
+        self._logger = supervisord.options.logger
+        self._map = supervisord.options.get_socket_map()
+        self._sock = sock
+        self._descriptor = sock.fileno()
+        self.closed = False
+        self._map[self._descriptor] = self
+
+    def readable(self) -> bool:
+        return not self.closed
+
+    def writable(self) -> bool:
+        return False
+
+    def handle_read_event(self) -> None:
+        raise AssertionError("for a subclass")
+
+    def handle_write_event(self) -> None:
+        pass
+
+    def handle_error(self) -> None:
+        """supervisord caught an exception of ours."""
+        import sys
+
+        self._logger.error(f"sio: {type(self).__name__} closed after {sys.exc_info()[1]!r}")
+        self.close()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            if self._map.get(self._descriptor) is self:
+                del self._map[self._descriptor]
+            self._sock.close()
+
+
+class RouterListener(Dispatcher):
+    """Waits for a router at ``supervisord.sock``."""
+
+    def __init__(
+        self, supervisord: Supervisord, sock: socket.socket, accept: Callable[[socket.socket], None]
+    ) -> None:
+        super().__init__(supervisord, sock)
+        self._accept = accept
+
+    def handle_read_event(self) -> None:
+        try:
+            connection, _ = self._sock.accept()
+        except OSError:  # gone again, or no descriptor left: the next event tells
+            return
+        self._accept(connection)
+
+
+class RouterChannel(Dispatcher):
+    """One router: gives it the listening sockets, takes its figures.
+
+    :param welcome: the message, and the descriptors with it, that a router
+        gets once it has said who it is.
+    :param admit: says why a router with this pid is not welcome, or ``None``.
+    """
+
+    def __init__(
+        self,
+        supervisord: Supervisord,
+        sock: socket.socket,
+        welcome: tuple[Message, Sequence[int]],
+        admit: Callable[[RouterChannel], Optional[str]],
+    ) -> None:
+        super().__init__(supervisord, sock)
+        sock.setblocking(False)
+        self._welcome = welcome
+        self._admit = admit
+        self.pid = channel.peer_of(sock).pid
+        self.since = time.time()
+        self.admitted = False
+        self.figures: Message = {}
+
+    def handle_read_event(self) -> None:
+        try:
+            while not self.closed:
+                packet = channel.receive(self._sock, most_descriptors=0)
+                if packet is None:
+                    self._lost("has closed its channel")
+                    return
+                self._handle(packet.message)
+        except BlockingIOError:
+            return
+        except ChannelError as error:
+            self._lost(f"is not understood: {error}")
+        except OSError as error:
+            self._lost(f"is lost: {error.strerror}")
+
+    def _handle(self, message: Message) -> None:
+        if not self.admitted:
+            refusal = self._refusal(message)
+            if refusal is not None:
+                channel.send(self._sock, {"type": "refused", "reason": refusal})
+                self._lost(f"is refused: {refusal}")
+                return
+            self.admitted = True
+            channel.send(self._sock, *self._welcome)
+            self._logger.info(f"sio: router (pid {self.pid}) has the listening sockets")
+        elif message["type"] == "figures":
+            self.figures = message
+
+    def _refusal(self, message: Message) -> Optional[str]:
+        if message["type"] != "hello":
+            return f"expected hello, not {message['type']!r}"
+        try:
+            channel.check_version(message, "the router")
+        except ChannelError as error:
+            return str(error)
+        return self._admit(self)
+
+    def _lost(self, what: str) -> None:
+        self._logger.info(f"sio: router (pid {self.pid}) {what}")
+        self.close()
+
+
+def is_descendant(pid: int, ancestor: int) -> bool:
+    """Whether ``ancestor`` started the process ``pid``, directly or through a wrapper."""
+    for _ in range(16):
+        if pid == ancestor:
+            return True
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                # The second field is the command in parentheses, the fourth the parent (proc(5)).
+                pid = int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return False
+        if pid <= 1:
+            break
+    return pid == ancestor
+
+
+def process_memory(pid: int) -> int:
+    """Resident memory of a process in KiB; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    except (OSError, ValueError, IndexError):
+        return 0

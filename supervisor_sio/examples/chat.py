@@ -1,0 +1,53 @@
+"""A chat in which every message says which worker took it in.
+
+By hand:      python -m supervisor_sio.examples.chat
+In a cluster: supervisord -n -c conf.d/supervisord.conf
+"""
+
+# mypy: disallow-untyped-decorators=False
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import socketio
+
+from supervisor_sio import ZmqManager, serve
+
+HERE = Path(__file__).parent
+
+
+def worker_name() -> str:
+    """What supervisorctl calls this process: ``group:name``."""
+    name = os.environ.get("SUPERVISOR_PROCESS_NAME")
+    return f"{os.environ['SUPERVISOR_GROUP_NAME']}:{name}" if name else "no supervisor"
+
+
+WORKER = worker_name()
+
+sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
+app = socketio.WSGIApp(
+    sio,
+    static_files={
+        "/": str(HERE / "chat.html"),
+        "/socket.io.min.js": str(HERE / "socket.io.min.js"),
+    },
+)
+
+
+@sio.event
+def connect(sid: str, environ: dict[str, Any]) -> None:
+    sio.emit("welcome", {"worker": WORKER, "sid": sid}, to=sid)
+
+
+@sio.event
+def message(sid: str, who: str, text: str) -> None:
+    # Clients send what they like: hold it to text of some length.
+    who, text = str(who)[:40], str(text)[:2000]
+    sio.emit("message", {"who": who, "text": text, "worker": WORKER})
+
+
+if __name__ == "__main__":
+    serve(app)

@@ -1,0 +1,30 @@
+"""Who this process is to the cluster: its tag and its name."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+
+from supervisor.options import make_namespec
+
+
+@functools.lru_cache(maxsize=1)
+def _tag_of_process(pid: int) -> str:
+    return secrets.token_hex(4)
+
+
+def tag() -> str:
+    """Names this incarnation of this process, and the worker in its session ids.
+
+    A forked child has a tag of its own.
+    """
+    return _tag_of_process(os.getpid())
+
+
+def process_name() -> str:
+    """The name that supervisorctl shows, or the pid outside supervisord."""
+    process = os.environ.get("SUPERVISOR_PROCESS_NAME")
+    if not process:
+        return f"pid {os.getpid()}"
+    return str(make_namespec(os.environ.get("SUPERVISOR_GROUP_NAME", process), process))

@@ -1,0 +1,92 @@
+"""Listening sockets of the shared port, as supervisord opens them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from .settings import Address, SettingsError
+
+#: The kernel wakes the router only when a new connection has sent something;
+#: after this many seconds also when it has not (tcp(7), TCP_DEFER_ACCEPT).
+_DEFER_ACCEPT = 5
+
+
+def bind(address: Address, backlog: int) -> socket.socket:
+    """A non-blocking listening socket.
+
+    :raises SettingsError: when the address cannot be had, with the reason.
+    """
+    try:
+        return _bind_unix(address, backlog) if address.path else _bind_tcp(address, backlog)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            reason = "address already in use; stop the program that listens there"
+        elif error.errno == errno.EACCES and 0 < address.port < 1024:
+            reason = "permission denied; a port below 1024 needs a supervisord started by root"
+        raise SettingsError("listen", f"{address}: {reason}") from None
+
+
+def _bind_tcp(address: Address, backlog: int) -> socket.socket:
+    family, kind, protocol, _, sockaddr = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # So that 0.0.0.0 and [::] can stand side by side.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Accepted connections inherit both.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_ACCEPT)
+        sock.bind(sockaddr)
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_unix(address: Address, backlog: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(address.path)
+        sock.bind(address.path)
+        # A shared port is for everybody who can reach its directory.
+        os.chmod(address.path, 0o666)
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on any more; leave anything else."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+def close(sock: socket.socket, address: Address) -> None:
+    """Stop listening; a Unix socket's file goes with it."""
+    sock.close()
+    if address.path:
+        try:
+            os.unlink(address.path)
+        except OSError:
+            pass

@@ -1,0 +1,99 @@
+"""The relay itself: libzmq's proxy between XSUB and XPUB, in a native thread.
+
+The sockets it listens on belong to supervisord: publishers and subscribers
+that lost a relay find the next one behind the same path.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from typing import NamedTuple, Optional
+
+import zmq
+
+logger = logging.getLogger("supervisor_sio.relay")
+
+#: Messages that may wait for one slow subscriber before the relay drops for it.
+HIGH_WATER_MARK = 100_000
+
+_FRAMES_PER_MESSAGE = 3
+
+
+class RelayFigures(NamedTuple):
+    received: int = 0  # from publishers
+    sent: int = 0  # to subscribers
+
+
+class Relay:
+    """Starts with the object; ``close`` ends it.
+
+    :param xsub_fd: listening descriptor behind ``xsub`` (an ``ipc://`` path);
+        the relay owns it from here on. Likewise ``xpub_fd``.
+    """
+
+    def __init__(self, xsub: str, xsub_fd: int, xpub: str, xpub_fd: int) -> None:
+        self._context = zmq.Context()
+        self._frontend = self._listen(zmq.XSUB, xsub, xsub_fd)
+        self._backend = self._listen(zmq.XPUB, xpub, xpub_fd)
+        control = self._context.socket(zmq.PAIR)
+        control.bind("inproc://control")
+        self._control = self._context.socket(zmq.PAIR)
+        self._control.connect("inproc://control")
+        self._figures = RelayFigures()
+        self._asked = False
+        self._thread = threading.Thread(target=self._run, args=(control,), name="relay", daemon=True)
+        self._thread.start()
+
+    def _listen(self, kind: int, path: str, descriptor: int) -> zmq.Socket[bytes]:
+        sock = self._context.socket(kind)
+        sock.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+        sock.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+        sock.setsockopt(zmq.LINGER, 0)
+        sock.setsockopt(zmq.USE_FD, descriptor)
+        sock.bind(f"ipc://{path}")
+        return sock
+
+    def _run(self, control: zmq.Socket[bytes]) -> None:
+        try:
+            zmq.proxy_steerable(self._frontend, self._backend, None, control)
+        except zmq.ZMQError:
+            logger.exception("the relay stopped")
+        finally:
+            for sock in (self._frontend, self._backend, control):
+                sock.close(0)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def figures(self) -> RelayFigures:
+        """Counts since the start, as of the call before: it never waits for the proxy."""
+        answer: Optional[list[bytes]] = None
+        if self._asked:
+            try:
+                answer = self._control.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return self._figures
+            self._asked = False
+        if answer is not None:
+            # Eight 64-bit counters: messages and bytes, in and out, of either side
+            # (zmq_proxy_steerable(3)); libzmq counts frames.
+            counts = [int.from_bytes(count, sys.byteorder) for count in answer]
+            self._figures = RelayFigures(
+                counts[0] // _FRAMES_PER_MESSAGE, counts[6] // _FRAMES_PER_MESSAGE
+            )
+        if self.alive:
+            self._control.send(b"STATISTICS")
+            self._asked = True
+        return self._figures
+
+    def close(self) -> None:
+        self._control.setsockopt(zmq.LINGER, 0)
+        if self.alive:
+            self._control.send(b"TERMINATE")
+            self._thread.join(2)
+        self._control.close()
+        if not self._thread.is_alive():
+            self._context.term()

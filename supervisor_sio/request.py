@@ -1,0 +1,99 @@
+"""What the first line of an HTTP request says about its way.
+
+Pure: bytes in, a :class:`Request` out. The router asks before it hands a
+connection to a worker, a worker asks before each request on a kept connection.
+
+A request line ends at the first LF (RFC 9112, section 2.2); the query carries
+the Engine.IO session id, which names its worker as ``<tag>.<random>``.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import NamedTuple, Optional
+from urllib.parse import unquote_to_bytes
+
+#: Longest request line with its line end, in bytes; eventlet's wsgi has the same.
+MAX_REQUEST_LINE = 8190
+
+_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([^\s]+) HTTP/1\.[0-9]")
+_ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+
+
+class Kind(Enum):
+    """Where a request wants to go."""
+
+    HANDSHAKE = "handshake"  # opens an Engine.IO session: place it
+    SESSION = "session"  # belongs to a session: to its worker
+    PLAIN = "plain"  # anything else the application serves
+
+
+class Request(NamedTuple):
+    kind: Kind
+    #: The tag in the session id, of a ``SESSION`` request; empty where the id has none.
+    tag: str = ""
+
+
+class BadRequest(Exception):
+    """Bytes that no worker should see. ``reason`` is a word for the counters."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(status)
+        self.status = status
+        self.reason = reason
+
+
+def tag_of(sid: str) -> str:
+    """The worker's tag in a session id; empty where there is none."""
+    tag, dot, _ = sid.partition(".")
+    return tag if dot else ""
+
+
+def parse_head(data: bytes, paths: tuple[bytes, ...]) -> Optional[Request]:
+    """Judge the start of a connection; ``None`` while its line is incomplete.
+
+    :param paths: the Engine.IO paths, each with ``/`` at both ends.
+    :raises BadRequest: when it is not, or cannot become, a request line.
+    """
+    start = 0
+    # A server should skip an empty line before the request line (RFC 9112, 2.2).
+    while data.startswith((b"\r\n", b"\n"), start):
+        start += 2 if data[start] == 13 else 1
+        if start > 8:
+            raise BadRequest("400 Bad Request", "garbage")
+    end = data.find(b"\n", start)
+    if end < 0:
+        if len(data) - start >= MAX_REQUEST_LINE:
+            raise BadRequest("414 URI Too Long", "line-too-long")
+        # Don't wait for the end of what can't be HTTP: TLS starts with 0x16.
+        if data[start : start + 1] and not 0x20 < data[start] < 0x7F and data[start] != 13:
+            raise BadRequest("400 Bad Request", "garbage")
+        return None
+    if end - start >= MAX_REQUEST_LINE:
+        raise BadRequest("414 URI Too Long", "line-too-long")
+    match = _LINE.fullmatch(data, start, end - 1 if data[end - 1 : end] == b"\r" else end)
+    if match is None:
+        if data.startswith(b"PRI * HTTP/2.0", start):
+            raise BadRequest("505 HTTP Version Not Supported", "http2")
+        raise BadRequest("400 Bad Request", "garbage")
+    target = match[2]
+    if not target.startswith(b"/"):
+        target = _ABSOLUTE.sub(b"", target, count=1)
+    path, _, query = target.partition(b"?")
+    if not path.startswith(paths):
+        return Request(Kind.PLAIN)
+    sid = _sid(query)
+    if sid is None:
+        # A CORS preflight opens no session, any worker can answer it.
+        return Request(Kind.PLAIN if match[1] == b"OPTIONS" else Kind.HANDSHAKE)
+    return Request(Kind.SESSION, tag_of(sid))
+
+
+def _sid(query: bytes) -> Optional[str]:
+    if b"sid=" not in query:
+        return None
+    for item in query.split(b"&"):
+        if item.startswith(b"sid="):
+            return unquote_to_bytes(item[4:]).decode("latin-1")
+    return None

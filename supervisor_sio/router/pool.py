@@ -1,0 +1,116 @@
+"""The workers a router knows, and which of them gets the next connection.
+
+Pure: no sockets here. A worker counts as *ready* from its ``ready`` message
+until it drains, is being stopped, or its channel closes.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Callable, Iterator, Optional
+
+
+@dataclass
+class Member:
+    """One worker process, for as long as its channel is open."""
+
+    tag: str
+    name: str
+    pid: int
+    ready: bool = False
+    draining: bool = False
+    #: As the worker last reported them.
+    sessions: int = 0
+    connections: int = 0
+    dropped: int = 0
+    #: Handshakes handed over, and how many of those ``sessions`` accounts for.
+    handshakes: int = 0
+    handshakes_seen: int = 0
+
+    @property
+    def load(self) -> int:
+        """Sessions, with those that are still on their way to the worker."""
+        return self.sessions + max(0, self.handshakes - self.handshakes_seen)
+
+    @property
+    def eligible(self) -> bool:
+        return self.ready and not self.draining
+
+    @property
+    def state(self) -> str:
+        if self.draining:
+            return "draining"
+        return "ready" if self.ready else "starting"
+
+
+def _least_connection(members: list[Member], turn: int) -> Member:
+    least = min(member.load for member in members)
+    # Ties take turns, or one worker would get every connection that opens no session.
+    ties = [member for member in members if member.load == least]
+    return ties[turn % len(ties)]
+
+
+def _round_robin(members: list[Member], turn: int) -> Member:
+    return members[turn % len(members)]
+
+
+def _random(members: list[Member], turn: int) -> Member:
+    return random.choice(members)
+
+
+_METHODS: dict[str, Callable[[list[Member], int], Member]] = {
+    "least-connection": _least_connection,
+    "round-robin": _round_robin,
+    "random": _random,
+}
+
+
+@dataclass
+class Pool:
+    """All workers with an open channel, by their tags."""
+
+    method: str
+    _members: dict[str, Member] = field(default_factory=dict)
+    _turn: int = 0
+    _plain_turn: int = 0
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def add(self, member: Member) -> None:
+        self._members[member.tag] = member
+
+    def remove(self, member: Member) -> None:
+        if self._members.get(member.tag) is member:
+            del self._members[member.tag]
+
+    def owner(self, tag: str) -> Optional[Member]:
+        """The living worker with this tag, draining or not: its sessions are its own."""
+        member = self._members.get(tag)
+        return member if member is not None and member.ready else None
+
+    def with_tag(self, tag: str) -> Optional[Member]:
+        return self._members.get(tag)
+
+    def drain(self, name: str) -> None:
+        """The process of this Supervisor name is being stopped: no new sessions for it."""
+        for member in self:
+            if member.name == name:
+                member.draining = True
+
+    def place_handshake(self) -> Optional[Member]:
+        """The worker for a new session, by the chosen method; ``None`` while there is none."""
+        members = [member for member in self if member.eligible]
+        if not members:
+            return None
+        self._turn += 1
+        return _METHODS[self.method](members, self._turn)
+
+    def place_plain(self) -> Optional[Member]:
+        """The worker for a connection that opens no session: each in its turn."""
+        members = [member for member in self if member.eligible]
+        if not members:
+            return None
+        self._plain_turn += 1
+        return _round_robin(members, self._plain_turn)

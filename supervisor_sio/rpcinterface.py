@@ -1,0 +1,223 @@
+"""``[rpcinterface:sio]``: what runs inside supervisord.
+
+It checks the settings, makes the run directory, listens on the shared port,
+gives the listening sockets to the router, and answers ``sio.*`` over XML-RPC.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from typing import Any, Optional
+
+from supervisor import events
+from supervisor.options import make_namespec
+from supervisor.states import getProcessStateDescription
+
+from . import channel, listeners
+from .dispatchers import (
+    RouterChannel,
+    RouterListener,
+    Supervisord,
+    is_descendant,
+    process_memory,
+)
+from .rundir import ENVIRONMENT_VARIABLE, OwnedRunDir, RunDirError
+from .settings import Settings, SettingsError, parse_settings
+from .status import ProcessInfo, RouterInfo, build_status
+
+API_VERSION = "1.0"
+
+
+class Cluster:
+    """What supervisord holds for the cluster, from start to stop or reload.
+
+    :raises SettingsError: when the run directory or an address cannot be had;
+        nothing stays open then.
+    """
+
+    def __init__(self, supervisord: Supervisord, settings: Settings) -> None:
+        self._supervisord = supervisord
+        self._settings = settings
+        self._router: Optional[RouterChannel] = None
+        self._waiting: list[RouterChannel] = []
+        self._known_workers: set[str] = set()
+        self._bound: list[socket.socket] = []
+        self._run_dir_sockets: list[socket.socket] = []
+        try:
+            self._run_dir = OwnedRunDir(settings.run_dir)
+        except RunDirError as error:
+            raise SettingsError("run_dir", str(error)) from None
+        try:
+            for address in settings.listen:
+                self._bound.append(listeners.bind(address, settings.backlog))
+            self._open_run_dir()
+        except SettingsError:
+            self._close_sockets()
+            raise
+        os.environ[ENVIRONMENT_VARIABLE] = self._run_dir.path
+        # So that `command = supervisor-sio …` is found where this package is
+        # installed, also when its virtual environment is not on the PATH.
+        here = os.path.dirname(sys.executable)
+        path = os.environ.get("PATH", os.defpath)
+        if here not in path.split(os.pathsep):
+            os.environ["PATH"] = path + os.pathsep + here
+        events.subscribe(events.SupervisorRunningEvent, self._on_running)
+        events.subscribe(events.SupervisorStoppingEvent, self._on_stopping)
+
+    def _open_run_dir(self) -> None:
+        settings, run_dir = self._settings, self._run_dir
+        try:
+            run_dir.write_channel(settings.channel)
+            for path, kind in (
+                (run_dir.router, socket.SOCK_SEQPACKET),
+                (run_dir.xsub, socket.SOCK_STREAM),
+                (run_dir.xpub, socket.SOCK_STREAM),
+            ):
+                self._run_dir_sockets.append(run_dir.bind(path, kind))
+            own = run_dir.bind(run_dir.supervisord, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise SettingsError("run_dir", str(error)) from None
+        try:
+            run_dir.admit(settings.chmod, settings.chown)
+        except OSError as error:
+            raise SettingsError("chown", f"{run_dir.path}: {error.strerror}") from None
+        self._listener = RouterListener(self._supervisord, own, self._accept)
+
+    def _accept(self, connection: socket.socket) -> None:
+        self._waiting = [waiting for waiting in self._waiting if not waiting.closed]
+        settings = self._settings
+        welcome = {
+            "type": "welcome",
+            "version": channel.VERSION,
+            "listen": [str(address) for address in settings.listen],
+            "balance": settings.balance,
+            "path": settings.path,
+            "hold_timeout": settings.hold_timeout,
+            "drain_timeout": settings.drain_timeout,
+            "head_timeout": settings.head_timeout,
+            "max_pending": settings.max_pending,
+        }
+        descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
+        self._waiting.append(
+            RouterChannel(self._supervisord, connection, (welcome, descriptors), self._admit)
+        )
+
+    def _admit(self, candidate: RouterChannel) -> Optional[str]:
+        if not is_descendant(candidate.pid, os.getpid()):
+            return "only a router started by this supervisord gets the listening sockets"
+        if self._router is not None and not self._router.closed:
+            return f"there is a router already (pid {self._router.pid}); one is enough"
+        self._router = candidate
+        self._waiting.remove(candidate)
+        return None
+
+    def status(self) -> dict[str, Any]:
+        router: Optional[RouterInfo] = None
+        if self._router is not None and not self._router.closed:
+            router = RouterInfo(self._router.pid, self._router.since, self._router.figures)
+        processes = [
+            ProcessInfo(
+                name=make_namespec(group.config.name, process.config.name),
+                pid=process.pid or 0,
+                state=getProcessStateDescription(process.get_state()),
+                started=process.laststart,
+                command=process.config.command,
+            )
+            for group in self._supervisord.process_groups.values()
+            for process in group.processes.values()
+        ]
+        members = router.figures.get("workers", []) if router else []
+        self._known_workers |= {member["name"] for member in members}
+        self._known_workers &= {process.name for process in processes}
+        pids = {process.pid for process in processes} | {member["pid"] for member in members}
+        if router:
+            pids.add(router.pid)
+        return build_status(
+            listen=[str(address) for address in self._settings.listen],
+            router=router,
+            processes=sorted(processes),
+            known_workers=self._known_workers,
+            memory={pid: process_memory(pid) for pid in pids if pid},
+            now=time.time(),
+        )
+
+    def _on_running(self, event: object) -> None:
+        self._run_dir.note_pid()
+
+    def _on_stopping(self, event: object) -> None:
+        """Close all of ours before supervisord, on a reload, closes the numbers under us.
+
+        ``ServerOptions.cleanup_fds`` closes descriptors without telling their
+        owners. The router has its own copies and serves until it is stopped.
+        """
+        for dispatcher in [self._listener, self._router, *self._waiting]:
+            if dispatcher is not None:
+                dispatcher.close()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for sock, address in zip(self._bound, self._settings.listen):
+            listeners.close(sock, address)
+        for sock in self._run_dir_sockets:
+            sock.close()
+        self._run_dir.close()
+
+
+class SioRPCInterface:
+    """The XML-RPC namespace ``sio``."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def getAPIVersion(self) -> str:
+        """Return the version of this RPC interface
+
+        @return string version  Version of the sio namespace.
+        """
+        return API_VERSION
+
+    def getStatus(self) -> dict[str, Any]:
+        """Return the state of the router, the relay and every worker
+
+        Figures are at most a second old. Times are in seconds, memory in KiB.
+
+        @return struct status  With listen, router, relay and workers.
+        """
+        return self._cluster.status()
+
+
+#: The cluster of the running supervisord: it calls the factory once for each of
+#: its HTTP servers, and again with another ``supervisord`` after a reload.
+_current: Optional[tuple[Supervisord, Cluster]] = None
+
+
+def make_rpcinterface(supervisord: Supervisord, **options: str) -> SioRPCInterface:
+    """The factory that ``supervisor.rpcinterface_factory`` names."""
+    global _current
+    if _current is None or _current[0] is not supervisord:
+        try:
+            _current = (supervisord, Cluster(supervisord, parse_settings(options)))
+        except SettingsError as error:
+            _exit_with(supervisord, str(error))
+    return SioRPCInterface(_current[1])
+
+
+def _exit_with(supervisord: Supervisord, message: str) -> None:
+    """End supervisord as its own usage errors do: one line, exit status 2.
+
+    An exception would not do: supervisord turns whatever a factory raises,
+    SystemExit included, into a traceback and "Could not make sio rpc interface".
+    """
+    options = supervisord.options
+    options.logger.critical(f"Error: {message}")
+    if not options.nodaemon or options.silent:  # else the log has shown it
+        sys.stderr.write(f"Error: {message}\n")
+        sys.stderr.flush()
+    options.logger.close()
+    for config in options.server_configs[:1]:  # the one that is open already
+        if config["family"] is socket.AF_UNIX:
+            options._try_unlink(config["file"])
+    os._exit(2)

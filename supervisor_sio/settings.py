@@ -1,0 +1,215 @@
+"""The options of ``[rpcinterface:sio]``: read, checked, and frozen.
+
+Everything here is pure. A mistake raises :class:`SettingsError`, whose text is
+the one line that a person needs: section, option, what is wrong, what to write.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from typing import Any, Callable, Mapping, NamedTuple, Optional, TypeVar
+from urllib.parse import quote
+
+from supervisor.datatypes import boolean, colon_separated_user_group, octal_type
+from supervisor.options import normalize_path
+
+SECTION = "[rpcinterface:sio]"
+
+T = TypeVar("T")
+
+
+class SettingsError(ValueError):
+    """An option of ``[rpcinterface:sio]`` that cannot be used."""
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(f"{SECTION} {option}: {reason}")
+
+
+class Address(NamedTuple):
+    """Where to listen: a host and port, or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What ``[rpcinterface:sio]`` says. Times are in seconds."""
+
+    listen: tuple[Address, ...] = (Address("127.0.0.1", 8000),)
+    balance: str = "least-connection"
+    path: tuple[str, ...] = ("/socket.io/",)
+    run_dir: Optional[str] = None
+    chmod: int = 0o700
+    chown: tuple[int, int] = (-1, -1)
+    hold_timeout: float = 30.0
+    drain_timeout: float = 10.0
+    head_timeout: float = 10.0
+    max_pending: int = 4096
+    backlog: int = 4096
+    proxy_protocol: bool = False
+    tls_certfile: Optional[str] = None
+    tls_keyfile: Optional[str] = None
+    channel: str = "socketio"
+    message_queue: Optional[str] = None
+
+
+BALANCE_METHODS = ("least-connection", "round-robin", "random")
+
+
+def parse_address(text: str) -> Address:
+    """``host:port``, ``*:port``, ``:port``, ``[v6]:port`` or ``unix:/path``.
+
+    :raises ValueError: with a reason that names the text.
+    """
+    if text.startswith("unix:"):
+        path = text[len("unix:") :]
+        if path.startswith("//"):  # as in supervisor's own unix:///path
+            path = path[2:]
+        if not path.startswith("/"):
+            raise ValueError(f"{text!r} needs an absolute path, as in unix:/run/app.sock")
+        return Address(path=path)
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:8000")
+    if not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{text!r} is not host:port, [v6]:port or unix:/path")
+    return Address("0.0.0.0" if host in ("", "*") else host, int(port))
+
+
+def parse_settings(options: Mapping[str, str]) -> Settings:
+    """Read the options of the section, as supervisord hands them to the plugin.
+
+    :raises SettingsError: for an unknown option or a bad value.
+    """
+    for option in options:
+        if option not in _PARSERS:
+            close = difflib.get_close_matches(option, _PARSERS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "see the README for the options"
+            raise SettingsError(option, f"unknown option; {hint}")
+    values: dict[str, Any] = {}
+    for option, text in options.items():
+        try:
+            values[option] = _PARSERS[option](text.strip())
+        except ValueError as error:
+            raise SettingsError(option, str(error)) from None
+    return Settings(**values)
+
+
+def _split(text: str, what: str) -> list[str]:
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if not items:
+        raise ValueError(f"is empty; give {what}")
+    return items
+
+
+def _addresses(text: str) -> tuple[Address, ...]:
+    addresses = tuple(
+        parse_address(item) for item in _split(text, "an address such as 127.0.0.1:8000")
+    )
+    for address in addresses:
+        if addresses.count(address) > 1:
+            raise ValueError(f"{address} is named twice")
+    return addresses
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    # Requests are compared byte for byte, so keep the path as a client sends it.
+    return tuple(
+        quote(f"/{item.strip('/')}/" if item.strip("/") else "/", safe="/%:@!$&'()*+,;=~")
+        for item in _split(text, "an Engine.IO path such as /socket.io/")
+    )
+
+
+def _choice(text: str) -> str:
+    if text not in BALANCE_METHODS:
+        raise ValueError(f"{text!r} is not one of {', '.join(BALANCE_METHODS)}")
+    return text
+
+
+def _number(kind: Callable[[str], T], low: float, unit: str) -> Callable[[str], T]:
+    def parse(text: str) -> T:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None  # type: ignore[assignment]
+        # The upper bound also turns away inf, and nan compares false.
+        if value is None or not low <= value <= 1e9:  # type: ignore[operator]
+            raise ValueError(f"{text!r} is not a number of {unit} from {low:g} up")
+        return value
+
+    return parse
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(octal_type(text))
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o7777:
+        raise ValueError(f"{text!r} is not an octal mode such as 0700")
+    if mode & 0o700 != 0o700:
+        raise ValueError(f"{text!r} locks the owner out of the directory; use 07xx")
+    return mode
+
+
+def _owner(text: str) -> tuple[int, int]:
+    try:
+        uid, gid = colon_separated_user_group(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a user or user:group of this host") from None
+    return uid, gid
+
+
+def _directory(text: str) -> str:
+    if not text:
+        raise ValueError("is empty; give a directory or leave the option out")
+    return str(normalize_path(text))
+
+
+def _channel(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError(f"{text!r} is not a name")
+    return text
+
+
+def _flag_off(text: str) -> bool:
+    if boolean(text):
+        raise ValueError("is not available in this version; use off, the default")
+    return False
+
+
+def _not_available(text: str) -> None:
+    raise ValueError("is not available in this version; leave the option out")
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "listen": _addresses,
+    "balance": _choice,
+    "path": _paths,
+    "run_dir": _directory,
+    "chmod": _mode,
+    "chown": _owner,
+    "hold_timeout": _number(float, 0, "seconds"),
+    "drain_timeout": _number(float, 0, "seconds"),
+    "head_timeout": _number(float, 0.1, "seconds"),
+    "max_pending": _number(int, 1, "connections"),
+    "backlog": _number(int, 1, "connections"),
+    "proxy_protocol": _flag_off,
+    "tls_certfile": _not_available,
+    "tls_keyfile": _not_available,
+    "channel": _channel,
+    "message_queue": _not_available,
+}
+
+assert set(_PARSERS) == {field.name for field in fields(Settings)}

@@ -1,0 +1,130 @@
+"""The answer of ``sio.getStatus``: pure, from what supervisord and the router know."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import Any, Iterable, NamedTuple, Optional
+
+_LARGEST_XMLRPC_INT = 2**31 - 1
+
+
+class ProcessInfo(NamedTuple):
+    """A process as supervisord sees it."""
+
+    name: str  # as supervisorctl names it: group:process, or just the name
+    pid: int  # 0 when it does not run
+    state: str  # Supervisor's word, in capitals
+    started: float  # seconds since the epoch
+    command: str
+
+
+class RouterInfo(NamedTuple):
+    """A router with an open channel to supervisord."""
+
+    pid: int
+    since: float  # seconds since the epoch
+    figures: dict[str, Any]
+
+
+def runs(command: str, subcommand: str) -> bool:
+    """Whether a ``command=`` line starts ``supervisor-sio <subcommand>``."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return False
+    return any(
+        os.path.basename(word) == "supervisor-sio" and following == subcommand
+        for word, following in zip(words, words[1:])
+    )
+
+
+def build_status(
+    *,
+    listen: list[str],
+    router: Optional[RouterInfo],
+    processes: Iterable[ProcessInfo],
+    known_workers: Iterable[str],
+    memory: dict[int, int],
+    now: float,
+) -> dict[str, Any]:
+    """The status of the cluster as an XML-RPC struct.
+
+    :param known_workers: names of processes that have been workers before;
+        they stay in the list while they are stopped.
+    :param memory: resident KiB by pid.
+    """
+    processes = list(processes)
+    figures = router.figures if router else {}
+    members: list[dict[str, Any]] = figures.get("workers", [])
+    names = {process.name for process in processes}
+    by_name = {member["name"]: member for member in members}
+    known = set(known_workers)
+
+    workers = []
+    for process in processes:
+        member = by_name.get(process.name)
+        if member or process.name in known or runs(process.command, "worker"):
+            workers.append(_worker(process, member, router is not None, memory, now))
+    for member in members:
+        if member["name"] not in names:  # started by somebody else
+            stranger = ProcessInfo(member["name"], member["pid"], "RUNNING", now, "")
+            workers.append(_worker(stranger, member, True, memory, now))
+
+    listeners = [process for process in processes if runs(process.command, "router")]
+    return {
+        "listen": listen,
+        "router": {
+            "state": "running" if router else "down",
+            "process": listeners[0].name if listeners else "",
+            "statename": listeners[0].state if listeners else "",
+            "pid": router.pid if router else 0,
+            "uptime": int(now - router.since) if router else 0,
+            "memory": memory.get(router.pid, 0) if router else 0,
+            "handed_over": _number(figures.get("handed_over", 0)),
+            "handed_back": _number(figures.get("handed_back", 0)),
+            "waiting": figures.get("waiting", 0),
+            "refused": {
+                reason: _number(count) for reason, count in figures.get("refused", {}).items()
+            },
+        },
+        "relay": {
+            "state": "running" if figures.get("relay_alive") else "down",
+            "messages": _number(figures.get("messages", 0)),
+            "delivered": _number(figures.get("delivered", 0)),
+            "dropped": _number(figures.get("dropped", 0)),
+        },
+        "workers": workers,
+    }
+
+
+def _worker(
+    process: ProcessInfo,
+    member: Optional[dict[str, Any]],
+    router_up: bool,
+    memory: dict[int, int],
+    now: float,
+) -> dict[str, Any]:
+    state = process.state.lower()
+    if process.state in ("STARTING", "RUNNING") and router_up:
+        state = member["state"] if member else "starting"
+    elif process.state == "STOPPING" and member:
+        state = "draining"
+    if member is None or not process.pid:
+        member = {}
+    pid = member.get("pid", process.pid)
+    return {
+        "name": process.name,
+        "tag": member.get("tag", ""),
+        "pid": pid,
+        "state": state,
+        "sessions": member.get("sessions", 0),
+        "connections": member.get("connections", 0),
+        "uptime": int(now - process.started) if process.pid else 0,
+        "memory": memory.get(pid, 0),
+    }
+
+
+def _number(value: float) -> float:
+    """XML-RPC integers have 32 bits; a larger count goes as a double."""
+    return value if value <= _LARGEST_XMLRPC_INT else float(value)

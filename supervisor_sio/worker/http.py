@@ -1,0 +1,287 @@
+"""One connection in a worker: eventlet's WSGI, on a socket that may move on.
+
+Before each request on a kept connection its request line decides whether the
+connection stays: a request of another worker's session, or a handshake, goes
+back to the router with every byte already read. eventlet's own protocol class
+does all the rest of HTTP.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import socket
+from typing import Any, Callable, Optional
+
+import greenlet
+from eventlet import hubs, wsgi
+from eventlet.greenio import GreenSocket
+
+from ..request import BadRequest, Kind, Request, parse_head
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+#: ``(host, port)`` or the like; a Unix peer has an empty name.
+SocketAddress = Any
+
+
+class Interrupted(Exception):
+    """Thrown into the greenlet of an idle connection when the worker drains."""
+
+
+class ClientSocket(GreenSocket):  # type: ignore[misc]
+    """A client's connection, with the bytes that were read before it came here.
+
+    :param placed: the router chose this worker for the first request.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: SocketAddress,
+        local: SocketAddress,
+        scheme: str = "http",
+        prefix: bytes = b"",
+        placed: bool = True,
+        on_session: Optional[Callable[[], None]] = None,
+    ) -> None:
+        super().__init__(sock)
+        self.peer = peer
+        self.local = local
+        self.scheme = scheme
+        self.prefix = prefix
+        self.placed = placed
+        self._on_session = on_session
+
+    def session_counted(self) -> None:
+        """The handshake this connection was placed for shows in the count of sessions."""
+        done, self._on_session = self._on_session, None
+        if done is not None:
+            done()
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if self.prefix:
+            data, self.prefix = self.prefix[:size], self.prefix[size:]
+            return data
+        return bytes(super().recv(size, flags))
+
+    def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:
+        if self.prefix:
+            view = memoryview(buffer)
+            data = self.recv(size or len(view))
+            view[: len(data)] = data
+            return len(data)
+        return int(super().recv_into(buffer, size or len(buffer), flags))
+
+
+class _Stream(io.RawIOBase):
+    """The socket as a raw stream that can say "nothing now" instead of waiting."""
+
+    def __init__(self, sock: ClientSocket) -> None:
+        self._sock = sock
+        self.may_wait = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        if not self.may_wait:
+            return None
+        return self._sock.recv_into(buffer)
+
+
+class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
+    """Serves one connection; made by :class:`Server` for each."""
+
+    server: Server
+    request: ClientSocket
+
+    def setup(self) -> None:
+        self.connection = self.request
+        self._stream = _Stream(self.request)
+        self.rfile = io.BufferedReader(self._stream)
+        self.wfile = self.request.makefile("wb", self.wbufsize)
+        self._first = self.request.placed
+        self._handed_back = False
+
+    def _read_request_line(self) -> Any:
+        first, self._first = self._first, False
+        if not first and not self._wait_for_request():
+            return b""
+        line: bytes = super()._read_request_line()
+        while line in (b"\r\n", b"\n"):  # as the router does, skip what RFC 9112, 2.2, says to
+            line = super()._read_request_line()
+        if line and not first:
+            # parse_head skips what eventlet would answer with 400: leave it to eventlet.
+            try:
+                request = parse_head(line, self.server.paths)
+            except BadRequest:
+                return line
+            if request is not None and not self.server.keeps(request):
+                self._hand_back(line + self._take_buffered())
+                return line if not self._handed_back else b""
+        return line
+
+    def _wait_for_request(self) -> bool:
+        """Idle until the next request starts; false when it is not for this worker."""
+        if self._buffered() or self.request.prefix:
+            return True
+        if self.server.draining:
+            self._hand_back(b"")
+            return False
+        try:
+            with self.server.idle(self):
+                hubs.trampoline(self.request.fileno(), read=True)
+        except Interrupted:
+            self._hand_back(b"")
+            return False
+        except OSError:
+            return False
+        return True
+
+    def _buffered(self) -> bytes:
+        """What was read beyond the last request, without reading more."""
+        self._stream.may_wait = False
+        try:
+            return bytes(self.rfile.peek())
+        finally:
+            self._stream.may_wait = True
+
+    def _take_buffered(self) -> bytes:
+        data = self._buffered()
+        self.rfile.read(len(data))
+        rest, self.request.prefix = self.request.prefix, b""
+        return data + rest
+
+    def _hand_back(self, prefix: bytes) -> None:
+        self._handed_back = self.server.hand_back(self.request, prefix)
+        if not self._handed_back and prefix:
+            # No router to take it: serve it here, from the bytes at hand.
+            newline = prefix.find(b"\n") + 1
+            self.request.prefix = prefix[newline:]
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        sock = self.request
+        environ["wsgi.url_scheme"] = sock.scheme
+        if sock.scheme == "https":
+            environ["HTTPS"] = "on"
+        environ["wsgi.multiprocess"] = True
+        if "HTTP_UPGRADE" in environ:
+            # eventlet's websocket reads from the socket, past this buffer: give
+            # it what came right behind the upgrade request.
+            sock.prefix = self._take_buffered()
+            set_idle = environ["eventlet.set_idle"]
+
+            def upgraded() -> None:
+                set_idle()
+                self._request_counted()
+
+            environ["eventlet.set_idle"] = upgraded
+        return environ
+
+    def handle_one_response(self) -> None:
+        try:
+            super().handle_one_response()
+        finally:
+            self._request_counted()
+
+    def _request_counted(self) -> None:
+        self.request.session_counted()
+        self.server.changed()
+
+    def finish(self) -> None:
+        if self._handed_back:
+            # It lives on elsewhere: a shutdown() here would end it there too.
+            self.rfile.close()
+            self.wfile.close()
+            self.request.close()
+        else:
+            super().finish()
+
+
+class _ErrorLog:
+    """eventlet tells of a failing application with ``info``."""
+
+    def info(self, message: str, *args: Any) -> None:
+        logger.error(message.rstrip(), *args)
+
+    error = info
+
+    def debug(self, message: str, *args: Any) -> None:
+        logger.debug(message, *args)
+
+
+class Server(wsgi.Server):  # type: ignore[misc]
+    """The WSGI server behind all connections of this worker.
+
+    ``eventlet.wsgi.server`` has an accept loop, a limit of 1024 connections,
+    and a shutdown() on every connection that ends; here connections come from
+    the router and may go back to it.
+
+    :param keeps: whether a request on a kept connection is for this worker.
+    :param hand_back: gives a connection to the router; false when that cannot be.
+    :param changed: called when the figures of this worker may have changed.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        keeps: Callable[[Request], bool],
+        hand_back: Callable[[ClientSocket, bytes], bool],
+        changed: Callable[[], None],
+    ) -> None:
+        super().__init__(
+            socket=None, address=None, app=app, protocol=Protocol, log_output=False, debug=False,
+            max_http_version=wsgi.DEFAULT_MAX_HTTP_VERSION,
+        )
+        self.log = _ErrorLog()
+        self.paths: tuple[bytes, ...] = ()
+        self.keeps = keeps
+        self.hand_back = hand_back
+        self.changed = changed
+        self.connections = 0
+        self.draining = False
+        self._idle: dict[Protocol, Any] = {}
+
+    def serve_connection(self, sock: ClientSocket) -> None:
+        """Serve a connection until it ends or moves on; runs in its own greenlet."""
+        self.connections += 1
+        try:
+            self.process_request([sock.peer, sock, wsgi.STATE_IDLE])
+        except Interrupted:
+            pass
+        except Exception:
+            logger.exception("a connection of %s ended with an error", sock.peer)
+        finally:
+            self.connections -= 1
+            sock.session_counted()
+            sock.close()
+            self.changed()
+
+    def idle(self, protocol: Protocol) -> _Idle:
+        return _Idle(self._idle, protocol)
+
+    def release_idle(self) -> None:
+        """Send every connection that waits for its next request back to the router."""
+        for protocol in list(self._idle):
+            hubs.get_hub().schedule_call_global(0, self._release, protocol)
+
+    def _release(self, protocol: Protocol) -> None:
+        waiting = self._idle.get(protocol)
+        if waiting is not None:  # else its next request has just begun
+            waiting.throw(Interrupted)
+
+
+class _Idle:
+    """While it lasts, the connection is between two requests and can be interrupted."""
+
+    def __init__(self, idle: dict[Protocol, Any], protocol: Protocol) -> None:
+        self._all = idle
+        self._protocol = protocol
+
+    def __enter__(self) -> None:
+        self._all[self._protocol] = greenlet.getcurrent()
+
+    def __exit__(self, *error: object) -> None:
+        del self._all[self._protocol]

@@ -1,0 +1,196 @@
+"""The worker's channel to the router.
+
+The socket it connects to belongs to supervisord, so a worker that lost its
+router simply connects again and waits there for the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, Callable, Optional, Sequence
+
+import eventlet
+from eventlet import hubs, patcher
+from eventlet.semaphore import Semaphore
+
+from .. import channel, identity
+from ..channel import ChannelError, Message, Packet
+from ..rundir import RunDir
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+# Green sockets have no sendmsg and recvmsg, and need none of eventlet's own waiting.
+_socket: Any = patcher.original("socket")
+
+#: Seconds over which changes of the figures are gathered into one message.
+_GATHER = 0.02
+
+#: Seconds between looks at what changes without a request, such as a ping timeout.
+_LOOK = 1.0
+
+_RETRY = 0.2
+
+
+class Refused(Exception):
+    """The router does not want this worker; the text says why."""
+
+
+class Link:
+    """One worker's end of the channel, through however many routers.
+
+    :param on_settings: gets the router's settings with each new router.
+    :param on_connection: gets each connection: descriptor and its message.
+    :param figures: the worker's figures as a message of type ``load``.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        on_settings: Callable[[Message], None],
+        on_connection: Callable[[int, Message], None],
+        figures: Callable[[], Message],
+    ) -> None:
+        self._run_dir = run_dir
+        self._on_settings = on_settings
+        self._on_connection = on_connection
+        self._figures = figures
+        self._sock: Optional[Any] = None
+        self._sending = Semaphore(1)
+        self._ready = False
+        self._draining = False
+        self._last_figures: Message = {}
+        self._gathering = False
+        self._parent = os.getppid()
+        #: Which router, counted from 1: figures of one mean nothing to the next.
+        self.generation = 0
+
+    def run(self) -> None:
+        """Stay in touch until :meth:`close`, or until supervisord is gone.
+
+        :raises Refused: when the router says no.
+        """
+        eventlet.spawn_n(self._look)
+        while os.getppid() == self._parent:
+            try:
+                self._connect()
+                self._read()
+            except OSError as error:
+                logger.debug("no router at %s: %s", self._run_dir.router, error)
+            except ChannelError as error:
+                logger.error("the router is not understood: %s", error)
+            finally:
+                self._disconnect()
+            eventlet.sleep(_RETRY)
+        logger.error("supervisord is gone, the worker leaves too")
+
+    def _connect(self) -> None:
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        hubs.notify_opened(sock.fileno())
+        try:
+            sock.setblocking(False)
+            sock.connect(self._run_dir.router)
+            hello = {
+                "type": "hello",
+                "version": channel.VERSION,
+                "tag": identity.tag(),
+                "name": identity.process_name(),
+            }
+            channel.send(sock, hello)
+        except OSError:
+            sock.close()
+            raise
+        self.generation += 1
+        self._sock = sock
+        self._last_figures = {}
+        self._send_figures()
+        if self._ready:
+            self.send({"type": "ready"})
+        if self._draining:
+            self.send({"type": "draining"})
+
+    def _read(self) -> None:
+        while self._sock is not None:
+            try:
+                packet = channel.receive(self._sock)
+            except BlockingIOError:
+                hubs.trampoline(self._sock, read=True)
+                continue
+            if packet is None:
+                logger.warning("the router is gone, waiting for the next one")
+                return
+            self._handle(packet)
+
+    def _handle(self, packet: Packet) -> None:
+        message, descriptors = packet
+        kind = message["type"]
+        if kind == "connection" and len(descriptors) == 1:
+            hubs.notify_opened(descriptors[0])
+            self._on_connection(descriptors[0], message)
+            return
+        channel.close_all(descriptors)
+        if kind == "welcome":
+            channel.check_version(message, "the router")
+            self._on_settings(message)
+        elif kind == "refused":
+            raise Refused(str(message.get("reason")))
+        else:
+            raise ChannelError(f"unexpected type {kind!r}")
+
+    def _disconnect(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            hubs.notify_close(sock.fileno())
+            sock.close()
+
+    def ready(self) -> None:
+        """Connections are welcome from now on."""
+        self._ready = True
+        self.send({"type": "ready"})
+
+    def draining(self) -> None:
+        """No new sessions, please; those that live here still find this worker."""
+        self._draining = True
+        self.send({"type": "draining"})
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
+        """Send to the router, waiting while it is busy; false when there is none."""
+        with self._sending:
+            while self._sock is not None:
+                try:
+                    channel.send(self._sock, message, descriptors)
+                    return True
+                except BlockingIOError:
+                    try:
+                        hubs.trampoline(self._sock, write=True)
+                    except OSError:
+                        return False
+                except OSError:
+                    return False
+        return False
+
+    def changed(self) -> None:
+        """The figures may have changed: tell the router soon."""
+        if not self._gathering and self._sock is not None:
+            self._gathering = True
+            hubs.get_hub().schedule_call_global(_GATHER, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        self._send_figures()
+
+    def _look(self) -> None:
+        while True:
+            eventlet.sleep(_LOOK)
+            self._send_figures()
+
+    def _send_figures(self) -> None:
+        # Called by hub timers, which must not wait: a busy router gets them later.
+        figures = self._figures()
+        if self._sock is None or figures == self._last_figures:
+            return
+        try:
+            channel.send(self._sock, figures)
+            self._last_figures = figures
+        except OSError:
+            pass

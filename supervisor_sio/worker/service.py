@@ -1,0 +1,291 @@
+"""The life of a worker: from the application to ready, and from SIGTERM to the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import sys
+from typing import Any, Optional
+
+import eventlet
+from eventlet import hubs, patcher
+from eventlet.event import Event
+
+from .. import identity, sessions
+from ..channel import Message
+from ..request import Kind, Request
+from ..rundir import RunDir
+from ..settings import parse_address
+from .application import ApplicationError, check
+from .http import ClientSocket, Server
+from .link import Link, Refused
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+_socket: Any = patcher.original("socket")
+
+#: Disconnect handlers of the application that run at a time while a worker drains.
+_CLOSING_AT_ONCE = 100
+
+
+def serve(app: Any, listen: str = "127.0.0.1:8000") -> None:
+    """Serve a WSGI application until the process is told to stop.
+
+    Under supervisord with ``[rpcinterface:sio]`` the connections come from the
+    router; by hand, on a laptop, it listens itself. Returns after SIGTERM or
+    SIGINT, when requests in flight are finished.
+
+    :param app: a WSGI application such as ``socketio.WSGIApp(sio)`` or a Flask
+        application, whose Socket.IO server has a :class:`ZmqManager`.
+    :param listen: where to listen when supervisord is not there to do it,
+        ``host:port``.
+    :raises SystemExit: with status 1 and a line on standard error when the
+        application cannot be served.
+    """
+    _configure_logging()
+    try:
+        check(app)
+        run_dir = RunDir.from_environment()
+        if run_dir is None:
+            _Alone(app, listen).run()
+        else:
+            _Worker(app, run_dir).run()
+    except (ApplicationError, Refused) as error:
+        sys.stderr.write(f"supervisor-sio worker: error: {error}\n")
+        raise SystemExit(1) from None
+
+
+def _configure_logging() -> None:
+    """Show our own lines unless the application has arranged its logging."""
+    if not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        ours = logging.getLogger("supervisor_sio")
+        if not ours.handlers:
+            ours.addHandler(handler)
+            ours.setLevel(logging.INFO)
+
+
+class _Service:
+    """What a worker and a server by hand have in common."""
+
+    def __init__(self, app: Any) -> None:
+        self._raise_descriptor_limit()
+        self.server = Server(app, self.keeps, self.hand_back, self.changed)
+        self.drain_timeout = 10.0
+        self._stop: Event = Event()
+        self._wakeup = _watch_signals(self.stop)
+
+    def keeps(self, request: Request) -> bool:
+        return True
+
+    def hand_back(self, sock: ClientSocket, prefix: bytes) -> bool:
+        return False
+
+    def changed(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        if not self._stop.ready():
+            self._stop.send()
+
+    def finish(self) -> None:
+        """Close the sessions and wait for requests in flight.
+
+        Sessions end as if the connection broke: a client comes back at once,
+        which it would not do after an orderly goodbye.
+        """
+        self.server.draining = True
+        self.server.release_idle()
+        with eventlet.Timeout(self.drain_timeout, False):
+            pool = eventlet.GreenPool(_CLOSING_AT_ONCE)
+            for server in sessions.servers():
+                for session in list(server.eio.sockets.values()):
+                    pool.spawn_n(_close_session, session)
+            pool.waitall()
+            while self.server.connections:
+                eventlet.sleep(0.02)
+
+    @staticmethod
+    def _raise_descriptor_limit() -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            except (ValueError, OSError):
+                pass
+
+
+class _Worker(_Service):
+    """A worker under supervisord."""
+
+    def __init__(self, app: Any, run_dir: RunDir) -> None:
+        super().__init__(app)
+        self._handshakes = 0
+        self._tag = identity.tag()
+        self._refused: Optional[Refused] = None
+        self.link = Link(run_dir, self._take_settings, self._take_connection, self._figures)
+
+    def run(self) -> None:
+        managers = [server.manager for server in sessions.servers()]
+        if not managers:
+            logger.warning(
+                "the application has no ZmqManager: sessions are not sticky and emits stay "
+                "in this worker; use socketio.Server(client_manager=ZmqManager())"
+            )
+        reader = eventlet.spawn(self._run_link)
+        for server in sessions.servers():
+            # python-socketio does this with the first client; to be ready means
+            # to hear the other workers already.
+            if not server.manager_initialized:
+                server.manager_initialized = True
+                server.manager.initialize()
+        for manager in managers:
+            manager.wait_joined(self._stop.ready)
+        if not self._stop.ready():
+            self.link.ready()
+            logger.info("ready (tag %s)", self._tag)
+        self._stop.wait()
+        self.link.draining()
+        self.finish()
+        reader.kill()
+        if self._refused is not None:
+            raise self._refused
+
+    def _run_link(self) -> None:
+        try:
+            self.link.run()
+        except Refused as refused:
+            self._refused = refused
+        finally:
+            self.stop()
+
+    def _take_settings(self, message: Message) -> None:
+        self.server.paths = tuple(path.encode() for path in message["path"])
+        self.drain_timeout = float(message["drain_timeout"])
+        self._handshakes = 0
+
+    def _take_connection(self, descriptor: int, message: Message) -> None:
+        sock = ClientSocket(
+            _socket.socket(fileno=descriptor),
+            peer=_address(message["peer"]),
+            local=_address(message["local"]),
+            scheme=message["scheme"],
+            prefix=message.get("prefix", "").encode("latin-1"),
+            placed=message["placed"],
+            on_session=self._count_handshake() if message["handshake"] else None,
+        )
+        eventlet.spawn_n(self.server.serve_connection, sock)
+
+    def _count_handshake(self) -> Any:
+        generation = self.link.generation
+
+        def counted() -> None:
+            if self.link.generation == generation:
+                self._handshakes += 1
+                self.link.changed()
+
+        return counted
+
+    def _figures(self) -> Message:
+        return {
+            "type": "load",
+            "sessions": sessions.count(),
+            "connections": self.server.connections,
+            "handshakes": self._handshakes,
+            "dropped": sum(server.manager.dropped for server in sessions.servers()),
+        }
+
+    def keeps(self, request: Request) -> bool:
+        if request.kind is Kind.HANDSHAKE:
+            return False
+        if request.kind is Kind.SESSION and request.tag:
+            return request.tag == self._tag
+        return not self.server.draining
+
+    def hand_back(self, sock: ClientSocket, prefix: bytes) -> bool:
+        message = {
+            "type": "connection",
+            "peer": sock.peer,
+            "local": sock.local,
+            "scheme": sock.scheme,
+            "prefix": prefix.decode("latin-1"),
+        }
+        return self.link.send(message, [sock.fileno()])
+
+    def changed(self) -> None:
+        self.link.changed()
+
+
+class _Alone(_Service):
+    """A server by hand: one process that listens itself."""
+
+    def __init__(self, app: Any, listen: str) -> None:
+        try:
+            address = parse_address(listen)
+            if address.path:
+                raise ValueError(f"{listen!r} is not host:port")
+            self._listener = eventlet.listen(
+                (address.host, address.port),
+                family=_socket.AF_INET6 if ":" in address.host else _socket.AF_INET,
+                backlog=1024,
+            )
+            self._listener.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        except (ValueError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ApplicationError(f"cannot listen on {listen}: {reason}") from None
+        super().__init__(app)
+
+    def run(self) -> None:
+        host, port = self._listener.getsockname()[:2]
+        print(f"Serving on http://{host}:{port}/ (Ctrl-C stops)", file=sys.stderr)
+        acceptor = eventlet.spawn(self._accept, (host, port))
+        self._stop.wait()
+        acceptor.kill()
+        self._listener.close()
+        self.finish()
+
+    def _accept(self, local: Any) -> None:
+        while True:
+            try:
+                sock, peer = self._listener.accept()
+            except OSError as error:
+                logger.warning("cannot accept: %s", error.strerror)
+                eventlet.sleep(0.1)
+                continue
+            eventlet.spawn_n(self.server.serve_connection, ClientSocket(sock.fd, peer, local))
+
+
+def _close_session(session: Any) -> None:
+    try:
+        session.close(wait=False, abort=True, reason=session.server.reason.SERVER_DISCONNECT)
+    except Exception:
+        logger.exception("closing session %s", session.sid)
+
+
+def _address(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _watch_signals(stop: Any) -> Any:
+    """Call ``stop`` in the hub after SIGTERM or SIGINT.
+
+    A Python signal handler alone would not end the hub's wait (PEP 475).
+    """
+    reader, writer = os.pipe()
+    for descriptor in (reader, writer):
+        os.set_blocking(descriptor, False)
+        hubs.notify_opened(descriptor)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+    def watch() -> None:
+        while True:
+            hubs.trampoline(reader, read=True)
+            if {signal.SIGTERM, signal.SIGINT} & set(os.read(reader, 512)):
+                stop()
+
+    return eventlet.spawn(watch)
