@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import warnings
 from typing import Optional, Sequence
 
 from ._version import __version__
@@ -34,6 +35,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _worker(spec: str) -> int:
     # Before anything of the application is imported.
+    # What eventlet says of itself at every import is not news for an operator's log.
+    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     import eventlet
 
     eventlet.monkey_patch()

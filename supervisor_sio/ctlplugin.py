@@ -115,7 +115,7 @@ def format_status(status: dict[str, Any]) -> Iterable[str]:
             [_row(worker) for worker in status["workers"]],
         )
     else:
-        yield "no workers: add a [program:x] section with command = supervisor-sio worker module:app"
+        yield "no workers: add a [program:x] with command = supervisor-sio worker module:app"
 
 
 def _row(worker: dict[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from supervisor import events
 from supervisor.options import make_namespec
@@ -205,7 +205,7 @@ def make_rpcinterface(supervisord: Supervisord, **options: str) -> SioRPCInterfa
     return SioRPCInterface(_current[1])
 
 
-def _exit_with(supervisord: Supervisord, message: str) -> None:
+def _exit_with(supervisord: Supervisord, message: str) -> NoReturn:
     """End supervisord as its own usage errors do: one line, exit status 2.
 
     An exception would not do: supervisord turns whatever a factory raises,

@@ -57,7 +57,9 @@ class RunDir:
             with open(self._cluster, encoding="utf-8") as file:
                 return str(json.load(file)["channel"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunDirError(f"{self.path} is not the run directory of a cluster ({error})") from None
+            raise RunDirError(
+                f"{self.path} is not the run directory of a cluster ({error})"
+            ) from None
 
     def write_channel(self, channel: str) -> None:
         """Written by supervisord, whole or not at all."""

@@ -16,7 +16,7 @@ from supervisor.options import normalize_path
 
 SECTION = "[rpcinterface:sio]"
 
-T = TypeVar("T")
+Number = TypeVar("Number", int, float)
 
 
 class SettingsError(ValueError):
@@ -137,16 +137,16 @@ def _choice(text: str) -> str:
     return text
 
 
-def _number(kind: Callable[[str], T], low: float, unit: str) -> Callable[[str], T]:
-    def parse(text: str) -> T:
+def _number(kind: Callable[[str], Number], low: float, unit: str) -> Callable[[str], Number]:
+    def parse(text: str) -> Number:
         try:
             value = kind(text)
+            # The upper bound also turns away inf, and nan compares false.
+            if low <= value <= 1e9:
+                return value
         except ValueError:
-            value = None  # type: ignore[assignment]
-        # The upper bound also turns away inf, and nan compares false.
-        if value is None or not low <= value <= 1e9:  # type: ignore[operator]
-            raise ValueError(f"{text!r} is not a number of {unit} from {low:g} up")
-        return value
+            pass
+        raise ValueError(f"{text!r} is not a number of {unit} from {low:g} up")
 
     return parse
 

@@ -43,7 +43,9 @@ class Relay:
         self._control.connect("inproc://control")
         self._figures = RelayFigures()
         self._asked = False
-        self._thread = threading.Thread(target=self._run, args=(control,), name="relay", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(control,), name="relay", daemon=True
+        )
         self._thread.start()
 
     def _listen(self, kind: int, path: str, descriptor: int) -> zmq.Socket[bytes]:

@@ -415,8 +415,12 @@ class Router:
         if member.draining:
             logger.info("worker %s leaves (pid %d)", member.name, member.pid)
         else:
-            logger.warning("worker %s is lost (pid %d)%s", member.name, member.pid,
-                           f": {reason}" if reason else "")
+            logger.warning(
+                "worker %s is lost (pid %d)%s",
+                member.name,
+                member.pid,
+                f": {reason}" if reason else "",
+            )
         self._send_figures()
 
     # --- connections ---------------------------------------------------------
@@ -487,9 +491,7 @@ class Router:
         descriptor = connection.sock.fileno()
         if connection.peeked:
             # Wake up for more than was seen: level-triggered polling would spin on it.
-            connection.sock.setsockopt(
-                socket.SOL_SOCKET, socket.SO_RCVLOWAT, connection.peeked + 1
-            )
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, connection.peeked + 1)
         if descriptor not in self._heads:
             if self._full():
                 self._refuse(connection, "503 Service Unavailable", "max-pending")

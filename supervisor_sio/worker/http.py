@@ -17,7 +17,7 @@ import greenlet
 from eventlet import hubs, wsgi
 from eventlet.greenio import GreenSocket
 
-from ..request import BadRequest, Kind, Request, parse_head
+from ..request import BadRequest, Request, parse_head
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -232,7 +232,12 @@ class Server(wsgi.Server):  # type: ignore[misc]
         changed: Callable[[], None],
     ) -> None:
         super().__init__(
-            socket=None, address=None, app=app, protocol=Protocol, log_output=False, debug=False,
+            socket=None,
+            address=None,
+            app=app,
+            protocol=Protocol,
+            log_output=False,
+            debug=False,
             max_http_version=wsgi.DEFAULT_MAX_HTTP_VERSION,
         )
         self.log = _ErrorLog()
