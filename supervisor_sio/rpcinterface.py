@@ -153,6 +153,7 @@ class Cluster:
         ``ServerOptions.cleanup_fds`` closes descriptors without telling their
         owners. The router has its own copies and serves until it is stopped.
         """
+        os.environ.pop(ENVIRONMENT_VARIABLE, None)
         for dispatcher in [self._listener, self._router, *self._waiting]:
             if dispatcher is not None:
                 dispatcher.close()

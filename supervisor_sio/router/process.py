@@ -39,6 +39,10 @@ _BATCH = 64
 #: through the one before it, before it calls their sessions unknown.
 _REJOIN_TIME = 2.0
 
+#: Seconds between the first worker after none and the release of those who
+#: waited: its siblings are about to join, and should get their share.
+_SETTLE_TIME = 0.25
+
 _RETRY_AFTER = 1
 
 
@@ -239,6 +243,7 @@ class Router:
         self._held: deque[Connection] = deque()
         self._events = EventReader()
         self._started = time.monotonic()
+        self._settled = True
         self.handed_over = 0
         self.handed_back = 0
         self._refused: Counter[str] = Counter()
@@ -398,8 +403,15 @@ class Router:
 
     def worker_ready(self, member: Member) -> None:
         logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)
+        if self._held and not any(other.eligible for other in self._pool if other is not member):
+            self._settled = False
+            self.loop.call_later(_SETTLE_TIME, self._settle)
         self._place_held(time.monotonic())
         self._send_figures()
+
+    def _settle(self) -> None:
+        self._settled = True
+        self._place_held(time.monotonic())
 
     def leave(self, worker: WorkerChannel, reason: str) -> None:
         self._strangers.discard(worker)
@@ -529,6 +541,8 @@ class Router:
                     return False
                 # Nobody's session any more: any worker can say so.
                 member = self._pool.place_plain()
+        elif not self._settled:
+            return False
         elif connection.kind is Kind.HANDSHAKE:
             member = self._pool.place_handshake()
             if member is not None:

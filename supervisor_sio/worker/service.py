@@ -48,6 +48,10 @@ def serve(app: Any, listen: str = "127.0.0.1:8000") -> None:
     try:
         check(app)
         run_dir = RunDir.from_environment()
+        if run_dir is None and "SUPERVISOR_ENABLED" in os.environ:
+            raise ApplicationError(
+                "supervisord has no [rpcinterface:sio] section: add it, and restart supervisord"
+            )
         if run_dir is None:
             _Alone(app, listen).run()
         else:
