@@ -39,6 +39,16 @@ class SioControllerPlugin(ControllerPluginBase):  # type: ignore[misc]
 
     name = "sio"
 
+    def __init__(self, controller: Any) -> None:
+        super().__init__(controller)
+        # `help sio` asks every plugin, and those that don't know it would say so.
+        for plugin in controller.options.plugins:
+            plugin.help_sio = lambda: None
+
+    def do_help(self, argument: str) -> None:
+        if not argument or argument == "sio":  # the rest is for the other plugins
+            super().do_help(argument)
+
     def do_sio(self, argument: str) -> None:
         words = argument.split()
         command = words[0] if words else "status"

@@ -94,7 +94,8 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
                 f"{ENVIRONMENT_VARIABLE} or pass url='{_URL_SCHEME}' and the run_dir "
                 "of [rpcinterface:sio]"
             )
-        super().__init__(channel=channel, write_only=write_only, logger=logger, json=json)
+        super().__init__(channel=channel, write_only=write_only, logger=logger)
+        self._write_only_json = json
         self._run_dir = run_dir
         self._publisher: Optional[Publisher] = None
         self._publisher_pid = 0
@@ -261,8 +262,8 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
         self, kind: int, namespace: str, data: list[Any], ack_id: Optional[int]
     ) -> list[EncodedPacket]:
         packet = self._packet_class()(kind, namespace=namespace, data=data, id=ack_id)
-        if self.server is None:
-            packet.json = self.json
+        if self.server is None and self._write_only_json is not None:
+            packet.json = self._write_only_json
         encoded = packet.encode()
         parts = encoded if isinstance(encoded, list) else [encoded]
         return [part if isinstance(part, str) else bytes(part) for part in parts]
