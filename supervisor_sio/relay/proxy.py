@@ -18,6 +18,10 @@ logger = logging.getLogger("supervisor_sio.relay")
 #: Messages that may wait for one slow subscriber before the relay drops for it.
 HIGH_WATER_MARK = 100_000
 
+#: Seconds in which subscribers may come back before publishers are let in: what
+#: those kept while there was no relay must not go to nobody.
+_SUBSCRIBERS_FIRST = 0.2
+
 _FRAMES_PER_MESSAGE = 3
 
 
@@ -35,7 +39,6 @@ class Relay:
 
     def __init__(self, xsub: str, xsub_fd: int, xpub: str, xpub_fd: int) -> None:
         self._context = zmq.Context()
-        self._frontend = self._listen(zmq.XSUB, xsub, xsub_fd)
         self._backend = self._listen(zmq.XPUB, xpub, xpub_fd)
         control = self._context.socket(zmq.PAIR)
         control.bind("inproc://control")
@@ -43,8 +46,9 @@ class Relay:
         self._control.connect("inproc://control")
         self._figures = RelayFigures()
         self._asked = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, args=(control,), name="relay", daemon=True
+            target=self._run, args=(control, xsub, xsub_fd), name="relay", daemon=True
         )
         self._thread.start()
 
@@ -57,13 +61,17 @@ class Relay:
         sock.bind(f"ipc://{path}")
         return sock
 
-    def _run(self, control: zmq.Socket[bytes]) -> None:
+    def _run(self, control: zmq.Socket[bytes], xsub: str, xsub_fd: int) -> None:
+        sockets = [self._backend, control]
         try:
-            zmq.proxy_steerable(self._frontend, self._backend, None, control)
+            if not self._closing.wait(_SUBSCRIBERS_FIRST):
+                frontend = self._listen(zmq.XSUB, xsub, xsub_fd)
+                sockets.append(frontend)
+                zmq.proxy_steerable(frontend, self._backend, None, control)
         except zmq.ZMQError:
             logger.exception("the relay stopped")
         finally:
-            for sock in (self._frontend, self._backend, control):
+            for sock in sockets:
                 sock.close(0)
 
     @property
@@ -93,6 +101,7 @@ class Relay:
 
     def close(self) -> None:
         self._control.setsockopt(zmq.LINGER, 0)
+        self._closing.set()
         if self.alive:
             self._control.send(b"TERMINATE")
             self._thread.join(2)

@@ -253,13 +253,19 @@ class _Alone(_Service):
 
     def _accept(self, local: Any) -> None:
         while True:
+            # accept() of the green socket would give a green socket, which closes
+            # the connection when it is collected, whoever else still has it.
+            hubs.trampoline(self._listener.fileno(), read=True)
             try:
-                sock, peer = self._listener.accept()
+                sock, peer = self._listener.fd.accept()
+            except BlockingIOError:
+                continue
             except OSError as error:
                 logger.warning("cannot accept: %s", error.strerror)
                 eventlet.sleep(0.1)
                 continue
-            eventlet.spawn_n(self.server.serve_connection, ClientSocket(sock.fd, peer, local))
+            hubs.notify_opened(sock.fileno())
+            eventlet.spawn_n(self.server.serve_connection, ClientSocket(sock, peer, local))
 
 
 def _close_session(session: Any) -> None:
