@@ -1,0 +1,289 @@
+"""Starts and stops the measured servers in temporary directories and reads their CPU time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import ServerProxy
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+HERE = Path(__file__).resolve().parent
+HOST = "127.0.0.1"
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 30.0
+
+SUPERVISORD_CONF = """\
+[supervisord]
+nodaemon = true
+logfile = %(here)s/supervisord.log
+pidfile = %(here)s/supervisord.pid
+childlogdir = %(here)s
+
+[unix_http_server]
+file = %(here)s/rpc.sock
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[rpcinterface:sio]
+supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
+listen = {host}:{port}
+
+[eventlistener:sio]
+command = supervisor-sio router
+events = PROCESS_STATE
+
+[program:workers]
+command = supervisor-sio worker bench_app:app
+process_name = %(program_name)s_%(process_num)02d
+numprocs = {workers}
+directory = {directory}
+redirect_stderr = true
+"""
+
+NGINX_CONF = """\
+{user}
+worker_processes 1;
+daemon off;
+pid {here}/nginx.pid;
+error_log {here}/error.log;
+
+events {{
+    worker_connections 4096;
+}}
+
+http {{
+    access_log off;
+    tcp_nodelay on;
+    client_body_temp_path {here}/body;
+    proxy_temp_path {here}/proxy;
+    fastcgi_temp_path {here}/fastcgi;
+    uwsgi_temp_path {here}/uwsgi;
+    scgi_temp_path {here}/scgi;
+
+    map $http_upgrade $connection_upgrade {{
+        default upgrade;
+        '' '';
+    }}
+
+    upstream workers {{
+        server {host}:{upstream};
+        keepalive 32;
+    }}
+
+    server {{
+        listen {host}:{port} backlog=4096;
+        location / {{
+            proxy_pass http://workers;
+            proxy_http_version 1.1;
+            proxy_buffering off;
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+        }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: where it listens, and its processes by the part they play."""
+
+    port: int
+    parts: Mapping[str, list[psutil.Process]]
+    supervisord: psutil.Process | None = None
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds of each part so far, user and system, children included."""
+        cpu = {part: sum(map(tree_cpu, processes)) for part, processes in self.parts.items()}
+        if self.supervisord is not None:
+            cpu["supervisord"] = own_cpu(self.supervisord)
+        return cpu
+
+
+def own_cpu(process: psutil.Process) -> float:
+    """Of the process and of the children it has waited for."""
+    times = process.cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
+
+
+def tree_cpu(process: psutil.Process) -> float:
+    total = own_cpu(process)
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += own_cpu(child)
+    return total
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Whether the application behind the port answers (404, for a path it does not know)."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1) as connection:
+            connection.sendall(b"GET /ready HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+            return b" 404 " in connection.recv(4096).split(b"\r\n")[0]
+    except OSError:
+        return False
+
+
+def wait_for_answer(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while not answers(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"server did not start:\n{tail(log)}")
+        time.sleep(0.05)
+
+
+def tail(log: Path, lines: int = 20) -> str:
+    if not log.exists():
+        return f"no {log.name}"
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@contextlib.contextmanager
+def running(
+    command: list[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command as a child process, ended with SIGTERM, and by force if that does not do."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(environment or {})},
+        )
+    try:
+        yield process
+    finally:
+        children = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _, left = psutil.wait_procs(children, timeout=2)
+        for child in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+@contextlib.contextmanager
+def temporary_directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="sio-bench-") as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def stock_worker() -> Iterator[Server]:
+    """python-socketio on eventlet.wsgi, nothing in front."""
+    port = free_port()
+    with temporary_directory() as here:
+        log = here / "worker.log"
+        command = [sys.executable, str(HERE / "stock_worker.py"), str(port)]
+        with running(command, log, {"BENCH_MANAGER": "none"}) as process:
+            wait_for_answer(port, process, log)
+            yield Server(port, {"workers": [psutil.Process(process.pid)]})
+
+
+def nginx_program() -> str | None:
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+@contextlib.contextmanager
+def behind_nginx(worker: Server) -> Iterator[Server]:
+    """nginx in front of a stock worker."""
+    program = nginx_program()
+    if program is None:
+        raise RuntimeError("nginx is not installed")
+    port = free_port()
+    with temporary_directory() as here:
+        user = "user root;" if os.geteuid() == 0 else ""
+        conf = here / "nginx.conf"
+        conf.write_text(
+            NGINX_CONF.format(here=here, user=user, host=HOST, port=port, upstream=worker.port)
+        )
+        log = here / "error.log"
+        command = [program, "-p", str(here), "-e", str(log), "-c", str(conf)]
+        with running(command, log) as process:
+            wait_for_answer(port, process, log)
+            yield Server(port, {"nginx": [psutil.Process(process.pid)], **worker.parts})
+
+
+def process_info(rpc_socket: Path) -> list[dict[str, Any]]:
+    """What supervisord knows of its processes."""
+    transport = SupervisorTransport(None, None, f"unix://{rpc_socket}")
+    with ServerProxy("http://localhost", transport=transport) as proxy:
+        info: Any = proxy.supervisor.getAllProcessInfo()
+    return list(info)
+
+
+def wait_until_running(rpc_socket: Path, here: Path) -> dict[str, list[int]]:
+    """Process ids by group, once every process of supervisord is RUNNING."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        info: list[dict[str, Any]] = []
+        with contextlib.suppress(OSError):
+            info = process_info(rpc_socket)
+        if info and all(process["statename"] == "RUNNING" for process in info):
+            break
+        if time.monotonic() > deadline:
+            states = {process["name"]: process["statename"] for process in info}
+            logs = "\n".join(f"--- {log.name}\n{tail(log)}" for log in sorted(here.glob("*.log")))
+            raise RuntimeError(f"not running: {states}\n{logs}")
+        time.sleep(0.1)
+    groups: dict[str, list[int]] = {}
+    for process in info:
+        groups.setdefault(process["group"], []).append(process["pid"])
+    return groups
+
+
+@contextlib.contextmanager
+def supervised_cluster(workers: int = 2) -> Iterator[Server]:
+    """supervisord with the router and workers of this package."""
+    port = free_port()
+    with temporary_directory() as here:
+        conf = here / "supervisord.conf"
+        conf.write_text(
+            SUPERVISORD_CONF.format(host=HOST, port=port, workers=workers, directory=HERE)
+        )
+        scripts = str(Path(sys.executable).parent)
+        environment = {
+            "BENCH_MANAGER": "zmq",
+            "PATH": f"{scripts}:{os.environ.get('PATH', '')}",
+        }
+        log = here / "supervisord.log"
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
+        with running(command, here / "output.log", environment) as process:
+            groups = wait_until_running(here / "rpc.sock", here)
+            wait_for_answer(port, process, log)
+            yield Server(
+                port,
+                {
+                    "router": [psutil.Process(pid) for pid in groups["sio"]],
+                    "workers": [psutil.Process(pid) for pid in groups["workers"]],
+                },
+                psutil.Process(process.pid),
+            )

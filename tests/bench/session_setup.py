@@ -1,0 +1,137 @@
+"""Session set-up under load: this package against a stock worker behind nginx.
+
+    python tests/bench/session_setup.py [--seconds 5] [--in-flight 16] [--runs 3]
+
+All servers run side by side and are loaded in turn; figures are medians over the runs. CPU is user and
+system time per completed set-up. Ends with 1 if the bar is missed: no failures, and less CPU of router
+and workers than nginx and its worker need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from servers import HERE, HOST, Server, behind_nginx, stock_worker, supervised_cluster
+
+CLUSTER, NGINX, BARE = "router + 2 workers", "nginx + stock worker", "stock worker alone"
+SETTLE_SECONDS = 0.5
+NOT_COUNTED = {"supervisord"}
+
+
+@dataclass
+class Run:
+    completed: int
+    failures: Counter[str]
+    elapsed: float
+    p50_ms: float
+    p99_ms: float
+    generator_cpu: float
+    cpu_ms: dict[str, float] = field(default_factory=dict)  # per set-up, by part
+
+    @property
+    def rate(self) -> float:
+        return self.completed / self.elapsed
+
+    @property
+    def counted_ms(self) -> float:
+        return sum(ms for part, ms in self.cpu_ms.items() if part not in NOT_COUNTED)
+
+
+def load(port: int, seconds: float, in_flight: int) -> Run:
+    """The load generator, in its own process."""
+    command = [sys.executable, str(HERE / "load.py"), HOST, str(port)]
+    command += ["--seconds", str(seconds), "--in-flight", str(in_flight)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, text=True, timeout=seconds + 60
+    )
+    figures = json.loads(done.stdout)
+    return Run(**{**figures, "failures": Counter(figures["failures"])})
+
+
+def measure(server: Server, seconds: float, in_flight: int) -> Run:
+    before = server.cpu()
+    run = load(server.port, seconds, in_flight)
+    time.sleep(SETTLE_SECONDS)
+    after = server.cpu()
+    for part, seconds_used in after.items():
+        run.cpu_ms[part] = (seconds_used - before[part]) * 1000 / max(run.completed, 1)
+    return run
+
+
+def median_cpu(runs: list[Run], part: str) -> float:
+    return statistics.median(run.cpu_ms[part] for run in runs)
+
+
+def print_table(results: dict[str, list[Run]]) -> None:
+    reference = statistics.median(run.counted_ms for run in results[NGINX])
+    print(
+        f"{'':22}{'set-ups/s':>10}{'failed':>8}{'p50 ms':>8}{'p99 ms':>8}"
+        f"{'CPU ms/set-up':>15}{'ratio':>7}  parts"
+    )
+    for name, runs in results.items():
+        cpu = statistics.median(run.counted_ms for run in runs)
+        parts = ", ".join(
+            f"{part} {median_cpu(runs, part):.3f}" + (" (not counted)" * (part in NOT_COUNTED))
+            for part in runs[0].cpu_ms
+        )
+        print(
+            f"{name:22}"
+            f"{statistics.median(run.rate for run in runs):10.0f}"
+            f"{sum(sum(run.failures.values()) for run in runs):8d}"
+            f"{statistics.median(run.p50_ms for run in runs):8.1f}"
+            f"{statistics.median(run.p99_ms for run in runs):8.1f}"
+            f"{cpu:15.3f}{cpu / reference:7.2f}  {parts}"
+        )
+    for name, runs in results.items():
+        failures: Counter[str] = sum((run.failures for run in runs), Counter())
+        for reason, count in failures.most_common():
+            print(f"{name}: {count} × {reason}")
+
+
+def bar_is_met(results: dict[str, list[Run]]) -> bool:
+    ours = results[CLUSTER]
+    cpu = statistics.median(run.counted_ms for run in ours)
+    reference = statistics.median(run.counted_ms for run in results[NGINX])
+    clean = all(run.completed > 0 and not run.failures for run in ours)
+    return clean and cpu < reference
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Socket.IO session set-up under load")
+    parser.add_argument("--seconds", type=float, default=5, help="of load per run")
+    parser.add_argument("--in-flight", type=int, default=16, help="set-ups at a time")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", choices=("cluster", "nginx"), help="measure one, no bar")
+    options = parser.parse_args()
+
+    with contextlib.ExitStack() as stack:
+        servers: dict[str, Server] = {}
+        if options.only != "nginx":
+            servers[CLUSTER] = stack.enter_context(supervised_cluster(workers=2))
+        worker = stack.enter_context(stock_worker())
+        servers[NGINX] = stack.enter_context(behind_nginx(worker))
+        servers[BARE] = worker
+
+        results: dict[str, list[Run]] = {name: [] for name in servers}
+        for server in servers.values():
+            load(server.port, 0.5, options.in_flight)  # warm-up
+        for number in range(options.runs):
+            names = list(servers) if number % 2 == 0 else list(reversed(servers))
+            for name in names:
+                results[name].append(measure(servers[name], options.seconds, options.in_flight))
+
+    print_table(results)
+    if CLUSTER in results and not bar_is_met(results):
+        sys.exit("the bar is missed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""A real supervisord with a router and workers, for tests from outside."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import xmlrpc.client
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+
+T = TypeVar("T")
+
+MAIN = """\
+[supervisord]
+logfile = {directory}/supervisord.log
+pidfile = {short}/supervisord.pid
+childlogdir = {short}
+
+[unix_http_server]
+file = {short}/s.sock
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl = unix://{short}/s.sock
+
+[ctlplugin:sio]
+supervisor.ctl_factory = supervisor_sio.ctlplugin:make_ctlplugin
+"""
+
+RPCINTERFACE = """
+[rpcinterface:sio]
+supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
+"""
+
+ROUTER = """
+[eventlistener:sio]
+command = supervisor-sio router
+events = PROCESS_STATE
+stderr_logfile = {directory}/router.log
+"""
+
+WORKERS = """
+[program:{name}]
+command = {command}
+directory = {here}
+process_name = %(program_name)s_%(process_num)02d
+numprocs = {numprocs}
+startsecs = {startsecs}
+startretries = {startretries}
+stopwaitsecs = 15
+redirect_stderr = true
+stdout_logfile = {directory}/%(program_name)s_%(process_num)02d.log
+"""
+
+
+def wait_until(predicate: Callable[[], T], timeout: float, message: str) -> T:
+    """The first true value of ``predicate``, looked at again and again."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{message}: not within {timeout:g} s")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port nobody listens on, outside the range the kernel gives to clients."""
+    while True:
+        port = random.randrange(15000, 30000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without what a supervisord around it may have set."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("SUPERVISOR_")}
+    # As in an activated virtual environment.
+    kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+    return {**kept, **more}
+
+
+class Cluster:
+    """One supervisord and what it starts. ``settings`` go to ``[rpcinterface:sio]``."""
+
+    def __init__(
+        self,
+        directory: Path,
+        workers: int = 2,
+        command: str = "supervisor-sio worker cluster_app:app",
+        extra: str = "",
+        plugin: bool = True,
+        router: bool = True,
+        startsecs: int = 0,
+        startretries: int = 3,
+        **settings: str,
+    ) -> None:
+        self.directory = directory
+        # Paths of Unix sockets are short, pytest's directories are not.
+        self.short = Path(tempfile.mkdtemp(prefix="sio-"))
+        self.run_dir = self.short / "run"
+        self.port = free_port()
+        self.numprocs = workers
+        self.command = command
+        self.extra = extra
+        self.plugin = plugin
+        self.router = router
+        self.startsecs = startsecs
+        self.startretries = startretries
+        self.settings = {
+            "listen": f"127.0.0.1:{self.port}",
+            "run_dir": str(self.run_dir),
+            **settings,
+        }
+        self.conf = directory / "supervisord.conf"
+        self.socket = self.short / "s.sock"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._sessions: list[int] = []
+        self.finished = False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def write_config(self) -> None:
+        text = MAIN
+        if self.plugin:
+            text += RPCINTERFACE
+            text += "".join(f"{key} = {value}\n" for key, value in self.settings.items())
+        if self.router:
+            text += ROUTER
+        text = text.format(directory=self.directory, short=self.short)
+        if self.numprocs:
+            text += self.program("workers", self.command, self.numprocs)
+        self.conf.write_text(text + self.extra)
+
+    def program(self, name: str, command: str, numprocs: int = 1) -> str:
+        """The section of a program of workers."""
+        return WORKERS.format(
+            name=name,
+            command=command,
+            numprocs=numprocs,
+            here=HERE,
+            directory=self.directory,
+            startsecs=self.startsecs,
+            startretries=self.startretries,
+        )
+
+    # --- the process -----------------------------------------------------------
+
+    def spawn(self) -> None:
+        """Start supervisord without waiting for anything."""
+        self.write_config()
+        with open(self.directory / "supervisord.out", "ab") as output:
+            self.process = subprocess.Popen(
+                [BIN / "supervisord", "-n", "-c", self.conf],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+                # All that it starts stays in this session, whatever becomes of its parent.
+                start_new_session=True,
+            )
+        self._sessions.append(self.process.pid)
+
+    def start(self) -> Cluster:
+        """Start supervisord and wait until all workers serve."""
+        self.spawn()
+        self.wait_ready()
+        return self
+
+    def run_to_its_end(self) -> tuple[int, str]:
+        """Start a supervisord that should not stay; its exit code and all it printed."""
+        self.spawn()
+        assert self.process is not None
+        code = self.process.wait(20)
+        return code, (self.directory / "supervisord.out").read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End supervisord; its exit code. No process of its session may be left."""
+        code = 0
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+            try:
+                code = self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                code = -1
+        left = self.processes()
+        described = [f"{p.pid} {' '.join(p.cmdline())}" for p in left if _alive(p)]
+        for process in left:
+            if _alive(process):
+                process.kill()
+        psutil.wait_procs(left, 10)
+        self.process = None
+        assert not described, f"left behind: {described}"
+        return code
+
+    def clean_up(self) -> None:
+        """At the end of a test: nothing runs any more, the sockets' directory goes."""
+        try:
+            self.stop()
+        finally:
+            self.finished = True
+            shutil.rmtree(self.short, ignore_errors=True)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that lives in the sessions of the supervisords started here."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if os.getsid(process.pid) in self._sessions and _alive(process):
+                    found.append(process)
+            except (OSError, psutil.Error):
+                pass
+        return found
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    # --- what it says ------------------------------------------------------------
+
+    @property
+    def rpc(self) -> Any:
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+
+    def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self.rpc.sio.getStatus()
+        return answer
+
+    def workers(self, state: str = "ready") -> list[dict[str, Any]]:
+        """The workers in this state; none while supervisord does not answer."""
+        try:
+            rows = self.status()["workers"]
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+            return []
+        return [row for row in rows if row["state"] == state]
+
+    def wait_ready(self, count: int | None = None, timeout: float = 30) -> None:
+        wanted = self.numprocs if count is None else count
+
+        def ready() -> bool:
+            assert self.process is not None
+            code = self.process.poll()
+            assert code is None, f"supervisord has ended with exit code {code}"
+            return len(self.workers()) == wanted
+
+        wait_until(ready, timeout, f"{wanted} workers ready")
+
+    @property
+    def router_pid(self) -> int:
+        return int(self.status()["router"]["pid"])
+
+    def wait_new_router(self, old: int) -> int:
+        """Wait until a router with another pid runs."""
+        return wait_until(lambda: self.router_pid not in (0, old) and self.router_pid, 20, "router")
+
+    def ctl(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """The real supervisorctl, with errors in its output."""
+        return subprocess.run(
+            [BIN / "supervisorctl", "-c", self.conf, *args],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            env=environment(),
+        )
+
+    def log(self, name: str) -> str:
+        path = self.directory / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def logs(self) -> dict[str, str]:
+        """Every log by file name: supervisord's output, the router's, the workers'."""
+        paths = [*self.directory.glob("*.out"), *sorted(self.directory.glob("*.log"))]
+        return {path.name: path.read_text(errors="replace") for path in paths}
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

@@ -1,0 +1,70 @@
+"""python-socketio's threaded client with a record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import engineio.payload
+import socketio
+
+from .recorder import TIMEOUT, TestClient
+
+# A polling client gets everything that has come since its last poll in one
+# answer; python-engineio takes 16 packets for an attack.
+engineio.payload.Payload.max_decode_packets = 1000
+
+
+class PyClient(TestClient):
+    def __init__(self, name: str, namespaces: Sequence[str] = ("/",)) -> None:
+        super().__init__(name, namespaces)
+        self.sio = socketio.Client(
+            reconnection_delay=0.1, reconnection_delay_max=0.5, handle_sigint=False
+        )
+        for namespace in namespaces:
+            self._register(namespace)
+
+    def _register(self, namespace: str) -> None:
+        def on_any(event: str, *args: Any) -> dict[str, Any]:
+            self._on_event(event, namespace, args)
+            return {"from": self.name, "got": list(args)}
+
+        def on_connect() -> None:
+            self._on_connect(namespace, self.sio.get_sid(namespace))
+
+        def on_disconnect(reason: str) -> None:
+            self._on_disconnect(namespace, reason)
+
+        self.sio.on("*", on_any, namespace=namespace)
+        self.sio.on("connect", on_connect, namespace=namespace)
+        self.sio.on("disconnect", on_disconnect, namespace=namespace)
+
+    @property
+    def transport(self) -> str:
+        return str(self.sio.transport())
+
+    @property
+    def local_port(self) -> int:
+        """The client's end of its websocket."""
+        return int(self.sio.eio.ws.sock.getsockname()[1])
+
+    def connect(self, url: str, transports: list[str] | None = None) -> None:
+        self.sio.connect(
+            url, transports=transports, namespaces=self.namespaces, wait_timeout=TIMEOUT
+        )
+        self.wait_connected()
+
+    def emit(self, event: str, *args: Any, namespace: str = "/") -> None:
+        self.sio.emit(event, args, namespace=namespace)
+
+    def call(self, event: str, *args: Any, namespace: str = "/", timeout: float = TIMEOUT) -> Any:
+        try:
+            answer = self.sio.call(event, args, namespace=namespace, timeout=timeout)
+            return list(answer) if isinstance(answer, tuple) else answer
+        except socketio.exceptions.TimeoutError:
+            raise TimeoutError(f"{self.name}: no ack of {event} in {timeout:g} s") from None
+        except socketio.exceptions.SocketIOError as error:
+            raise ConnectionError(f"{self.name}: {error}") from None
+
+    def close(self) -> None:
+        self.sio.shutdown()

@@ -1,0 +1,154 @@
+"""The plain commands of supervisorctl just work, and ``sio`` shows the cluster."""
+
+from __future__ import annotations
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .conftest import Clients, ClusterFactory
+from .harness import Cluster
+from .raw import open_websocket
+from .recorder import TestClient
+
+
+def assert_serves(cluster: Cluster, clients: list[TestClient], event: str) -> None:
+    """The same clients are back by themselves, and an emit reaches each of them once."""
+    for client in clients:
+        client.wait_talking()
+    cluster.wait_ready()
+    clients[0].call("emit_all", event, 1, {})
+    for client in clients:
+        assert client.wait_for(event) == [[1]], client.name
+
+
+def pids(cluster: Cluster) -> set[int]:
+    return {row["pid"] for row in cluster.workers()}
+
+
+def test_restart_stop_start_update_reload(cluster: Cluster, clients: Clients) -> None:
+    made = clients.mixed(cluster, 12)
+
+    before = pids(cluster)
+    done = cluster.ctl("restart", "workers:*")
+    assert done.returncode == 0 and "ERROR" not in done.stdout, done.stdout
+    assert_serves(cluster, made, "restarted")
+    assert not before & pids(cluster)
+
+    # Of one worker: the others' clients notice nothing.
+    stopped = made[0].whoami()
+    others = [client for client in made if client.whoami()["pid"] != stopped["pid"]]
+    counts = [len(client.disconnects) for client in others]
+    assert cluster.ctl("stop", f"workers:{stopped['name']}").returncode == 0
+    for client in made:
+        client.wait_talking()
+        assert client.whoami()["pid"] != stopped["pid"]
+    assert [len(client.disconnects) for client in others] == counts
+    assert cluster.ctl("start", f"workers:{stopped['name']}").returncode == 0
+    assert_serves(cluster, made, "started")
+
+    cluster.numprocs = 3
+    cluster.write_config()
+    assert "workers: changed" in cluster.ctl("reread").stdout
+    assert cluster.ctl("update").returncode == 0
+    assert_serves(cluster, made, "updated")
+    assert len(pids(cluster)) == 3
+
+    before, router = pids(cluster), cluster.router_pid
+    assert cluster.ctl("reload").returncode == 0
+    cluster.wait_new_router(router)
+    assert_serves(cluster, made, "reloaded")
+    assert not before & pids(cluster)
+
+    assert cluster.ctl("restart", "sio").returncode == 0
+    counts = [len(client.disconnects) for client in made]
+    assert_serves(cluster, made, "router restarted")
+    assert [len(client.disconnects) for client in made] == counts
+
+
+def test_new_clients_wait_while_every_worker_restarts(cluster: Cluster, clients: Clients) -> None:
+    assert cluster.ctl("stop", "workers:*").returncode == 0
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(clients.connect, cluster, kind) for kind in ("python", "node") * 2]
+        assert cluster.ctl("start", "workers:*").returncode == 0
+        made = [future.result() for future in waiting]
+    assert_serves(cluster, made, "waited")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_supervisord_ends_cleanly(cluster: Cluster, clients: Clients, number: int) -> None:
+    clients.mixed(cluster, 6)
+    began = time.monotonic()
+    assert cluster.stop(number) == 0
+    assert time.monotonic() - began < 10
+    logs = cluster.logs()
+    assert not [name for name, text in logs.items() if "Traceback" in text]
+    assert "SIGKILL" not in logs["supervisord.log"]
+
+
+def test_sio_shows_the_cluster(cluster: Cluster) -> None:
+    status = cluster.status()
+    for words in (["sio", "status"], ["sio"]):
+        done = cluster.ctl(*words)
+        assert done.returncode == 0, done.stdout
+        assert f"127.0.0.1:{cluster.port}" in done.stdout
+        assert str(status["router"]["pid"]) in done.stdout
+        for row in status["workers"]:
+            (line,) = [line for line in done.stdout.splitlines() if row["name"] in line]
+            assert str(row["pid"]) in line and "ready" in line
+    done = cluster.ctl("help", "sio")
+    assert done.returncode == 0 and "sio status" in done.stdout
+    assert "sio" in cluster.ctl("help").stdout
+
+    done = cluster.ctl("sio", "nonsense")
+    assert done.returncode not in (0, 3) and "nonsense" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_status_answers_within_a_second_with_500_clients(cluster: Cluster) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        sockets = list(pool.map(lambda _: open_websocket(cluster.port), range(500)))
+    try:
+        times = []
+        for _ in range(3):
+            began = time.monotonic()
+            done = cluster.ctl("sio", "status")
+            times.append(time.monotonic() - began)
+            assert done.returncode == 0, done.stdout
+        assert min(times) < 1, times
+        assert sum(row["sessions"] for row in cluster.workers()) == 500
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def test_status_of_what_does_not_run(make_cluster: ClusterFactory) -> None:
+    """Exit code 3, as ``supervisorctl status`` has it, and a word that says what it is."""
+    cluster = make_cluster(workers=2, startsecs=1, startretries=0)
+    command = "supervisor-sio worker no_such_module:app"
+    cluster.extra = cluster.program("broken", command) + "autostart = false\n"
+    cluster.start()
+    assert cluster.ctl("start", "broken:*").returncode != 0
+
+    def row(name: str) -> str:
+        done = cluster.ctl("sio", "status")
+        assert done.returncode == 3, done.stdout
+        (line,) = [line for line in done.stdout.splitlines() if name in line]
+        return line.lower()
+
+    assert "fatal" in row("broken:broken_00")
+    assert cluster.ctl("stop", "workers:workers_01").returncode == 0
+    assert "stopped" in row("workers:workers_01")
+    assert "ready" in row("workers:workers_00")
+
+    assert cluster.ctl("stop", "sio").returncode == 0
+    assert cluster.status()["router"]["state"] == "down"
+    assert "down" in row("router")
+
+    cluster.stop()
+    done = cluster.ctl("sio", "status")
+    assert done.returncode == cluster.ctl("status").returncode == 4
+    assert str(cluster.socket) in done.stdout and "Traceback" not in done.stdout
+    assert len(done.stdout.splitlines()) == 1

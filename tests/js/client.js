@@ -1,0 +1,88 @@
+"use strict";
+// Socket.IO clients driven by JSON lines: commands on stdin, what happens on stdout.
+// Bytes travel as {"$bytes": "<base64>"}. Every event that wants an answer gets
+// {from: <client>, got: <arguments>}.
+
+const readline = require("node:readline");
+const { Manager } = require("socket.io-client");
+
+const clients = new Map(); // name -> {manager, sockets: namespace -> Socket}
+
+function pack(value) {
+  if (value instanceof ArrayBuffer || ArrayBuffer.isView(value)) {
+    return { $bytes: Buffer.from(value).toString("base64") };
+  }
+  if (Array.isArray(value)) return value.map(pack);
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, pack(item)]));
+  }
+  return value;
+}
+
+function unpack(value) {
+  if (Array.isArray(value)) return value.map(unpack);
+  if (value && typeof value === "object") {
+    if ("$bytes" in value) return Buffer.from(value.$bytes, "base64");
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, unpack(item)]));
+  }
+  return value;
+}
+
+function report(client, type, fields) {
+  process.stdout.write(JSON.stringify({ client, type, ...fields }) + "\n");
+}
+
+function transportOf(manager) {
+  return manager.engine && manager.engine.transport ? manager.engine.transport.name : "";
+}
+
+const commands = {
+  connect({ client, url, namespaces, options }) {
+    const manager = new Manager(url, options);
+    const sockets = new Map();
+    clients.set(client, { manager, sockets });
+    manager.on("open", () => {
+      manager.engine.on("upgrade", (transport) =>
+        report(client, "transport", { name: transport.name }),
+      );
+      report(client, "transport", { name: transportOf(manager) });
+    });
+    for (const namespace of namespaces) {
+      const socket = manager.socket(namespace);
+      sockets.set(namespace, socket);
+      socket.on("connect", () => report(client, "connect", { namespace, sid: socket.id }));
+      socket.on("disconnect", (reason) => report(client, "disconnect", { namespace, reason }));
+      socket.on("connect_error", (error) =>
+        report(client, "connect_error", { namespace, message: error.message }),
+      );
+      socket.onAny((event, ...args) => {
+        const answer = typeof args.at(-1) === "function" ? args.pop() : null;
+        report(client, "event", { namespace, event, args: pack(args) });
+        if (answer) answer({ from: client, got: args });
+      });
+      socket.connect();
+    }
+  },
+
+  emit({ client, namespace, event, args, id }) {
+    const socket = clients.get(client).sockets.get(namespace);
+    const values = unpack(args);
+    if (id !== undefined) {
+      values.push((...answer) => report(client, "ack", { id, args: pack(answer) }));
+    }
+    socket.emit(event, ...values);
+  },
+
+  close({ client }) {
+    for (const socket of clients.get(client).sockets.values()) socket.disconnect();
+    clients.delete(client);
+    report(client, "closed", {});
+  },
+};
+
+const lines = readline.createInterface({ input: process.stdin });
+lines.on("line", (line) => {
+  const command = JSON.parse(line);
+  commands[command.do](command);
+});
+lines.on("close", () => process.exit(0));

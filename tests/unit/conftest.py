@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, contextmanager
+from typing import Callable, Iterator
+
+import pytest
+from hypothesis import settings
+
+# Machines of all speeds run these; what hangs is stopped by pytest-timeout.
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
+
+
+@contextmanager
+def _no_leak() -> Iterator[None]:
+    before = os.listdir("/proc/self/fd")
+    yield
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.fixture
+def no_leak() -> Callable[[], AbstractContextManager[None]]:
+    """``with no_leak():`` fails when the block leaves a descriptor open."""
+    return _no_leak

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import os
+import pwd
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor_sio.settings import (
+    BALANCE_METHODS,
+    Address,
+    Settings,
+    SettingsError,
+    parse_address,
+    parse_settings,
+)
+
+OPTIONS = list(Settings.__dataclass_fields__)
+ME = pwd.getpwuid(os.getuid()).pw_name
+
+
+def error_of(**options: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(options)
+    return str(caught.value)
+
+
+def test_defaults() -> None:
+    settings = parse_settings({})
+    assert settings == Settings()
+    assert [str(address) for address in settings.listen] == ["127.0.0.1:8000"]
+    assert (settings.balance, settings.path, settings.chmod) == (
+        "least-connection",
+        ("/socket.io/",),
+        0o700,
+    )
+    assert (settings.hold_timeout, settings.drain_timeout, settings.head_timeout) == (30, 10, 10)
+    assert (settings.max_pending, settings.backlog, settings.channel) == (4096, 4096, "socketio")
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("listen", ":80", (Address("0.0.0.0", 80),)),
+        (
+            "listen",
+            "a:1, [::1]:2 ,\nunix:/s,",
+            (Address("a", 1), Address("::1", 2), Address(path="/s")),
+        ),
+        ("balance", "least-connection", "least-connection"),
+        ("balance", "round-robin", "round-robin"),
+        ("balance", " random ", "random"),
+        ("path", "socket.io", ("/socket.io/",)),
+        ("path", "/socket.io", ("/socket.io/",)),
+        ("path", "/a/b//,game/", ("/a/b/", "/game/")),
+        ("path", "/", ("/",)),
+        ("path", "/plausch-ü/", ("/plausch-%C3%BC/",)),
+        ("path", "/%7Eme/", ("/%7Eme/",)),
+        ("run_dir", "/run/app", "/run/app"),
+        ("run_dir", "/run/x/../app", "/run/app"),
+        ("run_dir", "~/app", os.path.expanduser("~/app")),
+        ("chmod", "0770", 0o770),
+        ("chmod", "711", 0o711),
+        ("chown", f"{os.getuid()}:{os.getgid()}", (os.getuid(), os.getgid())),
+        ("hold_timeout", "0", 0.0),
+        ("drain_timeout", "2.5", 2.5),
+        ("head_timeout", "0.1", 0.1),
+        ("max_pending", "1", 1),
+        ("backlog", "65535", 65535),
+        ("proxy_protocol", "off", False),
+        ("proxy_protocol", "false", False),
+        ("channel", "my app", "my app"),
+    ],
+)
+def test_good_values(option: str, text: str, value: Any) -> None:
+    settings = parse_settings({option: text})
+    assert getattr(settings, option) == value
+    assert type(getattr(settings, option)) is type(value)
+    others = set(OPTIONS) - {option}
+    assert all(getattr(settings, other) == getattr(Settings(), other) for other in others)
+
+
+def test_chown_takes_a_name() -> None:
+    assert parse_settings({"chown": ME}).chown[0] == os.getuid()
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "reason"),
+    [
+        ("listen", "", "is empty; give an address such as 127.0.0.1:8000"),
+        ("listen", " , ", "is empty; give an address such as 127.0.0.1:8000"),
+        ("listen", "8000", "'8000' is not host:port, [v6]:port or unix:/path"),
+        ("listen", "a:1,b", "'b' is not host:port, [v6]:port or unix:/path"),
+        ("listen", "a:1, a:1", "a:1 is named twice"),
+        ("listen", ":80,0.0.0.0:80", "0.0.0.0:80 is named twice"),
+        ("balance", "fair", "'fair' is not one of least-connection, round-robin, random"),
+        ("balance", "Random", "'Random' is not one of least-connection, round-robin, random"),
+        ("path", ",", "is empty; give an Engine.IO path such as /socket.io/"),
+        ("run_dir", " ", "is empty; give a directory or leave the option out"),
+        ("chmod", "rwx", "'rwx' is not an octal mode such as 0700"),
+        ("chmod", "0788", "'0788' is not an octal mode such as 0700"),
+        ("chmod", "-700", "'-700' is not an octal mode such as 0700"),
+        ("chmod", "10700", "'10700' is not an octal mode such as 0700"),
+        ("chmod", "0600", "'0600' locks the owner out of the directory; use 07xx"),
+        ("chown", "no such user", "'no such user' is not a user or user:group of this host"),
+        ("chown", f"{ME}:no such group", f"'{ME}:no such group' is not a user or user:group"),
+        ("chown", "", "'' is not a user or user:group of this host"),
+        ("hold_timeout", "-1", "'-1' is not a number of seconds from 0 up"),
+        ("hold_timeout", "nan", "'nan' is not a number of seconds from 0 up"),
+        ("hold_timeout", "inf", "'inf' is not a number of seconds from 0 up"),
+        ("drain_timeout", "10s", "'10s' is not a number of seconds from 0 up"),
+        ("drain_timeout", "", "'' is not a number of seconds from 0 up"),
+        ("head_timeout", "0", "'0' is not a number of seconds from 0.1 up"),
+        ("max_pending", "0", "'0' is not a number of connections from 1 up"),
+        ("max_pending", "1.5", "'1.5' is not a number of connections from 1 up"),
+        ("backlog", "many", "'many' is not a number of connections from 1 up"),
+        ("backlog", "2147483648", "'2147483648' is not a number of connections"),
+        ("proxy_protocol", "on", "is not available in this version"),
+        ("proxy_protocol", "v2", "not a valid boolean value: 'v2'"),
+        ("tls_certfile", "/c.pem", "is not available in this version; leave the option out"),
+        ("tls_keyfile", "/k.pem", "is not available in this version; leave the option out"),
+        ("message_queue", "redis://", "is not available in this version; leave the option out"),
+        ("channel", "", "'' is not a name"),
+        ("channel", "a\0b", "'a\\x00b' is not a name"),
+    ],
+)
+def test_bad_values_are_told_in_one_line(option: str, text: str, reason: str) -> None:
+    message = error_of(**{option: text})
+    assert message.startswith(f"[rpcinterface:sio] {option}: {reason}")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("lisen", "did you mean 'listen'?"),
+        ("paths", "did you mean 'path'?"),
+        ("hold-timeout", "did you mean 'hold_timeout'?"),
+        ("Balance", "did you mean 'balance'?"),
+        ("zzz", "see the README for the options"),
+    ],
+)
+def test_an_unknown_option(option: str, hint: str) -> None:
+    assert error_of(**{option: "x"}) == f"[rpcinterface:sio] {option}: unknown option; {hint}"
+
+
+def test_an_unknown_option_is_told_before_bad_values() -> None:
+    assert "listn: unknown option" in error_of(balance="fair", listn=":80")
+
+
+@given(st.sampled_from(OPTIONS), st.text(max_size=30))
+def test_any_text_is_a_value_or_a_settings_error(option: str, text: str) -> None:
+    try:
+        parse_settings({option: text})
+    except SettingsError as error:
+        assert str(error).startswith(f"[rpcinterface:sio] {option}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "shown"),
+    [
+        ("localhost:8000", Address("localhost", 8000), "localhost:8000"),
+        ("*:1", Address("0.0.0.0", 1), "0.0.0.0:1"),
+        (":65535", Address("0.0.0.0", 65535), "0.0.0.0:65535"),
+        ("[::]:80", Address("::", 80), "[::]:80"),
+        ("[fe80::1%eth0]:80", Address("fe80::1%eth0", 80), "[fe80::1%eth0]:80"),
+        ("unix:/run/a.sock", Address(path="/run/a.sock"), "unix:/run/a.sock"),
+        ("unix:///run/a.sock", Address(path="/run/a.sock"), "unix:/run/a.sock"),
+        ("unix:/run/a:1.sock", Address(path="/run/a:1.sock"), "unix:/run/a:1.sock"),
+    ],
+)
+def test_addresses(text: str, address: Address, shown: str) -> None:
+    assert parse_address(text) == address
+    assert str(address) == shown
+    assert parse_address(shown) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "'' is not host:port"),
+        ("localhost", "'localhost' is not host:port"),
+        ("localhost:", "'localhost:' is not host:port"),
+        ("localhost:http", "'localhost:http' is not host:port"),
+        ("localhost:0", "'localhost:0' is not host:port"),
+        ("localhost:65536", "'localhost:65536' is not host:port"),
+        ("localhost:-1", "'localhost:-1' is not host:port"),
+        ("localhost: 80", "'localhost: 80' is not host:port"),
+        ("::1:8000", "'::1:8000': write an IPv6 address in brackets, as in [::1]:8000"),
+        ("[::1]:", "'[::1]:' is not host:port"),
+        ("unix:run/a.sock", "'unix:run/a.sock' needs an absolute path, as in unix:/run/app.sock"),
+        ("unix:", "'unix:' needs an absolute path"),
+    ],
+)
+def test_bad_addresses(text: str, reason: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_address(text)
+    assert str(caught.value).startswith(reason)
+
+
+@given(st.ip_addresses(), st.integers(1, 65535))
+def test_an_address_reads_as_it_is_written(ip: Any, port: int) -> None:
+    address = Address(str(ip), port)
+    assert parse_address(str(address)) == address
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        parse_settings({}).balance = BALANCE_METHODS[1]  # type: ignore[misc]
