@@ -74,7 +74,7 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
     """
     data, ancillary, flags, _ = sock.recvmsg(
         MAX_PACKET,
-        socket.CMSG_SPACE(most_descriptors * 4),
+        socket.CMSG_LEN(most_descriptors * 4),
         socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
     )
     descriptors: list[int] = []

@@ -2,9 +2,10 @@
 
     python tests/bench/session_setup.py [--seconds 5] [--in-flight 16] [--runs 3]
 
-All servers run side by side and are loaded in turn; figures are medians over the runs. CPU is user and
-system time per completed set-up. Ends with 1 if the bar is missed: no failures, and less CPU of router
-and workers than nginx and its worker need.
+All servers run side by side and are loaded in turn; figures are medians over the
+runs. CPU is user and system time per completed set-up. Ends with 1 if the bar is
+missed: no failures, and less CPU of router and workers than nginx and its worker
+need.
 """
 
 from __future__ import annotations
