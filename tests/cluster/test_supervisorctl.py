@@ -118,7 +118,10 @@ def test_status_answers_within_a_second_with_500_clients(cluster: Cluster) -> No
             times.append(time.monotonic() - began)
             assert done.returncode == 0, done.stdout
         assert min(times) < 1, times
-        assert sum(row["sessions"] for row in cluster.workers()) == 500
+        # The figures are at most a second old.
+        wait_until(
+            lambda: sum(row["sessions"] for row in cluster.workers()) == 500, 5, "500 sessions"
+        )
     finally:
         for sock in sockets:
             sock.close()
