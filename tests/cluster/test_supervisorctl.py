@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from .conftest import Clients, ClusterFactory
-from .harness import Cluster
+from .harness import Cluster, wait_until
 from .raw import open_websocket
 from .recorder import TestClient
 
