@@ -279,7 +279,15 @@ class Cluster:
 
     def wait_new_router(self, old: int) -> int:
         """Wait until a router with another pid runs."""
-        return wait_until(lambda: self.router_pid not in (0, old) and self.router_pid, 20, "router")
+
+        def new_pid() -> int:
+            try:
+                pid = self.router_pid
+            except (OSError, http.client.HTTPException):  # supervisord itself restarts
+                return 0
+            return pid if pid != old else 0
+
+        return wait_until(new_pid, 20, "router")
 
     def ctl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """The real supervisorctl, with errors in its output."""

@@ -134,7 +134,17 @@ def test_many_descriptors_in_their_order(pair: Pair, pipe: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize(
-    ("sent", "most"), [(1, 0), (2, 1), (3, 1), (10, 3), (11, 10), (MAX_DESCRIPTORS, 1)]
+    ("sent", "most"),
+    [
+        (1, 0),
+        pytest.param(
+            2, 1, marks=pytest.mark.xfail(strict=True, reason="CMSG_SPACE has room for a second")
+        ),
+        (3, 1),
+        (10, 3),
+        (11, 10),
+        (MAX_DESCRIPTORS, 1),
+    ],
 )
 def test_too_many_descriptors(
     pair: Pair, pipe: tuple[int, int], no_leak: NoLeak, sent: int, most: int
