@@ -103,7 +103,10 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
             values[option] = _PARSERS[option](text.strip())
         except ValueError as error:
             raise SettingsError(option, str(error)) from None
-    return Settings(**values)
+    settings = Settings(**values)
+    if settings.tls_keyfile and not settings.tls_certfile:
+        raise SettingsError("tls_keyfile", "needs tls_certfile beside it")
+    return settings
 
 
 def _split(text: str, what: str) -> list[str]:
@@ -177,16 +180,23 @@ def _directory(text: str) -> str:
     return str(normalize_path(text))
 
 
+def _file(text: str) -> str:
+    if not text:
+        raise ValueError("is empty; give a file or leave the option out")
+    return str(normalize_path(text))
+
+
 def _channel(text: str) -> str:
     if not text or not text.isprintable():
         raise ValueError(f"{text!r} is not a name")
     return text
 
 
-def _flag_off(text: str) -> bool:
-    if boolean(text):
-        raise ValueError("is not available in this version; use off, the default")
-    return False
+def _flag(text: str) -> bool:
+    try:
+        return bool(boolean(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is neither on nor off") from None
 
 
 def _not_available(text: str) -> None:
@@ -205,9 +215,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "head_timeout": _number(float, 0.1, "seconds"),
     "max_pending": _number(int, 1, "connections"),
     "backlog": _number(int, 1, "connections"),
-    "proxy_protocol": _flag_off,
-    "tls_certfile": _not_available,
-    "tls_keyfile": _not_available,
+    "proxy_protocol": _flag,
+    "tls_certfile": _file,
+    "tls_keyfile": _file,
     "channel": _channel,
     "message_queue": _not_available,
 }

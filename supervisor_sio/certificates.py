@@ -1,0 +1,29 @@
+"""Certificates for TLS at the shared port."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Optional
+
+
+def make_context(certfile: str, keyfile: Optional[str]) -> ssl.SSLContext:
+    """A server context: TLS 1.2 and up, and the ciphers of Python's defaults.
+
+    :raises OSError: when a file cannot be read; :class:`ssl.SSLError`, one of
+        its kinds, when the files are no certificate and its key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    # Never ask a terminal for the password of an encrypted key.
+    context.load_cert_chain(certfile, keyfile, password=lambda: "")
+    return context
+
+
+def describe(error: OSError, certfile: str, keyfile: Optional[str]) -> str:
+    """What is wrong with the files, in a few words."""
+    if isinstance(error, ssl.SSLError):
+        files = certfile if keyfile is None else f"{certfile} and {keyfile}"
+        reason = (error.reason or str(error)).lower().replace("_", " ")
+        return f"{files}: not a certificate and its key without password ({reason})"
+    return f"{error.filename or certfile}: {(error.strerror or str(error)).lower()}"
