@@ -20,6 +20,8 @@ class Member:
     pid: int
     ready: bool = False
     draining: bool = False
+    #: The operator wants no new sessions here; the worker itself knows nothing of it.
+    drained: bool = False
     #: As the worker last reported them.
     sessions: int = 0
     connections: int = 0
@@ -35,12 +37,14 @@ class Member:
 
     @property
     def eligible(self) -> bool:
-        return self.ready and not self.draining
+        return self.ready and not self.draining and not self.drained
 
     @property
     def state(self) -> str:
         if self.draining:
             return "draining"
+        if self.drained:
+            return "drained"
         return "ready" if self.ready else "starting"
 
 
@@ -93,11 +97,9 @@ class Pool:
     def with_tag(self, tag: str) -> Optional[Member]:
         return self._members.get(tag)
 
-    def drain(self, name: str) -> None:
-        """The process of this Supervisor name is being stopped: no new sessions for it."""
-        for member in self:
-            if member.name == name:
-                member.draining = True
+    def named(self, name: str) -> list[Member]:
+        """The workers that run under this Supervisor name; more than one only in passing."""
+        return [member for member in self if member.name == name]
 
     def place_handshake(self) -> Optional[Member]:
         """The worker for a new session, by the chosen method; ``None`` while there is none."""

@@ -1,0 +1,73 @@
+"""A client's connection on its way to a worker, and the answer to one that gets none."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Optional
+
+from ..request import Kind
+
+#: Seconds after which a client that was sent away for lack of a worker may come back.
+_RETRY_AFTER = 1
+
+
+class Connection:
+    """A socket and what is known of it so far."""
+
+    __slots__ = (
+        "sock",
+        "peer",
+        "local",
+        "scheme",
+        "prefix",
+        "deadline",
+        "kind",
+        "tag",
+        "peeked",
+        "proxy_header_due",
+        "tls_due",
+    )
+
+    def __init__(
+        self, sock: socket.socket, peer: Any, local: Any, scheme: str, prefix: bytes = b""
+    ) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.local = local
+        self.scheme = scheme
+        #: What a worker had read before it gave the connection back.
+        self.prefix = prefix
+        self.deadline = 0.0
+        #: ``None`` for an idle connection that a worker gave back.
+        self.kind: Optional[Kind] = None
+        self.tag = ""
+        #: Bytes seen, and left, in the socket's buffer.
+        self.peeked = 0
+        self.proxy_header_due = False
+        self.tls_due = False
+
+    @property
+    def address(self) -> str:
+        """The client's address without its port; empty for a Unix socket."""
+        return str(self.peer[0]) if isinstance(self.peer, (tuple, list)) and self.peer else ""
+
+
+def answer(sock: socket.socket, status: str) -> None:
+    """Refuse with an HTTP status. A client that does not read gets none."""
+    retry = f"Retry-After: {_RETRY_AFTER}\r\n" if status.startswith("503") else ""
+    body = f"{status}\n"
+    text = (
+        f"HTTP/1.1 {status}\r\n{retry}Connection: close\r\n"
+        f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    )
+    try:
+        # To close over unread bytes would reset the connection, and lose the
+        # answer with it (RFC 9112, section 9.6).
+        sock.recv(65536, socket.MSG_DONTWAIT)
+    except OSError:
+        pass
+    try:
+        sock.send(text.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass

@@ -1,0 +1,234 @@
+"""From the listening socket to a request that can be placed.
+
+A connection passes up to three stages here: the PROXY header, TLS, and the
+request line. The header is consumed; the line is only peeked, so that the
+worker finds the connection as the client left it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections import Counter
+from typing import Any, Callable, Optional
+
+from ..proxy_protocol import parse_proxy_header
+from ..request import MAX_REQUEST_LINE, BadRequest, parse_head
+from .connection import Connection, answer
+from .refusals import Refusals
+from .tls import HANDSHAKE_RECORD, Terminator
+
+logger = logging.getLogger("supervisor_sio.router")
+
+#: Connections accepted before other descriptors get a turn.
+_BATCH = 64
+
+#: One address may hold this part of ``max_pending`` with unfinished requests.
+_SHARE = 4
+
+_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+
+
+class Entrance:
+    """Accepts connections and reads as much of them as it takes to place them.
+
+    :param place: takes each connection whose request is known.
+    :param has_room: whether one more connection may wait.
+    :param head_timeout: seconds from accept to the end of the request line.
+    """
+
+    def __init__(
+        self,
+        *,
+        paths: tuple[bytes, ...],
+        head_timeout: float,
+        max_pending: int,
+        proxy_protocol: bool,
+        terminator: Optional[Terminator],
+        refusals: Refusals,
+        place: Callable[[Connection], None],
+        has_room: Callable[[], bool],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._paths = paths
+        self._head_timeout = head_timeout
+        self._share = max(1, max_pending // _SHARE)
+        self._proxy_protocol = proxy_protocol
+        self._terminator = terminator
+        self._refusals = refusals
+        self._place = place
+        self._has_room = has_room
+        self._listeners: list[socket.socket] = []
+        #: Connections in a stage, by descriptor, and how many of them an address has.
+        self._pending: dict[int, Connection] = {}
+        self._by_address: Counter[str] = Counter()
+        self._handshakes = 0
+
+    def __len__(self) -> int:
+        return len(self._pending) + self._handshakes
+
+    def listen(self, listeners: list[socket.socket]) -> None:
+        self._listeners = listeners
+        for listener in listeners:
+            listener.setblocking(False)
+            self._loop.add_reader(listener, self._accept, listener, listener.getsockname())
+
+    def close(self) -> None:
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
+
+    def expire(self, now: float) -> None:
+        """Turn away who took too long."""
+        for connection in [c for c in self._pending.values() if c.deadline <= now]:
+            self.refuse(connection, "408 Request Timeout", "head-timeout")
+
+    def examine_again(self, connection: Connection) -> None:
+        """A connection that a worker gave back in the middle of a request line or behind it."""
+        connection.deadline = time.monotonic() + self._head_timeout
+        self._examine(connection)
+
+    def refuse(self, connection: Connection, status: str, reason: str) -> None:
+        self._forget(connection)
+        answer(connection.sock, status)
+        self.drop(connection, reason)
+
+    def drop(self, connection: Connection, reason: str) -> None:
+        self._forget(connection)
+        self._refusals.count(reason, connection.address or "a local client")
+        connection.sock.close()
+
+    def _accept(self, listener: socket.socket, local: Any) -> None:
+        for _ in range(_BATCH):
+            try:
+                sock, peer = listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue
+            except OSError as error:
+                # Out of descriptors, most likely: let some go before the next try.
+                self._refusals.count("accept-failed", str(error))
+                self._loop.remove_reader(listener)
+                self._loop.call_later(
+                    0.1, self._loop.add_reader, listener, self._accept, listener, local
+                )
+                return
+            connection = Connection(sock, peer, local, "http")
+            connection.deadline = time.monotonic() + self._head_timeout
+            connection.proxy_header_due = self._proxy_protocol
+            connection.tls_due = self._terminator is not None
+            self._examine(connection)
+
+    def _examine(self, connection: Connection) -> None:
+        """Judge what has arrived; come back when there is more."""
+        try:
+            data = connection.prefix
+            while b"\n" not in data:
+                peeked = connection.sock.recv(MAX_REQUEST_LINE + 16, _PEEK)
+                if not peeked:
+                    self.drop(connection, "closed-early")
+                    return
+                connection.peeked = len(peeked)
+                if connection.proxy_header_due:
+                    if not self._take_proxy_header(connection, peeked):
+                        self._wait(connection)
+                        return
+                    continue
+                data += peeked
+                break
+            if connection.tls_due:
+                self._start_tls(connection, data)
+                return
+            request = parse_head(data, self._paths)
+        except BlockingIOError:
+            connection.peeked = 0
+            self._wait(connection)
+            return
+        except OSError:
+            self.drop(connection, "reset")
+            return
+        except BadRequest as bad:
+            self.refuse(connection, bad.status, bad.reason)
+            return
+        if request is None:
+            self._wait(connection)
+            return
+        self._forget(connection)
+        connection.kind, connection.tag = request
+        self._place(connection)
+
+    def _take_proxy_header(self, connection: Connection, peeked: bytes) -> bool:
+        header = parse_proxy_header(peeked)
+        if header is None:
+            return False
+        connection.sock.recv(header.length, socket.MSG_DONTWAIT)
+        connection.peeked = 0
+        connection.proxy_header_due = False
+        self._forget(connection)  # it may be counted under another address now
+        if header.source is not None:
+            connection.peer, connection.local = header.source, header.destination
+        if header.tls:
+            connection.scheme = "https"
+        return True
+
+    def _start_tls(self, connection: Connection, data: bytes) -> None:
+        if data[0] != HANDSHAKE_RECORD:
+            raise BadRequest("400 Bad Request", "plain-on-tls")
+        assert self._terminator is not None
+        self._forget(connection)
+        if not self._has_room():
+            self.drop(connection, "max-pending")
+            return
+        self._handshakes += 1
+
+        def established(inner: socket.socket) -> None:
+            self._handshakes -= 1
+            connection.sock = inner
+            connection.scheme = "https"
+            connection.tls_due = False
+            connection.peeked = 0
+            self._examine(connection)
+
+        def failed() -> None:
+            self._handshakes -= 1
+            self._refusals.count("tls-handshake", connection.address or "a local client")
+
+        self._terminator.start(connection.sock, established, failed)
+
+    def _wait(self, connection: Connection) -> None:
+        # Wake up for more than was seen: level-triggered polling would spin on it.
+        if connection.peeked:
+            _set_low_water(connection.sock, connection.peeked + 1)
+        descriptor = connection.sock.fileno()
+        if descriptor in self._pending:
+            return
+        if not self._has_room():
+            self.refuse(connection, "503 Service Unavailable", "max-pending")
+            return
+        if self._by_address[connection.address] >= self._share:
+            self.refuse(connection, "503 Service Unavailable", "address-share")
+            return
+        self._pending[descriptor] = connection
+        self._by_address[connection.address] += 1
+        self._loop.add_reader(descriptor, self._examine, connection)
+
+    def _forget(self, connection: Connection) -> None:
+        descriptor = connection.sock.fileno()
+        if self._pending.pop(descriptor, None) is None:
+            return
+        self._loop.remove_reader(descriptor)
+        _set_low_water(connection.sock, 1)
+        self._by_address[connection.address] -= 1
+        if not self._by_address[connection.address]:
+            del self._by_address[connection.address]
+
+
+def _set_low_water(sock: socket.socket, size: int) -> None:
+    """Bytes that must have arrived before the socket counts as readable (socket(7))."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+    except OSError:
+        pass  # closed by its peer already

@@ -1,0 +1,142 @@
+"""Giving each connection to a worker, or letting it wait for one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import Optional, Protocol
+
+from ..request import Kind
+from .connection import Connection
+from .pool import Member, Pool
+
+logger = logging.getLogger("supervisor_sio.router")
+
+#: Seconds after its start in which a router waits for workers that lived
+#: through the one before it, before it calls their sessions unknown.
+_REJOIN_TIME = 2.0
+
+#: Seconds between the first worker after none and the release of those who
+#: waited: its siblings are about to join, and should get their share.
+_SETTLE_TIME = 0.25
+
+
+class Refuser(Protocol):
+    """How to turn a connection away; the entrance knows."""
+
+    def refuse(self, connection: Connection, status: str, reason: str) -> None: ...
+
+    def drop(self, connection: Connection, reason: str) -> None: ...
+
+
+class Carrier(Protocol):
+    """The way to one worker."""
+
+    def hand_over(self, connection: Connection) -> None: ...
+
+
+class Placement:
+    """Places connections on the workers of a pool.
+
+    :param hold_timeout: seconds that a connection waits for a worker.
+    """
+
+    def __init__(self, pool: Pool, hold_timeout: float, max_pending: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pool = pool
+        self._hold_timeout = hold_timeout
+        self._max_pending = max_pending
+        self._carriers: dict[str, Carrier] = {}
+        #: Connections that no worker can take yet, oldest first.
+        self._held: deque[Connection] = deque()
+        self._started = time.monotonic()
+        self._settled = True
+        #: Set once, before the first connection.
+        self.refuser: Refuser
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def join(self, member: Member, carrier: Carrier) -> None:
+        self._pool.add(member)
+        self._carriers[member.tag] = carrier
+
+    def carrier_of(self, tag: str) -> Optional[Carrier]:
+        return self._carriers.get(tag)
+
+    def leave(self, member: Member, carrier: Carrier) -> None:
+        if self._carriers.get(member.tag) is carrier:
+            del self._carriers[member.tag]
+            self._pool.remove(member)
+
+    def ready(self, member: Member) -> None:
+        """A worker takes connections from now on; those who waited may go to it."""
+        alone = not any(other.eligible for other in self._pool if other is not member)
+        if self._held and alone:
+            self._settled = False
+            self._loop.call_later(_SETTLE_TIME, self._settle)
+        self.place_held()
+
+    def _settle(self) -> None:
+        self._settled = True
+        self.place_held()
+
+    def place(self, connection: Connection) -> None:
+        """Hand over now, or hold."""
+        now = time.monotonic()
+        if self._placed(connection, now):
+            return
+        if len(self._held) >= self._max_pending:
+            self._turn_away(connection, "max-pending")
+            return
+        connection.deadline = now + self._hold_timeout
+        if not self._held:
+            logger.warning("no worker is ready: connections wait")
+        self._held.append(connection)
+
+    def place_held(self) -> None:
+        if not self._held:
+            return
+        now = time.monotonic()
+        held, self._held = self._held, deque()
+        for connection in held:
+            if self._placed(connection, now):
+                continue
+            if connection.deadline > now:
+                self._held.append(connection)
+            else:
+                self._turn_away(connection, "hold-timeout")
+        if not self._held:
+            logger.info("no connection waits any more")
+
+    def _placed(self, connection: Connection, now: float) -> bool:
+        member = self._choose(connection, now)
+        if member is None:
+            return False
+        if connection.kind is Kind.HANDSHAKE:
+            member.handshakes += 1
+        self._carriers[member.tag].hand_over(connection)
+        return True
+
+    def _choose(self, connection: Connection, now: float) -> Optional[Member]:
+        if connection.kind is Kind.SESSION:
+            owner = self._pool.owner(connection.tag)
+            if owner is not None:
+                return owner
+            if connection.tag and now - self._started < _REJOIN_TIME:
+                return None
+            # Nobody's session any more: any worker can say so.
+            return self._pool.place_plain()
+        if not self._settled:
+            return None
+        if connection.kind is Kind.HANDSHAKE:
+            return self._pool.place_handshake()
+        return self._pool.place_plain()
+
+    def _turn_away(self, connection: Connection, reason: str) -> None:
+        if connection.kind is None:  # idle: there is no request to answer
+            self.refuser.drop(connection, reason)
+        else:
+            self.refuser.refuse(connection, "503 Service Unavailable", reason)

@@ -1,0 +1,252 @@
+"""The channels to the workers: who joins, what they report, what goes over."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections import deque
+from typing import Callable, Optional
+
+from .. import channel
+from ..channel import ChannelError, Message, Packet
+from ..request import Kind
+from .connection import Connection
+from .placement import Placement
+from .pool import Member
+from .refusals import Refusals
+
+logger = logging.getLogger("supervisor_sio.router")
+
+#: Packets read from one worker before other descriptors get a turn.
+_BATCH = 64
+
+#: Seconds to wait while too many descriptors are on their way (unix(7), ETOOMANYREFS).
+_CROWDED = 0.05
+
+
+class Workers:
+    """Listens for workers at ``router.sock``.
+
+    :param welcome: the settings that every worker gets.
+    :param drained: whether the operator drains the process of this name and pid.
+    :param changed: called when a worker has joined or left.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        placement: Placement,
+        welcome: Message,
+        place_again: Callable[[Connection], None],
+        drained: Callable[[str, int], bool],
+        refusals: Refusals,
+        changed: Callable[[], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.placement = placement
+        self.welcome = {"type": "welcome", "version": channel.VERSION, **welcome}
+        self.place_again = place_again
+        self.drained = drained
+        self.changed = changed
+        self.handed_over = 0
+        self.handed_back = 0
+        #: Messages lost on the relay, as workers that have left had counted them.
+        self.dropped_by_the_gone = 0
+        self._refusals = refusals
+        self._listener = listener
+        self._channels: set[WorkerChannel] = set()
+
+    def listen(self) -> None:
+        """Let workers in; those that lived through another router have connected already."""
+        self._listener.setblocking(False)
+        self.loop.add_reader(self._listener, self._accept)
+        self._accept()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._refusals.count("worker-accept-failed", str(error))
+                return
+            newcomer = WorkerChannel(self, sock)
+            self._channels.add(newcomer)
+            # What it sent while it waited for us is there already: its sessions
+            # must be known before the first client's request.
+            newcomer.read()
+
+    def join(self, newcomer: WorkerChannel, hello: Message) -> Member:
+        """:raises ChannelError: when the hello is not acceptable."""
+        if hello["type"] != "hello":
+            raise ChannelError(f"expected hello, not {hello['type']!r}")
+        channel.check_version(hello, "the worker")
+        tag, name = hello.get("tag"), hello.get("name")
+        if not isinstance(tag, str) or not tag or not isinstance(name, str):
+            raise ChannelError("a hello without tag and name")
+        for other in [c for c in self._channels if c.member is not None and c.member.tag == tag]:
+            if other.pid != newcomer.pid:
+                raise ChannelError(f"tag {tag} belongs to pid {other.pid}")
+            other.lose("it has connected again")
+        member = Member(tag, name, newcomer.pid)
+        member.drained = self.drained(name, newcomer.pid)
+        self.placement.join(member, newcomer)
+        return member
+
+    def ready(self, member: Member) -> None:
+        member.ready = True
+        logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)
+        self.placement.ready(member)
+        self.changed()
+
+    def leave(self, gone: WorkerChannel, reason: str) -> None:
+        self._channels.discard(gone)
+        member = gone.member
+        if member is None:
+            if reason:
+                self._refusals.count("bad-worker", f"pid {gone.pid}: {reason}")
+            return
+        self.dropped_by_the_gone += member.dropped
+        self.placement.leave(member, gone)
+        if member.draining:
+            logger.info("worker %s leaves (pid %d)", member.name, member.pid)
+        else:
+            detail = f": {reason}" if reason else ""
+            logger.warning("worker %s is lost (pid %d)%s", member.name, member.pid, detail)
+        self.changed()
+
+
+class WorkerChannel:
+    """The channel to one worker, and the connections that wait to go through it."""
+
+    def __init__(self, workers: Workers, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._workers = workers
+        self._sock = sock
+        self._outbox: deque[Connection] = deque()
+        self._closed = False
+        self.pid = channel.peer_of(sock).pid
+        self.member: Optional[Member] = None
+        workers.loop.add_reader(sock, self.read)
+
+    def read(self) -> None:
+        try:
+            for _ in range(_BATCH):
+                packet = channel.receive(self._sock)
+                if packet is None:
+                    self.lose("")
+                    return
+                self._handle(packet)
+        except BlockingIOError:
+            pass
+        except ChannelError as error:
+            self._tell(str(error))
+            self.lose(str(error))
+        except OSError as error:
+            self.lose(str(error))
+
+    def _handle(self, packet: Packet) -> None:
+        message, descriptors = packet
+        kind, member = message["type"], self.member
+        if member is not None and kind == "connection":
+            self._take_back(message, descriptors)
+            return
+        channel.close_all(descriptors)
+        if member is None:
+            self.member = self._workers.join(self, message)
+            channel.send(self._sock, self._workers.welcome)
+        elif kind == "load":
+            self._update(member, message)
+        elif kind == "ready":
+            self._workers.ready(member)
+        elif kind == "draining":
+            member.draining = True
+        else:
+            raise ChannelError(f"unknown type {kind!r}")
+
+    def _update(self, member: Member, message: Message) -> None:
+        try:
+            member.sessions = int(message["sessions"])
+            member.connections = int(message["connections"])
+            member.handshakes_seen = int(message["handshakes"])
+            member.dropped = int(message["dropped"])
+        except (KeyError, TypeError, ValueError):
+            raise ChannelError("a load without its figures") from None
+
+    def _take_back(self, message: Message, descriptors: list[int]) -> None:
+        if len(descriptors) != 1:
+            channel.close_all(descriptors)
+            raise ChannelError("a connection without its descriptor")
+        sock = socket.socket(fileno=descriptors[0])
+        try:
+            prefix = message.get("prefix", "").encode("latin-1")
+            connection = Connection(
+                sock, message["peer"], message["local"], str(message["scheme"]), prefix
+            )
+        except (KeyError, AttributeError, UnicodeEncodeError):
+            sock.close()
+            raise ChannelError("a connection without its addresses") from None
+        self._workers.handed_back += 1
+        self._workers.place_again(connection)
+
+    def hand_over(self, connection: Connection) -> None:
+        """Pass a connection on; it waits its turn while the worker is slow to read."""
+        self._outbox.append(connection)
+        if len(self._outbox) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        loop, outbox = self._workers.loop, self._outbox
+        waited = len(outbox) > 1
+        while outbox and not self._closed:
+            connection = outbox[0]
+            message: Message = {
+                "type": "connection",
+                "peer": connection.peer,
+                "local": connection.local,
+                "scheme": connection.scheme,
+                # Its first request is for this worker; an idle one's may not be.
+                "placed": connection.kind is not None,
+                "handshake": connection.kind is Kind.HANDSHAKE,
+            }
+            if connection.prefix:
+                message["prefix"] = connection.prefix.decode("latin-1")
+            try:
+                channel.send(self._sock, message, [connection.sock.fileno()])
+            except BlockingIOError:
+                loop.add_writer(self._sock, self._flush)
+                return
+            except OSError as error:
+                if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
+                    loop.remove_writer(self._sock)
+                    loop.call_later(_CROWDED, self._flush)
+                else:
+                    self.lose(str(error))
+                return
+            outbox.popleft()
+            connection.sock.close()
+            self._workers.handed_over += 1
+        if waited and not self._closed:
+            loop.remove_writer(self._sock)
+
+    def _tell(self, reason: str) -> None:
+        try:
+            channel.send(self._sock, {"type": "refused", "reason": reason})
+        except OSError:
+            pass
+
+    def lose(self, reason: str) -> None:
+        """The channel is over; what waited for it finds another worker."""
+        if self._closed:
+            return
+        self._closed = True
+        self._workers.loop.remove_reader(self._sock)
+        self._workers.loop.remove_writer(self._sock)
+        self._sock.close()
+        self._workers.leave(self, reason)
+        for connection in self._outbox:
+            self._workers.place_again(connection)
+        self._outbox.clear()
