@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import Any, Iterable, Optional, Sequence
+import time
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 from supervisor import xmlrpc
 from supervisor.compat import xmlrpclib
@@ -16,7 +17,22 @@ from supervisor.supervisorctl import (
 
 _HELP = """\
 sio\t\t\tShow the shared port, the router, the relay and the workers
-sio status\t\tThe same"""
+sio status\t\tThe same
+sio reload\t\tRestart every worker, one after the other
+sio reload <name>\tRestart one worker
+sio reload <gname>:*\tRestart the workers of a group, one after the other
+sio drain <name>\t\tPlace no new sessions on a worker
+sio undrain <name>\tPlace new sessions on it again
+sio reload-tls\t\tRead the certificate and its key again"""
+
+_STOPPED = {"stopped", "exited", "fatal", "backoff", "unknown"}
+
+#: Seconds between the last new session of a worker and its stop, so that
+#: clients in the middle of connecting (upgrading, say) get to the end of it.
+_DRAIN_TIME = 2.0
+
+#: Seconds that the successor of a worker has to become ready.
+_READY_TIMEOUT = 60.0
 
 _NO_RPCINTERFACE = """\
 supervisord runs without the sio plugin: add to its configuration
@@ -50,39 +66,159 @@ class SioControllerPlugin(ControllerPluginBase):  # type: ignore[misc]
             super().do_help(argument)
 
     def do_sio(self, argument: str) -> None:
-        words = argument.split()
-        command = words[0] if words else "status"
-        if command != "status" or len(words) > 1:
-            self.ctl.output(f"Error: unknown command: sio {argument}")
-            self.ctl.exitstatus = LSBInitExitStatuses.GENERIC
+        command, *names = argument.split() or ["status"]
+        if command == "status" and not names:
+            self._status()
+        elif command == "reload":
+            self._change(self._reload, names)
+        elif command == "drain" and names:
+            self._change(self._drain, names)
+        elif command == "undrain" and names:
+            self._change(self._undrain, names)
+        elif command == "reload-tls" and not names:
+            self._change(self._reload_tls, names)
+        else:
+            self._fail(f"Error: unknown command: sio {argument}")
             self.help_sio()
-            return
-        self._status()
 
     def help_sio(self) -> None:
         self.ctl.output(_HELP)
 
-    def _status(self) -> None:
+    def _get_status(self) -> Optional[dict[str, Any]]:
+        """The status of the cluster, or ``None`` after saying why there is none."""
         try:
-            if not self.ctl.upcheck():
-                self.ctl.exitstatus = LSBStatusExitStatuses.UNKNOWN
-                return
-            status = self.ctl.get_server_proxy("sio").getStatus()
+            if self.ctl.upcheck():
+                status: dict[str, Any] = self.ctl.get_server_proxy("sio").getStatus()
+                return status
         except xmlrpclib.Fault as fault:
             if fault.faultCode != xmlrpc.Faults.UNKNOWN_METHOD:
                 raise
             self.ctl.output(_NO_RPCINTERFACE)
-            self.ctl.exitstatus = LSBStatusExitStatuses.UNKNOWN
-            return
         except OSError as error:
             # upcheck answers for what it knows: refused, and no such file.
             self.ctl.output(f"{self.ctl.options.serverurl} {_reason(error)}")
+        return None
+
+    def _status(self) -> None:
+        status = self._get_status()
+        if status is None:
             self.ctl.exitstatus = LSBStatusExitStatuses.UNKNOWN
             return
         for line in format_status(status):
             self.ctl.output(line)
         if not is_well(status):
             self.ctl.exitstatus = LSBStatusExitStatuses.NOT_RUNNING
+
+    def _fail(self, message: str) -> None:
+        self.ctl.output(message)
+        self.ctl.exitstatus = LSBInitExitStatuses.GENERIC
+
+    def _change(self, act: Callable[[list[str]], None], names: list[str]) -> None:
+        """Do something about the workers of these names; stop at the first that fails."""
+        status = self._get_status()
+        if status is None:
+            self.ctl.exitstatus = LSBInitExitStatuses.GENERIC
+            return
+        try:
+            act(_matching([worker["name"] for worker in status["workers"]], names))
+        except _NoSuchWorker as error:
+            self._fail(f"{error}: ERROR (no such worker)")
+        except _ReloadFailed as error:
+            self._fail(str(error))
+        except xmlrpclib.Fault as fault:
+            self._fail(f"ERROR ({fault.faultString.partition(': ')[2] or fault.faultString})")
+
+    def _drain(self, names: list[str]) -> None:
+        for name in names:
+            self.ctl.get_server_proxy("sio").drainWorker(name)
+            self.ctl.output(f"{name}: drained")
+
+    def _undrain(self, names: list[str]) -> None:
+        for name in names:
+            self.ctl.get_server_proxy("sio").undrainWorker(name)
+            self.ctl.output(f"{name}: undrained")
+
+    def _reload_tls(self, names: list[str]) -> None:
+        self.ctl.get_server_proxy("sio").reloadTLS()
+        self.ctl.output("certificate: reloaded")
+
+    def _reload(self, names: list[str]) -> None:
+        """Restart workers one by one, each when its predecessor in the list is ready."""
+        if not names:
+            self._fail("ERROR (no workers)")
+        for name in names:
+            before = self._worker(name)
+            if before["state"] not in ("ready", "draining", "drained", "starting"):
+                self.ctl.output(f"{name}: {before['state']}, left alone")
+                continue
+            started = time.monotonic()
+            self._restart(before)
+            while True:
+                after = self._worker(name)
+                if after["state"] == "ready" and after["pid"] != before["pid"]:
+                    break
+                if after["state"] in _STOPPED or time.monotonic() - started > _READY_TIMEOUT:
+                    raise _ReloadFailed(_reload_failure(name, after["state"]))
+                time.sleep(0.1)
+            seconds = time.monotonic() - started
+            self.ctl.output(
+                f"{name}: reloaded (pid {before['pid']} -> {after['pid']}, {seconds:.1f} s)"
+            )
+
+    def _restart(self, worker: dict[str, Any]) -> None:
+        name = worker["name"]
+        others = [
+            other
+            for other in self.ctl.get_server_proxy("sio").getStatus()["workers"]
+            if other["name"] != name and other["state"] == "ready"
+        ]
+        if others and worker["state"] == "ready":
+            self.ctl.get_server_proxy("sio").drainWorker(name)
+            time.sleep(_DRAIN_TIME)
+        supervisor = self.ctl.get_supervisor()
+        supervisor.stopProcess(name)
+        try:
+            supervisor.startProcess(name)
+        except xmlrpclib.Fault as fault:
+            raise _ReloadFailed(_reload_failure(name, fault.faultString.lower())) from None
+
+    def _worker(self, name: str) -> dict[str, Any]:
+        for worker in self.ctl.get_server_proxy("sio").getStatus()["workers"]:
+            if worker["name"] == name:
+                return dict(worker)
+        raise _NoSuchWorker(name)
+
+
+class _NoSuchWorker(Exception):
+    pass
+
+
+class _ReloadFailed(Exception):
+    pass
+
+
+def _reload_failure(name: str, reason: str) -> str:
+    return (
+        f"{name}: ERROR (the new process is not ready: {reason}); "
+        f"the other workers keep serving, see: supervisorctl tail {name} stderr"
+    )
+
+
+def _matching(workers: list[str], names: list[str]) -> list[str]:
+    """The workers that ``names`` mean: each a worker, a group, ``group:*`` or ``all``.
+
+    No names mean all of them.
+    """
+    if not names or "all" in names:
+        return workers
+    chosen: list[str] = []
+    for name in names:
+        group = name[:-2] if name.endswith(":*") else name
+        matches = [w for w in workers if w == name or w.startswith(f"{group}:") or w == group]
+        if not matches:
+            raise _NoSuchWorker(name)
+        chosen.extend(worker for worker in matches if worker not in chosen)
+    return chosen
 
 
 def _reason(error: OSError) -> str:
@@ -93,9 +229,8 @@ def _reason(error: OSError) -> str:
 
 def is_well(status: dict[str, Any]) -> bool:
     """Whether everything that is configured to serve does."""
-    stopped = {"stopped", "exited", "fatal", "backoff", "unknown"}
     return status["router"]["state"] == "running" and not any(
-        worker["state"] in stopped for worker in status["workers"]
+        worker["state"] in _STOPPED for worker in status["workers"]
     )
 
 

@@ -7,16 +7,24 @@ neither wait for us nor die of us.
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
+import sys
 import time
 from typing import Any, Callable, Optional, Sequence
+
+from supervisor.http import NOT_DONE_YET
+from supervisor.xmlrpc import Faults, RPCError
 
 from . import channel
 from .channel import ChannelError, Message
 
 #: ``supervisord`` as Supervisor's own plugins get it; Supervisor has no types.
 Supervisord = Any
+
+#: Seconds that an XML-RPC call waits for the router.
+_ANSWER_TIMEOUT = 5.0
 
 
 class Dispatcher:
@@ -44,8 +52,6 @@ class Dispatcher:
 
     def handle_error(self) -> None:
         """supervisord caught an exception of ours."""
-        import sys
-
         self._logger.error(f"sio: {type(self).__name__} closed after {sys.exc_info()[1]!r}")
         self.close()
 
@@ -97,6 +103,8 @@ class RouterChannel(Dispatcher):
         self.since = time.time()
         self.admitted = False
         self.figures: Message = {}
+        self._commands = itertools.count(1)
+        self._results: dict[int, Optional[str]] = {}
 
     def handle_read_event(self) -> None:
         try:
@@ -125,6 +133,36 @@ class RouterChannel(Dispatcher):
             self._logger.info(f"sio: router (pid {self.pid}) has the listening sockets")
         elif message["type"] == "figures":
             self.figures = message
+        elif message["type"] == "result" and message.get("id") in self._results:
+            self._results[message["id"]] = str(message.get("error", ""))
+
+    def command(self, message: Message) -> Callable[[], Any]:
+        """Send a command; the result is what an XML-RPC method returns to answer later.
+
+        :raises RPCError: when the router is too busy to take it. The deferred
+            raises it with the router's reason, or when no answer comes.
+        """
+        number = next(self._commands)
+        try:
+            channel.send(self._sock, {**message, "id": number})
+        except OSError as error:
+            raise RPCError(Faults.FAILED, f"the router takes no command: {error}") from None
+        self._results[number] = None
+        deadline = time.monotonic() + _ANSWER_TIMEOUT
+
+        def result() -> Any:
+            error = self._results[number]
+            if error is None and not self.closed and time.monotonic() < deadline:
+                return NOT_DONE_YET
+            del self._results[number]
+            if error is None:
+                error = "the router is gone" if self.closed else "the router does not answer"
+            if error:
+                raise RPCError(Faults.FAILED, error)
+            return True
+
+        result.delay = 0.05  # type: ignore[attr-defined]
+        return result
 
     def _refusal(self, message: Message) -> Optional[str]:
         if message["type"] != "hello":

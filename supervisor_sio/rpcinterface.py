@@ -10,13 +10,15 @@ import os
 import socket
 import sys
 import time
-from typing import Any, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional
 
 from supervisor import events
 from supervisor.options import make_namespec
 from supervisor.states import getProcessStateDescription
+from supervisor.xmlrpc import Faults, RPCError
 
 from . import channel, listeners
+from .certificates import describe, make_context
 from .dispatchers import (
     RouterChannel,
     RouterListener,
@@ -53,6 +55,7 @@ class Cluster:
         try:
             for address in settings.listen:
                 self._bound.append(listeners.bind(address, settings.backlog))
+            self._check_certificate()
             self._open_run_dir()
         except SettingsError:
             self._close_sockets()
@@ -66,6 +69,14 @@ class Cluster:
             os.environ["PATH"] = path + os.pathsep + here
         events.subscribe(events.SupervisorRunningEvent, self._on_running)
         events.subscribe(events.SupervisorStoppingEvent, self._on_stopping)
+
+    def _check_certificate(self) -> None:
+        files = self._settings.tls_certfile, self._settings.tls_keyfile
+        if files[0]:
+            try:
+                make_context(files[0], files[1])
+            except OSError as error:
+                raise SettingsError("tls_certfile", describe(error, files[0], files[1])) from None
 
     def _open_run_dir(self) -> None:
         settings, run_dir = self._settings, self._run_dir
@@ -99,11 +110,26 @@ class Cluster:
             "drain_timeout": settings.drain_timeout,
             "head_timeout": settings.head_timeout,
             "max_pending": settings.max_pending,
+            "proxy_protocol": settings.proxy_protocol,
+            "tls_certfile": settings.tls_certfile,
+            "tls_keyfile": settings.tls_keyfile,
+            "drained": self._drained(),
         }
         descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
         self._waiting.append(
             RouterChannel(self._supervisord, connection, (welcome, descriptors), self._admit)
         )
+
+    def _drained(self) -> dict[str, int]:
+        """The workers that the operator drains, for a router that starts anew."""
+        members = self._router.figures.get("workers", []) if self._router else []
+        return {member["name"]: member["pid"] for member in members if member["state"] == "drained"}
+
+    def command(self, kind: str, **arguments: str) -> Callable[[], Any]:
+        """:raises RPCError: when there is no router to tell."""
+        if self._router is None or self._router.closed:
+            raise RPCError(Faults.FAILED, "no router is running")
+        return self._router.command({"type": kind, **arguments})
 
     def _admit(self, candidate: RouterChannel) -> Optional[str]:
         if not is_descendant(candidate.pid, os.getpid()):
@@ -188,6 +214,31 @@ class SioRPCInterface:
         @return struct status  With listen, router, relay and workers.
         """
         return self._cluster.status()
+
+    def drainWorker(self, name: str) -> Any:
+        """Place no new sessions on a worker; those it has stay
+
+        Lasts until undrainWorker, or until the process ends.
+
+        @param string name  The worker, as group:process.
+        @return boolean result  Always True unless there is an error.
+        """
+        return self._cluster.command("drain", name=name)
+
+    def undrainWorker(self, name: str) -> Any:
+        """Place new sessions on a drained worker again
+
+        @param string name  The worker, as group:process.
+        @return boolean result  Always True unless there is an error.
+        """
+        return self._cluster.command("undrain", name=name)
+
+    def reloadTLS(self) -> Any:
+        """Read tls_certfile and tls_keyfile again, for connections from now on
+
+        @return boolean result  Always True unless there is an error.
+        """
+        return self._cluster.command("reload-tls")
 
 
 #: The cluster of the running supervisord: it calls the factory once for each of
