@@ -164,8 +164,19 @@ class WorkerChannel:
             self._workers.ready(member)
         elif kind == "draining":
             member.draining = True
+        elif kind == "leaving":
+            self._leave()
         else:
             raise ChannelError(f"unknown type {kind!r}")
+
+    def _leave(self) -> None:
+        """The worker is about to end: whatever was sent to it is on its way before "left"."""
+        assert self.member is not None
+        self._workers.placement.leave(self.member, self)
+        waiting, self._outbox = self._outbox, deque()
+        for connection in waiting:
+            self._workers.place_again(connection)
+        channel.send(self._sock, {"type": "left"})
 
     def _update(self, member: Member, message: Message) -> None:
         try:

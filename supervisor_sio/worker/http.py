@@ -108,10 +108,12 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
         first, self._first = self._first, False
         if not first and not self._wait_for_request():
             return b""
+        # What was on its way when this worker began to drain is judged as well.
+        settled = first and not self.server.draining
         line: bytes = super()._read_request_line()
         while line in (b"\r\n", b"\n"):  # as the router does, skip what RFC 9112, 2.2, says to
             line = super()._read_request_line()
-        if line and not first:
+        if line and not settled:
             # parse_head skips what eventlet would answer with 400: leave it to eventlet.
             try:
                 request = parse_head(line, self.server.paths)

@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional, Sequence
 
 import eventlet
 from eventlet import hubs, patcher
+from eventlet.event import Event
 from eventlet.semaphore import Semaphore
 
 from .. import channel, identity
@@ -30,6 +31,9 @@ _GATHER = 0.02
 _LOOK = 1.0
 
 _RETRY = 0.2
+
+#: Seconds that a router may take to let a worker go.
+_LEAVE_TIMEOUT = 2.0
 
 
 class Refused(Exception):
@@ -59,6 +63,7 @@ class Link:
         self._sending = Semaphore(1)
         self._ready = False
         self._draining = False
+        self._left = Event()
         self._last_figures: Message = {}
         self._gathering = False
         self._parent = os.getppid()
@@ -132,6 +137,9 @@ class Link:
         if kind == "welcome":
             channel.check_version(message, "the router")
             self._on_settings(message)
+        elif kind == "left":
+            if not self._left.ready():
+                self._left.send()
         elif kind == "refused":
             raise Refused(str(message.get("reason")))
         else:
@@ -152,6 +160,16 @@ class Link:
         """No new sessions, please; those that live here still find this worker."""
         self._draining = True
         self.send({"type": "draining"})
+
+    def leave(self) -> None:
+        """Return when no connection can be on its way to this worker any more."""
+        if self.send({"type": "leaving"}):
+            with eventlet.Timeout(_LEAVE_TIMEOUT, False):
+                self._left.wait()
+
+    @property
+    def up(self) -> bool:
+        return self._sock is not None
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send to the router, waiting while it is busy; false when there is none."""

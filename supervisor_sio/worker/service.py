@@ -26,6 +26,12 @@ logger = logging.getLogger("supervisor_sio.worker")
 
 _socket: Any = patcher.original("socket")
 
+#: Seconds between tries to give a connection back while there is no router.
+_WAIT_FOR_ROUTER = 0.05
+
+#: Seconds for what arrived last to be given back, after ``drain_timeout``.
+_LAST_CONNECTIONS = 0.5
+
 #: Disconnect handlers of the application that run at a time while a worker drains.
 _CLOSING_AT_ONCE = 100
 
@@ -109,8 +115,17 @@ class _Service:
                 for session in list(server.eio.sockets.values()):
                     pool.spawn_n(_close_session, session)
             pool.waitall()
-            while self.server.connections:
-                eventlet.sleep(0.02)
+            self._wait_for_connections()
+        self.leave()
+        with eventlet.Timeout(_LAST_CONNECTIONS, False):
+            self._wait_for_connections()
+
+    def leave(self) -> None:
+        """Make sure that nothing more is coming."""
+
+    def _wait_for_connections(self) -> None:
+        while self.server.connections:
+            eventlet.sleep(0.02)
 
     @staticmethod
     def _raise_descriptor_limit() -> None:
@@ -202,9 +217,13 @@ class _Worker(_Service):
             "dropped": sum(server.manager.dropped for server in sessions.servers()),
         }
 
+    def leave(self) -> None:
+        self.link.leave()
+
     def keeps(self, request: Request) -> bool:
         if request.kind is Kind.HANDSHAKE:
-            return False
+            # To be balanced; while no router is there to do it, this worker will do.
+            return not self.link.up and not self.server.draining
         if request.kind is Kind.SESSION and request.tag:
             return request.tag == self._tag
         return not self.server.draining
@@ -217,7 +236,11 @@ class _Worker(_Service):
             "scheme": sock.scheme,
             "prefix": prefix.decode("latin-1"),
         }
-        return self.link.send(message, [sock.fileno()])
+        while not self.link.send(message, [sock.fileno()]):
+            if self.server.draining:
+                return False
+            eventlet.sleep(_WAIT_FOR_ROUTER)  # supervisord is about to start the next one
+        return True
 
     def changed(self) -> None:
         self.link.changed()
