@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Callable, Iterator
+
+import pytest
+
+from supervisor_sio.rundir import ENVIRONMENT_VARIABLE, OwnedRunDir, RunDir, RunDirError
+
+#: As long as the path of a Unix socket may be, in bytes.
+LONGEST = 107
+
+
+@pytest.fixture
+def owned(tmp_path: Path) -> Iterator[OwnedRunDir]:
+    run_dir = OwnedRunDir(str(tmp_path / "run"))
+    yield run_dir
+    run_dir.close()
+
+
+def padded(directory: Path, length: int) -> str:
+    """A path in the directory whose longest socket path has this many bytes."""
+    length -= len("/supervisord.sock")
+    return str(directory / ("x" * (length - len(str(directory)) - 1)))
+
+
+def mode(path: str) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def test_it_is_made_for_its_owner_alone(owned: OwnedRunDir) -> None:
+    assert mode(owned.path) == 0o700
+    owned.admit(0o750, (-1, -1))
+    assert mode(owned.path) == 0o750
+
+
+def test_parents_are_made_and_an_existing_directory_is_taken(tmp_path: Path) -> None:
+    path = str(tmp_path / "a" / "b")
+    OwnedRunDir(path).close()
+    OwnedRunDir(path).close()
+    assert os.path.isdir(path)
+
+
+def test_a_private_one_goes_with_its_owner(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_leak: Callable[[], AbstractContextManager[None]],
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with no_leak():
+        first, second = OwnedRunDir(None), OwnedRunDir(None)
+        assert first.path != second.path
+        assert mode(first.path) == 0o700
+        first.bind(first.router, socket.SOCK_SEQPACKET).close()
+        first.close()
+        second.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_names_its_holder(owned: OwnedRunDir) -> None:
+    with pytest.raises(RunDirError) as caught:
+        OwnedRunDir(owned.path)
+    assert str(caught.value) == (
+        f"{owned.path} belongs to another running supervisord (pid unknown); "
+        "give each its own run_dir"
+    )
+    for _ in range(2):
+        owned.note_pid()
+        with pytest.raises(RunDirError, match=rf"\(pid {os.getpid()}\)"):
+            OwnedRunDir(owned.path)
+
+
+def test_the_lock_is_free_after_close(tmp_path: Path) -> None:
+    first = OwnedRunDir(str(tmp_path))
+    first.note_pid()
+    first.close()
+    second = OwnedRunDir(str(tmp_path))
+    with pytest.raises(RunDirError, match="another running supervisord"):
+        OwnedRunDir(str(tmp_path))
+    second.close()
+
+
+def test_the_longest_path(tmp_path: Path) -> None:
+    run_dir = OwnedRunDir(padded(tmp_path, LONGEST))
+    assert len(run_dir.supervisord) == LONGEST
+    for path in (run_dir.supervisord, run_dir.router, run_dir.xsub, run_dir.xpub):
+        run_dir.bind(path, socket.SOCK_STREAM).close()
+    run_dir.close()
+
+
+def test_a_path_too_long(tmp_path: Path) -> None:
+    path = padded(tmp_path, LONGEST + 1)
+    with pytest.raises(RunDirError) as caught:
+        OwnedRunDir(path)
+    assert str(caught.value) == f"{path} is too long: the path of a Unix socket has 107 bytes"
+    assert not os.path.exists(path)
+
+
+def test_the_length_is_counted_in_bytes(tmp_path: Path) -> None:
+    path = padded(tmp_path, LONGEST)[:-1] + "ü"
+    with pytest.raises(RunDirError, match="is too long"):
+        OwnedRunDir(path)
+
+
+def test_a_path_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirError, match="/file: File exists$"):
+        OwnedRunDir(str(tmp_path / "file"))
+    with pytest.raises(RunDirError, match="/file/run: Not a directory$"):
+        OwnedRunDir(str(tmp_path / "file" / "run"))
+
+
+def test_a_socket_in_it_lets_everybody_in(owned: OwnedRunDir) -> None:
+    with owned.bind(owned.router, socket.SOCK_SEQPACKET) as listener:
+        assert mode(owned.router) == 0o777
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.connect(owned.router)
+            listener.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_what_a_crash_left_is_replaced(owned: OwnedRunDir) -> None:
+    owned.bind(owned.xpub, socket.SOCK_STREAM).close()
+    assert os.path.exists(owned.xpub)
+    with owned.bind(owned.xpub, socket.SOCK_STREAM):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(owned.xpub)
+
+
+def test_what_is_no_socket_stays(
+    owned: OwnedRunDir, no_leak: Callable[[], AbstractContextManager[None]]
+) -> None:
+    Path(owned.router).write_text("precious")
+    with no_leak(), pytest.raises(RunDirError, match="router.sock: Address already in use"):
+        owned.bind(owned.router, socket.SOCK_SEQPACKET)
+    assert Path(owned.router).read_text() == "precious"
+
+
+def test_close_removes_its_own_things_only(tmp_path: Path) -> None:
+    run_dir = OwnedRunDir(str(tmp_path))
+    run_dir.write_channel("x")
+    run_dir.bind(run_dir.router, socket.SOCK_SEQPACKET).close()
+    run_dir.bind(run_dir.supervisord, socket.SOCK_SEQPACKET).close()
+    (tmp_path / "notes").touch()
+    run_dir.close()
+    assert {path.name for path in tmp_path.iterdir()} <= {"lock", "notes"}
+    assert (tmp_path / "notes").exists()
+
+
+@pytest.mark.parametrize("channel", ["socketio", "my app", "Plausch-ü"])
+def test_the_channel_is_left_for_others_to_read(owned: OwnedRunDir, channel: str) -> None:
+    owned.write_channel("before")
+    owned.write_channel(channel)
+    assert RunDir(owned.path).read_channel() == channel
+    assert not [name for name in os.listdir(owned.path) if name.endswith(".new")]
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", "null", "\udcff"])
+def test_no_run_dir_of_a_cluster(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "cluster.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(RunDirError) as caught:
+        RunDir(str(tmp_path)).read_channel()
+    assert str(caught.value).startswith(f"{tmp_path} is not the run directory of a cluster (")
+
+
+def test_where_supervisord_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    assert RunDir.from_environment() is None
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "")
+    assert RunDir.from_environment() is None
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "/run/app")
+    run_dir = RunDir.from_environment()
+    assert run_dir is not None
+    assert (run_dir.path, run_dir.router) == ("/run/app", "/run/app/router.sock")
