@@ -62,11 +62,13 @@ def parse_head(data: bytes, paths: tuple[bytes, ...]) -> Optional[Request]:
         start += 2 if data[start] == 13 else 1
         if start > 8:
             raise BadRequest("400 Bad Request", "garbage")
+    if data[start : start + 1] == b"\x16":  # a TLS record that opens a handshake
+        raise BadRequest("400 Bad Request", "tls-on-plain")
     end = data.find(b"\n", start)
     if end < 0:
         if len(data) - start >= MAX_REQUEST_LINE:
             raise BadRequest("414 URI Too Long", "line-too-long")
-        # Don't wait for the end of what can't be HTTP: TLS starts with 0x16.
+        # Don't wait for the end of what can't be HTTP.
         if data[start : start + 1] and not 0x20 < data[start] < 0x7F and data[start] != 13:
             raise BadRequest("400 Bad Request", "garbage")
         return None

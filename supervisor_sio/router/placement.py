@@ -63,9 +63,6 @@ class Placement:
         self._pool.add(member)
         self._carriers[member.tag] = carrier
 
-    def carrier_of(self, tag: str) -> Optional[Carrier]:
-        return self._carriers.get(tag)
-
     def leave(self, member: Member, carrier: Carrier) -> None:
         if self._carriers.get(member.tag) is carrier:
             del self._carriers[member.tag]

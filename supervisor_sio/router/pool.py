@@ -94,9 +94,6 @@ class Pool:
         member = self._members.get(tag)
         return member if member is not None and member.ready else None
 
-    def with_tag(self, tag: str) -> Optional[Member]:
-        return self._members.get(tag)
-
     def named(self, name: str) -> list[Member]:
         """The workers that run under this Supervisor name; more than one only in passing."""
         return [member for member in self if member.name == name]

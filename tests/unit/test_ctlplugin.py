@@ -142,7 +142,7 @@ class Controller:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.exitstatus = 0
-        self.options = SimpleNamespace(serverurl="http://127.0.0.1:9001")
+        self.options = SimpleNamespace(serverurl="http://127.0.0.1:9001", plugins=[])
 
     def output(self, line: str) -> None:
         self.said.append(line)

@@ -25,6 +25,16 @@ def place(pool: Pool) -> Member:
     return member
 
 
+def drain(pool: Pool, name: str) -> None:
+    """The process of this name is being stopped."""
+    for member in pool.named(name):
+        member.draining = True
+
+
+def with_tag(pool: Pool, tag: str) -> Member:
+    return next(member for member in pool if member.tag == tag)
+
+
 def report(member: Member, sessions: int) -> None:
     """The worker tells its sessions; no handshake is on its way."""
     member.sessions, member.handshakes_seen = sessions, member.handshakes
@@ -53,14 +63,14 @@ def test_least_connection_chooses_a_least_loaded_ready_worker(
 ) -> None:
     pool = pool_of(count)
     for step, number in steps:
-        member = pool.with_tag(f"tag{number % count}")
+        member = with_tag(pool, f"tag{number % count}")
         assert member is not None
         if step == "c":  # clients leave
             report(member, member.load // 2)
         elif step == "r":
             member.ready = not member.ready
         elif step == "d":
-            pool.drain(member.name)
+            drain(pool, member.name)
         else:
             eligible = [other for other in pool if other.ready and not other.draining]
             chosen = pool.place_handshake()
@@ -126,7 +136,7 @@ def test_every_method_of_the_settings_leaves_out_who_is_not_eligible(method: str
     pool = pool_of(4, method)
     starting, stopping, draining, left = pool
     starting.ready = False
-    pool.drain(stopping.name)
+    drain(pool, stopping.name)
     draining.draining = True
     for _ in range(50):
         assert place(pool) is left
@@ -167,7 +177,7 @@ def test_the_owner_of_a_tag() -> None:
 
 def test_a_draining_worker_keeps_its_sessions() -> None:
     pool = pool_of(2)
-    pool.drain("workers:0")
+    drain(pool, "workers:0")
     owner = pool.owner("tag0")
     assert owner is not None and owner.state == "draining"
 
@@ -175,14 +185,14 @@ def test_a_draining_worker_keeps_its_sessions() -> None:
 def test_a_worker_that_is_not_ready_owns_nothing_yet() -> None:
     pool = pool_of(1, ready=False)
     assert pool.owner("tag0") is None
-    assert pool.with_tag("tag0") is not None
+    assert with_tag(pool, "tag0") is not None
 
 
 def test_drain_goes_by_name_and_takes_all_of_that_name() -> None:
     pool = pool_of(3)
     pool.add(Member("twin", "workers:1", 300, ready=True))
-    pool.drain("workers:1")
-    pool.drain("workers")
+    drain(pool, "workers:1")
+    drain(pool, "workers")
     assert [member.tag for member in pool if member.draining] == ["tag1", "twin"]
 
 

@@ -89,7 +89,7 @@ def test_root_as_engineio_path() -> None:
 @pytest.mark.parametrize(
     ("data", "status", "reason"),
     [
-        (b"\x16\x03\x01\x02\x00\x01", "400 Bad Request", "garbage"),  # a TLS client
+        (b"\x16\x03\x01\x02\x00\x01", "400 Bad Request", "tls-on-plain"),  # a TLS client
         (b"\x00", "400 Bad Request", "garbage"),
         (b"\xff" * 20, "400 Bad Request", "garbage"),
         (b" GET / HTTP/1.1\r\n", "400 Bad Request", "garbage"),
