@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -18,6 +19,15 @@ sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager(), cors_a
 def web(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     status, body = "200 OK", b""
     if environ["PATH_INFO"] == "/pid":
+        body = str(os.getpid()).encode()
+    elif environ["PATH_INFO"] == "/environ":
+        body = json.dumps({k: v for k, v in environ.items() if isinstance(v, str)}).encode()
+    elif environ["PATH_INFO"] == "/wait":
+        # For a file that a test makes; its name is the query.
+        with open(environ["QUERY_STRING"] + ".begun", "w"):
+            pass
+        while not os.path.exists(environ["QUERY_STRING"]):
+            sio.sleep(0.02)
         body = str(os.getpid()).encode()
     elif environ["PATH_INFO"] == "/upload":
         digest = hashlib.sha256()

@@ -1,0 +1,189 @@
+"""Many sessions over few kept connections: directly, and through real reverse proxies."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .harness import Cluster, free_port, wait_until
+from .raw import Poller
+
+SESSIONS = 50
+CONNECTIONS = 8
+
+
+class Traffic:
+    """Polling sessions whose requests go over shared connections, chosen at random."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.requests = 0
+        self.errors: list[str] = []
+        self._sessions: list[tuple[Poller, int, threading.Lock]] = []
+
+    def open_sessions(self) -> None:
+        for _ in range(SESSIONS):
+            session = Poller(self.port)
+            session.open()
+            session.join()
+            self._sessions.append((session, session.call("whoami")["pid"], threading.Lock()))
+
+    @property
+    def pids(self) -> set[int]:
+        return {pid for _, pid, _ in self._sessions}
+
+    def run(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        threads = [
+            threading.Thread(target=self._use_a_connection, args=(deadline,))
+            for _ in range(CONNECTIONS)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _use_a_connection(self, deadline: float) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.connect()
+        # Without this, http.client would hide that a connection was closed.
+        connection.auto_open = 0
+        try:
+            while time.monotonic() < deadline:
+                session, pid, lock = random.choice(self._sessions)
+                with lock:
+                    answered = session.call("whoami", connection=connection)["pid"]
+                self.requests += 2
+                if answered != pid:
+                    self.errors.append(f"a session of {pid} was answered by {answered}")
+        except (AssertionError, OSError, http.client.HTTPException) as error:
+            self.errors.append(repr(error))
+        finally:
+            connection.close()
+
+
+def check(cluster: Cluster, port: int, seconds: float, what: str) -> None:
+    traffic = Traffic(port)
+    traffic.open_sessions()
+    assert len(traffic.pids) == 4
+    before = cluster.status()["router"]
+    traffic.run(seconds)
+    assert not traffic.errors, traffic.errors[:5]
+    assert cluster.status()["router"]["pid"] == before["pid"]
+    wait_until(
+        lambda: cluster.status()["router"]["handed_back"] > before["handed_back"], 5, "hand-backs"
+    )
+    print(f"{what}: {traffic.requests} requests in {seconds:g} s, 0 failures, 0 closed connections")
+
+
+def test_sessions_share_kept_connections(shared_cluster: Cluster) -> None:
+    check(shared_cluster, shared_cluster.port, 10, "direct")
+
+
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/nginx.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    keepalive_requests 1000000;
+    map $http_upgrade $connection_upgrade {{
+        default upgrade;
+        ""      "";
+    }}
+    upstream socketio {{
+        server 127.0.0.1:{upstream};
+        keepalive 8;
+        keepalive_requests 1000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://socketio;
+            proxy_http_version 1.1;
+            proxy_set_header Host $host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+        }}
+    }}
+}}
+"""
+
+HAPROXY = """
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout tunnel 1h
+
+frontend public
+    bind 127.0.0.1:{port}
+    default_backend socketio
+
+backend socketio
+    http-reuse always
+    server cluster 127.0.0.1:{upstream} {options}
+"""
+
+
+def program(name: str) -> str:
+    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if path is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no {name}: install Debian's")
+        raise AssertionError
+    return path
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """Starts nginx or HAProxy in front of a port; gives the proxy's own port."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, upstream: int, options: str = "") -> int:
+        port = free_port()
+        conf = tmp_path / f"{name}.conf"
+        template = NGINX if name == "nginx" else HAPROXY
+        conf.write_text(
+            template.format(directory=tmp_path, port=port, upstream=upstream, options=options)
+        )
+        arguments = ["-p", str(tmp_path), "-c"] if name == "nginx" else ["-db", "-f"]
+        started.append(subprocess.Popen([program(name), *arguments, str(conf)]))
+
+        def listens() -> bool:
+            assert started[-1].poll() is None, f"{name} has ended"
+            try:
+                return Poller(port).request("GET")[0] == 200
+            except OSError:
+                return False
+
+        wait_until(listens, 20, f"{name} serves")
+        return port
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+def test_a_proxy_shares_its_connections(
+    shared_cluster: Cluster, proxy: Callable[..., int], name: str
+) -> None:
+    check(shared_cluster, proxy(name, shared_cluster.port), 5, name)
