@@ -138,10 +138,11 @@ class Subscriber:
                 if self.malformed == 1:
                     logger.warning("a malformed message on the relay is ignored: %s", error)
                 continue
+            if message.sender == self._publisher.sender:
+                # Its own, and what it says to all is delivered here already.
+                self.joined = True
+                continue
             gap = self._gaps.observe(message.sender, frames[0], message.sequence)
             if gap:
                 logger.error("%d messages of %s were lost on the relay", gap, message.sender)
-            if message.fields["method"] == "probe":
-                self.joined = True
-            elif message.sender != self._publisher.sender:
-                yield message
+            yield message

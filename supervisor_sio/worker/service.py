@@ -296,6 +296,8 @@ def _close_session(session: Any) -> None:
         session.close(wait=False, abort=True, reason=session.server.reason.SERVER_DISCONNECT)
     except Exception:
         logger.exception("closing session %s", session.sid)
+    # Requests that still come get "Invalid session", which every client understands.
+    session.server.sockets.pop(session.sid, None)
 
 
 def _address(value: Any) -> Any:

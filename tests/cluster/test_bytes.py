@@ -121,9 +121,7 @@ def test_chunked_body_and_expect(shared_cluster: Cluster) -> None:
         assert connection.getresponse().read().decode() == expected
     connection.close()
     with connect(shared_cluster) as sock:
-        sock.sendall(
-            b"POST /upload HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-        )
+        sock.sendall(b"POST /upload HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 100 Continue\r\n")
         sock.sendall(b"hello")
         assert answer(sock)[1].decode() == hashlib.sha256(b"hello").hexdigest()

@@ -1,0 +1,123 @@
+"""``supervisorctl sio reload``, ``drain``, ``undrain``: steering without a gap."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import xmlrpc.client
+from typing import Any
+
+import pytest
+
+from .conftest import ClusterFactory
+from .harness import HERE, Cluster
+from .raw import Poller
+
+
+def by_name(cluster: Cluster) -> dict[str, int]:
+    return {row["name"]: row["pid"] for row in cluster.workers()}
+
+
+def tags_of_new_sessions(cluster: Cluster, count: int = 8) -> set[str]:
+    tags = set()
+    for _ in range(count):
+        session = Poller(cluster.port)
+        session.open()
+        tags.add(session.sid.partition(".")[0])
+    return tags
+
+
+def test_reload_one_after_the_other(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=3).start()
+    before = by_name(cluster)
+    assert cluster.ctl("stop", "workers:workers_02").returncode == 0
+    done = cluster.ctl("sio", "reload")
+    assert done.returncode == 0, done.stdout
+    after = by_name(cluster)
+    lines = done.stdout.splitlines()
+    for line, name in zip(lines, ("workers:workers_00", "workers:workers_01")):
+        pids = re.fullmatch(rf"{name}: reloaded \(pid (\d+) -> (\d+), [\d.]+ s\)", line)
+        assert pids is not None, line
+        assert (int(pids[1]), int(pids[2])) == (before[name], after[name])
+    assert lines[2:] == ["workers:workers_02: stopped, left alone"]
+
+
+def test_reload_by_name(cluster: Cluster) -> None:
+    before = by_name(cluster)
+    assert cluster.ctl("sio", "reload", "workers:workers_01").returncode == 0
+    after = by_name(cluster)
+    assert after["workers:workers_00"] == before["workers:workers_00"]
+    assert after["workers:workers_01"] != before["workers:workers_01"]
+    done = cluster.ctl("sio", "reload", "nobody")
+    assert done.stdout == "nobody: ERROR (no such worker)\n" and done.returncode == 1
+
+
+def test_reload_stops_at_a_worker_that_does_not_come_back(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=3, startsecs=1, startretries=0)
+    broken = cluster.directory / "broken"
+    cluster.command = (
+        f"/bin/sh -c 'test ! -e {broken} && exec supervisor-sio worker cluster_app:app'"
+    )
+    cluster.start()
+    before = by_name(cluster)
+    broken.touch()
+    done = cluster.ctl("sio", "reload", "workers:*")
+    assert done.returncode == 1
+    assert re.match(
+        r"workers:workers_00: ERROR \(the new process is not ready: .*\); ", done.stdout
+    )
+    assert len(done.stdout.splitlines()) == 1
+    del before["workers:workers_00"]
+    assert by_name(cluster) == before
+    assert tags_of_new_sessions(cluster) == {row["tag"] for row in cluster.workers()}
+    assert str(HERE) not in done.stdout
+
+
+def test_drain_and_undrain(cluster: Cluster) -> None:
+    drained, other = cluster.workers()
+    session = next(s for s in iter_sessions(cluster) if s.sid.startswith(drained["tag"]))
+    done = cluster.ctl("sio", "drain", drained["name"])
+    assert (done.returncode, done.stdout) == (0, f"{drained['name']}: drained\n")
+    assert [row["pid"] for row in cluster.workers("drained")] == [drained["pid"]]
+    assert tags_of_new_sessions(cluster) == {other["tag"]}
+    assert session.call("whoami")["pid"] == drained["pid"]
+
+    router = cluster.router_pid
+    os.kill(router, signal.SIGKILL)
+    cluster.wait_new_router(router)
+    cluster.wait_ready(1)
+    assert [row["pid"] for row in cluster.workers("drained")] == [drained["pid"]]
+    assert tags_of_new_sessions(cluster) == {other["tag"]}
+
+    assert cluster.ctl("sio", "undrain", "workers").returncode == 0
+    assert drained["tag"] in tags_of_new_sessions(cluster)  # it has fewer than the other
+
+
+def iter_sessions(cluster: Cluster) -> Any:
+    while True:
+        session = Poller(cluster.port)
+        session.open()
+        session.join()
+        yield session
+
+
+def test_a_drained_worker_comes_back_undrained(cluster: Cluster) -> None:
+    name = cluster.workers()[0]["name"]
+    assert cluster.ctl("sio", "drain", name).returncode == 0
+    assert cluster.ctl("restart", name).returncode == 0
+    cluster.wait_ready(2)
+
+
+def test_commands_that_cannot_be_done(cluster: Cluster) -> None:
+    with pytest.raises(xmlrpc.client.Fault, match="no worker nobody is connected"):
+        cluster.rpc.sio.drainWorker("nobody")
+    with pytest.raises(xmlrpc.client.Fault, match="TLS is off"):
+        cluster.rpc.sio.reloadTLS()
+    done = cluster.ctl("sio", "reload-tls")
+    assert done.returncode == 1 and done.stdout.startswith("ERROR (TLS is off: set tls_certfile")
+    assert cluster.ctl("stop", "sio").returncode == 0
+    with pytest.raises(xmlrpc.client.Fault, match="no router is running"):
+        cluster.rpc.sio.drainWorker(cluster.status()["workers"][0]["name"])
+    done = cluster.ctl("sio", "drain", "workers:workers_00")
+    assert (done.returncode, done.stdout) == (1, "ERROR (no router is running)\n")
