@@ -169,6 +169,9 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
         if sock.scheme == "https":
             environ["HTTPS"] = "on"
         environ["wsgi.multiprocess"] = True
+        # Behind TLS, or a PROXY header, the socket's own address is not the client's view.
+        environ["SERVER_NAME"], port = wsgi.addr_to_host_port(sock.local)
+        environ["SERVER_PORT"] = str(port)
         if "HTTP_UPGRADE" in environ:
             # eventlet's websocket reads from the socket, past this buffer: give
             # it what came right behind the upgrade request.

@@ -1,0 +1,186 @@
+"""TLS at the shared port: same promises, other scheme."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import socketio
+
+from .conftest import ClusterFactory
+from .harness import Cluster, wait_until
+from .jsclient import JS, find_node
+from .raw import exchange
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", key, "-out", cert],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    return cert, key
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    return make_certificate(tmp_path)
+
+
+@pytest.fixture
+def tls_cluster(make_cluster: ClusterFactory, files: tuple[Path, Path]) -> Cluster:
+    return make_cluster(tls_certfile=str(files[0]), tls_keyfile=str(files[1])).start()
+
+
+def request(cluster: Cluster, cert: Path, path: str) -> tuple[bytes, Any]:
+    """The body, and the certificate that the server showed."""
+    context = ssl.create_default_context(cafile=str(cert))
+    connection = http.client.HTTPSConnection(
+        "127.0.0.1", cluster.port, timeout=20, context=context
+    )
+    connection.request("GET", path)
+    body = connection.getresponse().read()
+    shown = connection.sock.getpeercert()
+    connection.close()
+    return body, shown
+
+
+def connect(cluster: Cluster, cert: Path, transports: list[str] | None) -> socketio.Client:
+    import requests
+
+    session = requests.Session()
+    session.verify = str(cert)
+    session.trust_env = False
+    client = socketio.Client(
+        http_session=session, websocket_extra_options={"sslopt": {"ca_certs": str(cert)}}
+    )
+    client.connect(f"https://127.0.0.1:{cluster.port}", transports=transports)
+    return client
+
+
+def test_every_transport(tls_cluster: Cluster, files: tuple[Path, Path]) -> None:
+    for transports in (["polling"], ["websocket"], None):
+        client = connect(tls_cluster, files[0], transports)
+        for payload in ("x", b"\0\xff" * 1000, "y" * 300_000):
+            assert client.call("echo", payload) == payload
+        client.disconnect()
+
+
+NODE = """
+const io = require("socket.io-client");
+const socket = io(process.argv[1], {transports: JSON.parse(process.argv[2]), reconnection: false});
+const end = setTimeout(() => process.exit(2), 15000);
+socket.on("connect_error", (error) => { console.error(error); process.exit(3); });
+socket.on("connect", () => socket.emit("echo", Buffer.from("node"), (answer) => {
+    console.log(answer.toString(), socket.io.engine.transport.name);
+    socket.disconnect();
+    clearTimeout(end);
+}));
+"""
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_node_client(
+    tls_cluster: Cluster, files: tuple[Path, Path], node: object, transport: str
+) -> None:
+    bin_dir = find_node()
+    assert bin_dir is not None
+    done = subprocess.run(
+        [bin_dir / "node", "-e", NODE, f"https://127.0.0.1:{tls_cluster.port}",
+         json.dumps([transport])],
+        cwd=JS,
+        env={"NODE_EXTRA_CA_CERTS": str(files[0]), "PATH": str(bin_dir)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout == f"node {transport}\n"
+
+
+def test_what_the_worker_sees(tls_cluster: Cluster, files: tuple[Path, Path]) -> None:
+    environ = json.loads(request(tls_cluster, files[0], "/environ")[0])
+    assert environ["wsgi.url_scheme"] == "https" and environ["HTTPS"] == "on"
+    assert environ["REMOTE_ADDR"] == "127.0.0.1"
+    assert environ["SERVER_PORT"] == str(tls_cluster.port)
+
+
+def test_old_versions_and_other_protocols_are_refused(
+    tls_cluster: Cluster, files: tuple[Path, Path]
+) -> None:
+    context = ssl.create_default_context(cafile=str(files[0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with socket.create_connection(("127.0.0.1", tls_cluster.port), timeout=20) as sock:
+        with pytest.raises(OSError):
+            context.wrap_socket(sock, server_hostname="localhost")
+    assert exchange(tls_cluster.port, b"GET /pid HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+    def refused() -> dict[str, int]:
+        reasons: dict[str, int] = tls_cluster.status()["router"]["refused"]
+        return reasons
+
+    wait_until(lambda: refused() == {"plain-on-tls": 1, "tls-handshake": 1}, 5, "counted")
+    assert request(tls_cluster, files[0], "/pid")[0]
+
+
+def test_reload_tls_touches_no_connection(
+    tls_cluster: Cluster, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    old, _ = files
+    before = request(tls_cluster, old, "/pid")[1]
+    client = connect(tls_cluster, old, ["websocket"])
+    disconnects: list[object] = []
+    client.on("disconnect", disconnects.append)
+
+    (tmp_path / "new").mkdir()
+    new = make_certificate(tmp_path / "new")
+    trusted = tmp_path / "trusted.pem"
+    shutil.copy(new[0], trusted)
+    for source, target in zip(new, files):
+        shutil.copy(source, target)
+    done = tls_cluster.ctl("sio", "reload-tls")
+    assert (done.returncode, done.stdout) == (0, "certificate: reloaded\n")
+    after = request(tls_cluster, trusted, "/pid")[1]
+    assert after["serialNumber"] != before["serialNumber"]
+
+    files[0].write_text("no certificate")
+    done = tls_cluster.ctl("sio", "reload-tls")
+    assert done.returncode == 1 and len(done.stdout.splitlines()) == 1
+    assert "the certificate in use stays" in done.stdout and str(files[0]) in done.stdout
+    assert request(tls_cluster, trusted, "/pid")[1] == after
+
+    assert client.call("echo", 1) == 1 and not disconnects
+    client.disconnect()
+
+
+@pytest.mark.parametrize("broken", ["missing", "garbage", "foreign-key"])
+def test_a_bad_certificate_stops_supervisord(
+    make_cluster: ClusterFactory, files: tuple[Path, Path], tmp_path: Path, broken: str
+) -> None:
+    cert, key = files
+    if broken == "missing":
+        cert.unlink()
+    elif broken == "garbage":
+        cert.write_text("no certificate")
+    else:
+        (tmp_path / "other").mkdir()
+        shutil.copy(make_certificate(tmp_path / "other")[1], key)
+    cluster = make_cluster(tls_certfile=str(cert), tls_keyfile=str(key))
+    code, output = cluster.run_to_its_end()
+    lines = [line for line in output.splitlines() if "[rpcinterface:sio] tls_certfile: " in line]
+    assert code == 2 and len(lines) == 1 and str(cert) in lines[0]
+    assert "Traceback" not in output
