@@ -147,7 +147,7 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
             try:
                 channel = self.channel or self._run_dir.read_channel()
             except RunDirError as error:
-                raise RelayUnreachable(f"{error}: is supervisord running?") from None
+                raise RelayUnreachable(str(error)) from None
             if self.write_only:
                 self.host_id = uuid.uuid4().hex
             publisher = Publisher(self._run_dir, channel, self.host_id)

@@ -56,9 +56,14 @@ class RunDir:
         try:
             with open(self._cluster, encoding="utf-8") as file:
                 return str(json.load(file)["channel"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except PermissionError:
             raise RunDirError(
-                f"{self.path} is not the run directory of a cluster ({error})"
+                f"{self.path}: permission denied; let this user in with chmod and chown "
+                "of [rpcinterface:sio]"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise RunDirError(
+                f"{self.path} is not the run directory of a running supervisord"
             ) from None
 
     def write_channel(self, channel: str) -> None:

@@ -16,7 +16,7 @@ from eventlet.event import Event
 from .. import identity, sessions
 from ..channel import Message
 from ..request import Kind, Request
-from ..rundir import RunDir
+from ..rundir import RunDir, RunDirError
 from ..settings import parse_address
 from .application import ApplicationError, check
 from .http import ClientSocket, Server
@@ -61,8 +61,9 @@ def serve(app: Any, listen: str = "127.0.0.1:8000") -> None:
         if run_dir is None:
             _Alone(app, listen).run()
         else:
+            run_dir.read_channel()  # says what is wrong, if something is
             _Worker(app, run_dir).run()
-    except (ApplicationError, Refused) as error:
+    except (ApplicationError, Refused, RunDirError) as error:
         sys.stderr.write(f"supervisor-sio worker: error: {error}\n")
         raise SystemExit(1) from None
 

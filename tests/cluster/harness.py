@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import xmlrpc.client
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +54,7 @@ ROUTER = """
 command = supervisor-sio router
 events = PROCESS_STATE
 stderr_logfile = {directory}/router.log
+{user}
 """
 
 WORKERS = """
@@ -67,6 +68,7 @@ startretries = {startretries}
 stopwaitsecs = 15
 redirect_stderr = true
 stdout_logfile = {directory}/%(program_name)s_%(process_num)02d.log
+{user}
 """
 
 
@@ -116,6 +118,8 @@ class Cluster:
         router: bool = True,
         startsecs: int = 0,
         startretries: int = 3,
+        user: str = "",
+        wrapper: Sequence[str] = (),
         **settings: str,
     ) -> None:
         self.directory = directory
@@ -130,6 +134,8 @@ class Cluster:
         self.router = router
         self.startsecs = startsecs
         self.startretries = startretries
+        self.user = f"user = {user}" if user else ""
+        self.wrapper = wrapper
         self.settings = {
             "listen": f"127.0.0.1:{self.port}",
             "run_dir": str(self.run_dir),
@@ -152,7 +158,7 @@ class Cluster:
             text += "".join(f"{key} = {value}\n" for key, value in self.settings.items())
         if self.router:
             text += ROUTER
-        text = text.format(directory=self.directory, short=self.short)
+        text = text.format(directory=self.directory, short=self.short, user=self.user)
         if self.numprocs:
             text += self.program("workers", self.command, self.numprocs)
         self.conf.write_text(text + self.extra)
@@ -167,6 +173,7 @@ class Cluster:
             directory=self.directory,
             startsecs=self.startsecs,
             startretries=self.startretries,
+            user=self.user,
         )
 
     # --- the process -----------------------------------------------------------
@@ -176,7 +183,7 @@ class Cluster:
         self.write_config()
         with open(self.directory / "supervisord.out", "ab") as output:
             self.process = subprocess.Popen(
-                [BIN / "supervisord", "-n", "-c", self.conf],
+                [*self.wrapper, str(BIN / "supervisord"), "-n", "-c", str(self.conf)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -46,9 +46,7 @@ def tls_cluster(make_cluster: ClusterFactory, files: tuple[Path, Path]) -> Clust
 def request(cluster: Cluster, cert: Path, path: str) -> tuple[bytes, Any]:
     """The body, and the certificate that the server showed."""
     context = ssl.create_default_context(cafile=str(cert))
-    connection = http.client.HTTPSConnection(
-        "127.0.0.1", cluster.port, timeout=20, context=context
-    )
+    connection = http.client.HTTPSConnection("127.0.0.1", cluster.port, timeout=20, context=context)
     connection.request("GET", path)
     body = connection.getresponse().read()
     shown = connection.sock.getpeercert()
