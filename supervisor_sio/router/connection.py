@@ -23,9 +23,9 @@ class Connection:
         "deadline",
         "kind",
         "tag",
-        "peeked",
         "proxy_header_due",
         "tls_due",
+        "in_handshake",
     )
 
     def __init__(
@@ -35,16 +35,15 @@ class Connection:
         self.peer = peer
         self.local = local
         self.scheme = scheme
-        #: What a worker had read before it gave the connection back.
+        #: What was read of it before, here or by a worker that gave it back.
         self.prefix = prefix
         self.deadline = 0.0
         #: ``None`` for an idle connection that a worker gave back.
         self.kind: Optional[Kind] = None
         self.tag = ""
-        #: Bytes seen, and left, in the socket's buffer.
-        self.peeked = 0
         self.proxy_header_due = False
         self.tls_due = False
+        self.in_handshake = False
 
     @property
     def address(self) -> str:

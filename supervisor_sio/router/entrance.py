@@ -1,8 +1,9 @@
 """From the listening socket to a request that can be placed.
 
 A connection passes up to three stages here: the PROXY header, TLS, and the
-request line. The header is consumed; the line is only peeked, so that the
-worker finds the connection as the client left it.
+request line. The header is consumed; a line that is there at once is only peeked,
+so that the worker finds the connection as the client left it; what came of one
+in pieces goes along as ``prefix``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import Counter
 from typing import Any, Callable, Optional
 
 from ..proxy_protocol import parse_proxy_header
-from ..request import MAX_REQUEST_LINE, BadRequest, parse_head
+from ..request import MAX_REQUEST_LINE, BadRequest, Request, parse_head
 from .connection import Connection, answer
 from .refusals import Refusals
 from .tls import HANDSHAKE_RECORD, Terminator
@@ -125,54 +126,71 @@ class Entrance:
     def _examine(self, connection: Connection) -> None:
         """Judge what has arrived; come back when there is more."""
         try:
-            data = connection.prefix
-            while b"\n" not in data:
-                peeked = connection.sock.recv(MAX_REQUEST_LINE + 16, _PEEK)
-                if not peeked:
-                    self.drop(connection, "closed-early")
-                    return
-                connection.peeked = len(peeked)
-                if connection.proxy_header_due:
-                    if not self._take_proxy_header(connection, peeked):
-                        self._wait(connection)
-                        return
-                    continue
-                data += peeked
-                break
-            if connection.tls_due:
-                self._start_tls(connection, data)
-                return
-            request = parse_head(data, self._paths)
+            request = self._read_request(connection)
         except BlockingIOError:
-            connection.peeked = 0
-            self._wait(connection)
-            return
+            request = None
         except OSError:
             self.drop(connection, "reset")
             return
         except BadRequest as bad:
             self.refuse(connection, bad.status, bad.reason)
             return
-        if request is None:
-            self._wait(connection)
+        except EOFError:
+            self.drop(connection, "closed-early")
             return
-        self._forget(connection)
-        connection.kind, connection.tag = request
-        self._place(connection)
+        if request is not None:
+            self._forget(connection)
+            connection.kind, connection.tag = request
+            self._place(connection)
+        elif not connection.in_handshake:
+            self._wait(connection)
 
-    def _take_proxy_header(self, connection: Connection, peeked: bytes) -> bool:
-        header = parse_proxy_header(peeked)
+    def _read_request(self, connection: Connection) -> Optional[Request]:
+        """What the connection wants; ``None`` when that takes more bytes, or TLS first.
+
+        :raises EOFError: when no more will come.
+        """
+        if connection.prefix and not connection.proxy_header_due:
+            # A worker that gave it back has read the whole line.
+            request = parse_head(connection.prefix, self._paths)
+            if request is not None:
+                return request
+        peeked = connection.sock.recv(MAX_REQUEST_LINE + 16, _PEEK)
+        if not peeked:
+            raise EOFError
+        data = connection.prefix + peeked
+        if connection.proxy_header_due:
+            data = self._take_proxy_header(connection, data)
+            if not data:
+                return None
+        if connection.tls_due:
+            self._start_tls(connection, data)
+            return None
+        request = parse_head(data, self._paths)
+        if request is None:
+            # Left in the socket it would stay readable, and a Unix socket
+            # cannot be asked to wait for more: take it along.
+            taken = len(data) - len(connection.prefix)
+            connection.prefix += connection.sock.recv(taken, socket.MSG_DONTWAIT)
+        return request
+
+    def _take_proxy_header(self, connection: Connection, data: bytes) -> bytes:
+        """Take the header out; what is behind it, if it is complete, is the result."""
+        header = parse_proxy_header(data)
+        # All of an incomplete header can be taken, there is nothing behind it yet.
+        length = len(data) if header is None else header.length
+        connection.sock.recv(length - len(connection.prefix), socket.MSG_DONTWAIT)
         if header is None:
-            return False
-        connection.sock.recv(header.length, socket.MSG_DONTWAIT)
-        connection.peeked = 0
+            connection.prefix = data
+            return b""
+        connection.prefix = b""
         connection.proxy_header_due = False
         self._forget(connection)  # it may be counted under another address now
         if header.source is not None:
             connection.peer, connection.local = header.source, header.destination
         if header.tls:
             connection.scheme = "https"
-        return True
+        return data[length:]
 
     def _start_tls(self, connection: Connection, data: bytes) -> None:
         if data[0] != HANDSHAKE_RECORD:
@@ -180,16 +198,16 @@ class Entrance:
         assert self._terminator is not None
         self._forget(connection)
         if not self._has_room():
-            self.drop(connection, "max-pending")
-            return
+            raise BadRequest("503 Service Unavailable", "max-pending")
         self._handshakes += 1
+        connection.in_handshake = True
 
         def established(inner: socket.socket) -> None:
             self._handshakes -= 1
+            connection.in_handshake = False
             connection.sock = inner
             connection.scheme = "https"
             connection.tls_due = False
-            connection.peeked = 0
             self._examine(connection)
 
         def failed() -> None:
@@ -199,9 +217,6 @@ class Entrance:
         self._terminator.start(connection.sock, established, failed)
 
     def _wait(self, connection: Connection) -> None:
-        # Wake up for more than was seen: level-triggered polling would spin on it.
-        if connection.peeked:
-            _set_low_water(connection.sock, connection.peeked + 1)
         descriptor = connection.sock.fileno()
         if descriptor in self._pending:
             return
@@ -220,15 +235,6 @@ class Entrance:
         if self._pending.pop(descriptor, None) is None:
             return
         self._loop.remove_reader(descriptor)
-        _set_low_water(connection.sock, 1)
         self._by_address[connection.address] -= 1
         if not self._by_address[connection.address]:
             del self._by_address[connection.address]
-
-
-def _set_low_water(sock: socket.socket, size: int) -> None:
-    """Bytes that must have arrived before the socket counts as readable (socket(7))."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-    except OSError:
-        pass  # closed by its peer already

@@ -209,7 +209,9 @@ class _ErrorLog:
     """eventlet tells of a failing application with ``info``."""
 
     def info(self, message: str, *args: Any) -> None:
-        logger.error(message.rstrip(), *args)
+        last = message.rstrip().rpartition("\n")[2]
+        gone = last.startswith(("BrokenPipeError", "ConnectionResetError"))
+        logger.log(logging.DEBUG if gone else logging.ERROR, message.rstrip(), *args)
 
     error = info
 

@@ -22,7 +22,7 @@ from servers import HOST, START_TIMEOUT, Server, own_cpu, supervised_cluster
 
 ROOM = "bench"
 RUN_DIR_VARIABLE = "SUPERVISOR_SIO_RUN_DIR"
-QUIET_SECONDS = 3.0  # without a message: no more will come
+QUIET_SECONDS = 30.0  # without a message: no more will come
 
 
 def emit(messages: int, rate: float) -> None:
@@ -108,12 +108,14 @@ async def measure(server: Server, messages: int, rate: float) -> None:
         before, emitter_before = server.cpu(), own_cpu(process)
         began = time.monotonic()
         emitter.stdin.write(b"go\n")
-        await asyncio.gather(
+        prober = asyncio.ensure_future(longest_answer(server.port))
+        outcomes = await asyncio.gather(
             *(receiver.receive(messages) for receiver in receivers), return_exceptions=True
         )
         after = server.cpu()
         cpu = {part: after[part] - before[part] for part in after}
         cpu["emitter"] = own_cpu(process) - emitter_before
+        prober.cancel()
         emitter.stdin.write(b"end\n")
         line = await asyncio.wait_for(emitter.stdout.readline(), START_TIMEOUT)
         emitting = float(line)

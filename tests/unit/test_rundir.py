@@ -166,7 +166,9 @@ def test_no_run_dir_of_a_cluster(tmp_path: Path, content: str | None) -> None:
         (tmp_path / "cluster.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(RunDirError) as caught:
         RunDir(str(tmp_path)).read_channel()
-    assert str(caught.value).startswith(f"{tmp_path} is not the run directory of a cluster (")
+    assert str(caught.value).startswith(
+        f"{tmp_path} is not the run directory of a running supervisord"
+    )
 
 
 def test_where_supervisord_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,138 @@
+"""Who waits too long, comes in too great a number, or is no worker at all."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from supervisor_sio import channel
+
+from .conftest import ClusterFactory
+from .harness import Cluster, wait_until
+from .raw import PATH, Poller, exchange
+
+HANDSHAKE = f"GET {PATH}polling HTTP/1.1\r\nConnection: close\r\n\r\n".encode()
+
+
+def router(cluster: Cluster) -> dict[str, Any]:
+    figures: dict[str, Any] = cluster.status()["router"]
+    return figures
+
+
+def wait_for(cluster: Cluster, condition: Callable[[dict[str, Any]], object]) -> None:
+    wait_until(lambda: condition(router(cluster)), 10, "figures")
+
+
+def open_slowly(cluster: Cluster) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", cluster.port), timeout=20)
+    sock.sendall(b"GET /sl")
+    return sock
+
+
+def test_a_slow_head_is_turned_away(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(head_timeout="1").start()
+    began = time.monotonic()
+    with open_slowly(cluster) as sock:
+        assert sock.recv(100).startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - began < 5
+    wait_for(cluster, lambda r: r["refused"] == {"head-timeout": 1} and not r["waiting"])
+
+
+def test_nobody_waits_longer_than_hold_timeout(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1, hold_timeout="1").start()
+    assert cluster.ctl("stop", "workers:*").returncode == 0
+    answer = exchange(cluster.port, HANDSHAKE)
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer
+    wait_for(cluster, lambda r: r["refused"] == {"hold-timeout": 1})
+
+
+def test_max_pending(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1, max_pending="8").start()
+    assert cluster.ctl("stop", "workers:*").returncode == 0
+    with ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(exchange, cluster.port, HANDSHAKE) for _ in range(12)]
+        wait_for(cluster, lambda r: (r["waiting"], r["refused"]) == (8, {"max-pending": 4}))
+        assert cluster.ctl("start", "workers:*").returncode == 0
+        statuses = sorted(answer.result()[9:12] for answer in answers)
+    assert statuses == [b"200"] * 8 + [b"503"] * 4
+
+
+def test_one_address_has_a_share(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(max_pending="40").start()
+    slow = [open_slowly(cluster) for _ in range(30)]
+    wait_for(cluster, lambda r: (r["waiting"], r["refused"]) == (10, {"address-share": 20}))
+    Poller(cluster.port).open()  # a request in one piece does not wait
+    assert sum(sock.recv(12) == b"HTTP/1.1 503" for sock in slow[10:]) == 20
+    for sock in slow:
+        sock.close()
+    wait_for(cluster, lambda r: not r["waiting"])
+
+
+def test_random_starts_of_connections(shared_cluster: Cluster) -> None:
+    """5,000 of them, some cut off, some reset; the router is the same afterwards."""
+    dice = random.Random()
+    before = router(shared_cluster)
+    descriptors = len(os.listdir(f"/proc/{before['pid']}/fd"))
+    seeds = [HANDSHAKE, b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\n", b"PROXY TCP4 "]
+
+    def try_one(number: int) -> None:
+        data = bytearray(seeds[number % len(seeds)] * (1 + number % 2))
+        for _ in range(number % 4):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        del data[dice.randrange(len(data)) :]
+        with socket.create_connection(("127.0.0.1", shared_cluster.port), timeout=20) as sock:
+            if number % 3 == 0:  # close with a reset
+                linger = b"\1\0\0\0\0\0\0\0"
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            try:
+                sock.sendall(data)
+            except ConnectionError:
+                pass
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(try_one, range(5000)))
+    wait_until(
+        lambda: len(os.listdir(f"/proc/{before['pid']}/fd")) == descriptors, 5, "no descriptor left"
+    )
+    assert router(shared_cluster)["pid"] == before["pid"]
+    Poller(shared_cluster.port).open()
+    lines = [line for line in shared_cluster.log("router").splitlines() if "refused" in line]
+    assert len(lines) < 200, "a line for every refusal"
+
+
+def refusal(cluster: Cluster, *messages: dict[str, Any]) -> str:
+    """What the router says to a worker that starts like this, before it hangs up."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(10)
+        sock.connect(str(cluster.run_dir / "router.sock"))
+        for message in messages:
+            channel.send(sock, message)
+        said = ""
+        while data := sock.recv(65536):
+            said = data.decode()
+        return said
+
+
+def test_false_workers(shared_cluster: Cluster) -> None:
+    living = shared_cluster.workers()[0]
+    hello = {"type": "hello", "version": channel.VERSION, "tag": "fffffff0", "name": "false"}
+    counted = router(shared_cluster)["refused"].get("bad-worker", 0)
+    for messages, reason in (
+        ([{**hello, "version": 99}], "version 99"),
+        ([{**hello, "tag": living["tag"]}], f"tag {living['tag']} belongs to pid {living['pid']}"),
+        ([{**hello, "tag": 7}], "without tag"),
+        ([{"type": "ready"}], "expected hello"),
+        ([hello, {"type": "load", "sessions": "many"}], "without its figures"),
+        ([hello, {"type": "connection"}], "without its descriptor"),
+        ([hello, {"type": "conquer"}], "unknown type"),
+    ):
+        assert reason in refusal(shared_cluster, *messages)
+    wait_for(shared_cluster, lambda r: r["refused"]["bad-worker"] == counted + 4)
+    assert [row["name"] for row in shared_cluster.workers()].count("false") == 0
+    for _ in range(8):
+        Poller(shared_cluster.port).open()

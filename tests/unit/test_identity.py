@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from supervisor_sio import identity
+
+
+def test_the_tag_is_that_of_a_session_id() -> None:
+    assert re.fullmatch("[0-9a-f]{8}", identity.tag())
+    assert identity.tag() == identity.tag()
+
+
+def test_every_process_has_its_own_tag() -> None:
+    command = [sys.executable, "-c", "from supervisor_sio import identity; print(identity.tag())"]
+    tags = {subprocess.check_output(command, text=True).strip() for _ in range(2)}
+    assert len(tags | {identity.tag()}) == 3
+
+
+def test_a_forked_child_too() -> None:
+    before = identity.tag()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, identity.tag().encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    child = os.read(reader, 100).decode()
+    os.close(reader)
+    os.close(writer)
+    assert re.fullmatch("[0-9a-f]{8}", child)
+    assert child != before
+    assert identity.tag() == before
+
+
+@pytest.mark.parametrize(
+    ("process", "group", "name"),
+    [
+        ("workers_00", "workers", "workers:workers_00"),
+        ("chat", "chat", "chat"),
+        ("chat", None, "chat"),
+        (None, None, f"pid {os.getpid()}"),
+        ("", "workers", f"pid {os.getpid()}"),
+    ],
+)
+def test_the_name_that_supervisorctl_shows(
+    monkeypatch: pytest.MonkeyPatch, process: str | None, group: str | None, name: str
+) -> None:
+    for variable, value in (
+        ("SUPERVISOR_PROCESS_NAME", process),
+        ("SUPERVISOR_GROUP_NAME", group),
+    ):
+        if value is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, value)
+    assert identity.process_name() == name
