@@ -21,6 +21,8 @@ def bind(address: Address, backlog: int) -> socket.socket:
     """
     try:
         return _bind_unix(address, backlog) if address.path else _bind_tcp(address, backlog)
+    except UnicodeError:  # of the codec that host names go through
+        raise SettingsError("listen", f"{address}: not a host name") from None
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:

@@ -2,8 +2,9 @@
 
     python tests/bench/relay.py [--messages 20000] [--rate 0]
 
-A write-only ZmqManager emits to a room with one client on each worker; the clients check that every
-message arrives once and in order. `--rate` is in messages a second, 0 for as fast as it can.
+A write-only ZmqManager emits to a room with one client on each worker; the clients
+check that every message arrives once and in order. Meanwhile HTTP requests show
+whether the workers still serve anything else. `--rate` is in messages a second, 0 for as fast as it can.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ import asyncio
 import json
 import os
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 
 import psutil
 from load import Failure, Session
-from servers import HOST, START_TIMEOUT, Server, own_cpu, supervised_cluster
+from servers import HOST, START_TIMEOUT, Server, answers, own_cpu, supervised_cluster
 
 ROOM = "bench"
 RUN_DIR_VARIABLE = "SUPERVISOR_SIO_RUN_DIR"
-QUIET_SECONDS = 30.0  # without a message: no more will come
+PROBE_TIMEOUT = 30.0
 
 
 def emit(messages: int, rate: float) -> None:
@@ -53,7 +55,7 @@ class Receiver:
 
     async def receive(self, messages: int) -> None:
         while not self.numbers or self.numbers[-1] != messages - 1:
-            packet = await asyncio.wait_for(self.session.receive(), QUIET_SECONDS)
+            packet = await self.session.receive()
             if packet.startswith('42["tick",'):
                 number = json.loads(packet[2:])[1]
                 if number >= 0:
@@ -89,7 +91,27 @@ async def one_on_each_worker(port: int, workers: int) -> list[Receiver]:
     raise Failure(f"clients on {len(receivers)} of {workers} workers")
 
 
-async def measure(server: Server, messages: int, rate: float) -> None:
+class Prober(threading.Thread):
+    """Asks for a page again and again, in a thread of its own; keeps the longest wait."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._port = port
+        self._done = threading.Event()
+        self.longest = 0.0
+
+    def run(self) -> None:
+        while not self._done.wait(0.05):
+            began = time.monotonic()
+            answers(self._port, PROBE_TIMEOUT)
+            self.longest = max(self.longest, time.monotonic() - began)
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
+
+
+async def measure(server: Server, messages: int, rate: float, timeout: float) -> None:
     workers = server.parts["workers"]
     receivers = await one_on_each_worker(server.port, len(workers))
     emitter = await asyncio.create_subprocess_exec(
@@ -108,17 +130,19 @@ async def measure(server: Server, messages: int, rate: float) -> None:
         before, emitter_before = server.cpu(), own_cpu(process)
         began = time.monotonic()
         emitter.stdin.write(b"go\n")
-        prober = asyncio.ensure_future(longest_answer(server.port))
-        outcomes = await asyncio.gather(
-            *(receiver.receive(messages) for receiver in receivers), return_exceptions=True
-        )
+        prober = Prober(server.port)
+        prober.start()
+        tasks = [asyncio.ensure_future(receiver.receive(messages)) for receiver in receivers]
+        await asyncio.wait(tasks, timeout=timeout)
+        for task in tasks:
+            task.cancel()
         after = server.cpu()
         cpu = {part: after[part] - before[part] for part in after}
         cpu["emitter"] = own_cpu(process) - emitter_before
-        prober.cancel()
         emitter.stdin.write(b"end\n")
         line = await asyncio.wait_for(emitter.stdout.readline(), START_TIMEOUT)
         emitting = float(line)
+        await asyncio.get_running_loop().run_in_executor(None, prober.stop)
     finally:
         if emitter.returncode is None:
             emitter.terminate()
@@ -134,6 +158,7 @@ async def measure(server: Server, messages: int, rate: float) -> None:
         f"{delivered / elapsed:.0f}/s, "
         + ("in order" if all(receiver.in_order for receiver in receivers) else "NOT in order")
     )
+    print(f"longest wait for a page meanwhile: {prober.longest:.2f} s")
     for part, seconds in cpu.items():
         print(f"{part:12}{seconds * 1e6 / messages:8.1f} µs of CPU per emit")
     for receiver in receivers:
@@ -144,13 +169,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Emits through the relay")
     parser.add_argument("--messages", type=int, default=20000)
     parser.add_argument("--rate", type=float, default=0, help="emits a second, 0: no limit")
+    parser.add_argument("--timeout", type=float, default=60, help="seconds to wait for all")
     parser.add_argument("--emit", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.emit:
         emit(options.messages, options.rate)
         return
     with supervised_cluster(workers=2) as server:
-        asyncio.run(measure(server, options.messages, options.rate))
+        asyncio.run(measure(server, options.messages, options.rate, options.timeout))
 
 
 if __name__ == "__main__":

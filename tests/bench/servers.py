@@ -40,6 +40,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 [rpcinterface:sio]
 supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
 listen = {host}:{port}
+{settings}
 
 [eventlistener:sio]
 command = supervisor-sio router
@@ -135,10 +136,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def answers(port: int) -> bool:
+def answers(port: int, timeout: float = 1) -> bool:
     """Whether the application behind the port answers (404, for a path it does not know)."""
     try:
-        with socket.create_connection((HOST, port), timeout=1) as connection:
+        with socket.create_connection((HOST, port), timeout) as connection:
             connection.sendall(b"GET /ready HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
             return b" 404 " in connection.recv(4096).split(b"\r\n")[0]
     except OSError:
@@ -261,13 +262,15 @@ def wait_until_running(rpc_socket: Path, here: Path) -> dict[str, list[int]]:
 
 
 @contextlib.contextmanager
-def supervised_cluster(workers: int = 2) -> Iterator[Server]:
-    """supervisord with the router and workers of this package."""
+def supervised_cluster(workers: int = 2, settings: str = "") -> Iterator[Server]:
+    """supervisord with the router and workers of this package; ``settings`` are more options."""
     port = free_port()
     with temporary_directory() as here:
         conf = here / "supervisord.conf"
         conf.write_text(
-            SUPERVISORD_CONF.format(host=HOST, port=port, workers=workers, directory=HERE)
+            SUPERVISORD_CONF.format(
+                host=HOST, port=port, workers=workers, directory=HERE, settings=settings
+            )
         )
         scripts = str(Path(sys.executable).parent)
         environment = {

@@ -8,9 +8,7 @@ from supervisor_sio.relay.sequence import GapCounter
 
 
 @given(st.integers(1, 1000), st.lists(st.booleans(), max_size=50))
-def test_what_is_missing_between_first_and_last_is_counted(
-    first: int, arrived: list[bool]
-) -> None:
+def test_what_is_missing_between_first_and_last_is_counted(first: int, arrived: list[bool]) -> None:
     counter = GapCounter()
     assert counter.observe("a", b"t", first) == 0
     lost = 0  # since the last that arrived

@@ -1,0 +1,70 @@
+"""Clients of a Socket.IO server in the same process: WSGI calls instead of a network."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import socketio
+
+SEPARATOR = "\x1e"
+
+
+def make_server(**options: Any) -> socketio.Server:
+    """A server whose long polls and background tasks do not outlive a test by much."""
+    return socketio.Server(
+        async_mode="threading", monitor_clients=False, ping_interval=2, ping_timeout=2, **options
+    )
+
+
+class PollingClient:
+    """A client of one namespace, with the polling transport."""
+
+    def __init__(self, server: socketio.Server, namespace: str = "/") -> None:
+        self._app = socketio.WSGIApp(server)
+        self._namespace = "" if namespace == "/" else namespace + ","
+        self.eio_sid = ""
+        self.eio_sid = json.loads(self.request("GET")[1:])["sid"]
+        self.send("0" + self._namespace)
+        (packet,) = self.receive()
+        self.sid: str = json.loads(packet.partition(f"40{self._namespace}")[2])["sid"]
+
+    def request(self, method: str, body: str = "") -> str:
+        query = {"EIO": "4", "transport": "polling"}
+        if self.eio_sid:
+            query["sid"] = self.eio_sid
+        environ = {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": "/socket.io/",
+            "QUERY_STRING": urlencode(query),
+            "CONTENT_LENGTH": str(len(body.encode())),
+            "wsgi.input": io.BytesIO(body.encode()),
+        }
+        statuses: list[str] = []
+        answer = self._app(environ, lambda status, headers: statuses.append(status))
+        text = b"".join(answer).decode()
+        assert statuses == ["200 OK"], text
+        return text
+
+    def send(self, packet: str) -> None:
+        """A Socket.IO packet to the server."""
+        self.request("POST", "4" + packet)
+
+    def receive(self) -> list[str]:
+        """The Engine.IO packets that wait for this client; at least one."""
+        return self.request("GET").split(SEPARATOR)
+
+    def event(self) -> list[Any]:
+        """The one event, without attachments or ack id, that waits for this client."""
+        (packet,) = self.receive()
+        start = "42" + self._namespace
+        assert packet.startswith(start), packet
+        return list(json.loads(packet[len(start) :]))
+
+    def answer(self, ack_id: int, *args: Any) -> None:
+        self.send(f"3{self._namespace}{ack_id}{json.dumps(args)}")
+
+    def close(self) -> None:
+        self.request("POST", "1")

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor_sio.router.refusals import Refusals
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Record(logging.Handler):
+    """The number that each line tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[int] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(int(record.getMessage().split()[1]))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def refusals(clock: Clock, caplog: pytest.LogCaptureFixture) -> Refusals:
+    caplog.set_level(logging.INFO, "supervisor_sio.router")
+    return Refusals(clock)
+
+
+def test_every_refusal_is_counted_by_reason(refusals: Refusals) -> None:
+    for reason in ("garbage", "reset", "garbage", "head-timeout"):
+        refusals.count(reason, "10.0.0.1")
+    assert refusals.by_reason == {"garbage": 2, "reset": 1, "head-timeout": 1}
+
+
+def test_the_first_is_told_at_once(refusals: Refusals, caplog: pytest.LogCaptureFixture) -> None:
+    refusals.count("garbage", "10.0.0.1")
+    refusals.count("line-too-long", "10.0.0.2")
+    assert caplog.messages == [
+        "refused 1 (garbage), last from 10.0.0.1",
+        "refused 1 (line-too-long), last from 10.0.0.2",
+    ]
+
+
+def test_one_line_a_second_and_reason(
+    refusals: Refusals, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(100):
+        refusals.count("garbage", f"10.0.0.{number}")
+    clock.time += 0.5
+    refusals.count("garbage", "10.0.1.1")
+    assert len(caplog.messages) == 1
+    clock.time += 0.5
+    refusals.count("garbage", "10.0.1.2")
+    assert caplog.messages[1:] == ["refused 101 (garbage), last from 10.0.1.2"]
+
+
+def test_ends_that_are_nobodys_fault_are_only_counted(
+    refusals: Refusals, caplog: pytest.LogCaptureFixture
+) -> None:
+    for reason in ("closed-early", "reset", "idle"):
+        refusals.count(reason, "10.0.0.1")
+    assert not caplog.messages and sum(refusals.by_reason.values()) == 3
+
+
+@given(st.lists(st.floats(0, 3), max_size=50))
+def test_lines_tell_no_refusal_twice(pauses: list[float]) -> None:
+    clock, handler = Clock(), Record()
+    logger = logging.getLogger("supervisor_sio.router")
+    logger.addHandler(handler)
+    try:
+        refusals = Refusals(clock)
+        for pause in pauses:
+            clock.time += pause
+            refusals.count("garbage", "10.0.0.1")
+    finally:
+        logger.removeHandler(handler)
+    assert sum(handler.told) <= len(pauses)
+    assert len(handler.told) <= 1 + sum(pauses)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import re
+import time
+
+from polling import PollingClient, make_server
+
+from supervisor_sio import ZmqManager, identity, sessions
+from supervisor_sio.request import Kind, Request, parse_head, tag_of
+
+
+def test_session_ids_name_this_worker() -> None:
+    server = make_server(client_manager=ZmqManager())
+    client = PollingClient(server)
+    for sid in (client.eio_sid, client.sid):
+        assert tag_of(sid) == identity.tag()
+        line = f"GET /socket.io/?EIO=4&sid={sid} HTTP/1.1\r\n".encode()
+        assert parse_head(line, (b"/socket.io/",)) == Request(Kind.SESSION, identity.tag())
+    assert client.eio_sid != client.sid
+
+
+def test_ids_are_as_long_and_random_as_before() -> None:
+    plain, ours = make_server(), make_server()
+    sessions.attach(ours)
+    drawn = {ours.eio.generate_id() for _ in range(100)}
+    assert len(drawn) == 100
+    for sid in drawn:
+        random_part = sid.partition(".")[2]
+        assert len(random_part) == len(plain.eio.generate_id())
+        assert re.fullmatch(r"[\w-]+", random_part, re.ASCII)
+
+
+def test_open_sessions_are_counted() -> None:
+    before = sessions.count()
+    server = make_server(client_manager=ZmqManager())
+    clients = [PollingClient(server) for _ in range(3)]
+    assert sessions.count() == before + 3
+    clients[0].close()
+    server.disconnect(clients[1].sid)
+    deadline = time.monotonic() + 5
+    while sessions.count() > before + 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sessions.count() == before + 1
+
+
+def test_a_server_is_known_as_long_as_it_lives() -> None:
+    server = make_server()
+    assert server not in sessions.servers()
+    sessions.attach(server)
+    assert server in sessions.servers()
