@@ -4,7 +4,8 @@
 
 A write-only ZmqManager emits to a room with one client on each worker; the clients
 check that every message arrives once and in order. Meanwhile HTTP requests show
-whether the workers still serve anything else. `--rate` is in messages a second, 0 for as fast as it can.
+whether the workers still serve anything else. `--rate` is in messages a second, 0 for
+as fast as it can.
 """
 
 from __future__ import annotations

@@ -233,30 +233,33 @@ def behind_nginx(worker: Server) -> Iterator[Server]:
             yield Server(port, {"nginx": [psutil.Process(process.pid)], **worker.parts})
 
 
-def process_info(rpc_socket: Path) -> list[dict[str, Any]]:
-    """What supervisord knows of its processes."""
+def cluster_state(rpc_socket: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The processes that supervisord knows, and the states of the workers that the router knows."""
     transport = SupervisorTransport(None, None, f"unix://{rpc_socket}")
     with ServerProxy("http://localhost", transport=transport) as proxy:
-        info: Any = proxy.supervisor.getAllProcessInfo()
-    return list(info)
+        processes: Any = proxy.supervisor.getAllProcessInfo()
+        status: Any = proxy.sio.getStatus()
+    return list(processes), [worker["state"] for worker in status["workers"]]
 
 
-def wait_until_running(rpc_socket: Path, here: Path) -> dict[str, list[int]]:
-    """Process ids by group, once every process of supervisord is RUNNING."""
+def wait_until_ready(rpc_socket: Path, here: Path, workers: int) -> dict[str, list[int]]:
+    """Process ids by group, once every process is RUNNING and every worker takes connections."""
     deadline = time.monotonic() + START_TIMEOUT
     while True:
-        info: list[dict[str, Any]] = []
+        processes: list[dict[str, Any]] = []
+        states: list[str] = []
         with contextlib.suppress(OSError):
-            info = process_info(rpc_socket)
-        if info and all(process["statename"] == "RUNNING" for process in info):
+            processes, states = cluster_state(rpc_socket)
+        running = processes and all(process["statename"] == "RUNNING" for process in processes)
+        if running and states == ["ready"] * workers:
             break
         if time.monotonic() > deadline:
-            states = {process["name"]: process["statename"] for process in info}
+            names = {process["name"]: process["statename"] for process in processes}
             logs = "\n".join(f"--- {log.name}\n{tail(log)}" for log in sorted(here.glob("*.log")))
-            raise RuntimeError(f"not running: {states}\n{logs}")
+            raise RuntimeError(f"not ready: {names}, workers {states}\n{logs}")
         time.sleep(0.1)
     groups: dict[str, list[int]] = {}
-    for process in info:
+    for process in processes:
         groups.setdefault(process["group"], []).append(process["pid"])
     return groups
 
@@ -280,7 +283,7 @@ def supervised_cluster(workers: int = 2, settings: str = "") -> Iterator[Server]
         log = here / "supervisord.log"
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
         with running(command, here / "output.log", environment) as process:
-            groups = wait_until_running(here / "rpc.sock", here)
+            groups = wait_until_ready(here / "rpc.sock", here, workers)
             wait_for_answer(port, process, log)
             yield Server(
                 port,

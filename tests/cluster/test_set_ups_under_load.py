@@ -61,7 +61,7 @@ def test_set_ups(
     allowed: tuple[str, ...],
     most: int,
 ) -> None:
-    cluster = make_cluster(workers=4).start()
+    cluster = make_cluster(workers=3).start()
     handed_over = cluster.status()["router"]["handed_over"]
     with subprocess.Popen(
         [sys.executable, LOAD, "127.0.0.1", str(cluster.port), f"--seconds={seconds}",

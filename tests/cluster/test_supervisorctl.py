@@ -129,7 +129,7 @@ def test_status_answers_within_a_second_with_500_clients(cluster: Cluster) -> No
 
 def test_status_of_what_does_not_run(make_cluster: ClusterFactory) -> None:
     """Exit code 3, as ``supervisorctl status`` has it, and a word that says what it is."""
-    cluster = make_cluster(workers=2, startsecs=1, startretries=0)
+    cluster = make_cluster(workers=2, startsecs=20, startretries=0)
     command = "supervisor-sio worker no_such_module:app"
     cluster.extra = cluster.program("broken", command) + "autostart = false\n"
     cluster.start()

@@ -5,7 +5,14 @@ from typing import Any, Optional
 
 import pytest
 
-from supervisor_sio.ctlplugin import SioControllerPlugin, format_status, is_well, make_ctlplugin
+from supervisor_sio.ctlplugin import (
+    SioControllerPlugin,
+    _matching,
+    _NoSuchWorker,
+    format_status,
+    is_well,
+    make_ctlplugin,
+)
 from supervisor_sio.status import ProcessInfo, RouterInfo, build_status
 
 NOW = 1_000_000.0
@@ -157,3 +164,39 @@ def test_an_unknown_command(argument: str) -> None:
     assert controller.said[0] == f"Error: unknown command: sio {argument}"
     assert "sio status" in controller.said[1]
     assert controller.exitstatus == 1
+
+
+@pytest.mark.parametrize("argument", ["drain", "undrain", "reload-tls now", "reload-all"])
+def test_a_command_without_what_it_needs(argument: str) -> None:
+    controller = Controller()
+    make_ctlplugin(controller).do_sio(argument)
+    assert controller.said[0] == f"Error: unknown command: sio {argument}"
+    assert controller.exitstatus == 1
+
+
+WORKERS = ["chat:chat_00", "chat:chat_01", "chat2", "chat3:a"]
+
+
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [
+        ([], WORKERS),
+        (["all"], WORKERS),
+        (["chat2", "all"], WORKERS),
+        (["chat:chat_01"], ["chat:chat_01"]),
+        (["chat"], ["chat:chat_00", "chat:chat_01"]),
+        (["chat:*"], ["chat:chat_00", "chat:chat_01"]),
+        (["chat2"], ["chat2"]),
+        (["chat2:*"], ["chat2"]),
+        (["chat3", "chat:chat_01", "chat"], ["chat3:a", "chat:chat_01", "chat:chat_00"]),
+    ],
+)
+def test_the_workers_that_names_mean(names: list[str], meant: list[str]) -> None:
+    assert _matching(WORKERS, names) == meant
+
+
+@pytest.mark.parametrize("name", ["cha", "chat:chat_0", "chat:", "chat_00", "*", "chat4:*"])
+def test_no_such_worker(name: str) -> None:
+    with pytest.raises(_NoSuchWorker) as caught:
+        _matching(WORKERS, ["chat2", name])
+    assert str(caught.value) == name
