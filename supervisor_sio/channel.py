@@ -15,6 +15,7 @@ import json
 import os
 import socket
 import struct
+from binascii import a2b_base64, b2a_base64
 from typing import Any, NamedTuple, Optional, Sequence
 
 VERSION = 1
@@ -98,6 +99,19 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
         close_all(descriptors)
         raise
     return Packet(message, descriptors)
+
+
+def pack_bytes(data: bytes) -> str:
+    """Bytes as a value in a message."""
+    return b2a_base64(data, newline=False).decode()
+
+
+def unpack_bytes(text: Any) -> bytes:
+    """:raises ChannelError: for a value that is not of :func:`pack_bytes`."""
+    try:
+        return a2b_base64(text)
+    except (ValueError, TypeError) as error:
+        raise ChannelError(f"bytes are expected: {error}") from None
 
 
 def close_all(descriptors: Sequence[int]) -> None:

@@ -193,13 +193,16 @@ class WorkerChannel:
             raise ChannelError("a connection without its descriptor")
         sock = socket.socket(fileno=descriptors[0])
         try:
-            prefix = message.get("prefix", "").encode("latin-1")
+            prefix = channel.unpack_bytes(message.get("prefix", ""))
             connection = Connection(
                 sock, message["peer"], message["local"], str(message["scheme"]), prefix
             )
-        except (KeyError, AttributeError, UnicodeEncodeError):
+        except KeyError:
             sock.close()
             raise ChannelError("a connection without its addresses") from None
+        except ChannelError:
+            sock.close()
+            raise
         self._workers.handed_back += 1
         self._workers.place_again(connection)
 
@@ -224,7 +227,7 @@ class WorkerChannel:
                 "handshake": connection.kind is Kind.HANDSHAKE,
             }
             if connection.prefix:
-                message["prefix"] = connection.prefix.decode("latin-1")
+                message["prefix"] = channel.pack_bytes(connection.prefix)
             try:
                 channel.send(self._sock, message, [connection.sock.fileno()])
             except BlockingIOError:

@@ -111,7 +111,9 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
         # What was on its way when this worker began to drain is judged as well.
         settled = first and not self.server.draining
         line: bytes = super()._read_request_line()
-        while line in (b"\r\n", b"\n"):  # as the router does, skip what RFC 9112, 2.2, says to
+        for _ in range(4):  # as the router does, skip what RFC 9112, 2.2, says to
+            if line not in (b"\r\n", b"\n"):
+                break
             line = super()._read_request_line()
         if line and not settled:
             # parse_head skips what eventlet would answer with 400: leave it to eventlet.

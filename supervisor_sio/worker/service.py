@@ -7,13 +7,13 @@ import os
 import resource
 import signal
 import sys
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import eventlet
 from eventlet import hubs, patcher
 from eventlet.event import Event
 
-from .. import identity, sessions
+from .. import channel, identity, sessions
 from ..channel import Message
 from ..request import Kind, Request
 from ..rundir import RunDir, RunDirError
@@ -87,7 +87,7 @@ class _Service:
         self.server = Server(app, self.keeps, self.hand_back, self.changed)
         self.drain_timeout = 10.0
         self._stop: Event = Event()
-        self._wakeup = _watch_signals(self.stop)
+        _watch_signals(self.stop)
 
     def keeps(self, request: Request) -> bool:
         return True
@@ -193,7 +193,7 @@ class _Worker(_Service):
             peer=_address(message["peer"]),
             local=_address(message["local"]),
             scheme=message["scheme"],
-            prefix=message.get("prefix", "").encode("latin-1"),
+            prefix=channel.unpack_bytes(message.get("prefix", "")),
             placed=message["placed"],
             on_session=self._count_handshake() if message["handshake"] else None,
         )
@@ -235,7 +235,7 @@ class _Worker(_Service):
             "peer": sock.peer,
             "local": sock.local,
             "scheme": sock.scheme,
-            "prefix": prefix.decode("latin-1"),
+            "prefix": channel.pack_bytes(prefix),
         }
         while not self.link.send(message, [sock.fileno()]):
             if self.server.draining:
@@ -305,7 +305,7 @@ def _address(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _watch_signals(stop: Any) -> Any:
+def _watch_signals(stop: Callable[[], None]) -> None:
     """Call ``stop`` in the hub after SIGTERM or SIGINT.
 
     A Python signal handler alone would not end the hub's wait (PEP 475).
@@ -324,4 +324,4 @@ def _watch_signals(stop: Any) -> Any:
             if {signal.SIGTERM, signal.SIGINT} & set(os.read(reader, 512)):
                 stop()
 
-    return eventlet.spawn(watch)
+    eventlet.spawn_n(watch)

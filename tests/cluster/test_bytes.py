@@ -148,3 +148,18 @@ def test_half_closed_connection(shared_cluster: Cluster) -> None:
         sock.sendall(b"POST /upload HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")
         sock.shutdown(socket.SHUT_WR)
         assert answer(sock)[1].decode() == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_bytes_that_json_would_blow_up(shared_cluster: Cluster) -> None:
+    """What was read ahead of a request that goes back to the router, at its worst."""
+    text = "ß" * 20_000
+    connection = http.client.HTTPConnection("127.0.0.1", shared_cluster.port, timeout=20)
+    connection.connect()
+    connection.auto_open = 0
+    for session in sessions_of_all_workers(shared_cluster).values():
+        packet = f'421["echo","{text}"]'
+        target = f"{PATH}polling&sid={session.sid}&x={'y' * 7000}"
+        connection.request("POST", target, packet.encode())
+        assert connection.getresponse().read() == b"OK"
+        assert json.loads(session.poll_for("431", connection)[3:]) == [text]
+    connection.close()

@@ -90,6 +90,7 @@ def test_no_such_attribute(write: Write, attribute: str) -> None:
     [
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("import unit_missing_too", "ModuleNotFoundError: No module named 'unit_missing_too'"),
+        ("import unit_b", "ModuleNotFoundError: No module named 'unit_b'"),
         ("from os import nothing_there", "ImportError: cannot import name 'nothing_there'"),
     ],
 )

@@ -17,7 +17,7 @@ from socketio import packet as sio_packet
 
 from supervisor_sio import ZmqManager, identity
 from supervisor_sio import manager as manager_module
-from supervisor_sio.manager import _tags
+from supervisor_sio.manager import _arguments, _tags
 from supervisor_sio.relay.client import RelayUnreachable
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
 from supervisor_sio.relay.proxy import Relay
@@ -51,6 +51,7 @@ def test_arguments(server: socketio.Server, data: Any, arguments: list[Any]) -> 
     client = PollingClient(server)
     server.emit("news", data)
     assert client.event() == ["news", *arguments]
+    assert _arguments(data) == arguments  # the same on its way to others
 
 
 def test_an_emit_reaches_those_it_is_for(server: socketio.Server) -> None:
@@ -248,14 +249,18 @@ def test_ack_ids_are_exact_in_javascript_and_not_shared() -> None:
 
 
 def relayed(
-    manager: ZmqManager, *arguments: Any, room: Any = None, ack_id: Optional[int] = None
+    manager: ZmqManager,
+    *arguments: Any,
+    room: Any = None,
+    skip: tuple[str, ...] = (),
+    ack_id: Optional[int] = None,
 ) -> dict[str, Any]:
     """An emit of another worker with this manager, as it comes in from the relay."""
     fields = {
         "method": "emit",
         "namespace": "/",
         "room": room,
-        "skip_sid": [],
+        "skip_sid": list(skip),
         "ack": ack_id,
         "packet": manager._packet_format(),
     }
@@ -269,9 +274,10 @@ def test_the_emit_of_another_worker(server: socketio.Server) -> None:
     clients = [PollingClient(server) for _ in range(2)]
     server.manager._handle_emit(relayed(server.manager, "news", 1))
     server.manager._handle_emit(relayed(server.manager, "news", 2, room=clients[0].sid))
+    server.manager._handle_emit(relayed(server.manager, "news", 3, skip=(clients[0].sid,)))
     server.emit("last", None)
     assert clients[0].receive() == ['42["news",1]', '42["news",2]', '42["last"]']
-    assert clients[1].receive() == ['42["news",1]', '42["last"]']
+    assert clients[1].receive() == ['42["news",1]', '42["news",3]', '42["last"]']
 
 
 def test_binary_of_another_worker(server: socketio.Server) -> None:
@@ -280,8 +286,20 @@ def test_binary_of_another_worker(server: socketio.Server) -> None:
     assert client.receive() == ['451-["file",{"_placeholder":true,"num":0}]', "b/wA="]
 
 
+class SpacedJson:
+    """A JSON module with an output of its own."""
+
+    loads = staticmethod(json.loads)
+
+    @staticmethod
+    def dumps(value: Any, **options: Any) -> str:
+        return json.dumps(value, **{**options, "separators": (", ", ": ")})
+
+
 class OtherPacket(sio_packet.Packet):  # type: ignore[misc]
-    """Another serializer, as far as a worker can tell."""
+    """Another serializer."""
+
+    json = SpacedJson
 
 
 def test_an_emit_in_another_serializer_is_encoded_anew() -> None:
@@ -290,8 +308,19 @@ def test_an_emit_in_another_serializer_is_encoded_anew() -> None:
     assert server.manager._packet_format() == "test_manager.OtherPacket"
     client = PollingClient(server)
     server.manager._handle_emit(relayed(emitter, "file", b"\xff\0", {"n": 1}))
-    expected = ['451-["file",{"_placeholder":true,"num":0},{"n":1}]', "b/wA="]
-    assert client.receive() == expected
+    assert client.receive() == [
+        '451-["file", {"_placeholder": true, "num": 0}, {"n": 1}]',
+        "b/wA=",
+    ]
+
+
+def test_an_emit_in_the_same_serializer_goes_on_as_it_came() -> None:
+    spaced = make_server(client_manager=ZmqManager(), serializer=OtherPacket).manager
+    server = make_server(client_manager=ZmqManager())
+    client = PollingClient(server)
+    incoming = relayed(spaced, "news", 1)
+    server.manager._handle_emit({**incoming, "packet": server.manager._packet_format()})
+    assert client.receive() == ['42["news", 1]']
 
 
 def test_msgpack_gets_what_a_write_only_manager_emits() -> None:
@@ -391,17 +420,10 @@ def test_what_a_write_only_manager_sends(
 def test_the_json_module_of_a_write_only_manager(
     run_dir: OwnedRunDir, subscribe: Callable[[bytes], zmq.Socket[bytes]]
 ) -> None:
-    class Shouting:
-        loads = json.loads
-
-        @staticmethod
-        def dumps(value: Any, **options: Any) -> str:
-            return json.dumps(value, **options).upper()
-
     ear = subscribe(topic_for_all("other"))
     time.sleep(0.3)
     url = f"zmq+ipc://{run_dir.path}"
-    manager = ZmqManager(url, channel="other", write_only=True, json=Shouting)
+    manager = ZmqManager(url, channel="other", write_only=True, json=SpacedJson)
     manager.emit("news", 1)
-    assert RelayMessage.unpack(ear.recv_multipart()).packets == ['2["NEWS",1]']
+    assert RelayMessage.unpack(ear.recv_multipart()).packets == ['2["news", 1]']
     manager._join_relay().close()
