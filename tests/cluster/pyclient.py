@@ -19,7 +19,11 @@ class PyClient(TestClient):
     def __init__(self, name: str, namespaces: Sequence[str] = ("/",)) -> None:
         super().__init__(name, namespaces)
         self.sio = socketio.Client(
-            reconnection_delay=0.1, reconnection_delay_max=0.5, handle_sigint=False
+            reconnection_delay=0.1,
+            reconnection_delay_max=0.5,
+            handle_sigint=False,
+            # Longer than a slow host takes to start a worker: a waiting client waits.
+            request_timeout=30,
         )
         for namespace in namespaces:
             self._register(namespace)
