@@ -26,6 +26,10 @@ MAX_PACKET = 65536
 #: The kernel passes at most this many descriptors with one packet (SCM_MAX_FD).
 MAX_DESCRIPTORS = 253
 
+# Plain numbers: the flags are enums, and slow to combine for each packet.
+_SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+
 Message = dict[str, Any]
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -62,7 +66,7 @@ def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ())
     ancillary = []
     if descriptors:
         ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors)))
-    sock.sendmsg([data], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    sock.sendmsg([data], ancillary, _SEND)
 
 
 def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
@@ -76,7 +80,7 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
     data, ancillary, flags, _ = sock.recvmsg(
         MAX_PACKET,
         socket.CMSG_LEN(most_descriptors * 4),
-        socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC,
+        _RECEIVE,
     )
     descriptors: list[int] = []
     for level, kind, payload in ancillary:

@@ -200,7 +200,7 @@ class _ReloadFailed(Exception):
 def _reload_failure(name: str, reason: str) -> str:
     return (
         f"{name}: ERROR (the new process is not ready: {reason}); "
-        f"the other workers keep serving, see: supervisorctl tail {name} stderr"
+        f"the other workers keep serving, see: supervisorctl tail {name}"
     )
 
 

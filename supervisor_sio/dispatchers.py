@@ -23,6 +23,9 @@ from .channel import ChannelError, Message
 #: ``supervisord`` as Supervisor's own plugins get it; Supervisor has no types.
 Supervisord = Any
 
+#: Packets read before supervisord's loop goes on.
+_BATCH = 16
+
 #: Seconds that an XML-RPC call waits for the router.
 _ANSWER_TIMEOUT = 5.0
 
@@ -108,7 +111,9 @@ class RouterChannel(Dispatcher):
 
     def handle_read_event(self) -> None:
         try:
-            while not self.closed:
+            for _ in range(_BATCH):
+                if self.closed:
+                    return
                 packet = channel.receive(self._sock, most_descriptors=0)
                 if packet is None:
                     self._lost("has closed its channel")

@@ -26,7 +26,7 @@ from .rundir import ENVIRONMENT_VARIABLE, RunDir, RunDirError
 _URL_SCHEME = "zmq+ipc://"
 
 #: A session id as a worker of ours makes it; see :mod:`supervisor_sio.sessions`.
-_SID = re.compile(r"[0-9a-f]{8}\.[\w-]{16,}", re.ASCII)
+_SID = re.compile(r"[0-9a-f]{8}\.[\w-]{20}", re.ASCII)
 
 #: Seconds in which a write-only manager must find the relay.
 _JOIN_TIMEOUT = 5.0

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import NamedTuple, Optional
 from urllib.parse import unquote_to_bytes
 
-#: Longest request line with its line end, in bytes; eventlet's wsgi has the same.
+#: Longest request line with its line end, in bytes; eventlet's wsgi takes no less.
 MAX_REQUEST_LINE = 8190
 
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([^\s]+) HTTP/1\.[0-9]")

@@ -29,7 +29,7 @@ _BATCH = 64
 #: One address may hold this part of ``max_pending`` with unfinished requests.
 _SHARE = 4
 
-_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
 class Entrance:

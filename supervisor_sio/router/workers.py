@@ -7,7 +7,7 @@ import errno
 import logging
 import socket
 from collections import deque
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from .. import channel
 from ..channel import ChannelError, Message, Packet
@@ -21,6 +21,9 @@ logger = logging.getLogger("supervisor_sio.router")
 
 #: Packets read from one worker before other descriptors get a turn.
 _BATCH = 64
+
+#: Largest figure that a worker may report: what XML-RPC can carry.
+_MOST = 2**31 - 1
 
 #: Seconds to wait while too many descriptors are on their way (unix(7), ETOOMANYREFS).
 _CROWDED = 0.05
@@ -102,6 +105,9 @@ class Workers:
         self.placement.ready(member)
         self.changed()
 
+    def count_refusal(self, reason: str, source: str) -> None:
+        self._refusals.count(reason, source)
+
     def leave(self, gone: WorkerChannel, reason: str) -> None:
         self._channels.discard(gone)
         member = gone.member
@@ -179,19 +185,21 @@ class WorkerChannel:
         channel.send(self._sock, {"type": "left"})
 
     def _update(self, member: Member, message: Message) -> None:
-        try:
-            member.sessions = int(message["sessions"])
-            member.connections = int(message["connections"])
-            member.handshakes_seen = int(message["handshakes"])
-            member.dropped = int(message["dropped"])
-        except (KeyError, TypeError, ValueError):
-            raise ChannelError("a load without its figures") from None
+        names = ("sessions", "connections", "handshakes", "dropped")
+        figures: list[Any] = [message.get(name) for name in names]
+        if any(type(figure) is not int or not 0 <= figure <= _MOST for figure in figures):
+            raise ChannelError("a load without its figures")
+        member.sessions, member.connections, member.handshakes_seen, member.dropped = figures
 
     def _take_back(self, message: Message, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
             channel.close_all(descriptors)
             raise ChannelError("a connection without its descriptor")
-        sock = socket.socket(fileno=descriptors[0])
+        try:
+            sock = socket.socket(fileno=descriptors[0])
+        except OSError:
+            channel.close_all(descriptors)
+            raise ChannelError("a descriptor that is no socket") from None
         try:
             prefix = channel.unpack_bytes(message.get("prefix", ""))
             connection = Connection(
@@ -233,6 +241,12 @@ class WorkerChannel:
             except BlockingIOError:
                 loop.add_writer(self._sock, self._flush)
                 return
+            except ChannelError as error:
+                # Addresses that only a false worker makes up.
+                outbox.popleft()
+                connection.sock.close()
+                self._workers.count_refusal("bad-connection", str(error))
+                continue
             except OSError as error:
                 if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
                     loop.remove_writer(self._sock)

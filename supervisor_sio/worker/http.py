@@ -182,6 +182,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
 
             def upgraded() -> None:
                 set_idle()
+                self.server.websockets.add(sock)
                 self._request_counted()
 
             environ["eventlet.set_idle"] = upgraded
@@ -256,6 +257,7 @@ class Server(wsgi.Server):  # type: ignore[misc]
         self.changed = changed
         self.connections = 0
         self.draining = False
+        self.websockets: set[ClientSocket] = set()
         self._idle: dict[Protocol, Any] = {}
 
     def serve_connection(self, sock: ClientSocket) -> None:
@@ -269,9 +271,18 @@ class Server(wsgi.Server):  # type: ignore[misc]
             logger.exception("a connection of %s ended with an error", sock.peer)
         finally:
             self.connections -= 1
+            self.websockets.discard(sock)
             sock.session_counted()
             sock.close()
             self.changed()
+
+    def end_websockets(self) -> None:
+        """Read no more from websockets: some clients never close their end."""
+        for sock in self.websockets:
+            try:
+                sock.fd.shutdown(socket.SHUT_RD)
+            except OSError:
+                pass  # closed already
 
     def idle(self, protocol: Protocol) -> _Idle:
         return _Idle(self._idle, protocol)

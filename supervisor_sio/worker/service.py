@@ -116,6 +116,7 @@ class _Service:
                 for session in list(server.eio.sockets.values()):
                     pool.spawn_n(_close_session, session)
             pool.waitall()
+            self.server.end_websockets()
             self._wait_for_connections()
         self.leave()
         with eventlet.Timeout(_LAST_CONNECTIONS, False):

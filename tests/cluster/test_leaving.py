@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, wait_until
-from .raw import Poller
+from .raw import Poller, open_websocket
 from .recorder import TestClient
 
 
@@ -104,3 +104,12 @@ def test_clients_come_back_at_once(cluster: Cluster, clients: Clients) -> None:
         wait_until(lambda c=client: is_back(c), 15, client.name)  # type: ignore[misc]
     others = [client for client in made if client not in concerned]
     assert all(client.call("echo", 2) == 2 and not client.disconnects for client in others)
+
+
+def test_websockets_whose_clients_say_nothing_do_not_hold_it(cluster: Cluster) -> None:
+    silent = [open_websocket(cluster.port) for _ in range(20)]
+    began = time.monotonic()
+    assert cluster.ctl("stop", "workers:*").returncode == 0
+    assert time.monotonic() - began < 6
+    for sock in silent:
+        sock.close()

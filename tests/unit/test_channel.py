@@ -216,3 +216,19 @@ def test_the_same_version() -> None:
     channel.check_version({"type": "hello", "version": VERSION}, "the worker")
     with pytest.raises(ChannelError, match="version None"):
         channel.check_version({"type": "hello"}, "the worker")
+
+
+@given(st.binary(max_size=300))
+def test_bytes_in_a_message(data: bytes) -> None:
+    assert channel.unpack_bytes(json.loads(json.dumps(channel.pack_bytes(data)))) == data
+
+
+def test_no_bytes_make_a_message_much_longer() -> None:
+    for data in (b"\xff" * 3000, b"\0" * 3000, b'"' * 3000):
+        assert len(json.dumps(channel.pack_bytes(data))) < 4010
+
+
+@pytest.mark.parametrize("value", [None, 1, [], {}, "a", "ü", "\ud800"])
+def test_what_is_no_bytes(value: Any) -> None:
+    with pytest.raises(ChannelError, match="bytes are expected"):
+        channel.unpack_bytes(value)
