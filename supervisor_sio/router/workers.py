@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 import socket
 from collections import deque
 from typing import Any, Callable, Optional
@@ -21,6 +22,9 @@ logger = logging.getLogger("supervisor_sio.router")
 
 #: Packets read from one worker before other descriptors get a turn.
 _BATCH = 64
+
+_TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_LONGEST_NAME = 256
 
 #: Largest figure that a worker may report: what XML-RPC can carry.
 _MOST = 2**31 - 1
@@ -88,7 +92,9 @@ class Workers:
             raise ChannelError(f"expected hello, not {hello['type']!r}")
         channel.check_version(hello, "the worker")
         tag, name = hello.get("tag"), hello.get("name")
-        if not isinstance(tag, str) or not tag or not isinstance(name, str):
+        if not (isinstance(tag, str) and _TAG.fullmatch(tag)):
+            raise ChannelError("a hello without tag and name")
+        if not (isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and name.isprintable()):
             raise ChannelError("a hello without tag and name")
         for other in [c for c in self._channels if c.member is not None and c.member.tag == tag]:
             if other.pid != newcomer.pid:

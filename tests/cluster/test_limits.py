@@ -126,13 +126,15 @@ def test_false_workers(shared_cluster: Cluster) -> None:
         ([{**hello, "version": 99}], "version 99"),
         ([{**hello, "tag": living["tag"]}], f"tag {living['tag']} belongs to pid {living['pid']}"),
         ([{**hello, "tag": 7}], "without tag"),
+        ([{**hello, "name": "\0\x1b"}], "without tag"),
+        ([hello, {"type": "load", "sessions": float("inf")}], "without its figures"),
         ([{"type": "ready"}], "expected hello"),
         ([hello, {"type": "load", "sessions": "many"}], "without its figures"),
         ([hello, {"type": "connection"}], "without its descriptor"),
         ([hello, {"type": "conquer"}], "unknown type"),
     ):
         assert reason in refusal(shared_cluster, *messages)
-    wait_for(shared_cluster, lambda r: r["refused"]["bad-worker"] == counted + 4)
+    wait_for(shared_cluster, lambda r: r["refused"]["bad-worker"] == counted + 5)
     assert [row["name"] for row in shared_cluster.workers()].count("false") == 0
     for _ in range(8):
         Poller(shared_cluster.port).open()
