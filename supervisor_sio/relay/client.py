@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
 import os
 import threading
@@ -23,6 +24,9 @@ logger = logging.getLogger("supervisor_sio.relay")
 _LINGER = 5000
 
 _RECONNECT = 50  # milliseconds
+
+#: Messages received before other greenlets get a turn.
+_BATCH = 50
 
 _PROBE = {"method": "probe"}
 
@@ -108,8 +112,10 @@ class Subscriber:
     """Receives, in an eventlet process, what is for all and what is for its own tag."""
 
     def __init__(self, publisher: Publisher, run_dir: RunDir) -> None:
+        import eventlet
         from eventlet.green import zmq as green_zmq
 
+        self._yield = eventlet.sleep
         self._publisher = publisher
         self._gaps = GapCounter()
         self.malformed = 0
@@ -129,7 +135,9 @@ class Subscriber:
 
     def messages(self) -> Iterator[RelayMessage]:
         """What the others send, for ever."""
-        while True:
+        for count in itertools.count(1):
+            if not count % _BATCH:
+                self._yield()  # a flood must not keep the worker from its clients
             frames = self._socket.recv_multipart()
             try:
                 message = RelayMessage.unpack(frames)
