@@ -96,15 +96,15 @@ def test_tuples_arrive_as_arguments(crowd: Crowd) -> None:
 def test_many_emits_stay_in_order(crowd: Crowd) -> None:
     """Of each emitter's, while all emit at the same time."""
     for emitter in crowd.emitters:
-        emitter.emit("count", f"count-{emitter.name}", 100)
+        emitter.emit("count", f"count-{emitter.name}", 40)
     for emitter in crowd.emitters:
         event = f"count-{emitter.name}"
         for client in crowd.clients:
-            client.wait_for(event, 100)
+            client.wait_for(event, 40)
         for name, got in crowd.gather(event, emit_from(emitter)).items():
             if name.startswith("python"):
                 got.sort()  # that client has a thread for each event
-            assert got == [[number] for number in range(100)], name
+            assert got == [[number] for number in range(40)], name
 
 
 def test_namespace(crowd: Crowd) -> None:
