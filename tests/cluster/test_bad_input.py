@@ -83,10 +83,12 @@ def test_no_rpcinterface_section(make_cluster: ClusterFactory) -> None:
     assert "Traceback" not in done.stdout
 
 
-def test_the_router_by_hand() -> None:
+def complaint(*arguments: str) -> str:
+    """The one line with which ``supervisor-sio``, started by hand, ends."""
     done = subprocess.run(
-        [BIN / "supervisor-sio", "router"],
+        [BIN / "supervisor-sio", *arguments],
         check=False,
+        cwd=HERE,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -95,6 +97,11 @@ def test_the_router_by_hand() -> None:
     )
     assert done.returncode != 0 and not done.stdout
     (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_the_router_by_hand() -> None:
+    line = complaint("router")
     assert "supervisor-sio router: error:" in line and "[eventlistener:sio]" in line
 
 
@@ -108,18 +115,7 @@ def test_the_router_by_hand() -> None:
     ],
 )
 def test_an_application_that_is_not_there(spec: str, reason: str) -> None:
-    done = subprocess.run(
-        [BIN / "supervisor-sio", "worker", spec],
-        check=False,
-        cwd=HERE,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        env=environment(),
-    )
-    assert done.returncode != 0 and not done.stdout
-    (line,) = done.stderr.splitlines()
+    line = complaint("worker", spec)
     assert line.startswith("supervisor-sio worker: error: ") and reason in line
 
 
