@@ -246,7 +246,8 @@ def format_status(status: dict[str, Any]) -> Iterable[str]:
         )
         yield (
             f"relay    {relay['state']}, messages {relay['messages']:.0f}, "
-            f"delivered {relay['delivered']:.0f}, dropped {relay['dropped']:.0f}"
+            f"delivered {relay['delivered']:.0f}, sent again {relay['sent_again']:.0f}, "
+            f"dropped {relay['dropped']:.0f}, malformed {relay['malformed']:.0f}"
         )
     elif router["process"]:
         yield f"router   down ({router['process']} is {router['statename']}), connections wait"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import random
@@ -10,18 +11,21 @@ import time
 import uuid
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, Iterator, Optional, Union
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 
 from engineio import packet as eio_packet
 from socketio import packet as sio_packet
-from socketio.manager import Manager
 from socketio.pubsub_manager import PubSubManager
 
 from . import identity, sessions
-from .relay.client import Publisher, RelayUnreachable, Subscriber
+from .operations import ClientAnswer, Operations, Room
 from .relay.message import EncodedPacket, RelayMessage
+from .relay.methods import BRIDGE, MalformedFields, check_fields
+from .relay.publisher import MessageTooLong as MessageTooLong
+from .relay.publisher import Publisher
+from .relay.subscriber import GreenSubscriber, Subscriber, ThreadSubscriber
 from .request import tag_of
-from .rundir import ENVIRONMENT_VARIABLE, RunDir, RunDirError
+from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, RunDir, RunDirError
 
 _URL_SCHEME = "zmq+ipc://"
 
@@ -31,13 +35,21 @@ _SID = re.compile(r"[0-9a-f]{8}\.[\w-]{20}", re.ASCII)
 #: Seconds in which a write-only manager must find the relay.
 _JOIN_TIMEOUT = 5.0
 
+#: Seconds that a write-only manager at its end gives others to ask for what they missed.
+_LAST_QUESTIONS = 5.0
+_NO_MORE_QUESTIONS = 0.1
+
 #: Acknowledgements awaited at a time; the oldest is given up beyond that.
 _MOST_ACKS = 65536
 
-Room = Union[str, list[str], tuple[str, ...], None]
+_channels_in_use: set[str] = set()
 
 
-class ZmqManager(PubSubManager):  # type: ignore[misc]
+class RelayUnreachable(RuntimeError):
+    """Nobody relays what this process has to say; the text says what to look at."""
+
+
+class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
     """ZeroMQ based client manager for workers under one supervisord.
 
     To use it, initialize the :class:`socketio.Server` instance as follows::
@@ -45,8 +57,9 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
         server = socketio.Server(async_mode='eventlet', client_manager=ZmqManager())
 
     Emits, acknowledgements, disconnects and room changes reach the clients of
-    every worker, through the relay that ``[eventlistener:sio]`` runs. Packets
-    are encoded once, by the worker that emits.
+    every worker, through the relay that ``[eventlistener:sio]`` runs: each
+    client once, in the order of the worker that emits. Packets are encoded
+    once, by that worker.
 
     Without a supervisord that has a ``[rpcinterface:sio]`` section (a laptop,
     a unit test) it manages the clients of its own process, like
@@ -94,9 +107,11 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
                 f"{ENVIRONMENT_VARIABLE} or pass url='{_URL_SCHEME}' and the run_dir "
                 "of [rpcinterface:sio]"
             )
-        super().__init__(channel=channel, write_only=write_only, logger=logger)
+        PubSubManager.__init__(self, channel=channel, write_only=write_only, logger=logger)
+        Operations.__init__(self)
         self._write_only_json = json
         self._run_dir = run_dir
+        self._cluster = ClusterInfo()
         self._publisher: Optional[Publisher] = None
         self._publisher_pid = 0
         self._subscriber: Optional[Subscriber] = None
@@ -115,11 +130,21 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
         sessions.attach(server)
 
     def initialize(self) -> None:
-        """Start to hear the other workers; python-socketio calls it."""
+        """Start to hear the other workers; python-socketio calls it.
+
+        :raises RuntimeError: for a second manager on the same channel in one process.
+        """
         if self._run_dir is None:
             return
         if not self.write_only:
-            self._subscriber = Subscriber(self._join_relay(), self._run_dir)
+            publisher = self._join_relay()
+            if publisher.channel in _channels_in_use:
+                raise RuntimeError(
+                    f"two ZmqManagers on channel {publisher.channel!r} in one process: "
+                    "give each Socket.IO server its own channel"
+                )
+            _channels_in_use.add(publisher.channel)
+            self._subscriber = GreenSubscriber(publisher, self._run_dir, lives=self.lives)
         super().initialize()
 
     def wait_joined(self, given_up: Callable[[], bool]) -> None:
@@ -135,30 +160,83 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
                 patience = time.monotonic() + 60
                 self._get_logger().error("no relay yet, waiting: is [eventlistener:sio] running?")
 
+    def figures(self) -> dict[str, int]:
+        """What this process has heard and said on the relay: counts of messages."""
+        return {
+            "received": getattr(self._subscriber, "received", 0),
+            "dropped": getattr(self._subscriber, "dropped", 0),
+            "malformed": getattr(self._subscriber, "malformed", 0),
+            "sent_again": getattr(self._publisher, "sent_again", 0),
+        }
+
+    def relay_restarted(self) -> None:
+        """There is a new relay: what was on its way through the old one may be lost."""
+        if self._publisher is not None and self._subscriber is not None:
+            self._publisher.beat_soon()
+            self._subscriber.catch_up()
+
+    def _member_left(self, tag: str) -> None:
+        if self._publisher is not None and self._subscriber is not None:
+            self._publisher.forget(tag)
+            self._subscriber.ended(tag)
+
     @property
-    def dropped(self) -> int:
-        """Messages from other workers that were lost on the way."""
-        return self._subscriber.dropped if self._subscriber else 0
+    def hears(self) -> Optional[str]:
+        """The channel on which this manager hears the others, if it does."""
+        return self._publisher.channel if self._publisher and self._subscriber else None
 
     def _join_relay(self) -> Publisher:
         """The publisher of this process: a forked child needs its own."""
         if self._publisher is None or self._publisher_pid != os.getpid():
             assert self._run_dir is not None
             try:
-                channel = self.channel or self._run_dir.read_channel()
+                cluster = self._run_dir.read_cluster()
             except RunDirError as error:
                 raise RelayUnreachable(str(error)) from None
+            if self.channel:
+                cluster = cluster._replace(channel=self.channel)
+            self._cluster = cluster
             if self.write_only:
                 self.host_id = uuid.uuid4().hex
-            publisher = Publisher(self._run_dir, channel, self.host_id)
+            publisher = Publisher(self._run_dir, cluster, self.host_id)
             if self.write_only:
-                try:
-                    publisher.join(_JOIN_TIMEOUT)
-                except RelayUnreachable:
-                    publisher.close()
-                    raise
+                self._listen_for_questions(publisher)
             self._publisher, self._publisher_pid = publisher, os.getpid()
+            atexit.register(self.close)
         return self._publisher
+
+    def _listen_for_questions(self, publisher: Publisher) -> None:
+        """:raises RelayUnreachable: when no relay carries what this process says."""
+        assert self._run_dir is not None
+        subscriber = ThreadSubscriber(publisher, self._run_dir, hears_all=False)
+        subscriber.start()
+        deadline = time.monotonic() + _JOIN_TIMEOUT
+        while not subscriber.joined:
+            if time.monotonic() > deadline:
+                subscriber.close()
+                publisher.close()
+                raise RelayUnreachable(
+                    f"no relay answers in {self._run_dir.path}: "
+                    "is supervisord running, with [eventlistener:sio]?"
+                )
+            publisher.probe()
+            time.sleep(0.01)
+        self._subscriber = subscriber
+
+    def close(self) -> None:
+        """Send what is left and disconnect from the relay; a later emit connects anew.
+
+        A write-only manager does so at the end of its process by itself.
+        """
+        atexit.unregister(self.close)
+        publisher, subscriber = self._publisher, self._subscriber
+        if publisher is None or self._publisher_pid != os.getpid():
+            return
+        if self.write_only and isinstance(subscriber, ThreadSubscriber):
+            subscriber.finish(_LAST_QUESTIONS, _NO_MORE_QUESTIONS)
+            self._subscriber = None
+        self._publisher = None
+        publisher.close()
 
     # --- emitting ------------------------------------------------------------
 
@@ -171,23 +249,26 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
         skip_sid: Union[str, list[str], None] = None,
         callback: Optional[Callable[..., Any]] = None,
         to: Room = None,
+        except_room: Room = None,
+        local: bool = False,
         **kwargs: Any,
     ) -> None:
         """Emit a message to a single client, a room, or all the clients
         connected to the namespace, whichever workers they are connected to.
 
-        The parameters are the same as in :meth:`socketio.Server.emit`. When
-        several clients answer a ``callback``, the first answer counts.
+        The parameters are the same as in :meth:`socketio.Server.emit`, and two
+        more. When several clients answer a ``callback``, the first answer
+        counts; see :meth:`emit_with_acks` for all of them.
 
+        :param except_room: a room or a list of rooms whose members do not get it.
+        :param local: only to clients of this process.
+        :raises TypeError: when ``data`` cannot be encoded; nothing is sent then.
+        :raises MessageTooLong: when it is longer than ``message_maxbytes``.
         :raises RelayUnreachable: in a write-only manager, when no relay answers.
         """
         room = to or room
         namespace = namespace or "/"
-        if kwargs.get("ignore_queue") or self._run_dir is None:
-            Manager.emit(
-                self, event, data, namespace, room=room, skip_sid=skip_sid, callback=callback
-            )
-            return
+        local = local or bool(kwargs.get("ignore_queue")) or self._run_dir is None
         ack_id: Optional[int] = None
         if callback is not None:
             if self.server is None:
@@ -196,57 +277,67 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
                 raise ValueError("Cannot use callback without a room set.")
             ack_id = next(self._ack_ids)
         packets = self._encode(sio_packet.EVENT, namespace, [event, *_arguments(data)], ack_id)
+        skip = [skip_sid] if isinstance(skip_sid, str) else list(skip_sid or ())
+        if not local:
+            fields: dict[str, Any] = {
+                "method": "emit",
+                "namespace": namespace,
+                "packet": self._packet_format(),
+            }
+            for name, value in (
+                ("room", room),
+                ("except_room", except_room),
+                ("skip_sid", skip),
+                ("ack", ack_id),
+            ):
+                if value is not None and value != []:
+                    fields[name] = value
+            self._send_to(_tags(room), fields, packets, f"event {event!r}")
         if ack_id is not None and callback is not None:
             self._acks[ack_id] = callback
             if len(self._acks) > _MOST_ACKS:
                 self._acks.popitem(last=False)
-        skip = [skip_sid] if isinstance(skip_sid, str) else list(skip_sid or ())
-        fields = {
-            "method": "emit",
-            "namespace": namespace,
-            "room": room,
-            "skip_sid": skip,
-            "ack": ack_id,
-            "packet": self._packet_format(),
-        }
-        rooms = room if isinstance(room, (list, tuple)) else [room]
-        for tag in _tags(rooms):
-            if tag != self.host_id:
-                self._join_relay().publish(tag, fields, packets)
         if self.server is not None:
-            self._deliver(namespace, room, skip, packets, ack_id, self._answered)
+            recipients = self._participants(namespace, room, except_room, skip)
+            self._deliver(recipients, packets, ack_id, partial(self._answered, ack_id))
 
     def _deliver(
         self,
-        namespace: str,
-        room: Room,
-        skip: list[str],
+        recipients: Iterable[tuple[str, str]],
         packets: list[EncodedPacket],
-        ack_id: Optional[int],
-        answered: Callable[..., Any],
-    ) -> None:
-        """Send an encoded packet to the clients of this process."""
+        ack_id: Optional[int] = None,
+        answered: Optional[Callable[..., Any]] = None,
+    ) -> int:
+        """Send an encoded packet to clients of this process; how many they are."""
         texts = [
             eio_packet.Packet(eio_packet.MESSAGE, packet) if isinstance(packet, str) else packet
             for packet in packets
         ]
-        for sid, eio_sid in self.get_participants(namespace, room):
-            if sid in skip:
-                continue
+        count = 0
+        for sid, eio_sid in recipients:
+            count += 1
             if ack_id is not None:
-                acks = self.callbacks.setdefault(sid, {0: itertools.count(1)})
-                acks[ack_id] = partial(answered, ack_id)
+                self.callbacks.setdefault(sid, {0: itertools.count(1)})[ack_id] = answered
             for packet in texts:
                 if isinstance(packet, bytes):
                     # An Engine.IO packet keeps its first encoding, and that of
                     # bytes is base64 for one transport and not for the other.
                     packet = eio_packet.Packet(eio_packet.MESSAGE, packet)
                 self.server._send_eio_packet(eio_sid, packet)
+        return count
 
-    def _answered(self, ack_id: int, *args: Any) -> None:
-        callback = self._acks.pop(ack_id, None)
+    def _answered(self, ack_id: Optional[int], *args: Any) -> None:
+        callback = None if ack_id is None else self._acks.pop(ack_id, None)
         if callback is not None:
             callback(*args)
+
+    def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
+        """A client is gone: those who wait for its answer need not any longer."""
+        callbacks = self.callbacks.get(sid, {})
+        super().basic_disconnect(sid, namespace, **kwargs)
+        for callback in callbacks.values():
+            if isinstance(callback, ClientAnswer):
+                callback.no_answer()
 
     # --- packets -------------------------------------------------------------
 
@@ -259,7 +350,7 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
         return f"{cls.__module__}.{cls.__qualname__}"
 
     def _encode(
-        self, kind: int, namespace: str, data: list[Any], ack_id: Optional[int]
+        self, kind: int, namespace: str, data: list[Any], ack_id: Optional[int] = None
     ) -> list[EncodedPacket]:
         packet = self._packet_class()(kind, namespace=namespace, data=data, id=ack_id)
         if self.server is None and self._write_only_json is not None:
@@ -268,50 +359,110 @@ class ZmqManager(PubSubManager):  # type: ignore[misc]
         parts = encoded if isinstance(encoded, list) else [encoded]
         return [part if isinstance(part, str) else bytes(part) for part in parts]
 
-    def _decode(self, packets: Any, packet_class: Any) -> Any:
-        packet = packet_class(encoded_packet=packets[0])
-        for attachment in packets[1:]:
-            packet.add_attachment(attachment)
-        return packet
+    def _decode(self, message: RelayMessage) -> list[Any]:
+        """The arguments of an encoded packet.
+
+        :raises MalformedFields: when it is not a packet.
+        """
+        # Of another serializer only a process without a server sends, such as a
+        # write-only one or the bridge to other hosts: JSON.
+        same = message.fields.get("packet", self._packet_format()) == self._packet_format()
+        cls = self._packet_class() if same else sio_packet.Packet
+        try:
+            packet = cls(encoded_packet=message.packets[0])
+            for attachment in message.packets[1:]:
+                packet.add_attachment(attachment)
+            return list(packet.data)
+        except Exception as error:
+            raise MalformedFields(f"not a Socket.IO packet: {error}") from None
 
     # --- the other workers ---------------------------------------------------
+
+    def _send_to(
+        self,
+        tags: Iterable[Optional[str]],
+        fields: Mapping[str, Any],
+        packets: Sequence[EncodedPacket] = (),
+        what: str = "a message",
+    ) -> None:
+        """To the workers with these tags, except this one; ``None`` is all of them."""
+        publisher = self._join_relay()
+        publisher.check(packets, what)
+        for tag in tags:
+            if tag == self.host_id:
+                continue
+            if tag is None or not self.is_remote(tag):
+                publisher.publish(tag, fields, packets)
+            if tag is not None and self._cluster.bridged and not self.is_local(tag):
+                publisher.publish(BRIDGE, {**fields, "to": tag}, packets)
 
     def _publish(self, data: dict[str, Any]) -> None:
         """Disconnects and room changes, as :class:`PubSubManager` phrases them."""
         if self._run_dir is None:
             return
         fields = {key: value for key, value in data.items() if key != "host_id"}
-        (tag,) = _tags([data.get("sid")])
-        if tag != self.host_id:
-            self._join_relay().publish(tag, fields)
+        self._send_to(_tags(data.get("sid")), fields)
 
-    def _listen(self) -> Iterator[dict[str, Any]]:
+    def _thread(self) -> None:
         assert self._subscriber is not None
         for message in self._subscriber.messages():
-            yield {**message.fields, "host_id": message.sender, "message": message}
+            try:
+                check_fields(message.fields)
+                self._HANDLERS[message.fields["method"]](self, message)
+            except MalformedFields as error:
+                self._subscriber.refuse(error)
+            except Exception:
+                self._get_logger().exception("handling %s of %s", message.fields, message.sender)
 
-    def _handle_emit(self, message: dict[str, Any]) -> None:
-        relayed: RelayMessage = message["message"]
-        packets = list(relayed.packets)
-        namespace, ack_id = message["namespace"], message["ack"]
-        if message["packet"] != self._packet_format():
-            # From a process with another serializer, such as a write-only one.
-            packet = self._decode(packets, sio_packet.Packet)
-            packets = self._encode(sio_packet.EVENT, namespace, packet.data, ack_id)
-        answer = partial(self._send_answer, message["host_id"], namespace)
-        self._deliver(namespace, message["room"], message["skip_sid"], packets, ack_id, answer)
+    def _on_emit(self, message: RelayMessage) -> None:
+        fields = message.fields
+        namespace, ack_id = fields["namespace"], fields.get("ack")
+        packets = list(message.packets)
+        if fields["packet"] != self._packet_format():
+            data = self._decode(message)
+            packets = self._encode(sio_packet.EVENT, namespace, data, ack_id)
+        recipients = self._participants(
+            namespace, fields.get("room"), fields.get("except_room"), fields.get("skip_sid", ())
+        )
+        if "request" in fields:
+            self._deliver_and_gather(message, recipients, packets)
+        else:
+            answer = partial(self._send_answer, message, ack_id)
+            self._deliver(recipients, packets, ack_id, answer)
 
-    def _send_answer(self, tag: str, namespace: str, ack_id: int, *args: Any) -> None:
-        packets = self._encode(sio_packet.ACK, namespace, list(args), ack_id)
-        self._join_relay().publish(tag, {"method": "callback", "ack": ack_id}, packets)
+    def _send_answer(self, question: RelayMessage, ack_id: Optional[int], *args: Any) -> None:
+        packets = self._encode(sio_packet.ACK, question.fields["namespace"], list(args), ack_id)
+        fields = {"method": "callback", "ack": ack_id, "packet": self._packet_format()}
+        self._send_to([self._asker(question)], fields, packets)
 
-    def _handle_callback(self, message: dict[str, Any]) -> None:
-        packet = self._decode(message["message"].packets, self._packet_class())
-        self._answered(message["ack"], *packet.data)
+    def _on_callback(self, message: RelayMessage) -> None:
+        self._answered(message.fields["ack"], *self._decode(message))
+
+    def _on_disconnect(self, message: RelayMessage) -> None:
+        self._handle_disconnect(dict(message.fields))
+
+    def _on_enter_room(self, message: RelayMessage) -> None:
+        self._handle_enter_room(dict(message.fields))
+
+    def _on_leave_room(self, message: RelayMessage) -> None:
+        self._handle_leave_room(dict(message.fields))
+
+    def _on_close_room(self, message: RelayMessage) -> None:
+        self._handle_close_room(dict(message.fields))
 
     def _handle_disconnect(self, message: dict[str, Any]) -> None:
         if self.server is not None:
             super()._handle_disconnect(message)
+
+    _HANDLERS: Mapping[str, Callable[[ZmqManager, RelayMessage], None]] = {
+        "emit": _on_emit,
+        "callback": _on_callback,
+        "disconnect": _on_disconnect,
+        "enter_room": _on_enter_room,
+        "leave_room": _on_leave_room,
+        "close_room": _on_close_room,
+        **Operations.HANDLERS,
+    }
 
 
 def _arguments(data: Any) -> list[Any]:
@@ -321,11 +472,12 @@ def _arguments(data: Any) -> list[Any]:
     return [] if data is None else [data]
 
 
-def _tags(rooms: Any) -> set[Optional[str]]:
-    """The workers that an emit to these rooms concerns; ``{None}`` for all.
+def _tags(room: Room) -> set[Optional[str]]:
+    """The workers that an emit to this room or these rooms concerns; ``{None}`` for all.
 
     A session id is a room too, and names the one worker that has it.
     """
-    if any(not isinstance(room, str) or not _SID.fullmatch(room) for room in rooms):
+    rooms = room if isinstance(room, (list, tuple)) else [room]
+    if any(not isinstance(one, str) or not _SID.fullmatch(one) for one in rooms):
         return {None}
-    return {tag_of(room) for room in rooms}
+    return {tag_of(one) for one in rooms if isinstance(one, str)}

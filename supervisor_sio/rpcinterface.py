@@ -26,7 +26,7 @@ from .dispatchers import (
     is_descendant,
     process_memory,
 )
-from .rundir import ENVIRONMENT_VARIABLE, OwnedRunDir, RunDirError
+from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir, RunDirError
 from .settings import Settings, SettingsError, parse_settings
 from .status import ProcessInfo, RouterInfo, build_status
 
@@ -81,7 +81,15 @@ class Cluster:
     def _open_run_dir(self) -> None:
         settings, run_dir = self._settings, self._run_dir
         try:
-            run_dir.write_channel(settings.channel)
+            run_dir.write_cluster(
+                ClusterInfo(
+                    channel=settings.channel,
+                    buffer_messages=settings.buffer_messages,
+                    buffer_maxbytes=settings.buffer_maxbytes,
+                    message_maxbytes=settings.message_maxbytes,
+                    bridged=settings.message_queue is not None,
+                )
+            )
             for path, kind in (
                 (run_dir.router, socket.SOCK_SEQPACKET),
                 (run_dir.xsub, socket.SOCK_STREAM),
@@ -113,6 +121,8 @@ class Cluster:
             "proxy_protocol": settings.proxy_protocol,
             "tls_certfile": settings.tls_certfile,
             "tls_keyfile": settings.tls_keyfile,
+            "channel": settings.channel,
+            "message_queue": settings.message_queue,
             "drained": self._drained(),
         }
         descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]

@@ -19,7 +19,7 @@ import shutil
 import socket
 import stat
 import tempfile
-from typing import IO, Any, Optional
+from typing import IO, Any, NamedTuple, Optional
 
 ENVIRONMENT_VARIABLE = "SUPERVISOR_SIO_RUN_DIR"
 
@@ -29,6 +29,17 @@ _LONGEST_SOCKET_PATH = 107
 
 class RunDirError(OSError):
     """The run directory cannot be used; the text is for a person."""
+
+
+class ClusterInfo(NamedTuple):
+    """What supervisord tells everybody who publishes on the relay."""
+
+    channel: str = "socketio"
+    buffer_messages: int = 65536
+    buffer_maxbytes: int = 64 * 1024 * 1024
+    message_maxbytes: int = 16 * 1024 * 1024
+    #: Whether there are other hosts behind the relay.
+    bridged: bool = False
 
 
 class RunDir:
@@ -48,14 +59,14 @@ class RunDir:
         path = os.environ.get(ENVIRONMENT_VARIABLE)
         return cls(path) if path else None
 
-    def read_channel(self) -> str:
-        """Name of the cluster on the relay, as ``[rpcinterface:sio]`` has it.
+    def read_cluster(self) -> ClusterInfo:
+        """The cluster, as ``[rpcinterface:sio]`` has it.
 
         :raises RunDirError: when this is not the run directory of a cluster.
         """
         try:
             with open(self._cluster, encoding="utf-8") as file:
-                return str(json.load(file)["channel"])
+                return ClusterInfo(**json.load(file))
         except PermissionError:
             raise RunDirError(
                 f"{self.path}: permission denied; let this user in with chmod and chown "
@@ -66,11 +77,11 @@ class RunDir:
                 f"{self.path} is not the run directory of a running supervisord"
             ) from None
 
-    def write_channel(self, channel: str) -> None:
+    def write_cluster(self, cluster: ClusterInfo) -> None:
         """Written by supervisord, whole or not at all."""
         temporary = self._cluster + ".new"
         with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({"channel": channel}, file)
+            json.dump(cluster._asdict(), file)
         os.chmod(temporary, 0o644)
         os.replace(temporary, self._cluster)
 

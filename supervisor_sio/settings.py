@@ -11,7 +11,12 @@ from dataclasses import dataclass, fields
 from typing import Any, Callable, Mapping, NamedTuple, Optional, TypeVar
 from urllib.parse import quote
 
-from supervisor.datatypes import boolean, colon_separated_user_group, octal_type
+from supervisor.datatypes import (
+    boolean,
+    byte_size,
+    colon_separated_user_group,
+    octal_type,
+)
 from supervisor.options import normalize_path
 
 SECTION = "[rpcinterface:sio]"
@@ -59,8 +64,14 @@ class Settings:
     tls_certfile: Optional[str] = None
     tls_keyfile: Optional[str] = None
     channel: str = "socketio"
+    buffer_messages: int = 65536
+    buffer_maxbytes: int = 64 * 1024 * 1024
+    message_maxbytes: int = 16 * 1024 * 1024
     message_queue: Optional[str] = None
 
+
+#: As :class:`socketio.RedisManager` has them.
+QUEUE_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 
 BALANCE_METHODS = ("least-connection", "round-robin", "random")
 
@@ -106,6 +117,12 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
     settings = Settings(**values)
     if settings.tls_keyfile and not settings.tls_certfile:
         raise SettingsError("tls_keyfile", "needs tls_certfile beside it")
+    if settings.buffer_maxbytes < settings.message_maxbytes:
+        raise SettingsError(
+            "buffer_maxbytes",
+            f"{settings.buffer_maxbytes} bytes have no room for a message of "
+            f"message_maxbytes, {settings.message_maxbytes}",
+        )
     return settings
 
 
@@ -199,8 +216,24 @@ def _flag(text: str) -> bool:
         raise ValueError(f"{text!r} is neither on nor off") from None
 
 
-def _not_available(text: str) -> None:
-    raise ValueError("is not available in this version; leave the option out")
+def _bytes(text: str) -> int:
+    try:
+        size = int(byte_size(text))
+        if 1024 <= size <= 2**31:
+            return size
+    except ValueError:
+        pass
+    raise ValueError(f"{text!r} is not a size from 1KB to 2GB, such as 16MB")
+
+
+def _message_queue(text: str) -> str:
+    scheme, separator, _ = text.partition("://")
+    if scheme not in QUEUE_SCHEMES or not separator:
+        # What it says may have a password: it is not repeated.
+        raise ValueError(
+            f"is not a URL that starts with one of {', '.join(QUEUE_SCHEMES)}, and ://"
+        )
+    return text
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -219,7 +252,10 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "tls_certfile": _file,
     "tls_keyfile": _file,
     "channel": _channel,
-    "message_queue": _not_available,
+    "buffer_messages": _number(int, 1, "messages"),
+    "buffer_maxbytes": _bytes,
+    "message_maxbytes": _bytes,
+    "message_queue": _message_queue,
 }
 
 assert set(_PARSERS) == {field.name for field in fields(Settings)}

@@ -92,7 +92,10 @@ def build_status(
             "state": "running" if figures.get("relay_alive") else "down",
             "messages": _number(figures.get("messages", 0)),
             "delivered": _number(figures.get("delivered", 0)),
-            "dropped": _number(figures.get("dropped", 0)),
+            **{
+                name: _number(figures.get(name, 0))
+                for name in ("dropped", "sent_again", "malformed")
+            },
         },
         "workers": workers,
     }
@@ -120,6 +123,7 @@ def _worker(
         "state": state,
         "sessions": member.get("sessions", 0),
         "connections": member.get("connections", 0),
+        "received": _number(member.get("received", 0)),
         "uptime": int(now - process.started) if process.pid else 0,
         "memory": memory.get(pid, 0),
     }

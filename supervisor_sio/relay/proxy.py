@@ -15,8 +15,9 @@ import zmq
 
 logger = logging.getLogger("supervisor_sio.relay")
 
-#: Messages that may wait for one slow subscriber before the relay drops for it.
-HIGH_WATER_MARK = 100_000
+#: Messages that may wait for one slow subscriber before the relay drops for it:
+#: it asks the publisher for them when it can take them.
+HIGH_WATER_MARK = 4096
 
 #: Seconds in which subscribers may come back before publishers are let in: what
 #: those kept while there was no relay must not go to nobody.

@@ -25,7 +25,12 @@ class Member:
     #: As the worker last reported them.
     sessions: int = 0
     connections: int = 0
+    received: int = 0
     dropped: int = 0
+    malformed: int = 0
+    sent_again: int = 0
+    #: Channels of the relay on which it hears the others; none before it is ready.
+    channels: list[str] = field(default_factory=list)
     #: Handshakes handed over, and how many of those ``sessions`` accounts for.
     handshakes: int = 0
     handshakes_seen: int = 0

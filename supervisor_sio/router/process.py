@@ -219,7 +219,10 @@ class Router:
 
     def _send_figures(self) -> None:
         relay = self._relay.figures()
-        dropped = sum(member.dropped for member in self._pool)
+        heard = {
+            name: self._workers.gone[name] + sum(getattr(member, name) for member in self._pool)
+            for name in ("dropped", "malformed", "sent_again")
+        }
         self._send(
             {
                 "type": "figures",
@@ -230,7 +233,7 @@ class Router:
                 "relay_alive": self._relay.alive,
                 "messages": relay.received,
                 "delivered": relay.sent,
-                "dropped": self._workers.dropped_by_the_gone + dropped,
+                **heard,
                 "workers": [
                     {
                         "tag": member.tag,
@@ -239,6 +242,7 @@ class Router:
                         "state": member.state,
                         "sessions": member.sessions,
                         "connections": member.connections,
+                        "received": member.received,
                     }
                     for member in self._pool
                 ],

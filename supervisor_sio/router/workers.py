@@ -7,7 +7,7 @@ import errno
 import logging
 import re
 import socket
-from collections import deque
+from collections import Counter, deque
 from typing import Any, Callable, Optional
 
 from .. import channel
@@ -23,11 +23,26 @@ logger = logging.getLogger("supervisor_sio.router")
 #: Packets read from one worker before other descriptors get a turn.
 _BATCH = 64
 
+#: What a worker reports, by the names of :class:`Member`.
+_FIGURES = (
+    "sessions",
+    "connections",
+    "handshakes_seen",
+    "received",
+    "dropped",
+    "malformed",
+    "sent_again",
+)
+
 _TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _LONGEST_NAME = 256
 
 #: Largest figure that a worker may report: what XML-RPC can carry.
 _MOST = 2**31 - 1
+
+#: Seconds in which workers that lived through another router are back. Until
+#: then nobody is told that one is missing.
+_SETTLE_TIME = 1.0
 
 #: Seconds to wait while too many descriptors are on their way (unix(7), ETOOMANYREFS).
 _CROWDED = 0.05
@@ -59,17 +74,21 @@ class Workers:
         self.changed = changed
         self.handed_over = 0
         self.handed_back = 0
-        #: Messages lost on the relay, as workers that have left had counted them.
-        self.dropped_by_the_gone = 0
+        #: What workers that have left had counted on the relay.
+        self.gone: Counter[str] = Counter()
         self._refusals = refusals
         self._listener = listener
         self._channels: set[WorkerChannel] = set()
+        self._settled = False
+        #: The message about those who hear the relay.
+        self.members: Message = {}
 
     def listen(self) -> None:
         """Let workers in; those that lived through another router have connected already."""
         self._listener.setblocking(False)
         self.loop.add_reader(self._listener, self._accept)
         self._accept()
+        self.loop.call_later(_SETTLE_TIME, self._settle)
 
     def _accept(self) -> None:
         while True:
@@ -105,11 +124,33 @@ class Workers:
         self.placement.join(member, newcomer)
         return member
 
-    def ready(self, member: Member) -> None:
+    def ready(self, member: Member, channels: Any) -> None:
+        """:raises ChannelError: when the channels are none."""
+        if not isinstance(channels, list) or not all(isinstance(c, str) for c in channels):
+            raise ChannelError("a ready without its channels")
         member.ready = True
+        member.channels = channels
         logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)
         self.placement.ready(member)
+        self.members_changed()
         self.changed()
+
+    def members_changed(self) -> None:
+        """Tell every worker who hears the relay."""
+        if not self._settled:
+            return
+        members = [
+            [worker.member.tag, False, worker.member.channels]
+            for worker in self._channels
+            if worker.member is not None and worker.member.channels
+        ]
+        self.members = {"type": "members", "members": members}
+        for worker in list(self._channels):
+            worker.tell_members()
+
+    def _settle(self) -> None:
+        self._settled = True
+        self.members_changed()
 
     def count_refusal(self, reason: str, source: str) -> None:
         self._refusals.count(reason, source)
@@ -121,8 +162,11 @@ class Workers:
             if reason:
                 self._refusals.count("bad-worker", f"pid {gone.pid}: {reason}")
             return
-        self.dropped_by_the_gone += member.dropped
+        for name in ("dropped", "malformed", "sent_again"):
+            self.gone[name] += getattr(member, name)
         self.placement.leave(member, gone)
+        if member.channels:
+            self.members_changed()
         if member.draining:
             logger.info("worker %s leaves (pid %d)", member.name, member.pid)
         else:
@@ -140,6 +184,8 @@ class WorkerChannel:
         self._sock = sock
         self._outbox: deque[Connection] = deque()
         self._closed = False
+        self._waiting = False  # until the worker reads what was sent
+        self._members_due = False
         self.pid = channel.peer_of(sock).pid
         self.member: Optional[Member] = None
         workers.loop.add_reader(sock, self.read)
@@ -173,7 +219,7 @@ class WorkerChannel:
         elif kind == "load":
             self._update(member, message)
         elif kind == "ready":
-            self._workers.ready(member)
+            self._workers.ready(member, message.get("channels"))
         elif kind == "draining":
             member.draining = True
         elif kind == "leaving":
@@ -185,17 +231,19 @@ class WorkerChannel:
         """The worker is about to end: whatever was sent to it is on its way before "left"."""
         assert self.member is not None
         self._workers.placement.leave(self.member, self)
+        self.member.channels = []
+        self._workers.members_changed()
         waiting, self._outbox = self._outbox, deque()
         for connection in waiting:
             self._workers.place_again(connection)
         channel.send(self._sock, {"type": "left"})
 
     def _update(self, member: Member, message: Message) -> None:
-        names = ("sessions", "connections", "handshakes", "dropped")
-        figures: list[Any] = [message.get(name) for name in names]
+        figures: list[Any] = [message.get(name) for name in _FIGURES]
         if any(type(figure) is not int or not 0 <= figure <= _MOST for figure in figures):
             raise ChannelError("a load without its figures")
-        member.sessions, member.connections, member.handshakes_seen, member.dropped = figures
+        for name, figure in zip(_FIGURES, figures):
+            setattr(member, name, figure)
 
     def _take_back(self, message: Message, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
@@ -223,12 +271,32 @@ class WorkerChannel:
     def hand_over(self, connection: Connection) -> None:
         """Pass a connection on; it waits its turn while the worker is slow to read."""
         self._outbox.append(connection)
-        if len(self._outbox) == 1:
+        if len(self._outbox) == 1 and not self._waiting:
             self._flush()
+
+    def tell_members(self) -> None:
+        """Pass on the latest; a worker that is slow to read misses what came between."""
+        if self.member is not None and not self._closed:
+            self._members_due = True
+            if not self._outbox:
+                self._flush()
 
     def _flush(self) -> None:
         loop, outbox = self._workers.loop, self._outbox
-        waited = len(outbox) > 1
+        waited = self._waiting
+        if self._members_due:
+            try:
+                channel.send(self._sock, self._workers.members)
+            except BlockingIOError:
+                self._waiting = True
+                loop.add_writer(self._sock, self._flush)
+                return
+            except ChannelError as error:  # too many workers for one packet
+                logger.error("the workers cannot be told of each other: %s", error)
+            except OSError as error:
+                self.lose(str(error))
+                return
+            self._members_due = False
         while outbox and not self._closed:
             connection = outbox[0]
             message: Message = {
@@ -245,6 +313,7 @@ class WorkerChannel:
             try:
                 channel.send(self._sock, message, [connection.sock.fileno()])
             except BlockingIOError:
+                self._waiting = True
                 loop.add_writer(self._sock, self._flush)
                 return
             except ChannelError as error:
@@ -255,6 +324,7 @@ class WorkerChannel:
                 continue
             except OSError as error:
                 if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
+                    self._waiting = False
                     loop.remove_writer(self._sock)
                     loop.call_later(_CROWDED, self._flush)
                 else:
@@ -264,6 +334,7 @@ class WorkerChannel:
             connection.sock.close()
             self._workers.handed_over += 1
         if waited and not self._closed:
+            self._waiting = False
             loop.remove_writer(self._sock)
 
     def _tell(self, reason: str) -> None:

@@ -46,6 +46,8 @@ class Link:
     :param on_settings: gets the router's settings with each new router.
     :param on_connection: gets each connection: descriptor and its message.
     :param figures: the worker's figures as a message of type ``load``.
+    :param on_members: gets the workers of the cluster, whenever they change: tag,
+        whether on another host, and the channels each of them hears.
     """
 
     def __init__(
@@ -54,14 +56,16 @@ class Link:
         on_settings: Callable[[Message], None],
         on_connection: Callable[[int, Message], None],
         figures: Callable[[], Message],
+        on_members: Callable[[list[Any]], None],
     ) -> None:
         self._run_dir = run_dir
         self._on_settings = on_settings
         self._on_connection = on_connection
         self._figures = figures
+        self._on_members = on_members
         self._sock: Optional[Any] = None
         self._sending = Semaphore(1)
-        self._ready = False
+        self._ready: Message = {}
         self._draining = False
         self._left = Event()
         self._last_figures: Message = {}
@@ -110,7 +114,7 @@ class Link:
         self._last_figures = {}
         self._send_figures()
         if self._ready:
-            self.send({"type": "ready"})
+            self.send(self._ready)
         if self._draining:
             self.send({"type": "draining"})
 
@@ -137,6 +141,8 @@ class Link:
         if kind == "welcome":
             channel.check_version(message, "the router")
             self._on_settings(message)
+        elif kind == "members":
+            self._on_members(message["members"])
         elif kind == "left":
             if not self._left.ready():
                 self._left.send()
@@ -151,10 +157,13 @@ class Link:
             hubs.notify_close(sock.fileno())
             sock.close()
 
-    def ready(self) -> None:
-        """Connections are welcome from now on."""
-        self._ready = True
-        self.send({"type": "ready"})
+    def ready(self, channels: list[str]) -> None:
+        """Connections are welcome from now on.
+
+        :param channels: of the relay, on which this worker hears the others.
+        """
+        self._ready = {"type": "ready", "channels": channels}
+        self.send(self._ready)
 
     def draining(self) -> None:
         """No new sessions, please; those that live here still find this worker."""

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+from collections import Counter
 from typing import Any, Callable, Optional
 
 import eventlet
@@ -31,6 +32,9 @@ _WAIT_FOR_ROUTER = 0.05
 
 #: Seconds for what arrived last to be given back, after ``drain_timeout``.
 _LAST_CONNECTIONS = 0.5
+
+#: Largest figure that the router takes.
+_MOST = 2**31 - 1
 
 #: Disconnect handlers of the application that run at a time while a worker drains.
 _CLOSING_AT_ONCE = 100
@@ -61,7 +65,7 @@ def serve(app: Any, listen: str = "127.0.0.1:8000") -> None:
         if run_dir is None:
             _Alone(app, listen).run()
         else:
-            run_dir.read_channel()  # says what is wrong, if something is
+            run_dir.read_cluster()  # says what is wrong, if something is
             _Worker(app, run_dir).run()
     except (ApplicationError, Refused, RunDirError) as error:
         sys.stderr.write(f"supervisor-sio worker: error: {error}\n")
@@ -147,7 +151,13 @@ class _Worker(_Service):
         self._handshakes = 0
         self._tag = identity.tag()
         self._refused: Optional[Refused] = None
-        self.link = Link(run_dir, self._take_settings, self._take_connection, self._figures)
+        self.link = Link(
+            run_dir,
+            self._take_settings,
+            self._take_connection,
+            self._figures,
+            self._take_members,
+        )
 
     def run(self) -> None:
         managers = [server.manager for server in sessions.servers()]
@@ -166,7 +176,7 @@ class _Worker(_Service):
         for manager in managers:
             manager.wait_joined(self._stop.ready)
         if not self._stop.ready():
-            self.link.ready()
+            self.link.ready([manager.hears for manager in managers if manager.hears])
             logger.info("ready (tag %s)", self._tag)
         self._stop.wait()
         self.link.draining()
@@ -187,6 +197,15 @@ class _Worker(_Service):
         self.server.paths = tuple(path.encode() for path in message["path"])
         self.drain_timeout = float(message["drain_timeout"])
         self._handshakes = 0
+        for server in sessions.servers():
+            server.manager.relay_restarted()
+
+    def _take_members(self, members: list[Any]) -> None:
+        for server in sessions.servers():
+            hears = server.manager.hears
+            server.manager.set_members(
+                {tag: remote for tag, remote, channels in members if hears in channels}
+            )
 
     def _take_connection(self, descriptor: int, message: Message) -> None:
         sock = ClientSocket(
@@ -215,9 +234,15 @@ class _Worker(_Service):
             "type": "load",
             "sessions": sessions.count(),
             "connections": self.server.connections,
-            "handshakes": self._handshakes,
-            "dropped": sum(server.manager.dropped for server in sessions.servers()),
+            "handshakes_seen": self._handshakes,
+            **self._heard(),
         }
+
+    def _heard(self) -> dict[str, int]:
+        heard: Counter[str] = Counter(received=0, dropped=0, malformed=0, sent_again=0)
+        for server in sessions.servers():
+            heard.update(server.manager.figures())
+        return {name: min(count, _MOST) for name, count in heard.items()}
 
     def leave(self) -> None:
         self.link.leave()

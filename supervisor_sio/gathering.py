@@ -1,0 +1,79 @@
+"""Answers from all workers of the cluster: whom to wait for, and what has come.
+
+Pure: no sockets and no clocks here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Iterable, List, Optional, TypeVar
+
+T = TypeVar("T")
+
+
+class Answers(List[T], Generic[T]):
+    """A list of the answers that came, and whether that is all of them."""
+
+    #: Whether the time was up before everybody who lives had answered.
+    timed_out: bool = False
+    #: How many are known not to have answered: still silent when the time was up,
+    #: gone, or, for :meth:`ZmqManager.server_side_call`, without a handler.
+    missing: int = 0
+
+
+class Gathering:
+    """One question to many workers.
+
+    :param workers: their tags.
+    :param each: how many answers each gives, or ``None`` if it will say so.
+    """
+
+    def __init__(self, workers: Iterable[str], each: Optional[int] = None) -> None:
+        self.workers = frozenset(workers)
+        #: By tag: answers still to come; ``None`` until the worker has said how many.
+        self._waiting: dict[str, Optional[int]] = dict.fromkeys(self.workers, each)
+        self._early: dict[str, int] = {}
+        self.answers: list[Any] = []
+        self.missing = 0
+
+    @property
+    def done(self) -> bool:
+        return not self._waiting
+
+    def expect(self, worker: str, count: int) -> None:
+        """This worker will give so many answers."""
+        if worker in self._waiting and self._waiting[worker] is None:
+            self._waiting[worker] = count - self._early.pop(worker, 0)
+            self._settle(worker)
+
+    def answer(self, worker: str, value: Any) -> None:
+        if worker in self._waiting:
+            self.answers.append(value)
+            self._one_less(worker)
+
+    def no_answer(self, worker: str) -> None:
+        """One that was expected of this worker will not come."""
+        if worker in self._waiting:
+            self.missing += 1
+            self._one_less(worker)
+
+    def lost(self, worker: str) -> None:
+        """This worker is gone, with all it has not said yet."""
+        if worker in self._waiting:
+            self.missing += self._waiting.pop(worker) or 1
+
+    def give_up(self) -> None:
+        """The time is up."""
+        for worker in list(self._waiting):
+            self.lost(worker)
+
+    def _one_less(self, worker: str) -> None:
+        waiting = self._waiting[worker]
+        if waiting is None:
+            self._early[worker] = self._early.get(worker, 0) + 1
+        else:
+            self._waiting[worker] = waiting - 1
+            self._settle(worker)
+
+    def _settle(self, worker: str) -> None:
+        if not self._waiting[worker]:
+            del self._waiting[worker]

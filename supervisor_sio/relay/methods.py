@@ -1,0 +1,83 @@
+"""What the messages of one worker ask of the others: their fields, checked before use."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping
+
+#: The name under which the bridge to other hosts hears what is for none of this one.
+BRIDGE = "bridge"
+
+
+class MalformedFields(ValueError):
+    """Fields that no worker of ours sends."""
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_room(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _is_room_or_rooms(value: Any) -> bool:
+    return all(map(_is_room, value)) if isinstance(value, list) else _is_room(value)
+
+
+def _is_list_of_text(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "namespace": _is_text,
+    "packet": _is_text,
+    "room": _is_room_or_rooms,
+    "rooms": _is_room_or_rooms,
+    "except_room": _is_room_or_rooms,
+    "skip_sid": _is_list_of_text,
+    "ack": _is_number,
+    "sid": _is_text,
+    "request": _is_number,
+    "worker": _is_text,
+    "count": _is_number,
+    "operation": _is_text,
+    "event": _is_text,
+    "reply_to": _is_text,
+    "to": _is_text,
+    "timeout": lambda value: type(value) in (int, float) and 0 <= value < 1e9,
+}
+
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "emit": ("namespace", "packet"),
+    "callback": ("ack",),
+    "disconnect": ("sid", "namespace"),
+    "enter_room": ("sid", "namespace", "room"),
+    "leave_room": ("sid", "namespace", "room"),
+    "close_room": ("room", "namespace"),
+    "sockets_join": ("rooms", "namespace"),
+    "sockets_leave": ("rooms", "namespace"),
+    "disconnect_sockets": ("namespace",),
+    "server_side_emit": ("event", "namespace"),
+    "request": ("request", "operation", "namespace"),
+    "expect": ("request", "worker", "count"),
+    "answer": ("request", "worker"),
+}
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """:raises MalformedFields: for an unknown method, or a field that is missing or wrong."""
+    method = fields["method"]
+    required = _REQUIRED.get(method)
+    if required is None:
+        raise MalformedFields(f"unknown method {method!r}")
+    for name in required:
+        if name not in fields:
+            raise MalformedFields(f"{method} without {name}")
+    for name, value in fields.items():
+        check = _CHECKS.get(name)
+        if check is not None and not check(value):
+            raise MalformedFields(f"{method} with {name} {value!r:.80}")

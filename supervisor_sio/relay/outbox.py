@@ -1,0 +1,174 @@
+"""What a process has published: numbered, and kept for those who missed some of it.
+
+Pure: no sockets here. ZeroMQ loses messages without a word: at a full buffer,
+when the relay restarts, when a subscriber is late. So every publisher keeps
+what it sent, within bounds, and sends it again to whoever asks.
+
+Each publisher has one *stream* of messages to all, and one to each worker it
+speaks to alone; messages are numbered in their stream, from 1. A worker hears
+two streams of a publisher, and must deliver them as they were sent:
+
+* a message to one worker says in ``after`` how many to all came before it;
+* a message to all says in its field ``after`` how many each worker got alone,
+  for those who got any since the message to all before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import Any, Deque, Iterator, Mapping, NamedTuple, Optional, Sequence
+
+from .message import EncodedPacket, RelayMessage
+
+#: Memory that a kept message takes beside its header and body: objects and links.
+_OVERHEAD = 400
+
+#: A batch of messages sent again; one that is longer goes alone.
+_BATCH_MESSAGES = 128
+_BATCH_BYTES = 256 * 1024
+
+
+class Kept(NamedTuple):
+    sequence: int
+    time: float
+    head: bytes
+    body: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + len(self.body) + _OVERHEAD
+
+
+class _Stream:
+    """One numbered stream; ``kept`` has no holes."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.kept: Deque[Kept] = deque()
+
+    @property
+    def oldest(self) -> int:
+        return self.last + 1 - len(self.kept)
+
+    def last_before(self, time: float) -> int:
+        """The number of the last message from before; of those not kept, it is said of all."""
+        last = self.oldest - 1
+        for kept in self.kept:
+            if kept.time >= time:
+                break
+            last = kept.sequence
+        return last
+
+
+class Again(NamedTuple):
+    """An answer to whoever missed messages."""
+
+    #: Number of the first one here. Those before are not kept any more.
+    first: int
+    messages: list[Kept]
+
+
+class Outbox:
+    """All streams of one publisher.
+
+    :param most_messages: how many messages to keep, over all streams.
+    :param most_bytes: how much memory they may take.
+    """
+
+    def __init__(self, sender: str, most_messages: int, most_bytes: int) -> None:
+        self.sender = sender
+        self._most_messages = most_messages
+        self._most_bytes = most_bytes
+        self._to_all = _Stream()
+        self._to_one: dict[str, _Stream] = {}
+        self._in_order: Deque[_Stream] = deque()
+        self._bytes = 0
+        #: Workers that got messages alone since the last one to all.
+        self._since: dict[str, int] = {}
+
+    def add(
+        self,
+        tag: Optional[str],
+        fields: Mapping[str, Any],
+        packets: Sequence[EncodedPacket],
+        now: float,
+    ) -> Kept:
+        """Number a message for the worker with this tag, or for all with ``None``.
+
+        :param now: of the host's monotonic clock, in seconds.
+        :raises TypeError: when a field is not JSON; nothing has changed then.
+        """
+        if tag is None:
+            stream, after = self._to_all, 0
+            if self._since:
+                fields = {**fields, "after": self._since}
+        else:
+            stream, after = self._to_one.get(tag) or _Stream(), self._to_all.last
+        message = RelayMessage(self.sender, stream.last + 1, fields, packets, after, now)
+        kept = Kept(stream.last + 1, now, *message.pack())
+        stream.last += 1
+        stream.kept.append(kept)
+        if tag is None:
+            self._since = {}
+        else:
+            self._to_one[tag] = stream
+            self._since[tag] = stream.last
+        self._in_order.append(stream)
+        self._bytes += kept.size
+        while self._in_order and (
+            len(self._in_order) > self._most_messages or self._bytes > self._most_bytes
+        ):
+            self._bytes -= self._in_order.popleft().kept.popleft().size
+        return kept
+
+    def again(self, tag: Optional[str], first: int, last: int) -> Optional[Again]:
+        """A batch of messages from ``first`` on, of those for ``tag`` or for all.
+
+        ``None`` when there never were such messages.
+        """
+        stream = self._to_all if tag is None else self._to_one.get(tag)
+        if stream is None or not 1 <= first <= last <= stream.last:
+            return None
+        first = max(first, stream.oldest)
+        return Again(first, list(_batch(stream, first, last)))
+
+    def position(self) -> dict[str, Any]:
+        """The number of the last message of each stream."""
+        return {"all": self._to_all.last, "own": {t: s.last for t, s in self._to_one.items()}}
+
+    def position_for(self, tag: str, since: float) -> dict[str, Any]:
+        """The same for one worker, with what came before it began to listen.
+
+        :param since: when that was; messages from before are not meant for it.
+        """
+        stream = self._to_one.get(tag) or _Stream()
+        return {
+            "all": self._to_all.last,
+            "own": {tag: stream.last},
+            "before": self._to_all.last_before(since),
+            "own_before": stream.last_before(since),
+        }
+
+    def forget(self, tag: str) -> None:
+        """That worker is gone, and no other will have its tag."""
+        stream = self._to_one.pop(tag, None)
+        self._since.pop(tag, None)
+        if stream is not None:
+            self._bytes -= sum(kept.size for kept in stream.kept)
+            self._in_order = deque(other for other in self._in_order if other is not stream)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever sent."""
+        return not self._to_all.last and not self._to_one
+
+
+def _batch(stream: _Stream, first: int, last: int) -> Iterator[Kept]:
+    size = 0
+    start = first - stream.oldest
+    for kept in islice(stream.kept, start, start + min(_BATCH_MESSAGES, last + 1 - first)):
+        size += kept.size
+        if size > _BATCH_BYTES and kept.sequence > first:
+            return
+        yield kept

@@ -1,0 +1,178 @@
+"""A process's socket to publish on the relay, and what it has published."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Mapping, Optional, Sequence
+
+import zmq
+
+from ..rundir import ClusterInfo, RunDir
+from . import native
+from .message import (
+    EncodedPacket,
+    RelayMessage,
+    topic_for_all,
+    topic_for_one,
+    topic_for_publishers,
+)
+from .outbox import Outbox
+from .proxy import HIGH_WATER_MARK
+
+#: Milliseconds that a process at its end waits for what it still has to send.
+_LINGER = 5000
+
+RECONNECT = 50  # milliseconds
+
+#: A longer body is not pushed but fetched, by each who needs it: what waits in
+#: the relay for a stopped worker is bounded by bytes then, and not only by messages.
+_LONGEST_PUSHED = 32 * 1024
+
+#: Seconds after the last message when everybody is told where the streams
+#: stand, for those who missed the end; then twice that, up to the longest.
+_FIRST_BEAT = 0.2
+_LONGEST_BEAT = 10.0
+
+
+class MessageTooLong(ValueError):
+    """An emit over ``message_maxbytes``; nothing was sent."""
+
+
+class Publisher:
+    """Numbers messages, sends them, and keeps them; safe to use from several threads.
+
+    :param sender: the tag of the worker, or another id that nobody else has.
+    """
+
+    def __init__(self, run_dir: RunDir, cluster: ClusterInfo, sender: str) -> None:
+        self.channel = cluster.channel
+        self.sender = sender
+        self._limit = cluster.message_maxbytes
+        self._for_all = topic_for_all(self.channel)
+        self._outbox = Outbox(sender, cluster.buffer_messages, cluster.buffer_maxbytes)
+        self._last_sent = 0.0
+        self._beat = _FIRST_BEAT
+        self._lock = native.lock()
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PUB)
+        self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.LINGER, _LINGER)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
+        self._socket.connect(f"ipc://{run_dir.xsub}")
+        self._pid = os.getpid()
+        #: Messages sent once more, to somebody who missed them.
+        self.sent_again = 0
+
+    def check(self, packets: Sequence[EncodedPacket], what: str) -> None:
+        """:raises MessageTooLong: when these packets are over the limit."""
+        if sum(map(len, packets)) * 4 <= self._limit:
+            return  # as UTF-8 has at most four bytes for a character
+        size = sum(len(p.encode() if isinstance(p, str) else p) for p in packets)
+        if size > self._limit:
+            raise MessageTooLong(
+                f"{what} has {size} bytes, over the limit of {self._limit} "
+                "(message_maxbytes in [rpcinterface:sio])"
+            )
+
+    def publish(
+        self,
+        tag: Optional[str],
+        fields: Mapping[str, Any],
+        packets: Sequence[EncodedPacket] = (),
+    ) -> None:
+        """Send to the worker with this tag, or to all for ``None``.
+
+        :raises TypeError: when a field is not JSON; nothing is sent then.
+        """
+        topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
+        with self._lock:
+            now = time.monotonic()
+            kept = self._outbox.add(tag, fields, packets, now)
+            if len(kept.body) <= _LONGEST_PUSHED:
+                # libzmq's own thread does the waiting: this call never blocks.
+                self._socket.send_multipart((topic, kept.head, kept.body), zmq.NOBLOCK)
+            else:
+                self._send(topic, {"method": "position", **self._outbox.position()})
+            self._last_sent = now
+            self._beat = _FIRST_BEAT
+
+    # --- what the participants of the relay tell each other: not numbered, not kept ---
+
+    def tell(
+        self, receiver: str, fields: Mapping[str, Any], packets: Sequence[EncodedPacket] = ()
+    ) -> None:
+        with self._lock:
+            self._send(topic_for_one(self.channel, receiver), fields, packets)
+
+    def probe(self) -> None:
+        """Say something to this process itself: when it comes back, the relay works."""
+        self.tell(self.sender, {"method": "probe"})
+
+    def ask_all(self, fields: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._send(topic_for_publishers(self.channel), fields)
+
+    def say_goodbye(self) -> None:
+        with self._lock:
+            self._send(self._for_all, {"method": "bye"})
+
+    def beat(self, now: float) -> None:
+        """Tell everybody where the streams stand, if it is time to."""
+        with self._lock:
+            if now - self._last_sent >= self._beat and not self._outbox.empty:
+                self._last_sent = now
+                self._beat = min(self._beat * 2, _LONGEST_BEAT)
+                self._send(self._for_all, {"method": "position", **self._outbox.position()})
+
+    def announce(self) -> None:
+        """Tell everybody where the streams stand."""
+        with self._lock:
+            if not self._outbox.empty:
+                self._send(self._for_all, {"method": "position", **self._outbox.position()})
+
+    def beat_soon(self) -> None:
+        """Something may have been lost."""
+        self._beat = _FIRST_BEAT
+
+    def answer(
+        self, asker: str, tag: str, to_all: bool, first: int, last: int, since: float
+    ) -> None:
+        """Send again what somebody missed, or tell where the streams stand for ``first`` 0.
+
+        :param tag: of the worker whose stream it is about.
+        """
+        with self._lock:
+            topic = topic_for_one(self.channel, asker)
+            if not first:
+                position = self._outbox.position_for(tag, since)
+                self._send(topic, {"method": "position", **position})
+                return
+            again = self._outbox.again(None if to_all else tag, first, last)
+            if again is not None:
+                frames = [frame for kept in again.messages for frame in (kept.head, kept.body)]
+                fields = {
+                    "method": "again",
+                    "to_all": to_all,
+                    "asked": first,
+                    "first": again.first,
+                }
+                self._send(topic, fields, frames)
+                self.sent_again += len(again.messages)
+
+    def forget(self, tag: str) -> None:
+        """That worker is gone."""
+        with self._lock:
+            self._outbox.forget(tag)
+
+    def _send(
+        self, topic: bytes, fields: Mapping[str, Any], packets: Sequence[EncodedPacket] = ()
+    ) -> None:
+        head, body = RelayMessage(self.sender, 0, fields, packets).pack()
+        self._socket.send_multipart((topic, head, body), zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Let go of the sockets; what is still to be sent has five seconds."""
+        if self._pid == os.getpid() and not self._socket.closed:
+            self._socket.close()
+            self._context.term()

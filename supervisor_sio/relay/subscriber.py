@@ -1,0 +1,333 @@
+"""A process's socket to hear the relay.
+
+How it waits is for a subclass: among eventlet's greenlets in a worker, in a
+thread of its own elsewhere. The rest is the same: what is numbered goes
+through the :class:`.inbox.Inbox`, and the participants' questions to each
+other are asked and answered here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
+
+import zmq
+
+from ..rundir import RunDir
+from . import native
+from .inbox import Impossible, Inbox
+from .message import (
+    MessageError,
+    RelayMessage,
+    topic_for_all,
+    topic_for_one,
+    topic_for_publishers,
+)
+from .proxy import HIGH_WATER_MARK
+from .publisher import RECONNECT, Publisher
+
+logger = logging.getLogger("supervisor_sio.relay")
+
+#: Messages received before others get a turn.
+_BATCH = 50
+
+#: Seconds between looks at what is due.
+_TICK = 0.25
+
+#: A process that did not run for so many seconds may have missed the end of something.
+_STALLED = 1.5
+
+#: Seconds between lines about the same trouble.
+_QUIET = 10.0
+
+
+class Subscriber:
+    """Receives what is for all and what is for its own tag.
+
+    :param tag: under which others send to this process alone.
+    :param hears_all: false for a process that only emits: it listens for
+        questions about what it has sent.
+    :param lives: whether the sender of this name is known to live: it is waited
+        for as long as it takes.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        run_dir: RunDir,
+        tag: Optional[str] = None,
+        hears_all: bool = True,
+        lives: Callable[[str], bool] = lambda sender: False,
+    ) -> None:
+        self._publisher = publisher
+        self._tag = publisher.sender if tag is None else tag
+        self._lives = lives
+        self._for_all = topic_for_all(publisher.channel)
+        self._for_us = topic_for_one(publisher.channel, self._tag)
+        self._inbox = Inbox(self._tag)
+        self._ended: list[str] = []
+        self._ask_everybody = False
+        self._dropped_shown = 0
+        self._dropped_shown_at = -_QUIET
+        #: When this process began to hear the relay, by the host's monotonic clock.
+        self._since = 0.0
+        #: Words to itself that came back.
+        self._heard = 0
+        #: Numbered messages delivered.
+        self.received = 0
+        self.malformed = 0
+        #: Questions of others that were answered.
+        self.answered = 0
+        self.closed = False
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
+        for topic in {
+            topic_for_one(publisher.channel, publisher.sender),
+            topic_for_publishers(publisher.channel),
+            *((self._for_all, self._for_us) if hears_all else ()),
+        }:
+            self._socket.setsockopt(zmq.SUBSCRIBE, topic)
+        self._socket.connect(f"ipc://{run_dir.xpub}")
+
+    @property
+    def joined(self) -> bool:
+        """Whether the relay has carried a message of this process back to it."""
+        return self._since > 0.0
+
+    @property
+    def dropped(self) -> int:
+        """Messages for this process that were lost for good."""
+        return self._inbox.dropped
+
+    def ended(self, sender: str) -> None:
+        """That sender is gone; the next look delivers what is left of it."""
+        self._ended.append(sender)
+
+    def catch_up(self) -> None:
+        """Messages may have been lost on their way here: ask everybody, soon."""
+        self._ask_everybody = True
+
+    def messages(self) -> Iterator[RelayMessage]:
+        """What the others send, until :meth:`close`."""
+        due = last = time.monotonic()
+        count = 0
+        while not self.closed:
+            now = time.monotonic()
+            if now >= due:
+                if now - last > _STALLED:
+                    self._ask_everybody = True
+                last, due = now, now + _TICK
+                yield from self._look(now)
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                self._wait(self._socket, due - now)
+                continue
+            yield from self._take(frames, now)
+            count += 1
+            if not count % _BATCH:
+                self._breathe()  # a flood must not keep a worker from its clients
+
+    def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:
+        """Until there may be something to receive, or for that many seconds."""
+        raise NotImplementedError
+
+    def _breathe(self) -> None:
+        """Let others run."""
+
+    def close(self) -> None:
+        self.closed = True
+
+    def release(self) -> None:
+        """Close the socket, where nobody waits for it any more."""
+        self._socket.close()
+        self._context.term()
+
+    # --- what comes -----------------------------------------------------------
+
+    def _take(self, frames: Sequence[bytes], now: float) -> Iterable[RelayMessage]:
+        try:
+            if len(frames) != 3:
+                raise MessageError(f"{len(frames)} frames")
+            message = RelayMessage.unpack(frames[1], frames[2])
+            if message.sender == self._publisher.sender:
+                # Its own; what it says to all is delivered here already.
+                if not self._since:
+                    self._since = now
+                self._heard += 1
+                return ()
+            if message.sequence:
+                if frames[0] not in (self._for_all, self._for_us):
+                    raise MessageError("a numbered message under another topic")
+                delivered = self._inbox.receive(message, frames[0] == self._for_all)
+            else:
+                delivered = self._heed(message)
+        except (MessageError, Impossible, KeyError, TypeError, AttributeError) as error:
+            self.refuse(error)
+            return ()
+        if self._inbox.waits:
+            self._ask(now)
+        self.received += len(delivered)
+        return delivered
+
+    def refuse(self, error: Exception) -> None:
+        """Count a message that cannot be understood."""
+        self.malformed += 1
+        if self.malformed == 1:
+            logger.warning("a malformed message on the relay is ignored: %s", error)
+
+    def _heed(self, message: RelayMessage) -> Sequence[RelayMessage]:
+        fields, sender = message.fields, message.sender
+        method = fields["method"]
+        if method == "position":
+            to_all, to_us = _number(fields["all"]), _number(fields["own"].get(self._tag, 0))
+            before = None
+            if "before" in fields:
+                before = _number(fields["before"]), _number(fields["own_before"])
+            return self._inbox.position(sender, to_all, to_us, before)
+        if method == "question":
+            self.answered += 1
+            self._publisher.answer(
+                sender,
+                str(fields["tag"]),
+                bool(fields["to_all"]),
+                _number(fields["first"]),
+                _number(fields["last"]),
+                float(fields["since"]),
+            )
+        elif method == "again":
+            parts = iter(message.packets)
+            messages = [RelayMessage.unpack(head, body) for head, body in zip(parts, parts)]  # type: ignore[arg-type]
+            if any(other.sender != sender for other in messages):
+                raise MessageError("somebody else's messages")
+            asked, first = _number(fields["asked"]), _number(fields["first"])
+            return self._inbox.again(sender, bool(fields["to_all"]), asked, first, messages)
+        elif method == "bye":
+            return self._inbox.gone(sender)
+        elif method != "probe":
+            raise MessageError(f"unknown method {method!r}")
+        return ()
+
+    # --- what is due ----------------------------------------------------------
+
+    def _look(self, now: float) -> list[RelayMessage]:
+        delivered: list[RelayMessage] = []
+        while self._ended:
+            delivered += self._inbox.gone(self._ended.pop())
+        for sender in self._inbox.silent(now):
+            if not self._lives(sender):
+                delivered += self._inbox.give_up(sender)
+        self._publisher.beat(now)
+        if self._ask_everybody and self.joined:
+            self._ask_everybody = False
+            self._publisher.ask_all(self._question(True, 0, 0))
+        self._ask(now)
+        self._tell_of_losses(now)
+        self.received += len(delivered)
+        return delivered
+
+    def _ask(self, now: float) -> None:
+        for sender, to_all, first, last in self._inbox.questions(now):
+            self._publisher.tell(sender, self._question(to_all, first, last))
+
+    def _question(self, to_all: bool, first: int, last: int) -> dict[str, Any]:
+        return {
+            "method": "question",
+            "tag": self._tag,
+            "to_all": to_all,
+            "first": first,
+            "last": last,
+            "since": self._since,
+        }
+
+    def _tell_of_losses(self, now: float) -> None:
+        new = self._inbox.dropped - self._dropped_shown
+        if new and now - self._dropped_shown_at >= _QUIET:
+            self._dropped_shown, self._dropped_shown_at = self._inbox.dropped, now
+            logger.error("%d messages were lost: their senders keep them no more", new)
+
+
+class GreenSubscriber(Subscriber):
+    """Waits among eventlet's greenlets."""
+
+    def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:
+        from eventlet import hubs
+
+        try:
+            hubs.trampoline(
+                sock.getsockopt(zmq.FD),
+                read=True,
+                timeout=max(timeout, 0.0),
+                timeout_exc=TimeoutError,
+            )
+        except TimeoutError:
+            pass
+
+    def _breathe(self) -> None:
+        import eventlet
+
+        eventlet.sleep()
+
+
+class ThreadSubscriber(Subscriber):
+    """Waits in a thread of its own, from :meth:`start` to :meth:`close`.
+
+    :param deliver: is called in that thread.
+    """
+
+    def start(self, deliver: Callable[[RelayMessage], None] = lambda message: None) -> None:
+        def run() -> None:
+            try:
+                for message in self.messages():
+                    try:
+                        deliver(message)
+                    except Exception:
+                        logger.exception("a message of %s", message.sender)
+            finally:
+                self.release()
+
+        native.start_thread(run, "relay-subscriber")
+
+    def finish(self, timeout: float, quiet: float) -> None:
+        """Stay for those who missed something, then leave.
+
+        What this process has said is with its receivers, or on its way from the
+        relay, when a later word to itself has come back. If one was lost, so may
+        others have been: receivers then hear where the streams stand, and ask.
+
+        :param timeout: seconds to stay at most.
+        :param quiet: seconds without a question after which nobody will ask.
+        """
+        deadline = time.monotonic() + timeout
+        troubled = self.answered > 0
+        self._heard = 0
+        probes = 0
+        while not self._heard and time.monotonic() < deadline:
+            probes += 1
+            self._publisher.announce()
+            self._publisher.probe()
+            until = time.monotonic() + min(0.1 * probes, 0.5)
+            while not self._heard and time.monotonic() < until:
+                time.sleep(0.001)
+        if troubled or probes > 1:
+            answered, since = self.answered, time.monotonic()
+            while time.monotonic() < min(since + quiet, deadline):
+                if self.answered != answered:
+                    answered, since = self.answered, time.monotonic()
+                time.sleep(0.005)
+        self._publisher.say_goodbye()
+        self.close()
+
+    def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:
+        # A poll ends early for close(): it is short.
+        sock.poll(int(max(timeout, 0.0) * 1000) + 1)
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise MessageError(f"{value!r} is not a number of a message")
+    return value
