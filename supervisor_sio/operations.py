@@ -467,7 +467,11 @@ class Operations:
     def _local_rooms(self, namespace: str) -> list[list[Any]]:
         rooms = self.rooms.get(namespace, {})
         everybody = rooms.get(None, {})
-        return [[r, len(members)] for r, members in rooms.items() if r not in everybody and r]
+        return [
+            [r, len(members)]
+            for r, members in rooms.items()
+            if r not in everybody and r is not None
+        ]
 
     _LOCAL: ClassVar[Mapping[str, Callable[..., Any]]] = {
         "fetch_sockets": _local_sockets,

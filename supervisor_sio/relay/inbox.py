@@ -68,10 +68,14 @@ class _Stream:
             return None
         return self.next, min(self.held, default=self.last + 1) - 1
 
-    def knows(self, last: int) -> None:
+    def check(self, last: int) -> None:
         """:raises Impossible: when that is too far ahead."""
         if last - self.next > _LARGEST_GAP:
             raise Impossible(f"number {last} after {self.next - 1}")
+
+    def knows(self, last: int) -> None:
+        """:raises Impossible: when that is too far ahead; nothing has changed then."""
+        self.check(last)
         if last > self.last:
             self.last = last
 
@@ -114,9 +118,7 @@ class Inbox:
 
         :raises Impossible: for a number out of all reason; nothing has changed then.
         """
-        sender = self._senders.get(message.sender)
-        if sender is None:
-            sender = self._meet(message.sender)
+        sender = self._senders.get(message.sender) or _Sender()
         stream = sender.to_all if to_all else sender.to_us
         number = message.sequence
         self._check(sender, message, to_all)
@@ -124,8 +126,10 @@ class Inbox:
         if number == stream.next and sender.in_step and self._follows(sender, message, to_all):
             stream.next = number + 1
             stream.last = number
+            self._senders.move_to_end(message.sender)
             return (message,)
         stream.knows(number)
+        self._remember(message.sender, sender)
         if number == 1 and not self._before(message, to_all):
             sender.placed = True  # it has said nothing before
         self._hold(stream, message)
@@ -138,12 +142,13 @@ class Inbox:
 
         :param before: the last message of either stream that was not meant for this
             process: it did not listen yet.
-        :raises Impossible: for a number out of all reason.
+        :raises Impossible: for a number out of all reason; nothing has changed then.
         """
-        sender = self._senders.get(name) or self._meet(name)
-        self._senders.move_to_end(name)
+        sender = self._senders.get(name) or _Sender()
+        sender.to_us.check(to_us)
         sender.to_all.knows(to_all)
         sender.to_us.knows(to_us)
+        self._remember(name, sender)
         sender.waiting_since = None
         if not to_all and not to_us:
             sender.placed = True
@@ -186,6 +191,7 @@ class Inbox:
         self._behind.pop(name, None)
         if sender is None:
             return ()
+        sender.waiting_since = None
         if not sender.placed:
             # What it sent before may not have been for us: start with what is here.
             known = max(sender.to_all.last, *(m.after for m in sender.to_us.held.values()), 0)
@@ -196,7 +202,8 @@ class Inbox:
             )
         delivered = self._deliverable(sender)
         while not sender.in_step:
-            for stream in (sender.to_all, sender.to_us):
+            # To us first: what is held then says itself whether it was sent before.
+            for stream in (sender.to_us, sender.to_all):
                 if stream.missing is not None:
                     self._skip(stream, stream.missing[1] + 1)
                     break
@@ -243,12 +250,13 @@ class Inbox:
 
     # --- the two streams of a sender ------------------------------------------
 
-    def _meet(self, name: str) -> _Sender:
-        sender = self._senders[name] = _Sender()
-        if len(self._senders) > _MOST_SENDERS:
-            oldest = next((old for old, sender in self._senders.items() if sender.in_step), name)
-            del self._senders[oldest]
-        return sender
+    def _remember(self, name: str, sender: _Sender) -> None:
+        if name not in self._senders and len(self._senders) >= _MOST_SENDERS:
+            oldest = next((old for old, other in self._senders.items() if other.in_step), None)
+            if oldest is not None:
+                del self._senders[oldest]
+        self._senders[name] = sender
+        self._senders.move_to_end(name)
 
     def _place(self, sender: _Sender, first_to_all: int, first_to_us: int) -> None:
         """Everything from these numbers on is for this process."""
@@ -308,26 +316,39 @@ class Inbox:
 
     def _deliverable(self, sender: _Sender) -> list[RelayMessage]:
         delivered: list[RelayMessage] = []
-        progress = True
-        while progress:
-            progress = False
-            for stream in (sender.to_all, sender.to_us):
-                to_all = stream is sender.to_all
-                while stream.next in stream.held and sender.placed:
-                    message = stream.held[stream.next]
-                    if not self._follows(sender, message, to_all):
-                        break
-                    del stream.held[stream.next]
-                    self._held_bytes -= _size(message)
-                    stream.next += 1
-                    delivered.append(message)
-                    progress = True
+        # To us first: it would say so if it had been sent after the next to all.
+        while self._deliver_next(sender, False, delivered) or self._deliver_next(
+            sender, True, delivered
+        ):
+            pass
         return delivered
+
+    def _deliver_next(self, sender: _Sender, to_all: bool, delivered: list[RelayMessage]) -> bool:
+        stream = sender.to_all if to_all else sender.to_us
+        message = stream.held.get(stream.next)
+        if message is None or not sender.placed or not self._follows(sender, message, to_all):
+            return False
+        if to_all and self._overtakes(sender, message):
+            return False
+        del stream.held[stream.next]
+        self._held_bytes -= _size(message)
+        stream.next += 1
+        delivered.append(message)
+        return True
+
+    def _overtakes(self, sender: _Sender, message: RelayMessage) -> bool:
+        """Whether a message to us was sent before this one to all, and is still held.
+
+        The one to all that said so may be lost for good.
+        """
+        held = sender.to_us.held
+        return bool(held) and held[min(held)].after < message.sequence
 
     def _advance(self, name: str, sender: _Sender) -> Sequence[RelayMessage]:
         delivered = self._deliverable(sender)
         if sender.in_step:
             self._behind.pop(name, None)
+            sender.waiting_since = None
         else:
             self._behind[name] = sender
         return delivered

@@ -1,13 +1,13 @@
 """The format of a message on the relay.
 
-Three frames, so that the relay's own counters count messages:
+One frame, because pyzmq takes several times as long for three:
 
-1. the topic: ``<channel> NUL *`` for all, ``<channel> NUL <tag>`` for one worker,
-   ``<channel> NUL ?`` for questions to everybody who publishes;
-2. a header: a fixed part with the numbers (see :mod:`.outbox`), the name of the
-   sender, and a JSON object that says what to do;
-3. the body: Socket.IO packets as the emitter encoded them, each behind its
-   length in bytes and whether it is text.
+1. the topic: ``<channel> NUL * NUL`` for all, ``<channel> NUL <tag> NUL`` for one
+   worker, ``<channel> NUL ? NUL`` for questions to everybody who publishes;
+2. a header: numbers (see :mod:`.outbox`) and lengths, the name of the sender,
+   and a JSON object that says what to do;
+3. Socket.IO packets as the emitter encoded them, each behind its length in
+   bytes and whether it is text.
 
 Nothing in a message is executed: JSON and bytes only, no pickle.
 """
@@ -24,37 +24,38 @@ EncodedPacket = Union[str, bytes]
 
 _VERSION = 2
 
-#: version, sequence, after, time, length of the sender's name
-_HEAD = struct.Struct("!BQQdB")
+#: version, sequence, after, time, lengths of the sender's name and of the JSON object
+_HEAD = struct.Struct("!BQQdBI")
 #: length of a packet, times two, plus one for text
 _PART = struct.Struct("!I")
 
 #: Numbers stay far from where they would wrap, or sum up to a figure XML-RPC cannot carry.
 _LARGEST_SEQUENCE = 2**53
 
-#: Longest JSON object, in bytes, that is worth remembering decoded.
+#: Longest JSON object, in bytes, that is worth remembering, and how many of them.
 _REPEATED = 512
+_MOST_REPEATED = 1024
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
 
 
 class MessageError(ValueError):
-    """Frames that are not a message of this format."""
+    """Bytes that are not a message of this format."""
 
 
 def topic_for_all(channel: str) -> bytes:
-    return channel.encode() + b"\0*"
+    return channel.encode() + b"\0*\0"
 
 
 def topic_for_one(channel: str, tag: str) -> bytes:
     # "*" sorts before a tag: a relay that repeats its subscriptions to a new
     # publisher comes to the topic for all first.
-    return channel.encode() + b"\0" + tag.encode()
+    return channel.encode() + b"\0" + tag.encode() + b"\0"
 
 
 def topic_for_publishers(channel: str) -> bytes:
-    return channel.encode() + b"\0?"
+    return channel.encode() + b"\0?\0"
 
 
 @dataclass
@@ -73,64 +74,79 @@ class RelayMessage:
     #: When it was sent, in seconds of the host's monotonic clock.
     time: float = 0.0
 
-    def pack(self) -> tuple[bytes, bytes]:
-        """Header and body. :raises TypeError: when a field is not JSON."""
-        sender = self.sender.encode()
-        head = _HEAD.pack(_VERSION, self.sequence, self.after, self.time, len(sender))
-        return head + sender + _encode(self.fields).encode(), pack_parts(self.packets)
+    def pack(self) -> bytes:
+        """Without the topic. :raises TypeError: when a field is not JSON."""
+        sender, fields = self.sender.encode(), _encode_fields(self.fields)
+        head = _HEAD.pack(_VERSION, self.sequence, self.after, self.time, len(sender), len(fields))
+        parts = [head, sender, fields]
+        for packet in self.packets:
+            text = isinstance(packet, str)
+            data = packet.encode() if isinstance(packet, str) else packet
+            parts.append(_PART.pack(len(data) << 1 | text))
+            parts.append(data)
+        return b"".join(parts)
 
     @classmethod
-    def unpack(cls, head: bytes, body: bytes) -> RelayMessage:
-        """:raises MessageError: whatever is wrong with the two frames."""
+    def unpack(cls, data: bytes, start: int = 0) -> RelayMessage:
+        """:param start: the length of the topic before it.
+        :raises MessageError: whatever is wrong with the bytes.
+        """
         try:
-            version, sequence, after, time, length = _HEAD.unpack_from(head)
-            end = _HEAD.size + length
-            sender = head[_HEAD.size : end].decode()
-            fields = _decode_fields(head[end:])
+            version, sequence, after, time, length, more = _HEAD.unpack_from(data, start)
+            start += _HEAD.size
+            middle, end = start + length, start + length + more
+            sender = data[start:middle].decode()
+            if version != _VERSION:
+                raise MessageError(f"version {version} of the format, not {_VERSION}")
+            if not sender or len(data) < end:
+                raise MessageError("a header cut short")
+            fields = _decode_fields(data[middle:end])
+        except MessageError:
+            raise
         except (struct.error, ValueError, RecursionError) as error:
             raise MessageError(f"not a relay message: {error}") from None
-        if version != _VERSION:
-            raise MessageError(f"version {version} of the format, not {_VERSION}")
-        if not sender or len(head) < end:
-            raise MessageError("a header without its sender")
         if sequence > _LARGEST_SEQUENCE or after > _LARGEST_SEQUENCE or time != time:
             raise MessageError("a header with impossible numbers")
-        return cls(sender, sequence, fields, unpack_parts(body), after, time)
+        return cls(sender, sequence, fields, _unpack_packets(data, end), after, time)
 
 
-def pack_parts(packets: Sequence[EncodedPacket]) -> bytes:
-    parts = []
-    for packet in packets:
-        text = isinstance(packet, str)
-        data = packet.encode() if isinstance(packet, str) else packet
-        parts.append(_PART.pack(len(data) << 1 | text))
-        parts.append(data)
-    return b"".join(parts)
-
-
-def unpack_parts(body: bytes) -> list[EncodedPacket]:
-    """:raises MessageError: for a body whose lengths do not add up."""
+def _unpack_packets(data: bytes, start: int) -> list[EncodedPacket]:
     packets: list[EncodedPacket] = []
-    start, end = 0, len(body)
+    end = len(data)
     while start < end:
         if end - start < _PART.size:
-            raise MessageError("a body longer than its packets")
-        (length,) = _PART.unpack_from(body, start)
+            raise MessageError("longer than its packets")
+        (length,) = _PART.unpack_from(data, start)
         start += _PART.size
         length, text = length >> 1, length & 1
         if length > end - start:
-            raise MessageError("a body shorter than its packets")
-        chunk = body[start : start + length]
+            raise MessageError("shorter than its packets")
+        packet = data[start : start + length]
         try:
-            packets.append(chunk.decode() if text else chunk)
+            packets.append(packet.decode() if text else packet)
         except UnicodeDecodeError as error:
             raise MessageError(f"text that is not UTF-8: {error}") from None
         start += length
     return packets
 
 
-def _decode_fields(data: bytes) -> Mapping[str, Any]:
+def _encode_fields(fields: Mapping[str, Any]) -> bytes:
     # An emitter says the same again and again: to the same room, in the same namespace.
+    try:
+        key = tuple(fields.items())
+        known = _encoded.get(key)
+    except TypeError:  # a list of rooms, say
+        return _encode(fields).encode()
+    if known is None:
+        known = _encode(fields).encode()
+        if len(known) <= _REPEATED and "ack" not in fields:
+            if len(_encoded) >= _MOST_REPEATED:
+                _encoded.clear()
+            _encoded[key] = known
+    return known
+
+
+def _decode_fields(data: bytes) -> Mapping[str, Any]:
     return _decode_repeated(data) if len(data) <= _REPEATED else _decode_anew(data)
 
 
@@ -141,4 +157,5 @@ def _decode_anew(data: bytes) -> Mapping[str, Any]:
     return fields
 
 
-_decode_repeated = functools.lru_cache(maxsize=1024)(_decode_anew)
+_encoded: dict[tuple[tuple[str, Any], ...], bytes] = {}
+_decode_repeated = functools.lru_cache(maxsize=_MOST_REPEATED)(_decode_anew)

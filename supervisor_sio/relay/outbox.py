@@ -16,12 +16,11 @@ two streams of a publisher, and must deliver them as they were sent:
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
 from typing import Any, Deque, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from .message import EncodedPacket, RelayMessage
 
-#: Memory that a kept message takes beside its header and body: objects and links.
+#: Memory that a kept message takes beside its bytes: objects and links.
 _OVERHEAD = 400
 
 #: A batch of messages sent again; one that is longer goes alone.
@@ -32,12 +31,8 @@ _BATCH_BYTES = 256 * 1024
 class Kept(NamedTuple):
     sequence: int
     time: float
-    head: bytes
-    body: bytes
-
-    @property
-    def size(self) -> int:
-        return len(self.head) + len(self.body) + _OVERHEAD
+    data: bytes
+    size: int
 
 
 class _Stream:
@@ -45,7 +40,8 @@ class _Stream:
 
     def __init__(self) -> None:
         self.last = 0
-        self.kept: Deque[Kept] = deque()
+        #: By number, the oldest first.
+        self.kept: dict[int, Kept] = {}
 
     @property
     def oldest(self) -> int:
@@ -54,7 +50,7 @@ class _Stream:
     def last_before(self, time: float) -> int:
         """The number of the last message from before; of those not kept, it is said of all."""
         last = self.oldest - 1
-        for kept in self.kept:
+        for kept in self.kept.values():
             if kept.time >= time:
                 break
             last = kept.sequence
@@ -106,9 +102,10 @@ class Outbox:
         else:
             stream, after = self._to_one.get(tag) or _Stream(), self._to_all.last
         message = RelayMessage(self.sender, stream.last + 1, fields, packets, after, now)
-        kept = Kept(stream.last + 1, now, *message.pack())
+        data = message.pack()
         stream.last += 1
-        stream.kept.append(kept)
+        kept = Kept(stream.last, now, data, len(data) + _OVERHEAD)
+        stream.kept[kept.sequence] = kept
         if tag is None:
             self._since = {}
         else:
@@ -119,7 +116,8 @@ class Outbox:
         while self._in_order and (
             len(self._in_order) > self._most_messages or self._bytes > self._most_bytes
         ):
-            self._bytes -= self._in_order.popleft().kept.popleft().size
+            stream = self._in_order.popleft()
+            self._bytes -= stream.kept.pop(stream.oldest).size
         return kept
 
     def again(self, tag: Optional[str], first: int, last: int) -> Optional[Again]:
@@ -155,7 +153,7 @@ class Outbox:
         stream = self._to_one.pop(tag, None)
         self._since.pop(tag, None)
         if stream is not None:
-            self._bytes -= sum(kept.size for kept in stream.kept)
+            self._bytes -= sum(kept.size for kept in stream.kept.values())
             self._in_order = deque(other for other in self._in_order if other is not stream)
 
     @property
@@ -166,8 +164,8 @@ class Outbox:
 
 def _batch(stream: _Stream, first: int, last: int) -> Iterator[Kept]:
     size = 0
-    start = first - stream.oldest
-    for kept in islice(stream.kept, start, start + min(_BATCH_MESSAGES, last + 1 - first)):
+    for number in range(first, min(last + 1, first + _BATCH_MESSAGES)):
+        kept = stream.kept[number]
         size += kept.size
         if size > _BATCH_BYTES and kept.sequence > first:
             return

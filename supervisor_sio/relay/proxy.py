@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from typing import NamedTuple, Optional
+from typing import Optional
 
 import zmq
 
@@ -17,18 +17,11 @@ logger = logging.getLogger("supervisor_sio.relay")
 
 #: Messages that may wait for one slow subscriber before the relay drops for it:
 #: it asks the publisher for them when it can take them.
-HIGH_WATER_MARK = 4096
+HIGH_WATER_MARK = 16384
 
 #: Seconds in which subscribers may come back before publishers are let in: what
 #: those kept while there was no relay must not go to nobody.
 _SUBSCRIBERS_FIRST = 0.2
-
-_FRAMES_PER_MESSAGE = 3
-
-
-class RelayFigures(NamedTuple):
-    received: int = 0  # from publishers
-    sent: int = 0  # to subscribers
 
 
 class Relay:
@@ -45,7 +38,7 @@ class Relay:
         control.bind("inproc://control")
         self._control = self._context.socket(zmq.PAIR)
         self._control.connect("inproc://control")
-        self._figures = RelayFigures()
+        self._received = 0
         self._asked = False
         self._closing = threading.Event()
         self._thread = threading.Thread(
@@ -79,26 +72,23 @@ class Relay:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def figures(self) -> RelayFigures:
-        """Counts since the start, as of the call before: it never waits for the proxy."""
+    def received(self) -> int:
+        """Messages since the start, as of the call before: it never waits for the proxy."""
         answer: Optional[list[bytes]] = None
         if self._asked:
             try:
                 answer = self._control.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return self._figures
+                return self._received
             self._asked = False
         if answer is not None:
             # Eight 64-bit counters: messages and bytes, in and out, of either side
-            # (zmq_proxy_steerable(3)); libzmq counts frames.
-            counts = [int.from_bytes(count, sys.byteorder) for count in answer]
-            self._figures = RelayFigures(
-                counts[0] // _FRAMES_PER_MESSAGE, counts[6] // _FRAMES_PER_MESSAGE
-            )
+            # (zmq_proxy_steerable(3)).
+            self._received = int.from_bytes(answer[0], sys.byteorder)
         if self.alive:
             self._control.send(b"STATISTICS")
             self._asked = True
-        return self._figures
+        return self._received
 
     def close(self) -> None:
         self._control.setsockopt(zmq.LINGER, 0)

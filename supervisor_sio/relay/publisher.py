@@ -25,7 +25,7 @@ _LINGER = 5000
 
 RECONNECT = 50  # milliseconds
 
-#: A longer body is not pushed but fetched, by each who needs it: what waits in
+#: A longer message is not pushed but fetched, by each who needs it: what waits in
 #: the relay for a stopped worker is bounded by bytes then, and not only by messages.
 _LONGEST_PUSHED = 32 * 1024
 
@@ -89,9 +89,9 @@ class Publisher:
         with self._lock:
             now = time.monotonic()
             kept = self._outbox.add(tag, fields, packets, now)
-            if len(kept.body) <= _LONGEST_PUSHED:
+            if len(kept.data) <= _LONGEST_PUSHED:
                 # libzmq's own thread does the waiting: this call never blocks.
-                self._socket.send_multipart((topic, kept.head, kept.body), zmq.NOBLOCK)
+                self._socket.send(topic + kept.data, zmq.NOBLOCK)
             else:
                 self._send(topic, {"method": "position", **self._outbox.position()})
             self._last_sent = now
@@ -150,14 +150,14 @@ class Publisher:
                 return
             again = self._outbox.again(None if to_all else tag, first, last)
             if again is not None:
-                frames = [frame for kept in again.messages for frame in (kept.head, kept.body)]
+                messages = [kept.data for kept in again.messages]
                 fields = {
                     "method": "again",
                     "to_all": to_all,
                     "asked": first,
                     "first": again.first,
                 }
-                self._send(topic, fields, frames)
+                self._send(topic, fields, messages)
                 self.sent_again += len(again.messages)
 
     def forget(self, tag: str) -> None:
@@ -168,8 +168,7 @@ class Publisher:
     def _send(
         self, topic: bytes, fields: Mapping[str, Any], packets: Sequence[EncodedPacket] = ()
     ) -> None:
-        head, body = RelayMessage(self.sender, 0, fields, packets).pack()
-        self._socket.send_multipart((topic, head, body), zmq.NOBLOCK)
+        self._socket.send(topic + RelayMessage(self.sender, 0, fields, packets).pack(), zmq.NOBLOCK)
 
     def close(self) -> None:
         """Let go of the sockets; what is still to be sent has five seconds."""

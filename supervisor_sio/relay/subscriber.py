@@ -16,7 +16,7 @@ import zmq
 
 from ..rundir import RunDir
 from . import native
-from .inbox import Impossible, Inbox
+from .inbox import Inbox
 from .message import (
     MessageError,
     RelayMessage,
@@ -28,6 +28,8 @@ from .proxy import HIGH_WATER_MARK
 from .publisher import RECONNECT, Publisher
 
 logger = logging.getLogger("supervisor_sio.relay")
+
+_NOBLOCK = int(zmq.NOBLOCK)  # the enum is slow to convert for each message
 
 #: Messages received before others get a turn.
 _BATCH = 50
@@ -65,6 +67,7 @@ class Subscriber:
         self._lives = lives
         self._for_all = topic_for_all(publisher.channel)
         self._for_us = topic_for_one(publisher.channel, self._tag)
+        self._channel_length = len(publisher.channel.encode()) + 1
         self._inbox = Inbox(self._tag)
         self._ended: list[str] = []
         self._ask_everybody = False
@@ -115,6 +118,7 @@ class Subscriber:
         """What the others send, until :meth:`close`."""
         due = last = time.monotonic()
         count = 0
+        receive = self._socket.recv
         while not self.closed:
             now = time.monotonic()
             if now >= due:
@@ -123,11 +127,16 @@ class Subscriber:
                 last, due = now, now + _TICK
                 yield from self._look(now)
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                frame = receive(_NOBLOCK, False)
             except zmq.Again:
                 self._wait(self._socket, due - now)
                 continue
-            yield from self._take(frames, now)
+            if frame.more:
+                while receive(_NOBLOCK, False).more:
+                    pass
+                self.refuse(MessageError("several frames"))
+            else:
+                yield from self._take(frame.bytes, now)
             count += 1
             if not count % _BATCH:
                 self._breathe()  # a flood must not keep a worker from its clients
@@ -149,11 +158,13 @@ class Subscriber:
 
     # --- what comes -----------------------------------------------------------
 
-    def _take(self, frames: Sequence[bytes], now: float) -> Iterable[RelayMessage]:
+    def _take(self, data: bytes, now: float) -> Iterable[RelayMessage]:
         try:
-            if len(frames) != 3:
-                raise MessageError(f"{len(frames)} frames")
-            message = RelayMessage.unpack(frames[1], frames[2])
+            to_all = data.startswith(self._for_all)
+            topic = self._for_all if to_all else self._for_us
+            if not to_all and not data.startswith(topic):
+                topic = data[: data.index(b"\0", self._channel_length) + 1]
+            message = RelayMessage.unpack(data, len(topic))
             if message.sender == self._publisher.sender:
                 # Its own; what it says to all is delivered here already.
                 if not self._since:
@@ -161,12 +172,12 @@ class Subscriber:
                 self._heard += 1
                 return ()
             if message.sequence:
-                if frames[0] not in (self._for_all, self._for_us):
+                if not to_all and topic != self._for_us:
                     raise MessageError("a numbered message under another topic")
-                delivered = self._inbox.receive(message, frames[0] == self._for_all)
+                delivered = self._inbox.receive(message, to_all)
             else:
                 delivered = self._heed(message)
-        except (MessageError, Impossible, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             self.refuse(error)
             return ()
         if self._inbox.waits:
@@ -200,8 +211,7 @@ class Subscriber:
                 float(fields["since"]),
             )
         elif method == "again":
-            parts = iter(message.packets)
-            messages = [RelayMessage.unpack(head, body) for head, body in zip(parts, parts)]  # type: ignore[arg-type]
+            messages = [RelayMessage.unpack(data) for data in message.packets]  # type: ignore[arg-type]
             if any(other.sender != sender for other in messages):
                 raise MessageError("somebody else's messages")
             asked, first = _number(fields["asked"]), _number(fields["first"])

@@ -27,7 +27,7 @@ from .placement import Placement
 from .pool import Pool
 from .refusals import Refusals
 from .tls import Terminator
-from .workers import Workers
+from .workers import RELAY_FIGURES, Workers
 
 logger = logging.getLogger("supervisor_sio.router")
 
@@ -218,10 +218,9 @@ class Router:
         logger.info("certificate %s is loaded again", self._tls_files[0])
 
     def _send_figures(self) -> None:
-        relay = self._relay.figures()
         heard = {
             name: self._workers.gone[name] + sum(getattr(member, name) for member in self._pool)
-            for name in ("dropped", "malformed", "sent_again")
+            for name in RELAY_FIGURES
         }
         self._send(
             {
@@ -231,8 +230,8 @@ class Router:
                 "waiting": self._waiting(),
                 "refused": self._refusals.by_reason,
                 "relay_alive": self._relay.alive,
-                "messages": relay.received,
-                "delivered": relay.sent,
+                "messages": self._relay.received(),
+                "delivered": heard.pop("received"),
                 **heard,
                 "workers": [
                     {

@@ -23,15 +23,15 @@ logger = logging.getLogger("supervisor_sio.router")
 #: Packets read from one worker before other descriptors get a turn.
 _BATCH = 64
 
+#: What a worker has heard and said on the relay.
+RELAY_FIGURES = ("received", "dropped", "malformed", "sent_again")
+
 #: What a worker reports, by the names of :class:`Member`.
 _FIGURES = (
     "sessions",
     "connections",
     "handshakes_seen",
-    "received",
-    "dropped",
-    "malformed",
-    "sent_again",
+    *RELAY_FIGURES,
 )
 
 _TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -162,7 +162,7 @@ class Workers:
             if reason:
                 self._refusals.count("bad-worker", f"pid {gone.pid}: {reason}")
             return
-        for name in ("dropped", "malformed", "sent_again"):
+        for name in RELAY_FIGURES:
             self.gone[name] += getattr(member, name)
         self.placement.leave(member, gone)
         if member.channels:

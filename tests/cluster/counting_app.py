@@ -1,0 +1,27 @@
+"""The application of the test clusters, with a worker that counts aloud."""
+
+from __future__ import annotations
+
+from cluster_app import app as app
+from cluster_app import sio
+
+#: Numbers emitted before the others get a turn.
+_STEP = 10
+
+
+@sio.on("count_slowly")
+def count_slowly(sid: str, event: str, numbers: int, seconds: float) -> None:
+    """To everybody, evenly over the time; every tenth number also goes to one alone."""
+    for number in range(numbers):
+        sio.emit(event, number)
+        if number % _STEP == _STEP - 1:
+            sio.sleep(seconds * _STEP / numbers)
+
+
+@sio.on("count_in_turn")
+def count_in_turn(sid: str, other: str, event: str, numbers: int, seconds: float) -> None:
+    """To everybody and to one client of another worker, in turn."""
+    for number in range(numbers):
+        sio.emit(event, number, to=other if number % 2 else None)
+        if number % _STEP == _STEP - 1:
+            sio.sleep(seconds * _STEP / numbers)

@@ -1,0 +1,127 @@
+"""No emit is lost, doubled or out of order while the relay or a worker fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+import pytest
+
+from .conftest import ClusterFactory, Clients
+from .harness import Cluster, wait_until
+from .recorder import TestClient
+
+NUMBERS = 2000
+SECONDS = 8.0
+
+APP = "supervisor-sio worker counting_app:app"
+
+
+def connect(cluster: Cluster, clients: Clients, count: int) -> list[TestClient]:
+    """socket.io-client in all transports: it keeps the order of events."""
+    transports = [["websocket"], ["polling"], None]
+    with ThreadPoolExecutor(8) as pool:
+        plan = [transports[index % 3] for index in range(count)]
+        return list(pool.map(lambda t: clients.connect(cluster, "node", t), plan))
+
+
+def by_worker(clients: list[TestClient]) -> dict[int, list[TestClient]]:
+    found: dict[int, list[TestClient]] = defaultdict(list)
+    for client in clients:
+        found[client.whoami()["pid"]].append(client)
+    return found
+
+
+def expect_all_numbers(clients: list[TestClient], events: list[str], timeout: float) -> None:
+    """Every client has every number of every emitter, once and in order."""
+    deadline = time.monotonic() + timeout
+    expected = [[number] for number in range(NUMBERS)]
+    totals: Counter[str] = Counter()
+    for client in clients:
+        while time.monotonic() < deadline:
+            if all(len(client.received(event)) >= NUMBERS for event in events):
+                break
+            time.sleep(0.1)
+        for event in events:
+            got = client.received(event)
+            numbers = [args[0] for args in got]
+            totals["lost"] += len(set(range(NUMBERS)) - set(numbers))
+            totals["doubled"] += len(numbers) - len(set(numbers))
+            totals["out of order"] += sum(a > b for a, b in zip(numbers, numbers[1:]))
+            totals["right"] += got == expected
+    print(f"{len(clients)} clients, {len(events)} emitters of {NUMBERS}: {dict(totals)}")
+    assert totals == {
+        "lost": 0,
+        "doubled": 0,
+        "out of order": 0,
+        "right": len(clients) * len(events),
+    }
+
+
+def start_counting(emitters: list[TestClient]) -> list[str]:
+    events = [f"count-{emitter.name}" for emitter in emitters]
+    for emitter, event in zip(emitters, events):
+        emitter.emit("count_slowly", event, NUMBERS, SECONDS)
+    return events
+
+
+def relay(cluster: Cluster) -> dict[str, Any]:
+    figures: dict[str, Any] = cluster.status()["relay"]
+    print(figures)
+    return figures
+
+
+@pytest.fixture
+def three_workers(make_cluster: ClusterFactory) -> Cluster:
+    return make_cluster(workers=3, command=APP).start()
+
+
+def test_while_the_router_is_killed_three_times(three_workers: Cluster, clients: Clients) -> None:
+    made = connect(three_workers, clients, 60)
+    emitters = [members[0] for members in by_worker(made).values()]
+    assert len(emitters) == 3
+    events = start_counting(emitters)
+    for third in (1, 2, 3):
+        wait_until(
+            lambda third=third: len(made[0].received(events[0])) > NUMBERS * third / 4,
+            30,
+            f"{third} quarters of the numbers",
+        )
+        old = three_workers.router_pid
+        # Killed within its startsecs it would count as a failed start.
+        started = psutil.Process(old).create_time()
+        wait_until(lambda started=started: time.time() > started + 1.2, 5, "the router runs")
+        os.kill(old, signal.SIGKILL)
+        three_workers.wait_new_router(old)
+    expect_all_numbers(made, events, 60)
+    assert relay(three_workers)["dropped"] == 0
+
+
+def test_while_a_worker_is_stopped_for_ten_seconds(
+    three_workers: Cluster, clients: Clients
+) -> None:
+    made = connect(three_workers, clients, 60)
+    workers = by_worker(made)
+    emitters = [members[0] for members in workers.values()]
+    stopped, *others = workers
+    events = start_counting(emitters)
+    wait_until(lambda: len(made[0].received(events[0])) > NUMBERS / 10, 30, "a tenth")
+    os.kill(stopped, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        # The others are not held up.
+        for client in (client for pid in others for client in workers[pid]):
+            for event in events[1:]:
+                wait_until(
+                    lambda c=client, e=event: len(c.received(e)) == NUMBERS, 30, "all of the others"
+                )
+        wait_until(lambda: time.monotonic() > began + 10, 11, "ten seconds")
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    expect_all_numbers(made, events, 60)
+    assert relay(three_workers)["dropped"] == 0
