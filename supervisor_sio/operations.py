@@ -559,13 +559,17 @@ class Operations:
         }
         self._tell(question, expected)
 
+        def no_answer() -> None:
+            self._tell(question, self._answer_to(question))
+
         def answered(*args: Any) -> None:
             answer = {**self._answer_to(question), "packet": self._packet_format()}
             encoded = self._encode(sio_packet.ACK, fields["namespace"], list(args), 0)
-            self._tell(question, {**answer, "client": True}, encoded)
-
-        def no_answer() -> None:
-            self._tell(question, self._answer_to(question))
+            try:
+                self._tell(question, {**answer, "client": True}, encoded)
+            except ValueError as error:  # too long
+                self._get_logger().error("a client's answer cannot be sent: %s", error)
+                no_answer()
 
         self._deliver(recipients, packets, fields["ack"], ClientAnswer(answered, no_answer))
         expires = time.monotonic() + fields["timeout"]

@@ -139,7 +139,7 @@ def _encode_fields(fields: Mapping[str, Any]) -> bytes:
         return _encode(fields).encode()
     if known is None:
         known = _encode(fields).encode()
-        if len(known) <= _REPEATED and "ack" not in fields:
+        if len(known) <= _REPEATED and "ack" not in fields and "request" not in fields:
             if len(_encoded) >= _MOST_REPEATED:
                 _encoded.clear()
             _encoded[key] = known

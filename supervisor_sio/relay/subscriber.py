@@ -52,6 +52,8 @@ class Subscriber:
         questions about what it has sent.
     :param lives: whether the sender of this name is known to live: it is waited
         for as long as it takes.
+    :param since: what was sent from then on is for this process; by default, from
+        when it begins to hear the relay. In seconds of the host's monotonic clock.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Subscriber:
         tag: Optional[str] = None,
         hears_all: bool = True,
         lives: Callable[[str], bool] = lambda sender: False,
+        since: Optional[float] = None,
     ) -> None:
         self._publisher = publisher
         self._tag = publisher.sender if tag is None else tag
@@ -73,8 +76,9 @@ class Subscriber:
         self._ask_everybody = False
         self._dropped_shown = 0
         self._dropped_shown_at = -_QUIET
-        #: When this process began to hear the relay, by the host's monotonic clock.
-        self._since = 0.0
+        #: Whether the relay has carried a message of this process back to it.
+        self._since = since
+        self.joined = False
         #: Words to itself that came back.
         self._heard = 0
         #: Numbered messages delivered.
@@ -95,11 +99,6 @@ class Subscriber:
         }:
             self._socket.setsockopt(zmq.SUBSCRIBE, topic)
         self._socket.connect(f"ipc://{run_dir.xpub}")
-
-    @property
-    def joined(self) -> bool:
-        """Whether the relay has carried a message of this process back to it."""
-        return self._since > 0.0
 
     @property
     def dropped(self) -> int:
@@ -167,8 +166,9 @@ class Subscriber:
             message = RelayMessage.unpack(data, len(topic))
             if message.sender == self._publisher.sender:
                 # Its own; what it says to all is delivered here already.
-                if not self._since:
+                if self._since is None:
                     self._since = now
+                self.joined = True
                 self._heard += 1
                 return ()
             if message.sequence:
@@ -177,7 +177,7 @@ class Subscriber:
                 delivered = self._inbox.receive(message, to_all)
             else:
                 delivered = self._heed(message)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             self.refuse(error)
             return ()
         if self._inbox.waits:
@@ -241,6 +241,8 @@ class Subscriber:
         return delivered
 
     def _ask(self, now: float) -> None:
+        if self._since is None:
+            return  # it could not say which messages are for it
         for sender, to_all, first, last in self._inbox.questions(now):
             self._publisher.tell(sender, self._question(to_all, first, last))
 

@@ -19,6 +19,9 @@ def make_server(**options: Any) -> socketio.Server:
     )
 
 
+ADDRESS = "192.0.2.1"
+
+
 class PollingClient:
     """A client of one namespace, with the polling transport."""
 
@@ -38,6 +41,7 @@ class PollingClient:
         environ = {
             "REQUEST_METHOD": method,
             "PATH_INFO": "/socket.io/",
+            "REMOTE_ADDR": ADDRESS,
             "QUERY_STRING": urlencode(query),
             "CONTENT_LENGTH": str(len(body.encode())),
             "wsgi.input": io.BytesIO(body.encode()),
@@ -62,6 +66,14 @@ class PollingClient:
         start = "42" + self._namespace
         assert packet.startswith(start), packet
         return list(json.loads(packet[len(start) :]))
+
+    def question(self) -> tuple[int, list[Any]]:
+        """The one event that waits for this client's acknowledgement: its id, and it."""
+        (packet,) = self.receive()
+        start = "42" + self._namespace
+        assert packet.startswith(start), packet
+        ack_id, bracket, rest = packet[len(start) :].partition("[")
+        return int(ack_id), list(json.loads(bracket + rest))
 
     def answer(self, ack_id: int, *args: Any) -> None:
         self.send(f"3{self._namespace}{ack_id}{json.dumps(args)}")

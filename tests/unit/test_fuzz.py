@@ -17,7 +17,9 @@ import pytest
 
 from supervisor_sio import channel
 from supervisor_sio.proxy_protocol import parse_proxy_header
+from supervisor_sio.relay.inbox import Impossible, Inbox
 from supervisor_sio.relay.message import MessageError, RelayMessage
+from supervisor_sio.relay.methods import MalformedFields, check_fields
 from supervisor_sio.request import BadRequest, parse_head
 from supervisor_sio.router.events import EventReader
 
@@ -40,7 +42,7 @@ HEADERS = [
 ]
 PACKETS = [
     b'{"type":"hello","version":1,"tag":"0a1b2c3d","name":"workers:workers_00"}',
-    b'{"type":"load","sessions":1,"connections":2,"handshakes":3,"dropped":0}',
+    b'{"type":"load","sessions":1,"connections":2,"handshakes_seen":3,"received":4,"dropped":0}',
     b'{"type":"connection","peer":["127.0.0.1",1],"local":["127.0.0.1",2],"scheme":"http"}',
     b"[" * 3000,
 ]
@@ -49,8 +51,12 @@ EVENTS = [
     b"eventname:PROCESS_STATE_STOPPING len:37\nprocessname:w groupname:w from_state:R",
 ]
 MESSAGES = [
-    b'{"from":"0a1b2c3d","seq":1,"parts":[[9,true]],"method":"emit"}\0002["hi",1]',
-    b'{"from":"x","seq":1,"parts":[],"method":"disconnect","sid":"a"}\0',
+    RelayMessage(*arguments).pack()
+    for arguments in (
+        ("0a1b2c3d", 1, {"method": "emit", "namespace": "/", "packet": "p"}, ['2["hi",1]', b"x"]),
+        ("x", 2, {"method": "emit", "room": ["a", 1], "after": {"ear": 1}}, [], 0, 1.5),
+        ("x", 1, {"method": "disconnect", "sid": "a", "namespace": "/"}, [], 2**40),
+    )
 ]
 
 
@@ -114,12 +120,18 @@ def event(data: bytes) -> None:
         pass
 
 
-def message(data: bytes) -> None:
-    header, _, body = data.partition(b"\0")
-    try:
-        RelayMessage.unpack([b"topic", header, body])
-    except MessageError:
-        pass
+def message() -> Callable[[bytes], None]:
+    inbox = Inbox("ear")
+
+    def read(data: bytes) -> None:
+        try:
+            received = RelayMessage.unpack(data)
+            inbox.receive(received, to_all=len(data) % 2 == 0)
+            check_fields(received.fields)
+        except (MessageError, Impossible, MalformedFields):
+            pass
+
+    return read
 
 
 READERS: list[tuple[str, Callable[[], Callable[[bytes], None]], list[bytes]]] = [
@@ -127,7 +139,7 @@ READERS: list[tuple[str, Callable[[], Callable[[bytes], None]], list[bytes]]] = 
     ("PROXY header", lambda: proxy_header, HEADERS),
     ("control channel", packet, PACKETS),
     ("event listener", lambda: event, EVENTS),
-    ("relay message", lambda: message, MESSAGES),
+    ("relay message", message, MESSAGES),
 ]
 
 

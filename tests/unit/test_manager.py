@@ -17,11 +17,10 @@ from socketio import packet as sio_packet
 
 from supervisor_sio import ZmqManager, identity
 from supervisor_sio import manager as manager_module
-from supervisor_sio.manager import _arguments, _tags
-from supervisor_sio.relay.client import RelayUnreachable
+from supervisor_sio.manager import MessageTooLong, RelayUnreachable, _arguments, _tags
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
 from supervisor_sio.relay.proxy import Relay
-from supervisor_sio.rundir import ENVIRONMENT_VARIABLE, OwnedRunDir
+from supervisor_sio.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +113,7 @@ def test_a_disconnect(server: socketio.Server) -> None:
 
 
 def test_alone_there_is_nothing_to_wait_for_or_lose(server: socketio.Server) -> None:
-    assert server.manager.dropped == 0
+    assert set(server.manager.figures().values()) == {0}
     server.manager.wait_joined(lambda: pytest.fail("it waits"))
     server.manager.initialize()
 
@@ -148,7 +147,7 @@ def test_supervisord_is_there_but_no_relay(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(manager_module, "_JOIN_TIMEOUT", 0.1)
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
     run_dir = OwnedRunDir(str(tmp_path))
-    run_dir.write_channel("socketio")
+    run_dir.write_cluster(ClusterInfo())
     with pytest.raises(RelayUnreachable) as caught:
         ZmqManager(write_only=True).emit("news", 1)
     run_dir.close()
@@ -234,10 +233,10 @@ def test_a_packet_is_read_as_it_was_written(
     packets = manager._encode(sio_packet.EVENT, namespace, ["event", *data], ack_id)
     assert {type(packet) for packet in packets} <= {str, bytes}
     fields = {"method": "emit", "packet": manager._packet_format()}
-    message = RelayMessage.unpack(RelayMessage("a", 1, fields, packets).pack(b"t"))
-    packet = manager._decode(message.packets, manager._packet_class())
-    assert (packet.data, packet.id) == (["event", *data], ack_id)
-    assert (packet.namespace or "/") == namespace
+    message = RelayMessage.unpack(RelayMessage("a", 1, fields, packets).pack())
+    assert manager._decode(message) == ["event", *data]
+    packet = sio_packet.Packet(encoded_packet=message.packets[0])
+    assert (packet.id, packet.namespace or "/") == (ack_id, namespace)
 
 
 def test_ack_ids_are_exact_in_javascript_and_not_shared() -> None:
@@ -254,7 +253,7 @@ def relayed(
     room: Any = None,
     skip: tuple[str, ...] = (),
     ack_id: Optional[int] = None,
-) -> dict[str, Any]:
+) -> RelayMessage:
     """An emit of another worker with this manager, as it comes in from the relay."""
     fields = {
         "method": "emit",
@@ -265,16 +264,14 @@ def relayed(
         "packet": manager._packet_format(),
     }
     packets = manager._encode(sio_packet.EVENT, "/", list(arguments), ack_id)
-    frames = RelayMessage("ffffffff", 1, fields, packets).pack(b"t")
-    message = RelayMessage.unpack(frames)
-    return {**message.fields, "host_id": message.sender, "message": message}
+    return RelayMessage.unpack(RelayMessage("ffffffff", 1, fields, packets).pack())
 
 
 def test_the_emit_of_another_worker(server: socketio.Server) -> None:
     clients = [PollingClient(server) for _ in range(2)]
-    server.manager._handle_emit(relayed(server.manager, "news", 1))
-    server.manager._handle_emit(relayed(server.manager, "news", 2, room=clients[0].sid))
-    server.manager._handle_emit(relayed(server.manager, "news", 3, skip=(clients[0].sid,)))
+    server.manager._on_emit(relayed(server.manager, "news", 1))
+    server.manager._on_emit(relayed(server.manager, "news", 2, room=clients[0].sid))
+    server.manager._on_emit(relayed(server.manager, "news", 3, skip=(clients[0].sid,)))
     server.emit("last", None)
     assert clients[0].receive() == ['42["news",1]', '42["news",2]', '42["last"]']
     assert clients[1].receive() == ['42["news",1]', '42["news",3]', '42["last"]']
@@ -282,7 +279,7 @@ def test_the_emit_of_another_worker(server: socketio.Server) -> None:
 
 def test_binary_of_another_worker(server: socketio.Server) -> None:
     client = PollingClient(server)
-    server.manager._handle_emit(relayed(server.manager, "file", b"\xff\0"))
+    server.manager._on_emit(relayed(server.manager, "file", b"\xff\0"))
     assert client.receive() == ['451-["file",{"_placeholder":true,"num":0}]', "b/wA="]
 
 
@@ -307,7 +304,7 @@ def test_an_emit_in_another_serializer_is_encoded_anew() -> None:
     server = make_server(client_manager=ZmqManager(), serializer=OtherPacket)
     assert server.manager._packet_format() == "test_manager.OtherPacket"
     client = PollingClient(server)
-    server.manager._handle_emit(relayed(emitter, "file", b"\xff\0", {"n": 1}))
+    server.manager._on_emit(relayed(emitter, "file", b"\xff\0", {"n": 1}))
     assert client.receive() == [
         '451-["file", {"_placeholder": true, "num": 0}, {"n": 1}]',
         "b/wA=",
@@ -319,7 +316,8 @@ def test_an_emit_in_the_same_serializer_goes_on_as_it_came() -> None:
     server = make_server(client_manager=ZmqManager())
     client = PollingClient(server)
     incoming = relayed(spaced, "news", 1)
-    server.manager._handle_emit({**incoming, "packet": server.manager._packet_format()})
+    incoming.fields = {**incoming.fields, "packet": server.manager._packet_format()}
+    server.manager._on_emit(incoming)
     assert client.receive() == ['42["news", 1]']
 
 
@@ -328,9 +326,8 @@ def test_msgpack_gets_what_a_write_only_manager_emits() -> None:
     emitter = ZmqManager("zmq+ipc:///nowhere", write_only=True)
     manager = make_server(client_manager=ZmqManager(), serializer="msgpack").manager
     incoming = relayed(emitter, "file", b"\xff\0", ack_id=7)
-    assert incoming["packet"] != manager._packet_format()
-    packet = manager._decode(incoming["message"].packets, sio_packet.Packet)
-    (encoded,) = manager._encode(sio_packet.EVENT, "/", packet.data, 7)
+    assert incoming.fields["packet"] != manager._packet_format()
+    (encoded,) = manager._encode(sio_packet.EVENT, "/", manager._decode(incoming), 7)
     assert msgpack.unpackb(encoded)["data"] == ["file", b"\xff\0"]
 
 
@@ -340,9 +337,8 @@ def test_an_answer_from_another_worker_counts_once(server: socketio.Server) -> N
     manager._acks[5] = lambda *args: answers.append(args)
     packets = manager._encode(sio_packet.ACK, "/", ["yes", b"\0"], 5)
     message = RelayMessage("ffffffff", 1, {"method": "callback", "ack": 5}, packets)
-    incoming = {**message.fields, "host_id": "ffffffff", "message": message}
-    manager._handle_callback(incoming)
-    manager._handle_callback(incoming)
+    manager._on_callback(message)
+    manager._on_callback(message)
     assert answers == [("yes", b"\0")]
 
 
@@ -353,7 +349,7 @@ def test_an_answer_from_another_worker_counts_once(server: socketio.Server) -> N
 def run_dir(tmp_path: Path) -> Iterator[OwnedRunDir]:
     """A run directory with a relay, as supervisord and the router make it."""
     owned = OwnedRunDir(str(tmp_path))
-    owned.write_channel("my app")
+    owned.write_cluster(ClusterInfo("my app", message_maxbytes=2000))
     listeners = [owned.bind(path, socket.SOCK_STREAM) for path in (owned.xsub, owned.xpub)]
     xsub, xpub = (listener.detach() for listener in listeners)
     relay = Relay(owned.xsub, xsub, owned.xpub, xpub)
@@ -379,6 +375,15 @@ def subscribe(run_dir: OwnedRunDir) -> Iterator[Callable[[bytes], zmq.Socket[byt
         context.destroy(linger=0)
 
 
+def heard(ear: zmq.Socket[bytes]) -> RelayMessage:
+    """The next numbered message."""
+    while True:
+        data = ear.recv()
+        message = RelayMessage.unpack(data, data.index(b"\0", data.index(b"\0") + 1) + 1)
+        if message.sequence:
+            return message
+
+
 def test_what_a_write_only_manager_sends(
     run_dir: OwnedRunDir,
     subscribe: Callable[[bytes], zmq.Socket[bytes]],
@@ -398,7 +403,7 @@ def test_what_a_write_only_manager_sends(
         manager.emit("news", 1, room=object())  # type: ignore[arg-type]
     manager.emit("news", "last", namespace="/chat", room=["a", "b"])
 
-    messages = [RelayMessage.unpack(everyone.recv_multipart()) for _ in range(101)]
+    messages = [heard(everyone) for _ in range(101)]
     assert [message.sequence for message in messages] == list(range(1, 102))
     assert {message.sender for message in messages} == {manager.host_id}
     assert [message.packets for message in messages[:3]] == [
@@ -410,11 +415,14 @@ def test_what_a_write_only_manager_sends(
     assert last.packets == ['2/chat,["news","last"]']
     assert (last.fields["namespace"], last.fields["room"]) == ("/chat", ["a", "b"])
 
-    message = RelayMessage.unpack(one.recv_multipart())
+    message = heard(one)
     assert message.sequence == 1
     assert message.packets == ['51-["file",{"_placeholder":true,"num":0}]', b"\xff"]
     assert message.fields["skip_sid"] == ["x"]
-    manager._join_relay().close()
+    assert (message.after, last.fields["after"]) == (100, {"0a1b2c3d": 1})
+    with pytest.raises(MessageTooLong, match="event 'news' has 20.. bytes, over the limit of 2000"):
+        manager.emit("news", "x" * 2000)
+    manager.close()
 
 
 def test_the_json_module_of_a_write_only_manager(
@@ -425,5 +433,5 @@ def test_the_json_module_of_a_write_only_manager(
     url = f"zmq+ipc://{run_dir.path}"
     manager = ZmqManager(url, channel="other", write_only=True, json=SpacedJson)
     manager.emit("news", 1)
-    assert RelayMessage.unpack(ear.recv_multipart()).packets == ['2["news", 1]']
-    manager._join_relay().close()
+    assert heard(ear).packets == ['2["news", 1]']
+    manager.close()

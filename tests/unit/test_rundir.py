@@ -9,7 +9,13 @@ from typing import Callable, Iterator
 
 import pytest
 
-from supervisor_sio.rundir import ENVIRONMENT_VARIABLE, OwnedRunDir, RunDir, RunDirError
+from supervisor_sio.rundir import (
+    ENVIRONMENT_VARIABLE,
+    ClusterInfo,
+    OwnedRunDir,
+    RunDir,
+    RunDirError,
+)
 
 #: As long as the path of a Unix socket may be, in bytes.
 LONGEST = 107
@@ -143,7 +149,7 @@ def test_what_is_no_socket_stays(
 
 def test_close_removes_its_own_things_only(tmp_path: Path) -> None:
     run_dir = OwnedRunDir(str(tmp_path))
-    run_dir.write_channel("x")
+    run_dir.write_cluster(ClusterInfo())
     run_dir.bind(run_dir.router, socket.SOCK_SEQPACKET).close()
     run_dir.bind(run_dir.supervisord, socket.SOCK_SEQPACKET).close()
     (tmp_path / "notes").touch()
@@ -152,20 +158,23 @@ def test_close_removes_its_own_things_only(tmp_path: Path) -> None:
     assert (tmp_path / "notes").exists()
 
 
-@pytest.mark.parametrize("channel", ["socketio", "my app", "Plausch-ü"])
-def test_the_channel_is_left_for_others_to_read(owned: OwnedRunDir, channel: str) -> None:
-    owned.write_channel("before")
-    owned.write_channel(channel)
-    assert RunDir(owned.path).read_channel() == channel
+@pytest.mark.parametrize(
+    "cluster",
+    [ClusterInfo(), ClusterInfo("my app", 1, 2, 3, bridged=True), ClusterInfo("Plausch-ü")],
+)
+def test_the_cluster_is_left_for_others_to_read(owned: OwnedRunDir, cluster: ClusterInfo) -> None:
+    owned.write_cluster(ClusterInfo("before"))
+    owned.write_cluster(cluster)
+    assert RunDir(owned.path).read_cluster() == cluster
     assert not [name for name in os.listdir(owned.path) if name.endswith(".new")]
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", "null", "\udcff"])
+@pytest.mark.parametrize("content", [None, "", "{", "[1]", '{"x":1}', "null", "\udcff"])
 def test_no_run_dir_of_a_cluster(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "cluster.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(RunDirError) as caught:
-        RunDir(str(tmp_path)).read_channel()
+        RunDir(str(tmp_path)).read_cluster()
     assert str(caught.value).startswith(
         f"{tmp_path} is not the run directory of a running supervisord"
     )

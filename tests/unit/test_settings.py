@@ -74,6 +74,13 @@ def test_defaults() -> None:
         ("proxy_protocol", "on", True),
         ("tls_certfile", "/etc/../c.pem", "/c.pem"),
         ("channel", "my app", "my app"),
+        ("buffer_messages", "1", 1),
+        ("buffer_maxbytes", "16MB", 16 * 1024 * 1024),
+        ("message_maxbytes", "1KB", 1024),
+        ("message_queue", "redis://", "redis://"),
+        ("message_queue", "rediss://:secret@host:6379/0", "rediss://:secret@host:6379/0"),
+        ("message_queue", "unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("message_queue", "redis+sentinel://a,b/0/main", "redis+sentinel://a,b/0/main"),
     ],
 )
 def test_good_values(option: str, text: str, value: Any) -> None:
@@ -122,7 +129,14 @@ def test_chown_takes_a_name() -> None:
         ("proxy_protocol", "v2", "'v2' is neither on nor off"),
         ("tls_certfile", "", "is empty; give a file or leave the option out"),
         ("tls_keyfile", "/k.pem", "needs tls_certfile beside it"),
-        ("message_queue", "redis://", "is not available in this version; leave the option out"),
+        ("buffer_messages", "0", "'0' is not a number of messages from 1 up"),
+        ("buffer_maxbytes", "1MB", "1048576 bytes have no room for a message of message_maxbytes"),
+        ("buffer_maxbytes", "3GB", "'3GB' is not a size from 1KB to 1GB, such as 16MB"),
+        ("message_maxbytes", "1023", "'1023' is not a size from 1KB to 1GB, such as 16MB"),
+        ("message_maxbytes", "a lot", "'a lot' is not a size from 1KB to 1GB, such as 16MB"),
+        ("message_queue", "", "is not a URL that starts with one of redis, rediss, unix, redis+"),
+        ("message_queue", "redis:", "is not a URL that starts with one of redis, rediss"),
+        ("message_queue", "amqp://h", "is not a URL that starts with one of redis, rediss"),
         ("channel", "", "'' is not a name"),
         ("channel", "a\0b", "'a\\x00b' is not a name"),
     ],
@@ -145,6 +159,10 @@ def test_bad_values_are_told_in_one_line(option: str, text: str, reason: str) ->
 )
 def test_an_unknown_option(option: str, hint: str) -> None:
     assert error_of(**{option: "x"}) == f"[rpcinterface:sio] {option}: unknown option; {hint}"
+
+
+def test_a_password_is_not_repeated() -> None:
+    assert "secret" not in error_of(message_queue="amqp://user:secret@host")
 
 
 def test_an_unknown_option_is_told_before_bad_values() -> None:

@@ -18,7 +18,7 @@ def worker(name: str = "workers:workers_00", pid: int = 20, state: str = "RUNNIN
 
 def member(name: str = "workers:workers_00", pid: int = 20, **changes: Any) -> dict[str, Any]:
     fields = {"tag": "0a1b2c3d", "name": name, "pid": pid, "state": "ready"}
-    return {**fields, "sessions": 7, "connections": 9, **changes}
+    return {**fields, "sessions": 7, "connections": 9, "received": 11, **changes}
 
 
 def status(
@@ -49,6 +49,7 @@ def test_a_worker_that_serves() -> None:
             "state": "ready",
             "sessions": 7,
             "connections": 9,
+            "received": 11,
             "uptime": 5,
             "memory": 2048,
         }
@@ -71,6 +72,7 @@ def test_a_worker_that_does_not_run(state: str, members: list[dict[str, Any]]) -
         "state": state.lower(),
         "sessions": 0,
         "connections": 0,
+        "received": 0,
         "uptime": 0,
         "memory": 0,
     }
@@ -141,6 +143,8 @@ def test_the_figures_of_router_and_relay() -> None:
         messages=4,
         delivered=8,
         dropped=1,
+        sent_again=3,
+        malformed=2,
     )
     assert answer["listen"] == ["127.0.0.1:8000"]
     assert answer["router"] == {
@@ -155,7 +159,14 @@ def test_the_figures_of_router_and_relay() -> None:
         "waiting": 1,
         "refused": {"garbage": 3},
     }
-    assert answer["relay"] == {"state": "running", "messages": 4, "delivered": 8, "dropped": 1}
+    assert answer["relay"] == {
+        "state": "running",
+        "messages": 4,
+        "delivered": 8,
+        "dropped": 1,
+        "sent_again": 3,
+        "malformed": 2,
+    }
 
 
 def test_who_is_a_worker() -> None:
@@ -178,10 +189,11 @@ def test_a_worker_that_supervisord_did_not_start() -> None:
 
 @pytest.mark.parametrize("count", [0, 2**31 - 1, 2**31, 2**60])
 def test_any_count_fits_into_xmlrpc(count: int) -> None:
+    relay = ("messages", "delivered", "dropped", "sent_again", "malformed")
     answer = status(
         worker(),
-        members=[member()],
-        **dict.fromkeys(("handed_over", "handed_back", "messages", "delivered", "dropped"), count),
+        members=[member(received=count)],
+        **dict.fromkeys(("handed_over", "handed_back", *relay), count),
         refused={"garbage": count},
     )
     (back,), _ = xmlrpc.client.loads(xmlrpc.client.dumps((answer,), methodresponse=True))

@@ -1,0 +1,570 @@
+from __future__ import annotations
+
+import copy
+from collections import deque
+from typing import Any, Iterator, NamedTuple, Optional, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor_sio.relay import inbox as inbox_module
+from supervisor_sio.relay import outbox as outbox_module
+from supervisor_sio.relay.inbox import Impossible, Inbox, Question
+from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.outbox import Outbox
+
+PLENTY = 2**30
+SENDER = "s"
+FAR = 2**31
+
+
+# --- one sender, some receivers, and a medium that loses messages --------------
+
+
+class Frame(NamedTuple):
+    """On its way to a receiver: a numbered message to all or to it alone, or another."""
+
+    to_all: Optional[bool]
+    message: RelayMessage
+
+
+class Receiver:
+    """Asks and heeds as a :class:`Subscriber` does; both links keep the order."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+        self.inbox = Inbox(tag)
+        self.since: Optional[float] = None
+        self.incoming: deque[Frame] = deque()
+        self.questions: deque[Question] = deque()
+        #: Texts that came as they were first sent.
+        self.arrived: list[str] = []
+        self.delivered: list[str] = []
+
+    def hear(self, now: float) -> None:
+        to_all, message = self.incoming.popleft()
+        fields = message.fields
+        if to_all is not None:
+            self.arrived += message.packets  # type: ignore[arg-type]
+            delivered = self.inbox.receive(message, to_all)
+        elif fields["method"] == "position":
+            before = (fields["before"], fields["own_before"]) if "before" in fields else None
+            to_us = fields["own"].get(self.tag, 0)
+            delivered = self.inbox.position(SENDER, fields["all"], to_us, before)
+        else:
+            again = [RelayMessage.unpack(data) for data in message.packets]  # type: ignore[arg-type]
+            delivered = self.inbox.again(
+                SENDER, fields["to_all"], fields["asked"], fields["first"], again
+            )
+        self.take(delivered)
+        if self.inbox.waits:
+            self.ask(now)
+
+    def take(self, delivered: Sequence[RelayMessage]) -> None:
+        for message in delivered:
+            self.delivered += message.packets  # type: ignore[arg-type]
+
+    def ask(self, now: float) -> None:
+        self.questions.extend(self.inbox.questions(now))
+
+
+class World:
+    """:param late: tags of receivers that do not listen yet."""
+
+    def __init__(
+        self, tags: str, late: str = "", messages: int = PLENTY, most_bytes: int = PLENTY
+    ) -> None:
+        self.now = 1.0
+        self.outbox = Outbox(SENDER, messages, most_bytes)
+        self.sent: list[tuple[Optional[str], float, str]] = []
+        self.receivers = {tag: Receiver(tag) for tag in tags}
+        for tag in set(tags) - set(late):
+            self.listen(tag)
+
+    def listen(self, tag: str) -> None:
+        if self.receivers[tag].since is None:
+            self.receivers[tag].since = self.now
+
+    def publish(self, tag: Optional[str], pushed: bool) -> None:
+        """:param pushed: false for a long one, of which only the number goes out."""
+        self.now += 0.001
+        text = f"{len(self.sent)} to {tag or 'all'}"
+        self.sent.append((tag, self.now, text))
+        kept = self.outbox.add(tag, {"method": "emit"}, [text], self.now)
+        if not pushed:
+            self.tell(tag, {"method": "position", **self.outbox.position()})
+            return
+        for receiver in self.listeners(tag):
+            message = RelayMessage.unpack(kept.data)
+            receiver.incoming.append(Frame(tag is None, message))
+
+    def tell(self, tag: Optional[str], fields: dict[str, Any], packets: Sequence[Any] = ()) -> None:
+        data = RelayMessage(SENDER, 0, fields, packets).pack()
+        for receiver in self.listeners(tag):
+            receiver.incoming.append(Frame(None, RelayMessage.unpack(data)))
+
+    def listeners(self, tag: Optional[str]) -> Iterator[Receiver]:
+        for receiver in self.receivers.values():
+            if receiver.since is not None and tag in (None, receiver.tag):
+                yield receiver
+
+    def beat(self) -> None:
+        if not self.outbox.empty:
+            self.tell(None, {"method": "position", **self.outbox.position()})
+
+    def answer(self, receiver: Receiver) -> None:
+        _, to_all, first, last = receiver.questions.popleft()
+        tag, since = receiver.tag, receiver.since
+        assert since is not None
+        if not first:
+            self.tell(tag, {"method": "position", **self.outbox.position_for(tag, since)})
+            return
+        again = self.outbox.again(None if to_all else tag, first, last)
+        if again is not None:
+            fields = {"method": "again", "to_all": to_all, "asked": first, "first": again.first}
+            self.tell(tag, fields, [kept.data for kept in again.messages])
+
+    def act(self, action: tuple[str, str, bool, int]) -> None:
+        kind, tag, flag, count = action
+        receiver = self.receivers[tag]
+        for _ in range(count):
+            self.now += 0.001
+            if kind == "publish to all":
+                self.publish(None, flag)
+            elif kind == "publish to one":
+                self.publish(tag, flag)
+            elif kind in ("hear", "lose") and receiver.incoming:
+                receiver.incoming.popleft() if kind == "lose" else receiver.hear(self.now)
+            elif kind == "answer" and receiver.questions:
+                self.answer(receiver)
+            elif kind == "lose question" and receiver.questions:
+                receiver.questions.popleft()
+        if kind == "beat":
+            self.beat()
+        elif kind == "wait":
+            self.now += 0.1 * count
+        elif kind == "look":
+            receiver.ask(self.now)
+        elif kind == "listen":
+            self.listen(tag)
+
+    def settle(self) -> None:
+        """Nothing is lost any more, until everything is quiet."""
+        for _ in range(4):
+            self.now += 0.35
+            self.beat()
+            for receiver in self.receivers.values():
+                receiver.ask(self.now)
+                while receiver.incoming or receiver.questions:
+                    while receiver.incoming:
+                        receiver.hear(self.now)
+                    while receiver.questions:
+                        self.answer(receiver)
+        for receiver in self.receivers.values():
+            assert not receiver.inbox.waits
+            assert receiver.inbox.questions(self.now + 100) == []
+            assert receiver.inbox._held_bytes == 0
+
+    def meant_for(self, receiver: Receiver) -> list[str]:
+        return [
+            text
+            for tag, time, text in self.sent
+            if tag in (None, receiver.tag) and receiver.since is not None and time >= receiver.since
+        ]
+
+
+TAGS = "abc"
+
+
+def plans(*more: str) -> st.SearchStrategy[list[tuple[str, str, bool, int]]]:
+    publish = ["publish to all", "publish to one"]
+    kinds = [*publish, "hear", "lose", "answer", "lose question", "beat", "wait", "look", *more]
+    kind = st.sampled_from([*kinds, "hear", *publish])
+    action = st.tuples(kind, st.sampled_from(TAGS), st.integers(0, 4).map(bool), st.integers(1, 4))
+    return st.lists(action, max_size=150)
+
+
+def held(inbox: Inbox) -> int:
+    return sum(
+        len(packet)
+        for sender in inbox._senders.values()
+        for stream in (sender.to_all, sender.to_us)
+        for message in stream.held.values()
+        for packet in message.packets
+    )
+
+
+def run(world: World, plan: list[tuple[str, str, bool, int]]) -> None:
+    for action in plan:
+        world.act(action)
+        for receiver in world.receivers.values():
+            assert receiver.inbox._held_bytes == held(receiver.inbox)
+
+
+@settings(max_examples=250)
+@given(plans())
+def test_each_message_arrives_once_and_in_order(plan: list[tuple[str, str, bool, int]]) -> None:
+    world = World(TAGS)
+    run(world, plan)
+    world.settle()
+    for receiver in world.receivers.values():
+        assert receiver.delivered == world.meant_for(receiver)
+        assert receiver.inbox.dropped == 0
+
+
+@settings(max_examples=250)
+@given(plans(), st.integers(0, 6), st.integers(0, 60), st.integers(1, 4))
+def test_little_is_held_and_little_sent_at_a_time(
+    plan: list[tuple[str, str, bool, int]], most_held: int, most_bytes: int, batch: int
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(inbox_module, "_MOST_HELD", most_held)
+        monkeypatch.setattr(inbox_module, "_MOST_HELD_BYTES", most_bytes)
+        monkeypatch.setattr(outbox_module, "_BATCH_MESSAGES", batch)
+        world = World(TAGS)
+        run(world, plan)
+        world.settle()
+    for receiver in world.receivers.values():
+        assert receiver.delivered == world.meant_for(receiver)
+        assert receiver.inbox.dropped == 0
+
+
+@settings(max_examples=250)
+@given(plans("listen", "listen"))
+def test_who_comes_late_hears_what_is_sent_from_then_on(
+    plan: list[tuple[str, str, bool, int]],
+) -> None:
+    world = World(TAGS, late="bc")
+    run(world, plan)
+    world.settle()
+    for receiver in world.receivers.values():
+        assert receiver.delivered == world.meant_for(receiver)
+        assert receiver.inbox.dropped == 0
+
+
+@settings(max_examples=250)
+@given(plans(), st.integers(1, 8), st.sampled_from([PLENTY, 1000, 1]))
+def test_what_does_not_arrive_is_counted(
+    plan: list[tuple[str, str, bool, int]], messages: int, most_bytes: int
+) -> None:
+    world = World(TAGS, messages=messages, most_bytes=most_bytes)
+    for receiver in world.receivers.values():
+        receiver.inbox.position(SENDER, 0, 0)  # it was there before anything was sent
+    run(world, plan)
+    world.settle()
+    for receiver in world.receivers.values():
+        meant = world.meant_for(receiver)
+        assert receiver.delivered == [text for text in meant if text in receiver.delivered]
+        assert receiver.inbox.dropped == len(meant) - len(receiver.delivered)
+
+
+@settings(max_examples=250)
+@given(plans("listen"), st.sampled_from([PLENTY, 3]))
+def test_a_sender_that_is_gone_is_not_waited_for(
+    plan: list[tuple[str, str, bool, int]], messages: int
+) -> None:
+    world = World(TAGS, late="c", messages=messages)
+    run(world, plan)
+    for receiver in world.receivers.values():
+        inbox = receiver.inbox
+        receiver.take(inbox.gone(SENDER))
+        assert not inbox.waits and inbox._held_bytes == 0
+        assert inbox.questions(world.now + 100) == []
+        assert inbox.gone(SENDER) == ()
+        meant = world.meant_for(receiver)
+        assert receiver.delivered == [text for text in meant if text in receiver.delivered]
+        assert set(receiver.arrived) <= set(receiver.delivered)
+
+
+@settings(max_examples=250)
+@given(plans(), plans(), st.sampled_from([PLENTY, 3]))
+def test_a_sender_that_was_given_up_is_heard_again(
+    plan: list[tuple[str, str, bool, int]],
+    later: list[tuple[str, str, bool, int]],
+    messages: int,
+) -> None:
+    world = World(TAGS, messages=messages)
+    for receiver in world.receivers.values():
+        receiver.inbox.position(SENDER, 0, 0)
+    run(world, plan)
+    for receiver in world.receivers.values():
+        receiver.take(receiver.inbox.give_up(SENDER))
+        assert not receiver.inbox.waits and receiver.inbox.silent(world.now + 100) == []
+    run(world, later)
+    world.settle()
+    for receiver in world.receivers.values():
+        meant = world.meant_for(receiver)
+        assert len(set(receiver.delivered)) == len(receiver.delivered)
+        assert set(receiver.delivered) <= set(meant)
+        assert receiver.inbox.dropped == len(meant) - len(receiver.delivered)
+
+
+# --- an inbox alone -------------------------------------------------------------
+
+
+def message(
+    number: int, after: Any = 0, sender: str = SENDER, text: str = "text", own: Any = None
+) -> RelayMessage:
+    """:param own: of a message to all, how many to each alone came before."""
+    fields = {"method": "emit"} if own is None else {"method": "emit", "after": own}
+    return RelayMessage(sender, number, fields, [text], after)
+
+
+def numbers(delivered: Sequence[RelayMessage]) -> list[int]:
+    return [message.sequence for message in delivered]
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    """It has had the first message of a sender."""
+    inbox = Inbox("ear")
+    assert numbers(inbox.receive(message(1), True)) == [1]
+    return inbox
+
+
+def state(inbox: Inbox) -> Any:
+    senders = {
+        name: (vars(sender.to_all), vars(sender.to_us), sender.placed, sender.waiting_since)
+        for name, sender in inbox._senders.items()
+    }
+    return copy.deepcopy((senders, sorted(inbox._behind), inbox._held_bytes, inbox.dropped))
+
+
+def test_what_comes_twice_is_delivered_once(inbox: Inbox) -> None:
+    assert inbox.receive(message(1), True) == []
+    assert inbox.receive(message(3), True) == []
+    assert inbox.receive(message(3, text="longer"), True) == []
+    assert inbox._held_bytes == len("text")
+    assert numbers(inbox.receive(message(2), True)) == [2, 3]
+    for number in (1, 2, 3):
+        assert inbox.receive(message(number), True) == []
+    assert not inbox.waits and inbox._held_bytes == 0
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("to_all", [True, False])
+@pytest.mark.parametrize(
+    ("number", "after", "own"),
+    [
+        (FAR + 2, 0, None),
+        (2, FAR + 2, {"ear": FAR + 2}),
+        (1, FAR + 2, {"ear": FAR + 2}),
+        (2, 0, [1]),
+        (2, 0, "ear"),
+        (2, 0, 1),
+        (2, 0.5, {"ear": 0.5}),
+        (2, "1", {"ear": "1"}),
+        (2, None, {"ear": None}),
+        (2, True, {"ear": True}),
+    ],
+)
+def test_an_impossible_number_changes_nothing(
+    inbox: Inbox, known: bool, to_all: bool, number: int, after: Any, own: Any
+) -> None:
+    before = state(inbox)
+    with pytest.raises(Impossible):
+        inbox.receive(message(number, after, SENDER if known else "new", own=own), to_all)
+    assert state(inbox) == before
+    assert numbers(inbox.receive(message(2), True)) == [2]
+
+
+@pytest.mark.parametrize("numbers", [(FAR + 2, 0), (0, FAR + 2), (2, FAR + 2)])
+@pytest.mark.parametrize("name", [SENDER, "new"])
+def test_an_impossible_position_changes_nothing(
+    inbox: Inbox, name: str, numbers: tuple[int, int]
+) -> None:
+    before = state(inbox)
+    with pytest.raises(Impossible):
+        inbox.position(name, *numbers)
+    assert state(inbox) == before
+
+
+def test_an_impossible_answer(inbox: Inbox) -> None:
+    inbox.receive(message(3), True)
+    with pytest.raises(Impossible):
+        inbox.again(SENDER, True, 2, 2, [message(2, after={"ear": [1]}, own=1)])
+    assert numbers(inbox.again(SENDER, True, 2, 2, [message(2)])) == [2, 3]
+
+
+def test_a_negative_number_of_another_means_none(inbox: Inbox) -> None:
+    assert numbers(inbox.receive(message(2, own={"ear": -1}), True)) == [2]
+
+
+def test_an_answer_nobody_asked_for(inbox: Inbox) -> None:
+    assert inbox.again("stranger", True, 1, 1, [message(1, sender="stranger")]) == ()
+    assert inbox.again(SENDER, True, 1, 1, [message(1)]) == ()
+    assert inbox.again(SENDER, True, 3, 3, [message(3)]) == ()
+    assert inbox.again(SENDER, True, 2, 2, [message(2)]) == []  # it does not exist yet
+    inbox.receive(message(4), True)
+    assert inbox.again(SENDER, True, 2, 2**40, []) == [] or not inbox.waits
+    assert not inbox.waits and inbox.dropped == 2
+
+
+def test_other_senders_are_not_held_up(inbox: Inbox) -> None:
+    assert inbox.receive(message(3), True) == []
+    assert numbers(inbox.receive(message(1, sender="other"), True)) == [1]
+    assert numbers(inbox.receive(message(2, sender="other"), True)) == [2]
+    assert [question.sender for question in inbox.questions(0.0)] == [SENDER]
+
+
+def test_what_is_missing_is_asked_for(inbox: Inbox) -> None:
+    inbox.receive(message(4), True)
+    inbox.receive(message(7), True)
+    inbox.receive(message(3, after=7), False)
+    assert inbox.questions(10.0) == [Question(SENDER, True, 2, 3), Question(SENDER, False, 1, 2)]
+    assert numbers(inbox.again(SENDER, True, 2, 2, [message(2), message(3)])) == [2, 3, 4]
+    assert inbox.questions(10.0) == [Question(SENDER, True, 5, 6)]
+
+
+def test_a_question_comes_again_until_it_is_answered(inbox: Inbox) -> None:
+    inbox.receive(message(3), True)
+    question = [Question(SENDER, True, 2, 2)]
+    asked = [inbox.questions(now / 8) for now in range(80, 87)]
+    assert asked == [question, [], [], question, [], [], question]
+    inbox.receive(message(2), True)
+    assert not inbox.waits and inbox.questions(99.0) == []
+
+
+def test_a_sender_met_in_the_middle_is_asked_where_it_stands() -> None:
+    inbox = Inbox("ear")
+    assert inbox.receive(message(7), True) == []
+    assert inbox.receive(message(8, own={"ear": 3}), True) == []
+    assert inbox.questions(1.0) == [Question(SENDER, True, 0, 0)]
+    assert inbox.questions(1.1) == []
+    assert numbers(inbox.position(SENDER, 8, 3, (5, 3))) == []
+    assert inbox.questions(2.0) == [Question(SENDER, True, 6, 6)]
+    assert numbers(inbox.again(SENDER, True, 6, 6, [message(6)])) == [6, 7, 8]
+    assert not inbox.waits and inbox.dropped == 0
+
+
+def test_what_came_before_it_listened_is_let_go() -> None:
+    inbox = Inbox("ear")
+    inbox.receive(message(7), True)
+    inbox.receive(message(5, after=7), False)
+    assert inbox.position(SENDER, 7, 5, (7, 5)) == []
+    assert not inbox.waits and inbox._held_bytes == inbox.dropped == 0
+    assert numbers(inbox.receive(message(8, own={"ear": 5}), True)) == [8]
+
+
+def test_a_position_before_the_first_message_says_that_all_is_for_it() -> None:
+    inbox = Inbox("ear")
+    assert inbox.position(SENDER, 0, 0) == []
+    assert not inbox.waits
+    inbox.receive(message(2), True)
+    assert inbox.questions(1.0) == [Question(SENDER, True, 1, 1)]
+
+
+def test_the_end_of_what_was_sent_is_missing(inbox: Inbox) -> None:
+    assert inbox.position(SENDER, 3, 1) == []
+    assert inbox.questions(1.0) == [Question(SENDER, True, 2, 3), Question(SENDER, False, 1, 1)]
+
+
+def test_a_sender_is_silent_after_ten_seconds(inbox: Inbox) -> None:
+    inbox.receive(message(3), True)
+    assert inbox.silent(100.0) == []  # it was not asked yet
+    inbox.questions(100.0)
+    assert inbox.silent(110.0) == []
+    inbox.questions(105.0)
+    assert inbox.silent(110.1) == [SENDER]
+    inbox.position(SENDER, 3, 0)  # it lives
+    assert inbox.silent(110.2) == []
+    inbox.questions(111.0)
+    assert inbox.silent(122.0) == [SENDER]
+    assert numbers(inbox.give_up(SENDER)) == [3]
+    assert inbox.dropped == 1
+
+
+def test_one_given_up_has_its_ten_seconds_when_it_is_asked_again(inbox: Inbox) -> None:
+    inbox.receive(message(3), True)
+    inbox.questions(100.0)
+    inbox.give_up(SENDER)
+    inbox.receive(message(5), True)
+    inbox.questions(200.0)
+    assert inbox.silent(200.1) == []
+    assert inbox.silent(210.1) == [SENDER]
+
+
+def test_one_that_made_up_for_it_has_its_ten_seconds_too(inbox: Inbox) -> None:
+    inbox.receive(message(3), True)
+    inbox.questions(100.0)
+    assert numbers(inbox.receive(message(2), True)) == [2, 3]
+    inbox.receive(message(5), True)
+    inbox.questions(200.0)
+    assert inbox.silent(200.1) == []
+
+
+@pytest.mark.parametrize("name", ["stranger", SENDER])
+def test_nothing_is_left_of_one_that_is_gone(inbox: Inbox, name: str) -> None:
+    assert list(inbox.gone(name)) == []
+    assert list(inbox.give_up(name)) == []
+    assert name not in inbox._senders
+
+
+def test_one_that_is_gone_before_it_said_where_it_stands() -> None:
+    inbox = Inbox("ear")
+    inbox.receive(message(7), True)
+    inbox.receive(message(9, own={"ear": 4}), True)
+    inbox.receive(message(4, after=8), False)
+    delivered = [(one.sequence, one.after) for one in inbox.gone(SENDER)]
+    assert delivered == [(7, 0), (4, 8), (9, 0)]
+    assert (inbox.dropped, inbox._held_bytes) == (1, 0)
+
+
+def test_two_that_wait_for_each_other_are_given_up(inbox: Inbox) -> None:
+    assert inbox.receive(message(2, own={"ear": 1}), True) == []
+    assert inbox.receive(message(1, after=2), False) == []
+    assert inbox.waits and inbox.questions(1.0) == []
+    assert inbox.give_up(SENDER) == []
+    assert not inbox.waits and (inbox.dropped, inbox._held_bytes) == (2, 0)
+
+
+def test_so_much_is_held_and_no_more(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "_MOST_HELD", 3)
+    for number in range(3, 20):
+        inbox.receive(message(number), True)
+    assert inbox._held_bytes == 3 * len("text")
+    assert inbox.questions(1.0) == [Question(SENDER, True, 2, 2)]
+    assert numbers(inbox.receive(message(2), True)) == [2, 3, 4, 5]
+    assert inbox.questions(2.0) == [Question(SENDER, True, 6, 19)]
+    again = inbox.again(SENDER, True, 6, 6, [message(number) for number in range(6, 20)])
+    assert numbers(again) == list(range(6, 20))
+    assert not inbox.waits
+
+
+def test_so_many_bytes_are_held_of_all(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "_MOST_HELD_BYTES", 100)
+    inbox.receive(message(3, text="x" * 60), True)
+    inbox.receive(message(1, sender="other"), True)
+    inbox.receive(message(3, sender="other", text="x" * 60), True)
+    inbox.receive(message(4, sender="other", text="x" * 40), True)
+    assert inbox._held_bytes == 100
+    assert numbers(inbox.receive(message(2), True)) == [2, 3]
+    assert inbox.questions(1.0) == [Question("other", True, 2, 3)]
+    again = [message(number, sender="other", text="x" * 60) for number in (2, 3)]
+    assert numbers(inbox.again("other", True, 2, 2, again)) == [2, 3, 4]
+    assert inbox._held_bytes == 0
+
+
+def test_senders_that_are_long_silent_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "_MOST_SENDERS", 3)
+    inbox = Inbox("ear")
+    inbox.receive(message(1, sender="behind"), True)
+    inbox.receive(message(3, sender="behind"), True)
+    for number in range(10):
+        inbox.receive(message(1, sender=f"once {number}"), True)
+        inbox.position("behind", 3, 0)
+    assert list(inbox._senders) == ["once 8", "once 9", "behind"]
+    assert numbers(inbox.receive(message(2, sender="behind"), True)) == [2, 3]
+
+
+def test_no_sender_is_forgotten_of_which_something_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "_MOST_SENDERS", 3)
+    inbox = Inbox("ear")
+    for number in range(5):
+        inbox.receive(message(7, sender=f"{number}"), True)
+        assert inbox._held_bytes == held(inbox)
+    assert set(inbox._behind) <= set(inbox._senders)
+    for number in range(5):
+        inbox.gone(f"{number}")
+    assert not inbox.waits and inbox._held_bytes == 0

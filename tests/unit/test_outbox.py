@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from typing import Optional
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor_sio.relay import outbox as outbox_module
+from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.outbox import Again, Kept, Outbox
+
+PLENTY = 2**30
+EMIT = {"method": "emit"}
+
+
+def outbox_of(*tags: Optional[str], messages: int = PLENTY, most_bytes: int = PLENTY) -> Outbox:
+    """With one message for each of these tags, sent at 1, 2, 3 …"""
+    outbox = Outbox("s", messages, most_bytes)
+    for number, tag in enumerate(tags, start=1):
+        outbox.add(tag, EMIT, [f"text {number}"], float(number))
+    return outbox
+
+
+def read(kept: Kept) -> RelayMessage:
+    return RelayMessage.unpack(kept.data)
+
+
+def numbers(answer: Optional[Again]) -> list[int]:
+    assert answer is not None
+    return [kept.sequence for kept in answer.messages]
+
+
+def kept_of(outbox: Outbox) -> list[Kept]:
+    streams = [outbox._to_all, *outbox._to_one.values()]
+    return [kept for stream in streams for kept in stream.kept.values()]
+
+
+def test_each_stream_counts_for_itself() -> None:
+    outbox = Outbox("s", PLENTY, PLENTY)
+    sent = [
+        read(outbox.add(tag, EMIT, ["x"], 7.0)) for tag in (None, "a", "a", "b", None, None, "a")
+    ]
+    assert [message.sequence for message in sent] == [1, 1, 2, 1, 2, 3, 3]
+    assert [message.after for message in sent] == [0, 1, 1, 1, 0, 0, 3]
+    assert [message.fields.get("after") for message in sent] == [
+        *[None] * 4,
+        {"a": 2, "b": 1},
+        *[None] * 2,
+    ]
+    assert {(message.sender, message.time) for message in sent} == {("s", 7.0)}
+    assert outbox.position() == {"all": 3, "own": {"a": 3, "b": 1}}
+
+
+def test_what_is_no_json_changes_nothing() -> None:
+    outbox = outbox_of("a", None, "a")
+    before = outbox.position(), len(kept_of(outbox)), outbox._bytes
+    for tag in (None, "a", "new"):
+        with pytest.raises(TypeError):
+            outbox.add(tag, {"method": "emit", "room": object()}, [], 9.0)
+    assert (outbox.position(), len(kept_of(outbox)), outbox._bytes) == before
+    assert read(outbox.add(None, EMIT, [], 9.0)).fields["after"] == {"a": 2}
+
+
+def test_the_fields_of_the_caller_stay_as_they_are() -> None:
+    outbox, fields = outbox_of("a"), {"method": "emit"}
+    outbox.add(None, fields, [], 2.0)
+    assert fields == {"method": "emit"}
+
+
+def test_empty() -> None:
+    assert Outbox("s", 1, 1).empty
+    assert not outbox_of(None).empty
+    assert not outbox_of("a").empty
+
+
+def test_again() -> None:
+    outbox = outbox_of(None, "a", None, "a", None)
+    answer = outbox.again(None, 2, 3)
+    assert answer is not None and answer.first == 2
+    assert [read(kept).packets for kept in answer.messages] == [["text 3"], ["text 5"]]
+    assert numbers(outbox.again("a", 1, 1)) == [1]
+
+
+@pytest.mark.parametrize(
+    ("tag", "first", "last"),
+    [("b", 1, 1), (None, 1, 4), (None, 0, 1), (None, 3, 2), ("a", 2**60, 2**60), (None, -1, 1)],
+)
+def test_nothing_is_sent_again_that_never_was(tag: Optional[str], first: int, last: int) -> None:
+    assert outbox_of(None, "a", None, None).again(tag, first, last) is None
+
+
+@pytest.mark.parametrize(("last", "sent"), [(1, []), (6, []), (7, []), (8, [8]), (10, [8, 9, 10])])
+def test_again_of_what_is_not_kept(last: int, sent: list[int]) -> None:
+    answer = outbox_of(*[None] * 10, messages=3).again(None, 1, last)
+    assert answer is not None and answer.first == 8
+    assert numbers(answer) == sent
+
+
+def test_again_of_a_stream_of_which_nothing_is_kept() -> None:
+    answer = outbox_of("a", "a", None, messages=1).again("a", 1, 2)
+    assert answer == Again(3, [])
+
+
+def test_again_comes_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = outbox_of(*[None] * 10)
+    monkeypatch.setattr(outbox_module, "_BATCH_MESSAGES", 3)
+    assert numbers(outbox.again(None, 2, 10)) == [2, 3, 4]
+    size = kept_of(outbox)[0].size
+    monkeypatch.setattr(outbox_module, "_BATCH_BYTES", 2 * size)
+    assert numbers(outbox.again(None, 2, 9)) == [2, 3]
+    monkeypatch.setattr(outbox_module, "_BATCH_BYTES", size - 1)
+    assert numbers(outbox.again(None, 2, 9)) == [2]  # however long it is
+
+
+def test_what_was_before_a_worker_listened() -> None:
+    outbox = outbox_of(None, "a", "b", None, "a", None)
+    expected = {"all": 3, "own": {"a": 2}}
+    for since, before in (
+        (0.0, (0, 0)),
+        (1.0, (0, 0)),
+        (2.5, (1, 1)),
+        (5.0, (2, 1)),
+        (9.0, (3, 2)),
+    ):
+        position = outbox.position_for("a", since)
+        assert position == {**expected, "before": before[0], "own_before": before[1]}
+    assert outbox.position_for("new", 0.0)["own"] == {"new": 0}
+    assert outbox.position()["own"] == {"a": 2, "b": 1}
+
+
+def test_what_is_not_kept_was_before() -> None:
+    outbox = outbox_of(*[None] * 10, messages=3)
+    assert [outbox.position_for("a", since)["before"] for since in (0.0, 8.0, 8.5)] == [7, 7, 8]
+
+
+def test_a_worker_that_is_gone_is_forgotten() -> None:
+    outbox = outbox_of("a", None, "a", "b", messages=4)
+    outbox.forget("a")
+    outbox.forget("a")
+    outbox.forget("never there")
+    assert outbox.position() == {"all": 1, "own": {"b": 1}}
+    assert outbox.again("a", 1, 1) is None
+    assert outbox._bytes == sum(kept.size for kept in kept_of(outbox))
+    assert read(outbox.add(None, EMIT, [], 5.0)).fields["after"] == {"b": 1}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, "a", "b", "c"]), st.integers(0, 300), st.booleans()),
+        max_size=60,
+    ),
+    st.integers(1, 8),
+    st.integers(1, 3000),
+)
+def test_it_never_exceeds_its_bounds(
+    sends: list[tuple[Optional[str], int, bool]], most_messages: int, most_bytes: int
+) -> None:
+    outbox = Outbox("s", most_messages, most_bytes)
+    sent: list[tuple[Optional[str], Kept]] = []
+    for tag, length, forget in sends:
+        if forget and tag is not None:
+            outbox.forget(tag)
+            sent = [one for one in sent if one[0] != tag]
+        else:
+            sent.append((tag, outbox.add(tag, EMIT, [b"x" * length], float(len(sent)))))
+        kept = kept_of(outbox)
+        assert len(kept) == len(outbox._in_order) <= most_messages
+        assert outbox._bytes == sum(one.size for one in kept) <= most_bytes
+        # The latest, of all streams together.
+        latest = sent[len(sent) - len(kept) :]
+        assert {id(one) for _, one in latest} == {id(one) for one in kept}
+
+
+@settings(max_examples=500)
+@given(
+    st.lists(st.sampled_from([None, "a"]), min_size=1, max_size=30),
+    st.integers(1, 10),
+    st.sampled_from([None, "a"]),
+    st.integers(-1, 32),
+    st.integers(-1, 32),
+)
+def test_any_question_is_answered_with_what_was_sent(
+    sends: list[Optional[str]], most: int, tag: Optional[str], first: int, last: int
+) -> None:
+    outbox = outbox_of(*sends, messages=most)
+    stream = [f"text {number}" for number, to in enumerate(sends, start=1) if to == tag]
+    kept = sends[-most:].count(tag)
+    answer = outbox.again(tag, first, last)
+    assert (answer is not None) == (1 <= first <= last <= len(stream))
+    if answer is not None:
+        start = max(first, len(stream) - kept + 1)
+        assert answer.first == start
+        texts = [text for one in answer.messages for text in read(one).packets]
+        assert texts == stream[start - 1 : max(last, start - 1)]
