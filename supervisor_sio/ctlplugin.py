@@ -249,6 +249,8 @@ def format_status(status: dict[str, Any]) -> Iterable[str]:
             f"delivered {relay['delivered']:.0f}, sent again {relay['sent_again']:.0f}, "
             f"dropped {relay['dropped']:.0f}, malformed {relay['malformed']:.0f}"
         )
+        if status["queue"]["state"] != "none":
+            yield _queue(status["queue"])
     elif router["process"]:
         yield f"router   down ({router['process']} is {router['statename']}), connections wait"
         yield "relay    down"
@@ -262,6 +264,15 @@ def format_status(status: dict[str, Any]) -> Iterable[str]:
         )
     else:
         yield "no workers: add a [program:x] with command = supervisor-sio worker module:app"
+
+
+def _queue(queue: dict[str, Any]) -> str:
+    return (
+        f"queue    {queue['url']} {queue['state']}, other hosts {queue['hosts']}, "
+        f"sent {queue['sent']:.0f}, received {queue['received']:.0f}, "
+        f"waiting {queue['waiting']:.0f}, unsent {queue['unsent']:.0f}, "
+        f"missed {queue['missed']:.0f}, malformed {queue['malformed']:.0f}"
+    )
 
 
 def _row(worker: dict[str, Any]) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ class Dispatcher:
         self._sock = sock
         self._descriptor = sock.fileno()
         self.closed = False
+        #: When it was closed, in seconds of the host's monotonic clock.
+        self.ended: Optional[float] = None
         self._map[self._descriptor] = self
 
     def readable(self) -> bool:
@@ -61,6 +63,7 @@ class Dispatcher:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
+            self.ended = time.monotonic()
             if self._map.get(self._descriptor) is self:
                 del self._map[self._descriptor]
             self._sock.close()

@@ -393,7 +393,8 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
                 continue
             if tag is None or not self.is_remote(tag):
                 publisher.publish(tag, fields, packets)
-            if tag is not None and self._cluster.bridged and not self.is_local(tag):
+            elsewhere = tag not in (None, BRIDGE) and not self.is_local(str(tag))
+            if elsewhere and self._cluster.bridged:
                 publisher.publish(BRIDGE, {**fields, "to": tag}, packets)
 
     def _publish(self, data: dict[str, Any]) -> None:

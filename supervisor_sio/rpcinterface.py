@@ -18,6 +18,7 @@ from supervisor.states import getProcessStateDescription
 from supervisor.xmlrpc import Faults, RPCError
 
 from . import channel, listeners
+from .bridge.queue import QueueError, make_client, without_password
 from .certificates import describe, make_context
 from .dispatchers import (
     RouterChannel,
@@ -56,6 +57,7 @@ class Cluster:
             for address in settings.listen:
                 self._bound.append(listeners.bind(address, settings.backlog))
             self._check_certificate()
+            self._check_message_queue()
             self._open_run_dir()
         except SettingsError:
             self._close_sockets()
@@ -77,6 +79,13 @@ class Cluster:
                 make_context(files[0], files[1])
             except OSError as error:
                 raise SettingsError("tls_certfile", describe(error, files[0], files[1])) from None
+
+    def _check_message_queue(self) -> None:
+        if self._settings.message_queue:
+            try:
+                make_client(self._settings.message_queue)
+            except QueueError as error:
+                raise SettingsError("message_queue", str(error)) from None
 
     def _open_run_dir(self) -> None:
         settings, run_dir = self._settings, self._run_dir
@@ -121,7 +130,7 @@ class Cluster:
             "proxy_protocol": settings.proxy_protocol,
             "tls_certfile": settings.tls_certfile,
             "tls_keyfile": settings.tls_keyfile,
-            "channel": settings.channel,
+            "router_ended": self._router.ended if self._router else None,
             "message_queue": settings.message_queue,
             "drained": self._drained(),
         }
@@ -178,6 +187,7 @@ class Cluster:
             known_workers=self._known_workers,
             memory={pid: process_memory(pid) for pid in pids if pid},
             now=time.time(),
+            queue=without_password(self._settings.message_queue or ""),
         )
 
     def _on_running(self, event: object) -> None:

@@ -219,11 +219,11 @@ def _flag(text: str) -> bool:
 def _bytes(text: str) -> int:
     try:
         size = int(byte_size(text))
-        if 1024 <= size <= 2**31:
+        if 1024 <= size <= 2**30:
             return size
     except ValueError:
         pass
-    raise ValueError(f"{text!r} is not a size from 1KB to 2GB, such as 16MB")
+    raise ValueError(f"{text!r} is not a size from 1KB to 1GB, such as 16MB")
 
 
 def _message_queue(text: str) -> str:

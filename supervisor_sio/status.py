@@ -47,8 +47,11 @@ def build_status(
     known_workers: Iterable[str],
     memory: dict[int, int],
     now: float,
+    queue: str = "",
 ) -> dict[str, Any]:
     """The status of the cluster as an XML-RPC struct.
+
+    :param queue: where the other hosts are met, without a password.
 
     :param known_workers: names of processes that have been workers before;
         they stay in the list while they are stopped.
@@ -97,8 +100,28 @@ def build_status(
                 for name in ("dropped", "sent_again", "malformed")
             },
         },
+        "queue": {
+            "url": queue,
+            "state": _queue_state(figures.get("queue", {})) if queue else "none",
+            **{
+                name: _number(figures.get("queue", {}).get(name, 0))
+                for name in (
+                    "hosts",
+                    "sent",
+                    "received",
+                    "waiting",
+                    "unsent",
+                    "missed",
+                    "malformed",
+                )
+            },
+        },
         "workers": workers,
     }
+
+
+def _queue_state(figures: dict[str, Any]) -> str:
+    return "connected" if figures.get("connected") else "away"
 
 
 def _worker(

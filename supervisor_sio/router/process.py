@@ -11,11 +11,12 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from supervisor.options import make_namespec
 
 from .. import channel
+from ..bridge.bridge import Bridge
 from ..certificates import describe, make_context
 from ..channel import ChannelError, Message, Packet
 from ..relay.proxy import Relay
@@ -79,8 +80,18 @@ class Router:
             drained=lambda name, pid: self._drained.get(name) == pid,
             refusals=self._refusals,
             changed=self._send_figures,
+            members_here=self._members_here,
         )
         self._relay = Relay(run_dir.xsub, xsub, run_dir.xpub, xpub)
+        self._bridge: Optional[Bridge] = None
+        if settings["message_queue"]:
+            self._bridge = Bridge(
+                settings["message_queue"],
+                run_dir,
+                run_dir.read_cluster(),
+                settings["router_ended"],
+                lambda members: self._call_soon(self._workers.set_elsewhere, members),
+            )
 
     async def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,16 +103,31 @@ class Router:
         self._answer(READY)
         self._workers.listen()
         self._entrance.listen(self._listeners)
+        if self._bridge is not None:
+            self._bridge.start()
         self._tick()
         logger.info("router ready (pid %d)", os.getpid())
         status = await self._stopped
         self._entrance.close()
+        if self._bridge is not None:
+            await self._loop.run_in_executor(None, self._bridge.close)
         self._relay.close()
         return status
 
     def _stop(self, status: int) -> None:
         if not self._stopped.done():
             self._stopped.set_result(status)
+
+    def _members_here(self, members: list[Any]) -> None:
+        if self._bridge is not None:
+            self._bridge.set_members(members)
+
+    def _call_soon(self, call: Callable[[Any], None], argument: Any) -> None:
+        """From a thread of the bridge, which may live a little longer than the loop."""
+        try:
+            self._loop.call_soon_threadsafe(call, argument)
+        except RuntimeError:
+            pass
 
     def _waiting(self) -> int:
         return len(self._entrance) + len(self._placement)
@@ -233,6 +259,7 @@ class Router:
                 "messages": self._relay.received(),
                 "delivered": heard.pop("received"),
                 **heard,
+                "queue": self._bridge.figures() if self._bridge is not None else {},
                 "workers": [
                     {
                         "tag": member.tag,

@@ -54,6 +54,7 @@ class Workers:
     :param welcome: the settings that every worker gets.
     :param drained: whether the operator drains the process of this name and pid.
     :param changed: called when a worker has joined or left.
+    :param members_here: gets the workers here that hear the relay.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Workers:
         drained: Callable[[str, int], bool],
         refusals: Refusals,
         changed: Callable[[], None],
+        members_here: Callable[[list[Any]], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.placement = placement
@@ -72,6 +74,7 @@ class Workers:
         self.place_again = place_again
         self.drained = drained
         self.changed = changed
+        self.members_here = members_here
         self.handed_over = 0
         self.handed_back = 0
         #: What workers that have left had counted on the relay.
@@ -82,6 +85,8 @@ class Workers:
         self._settled = False
         #: The message about those who hear the relay.
         self.members: Message = {}
+        #: The workers of other hosts, as the message has them.
+        self.elsewhere: list[Any] = []
 
     def listen(self) -> None:
         """Let workers in; those that lived through another router have connected already."""
@@ -144,9 +149,15 @@ class Workers:
             for worker in self._channels
             if worker.member is not None and worker.member.channels
         ]
-        self.members = {"type": "members", "members": members}
+        self.members_here(members)
+        self.members = {"type": "members", "members": members + self.elsewhere}
         for worker in list(self._channels):
             worker.tell_members()
+
+    def set_elsewhere(self, members: list[Any]) -> None:
+        """The workers of other hosts have changed."""
+        self.elsewhere = members
+        self.members_changed()
 
     def _settle(self) -> None:
         self._settled = True

@@ -1,0 +1,212 @@
+"""Joins the relay of this host with those of others.
+
+It hears what every worker says to all, and what is for a worker of another
+host; it says to the workers here what comes from elsewhere. The bridges tell
+each other every two seconds which workers they have, so that those know of
+each other, and number what they send, so that what was missed is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+import time
+from typing import Any, Callable, Optional
+
+from ..relay.message import RelayMessage
+from ..relay.methods import BRIDGE, MalformedFields, check_fields
+from ..relay.publisher import Publisher
+from ..relay.subscriber import ThreadSubscriber
+from ..rundir import ClusterInfo, RunDir
+from .format import FormatError, QueueMessage, Translator, parse, seen
+from .queue import RedisQueue
+
+logger = logging.getLogger("supervisor_sio.bridge")
+
+#: Seconds between two words of a bridge to the others.
+_BEAT = 2.0
+
+#: Seconds without a word after which another host counts as gone.
+_SILENCE = 3.5 * _BEAT
+
+#: A worker as the router tells of it: tag, whether on another host, its channels.
+Member = list[Any]
+
+
+class Bridge:
+    """Runs in threads of its own, from :meth:`start` to :meth:`close`.
+
+    :param since: hear what the workers have said since then, by the host's
+        monotonic clock: when the bridge before this one ended.
+    :param changed: called, in a thread of the bridge, when the workers of
+        other hosts have changed.
+    :raises QueueError: when ``url`` cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        run_dir: RunDir,
+        cluster: ClusterInfo,
+        since: Optional[float],
+        changed: Callable[[list[Member]], None],
+    ) -> None:
+        self._id = f"bridge-{secrets.token_hex(6)}"
+        self._translator = Translator(self._id)
+        self._changed = changed
+        self._queue = RedisQueue(url, cluster.channel, self._from_queue)
+        self._publisher = Publisher(run_dir, cluster, self._id)
+        self._subscriber = ThreadSubscriber(
+            self._publisher, run_dir, tag=BRIDGE, lives=self._lives, since=since
+        )
+        self._numbering = threading.Lock()
+        self._number = 0
+        #: The last number of each other bridge, when it was heard, and its workers.
+        self._others: dict[str, int] = {}
+        self._heard: dict[str, float] = {}
+        self._elsewhere: dict[str, list[Member]] = {}
+        self._here: list[Member] = []
+        self._tags_here: frozenset[str] = frozenset()
+        self._wake = threading.Event()
+        self._closed = False
+        self.received = 0
+        #: Messages of other hosts that did not come.
+        self.missed = 0
+        self.malformed = 0
+
+    def start(self) -> None:
+        self._queue.start()
+        self._subscriber.start(self._from_relay)
+        self._thread = threading.Thread(target=self._run, name="bridge", daemon=True)
+        self._thread.start()
+
+    def set_members(self, members: list[Member]) -> None:
+        """The workers of this host have changed."""
+        self._here = members
+        self._tags_here = frozenset(tag for tag, _, _ in members)
+        self._wake.set()
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "connected": self._queue.connected,
+            "sent": self._queue.sent,
+            "received": self.received,
+            "waiting": self._queue.waiting,
+            "unsent": self._queue.unsent,
+            "missed": self.missed,
+            "malformed": self.malformed,
+            "hosts": len(self._elsewhere),
+        }
+
+    def close(self) -> None:
+        self._closed = True
+        self._here = []
+        self._wake.set()
+        self._thread.join(1)
+        self._subscriber.close()
+        self._queue.close()
+        self._publisher.close()
+
+    def _lives(self, sender: str) -> bool:
+        return sender in self._tags_here
+
+    # --- the other bridges ----------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._subscriber.joined and not self._closed:
+            self._publisher.probe()
+            self._wake.wait(0.05)
+        while True:
+            self._wake.clear()
+            members = [[tag, True, channels] for tag, _, channels in self._here]
+            self._send({"method": "members", "host_id": self._id, "members": members})
+            if self._closed:
+                return
+            now = time.monotonic()
+            for bridge in [b for b, heard in self._heard.items() if now - heard > _SILENCE]:
+                self._forget(bridge)
+            self._wake.wait(_BEAT)
+
+    def _forget(self, bridge: str) -> None:
+        self._heard.pop(bridge, None)
+        if self._elsewhere.pop(bridge, None):
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed([member for members in self._elsewhere.values() for member in members])
+
+    # --- from here to the others ----------------------------------------------
+
+    def _from_relay(self, message: RelayMessage) -> None:
+        try:
+            check_fields(message.fields)
+            if message.fields.get("to") in self._tags_here:
+                return  # it has got it
+            data = self._translator.to_queue(message)
+        except (MalformedFields, FormatError) as error:
+            self._refuse(f"of {message.sender}", error)
+            return
+        if data is not None:
+            self._send(data)
+
+    def _send(self, data: QueueMessage) -> None:
+        with self._numbering:  # and in the order of the numbers
+            self._number += 1
+            data.update(via=self._id, seq=self._number)
+            self._queue.publish(json.dumps(data).encode())
+
+    # --- from the others to here ----------------------------------------------
+
+    def _from_queue(self, raw: bytes) -> None:
+        try:
+            data = parse(raw)
+            mark = seen(data)
+            if mark is not None:
+                if mark[0] == self._id or not self._is_new(*mark):
+                    return
+                if data["method"] == "members":
+                    self._meet(mark[0], data.get("members"))
+                    return
+            outgoing = self._translator.from_queue(data)
+        except FormatError as error:
+            self._refuse("on the message queue", error)
+            return
+        if outgoing is None:
+            return
+        tag, fields, packets = outgoing
+        if tag is not None and tag not in self._tags_here:
+            return  # for a worker of another host
+        self.received += 1
+        self._publisher.publish(tag, fields, packets)
+
+    def _is_new(self, bridge: str, number: int) -> bool:
+        last = self._others.get(bridge)
+        self._heard[bridge] = time.monotonic()
+        if last is not None and number <= last:
+            return False
+        if last is not None and number > last + 1:
+            if not self.missed:
+                logger.error("%d messages of another host did not come", number - last - 1)
+            self.missed += number - last - 1
+        self._others[bridge] = number
+        return True
+
+    def _meet(self, bridge: str, members: Any) -> None:
+        """:raises FormatError: when these are no members."""
+        try:
+            known = [[str(tag), True, [str(c) for c in channels]] for tag, _, channels in members]
+        except (TypeError, ValueError):
+            raise FormatError("members that are none") from None
+        if not known:
+            self._forget(bridge)
+        elif self._elsewhere.get(bridge) != known:
+            self._elsewhere[bridge] = known
+            self._tell()
+            self._wake.set()  # it may be new: let it know who is here
+
+    def _refuse(self, where: str, error: Exception) -> None:
+        if not self.malformed:
+            logger.warning("a malformed message %s is ignored: %s", where, error)
+        self.malformed += 1

@@ -1,0 +1,283 @@
+"""Between the relay's messages and those of :class:`socketio.RedisManager`.
+
+Pure. What stock python-socketio servers understand goes out as they phrase it
+(``PubSubManager`` of python-socketio, JSON since its version 5.14): emits,
+callbacks, disconnects and room changes. The rest goes from bridge to bridge as
+method ``relay``, which stock servers ignore. Each message also says, in keys
+that those ignore, which bridge it comes ``via``, and its number ``seq`` there.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections import OrderedDict
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
+
+from socketio import packet as sio_packet
+
+from ..relay.message import EncodedPacket, RelayMessage
+from ..relay.methods import BRIDGE, check_fields
+
+JSON_PACKET = "socketio.packet.Packet"
+_MSGPACK_PACKET = "socketio.msgpack_packet.MsgPackPacket"
+
+#: Methods with the same fields on both sides.
+_SHARED = {
+    "disconnect": ("sid", "namespace"),
+    "enter_room": ("sid", "namespace", "room"),
+    "leave_room": ("sid", "namespace", "room"),
+    "close_room": ("room", "namespace"),
+}
+
+#: Callbacks of other hosts that are awaited here at a time.
+_MOST_CALLBACKS = 65536
+
+QueueMessage = dict[str, Any]
+
+
+class FormatError(ValueError):
+    """A message that is not of this format."""
+
+
+class Outgoing(NamedTuple):
+    """For the relay of this host."""
+
+    #: The worker, or ``None`` for all.
+    tag: Optional[str]
+    fields: dict[str, Any]
+    packets: Sequence[EncodedPacket] = ()
+
+
+class Translator:
+    """One bridge's translations.
+
+    :param bridge: an id that no other bridge has; it has no colon.
+    """
+
+    def __init__(self, bridge: str) -> None:
+        self.bridge = bridge
+        self._callbacks: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
+        self._last_ack = 0
+
+    # --- from the relay -------------------------------------------------------
+
+    def to_queue(self, message: RelayMessage) -> Optional[QueueMessage]:
+        """The same for the other hosts; ``None`` when it is not for them.
+
+        :raises FormatError: when it cannot be told them.
+        """
+        fields = message.fields
+        method = fields["method"]
+        if method == "callback" and "to" not in fields:
+            return self._callback_to_queue(message)
+        if method == "emit" and "request" not in fields:
+            return self._emit_to_queue(message)
+        if method in _SHARED:
+            shared = {name: fields.get(name) for name in _SHARED[method]}
+            return {"method": method, **shared, "host_id": self._origin(message)}
+        return self._relayed(message, fields.get("to"))
+
+    def _relayed(self, message: RelayMessage, to: Optional[str]) -> QueueMessage:
+        """As it is, for the other bridges."""
+        hidden = ("to", "after")
+        fields = {name: value for name, value in message.fields.items() if name not in hidden}
+        fields.setdefault("reply_to", message.sender)
+        return {
+            "method": "relay",
+            "host_id": self.bridge,
+            "to": to,
+            "fields": fields,
+            "packets": [
+                packet if isinstance(packet, str) else {"base64": b64encode(packet).decode()}
+                for packet in message.packets
+            ],
+        }
+
+    def _origin(self, message: RelayMessage) -> str:
+        """The ``host_id`` of a worker here: a callback finds its way back by it."""
+        return f"{self.bridge}:{message.sender}"
+
+    def _emit_to_queue(self, message: RelayMessage) -> QueueMessage:
+        fields = message.fields
+        (event, *arguments), attachments = _decode(message)
+        data: list[Any] = arguments or [None]
+        if attachments:
+            data = [data, *(b64encode(attachment).decode() for attachment in attachments)]
+        ack, room, namespace = fields.get("ack"), fields.get("room"), fields["namespace"]
+        translated = {
+            "method": "emit",
+            "event": event,
+            "data": data,
+            "binary": bool(attachments),
+            "namespace": namespace,
+            "room": room,
+            "skip_sid": fields.get("skip_sid"),
+            "callback": None if ack is None else [room, namespace, ack],
+            "host_id": self._origin(message),
+        }
+        if "except_room" in fields:
+            translated["except_room"] = fields["except_room"]
+        return translated
+
+    def _callback_to_queue(self, message: RelayMessage) -> Optional[QueueMessage]:
+        """A client here has answered an emit of another host."""
+        asked = self._callbacks.pop(message.fields["ack"], None)
+        if asked is None:
+            return None
+        host_id, room, namespace, ack = asked
+        arguments, attachments = _decode(message)
+        if attachments:
+            # python-socketio's format has no bytes in callbacks; ours has.
+            _, of_ours, tag = host_id.partition(":")
+            if not of_ours:
+                raise FormatError("a stock python-socketio takes no acknowledgement with bytes")
+            fields = {**message.fields, "ack": ack}
+            return self._relayed(RelayMessage(message.sender, 0, fields, message.packets), tag)
+        return {
+            "method": "callback",
+            "host_id": host_id,
+            "sid": room,
+            "namespace": namespace,
+            "id": ack,
+            "args": arguments,
+        }
+
+    # --- from the queue -------------------------------------------------------
+
+    def from_queue(self, data: QueueMessage) -> Optional[Outgoing]:
+        """The same for the workers here; ``None`` when it is not for them.
+
+        :raises FormatError: when it is not understood.
+        """
+        try:
+            outgoing = self._from_queue(data)
+            if outgoing is not None:
+                check_fields(outgoing.fields)
+            return outgoing
+        except FormatError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"{data.get('method')!r:.40}: {error}") from None
+
+    def _from_queue(self, data: QueueMessage) -> Optional[Outgoing]:
+        method, host_id = data.get("method"), data.get("host_id")
+        if method == "callback":
+            return self._callback_from_queue(data)
+        if isinstance(host_id, str) and host_id.partition(":")[0] == self.bridge:
+            return None  # its own
+        if method == "emit":
+            return self._emit_from_queue(data)
+        if method in _SHARED:
+            shared = {name: data.get(name) for name in _SHARED[method]}
+            shared["namespace"] = shared["namespace"] or "/"
+            return Outgoing(None, {"method": method, **shared})
+        if method == "relay":
+            packets = [
+                packet if isinstance(packet, str) else b64decode(packet["base64"], validate=True)
+                for packet in data["packets"]
+            ]
+            return Outgoing(data["to"], dict(data["fields"]), packets)
+        return None  # of a newer version
+
+    def _emit_from_queue(self, data: QueueMessage) -> Outgoing:
+        arguments, attachments = data["data"], []
+        if data.get("binary"):
+            attachments = [b64decode(text, validate=True) for text in arguments[1:]]
+            arguments = arguments[0]
+        if not isinstance(arguments, list):
+            arguments = [arguments]
+        if arguments == [None]:
+            arguments = []
+        namespace = data.get("namespace") or "/"
+        skip = data.get("skip_sid") or []
+        fields: dict[str, Any] = {
+            "method": "emit",
+            "namespace": namespace,
+            "packet": JSON_PACKET,
+            "room": data.get("room"),
+            "except_room": data.get("except_room"),
+            "skip_sid": [skip] if isinstance(skip, str) else skip,
+        }
+        callback, ack = data.get("callback"), None
+        if callback is not None:
+            room, asked_in, asked_id = callback
+            ack = self._await_callback((data["host_id"], room, asked_in, asked_id))
+            fields.update(ack=ack, reply_to=BRIDGE)
+        packets = _encode(namespace, [data["event"], *arguments], attachments, ack)
+        return Outgoing(None, fields, packets)
+
+    def _await_callback(self, asked: tuple[Any, ...]) -> int:
+        self._last_ack += 1
+        self._callbacks[self._last_ack] = asked
+        if len(self._callbacks) > _MOST_CALLBACKS:
+            self._callbacks.popitem(last=False)
+        return self._last_ack
+
+    def _callback_from_queue(self, data: QueueMessage) -> Optional[Outgoing]:
+        bridge, _, tag = str(data["host_id"]).partition(":")
+        if bridge != self.bridge:
+            return None  # for another
+        packet = sio_packet.Packet(
+            sio_packet.ACK, namespace=data.get("namespace") or "/", data=data["args"], id=data["id"]
+        )
+        fields = {"method": "callback", "ack": data["id"], "packet": JSON_PACKET}
+        return Outgoing(tag, fields, [packet.encode()])
+
+
+def parse(raw: bytes) -> QueueMessage:
+    """:raises FormatError: for what is no message; it is never unpickled."""
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        if raw[:1] == b"\x80":
+            raise FormatError(
+                "a pickle, from a python-socketio before 5.14: upgrade that"
+            ) from None
+        raise FormatError(f"not JSON: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("method"), str):
+        raise FormatError("not an object with a method")
+    return data
+
+
+def _decode(message: RelayMessage) -> tuple[list[Any], list[bytes]]:
+    """The arguments with placeholders for bytes, and the bytes.
+
+    :raises FormatError: when it is not a packet.
+    """
+    packets = list(message.packets)
+    try:
+        if message.fields.get("packet") == _MSGPACK_PACKET:
+            from socketio.msgpack_packet import MsgPackPacket
+
+            whole = MsgPackPacket(encoded_packet=packets[0])
+            encoded = sio_packet.Packet(whole.packet_type, data=whole.data).encode()
+            packets = encoded if isinstance(encoded, list) else [encoded]
+        # Attachments that are not added leave their placeholders in the data.
+        packet = sio_packet.Packet(encoded_packet=packets[0])
+        attachments = [packet for packet in packets[1:] if isinstance(packet, bytes)]
+        return list(packet.data), attachments
+    except Exception as error:
+        raise FormatError(f"not a Socket.IO packet: {error}") from None
+
+
+def _encode(
+    namespace: str, data: list[Any], attachments: list[bytes], ack: Optional[int]
+) -> list[EncodedPacket]:
+    if not attachments:
+        packet = sio_packet.Packet(sio_packet.EVENT, namespace=namespace, data=data, id=ack)
+        return [str(packet.encode())]
+    # https://socket.io/docs/v4/socket-io-protocol/#packet-encoding: the data
+    # has its placeholders already.
+    where = "" if namespace == "/" else f"{namespace},"
+    number = "" if ack is None else str(ack)
+    head = f"{sio_packet.BINARY_EVENT}{len(attachments)}-{where}{number}"
+    return [head + json.dumps(data, separators=(",", ":")), *attachments]
+
+
+def seen(data: Mapping[str, Any]) -> Optional[tuple[str, int]]:
+    """Which bridge a message comes through, and its number there; ``None`` for others'."""
+    via, number = data.get("via"), data.get("seq")
+    if isinstance(via, str) and type(number) is int and number > 0:
+        return via, number
+    return None

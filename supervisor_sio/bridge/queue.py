@@ -1,0 +1,208 @@
+"""The connection pair to Redis: one to publish, one to subscribe.
+
+What is to be published while Redis is away waits, within bounds; what there is
+no room for is counted. Local traffic knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import Any, Callable, Deque
+from urllib.parse import urlsplit, urlunsplit
+
+logger = logging.getLogger("supervisor_sio.bridge")
+
+#: What may wait for Redis.
+_MOST_WAITING = 10_000
+_MOST_BYTES = 64 * 1024 * 1024
+
+#: Messages published in one round trip.
+_BATCH = 100
+
+#: Seconds between attempts to reach Redis: the first, and at most.
+_FIRST_RETRY = 0.1
+_LONGEST_RETRY = 1.0
+
+#: Seconds after Redis is back until the first message: time for the other hosts
+#: to subscribe again, or they would miss it. Longer than ``_LONGEST_RETRY``.
+_OTHERS_FIRST = 1.5
+
+#: Seconds that an answer of Redis may take.
+_TIMEOUT = 5.0
+
+#: Seconds between looks whether it is time to stop.
+_TICK = 0.5
+
+
+class QueueError(ValueError):
+    """A ``message_queue`` that cannot be used; the text says why."""
+
+
+def make_client(url: str) -> Any:
+    """A Redis client for any URL that :class:`socketio.RedisManager` takes; not connected.
+
+    :raises QueueError: when the URL is not understood, or the redis package is missing.
+    """
+    try:
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+        from redis.sentinel import Sentinel
+    except ImportError:
+        raise QueueError("needs the redis package: pip install 'supervisor-sio[redis]'") from None
+    # A PUBLISH that is tried again by itself may arrive twice.
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": _TIMEOUT,
+        "socket_connect_timeout": _TIMEOUT,
+        "health_check_interval": 10,
+    }
+    try:
+        if not url.startswith("redis+sentinel://"):
+            return Redis.from_url(url, **options)
+        from socketio.redis_manager import parse_redis_sentinel_url
+
+        sentinels, service, more = parse_redis_sentinel_url(url)
+        if not service:
+            raise QueueError("names no service: redis+sentinel://host:port,host:port/db/service")
+        return Sentinel(sentinels, sentinel_kwargs={"socket_timeout": _TIMEOUT}).master_for(
+            service, **options, **more
+        )
+    except QueueError:
+        raise
+    except ImportError:
+        raise QueueError("redis+sentinel:// needs python-socketio 5.14 or later") from None
+    except Exception as error:
+        raise QueueError(f"the URL is not understood: {error}") from None
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+
+
+class RedisQueue:
+    """Publishes and subscribes, in a thread each, from :meth:`start` to :meth:`close`.
+
+    :param received: gets each message of the channel, in the subscriber's thread.
+    :raises QueueError: as :func:`make_client`.
+    """
+
+    def __init__(self, url: str, channel: str, received: Callable[[bytes], None]) -> None:
+        self._client = make_client(url)
+        self._shown = without_password(url)
+        self._channel = channel
+        self._received = received
+        self._waiting: Deque[bytes] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._closed = threading.Event()
+        #: Whether the subscriber hears the channel.
+        self.connected = False
+        self._connected_at = 0.0
+        self.sent = 0
+        #: Messages that Redis did not take and that are given up.
+        self.unsent = 0
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._publish, "queue-publish"), (self._listen, "queue-listen"))
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def publish(self, data: bytes) -> None:
+        """Publish soon; never waits."""
+        with self._changed:
+            if len(self._waiting) >= _MOST_WAITING or self._bytes + len(data) > _MOST_BYTES:
+                if not self.unsent:
+                    logger.error("%s is away too long: emits for other hosts are lost", self._shown)
+                self.unsent += 1
+                return
+            self._waiting.append(data)
+            self._bytes += len(data)
+            self._changed.notify()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Publish what waits, if Redis takes it in time."""
+        deadline = time.monotonic() + timeout
+        while self.connected and self._waiting and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._closed.set()
+        with self._changed:
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline + _TICK - time.monotonic()))
+
+    # --- to publish -----------------------------------------------------------
+
+    def _publish(self) -> None:
+        while not self._closed.is_set():
+            with self._changed:
+                if not self._waiting:
+                    self._changed.wait(_TICK)
+                    continue
+            if not self.connected or time.monotonic() < self._connected_at + _OTHERS_FIRST:
+                self._closed.wait(0.05)
+                continue
+            with self._changed:
+                batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+                self._bytes -= sum(map(len, batch))
+            try:
+                pipeline = self._client.pipeline(transaction=False)
+                for data in batch:
+                    pipeline.publish(self._channel, data)
+                pipeline.execute()
+                self.sent += len(batch)
+            except Exception as error:
+                # Some of them may have gone: again would be twice.
+                self.unsent += len(batch)
+                self._lost(error)
+
+    # --- to subscribe ---------------------------------------------------------
+
+    def _listen(self) -> None:
+        retry = _FIRST_RETRY
+        while not self._closed.is_set():
+            pubsub = None
+            try:
+                pubsub = self._client.pubsub()
+                pubsub.subscribe(self._channel)
+                while not self._closed.is_set():
+                    message = pubsub.get_message(timeout=_TICK)
+                    if message is None:
+                        continue
+                    if message["type"] == "subscribe":
+                        retry = _FIRST_RETRY
+                        self._found()
+                    elif message["type"] == "message":
+                        self._received(message["data"])
+            except Exception as error:
+                self._lost(error)
+            finally:
+                if pubsub is not None:
+                    pubsub.close()
+            self._closed.wait(retry)
+            retry = min(retry * 2, _LONGEST_RETRY)
+
+    def _found(self) -> None:
+        if not self.connected:
+            logger.info("connected to %s", self._shown)
+            first = not self._connected_at
+            self._connected_at = time.monotonic() - (_OTHERS_FIRST if first else 0.0)
+            self.connected = True
+
+    def _lost(self, error: Exception) -> None:
+        if self.connected or not self._connected_at:
+            logger.error("%s is away, trying again: %s", self._shown, error)
+            self._connected_at = self._connected_at or time.monotonic()
+        self.connected = False
