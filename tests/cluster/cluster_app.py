@@ -6,14 +6,69 @@ import hashlib
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import socketio
 
 from supervisor_sio import ZmqManager
 
-sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager(), cors_allowed_origins="*")
+manager = ZmqManager()
+sio = socketio.Server(async_mode="eventlet", client_manager=manager, cors_allowed_origins="*")
+
+manager.share_session_keys("user", "picture", "unknown")
+
+NAME = os.environ.get("SUPERVISOR_PROCESS_NAME", "")
+
+#: What other workers have sent to this one, in each namespace.
+notes: dict[str, list[Any]] = {"/": [], "/room": []}
+
+
+@manager.on("note")
+def note(*args: Any) -> None:
+    notes["/"].append(list(args))
+
+
+@manager.on("note", namespace="/room")
+def note_in_room(*args: Any) -> None:
+    notes["/room"].append(list(args))
+
+
+@manager.on("ask")
+def answer(*args: Any) -> Any:
+    return {"from": NAME, "got": list(args)}
+
+
+@manager.on("ask_nothing")
+def answer_nothing() -> None:
+    pass
+
+
+@manager.on("ask_slowly")
+def answer_slowly(slow: str, seconds: float) -> str:
+    """The worker of this name takes so long."""
+    if slow == NAME:
+        sio.sleep(seconds)
+    return NAME
+
+
+@manager.on("ask_in_vain")
+def fail(failing: str) -> str:
+    """The worker of this name fails."""
+    if failing == NAME:
+        raise ArithmeticError("as the test wants it")
+    return NAME
+
+
+def attempt(call: Callable[[], Any]) -> Any:
+    """The error that a call ends with, as text, or ``None``."""
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def web(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -46,8 +101,12 @@ app = socketio.WSGIApp(sio, web)
 class Events(socketio.Namespace):
     """The same handlers in each namespace."""
 
+    def on_connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
+        session = {"user": f"user {sid}", "picture": b"\x00\xff", "password": "hidden"}
+        self.save_session(sid, session)
+
     def on_whoami(self, sid: str) -> dict[str, Any]:
-        return {"pid": os.getpid(), "name": os.environ.get("SUPERVISOR_PROCESS_NAME", "")}
+        return {"pid": os.getpid(), "name": NAME}
 
     def on_echo(self, sid: str, *args: Any) -> Any:
         return args
@@ -88,6 +147,58 @@ class Events(socketio.Namespace):
 
     def on_close_room(self, sid: str, room: str) -> None:
         self.close_room(room)
+
+    def on_operation(self, sid: str, name: str, args: list[Any], options: dict[str, Any]) -> str:
+        """What a method of the manager returns, as JSON with bytes in hex.
+
+        As it is it may have more bytes objects than socket.io-client takes in a packet.
+        """
+        began = time.monotonic()
+        value = getattr(manager, name)(*args, **options)
+        elapsed = time.monotonic() - began
+        outcome = {
+            "elapsed": elapsed,
+            "timed_out": getattr(value, "timed_out", None),
+            "missing": getattr(value, "missing", None),
+        }
+        if name == "fetch_sockets":
+            value = [asdict(socket) for socket in value]
+        return json.dumps({**outcome, "value": value}, default=lambda b: {"$hex": b.hex()})
+
+    def on_begin_operation(
+        self, sid: str, name: str, args: list[Any], options: dict[str, Any]
+    ) -> str:
+        """The same, and the client hears of it while it lasts."""
+        self.emit("begun", to=sid)
+        return self.on_operation(sid, name, args, options)
+
+    def on_notes(self, sid: str) -> list[Any]:
+        return notes[self.namespace]
+
+    def on_send_nonsense(self, sid: str, event: str) -> list[Any]:
+        """Try to send what cannot be sent; how each attempt ends."""
+        data = {"fine": b"bytes", "nonsense": object()}
+        return [
+            attempt(lambda: sio.emit(event, data)),
+            attempt(lambda: sio.emit(event, data, to=sid, callback=print)),
+            attempt(lambda: manager.emit_with_acks(event, data)),
+            attempt(lambda: manager.server_side_emit("note", data)),
+            attempt(lambda: manager.server_side_call("note", data)),
+            attempt(lambda: manager.emit(event, "fine", room=data)),
+        ]
+
+    def on_send_long(self, sid: str, event: str, length: int) -> list[Any]:
+        """Try to send so many characters; how each attempt ends."""
+        data = "x" * length
+        return [
+            attempt(lambda: sio.emit(event, data)),
+            attempt(lambda: manager.emit_with_acks(event, data)),
+            attempt(lambda: manager.server_side_emit("note", data)),
+            attempt(lambda: manager.server_side_call("note", data)),
+        ]
+
+    def on_emit_long(self, sid: str, event: str, length: int) -> None:
+        sio.emit(event, "x" * length)
 
     def on_kill_me(self, sid: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

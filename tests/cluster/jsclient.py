@@ -171,5 +171,7 @@ class NodeClient(TestClient):
         return answer[0] if len(answer) == 1 else answer
 
     def close(self) -> None:
+        if self._closed:
+            return
         self._node.send(do="close", client=self.name)
         self.wait(lambda: self._closed, "end")

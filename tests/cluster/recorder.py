@@ -20,7 +20,9 @@ class Received(NamedTuple):
 class TestClient(ABC):
     """A Socket.IO client with a thread-safe record of all that happened to it.
 
-    It answers every event that wants an ack with ``{"from": name, "got": args}``.
+    It answers every event that wants an ack with ``{"from": name, "got": args}``;
+    only not, when the event's name begins with ``silent``, if its first argument,
+    a list of names, has this client's.
     """
 
     __test__ = False  # not for pytest to collect

@@ -1,7 +1,8 @@
 "use strict";
 // Socket.IO clients driven by JSON lines: commands on stdin, what happens on stdout.
 // Bytes travel as {"$bytes": "<base64>"}. Every event that wants an answer gets
-// {from: <client>, got: <arguments>}.
+// {from: <client>, got: <arguments>}; of an event whose name begins with "silent" the
+// first argument is a list of clients that do not answer.
 
 const readline = require("node:readline");
 const { Manager } = require("socket.io-client");
@@ -58,7 +59,8 @@ const commands = {
       socket.onAny((event, ...args) => {
         const answer = typeof args.at(-1) === "function" ? args.pop() : null;
         report(client, "event", { namespace, event, args: pack(args) });
-        if (answer) answer({ from: client, got: args });
+        const silent = event.startsWith("silent") && args[0].includes(client);
+        if (answer && !silent) answer({ from: client, got: args });
       });
       socket.connect();
     }
