@@ -13,6 +13,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from typing import Any, Callable, Optional
 
 from ..relay.message import RelayMessage
@@ -20,7 +21,7 @@ from ..relay.methods import BRIDGE, MalformedFields, check_fields
 from ..relay.publisher import Publisher
 from ..relay.subscriber import ThreadSubscriber
 from ..rundir import ClusterInfo, RunDir
-from .format import FormatError, QueueMessage, Translator, parse, seen
+from .format import FormatError, QueueMessage, Translator, origin_of, parse, seen
 from .queue import RedisQueue
 
 logger = logging.getLogger("supervisor_sio.bridge")
@@ -31,6 +32,14 @@ _BEAT = 2.0
 #: Seconds without a word after which another host counts as gone.
 _SILENCE = 3.5 * _BEAT
 
+#: Seconds before the end of the bridge before this one from which the workers are
+#: asked for what they said: it may not have come to passing that on. What it has
+#: passed on, the other bridges do not take twice.
+_OVERLAP = 1.0
+
+#: Streams of senders of other hosts whose last number is remembered.
+_MOST_ORIGINS = 10_000
+
 #: A worker as the router tells of it: tag, whether on another host, its channels.
 Member = list[Any]
 
@@ -38,8 +47,8 @@ Member = list[Any]
 class Bridge:
     """Runs in threads of its own, from :meth:`start` to :meth:`close`.
 
-    :param since: hear what the workers have said since then, by the host's
-        monotonic clock: when the bridge before this one ended.
+    :param predecessor_ended: when the bridge before this one did, by the host's
+        monotonic clock.
     :param changed: called, in a thread of the bridge, when the workers of
         other hosts have changed.
     :raises QueueError: when ``url`` cannot be used.
@@ -50,7 +59,7 @@ class Bridge:
         url: str,
         run_dir: RunDir,
         cluster: ClusterInfo,
-        since: Optional[float],
+        predecessor_ended: Optional[float],
         changed: Callable[[list[Member]], None],
     ) -> None:
         self._id = f"bridge-{secrets.token_hex(6)}"
@@ -58,6 +67,7 @@ class Bridge:
         self._changed = changed
         self._queue = RedisQueue(url, cluster.channel, self._from_queue)
         self._publisher = Publisher(run_dir, cluster, self._id)
+        since = None if predecessor_ended is None else predecessor_ended - _OVERLAP
         self._subscriber = ThreadSubscriber(
             self._publisher, run_dir, tag=BRIDGE, lives=self._lives, since=since
         )
@@ -66,6 +76,7 @@ class Bridge:
         #: The last number of each other bridge, when it was heard, and its workers.
         self._others: dict[str, int] = {}
         self._heard: dict[str, float] = {}
+        self._origins: OrderedDict[tuple[Any, ...], int] = OrderedDict()
         self._elsewhere: dict[str, list[Member]] = {}
         self._here: list[Member] = []
         self._tags_here: frozenset[str] = frozenset()
@@ -149,7 +160,8 @@ class Bridge:
             self._refuse(f"of {message.sender}", error)
             return
         if data is not None:
-            self._send(data)
+            alone = "to" in message.fields or message.fields["method"] == "callback"
+            self._send({**data, "origin": [message.sender, alone, message.sequence]})
 
     def _send(self, data: QueueMessage) -> None:
         with self._numbering:  # and in the order of the numbers
@@ -168,6 +180,8 @@ class Bridge:
                     return
                 if data["method"] == "members":
                     self._meet(mark[0], data.get("members"))
+                    return
+                if not self._is_new_of(*origin_of(data)):
                     return
             outgoing = self._translator.from_queue(data)
         except FormatError as error:
@@ -191,6 +205,17 @@ class Bridge:
                 logger.error("%d messages of another host did not come", number - last - 1)
             self.missed += number - last - 1
         self._others[bridge] = number
+        return True
+
+    def _is_new_of(self, sender: str, alone: bool, number: int) -> bool:
+        """False for what a bridge before that one has passed on already."""
+        stream = sender, alone
+        if number <= self._origins.get(stream, 0):
+            return False
+        self._origins[stream] = number
+        self._origins.move_to_end(stream)
+        if len(self._origins) > _MOST_ORIGINS:
+            self._origins.popitem(last=False)
         return True
 
     def _meet(self, bridge: str, members: Any) -> None:

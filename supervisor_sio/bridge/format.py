@@ -4,7 +4,8 @@ Pure. What stock python-socketio servers understand goes out as they phrase it
 (``PubSubManager`` of python-socketio, JSON since its version 5.14): emits,
 callbacks, disconnects and room changes. The rest goes from bridge to bridge as
 method ``relay``, which stock servers ignore. Each message also says, in keys
-that those ignore, which bridge it comes ``via``, and its number ``seq`` there.
+that those ignore, which bridge it comes ``via``, its number ``seq`` there, and
+its ``origin``: who said it, whether to one worker alone, and the number there.
 """
 
 from __future__ import annotations
@@ -273,6 +274,17 @@ def _encode(
     number = "" if ack is None else str(ack)
     head = f"{sio_packet.BINARY_EVENT}{len(attachments)}-{where}{number}"
     return [head + json.dumps(data, separators=(",", ":")), *attachments]
+
+
+def origin_of(data: QueueMessage) -> tuple[str, bool, int]:
+    """:raises FormatError: when it has none."""
+    try:
+        sender, alone, number = data["origin"]
+        if isinstance(sender, str) and isinstance(alone, bool) and type(number) is int:
+            return sender, alone, number
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise FormatError("a message of a bridge without its origin")
 
 
 def seen(data: Mapping[str, Any]) -> Optional[tuple[str, int]]:

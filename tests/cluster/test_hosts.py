@@ -1,0 +1,310 @@
+"""Several supervisords, joined through a real Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import socketio
+
+from .conftest import ClusterFactory, Clients
+from .harness import Cluster, free_port, wait_until
+from .recorder import TestClient
+
+
+class Redis:
+    """A redis-server of its own, that can be killed and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.socket = directory / "redis.sock"
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://user:secret@127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        options = {
+            "port": str(self.port),
+            "unixsocket": str(self.socket),
+            "save": "",
+            "dir": str(self._directory),
+            "logfile": str(self._directory / "redis.log"),
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", value)]
+        acl = ["--user", "user", "on", ">secret", "~*", "&*", "+@all"]
+        self._process = subprocess.Popen(["redis-server", *words, *acl])
+        client = redis.Redis.from_url(self.url)
+
+        def answers() -> bool:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+        wait_until(answers, 10, "redis")
+        client.close()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait(10)
+            self._process = None
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Redis]:
+    if shutil.which("redis-server") is None:
+        complain = pytest.fail if os.environ.get("CI") else pytest.skip
+        complain("no redis-server: install Debian's redis-server")
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    server = Redis(directory)
+    server.start()
+    yield server
+    server.kill()
+
+
+class Host:
+    """One supervisord with two workers, and clients of it."""
+
+    def __init__(self, cluster: Cluster, clients: Clients) -> None:
+        self.cluster = cluster
+        plan = [("node", ["websocket"]), ("python", ["polling"])] * 2
+        self.clients = [clients.connect(cluster, *kind) for kind in plan]
+        by_pid = {client.whoami()["pid"]: client for client in self.clients}
+        assert len(by_pid) == 2
+        self.emitter = next(iter(by_pid.values()))
+
+    @property
+    def queue(self) -> dict[str, Any]:
+        figures: dict[str, Any] = self.cluster.status()["queue"]
+        return figures
+
+    def emit(self, event: str, data: Any, **options: Any) -> None:
+        self.emitter.call("emit_all", event, data, options)
+
+
+def knows_another(cluster: Cluster) -> Callable[[], bool]:
+    return lambda: bool(cluster.status()["queue"]["hosts"])
+
+
+@pytest.fixture
+def hosts(make_cluster: ClusterFactory, clients: Clients, queue: Redis) -> list[Host]:
+    made = [make_cluster(message_queue=queue.url).start() for _ in range(2)]
+    for cluster in made:
+        wait_until(knows_another(cluster), 10, "the other host")
+    return [Host(cluster, clients) for cluster in made]
+
+
+def everybody(hosts: list[Host]) -> list[TestClient]:
+    return [client for host in hosts for client in host.clients]
+
+
+def expect(hosts: list[Host], event: str, got: dict[str, list[Any]]) -> None:
+    """Who has got what, once a later emit of each host has come everywhere."""
+    for host in hosts:
+        marker = f"marker-{event}-{host.cluster.port}"
+        host.emit(marker, 0)
+        for client in everybody(hosts):
+            client.wait_for(marker)
+    received = {client.name: client.received(event) for client in everybody(hosts)}
+    assert received == {name: got.get(name, []) for name in received}
+
+
+def test_what_one_host_emits_reaches_the_clients_of_both(hosts: list[Host]) -> None:
+    names = [client.name for client in everybody(hosts)]
+    for number, host in enumerate(hosts):
+        for data in ("text", {"b": [b"\x00\xff"], "n": 1}, [1, 2], None):
+            event = f"news-{number}-{type(data).__name__}"
+            host.emit(event, data)
+            expect(hosts, event, dict.fromkeys(names, [[] if data is None else [data]]))
+    host.emitter.call("emit_all", "args", [1, b"2", {}], {}, True)
+    expect(hosts, "args", dict.fromkeys(names, [[1, b"2", {}]]))
+
+
+def test_rooms_and_sids_span_hosts(hosts: list[Host]) -> None:
+    here, there = hosts
+    target = there.clients[1]
+    target.call("join", "red")
+    here.emitter.call("join", "red")
+    here.emit("to-room", 1, room="red")
+    expect(hosts, "to-room", {target.name: [[1]], here.emitter.name: [[1]]})
+    here.emit("to-sid", b"2", to=target.sid())
+    expect(hosts, "to-sid", {target.name: [[b"2"]]})
+    here.emit("skipping", 3, room="red", skip_sid=target.sid())
+    expect(hosts, "skipping", {here.emitter.name: [[3]]})
+    # An answer finds its way back, with bytes too.
+    for question in ("why", b"\x00"):
+        answer = here.emitter.call("call_sid", target.sid(), "question", question)
+        assert answer == {"from": target.name, "got": [question]}
+    here.emitter.call("leave_room_of", target.sid(), "red")
+    here.emit("left", 4, room="red")
+    expect(hosts, "left", {here.emitter.name: [[4]]})
+    here.emitter.call("disconnect_sid", target.sid())
+    target.wait_disconnected()
+
+
+def test_operations_span_hosts(hosts: list[Host]) -> None:
+    here, there = hosts
+    emitter = here.emitter
+
+    def operation(name: str, *args: Any, **kwargs: Any) -> Any:
+        outcome = json.loads(emitter.call("operation", name, args, kwargs))
+        assert not outcome["timed_out"]
+        return outcome["value"]
+
+    wait_until(lambda: operation("server_count") == 4, 10, "four workers")
+    sids = {client.sid() for client in everybody(hosts)}
+    assert {row["sid"] for row in operation("fetch_sockets")} == sids
+    operation("sockets_join", "blue")
+    wait_until(lambda: operation("fetch_rooms").get("blue") == 8, 5, "all in blue")
+    answers = operation("emit_with_acks", "asked", b"?", room="blue")
+    assert {answer["from"] for answer in answers} == {c.name for c in everybody(hosts)}
+    # A host that is gone is not waited for.
+    there.cluster.stop()
+    wait_until(lambda: operation("server_count") == 2, 10, "two workers")
+    assert len(operation("fetch_sockets")) == 4
+
+
+def test_stock_python_socketio_emits_into_both_and_hears_us(
+    hosts: list[Host], queue: Redis
+) -> None:
+    names = [client.name for client in everybody(hosts)]
+    stock = socketio.RedisManager(queue.url, write_only=True)
+    stock.emit("stock", {"b": b"\xff"}, namespace="/")
+    stock.emit("stock", "second")
+    expect(hosts, "stock", dict.fromkeys(names, [[{"b": b"\xff"}], ["second"]]))
+    target = hosts[1].clients[0]
+    stock.emit("stock-to", 1, room=target.sid())
+    expect(hosts, "stock-to", {target.name: [[1]]})
+
+    heard: list[tuple[Any, ...]] = []
+    server = socketio.Server(
+        async_mode="threading", client_manager=socketio.RedisManager(queue.url)
+    )
+    # What its manager would send to clients of its own.
+    server.manager.get_participants = lambda namespace, room: iter([("sid", "eio_sid")])
+    server.manager.rooms["/"] = {}
+    server._send_eio_packet = lambda eio_sid, packet: heard.append((packet.data,))
+    server.manager_initialized = True
+    server.manager.initialize()
+    wait_until(lambda: server.manager.pubsub and server.manager.pubsub.subscribed, 5, "stock")
+    time_limit = time.monotonic() + 10
+    while not heard and time.monotonic() < time_limit:
+        hosts[0].emit("to-stock", {"n": 1})
+        time.sleep(0.1)
+    assert heard[0] == ('2["to-stock",{"n":1}]',)
+
+
+def test_redis_is_killed_and_comes_back_under_traffic(hosts: list[Host], queue: Redis) -> None:
+    here, there = hosts
+    emitted = 0
+
+    def emit_for(seconds: float) -> None:
+        nonlocal emitted
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            here.emit("tick", emitted)
+            emitted += 1
+            time.sleep(0.01)
+
+    def local() -> int:
+        return min(len(client.received("tick")) for client in here.clients)
+
+    emit_for(1)
+    queue.kill()
+    wait_until(lambda: here.queue["state"] == "away", 5, "it is noticed")
+    at_kill = emitted
+    emit_for(2)
+    wait_until(lambda: local() == emitted, 5, "local delivery goes on")
+    assert emitted > at_kill + 50
+    queue.start()
+    wait_until(lambda: here.queue["state"] == "connected", 5, "connected again")
+    emit_for(3)
+    here.emit("last", 0)
+    for client in everybody(hosts):
+        client.wait_for("last")
+    remote = there.clients[0].received("tick")
+    numbers = [args[0] for args in remote]
+    assert numbers == sorted(set(numbers))
+    missed = emitted - len(numbers)
+
+    def counted() -> bool:
+        return there.queue["missed"] == missed
+
+    print(f"emitted {emitted}, missed by the other host {missed}")
+    print(f"here {here.queue}, there {there.queue}")
+    wait_until(counted, 10, f"{missed} messages are counted as missed")
+    assert local() == emitted
+    assert "secret" not in here.cluster.ctl("sio").stdout
+    assert f"queue    redis://127.0.0.1:{queue.port}/0 connected" in here.cluster.ctl("sio").stdout
+
+
+def test_garbage_on_the_queue_is_counted_and_harms_nobody(hosts: list[Host], queue: Redis) -> None:
+    client = redis.Redis.from_url(queue.url)
+    garbage = [
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b'{"method": 1}',
+        b"\x80\x04}\x94.",
+        b'{"method": "emit"}',
+        b'{"method": "emit", "event": "x", "data": [{"a": 1}], "namespace": 5}',
+        b'{"method": "emit", "event": "x", "data": [[], "!"], "binary": true}',
+        b'{"method": "callback"}',
+        b'{"method": "disconnect"}',
+        b'{"method": "relay", "to": null, "fields": {"method": "emit"}, "packets": []}',
+        b'{"method": "relay", "to": null, "fields": [], "packets": 7}',
+        b'{"method": "members", "via": "bridge-x", "seq": 1, "members": [1, 2]}',
+        b"[" * 100_000,
+    ]
+    before = [host.queue["malformed"] for host in hosts]
+    for raw in garbage:
+        client.publish("socketio", raw)
+    for host, count in zip(hosts, before):
+        wait_until(
+            lambda host=host, count=count: host.queue["malformed"] == count + len(garbage),
+            5,
+            "all are counted",
+        )
+    hosts[0].emit("after", 1)
+    expect(hosts, "after", {client.name: [[1]] for client in everybody(hosts)})
+    client.close()
+
+
+def test_through_a_unix_socket(
+    make_cluster: ClusterFactory, clients: Clients, queue: Redis
+) -> None:
+    url = f"unix://user:secret@{queue.socket}"
+    made = [make_cluster(message_queue=url).start() for _ in range(2)]
+    for cluster in made:
+        wait_until(knows_another(cluster), 10, "the other host")
+    here, there = (Host(cluster, clients) for cluster in made)
+    here.emit("news", 1)
+    expect([here, there], "news", {c.name: [[1]] for c in everybody([here, there])})
+
+
+def test_the_router_of_one_host_is_killed(hosts: list[Host]) -> None:
+    here, there = hosts
+    old = here.cluster.router_pid
+    os.kill(old, signal.SIGKILL)
+    for number in range(50):
+        here.emit("while-away", number)
+    here.cluster.wait_new_router(old)
+    here.cluster.wait_ready()
+    for host in hosts:
+        wait_until(knows_another(host.cluster), 15, "the other host")
+    expect(hosts, "while-away", {c.name: [[n] for n in range(50)] for c in everybody(hosts)})
