@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import socket
 import time
 from typing import Any, Callable, Iterable, Optional, Sequence
@@ -15,6 +16,8 @@ from supervisor.supervisorctl import (
     LSBStatusExitStatuses,
 )
 
+from .emission import EmissionError, parse_emission
+
 _HELP = """\
 sio\t\t\tShow the shared port, the router, the relay and the workers
 sio status\t\tThe same
@@ -23,7 +26,9 @@ sio reload <name>\tRestart one worker
 sio reload <gname>:*\tRestart the workers of a group, one after the other
 sio drain <name>\t\tPlace no new sessions on a worker
 sio undrain <name>\tPlace new sessions on it again
-sio reload-tls\t\tRead the certificate and its key again"""
+sio reload-tls\t\tRead the certificate and its key again
+sio emit <event> [<json> ...] [--room <room>] [--namespace <ns>] [--to <sid>]
+\t\t\tEmit an event to the clients of all workers"""
 
 _STOPPED = {"stopped", "exited", "fatal", "backoff", "unknown"}
 
@@ -67,6 +72,9 @@ class SioControllerPlugin(ControllerPluginBase):  # type: ignore[misc]
 
     def do_sio(self, argument: str) -> None:
         command, *names = argument.split() or ["status"]
+        if command == "emit":
+            self._emit(argument.partition("emit")[2])
+            return
         if command == "status" and not names:
             self._status()
         elif command == "reload":
@@ -126,7 +134,7 @@ class SioControllerPlugin(ControllerPluginBase):  # type: ignore[misc]
         except _ReloadFailed as error:
             self._fail(str(error))
         except xmlrpclib.Fault as fault:
-            self._fail(f"ERROR ({fault.faultString.partition(': ')[2] or fault.faultString})")
+            self._fail(f"ERROR ({_fault_text(fault)})")
 
     def _drain(self, names: list[str]) -> None:
         for name in names:
@@ -141,6 +149,26 @@ class SioControllerPlugin(ControllerPluginBase):  # type: ignore[misc]
     def _reload_tls(self, names: list[str]) -> None:
         self.ctl.get_server_proxy("sio").reloadTLS()
         self.ctl.output("certificate: reloaded")
+
+    def _emit(self, text: str) -> None:
+        try:
+            emission = parse_emission(text)
+        except EmissionError as error:
+            self._fail(f"Error: {error}")
+            return
+        if self._get_status() is None:
+            self.ctl.exitstatus = LSBInitExitStatuses.GENERIC
+            return
+        try:
+            self.ctl.get_server_proxy("sio").emit(
+                emission.event,
+                json.dumps(emission.arguments),
+                emission.room,
+                emission.namespace,
+            )
+            self.ctl.output(f"{emission.event}: emitted")
+        except xmlrpclib.Fault as fault:
+            self._fail(f"{emission.event}: ERROR ({_fault_text(fault)})")
 
     def _reload(self, names: list[str]) -> None:
         """Restart workers one by one, each when its predecessor in the list is ready."""
@@ -187,6 +215,11 @@ class SioControllerPlugin(ControllerPluginBase):  # type: ignore[misc]
             if worker["name"] == name:
                 return dict(worker)
         raise _NoSuchWorker(name)
+
+
+def _fault_text(fault: xmlrpclib.Fault) -> str:
+    """Without Supervisor's word for the kind of fault before it."""
+    return str(fault.faultString.partition(": ")[2] or fault.faultString)
 
 
 class _NoSuchWorker(Exception):

@@ -153,6 +153,8 @@ class RouterChannel(Dispatcher):
         number = next(self._commands)
         try:
             channel.send(self._sock, {**message, "id": number})
+        except ChannelError as error:
+            raise RPCError(Faults.INCORRECT_PARAMETERS, str(error)) from None
         except OSError as error:
             raise RPCError(Faults.FAILED, f"the router takes no command: {error}") from None
         self._results[number] = None

@@ -37,7 +37,7 @@ _JOIN_TIMEOUT = 5.0
 
 #: Seconds that a write-only manager at its end gives others to ask for what they missed.
 _LAST_QUESTIONS = 5.0
-_NO_MORE_QUESTIONS = 0.1
+_NO_MORE_QUESTIONS = 0.5
 
 #: Acknowledgements awaited at a time; the oldest is given up beyond that.
 _MOST_ACKS = 65536
@@ -169,12 +169,6 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
             "sent_again": getattr(self._publisher, "sent_again", 0),
         }
 
-    def relay_restarted(self) -> None:
-        """There is a new relay: what was on its way through the old one may be lost."""
-        if self._publisher is not None and self._subscriber is not None:
-            self._publisher.beat_soon()
-            self._subscriber.catch_up()
-
     def _member_left(self, tag: str) -> None:
         if self._publisher is not None and self._subscriber is not None:
             self._publisher.forget(tag)
@@ -183,7 +177,9 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
     @property
     def hears(self) -> Optional[str]:
         """The channel on which this manager hears the others, if it does."""
-        return self._publisher.channel if self._publisher and self._subscriber else None
+        if self.write_only or self._publisher is None or self._subscriber is None:
+            return None
+        return self._publisher.channel
 
     def _join_relay(self) -> Publisher:
         """The publisher of this process: a forked child needs its own."""
@@ -434,7 +430,10 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
     def _send_answer(self, question: RelayMessage, ack_id: Optional[int], *args: Any) -> None:
         packets = self._encode(sio_packet.ACK, question.fields["namespace"], list(args), ack_id)
         fields = {"method": "callback", "ack": ack_id, "packet": self._packet_format()}
-        self._send_to([self._asker(question)], fields, packets)
+        try:
+            self._send_to([self._asker(question)], fields, packets, "an acknowledgement")
+        except MessageTooLong as error:
+            self._get_logger().error("it does not reach the worker that asked: %s", error)
 
     def _on_callback(self, message: RelayMessage) -> None:
         self._answered(message.fields["ack"], *self._decode(message))

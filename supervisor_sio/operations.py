@@ -22,6 +22,9 @@ Handler = Callable[..., Any]
 #: Seconds that gathering answers takes at most, unless the caller says otherwise.
 _TIMEOUT = 5.0
 
+#: Seconds that an answer given before its worker left may take to come.
+_LAST_WORDS = 0.05
+
 #: Seconds to wait for the router's word on who is there.
 _MEMBERS_TIMEOUT = 2.0
 
@@ -142,10 +145,26 @@ class Operations:
         self._members = dict(members)
         self._members_known = True
         for tag in left:
-            for call in list(self._calls.values()):
-                call.gathering.lost(tag)
-                call.changed()
             self._member_left(tag)
+        if left and self._calls:
+            self.server.start_background_task(self._give_up_on, left)
+
+    def _give_up_on(self, left: list[str]) -> None:
+        # What they said last comes another way than the word that they left.
+        self.server.sleep(_LAST_WORDS)
+        for call in list(self._calls.values()):
+            for tag in left:
+                call.gathering.lost(tag)
+            call.changed()
+
+    def _need_server(self) -> None:
+        if self.server is None:
+            raise RuntimeError("Answers can only be gathered in the context of a server.")
+
+    def _wait_for_members(self) -> None:
+        until = time.monotonic() + _MEMBERS_TIMEOUT
+        while self.hears and not self._members_known and time.monotonic() < until:
+            self.server.sleep(0.02)  # a router tells it soon after its start
 
     def lives(self, tag: str) -> bool:
         return tag in self._members
@@ -158,7 +177,12 @@ class Operations:
         return bool(self._members.get(tag))
 
     def server_count(self) -> int:
-        """Return the number of workers in the cluster, this one included."""
+        """Return the number of workers in the cluster, this one included.
+
+        :raises RuntimeError: in a write-only manager.
+        """
+        self._need_server()
+        self._wait_for_members()
         return len({*self._members, self.host_id})
 
     # --- all clients of a room ------------------------------------------------
@@ -355,11 +379,8 @@ class Operations:
         self, local: bool, with_self: bool, each: Optional[int]
     ) -> Iterator[tuple[int, _Call]]:
         """A question to the workers that live now: its number, and who waits for it."""
-        if self.server is None:
-            raise RuntimeError("Answers can only be gathered in the context of a server.")
-        until = time.monotonic() + _MEMBERS_TIMEOUT
-        while self.hears and not self._members_known and time.monotonic() < until:
-            self.server.sleep(0.02)  # a router tells it soon after its start
+        self._need_server()
+        self._wait_for_members()
         workers = set() if local else set(self._members) - {self.host_id}
         if with_self:
             workers.add(self.host_id)

@@ -6,6 +6,7 @@ gives the listening sockets to the router, and answers ``sio.*`` over XML-RPC.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -144,7 +145,7 @@ class Cluster:
         members = self._router.figures.get("workers", []) if self._router else []
         return {member["name"]: member["pid"] for member in members if member["state"] == "drained"}
 
-    def command(self, kind: str, **arguments: str) -> Callable[[], Any]:
+    def command(self, kind: str, **arguments: Any) -> Callable[[], Any]:
         """:raises RPCError: when there is no router to tell."""
         if self._router is None or self._router.closed:
             raise RPCError(Faults.FAILED, "no router is running")
@@ -259,6 +260,27 @@ class SioRPCInterface:
         @return boolean result  Always True unless there is an error.
         """
         return self._cluster.command("reload-tls")
+
+    def emit(self, event: str, data: str = "[]", room: str = "", namespace: str = "/") -> Any:
+        """Emit an event to the clients of all workers
+
+        @param string event      The name of the event.
+        @param string data       Its arguments, a JSON array; up to 60,000 bytes.
+        @param string room       A room or a sid; empty for all in the namespace.
+        @param string namespace  The namespace.
+        @return boolean result   Always True unless there is an error.
+        """
+        try:
+            arguments = json.loads(data)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RPCError(Faults.INCORRECT_PARAMETERS, f"data is not JSON: {error}") from None
+        if not isinstance(arguments, list):
+            raise RPCError(Faults.INCORRECT_PARAMETERS, "data is not a JSON array")
+        if not all(isinstance(text, str) for text in (event, room, namespace)):
+            raise RPCError(Faults.INCORRECT_PARAMETERS, "event, room and namespace are strings")
+        return self._cluster.command(
+            "emit", event=event, arguments=arguments, room=room, namespace=namespace
+        )
 
 
 #: The cluster of the running supervisord: it calls the factory once for each of

@@ -7,8 +7,10 @@ that lost a relay find the next one behind the same path.
 from __future__ import annotations
 
 import logging
+import struct
 import sys
 import threading
+import time
 from typing import Optional
 
 import zmq
@@ -19,9 +21,25 @@ logger = logging.getLogger("supervisor_sio.relay")
 #: it asks the publisher for them when it can take them.
 HIGH_WATER_MARK = 16384
 
+#: What the relay says to everybody who connects to hear it, before when it began.
+WELCOME = b"\0relay\0"
+_TIME = struct.Struct("!d")
+
 #: Seconds in which subscribers may come back before publishers are let in: what
 #: those kept while there was no relay must not go to nobody.
 _SUBSCRIBERS_FIRST = 0.2
+
+
+def read_welcome(data: bytes) -> float:
+    """When this relay began, in seconds of the host's monotonic clock.
+
+    :raises ValueError: when it is no welcome.
+    """
+    try:
+        (began,) = _TIME.unpack(data[len(WELCOME) :])
+    except struct.error as error:
+        raise ValueError(f"not a relay's welcome: {error}") from None
+    return float(began)
 
 
 class Relay:
@@ -51,6 +69,8 @@ class Relay:
         sock.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
         sock.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
         sock.setsockopt(zmq.LINGER, 0)
+        if kind == zmq.XPUB:
+            sock.setsockopt(zmq.XPUB_WELCOME_MSG, WELCOME + _TIME.pack(time.monotonic()))
         sock.setsockopt(zmq.USE_FD, descriptor)
         sock.bind(f"ipc://{path}")
         return sock

@@ -24,7 +24,7 @@ from .message import (
     topic_for_one,
     topic_for_publishers,
 )
-from .proxy import HIGH_WATER_MARK
+from .proxy import HIGH_WATER_MARK, WELCOME, read_welcome
 from .publisher import RECONNECT, Publisher
 
 logger = logging.getLogger("supervisor_sio.relay")
@@ -39,6 +39,12 @@ _TICK = 0.25
 
 #: A process that did not run for so many seconds may have missed the end of something.
 _STALLED = 1.5
+
+#: Seconds after the start of a relay in which some may not hear it yet.
+_RECENTLY = 2.0
+
+#: Seconds that the last words of a sender may take through the relay after its end.
+_LAST_WORDS = 0.5
 
 #: Seconds between lines about the same trouble.
 _QUIET = 10.0
@@ -72,13 +78,15 @@ class Subscriber:
         self._for_us = topic_for_one(publisher.channel, self._tag)
         self._channel_length = len(publisher.channel.encode()) + 1
         self._inbox = Inbox(self._tag)
-        self._ended: list[str] = []
+        self._ended: dict[str, float] = {}
         self._ask_everybody = False
         self._dropped_shown = 0
         self._dropped_shown_at = -_QUIET
         #: Whether the relay has carried a message of this process back to it.
         self._since = since
         self.joined = False
+        #: When the relay began that it hears.
+        self._relay_began = 0.0
         #: Words to itself that came back.
         self._heard = 0
         #: Numbered messages delivered.
@@ -96,6 +104,7 @@ class Subscriber:
             topic_for_one(publisher.channel, publisher.sender),
             topic_for_publishers(publisher.channel),
             *((self._for_all, self._for_us) if hears_all else ()),
+            WELCOME,
         }:
             self._socket.setsockopt(zmq.SUBSCRIBE, topic)
         self._socket.connect(f"ipc://{run_dir.xpub}")
@@ -106,12 +115,8 @@ class Subscriber:
         return self._inbox.dropped
 
     def ended(self, sender: str) -> None:
-        """That sender is gone; the next look delivers what is left of it."""
-        self._ended.append(sender)
-
-    def catch_up(self) -> None:
-        """Messages may have been lost on their way here: ask everybody, soon."""
-        self._ask_everybody = True
+        """That sender is gone: what is missing of it will not come any more."""
+        self._ended[sender] = time.monotonic()
 
     def messages(self) -> Iterator[RelayMessage]:
         """What the others send, until :meth:`close`."""
@@ -159,6 +164,9 @@ class Subscriber:
 
     def _take(self, data: bytes, now: float) -> Iterable[RelayMessage]:
         try:
+            if data.startswith(WELCOME):
+                self._welcome(read_welcome(data))
+                return ()
             to_all = data.startswith(self._for_all)
             topic = self._for_all if to_all else self._for_us
             if not to_all and not data.startswith(topic):
@@ -184,6 +192,13 @@ class Subscriber:
             self._ask(now)
         self.received += len(delivered)
         return delivered
+
+    def _welcome(self, began: float) -> None:
+        """Connected, or connected again: what was on its way may be lost, both ways."""
+        if self._relay_began:
+            self._ask_everybody = True
+            self._publisher.beat_soon()
+        self._relay_began = began
 
     def refuse(self, error: Exception) -> None:
         """Count a message that cannot be understood."""
@@ -226,8 +241,9 @@ class Subscriber:
 
     def _look(self, now: float) -> list[RelayMessage]:
         delivered: list[RelayMessage] = []
-        while self._ended:
-            delivered += self._inbox.gone(self._ended.pop())
+        for sender in [name for name, at in self._ended.items() if now - at > _LAST_WORDS]:
+            del self._ended[sender]
+            delivered += self._inbox.give_up(sender)
         for sender in self._inbox.silent(now):
             if not self._lives(sender):
                 delivered += self._inbox.give_up(sender)
@@ -308,14 +324,14 @@ class ThreadSubscriber(Subscriber):
         """Stay for those who missed something, then leave.
 
         What this process has said is with its receivers, or on its way from the
-        relay, when a later word to itself has come back. If one was lost, so may
-        others have been: receivers then hear where the streams stand, and ask.
+        relay, when a later word to itself has come back. If the relay is new, or
+        somebody has missed something, others may have, too: they are told where
+        the streams stand, and can ask.
 
         :param timeout: seconds to stay at most.
         :param quiet: seconds without a question after which nobody will ask.
         """
         deadline = time.monotonic() + timeout
-        troubled = self.answered > 0
         self._heard = 0
         probes = 0
         while not self._heard and time.monotonic() < deadline:
@@ -325,12 +341,13 @@ class ThreadSubscriber(Subscriber):
             until = time.monotonic() + min(0.1 * probes, 0.5)
             while not self._heard and time.monotonic() < until:
                 time.sleep(0.001)
-        if troubled or probes > 1:
+        if probes > 1 or self.answered or time.monotonic() < self._relay_began + _RECENTLY:
             answered, since = self.answered, time.monotonic()
             while time.monotonic() < min(since + quiet, deadline):
                 if self.answered != answered:
                     answered, since = self.answered, time.monotonic()
-                time.sleep(0.005)
+                self._publisher.announce()
+                time.sleep(0.05)
         self._publisher.say_goodbye()
         self.close()
 

@@ -11,12 +11,12 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable, Optional
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from supervisor.options import make_namespec
 
 from .. import channel
-from ..bridge.bridge import Bridge
 from ..certificates import describe, make_context
 from ..channel import ChannelError, Message, Packet
 from ..relay.proxy import Relay
@@ -29,6 +29,10 @@ from .pool import Pool
 from .refusals import Refusals
 from .tls import Terminator
 from .workers import RELAY_FIGURES, Workers
+
+if TYPE_CHECKING:
+    from ..bridge.bridge import Bridge
+    from ..manager import ZmqManager
 
 logger = logging.getLogger("supervisor_sio.router")
 
@@ -83,8 +87,14 @@ class Router:
             members_here=self._members_here,
         )
         self._relay = Relay(run_dir.xsub, xsub, run_dir.xpub, xpub)
+        self._run_dir = run_dir
+        #: For ``sio emit``: one after the other.
+        self._emits = ThreadPoolExecutor(1)
+        self._emitter: Optional[ZmqManager] = None
         self._bridge: Optional[Bridge] = None
         if settings["message_queue"]:
+            from ..bridge.bridge import Bridge  # takes python-socketio along
+
             self._bridge = Bridge(
                 settings["message_queue"],
                 run_dir,
@@ -111,6 +121,8 @@ class Router:
         self._entrance.close()
         if self._bridge is not None:
             await self._loop.run_in_executor(None, self._bridge.close)
+        if self._emitter is not None:
+            await self._loop.run_in_executor(None, self._emitter.close)
         self._relay.close()
         return status
 
@@ -195,13 +207,42 @@ class Router:
             # it is gone and standard input ends. Until then, carry on.
             self._loop.remove_reader(self._supervisord)
             return
-        message = packet.message
-        result: Message = {"type": "result", "id": message.get("id"), "error": ""}
+        if packet.message["type"] == "emit":
+            self._emit(packet.message)
+            return
+        error = ""
         try:
-            self._execute(message)
-        except CommandError as error:
-            result["error"] = str(error)
-        self._send(result)
+            self._execute(packet.message)
+        except CommandError as reason:
+            error = str(reason)
+        self._send_result(packet.message, error)
+
+    def _send_result(self, command: Message, error: str) -> None:
+        self._send({"type": "result", "id": command.get("id"), "error": error})
+
+    def _emit(self, command: Message) -> None:
+        """As a process that only emits: in a thread, because it may wait for the relay."""
+        if not any(member.channels for member in self._pool):
+            self._send_result(command, "no worker is there to hear it")
+            return
+
+        def emit() -> None:
+            from ..manager import ZmqManager  # takes python-socketio along
+
+            if self._emitter is None:
+                self._emitter = ZmqManager(f"zmq+ipc://{self._run_dir.path}", write_only=True)
+            self._emitter.emit(
+                command["event"],
+                tuple(command["arguments"]),
+                namespace=command["namespace"],
+                room=command["room"] or None,
+            )
+
+        def emitted(task: asyncio.Future[None]) -> None:
+            error = task.exception()
+            self._send_result(command, str(error) if error else "")
+
+        self._loop.run_in_executor(self._emits, emit).add_done_callback(emitted)
 
     def _execute(self, command: Message) -> None:
         """:raises CommandError: when it cannot be done."""

@@ -197,8 +197,6 @@ class _Worker(_Service):
         self.server.paths = tuple(path.encode() for path in message["path"])
         self.drain_timeout = float(message["drain_timeout"])
         self._handshakes = 0
-        for server in sessions.servers():
-            server.manager.relay_restarted()
 
     def _take_members(self, members: list[Any]) -> None:
         for server in sessions.servers():

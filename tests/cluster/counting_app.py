@@ -25,3 +25,13 @@ def count_in_turn(sid: str, other: str, event: str, numbers: int, seconds: float
         sio.emit(event, number, to=other if number % 2 else None)
         if number % _STEP == _STEP - 1:
             sio.sleep(seconds * _STEP / numbers)
+
+
+@sio.on("count_to_room")
+def count_to_room(sid: str, room: str, event: str, numbers: int, size: int) -> int:
+    """As fast as it can, with so many characters beside each number."""
+    for number in range(numbers):
+        sio.emit(event, (number, "x" * size), room=room)
+        if number % _STEP == _STEP - 1:
+            sio.sleep(0)
+    return numbers

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from .conftest import ClusterFactory, Clients
+from .conftest import Clients, ClusterFactory
 from .harness import Cluster, wait_until
 from .recorder import TestClient
 
@@ -125,3 +125,66 @@ def test_while_a_worker_is_stopped_for_ten_seconds(
         os.kill(stopped, signal.SIGCONT)
     expect_all_numbers(made, events, 60)
     assert relay(three_workers)["dropped"] == 0
+
+
+def here_and_there(cluster: Cluster, clients: Clients) -> tuple[TestClient, TestClient, int]:
+    """A client, one of another worker that is in room "there", and that worker's pid."""
+    made = [clients.connect(cluster, "node", ["websocket"]) for _ in range(2)]
+    (_, (here,)), (pid, (there,)) = by_worker(made).items()
+    there.call("join", "there")
+    return here, there, pid
+
+
+def count_while_stopped(
+    cluster: Cluster, here: TestClient, pid: int, numbers: int, size: int
+) -> float:
+    """Emit to room "there" while its worker is stopped; the growth of the router in bytes."""
+    router = psutil.Process(cluster.router_pid)
+    before = router.memory_info().rss
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert here.call("count_to_room", "there", "count", numbers, size, timeout=60) == numbers
+        return float(router.memory_info().rss - before)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_what_overflows_the_buffer_is_counted(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    cluster = make_cluster(command=APP, buffer_messages="500").start()
+    here, there, pid = here_and_there(cluster, clients)
+    numbers = 30_000  # more than may wait in the relay and in the buffer
+    count_while_stopped(cluster, here, pid, numbers, 0)
+    here.call("emit_all", "last", 0, {})
+    there.wait_for("last", timeout=60)
+    got = [args[0] for args in there.received("count")]
+    assert got == sorted(set(got))
+    lost = numbers - len(got)
+    print(f"{lost} of {numbers} lost")
+    assert lost > 0
+    wait_until(lambda: cluster.status()["relay"]["dropped"] == lost, 5, "all are counted")
+    wait_until(lambda: "messages were lost" in "".join(cluster.logs().values()), 15, "it is logged")
+    lines = [
+        line
+        for name, text in cluster.logs().items()
+        if name.startswith("workers")
+        for line in text.splitlines()
+        if "messages were lost" in line
+    ]
+    assert len(lines) == 1 and f" {lost} messages" in lines[0]
+    assert f"dropped {lost}" in cluster.ctl("sio").stdout
+
+
+def test_long_messages_for_a_stopped_worker_do_not_pile_up_in_the_relay(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    cluster = make_cluster(command=APP, buffer_maxbytes="256MB").start()
+    here, there, pid = here_and_there(cluster, clients)
+    numbers, size = 1000, 200_000
+    growth = count_while_stopped(cluster, here, pid, numbers, size)
+    print(f"{numbers * size / 1e6:.0f} MB emitted, the router grew by {growth / 1e6:.1f} MB")
+    assert growth < numbers * size / 4
+    got = there.wait_for("count", numbers, timeout=60)
+    assert [(args[0], len(args[1])) for args in got] == [(n, size) for n in range(numbers)]
+    assert relay(cluster)["dropped"] == 0

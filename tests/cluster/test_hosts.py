@@ -16,7 +16,7 @@ import pytest
 import redis
 import socketio
 
-from .conftest import ClusterFactory, Clients
+from .conftest import Clients, ClusterFactory
 from .harness import Cluster, free_port, wait_until
 from .recorder import TestClient
 

@@ -1,0 +1,78 @@
+"""``sio emit`` as it is typed: pure, from the words to what is emitted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+_OPTIONS = ("--room", "--namespace", "--to")
+_decoder = json.JSONDecoder()
+
+USAGE = "sio emit EVENT [JSON ...] [--room ROOM] [--namespace NAMESPACE] [--to SID]"
+
+
+class EmissionError(ValueError):
+    """Words that are no emit; the text is for a person."""
+
+
+@dataclass
+class Emission:
+    event: str = ""
+    arguments: list[Any] = field(default_factory=list)
+    room: str = ""
+    namespace: str = "/"
+
+
+def parse_emission(text: str) -> Emission:
+    """Read what follows ``sio emit``.
+
+    supervisorctl has taken the shell's quotes away before it comes here, so
+    JSON values are told from each other by JSON's own rules. An event or a
+    room with a space is written as a JSON string.
+
+    :raises EmissionError: when it cannot be read.
+    """
+    emission = Emission()
+    rooms = []
+    event, rest = _word(text.strip())
+    if not event or event.startswith("--"):
+        raise EmissionError(f"no event; usage: {USAGE}")
+    emission.event = event
+    while rest:
+        option = rest.split(None, 1)[0]
+        if option.startswith("--"):
+            if option not in _OPTIONS:
+                raise EmissionError(f"unknown option {option}; usage: {USAGE}")
+            value, rest = _word(rest[len(option) :].strip())
+            if not value:
+                raise EmissionError(f"{option} needs a value")
+            if option == "--namespace":
+                emission.namespace = value if value.startswith("/") else f"/{value}"
+            else:
+                rooms.append(value)
+        else:
+            try:
+                argument, end = _decoder.raw_decode(rest)
+            except (ValueError, RecursionError):
+                raise EmissionError(
+                    f"not JSON: {rest}; a string needs its quotes, as in '\"hello\"'"
+                ) from None
+            emission.arguments.append(argument)
+            rest = rest[end:].strip()
+    if len(rooms) > 1:
+        raise EmissionError("--room and --to name one room or one sid")
+    emission.room = rooms[0] if rooms else ""
+    return emission
+
+
+def _word(text: str) -> tuple[str, str]:
+    """The first word, or JSON string, and the rest."""
+    if text.startswith('"'):
+        try:
+            word, end = _decoder.raw_decode(text)
+        except ValueError:
+            raise EmissionError(f"a quote without its end: {text}") from None
+        return str(word), text[end:].strip()
+    word, _, rest = text.partition(" ")
+    return word, rest.strip()
