@@ -14,8 +14,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from supervisor.options import make_namespec
-
 from .. import channel
 from ..certificates import describe, make_context
 from ..channel import ChannelError, Message, Packet
@@ -176,10 +174,12 @@ class Router:
         try:
             for event in self._events.feed(data):
                 if event.name == "PROCESS_STATE_STOPPING":
-                    # The worker will say so itself, but this may come first.
-                    group, process = event.values.get("groupname"), event.values.get("processname")
-                    for member in self._pool.named(make_namespec(group, process)):
-                        member.draining = True
+                    # The worker will say so itself, but this may come first. Or late:
+                    # while this process is new, events wait until it counts as
+                    # running. Then there may be a successor of the same name.
+                    for member in self._pool:
+                        if str(member.pid) == event.values.get("pid"):
+                            member.draining = True
                 self._answer(RESULT_OK + READY)
         except ValueError as error:
             logger.error("standard input is not supervisord's: %s", error)
