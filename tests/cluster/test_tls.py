@@ -67,12 +67,13 @@ def connect(cluster: Cluster, cert: Path, transports: list[str] | None) -> socke
     return client
 
 
-def test_every_transport(tls_cluster: Cluster, files: tuple[Path, Path]) -> None:
-    for transports in (["polling"], ["websocket"], None):
-        client = connect(tls_cluster, files[0], transports)
-        for payload in ("x", b"\0\xff" * 1000, "y" * 300_000):
-            assert client.call("echo", payload) == payload
-        client.disconnect()
+def test_python_client(tls_cluster: Cluster, files: tuple[Path, Path]) -> None:
+    # By polling: two threads of its websocket client use one SSL object, and about
+    # one time in thirty that ends the connection when they meet.
+    client = connect(tls_cluster, files[0], ["polling"])
+    for payload in ("x", b"\0\xff" * 1000, "y" * 300_000):
+        assert client.call("echo", payload) == payload
+    client.disconnect()
 
 
 NODE = """
@@ -80,30 +81,36 @@ const io = require("socket.io-client");
 const socket = io(process.argv[1], {transports: JSON.parse(process.argv[2]), reconnection: false});
 const end = setTimeout(() => process.exit(2), 15000);
 socket.on("connect_error", (error) => { console.error(error); process.exit(3); });
-socket.on("connect", () => socket.emit("echo", Buffer.from("node"), (answer) => {
-    console.log(answer.toString(), socket.io.engine.transport.name);
+const payloads = ["x", Buffer.alloc(2000, 255), "y".repeat(300000)];
+socket.on("connect", async () => {
+    for (const payload of payloads) {
+        const answer = await socket.emitWithAck("echo", payload);
+        console.log(answer.length, answer.toString() === payload.toString());
+    }
+    console.log(socket.io.engine.transport.name);
     socket.disconnect();
     clearTimeout(end);
-}));
+});
 """
 
 
-@pytest.mark.parametrize("transport", ["polling", "websocket"])
+@pytest.mark.parametrize("transports", [["polling"], ["websocket"], ["polling", "websocket"]])
 def test_node_client(
-    tls_cluster: Cluster, files: tuple[Path, Path], node: object, transport: str
+    tls_cluster: Cluster, files: tuple[Path, Path], node: object, transports: list[str]
 ) -> None:
     bin_dir = find_node()
     assert bin_dir is not None
     done = subprocess.run(
         [bin_dir / "node", "-e", NODE, f"https://127.0.0.1:{tls_cluster.port}",
-         json.dumps([transport])],
+         json.dumps(transports)],
         cwd=JS,
         env={"NODE_EXTRA_CA_CERTS": str(files[0]), "PATH": str(bin_dir)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )  # fmt: skip
-    assert done.stdout == f"node {transport}\n"
+    echoed = "1 true\n2000 true\n300000 true\n"
+    assert done.stdout == f"{echoed}{transports[-1]}\n"
 
 
 def test_what_the_worker_sees(tls_cluster: Cluster, files: tuple[Path, Path]) -> None:
