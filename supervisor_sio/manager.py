@@ -7,20 +7,23 @@ import itertools
 import os
 import random
 import re
+import threading
 import time
 import uuid
 from collections import OrderedDict
 from functools import partial
+from multiprocessing.util import Finalize
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 
 from engineio import packet as eio_packet
+from greenlet import GreenletExit
 from socketio import packet as sio_packet
 from socketio.pubsub_manager import PubSubManager
 
 from . import identity, sessions
 from .operations import ClientAnswer, Operations, Room
 from .relay.message import EncodedPacket, RelayMessage
-from .relay.methods import BRIDGE, MalformedFields, check_fields
+from .relay.methods import ANSWERS, BRIDGE, MalformedFields, check_fields
 from .relay.publisher import MessageTooLong as MessageTooLong
 from .relay.publisher import Publisher
 from .relay.subscriber import GreenSubscriber, Subscriber, ThreadSubscriber
@@ -114,6 +117,8 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         self._cluster = ClusterInfo()
         self._publisher: Optional[Publisher] = None
         self._publisher_pid = 0
+        self._made_in = os.getpid()
+        self._joining = threading.Lock()
         self._subscriber: Optional[Subscriber] = None
         if not write_only:
             self.host_id = identity.tag()
@@ -170,8 +175,7 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         }
 
     def _member_left(self, tag: str) -> None:
-        if self._publisher is not None and self._subscriber is not None:
-            self._publisher.forget(tag)
+        if self._subscriber is not None:
             self._subscriber.ended(tag)
 
     @property
@@ -184,6 +188,12 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
     def _join_relay(self) -> Publisher:
         """The publisher of this process: a forked child needs its own."""
         if self._publisher is None or self._publisher_pid != os.getpid():
+            with self._joining:  # several threads may emit for the first time
+                return self._join_relay_once()
+        return self._publisher
+
+    def _join_relay_once(self) -> Publisher:
+        if self._publisher is None or self._publisher_pid != os.getpid():
             assert self._run_dir is not None
             try:
                 cluster = self._run_dir.read_cluster()
@@ -192,13 +202,17 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
             if self.channel:
                 cluster = cluster._replace(channel=self.channel)
             self._cluster = cluster
-            if self.write_only:
+            # The fork of a worker is not that worker: nobody answers it.
+            only_emits = self.write_only or self._made_in != os.getpid()
+            if only_emits:
                 self.host_id = uuid.uuid4().hex
-            publisher = Publisher(self._run_dir, cluster, self.host_id)
-            if self.write_only:
+            publisher = Publisher(self._run_dir, cluster, self.host_id, stays=not only_emits)
+            if only_emits:
                 self._listen_for_questions(publisher)
             self._publisher, self._publisher_pid = publisher, os.getpid()
             atexit.register(self.close)
+            # The children of multiprocessing end without what atexit knows.
+            Finalize(None, self.close, exitpriority=10)
         return self._publisher
 
     def _listen_for_questions(self, publisher: Publisher) -> None:
@@ -209,7 +223,7 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         deadline = time.monotonic() + _JOIN_TIMEOUT
         while not subscriber.joined:
             if time.monotonic() > deadline:
-                subscriber.close()
+                subscriber.stop()
                 publisher.close()
                 raise RelayUnreachable(
                     f"no relay answers in {self._run_dir.path}: "
@@ -228,7 +242,7 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         publisher, subscriber = self._publisher, self._subscriber
         if publisher is None or self._publisher_pid != os.getpid():
             return
-        if self.write_only and isinstance(subscriber, ThreadSubscriber):
+        if isinstance(subscriber, ThreadSubscriber):
             subscriber.finish(_LAST_QUESTIONS, _NO_MORE_QUESTIONS)
             self._subscriber = None
         self._publisher = None
@@ -384,14 +398,25 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         """To the workers with these tags, except this one; ``None`` is all of them."""
         publisher = self._join_relay()
         publisher.check(packets, what)
+        to_all = False
         for tag in tags:
             if tag == self.host_id:
                 continue
-            if tag is None or not self.is_remote(tag):
+            if tag is None:
+                to_all = True
+            elif tag == BRIDGE or self.is_local(tag):
                 publisher.publish(tag, fields, packets)
-            elsewhere = tag not in (None, BRIDGE) and not self.is_local(str(tag))
-            if elsewhere and self._cluster.bridged:
+            elif self.is_remote(tag):
                 publisher.publish(BRIDGE, {**fields, "to": tag}, packets)
+            elif self._members_known and fields["method"] not in ANSWERS:
+                # Nobody of that name, or one so new that it is not known here.
+                to_all = True
+            else:
+                publisher.publish(tag, fields, packets)
+                if self._cluster.bridged:
+                    publisher.publish(BRIDGE, {**fields, "to": tag}, packets)
+        if to_all:
+            publisher.publish(None, fields, packets)
 
     def _publish(self, data: dict[str, Any]) -> None:
         """Disconnects and room changes, as :class:`PubSubManager` phrases them."""
@@ -408,7 +433,9 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
                 self._HANDLERS[message.fields["method"]](self, message)
             except MalformedFields as error:
                 self._subscriber.refuse(error)
-            except Exception:
+            except GreenletExit:
+                raise
+            except BaseException:  # an application's Timeout is no Exception
                 self._get_logger().exception("handling %s of %s", message.fields, message.sender)
 
     def _on_emit(self, message: RelayMessage) -> None:
@@ -436,10 +463,13 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
             self._get_logger().error("it does not reach the worker that asked: %s", error)
 
     def _on_callback(self, message: RelayMessage) -> None:
-        self._answered(message.fields["ack"], *self._decode(message))
+        # The application's callbacks and handlers may take their time, and may
+        # wait for what comes through here.
+        arguments = self._decode(message)
+        self.server.start_background_task(self._answered, message.fields["ack"], *arguments)
 
     def _on_disconnect(self, message: RelayMessage) -> None:
-        self._handle_disconnect(dict(message.fields))
+        self.server.start_background_task(self._handle_disconnect, dict(message.fields))
 
     def _on_enter_room(self, message: RelayMessage) -> None:
         self._handle_enter_room(dict(message.fields))

@@ -65,8 +65,9 @@ class Bridge:
         self._id = f"bridge-{secrets.token_hex(6)}"
         self._translator = Translator(self._id)
         self._changed = changed
-        self._queue = RedisQueue(url, cluster.channel, self._from_queue)
+        self._queue = RedisQueue(url, cluster.channel, self._from_queue, _SILENCE)
         self._publisher = Publisher(run_dir, cluster, self._id)
+        self._predecessor_ended = predecessor_ended or 0.0
         since = None if predecessor_ended is None else predecessor_ended - _OVERLAP
         self._subscriber = ThreadSubscriber(
             self._publisher, run_dir, tag=BRIDGE, lives=self._lives, since=since
@@ -80,6 +81,7 @@ class Bridge:
         self._elsewhere: dict[str, list[Member]] = {}
         self._here: list[Member] = []
         self._tags_here: frozenset[str] = frozenset()
+        self._members_known = False
         self._wake = threading.Event()
         self._closed = False
         self.received = 0
@@ -96,6 +98,7 @@ class Bridge:
     def set_members(self, members: list[Member]) -> None:
         """The workers of this host have changed."""
         self._here = members
+        self._members_known = True
         self._tags_here = frozenset(tag for tag, _, _ in members)
         self._wake.set()
 
@@ -116,7 +119,7 @@ class Bridge:
         self._here = []
         self._wake.set()
         self._thread.join(1)
-        self._subscriber.close()
+        self._subscriber.stop()
         self._queue.close()
         self._publisher.close()
 
@@ -136,7 +139,7 @@ class Bridge:
             if self._closed:
                 return
             now = time.monotonic()
-            for bridge in [b for b, heard in self._heard.items() if now - heard > _SILENCE]:
+            for bridge in [b for b, heard in list(self._heard.items()) if now - heard > _SILENCE]:
                 self._forget(bridge)
             self._wake.wait(_BEAT)
 
@@ -146,7 +149,8 @@ class Bridge:
             self._tell()
 
     def _tell(self) -> None:
-        self._changed([member for members in self._elsewhere.values() for member in members])
+        elsewhere = list(self._elsewhere.values())  # as another thread may change it
+        self._changed([member for members in elsewhere for member in members])
 
     # --- from here to the others ----------------------------------------------
 
@@ -155,7 +159,11 @@ class Bridge:
             check_fields(message.fields)
             if message.fields.get("to") in self._tags_here:
                 return  # it has got it
-            data = self._translator.to_queue(message)
+            if message.time < self._predecessor_ended:
+                # The bridge before may have passed it on: only bridges notice.
+                data: Optional[QueueMessage] = self._translator.to_bridges(message)
+            else:
+                data = self._translator.to_queue(message)
         except (MalformedFields, FormatError) as error:
             self._refuse(f"of {message.sender}", error)
             return
@@ -190,7 +198,7 @@ class Bridge:
         if outgoing is None:
             return
         tag, fields, packets = outgoing
-        if tag is not None and tag not in self._tags_here:
+        if tag is not None and self._members_known and tag not in self._tags_here:
             return  # for a worker of another host
         self.received += 1
         self._publisher.publish(tag, fields, packets)

@@ -11,6 +11,7 @@ its ``origin``: who said it, whether to one worker alone, and the number there.
 from __future__ import annotations
 
 import json
+import random
 from base64 import b64decode, b64encode
 from collections import OrderedDict
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
@@ -19,6 +20,7 @@ from socketio import packet as sio_packet
 
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.methods import BRIDGE, check_fields
+from ..request import tag_of
 
 JSON_PACKET = "socketio.packet.Packet"
 _MSGPACK_PACKET = "socketio.msgpack_packet.MsgPackPacket"
@@ -33,6 +35,12 @@ _SHARED = {
 
 #: Callbacks of other hosts that are awaited here at a time.
 _MOST_CALLBACKS = 65536
+
+#: Fields of the relay's own, which say nothing to other hosts.
+_HIDDEN = ("to", "after")
+
+#: Numbers stay far from what a status cannot show.
+_LARGEST_NUMBER = 2**53
 
 QueueMessage = dict[str, Any]
 
@@ -59,7 +67,8 @@ class Translator:
     def __init__(self, bridge: str) -> None:
         self.bridge = bridge
         self._callbacks: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
-        self._last_ack = 0
+        # Clients may still owe an answer to the bridge before this one.
+        self._last_ack = random.getrandbits(20) << 32
 
     # --- from the relay -------------------------------------------------------
 
@@ -77,12 +86,15 @@ class Translator:
         if method in _SHARED:
             shared = {name: fields.get(name) for name in _SHARED[method]}
             return {"method": method, **shared, "host_id": self._origin(message)}
-        return self._relayed(message, fields.get("to"))
+        return self.to_bridges(message)
+
+    def to_bridges(self, message: RelayMessage) -> QueueMessage:
+        """The same in a form that stock servers ignore."""
+        return self._relayed(message, message.fields.get("to"))
 
     def _relayed(self, message: RelayMessage, to: Optional[str]) -> QueueMessage:
         """As it is, for the other bridges."""
-        hidden = ("to", "after")
-        fields = {name: value for name, value in message.fields.items() if name not in hidden}
+        fields = {name: value for name, value in message.fields.items() if name not in _HIDDEN}
         fields.setdefault("reply_to", message.sender)
         return {
             "method": "relay",
@@ -101,11 +113,14 @@ class Translator:
 
     def _emit_to_queue(self, message: RelayMessage) -> QueueMessage:
         fields = message.fields
-        (event, *arguments), attachments = _decode(message)
+        (event, *arguments), attachments = _decode(message, at_least=1)
         data: list[Any] = arguments or [None]
         if attachments:
             data = [data, *(b64encode(attachment).decode() for attachment in attachments)]
         ack, room, namespace = fields.get("ack"), fields.get("room"), fields["namespace"]
+        if "to" in fields and isinstance(room, list):
+            # Sids, and one message for the worker of each: together they are all.
+            room = [one for one in room if tag_of(str(one)) == fields["to"]]
         translated = {
             "method": "emit",
             "event": event,
@@ -155,10 +170,13 @@ class Translator:
             outgoing = self._from_queue(data)
             if outgoing is not None:
                 check_fields(outgoing.fields)
+                for packet in outgoing.packets:
+                    if isinstance(packet, str):
+                        packet.encode()  # JSON may have halves of characters
             return outgoing
         except FormatError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise FormatError(f"{data.get('method')!r:.40}: {error}") from None
 
     def _from_queue(self, data: QueueMessage) -> Optional[Outgoing]:
@@ -178,10 +196,17 @@ class Translator:
                 packet if isinstance(packet, str) else b64decode(packet["base64"], validate=True)
                 for packet in data["packets"]
             ]
-            return Outgoing(data["to"], dict(data["fields"]), packets)
+            to = data["to"]
+            if not (to is None or isinstance(to, str)):
+                raise FormatError("for a worker that is none")
+            fields = {name: value for name, value in data["fields"].items() if name not in _HIDDEN}
+            return Outgoing(to, fields, packets)
         return None  # of a newer version
 
     def _emit_from_queue(self, data: QueueMessage) -> Outgoing:
+        event, host_id = data["event"], data.get("host_id")
+        if not isinstance(event, str):
+            raise FormatError("an event without a name")  # clients would hang up
         arguments, attachments = data["data"], []
         if data.get("binary"):
             attachments = [b64decode(text, validate=True) for text in arguments[1:]]
@@ -203,9 +228,11 @@ class Translator:
         callback, ack = data.get("callback"), None
         if callback is not None:
             room, asked_in, asked_id = callback
-            ack = self._await_callback((data["host_id"], room, asked_in, asked_id))
+            if not isinstance(host_id, str):
+                raise FormatError("a callback for nobody")
+            ack = self._await_callback((host_id, room, asked_in, asked_id))
             fields.update(ack=ack, reply_to=BRIDGE)
-        packets = _encode(namespace, [data["event"], *arguments], attachments, ack)
+        packets = _encode(namespace, [event, *arguments], attachments, ack)
         return Outgoing(None, fields, packets)
 
     def _await_callback(self, asked: tuple[Any, ...]) -> int:
@@ -219,6 +246,8 @@ class Translator:
         bridge, _, tag = str(data["host_id"]).partition(":")
         if bridge != self.bridge:
             return None  # for another
+        if not isinstance(data["args"], list):
+            raise FormatError("a callback without its arguments")
         packet = sio_packet.Packet(
             sio_packet.ACK, namespace=data.get("namespace") or "/", data=data["args"], id=data["id"]
         )
@@ -241,14 +270,14 @@ def parse(raw: bytes) -> QueueMessage:
     return data
 
 
-def _decode(message: RelayMessage) -> tuple[list[Any], list[bytes]]:
-    """The arguments with placeholders for bytes, and the bytes.
+def _decode(message: RelayMessage, at_least: int = 0) -> tuple[list[Any], list[bytes]]:
+    """The arguments, of which there are so many, with placeholders for bytes; and the bytes.
 
     :raises FormatError: when it is not a packet.
     """
     packets = list(message.packets)
     try:
-        if message.fields.get("packet") == _MSGPACK_PACKET:
+        if str(message.fields.get("packet")).startswith(_MSGPACK_PACKET):  # or configured
             from socketio.msgpack_packet import MsgPackPacket
 
             whole = MsgPackPacket(encoded_packet=packets[0])
@@ -257,9 +286,11 @@ def _decode(message: RelayMessage) -> tuple[list[Any], list[bytes]]:
         # Attachments that are not added leave their placeholders in the data.
         packet = sio_packet.Packet(encoded_packet=packets[0])
         attachments = [packet for packet in packets[1:] if isinstance(packet, bytes)]
-        return list(packet.data), attachments
     except Exception as error:
         raise FormatError(f"not a Socket.IO packet: {error}") from None
+    if not isinstance(packet.data, list) or len(packet.data) < at_least:
+        raise FormatError("a Socket.IO packet without its arguments")
+    return packet.data, attachments
 
 
 def _encode(
@@ -290,6 +321,6 @@ def origin_of(data: QueueMessage) -> tuple[str, bool, int]:
 def seen(data: Mapping[str, Any]) -> Optional[tuple[str, int]]:
     """Which bridge a message comes through, and its number there; ``None`` for others'."""
     via, number = data.get("via"), data.get("seq")
-    if isinstance(via, str) and type(number) is int and number > 0:
+    if isinstance(via, str) and type(number) is int and 0 < number <= _LARGEST_NUMBER:
         return via, number
     return None

@@ -7,11 +7,12 @@ no room for is counted. Local traffic knows nothing of it.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import deque
 from typing import Any, Callable, Deque
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 logger = logging.getLogger("supervisor_sio.bridge")
 
@@ -35,6 +36,8 @@ _TIMEOUT = 5.0
 
 #: Seconds between looks whether it is time to stop.
 _TICK = 0.5
+
+_UNQUOTED = "special characters in a user or password must be written as %xx"
 
 
 class QueueError(ValueError):
@@ -61,6 +64,9 @@ def make_client(url: str) -> Any:
         "health_check_interval": 10,
     }
     try:
+        parts = urlsplit(url)
+        if parts.scheme != "unix" and "@" in parts.path + parts.fragment:
+            raise ValueError(_UNQUOTED)
         if not url.startswith("redis+sentinel://"):
             return Redis.from_url(url, **options)
         from socketio.redis_manager import parse_redis_sentinel_url
@@ -76,27 +82,42 @@ def make_client(url: str) -> Any:
     except ImportError:
         raise QueueError("redis+sentinel:// needs python-socketio 5.14 or later") from None
     except Exception as error:
-        raise QueueError(f"the URL is not understood: {error}") from None
+        raise QueueError(f"the URL is not understood: {_reason(url, error)}") from None
+
+
+def _reason(url: str, error: Exception) -> str:
+    """One line; Python's own errors quote what they stumble over."""
+    text = " ".join(str(error).split())
+    secret = url.partition("://")[2].rpartition("@")[0]
+    for _, quoted in re.findall(r"(['\"])(.+)\1", text):
+        if secret and (quoted in secret or secret in quoted):
+            return _UNQUOTED
+    return text
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown."""
+    """The URL as it may be shown; it is one that :func:`make_client` takes."""
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if url else ""
 
 
 class RedisQueue:
     """Publishes and subscribes, in a thread each, from :meth:`start` to :meth:`close`.
 
     :param received: gets each message of the channel, in the subscriber's thread.
+    :param silence: seconds without a message, its own included, after which the
+        connection is taken for dead.
     :raises QueueError: as :func:`make_client`.
     """
 
-    def __init__(self, url: str, channel: str, received: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, url: str, channel: str, received: Callable[[bytes], None], silence: float = 7.0
+    ) -> None:
         self._client = make_client(url)
         self._shown = without_password(url)
         self._channel = channel
         self._received = received
+        self._silence = silence
         self._waiting: Deque[bytes] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
@@ -166,7 +187,8 @@ class RedisQueue:
             except Exception as error:
                 # Some of them may have gone: again would be twice.
                 self.unsent += len(batch)
-                self._lost(error)
+                logger.error("%s has not taken %d messages: %s", self._shown, len(batch), error)
+                self._closed.wait(_LONGEST_RETRY)
 
     # --- to subscribe ---------------------------------------------------------
 
@@ -177,15 +199,19 @@ class RedisQueue:
             try:
                 pubsub = self._client.pubsub()
                 pubsub.subscribe(self._channel)
+                heard = time.monotonic()
                 while not self._closed.is_set():
                     message = pubsub.get_message(timeout=_TICK)
                     if message is None:
+                        if time.monotonic() - heard > self._silence:
+                            raise TimeoutError("it is silent")
                         continue
+                    heard = time.monotonic()
                     if message["type"] == "subscribe":
                         retry = _FIRST_RETRY
                         self._found()
                     elif message["type"] == "message":
-                        self._received(message["data"])
+                        self._hear(message["data"])
             except Exception as error:
                 self._lost(error)
             finally:
@@ -193,6 +219,12 @@ class RedisQueue:
                     pubsub.close()
             self._closed.wait(retry)
             retry = min(retry * 2, _LONGEST_RETRY)
+
+    def _hear(self, data: bytes) -> None:
+        try:
+            self._received(data)
+        except Exception:  # not a fault of Redis
+            logger.exception("a message of %s", self._shown)
 
     def _found(self) -> None:
         if not self.connected:

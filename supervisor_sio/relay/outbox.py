@@ -15,13 +15,22 @@ two streams of a publisher, and must deliver them as they were sent:
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Any, Deque, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from .message import EncodedPacket, RelayMessage
 
 #: Memory that a kept message takes beside its bytes: objects and links.
 _OVERHEAD = 400
+
+#: Workers that are spoken to alone: beyond that, who was not for longest is
+#: forgotten. A number is never given twice, so a worker that only seemed to be
+#: gone is not.
+_MOST_STREAMS = 1000
+
+#: Seconds for which everybody is told of a stream: a worker that was stopped for
+#: longer asks by itself.
+_LATELY = 60.0
 
 #: A batch of messages sent again; one that is longer goes alone.
 _BATCH_MESSAGES = 128
@@ -40,6 +49,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self.last = 0
+        self.time = 0.0
         #: By number, the oldest first.
         self.kept: dict[int, Kept] = {}
 
@@ -77,7 +87,7 @@ class Outbox:
         self._most_messages = most_messages
         self._most_bytes = most_bytes
         self._to_all = _Stream()
-        self._to_one: dict[str, _Stream] = {}
+        self._to_one: OrderedDict[str, _Stream] = OrderedDict()
         self._in_order: Deque[_Stream] = deque()
         self._bytes = 0
         #: Workers that got messages alone since the last one to all.
@@ -104,12 +114,16 @@ class Outbox:
         message = RelayMessage(self.sender, stream.last + 1, fields, packets, after, now)
         data = message.pack()
         stream.last += 1
+        stream.time = now
         kept = Kept(stream.last, now, data, len(data) + _OVERHEAD)
         stream.kept[kept.sequence] = kept
         if tag is None:
             self._since = {}
         else:
             self._to_one[tag] = stream
+            self._to_one.move_to_end(tag)
+            if len(self._to_one) > _MOST_STREAMS:
+                self._to_one.popitem(last=False)
             self._since[tag] = stream.last
         self._in_order.append(stream)
         self._bytes += kept.size
@@ -131,9 +145,14 @@ class Outbox:
         first = max(first, stream.oldest)
         return Again(first, list(_batch(stream, first, last)))
 
-    def position(self) -> dict[str, Any]:
-        """The number of the last message of each stream."""
-        return {"all": self._to_all.last, "own": {t: s.last for t, s in self._to_one.items()}}
+    def position(self, now: float) -> dict[str, Any]:
+        """The number of the last message of each stream that was in use lately."""
+        own: dict[str, int] = {}
+        for tag, stream in reversed(self._to_one.items()):
+            if stream.time < now - _LATELY:
+                break
+            own[tag] = stream.last
+        return {"all": self._to_all.last, "own": own}
 
     def position_for(self, tag: str, since: float) -> dict[str, Any]:
         """The same for one worker, with what came before it began to listen.
@@ -147,14 +166,6 @@ class Outbox:
             "before": self._to_all.last_before(since),
             "own_before": stream.last_before(since),
         }
-
-    def forget(self, tag: str) -> None:
-        """That worker is gone, and no other will have its tag."""
-        stream = self._to_one.pop(tag, None)
-        self._since.pop(tag, None)
-        if stream is not None:
-            self._bytes -= sum(kept.size for kept in stream.kept.values())
-            self._in_order = deque(other for other in self._in_order if other is not stream)
 
     @property
     def empty(self) -> bool:

@@ -19,7 +19,7 @@ logger = logging.getLogger("supervisor_sio.relay")
 
 #: Messages that may wait for one slow subscriber before the relay drops for it:
 #: it asks the publisher for them when it can take them.
-HIGH_WATER_MARK = 16384
+HIGH_WATER_MARK = 8192
 
 #: What the relay says to everybody who connects to hear it, before when it began.
 WELCOME = b"\0relay\0"

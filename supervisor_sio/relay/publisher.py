@@ -27,7 +27,7 @@ RECONNECT = 50  # milliseconds
 
 #: A longer message is not pushed but fetched, by each who needs it: what waits in
 #: the relay for a stopped worker is bounded by bytes then, and not only by messages.
-_LONGEST_PUSHED = 32 * 1024
+_LONGEST_PUSHED = 16 * 1024
 
 #: Seconds after the last message when everybody is told where the streams
 #: stand, for those who missed the end; then twice that, up to the longest.
@@ -43,12 +43,17 @@ class Publisher:
     """Numbers messages, sends them, and keeps them; safe to use from several threads.
 
     :param sender: the tag of the worker, or another id that nobody else has.
+    :param stays: false for a process that may end when it has emitted: it cannot
+        wait until everybody has fetched a long message, and pushes it.
     """
 
-    def __init__(self, run_dir: RunDir, cluster: ClusterInfo, sender: str) -> None:
+    def __init__(
+        self, run_dir: RunDir, cluster: ClusterInfo, sender: str, stays: bool = True
+    ) -> None:
         self.channel = cluster.channel
         self.sender = sender
         self._limit = cluster.message_maxbytes
+        self._longest_pushed = _LONGEST_PUSHED if stays else cluster.message_maxbytes * 2
         self._for_all = topic_for_all(self.channel)
         self._outbox = Outbox(sender, cluster.buffer_messages, cluster.buffer_maxbytes)
         self._last_sent = 0.0
@@ -89,11 +94,11 @@ class Publisher:
         with self._lock:
             now = time.monotonic()
             kept = self._outbox.add(tag, fields, packets, now)
-            if len(kept.data) <= _LONGEST_PUSHED:
+            if len(kept.data) <= self._longest_pushed:
                 # libzmq's own thread does the waiting: this call never blocks.
                 self._socket.send(topic + kept.data, zmq.NOBLOCK)
             else:
-                self._send(topic, {"method": "position", **self._outbox.position()})
+                self._send_position(topic, now)
             self._last_sent = now
             self._beat = _FIRST_BEAT
 
@@ -123,13 +128,13 @@ class Publisher:
             if now - self._last_sent >= self._beat and not self._outbox.empty:
                 self._last_sent = now
                 self._beat = min(self._beat * 2, _LONGEST_BEAT)
-                self._send(self._for_all, {"method": "position", **self._outbox.position()})
+                self._send_position(self._for_all, now)
 
     def announce(self) -> None:
         """Tell everybody where the streams stand."""
         with self._lock:
             if not self._outbox.empty:
-                self._send(self._for_all, {"method": "position", **self._outbox.position()})
+                self._send_position(self._for_all, time.monotonic())
 
     def beat_soon(self) -> None:
         """Something may have been lost."""
@@ -160,10 +165,8 @@ class Publisher:
                 self._send(topic, fields, messages)
                 self.sent_again += len(again.messages)
 
-    def forget(self, tag: str) -> None:
-        """That worker is gone."""
-        with self._lock:
-            self._outbox.forget(tag)
+    def _send_position(self, topic: bytes, now: float) -> None:
+        self._send(topic, {"method": "position", **self._outbox.position(now)})
 
     def _send(
         self, topic: bytes, fields: Mapping[str, Any], packets: Sequence[EncodedPacket] = ()
@@ -171,7 +174,10 @@ class Publisher:
         self._socket.send(topic + RelayMessage(self.sender, 0, fields, packets).pack(), zmq.NOBLOCK)
 
     def close(self) -> None:
-        """Let go of the sockets; what is still to be sent has five seconds."""
+        """Let go of the sockets; what is still to be sent has five seconds.
+
+        Nobody may use it any more, in any thread.
+        """
         if self._pid == os.getpid() and not self._socket.closed:
             self._socket.close()
             self._context.term()

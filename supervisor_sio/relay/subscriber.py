@@ -243,7 +243,8 @@ class Subscriber:
         delivered: list[RelayMessage] = []
         for sender in [name for name, at in self._ended.items() if now - at > _LAST_WORDS]:
             del self._ended[sender]
-            delivered += self._inbox.give_up(sender)
+            if not self._lives(sender):  # it was not only out of touch
+                delivered += self._inbox.give_up(sender)
         for sender in self._inbox.silent(now):
             if not self._lives(sender):
                 delivered += self._inbox.give_up(sender)
@@ -317,7 +318,9 @@ class ThreadSubscriber(Subscriber):
                         logger.exception("a message of %s", message.sender)
             finally:
                 self.release()
+                self._done = True
 
+        self._done = False
         native.start_thread(run, "relay-subscriber")
 
     def finish(self, timeout: float, quiet: float) -> None:
@@ -349,7 +352,14 @@ class ThreadSubscriber(Subscriber):
                 self._publisher.announce()
                 time.sleep(0.05)
         self._publisher.say_goodbye()
+        self.stop()
+
+    def stop(self) -> None:
+        """End the thread; the publisher may be closed after that."""
         self.close()
+        self._publisher.probe()  # wakes it, if the relay is there
+        while not self._done:
+            time.sleep(0.002)
 
     def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:
         # A poll ends early for close(): it is short.

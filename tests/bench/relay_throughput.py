@@ -138,7 +138,7 @@ def our_subscriber(run_dir: RunDir, messages: int, ready: Any, done: Queue) -> N
     from supervisor_sio.relay.subscriber import GreenSubscriber
 
     publisher = Publisher(run_dir, ClusterInfo(), f"subscriber{os.getpid()}")
-    subscriber = GreenSubscriber(publisher, run_dir)
+    subscriber = GreenSubscriber(publisher, run_dir, since=time.monotonic())
     count = 0
     for message in subscriber.messages():
         if not count:

@@ -18,7 +18,7 @@ import zmq
 
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
 
-from .conftest import ClusterFactory, Clients
+from .conftest import Clients, ClusterFactory
 from .harness import Cluster, environment, wait_until
 from .recorder import TestClient
 

@@ -93,7 +93,7 @@ class World:
         self.sent.append((tag, self.now, text))
         kept = self.outbox.add(tag, {"method": "emit"}, [text], self.now)
         if not pushed:
-            self.tell(tag, {"method": "position", **self.outbox.position()})
+            self.tell(tag, {"method": "position", **self.outbox.position(0.0)})
             return
         for receiver in self.listeners(tag):
             message = RelayMessage.unpack(kept.data)
@@ -111,7 +111,7 @@ class World:
 
     def beat(self) -> None:
         if not self.outbox.empty:
-            self.tell(None, {"method": "position", **self.outbox.position()})
+            self.tell(None, {"method": "position", **self.outbox.position(0.0)})
 
     def answer(self, receiver: Receiver) -> None:
         _, to_all, first, last = receiver.questions.popleft()

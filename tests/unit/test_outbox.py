@@ -49,16 +49,16 @@ def test_each_stream_counts_for_itself() -> None:
         *[None] * 2,
     ]
     assert {(message.sender, message.time) for message in sent} == {("s", 7.0)}
-    assert outbox.position() == {"all": 3, "own": {"a": 3, "b": 1}}
+    assert outbox.position(0.0) == {"all": 3, "own": {"a": 3, "b": 1}}
 
 
 def test_what_is_no_json_changes_nothing() -> None:
     outbox = outbox_of("a", None, "a")
-    before = outbox.position(), len(kept_of(outbox)), outbox._bytes
+    before = outbox.position(0.0), len(kept_of(outbox)), outbox._bytes
     for tag in (None, "a", "new"):
         with pytest.raises(TypeError):
             outbox.add(tag, {"method": "emit", "room": object()}, [], 9.0)
-    assert (outbox.position(), len(kept_of(outbox)), outbox._bytes) == before
+    assert (outbox.position(0.0), len(kept_of(outbox)), outbox._bytes) == before
     assert read(outbox.add(None, EMIT, [], 9.0)).fields["after"] == {"a": 2}
 
 
@@ -126,7 +126,7 @@ def test_what_was_before_a_worker_listened() -> None:
         position = outbox.position_for("a", since)
         assert position == {**expected, "before": before[0], "own_before": before[1]}
     assert outbox.position_for("new", 0.0)["own"] == {"new": 0}
-    assert outbox.position()["own"] == {"a": 2, "b": 1}
+    assert outbox.position(0.0)["own"] == {"a": 2, "b": 1}
 
 
 def test_what_is_not_kept_was_before() -> None:
@@ -134,36 +134,41 @@ def test_what_is_not_kept_was_before() -> None:
     assert [outbox.position_for("a", since)["before"] for since in (0.0, 8.0, 8.5)] == [7, 7, 8]
 
 
-def test_a_worker_that_is_gone_is_forgotten() -> None:
-    outbox = outbox_of("a", None, "a", "b", messages=4)
-    outbox.forget("a")
-    outbox.forget("a")
-    outbox.forget("never there")
-    assert outbox.position() == {"all": 1, "own": {"b": 1}}
-    assert outbox.again("a", 1, 1) is None
-    assert outbox._bytes == sum(kept.size for kept in kept_of(outbox))
-    assert read(outbox.add(None, EMIT, [], 5.0)).fields["after"] == {"b": 1}
+def test_everybody_is_told_of_what_was_in_use_lately() -> None:
+    outbox = Outbox("s", 100, 100_000)
+    for time, tag in ((1.0, "a"), (2.0, "b"), (50.0, None), (55.0, "a")):
+        outbox.add(tag, EMIT, [], time)
+    assert outbox.position(62.5) == {"all": 1, "own": {"a": 2}}
+    assert outbox.position(200.0) == {"all": 1, "own": {}}
+    # Who asks is told whatever the time.
+    assert outbox.position_for("b", 0.0)["own"] == {"b": 1}
+
+
+def test_tags_without_end_do_not_take_memory_without_end() -> None:
+    outbox = Outbox("s", 100, 100_000)
+    for number in range(5000):
+        outbox.add(f"tag{number}", EMIT, [], float(number))
+        outbox.add("often", EMIT, [], float(number))
+    assert len(outbox._to_one) == 1000
+    assert outbox.position_for("often", 0.0)["own"] == {"often": 5000}
+    assert len(outbox.position(5000.0)["own"]) <= 62
 
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from([None, "a", "b", "c"]), st.integers(0, 300), st.booleans()),
+        st.tuples(st.sampled_from([None, "a", "b", "c"]), st.integers(0, 300)),
         max_size=60,
     ),
     st.integers(1, 8),
     st.integers(1, 3000),
 )
 def test_it_never_exceeds_its_bounds(
-    sends: list[tuple[Optional[str], int, bool]], most_messages: int, most_bytes: int
+    sends: list[tuple[Optional[str], int]], most_messages: int, most_bytes: int
 ) -> None:
     outbox = Outbox("s", most_messages, most_bytes)
     sent: list[tuple[Optional[str], Kept]] = []
-    for tag, length, forget in sends:
-        if forget and tag is not None:
-            outbox.forget(tag)
-            sent = [one for one in sent if one[0] != tag]
-        else:
-            sent.append((tag, outbox.add(tag, EMIT, [b"x" * length], float(len(sent)))))
+    for tag, length in sends:
+        sent.append((tag, outbox.add(tag, EMIT, [b"x" * length], float(len(sent)))))
         kept = kept_of(outbox)
         assert len(kept) == len(outbox._in_order) <= most_messages
         assert outbox._bytes == sum(one.size for one in kept) <= most_bytes
