@@ -23,7 +23,7 @@ from socketio.pubsub_manager import PubSubManager
 from . import identity, sessions
 from .operations import ClientAnswer, Operations, Room
 from .relay.message import EncodedPacket, RelayMessage
-from .relay.methods import ANSWERS, BRIDGE, MalformedFields, check_fields
+from .relay.methods import BRIDGE, MalformedFields, check_fields
 from .relay.publisher import MessageTooLong as MessageTooLong
 from .relay.publisher import Publisher
 from .relay.subscriber import GreenSubscriber, Subscriber, ThreadSubscriber
@@ -398,25 +398,23 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         """To the workers with these tags, except this one; ``None`` is all of them."""
         publisher = self._join_relay()
         publisher.check(packets, what)
-        to_all = False
-        for tag in tags:
-            if tag == self.host_id:
-                continue
-            if tag is None:
-                to_all = True
-            elif tag == BRIDGE or self.is_local(tag):
-                publisher.publish(tag, fields, packets)
-            elif self.is_remote(tag):
-                publisher.publish(BRIDGE, {**fields, "to": tag}, packets)
-            elif self._members_known and fields["method"] not in ANSWERS:
-                # Nobody of that name, or one so new that it is not known here.
-                to_all = True
-            else:
-                publisher.publish(tag, fields, packets)
-                if self._cluster.bridged:
-                    publisher.publish(BRIDGE, {**fields, "to": tag}, packets)
-        if to_all:
+        wanted = set(tags)
+        others = {tag for tag in wanted if tag is not None and tag != self.host_id}
+        # Of a name that is not known there is nobody, or one so new that this
+        # worker has yet to hear of it.
+        unknown = any(map(self._is_unknown, others)) and not _is_answer(fields)
+        if None in wanted or unknown:
             publisher.publish(None, fields, packets)
+            return
+        for tag in others:
+            if tag == BRIDGE or not self.is_remote(tag):
+                publisher.publish(tag, fields, packets)
+            if tag != BRIDGE and not self.is_local(tag) and self._cluster.bridged:
+                publisher.publish(BRIDGE, {**fields, "to": tag}, packets)
+
+    def _is_unknown(self, tag: str) -> bool:
+        known = tag == BRIDGE or self.lives(tag)
+        return self._members_known and not known
 
     def _publish(self, data: dict[str, Any]) -> None:
         """Disconnects and room changes, as :class:`PubSubManager` phrases them."""
@@ -493,6 +491,11 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         "close_room": _on_close_room,
         **Operations.HANDLERS,
     }
+
+
+def _is_answer(fields: Mapping[str, Any]) -> bool:
+    """Whether it is for who has asked, and for nobody else."""
+    return fields["method"] in ("callback", "expect", "answer")
 
 
 def _arguments(data: Any) -> list[Any]:

@@ -135,7 +135,7 @@ class Bridge:
         while True:
             self._wake.clear()
             members = [[tag, True, channels] for tag, _, channels in self._here]
-            self._send({"method": "members", "host_id": self._id, "members": members})
+            self._send_members(members)
             if self._closed:
                 return
             now = time.monotonic()
@@ -177,6 +177,13 @@ class Bridge:
             data.update(via=self._id, seq=self._number)
             self._queue.publish(json.dumps(data).encode())
 
+    def _send_members(self, members: list[Member]) -> None:
+        """Not numbered: it says the number of the last one that is."""
+        data: QueueMessage = {"method": "members", "host_id": self._id, "members": members}
+        with self._numbering:
+            data.update(via=self._id, seq=self._number)
+            self._queue.publish(json.dumps(data).encode(), counts=False)
+
     # --- from the others to here ----------------------------------------------
 
     def _from_queue(self, raw: bytes) -> None:
@@ -184,12 +191,14 @@ class Bridge:
             data = parse(raw)
             mark = seen(data)
             if mark is not None:
-                if mark[0] == self._id or not self._is_new(*mark):
+                bridge, number = mark
+                if bridge == self._id:
                     return
                 if data["method"] == "members":
-                    self._meet(mark[0], data.get("members"))
+                    self._hear_of(bridge, number)
+                    self._meet(bridge, data.get("members"))
                     return
-                if not self._is_new_of(*origin_of(data)):
+                if not self._is_new(bridge, number) or not self._is_new_of(*origin_of(data)):
                     return
             outgoing = self._translator.from_queue(data)
         except FormatError as error:
@@ -204,16 +213,21 @@ class Bridge:
         self._publisher.publish(tag, fields, packets)
 
     def _is_new(self, bridge: str, number: int) -> bool:
-        last = self._others.get(bridge)
-        self._heard[bridge] = time.monotonic()
-        if last is not None and number <= last:
+        if number <= self._others.get(bridge, 0):
             return False
-        if last is not None and number > last + 1:
-            if not self.missed:
-                logger.error("%d messages of another host did not come", number - last - 1)
-            self.missed += number - last - 1
+        self._hear_of(bridge, number - 1)
         self._others[bridge] = number
         return True
+
+    def _hear_of(self, bridge: str, number: int) -> None:
+        """That bridge has sent messages up to this number; those not heard are missed."""
+        last = self._others.setdefault(bridge, number)
+        self._heard[bridge] = time.monotonic()
+        if number > last:
+            if not self.missed:
+                logger.error("%d messages of another host did not come", number - last)
+            self.missed += number - last
+            self._others[bridge] = number
 
     def _is_new_of(self, sender: str, alone: bool, number: int) -> bool:
         """False for what a bridge before that one has passed on already."""

@@ -321,6 +321,6 @@ def origin_of(data: QueueMessage) -> tuple[str, bool, int]:
 def seen(data: Mapping[str, Any]) -> Optional[tuple[str, int]]:
     """Which bridge a message comes through, and its number there; ``None`` for others'."""
     via, number = data.get("via"), data.get("seq")
-    if isinstance(via, str) and type(number) is int and 0 < number <= _LARGEST_NUMBER:
+    if isinstance(via, str) and type(number) is int and 0 <= number <= _LARGEST_NUMBER:
         return via, number
     return None

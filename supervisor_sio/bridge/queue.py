@@ -118,7 +118,7 @@ class RedisQueue:
         self._channel = channel
         self._received = received
         self._silence = silence
-        self._waiting: Deque[bytes] = deque()
+        self._waiting: Deque[tuple[bytes, bool]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._closed = threading.Event()
@@ -137,15 +137,20 @@ class RedisQueue:
         for thread in self._threads:
             thread.start()
 
-    def publish(self, data: bytes) -> None:
-        """Publish soon; never waits."""
+    def publish(self, data: bytes, counts: bool = True) -> None:
+        """Publish soon; never waits.
+
+        :param counts: whether it is missed when it is not published.
+        """
         with self._changed:
             if len(self._waiting) >= _MOST_WAITING or self._bytes + len(data) > _MOST_BYTES:
+                if not counts:
+                    return
                 if not self.unsent:
                     logger.error("%s is away too long: emits for other hosts are lost", self._shown)
                 self.unsent += 1
                 return
-            self._waiting.append(data)
+            self._waiting.append((data, counts))
             self._bytes += len(data)
             self._changed.notify()
 
@@ -177,17 +182,18 @@ class RedisQueue:
                 continue
             with self._changed:
                 batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-                self._bytes -= sum(map(len, batch))
+                self._bytes -= sum(len(data) for data, _ in batch)
+            counted = sum(counts for _, counts in batch)
             try:
                 pipeline = self._client.pipeline(transaction=False)
-                for data in batch:
+                for data, _ in batch:
                     pipeline.publish(self._channel, data)
                 pipeline.execute()
-                self.sent += len(batch)
+                self.sent += counted
             except Exception as error:
                 # Some of them may have gone: again would be twice.
-                self.unsent += len(batch)
-                logger.error("%s has not taken %d messages: %s", self._shown, len(batch), error)
+                self.unsent += counted
+                logger.error("%s has not taken %d messages: %s", self._shown, counted, error)
                 self._closed.wait(_LONGEST_RETRY)
 
     # --- to subscribe ---------------------------------------------------------

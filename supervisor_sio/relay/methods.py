@@ -8,10 +8,6 @@ from typing import Any, Callable, Mapping
 BRIDGE = "bridge"
 
 
-#: Methods that are for who has asked, and for nobody else.
-ANSWERS = ("callback", "expect", "answer")
-
-
 class MalformedFields(ValueError):
     """Fields that no worker of ours sends."""
 

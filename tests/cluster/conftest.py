@@ -33,20 +33,28 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-@pytest.fixture
-def make_cluster(tmp_path: Path) -> Iterator[ClusterFactory]:
-    """Makes clusters for one test; each is stopped after it."""
+def _factory(new_directory: Callable[[], Path]) -> Iterator[ClusterFactory]:
     made: list[Cluster] = []
 
     def make(**options: Any) -> Cluster:
-        directory = tmp_path / f"cluster{len(made)}"
-        directory.mkdir()
-        made.append(Cluster(directory, **options))
+        made.append(Cluster(new_directory(), **options))
         _clusters.append(made[-1])
         return made[-1]
 
     yield make
     _clean_up(made)
+
+
+@pytest.fixture
+def make_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterFactory]:
+    """Makes clusters for one test; each is stopped after it."""
+    yield from _factory(lambda: tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def make_module_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterFactory]:
+    """Makes clusters for the tests of a module; they are stopped after those."""
+    yield from _factory(lambda: tmp_path_factory.mktemp("cluster"))
 
 
 @pytest.fixture
@@ -56,14 +64,9 @@ def cluster(make_cluster: ClusterFactory) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def shared_cluster(make_module_cluster: ClusterFactory) -> Cluster:
     """Four workers, for the tests of a module that leave them alive."""
-    cluster = Cluster(tmp_path_factory.mktemp("shared"), workers=4)
-    _clusters.append(cluster)
-    try:
-        yield cluster.start()
-    finally:
-        _clean_up([cluster])
+    return make_module_cluster(workers=4).start()
 
 
 def _clean_up(clusters: list[Cluster]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -187,4 +188,33 @@ def test_long_messages_for_a_stopped_worker_do_not_pile_up_in_the_relay(
     assert growth < numbers * size / 4
     got = there.wait_for("count", numbers, timeout=60)
     assert [(args[0], len(args[1])) for args in got] == [(n, size) for n in range(numbers)]
+    assert relay(cluster)["dropped"] == 0
+
+
+def test_a_worker_that_is_out_of_touch_while_the_router_restarts(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    """The others take it for gone, and then it is there again."""
+    cluster = make_cluster(command=APP).start()
+    here, there, pid = here_and_there(cluster, clients)
+    for number in range(10):
+        here.call("emit_all", "psst", number, {"to": there.sid()})
+    old = cluster.router_pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        os.kill(old, signal.SIGKILL)
+        cluster.wait_new_router(old)
+        wait_until(
+            lambda: json.loads(here.call("operation", "server_count", [], {}))["value"] == 1,
+            10,
+            "it counts as gone",
+        )
+        for number in range(10, 20):
+            here.call("emit_all", "psst", number, {"to": there.sid()})
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    cluster.wait_ready()
+    for number in range(20, 30):
+        here.call("emit_all", "psst", number, {"to": there.sid()})
+    assert there.wait_for("psst", 30) == [[number] for number in range(30)]
     assert relay(cluster)["dropped"] == 0

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ import socketio
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, free_port, wait_until
 from .recorder import TestClient
+
+#: More messages than may wait for Redis.
+FLOOD = 12_000
 
 
 class Redis:
@@ -63,14 +67,12 @@ class Redis:
             self._process = None
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Redis]:
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     if shutil.which("redis-server") is None:
         complain = pytest.fail if os.environ.get("CI") else pytest.skip
         complain("no redis-server: install Debian's redis-server")
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    server = Redis(directory)
+    server = Redis(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
     server.kill()
@@ -100,12 +102,23 @@ def knows_another(cluster: Cluster) -> Callable[[], bool]:
     return lambda: bool(cluster.status()["queue"]["hosts"])
 
 
+def join(clusters: list[Cluster], clients: Clients) -> list[Host]:
+    for cluster in clusters:
+        wait_until(knows_another(cluster), 15, "the other host")
+    return [Host(cluster, clients) for cluster in clusters]
+
+
+@pytest.fixture(scope="module")
+def two_clusters(make_module_cluster: ClusterFactory, queue: Redis) -> list[Cluster]:
+    command = "supervisor-sio worker counting_app:app"
+    return [make_module_cluster(message_queue=queue.url, command=command).start() for _ in "ab"]
+
+
 @pytest.fixture
-def hosts(make_cluster: ClusterFactory, clients: Clients, queue: Redis) -> list[Host]:
-    made = [make_cluster(message_queue=queue.url).start() for _ in range(2)]
-    for cluster in made:
-        wait_until(knows_another(cluster), 10, "the other host")
-    return [Host(cluster, clients) for cluster in made]
+def hosts(two_clusters: list[Cluster], clients: Clients) -> list[Host]:
+    for cluster in two_clusters:
+        cluster.wait_ready()
+    return join(two_clusters, clients)
 
 
 def everybody(hosts: list[Host]) -> list[TestClient]:
@@ -149,6 +162,13 @@ def test_rooms_and_sids_span_hosts(hosts: list[Host]) -> None:
     for question in ("why", b"\x00"):
         answer = here.emitter.call("call_sid", target.sid(), "question", question)
         assert answer == {"from": target.name, "got": [question]}
+    # Sids of two workers there, and of nobody.
+    sids = {client.whoami()["pid"]: client for client in there.clients}
+    both = [client.sid() for client in sids.values()]
+    here.emit("to-both", 5, room=both)
+    expect(hosts, "to-both", {client.name: [[5]] for client in sids.values()})
+    here.emit("to-one", 6, room=[target.sid(), "deadbeef.xxxxxxxxxxxxxxxxxxxx"])
+    expect(hosts, "to-one", {target.name: [[6]]})
     here.emitter.call("leave_room_of", target.sid(), "red")
     here.emit("left", 4, room="red")
     expect(hosts, "left", {here.emitter.name: [[4]]})
@@ -156,7 +176,12 @@ def test_rooms_and_sids_span_hosts(hosts: list[Host]) -> None:
     target.wait_disconnected()
 
 
-def test_operations_span_hosts(hosts: list[Host]) -> None:
+def test_operations_span_hosts(
+    make_cluster: ClusterFactory, clients: Clients, queue: Redis
+) -> None:
+    url = f"unix://user:secret@{queue.socket}"
+    options = {"message_queue": url, "channel": "another"}
+    hosts = join([make_cluster(**options).start() for _ in range(2)], clients)
     here, there = hosts
     emitter = here.emitter
 
@@ -178,6 +203,22 @@ def test_operations_span_hosts(hosts: list[Host]) -> None:
     assert len(operation("fetch_sockets")) == 4
 
 
+#: It prints what it would send to a client of its own.
+STOCK_SERVER = """
+import sys, time, socketio
+server = socketio.Server(async_mode="threading", client_manager=socketio.RedisManager(sys.argv[1]))
+server.manager.get_participants = lambda namespace, room: iter([("sid", "eio_sid")])
+server.manager.rooms["/"] = {}
+server._send_eio_packet = lambda eio_sid, packet: print(packet.data, flush=True)
+server.manager_initialized = True
+server.manager.initialize()
+while not (server.manager.pubsub and server.manager.pubsub.subscribed):
+    time.sleep(0.01)
+print("subscribed", flush=True)
+time.sleep(60)
+"""
+
+
 def test_stock_python_socketio_emits_into_both_and_hears_us(
     hosts: list[Host], queue: Redis
 ) -> None:
@@ -190,22 +231,17 @@ def test_stock_python_socketio_emits_into_both_and_hears_us(
     stock.emit("stock-to", 1, room=target.sid())
     expect(hosts, "stock-to", {target.name: [[1]]})
 
-    heard: list[tuple[Any, ...]] = []
-    server = socketio.Server(
-        async_mode="threading", client_manager=socketio.RedisManager(queue.url)
+    listener = subprocess.Popen(
+        [sys.executable, "-c", STOCK_SERVER, queue.url], stdout=subprocess.PIPE, text=True
     )
-    # What its manager would send to clients of its own.
-    server.manager.get_participants = lambda namespace, room: iter([("sid", "eio_sid")])
-    server.manager.rooms["/"] = {}
-    server._send_eio_packet = lambda eio_sid, packet: heard.append((packet.data,))
-    server.manager_initialized = True
-    server.manager.initialize()
-    wait_until(lambda: server.manager.pubsub and server.manager.pubsub.subscribed, 5, "stock")
-    time_limit = time.monotonic() + 10
-    while not heard and time.monotonic() < time_limit:
+    try:
+        assert listener.stdout is not None
+        assert listener.stdout.readline() == "subscribed\n"
         hosts[0].emit("to-stock", {"n": 1})
-        time.sleep(0.1)
-    assert heard[0] == ('2["to-stock",{"n":1}]',)
+        assert listener.stdout.readline() == '2["to-stock",{"n":1}]\n'
+    finally:
+        listener.kill()
+        listener.wait(10)
 
 
 def test_redis_is_killed_and_comes_back_under_traffic(hosts: list[Host], queue: Redis) -> None:
@@ -225,8 +261,12 @@ def test_redis_is_killed_and_comes_back_under_traffic(hosts: list[Host], queue: 
 
     emit_for(1)
     queue.kill()
+    already = there.queue["missed"]
     wait_until(lambda: here.queue["state"] == "away", 5, "it is noticed")
     at_kill = emitted
+    # More than may wait for Redis.
+    there.clients[0].call("join", "there")
+    here.emitter.call("count_to_room", "there", "flood", FLOOD, 0, timeout=60)
     emit_for(2)
     wait_until(lambda: local() == emitted, 5, "local delivery goes on")
     assert emitted > at_kill + 50
@@ -235,18 +275,21 @@ def test_redis_is_killed_and_comes_back_under_traffic(hosts: list[Host], queue: 
     emit_for(3)
     here.emit("last", 0)
     for client in everybody(hosts):
-        client.wait_for("last")
-    remote = there.clients[0].received("tick")
-    numbers = [args[0] for args in remote]
-    assert numbers == sorted(set(numbers))
-    missed = emitted - len(numbers)
+        client.wait_for("last", timeout=60)
+    missed = emitted + FLOOD
+    for event in ("tick", "flood"):
+        numbers = [args[0] for args in there.clients[0].received(event)]
+        assert numbers == sorted(set(numbers))
+        missed -= len(numbers)
+    assert missed > 0
 
     def counted() -> bool:
-        return there.queue["missed"] == missed
+        return there.queue["missed"] == already + missed
 
-    print(f"emitted {emitted}, missed by the other host {missed}")
+    print(f"emitted {emitted + FLOOD}, missed by the other host {missed}")
     print(f"here {here.queue}, there {there.queue}")
     wait_until(counted, 10, f"{missed} messages are counted as missed")
+    assert here.queue["unsent"] == missed
     assert local() == emitted
     assert "secret" not in here.cluster.ctl("sio").stdout
     assert f"queue    redis://127.0.0.1:{queue.port}/0 connected" in here.cluster.ctl("sio").stdout
@@ -283,18 +326,6 @@ def test_garbage_on_the_queue_is_counted_and_harms_nobody(hosts: list[Host], que
     hosts[0].emit("after", 1)
     expect(hosts, "after", {client.name: [[1]] for client in everybody(hosts)})
     client.close()
-
-
-def test_through_a_unix_socket(
-    make_cluster: ClusterFactory, clients: Clients, queue: Redis
-) -> None:
-    url = f"unix://user:secret@{queue.socket}"
-    made = [make_cluster(message_queue=url).start() for _ in range(2)]
-    for cluster in made:
-        wait_until(knows_another(cluster), 10, "the other host")
-    here, there = (Host(cluster, clients) for cluster in made)
-    here.emit("news", 1)
-    expect([here, there], "news", {c.name: [[1]] for c in everybody([here, there])})
 
 
 def test_the_router_of_one_host_is_killed(hosts: list[Host]) -> None:

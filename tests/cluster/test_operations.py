@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from .conftest import Clients, ClusterFactory, _clusters
+from .conftest import Clients, ClusterFactory
 from .harness import Cluster, wait_until
 from .recorder import TestClient
 
@@ -127,13 +127,8 @@ class Crowd:
 
 
 @pytest.fixture(scope="module")
-def three_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("three"), workers=3)
-    _clusters.append(cluster)
-    try:
-        yield cluster.start()
-    finally:
-        cluster.clean_up()
+def three_workers(make_module_cluster: ClusterFactory) -> Cluster:
+    return make_module_cluster(workers=3).start()
 
 
 @pytest.fixture(scope="module")
