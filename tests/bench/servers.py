@@ -47,7 +47,7 @@ command = supervisor-sio router
 events = PROCESS_STATE
 
 [program:workers]
-command = supervisor-sio worker bench_app:app
+command = supervisor-sio worker {application}
 process_name = %(program_name)s_%(process_num)02d
 numprocs = {workers}
 directory = {directory}
@@ -265,14 +265,21 @@ def wait_until_ready(rpc_socket: Path, here: Path, workers: int) -> dict[str, li
 
 
 @contextlib.contextmanager
-def supervised_cluster(workers: int = 2, settings: str = "") -> Iterator[Server]:
+def supervised_cluster(
+    workers: int = 2, settings: str = "", application: str = "bench_app:app"
+) -> Iterator[Server]:
     """supervisord with the router and workers of this package; ``settings`` are more options."""
     port = free_port()
     with temporary_directory() as here:
         conf = here / "supervisord.conf"
         conf.write_text(
             SUPERVISORD_CONF.format(
-                host=HOST, port=port, workers=workers, directory=HERE, settings=settings
+                host=HOST,
+                port=port,
+                workers=workers,
+                directory=HERE,
+                settings=settings,
+                application=application,
             )
         )
         scripts = str(Path(sys.executable).parent)

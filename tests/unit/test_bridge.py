@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any, Callable, Optional
+
+import pytest
+
+from supervisor_sio.bridge import bridge as module
+from supervisor_sio.bridge.bridge import Bridge, Member
+from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.methods import BRIDGE
+from supervisor_sio.rundir import ClusterInfo, RunDir
+
+HERE, ALSO_HERE, ELSEWHERE = "0a1b2c3d", "1a1b2c3d", "2a1b2c3d"
+
+
+class Relay:
+    """In the place of publisher and subscriber: keeps what is said to the workers here."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.options = kwargs
+        self.joined = True
+        self.said: list[tuple[Optional[str], dict[str, Any]]] = []
+
+    def publish(self, tag: Optional[str], fields: dict[str, Any], packets: Any) -> None:
+        self.said.append((tag, fields))
+
+    def start(self, deliver: Callable[[RelayMessage], None]) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Queue:
+    """In the place of Redis: keeps what is published, as it arrives."""
+
+    connected, sent, waiting, unsent = True, 0, 0, 0
+
+    def __init__(self, *args: Any) -> None:
+        self.published: list[dict[str, Any]] = []
+
+    def publish(self, data: bytes, counts: bool = True) -> None:
+        self.published.append(json.loads(data))
+        assert counts == (self.published[-1]["method"] != "members")
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class BridgeAlone(Bridge):
+    """The code of a bridge, without sockets and threads."""
+
+    _publisher: Any
+    _queue: Any
+    _subscriber: Any
+
+    def __init__(self, predecessor_ended: Optional[float] = None) -> None:
+        self.told: list[list[Member]] = []
+        run_dir, cluster = RunDir("/nowhere"), ClusterInfo()
+        super().__init__("redis://", run_dir, cluster, predecessor_ended, self.told.append)
+        self.set_members([[HERE, False, ["socketio"]], [ALSO_HERE, False, ["socketio"]]])
+
+    def hear(self, *messages: Any) -> None:
+        for message in messages:
+            self._from_queue(
+                message if isinstance(message, bytes) else json.dumps(message).encode()
+            )
+
+    @property
+    def said(self) -> list[str]:
+        """The rooms of the emits that it has passed on to the workers here."""
+        assert all(tag is None for tag, _ in self._publisher.said)
+        return [fields["room"] for _, fields in self._publisher.said]
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The workers of other hosts, as last told."""
+        return [tag for tag, _, _ in self.told[-1]]
+
+
+@pytest.fixture
+def bridge(monkeypatch: pytest.MonkeyPatch) -> BridgeAlone:
+    monkeypatch.setattr(module, "Publisher", Relay)
+    monkeypatch.setattr(module, "ThreadSubscriber", Relay)
+    monkeypatch.setattr(module, "RedisQueue", Queue)
+    return BridgeAlone()
+
+
+def emit(number: int, via: str = "bridge-2", origin: Any = None, room: str = "") -> dict[str, Any]:
+    return {
+        "method": "emit",
+        "event": "news",
+        "data": [None],
+        "room": room or str(number),
+        "host_id": f"{via}:{ELSEWHERE}",
+        "via": via,
+        "seq": number,
+        "origin": origin or [f"worker-of-{via}", False, number],
+    }
+
+
+def members(number: int, *tags: str, via: str = "bridge-2") -> dict[str, Any]:
+    """These have no number: they tell the last one."""
+    workers = [[tag, True, ["socketio"]] for tag in tags]
+    return {"method": "members", "via": via, "seq": number, "members": workers}
+
+
+def from_worker(number: int = 1, **fields: Any) -> RelayMessage:
+    fields = {"method": "emit", "namespace": "/", "packet": "p", **fields}
+    packets = ['2["news"]'] if fields["method"] == "emit" else ["31[]"]
+    return RelayMessage(HERE, number, fields, packets)
+
+
+# --- what it hears of other hosts ---------------------------------------------------
+
+
+def test_what_comes_is_passed_on_in_order(bridge: BridgeAlone) -> None:
+    bridge.hear(*(emit(number) for number in range(5, 9)))
+    assert bridge.said == ["5", "6", "7", "8"]
+    assert (bridge.received, bridge.missed) == (4, 0)
+
+
+def test_missed_messages_are_counted_exactly(
+    bridge: BridgeAlone, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 2, 5, 6, 10):
+        bridge.hear(emit(number))
+    for number in (7, 9):
+        bridge.hear(emit(number, via="bridge-3", origin=["w3", False, number]))
+    assert bridge.said == ["1", "2", "5", "6", "10", "7", "9"]
+    assert bridge.missed == 2 + 3 + 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 messages of another host did not come"
+    ]
+
+
+def test_what_comes_twice_is_passed_on_once(bridge: BridgeAlone) -> None:
+    for number in (1, 2, 2, 1, 3):
+        bridge.hear(emit(number))
+    assert bridge.said == ["1", "2", "3"]
+    assert bridge.missed == 0
+
+
+def test_what_the_bridge_before_passed_on_is_not_repeated(bridge: BridgeAlone) -> None:
+    bridge.hear(*(emit(n, origin=["w", False, n]) for n in (1, 2, 3)))
+    # Its successor begins with what the workers said before its time.
+    bridge.hear(*(emit(n, "bridge-2b", ["w", False, n + 1], f"again-{n + 1}") for n in (1, 2, 3)))
+    assert bridge.said == ["1", "2", "3", "again-4"]
+    assert bridge.missed == 0
+
+
+def test_the_streams_of_a_worker_have_numbers_of_their_own(bridge: BridgeAlone) -> None:
+    bridge.hear(emit(1, origin=["w", False, 5]), emit(2, origin=["w", True, 1]))
+    bridge.hear(emit(3, origin=["v", False, 1]), emit(4, origin=["w", True, 1]))
+    assert bridge.said == ["1", "2", "3"]
+
+
+def test_streams_not_heard_for_long_are_forgotten(
+    bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_ORIGINS", 2)
+    for number, worker in enumerate("abacacb", 1):
+        bridge.hear(emit(number, origin=[worker, False, number]))
+    assert set(bridge._origins) == {("b", False), ("c", False)}
+    assert len(bridge.said) == 7
+
+
+def test_its_own_messages_are_ignored(bridge: BridgeAlone) -> None:
+    bridge._from_relay(from_worker())
+    (own,) = bridge._queue.published
+    bridge.hear(own)
+    assert bridge.said == [] and (bridge.received, bridge.malformed) == (0, 0)
+
+
+def test_stock_servers_have_no_numbers(bridge: BridgeAlone) -> None:
+    message = {"method": "emit", "event": "x", "data": [1], "room": "r", "host_id": "stock"}
+    bridge.hear(message, message)
+    assert bridge.said == ["r", "r"]
+
+
+def test_what_is_for_a_worker_of_another_host_goes_no_further(bridge: BridgeAlone) -> None:
+    relay = {"method": "relay", "fields": {"method": "callback", "ack": 1}, "packets": []}
+    for number, tag in enumerate((HERE, ELSEWHERE, ALSO_HERE), 1):
+        numbers = {"via": "bridge-2", "seq": number, "origin": ["w", True, number]}
+        bridge.hear({**relay, **numbers, "to": tag})
+    assert [tag for tag, _ in bridge._publisher.said] == [HERE, ALSO_HERE]
+    assert bridge.received == 2
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\xff",
+        b'{"method": "emit"}',
+        emit(1, origin=["w"]),
+        {**emit(1), "data": [], "binary": True},
+        members(1) | {"members": 5},
+        members(1) | {"members": [1, 2]},
+        members(1) | {"members": [["tag", True]]},
+        members(1) | {"members": [["tag", True, None]]},
+        {"method": "relay", "to": {}, "fields": {"method": "callback", "ack": 1}, "packets": []},
+    ],
+    ids=lambda message: str(message)[:60],
+)
+def test_malformed_messages_are_counted_and_told_of_once(
+    bridge: BridgeAlone, message: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    bridge.hear(message, b"{}", emit(2))
+    assert bridge.malformed == 2 and bridge.said == ["2"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("a malformed message on the message queue is ignored: ")
+    assert bridge.told == []
+
+
+# --- who is where -------------------------------------------------------------------
+
+
+def test_members_of_other_hosts_are_told(bridge: BridgeAlone) -> None:
+    bridge.hear(members(1, "a", "b"))
+    assert bridge.told == [[["a", True, ["socketio"]], ["b", True, ["socketio"]]]]
+    bridge.hear(members(2, "a", "b"))
+    assert len(bridge.told) == 1
+    bridge.hear(members(1, "c", via="bridge-3"), members(3, "b"))
+    assert bridge.elsewhere == ["b", "c"]
+    assert bridge.figures()["hosts"] == 2
+    assert bridge.said == [] and bridge.received == 0
+
+
+def test_a_host_that_says_it_leaves_is_gone(bridge: BridgeAlone) -> None:
+    bridge.hear(members(1, "a"), members(1, "c", via="bridge-3"), members(2))
+    assert bridge.elsewhere == ["c"] and bridge.figures()["hosts"] == 1
+    bridge.hear(members(3))
+    assert len(bridge.told) == 3
+
+
+def test_members_tell_of_what_was_missed_last(bridge: BridgeAlone) -> None:
+    bridge.hear(members(0, "a"), emit(1), members(1, "a"), members(1, "a"), emit(2))
+    assert bridge.missed == 0
+    bridge.hear(members(4, "a"), members(4, "a"), emit(6), members(6, "a"))
+    assert bridge.missed == 2 + 1
+    assert bridge.said == ["1", "2", "6"]
+
+
+def test_what_a_host_sent_before_it_was_known_is_not_missed(bridge: BridgeAlone) -> None:
+    bridge.hear(members(50, "a"), emit(51), members(51, "a"))
+    assert bridge.missed == 0 and bridge.said == ["51"]
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_a_silent_host_is_gone(bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BEAT", 0.02)
+    monkeypatch.setattr(module, "_SILENCE", 0.3)
+    bridge.start()
+    bridge.hear(members(1, "a"), members(1, "c", via="bridge-3"))
+    number = 1
+
+    def only_one_is_left() -> bool:
+        nonlocal number
+        number += 1
+        bridge.hear(emit(number, via="bridge-3"))  # any word will do
+        return bridge.elsewhere == ["c"]
+
+    wait_until(only_one_is_left)
+    bridge.close()
+    assert bridge.missed == 0
+
+
+def test_it_tells_who_is_here_and_at_its_end_that_nobody_is(bridge: BridgeAlone) -> None:
+    bridge.start()
+    wait_until(lambda: bridge._queue.published)
+    bridge.set_members([[HERE, False, ["chat"]]])
+    wait_until(lambda: len(bridge._queue.published) > 1)
+    bridge.hear(members(1, "new"))  # is answered at once
+    wait_until(lambda: len(bridge._queue.published) > 2)
+    bridge.close()
+    told = bridge._queue.published
+    workers = [[HERE, True, ["socketio"]], [ALSO_HERE, True, ["socketio"]]]
+    less = [[HERE, True, ["chat"]]]
+    assert [message["members"] for message in told] == [workers, less, less, []]
+    assert [message["seq"] for message in told] == [0, 0, 0, 0]
+    assert {message["via"] for message in told} == {bridge._id}
+
+
+# --- what it tells other hosts --------------------------------------------------------
+
+
+def test_what_the_workers_say_is_numbered(bridge: BridgeAlone) -> None:
+    bridge._from_relay(from_worker(7))
+    bridge._from_relay(from_worker(8, method="sockets_join", rooms="red"))
+    bridge._from_relay(from_worker(1, room=f"{ELSEWHERE}.AbCdEfGhIjKlMnOpQrSt", to=ELSEWHERE))
+    first, second, third = bridge._queue.published
+    assert [message["seq"] for message in (first, second, third)] == [1, 2, 3]
+    assert [message["method"] for message in (first, second, third)] == ["emit", "relay", "emit"]
+    bridge._send_members([])
+    assert bridge._queue.published[-1]["seq"] == 3
+    origins = [message["origin"] for message in (first, second, third)]
+    assert origins == [[HERE, False, 7], [HERE, False, 8], [HERE, True, 1]]
+
+
+def test_what_is_for_a_worker_here_stays_here(bridge: BridgeAlone) -> None:
+    bridge._from_relay(from_worker(1, to=ALSO_HERE))
+    bridge._from_relay(from_worker(2, method="callback", ack=5))  # nobody asked
+    assert bridge._queue.published == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        from_worker(method="position"),
+        from_worker(namespace=None),
+        RelayMessage(HERE, 1, {"method": "emit", "namespace": "/", "packet": "p"}, ["garbage"]),
+        RelayMessage(HERE, 1, {"method": "emit", "namespace": "/", "packet": "p"}, ["2[]"]),
+    ],
+    ids=repr,
+)
+def test_what_a_worker_says_may_be_malformed(bridge: BridgeAlone, message: RelayMessage) -> None:
+    bridge._from_relay(message)
+    assert bridge._queue.published == [] and bridge.malformed == 1
+    bridge._from_relay(from_worker())
+    assert bridge._queue.published[0]["seq"] == 1
+
+
+def test_a_question_and_its_answer_between_two_bridges(bridge: BridgeAlone) -> None:
+    other = BridgeAlone()
+    question = from_worker(1, room=f"{ELSEWHERE}.x", ack=77, to=ELSEWHERE)
+    bridge._from_relay(question)
+    other.hear(bridge._queue.published[-1])
+    ((tag, fields),) = other._publisher.said
+    assert tag is None and fields["reply_to"] == BRIDGE
+    answer = {"method": "callback", "ack": fields["ack"], "packet": "p"}
+    other._from_relay(RelayMessage(ELSEWHERE, 1, answer, ["3[1]"]))
+    assert other._queue.published[-1]["origin"] == [ELSEWHERE, True, 1]
+    bridge.hear(other._queue.published[-1])
+    ((tag, fields),) = bridge._publisher.said
+    assert (tag, fields["method"], fields["ack"]) == (HERE, "callback", 77)
+
+
+def test_it_begins_a_little_before_the_end_of_its_predecessor(bridge: BridgeAlone) -> None:
+    assert bridge._subscriber.options["since"] is None
+    subscriber = BridgeAlone(predecessor_ended=100.0)._subscriber
+    assert subscriber.options["since"] == 99.0
+    assert subscriber.options["tag"] == BRIDGE
+    lives = subscriber.options["lives"]
+    assert lives(HERE) and not lives(ELSEWHERE)
+
+
+def test_what_its_predecessor_may_have_passed_on_stock_servers_do_not_get(
+    bridge: BridgeAlone,
+) -> None:
+    successor = BridgeAlone(predecessor_ended=100.0)
+    for number, said_at in enumerate((99.5, 100.5), 1):
+        message = from_worker(number)
+        message.time = said_at
+        successor._from_relay(message)
+    assert [queued["method"] for queued in successor._queue.published] == ["relay", "emit"]
+    bridge.hear(*successor._queue.published)
+    assert len(bridge._publisher.said) == 2
+
+
+def test_before_it_knows_who_is_here_anybody_may_be(bridge: BridgeAlone) -> None:
+    bridge._members_known = False
+    relay = {"method": "relay", "fields": {"method": "callback", "ack": 1}, "packets": []}
+    bridge.hear({**relay, "to": ELSEWHERE})
+    assert [tag for tag, _ in bridge._publisher.said] == [ELSEWHERE]
+
+
+def test_figures(bridge: BridgeAlone, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    bridge.hear(emit(1), emit(3), b"", members(3, "a"))
+    assert bridge.figures() == {
+        "connected": True,
+        "sent": 0,
+        "received": 2,
+        "waiting": 0,
+        "unsent": 0,
+        "missed": 1,
+        "malformed": 1,
+        "hosts": 1,
+    }
