@@ -165,6 +165,11 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
                 patience = time.monotonic() + 60
                 self._get_logger().error("no relay yet, waiting: is [eventlistener:sio] running?")
 
+    def leave(self) -> None:
+        """This process is about to end: what it still says cannot be fetched later."""
+        if self._publisher is not None:
+            self._publisher.stays = False
+
     def figures(self) -> dict[str, int]:
         """What this process has heard and said on the relay: counts of messages."""
         return {

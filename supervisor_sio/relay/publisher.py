@@ -53,7 +53,7 @@ class Publisher:
         self.channel = cluster.channel
         self.sender = sender
         self._limit = cluster.message_maxbytes
-        self._longest_pushed = _LONGEST_PUSHED if stays else cluster.message_maxbytes * 2
+        self.stays = stays
         self._for_all = topic_for_all(self.channel)
         self._outbox = Outbox(sender, cluster.buffer_messages, cluster.buffer_maxbytes)
         self._last_sent = 0.0
@@ -94,7 +94,7 @@ class Publisher:
         with self._lock:
             now = time.monotonic()
             kept = self._outbox.add(tag, fields, packets, now)
-            if len(kept.data) <= self._longest_pushed:
+            if len(kept.data) <= _LONGEST_PUSHED or not self.stays:
                 # libzmq's own thread does the waiting: this call never blocks.
                 self._socket.send(topic + kept.data, zmq.NOBLOCK)
             else:

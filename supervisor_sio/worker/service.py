@@ -180,6 +180,8 @@ class _Worker(_Service):
             logger.info("ready (tag %s)", self._tag)
         self._stop.wait()
         self.link.draining()
+        for manager in managers:
+            manager.leave()
         self.finish()
         reader.kill()
         if self._refused is not None:
