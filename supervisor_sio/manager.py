@@ -15,13 +15,13 @@ from functools import partial
 from multiprocessing.util import Finalize
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 
-from engineio import packet as eio_packet
 from greenlet import GreenletExit
 from socketio import packet as sio_packet
 from socketio.pubsub_manager import PubSubManager
 
 from . import identity, sessions
 from .operations import ClientAnswer, Operations, Room
+from .packets import Packet, wire_format
 from .relay.message import EncodedPacket, RelayMessage
 from .relay.methods import BRIDGE, MalformedFields, check_fields
 from .relay.publisher import MessageTooLong as MessageTooLong
@@ -120,6 +120,7 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         self._made_in = os.getpid()
         self._joining = threading.Lock()
         self._subscriber: Optional[Subscriber] = None
+        self._fan_out: sessions.FanOut = sessions.send_to_each
         if not write_only:
             self.host_id = identity.tag()
         # A client echoes the id it was given, so ids that no two workers share
@@ -132,7 +133,7 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
 
     def set_server(self, server: Any) -> None:
         super().set_server(server)
-        sessions.attach(server)
+        self._fan_out = sessions.attach(server)
 
     def initialize(self) -> None:
         """Start to hear the other workers; python-socketio calls it.
@@ -324,22 +325,12 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         answered: Optional[Callable[..., Any]] = None,
     ) -> int:
         """Send an encoded packet to clients of this process; how many they are."""
-        texts = [
-            eio_packet.Packet(eio_packet.MESSAGE, packet) if isinstance(packet, str) else packet
-            for packet in packets
-        ]
-        count = 0
-        for sid, eio_sid in recipients:
-            count += 1
-            if ack_id is not None:
+        chosen = list(recipients)
+        if ack_id is not None:
+            for sid, _ in chosen:
                 self.callbacks.setdefault(sid, {0: itertools.count(1)})[ack_id] = answered
-            for packet in texts:
-                if isinstance(packet, bytes):
-                    # An Engine.IO packet keeps its first encoding, and that of
-                    # bytes is base64 for one transport and not for the other.
-                    packet = eio_packet.Packet(eio_packet.MESSAGE, packet)
-                self.server._send_eio_packet(eio_sid, packet)
-        return count
+        self._fan_out(self.server, [eio_sid for _, eio_sid in chosen], packets)
+        return len(chosen)
 
     def _answered(self, ack_id: Optional[int], *args: Any) -> None:
         callback = None if ack_id is None else self._acks.pop(ack_id, None)
@@ -357,12 +348,11 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
     # --- packets -------------------------------------------------------------
 
     def _packet_class(self) -> Any:
-        return self.server.packet_class if self.server is not None else sio_packet.Packet
+        return self.server.packet_class if self.server is not None else Packet
 
     def _packet_format(self) -> str:
         """Tells whether a worker can pass a packet on to its clients as it is."""
-        cls = self._packet_class()
-        return f"{cls.__module__}.{cls.__qualname__}"
+        return wire_format(self._packet_class())
 
     def _encode(
         self, kind: int, namespace: str, data: list[Any], ack_id: Optional[int] = None
@@ -382,7 +372,7 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         # Of another serializer only a process without a server sends, such as a
         # write-only one or the bridge to other hosts: JSON.
         same = message.fields.get("packet", self._packet_format()) == self._packet_format()
-        cls = self._packet_class() if same else sio_packet.Packet
+        cls = self._packet_class() if same else Packet
         try:
             packet = cls(encoded_packet=message.packets[0])
             for attachment in message.packets[1:]:

@@ -11,18 +11,26 @@ from __future__ import annotations
 import io
 import logging
 import socket
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import greenlet
-from eventlet import hubs, wsgi
+from eventlet import hubs, patcher, wsgi
 from eventlet.greenio import GreenSocket
 
 from ..request import BadRequest, Request, parse_head
+from .websocket import TAKE_CONNECTION, Connection, WebSocket
 
 logger = logging.getLogger("supervisor_sio.worker")
 
+_socket: Any = patcher.original("socket")
+
 #: ``(host, port)`` or the like; a Unix peer has an empty name.
 SocketAddress = Any
+
+#: What of a request's environment belongs to its connection. A session keeps the
+#: environment of its handshake for as long as it lives, but not the connection.
+_OF_CONNECTION = ("eventlet.set_idle", "eventlet.posthooks", TAKE_CONNECTION)
+_NO_INPUT = io.BytesIO()
 
 
 class Interrupted(Exception):
@@ -73,6 +81,19 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]
             return len(data)
         return int(super().recv_into(buffer, size or len(buffer), flags))
 
+    def leave_green(self) -> Any:
+        """The connection as a plain, non-blocking socket; this object lets go of it."""
+        sock = _socket.socket(self.family, self.type, self.proto, self.fd.detach())
+        sock.setblocking(False)
+        return sock
+
+    def end(self) -> None:
+        """Read no more: some clients of a websocket never close their end."""
+        try:
+            self.fd.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass  # closed already
+
 
 class _Stream(io.RawIOBase):
     """The socket as a raw stream that can say "nothing now" instead of waiting."""
@@ -95,6 +116,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
 
     server: Server
     request: ClientSocket
+    environ: dict[str, Any]
 
     def setup(self) -> None:
         self.connection = self.request
@@ -102,7 +124,8 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
         self.rfile = io.BufferedReader(self._stream)
         self.wfile = self.request.makefile("wb", self.wbufsize)
         self._first = self.request.placed
-        self._handed_back = False
+        #: Whether the connection goes on without this object.
+        self._given_up = False
 
     def _read_request_line(self) -> Any:
         first, self._first = self._first, False
@@ -123,7 +146,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
                 return line
             if request is not None and not self.server.keeps(request):
                 self._hand_back(line + self._take_buffered())
-                return line if not self._handed_back else b""
+                return line if not self._given_up else b""
         return line
 
     def _wait_for_request(self) -> bool:
@@ -158,8 +181,8 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
         return data + rest
 
     def _hand_back(self, prefix: bytes) -> None:
-        self._handed_back = self.server.hand_back(self.request, prefix)
-        if not self._handed_back and prefix:
+        self._given_up = self.server.hand_back(self.request, prefix)
+        if not self._given_up and prefix:
             # No router to take it: serve it here, from the bytes at hand.
             newline = prefix.find(b"\n") + 1
             self.request.prefix = prefix[newline:]
@@ -175,8 +198,9 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
         environ["SERVER_NAME"], port = wsgi.addr_to_host_port(sock.local)
         environ["SERVER_PORT"] = str(port)
         if "HTTP_UPGRADE" in environ:
-            # eventlet's websocket reads from the socket, past this buffer: give
-            # it what came right behind the upgrade request.
+            environ[TAKE_CONNECTION] = self._take_connection
+            # For an application that has eventlet's own websocket: it reads from the
+            # socket, past this buffer, and needs what came right behind the request.
             sock.prefix = self._take_buffered()
             set_idle = environ["eventlet.set_idle"]
 
@@ -188,10 +212,19 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
             environ["eventlet.set_idle"] = upgraded
         return environ
 
+    def _take_connection(self) -> Connection:
+        self._given_up = True
+        sock = self.request
+        return Connection(sock.leave_green(), sock.prefix, self.server)
+
     def handle_one_response(self) -> None:
         try:
             super().handle_one_response()
         finally:
+            environ, self.environ = self.environ, {}
+            environ["wsgi.input"] = environ["eventlet.input"] = _NO_INPUT
+            for name in _OF_CONNECTION:
+                environ.pop(name, None)
             self._request_counted()
 
     def _request_counted(self) -> None:
@@ -199,7 +232,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
         self.server.changed()
 
     def finish(self) -> None:
-        if self._handed_back:
+        if self._given_up:
             # It lives on elsewhere: a shutdown() here would end it there too.
             self.rfile.close()
             self.wfile.close()
@@ -257,7 +290,7 @@ class Server(wsgi.Server):  # type: ignore[misc]
         self.changed = changed
         self.connections = 0
         self.draining = False
-        self.websockets: set[ClientSocket] = set()
+        self.websockets: set[Union[ClientSocket, WebSocket]] = set()
         self._idle: dict[Protocol, Any] = {}
 
     def serve_connection(self, sock: ClientSocket) -> None:
@@ -276,13 +309,20 @@ class Server(wsgi.Server):  # type: ignore[misc]
             sock.close()
             self.changed()
 
+    def opened(self, websocket: WebSocket) -> None:
+        """A connection lives on as a websocket, see :mod:`.websocket`."""
+        self.connections += 1
+        self.websockets.add(websocket)
+
+    def ended(self, websocket: WebSocket) -> None:
+        self.connections -= 1
+        self.websockets.discard(websocket)
+        self.changed()
+
     def end_websockets(self) -> None:
-        """Read no more from websockets: some clients never close their end."""
-        for sock in self.websockets:
-            try:
-                sock.fd.shutdown(socket.SHUT_RD)
-            except OSError:
-                pass  # closed already
+        """Wait no longer for what clients of websockets have to say."""
+        for websocket in list(self.websockets):
+            websocket.end()
 
     def idle(self, protocol: Protocol) -> _Idle:
         return _Idle(self._idle, protocol)

@@ -1,0 +1,215 @@
+"""The frames of a websocket as a server reads and writes them, RFC 6455.
+
+Pure: bytes in, messages out. A frame that breaks the protocol raises
+:class:`ProtocolError` as soon as that shows, with the code to close with.
+
+A reader has two ways to keep what has arrived. Nearly always whole frames are
+there, and are cut out of the received bytes as they are. Of a frame that is
+not whole the bytes are gathered in a ``bytearray``, and looked at again when
+the number that is wanted has come: a client that sends octet by octet, or a
+frame of megabytes, costs as little as any other.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Any, Optional, Union
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no compiled part for this platform
+    from websockets.utils import apply_mask
+
+# Opcodes, RFC 6455, 5.2
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+
+# Codes to close with, RFC 6455, 7.4.1
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA = 1000, 1001, 1002, 1007
+POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1008, 1009, 1011
+
+#: A text message as ``str``; a binary one, and what control frames carry, as ``bytes``.
+Payload = Union[str, bytes]
+
+_utf8 = codecs.getincrementaldecoder("utf-8")
+
+
+class ProtocolError(Exception):
+    """The client breaks the protocol.
+
+    :ivar code: to close the websocket with.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class FrameReader:
+    """Takes what a client sends apart.
+
+    :param max_size: longest message, in bytes.
+    """
+
+    __slots__ = ("_max_size", "_data", "_at", "_partial", "_wanted", "_parts", "_size", "_decoder")
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._data = b""
+        #: Where the next frame begins in ``_data``.
+        self._at = 0
+        #: The beginning of a frame that is not whole, and how many bytes are wanted.
+        self._partial: Optional[bytearray] = None
+        self._wanted = 0
+        #: The fragments so far of a message, its size, and for text what decodes it.
+        self._parts: Optional[list[Any]] = None
+        self._size = 0
+        self._decoder: Optional[codecs.IncrementalDecoder] = None
+
+    def feed(self, data: bytes) -> None:
+        """What has been received; :meth:`next` must have said ``None`` before."""
+        if self._partial is not None:
+            self._partial += data
+            if len(self._partial) < self._wanted:
+                return
+            data = bytes(self._partial)
+            self._partial = None
+        self._data, self._at = data, 0
+
+    def next(self) -> Optional[tuple[int, Payload]]:
+        """The next message or control frame as opcode and payload; ``None`` for not yet.
+
+        :raises ProtocolError: see there.
+        """
+        while True:
+            data, at = self._data, self._at
+            there = len(data) - at
+            if there < 2:
+                self._wait_for(2)
+                return None
+            first, second = data[at], data[at + 1]
+            opcode, length = first & 0x0F, second & 0x7F
+            if first & 0x70:
+                raise ProtocolError(PROTOCOL_ERROR, "reserved bits are set")
+            if second < 0x80:
+                raise ProtocolError(PROTOCOL_ERROR, "a client's frame without a mask")
+            if opcode > BINARY:
+                self._check_control(first, opcode, length)
+            elif (opcode == CONTINUATION) != (self._parts is not None):
+                raise ProtocolError(PROTOCOL_ERROR, "fragments out of order")
+            head = 6
+            if length > 125:
+                head = 8 if length == 126 else 14
+                if there < head - 4:
+                    self._wait_for(head - 4)
+                    return None
+                length = int.from_bytes(data[at + 2 : at + head - 4], "big")
+                if length < 126 or (head == 14 and not 65536 <= length < 2**63):
+                    raise ProtocolError(PROTOCOL_ERROR, "a length that is not minimal")
+            if length > self._max_size or (opcode <= BINARY and self._parts is not None):
+                self._check_size(length, opcode)
+            end = at + head + length
+            if there < head + length:
+                self._wait_for(head + length)
+                return None
+            self._at = end
+            payload: bytes = data[at + head : end]
+            if length:
+                payload = apply_mask(payload, data[at + head - 4 : at + head])
+            if opcode > BINARY:
+                if opcode == CLOSE:
+                    check_close(payload)
+                return opcode, payload
+            if first & 0x80 and self._parts is None:
+                if opcode == BINARY:
+                    return BINARY, payload
+                try:
+                    return TEXT, payload.decode()
+                except UnicodeDecodeError:
+                    raise _not_utf8() from None
+            message = self._fragment(opcode, payload, bool(first & 0x80))
+            if message is not None:
+                return message
+
+    @property
+    def has_more(self) -> bool:
+        """Whether bytes are there that have not been looked at."""
+        return self._at < len(self._data)
+
+    def _wait_for(self, wanted: int) -> None:
+        if self.has_more:
+            self._partial = bytearray(self._data[self._at :])
+            self._wanted = wanted
+        self._data, self._at = b"", 0
+
+    def _check_control(self, first: int, opcode: int, length: int) -> None:
+        if not CLOSE <= opcode <= PONG:
+            raise ProtocolError(PROTOCOL_ERROR, f"reserved opcode {opcode}")
+        if not first & 0x80:
+            raise ProtocolError(PROTOCOL_ERROR, "a fragmented control frame")
+        if length > 125:
+            raise ProtocolError(PROTOCOL_ERROR, "a control frame over 125 bytes")
+
+    def _check_size(self, length: int, opcode: int) -> None:
+        size = length + (self._size if opcode == CONTINUATION else 0)
+        if size > self._max_size:
+            raise ProtocolError(TOO_BIG, f"a message over {self._max_size} bytes")
+
+    def _fragment(self, opcode: int, payload: bytes, final: bool) -> Optional[tuple[int, Payload]]:
+        if self._parts is None:
+            self._parts, self._size = [], 0
+            self._decoder = _utf8() if opcode == TEXT else None
+        self._size += len(payload)
+        part: Payload = payload
+        if self._decoder is not None:
+            try:
+                part = self._decoder.decode(payload, final)
+            except UnicodeDecodeError:
+                raise _not_utf8() from None
+        if part:  # empty fragments take no memory
+            self._parts.append(part)
+        if not final:
+            return None
+        parts, self._parts = self._parts, None
+        text, self._decoder = self._decoder is not None, None
+        return (TEXT, "".join(parts)) if text else (BINARY, b"".join(parts))
+
+
+def check_close(payload: bytes) -> None:
+    """:raises ProtocolError: for what a close frame must not carry."""
+    if not payload:
+        return
+    code = int.from_bytes(payload[:2], "big")
+    # RFC 6455, 7.4.2, and IANA's registry of close codes.
+    if len(payload) == 1 or not (
+        3000 <= code < 5000 or (1000 <= code <= 1014 and code not in (1004, 1005, 1006))
+    ):
+        raise ProtocolError(PROTOCOL_ERROR, "a close frame with an invalid code")
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError:
+        raise _not_utf8() from None
+
+
+def _not_utf8() -> ProtocolError:
+    return ProtocolError(INVALID_DATA, "text that is not UTF-8")
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """A frame as a server sends it: whole, without a mask."""
+    length = len(payload)
+    if length < 126:
+        return b"%c%c%b" % (0x80 | opcode, length, payload)
+    if length < 65536:
+        return b"%c\x7e%b%b" % (0x80 | opcode, length.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (0x80 | opcode, length.to_bytes(8, "big"), payload)
+
+
+def message_frame(payload: Payload) -> bytes:
+    """The frame of a text or a binary message."""
+    if isinstance(payload, str):
+        return frame(TEXT, payload.encode())
+    return frame(BINARY, payload)
+
+
+def close_frame(code: int) -> bytes:
+    return frame(CLOSE, code.to_bytes(2, "big"))

@@ -1,0 +1,65 @@
+"""Greenlets for what comes in the hub: one that is done is used again.
+
+To make a greenlet takes longer than all the rest of handling a short event:
+since Python 3.11 each maps a stack of its own and unmaps it at its end. Who
+runs in one must not find traces of who ran before, so a greenlet is used again
+only if nobody knows of it: ``threading.local``, as eventlet patches it, keeps a
+weak reference to each greenlet that has used it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import weakref
+from typing import Any, Callable
+
+import greenlet
+from eventlet import hubs
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+#: Greenlets that may wait to be used again.
+_MOST_IDLE = 100
+
+#: References to a greenlet nobody else has: a variable, and the argument of who counts.
+_OWN_REFERENCES = 2
+
+_idle: list[Any] = []
+_DONE = object()
+
+
+def run(task: Callable[..., Any], *args: Any) -> None:
+    """Run it at once, until it is done or waits for something. Only in the hub.
+
+    What it raises is logged, but for what ends the process.
+    """
+    if _idle:
+        green = _idle.pop()
+        green.gr_context = None  # no context variables of the task before
+    else:
+        green = greenlet.greenlet(_run_tasks, hubs.get_hub().greenlet)
+    if green.switch(task, args) is not _DONE:
+        return  # it waits; who resumes it lets it go when it is done
+    if (
+        weakref.getweakrefcount(green)
+        or sys.getrefcount(green) > _OWN_REFERENCES
+        or len(_idle) >= _MOST_IDLE
+    ):
+        green.throw()
+    else:
+        _idle.append(green)
+
+
+def _run_tasks(task: Any, args: Any) -> None:
+    while True:
+        try:
+            task(*args)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except greenlet.GreenletExit:
+            return
+        except BaseException:  # an application's eventlet.Timeout is no Exception
+            logger.exception("a handler of the application failed")
+        task = args = None
+        task, args = hubs.get_hub().greenlet.switch(_DONE)

@@ -1,0 +1,329 @@
+"""Engine.IO sessions that have our websocket.
+
+engineio has, for each client, a greenlet that reads, one that writes, one that
+waits for the time of the next ping, and a queue between them. A
+:class:`Session` means the same to the application, and to engineio, without any
+of these: messages come in the hub's callbacks, and what is sent goes straight
+to the websocket. Until a session has a websocket, and for good where it stays
+with long polling, everything but the pings is engineio's own.
+
+A greenlet is there only while there is something to handle. Nearly always that
+is one event for a handler of the application; then it is the greenlet that
+python-socketio starts for the handler, and it runs at once (see :class:`_Task`).
+Whatever else comes is handled in a greenlet of its own, in order, and nothing
+more is read from that client meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Iterable, Optional, Sequence
+
+import greenlet
+from engineio import exceptions, packet
+from engineio.async_drivers.eventlet import EventletThread
+from engineio.socket import Socket
+from eventlet import hubs
+from socketio import packet as sio_packet
+
+from ..sessions import send_to_each
+from . import greenlets
+from .delay import Delay
+from .frames import INTERNAL_ERROR, Payload, message_frame
+from .websocket import TAKE_CONNECTION, Handler, HandshakeError, WebSocket, accept
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+_PING = message_frame(str(packet.PING))
+_PROBE_ANSWER = message_frame(f"{packet.PONG}probe")
+_PONG = str(packet.PONG)
+_MESSAGE = str(packet.MESSAGE)
+#: How a Socket.IO event begins, other than one with attachments.
+_EVENT = f"{packet.MESSAGE}{sio_packet.EVENT}"
+
+
+def install(server: Any) -> None:
+    """Give the clients of a ``socketio.Server`` on eventlet this kind of session.
+
+    Each becomes one when Engine.IO says that it has connected. An application
+    that takes this event for itself, as ``sio.instrument()`` does, stays with
+    engineio's own sessions, whose packets it counts.
+    """
+    transport = _Transport(server)
+    eio = server.eio
+    eio._async = {**eio._async, "thread": _Task}
+    connected = eio.handlers["connect"]
+
+    def adopt(eio_sid: str, environ: dict[str, Any]) -> Any:
+        session = eio.sockets[eio_sid]
+        session.__class__ = Session
+        session.transport = transport
+        return connected(eio_sid, environ)
+
+    eio.on("connect", adopt)
+
+
+class _Transport:
+    """What the sessions of a server have in common."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        eio = server.eio
+        #: Sessions that are to be pinged, and those that have yet to upgrade.
+        self.pings: Delay[Session] = Delay(eio.ping_interval, Session.ping)
+        self.upgrades: Delay[tuple[Session, WebSocket]] = Delay(
+            eio.ping_interval + eio.ping_timeout, lambda item: item[0].give_up_upgrade(item[1])
+        )
+        #: Whether an event is text that begins with its type.
+        self.plain = server.packet_class.encode is sio_packet.Packet.encode
+
+    @property
+    def handles_at_once(self) -> bool:
+        """Whether a plain event can be handled in the hub: nothing waits before the handler."""
+        # A logger may write to where a greenlet has to wait.
+        return (
+            self.plain
+            and self.server.async_handlers
+            and not self.server.logger.isEnabledFor(logging.INFO)
+        )
+
+
+class _Task(EventletThread):  # type: ignore[misc]
+    """A background task; in the hub it starts at once instead of in the next turn."""
+
+    def start(self) -> None:
+        if greenlet.getcurrent() is hubs.get_hub().greenlet:
+            greenlets.run(self._run)
+        else:
+            super().start()
+
+    def _run(self) -> None:
+        self.target(*self.args, **self.kwargs)
+
+
+class _Outlet:
+    """What a session's queue is from the upgrade on: straight to the websocket."""
+
+    __slots__ = ("_websocket",)
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    def put(self, pkt: Any) -> None:
+        if pkt is None:  # engineio's word for the end
+            self._websocket.close()
+        else:
+            self._websocket.send(message_frame(pkt.encode()))
+
+    def join(self) -> None:
+        """What was put is on its way."""
+
+
+class Session(Socket, Handler):  # type: ignore[misc]
+    """The Engine.IO session of one client."""
+
+    # engineio's attributes
+    connected: bool
+    upgrading: bool
+    upgraded: bool
+    last_ping: Optional[float]
+    queue: Any
+
+    transport: _Transport
+    #: The websocket, once there is one; and once everything goes through it.
+    websocket: Optional[WebSocket] = None
+    live: Optional[WebSocket] = None
+    _probed = False
+    #: Whether a greenlet handles a message, and whether the websocket waits for its end.
+    _busy = False
+    _awaited = False
+    _ended = False
+
+    # --- what engineio calls --------------------------------------------------
+
+    def _upgrade_websocket(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if TAKE_CONNECTION not in environ:  # some other WSGI server
+            return super()._upgrade_websocket(environ, start_response)
+        if self.upgrading or self.upgraded:
+            return self.server._bad_request("Already upgraded")
+        try:
+            websocket = accept(environ, self, int(self.server.max_http_buffer_size))
+        except HandshakeError as error:
+            if not self.connected:
+                self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR)
+            return self.server._bad_request(f"Invalid websocket handshake: {error}")
+        self.websocket = websocket
+        if self.connected:
+            self.upgrading = True  # from here on polls get nothing
+            self.transport.upgrades.add((self, websocket))
+        else:
+            self.connected = True
+            self._go_live()
+        return ()
+
+    def send(self, pkt: Any) -> None:
+        live = self.live
+        if live is None:
+            super().send(pkt)
+            return
+        if self.closed:
+            raise exceptions.SocketIsClosedError()
+        live.send(message_frame(pkt.encode()))
+        if self.server.logger.isEnabledFor(logging.INFO):
+            self.server.logger.info(
+                "%s: Sending packet %s data %s",
+                self.sid,
+                packet.packet_names[pkt.packet_type],
+                "<binary>" if isinstance(pkt.data, bytes) else pkt.data,
+            )
+
+    def schedule_ping(self) -> None:
+        if self.last_ping:
+            self.last_ping = None
+            self.transport.pings.add(self)
+
+    def ping(self) -> None:
+        """It is time for a ping."""
+        if self.closing or self.closed:
+            return
+        self.last_ping = time.time()
+        self.send(packet.Packet(packet.PING))
+
+    # --- what the websocket calls, in the hub ---------------------------------
+
+    def on_message(self, data: Payload) -> bool:
+        if not self.upgraded:
+            self._upgrade(data)
+            return True
+        if data == _PONG:
+            self.schedule_ping()
+            return True
+        if data[:2] == _EVENT and self.transport.handles_at_once and self._handle_event(data):
+            return True
+        self._busy = True
+        greenlets.run(self._handle, data)
+        self._awaited = self._busy
+        return not self._busy
+
+    def on_close(self, websocket: WebSocket) -> None:
+        if websocket is not self.websocket:
+            return  # it was given up before
+        self._ended = True
+        if not self._busy:
+            self._close_in_background()
+
+    # --- messages -------------------------------------------------------------
+
+    def _handle_event(self, data: Any) -> bool:
+        """Start the handler of an event; false when it is not that simple."""
+        server = self.transport.server
+        if self.sid in server._binary_packet:
+            return False
+        try:
+            server._handle_eio_message(self.sid, data[1:])
+        except Exception:
+            # Once more, where it is told: nothing has happened before it failed.
+            return False
+        return True
+
+    def _handle(self, data: Payload) -> None:
+        """A message of any kind, in a greenlet of its own."""
+        try:
+            self.receive(packet.Packet(encoded_packet=data))
+        except exceptions.UnknownPacketError:
+            pass
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except exceptions.SocketIsClosedError:
+            self._drop()
+        except BaseException:
+            self.server.logger.exception("Unknown receive error")
+            self._drop()
+        finally:
+            self._busy = False
+            if self._ended:
+                self._close_in_background()
+            elif self._awaited:
+                self._awaited = False
+                if self.websocket is not None:
+                    self.websocket.resume()
+
+    def _drop(self) -> None:
+        if self.websocket is not None:
+            self.websocket.close(INTERNAL_ERROR)
+        self._ended = True
+
+    def _close_in_background(self) -> None:
+        """Disconnect handlers of the application may take their time."""
+        websocket, self.websocket, self.live = self.websocket, None, None
+        if websocket is not None:
+            websocket.close()
+        if not self.upgraded:
+            self.upgrading = self._probed = False  # it goes on with long polling
+            self._ended = False
+        elif not self.closed and not self.closing:
+            self.server.start_background_task(self._close)
+        else:
+            self._forget()
+
+    def _close(self) -> None:
+        self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self.server.sockets.get(self.sid) is self:
+            del self.server.sockets[self.sid]
+
+    # --- the upgrade from long polling ----------------------------------------
+
+    def _upgrade(self, data: Payload) -> None:
+        """Engine.IO's handshake: ``2probe``, ``3probe``, ``5``."""
+        assert self.websocket is not None
+        if not self._probed and data == f"{packet.PING}probe":
+            self._probed = True
+            self.websocket.send(_PROBE_ANSWER)
+            self.queue.put(packet.Packet(packet.NOOP))  # ends a poll that waits
+        elif self._probed and data == str(packet.UPGRADE):
+            self._go_live()
+        else:
+            self.server.logger.info("%s: Failed websocket upgrade, received %s", self.sid, data)
+            self.give_up_upgrade(self.websocket)
+
+    def give_up_upgrade(self, websocket: WebSocket) -> None:
+        """It did not become the session's websocket: that goes on with long polling."""
+        if self.websocket is websocket and not self.upgraded:
+            self.on_close(websocket)
+
+    def _go_live(self) -> None:
+        """From here on everything goes through the websocket."""
+        assert self.websocket is not None
+        self.upgraded, self.upgrading = True, False
+        queue, self.queue = self.queue, _Outlet(self.websocket)
+        self.live = self.websocket
+        while not queue.empty():
+            self.queue.put(queue.get(block=False))
+        for _ in range(queue.getting()):
+            queue.put(packet.Packet(packet.NOOP))  # a poll that came all the same
+        self.server.logger.info("%s: Upgrade to websocket successful", self.sid)
+
+
+def fan_out(server: Any, eio_sids: Iterable[str], packets: Sequence[Payload]) -> None:
+    """Send an encoded Socket.IO packet to clients.
+
+    It is framed once, and goes straight to each websocket.
+    """
+    if server.eio.logger.isEnabledFor(logging.INFO):
+        send_to_each(server, eio_sids, packets)  # which tells of each
+        return
+    frames = [message_frame(_MESSAGE + p if isinstance(p, str) else p) for p in packets]
+    get = server.eio.sockets.get
+    others = []
+    for eio_sid in eio_sids:
+        live = getattr(get(eio_sid), "live", None)
+        if live is None:
+            others.append(eio_sid)
+        else:
+            for data in frames:
+                live.send(data)
+    send_to_each(server, others, packets)

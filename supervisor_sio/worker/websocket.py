@@ -1,0 +1,450 @@
+"""A websocket of a client, on callbacks of eventlet's hub.
+
+No greenlet waits for an idle websocket: the hub calls :meth:`WebSocket._readable`
+when something has come. Whoever handles messages may start a greenlet while
+there is work, and says so; nothing more is read until it is done.
+
+What is sent in one turn of the hub leaves in one system call for each
+websocket, in slices between which others have their turn. What the client does
+not take waits here; a client that lets too much wait for too long is cut off.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import logging
+import socket
+import time
+from collections import Counter
+from typing import Any, NamedTuple, Optional, Protocol, Union
+
+from eventlet import hubs, wsgi
+
+from .frames import (
+    BINARY,
+    CLOSE,
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NORMAL,
+    PING,
+    PONG,
+    FrameReader,
+    Payload,
+    ProtocolError,
+    close_frame,
+    frame,
+)
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+#: In the WSGI environment of a request to upgrade: gives up the connection, see
+#: :class:`.http.Protocol`.
+TAKE_CONNECTION = "supervisor_sio.take_connection"
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+
+_READ_SIZE = 65536
+
+#: Messages of one client handled before others have a turn.
+_TURN = 32
+
+#: Websockets written to before others have a turn, and frames joined for one write.
+_SLICE = 128
+_JOIN = 512
+
+#: Bytes that may wait for a client for longer than these seconds.
+MOST_WAITING = 4 * 1024 * 1024
+_PATIENCE = 10.0
+
+#: Seconds that a client has to answer our close.
+_LINGER = 5.0
+
+#: Why websockets were ended, other than by a client's wish or the application's: how often.
+ended: Counter[str] = Counter()
+
+# How far the closing handshake is, RFC 6455, 7.1.
+_OPEN, _SAID_GOODBYE, _BOTH_DID, _ENDED = range(4)
+
+
+class HandshakeError(ValueError):
+    """A request that is no websocket handshake; the text says why."""
+
+
+class Handler:
+    """Who has a websocket; called in the hub, where nothing may wait."""
+
+    def on_message(self, data: Payload) -> bool:
+        """A message; false for no more, please, until :meth:`WebSocket.resume`."""
+        raise NotImplementedError
+
+    def on_close(self, websocket: WebSocket) -> None:
+        """The websocket has ended, for whatever reason."""
+
+
+class Keeper(Protocol):
+    """Who wants to know which websockets there are."""
+
+    def opened(self, websocket: WebSocket) -> None: ...
+
+    def ended(self, websocket: WebSocket) -> None: ...
+
+
+class Connection(NamedTuple):
+    """A connection that HTTP is done with.
+
+    :ivar sock: plain and non-blocking.
+    :ivar early: what came right behind the request.
+    """
+
+    sock: Any
+    early: bytes
+    keeper: Keeper
+
+
+def accept(environ: dict[str, Any], handler: Handler, max_size: int) -> WebSocket:
+    """Take over the connection of a WSGI request, RFC 6455, 4.2.
+
+    The application must return an empty iterable then.
+
+    :param max_size: longest message of the client, in bytes.
+    :raises HandshakeError: when it is no websocket handshake.
+    """
+    key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "")
+    try:
+        if len(base64.b64decode(key, validate=True)) != 16:
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise HandshakeError("no valid Sec-WebSocket-Key") from None
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
+        raise HandshakeError("Sec-WebSocket-Version is not 13")
+    if environ["REQUEST_METHOD"] != "GET":
+        raise HandshakeError("the method is not GET")
+    digest = base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest())
+    connection: Connection = environ[TAKE_CONNECTION]()
+    wsgi.WSGI_LOCAL.already_handled = True
+    websocket = WebSocket(connection, handler, max_size)
+    websocket.send(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + digest + b"\r\n\r\n"
+    )
+    websocket.open(connection.early)
+    return websocket
+
+
+class WebSocket:
+    """One websocket, from the handshake to its end.
+
+    :param connection: belongs to the websocket from here on.
+    """
+
+    __slots__ = (
+        "_sock",
+        "_handler",
+        "_keeper",
+        "_reader",
+        "_reading",
+        "_out",
+        "_collected",
+        "_writing",
+        "_waiting",
+        "_too_much_since",
+        "_stage",
+        "_linger",
+        "__weakref__",
+    )
+
+    def __init__(self, connection: Connection, handler: Handler, max_size: int) -> None:
+        self._sock: Optional[Any] = connection.sock
+        self._keeper = connection.keeper
+        self._handler: Optional[Handler] = handler
+        self._reader = FrameReader(max_size)
+        self._reading: Any = None
+        #: What is to be sent.
+        self._out: list[Union[bytes, memoryview]] = []
+        #: Whether somebody will write it at the end of this turn.
+        self._collected = False
+        #: The hub's listener while the client does not take more, and how many bytes wait.
+        self._writing: Any = None
+        self._waiting = 0
+        self._too_much_since: Optional[float] = None
+        self._stage = _OPEN
+        self._linger: Any = None
+
+    def open(self, early: bytes) -> None:
+        """Begin to read; ``early`` came right behind the handshake."""
+        self._keeper.opened(self)
+        if not early:
+            self._listen()
+            return
+        self._reader.feed(early)
+        hubs.get_hub().schedule_call_global(0, self._resumed)
+
+    # --- reading --------------------------------------------------------------
+
+    def _listen(self) -> None:
+        hub = hubs.get_hub()
+        assert self._sock is not None
+        self._reading = hub.add(hub.READ, self._sock.fileno(), self._readable, self._obsolete, None)
+        # It would keep the greenlet of the request for as long as the websocket lives.
+        self._reading.greenlet = hub.greenlet
+
+    def _obsolete(self, *error: object) -> None:
+        """The hub has seen this descriptor's number opened anew."""
+        self._reading = self._writing = None
+        if self._sock is not None:
+            self._sock.detach()  # it is somebody else's now
+        self._end("descriptor lost")
+
+    def _readable(self, _descriptor: int) -> None:
+        if self._sock is None:
+            return  # ended by another callback of this turn
+        try:
+            data = self._sock.recv(_READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end()
+            return
+        if not data:
+            self._end()
+            return
+        self._reader.feed(data)
+        self._take()
+
+    def _take(self) -> None:
+        """Handle what has been read; what is sent meanwhile leaves at once."""
+        self._collected = True
+        try:
+            if not self._take_messages():
+                self._pause()
+        except ProtocolError as error:
+            self._refuse(error)
+        except Exception:
+            logger.exception("a websocket's message")
+            self._fail(INTERNAL_ERROR, "internal error")
+        self._collected = False
+        if self._out:
+            self.flush()
+
+    def _take_messages(self) -> bool:
+        """Whether all was handled."""
+        take = self._reader.next
+        for _ in range(_TURN):
+            message = take()
+            if message is None:
+                return True
+            opcode, payload = message
+            if opcode <= BINARY:
+                if self._stage or self._handler is None:
+                    continue
+                if not self._handler.on_message(payload):
+                    return False
+            elif opcode == PING:
+                self.send(frame(PONG, payload))  # type: ignore[arg-type]
+            elif opcode == CLOSE:
+                self._answer_close(payload)  # type: ignore[arg-type]
+                return True
+            if self._sock is None:
+                return True
+        if self._reader.has_more:
+            hubs.get_hub().schedule_call_global(0, self._resumed)
+            return False
+        return True
+
+    def _pause(self) -> None:
+        if self._reading is not None:
+            hubs.get_hub().remove(self._reading)
+            self._reading = None
+
+    def resume(self) -> None:
+        """Go on with the messages after ``on_message`` has said no; from any greenlet."""
+        hubs.get_hub().schedule_call_global(0, self._resumed)
+
+    def _resumed(self) -> None:
+        if self._sock is None or self._reading is not None:
+            return
+        self._listen()
+        self._take()
+
+    # --- writing --------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Send a frame, see :mod:`.frames`, at the end of this turn of the hub."""
+        if self._stage:
+            return
+        self._out.append(data)
+        if self._writing is not None:
+            self._wait_for_client(len(data))
+        elif not self._collected:
+            self._collected = True
+            _collect(self)
+
+    def flush(self) -> None:
+        """Write what is to be sent, as far as the client takes it."""
+        self._collected = False
+        out, sock = self._out, self._sock
+        if self._writing is not None or sock is None:
+            return
+        try:
+            while out:
+                if len(out) == 1:
+                    data = out.pop()
+                else:
+                    data = b"".join(out[:_JOIN])
+                    del out[:_JOIN]
+                try:
+                    sent = sock.send(data)
+                except BlockingIOError:
+                    sent = 0
+                if sent < len(data):
+                    out.insert(0, memoryview(data)[sent:])
+                    self._write_later()
+                    return
+        except OSError:
+            self._end()
+            return
+        if self._stage:
+            self._flushed_close()
+
+    def _write_later(self) -> None:
+        hub = hubs.get_hub()
+        assert self._sock is not None
+        self._writing = hub.add(
+            hub.WRITE, self._sock.fileno(), self._writable, self._obsolete, None
+        )
+        self._writing.greenlet = hub.greenlet
+        self._waiting = 0
+        self._wait_for_client(sum(map(len, self._out)))
+
+    def _writable(self, _descriptor: int) -> None:
+        if self._writing is None:
+            return
+        hubs.get_hub().remove(self._writing)
+        self._writing = None
+        self.flush()
+        if self._waiting and self._writing is None:
+            self._waiting = 0
+            self._too_much_since = None
+
+    def _wait_for_client(self, size: int) -> None:
+        self._waiting += size
+        if self._waiting <= MOST_WAITING:
+            self._too_much_since = None
+        elif self._too_much_since is None:
+            self._too_much_since = time.monotonic()
+        elif time.monotonic() - self._too_much_since > _PATIENCE:
+            self._out.clear()
+            # Not here: the caller may be in the middle of a fan-out.
+            hubs.get_hub().schedule_call_global(0, self._end, "too slow")
+
+    # --- the end --------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._stage != _OPEN
+
+    def close(self, code: int = NORMAL) -> None:
+        """Say goodbye; the client has some seconds to say it, too. RFC 6455, 7.1.2."""
+        self._say_goodbye(close_frame(code), _SAID_GOODBYE)
+
+    def end(self) -> None:
+        """Close it without waiting for the client's goodbye."""
+        self.close(GOING_AWAY)
+        if self._stage == _SAID_GOODBYE:
+            self._stage = _BOTH_DID
+            if not self._out:
+                self._end()
+
+    def _say_goodbye(self, data: bytes, stage: int) -> None:
+        if self._stage:
+            return
+        self.send(data)
+        self._stage = stage
+        self._linger = hubs.get_hub().schedule_call_global(_LINGER, self._end)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        logger.debug("a websocket is closed: %s", error)
+        self._fail(error.code, "protocol")
+
+    def _fail(self, code: int, reason: str) -> None:
+        """RFC 6455, 7.1.7: whatever still comes is not looked at."""
+        ended[reason] += 1
+        self._handler, handler = None, self._handler
+        self._reader = _Deaf()
+        self.close(code)
+        if handler is not None:
+            handler.on_close(self)
+
+    def _answer_close(self, payload: bytes) -> None:
+        if self._stage:
+            self._end()
+            return
+        self._reader = _Deaf()
+        self._say_goodbye(frame(CLOSE, payload[:2]), _BOTH_DID)
+
+    def _flushed_close(self) -> None:
+        if self._stage == _BOTH_DID:
+            self._end()
+            return
+        try:
+            # To close now could reset the connection before the client has read all.
+            self._sock.shutdown(socket.SHUT_WR)  # type: ignore[union-attr]
+        except OSError:
+            self._end()
+
+    def _end(self, reason: str = "") -> None:
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        if reason:
+            ended[reason] += 1
+            logger.debug("a websocket is cut off: %s", reason)
+        self._stage = _ENDED
+        hub = hubs.get_hub()
+        for listener in (self._reading, self._writing):
+            if listener is not None:
+                hub.remove(listener)
+        self._reading = self._writing = None
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self._out.clear()
+        sock.close()
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.on_close(self)
+        self._keeper.ended(self)
+
+
+class _Deaf(FrameReader):
+    """Reads nothing more out of what comes."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def feed(self, data: bytes) -> None:
+        pass
+
+
+_to_flush: list[WebSocket] = []
+
+
+def _collect(websocket: WebSocket) -> None:
+    """Write to it at the end of this turn of the hub."""
+    if not _to_flush:
+        hubs.get_hub().schedule_call_global(0, _flush_slice)
+    _to_flush.append(websocket)
+
+
+def _flush_slice() -> None:
+    batch = _to_flush[:_SLICE]
+    del _to_flush[:_SLICE]
+    if _to_flush:
+        hubs.get_hub().schedule_call_global(0, _flush_slice)
+    for websocket in batch:
+        websocket.flush()
