@@ -282,6 +282,11 @@ def format_status(status: dict[str, Any]) -> Iterable[str]:
             f"delivered {relay['delivered']:.0f}, sent again {relay['sent_again']:.0f}, "
             f"dropped {relay['dropped']:.0f}, malformed {relay['malformed']:.0f}"
         )
+        clients = status["clients"]
+        yield (
+            f"clients  protocol errors {clients['protocol_errors']:.0f}, "
+            f"too slow {clients['slow_clients']:.0f}"
+        )
         if status["queue"]["state"] != "none":
             yield _queue(status["queue"])
     elif router["process"]:

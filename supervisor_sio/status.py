@@ -100,6 +100,9 @@ def build_status(
                 for name in ("dropped", "sent_again", "malformed")
             },
         },
+        "clients": {
+            name: _number(figures.get(name, 0)) for name in ("protocol_errors", "slow_clients")
+        },
         "queue": {
             "url": queue,
             "state": _queue_state(figures.get("queue", {})) if queue else "none",

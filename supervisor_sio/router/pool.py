@@ -29,6 +29,8 @@ class Member:
     dropped: int = 0
     malformed: int = 0
     sent_again: int = 0
+    protocol_errors: int = 0
+    slow_clients: int = 0
     #: Channels of the relay on which it hears the others; none before it is ready.
     channels: list[str] = field(default_factory=list)
     #: Handshakes handed over, and how many of those ``sessions`` accounts for.

@@ -26,7 +26,7 @@ from .placement import Placement
 from .pool import Pool
 from .refusals import Refusals
 from .tls import Terminator
-from .workers import RELAY_FIGURES, Workers
+from .workers import TOTALS, Workers
 
 if TYPE_CHECKING:
     from ..bridge.bridge import Bridge
@@ -285,9 +285,9 @@ class Router:
         logger.info("certificate %s is loaded again", self._tls_files[0])
 
     def _send_figures(self) -> None:
-        heard = {
+        totals = {
             name: self._workers.gone[name] + sum(getattr(member, name) for member in self._pool)
-            for name in RELAY_FIGURES
+            for name in TOTALS
         }
         self._send(
             {
@@ -298,8 +298,8 @@ class Router:
                 "refused": self._refusals.by_reason,
                 "relay_alive": self._relay.alive,
                 "messages": self._relay.received(),
-                "delivered": heard.pop("received"),
-                **heard,
+                "delivered": totals.pop("received"),
+                **totals,
                 "queue": self._bridge.figures() if self._bridge is not None else {},
                 "workers": [
                     {

@@ -23,15 +23,16 @@ logger = logging.getLogger("supervisor_sio.router")
 #: Packets read from one worker before other descriptors get a turn.
 _BATCH = 64
 
-#: What a worker has heard and said on the relay.
-RELAY_FIGURES = ("received", "dropped", "malformed", "sent_again")
+#: What a worker counts from its start: messages that it has heard and said on the
+#: relay, and clients whose websocket it has ended.
+TOTALS = ("received", "dropped", "malformed", "sent_again", "protocol_errors", "slow_clients")
 
 #: What a worker reports, by the names of :class:`Member`.
 _FIGURES = (
     "sessions",
     "connections",
     "handshakes_seen",
-    *RELAY_FIGURES,
+    *TOTALS,
 )
 
 _TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -173,7 +174,7 @@ class Workers:
             if reason:
                 self._refusals.count("bad-worker", f"pid {gone.pid}: {reason}")
             return
-        for name in RELAY_FIGURES:
+        for name in TOTALS:
             self.gone[name] += getattr(member, name)
         self.placement.leave(member, gone)
         if member.channels:

@@ -19,9 +19,11 @@ from ..channel import Message
 from ..request import Kind, Request
 from ..rundir import RunDir, RunDirError
 from ..settings import parse_address
+from . import websocket
 from .application import ApplicationError, check
 from .http import ClientSocket, Server
 from .link import Link, Refused
+from .websocket import PROTOCOL, TOO_SLOW
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -236,6 +238,8 @@ class _Worker(_Service):
             "connections": self.server.connections,
             "handshakes_seen": self._handshakes,
             **self._heard(),
+            "protocol_errors": min(websocket.ended[PROTOCOL], _MOST),
+            "slow_clients": min(websocket.ended[TOO_SLOW], _MOST),
         }
 
     def _heard(self) -> dict[str, int]:

@@ -63,6 +63,7 @@ _LINGER = 5.0
 
 #: Why websockets were ended, other than by a client's wish or the application's: how often.
 ended: Counter[str] = Counter()
+PROTOCOL, TOO_SLOW, FAILED = "protocol error", "too slow", "internal error"
 
 # How far the closing handshake is, RFC 6455, 7.1.
 _OPEN, _SAID_GOODBYE, _BOTH_DID, _ENDED = range(4)
@@ -195,7 +196,7 @@ class WebSocket:
         self._reading = self._writing = None
         if self._sock is not None:
             self._sock.detach()  # it is somebody else's now
-        self._end("descriptor lost")
+        self._end(FAILED)
 
     def _readable(self, _descriptor: int) -> None:
         if self._sock is None:
@@ -223,7 +224,7 @@ class WebSocket:
             self._refuse(error)
         except Exception:
             logger.exception("a websocket's message")
-            self._fail(INTERNAL_ERROR, "internal error")
+            self._fail(INTERNAL_ERROR, FAILED)
         self._collected = False
         if self._out:
             self.flush()
@@ -337,7 +338,7 @@ class WebSocket:
         elif time.monotonic() - self._too_much_since > _PATIENCE:
             self._out.clear()
             # Not here: the caller may be in the middle of a fan-out.
-            hubs.get_hub().schedule_call_global(0, self._end, "too slow")
+            hubs.get_hub().schedule_call_global(0, self._end, TOO_SLOW)
 
     # --- the end --------------------------------------------------------------
 
@@ -367,7 +368,7 @@ class WebSocket:
 
     def _refuse(self, error: ProtocolError) -> None:
         logger.debug("a websocket is closed: %s", error)
-        self._fail(error.code, "protocol")
+        self._fail(error.code, PROTOCOL)
 
     def _fail(self, code: int, reason: str) -> None:
         """RFC 6455, 7.1.7: whatever still comes is not looked at."""

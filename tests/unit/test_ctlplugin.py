@@ -69,6 +69,7 @@ def test_everything_runs() -> None:
         "router   pid 10, uptime 1:01:01, handed over 1200, handed back 34, waiting 5, refused 0",
         "relay    running, messages 1099511627776, delivered 12, sent again 3, dropped 2, "
         "malformed 1",
+        "clients  protocol errors 0, too slow 0",
         "",
         "worker              tag       pid  state    sessions  connections  uptime          memory",
         "workers:workers_00  0a1b2c3d  20   ready    7         12           1 day, 2:03:04  41 MiB",

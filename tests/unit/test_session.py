@@ -1,0 +1,415 @@
+"""Engine.IO sessions of a real ``socketio.Server``, served by the worker's HTTP side."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import warnings
+from typing import Any, Callable, Iterator, Optional
+
+import pytest
+from client_frames import masked
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import eventlet
+
+import socketio
+
+from supervisor_sio import ZmqManager
+from supervisor_sio.worker.frames import BINARY, CLOSE, TEXT, close_frame
+from supervisor_sio.worker.http import ClientSocket, Server
+from supervisor_sio.worker.session import Session
+
+HANDSHAKE = (
+    "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"
+    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: {version}\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class Client:
+    """One connection, with what has come over it."""
+
+    def __init__(self, app: App) -> None:
+        ours, self.sock = socket.socketpair()
+        self.sock.setblocking(False)
+        self.data = b""
+        ours.setblocking(False)
+        peer = ClientSocket(ours, ("192.0.2.1", 5), ("192.0.2.2", 80))
+        eventlet.spawn_n(app.http.serve_connection, peer)
+        app.clients.append(self)
+
+    def send(self, data: bytes) -> None:
+        self.sock.send(data)
+
+    def text(self, *texts: str) -> None:
+        self.send(b"".join(masked(TEXT, text.encode()) for text in texts))
+
+    def wait(self, condition: Callable[[bytes], Any], what: str) -> Any:
+        with eventlet.Timeout(5, AssertionError(f"no {what} in {self.data[-300:]!r}")):
+            while not (found := condition(self.data)):
+                try:
+                    more = self.sock.recv(65536)
+                    assert more, f"ended without {what}: {self.data[-300:]!r}"
+                    self.data += more
+                except BlockingIOError:
+                    eventlet.sleep(0.002)
+        return found
+
+    def until(self, part: bytes) -> bytes:
+        """What came up to this part; the next call looks behind it."""
+        self.wait(lambda data: part in data, repr(part))
+        before, _, self.data = self.data.partition(part)
+        return before
+
+    def ended(self) -> bytes:
+        with eventlet.Timeout(5):
+            while True:
+                try:
+                    more = self.sock.recv(65536)
+                    if not more:
+                        return self.data
+                    self.data += more
+                except BlockingIOError:
+                    eventlet.sleep(0.002)
+                except ConnectionResetError:
+                    return self.data
+
+    def http(self, method: str, sid: str = "", body: str = "") -> str:
+        target = "/socket.io/?EIO=4&transport=polling" + (f"&sid={sid}" if sid else "")
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.send((head + body).encode())
+        head = self.until(b"\r\n\r\n").decode()
+        length = int(re.search(r"Content-Length: (\d+)", head)[1])  # type: ignore[index]
+        self.wait(lambda data: len(data) >= length, "body")
+        body, self.data = self.data[:length].decode(), self.data[length:]
+        assert " 200 " in head, head + body
+        return body
+
+    def open_websocket(self, sid: str = "", version: int = 13) -> None:
+        extra = f"&sid={sid}" if sid else ""
+        self.send(HANDSHAKE.format(sid=extra, version=version).encode())
+        self.until(b"HTTP/1.1 101 Switching Protocols\r\n")
+        self.until(b"\r\n\r\n")
+
+
+class App:
+    """A server with a few handlers, and what they saw."""
+
+    def __init__(self, **options: Any) -> None:
+        self.sio = socketio.Server(
+            async_mode="eventlet", client_manager=ZmqManager(), monitor_clients=False, **options
+        )
+        self.http = Server(
+            socketio.WSGIApp(self.sio), lambda request: True, lambda sock, data: False, lambda: None
+        )
+        self.seen: list[Any] = []
+        self.go_on = eventlet.event.Event()
+        self.clients: list[Client] = []
+        for name in ("disconnect", "echo", "wait", "fail", "order"):
+            self.sio.on(name, getattr(self, name))
+
+    def disconnect(self, sid: str, reason: str) -> None:
+        self.seen.append(reason)
+
+    def echo(self, sid: str, *data: Any) -> Any:
+        self.seen.append(data)
+        return data
+
+    def wait(self, sid: str) -> str:
+        self.go_on.wait()
+        return "waited"
+
+    def fail(self, sid: str) -> None:
+        raise ValueError("a mistake of the application")
+
+    def order(self, sid: str, number: int) -> None:
+        self.seen.append(number)
+        eventlet.sleep(0.02 if number == 1 else 0)
+        self.seen.append(-number)
+
+    @property
+    def session(self) -> Any:
+        (session,) = self.sio.eio.sockets.values()
+        return session
+
+    def settle(self, condition: Callable[[], Any]) -> None:
+        with eventlet.Timeout(5):
+            while not condition():
+                eventlet.sleep(0.002)
+
+    def gone(self) -> None:
+        """Nothing is left of anybody when all connections are closed."""
+        for client in self.clients:
+            client.sock.close()
+        self.settle(lambda: not self.sio.eio.sockets and not self.http.connections)
+        assert not self.sio.environ and not self.sio.manager.rooms
+        assert not self.http.websockets
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., App]]:
+    yield App
+
+
+def connect(app: App, client: Optional[Client] = None) -> Client:
+    client = client or Client(app)
+    client.open_websocket()
+    client.until(b'"maxPayload":1000000}')
+    client.text("40")
+    client.until(b'40{"sid":"')
+    client.until(b'"}')
+    return client
+
+
+def upgrade(app: App) -> tuple[Client, Client, str]:
+    polling, websocket = Client(app), Client(app)
+    sid = re.search('"sid":"([^"]+)"', polling.http("GET"))[1]  # type: ignore[index]
+    polling.http("POST", sid, "40")
+    assert polling.http("GET", sid).startswith("40{")
+    websocket.open_websocket(sid)
+    return polling, websocket, sid
+
+
+def test_websocket_alone(make: Any) -> None:
+    app = make()
+    client = connect(app)
+    assert type(app.session) is Session and app.session.upgraded
+    client.text('421["echo","ä",{"a":1}]')
+    client.until(b'431["\\u00e4",{"a":1}]')
+    app.sio.emit("news", 5)
+    client.until(b'42["news",5]')
+    client.send(masked(CLOSE, b"\x03\xe8"))
+    client.until(close_frame(1000))
+    app.gone()
+    assert app.seen == [("ä", {"a": 1}), "transport close"]
+
+
+def test_the_environment_does_not_keep_the_connection(make: Any) -> None:
+    app = make()
+    client = connect(app)
+    environ = app.sio.get_environ(next(iter(app.sio.manager.get_participants("/", None)))[0])
+    assert environ["REMOTE_ADDR"] == "192.0.2.1"
+    assert environ["wsgi.input"].read() == b""
+    kept = [value for value in environ.values() if not isinstance(value, (str, bool, tuple))]
+    assert kept == [environ["wsgi.errors"], environ["wsgi.input"], environ["eventlet.input"]]
+    app.gone()
+
+
+def test_upgrade(make: Any) -> None:
+    app = make()
+    polling, websocket, sid = upgrade(app)
+    polling.send(
+        f"GET /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    )
+    websocket.text("2probe")
+    websocket.until(b"3probe")
+    polling.until(b"\r\n\r\n")
+    polling.wait(lambda data: data == b"6", "NOOP")
+    app.sio.emit("news", "while it upgrades")
+    websocket.text("5", '421["echo",1]')
+    before = websocket.until(b"431[1]")
+    assert b'42["news","while it upgrades"]' in before
+    assert app.session.upgraded and not app.session.upgrading
+    websocket.text("1")
+    app.gone()
+    assert app.seen == [(1,), "client disconnect"]
+
+
+@pytest.mark.parametrize("texts", [["5"], ["2probe", "2probe"], ["40"], ["2probe", ""]])
+def test_an_upgrade_that_fails_leaves_the_session_with_polling(make: Any, texts: list[str]) -> None:
+    app = make()
+    polling, websocket, sid = upgrade(app)
+    websocket.text(*texts)
+    websocket.until(close_frame(1000))
+    polling.http("POST", sid, '421["echo",2]')
+    while "431[2]" not in polling.http("GET", sid):
+        pass
+    again = Client(app)  # and it can be tried once more
+    again.open_websocket(sid)
+    websocket.sock.close()
+    again.text("2probe")
+    again.until(b"3probe")
+    again.text("5", '422["echo",3]')
+    again.until(b"432[3]")
+    app.gone()
+
+
+def test_a_second_websocket_is_refused(make: Any) -> None:
+    app = make()
+    _, websocket, sid = upgrade(app)
+    second = Client(app)
+    second.send(HANDSHAKE.format(sid=f"&sid={sid}", version=13).encode())
+    second.until(b"HTTP/1.1 400 ")
+    websocket.text("2probe", "5", '421["echo",1]')
+    websocket.until(b"431[1]")
+    app.gone()
+
+
+@pytest.mark.parametrize("sid", [True, False])
+def test_what_is_no_websocket_handshake(make: Any, sid: bool) -> None:
+    app = make()
+    extra = ""
+    if sid:
+        polling = Client(app)
+        found = re.search('"sid":"([^"]+)"', polling.http("GET"))
+        extra = f"&sid={found[1]}"  # type: ignore[index]
+    client = Client(app)
+    client.send(HANDSHAKE.format(sid=extra, version=8).encode())
+    client.until(b"HTTP/1.1 400 ")
+    client.until(b"Sec-WebSocket-Version is not 13")
+    assert len(app.sio.eio.sockets) == sid
+
+
+def test_a_handler_that_waits_holds_up_nobody(make: Any) -> None:
+    app = make()
+    client = connect(app)
+    client.text('421["wait"]', '422["echo",1]')
+    client.until(b"432[1]")
+    app.go_on.send()
+    client.until(b'431["waited"]')
+    app.gone()
+
+
+def test_handlers_one_after_the_other(make: Any) -> None:
+    app = make(async_handlers=False)
+    client = connect(app)
+    client.text(*(f'42["order",{number}]' for number in (1, 2, 3)))
+    app.settle(lambda: len(app.seen) == 6)
+    assert app.seen == [1, -1, 2, -2, 3, -3]
+    app.gone()
+
+
+def test_a_handler_that_fails(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    app = make()
+    client = connect(app)
+    client.text('421["fail"]', '422["echo",1]')
+    client.until(b"432[1]")
+    assert "a mistake of the application" in caplog.text
+    app.gone()
+
+
+@pytest.mark.parametrize("text", ['42["echo"', "42{}", "4", "49", "42", '47["x"]', '43123["x"]'])
+def test_packets_that_mean_nothing(make: Any, text: str) -> None:
+    app = make(engineio_logger=logging.getLogger("quiet"))
+    client = connect(app)
+    client.text(text, '422["echo",1]')
+    client.until(b"432[1]")
+    app.gone()
+
+
+@pytest.mark.parametrize("text", ["", "x"])
+def test_what_is_no_packet_ends_the_session(make: Any, text: str) -> None:
+    app = make()
+    client = connect(app)
+    client.text(text)
+    client.until(close_frame(1011))
+    app.gone()
+
+
+def test_attachments(make: Any) -> None:
+    app = make()
+    client = connect(app)
+    client.send(
+        masked(TEXT, b'451-7["echo",{"_placeholder":true,"num":0}]') + masked(BINARY, b"\x00\xff")
+    )
+    client.until(b'461-7[{"_placeholder":true,"num":0}]')
+    client.until(b"\x82\x02\x00\xff")
+    app.gone()
+
+
+def test_another_serializer(make: Any) -> None:
+    import msgpack
+
+    app = make(serializer="msgpack")
+    client = Client(app)
+    client.open_websocket()
+    client.until(b'"maxPayload":1000000}')
+    client.send(masked(BINARY, msgpack.dumps({"type": 0, "data": None, "nsp": "/"})))
+    client.until(b"sid")
+    event = {"type": 2, "data": ["echo", b"\x00"], "nsp": "/", "id": 4}
+    client.send(masked(BINARY, msgpack.dumps(event)))
+    client.until(msgpack.dumps([b"\x00"]))
+    app.gone()
+
+
+def test_a_client_that_leaves_while_it_connects(make: Any) -> None:
+    app = make()
+    app.sio.on("connect", lambda sid, environ: app.go_on.wait())
+    client = Client(app)
+    client.open_websocket()
+    client.text("40")
+    app.settle(lambda: "/" in app.sio.manager.pending_connect)
+    client.sock.close()
+    eventlet.sleep(0.02)
+    app.go_on.send()
+    app.gone()
+    assert app.seen == ["transport close"]
+
+
+def test_pings(make: Any) -> None:
+    app = make(ping_interval=0.1, ping_timeout=0.3)
+    client = connect(app)
+    for _ in range(3):
+        client.until(b"\x81\x012")
+        client.text("3")
+    client.until(b"\x81\x012")
+    app.settle(lambda: app.session.last_ping)
+    eventlet.sleep(0.35)
+    app.session.check_ping_timeout()  # engineio's own task does so
+    client.until(close_frame(1000))
+    app.gone()
+    assert app.seen == ["ping timeout"]
+
+
+def test_the_application_disconnects(make: Any) -> None:
+    app = make()
+    client = connect(app)
+    ((sid, _),) = app.sio.manager.get_participants("/", None)
+    app.sio.emit("bye", 1)
+    app.sio.disconnect(sid)
+    client.until(b'42["bye",1]')
+    client.until(b"41")
+    app.sio.eio.disconnect(app.session.sid)
+    client.until(close_frame(1000))
+    client.send(masked(CLOSE, b"\x03\xe8"))
+    client.ended()
+    app.gone()
+    assert app.seen == ["server disconnect"]
+
+
+def test_with_loggers(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    loud = logging.getLogger("loud")
+    loud.setLevel(logging.INFO)
+    app = make(logger=loud, engineio_logger=loud)
+    client = connect(app)
+    client.text('421["echo",1]')
+    client.until(b"431[1]")
+    app.sio.emit("news", 7)
+    client.until(b'42["news",7]')
+    assert "Sending packet MESSAGE data 31[1]" in caplog.text
+    assert 'Sending packet MESSAGE data 2["news",7]' in caplog.text
+    assert 'received event "echo"' in caplog.text
+    app.gone()
+
+
+def test_an_instrumented_server_has_sessions_of_its_own(make: Any) -> None:
+    from engineio.socket import Socket
+
+    before = dict(vars(Socket))
+    app = make()
+    admin = app.sio.instrument(auth=False)
+    try:
+        client = connect(app)
+        assert type(app.session) is Socket
+        client.text('421["echo",1]')
+        client.until(b"431[1]")
+        client.sock.close()
+        app.settle(lambda: not app.sio.environ)
+    finally:
+        admin.stop_stats_event.send = None
+        for name, value in before.items():
+            if vars(Socket).get(name) is not value:
+                setattr(Socket, name, value)

@@ -1,0 +1,269 @@
+"""The websocket against a socket pair, in the hub of this process."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from typing import Any, Iterator
+
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import eventlet
+
+from client_frames import masked
+
+from supervisor_sio.worker import websocket as module
+from supervisor_sio.worker.frames import (
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Payload,
+    close_frame,
+    frame,
+    message_frame,
+)
+from supervisor_sio.worker.websocket import (
+    MOST_WAITING,
+    PROTOCOL,
+    TAKE_CONNECTION,
+    TOO_SLOW,
+    Connection,
+    Handler,
+    HandshakeError,
+    WebSocket,
+    accept,
+    ended,
+)
+
+
+class Keeper:
+    def __init__(self) -> None:
+        self.open: list[WebSocket] = []
+
+    def opened(self, websocket: WebSocket) -> None:
+        self.open.append(websocket)
+
+    def ended(self, websocket: WebSocket) -> None:
+        self.open.remove(websocket)
+
+
+class Recorder(Handler):
+    def __init__(self) -> None:
+        self.messages: list[Payload] = []
+        self.closed = 0
+        self.says = True
+
+    def on_message(self, data: Payload) -> bool:
+        self.messages.append(data)
+        return self.says
+
+    def on_close(self, websocket: WebSocket) -> None:
+        self.closed += 1
+
+
+class Pair:
+    """A websocket and the other end of its connection."""
+
+    def __init__(self, early: bytes = b"") -> None:
+        ours, self.client = socket.socketpair()
+        ours.setblocking(False)
+        self.client.setblocking(False)
+        self.keeper, self.handler = Keeper(), Recorder()
+        self.websocket = WebSocket(Connection(ours, early, self.keeper), self.handler, 10_000)
+        self.websocket.open(early)
+
+    def send(self, data: bytes) -> None:
+        self.client.send(data)
+
+    def received(self, size: int) -> bytes:
+        """At least so many bytes, or what there is before the end."""
+        data = b""
+        with eventlet.Timeout(5):
+            while len(data) < size:
+                try:
+                    more = self.client.recv(1 << 20)
+                except BlockingIOError:
+                    eventlet.sleep(0.001)
+                    continue
+                if not more:
+                    break
+                data += more
+        return data
+
+    def wait(self, condition: Any) -> None:
+        with eventlet.Timeout(5):
+            while not condition():
+                eventlet.sleep(0.001)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.client.close()
+    made.wait(lambda: not made.keeper.open)
+    ended.clear()
+
+
+def test_messages_both_ways(pair: Pair) -> None:
+    pair.send(masked(TEXT, b"one") + masked(TEXT, b"two") + masked(PING, b"?"))
+    pair.websocket.send(message_frame("a"))
+    pair.websocket.send(message_frame("b"))
+    pair.wait(lambda: pair.handler.messages == ["one", "two"])
+    expected = message_frame("a") + message_frame("b") + frame(PONG, b"?")
+    assert pair.received(len(expected)) == expected
+
+
+def test_what_came_behind_the_handshake() -> None:
+    pair = Pair(masked(TEXT, b"early"))
+    pair.wait(lambda: pair.handler.messages == ["early"])
+    pair.send(masked(TEXT, b"late"))
+    pair.wait(lambda: pair.handler.messages == ["early", "late"])
+    pair.client.close()
+    pair.wait(lambda: pair.handler.closed == 1 and not pair.keeper.open)
+
+
+def test_it_reads_no_more_until_it_may(pair: Pair) -> None:
+    pair.handler.says = False
+    pair.send(masked(TEXT, b"one") + masked(TEXT, b"two"))
+    pair.wait(lambda: pair.handler.messages)
+    pair.send(masked(TEXT, b"three"))
+    eventlet.sleep(0.02)
+    assert pair.handler.messages == ["one"]
+    pair.handler.says = True
+    pair.websocket.resume()
+    pair.wait(lambda: pair.handler.messages == ["one", "two", "three"])
+
+
+def test_a_flood_of_messages_leaves_others_a_turn(pair: Pair) -> None:
+    pair.send(masked(TEXT, b"x") * 1000)
+    pair.wait(lambda: pair.handler.messages)
+    assert len(pair.handler.messages) < 1000
+    pair.wait(lambda: len(pair.handler.messages) == 1000)
+
+
+def test_the_client_says_goodbye(pair: Pair) -> None:
+    pair.send(masked(CLOSE, b"\x03\xe9why") + masked(TEXT, b"more"))
+    assert pair.received(100) == close_frame(1001)
+    pair.wait(lambda: pair.handler.closed == 1)
+    assert pair.handler.messages == []
+    assert not pair.keeper.open
+
+
+def test_we_say_goodbye_and_wait_for_the_client(pair: Pair) -> None:
+    pair.websocket.send(message_frame("last"))
+    pair.websocket.close(1001)
+    pair.websocket.send(message_frame("too late"))
+    assert pair.received(100) == message_frame("last") + close_frame(1001)
+    assert pair.keeper.open and pair.websocket.closed
+    pair.send(masked(TEXT, b"not for anybody") + masked(CLOSE, b"\x03\xe9"))
+    pair.wait(lambda: not pair.keeper.open)
+    assert pair.handler.messages == [] and pair.handler.closed == 1
+
+
+def test_but_not_for_long(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LINGER", 0.05)
+    pair.websocket.close()
+    pair.wait(lambda: not pair.keeper.open)
+
+
+def test_end_waits_for_nothing_but_what_is_to_be_sent(pair: Pair) -> None:
+    pair.websocket.send(message_frame("last"))
+    pair.websocket.end()
+    assert pair.received(100) == message_frame("last") + close_frame(1001)
+    pair.wait(lambda: not pair.keeper.open)
+
+
+def test_a_protocol_error_is_counted(pair: Pair) -> None:
+    pair.send(b"GET / HTTP/1.1\r\n\r\n")
+    assert pair.received(4) == close_frame(1002)
+    assert pair.handler.closed == 1
+    assert ended[PROTOCOL] == 1
+    pair.send(b"and much more of that" * 100)
+    assert pair.received(1) == b""
+
+
+def test_a_handler_that_fails_ends_only_its_websocket(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair.handler.on_message = None  # type: ignore[assignment,method-assign]
+    pair.send(masked(TEXT, b"x"))
+    assert pair.received(4) == close_frame(1011)
+    assert "a websocket's message" in caplog.text
+
+
+def test_order_and_completeness_when_the_client_is_slow(pair: Pair) -> None:
+    frames = [message_frame(f"{number}" * 5000) for number in range(400)]
+    for data in frames:
+        pair.websocket.send(data)
+    eventlet.sleep(0.01)
+    frames += [message_frame(f"later {number}") for number in range(10)]
+    for data in frames[400:]:
+        pair.websocket.send(data)
+    expected = b"".join(frames)
+    assert pair.received(len(expected)) == expected
+    assert pair.websocket._waiting == 0
+
+
+def test_a_client_that_takes_nothing_is_cut_off(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    data = message_frame("x" * 100_000)
+    with eventlet.Timeout(5):
+        while pair.keeper.open:
+            pair.websocket.send(data)
+            eventlet.sleep(0.001)
+    assert ended[TOO_SLOW] == 1
+    assert pair.handler.closed == 1
+
+
+def test_a_burst_is_not_slowness(pair: Pair) -> None:
+    data = message_frame("x" * 100_000)
+    count = 2 * MOST_WAITING // len(data)
+    for _ in range(count):
+        pair.websocket.send(data)
+    assert len(pair.received(count * len(data))) == count * len(data)
+    assert ended[TOO_SLOW] == 0 and pair.keeper.open
+
+
+def environ(pair_keeper: Keeper, sock: Any, **changes: Any) -> dict[str, Any]:
+    return {
+        "REQUEST_METHOD": "GET",
+        "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
+        "HTTP_SEC_WEBSOCKET_VERSION": "13",
+        TAKE_CONNECTION: lambda: Connection(sock, b"", pair_keeper),
+        **changes,
+    }
+
+
+def test_the_handshake_of_the_rfc() -> None:
+    ours, client = socket.socketpair()
+    ours.setblocking(False)
+    keeper = Keeper()
+    accept(environ(keeper, ours), Recorder(), 100)
+    eventlet.sleep(0.01)
+    answer = client.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n" in answer
+    client.close()
+    eventlet.sleep(0.01)
+    assert not keeper.open
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"HTTP_SEC_WEBSOCKET_KEY": ""}, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "c2hvcnQ="}, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==!"}, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": "8"}, "Sec-WebSocket-Version"),
+        ({"REQUEST_METHOD": "POST"}, "method"),
+    ],
+)
+def test_what_is_no_handshake(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(HandshakeError, match=reason):
+        accept(environ(Keeper(), None, **changes), Recorder(), 100)
