@@ -8,8 +8,7 @@ to the websocket. Until a session has a websocket, and for good where it stays
 with long polling, everything but the pings is engineio's own.
 
 A greenlet is there only while there is something to handle. Nearly always that
-is one event for a handler of the application; then it is the greenlet that
-python-socketio starts for the handler, and it runs at once (see :class:`_Task`).
+is one event for a handler of the application, which runs at once.
 Whatever else comes is handled in a greenlet of its own, in order, and nothing
 more is read from that client meanwhile.
 """
@@ -20,11 +19,9 @@ import logging
 import time
 from typing import Any, Iterable, Optional, Sequence
 
-import greenlet
+import socketio
 from engineio import exceptions, packet
-from engineio.async_drivers.eventlet import EventletThread
 from engineio.socket import Socket
-from eventlet import hubs
 from socketio import packet as sio_packet
 
 from ..sessions import send_to_each
@@ -52,7 +49,6 @@ def install(server: Any) -> None:
     """
     transport = _Transport(server)
     eio = server.eio
-    eio._async = {**eio._async, "thread": _Task}
     connected = eio.handlers["connect"]
 
     def adopt(eio_sid: str, environ: dict[str, Any]) -> Any:
@@ -62,6 +58,7 @@ def install(server: Any) -> None:
         return connected(eio_sid, environ)
 
     eio.on("connect", adopt)
+    server._send_packet = transport.send_packet
 
 
 class _Transport:
@@ -75,31 +72,40 @@ class _Transport:
         self.upgrades: Delay[tuple[Session, WebSocket]] = Delay(
             eio.ping_interval + eio.ping_timeout, lambda item: item[0].give_up_upgrade(item[1])
         )
-        #: Whether an event is text that begins with its type.
-        self.plain = server.packet_class.encode is sio_packet.Packet.encode
-
-    @property
-    def handles_at_once(self) -> bool:
-        """Whether a plain event can be handled in the hub: nothing waits before the handler."""
-        # A logger may write to where a greenlet has to wait.
-        return (
-            self.plain
-            and self.server.async_handlers
-            and not self.server.logger.isEnabledFor(logging.INFO)
+        #: Whether events are python-socketio's own affair, and text that begins with its type.
+        self._plain = (
+            type(server)._handle_event is socketio.Server._handle_event
+            and server.packet_class.encode is sio_packet.Packet.encode
         )
 
+    def send_packet(self, eio_sid: str, pkt: Any) -> None:
+        """``Server._send_packet``, without an Engine.IO packet for each part."""
+        encoded = pkt.encode()
+        fan_out(self.server, (eio_sid,), encoded if isinstance(encoded, list) else (encoded,))
 
-class _Task(EventletThread):  # type: ignore[misc]
-    """A background task; in the hub it starts at once instead of in the next turn."""
+    def start_handler(self, eio_sid: str, text: str) -> bool:
+        """Start the handler of a plain event at once; false when it is not that simple.
 
-    def start(self) -> None:
-        if greenlet.getcurrent() is hubs.get_hub().greenlet:
-            greenlets.run(self._run)
-        else:
-            super().start()
-
-    def _run(self) -> None:
-        self.target(*self.args, **self.kwargs)
+        What ``Server._handle_eio_message`` does, in fewer steps. Nothing has
+        happened when the answer is false: it may be handled that way.
+        """
+        server = self.server
+        if not self._plain or not server.async_handlers or eio_sid in server._binary_packet:
+            return False
+        if server.logger.isEnabledFor(logging.INFO):
+            return False  # it may write to where a greenlet has to wait
+        try:
+            pkt = server.packet_class(encoded_packet=text)
+        except Exception:
+            return False  # told where all are told
+        data, namespace = pkt.data, pkt.namespace or "/"
+        sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
+        if not isinstance(data, list) or not data:
+            return False
+        if not server.manager.is_connected(sid, namespace):
+            return False
+        greenlets.run(server._handle_event_internal, server, sid, eio_sid, data, namespace, pkt.id)
+        return True
 
 
 class _Outlet:
@@ -199,7 +205,7 @@ class Session(Socket, Handler):  # type: ignore[misc]
         if data == _PONG:
             self.schedule_ping()
             return True
-        if data[:2] == _EVENT and self.transport.handles_at_once and self._handle_event(data):
+        if data[:2] == _EVENT and self.transport.start_handler(self.sid, data[1:]):  # type: ignore[arg-type]
             return True
         self._busy = True
         greenlets.run(self._handle, data)
@@ -214,18 +220,6 @@ class Session(Socket, Handler):  # type: ignore[misc]
             self._close_in_background()
 
     # --- messages -------------------------------------------------------------
-
-    def _handle_event(self, data: Any) -> bool:
-        """Start the handler of an event; false when it is not that simple."""
-        server = self.transport.server
-        if self.sid in server._binary_packet:
-            return False
-        try:
-            server._handle_eio_message(self.sid, data[1:])
-        except Exception:
-            # Once more, where it is told: nothing has happened before it failed.
-            return False
-        return True
 
     def _handle(self, data: Payload) -> None:
         """A message of any kind, in a greenlet of its own."""
@@ -326,4 +320,5 @@ def fan_out(server: Any, eio_sids: Iterable[str], packets: Sequence[Payload]) ->
         else:
             for data in frames:
                 live.send(data)
-    send_to_each(server, others, packets)
+    if others:
+        send_to_each(server, others, packets)
