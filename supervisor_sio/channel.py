@@ -105,6 +105,20 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
     return Packet(message, descriptors)
 
 
+def in_parts(rows: list[Any]) -> list[list[Any]]:
+    """Rows of JSON values, in parts of which each fits into a packet; at least one part."""
+    parts: list[list[Any]] = [[]]
+    size = 0
+    for row in rows:
+        length = len(_encode(row))
+        if parts[-1] and size + length > MAX_PACKET // 2:
+            parts.append([])
+            size = 0
+        parts[-1].append(row)
+        size += length
+    return parts
+
+
 def pack_bytes(data: bytes) -> str:
     """Bytes as a value in a message."""
     return b2a_base64(data, newline=False).decode()

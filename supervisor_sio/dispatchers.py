@@ -110,7 +110,8 @@ class RouterChannel(Dispatcher):
         self.admitted = False
         self.figures: Message = {}
         self._commands = itertools.count(1)
-        self._results: dict[int, Optional[str]] = {}
+        self._results: dict[int, Optional[Message]] = {}
+        self._rows: dict[int, list[Any]] = {}
 
     def handle_read_event(self) -> None:
         try:
@@ -141,11 +142,19 @@ class RouterChannel(Dispatcher):
             self._logger.info(f"sio: router (pid {self.pid}) has the listening sockets")
         elif message["type"] == "figures":
             self.figures = message
+        elif message["type"] == "rows" and message.get("id") in self._rows:
+            self._rows[message["id"]].extend(message["rows"])
         elif message["type"] == "result" and message.get("id") in self._results:
-            self._results[message["id"]] = str(message.get("error", ""))
+            self._results[message["id"]] = message
 
-    def command(self, message: Message) -> Callable[[], Any]:
+    def command(
+        self,
+        message: Message,
+        finish: Callable[[list[Any], Message], Any] = lambda rows, answer: True,
+    ) -> Callable[[], Any]:
         """Send a command; the result is what an XML-RPC method returns to answer later.
+
+        :param finish: makes its answer of the rows and the result that the router sends.
 
         :raises RPCError: when the router is too busy to take it. The deferred
             raises it with the router's reason, or when no answer comes.
@@ -158,18 +167,21 @@ class RouterChannel(Dispatcher):
         except OSError as error:
             raise RPCError(Faults.FAILED, f"the router takes no command: {error}") from None
         self._results[number] = None
+        self._rows[number] = []
         deadline = time.monotonic() + _ANSWER_TIMEOUT
 
         def result() -> Any:
-            error = self._results[number]
-            if error is None and not self.closed and time.monotonic() < deadline:
+            answer = self._results[number]
+            if answer is None and not self.closed and time.monotonic() < deadline:
                 return NOT_DONE_YET
             del self._results[number]
-            if error is None:
+            rows = self._rows.pop(number)
+            if answer is None:
                 error = "the router is gone" if self.closed else "the router does not answer"
-            if error:
                 raise RPCError(Faults.FAILED, error)
-            return True
+            if answer.get("error"):
+                raise RPCError(Faults.FAILED, str(answer["error"]))
+            return finish(rows, answer)
 
         result.delay = 0.05  # type: ignore[attr-defined]
         return result

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+from collections import Counter
 from typing import Any, Callable, NoReturn, Optional
 
 from supervisor import events
@@ -21,6 +22,7 @@ from supervisor.xmlrpc import Faults, RPCError
 from . import channel, listeners
 from .bridge.queue import QueueError, make_client, without_password
 from .certificates import describe, make_context
+from .channel import Message
 from .dispatchers import (
     RouterChannel,
     RouterListener,
@@ -28,11 +30,15 @@ from .dispatchers import (
     is_descendant,
     process_memory,
 )
+from .request import tag_of
 from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir, RunDirError
 from .settings import Settings, SettingsError, parse_settings
 from .status import ProcessInfo, RouterInfo, build_status
 
 API_VERSION = "1.0"
+
+#: Clients or rooms in one answer at most.
+_MOST_ROWS = 10_000
 
 
 class Cluster:
@@ -150,6 +156,15 @@ class Cluster:
         if self._router is None or self._router.closed:
             raise RPCError(Faults.FAILED, "no router is running")
         return self._router.command({"type": kind, **arguments})
+
+    def query(self, finish: Callable[[list[Any], Message], Any], **question: Any) -> Any:
+        """Ask the workers; ``finish`` makes the answer.
+
+        :raises RPCError: when there is no router to ask them.
+        """
+        if self._router is None or self._router.closed:
+            raise RPCError(Faults.FAILED, "no router is running")
+        return self._router.command({"type": "query", "tag": "", **question}, finish)
 
     def _admit(self, candidate: RouterChannel) -> Optional[str]:
         if not is_descendant(candidate.pid, os.getpid()):
@@ -276,11 +291,90 @@ class SioRPCInterface:
             raise RPCError(Faults.INCORRECT_PARAMETERS, f"data is not JSON: {error}") from None
         if not isinstance(arguments, list):
             raise RPCError(Faults.INCORRECT_PARAMETERS, "data is not a JSON array")
-        if not all(isinstance(text, str) for text in (event, room, namespace)):
-            raise RPCError(Faults.INCORRECT_PARAMETERS, "event, room and namespace are strings")
+        _check_strings(event=event, room=room, namespace=namespace)
         return self._cluster.command(
             "emit", event=event, arguments=arguments, room=room, namespace=namespace
         )
+
+    def getSockets(self, room: str = "", namespace: str = "/", limit: int = 1000) -> Any:
+        """Return the clients of all workers of this host
+
+        @param string room       Only those in this room; empty for all.
+        @param string namespace  The namespace.
+        @param int limit         How many at most; up to 10,000.
+        @return struct result    With sockets, an array of structs with sid, namespace,
+                                 rooms, worker, transport and address; total, how many
+                                 there are; missing, how many workers did not answer.
+        """
+        _check_strings(room=room, namespace=namespace)
+        if type(limit) is not int or not 0 <= limit <= _MOST_ROWS:
+            raise RPCError(Faults.INCORRECT_PARAMETERS, f"limit is a number from 0 to {_MOST_ROWS}")
+
+        def finish(rows: list[Any], answer: Message) -> dict[str, Any]:
+            sockets = [
+                {
+                    "sid": sid,
+                    "namespace": namespace,
+                    "rooms": rooms,
+                    "worker": worker,
+                    "transport": transport,
+                    "address": address,
+                }
+                for worker, (sid, rooms, transport, address) in rows
+            ]
+            return {"sockets": sockets, "total": answer["total"], "missing": answer["missing"]}
+
+        return self._cluster.query(
+            finish, what="sockets", room=room, namespace=namespace, limit=limit
+        )
+
+    def getRooms(self, namespace: str = "/") -> Any:
+        """Return the rooms of all workers of this host, the largest first
+
+        @param string namespace  The namespace.
+        @return struct result    With rooms, an array of structs with room and sockets;
+                                 missing, how many workers did not answer.
+        """
+        _check_strings(namespace=namespace)
+
+        def finish(rows: list[Any], answer: Message) -> dict[str, Any]:
+            sizes: Counter[str] = Counter()
+            for _, (room, size) in rows:
+                sizes[room] += size
+            rooms = [{"room": room, "sockets": size} for room, size in sizes.most_common()]
+            return {"rooms": rooms, "missing": answer["missing"]}
+
+        return self._cluster.query(finish, what="rooms", namespace=namespace, limit=_MOST_ROWS)
+
+    def kick(self, sid: str, namespace: str = "/") -> Any:
+        """Disconnect a client from a namespace
+
+        @param string sid        The client, as getSockets names it.
+        @param string namespace  The namespace.
+        @return boolean result   Always True unless there is an error.
+        """
+        _check_strings(sid=sid, namespace=namespace)
+        unknown = RPCError(Faults.FAILED, f"no client {sid} in namespace {namespace}")
+        tag = tag_of(sid)
+        if not tag:
+            raise unknown
+
+        def finish(rows: list[Any], answer: Message) -> bool:
+            if rows:
+                return True
+            if answer["missing"]:
+                raise RPCError(Faults.FAILED, "its worker does not answer")
+            raise unknown
+
+        return self._cluster.query(
+            finish, what="kick", sid=sid, namespace=namespace, tag=tag, limit=1
+        )
+
+
+def _check_strings(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, str):
+            raise RPCError(Faults.INCORRECT_PARAMETERS, f"{name} is not a string")
 
 
 #: The cluster of the running supervisord: it calls the factory once for each of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Sequence
 
 from engineio import packet
 
@@ -11,7 +11,21 @@ from . import identity, packets
 from .relay.message import EncodedPacket
 
 #: Sends an encoded Socket.IO packet to clients of a server, by their Engine.IO sids.
-FanOut = Callable[[Any, Iterable[str], Sequence[EncodedPacket]], None]
+FanOut = Callable[[Any, Sequence[str], Sequence[EncodedPacket]], None]
+
+
+
+class Traffic:
+    """What this process has counted since its start."""
+
+    def __init__(self) -> None:
+        #: Sessions opened, and Engine.IO messages from and to their clients.
+        self.opened = 0
+        self.received = 0
+        self.sent = 0
+
+
+traffic = Traffic()
 
 _servers: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -37,7 +51,7 @@ def attach(server: Any) -> FanOut:
     return session.fan_out
 
 
-def send_to_each(server: Any, eio_sids: Iterable[str], packets: Sequence[EncodedPacket]) -> None:
+def send_to_each(server: Any, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
     texts = {p: packet.Packet(packet.MESSAGE, p) for p in packets if isinstance(p, str)}
     for eio_sid in eio_sids:
         for part in packets:

@@ -29,6 +29,11 @@ class Member:
     dropped: int = 0
     malformed: int = 0
     sent_again: int = 0
+    opened: int = 0
+    events_in: int = 0
+    events_out: int = 0
+    cpu_ms: int = 0
+    hub_lag_ms: int = 0
     protocol_errors: int = 0
     slow_clients: int = 0
     #: Channels of the relay on which it hears the others; none before it is ready.

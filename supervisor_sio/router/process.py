@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -24,6 +25,7 @@ from .entrance import Entrance
 from .events import READY, RESULT_OK, EventReader
 from .placement import Placement
 from .pool import Pool
+from .queries import Result, answer_packets
 from .refusals import Refusals
 from .tls import Terminator
 from .workers import TOTALS, Workers
@@ -90,6 +92,8 @@ class Router:
         self._emits = ThreadPoolExecutor(1)
         self._emitter: Optional[ZmqManager] = None
         self._bridge: Optional[Bridge] = None
+        #: Answers of the workers that supervisord has yet to take.
+        self._results: deque[Message] = deque()
         if settings["message_queue"]:
             from ..bridge.bridge import Bridge  # takes python-socketio along
 
@@ -210,6 +214,9 @@ class Router:
         if packet.message["type"] == "emit":
             self._emit(packet.message)
             return
+        if packet.message["type"] == "query":
+            self._query(packet.message)
+            return
         error = ""
         try:
             self._execute(packet.message)
@@ -243,6 +250,32 @@ class Router:
             self._send_result(command, str(error) if error else "")
 
         self._loop.run_in_executor(self._emits, emit).add_done_callback(emitted)
+
+    def _query(self, command: Message) -> None:
+        """Ask the workers, and pass on what they say, as much as there may be."""
+
+        def answered(result: Result) -> None:
+            rows = [[name, row] for name, rows in sorted(result.rows.items()) for row in rows]
+            self._results.extend(
+                answer_packets(command.get("id"), rows[: command["limit"]], result)
+            )
+            self._send_results()
+
+        self._workers.queries.ask(command, answered)
+
+    def _send_results(self) -> None:
+        """As supervisord takes them: an answer may be longer than its socket's buffer."""
+        self._loop.remove_writer(self._supervisord)
+        while self._results:
+            try:
+                channel.send(self._supervisord, self._results[0])
+            except BlockingIOError:
+                self._loop.add_writer(self._supervisord, self._send_results)
+                return
+            except OSError:
+                self._results.clear()
+                return
+            self._results.popleft()
 
     def _execute(self, command: Message) -> None:
         """:raises CommandError: when it cannot be done."""
@@ -292,6 +325,7 @@ class Router:
         self._send(
             {
                 "type": "figures",
+                "cpu_ms": int(time.process_time() * 1000),
                 "handed_over": self._workers.handed_over,
                 "handed_back": self._workers.handed_back,
                 "waiting": self._waiting(),
@@ -310,6 +344,11 @@ class Router:
                         "sessions": member.sessions,
                         "connections": member.connections,
                         "received": member.received,
+                        "opened": member.opened,
+                        "events_in": member.events_in,
+                        "events_out": member.events_out,
+                        "cpu_ms": member.cpu_ms,
+                        "hub_lag_ms": member.hub_lag_ms,
                     }
                     for member in self._pool
                 ],

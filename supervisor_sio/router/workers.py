@@ -16,6 +16,7 @@ from ..request import Kind
 from .connection import Connection
 from .placement import Placement
 from .pool import Member
+from .queries import Queries
 from .refusals import Refusals
 
 logger = logging.getLogger("supervisor_sio.router")
@@ -32,14 +33,19 @@ _FIGURES = (
     "sessions",
     "connections",
     "handshakes_seen",
+    "opened",
+    "events_in",
+    "events_out",
+    "cpu_ms",
+    "hub_lag_ms",
     *TOTALS,
 )
 
 _TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _LONGEST_NAME = 256
 
-#: Largest figure that a worker may report: what XML-RPC can carry.
-_MOST = 2**31 - 1
+#: Largest figure that a worker may report: what a double, as XML-RPC has it, can carry.
+_MOST = 2**53
 
 #: Seconds in which workers that lived through another router are back. Until
 #: then nobody is told that one is missing.
@@ -83,6 +89,7 @@ class Workers:
         self._refusals = refusals
         self._listener = listener
         self._channels: set[WorkerChannel] = set()
+        self.queries = Queries(self.loop, self._ask)
         self._settled = False
         #: The message about those who hear the relay.
         self.members: Message = {}
@@ -164,6 +171,19 @@ class Workers:
         self._settled = True
         self.members_changed()
 
+    def _ask(self, question: Message) -> tuple[dict[str, str], int]:
+        asked: dict[str, str] = {}
+        missing = 0
+        for worker in self._channels:
+            member = worker.member
+            if member is None or not member.ready or question["tag"] not in ("", member.tag):
+                continue
+            if worker.ask(question):
+                asked[member.tag] = member.name
+            else:
+                missing += 1
+        return asked, missing
+
     def count_refusal(self, reason: str, source: str) -> None:
         self._refusals.count(reason, source)
 
@@ -174,6 +194,7 @@ class Workers:
             if reason:
                 self._refusals.count("bad-worker", f"pid {gone.pid}: {reason}")
             return
+        self.queries.lost(member.tag)
         for name in TOTALS:
             self.gone[name] += getattr(member, name)
         self.placement.leave(member, gone)
@@ -230,6 +251,8 @@ class WorkerChannel:
             channel.send(self._sock, self._workers.welcome)
         elif kind == "load":
             self._update(member, message)
+        elif kind == "answer":
+            self._workers.queries.answer(member.tag, message)
         elif kind == "ready":
             self._workers.ready(member, message.get("channels"))
         elif kind == "draining":
@@ -348,6 +371,14 @@ class WorkerChannel:
         if waited and not self._closed:
             self._waiting = False
             loop.remove_writer(self._sock)
+
+    def ask(self, question: Message) -> bool:
+        """Whether the worker takes a question now."""
+        try:
+            channel.send(self._sock, question)
+            return True
+        except OSError:
+            return False
 
     def _tell(self, reason: str) -> None:
         try:

@@ -48,6 +48,7 @@ class Link:
     :param figures: the worker's figures as a message of type ``load``.
     :param on_members: gets the workers of the cluster, whenever they change: tag,
         whether on another host, and the channels each of them hears.
+    :param on_query: gets each question of ``supervisorctl sio``.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class Link:
         on_connection: Callable[[int, Message], None],
         figures: Callable[[], Message],
         on_members: Callable[[list[Any]], None],
+        on_query: Callable[[Message], None],
     ) -> None:
         self._run_dir = run_dir
         self._on_settings = on_settings
         self._on_connection = on_connection
         self._figures = figures
         self._on_members = on_members
+        self._on_query = on_query
         self._sock: Optional[Any] = None
         self._sending = Semaphore(1)
         self._ready: Message = {}
@@ -143,6 +146,8 @@ class Link:
             self._on_settings(message)
         elif kind == "members":
             self._on_members(message["members"])
+        elif kind == "query":
+            self._on_query(message)
         elif kind == "left":
             if not self._left.ready():
                 self._left.send()

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections import Counter
 from typing import Any, Callable, Optional
 
@@ -19,9 +20,10 @@ from ..channel import Message
 from ..request import Kind, Request
 from ..rundir import RunDir, RunDirError
 from ..settings import parse_address
-from . import websocket
+from . import queries, websocket
 from .application import ApplicationError, check
 from .http import ClientSocket, Server
+from .lag import HubLag
 from .link import Link, Refused
 from .websocket import PROTOCOL, TOO_SLOW
 
@@ -36,7 +38,7 @@ _WAIT_FOR_ROUTER = 0.05
 _LAST_CONNECTIONS = 0.5
 
 #: Largest figure that the router takes.
-_MOST = 2**31 - 1
+_MOST = 2**53
 
 #: Disconnect handlers of the application that run at a time while a worker drains.
 _CLOSING_AT_ONCE = 100
@@ -159,7 +161,9 @@ class _Worker(_Service):
             self._take_connection,
             self._figures,
             self._take_members,
+            lambda question: eventlet.spawn_n(self._answer, question),
         )
+        self._hub_lag = HubLag()
 
     def run(self) -> None:
         managers = [server.manager for server in sessions.servers()]
@@ -168,6 +172,7 @@ class _Worker(_Service):
                 "the application has no ZmqManager: sessions are not sticky and emits stay "
                 "in this worker; use socketio.Server(client_manager=ZmqManager())"
             )
+        self._hub_lag.start()
         reader = eventlet.spawn(self._run_link)
         for server in sessions.servers():
             # python-socketio does this with the first client; to be ready means
@@ -209,6 +214,15 @@ class _Worker(_Service):
                 {tag: remote for tag, remote, channels in members if hears in channels}
             )
 
+    def _answer(self, question: Message) -> None:
+        try:
+            rows, total = queries.answer(question)
+        except Exception:
+            logger.exception("a question of supervisorctl: %s", question)
+            rows, total = [], 0
+        for message in queries.packets(question, rows, total):
+            self.link.send(message)
+
     def _take_connection(self, descriptor: int, message: Message) -> None:
         sock = ClientSocket(
             _socket.socket(fileno=descriptor),
@@ -240,6 +254,11 @@ class _Worker(_Service):
             **self._heard(),
             "protocol_errors": min(websocket.ended[PROTOCOL], _MOST),
             "slow_clients": min(websocket.ended[TOO_SLOW], _MOST),
+            "opened": sessions.traffic.opened,
+            "events_in": sessions.traffic.received,
+            "events_out": sessions.traffic.sent,
+            "cpu_ms": int(time.process_time() * 1000),
+            "hub_lag_ms": int(self._hub_lag.worst * 1000),
         }
 
     def _heard(self) -> dict[str, int]:

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import socketio
 from engineio import exceptions, packet
 from engineio.socket import Socket
 from socketio import packet as sio_packet
 
-from ..sessions import send_to_each
+from ..sessions import send_to_each, traffic
 from . import greenlets
 from .delay import Delay
 from .frames import INTERNAL_ERROR, Payload, message_frame
@@ -55,6 +55,7 @@ def install(server: Any) -> None:
         session = eio.sockets[eio_sid]
         session.__class__ = Session
         session.transport = transport
+        traffic.opened += 1
         return connected(eio_sid, environ)
 
     eio.on("connect", adopt)
@@ -104,6 +105,7 @@ class _Transport:
             return False
         if not server.manager.is_connected(sid, namespace):
             return False
+        traffic.received += 1
         greenlets.run(server._handle_event_internal, server, sid, eio_sid, data, namespace, pkt.id)
         return True
 
@@ -148,6 +150,11 @@ class Session(Socket, Handler):  # type: ignore[misc]
 
     # --- what engineio calls --------------------------------------------------
 
+    def receive(self, pkt: Any) -> None:
+        if pkt.packet_type == packet.MESSAGE:
+            traffic.received += 1
+        super().receive(pkt)
+
     def _upgrade_websocket(self, environ: dict[str, Any], start_response: Any) -> Any:
         if TAKE_CONNECTION not in environ:  # some other WSGI server
             return super()._upgrade_websocket(environ, start_response)
@@ -169,6 +176,8 @@ class Session(Socket, Handler):  # type: ignore[misc]
         return ()
 
     def send(self, pkt: Any) -> None:
+        if pkt.packet_type == packet.MESSAGE:
+            traffic.sent += 1
         live = self.live
         if live is None:
             super().send(pkt)
@@ -302,7 +311,7 @@ class Session(Socket, Handler):  # type: ignore[misc]
         self.server.logger.info("%s: Upgrade to websocket successful", self.sid)
 
 
-def fan_out(server: Any, eio_sids: Iterable[str], packets: Sequence[Payload]) -> None:
+def fan_out(server: Any, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
     """Send an encoded Socket.IO packet to clients.
 
     It is framed once, and goes straight to each websocket.
@@ -320,5 +329,6 @@ def fan_out(server: Any, eio_sids: Iterable[str], packets: Sequence[Payload]) ->
         else:
             for data in frames:
                 live.send(data)
+    traffic.sent += len(frames) * (len(eio_sids) - len(others))
     if others:
         send_to_each(server, others, packets)

@@ -189,7 +189,7 @@ def test_websocket_alone(make: Any) -> None:
 
 def test_the_environment_does_not_keep_the_connection(make: Any) -> None:
     app = make()
-    client = connect(app)
+    connect(app)
     environ = app.sio.get_environ(next(iter(app.sio.manager.get_participants("/", None)))[0])
     assert environ["REMOTE_ADDR"] == "192.0.2.1"
     assert environ["wsgi.input"].read() == b""

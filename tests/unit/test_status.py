@@ -18,7 +18,9 @@ def worker(name: str = "workers:workers_00", pid: int = 20, state: str = "RUNNIN
 
 def member(name: str = "workers:workers_00", pid: int = 20, **changes: Any) -> dict[str, Any]:
     fields = {"tag": "0a1b2c3d", "name": name, "pid": pid, "state": "ready"}
-    return {**fields, "sessions": 7, "connections": 9, "received": 11, **changes}
+    counts = {"received": 11, "opened": 70, "events_in": 2**40, "events_out": 13}
+    counts.update(cpu_ms=1250, hub_lag_ms=2)
+    return {**fields, "sessions": 7, "connections": 9, **counts, **changes}
 
 
 def status(
@@ -50,6 +52,11 @@ def test_a_worker_that_serves() -> None:
             "sessions": 7,
             "connections": 9,
             "received": 11,
+            "opened": 70,
+            "events_in": 2.0**40,
+            "events_out": 13,
+            "cpu": 1.25,
+            "hub_lag": 0.002,
             "uptime": 5,
             "memory": 2048,
         }
@@ -73,6 +80,11 @@ def test_a_worker_that_does_not_run(state: str, members: list[dict[str, Any]]) -
         "sessions": 0,
         "connections": 0,
         "received": 0,
+        "opened": 0,
+        "events_in": 0,
+        "events_out": 0,
+        "cpu": 0.0,
+        "hub_lag": 0.0,
         "uptime": 0,
         "memory": 0,
     }
@@ -112,6 +124,7 @@ def test_workers_while_the_router_is_down() -> None:
         "pid": 0,
         "uptime": 0,
         "memory": 0,
+        "cpu": 0.0,
         "handed_over": 0,
         "handed_back": 0,
         "waiting": 0,
@@ -135,6 +148,7 @@ def test_the_figures_of_router_and_relay() -> None:
     answer = status(
         ROUTER,
         members=[],
+        cpu_ms=500,
         handed_over=5,
         handed_back=2,
         waiting=1,
@@ -154,6 +168,7 @@ def test_the_figures_of_router_and_relay() -> None:
         "pid": 10,
         "uptime": 60,
         "memory": 1024,
+        "cpu": 0.5,
         "handed_over": 5,
         "handed_back": 2,
         "waiting": 1,
