@@ -1,4 +1,8 @@
-"""The application every measured server runs; BENCH_MANAGER=zmq joins it to the cluster."""
+"""The application every measured server runs; node/server.js is the same for Node.
+
+BENCH_MANAGER=zmq joins it to our cluster, the address of a broker to one of stock
+python-socketio.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,9 @@ def make_manager() -> Any:
         from supervisor_sio import ZmqManager
 
         return ZmqManager()
-    raise SystemExit(f"BENCH_MANAGER: expected zmq or none, got {choice!r}")
+    if choice.startswith("zmq+tcp://"):
+        return socketio.ZmqManager(choice)
+    raise SystemExit(f"BENCH_MANAGER: expected zmq, zmq+tcp://… or none, got {choice!r}")
 
 
 sio = socketio.Server(async_mode="eventlet", client_manager=make_manager())
@@ -32,3 +38,15 @@ def echo(sid: str, data: Any) -> Any:
 def join(sid: str, room: str) -> str:
     sio.enter_room(sid, room)
     return room
+
+
+@sio.on("worker")
+def worker(sid: str) -> int:
+    return os.getpid()
+
+
+@sio.on("broadcast")
+def broadcast(sid: str, times: int, payload: str) -> None:
+    """To all clients of all workers, so many times in a row."""
+    for _ in range(times):
+        sio.emit("news", payload)

@@ -20,9 +20,11 @@ import base64
 import hashlib
 import json
 import os
+import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 RECORD_SEPARATOR = "\x1e"
 WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -76,6 +78,13 @@ class Wire(asyncio.Protocol):
     def close(self) -> None:
         assert self._transport is not None
         self._transport.close()
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """The connection as a socket of its own, and what was read and not used."""
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket").dup()
+        self._transport.abort()
+        return sock, bytes(self._buffer)
 
     async def _more(self) -> None:
         if self.ended:
@@ -149,7 +158,8 @@ class Session:
         self.port = port
         self.path = path
         self.step = "start"
-        self.sid = ""
+        self.sid = ""  # of Engine.IO
+        self.socket_sid = ""  # of Socket.IO, in the main namespace
         self._polling: Wire | None = None
         self._websocket: Wire | None = None
 
@@ -197,13 +207,48 @@ class Session:
         self.step = "poll"
         self._get()
         body = await self.polling.read_response()
-        if '40{"sid"' not in body:
-            raise Failure(f"unexpected {body[:40]!r}")
+        self._connected(body)
+
+    def _connected(self, packets: str) -> None:
+        for packet in packets.split(RECORD_SEPARATOR):
+            if packet.startswith('40{"sid"'):
+                self.socket_sid = json.loads(packet[2:])["sid"]
+                return
+        raise Failure(f"unexpected {packets[:40]!r}")
+
+    async def connect_websocket(self) -> None:
+        """Handshake and namespace connect on a websocket, without polling before."""
+        await self.open_websocket()
+        self.step = "connect"
+        self.send("40")
+        self._connected(await self.receive())
+
+    async def open_websocket(self) -> None:
+        """The handshake of connect_websocket."""
+        await self._request_websocket()
+        self.step = "handshake"
+        packet = await self.receive()
+        if not packet.startswith("0{"):
+            raise Failure(f"unexpected {packet[:40]!r}")
+        self.sid = json.loads(packet[1:])["sid"]
 
     async def upgrade(self) -> None:
         """To the websocket, while a poll is pending."""
         self._get()
+        await self._request_websocket()
 
+        self.step = "probe"
+        self.send("2probe")
+        if (packet := await self.receive()) != "3probe":
+            raise Failure(f"unexpected {packet[:40]!r}")
+
+        self.step = "noop"
+        body = await self.polling.read_response()
+        if "6" not in body.split(RECORD_SEPARATOR):
+            raise Failure(f"unexpected {body[:40]!r}")
+        self.send("5")
+
+    async def _request_websocket(self) -> None:
         self.step = "upgrade"
         self._websocket = await Wire.open(self.host, self.port)
         key = base64.b64encode(os.urandom(16))
@@ -220,17 +265,6 @@ class Session:
         accept = base64.b64encode(hashlib.sha1(key + WEBSOCKET_GUID).digest())
         if headers.get("sec-websocket-accept") != accept.decode():
             raise Failure("wrong Sec-WebSocket-Accept")
-
-        self.step = "probe"
-        self.send("2probe")
-        if (packet := await self.receive()) != "3probe":
-            raise Failure(f"unexpected {packet[:40]!r}")
-
-        self.step = "noop"
-        body = await self.polling.read_response()
-        if "6" not in body.split(RECORD_SEPARATOR):
-            raise Failure(f"unexpected {body[:40]!r}")
-        self.send("5")
 
     def send(self, packet: str) -> None:
         self.websocket.write(frame(TEXT, packet.encode()))
@@ -258,13 +292,21 @@ class Session:
             else:
                 raise Failure(f"unexpected opcode {opcode}")
 
-    async def call(self, event: str, data: str) -> None:
-        """Emit with an ack; the application must return the same data."""
+    async def ask(self, event: str, *args: Any) -> Any:
+        """Emit with an ack: the answer; other events that come meanwhile are dropped."""
         self.step = event
-        self.send("421" + json.dumps([event, data]))
-        answer = await self.receive()
-        if not answer.startswith("431") or json.loads(answer[3:]) != [data]:
-            raise Failure(f"unexpected {answer[:40]!r}")
+        self.send("421" + json.dumps([event, *args]))
+        while True:
+            packet = await self.receive()
+            if packet.startswith("431"):
+                answer = json.loads(packet[3:])
+                return answer[0] if answer else None
+
+    async def call(self, event: str, data: str) -> None:
+        """Ask for the same data."""
+        answer = await self.ask(event, data)
+        if answer != data:
+            raise Failure(f"unexpected {answer!r:.40}")
 
     async def disconnect(self) -> None:
         """Leave as a browser does and see the server hang up."""

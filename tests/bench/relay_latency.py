@@ -18,7 +18,6 @@ import json
 import statistics
 import sys
 import time
-from typing import Any
 
 from load import Failure, Session, percentile
 from relay import ROOM, one_on_each_worker
@@ -29,16 +28,6 @@ WARM_UP_SECONDS = 0.5
 PATIENCE = 30.0
 
 EMITTING, OTHER = "emitting worker", "other worker"
-
-
-async def ask(session: Session, event: str, *args: Any) -> Any:
-    """The application's answer; other events that come meanwhile are dropped."""
-    session.send("421" + json.dumps([event, *args]))
-    while True:
-        packet = await session.receive()
-        if packet.startswith("431"):
-            answer = json.loads(packet[3:])
-            return answer[0] if answer else None
 
 
 async def receive(session: Session, event: str, messages: int) -> list[tuple[int, float]]:
@@ -59,7 +48,7 @@ async def emit(
 ) -> dict[str, list[tuple[int, float]]]:
     """What comes to the client of each worker."""
     messages = int(rate * seconds)
-    await ask(sessions[EMITTING], "emit_steadily", ROOM, event, messages, rate)
+    await sessions[EMITTING].ask("emit_steadily", ROOM, event, messages, rate)
     came = asyncio.gather(*(receive(each, event, messages) for each in sessions.values()))
     return dict(zip(sessions, await asyncio.wait_for(came, seconds + PATIENCE)))
 
@@ -72,8 +61,8 @@ async def measure(server: Server, rate: float, seconds: float) -> None:
         before = server.cpu()
         at_client = await emit(sessions, "tick", rate, seconds)
         cpu = {part: used - before[part] for part, used in server.cpu().items()}
-        achieved = await ask(sessions[EMITTING], "achieved")
-        written = {name: await ask(session, "written") for name, session in sessions.items()}
+        achieved = await sessions[EMITTING].ask("achieved")
+        written = {name: await session.ask("written") for name, session in sessions.items()}
     finally:
         for session in sessions.values():
             session.close()

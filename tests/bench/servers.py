@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
+NOT_COUNTED = {"supervisord"}
 
 SUPERVISORD_CONF = """\
 [supervisord]
@@ -62,7 +63,7 @@ pid {here}/nginx.pid;
 error_log {here}/error.log;
 
 events {{
-    worker_connections 4096;
+    worker_connections 16384;
 }}
 
 http {{
@@ -80,7 +81,7 @@ http {{
     }}
 
     upstream workers {{
-        server {host}:{upstream};
+        {upstream}
         keepalive 32;
     }}
 
@@ -110,24 +111,36 @@ class Server:
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds of each part so far, user and system, children included."""
-        cpu = {part: sum(map(tree_cpu, processes)) for part, processes in self.parts.items()}
+        cpu = {part: sum(map(own_cpu, self.processes(part))) for part in self.parts}
         if self.supervisord is not None:
             cpu["supervisord"] = own_cpu(self.supervisord)
         return cpu
+
+    def counted_cpu(self) -> float:
+        """CPU seconds so far of all parts but supervisord, which takes no part in serving."""
+        return sum(seconds for part, seconds in self.cpu().items() if part not in NOT_COUNTED)
+
+    def memory(self) -> int:
+        """Bytes of all parts but supervisord: what they share is counted once (PSS)."""
+        return sum(
+            process.memory_full_info().pss
+            for part in self.parts
+            for process in self.processes(part)
+        )
+
+    def processes(self, part: str) -> list[psutil.Process]:
+        """Of the part, with children that are not a part themselves."""
+        named = {process for processes in self.parts.values() for process in processes}
+        found = list(self.parts[part])
+        for process in self.parts[part]:
+            found += [child for child in process.children(recursive=True) if child not in named]
+        return found
 
 
 def own_cpu(process: psutil.Process) -> float:
     """Of the process and of the children it has waited for."""
     times = process.cpu_times()
     return float(times.user + times.system + times.children_user + times.children_system)
-
-
-def tree_cpu(process: psutil.Process) -> float:
-    total = own_cpu(process)
-    for child in process.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += own_cpu(child)
-    return total
 
 
 def free_port() -> int:
@@ -198,13 +211,13 @@ def temporary_directory() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def stock_worker() -> Iterator[Server]:
-    """python-socketio on eventlet.wsgi, nothing in front."""
+def stock_worker(manager: str = "none") -> Iterator[Server]:
+    """python-socketio on eventlet.wsgi, nothing in front; for ``manager`` see bench_app."""
     port = free_port()
     with temporary_directory() as here:
         log = here / "worker.log"
         command = [sys.executable, str(HERE / "stock_worker.py"), str(port)]
-        with running(command, log, {"BENCH_MANAGER": "none"}) as process:
+        with running(command, log, {"BENCH_MANAGER": manager}) as process:
             wait_for_answer(port, process, log)
             yield Server(port, {"workers": [psutil.Process(process.pid)]})
 
@@ -214,8 +227,32 @@ def nginx_program() -> str | None:
 
 
 @contextlib.contextmanager
-def behind_nginx(worker: Server) -> Iterator[Server]:
-    """nginx in front of a stock worker."""
+def stock_broker(sink: int, source: int) -> Iterator[psutil.Process]:
+    """What socketio.ZmqManager connects its workers through."""
+    with temporary_directory() as here:
+        command = [sys.executable, str(HERE / "stock_broker.py"), str(sink), str(source)]
+        with running(command, here / "broker.log") as process:
+            yield psutil.Process(process.pid)
+
+
+@contextlib.contextmanager
+def stock_cluster(workers: int = 2) -> Iterator[Server]:
+    """Stock workers joined by a broker, behind nginx.
+
+    nginx does not keep a session on one worker: for clients that use websockets alone.
+    """
+    sink, source = free_port(), free_port()
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(stock_broker(sink, source))
+        manager = f"zmq+tcp://{HOST}:{sink}+{source}"
+        stock = [stack.enter_context(stock_worker(manager)) for _ in range(workers)]
+        proxied = stack.enter_context(behind_nginx(*stock))
+        yield Server(proxied.port, {**proxied.parts, "broker": [broker]})
+
+
+@contextlib.contextmanager
+def behind_nginx(*upstream: Server) -> Iterator[Server]:
+    """nginx in front of other servers, which play the same parts."""
     program = nginx_program()
     if program is None:
         raise RuntimeError("nginx is not installed")
@@ -224,13 +261,23 @@ def behind_nginx(worker: Server) -> Iterator[Server]:
         user = "user root;" if os.geteuid() == 0 else ""
         conf = here / "nginx.conf"
         conf.write_text(
-            NGINX_CONF.format(here=here, user=user, host=HOST, port=port, upstream=worker.port)
+            NGINX_CONF.format(
+                here=here,
+                user=user,
+                host=HOST,
+                port=port,
+                upstream=" ".join(f"server {HOST}:{server.port};" for server in upstream),
+            )
         )
         log = here / "error.log"
         command = [program, "-p", str(here), "-e", str(log), "-c", str(conf)]
         with running(command, log) as process:
             wait_for_answer(port, process, log)
-            yield Server(port, {"nginx": [psutil.Process(process.pid)], **worker.parts})
+            parts = {"nginx": [psutil.Process(process.pid)]}
+            for server in upstream:
+                for part, processes in server.parts.items():
+                    parts[part] = parts.get(part, []) + processes
+            yield Server(port, parts)
 
 
 def cluster_state(rpc_socket: Path) -> tuple[list[dict[str, Any]], list[str]]:

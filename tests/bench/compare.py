@@ -1,0 +1,175 @@
+"""This package beside its peers: one table of figures, ratios and bars.
+
+    python tests/bench/compare.py [--only ROW] [--peers ours,pm2] [--runs 5] [--seconds 3]
+
+The peers are socket.io under @socket.io/pm2 ("pm2"), and stock python-socketio on
+eventlet behind nginx, with a ZeroMQ broker ("stock"); all have two workers and the same
+application. Where clients poll it is one stock worker: nginx cannot keep those apart
+that come from one address. The servers of a row run side by side and are measured in
+turn, in each round in another order. Figures are medians over the rounds, ratios the
+medians of each round's ratio. CPU is user and system time of all processes of a server
+but supervisord.
+
+Ends with 1 if a bar is missed. ``--profile`` shows instead what one of our workers does
+during the row of ``--only``; it needs py-spy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import statistics
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable
+
+from pm2 import ask_node
+from profiling import print_profile, py_spy
+from rows import OURS, PM2, ROWS, STOCK, Bar, Figure, Row, Sample
+from servers import Server
+
+PEERS = (OURS, PM2, STOCK)
+Samples = dict[str, list[Sample]]
+
+
+@contextlib.contextmanager
+def measuring(row: Row, peer: str, seconds: float) -> Iterator[tuple[Server, Callable[[], Sample]]]:
+    with row.servers[peer]() as server, row.measuring(server, seconds) as measure:
+        yield server, measure
+
+
+def rounds(row: Row, peers: list[str], runs: int, seconds: float) -> Samples:
+    samples: Samples = {peer: [] for peer in peers}
+
+    def add(number: int, peer: str, sample: Sample) -> None:
+        samples[peer].append(sample)
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in sample.items())
+        print(f"  {number + 1}/{runs} {peer}: {shown}", file=sys.stderr, flush=True)
+
+    def with_a_fresh_server(peer: str) -> Sample:
+        with measuring(row, peer, seconds) as (_, measure):
+            return measure()
+
+    if row.fresh:
+        with ThreadPoolExecutor(len(peers)) as pool:
+            for number in range(runs):
+                for peer, sample in zip(peers, pool.map(with_a_fresh_server, peers)):
+                    add(number, peer, sample)
+        return samples
+
+    with contextlib.ExitStack() as stack:
+        measures = {peer: stack.enter_context(measuring(row, peer, seconds))[1] for peer in peers}
+        for number in range(runs):
+            turn = number % len(peers)
+            for peer in peers[turn:] + peers[:turn]:
+                add(number, peer, measures[peer]())
+    return samples
+
+
+def values(figure: Figure, samples: Samples, peer: str) -> list[float]:
+    return [sample[figure.key] for sample in samples[peer]]
+
+
+def ratio(figure: Figure, samples: Samples, peer: str) -> float:
+    """Within each round, so that a machine that gets slower or faster does not show."""
+    return statistics.median(
+        ours / theirs if theirs else float("inf")
+        for ours, theirs in zip(values(figure, samples, OURS), values(figure, samples, peer))
+    )
+
+
+def verdict(bar: Bar, figure: Figure, samples: Samples) -> bool | None:
+    """Whether our figure is as the bar wants it; None if its peer was not measured."""
+    if OURS not in samples or (bar.peer and bar.peer not in samples):
+        return None
+    if bar.peer:
+        return bar.is_met(ratio(figure, samples, bar.peer))
+    return bar.is_met(figure.over(values(figure, samples, OURS)))
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
+
+
+def print_row(row: Row, samples: Samples) -> bool:
+    """Whether no bar is missed."""
+    all_met = True
+    print(f"\n{row.title}")
+    print(f"{'':38}{'ours':>10}{'pm2':>10}{'stock':>10}{'/ pm2':>8}{'/ stock':>10}")
+    for figure in row.figures:
+        line = f"  {figure.label:36}"
+        for peer in PEERS:
+            shown = number(figure.over(values(figure, samples, peer))) if peer in samples else ""
+            line += f"{shown:>10}"
+        for peer in (PM2, STOCK):
+            comparable = figure.over is statistics.median and {OURS, peer} <= set(samples)
+            shown = f"{ratio(figure, samples, peer):.2f}" if comparable else ""
+            line += f"{shown:>{len(peer) + 5}}"
+        verdicts = [(bar, verdict(bar, figure, samples)) for bar in figure.bars]
+        words = {True: "met", False: "MISSED", None: "not measured"}
+        print(line + "  " + ", ".join(f"{bar}: {words[met]}" for bar, met in verdicts))
+        all_met = all_met and all(met is not False for _, met in verdicts)
+    sys.stdout.flush()
+    return all_met
+
+
+def end(*_: Any) -> None:
+    """A signal ends the bench as an error does: with all that it has started."""
+    sys.exit("ended by a signal")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="This package beside its peers")
+    parser.add_argument("--only", choices=ROWS, help="one row")
+    parser.add_argument("--peers", default=",".join(PEERS), help="of these: %(default)s")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--profile", action="store_true", help="one of our workers; with --only")
+    options = parser.parse_args()
+    options.peers = options.peers.split(",")
+    if not set(options.peers) <= set(PEERS):
+        parser.error(f"--peers: expected some of {', '.join(PEERS)}")
+    if options.profile and (not options.only or ROWS[options.only].fresh):
+        parser.error("--profile needs --only, with a row that is not about memory")
+    return options
+
+
+def compare(options: argparse.Namespace) -> bool:
+    """Whether no bar is missed."""
+    versions = f"Python {sys.version.split()[0]}"
+    if PM2 in options.peers:
+        versions += f", Node {ask_node('process.version')}"
+    print(f"{versions}, {os.cpu_count()} cores")
+    all_met = True
+    for name in [options.only] if options.only else ROWS:
+        row = ROWS[name]
+        peers = [peer for peer in options.peers if peer in row.servers]
+        if peers:
+            print(f"{name}: {row.title}", file=sys.stderr, flush=True)
+            all_met &= print_row(row, rounds(row, peers, options.runs, options.seconds))
+    return all_met
+
+
+def profile(options: argparse.Namespace) -> None:
+    program = py_spy()
+    with measuring(ROWS[options.only], OURS, options.seconds) as (server, measure):
+        print_profile(program, server.parts["workers"][0], measure)
+
+
+def main() -> None:
+    options = parse()
+    signal.signal(signal.SIGTERM, end)
+    try:
+        if options.profile:
+            profile(options)
+        elif not compare(options):
+            sys.exit("a bar is missed")
+    except RuntimeError as error:
+        sys.exit(f"failed: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The load generators as child processes of a bench."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from servers import HERE, HOST
+
+#: Seconds for all clients to connect, and for a command beyond the seconds it is to take.
+CONNECT_TIMEOUT = 120.0
+ANSWER_TIMEOUT = 60.0
+STOP_TIMEOUT = 10.0
+
+
+class Generator:
+    """A generator that answers lines of JSON with lines of JSON."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def ask(self, do: str, seconds: float, **options: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, "seconds": seconds, **options}) + "\n")
+        self._process.stdin.flush()
+        return self.answer(seconds + ANSWER_TIMEOUT)
+
+    def finish(self) -> dict[str, Any]:
+        """The answer to the end of the commands."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        return self.answer(ANSWER_TIMEOUT)
+
+    def answer(self, timeout: float) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], timeout)
+        line = self._process.stdout.readline() if ready else ""
+        if not line:
+            raise RuntimeError("a generator failed" if ready else "a generator does not answer")
+        return dict(json.loads(line))
+
+
+@contextlib.contextmanager
+def generator(script: str, port: int, *options: str) -> Iterator[Generator]:
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / script), HOST, str(port), *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Generator(process)
+    finally:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.close()
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+@contextlib.contextmanager
+def swarm(
+    port: int, clients: int, upgraded: bool = False, in_flight: int = 8
+) -> Iterator[tuple[Generator, dict[str, Any]]]:
+    """Connected clients, and the report of swarm.py about them."""
+    options = ["--clients", str(clients), "--in-flight", str(in_flight)]
+    with generator("swarm.py", port, *options, *["--upgraded"] * upgraded) as process:
+        yield process, process.answer(CONNECT_TIMEOUT)
