@@ -49,6 +49,8 @@ class Router:
 
     def __init__(self, run_dir: RunDir, supervisord: socket.socket, welcome: Packet) -> None:
         settings = welcome.message
+        # Supervisor's levels have the numbers of logging's, and two below DEBUG.
+        logging.getLogger("supervisor_sio").setLevel(settings["log_level"])
         *listeners, workers, xsub, xpub = welcome.descriptors
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
@@ -79,7 +81,7 @@ class Router:
         self._workers = Workers(
             listener=socket.socket(fileno=workers),
             placement=self._placement,
-            welcome={"path": settings["path"], "drain_timeout": settings["drain_timeout"]},
+            welcome={name: settings[name] for name in ("path", "drain_timeout", "log_level")},
             place_again=self._place_again,
             drained=lambda name, pid: self._drained.get(name) == pid,
             refusals=self._refusals,
@@ -294,10 +296,12 @@ class Router:
         for member in self._members(name):
             member.drained = True
             self._drained[name] = member.pid
+            logger.info("worker %s is drained: no new sessions", name)
 
     def _undrain(self, name: str) -> None:
         for member in self._members(name):
             member.drained = False
+            logger.info("worker %s takes new sessions again", name)
         self._drained.pop(name, None)
         self._placement.place_held()
 

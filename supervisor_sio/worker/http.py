@@ -32,6 +32,9 @@ SocketAddress = Any
 _OF_CONNECTION = ("eventlet.set_idle", "eventlet.posthooks", TAKE_CONNECTION)
 _NO_INPUT = io.BytesIO()
 
+#: Bytes of a connection's buffers: enough for a head; what is longer goes past them.
+_BUFFER = 2048
+
 
 class Interrupted(Exception):
     """Thrown into the greenlet of an idle connection when the worker drains."""
@@ -121,8 +124,8 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
     def setup(self) -> None:
         self.connection = self.request
         self._stream = _Stream(self.request)
-        self.rfile = io.BufferedReader(self._stream)
-        self.wfile = self.request.makefile("wb", self.wbufsize)
+        self.rfile = io.BufferedReader(self._stream, _BUFFER)
+        self.wfile = self.request.makefile("wb", _BUFFER)
         self._first = self.request.placed
         #: Whether the connection goes on without this object.
         self._given_up = False

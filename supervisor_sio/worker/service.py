@@ -205,6 +205,9 @@ class _Worker(_Service):
     def _take_settings(self, message: Message) -> None:
         self.server.paths = tuple(path.encode() for path in message["path"])
         self.drain_timeout = float(message["drain_timeout"])
+        ours = logging.getLogger("supervisor_sio")
+        if ours.handlers:  # else the application has arranged its logging
+            ours.setLevel(message["log_level"])
         self._handshakes = 0
 
     def _take_members(self, members: list[Any]) -> None:
