@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from typing import Optional, Sequence
@@ -12,10 +13,16 @@ from ._version import __version__
 
 _ROUTER = "the router and relay of the cluster; run by supervisord in [eventlistener:sio]"
 _WORKER = "serve a WSGI application; run by supervisord in a [program:x] section"
+_CHECK = "say what is missing, misspelt, or will hurt in supervisord's configuration"
+_INIT = "print the sections to paste into supervisord's configuration"
+
+_CHECK_MORE = """\
+%(prog)s reads the file and all that it includes, as supervisord would, and starts
+nothing. Run it as the user that starts supervisord, and in the same environment.
+The exit status is 0 without errors, 1 with errors, 2 when a file cannot be read."""
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Entry point; returns the exit status."""
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="supervisor-sio", description="Socket.IO clusters under Supervisor."
     )
@@ -24,13 +31,70 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     commands.add_parser("router", help=_ROUTER, description=_ROUTER)
     worker = commands.add_parser("worker", help=_WORKER, description=_WORKER)
     worker.add_argument("application", metavar="MODULE:APP", help="for example chat:app")
-    arguments = parser.parse_args(argv)
+    check = commands.add_parser(
+        "check",
+        help=_CHECK,
+        description=_CHECK,
+        epilog=_CHECK_MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument(
+        "configuration",
+        metavar="supervisord.conf",
+        nargs="?",
+        help="the main file; otherwise the one that supervisord finds by itself",
+    )
+    init = commands.add_parser("init", help=_INIT, description=_INIT)
+    init.add_argument(
+        "application",
+        metavar="MODULE:APP",
+        nargs="?",
+        default="myapp:app",
+        help="for example chat:app",
+    )
+    init.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        default="127.0.0.1:8000",
+        help="where clients connect: host:port, [v6]:port or unix:/path, or several, with commas "
+        "(default: %(default)s)",
+    )
+    init.add_argument(
+        "--workers",
+        metavar="N",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="how many (default: as many as there are cores, %(default)s)",
+    )
+    return parser
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Entry point; returns the exit status."""
+    arguments = _make_parser().parse_args(argv)
+    if arguments.command == "check":
+        from .check import run as run_check
+
+        return run_check(arguments.configuration)
+    if arguments.command == "init":
+        return _init(arguments.application, arguments.listen, arguments.workers)
     if arguments.command == "router":
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         from .router.process import run
 
         return run()
     return _worker(arguments.application)
+
+
+def _init(application: str, listen: str, workers: int) -> int:
+    from .check.sections import make_sections
+
+    try:
+        print(make_sections(application, listen, workers), end="")
+    except ValueError as error:
+        sys.stderr.write(f"supervisor-sio init: error: {error}\n")
+        return 2
+    return 0
 
 
 def _worker(spec: str) -> int:

@@ -29,6 +29,8 @@ class SettingsError(ValueError):
 
     def __init__(self, option: str, reason: str) -> None:
         super().__init__(f"{SECTION} {option}: {reason}")
+        self.option = option
+        self.reason = reason
 
 
 class Address(NamedTuple):
@@ -68,6 +70,7 @@ class Settings:
     buffer_maxbytes: int = 64 * 1024 * 1024
     message_maxbytes: int = 16 * 1024 * 1024
     message_queue: Optional[str] = None
+    metrics: Optional[Address] = None
 
 
 #: As :class:`socketio.RedisManager` has them.
@@ -117,6 +120,8 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
     settings = Settings(**values)
     if settings.tls_keyfile and not settings.tls_certfile:
         raise SettingsError("tls_keyfile", "needs tls_certfile beside it")
+    if settings.metrics in settings.listen:
+        raise SettingsError("metrics", f"{settings.metrics} is in listen too; take another one")
     if settings.buffer_maxbytes < settings.message_maxbytes:
         raise SettingsError(
             "buffer_maxbytes",
@@ -141,6 +146,14 @@ def _addresses(text: str) -> tuple[Address, ...]:
         if addresses.count(address) > 1:
             raise ValueError(f"{address} is named twice")
     return addresses
+
+
+def _address(text: str) -> Address:
+    if not text:
+        raise ValueError("is empty; give an address such as 127.0.0.1:9108")
+    if "," in text:
+        raise ValueError(f"{text!r} is more than one address")
+    return parse_address(text)
 
 
 def _paths(text: str) -> tuple[str, ...]:
@@ -256,6 +269,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "buffer_maxbytes": _bytes,
     "message_maxbytes": _bytes,
     "message_queue": _message_queue,
+    "metrics": _address,
 }
 
 assert set(_PARSERS) == {field.name for field in fields(Settings)}

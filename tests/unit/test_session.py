@@ -337,16 +337,21 @@ def test_another_serializer(make: Any) -> None:
 
 def test_a_client_that_leaves_while_it_connects(make: Any) -> None:
     app = make()
-    app.sio.on("connect", lambda sid, environ: app.go_on.wait())
+
+    def connecting(sid: str, environ: Any) -> None:
+        app.seen.append("connecting")
+        app.go_on.wait()
+
+    app.sio.on("connect", connecting)
     client = Client(app)
     client.open_websocket()
     client.text("40")
-    app.settle(lambda: "/" in app.sio.manager.pending_connect)
+    app.settle(lambda: app.seen)
     client.sock.close()
     eventlet.sleep(0.02)
     app.go_on.send()
     app.gone()
-    assert app.seen == ["transport close"]
+    assert app.seen == ["connecting", "transport close"]
 
 
 def test_pings(make: Any) -> None:

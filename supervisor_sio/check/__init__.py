@@ -1,0 +1,87 @@
+"""``supervisor-sio check``: what is missing, misspelt, or will hurt."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Optional
+
+from . import programs, resources, wiring
+from .configuration import Configuration, Finding, Role, Unreadable, default_path, read, read_whole
+from .host import Host
+
+RULES = (
+    wiring.plugin,
+    wiring.ctl_plugin,
+    wiring.http_server,
+    wiring.supervisorctl,
+    wiring.router,
+    wiring.router_events,
+    wiring.workers,
+    wiring.spelling,
+    programs.commands,
+    programs.arguments,
+    programs.stopping,
+    programs.starting,
+    resources.descriptors,
+    resources.backlog,
+    resources.http_socket,
+    resources.listen,
+    resources.tls,
+    resources.message_queue,
+    resources.run_dir,
+    resources.owner,
+    resources.users,
+)
+
+
+def judge(configuration: Configuration, host: Host) -> list[Finding]:
+    """All findings: errors first, each file's together."""
+    refused = {(finding.section, finding.option) for finding in configuration.refused}
+    findings = list(configuration.refused)
+    for rule in RULES:
+        for finding in rule(configuration, host):
+            # What was refused has a default in its place, which nobody wrote.
+            if (finding.section, finding.option) not in refused:
+                findings.append(finding)
+    if not any(finding.severity == "error" for finding in findings):
+        findings += read_whole(configuration)
+    return sorted(findings, key=lambda finding: (finding.severity, finding.file, finding.section))
+
+
+def run(path: Optional[str]) -> int:
+    """The body of ``supervisor-sio check``; returns the exit status."""
+    # Names of files may be anything.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        configuration = read(default_path() if path is None else path)
+    except Unreadable as error:
+        sys.stderr.write(f"supervisor-sio check: error: {error}\n")
+        return 2
+    findings = judge(configuration, Host.here())
+    for finding in findings:
+        print(finding)
+    errors = sum(finding.severity == "error" for finding in findings)
+    verdict = ", ".join(
+        f"{count} {severity}{'s' if count > 1 else ''}"
+        for severity, count in (("error", errors), ("warning", len(findings) - errors))
+        if count
+    )
+    summary = "" if errors else f" ({_summary(configuration)})"
+    print(f"{configuration.path}: {verdict or 'sound'}{summary}")
+    return 1 if errors else 0
+
+
+def _summary(configuration: Configuration) -> str:
+    listen = configuration.settings.listen if configuration.settings else ()
+    workers = configuration.workers
+    certain = any(program.role is Role.WORKER for program in workers)
+    return ", ".join(
+        [
+            f"listen {', '.join(map(str, listen))}",
+            f"{len(configuration.of_role(Role.ROUTER))} router",
+            ("workers: " if certain else "workers, if they call serve(): ")
+            + (", ".join(f"{p.name} \u00d7 {len(p.processes)}" for p in workers) or "none seen"),
+        ]
+    )

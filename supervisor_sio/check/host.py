@@ -1,0 +1,165 @@
+"""What the rules ask of the machine; all of it leaves the machine as it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import resource
+import socket
+import stat
+import sys
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Optional, Sequence
+
+from ..settings import Address
+
+READ, WRITE, ENTER = os.R_OK, os.W_OK, os.X_OK
+
+
+@dataclass(frozen=True)
+class Host:
+    """Figures of this host and of the shell that the check runs in."""
+
+    uid: int
+    #: The hard limit of open descriptors.
+    descriptors: int
+    somaxconn: int
+    #: Below this one, ports are for root.
+    first_port: int
+    path: tuple[str, ...]
+
+    @classmethod
+    def here(cls) -> Host:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return cls(
+            uid=os.getuid(),
+            descriptors=sys.maxsize if hard == resource.RLIM_INFINITY else hard,
+            somaxconn=_figure("/proc/sys/net/core/somaxconn", sys.maxsize),
+            first_port=_figure("/proc/sys/net/ipv4/ip_unprivileged_port_start", 1024),
+            # The plugin puts its own directory at the end of supervisord's PATH.
+            path=(
+                *os.environ.get("PATH", "/bin:/usr/bin:/usr/local/bin").split(os.pathsep),
+                os.path.dirname(sys.executable),
+            ),
+        )
+
+
+def _figure(path: str, default: int) -> int:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return default
+
+
+class User(NamedTuple):
+    """Somebody who wants to open files."""
+
+    uid: int
+    gids: frozenset[int]
+    name: str
+
+
+def user(uid: int) -> User:
+    """With the groups that supervisord gives to a process of this user."""
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return User(uid, frozenset(), f"with uid {uid}")
+    return User(uid, frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid)), entry.pw_name)
+
+
+def lets_in(mode: int, owner: int, group: int, who: User, want: int) -> bool:
+    """Whether permission bits give ``want`` (``READ``, ``WRITE``, ``ENTER``) to a user."""
+    if who.uid == 0:
+        return True
+    if who.uid == owner:
+        mode >>= 6
+    elif group in who.gids:
+        mode >>= 3
+    return mode & want == want
+
+
+def obstacle(path: str, who: User, want: int) -> Optional[str]:
+    """The directory or file that keeps a user from a path, as far as can be seen."""
+    path = os.path.realpath(path)
+    parents = [path]
+    while parents[-1] != "/":
+        parents.append(os.path.dirname(parents[-1]))
+    for parent in reversed(parents):
+        try:
+            status = os.stat(parent)
+        except OSError:
+            return None
+        wanted = want if parent is path else ENTER
+        if not lets_in(status.st_mode, status.st_uid, status.st_gid, who, wanted):
+            return None if _has_acl(parent) else parent
+    return None
+
+
+def _has_acl(path: str) -> bool:
+    """Whether permission bits are not the whole truth (acl(5))."""
+    try:
+        os.getxattr(path, "system.posix_acl_access")
+        return True
+    except OSError:
+        return False
+
+
+def existing(path: str) -> str:
+    """The path, or what exists of it."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def command_fault(program: str, path: Sequence[str], directory: str) -> Optional[str]:
+    """Why supervisord could not start a program, if so: it takes the first file of that name."""
+    if "/" in program:
+        candidates = [os.path.join(directory, program)]
+    else:
+        candidates = [os.path.join(part, program) for part in path]
+    found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+    if found is None:
+        searched = os.pathsep.join(dict.fromkeys(path))
+        where = "does not exist" if "/" in program else f"is not on the PATH {searched}"
+        return f"{program} {where}"
+    mode = os.stat(found).st_mode
+    if stat.S_ISDIR(mode):
+        return f"{found} is a directory"
+    return None if mode & 0o111 else f"{found} is not executable"
+
+
+def listen_fault(address: Address) -> Optional[OSError]:
+    """What binding a TCP address ends with; nobody can connect meanwhile."""
+    try:
+        family, kind, protocol, _, sockaddr = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(sockaddr)
+    except UnicodeError:
+        return OSError(errno.EINVAL, "not a host name")
+    except OSError as error:
+        return error
+    return None
+
+
+def may_be_running(servers: Sequence[Any]) -> bool:
+    """Whether a supervisord may be there already: one of its HTTP servers is."""
+    for server in servers:
+        target: Any = server.get("file") or (server["host"] or "127.0.0.1", server["port"])
+        with socket.socket(server["family"], socket.SOCK_STREAM) as sock:
+            sock.settimeout(1)
+            try:
+                sock.connect(target)
+                return True
+            except (ConnectionRefusedError, FileNotFoundError):
+                pass
+            except OSError:
+                return True
+    return False

@@ -1,0 +1,283 @@
+"""Rules about what the cluster needs of its host: descriptors, files, users, addresses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import tempfile
+from typing import Iterator, Optional
+
+from ..bridge.queue import QueueError, make_client
+from ..certificates import describe, make_context
+from ..rundir import RunDir
+from ..settings import Address, Settings
+from .configuration import PLUGIN, Configuration, Finding, Role
+from .host import (
+    ENTER,
+    READ,
+    WRITE,
+    Host,
+    User,
+    existing,
+    lets_in,
+    listen_fault,
+    may_be_running,
+    obstacle,
+    user,
+)
+
+#: A worker with fewer descriptors is likely to surprise somebody.
+_DESCRIPTORS = 4096
+
+#: sockaddr_un.sun_path without the closing NUL (unix(7)).
+_LONGEST_SOCKET_PATH = 107
+
+
+def _supervisord(conf: Configuration, host: Host) -> User:
+    """The user that supervisord runs as, if whoever checks is the one who starts it."""
+    return user(host.uid if conf.uid is None else conf.uid)
+
+
+def descriptors(conf: Configuration, host: Host) -> Iterator[Finding]:
+    minfds = getattr(conf.supervisord, "minfds", 1024)
+    # supervisord sets its limits as the user that it has become.
+    root = _supervisord(conf, host).uid == 0
+    if minfds > host.descriptors and not root:
+        yield conf.warning(
+            "supervisord",
+            "minfds",
+            f"{minfds} is more than the hard limit here, {host.descriptors}, and only root may "
+            "raise that: supervisord does not start; raise LimitNOFILE= of its service or "
+            "`ulimit -Hn`",
+        )
+    limit = max(host.descriptors, minfds) if root else host.descriptors
+    if limit < _DESCRIPTORS:
+        advice = "write minfds = 65536, or raise" if root else "raise"
+        yield conf.warning(
+            "supervisord",
+            "minfds",
+            f"each client is an open file of its worker, and with the limit here, {limit}, a "
+            f"worker has room for fewer than {limit} clients; {advice} LimitNOFILE= of "
+            "supervisord's service or `ulimit -Hn`",
+        )
+
+
+def backlog(conf: Configuration, host: Host) -> Iterator[Finding]:
+    if conf.settings and conf.settings.backlog > host.somaxconn:
+        yield conf.warning(
+            PLUGIN,
+            "backlog",
+            f"the kernel makes {host.somaxconn} of {conf.settings.backlog}; raise "
+            "net.core.somaxconn (sysctl), or write less",
+        )
+
+
+# --- sockets ------------------------------------------------------------------------
+
+
+def http_socket(conf: Configuration, host: Host) -> Iterator[Finding]:
+    for server in conf.servers:
+        if "file" in server:
+            # supervisord makes the socket with its pid behind the name, and links it.
+            longest = _LONGEST_SOCKET_PATH - len(".4194304")
+            fault = _bind_fault(server["file"], _supervisord(conf, host), longest)
+            if fault:
+                yield conf.error(server["section"], "file", fault)
+
+
+def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
+    if conf.settings is None:
+        return
+    who = _supervisord(conf, host)
+    for address in conf.settings.listen:
+        fault = _unix_fault(address, who) if address.path else _tcp_fault(conf, address)
+        if fault:
+            yield conf.error(PLUGIN, "listen", f"{address}: {fault}")
+        elif not address.path and address.port < host.first_port and who.uid != 0:
+            yield conf.warning(
+                PLUGIN,
+                "listen",
+                f"{address}: a port below {host.first_port} needs a supervisord that runs as root, "
+                f"not as {who.name}; take a higher one, or give it CAP_NET_BIND_SERVICE",
+            )
+
+
+def _unix_fault(address: Address, who: User) -> Optional[str]:
+    fault = _bind_fault(address.path, who, _LONGEST_SOCKET_PATH)
+    if fault:
+        return fault
+    if os.path.exists(address.path) and not stat.S_ISSOCK(os.stat(address.path).st_mode):
+        return "this file is no socket; remove it, or take another path"
+    return None
+
+
+def _bind_fault(path: str, who: User, longest: int) -> Optional[str]:
+    directory = os.path.dirname(path)
+    if len(os.fsencode(path)) > longest:
+        return f"the path of this Unix socket may have at most {longest} bytes; shorten it"
+    if not os.path.isdir(directory):
+        return f"{directory} is no directory; create it"
+    hindrance = obstacle(directory, who, WRITE | ENTER)
+    if hindrance:
+        return (
+            f"supervisord as {who.name} may not write to {hindrance}; change its owner, or the "
+            "user of supervisord"
+        )
+    return None
+
+
+def _tcp_fault(conf: Configuration, address: Address) -> Optional[str]:
+    for server in conf.servers:
+        if server.get("port") == address.port:
+            return f"[{server['section']}] has this port too; change one of them"
+    error = listen_fault(address)
+    if error is None or error.errno == errno.EACCES:
+        return None
+    if isinstance(error, socket.gaierror):
+        return f"{(error.strerror or str(error)).lower()}; write a name or address of this host"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "not an address of this host; write 0.0.0.0 for all that it has"
+    if error.errno != errno.EADDRINUSE:
+        return (error.strerror or str(error)).lower()
+    if may_be_running(conf.servers):
+        return None
+    return "address already in use; stop the program that listens there"
+
+
+def tls(conf: Configuration, host: Host) -> Iterator[Finding]:
+    settings = conf.settings
+    if settings is None or not settings.tls_certfile:
+        return
+    files = [("tls_certfile", settings.tls_certfile)]
+    if settings.tls_keyfile:
+        files.append(("tls_keyfile", settings.tls_keyfile))
+    readers = [_supervisord(conf, host)]
+    for program in conf.of_role(Role.ROUTER):
+        for process in program.processes[:1]:
+            if process.uid not in (None, readers[0].uid):
+                readers.append(user(process.uid))
+    told = False
+    for option, file in files:
+        for who in readers:
+            hindrance = obstacle(file, who, READ)
+            if hindrance:
+                told = True
+                part = "supervisord" if who is readers[0] else "the router"
+                yield conf.error(
+                    PLUGIN,
+                    option,
+                    f"{part} as {who.name} may not read {hindrance}; let that user in "
+                    "with chmod, chown or setfacl",
+                )
+    if told:
+        return
+    try:
+        make_context(settings.tls_certfile, settings.tls_keyfile)
+    except PermissionError:
+        pass  # for whoever checks; supervisord is somebody else
+    except OSError as error:
+        reason = describe(error, settings.tls_certfile, settings.tls_keyfile)
+        yield conf.error(PLUGIN, "tls_certfile", f"{reason}; name a PEM file that can be used")
+
+
+def message_queue(conf: Configuration, host: Host) -> Iterator[Finding]:
+    if conf.settings and conf.settings.message_queue:
+        try:
+            make_client(conf.settings.message_queue)
+        except QueueError as error:
+            yield conf.error(PLUGIN, "message_queue", str(error))
+
+
+# --- the run directory, and who may come in ---------------------------------------------
+
+
+def run_dir(conf: Configuration, host: Host) -> Iterator[Finding]:
+    settings = conf.settings
+    if settings is None or settings.run_dir is None:
+        return
+    fault = _run_dir_fault(settings.run_dir, _supervisord(conf, host))
+    if fault:
+        yield conf.error(PLUGIN, "run_dir", fault)
+
+
+def _run_dir_fault(path: str, who: User) -> Optional[str]:
+    if len(os.fsencode(RunDir(path).supervisord)) > _LONGEST_SOCKET_PATH:
+        return f"{path} is too long: the path of a Unix socket has {_LONGEST_SOCKET_PATH} bytes"
+    # supervisord makes what is missing.
+    there = existing(path)
+    if not os.path.isdir(there):
+        return f"{there} is no directory; remove it, or take another path"
+    if there == path and who.uid not in (0, os.stat(path).st_uid):
+        return (
+            f"supervisord as {who.name} cannot set the mode of somebody else's directory; chown it"
+        )
+    hindrance = obstacle(there, who, WRITE | ENTER)
+    if hindrance:
+        return (
+            f"supervisord as {who.name} may not write to {hindrance}; create {path} and "
+            "give it to that user, or take another path"
+        )
+    return None
+
+
+def owner(conf: Configuration, host: Host) -> Iterator[Finding]:
+    who = _supervisord(conf, host)
+    if conf.settings is None or who.uid == 0:
+        return
+    uid, gid = conf.settings.chown
+    if uid not in (-1, who.uid) or (gid != -1 and gid not in who.gids):
+        yield conf.error(
+            PLUGIN,
+            "chown",
+            f"supervisord as {who.name} may not give files away; start it as root, "
+            "or name a group that this user is in",
+        )
+
+
+def users(conf: Configuration, host: Host) -> Iterator[Finding]:
+    """Everything of the cluster has to enter the run directory."""
+    who = _supervisord(conf, host)
+    for program in conf.of_role(Role.ROUTER) + conf.workers:
+        for process in program.processes[:1]:
+            if process.uid is None or process.uid == who.uid:
+                continue
+            other = user(process.uid)
+            if who.uid != 0:
+                yield conf.error(
+                    program.section,
+                    "user",
+                    f"a supervisord that runs as {who.name} cannot start it as {other.name}; "
+                    "start supervisord as root, without user in [supervisord]",
+                )
+            elif conf.settings:
+                fault = _entry_fault(conf.settings, who, other)
+                if fault:
+                    # Some other Python program need not go there.
+                    report = conf.warning if program.role is Role.PYTHON else conf.error
+                    yield report(program.section, "user", fault)
+
+
+def _entry_fault(settings: Settings, who: User, other: User) -> Optional[str]:
+    """Why a user cannot enter the run directory, as supervisord will make it."""
+    there = existing(settings.run_dir or tempfile.gettempdir())
+    uid, gid = settings.chown
+    if there == settings.run_dir:
+        status = os.stat(there)
+        there = os.path.dirname(there)
+        uid, gid = (uid if uid != -1 else status.st_uid), (gid if gid != -1 else status.st_gid)
+    uid = who.uid if uid == -1 else uid
+    hindrance = obstacle(there, other, ENTER)
+    if hindrance:
+        return (
+            f"{other.name} may not enter {hindrance}, where the run directory is; set run_dir in "
+            f"[{PLUGIN}] to another place"
+        )
+    if not lets_in(settings.chmod, uid, gid, other, ENTER):
+        return (
+            f"{other.name} may not enter the run directory, which is {user(uid).name}'s with "
+            f"mode {settings.chmod:04o}; write chown = {other.name} in [{PLUGIN}], or a group of "
+            "that user and chmod = 0770"
+        )
+    return None

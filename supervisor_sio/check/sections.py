@@ -1,0 +1,56 @@
+"""The sections that ``supervisor-sio init`` prints."""
+
+from __future__ import annotations
+
+from ..settings import parse_settings
+
+_TEXT = """\
+; --- Into the main supervisord.conf -----------------------------------------
+
+; The port that clients connect to, and every other setting of the cluster.
+[rpcinterface:sio]
+supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
+listen = {listen}
+
+; "supervisorctl sio ..."; here because supervisorctl reads no included files.
+[ctlplugin:sio]
+supervisor.ctl_factory = supervisor_sio.ctlplugin:make_ctlplugin
+
+; --- Below them, or into a file that [include] names ------------------------
+
+; The router: gives each connection to a worker, and relays emits between them.
+[eventlistener:sio]
+command = supervisor-sio router
+events = PROCESS_STATE
+; Room for what happens when all processes start: two events for each.
+buffer_size = {buffer_size}
+
+; The workers: as many as there are cores to use.
+[program:workers]
+command = supervisor-sio worker {application}
+process_name = %(program_name)s_%(process_num)02d
+numprocs = {workers}
+; Longer than drain_timeout (10 s), so that a stopping worker can finish its
+; requests before supervisord kills it.
+stopwaitsecs = 15
+; Where {application} can be imported from, if not installed:
+;directory = /srv/myapp
+"""
+
+
+def make_sections(application: str, listen: str, workers: int) -> str:
+    """:raises ValueError: for what cannot work; the text says why."""
+    module, _, name = application.partition(":")
+    if not module or not name or len(application.split()) > 1:
+        raise ValueError(f"{application!r} is not module:app, as in chat:app")
+    if workers < 1:
+        raise ValueError(f"{workers} workers do no work; give 1 or more")
+    addresses = parse_settings({"listen": listen}).listen
+    return _TEXT.format(
+        # supervisord expands what follows a percent sign.
+        listen=", ".join(map(str, addresses)).replace("%", "%%"),
+        application=application.replace("%", "%%"),
+        workers=workers,
+        # The router is one of them, and other programs may be there.
+        buffer_size=max(16, 4 * workers),
+    )

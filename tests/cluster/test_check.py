@@ -1,0 +1,90 @@
+"""``supervisor-sio check`` and ``init`` as they are installed."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from .conftest import ClusterFactory
+from .harness import BIN, HERE, Cluster, environment
+
+ROOT = HERE.parents[1]
+
+
+def supervisor_sio(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
+    """The exit status, and all that the command says."""
+    done = subprocess.run(
+        [BIN / "supervisor-sio", *arguments],
+        check=False,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        env=environment(PYTHONIOENCODING="utf-8"),
+    )
+    return done.returncode, done.stdout
+
+
+def check(cluster: Cluster) -> tuple[int, str]:
+    cluster.write_config()
+    return supervisor_sio("check", str(cluster.conf))
+
+
+def test_the_shipped_deployment_is_sound() -> None:
+    before = sorted(path.name for path in (ROOT / "conf.d").iterdir())
+    status, said = supervisor_sio("check", "conf.d/supervisord.conf")
+    assert said == (
+        "conf.d/supervisord.conf: sound (listen 127.0.0.1:8000, 1 router, workers: workers × 2)\n"
+    )
+    assert status == 0
+    assert sorted(path.name for path in (ROOT / "conf.d").iterdir()) == before
+
+
+def test_what_is_sound_starts(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(startsecs=1)
+    status, said = check(cluster)
+    assert status == 0
+    assert said == (
+        f"{cluster.conf}: sound (listen 127.0.0.1:{cluster.port}, 1 router, workers: workers × 2)\n"
+    )
+    cluster.start()
+    # And stays so while it runs: the port is in use by whom it should be.
+    assert check(cluster) == (status, said)
+
+
+def test_what_init_prints_starts(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=0, plugin=False, router=False)
+    status, sections = supervisor_sio(
+        "init", "cluster_app:app", "--listen", f"127.0.0.1:{cluster.port}", "--workers", "3"
+    )
+    assert status == 0
+    main, _, rest = sections.partition("; --- Below them")
+    # The one that the harness has.
+    main = main.partition('; "supervisorctl sio')[0]
+    cluster.extra = f"{main}\n;{rest}\ndirectory = {HERE}\n"
+    status, said = check(cluster)
+    assert (status, "sound (" in said) == (0, True), said
+    cluster.spawn()
+    cluster.wait_ready(3)
+
+
+def test_what_is_wrong_does_not_start(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(lisen="127.0.0.1:1")
+    status, said = check(cluster)
+    assert status == 1
+    reason = "[rpcinterface:sio] lisen: unknown option; did you mean 'listen'?\n"
+    assert f"error: {cluster.conf}: {reason}" in said
+    assert said.endswith(f"{cluster.conf}: 1 error, 1 warning\n")  # startsecs = 0
+    code, printed = cluster.run_to_its_end()
+    assert code == 2
+    assert reason in printed
+
+
+def test_what_cannot_be_read() -> None:
+    for path, reason in (("no/such.conf", "no such file or directory"), ("conf.d", "is a dir")):
+        status, said = supervisor_sio("check", path)
+        assert status == 2
+        assert said.startswith(f"supervisor-sio check: error: {path}: {reason}")
+        assert said.count("\n") == 1
