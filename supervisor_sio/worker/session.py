@@ -28,7 +28,7 @@ from ..sessions import send_to_each, traffic
 from . import greenlets
 from .delay import Delay
 from .frames import INTERNAL_ERROR, Payload, message_frame
-from .websocket import TAKE_CONNECTION, Handler, HandshakeError, WebSocket, accept
+from .websocket import FAN_OUT, SOON, TAKE_CONNECTION, Handler, HandshakeError, WebSocket, accept
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -320,6 +320,7 @@ def fan_out(server: Any, eio_sids: Sequence[str], packets: Sequence[Payload]) ->
         send_to_each(server, eio_sids, packets)  # which tells of each
         return
     frames = [message_frame(_MESSAGE + p if isinstance(p, str) else p) for p in packets]
+    queue = FAN_OUT if len(eio_sids) > 1 else SOON
     get = server.eio.sockets.get
     others = []
     for eio_sid in eio_sids:
@@ -328,7 +329,7 @@ def fan_out(server: Any, eio_sids: Sequence[str], packets: Sequence[Payload]) ->
             others.append(eio_sid)
         else:
             for data in frames:
-                live.send(data)
+                live.send(data, queue)
     traffic.sent += len(frames) * (len(eio_sids) - len(others))
     if others:
         send_to_each(server, others, packets)

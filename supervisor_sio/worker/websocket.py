@@ -69,6 +69,12 @@ PROTOCOL, TOO_SLOW, FAILED = "protocol error", "too slow", "internal error"
 _OPEN, _SAID_GOODBYE, _BOTH_DID, _ENDED = range(4)
 
 
+#: Websockets to be written to: at the end of this turn of the hub; and those of a
+#: fan-out, slice by slice, so that nobody else has to wait for thousands of others.
+SOON: list[WebSocket] = []
+FAN_OUT: list[WebSocket] = []
+
+
 class HandshakeError(ValueError):
     """A request that is no websocket handshake; the text says why."""
 
@@ -271,8 +277,11 @@ class WebSocket:
 
     # --- writing --------------------------------------------------------------
 
-    def send(self, data: bytes) -> None:
-        """Send a frame, see :mod:`.frames`, at the end of this turn of the hub."""
+    def send(self, data: bytes, queue: list[WebSocket] = SOON) -> None:
+        """Send a frame, see :mod:`.frames`, at the end of this turn of the hub.
+
+        :param queue: ``FAN_OUT`` where many get it.
+        """
         if self._stage:
             return
         self._out.append(data)
@@ -280,7 +289,7 @@ class WebSocket:
             self._wait_for_client(len(data))
         elif not self._collected:
             self._collected = True
-            _collect(self)
+            _collect(self, queue)
 
     def flush(self) -> None:
         """Write what is to be sent, as far as the client takes it."""
@@ -432,20 +441,18 @@ class _Deaf(FrameReader):
         pass
 
 
-_to_flush: list[WebSocket] = []
-
-
-def _collect(websocket: WebSocket) -> None:
-    """Write to it at the end of this turn of the hub."""
-    if not _to_flush:
+def _collect(websocket: WebSocket, queue: list[WebSocket]) -> None:
+    """Write to it at the end of this turn of the hub, or when its turn comes."""
+    if not SOON and not FAN_OUT:
         hubs.get_hub().schedule_call_global(0, _flush_slice)
-    _to_flush.append(websocket)
+    queue.append(websocket)
 
 
 def _flush_slice() -> None:
-    batch = _to_flush[:_SLICE]
-    del _to_flush[:_SLICE]
-    if _to_flush:
+    batch = SOON + FAN_OUT[:_SLICE]
+    SOON.clear()
+    del FAN_OUT[:_SLICE]
+    if FAN_OUT:
         hubs.get_hub().schedule_call_global(0, _flush_slice)
     for websocket in batch:
         websocket.flush()

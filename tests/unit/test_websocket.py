@@ -267,3 +267,19 @@ def test_the_handshake_of_the_rfc() -> None:
 def test_what_is_no_handshake(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(HandshakeError, match=reason):
         accept(environ(Keeper(), None, **changes), Recorder(), 100)
+
+
+def test_nobody_waits_for_a_long_fan_out() -> None:
+    pairs = [Pair() for _ in range(600)]
+    last, other = pairs[-2:]
+    for pair in pairs[:-1]:
+        pair.websocket.send(message_frame("to all"), module.FAN_OUT)
+    other.websocket.send(message_frame("to one"))
+    assert other.received(1) == message_frame("to one")
+    with pytest.raises(BlockingIOError):
+        last.client.recv(1)
+    for pair in pairs[:-1]:
+        assert pair.received(1) == message_frame("to all")
+    for pair in pairs:
+        pair.client.close()
+        pair.wait(lambda pair=pair: not pair.keeper.open)
