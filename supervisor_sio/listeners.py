@@ -14,22 +14,23 @@ from .settings import Address, SettingsError
 _DEFER_ACCEPT = 5
 
 
-def bind(address: Address, backlog: int) -> socket.socket:
+def bind(address: Address, backlog: int, option: str = "listen") -> socket.socket:
     """A non-blocking listening socket.
 
+    :param option: where the address comes from.
     :raises SettingsError: when the address cannot be had, with the reason.
     """
     try:
         return _bind_unix(address, backlog) if address.path else _bind_tcp(address, backlog)
     except UnicodeError:  # of the codec that host names go through
-        raise SettingsError("listen", f"{address}: not a host name") from None
+        raise SettingsError(option, f"{address}: not a host name") from None
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:
             reason = "address already in use; stop the program that listens there"
         elif error.errno == errno.EACCES and 0 < address.port < 1024:
             reason = "permission denied; a port below 1024 needs a supervisord started by root"
-        raise SettingsError("listen", f"{address}: {reason}") from None
+        raise SettingsError(option, f"{address}: {reason}") from None
 
 
 def _bind_tcp(address: Address, backlog: int) -> socket.socket:

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from typing import Any, Callable, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional, Union
 
 from supervisor import events
 from supervisor.options import make_namespec
@@ -23,15 +23,13 @@ from . import channel, listeners
 from .bridge.queue import QueueError, make_client, without_password
 from .certificates import describe, make_context
 from .channel import Message
-from .dispatchers import (
-    RouterChannel,
-    RouterListener,
-    Supervisord,
-    is_descendant,
-    process_memory,
-)
+from .deferred import in_ascii
+from .dispatchers import RouterChannel, RouterListener, Supervisord
+from .extras import check_extras
+from .processes import is_descendant, process_memory
 from .request import tag_of
 from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir, RunDirError
+from .scaling import Scaler
 from .settings import Settings, SettingsError, parse_settings
 from .status import ProcessInfo, RouterInfo, build_status
 
@@ -51,20 +49,25 @@ class Cluster:
     def __init__(self, supervisord: Supervisord, settings: Settings) -> None:
         self._supervisord = supervisord
         self._settings = settings
+        self.scaler = Scaler(supervisord)
         self._router: Optional[RouterChannel] = None
         self._waiting: list[RouterChannel] = []
         self._known_workers: set[str] = set()
         self._bound: list[socket.socket] = []
+        self._addresses = [("listen", address) for address in settings.listen]
+        if settings.metrics is not None:
+            self._addresses.append(("metrics", settings.metrics))
         self._run_dir_sockets: list[socket.socket] = []
         try:
             self._run_dir = OwnedRunDir(settings.run_dir)
         except RunDirError as error:
             raise SettingsError("run_dir", str(error)) from None
         try:
-            for address in settings.listen:
-                self._bound.append(listeners.bind(address, settings.backlog))
+            for option, address in self._addresses:
+                self._bound.append(listeners.bind(address, settings.backlog, option))
             self._check_certificate()
             self._check_message_queue()
+            check_extras(settings)
             self._open_run_dir()
         except SettingsError:
             self._close_sockets()
@@ -139,6 +142,8 @@ class Cluster:
             "tls_keyfile": settings.tls_keyfile,
             "router_ended": self._router.ended if self._router else None,
             "message_queue": settings.message_queue,
+            "metrics": settings.metrics is not None,
+            "log_level": self._supervisord.options.loglevel,
             "drained": self._drained(),
         }
         descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
@@ -164,7 +169,10 @@ class Cluster:
         """
         if self._router is None or self._router.closed:
             raise RPCError(Faults.FAILED, "no router is running")
-        return self._router.command({"type": "query", "tag": "", **question}, finish)
+        return self._router.command(
+            {"type": "query", "tag": "", **question},
+            lambda rows, answer: in_ascii(finish(rows, answer)),
+        )
 
     def _admit(self, candidate: RouterChannel) -> Optional[str]:
         if not is_descendant(candidate.pid, os.getpid()):
@@ -222,7 +230,7 @@ class Cluster:
         self._close_sockets()
 
     def _close_sockets(self) -> None:
-        for sock, address in zip(self._bound, self._settings.listen):
+        for sock, (_, address) in zip(self._bound, self._addresses):
             listeners.close(sock, address)
         for sock in self._run_dir_sockets:
             sock.close()
@@ -268,6 +276,33 @@ class SioRPCInterface:
         @return boolean result  Always True unless there is an error.
         """
         return self._cluster.command("undrain", name=name)
+
+    def scaleGroup(self, name: str, numprocs: Union[int, str]) -> dict[str, Any]:
+        """Give the group of a program more processes, or say which are too many
+
+        Processes that are missing are added at once and started as autostart
+        says. Those that are too many run on: drain them, stop them, and call
+        removeProcess for each.
+
+        @param string name      The group.
+        @param string numprocs  How many processes: N, +N, -N, or max for the
+                                number of CPUs that supervisord may use.
+        @return struct result   With group, numprocs, configured (numprocs in the
+                                file), and lists of names: added, surplus (highest
+                                number first), and kept, which an earlier call had
+                                named as surplus.
+        """
+        return self._cluster.scaler.scale(name, numprocs)
+
+    def removeProcess(self, name: str) -> Any:
+        """Remove a process from its group, once it has stopped
+
+        Only those that scaleGroup has named as surplus go, in that order.
+
+        @param string name      The process, as group:process.
+        @return boolean result  Always True unless there is an error.
+        """
+        return self._cluster.scaler.remove(name)
 
     def reloadTLS(self) -> Any:
         """Read tls_certfile and tls_keyfile again, for connections from now on
@@ -354,7 +389,8 @@ class SioRPCInterface:
         @return boolean result   Always True unless there is an error.
         """
         _check_strings(sid=sid, namespace=namespace)
-        unknown = RPCError(Faults.FAILED, f"no client {sid} in namespace {namespace}")
+        reason = f"no client {sid} in namespace {namespace}"
+        unknown = RPCError(Faults.FAILED, reason.encode("ascii", "backslashreplace").decode())
         tag = tag_of(sid)
         if not tag:
             raise unknown

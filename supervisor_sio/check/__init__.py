@@ -29,6 +29,7 @@ RULES = (
     resources.listen,
     resources.tls,
     resources.message_queue,
+    resources.extras,
     resources.run_dir,
     resources.owner,
     resources.users,

@@ -11,8 +11,9 @@ from typing import Iterator, Optional
 
 from ..bridge.queue import QueueError, make_client
 from ..certificates import describe, make_context
+from ..extras import check_extras
 from ..rundir import RunDir
-from ..settings import Address, Settings
+from ..settings import Address, Settings, SettingsError
 from .configuration import PLUGIN, Configuration, Finding, Role
 from .host import (
     ENTER,
@@ -91,14 +92,17 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
     if conf.settings is None:
         return
     who = _supervisord(conf, host)
-    for address in conf.settings.listen:
+    addresses = [("listen", address) for address in conf.settings.listen]
+    if conf.settings.metrics is not None:
+        addresses.append(("metrics", conf.settings.metrics))
+    for option, address in addresses:
         fault = _unix_fault(address, who) if address.path else _tcp_fault(conf, address)
         if fault:
-            yield conf.error(PLUGIN, "listen", f"{address}: {fault}")
+            yield conf.error(PLUGIN, option, f"{address}: {fault}")
         elif not address.path and address.port < host.first_port and who.uid != 0:
             yield conf.warning(
                 PLUGIN,
-                "listen",
+                option,
                 f"{address}: a port below {host.first_port} needs a supervisord that runs as root, "
                 f"not as {who.name}; take a higher one, or give it CAP_NET_BIND_SERVICE",
             )
@@ -188,6 +192,14 @@ def message_queue(conf: Configuration, host: Host) -> Iterator[Finding]:
             make_client(conf.settings.message_queue)
         except QueueError as error:
             yield conf.error(PLUGIN, "message_queue", str(error))
+
+
+def extras(conf: Configuration, host: Host) -> Iterator[Finding]:
+    if conf.settings:
+        try:
+            check_extras(conf.settings)
+        except SettingsError as error:
+            yield conf.error(PLUGIN, error.option, error.reason)
 
 
 # --- the run directory, and who may come in ---------------------------------------------

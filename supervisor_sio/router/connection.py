@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any, Optional
 
 from ..request import Kind
@@ -20,6 +21,7 @@ class Connection:
         "local",
         "scheme",
         "prefix",
+        "since",
         "deadline",
         "kind",
         "tag",
@@ -37,6 +39,8 @@ class Connection:
         self.scheme = scheme
         #: What was read of it before, here or by a worker that gave it back.
         self.prefix = prefix
+        #: When it was accepted, or given back by a worker.
+        self.since = time.monotonic()
         self.deadline = 0.0
         #: ``None`` for an idle connection that a worker gave back.
         self.kind: Optional[Kind] = None

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .. import channel
@@ -23,6 +24,7 @@ from ..rundir import RunDir
 from .connection import Connection
 from .entrance import Entrance
 from .events import READY, RESULT_OK, EventReader
+from .health import Snapshot
 from .placement import Placement
 from .pool import Pool
 from .queries import Result, answer_packets
@@ -33,6 +35,7 @@ from .workers import TOTALS, Workers
 if TYPE_CHECKING:
     from ..bridge.bridge import Bridge
     from ..manager import ZmqManager
+    from .exporter import Exporter
 
 logger = logging.getLogger("supervisor_sio.router")
 
@@ -52,6 +55,7 @@ class Router:
         # Supervisor's levels have the numbers of logging's, and two below DEBUG.
         logging.getLogger("supervisor_sio").setLevel(settings["log_level"])
         *listeners, workers, xsub, xpub = welcome.descriptors
+        metrics = listeners.pop() if settings["metrics"] else None
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
         self._supervisord = supervisord
@@ -78,6 +82,11 @@ class Router:
             has_room=lambda: self._waiting() < settings["max_pending"],
         )
         self._placement.refuser = self._entrance
+        self._exporter: Optional[Exporter] = None
+        if metrics is not None:
+            from .exporter import Exporter  # takes prometheus_client along
+
+            self._exporter = Exporter(socket.socket(fileno=metrics))
         self._workers = Workers(
             listener=socket.socket(fileno=workers),
             placement=self._placement,
@@ -87,6 +96,7 @@ class Router:
             refusals=self._refusals,
             changed=self._send_figures,
             members_here=self._members_here,
+            meter=self._exporter.metrics if self._exporter is not None else None,
         )
         self._relay = Relay(run_dir.xsub, xsub, run_dir.xpub, xpub)
         self._run_dir = run_dir
@@ -120,9 +130,13 @@ class Router:
         if self._bridge is not None:
             self._bridge.start()
         self._tick()
+        if self._exporter is not None:
+            self._exporter.start()
         logger.info("router ready (pid %d)", os.getpid())
         status = await self._stopped
         self._entrance.close()
+        if self._exporter is not None:
+            await self._loop.run_in_executor(None, self._exporter.close)
         if self._bridge is not None:
             await self._loop.run_in_executor(None, self._bridge.close)
         if self._emitter is not None:
@@ -162,6 +176,8 @@ class Router:
         self._entrance.expire(time.monotonic())
         self._placement.place_held()
         self._send_figures()
+        if self._exporter is not None:
+            self._exporter.metrics.tick()
         if not self._relay.alive:
             logger.critical("the relay has stopped, the router leaves to start afresh")
             self._stop(1)
@@ -357,6 +373,21 @@ class Router:
                     for member in self._pool
                 ],
             }
+        )
+        if self._exporter is not None:
+            self._exporter.metrics.update(self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            taken=time.monotonic(),
+            handed_over=self._workers.handed_over,
+            handed_back=self._workers.handed_back,
+            waiting=self._waiting(),
+            refused=dict(self._refusals.by_reason),
+            relay_alive=self._relay.alive,
+            relay_messages=self._relay.received(),
+            queue=self._bridge.figures() if self._bridge is not None else {},
+            members=tuple(replace(member) for member in self._pool),
         )
 
     def _send(self, message: Message) -> None:

@@ -7,8 +7,9 @@ import errno
 import logging
 import re
 import socket
+import time
 from collections import Counter, deque
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Protocol
 
 from .. import channel
 from ..channel import ChannelError, Message, Packet
@@ -55,6 +56,14 @@ _SETTLE_TIME = 1.0
 _CROWDED = 0.05
 
 
+class Meter(Protocol):
+    """Who measures what happens here."""
+
+    def handed_over(self, seconds: float) -> None: ...
+
+    def reported(self, member: Member) -> None: ...
+
+
 class Workers:
     """Listens for workers at ``router.sock``.
 
@@ -62,6 +71,7 @@ class Workers:
     :param drained: whether the operator drains the process of this name and pid.
     :param changed: called when a worker has joined or left.
     :param members_here: gets the workers here that hear the relay.
+    :param meter: is told how long each hand-over took, and of figures that came.
     """
 
     def __init__(
@@ -74,6 +84,7 @@ class Workers:
         refusals: Refusals,
         changed: Callable[[], None],
         members_here: Callable[[list[Any]], None],
+        meter: Optional[Meter] = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.placement = placement
@@ -82,6 +93,7 @@ class Workers:
         self.drained = drained
         self.changed = changed
         self.members_here = members_here
+        self.meter = meter
         self.handed_over = 0
         self.handed_back = 0
         #: What workers that have left had counted on the relay.
@@ -279,6 +291,8 @@ class WorkerChannel:
             raise ChannelError("a load without its figures")
         for name, figure in zip(_FIGURES, figures):
             setattr(member, name, figure)
+        if self._workers.meter is not None:
+            self._workers.meter.reported(member)
 
     def _take_back(self, message: Message, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
@@ -368,6 +382,8 @@ class WorkerChannel:
             outbox.popleft()
             connection.sock.close()
             self._workers.handed_over += 1
+            if self._workers.meter is not None:
+                self._workers.meter.handed_over(time.monotonic() - connection.since)
         if waited and not self._closed:
             self._waiting = False
             loop.remove_writer(self._sock)

@@ -660,6 +660,20 @@ def test_a_port_in_use(
             assert deployment.lines() == []
 
 
+def test_metrics(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        deployment.set("rpcinterface:sio", metrics=address)
+        (line,) = deployment.lines()
+    assert f"[rpcinterface:sio] metrics: {address}: address already in use" in line
+    assert deployment.lines() == []
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    (line,) = deployment.lines()
+    assert line.endswith(
+        "metrics: needs the prometheus_client package: pip install 'supervisor-sio[metrics]'"
+    )
+
+
 @as_root
 def test_users_who_cannot_enter_the_run_directory(deployment: Deployment) -> None:
     name = NOBODY.pw_name

@@ -42,6 +42,13 @@ def test_a_port_in_use(no_leak: NoLeak) -> None:
     )
 
 
+def test_the_option_is_named() -> None:
+    with listeners.bind(ANY_PORT, 16) as sock:
+        address = Address(*sock.getsockname())
+        with pytest.raises(SettingsError, match=r"^\[rpcinterface:sio\] metrics: .* in use"):
+            listeners.bind(address, 16, "metrics")
+
+
 def test_a_port_is_free_again_at_once() -> None:
     with listeners.bind(ANY_PORT, 16) as sock:
         address = Address("127.0.0.1", sock.getsockname()[1])

@@ -1,0 +1,88 @@
+"""``supervisorctl sio scale``: more processes in a group, or fewer."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from supervisor import xmlrpc
+from supervisor.compat import xmlrpclib
+
+
+def scale(
+    controller: Any, group: str, numprocs: str, drain_time: float, as_json: bool = False
+) -> None:
+    """Scale a group, and say what was done.
+
+    :param drain_time: seconds between the last new session of a worker and
+        its stop.
+    :raises xmlrpclib.Fault: as supervisord says it; what is done stays done.
+    """
+    say = _nothing if as_json else controller.output
+    sio = controller.get_server_proxy("sio")
+    answer = sio.scaleGroup(group, numprocs)
+    for name in answer["added"]:
+        say(f"{name}: added")
+    if answer["kept"]:
+        _bring_back(controller, answer["kept"])
+    if answer["surplus"]:
+        _stop(controller, answer["surplus"], drain_time)
+    for name in answer["surplus"]:
+        sio.removeProcess(name)
+        say(f"{name}: removed")
+    say(summary(answer))
+    if as_json:
+        shown = {key: answer[key] for key in ("group", "numprocs", "added", "configured")}
+        controller.output(json.dumps({**shown, "removed": answer["surplus"]}))
+
+
+def summary(answer: dict[str, Any]) -> str:
+    """The last line, of what ``scaleGroup`` has answered and what followed."""
+    group, numprocs, configured = answer["group"], answer["numprocs"], answer["configured"]
+    line = f"{group}: {numprocs} process{'es' if numprocs > 1 else ''}"
+    if not answer["added"] and not answer["surplus"]:
+        return f"{line} already"
+    if numprocs == configured:
+        return f"{line}, as the configuration file says"
+    return (
+        f"{line}; the configuration file still says numprocs = {configured}, set it there to keep "
+        f"them after a restart (until then reread shows {group} as changed; update and reload go "
+        f"back to {configured})"
+    )
+
+
+def _nothing(line: str) -> None:
+    pass
+
+
+def _states(controller: Any) -> dict[str, str]:
+    workers = controller.get_server_proxy("sio").getStatus()["workers"]
+    return {worker["name"]: worker["state"] for worker in workers}
+
+
+def _bring_back(controller: Any, names: list[str]) -> None:
+    """What another ``scale``, which did not come to its end, was about to remove."""
+    states = _states(controller)
+    for name in names:
+        if states.get(name) == "drained":
+            controller.get_server_proxy("sio").undrainWorker(name)
+        elif states.get(name) == "stopped":
+            controller.get_supervisor().startProcess(name, False)
+
+
+def _stop(controller: Any, names: list[str], drain_time: float) -> None:
+    """Stop processes, all at the same time; new sessions go elsewhere before that."""
+    states = _states(controller)
+    if any(state == "ready" for name, state in states.items() if name not in names):
+        ready = [name for name in names if states.get(name) == "ready"]
+        for name in ready:
+            controller.get_server_proxy("sio").drainWorker(name)
+        if ready:
+            time.sleep(drain_time)
+    for name in names:
+        try:
+            controller.get_supervisor().stopProcess(name, False)
+        except xmlrpclib.Fault as fault:
+            if fault.faultCode != xmlrpc.Faults.NOT_RUNNING:
+                raise

@@ -1,0 +1,44 @@
+"""Text of any language in the answers that supervisord gives later.
+
+supervisord counts the characters of a deferred answer where it has to count
+bytes, and so cuts the end off one that is not ASCII.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from xml.sax.saxutils import escape
+
+from supervisor.compat import xmlrpclib
+
+#: What XML 1.0 has no way to write.
+_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class _Text:
+    """A string that writes itself in ASCII, with character references."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @property
+    def __class__(self) -> Any:
+        # The marshaller lets values of this class, and those of no class of ours, write themselves.
+        return xmlrpclib.Binary
+
+    def encode(self, out: Any) -> None:
+        text = escape(_UNWRITABLE.sub("\ufffd", self.text), {"\r": "&#13;"})
+        written = text.encode("ascii", "xmlcharrefreplace").decode()
+        out.write(f"<value><string>{written}</string></value>\n")
+
+
+def in_ascii(value: Any) -> Any:
+    """The same value for a deferred answer: it reads the same for whoever gets it."""
+    if isinstance(value, str):
+        return value if value.isascii() and value.isprintable() else _Text(value)
+    if isinstance(value, list):
+        return [in_ascii(item) for item in value]
+    if isinstance(value, dict):
+        return {key: in_ascii(item) for key, item in value.items()}
+    return value

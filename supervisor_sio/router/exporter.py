@@ -1,0 +1,215 @@
+"""``metrics`` of ``[rpcinterface:sio]``: answers over HTTP, in a thread with a loop of its own.
+
+The router's loop has no part in it: who is slow here, or sends garbage, or asks
+without end is in nobody's way there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+import threading
+import time
+from typing import Any, NamedTuple, Optional
+
+from prometheus_client import make_wsgi_app
+
+from .health import ailment
+from .metrics import Metrics
+
+logger = logging.getLogger("supervisor_sio.router")
+
+#: Seconds from a connection's start to its end.
+_PATIENCE = 5.0
+
+#: Connections at a time. One more ends the oldest: that had the most time.
+_MOST_CONNECTIONS = 100
+_BACKLOG = 128
+
+#: Longest request without its body.
+_LONGEST_HEAD = 16384
+
+#: Both threads want the interpreter. After a page was made, none is made for this
+#: many times as long, so that whoever asks without end gets a fifth of it.
+_REST = 4.0
+
+_REQUEST_LINE = re.compile(r"([A-Z]+) (\S+) HTTP/1\.[01]")
+
+
+class BadRequest(Exception):
+    """What came is not an HTTP request."""
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    query: str
+    #: Names in lower case; what came more than once is joined with commas.
+    headers: dict[str, str]
+
+
+class Answer(NamedTuple):
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def encode(self, with_body: bool) -> bytes:
+        fields = [*self.headers, ("Content-Length", str(len(self.body))), ("Connection", "close")]
+        lines = [f"HTTP/1.1 {self.status}", *(f"{name}: {value}" for name, value in fields), "", ""]
+        return "\r\n".join(lines).encode("latin-1") + (self.body if with_body else b"")
+
+
+def parse_request(head: bytes) -> Request:
+    """Read a request line and header fields, with the empty line behind them.
+
+    :raises BadRequest: when they are none.
+    """
+    first, *lines = head.decode("latin-1").split("\r\n")[:-2]
+    match = _REQUEST_LINE.fullmatch(first)
+    if match is None:
+        raise BadRequest
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not value.isprintable():
+            raise BadRequest
+        name, value = name.lower(), value.strip()
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    path, _, query = match[2].partition("?")
+    return Request(match[1], path, query, headers)
+
+
+def plain(status: str, text: str, *headers: tuple[str, str]) -> Answer:
+    return Answer(
+        status, [("Content-Type", "text/plain; charset=utf-8"), *headers], f"{text}\n".encode()
+    )
+
+
+class Pages:
+    """What there is to be read."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._app: Any = make_wsgi_app(metrics.registry)
+
+    def answer(self, request: Request) -> Answer:
+        if request.path not in ("/metrics", "/healthz"):
+            return plain("404 Not Found", "there are /metrics and /healthz")
+        if request.method not in ("GET", "HEAD"):
+            return plain("405 Method Not Allowed", "use GET or HEAD", ("Allow", "GET, HEAD"))
+        if request.path == "/healthz":
+            reason = ailment(self._metrics.snapshot, time.monotonic())
+            return plain("503 Service Unavailable", reason) if reason else plain("200 OK", "ok")
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": request.path,
+            "QUERY_STRING": request.query,
+            "HTTP_ACCEPT_ENCODING": request.headers.get("accept-encoding", ""),
+        }
+        try:
+            return self._call({**environ, "HTTP_ACCEPT": request.headers.get("accept", "")})
+        except Exception:
+            # The library stumbles over some values of Accept.
+            return self._call(environ)
+
+    def _call(self, environ: dict[str, str]) -> Answer:
+        started: list[Any] = []
+        parts = self._app(environ, lambda *arguments: started.extend(arguments))
+        return Answer(started[0], started[1], b"".join(parts))
+
+
+class Exporter:
+    """Serves from :meth:`start` to :meth:`close`.
+
+    :param listener: is owned from here on.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self.metrics = Metrics()
+        self._pages = Pages(self.metrics)
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._begun = threading.Event()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._closing: asyncio.Event
+        self._turn: asyncio.Lock
+        #: Oldest first.
+        self._connections: dict[Any, None] = {}
+
+    def start(self) -> None:
+        self._thread.start()
+        self._begun.wait()
+
+    def close(self) -> None:
+        """Leave those who come from now on to the next router."""
+        if self._loop is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._closing.set)
+            except RuntimeError:  # it has ended by itself
+                pass
+            self._thread.join(1)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception:
+            logger.exception("metrics are not served any more")
+        finally:
+            self._begun.set()
+
+    async def _serve(self) -> None:
+        self._closing, self._turn = asyncio.Event(), asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(
+            self._connected, sock=self._listener, backlog=_BACKLOG, limit=_LONGEST_HEAD
+        )
+        self._begun.set()
+        await self._closing.wait()
+        server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._connections[task] = None
+        if len(self._connections) > _MOST_CONNECTIONS:
+            oldest: Any = next(iter(self._connections))
+            del self._connections[oldest]
+            oldest.cancel()
+        try:
+            await asyncio.wait_for(self._exchange(reader, writer), _PATIENCE)
+        except (asyncio.TimeoutError, asyncio.IncompleteReadError, OSError):
+            pass
+        except asyncio.CancelledError:
+            pass  # by the newest, or by close(); asyncio would log it
+        finally:
+            self._connections.pop(task, None)
+            writer.transport.abort()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with_body = True
+        try:
+            request = parse_request(await reader.readuntil(b"\r\n\r\n"))
+            with_body = request.method != "HEAD"
+            answer = await self._in_turn(request)
+        except (BadRequest, asyncio.LimitOverrunError):
+            answer = plain("400 Bad Request", "this is not an HTTP request")
+        writer.transport.set_write_buffer_limits(0)  # so that drain() waits for all of it
+        writer.write(answer.encode(with_body))
+        await writer.drain()
+        # To close over unread bytes would reset the connection, and the answer
+        # could be lost with it: the client is the one to close.
+        writer.write_eof()
+        while await reader.read(_LONGEST_HEAD):
+            pass
+
+    async def _in_turn(self, request: Request) -> Answer:
+        async with self._turn:
+            began = time.monotonic()
+            try:
+                return self._pages.answer(request)
+            except Exception:
+                logger.exception("no metrics for once")
+                return plain("500 Internal Server Error", "see the router's log")
+            finally:
+                await asyncio.sleep((time.monotonic() - began) * _REST)

@@ -1,0 +1,40 @@
+"""What the router knows at a time, and whether the cluster is healthy then. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Mapping
+
+from .pool import Member
+
+#: Seconds without a snapshot after which the router's loop counts as stuck.
+_STUCK = 5.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Figures of a time, in seconds of the monotonic clock."""
+
+    taken: float = 0.0
+    handed_over: int = 0
+    handed_back: int = 0
+    waiting: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    relay_alive: bool = False
+    relay_messages: int = 0
+    #: Of the bridge; empty without one.
+    queue: Mapping[str, Any] = field(default_factory=dict)
+    #: Copies. Of two with the same name, the first is about to be gone.
+    members: tuple[Member, ...] = ()
+
+
+def ailment(snapshot: Snapshot, now: float) -> str:
+    """Why no new session can be opened; empty when one can."""
+    age = now - snapshot.taken
+    if age > _STUCK:
+        return f"the router has been stuck for {age:.0f} seconds"
+    if not snapshot.relay_alive:
+        return "the relay is down"
+    if not any(member.state == "ready" for member in snapshot.members):
+        return "no worker is ready"
+    return ""

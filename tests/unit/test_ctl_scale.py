@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from supervisor.compat import xmlrpclib
+from supervisor.xmlrpc import Faults
+
+from supervisor_sio import ctl_scale
+from supervisor_sio.ctl_scale import scale, summary
+
+
+class Server:
+    """supervisorctl and the supervisord that it asks; notes what it is asked."""
+
+    def __init__(self, answer: dict[str, Any], states: dict[str, str]) -> None:
+        self.answer = {"group": "w", "added": [], "surplus": [], "kept": [], **answer}
+        self.states = states
+        self.said: list[str] = []
+        self.asked: list[tuple[Any, ...]] = []
+        self.not_running: set[str] = set()
+
+    def output(self, line: str) -> None:
+        self.said.append(line)
+
+    def get_supervisor(self) -> Server:
+        return self
+
+    def get_server_proxy(self, namespace: str) -> Server:
+        assert namespace == "sio"
+        return self
+
+    def scaleGroup(self, name: str, numprocs: str) -> dict[str, Any]:
+        self.asked.append(("scale", name, numprocs))
+        return self.answer
+
+    def getStatus(self) -> dict[str, Any]:
+        return {"workers": [{"name": n, "state": s} for n, s in self.states.items()]}
+
+    def drainWorker(self, name: str) -> None:
+        self.asked.append(("drain", name))
+
+    def undrainWorker(self, name: str) -> None:
+        self.asked.append(("undrain", name))
+
+    def startProcess(self, name: str, wait: bool) -> None:
+        self.asked.append(("start", name, wait))
+
+    def stopProcess(self, name: str, wait: bool) -> None:
+        if name in self.not_running:
+            raise xmlrpclib.Fault(Faults.NOT_RUNNING, "NOT_RUNNING: " + name)
+        self.asked.append(("stop", name, wait))
+
+    def removeProcess(self, name: str) -> None:
+        self.asked.append(("remove", name))
+
+
+@pytest.fixture(autouse=True)
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    times: list[float] = []
+    monkeypatch.setattr(ctl_scale.time, "sleep", times.append)
+    return times
+
+
+def test_more(slept: list[float]) -> None:
+    server = Server({"numprocs": 4, "configured": 2, "added": ["w:w_2", "w:w_3"]}, {})
+    scale(server, "w", "+2", 2.0)
+    assert server.asked == [("scale", "w", "+2")]
+    assert server.said[:2] == ["w:w_2: added", "w:w_3: added"]
+    assert server.said[2].startswith("w: 4 processes; the configuration file still says numprocs")
+    assert not slept
+
+
+def test_fewer(slept: list[float]) -> None:
+    states = {"w:w_0": "ready", "w:w_1": "stopped", "w:w_2": "ready", "w:w_3": "starting"}
+    surplus = ["w:w_3", "w:w_2", "w:w_1"]
+    server = Server({"numprocs": 1, "configured": 1, "surplus": surplus}, states)
+    server.not_running = {"w:w_1"}
+    scale(server, "w", "1", 2.0)
+    assert server.asked == [
+        ("scale", "w", "1"),
+        ("drain", "w:w_2"),
+        ("stop", "w:w_3", False),
+        ("stop", "w:w_2", False),
+        ("remove", "w:w_3"),
+        ("remove", "w:w_2"),
+        ("remove", "w:w_1"),
+    ]
+    assert slept == [2.0]
+    assert server.said == [
+        "w:w_3: removed",
+        "w:w_2: removed",
+        "w:w_1: removed",
+        "w: 1 process, as the configuration file says",
+    ]
+
+
+@pytest.mark.parametrize("state", ["starting", "drained", "fatal"])
+def test_nobody_is_drained_when_nobody_else_is_ready(state: str, slept: list[float]) -> None:
+    states = {"w:w_0": state, "w:w_1": "ready"}
+    server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, states)
+    scale(server, "w", "1", 2.0)
+    assert [asked[0] for asked in server.asked] == ["scale", "stop", "remove"]
+    assert not slept
+
+
+def test_what_another_scale_left_half_way_comes_back() -> None:
+    states = {"w:w_1": "drained", "w:w_2": "stopped", "w:w_3": "ready"}
+    server = Server({"numprocs": 4, "configured": 4, "kept": list(states)}, states)
+    scale(server, "w", "4", 2.0)
+    assert server.asked[1:] == [("undrain", "w:w_1"), ("start", "w:w_2", False)]
+    assert server.said == ["w: 4 processes already"]
+
+
+def test_other_faults_are_told() -> None:
+    server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, {})
+
+    def fail(name: str, wait: bool) -> None:
+        raise xmlrpclib.Fault(Faults.FAILED, "FAILED: no")
+
+    server.stopProcess = fail  # type: ignore[method-assign]
+    with pytest.raises(xmlrpclib.Fault, match="FAILED"):
+        scale(server, "w", "1", 2.0)
+    assert not server.said
+
+
+def test_json() -> None:
+    server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, {})
+    scale(server, "w", "1", 2.0, as_json=True)
+    (line,) = server.said
+    assert json.loads(line) == {
+        "group": "w",
+        "numprocs": 1,
+        "added": [],
+        "removed": ["w:w_1"],
+        "configured": 2,
+    }
+
+
+def test_the_file_says_another_number() -> None:
+    answer = {"group": "w", "numprocs": 1, "configured": 2, "added": [], "surplus": ["w:w_1"]}
+    assert summary(answer) == (
+        "w: 1 process; the configuration file still says numprocs = 2, set it there to keep them "
+        "after a restart (until then reread shows w as changed; update and reload go back to 2)"
+    )
