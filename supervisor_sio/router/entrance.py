@@ -16,9 +16,9 @@ from collections import Counter
 from typing import Any, Callable, Optional
 
 from ..proxy_protocol import parse_proxy_header
+from ..refusals import Refusals
 from ..request import MAX_REQUEST_LINE, BadRequest, Request, parse_head
 from .connection import Connection, answer
-from .refusals import Refusals
 from .tls import HANDSHAKE_RECORD, Terminator
 
 logger = logging.getLogger("supervisor_sio.router")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from .. import channel
 from ..certificates import describe, make_context
 from ..channel import ChannelError, Message, Packet
+from ..refusals import Refusals
 from ..relay.proxy import Relay
 from ..rundir import RunDir
 from .connection import Connection
@@ -28,7 +29,6 @@ from .health import Snapshot
 from .placement import Placement
 from .pool import Pool
 from .queries import Result, answer_packets
-from .refusals import Refusals
 from .tls import Terminator
 from .workers import TOTALS, Workers
 
@@ -68,7 +68,7 @@ class Router:
             self._terminator = Terminator(context, settings["head_timeout"])
         #: Processes that the operator drains, by Supervisor's name.
         self._drained: dict[str, int] = dict(settings["drained"])
-        self._refusals = Refusals()
+        self._refusals = Refusals(logger)
         self._pool = Pool(settings["balance"])
         self._placement = Placement(self._pool, settings["hold_timeout"], settings["max_pending"])
         self._entrance = Entrance(

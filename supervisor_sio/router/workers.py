@@ -13,12 +13,12 @@ from typing import Any, Callable, Optional, Protocol
 
 from .. import channel
 from ..channel import ChannelError, Message, Packet
+from ..refusals import Refusals
 from ..request import Kind
 from .connection import Connection
 from .placement import Placement
 from .pool import Member
 from .queries import Queries
-from .refusals import Refusals
 
 logger = logging.getLogger("supervisor_sio.router")
 

@@ -218,7 +218,8 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
     def _take_connection(self) -> Connection:
         self._given_up = True
         sock = self.request
-        return Connection(sock.leave_green(), sock.prefix, self.server)
+        address = wsgi.addr_to_host_port(sock.peer)[0]
+        return Connection(sock.leave_green(), address, sock.prefix, self.server)
 
     def handle_one_response(self) -> None:
         try:

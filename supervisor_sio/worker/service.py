@@ -20,12 +20,12 @@ from ..channel import Message
 from ..request import Kind, Request
 from ..rundir import RunDir, RunDirError
 from ..settings import parse_address
-from . import queries, websocket
+from . import queries
 from .application import ApplicationError, check
 from .http import ClientSocket, Server
 from .lag import HubLag
 from .link import Link, Refused
-from .websocket import PROTOCOL, TOO_SLOW
+from .websocket import PROTOCOL, TOO_SLOW, refusals
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -255,8 +255,8 @@ class _Worker(_Service):
             "connections": self.server.connections,
             "handshakes_seen": self._handshakes,
             **self._heard(),
-            "protocol_errors": min(websocket.ended[PROTOCOL], _MOST),
-            "slow_clients": min(websocket.ended[TOO_SLOW], _MOST),
+            "protocol_errors": min(refusals.by_reason[PROTOCOL], _MOST),
+            "slow_clients": min(refusals.by_reason[TOO_SLOW], _MOST),
             "opened": sessions.traffic.opened,
             "events_in": sessions.traffic.received,
             "events_out": sessions.traffic.sent,

@@ -17,11 +17,11 @@ import hashlib
 import logging
 import socket
 import time
-from collections import Counter
 from typing import Any, NamedTuple, Optional, Protocol, Union
 
 from eventlet import hubs, wsgi
 
+from ..refusals import Refusals
 from .frames import (
     BINARY,
     CLOSE,
@@ -61,8 +61,8 @@ _PATIENCE = 10.0
 #: Seconds that a client has to answer our close.
 _LINGER = 5.0
 
-#: Why websockets were ended, other than by a client's wish or the application's: how often.
-ended: Counter[str] = Counter()
+#: Websockets that were ended, other than by a client's wish or the application's.
+refusals = Refusals(logger)
 PROTOCOL, TOO_SLOW, FAILED = "protocol error", "too slow", "internal error"
 
 # How far the closing handshake is, RFC 6455, 7.1.
@@ -102,10 +102,12 @@ class Connection(NamedTuple):
     """A connection that HTTP is done with.
 
     :ivar sock: plain and non-blocking.
+    :ivar address: of the client, for the log.
     :ivar early: what came right behind the request.
     """
 
     sock: Any
+    address: str
     early: bytes
     keeper: Keeper
 
@@ -150,6 +152,7 @@ class WebSocket:
         "_sock",
         "_handler",
         "_keeper",
+        "_address",
         "_reader",
         "_reading",
         "_out",
@@ -165,6 +168,7 @@ class WebSocket:
     def __init__(self, connection: Connection, handler: Handler, max_size: int) -> None:
         self._sock: Optional[Any] = connection.sock
         self._keeper = connection.keeper
+        self._address = connection.address
         self._handler: Optional[Handler] = handler
         self._reader = FrameReader(max_size)
         self._reading: Any = None
@@ -381,7 +385,7 @@ class WebSocket:
 
     def _fail(self, code: int, reason: str) -> None:
         """RFC 6455, 7.1.7: whatever still comes is not looked at."""
-        ended[reason] += 1
+        refusals.count(reason, self._address)
         self._handler, handler = None, self._handler
         self._reader = _Deaf()
         self.close(code)
@@ -410,8 +414,7 @@ class WebSocket:
         if sock is None:
             return
         if reason:
-            ended[reason] += 1
-            logger.debug("a websocket is cut off: %s", reason)
+            refusals.count(reason, self._address)
         self._stage = _ENDED
         hub = hubs.get_hub()
         for listener in (self._reading, self._writing):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_sio.router.refusals import Refusals
+from supervisor_sio.refusals import Refusals
 
 
 class Clock:
@@ -36,7 +36,7 @@ def clock() -> Clock:
 @pytest.fixture
 def refusals(clock: Clock, caplog: pytest.LogCaptureFixture) -> Refusals:
     caplog.set_level(logging.INFO, "supervisor_sio.router")
-    return Refusals(clock)
+    return Refusals(logging.getLogger("supervisor_sio.router"), clock)
 
 
 def test_every_refusal_is_counted_by_reason(refusals: Refusals) -> None:
@@ -81,7 +81,7 @@ def test_lines_tell_no_refusal_twice(pauses: list[float]) -> None:
     logger = logging.getLogger("supervisor_sio.router")
     logger.addHandler(handler)
     try:
-        refusals = Refusals(clock)
+        refusals = Refusals(logging.getLogger("supervisor_sio.router"), clock)
         for pause in pauses:
             clock.time += pause
             refusals.count("garbage", "10.0.0.1")

@@ -35,7 +35,7 @@ from supervisor_sio.worker.websocket import (
     HandshakeError,
     WebSocket,
     accept,
-    ended,
+    refusals,
 )
 
 
@@ -72,7 +72,9 @@ class Pair:
         ours.setblocking(False)
         self.client.setblocking(False)
         self.keeper, self.handler = Keeper(), Recorder()
-        self.websocket = WebSocket(Connection(ours, early, self.keeper), self.handler, 10_000)
+        self.websocket = WebSocket(
+            Connection(ours, "192.0.2.1", early, self.keeper), self.handler, 10_000
+        )
         self.websocket.open(early)
 
     def send(self, data: bytes) -> None:
@@ -105,7 +107,7 @@ def pair() -> Iterator[Pair]:
     yield made
     made.client.close()
     made.wait(lambda: not made.keeper.open)
-    ended.clear()
+    refusals.by_reason.clear()
 
 
 def test_messages_both_ways(pair: Pair) -> None:
@@ -181,7 +183,7 @@ def test_a_protocol_error_is_counted(pair: Pair) -> None:
     pair.send(b"GET / HTTP/1.1\r\n\r\n")
     assert pair.received(4) == close_frame(1002)
     assert pair.handler.closed == 1
-    assert ended[PROTOCOL] == 1
+    assert refusals.by_reason[PROTOCOL] == 1
     pair.send(b"and much more of that" * 100)
     assert pair.received(1) == b""
 
@@ -217,7 +219,7 @@ def test_a_client_that_takes_nothing_is_cut_off(
         while pair.keeper.open:
             pair.websocket.send(data)
             eventlet.sleep(0.001)
-    assert ended[TOO_SLOW] == 1
+    assert refusals.by_reason[TOO_SLOW] == 1
     assert pair.handler.closed == 1
 
 
@@ -227,7 +229,7 @@ def test_a_burst_is_not_slowness(pair: Pair) -> None:
     for _ in range(count):
         pair.websocket.send(data)
     assert len(pair.received(count * len(data))) == count * len(data)
-    assert ended[TOO_SLOW] == 0 and pair.keeper.open
+    assert refusals.by_reason[TOO_SLOW] == 0 and pair.keeper.open
 
 
 def environ(pair_keeper: Keeper, sock: Any, **changes: Any) -> dict[str, Any]:
@@ -235,7 +237,7 @@ def environ(pair_keeper: Keeper, sock: Any, **changes: Any) -> dict[str, Any]:
         "REQUEST_METHOD": "GET",
         "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
         "HTTP_SEC_WEBSOCKET_VERSION": "13",
-        TAKE_CONNECTION: lambda: Connection(sock, b"", pair_keeper),
+        TAKE_CONNECTION: lambda: Connection(sock, "192.0.2.1", b"", pair_keeper),
         **changes,
     }
 

@@ -7,8 +7,6 @@ import time
 from collections import Counter
 from typing import Callable
 
-logger = logging.getLogger("supervisor_sio.router")
-
 #: Ends that are nobody's fault, and not worth a line.
 _QUIET = {"closed-early", "reset", "idle"}
 
@@ -19,7 +17,8 @@ class Refusals:
     :param now: the clock, in seconds.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, logger: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
         self.by_reason: Counter[str] = Counter()
         self._now = now
         self._logged: dict[str, tuple[float, int]] = {}
@@ -33,4 +32,4 @@ class Refusals:
         last, told = self._logged.get(reason, (0.0, 0))
         if not told or self._now() - last >= 1.0:
             self._logged[reason] = (self._now(), total)
-            logger.warning("refused %d (%s), last from %s", total - told, reason, source)
+            self._logger.warning("refused %d (%s), last from %s", total - told, reason, source)
