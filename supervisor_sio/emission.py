@@ -9,7 +9,7 @@ from typing import Any
 _OPTIONS = ("--room", "--namespace", "--to")
 _decoder = json.JSONDecoder()
 
-USAGE = "sio emit EVENT [JSON ...] [--room ROOM] [--namespace NAMESPACE] [--to SID]"
+USAGE = "sio emit EVENT [JSON ...] [--room ROOM] [--namespace NAMESPACE] [--to SID] [--json]"
 
 
 class EmissionError(ValueError):
@@ -22,6 +22,8 @@ class Emission:
     arguments: list[Any] = field(default_factory=list)
     room: str = ""
     namespace: str = "/"
+    #: Whether the outcome is told as JSON.
+    json: bool = False
 
 
 def parse_emission(text: str) -> Emission:
@@ -35,16 +37,19 @@ def parse_emission(text: str) -> Emission:
     """
     emission = Emission()
     rooms = []
-    event, rest = _word(text.strip())
+    event, rest = next_word(text.strip())
     if not event or event.startswith("--"):
         raise EmissionError(f"no event; usage: {USAGE}")
     emission.event = event
     while rest:
-        option = rest.split(None, 1)[0]
-        if option.startswith("--"):
+        option, equals, _ = rest.split(None, 1)[0].partition("=")
+        if option == "--json" and not equals:
+            emission.json = True
+            rest = rest[len(option) :].strip()
+        elif option.startswith("--"):
             if option not in _OPTIONS:
                 raise EmissionError(f"unknown option {option}; usage: {USAGE}")
-            value, rest = _word(rest[len(option) :].strip())
+            value, rest = next_word(rest[len(option + equals) :].strip())
             if not value:
                 raise EmissionError(f"{option} needs a value")
             if option == "--namespace":
@@ -66,7 +71,7 @@ def parse_emission(text: str) -> Emission:
     return emission
 
 
-def _word(text: str) -> tuple[str, str]:
+def next_word(text: str) -> tuple[str, str]:
     """The first word, or JSON string, and the rest."""
     if text.startswith('"'):
         try:

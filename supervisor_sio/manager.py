@@ -19,7 +19,7 @@ from greenlet import GreenletExit
 from socketio import packet as sio_packet
 from socketio.pubsub_manager import PubSubManager
 
-from . import identity, sessions
+from . import admin, identity, sessions
 from .operations import ClientAnswer, Operations, Room
 from .packets import Packet, wire_format
 from .relay.message import EncodedPacket, RelayMessage
@@ -134,6 +134,7 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
     def set_server(self, server: Any) -> None:
         super().set_server(server)
         self._fan_out = sessions.attach(server)
+        admin.span_cluster(server, self)
 
     def initialize(self) -> None:
         """Start to hear the other workers; python-socketio calls it.

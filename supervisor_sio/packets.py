@@ -31,9 +31,34 @@ class _Json:
 
 
 class Packet(packet.Packet):  # type: ignore[misc]
-    """The default packet of python-socketio; the same on the wire."""
+    """The default packet of python-socketio; the same on the wire.
+
+    It takes bytes in tuples inside of the data as well, since tuples are arrays
+    in JSON: ``sio.instrument()`` makes such.
+    """
 
     json = _Json
+
+    @classmethod
+    def data_is_binary(cls, data: Any) -> bool:
+        if isinstance(data, dict):
+            data = data.values()
+        elif not isinstance(data, (list, tuple)):
+            return isinstance(data, (bytes, bytearray))
+        return any(map(cls.data_is_binary, data))
+
+    _data_is_binary = data_is_binary  # its name in older versions
+
+    @classmethod
+    def _deconstruct_binary_internal(cls, data: Any, attachments: list[Any]) -> Any:
+        if isinstance(data, (bytes, bytearray)):
+            attachments.append(data)
+            return {"_placeholder": True, "num": len(attachments) - 1}
+        if isinstance(data, (list, tuple)):
+            return [cls._deconstruct_binary_internal(item, attachments) for item in data]
+        if isinstance(data, dict):
+            return {k: cls._deconstruct_binary_internal(v, attachments) for k, v in data.items()}
+        return data
 
 
 def class_for(server: Any) -> Any:

@@ -14,7 +14,6 @@ from .relay.message import EncodedPacket
 FanOut = Callable[[Any, Sequence[str], Sequence[EncodedPacket]], None]
 
 
-
 class Traffic:
     """What this process has counted since its start."""
 

@@ -4,8 +4,6 @@ By hand:      python -m supervisor_sio.examples.chat
 In a cluster: supervisord -n -c conf.d/supervisord.conf
 """
 
-# mypy: disallow-untyped-decorators=False
-
 from __future__ import annotations
 
 import os

@@ -8,22 +8,25 @@ from typing import Any
 
 from bench_app import app as app
 from bench_app import sio
-from eventlet.websocket import RFC6455WebSocket
 
-#: Each write of an event to a websocket: when it was over, and what was written.
-writes: list[tuple[float, str]] = []
+from supervisor_sio.worker.websocket import WebSocket
+
+TICK = b'42["tick",'
+
+#: Each frame of an event that was written to a websocket: when that was over, and the frame.
+writes: list[tuple[float, bytes]] = []
 emitting = {"rate": 0.0}
 
-send = RFC6455WebSocket.send
+flush = WebSocket.flush
 
 
-def send_and_note(websocket: Any, message: Any, **options: Any) -> None:
-    send(websocket, message, **options)
-    if isinstance(message, str) and message.startswith('42["tick",'):
-        writes.append((time.monotonic(), message))
+def flush_and_note(websocket: Any) -> None:
+    frames = [frame for frame in websocket._out if TICK in bytes(frame)]
+    flush(websocket)
+    writes.extend((time.monotonic(), frame) for frame in frames)
 
 
-RFC6455WebSocket.send = send_and_note
+WebSocket.flush = flush_and_note
 
 
 def emit_all(room: str, event: str, messages: int, rate: float) -> None:
@@ -52,7 +55,7 @@ def achieved(sid: str) -> float:
 def written(sid: str) -> list[tuple[int, float]]:
     """The number of each event that was written here, and seconds since its emit."""
     told = []
-    for at, message in writes:
-        _, number, emitted = json.loads(message[2:])
+    for at, frame in writes:
+        _, number, emitted = json.loads(frame[frame.index(TICK) + 2 :])
         told.append((number, at - emitted))
     return told

@@ -182,7 +182,7 @@ class Cluster:
         """Start supervisord without waiting for anything."""
         self.write_config()
         with open(self.directory / "supervisord.out", "ab") as output:
-            self.process = subprocess.Popen(
+            process = subprocess.Popen(
                 [*self.wrapper, str(BIN / "supervisord"), "-n", "-c", str(self.conf)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -191,7 +191,12 @@ class Cluster:
                 # All that it starts stays in this session, whatever becomes of its parent.
                 start_new_session=True,
             )
-        self._sessions.append(self.process.pid)
+        self.adopt(process)
+
+    def adopt(self, process: subprocess.Popen[bytes]) -> None:
+        """Take this supervisord for the cluster's; it has a session of its own."""
+        self.process = process
+        self._sessions.append(process.pid)
 
     def start(self) -> Cluster:
         """Start supervisord and wait until all workers serve."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
@@ -30,13 +31,15 @@ def find_node() -> Path | None:
 
 def install(bin_dir: Path) -> None:
     """Have socket.io-client beside client.js, as the lock file says."""
-    if not (JS / "node_modules").exists():
-        subprocess.run(
-            [bin_dir / "npm", "ci", "--no-audit", "--no-fund"],
-            cwd=JS,
-            check=True,
-            env={**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"},
-        )
+    with open(JS / "package-lock.json") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests may run in several processes
+        if not (JS / "node_modules").exists():
+            subprocess.run(
+                [bin_dir / "npm", "ci", "--no-audit", "--no-fund"],
+                cwd=JS,
+                check=True,
+                env={**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"},
+            )
 
 
 def _pack(value: Any) -> Any:

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
+import io
+import json
 from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
 
-from supervisor_sio.ctlplugin import (
-    SioControllerPlugin,
-    _matching,
-    _NoSuchWorker,
-    format_status,
-    is_well,
-    make_ctlplugin,
-)
+from supervisor_sio.ctl.commands import matching
+from supervisor_sio.ctl.formatting import format_status, is_well
+from supervisor_sio.ctl.session import CommandError
+from supervisor_sio.ctlplugin import SioControllerPlugin, make_ctlplugin
 from supervisor_sio.status import ProcessInfo, RouterInfo, build_status
 
 NOW = 1_000_000.0
@@ -153,29 +151,53 @@ class Controller:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.exitstatus = 0
+        self.stdout = io.StringIO()
         self.options = SimpleNamespace(serverurl="http://127.0.0.1:9001", plugins=[])
 
     def output(self, line: str) -> None:
         self.said.append(line)
 
+    def complete(self, text: str, state: int, line: Optional[str] = None) -> Optional[str]:
+        return None
 
-@pytest.mark.parametrize("argument", ["stauts", "status now"])
-def test_an_unknown_command(argument: str) -> None:
+
+@pytest.mark.parametrize(
+    ("argument", "error"),
+    [
+        ("stauts", "unknown command: sio stauts, did you mean sio status?"),
+        ("xyzzy", "unknown command: sio xyzzy, see: help sio"),
+        ("drain", "sio drain needs NAME ..."),
+        ("undrain --json", "sio undrain needs NAME ..."),
+        ("reload-tls now", "one word too many: now; usage: sio reload-tls [--json]"),
+        ("sockets --limit 0", "--limit needs a number from 1 to 10000, not 0"),
+        ("sockets --limit ten --json", "--limit needs a number from 1 to 10000, not ten"),
+        ("emit news hello", "not JSON: hello; a string needs its quotes, as in '\"hello\"'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_a_status_of_its_own(argument: str, error: str) -> None:
     controller = Controller()
     plugin = make_ctlplugin(controller)
     assert isinstance(plugin, SioControllerPlugin)
     plugin.do_sio(argument)
-    assert controller.said[0] == f"Error: unknown command: sio {argument}"
-    assert "sio status" in controller.said[1]
-    assert controller.exitstatus == 1
+    if "--json" in argument:
+        assert [json.loads(line) for line in controller.said] == [{"error": error}]
+    else:
+        assert controller.said == [f"Error: {error}"]
+    assert controller.exitstatus == 2
 
 
-@pytest.mark.parametrize("argument", ["drain", "undrain", "reload-tls now", "reload-all"])
-def test_a_command_without_what_it_needs(argument: str) -> None:
+def test_help_is_asked_of_all_plugins_and_given_by_one() -> None:
     controller = Controller()
-    make_ctlplugin(controller).do_sio(argument)
-    assert controller.said[0] == f"Error: unknown command: sio {argument}"
-    assert controller.exitstatus == 1
+    other = SimpleNamespace()
+    controller.options.plugins.append(other)
+    plugin = make_ctlplugin(controller)
+    for topic in ("sio", "sio top"):
+        getattr(other, f"help_{topic}")()
+    assert controller.said == []
+    plugin.do_help("sio top")
+    assert controller.said[0] == "usage: sio top [--json]"
+    plugin.do_help("status")
+    assert "status" not in controller.said[-1] and controller.exitstatus == 0
 
 
 WORKERS = ["chat:chat_00", "chat:chat_01", "chat2", "chat3:a"]
@@ -196,11 +218,11 @@ WORKERS = ["chat:chat_00", "chat:chat_01", "chat2", "chat3:a"]
     ],
 )
 def test_the_workers_that_names_mean(names: list[str], meant: list[str]) -> None:
-    assert _matching(WORKERS, names) == meant
+    assert matching(WORKERS, names) == meant
 
 
 @pytest.mark.parametrize("name", ["cha", "chat:chat_0", "chat:", "chat_00", "*", "chat4:*"])
 def test_no_such_worker(name: str) -> None:
-    with pytest.raises(_NoSuchWorker) as caught:
-        _matching(WORKERS, ["chat2", name])
-    assert str(caught.value) == name
+    with pytest.raises(CommandError) as caught:
+        matching(WORKERS, ["chat2", name])
+    assert str(caught.value) == f"{name}: ERROR (no such worker)"

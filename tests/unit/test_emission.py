@@ -28,6 +28,8 @@ json_values = st.recursive(
         ("news --namespace /chat", Emission("news", namespace="/chat")),
         ("news --namespace chat", Emission("news", namespace="/chat")),
         ('"two words" --room "my room" true', Emission("two words", [True], room="my room")),
+        ("news --room=red 1", Emission("news", [1], room="red")),
+        ('news --json "--json"', Emission("news", ["--json"], json=True)),
         ("  news   -1.5e3 ", Emission("news", [-1500.0])),
     ],
 )

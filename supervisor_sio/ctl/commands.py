@@ -1,0 +1,296 @@
+"""What each command of ``supervisorctl sio`` does."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+from typing import Any, Callable, Optional
+
+from supervisor.compat import xmlrpclib
+from supervisor.supervisorctl import LSBInitExitStatuses, LSBStatusExitStatuses
+
+from .. import ctl_scale
+from ..emission import EmissionError, parse_emission
+from .formatting import (
+    STOPPED,
+    format_rooms,
+    format_sockets,
+    format_status,
+    format_workers,
+    is_well,
+    workers_are_well,
+)
+from .grammar import Line, UsageError, format_help, parse_line
+from .session import CommandError, Session, Unreachable, refused
+from .top import top
+
+#: Seconds between the last new session of a worker and its stop, so that
+#: clients in the middle of connecting (upgrading, say) get to the end of it.
+_DRAIN_TIME = 2.0
+
+#: Seconds that the successor of a worker has to become ready.
+_READY_TIMEOUT = 60.0
+
+#: Clients that ``sio sockets`` asks for: unless it is told otherwise, and at most.
+_LIMIT = 1000
+_MOST_SOCKETS = 10_000
+
+#: A command prints what a person reads; a program gets the document it returns.
+#: ``None`` when it has printed that, too.
+Handler = Callable[[Session, Line], Optional[dict[str, Any]]]
+
+
+def run(controller: Any, text: str) -> None:
+    """Run what follows ``sio``, and leave the exit status with the controller."""
+    # Also what cannot be read is answered in the form that was asked for.
+    session = Session(controller, as_json="--json" in text.split())
+    try:
+        _run(session, text)
+    except UsageError as error:
+        line = f"Error: {error}"
+        session.fail(CommandError(line, LSBInitExitStatuses.INVALID_ARGS, str(error)))
+    except CommandError as error:
+        session.fail(error)
+    except BrokenPipeError:
+        # As when `| head` has enough. What is left in the buffer would be one more error at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), controller.stdout.fileno())
+        controller.exitstatus = LSBInitExitStatuses.GENERIC
+
+
+def _run(session: Session, text: str) -> None:
+    line = parse_line(text)
+    if line.command.name != "emit":  # which reads its words by itself
+        session.as_json = line.json
+    try:
+        document = _HANDLERS[line.command.name](session, line)
+    except Unreachable as error:
+        if line.command.figures:
+            error.exitstatus = LSBStatusExitStatuses.UNKNOWN
+        raise
+    if document is not None:
+        session.document(document)
+    session.ctl.stdout.flush()
+
+
+def _help(session: Session, line: Line) -> None:
+    for text in format_help(line.arguments):
+        session.say(text)
+
+
+# --- figures ---------------------------------------------------------------------
+
+
+def _status(session: Session, line: Line) -> dict[str, Any]:
+    status: dict[str, Any] = session.call("sio.getStatus")
+    for text in format_status(status, session.width):
+        session.say(text)
+    if not is_well(status):
+        session.ctl.exitstatus = LSBStatusExitStatuses.NOT_RUNNING
+    return status
+
+
+def _workers(session: Session, line: Line) -> dict[str, Any]:
+    workers = session.call("sio.getStatus")["workers"]
+    for text in format_workers(workers, session.width):
+        session.say(text)
+    if not workers_are_well(workers):
+        session.ctl.exitstatus = LSBStatusExitStatuses.NOT_RUNNING
+    return {"workers": workers}
+
+
+def _sockets(session: Session, line: Line) -> dict[str, Any]:
+    limit = line.options.get("--limit", str(_LIMIT))
+    if not (limit.isdecimal() and 1 <= int(limit) <= _MOST_SOCKETS):
+        raise UsageError(f"--limit needs a number from 1 to {_MOST_SOCKETS}, not {limit}")
+    room = line.options.get("--room", "")
+    answer: dict[str, Any] = session.call("sio.getSockets", room, line.namespace, int(limit))
+    for text in format_sockets(answer, session.width):
+        session.say(text)
+    return _complete(session, answer)
+
+
+def _rooms(session: Session, line: Line) -> dict[str, Any]:
+    answer: dict[str, Any] = session.call("sio.getRooms", line.namespace)
+    for text in format_rooms(answer, session.width):
+        session.say(text)
+    return _complete(session, answer)
+
+
+def _complete(session: Session, answer: dict[str, Any]) -> dict[str, Any]:
+    """For a script, an answer without some of the workers is none."""
+    if answer["missing"]:
+        session.ctl.exitstatus = LSBInitExitStatuses.GENERIC
+    return answer
+
+
+# --- clients ---------------------------------------------------------------------
+
+
+def _emit(session: Session, line: Line) -> dict[str, Any]:
+    try:
+        emission = parse_emission(line.rest)
+    except EmissionError as error:
+        raise UsageError(str(error)) from None
+    session.as_json = emission.json
+    session.call(
+        "sio.emit",
+        emission.event,
+        json.dumps(emission.arguments),
+        emission.room,
+        emission.namespace,
+        about=emission.event,
+    )
+    session.say(f"{emission.event}: emitted")
+    return {"ok": True, "event": emission.event}
+
+
+def _kick(session: Session, line: Line) -> dict[str, Any]:
+    (sid,) = line.arguments
+    session.call("sio.kick", sid, line.namespace, about=sid)
+    session.say(f"{sid}: disconnected")
+    return {"ok": True, "sid": sid, "namespace": line.namespace}
+
+
+# --- workers ---------------------------------------------------------------------
+
+
+def matching(workers: list[str], names: list[str]) -> list[str]:
+    """The workers that ``names`` mean: each a worker, a group, ``group:*`` or ``all``.
+
+    No names mean all of them.
+
+    :raises CommandError: when a name means none.
+    """
+    if not names or "all" in names:
+        return workers
+    chosen: list[str] = []
+    for name in names:
+        group = name[:-2] if name.endswith(":*") else name
+        matches = [w for w in workers if w == name or w.startswith(f"{group}:") or w == group]
+        if not matches:
+            raise refused(name, "no such worker")
+        chosen.extend(worker for worker in matches if worker not in chosen)
+    return chosen
+
+
+def _named(session: Session, line: Line) -> list[str]:
+    workers = session.call("sio.getStatus")["workers"]
+    return matching([worker["name"] for worker in workers], line.arguments)
+
+
+def _drain(session: Session, line: Line) -> dict[str, Any]:
+    return _each(session, line, "sio.drainWorker", "drained")
+
+
+def _undrain(session: Session, line: Line) -> dict[str, Any]:
+    return _each(session, line, "sio.undrainWorker", "undrained")
+
+
+def _each(session: Session, line: Line, method: str, done: str) -> dict[str, Any]:
+    names = _named(session, line)
+    for name in names:
+        session.call(method, name)
+        session.say(f"{name}: {done}")
+    return {"ok": True, "workers": names}
+
+
+def _reload(session: Session, line: Line) -> dict[str, Any]:
+    """Restart workers one by one, each when its predecessor in the list is ready."""
+    names = _named(session, line)
+    if not names:
+        raise refused("", "no workers")
+    done: list[dict[str, Any]] = []
+    try:
+        for name in names:
+            done.append(_reload_one(session, name))
+    except CommandError as error:
+        error.details["workers"] = done
+        raise
+    return {"ok": True, "workers": done}
+
+
+def _reload_one(session: Session, name: str) -> dict[str, Any]:
+    before = _worker(session, name)
+    if before["state"] not in ("ready", "draining", "drained", "starting"):
+        session.say(f"{name}: {before['state']}, left alone")
+        return {"name": name, "reloaded": False, "state": before["state"]}
+    started = time.monotonic()
+    _restart(session, before)
+    while True:
+        after = _worker(session, name)
+        if after["state"] == "ready" and after["pid"] != before["pid"]:
+            break
+        if after["state"] in STOPPED or time.monotonic() - started > _READY_TIMEOUT:
+            raise _not_ready(name, after["state"])
+        time.sleep(0.1)
+    seconds = round(time.monotonic() - started, 1)
+    session.say(f"{name}: reloaded (pid {before['pid']} -> {after['pid']}, {seconds:.1f} s)")
+    return {"name": name, "reloaded": True, "pid": after["pid"], "seconds": seconds}
+
+
+def _restart(session: Session, worker: dict[str, Any]) -> None:
+    name = worker["name"]
+    others = [
+        other
+        for other in session.call("sio.getStatus")["workers"]
+        if other["name"] != name and other["state"] == "ready"
+    ]
+    if others and worker["state"] == "ready":
+        session.call("sio.drainWorker", name)
+        time.sleep(_DRAIN_TIME)
+    session.call("supervisor.stopProcess", name, about=name)
+    try:
+        session.call("supervisor.startProcess", name)
+    except Unreachable:
+        raise
+    except CommandError as error:
+        raise _not_ready(name, error.error) from None
+
+
+def _worker(session: Session, name: str) -> dict[str, Any]:
+    for worker in session.call("sio.getStatus")["workers"]:
+        if worker["name"] == name:
+            return dict(worker)
+    raise refused(name, "no such worker")
+
+
+def _not_ready(name: str, state: str) -> CommandError:
+    reason = f"the new process is not ready: {state}"
+    advice = f"the other workers keep serving, see: supervisorctl tail {name}"
+    return CommandError(f"{name}: ERROR ({reason}); {advice}", error=f"{name}: {reason}; {advice}")
+
+
+def _scale(session: Session, line: Line) -> None:
+    name, numprocs = line.arguments
+    group = name[:-2] if name.endswith(":*") else name
+    try:
+        ctl_scale.scale(session.ctl, group, numprocs, _DRAIN_TIME, session.as_json)
+    except BrokenPipeError:
+        raise
+    except (xmlrpclib.Error, OSError, http.client.HTTPException) as error:
+        raise session.translate(error, group) from None
+
+
+def _reload_tls(session: Session, line: Line) -> dict[str, Any]:
+    session.call("sio.reloadTLS")
+    session.say("certificate: reloaded")
+    return {"ok": True}
+
+
+_HANDLERS: dict[str, Handler] = {
+    "status": _status,
+    "workers": _workers,
+    "top": top,
+    "sockets": _sockets,
+    "rooms": _rooms,
+    "emit": _emit,
+    "kick": _kick,
+    "reload": _reload,
+    "drain": _drain,
+    "undrain": _undrain,
+    "scale": _scale,
+    "reload-tls": _reload_tls,
+    "help": _help,
+}

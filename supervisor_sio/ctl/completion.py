@@ -1,0 +1,82 @@
+"""What TAB offers after ``sio`` in supervisorctl's shell."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterable, Optional
+
+from .grammar import COMMANDS
+
+
+def candidates(
+    words: list[str], text: str, list_workers: Callable[[], list[str]]
+) -> Optional[list[str]]:
+    """What ``text`` may become after the words before it.
+
+    :param list_workers: the names of all workers; called when they are needed.
+    :returns: ``None`` when the line is no ``sio``.
+    """
+    if words[:1] == ["help"] and words[1:2] == ["sio"]:
+        words = ["sio", "help", *words[2:]]
+    if words[:1] != ["sio"]:
+        return None
+    return [f"{word} " for word in _possible(words[1:], text, list_workers) if _fits(word, text)]
+
+
+def _fits(word: str, text: str) -> bool:
+    # Options are offered when a dash asks for them.
+    return word.startswith(text) and (text != "" or not word.startswith("--"))
+
+
+def _possible(words: list[str], text: str, list_workers: Callable[[], list[str]]) -> Iterable[str]:
+    if not words:
+        return COMMANDS
+    command = COMMANDS.get(words[0])
+    if command is None or words[-1] in command.options:
+        return ()
+    if text.startswith("-"):
+        return [*command.options, "--json", "--help"]
+    given = [word for word in words[1:] if not word.startswith("--")]
+    if command.completes == "commands":
+        return () if given else COMMANDS
+    if command.completes == "groups":
+        return () if given else _groups(list_workers())
+    if command.completes == "workers":
+        names = list_workers()
+        groups = [f"{group}:*" for group in _groups(names)]
+        return [name for name in (*names, *groups) if name not in given]
+    return ()
+
+
+def _groups(workers: list[str]) -> list[str]:
+    return sorted({worker.partition(":")[0] for worker in workers})
+
+
+def install(controller: Any) -> None:
+    """Let the controller complete our commands, too.
+
+    Plugins are not asked for completions: its method is wrapped, on this
+    instance, before ``cmdloop`` hands it to readline.
+    """
+    others = controller.complete
+    offered: Optional[list[str]] = None
+
+    def list_workers() -> list[str]:
+        workers = controller.get_server_proxy("sio").getStatus()["workers"]
+        return [worker["name"] for worker in workers]
+
+    def complete(text: str, state: int, line: Optional[str] = None) -> Optional[str]:
+        nonlocal offered
+        if state == 0:  # readline asks for one after the other, with the same line
+            before = line
+            if before is None:
+                import readline
+
+                before = readline.get_line_buffer()[: readline.get_endidx()]
+            before = before[: len(before) - len(text)]
+            offered = candidates(before.split(), text, list_workers)
+        if offered is None:
+            answer: Optional[str] = others(text, state, line)
+            return answer
+        return offered[state] if state < len(offered) else None
+
+    controller.complete = complete

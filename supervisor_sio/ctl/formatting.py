@@ -1,0 +1,214 @@
+"""What ``supervisorctl sio`` prints: pure, from the answers of ``sio.*`` to lines."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Optional
+
+from .tables import Column, fold, table
+
+#: States in which a worker that is configured to serve does not.
+STOPPED = {"stopped", "exited", "fatal", "backoff", "unknown"}
+
+#: Columns before the text of ``listen``, ``router``, ``relay`` and their like.
+INDENT = 9
+
+NO_RPCINTERFACE = """\
+supervisord runs without the sio plugin: add to its configuration
+
+[rpcinterface:sio]
+supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
+
+and reload"""
+
+_NO_LISTENER = """\
+no router: add to supervisord's configuration, and update
+
+[eventlistener:sio]
+command = supervisor-sio router
+events = PROCESS_STATE"""
+
+_NO_WORKERS = "no workers: add a [program:x] with command = supervisor-sio worker module:app"
+
+_STATUS = (
+    Column("worker", gives="middle"),
+    Column("tag"),
+    Column("pid"),
+    Column("state"),
+    Column("sessions"),
+    Column("connections"),
+    Column("uptime", gives="end"),
+    Column("memory"),
+)
+_WORKERS = (
+    Column("worker", gives="middle"),
+    Column("state"),
+    Column("sessions", right=True),
+    Column("opened", right=True),
+    Column("in", right=True),
+    Column("out", right=True),
+    Column("CPU s", right=True),
+    Column("lag ms", right=True),
+    Column("memory", right=True),
+)
+_SOCKETS = (
+    Column("sid"),
+    Column("worker", gives="middle"),
+    Column("transport"),
+    Column("address", gives="end"),
+    Column("rooms", gives="end"),
+)
+_ROOMS = (Column("room", gives="end"), Column("sockets", right=True))
+
+
+def is_well(status: dict[str, Any]) -> bool:
+    """Whether everything that is configured to serve does."""
+    return status["router"]["state"] == "running" and workers_are_well(status["workers"])
+
+
+def workers_are_well(workers: list[dict[str, Any]]) -> bool:
+    return not any(worker["state"] in STOPPED for worker in workers)
+
+
+def format_status(status: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:
+    """The lines that ``sio status`` prints."""
+    for line in _parts(status):
+        yield from fold(line, width, INDENT)
+    yield ""
+    if status["workers"]:
+        yield from table(_STATUS, [_status_row(worker) for worker in status["workers"]], width)
+    else:
+        yield from fold(_NO_WORKERS, width, 0)
+
+
+def _parts(status: dict[str, Any]) -> Iterable[str]:
+    router, relay = status["router"], status["relay"]
+    yield f"listen   {', '.join(status['listen'])}"
+    if router["state"] != "running":
+        yield from router_down(router)
+        if router["process"]:
+            yield "relay    down"
+        return
+    yield (
+        f"router   pid {router['pid']}, uptime {_duration(router['uptime'])}, "
+        f"handed over {router['handed_over']:.0f}, handed back {router['handed_back']:.0f}, "
+        f"waiting {router['waiting']}, refused {_refused(router['refused'])}"
+    )
+    yield (
+        f"relay    {relay['state']}, messages {relay['messages']:.0f}, "
+        f"delivered {relay['delivered']:.0f}, sent again {relay['sent_again']:.0f}, "
+        f"dropped {relay['dropped']:.0f}, malformed {relay['malformed']:.0f}"
+    )
+    clients = status["clients"]
+    yield (
+        f"clients  protocol errors {clients['protocol_errors']:.0f}, "
+        f"too slow {clients['slow_clients']:.0f}"
+    )
+    if status["queue"]["state"] != "none":
+        yield _queue(status["queue"])
+
+
+def router_down(router: dict[str, Any]) -> Iterable[str]:
+    """Why nothing is known of the cluster, by the ``router`` of its status."""
+    if router["process"]:
+        yield f"router   down ({router['process']} is {router['statename']}), connections wait"
+    else:
+        yield from _NO_LISTENER.splitlines()
+
+
+def _queue(queue: dict[str, Any]) -> str:
+    return (
+        f"queue    {queue['url']} {queue['state']}, other hosts {queue['hosts']}, "
+        f"sent {queue['sent']:.0f}, received {queue['received']:.0f}, "
+        f"waiting {queue['waiting']:.0f}, unsent {queue['unsent']:.0f}, "
+        f"missed {queue['missed']:.0f}, malformed {queue['malformed']:.0f}"
+    )
+
+
+def _status_row(worker: dict[str, Any]) -> list[str]:
+    tag = worker["tag"] or "-"
+    if not worker["pid"]:
+        return [worker["name"], tag, "-", worker["state"], "-", "-", "-", "-"]
+    return [
+        worker["name"],
+        tag,
+        str(worker["pid"]),
+        worker["state"],
+        f"{worker['sessions']:.0f}",
+        f"{worker['connections']:.0f}",
+        _duration(worker["uptime"]),
+        mebibytes(worker["memory"]),
+    ]
+
+
+def format_workers(workers: list[dict[str, Any]], width: Optional[int] = None) -> Iterable[str]:
+    """The lines that ``sio workers`` prints."""
+    if workers:
+        yield from table(_WORKERS, [_workers_row(worker) for worker in workers], width)
+    else:
+        yield from fold(_NO_WORKERS, width, 0)
+
+
+def _workers_row(worker: dict[str, Any]) -> list[str]:
+    figures = ["-"] * 6
+    if worker["tag"]:
+        figures = [
+            f"{worker['sessions']:.0f}",
+            f"{worker['opened']:.0f}",
+            f"{worker['events_in']:.0f}",
+            f"{worker['events_out']:.0f}",
+            f"{worker['cpu']:.1f}",
+            f"{worker['hub_lag'] * 1000:.0f}",
+        ]
+    memory = mebibytes(worker["memory"]) if worker["pid"] else "-"
+    return [worker["name"], worker["state"], *figures, memory]
+
+
+def format_sockets(answer: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:
+    """The lines that ``sio sockets`` prints, for an answer of ``getSockets``."""
+    sockets = answer["sockets"]
+    if sockets:
+        yield from table(_SOCKETS, [_socket_row(socket) for socket in sockets], width)
+    elif not answer["total"]:
+        yield "no clients"
+    if answer["total"] > len(sockets):
+        more = f"{len(sockets)} of {answer['total']} clients, --limit {answer['total']} shows all"
+        yield from fold(more, width, 0)
+    yield from _missing(answer["missing"])
+
+
+def _socket_row(socket: dict[str, Any]) -> list[str]:
+    rooms = ", ".join(socket["rooms"]) or "-"
+    return [socket["sid"], socket["worker"], socket["transport"], socket["address"] or "-", rooms]
+
+
+def format_rooms(answer: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:
+    """The lines that ``sio rooms`` prints, for an answer of ``getRooms``."""
+    rows = [[room["room"], str(room["sockets"])] for room in answer["rooms"]]
+    if rows:
+        yield from table(_ROOMS, rows, width)
+    else:
+        yield "no rooms"
+    yield from _missing(answer["missing"])
+
+
+def _missing(workers: int) -> Iterable[str]:
+    if workers:
+        yield f"{workers} worker{'s' if workers > 1 else ''} did not answer"
+
+
+def mebibytes(kibibytes: int) -> str:
+    return f"{kibibytes / 1024:.0f} MiB"
+
+
+def _refused(reasons: dict[str, float]) -> str:
+    if not reasons:
+        return "0"
+    detail = ", ".join(f"{reason} {count:.0f}" for reason, count in sorted(reasons.items()))
+    return f"{sum(reasons.values()):.0f} ({detail})"
+
+
+def _duration(seconds: int) -> str:
+    """As ``supervisorctl status`` writes it: ``1 day, 2:03:04``."""
+    days, rest = divmod(int(seconds), 86400)
+    clock = f"{rest // 3600}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return f"{days} day{'s' if days > 1 else ''}, {clock}" if days else clock

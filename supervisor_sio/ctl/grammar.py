@@ -1,0 +1,262 @@
+"""``sio …`` as it is typed: pure, from the words to a command with its arguments, and its help."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import textwrap
+from dataclasses import dataclass, field
+from typing import Iterable, Optional, Sequence
+
+from ..emission import EmissionError, next_word
+
+
+class UsageError(ValueError):
+    """Words that are no command; the text is for a person."""
+
+
+@dataclass(frozen=True)
+class Command:
+    name: str
+    summary: str
+    #: More, for its own help.
+    details: str
+    #: How its arguments are called, and how many there may be.
+    arguments: str = ""
+    least: int = 0
+    most: Optional[int] = 0
+    #: Options by name, with what their value is called; ``--json`` they all have.
+    options: dict[str, str] = field(default_factory=dict)
+    #: What completes an argument: ``workers``, ``groups``, ``commands``.
+    completes: str = ""
+    #: Whether it only prints figures; supervisord out of reach is then "unknown".
+    figures: bool = False
+
+    @property
+    def usage(self) -> str:
+        options = [f"[{name} {value}]" for name, value in self.options.items()]
+        json = [] if self.name == "help" else ["[--json]"]
+        return " ".join(filter(None, ["sio", self.name, self.arguments, *options, *json]))
+
+
+_NAMESPACE = {"--namespace": "NAMESPACE"}
+_NAMES = "A name is that of a worker, or of a group (workers or workers:*) for all of its workers."
+
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        Command(
+            "status",
+            "Show the port, the router, the relay, the workers",
+            "The same as sio alone. The exit status is 0 when all that is configured to serve "
+            "does, 3 when something does not run, 4 when supervisord cannot be asked.",
+            figures=True,
+        ),
+        Command(
+            "workers",
+            "Show what each worker has done since its start",
+            "Sessions it has and has opened, Engine.IO messages in from its clients and out to "
+            "them, CPU time, how late its hub ran in the last second, memory. Exit status as of "
+            "sio status.",
+            figures=True,
+        ),
+        Command(
+            "top",
+            "Show rates, each second, until q is typed",
+            "New sessions, events in and out, CPU, memory and the lag of each worker's hub. "
+            "Prints one sample and ends with --json, or when its output is no terminal.",
+            figures=True,
+        ),
+        Command(
+            "sockets",
+            "Show the clients of all workers",
+            "Those of one room, or of another namespace than /; 1000 of them unless --limit says "
+            "otherwise (up to 10000). A client's own room, its sid, is not shown.",
+            options={"--room": "ROOM", **_NAMESPACE, "--limit": "N"},
+            figures=True,
+        ),
+        Command(
+            "rooms",
+            "Show the rooms and how many clients are in each",
+            "The largest first. The room of each client's own, its sid, is not shown.",
+            options=_NAMESPACE,
+            figures=True,
+        ),
+        Command(
+            "emit",
+            "Emit an event to the clients of all workers",
+            'Arguments are JSON: sio emit news \'{"text": "hello"}\' 2 \'"a string"\'. An event '
+            "or a room with a space is written as a JSON string, too.",
+            arguments="EVENT [JSON ...]",
+            least=1,
+            most=None,
+            options={"--room": "ROOM", **_NAMESPACE, "--to": "SID"},
+        ),
+        Command(
+            "kick",
+            "Disconnect a client",
+            "SID as sio sockets shows it. The client's disconnect handler runs.",
+            arguments="SID",
+            least=1,
+            most=1,
+            options=_NAMESPACE,
+        ),
+        Command(
+            "reload",
+            "Restart workers, one after the other",
+            "All of them without a name. Each gets no new sessions for two seconds, is stopped "
+            "and started; the next one's turn comes when it is ready. Stops at one that does not "
+            f"come back. {_NAMES}",
+            arguments="[NAME ...]",
+            most=None,
+            completes="workers",
+        ),
+        Command(
+            "drain",
+            "Place no new sessions on a worker",
+            "Those it has stay. Lasts until sio undrain, or until the process ends. " + _NAMES,
+            arguments="NAME ...",
+            least=1,
+            most=None,
+            completes="workers",
+        ),
+        Command(
+            "undrain",
+            "Place new sessions on a worker again",
+            _NAMES,
+            arguments="NAME ...",
+            least=1,
+            most=None,
+            completes="workers",
+        ),
+        Command(
+            "scale",
+            "Add processes to a group, or remove some",
+            "To N, by +N or -N, or to as many as there are cores.",
+            arguments="GROUP N|+N|-N|max",
+            least=2,
+            most=2,
+            completes="groups",
+        ),
+        Command(
+            "reload-tls",
+            "Read the certificate and its key again",
+            "For connections from now on; open ones are not touched.",
+        ),
+        Command(
+            "help",
+            "Show more about a command",
+            "Or about all of them.",
+            arguments="[COMMAND]",
+            most=1,
+            completes="commands",
+        ),
+    )
+}
+
+
+@dataclass
+class Line:
+    """A command as it was typed."""
+
+    command: Command
+    arguments: list[str] = field(default_factory=list)
+    options: dict[str, str] = field(default_factory=dict)
+    json: bool = False
+    #: What followed the command, as it was typed.
+    rest: str = ""
+
+    @property
+    def namespace(self) -> str:
+        name = self.options.get("--namespace", "/")
+        return name if name.startswith("/") else f"/{name}"
+
+
+def parse_line(text: str) -> Line:
+    """Read what follows ``sio``.
+
+    A value with a space is written as a JSON string: the shell's quotes are gone.
+
+    :raises UsageError: when it cannot be read.
+    """
+    text = text.strip()
+    try:
+        if text.startswith("-"):
+            name, rest = ("help" if text in ("--help", "-h") else "status"), text
+        else:
+            name, rest = next_word(text)
+        command = _find(name or "status")
+        words = rest.split()
+        # Of emit's arguments, which may have any words in them, the first.
+        if {"--help", "-h"} & set(words[:1] if name == "emit" else words):
+            return Line(COMMANDS["help"], [command.name] if rest != text else [])
+        if name == "emit":
+            return Line(command, rest=rest)
+        return _parse(command, rest)
+    except EmissionError as error:
+        raise UsageError(str(error)) from None
+
+
+def _parse(command: Command, rest: str) -> Line:
+    line = Line(command, rest=rest)
+    while rest:
+        quoted = rest.startswith('"')
+        word, rest = next_word(rest)
+        if quoted or not word.startswith("--"):
+            line.arguments.append(word)
+        elif word == "--json" and command.name != "help":
+            line.json = True
+        else:
+            name, equals, value = word.partition("=")
+            if name not in command.options:
+                hint = _did_you_mean(name, [*command.options, "--json"])
+                raise UsageError(f"unknown option {name}{hint or f'; usage: {command.usage}'}")
+            if not equals:
+                value, rest = next_word(rest)
+            if not value:
+                raise UsageError(f"{name} needs a value")
+            line.options[name] = value
+    if len(line.arguments) < command.least:
+        raise UsageError(f"sio {command.name} needs {command.arguments}")
+    if command.most is not None and len(line.arguments) > command.most:
+        surplus = line.arguments[command.most]
+        raise UsageError(f"one word too many: {surplus}; usage: {command.usage}")
+    return line
+
+
+def _find(name: str) -> Command:
+    if name not in COMMANDS:
+        hint = _did_you_mean(name, COMMANDS, "sio ") or ", see: help sio"
+        raise UsageError(f"unknown command: sio {name}{hint}")
+    return COMMANDS[name]
+
+
+def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    nearest = difflib.get_close_matches(word, list(known), 1)
+    return f", did you mean {prefix}{nearest[0]}?" if nearest else ""
+
+
+def format_help(topics: Sequence[str]) -> list[str]:
+    """The lines of ``sio help``, or of ``sio help COMMAND``.
+
+    :raises UsageError: when there is no such command.
+    """
+    if topics:
+        command = _find(topics[0])
+        return [
+            *_wrap(f"usage: {_unbroken(command.usage)}", " " * len("usage: ")),
+            *_wrap(f"{command.summary}. {command.details}"),
+        ]
+    heads = {f"sio {c.name} {c.arguments}".rstrip(): c.summary for c in COMMANDS.values()}
+    wide = max(map(len, heads))
+    return [f"{head:{wide}}  {summary}" for head, summary in heads.items()]
+
+
+def _wrap(text: str, indent: str = "") -> list[str]:
+    lines = textwrap.wrap(text, 79, subsequent_indent=indent, break_on_hyphens=False)
+    return [line.replace("\xa0", " ") for line in lines]
+
+
+def _unbroken(usage: str) -> str:
+    """An option and its value stay on one line: textwrap leaves such spaces alone."""
+    return re.sub(r"\[[^]]*\]", lambda part: part[0].replace(" ", "\xa0"), usage)

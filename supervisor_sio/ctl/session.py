@@ -1,0 +1,145 @@
+"""One command of ``supervisorctl sio``: how it asks supervisord, and how it says what it has to."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import socket
+from typing import Any, Optional
+from xml.parsers.expat import ExpatError
+
+from supervisor import xmlrpc
+from supervisor.compat import xmlrpclib
+from supervisor.supervisorctl import LSBInitExitStatuses
+
+from .formatting import NO_RPCINTERFACE
+
+_OLDER = "supervisord runs another version of supervisor-sio: restart it"
+
+
+class CommandError(Exception):
+    """What ends a command, as a person reads it.
+
+    :param error: the same for a program, where it is said differently.
+    :param details: more of the JSON document.
+    """
+
+    def __init__(
+        self,
+        line: str,
+        exitstatus: int = LSBInitExitStatuses.GENERIC,
+        error: str = "",
+        details: Optional[dict[str, Any]] = None,
+    ) -> None:
+        super().__init__(line)
+        self.exitstatus = exitstatus
+        self.error = error or line
+        self.details = details or {}
+
+
+class Unreachable(CommandError):
+    """No supervisord, or none with this plugin, has answered."""
+
+
+def refused(about: str, reason: str, **details: Any) -> CommandError:
+    """As supervisorctl writes it: ``workers:workers_00: ERROR (no such worker)``."""
+    prefix = f"{about}: " if about else ""
+    return CommandError(f"{prefix}ERROR ({reason})", error=f"{prefix}{reason}", details=details)
+
+
+class Session:
+    """Talks to supervisord, and to whoever typed the command."""
+
+    def __init__(self, controller: Any, as_json: bool = False) -> None:
+        self.ctl = controller
+        self.as_json = as_json
+
+    # --- supervisord -------------------------------------------------------------
+
+    def call(self, method: str, *arguments: Any, about: str = "") -> Any:
+        """The answer of an XML-RPC method.
+
+        :param about: what a refusal is about.
+        :raises CommandError: when there is none.
+        """
+        namespace, _, name = method.partition(".")
+        try:
+            return getattr(self.ctl.get_server_proxy(namespace), name)(*arguments)
+        except (xmlrpclib.Error, OSError, http.client.HTTPException, ExpatError) as error:
+            raise self.translate(error, about) from None
+
+    def translate(self, error: Exception, about: str = "") -> Exception:
+        """What to raise for what a call has raised."""
+        url = self.ctl.options.serverurl
+        if isinstance(error, xmlrpclib.Fault):
+            if error.faultCode != xmlrpc.Faults.UNKNOWN_METHOD:
+                return refused(about, fault_text(error))
+            try:
+                self.ctl.get_server_proxy("sio").getAPIVersion()
+            except xmlrpclib.Fault:
+                return Unreachable(NO_RPCINTERFACE, error=NO_RPCINTERFACE.partition(":")[0])
+            return CommandError(_OLDER)
+        if isinstance(error, xmlrpclib.ProtocolError):
+            if error.errcode != 401:
+                return Unreachable(f"{url} answers {error.errcode} {error.errmsg}")
+            # In its shell the controller asks for a password, and comes again.
+            wrong = CommandError("Server requires authentication")
+            return error if self.ctl.options.interactive else wrong
+        if isinstance(error, OSError):
+            return Unreachable(f"{url} {_reason(error)}")
+        return Unreachable(f"{url} does not answer as supervisord does")
+
+    # --- who typed the command -----------------------------------------------------
+
+    @property
+    def size(self) -> Optional[os.terminal_size]:
+        """Of the terminal that this is printed on; ``None`` where it is none."""
+        try:
+            size = os.get_terminal_size(self.ctl.stdout.fileno())
+        except (OSError, ValueError):
+            return None
+        return size if size.columns and size.lines else None
+
+    @property
+    def width(self) -> Optional[int]:
+        return self.size.columns if self.size else None
+
+    def say(self, line: str) -> None:
+        """A line for a person."""
+        if not self.as_json:
+            self.ctl.output(self.encodable(line))
+
+    def encodable(self, text: str) -> str:
+        """With a ``?`` for what the output's encoding has not."""
+        encoding = getattr(self.ctl.stdout, "encoding", None) or "utf-8"
+        return text.encode(encoding, "replace").decode(encoding)
+
+    def document(self, content: dict[str, Any]) -> None:
+        """The one JSON document of a command."""
+        if self.as_json:
+            self.ctl.output(json.dumps(content))
+
+    def fail(self, error: CommandError) -> None:
+        self.say(str(error))
+        self.document({"error": error.error, **error.details})
+        self.ctl.exitstatus = error.exitstatus
+
+
+def fault_text(fault: xmlrpclib.Fault) -> str:
+    """The sentence, where there is one after Supervisor's word for the kind of fault."""
+    kind, _, text = str(fault.faultString).partition(": ")
+    # Supervisor itself has just the name of the process there.
+    return text if " " in text else kind.lower().replace("_", " ")
+
+
+def _reason(error: OSError) -> str:
+    # In supervisorctl's own words where it has some.
+    if error.errno == errno.ECONNREFUSED:
+        return "refused connection"
+    if error.errno == errno.ENOENT:
+        return "no such file"
+    if isinstance(error, socket.timeout) or error.errno == errno.ETIMEDOUT:
+        return "does not answer"
+    return (error.strerror or str(error)).lower()

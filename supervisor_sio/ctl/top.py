@@ -1,0 +1,204 @@
+"""``sio top``: the cluster as it goes, on a terminal of its own until ``q`` is typed."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections import deque
+from typing import Any, Iterable, Optional
+
+from .formatting import INDENT, mebibytes, router_down
+from .grammar import Line
+from .rates import make_sample
+from .session import CommandError, Session
+from .tables import MARK, Column, fold, shorten, table
+
+_PERIOD = 1.0
+
+#: Seconds that the rates of the live view span. Statuses are up to a second old themselves:
+#: over one second a rate would flicker between nothing and the double.
+_SPAN = 3
+
+#: Seconds in which a changed size of the terminal is noticed.
+_GLANCE = 0.2
+
+#: q, Ctrl-C where it is no signal, Ctrl-D, and the end of the terminal.
+_QUIT = {b"q", b"Q", b"\x03", b"\x04", b""}
+
+_COLUMNS = (
+    Column("worker", gives="middle"),
+    Column("state"),
+    *(
+        Column(head, right=True)
+        for head in ("sessions", "connects/s", "in/s", "out/s", "CPU %", "memory", "lag ms")
+    ),
+)
+
+
+def top(session: Session, line: Line) -> Optional[dict[str, Any]]:
+    """One sample where nobody watches; else a view that lasts."""
+    history = History()
+    history.add(session.call("sio.getStatus"))
+    if not session.as_json and session.size:
+        _watch(session, history)
+        return None
+    time.sleep(_PERIOD)
+    history.add(session.call("sio.getStatus"))
+    sample = history.sample()
+    for text in format_sample(sample):
+        session.say(text)
+    return sample
+
+
+class History:
+    """The last statuses, and when they came."""
+
+    def __init__(self) -> None:
+        self._statuses: deque[tuple[float, dict[str, Any]]] = deque(maxlen=_SPAN + 1)
+
+    def add(self, status: dict[str, Any]) -> None:
+        self._statuses.append((time.monotonic(), status))
+
+    def clear(self) -> None:
+        self._statuses.clear()
+
+    @property
+    def complete(self) -> bool:
+        return len(self._statuses) > 1
+
+    def sample(self) -> dict[str, Any]:
+        (began, before), (ended, after) = self._statuses[0], self._statuses[-1]
+        return make_sample(before, after, ended - began)
+
+
+def format_sample(sample: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:
+    """The lines of a sample."""
+    router = sample["router"]
+    yield from fold(f"listen   {', '.join(sample['listen'])}", width, INDENT)
+    if router["state"] == "running":
+        cluster = (
+            f"cluster  sessions {sample['sessions']:.0f}, "
+            f"set-ups {_number(sample['connects_per_second'])}/s, "
+            f"events in {_number(sample['events_in_per_second'])}/s, "
+            f"out {_number(sample['events_out_per_second'])}/s, "
+            f"relay messages {_number(sample['relay_messages_per_second'])}/s, "
+            f"waiting {sample['waiting']:.0f}, refused {sample['refused']:.0f}"
+        )
+        yield from fold(cluster, width, INDENT)
+        process = (
+            f"router   pid {router['pid']}, CPU {router['cpu_percent']:.0f} %, "
+            f"{mebibytes(router['memory'])}"
+        )
+        yield from fold(process, width, INDENT)
+    else:
+        for text in router_down(router):
+            yield from fold(text, width, INDENT)
+    yield ""
+    yield from table(_COLUMNS, [_row(worker) for worker in sample["workers"]], width)
+
+
+def _row(worker: dict[str, Any]) -> list[str]:
+    return [
+        worker["name"],
+        worker["state"],
+        _whole(worker["sessions"]),
+        _number(worker["connects_per_second"]),
+        _number(worker["events_in_per_second"]),
+        _number(worker["events_out_per_second"]),
+        _whole(worker["cpu_percent"]),
+        "-" if worker["memory"] is None else mebibytes(worker["memory"]),
+        _whole(worker["hub_lag_ms"]),
+    ]
+
+
+def _number(rate: Optional[float]) -> str:
+    if rate is None:
+        return "-"
+    return f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"
+
+
+def _whole(figure: Optional[float]) -> str:
+    return "-" if figure is None else f"{figure:.0f}"
+
+
+def fit(lines: list[str], width: int, height: int) -> list[str]:
+    """What a screen shows of the lines; the last one says what it does not."""
+    if len(lines) > height:
+        hidden = len(lines) - height + 1
+        lines = [*lines[: height - 1], f"{MARK} {hidden} more"]
+    return [shorten(line, width) for line in lines]
+
+
+# --- the live view ---------------------------------------------------------------
+
+
+def _watch(session: Session, history: History) -> None:
+    with _Screen(session) as screen:
+        sample: Optional[dict[str, Any]] = None
+        note, size, due = "sio top: a moment, q quits", None, time.monotonic() + _PERIOD
+        while True:
+            if time.monotonic() >= due:
+                due = time.monotonic() + _PERIOD
+                note, size = "sio top: q quits", None
+                try:
+                    history.add(session.call("sio.getStatus"))
+                    if history.complete:
+                        sample = history.sample()
+                except CommandError as error:
+                    # What comes after it may be another supervisord.
+                    history.clear()
+                    note = f"{error.error}; trying again, q quits"
+            if size != session.size:
+                size = session.size
+                if size is None:
+                    return
+                lines = fold(note, size.columns, 0)
+                if sample:
+                    lines += format_sample(sample, size.columns)
+                screen.draw(fit(lines, size.columns, size.lines))
+            if screen.key(min(_GLANCE, max(0.0, due - time.monotonic()))) in _QUIT:
+                return
+
+
+class _Screen:
+    """The terminal's alternate screen, with keys read one by one."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._keys: Optional[int] = sys.stdin.fileno() if sys.stdin.isatty() else None
+
+    def __enter__(self) -> _Screen:
+        if self._keys is not None:
+            self._mode = termios.tcgetattr(self._keys)
+            tty.setcbreak(self._keys)
+            # Ctrl-Z would leave the shell on this screen.
+            mode = termios.tcgetattr(self._keys)
+            mode[6][termios.VSUSP] = b"\0"
+            termios.tcsetattr(self._keys, termios.TCSANOW, mode)
+        self._write("\x1b[?1049h\x1b[?25l")
+        return self
+
+    def __exit__(self, kind: Optional[type[BaseException]], *_: object) -> bool:
+        self._write("\x1b[?25h\x1b[?1049l")
+        if self._keys is not None:
+            termios.tcsetattr(self._keys, termios.TCSADRAIN, self._mode)
+        return kind is KeyboardInterrupt
+
+    def draw(self, lines: list[str]) -> None:
+        self._write("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
+
+    def key(self, timeout: float) -> Optional[bytes]:
+        """The next key, when one is typed in time."""
+        if self._keys is None:
+            time.sleep(timeout)
+        elif select.select([self._keys], [], [], timeout)[0]:
+            return os.read(self._keys, 1)
+        return None
+
+    def _write(self, text: str) -> None:
+        self._session.ctl.stdout.write(self._session.encodable(text))
+        self._session.ctl.stdout.flush()

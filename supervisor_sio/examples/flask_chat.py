@@ -1,0 +1,33 @@
+"""The same chat with Flask-SocketIO.
+
+supervisor-sio worker supervisor_sio.examples.flask_chat:app
+"""
+
+from __future__ import annotations
+
+import os
+
+from flask import Flask, Response, request
+from flask_socketio import SocketIO, emit
+
+from supervisor_sio import ZmqManager
+
+WORKER = os.environ.get("SUPERVISOR_PROCESS_NAME", "no supervisor")
+
+app = Flask(__name__, static_folder=".", static_url_path="")
+socketio = SocketIO(app, async_mode="eventlet", client_manager=ZmqManager())
+
+
+@app.get("/")
+def page() -> Response:
+    return app.send_static_file("chat.html")
+
+
+@socketio.on("connect")
+def connect() -> None:
+    emit("welcome", {"worker": WORKER, "sid": request.sid})  # type: ignore[attr-defined]
+
+
+@socketio.on("message")
+def message(who: str, text: str) -> None:
+    emit("message", {"who": who, "text": text, "worker": WORKER}, broadcast=True)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import Optional
+
+import pytest
+
+from supervisor_sio.ctl.completion import candidates
+
+WORKERS = ["chat:chat_00", "chat:chat_01", "solo"]
+
+
+def offered(line: str) -> Optional[list[str]]:
+    """What TAB offers at the end of this line."""
+    text = line[line.rfind(" ") + 1 :]
+    words = candidates(line[: len(line) - len(text)].split(), text, lambda: WORKERS)
+    return None if words is None else [word.rstrip() for word in words]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("sio re", ["reload", "reload-tls"]),
+        ("sio kick", ["kick"]),
+        ("sio drain ", [*WORKERS, "chat:*", "solo:*"]),
+        ("sio drain chat:chat_00 chat:", ["chat:chat_01", "chat:*"]),
+        ("sio reload so", ["solo", "solo:*"]),
+        ("sio scale c", ["chat"]),
+        ("sio scale chat ", []),
+        ("sio sockets --", ["--room", "--namespace", "--limit", "--json", "--help"]),
+        ("sio sockets --l", ["--limit"]),
+        ("sio sockets --limit ", []),
+        ("sio sockets ", []),
+        ("sio help ro", ["rooms"]),
+        ("help sio to", ["top"]),
+        ("sio help top ", []),
+        ("sio nonsense ", []),
+        ("start ", None),
+        ("si", None),
+        ("help si", None),
+        ("", None),
+    ],
+)
+def test_candidates(line: str, words: Optional[list[str]]) -> None:
+    assert offered(line) == words
+
+
+def test_every_command_is_offered() -> None:
+    words = offered("sio ")
+    assert words is not None and {"status", "top", "emit", "scale", "help"} <= set(words)
