@@ -100,9 +100,12 @@ class Node:
 
 
 class NodeClient(TestClient):
-    def __init__(self, node: Node, name: str, namespaces: Sequence[str] = ("/",)) -> None:
+    def __init__(
+        self, node: Node, name: str, namespaces: Sequence[str] = ("/",), auth: Any = None
+    ) -> None:
         super().__init__(name, namespaces)
         self._node = node
+        self._auth = auth
         self._transport = ""
         self._closed = False
         self._acks: dict[int, list[Any]] = {}
@@ -145,6 +148,7 @@ class NodeClient(TestClient):
             url=url,
             namespaces=self.namespaces,
             options=options,
+            auth=self._auth,
         )
         self.wait_connected()
         final = transports[-1] if transports else "websocket"

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import struct
 import subprocess
 import termios
@@ -300,7 +301,9 @@ def test_a_real_terminal_shows_each_line_on_one_row(
     watched: Cluster, command: str, columns: int
 ) -> None:
     """As tmux, which knows how wide what is written is, shows it."""
-    tmux = ["tmux", "-L", f"sio-{os.getpid()}", "-f", "/dev/null"]
+    if shutil.which("tmux") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no tmux: install Debian's")
+    tmux = ["tmux", "-L", f"sio-{os.getpid()}-{command}-{columns}", "-f", "/dev/null"]
     words = [str(BIN / "supervisorctl"), "-c", str(watched.conf), "sio", command]
     keep = f"{' '.join(words)}; read enter"
     size = ["-x", str(columns), "-y", "24"]

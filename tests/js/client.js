@@ -38,7 +38,7 @@ function transportOf(manager) {
 }
 
 const commands = {
-  connect({ client, url, namespaces, options }) {
+  connect({ client, url, namespaces, options, auth }) {
     const manager = new Manager(url, options);
     const sockets = new Map();
     clients.set(client, { manager, sockets });
@@ -49,7 +49,7 @@ const commands = {
       report(client, "transport", { name: transportOf(manager) });
     });
     for (const namespace of namespaces) {
-      const socket = manager.socket(namespace);
+      const socket = manager.socket(namespace, { auth });
       sockets.set(namespace, socket);
       socket.on("connect", () => report(client, "connect", { namespace, sid: socket.id }));
       socket.on("disconnect", (reason) => report(client, "disconnect", { namespace, reason }));

@@ -42,8 +42,8 @@ print(first, identity.tag(), flush=True)
         ("workers_00", "workers", "workers:workers_00"),
         ("chat", "chat", "chat"),
         ("chat", None, "chat"),
-        (None, None, f"pid {os.getpid()}"),
-        ("", "workers", f"pid {os.getpid()}"),
+        (None, None, "pid {pid}"),
+        ("", "workers", "pid {pid}"),
     ],
 )
 def test_the_name_that_supervisorctl_shows(
@@ -57,4 +57,4 @@ def test_the_name_that_supervisorctl_shows(
             monkeypatch.delenv(variable, raising=False)
         else:
             monkeypatch.setenv(variable, value)
-    assert identity.process_name() == name
+    assert identity.process_name() == name.format(pid=os.getpid())
