@@ -179,7 +179,9 @@ class RouterChannel(Dispatcher):
                 error = "the router is gone" if self.closed else "the router does not answer"
                 raise RPCError(Faults.FAILED, error)
             if answer.get("error"):
-                raise RPCError(Faults.FAILED, str(answer["error"]))
+                # ASCII, see deferred.py.
+                reason = str(answer["error"]).encode("ascii", "backslashreplace").decode()
+                raise RPCError(Faults.FAILED, reason)
             return finish(rows, answer)
 
         result.delay = 0.05  # type: ignore[attr-defined]

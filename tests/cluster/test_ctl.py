@@ -166,7 +166,8 @@ def test_supervisord_is_away(make_cluster: ClusterFactory) -> None:
 
 def test_supervisord_without_the_plugin(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=0, plugin=False, router=False)
-    cluster.start()
+    cluster.spawn()
+    wait_until(lambda: cluster.ctl("pid").returncode == 0, 20, "supervisord")
     assert "[rpcinterface:sio]" in run(cluster, status=4)
     error = "supervisord runs without the sio plugin"
     assert document(cluster, "sockets", status=4) == {"error": error}
