@@ -60,6 +60,7 @@ _PATIENCE = 10.0
 
 #: Seconds that a client has to answer our close.
 _LINGER = 5.0
+_SHORT_LINGER = 0.5
 
 #: Websockets that were ended, other than by a client's wish or the application's.
 refusals = Refusals(logger)
@@ -365,12 +366,14 @@ class WebSocket:
         self._say_goodbye(close_frame(code), _SAID_GOODBYE)
 
     def end(self) -> None:
-        """Close it without waiting for the client's goodbye."""
+        """Close it, and wait but shortly for the client's goodbye.
+
+        To close at once would reset the connection if anything is on its way here.
+        """
         self.close(GOING_AWAY)
-        if self._stage == _SAID_GOODBYE:
-            self._stage = _BOTH_DID
-            if not self._out:
-                self._end()
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = hubs.get_hub().schedule_call_global(_SHORT_LINGER, self._end)
 
     def _say_goodbye(self, data: bytes, stage: int) -> None:
         if self._stage:

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
+import psutil
 from pm2 import ask_node
 from profiling import print_profile, py_spy
 from rows import OURS, PM2, ROWS, STOCK, Bar, Figure, Row, Sample
@@ -118,6 +119,7 @@ def print_row(row: Row, samples: Samples) -> bool:
 
 def end(*_: Any) -> None:
     """A signal ends the bench as an error does: with all that it has started."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit("ended by a signal")
 
 
@@ -167,7 +169,7 @@ def main() -> None:
             profile(options)
         elif not compare(options):
             sys.exit("a bar is missed")
-    except RuntimeError as error:
+    except (RuntimeError, psutil.NoSuchProcess) as error:
         sys.exit(f"failed: {error}")
 
 

@@ -26,9 +26,9 @@ Sample = Mapping[str, float]
 
 WARM_UP_SECONDS = 2.0
 #: Clients that come and go before the memory of a server without clients is read, and
-#: seconds until memory is: V8 gives back what a burst of new clients has left after 10 to 20.
+#: seconds until memory is: V8 gives back what a burst of new clients has left after 15 to 30.
 MEMORY_WARM_UP_CLIENTS = 100
-MEMORY_SETTLE_SECONDS = 25.0
+MEMORY_SETTLE_SECONDS = 40.0
 MEMORY_CLIENTS = 2000
 IN_FLIGHT = 16
 

@@ -26,7 +26,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
 from load import PING, PONG, TEXT, Failure, Session, frame
@@ -211,6 +211,12 @@ async def set_up(host: str, port: int, upgraded: bool) -> tuple[Session, int]:
         raise
 
 
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def connect(
     host: str, port: int, clients: int, upgraded: bool, in_flight: int
 ) -> tuple[Swarm, dict[str, Any]]:
@@ -233,10 +239,12 @@ async def connect(
             connected[session] = asyncio.create_task(session.receive())  # answers pings
             by_worker[worker] += 1
 
-    await asyncio.gather(*(fill() for _ in range(in_flight)))
-    for task in connected.values():
-        task.cancel()
-    await asyncio.gather(*connected.values(), return_exceptions=True)
+    filling = [asyncio.create_task(fill()) for _ in range(in_flight)]
+    try:
+        await asyncio.gather(*filling)
+    finally:
+        await end(filling)
+    await end(connected.values())
     websockets: dict[socket.socket, bytes] = {}
     polling: list[socket.socket] = []
     for session in connected:

@@ -48,8 +48,8 @@ def kill_worker(cluster: Cluster) -> None:
     ("event", "seconds", "allowed", "most"),
     [
         # Of the sessions in the middle of being set up, at most those in flight are concerned.
-        (restart, 12, ENDED, 16),
-        (reload, 24, (), 0),
+        (restart, 16, ENDED, 16),
+        (reload, 40, (), 0),
         (kill_router, 12, (), 0),
         (kill_worker, 12, (*ENDED, "reset", "closed"), 16),
     ],

@@ -13,10 +13,12 @@ from .harness import Cluster, wait_until
 def test_clients_of_a_killed_worker_come_back(shared_cluster: Cluster, clients: Clients) -> None:
     made = clients.mixed(shared_cluster, 20)
     pids = {client.name: client.whoami()["pid"] for client in made}
-    victim = made[0].whoami()
-    orphans = [client for client in made if pids[client.name] == victim["pid"]]
-    others = [client for client in made if client not in orphans]
+    by_pid = {pid: [c for c in made if pids[c.name] == pid] for pid in pids.values()}
+    # A worker that has clients of both transports.
+    orphans = max(by_pid.values(), key=lambda own: len({client.transport for client in own}))
     assert len({client.transport for client in orphans}) == 2
+    victim = orphans[0].whoami()
+    others = [client for client in made if client not in orphans]
 
     os.kill(victim["pid"], signal.SIGKILL)
     for client in orphans:

@@ -172,7 +172,7 @@ def test_but_not_for_long(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.wait(lambda: not pair.keeper.open)
 
 
-def test_end_waits_for_nothing_but_what_is_to_be_sent(pair: Pair) -> None:
+def test_end_does_not_wait_long(pair: Pair) -> None:
     pair.websocket.send(message_frame("last"))
     pair.websocket.end()
     assert pair.received(100) == message_frame("last") + close_frame(1001)
