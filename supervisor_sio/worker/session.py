@@ -30,9 +30,6 @@ from .delay import Delay
 from .frames import INTERNAL_ERROR, Payload, message_frame
 from .websocket import FAN_OUT, SOON, TAKE_CONNECTION, Handler, HandshakeError, WebSocket, accept
 
-logger = logging.getLogger("supervisor_sio.worker")
-
-_PING = message_frame(str(packet.PING))
 _PROBE_ANSWER = message_frame(f"{packet.PONG}probe")
 _PONG = str(packet.PONG)
 _MESSAGE = str(packet.MESSAGE)

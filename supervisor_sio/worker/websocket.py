@@ -163,7 +163,6 @@ class WebSocket:
         "_too_much_since",
         "_stage",
         "_linger",
-        "__weakref__",
     )
 
     def __init__(self, connection: Connection, handler: Handler, max_size: int) -> None:
