@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import logging
 import socket
+import time
 from typing import Any, Callable, Optional, Union
 
 import greenlet
@@ -22,6 +23,9 @@ from .websocket import TAKE_CONNECTION, Connection, WebSocket
 
 logger = logging.getLogger("supervisor_sio.worker")
 
+#: In the environment of a request: call it when the client has no more requests.
+LAST_REQUEST = "supervisor_sio.last_request"
+
 _socket: Any = patcher.original("socket")
 
 #: ``(host, port)`` or the like; a Unix peer has an empty name.
@@ -29,8 +33,13 @@ SocketAddress = Any
 
 #: What of a request's environment belongs to its connection. A session keeps the
 #: environment of its handshake for as long as it lives, but not the connection.
-_OF_CONNECTION = ("eventlet.set_idle", "eventlet.posthooks", TAKE_CONNECTION)
+_OF_CONNECTION = ("eventlet.set_idle", "eventlet.posthooks", TAKE_CONNECTION, LAST_REQUEST)
 _NO_INPUT = io.BytesIO()
+
+#: Seconds that a connection may wait for its next request. Proxies keep theirs for 60 (nginx,
+#: AWS's load balancers) and have to be the first to close: else they send a request to where
+#: nobody is any more. A client that polls has one every 25.
+_KEPT = 75.0
 
 #: Bytes of a connection's buffers: enough for a head; what is longer goes past them.
 _BUFFER = 2048
@@ -197,6 +206,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
         if sock.scheme == "https":
             environ["HTTPS"] = "on"
         environ["wsgi.multiprocess"] = True
+        environ[LAST_REQUEST] = self._end_with_response
         # Behind TLS, or a PROXY header, the socket's own address is not the client's view.
         environ["SERVER_NAME"], port = wsgi.addr_to_host_port(sock.local)
         environ["SERVER_PORT"] = str(port)
@@ -214,6 +224,9 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
 
             environ["eventlet.set_idle"] = upgraded
         return environ
+
+    def _end_with_response(self) -> None:
+        self.close_connection = 1  # eventlet says so to the client, RFC 9112, 9.6
 
     def _take_connection(self) -> Connection:
         self._given_up = True
@@ -295,7 +308,9 @@ class Server(wsgi.Server):  # type: ignore[misc]
         self.connections = 0
         self.draining = False
         self.websockets: set[Union[ClientSocket, WebSocket]] = set()
-        self._idle: dict[Protocol, Any] = {}
+        #: Their greenlets, and since when they wait; who has waited longest comes first.
+        self._idle: dict[Protocol, tuple[Any, float]] = {}
+        self._sweeping = False
 
     def serve_connection(self, sock: ClientSocket) -> None:
         """Serve a connection until it ends or moves on; runs in its own greenlet."""
@@ -329,28 +344,41 @@ class Server(wsgi.Server):  # type: ignore[misc]
             websocket.end()
 
     def idle(self, protocol: Protocol) -> _Idle:
+        if not self._sweeping:
+            self._sweeping = True
+            hubs.get_hub().schedule_call_global(_KEPT, self._sweep)
         return _Idle(self._idle, protocol)
+
+    def _sweep(self) -> None:
+        """End the connections that have waited too long."""
+        now = time.monotonic()
+        for protocol, (_, since) in self._idle.items():
+            if now < since + _KEPT:
+                later = max(1.0, since + _KEPT - now)
+                hubs.get_hub().schedule_call_global(later, self._sweep)
+                return
+            hubs.get_hub().schedule_call_global(0, self._wake, protocol, TimeoutError)
+        self._sweeping = False
 
     def release_idle(self) -> None:
         """Send every connection that waits for its next request back to the router."""
-        for protocol in list(self._idle):
-            hubs.get_hub().schedule_call_global(0, self._release, protocol)
+        for protocol in self._idle:
+            hubs.get_hub().schedule_call_global(0, self._wake, protocol, Interrupted)
 
-    def _release(self, protocol: Protocol) -> None:
-        waiting = self._idle.get(protocol)
-        if waiting is not None:  # else its next request has just begun
-            waiting.throw(Interrupted)
+    def _wake(self, protocol: Protocol, error: type[Exception]) -> None:
+        if protocol in self._idle:  # else its next request has just begun
+            self._idle[protocol][0].throw(error)
 
 
 class _Idle:
     """While it lasts, the connection is between two requests and can be interrupted."""
 
-    def __init__(self, idle: dict[Protocol, Any], protocol: Protocol) -> None:
+    def __init__(self, idle: dict[Protocol, tuple[Any, float]], protocol: Protocol) -> None:
         self._all = idle
         self._protocol = protocol
 
     def __enter__(self) -> None:
-        self._all[self._protocol] = greenlet.getcurrent()
+        self._all[self._protocol] = greenlet.getcurrent(), time.monotonic()
 
     def __exit__(self, *error: object) -> None:
         del self._all[self._protocol]

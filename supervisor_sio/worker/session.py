@@ -28,6 +28,7 @@ from ..sessions import send_to_each, traffic
 from . import greenlets
 from .delay import Delay
 from .frames import INTERNAL_ERROR, Payload, message_frame
+from .http import LAST_REQUEST
 from .websocket import FAN_OUT, SOON, TAKE_CONNECTION, Handler, HandshakeError, WebSocket, accept
 
 _PROBE_ANSWER = message_frame(f"{packet.PONG}probe")
@@ -151,6 +152,13 @@ class Session(Socket, Handler):  # type: ignore[misc]
         if pkt.packet_type == packet.MESSAGE:
             traffic.received += 1
         super().receive(pkt)
+
+    def handle_get_request(self, environ: dict[str, Any], start_response: Any) -> Any:
+        answer = super().handle_get_request(environ, start_response)
+        # The last poll: kept, its connection would cost more than the websocket.
+        if (self.upgrading or self.upgraded) and LAST_REQUEST in environ:
+            environ[LAST_REQUEST]()
+        return answer
 
     def _upgrade_websocket(self, environ: dict[str, Any], start_response: Any) -> Any:
         if TAKE_CONNECTION not in environ:  # some other WSGI server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import time
 import warnings
 from typing import Any, Callable, Iterator, Optional
 
@@ -18,6 +19,7 @@ with warnings.catch_warnings():
 import socketio
 
 from supervisor_sio import ZmqManager
+from supervisor_sio.worker import http
 from supervisor_sio.worker.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker.http import ClientSocket, Server
 from supervisor_sio.worker.session import Session
@@ -206,8 +208,8 @@ def test_upgrade(make: Any) -> None:
     )
     websocket.text("2probe")
     websocket.until(b"3probe")
-    polling.until(b"\r\n\r\n")
-    polling.wait(lambda data: data == b"6", "NOOP")
+    assert b"\r\nConnection: close" in polling.until(b"\r\n\r\n")
+    assert polling.ended() == b"6"  # nothing will come this way any more
     app.sio.emit("news", "while it upgrades")
     websocket.text("5", '421["echo",1]')
     before = websocket.until(b"431[1]")
@@ -235,6 +237,25 @@ def test_an_upgrade_that_fails_leaves_the_session_with_polling(make: Any, texts:
     again.text("5", '422["echo",3]')
     again.until(b"432[3]")
     app.gone()
+
+
+def test_a_connection_ends_that_is_not_used(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_KEPT", 0.2)
+    app = make()
+    used, unused = Client(app), Client(app)
+    sid = re.search('"sid":"([^"]+)"', used.http("GET"))[1]  # type: ignore[index]
+    unused.http("POST", sid, "40")
+    assert used.http("GET", sid).startswith("40{")
+    used.send(
+        f"GET /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    )
+    began = time.monotonic()
+    assert unused.ended() == b""
+    assert 0.1 < time.monotonic() - began < 3
+    app.sio.emit("news", 1)  # the poll has waited for longer, and has its answer
+    used.until(b'42["news",1]')
+    assert used.ended() == b""
+    app.settle(lambda: not app.http.connections)
 
 
 def test_a_second_websocket_is_refused(make: Any) -> None:
