@@ -120,7 +120,7 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         self._made_in = os.getpid()
         self._joining = threading.Lock()
         self._subscriber: Optional[Subscriber] = None
-        self._fan_out: sessions.FanOut = sessions.send_to_each
+        self._fan_out: sessions.FanOut
         if not write_only:
             self.host_id = identity.tag()
         # A client echoes the id it was given, so ids that no two workers share
@@ -320,18 +320,17 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
 
     def _deliver(
         self,
-        recipients: Iterable[tuple[str, str]],
+        recipients: Sequence[tuple[str, str]],
         packets: list[EncodedPacket],
         ack_id: Optional[int] = None,
         answered: Optional[Callable[..., Any]] = None,
     ) -> int:
         """Send an encoded packet to clients of this process; how many they are."""
-        chosen = list(recipients)
         if ack_id is not None:
-            for sid, _ in chosen:
+            for sid, _ in recipients:
                 self.callbacks.setdefault(sid, {0: itertools.count(1)})[ack_id] = answered
-        self._fan_out(self.server, [eio_sid for _, eio_sid in chosen], packets)
-        return len(chosen)
+        self._fan_out([eio_sid for _, eio_sid in recipients], packets)
+        return len(recipients)
 
     def _answered(self, ack_id: Optional[int], *args: Any) -> None:
         callback = None if ack_id is None else self._acks.pop(ack_id, None)

@@ -462,7 +462,7 @@ class Operations:
         if except_room is not None and except_room != []:
             skip.update(sid for sid, _ in self.get_participants(namespace, except_room))
         everybody = self.get_participants(namespace, room)
-        return [(sid, eio_sid) for sid, eio_sid in everybody if sid not in skip]
+        return [pair for pair in everybody if pair[0] not in skip] if skip else list(everybody)
 
     def _local_sockets(
         self, namespace: str, room: Room = None, except_room: Room = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import Any, Callable, Sequence
 
 from engineio import packet
@@ -11,7 +12,7 @@ from . import identity, packets
 from .relay.message import EncodedPacket
 
 #: Sends an encoded Socket.IO packet to clients of a server, by their Engine.IO sids.
-FanOut = Callable[[Any, Sequence[str], Sequence[EncodedPacket]], None]
+FanOut = Callable[[Sequence[str], Sequence[EncodedPacket]], None]
 
 
 class Traffic:
@@ -43,11 +44,10 @@ def attach(server: Any) -> FanOut:
     server.packet_class = packets.class_for(server)
     _servers.add(server)
     if server.eio.async_mode != "eventlet":
-        return send_to_each
+        return partial(send_to_each, server)
     from .worker import session  # not where there is no eventlet
 
-    session.install(server)
-    return session.fan_out
+    return session.install(server).fan_out
 
 
 def send_to_each(server: Any, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:

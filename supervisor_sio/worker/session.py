@@ -29,7 +29,14 @@ from . import greenlets
 from .delay import Delay
 from .frames import INTERNAL_ERROR, Payload, message_frame
 from .http import LAST_REQUEST
-from .websocket import FAN_OUT, SOON, TAKE_CONNECTION, Handler, HandshakeError, WebSocket, accept
+from .websocket import (
+    TAKE_CONNECTION,
+    Handler,
+    HandshakeError,
+    WebSocket,
+    accept,
+    send_to_all,
+)
 
 _PROBE_ANSWER = message_frame(f"{packet.PONG}probe")
 _PONG = str(packet.PONG)
@@ -38,14 +45,14 @@ _MESSAGE = str(packet.MESSAGE)
 _EVENT = f"{packet.MESSAGE}{sio_packet.EVENT}"
 
 
-def install(server: Any) -> None:
+def install(server: Any) -> Transport:
     """Give the clients of a ``socketio.Server`` on eventlet this kind of session.
 
     Each becomes one when Engine.IO says that it has connected. An application
     that takes this event for itself, as ``sio.instrument()`` does, stays with
     engineio's own sessions, whose packets it counts.
     """
-    transport = _Transport(server)
+    transport = Transport(server)
     eio = server.eio
     connected = eio.handlers["connect"]
 
@@ -58,14 +65,17 @@ def install(server: Any) -> None:
 
     eio.on("connect", adopt)
     server._send_packet = transport.send_packet
+    return transport
 
 
-class _Transport:
+class Transport:
     """What the sessions of a server have in common."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
         eio = server.eio
+        #: By Engine.IO sid, the websockets of sessions that send everything through it.
+        self.live: dict[str, WebSocket] = {}
         #: Sessions that are to be pinged, and those that have yet to upgrade.
         self.pings: Delay[Session] = Delay(eio.ping_interval, Session.ping)
         self.upgrades: Delay[tuple[Session, WebSocket]] = Delay(
@@ -80,7 +90,25 @@ class _Transport:
     def send_packet(self, eio_sid: str, pkt: Any) -> None:
         """``Server._send_packet``, without an Engine.IO packet for each part."""
         encoded = pkt.encode()
-        fan_out(self.server, (eio_sid,), encoded if isinstance(encoded, list) else (encoded,))
+        self.fan_out((eio_sid,), encoded if isinstance(encoded, list) else (encoded,))
+
+    def fan_out(self, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
+        """Send an encoded Socket.IO packet to clients.
+
+        It is framed once, and goes straight to each websocket.
+        """
+        if self.server.eio.logger.isEnabledFor(logging.INFO):
+            send_to_each(self.server, eio_sids, packets)  # which tells of each
+            return
+        frames = [message_frame(_MESSAGE + p if isinstance(p, str) else p) for p in packets]
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        live = self.live
+        websockets = [live[eio_sid] for eio_sid in eio_sids if eio_sid in live]
+        send_to_all(websockets, data)
+        traffic.sent += len(frames) * len(websockets)
+        if len(websockets) < len(eio_sids):
+            others = [eio_sid for eio_sid in eio_sids if eio_sid not in live]
+            send_to_each(self.server, others, packets)
 
     def start_handler(self, eio_sid: str, text: str) -> bool:
         """Start the handler of a plain event at once; false when it is not that simple.
@@ -136,10 +164,9 @@ class Session(Socket, Handler):  # type: ignore[misc]
     last_ping: Optional[float]
     queue: Any
 
-    transport: _Transport
-    #: The websocket, once there is one; and once everything goes through it.
+    transport: Transport
+    #: The websocket, once there is one.
     websocket: Optional[WebSocket] = None
-    live: Optional[WebSocket] = None
     _probed = False
     #: Whether a greenlet handles a message, and whether the websocket waits for its end.
     _busy = False
@@ -183,7 +210,7 @@ class Session(Socket, Handler):  # type: ignore[misc]
     def send(self, pkt: Any) -> None:
         if pkt.packet_type == packet.MESSAGE:
             traffic.sent += 1
-        live = self.live
+        live = self.transport.live.get(self.sid)
         if live is None:
             super().send(pkt)
             return
@@ -264,7 +291,8 @@ class Session(Socket, Handler):  # type: ignore[misc]
 
     def _close_in_background(self) -> None:
         """Disconnect handlers of the application may take their time."""
-        websocket, self.websocket, self.live = self.websocket, None, None
+        self.transport.live.pop(self.sid, None)
+        websocket, self.websocket = self.websocket, None
         if websocket is not None:
             websocket.close()
         if not self.upgraded:
@@ -308,33 +336,9 @@ class Session(Socket, Handler):  # type: ignore[misc]
         assert self.websocket is not None
         self.upgraded, self.upgrading = True, False
         queue, self.queue = self.queue, _Outlet(self.websocket)
-        self.live = self.websocket
+        self.transport.live[self.sid] = self.websocket
         while not queue.empty():
             self.queue.put(queue.get(block=False))
         for _ in range(queue.getting()):
             queue.put(packet.Packet(packet.NOOP))  # a poll that came all the same
         self.server.logger.info("%s: Upgrade to websocket successful", self.sid)
-
-
-def fan_out(server: Any, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
-    """Send an encoded Socket.IO packet to clients.
-
-    It is framed once, and goes straight to each websocket.
-    """
-    if server.eio.logger.isEnabledFor(logging.INFO):
-        send_to_each(server, eio_sids, packets)  # which tells of each
-        return
-    frames = [message_frame(_MESSAGE + p if isinstance(p, str) else p) for p in packets]
-    queue = FAN_OUT if len(eio_sids) > 1 else SOON
-    get = server.eio.sockets.get
-    others = []
-    for eio_sid in eio_sids:
-        live = getattr(get(eio_sid), "live", None)
-        if live is None:
-            others.append(eio_sid)
-        else:
-            for data in frames:
-                live.send(data, queue)
-    traffic.sent += len(frames) * (len(eio_sids) - len(others))
-    if others:
-        send_to_each(server, others, packets)

@@ -17,7 +17,7 @@ import hashlib
 import logging
 import socket
 import time
-from typing import Any, NamedTuple, Optional, Protocol, Union
+from typing import Any, NamedTuple, Optional, Protocol, Sequence, Union
 
 from eventlet import hubs, wsgi
 
@@ -50,7 +50,7 @@ _READ_SIZE = 65536
 #: Messages of one client handled before others have a turn.
 _TURN = 32
 
-#: Websockets written to before others have a turn, and frames joined for one write.
+#: Websockets written to before others have a turn, and pieces joined for one write.
 _SLICE = 128
 _JOIN = 512
 
@@ -172,8 +172,8 @@ class WebSocket:
         self._handler: Optional[Handler] = handler
         self._reader = FrameReader(max_size)
         self._reading: Any = None
-        #: What is to be sent.
-        self._out: list[Union[bytes, memoryview]] = []
+        #: What is to be sent: nothing, most of the time, or a single piece.
+        self._out: Union[None, bytes, list[Union[bytes, memoryview]]] = None
         #: Whether somebody will write it at the end of this turn.
         self._collected = False
         #: The hub's listener while the client does not take more, and how many bytes wait.
@@ -236,7 +236,7 @@ class WebSocket:
             logger.exception("a websocket's message")
             self._fail(INTERNAL_ERROR, FAILED)
         self._collected = False
-        if self._out:
+        if self._out is not None:
             self.flush()
 
     def _take_messages(self) -> bool:
@@ -282,13 +282,16 @@ class WebSocket:
     # --- writing --------------------------------------------------------------
 
     def send(self, data: bytes, queue: list[WebSocket] = SOON) -> None:
-        """Send a frame, see :mod:`.frames`, at the end of this turn of the hub.
-
-        :param queue: ``FAN_OUT`` where many get it.
-        """
+        """Send frames, see :mod:`.frames`, at the end of this turn of the hub."""
         if self._stage:
             return
-        self._out.append(data)
+        out = self._out
+        if out is None:
+            self._out = data
+        elif isinstance(out, list):
+            out.append(data)
+        else:
+            self._out = [out, data]
         if self._writing is not None:
             self._wait_for_client(len(data))
         elif not self._collected:
@@ -298,39 +301,36 @@ class WebSocket:
     def flush(self) -> None:
         """Write what is to be sent, as far as the client takes it."""
         self._collected = False
-        out, sock = self._out, self._sock
-        if self._writing is not None or sock is None:
+        sock = self._sock
+        if sock is None or self._writing is not None:
             return
-        try:
-            while out:
-                if len(out) == 1:
-                    data = out.pop()
-                else:
-                    data = b"".join(out[:_JOIN])
-                    del out[:_JOIN]
-                try:
-                    sent = sock.send(data)
-                except BlockingIOError:
-                    sent = 0
-                if sent < len(data):
-                    out.insert(0, memoryview(data)[sent:])
-                    self._write_later()
-                    return
-        except OSError:
-            self._end()
-            return
+        out, self._out = self._out, None
+        while out:
+            if isinstance(out, list):
+                data, more = b"".join(out[:_JOIN]), out[_JOIN:]
+            else:
+                data, more = out, None
+            try:
+                sent = sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._end()
+                return
+            if sent < len(data):
+                self._write_later(sock, [memoryview(data)[sent:], *(more or ())])
+                return
+            out = more
         if self._stage:
             self._flushed_close()
 
-    def _write_later(self) -> None:
+    def _write_later(self, sock: Any, rest: list[Union[bytes, memoryview]]) -> None:
         hub = hubs.get_hub()
-        assert self._sock is not None
-        self._writing = hub.add(
-            hub.WRITE, self._sock.fileno(), self._writable, self._obsolete, None
-        )
+        self._out = rest
+        self._writing = hub.add(hub.WRITE, sock.fileno(), self._writable, self._obsolete, None)
         self._writing.greenlet = hub.greenlet
         self._waiting = 0
-        self._wait_for_client(sum(map(len, self._out)))
+        self._wait_for_client(sum(map(len, rest)))
 
     def _writable(self, _descriptor: int) -> None:
         if self._writing is None:
@@ -349,7 +349,7 @@ class WebSocket:
         elif self._too_much_since is None:
             self._too_much_since = time.monotonic()
         elif time.monotonic() - self._too_much_since > _PATIENCE:
-            self._out.clear()
+            self._out = None
             # Not here: the caller may be in the middle of a fan-out.
             hubs.get_hub().schedule_call_global(0, self._end, TOO_SLOW)
 
@@ -426,7 +426,7 @@ class WebSocket:
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-        self._out.clear()
+        self._out = None
         sock.close()
         handler, self._handler = self._handler, None
         if handler is not None:
@@ -444,6 +444,13 @@ class _Deaf(FrameReader):
 
     def feed(self, data: bytes) -> None:
         pass
+
+
+def send_to_all(websockets: Sequence[WebSocket], data: bytes) -> None:
+    """Send frames to websockets: slice by slice, where there are many."""
+    queue = FAN_OUT if len(websockets) > 1 else SOON
+    for websocket in websockets:
+        websocket.send(data, queue)
 
 
 def _collect(websocket: WebSocket, queue: list[WebSocket]) -> None:

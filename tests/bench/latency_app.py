@@ -21,7 +21,8 @@ flush = WebSocket.flush
 
 
 def flush_and_note(websocket: Any) -> None:
-    frames = [frame for frame in websocket._out if TICK in bytes(frame)]
+    out = websocket._out or []
+    frames = [frame for frame in (out if isinstance(out, list) else [out]) if TICK in bytes(frame)]
     flush(websocket)
     writes.extend((time.monotonic(), frame) for frame in frames)
 
