@@ -11,7 +11,6 @@ from typing import Any, Callable, Optional
 from supervisor.compat import xmlrpclib
 from supervisor.supervisorctl import LSBInitExitStatuses, LSBStatusExitStatuses
 
-from .. import ctl_scale
 from ..emission import EmissionError, parse_emission
 from .formatting import (
     STOPPED,
@@ -23,6 +22,7 @@ from .formatting import (
     workers_are_well,
 )
 from .grammar import Line, UsageError, format_help, parse_line
+from .scale import scale
 from .session import CommandError, Session, Unreachable, refused
 from .top import top
 
@@ -262,11 +262,11 @@ def _not_ready(name: str, state: str) -> CommandError:
     return CommandError(f"{name}: ERROR ({reason}); {advice}", error=f"{name}: {reason}; {advice}")
 
 
-def _scale(session: Session, line: Line) -> None:
+def _scale(session: Session, line: Line) -> dict[str, Any]:
     name, numprocs = line.arguments
     group = name[:-2] if name.endswith(":*") else name
     try:
-        ctl_scale.scale(session.ctl, group, numprocs, _DRAIN_TIME, session.as_json)
+        return {"ok": True, **scale(session.ctl, group, numprocs, _DRAIN_TIME, session.say)}
     except BrokenPipeError:
         raise
     except (xmlrpclib.Error, OSError, http.client.HTTPException) as error:

@@ -20,6 +20,7 @@ import base64
 import hashlib
 import json
 import os
+import signal
 import socket
 import time
 from collections import Counter
@@ -343,11 +344,13 @@ def percentile(values: list[float], fraction: float) -> float:
 
 
 async def run(host: str, port: int, seconds: float, in_flight: int, timeout: float) -> Figures:
-    """Keep `in_flight` set-ups going for `seconds`, then let the last ones end."""
+    """Keep `in_flight` set-ups going for `seconds` or until SIGTERM, then let the last ones end."""
     figures = Figures()
     durations: list[float] = []
     began, cpu_began = time.monotonic(), time.process_time()
     deadline = began + seconds
+    terminated = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
 
     async def one(session: Session) -> None:
         start = time.monotonic()
@@ -358,7 +361,7 @@ async def run(host: str, port: int, seconds: float, in_flight: int, timeout: flo
         await session.disconnect()
 
     async def client() -> None:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not terminated.is_set():
             session = Session(host, port)
             reason = ""
             task = asyncio.ensure_future(one(session))

@@ -5,21 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import threading
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import psutil
 import pytest
 
 from .conftest import Clients, ClusterFactory
-from .harness import HERE, Cluster, wait_until
+from .harness import Cluster, wait_until
 from .raw import Poller
-
-LOAD = HERE.parent / "bench" / "load.py"
+from .setups import SetUps
 
 STAYS = (
     "workers: {count}; the configuration file still says numprocs = 2, set it there to keep them "
@@ -67,48 +60,9 @@ def supervisor_status(cluster: Cluster) -> list[str]:
     return [line.split()[0] for line in lines if line.startswith("workers:") and "RUNNING" in line]
 
 
-class Load:
-    """Session set-ups while the block lasts: when one generator starts anew, the other goes on."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._ending = threading.Event()
-        self._pool = ThreadPoolExecutor(2)
-        self.completed = 0
-        self.failures: Counter[str] = Counter()
-
-    def __enter__(self) -> Load:
-        self._generators = [self._pool.submit(self._generate) for _ in range(2)]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ending.set()
-        self._pool.shutdown()
-        for generator in self._generators:
-            for result in generator.result():
-                self.completed += result["completed"]
-                self.failures.update(result["failures"])
-
-    def _generate(self) -> list[dict[str, Any]]:
-        results = []
-        while not self._ending.is_set():
-            done = subprocess.run(
-                [sys.executable, LOAD, "127.0.0.1", str(self._cluster.port), "--seconds=3",
-                 "--in-flight=8", "--timeout=30"],
-                check=True,
-                stdout=subprocess.PIPE,
-            )  # fmt: skip
-            results.append(json.loads(done.stdout))
-        return results
-
-
 def test_no_set_up_fails(cluster: Cluster) -> None:
     before = descriptors(cluster)
-    handed_over = cluster.status()["router"]["handed_over"]
-    with Load(cluster) as load:
-        wait_until(
-            lambda: cluster.status()["router"]["handed_over"] > handed_over + 100, 20, "load"
-        )
+    with SetUps(cluster) as made:
         assert scale(cluster, "4") == [
             f"{name(2)}: added",
             f"{name(3)}: added",
@@ -129,9 +83,9 @@ def test_no_set_up_fails(cluster: Cluster) -> None:
             f"{name(2)}: removed",
             "workers: 2 processes, as the configuration file says",
         ]
-    print(f"scale 2, 4, 2: {load.completed} set-ups, failures {dict(load.failures)}")
-    assert load.completed > 500
-    assert not load.failures
+    print(f"scale 2, 4, 2: {made.completed} set-ups, failures {dict(made.failures)}")
+    assert made.completed > 500
+    assert not made.failures
     assert sorted(pids(cluster)) == supervisor_status(cluster) == [name(0), name(1)]
     assert zombies(cluster) == []
     wait_until(lambda: descriptors(cluster) <= before, 10, "no descriptor left")
@@ -192,6 +146,7 @@ def test_up_and_down_and_update(cluster: Cluster) -> None:
     assert zombies(cluster) == []
     done = cluster.ctl("sio", "scale", "workers", "+2", "--json")
     assert done.returncode == 0 and json.loads(done.stdout) == {
+        "ok": True,
         "group": "workers",
         "numprocs": 3,
         "added": [name(1), name(2)],

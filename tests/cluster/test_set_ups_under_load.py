@@ -1,27 +1,23 @@
-"""Session set-ups go on while workers restart, and while workers and router are killed.
-
-One set-up is a polling handshake, a post, a poll, and the upgrade to websocket.
-"""
+"""Session set-ups go on while workers restart, and while workers and router are killed."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from .conftest import ClusterFactory
-from .harness import HERE, Cluster, wait_until
-
-LOAD = HERE.parent / "bench" / "load.py"
+from .harness import Cluster
+from .setups import SetUps
 
 #: What may become of sessions, and of connections, of a worker that was stopped or killed.
 ENDED = ("Invalid session", "websocket closed", "unexpected ''")
+
+#: Seconds that it goes on after the event.
+AFTERWARDS = 2.0
 
 
 def restart(cluster: Cluster) -> None:
@@ -45,44 +41,32 @@ def kill_worker(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "seconds", "allowed", "most"),
+    ("event", "allowed", "most"),
     [
         # Of the sessions in the middle of being set up, at most those in flight are concerned.
-        (restart, 16, ENDED, 16),
-        (reload, 40, (), 0),
-        (kill_router, 12, (), 0),
-        (kill_worker, 12, (*ENDED, "reset", "closed"), 16),
+        (restart, ENDED, 16),
+        (reload, (), 0),
+        (kill_router, (), 0),
+        (kill_worker, (*ENDED, "reset", "closed"), 16),
     ],
 )
 def test_set_ups(
     make_cluster: ClusterFactory,
     event: Callable[[Cluster], None],
-    seconds: int,
     allowed: tuple[str, ...],
     most: int,
 ) -> None:
     cluster = make_cluster(workers=3).start()
-    handed_over = cluster.status()["router"]["handed_over"]
-    with subprocess.Popen(
-        [sys.executable, LOAD, "127.0.0.1", str(cluster.port), f"--seconds={seconds}",
-         "--in-flight=16", "--timeout=30"],
-        stdout=subprocess.PIPE,
-    ) as load:  # fmt: skip
-        wait_until(
-            lambda: cluster.status()["router"]["handed_over"] > handed_over + 100, 10, "load"
-        )
+    with SetUps(cluster) as made:
         event(cluster)
-        assert load.poll() is None, "the load ended before the event did"
-        output, _ = load.communicate(timeout=seconds + 40)
-    result: dict[str, Any] = json.loads(output)
-    failures = result["failures"]
-    print(f"{event.__name__}: {result['completed']} set-ups, failures {failures}")
-    assert result["completed"] > 500
-    assert not [reason for reason in failures if "refused" in reason]
+        time.sleep(AFTERWARDS)
+    print(f"{event.__name__}: {made.completed} set-ups, failures {dict(made.failures)}")
+    assert made.completed > 200
+    assert not [reason for reason in made.failures if "refused" in reason]
     unexpected = {
         reason: count
-        for reason, count in failures.items()
+        for reason, count in made.failures.items()
         if not any(word in reason for word in allowed)
     }
     assert not unexpected
-    assert sum(failures.values()) <= most
+    assert sum(made.failures.values()) <= most

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import json
+import time
 from typing import Any
 
 import pytest
 from supervisor.compat import xmlrpclib
 from supervisor.xmlrpc import Faults
 
-from supervisor_sio import ctl_scale
-from supervisor_sio.ctl_scale import scale, summary
+from supervisor_sio.ctl.scale import scale, summary
 
 
 class Server:
@@ -59,13 +58,13 @@ class Server:
 @pytest.fixture(autouse=True)
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     times: list[float] = []
-    monkeypatch.setattr(ctl_scale.time, "sleep", times.append)
+    monkeypatch.setattr(time, "sleep", times.append)
     return times
 
 
 def test_more(slept: list[float]) -> None:
     server = Server({"numprocs": 4, "configured": 2, "added": ["w:w_2", "w:w_3"]}, {})
-    scale(server, "w", "+2", 2.0)
+    scale(server, "w", "+2", 2.0, server.output)
     assert server.asked == [("scale", "w", "+2")]
     assert server.said[:2] == ["w:w_2: added", "w:w_3: added"]
     assert server.said[2].startswith("w: 4 processes; the configuration file still says numprocs")
@@ -77,7 +76,7 @@ def test_fewer(slept: list[float]) -> None:
     surplus = ["w:w_3", "w:w_2", "w:w_1"]
     server = Server({"numprocs": 1, "configured": 1, "surplus": surplus}, states)
     server.not_running = {"w:w_1"}
-    scale(server, "w", "1", 2.0)
+    scale(server, "w", "1", 2.0, server.output)
     assert server.asked == [
         ("scale", "w", "1"),
         ("drain", "w:w_2"),
@@ -100,7 +99,7 @@ def test_fewer(slept: list[float]) -> None:
 def test_nobody_is_drained_when_nobody_else_is_ready(state: str, slept: list[float]) -> None:
     states = {"w:w_0": state, "w:w_1": "ready"}
     server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, states)
-    scale(server, "w", "1", 2.0)
+    scale(server, "w", "1", 2.0, server.output)
     assert [asked[0] for asked in server.asked] == ["scale", "stop", "remove"]
     assert not slept
 
@@ -108,7 +107,7 @@ def test_nobody_is_drained_when_nobody_else_is_ready(state: str, slept: list[flo
 def test_what_another_scale_left_half_way_comes_back() -> None:
     states = {"w:w_1": "drained", "w:w_2": "stopped", "w:w_3": "ready"}
     server = Server({"numprocs": 4, "configured": 4, "kept": list(states)}, states)
-    scale(server, "w", "4", 2.0)
+    scale(server, "w", "4", 2.0, server.output)
     assert server.asked[1:] == [("undrain", "w:w_1"), ("start", "w:w_2", False)]
     assert server.said == ["w: 4 processes already"]
 
@@ -121,15 +120,13 @@ def test_other_faults_are_told() -> None:
 
     server.stopProcess = fail  # type: ignore[method-assign]
     with pytest.raises(xmlrpclib.Fault, match="FAILED"):
-        scale(server, "w", "1", 2.0)
+        scale(server, "w", "1", 2.0, server.output)
     assert not server.said
 
 
-def test_json() -> None:
+def test_what_was_done() -> None:
     server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, {})
-    scale(server, "w", "1", 2.0, as_json=True)
-    (line,) = server.said
-    assert json.loads(line) == {
+    assert scale(server, "w", "1", 2.0, lambda line: None) == {
         "group": "w",
         "numprocs": 1,
         "added": [],

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Any
+from typing import Any, Callable
 
 from supervisor import xmlrpc
 from supervisor.compat import xmlrpclib
 
 
 def scale(
-    controller: Any, group: str, numprocs: str, drain_time: float, as_json: bool = False
-) -> None:
-    """Scale a group, and say what was done.
+    controller: Any, group: str, numprocs: str, drain_time: float, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Scale a group: what was done.
 
     :param drain_time: seconds between the last new session of a worker and
         its stop.
+    :param say: is called with a line for each step.
     :raises xmlrpclib.Fault: as supervisord says it; what is done stays done.
     """
-    say = _nothing if as_json else controller.output
     sio = controller.get_server_proxy("sio")
     answer = sio.scaleGroup(group, numprocs)
     for name in answer["added"]:
@@ -32,9 +31,8 @@ def scale(
         sio.removeProcess(name)
         say(f"{name}: removed")
     say(summary(answer))
-    if as_json:
-        shown = {key: answer[key] for key in ("group", "numprocs", "added", "configured")}
-        controller.output(json.dumps({**shown, "removed": answer["surplus"]}))
+    done = {key: answer[key] for key in ("group", "numprocs", "added", "configured")}
+    return {**done, "removed": answer["surplus"]}
 
 
 def summary(answer: dict[str, Any]) -> str:
@@ -50,10 +48,6 @@ def summary(answer: dict[str, Any]) -> str:
         f"them after a restart (until then reread shows {group} as changed; update and reload go "
         f"back to {configured})"
     )
-
-
-def _nothing(line: str) -> None:
-    pass
 
 
 def _states(controller: Any) -> dict[str, str]:
