@@ -78,57 +78,57 @@ class FrameReader:
     def next(self) -> Optional[tuple[int, Payload]]:
         """The next message or control frame as opcode and payload; ``None`` for not yet.
 
+        A fragment of a message that goes on is a ``CONTINUATION`` without payload: however
+        many there are, nobody spends long in here.
+
         :raises ProtocolError: see there.
         """
-        while True:
-            data, at = self._data, self._at
-            there = len(data) - at
-            if there < 2:
-                self._wait_for(2)
+        data, at = self._data, self._at
+        there = len(data) - at
+        if there < 2:
+            self._wait_for(2)
+            return None
+        first, second = data[at], data[at + 1]
+        opcode, length = first & 0x0F, second & 0x7F
+        if first & 0x70:
+            raise ProtocolError(PROTOCOL_ERROR, "reserved bits are set")
+        if second < 0x80:
+            raise ProtocolError(PROTOCOL_ERROR, "a client's frame without a mask")
+        if opcode > BINARY:
+            self._check_control(first, opcode, length)
+        elif (opcode == CONTINUATION) != (self._parts is not None):
+            raise ProtocolError(PROTOCOL_ERROR, "fragments out of order")
+        head = 6
+        if length > 125:
+            head = 8 if length == 126 else 14
+            if there < head - 4:
+                self._wait_for(head - 4)
                 return None
-            first, second = data[at], data[at + 1]
-            opcode, length = first & 0x0F, second & 0x7F
-            if first & 0x70:
-                raise ProtocolError(PROTOCOL_ERROR, "reserved bits are set")
-            if second < 0x80:
-                raise ProtocolError(PROTOCOL_ERROR, "a client's frame without a mask")
-            if opcode > BINARY:
-                self._check_control(first, opcode, length)
-            elif (opcode == CONTINUATION) != (self._parts is not None):
-                raise ProtocolError(PROTOCOL_ERROR, "fragments out of order")
-            head = 6
-            if length > 125:
-                head = 8 if length == 126 else 14
-                if there < head - 4:
-                    self._wait_for(head - 4)
-                    return None
-                length = int.from_bytes(data[at + 2 : at + head - 4], "big")
-                if length < 126 or (head == 14 and not 65536 <= length < 2**63):
-                    raise ProtocolError(PROTOCOL_ERROR, "a length that is not minimal")
-            if length > self._max_size or (opcode <= BINARY and self._parts is not None):
-                self._check_size(length, opcode)
-            end = at + head + length
-            if there < head + length:
-                self._wait_for(head + length)
-                return None
-            self._at = end
-            payload: bytes = data[at + head : end]
-            if length:
-                payload = apply_mask(payload, data[at + head - 4 : at + head])
-            if opcode > BINARY:
-                if opcode == CLOSE:
-                    check_close(payload)
-                return opcode, payload
-            if first & 0x80 and self._parts is None:
-                if opcode == BINARY:
-                    return BINARY, payload
-                try:
-                    return TEXT, payload.decode()
-                except UnicodeDecodeError:
-                    raise _not_utf8() from None
-            message = self._fragment(opcode, payload, bool(first & 0x80))
-            if message is not None:
-                return message
+            length = int.from_bytes(data[at + 2 : at + head - 4], "big")
+            if length < 126 or (head == 14 and not 65536 <= length < 2**63):
+                raise ProtocolError(PROTOCOL_ERROR, "a length that is not minimal")
+        if length > self._max_size or (opcode <= BINARY and self._parts is not None):
+            self._check_size(length, opcode)
+        end = at + head + length
+        if there < head + length:
+            self._wait_for(head + length)
+            return None
+        self._at = end
+        payload: bytes = data[at + head : end]
+        if length:
+            payload = apply_mask(payload, data[at + head - 4 : at + head])
+        if opcode > BINARY:
+            if opcode == CLOSE:
+                check_close(payload)
+            return opcode, payload
+        if first & 0x80 and self._parts is None:
+            if opcode == BINARY:
+                return BINARY, payload
+            try:
+                return TEXT, payload.decode()
+            except UnicodeDecodeError:
+                raise _not_utf8() from None
+        return self._fragment(opcode, payload, bool(first & 0x80))
 
     @property
     def has_more(self) -> bool:
@@ -154,7 +154,7 @@ class FrameReader:
         if size > self._max_size:
             raise ProtocolError(TOO_BIG, f"a message over {self._max_size} bytes")
 
-    def _fragment(self, opcode: int, payload: bytes, final: bool) -> Optional[tuple[int, Payload]]:
+    def _fragment(self, opcode: int, payload: bytes, final: bool) -> tuple[int, Payload]:
         if self._parts is None:
             self._parts, self._size = [], 0
             self._decoder = _utf8() if opcode == TEXT else None
@@ -168,7 +168,7 @@ class FrameReader:
         if part:  # empty fragments take no memory
             self._parts.append(part)
         if not final:
-            return None
+            return CONTINUATION, b""
         parts, self._parts = self._parts, None
         text, self._decoder = self._decoder is not None, None
         return (TEXT, "".join(parts)) if text else (BINARY, b"".join(parts))

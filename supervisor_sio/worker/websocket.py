@@ -25,6 +25,7 @@ from ..refusals import Refusals
 from .frames import (
     BINARY,
     CLOSE,
+    CONTINUATION,
     GOING_AWAY,
     INTERNAL_ERROR,
     NORMAL,
@@ -47,7 +48,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 _READ_SIZE = 65536
 
-#: Messages of one client handled before others have a turn.
+#: Messages and fragments of one client handled before others have a turn.
 _TURN = 32
 
 #: Websockets written to before others have a turn, and pieces joined for one write.
@@ -248,7 +249,7 @@ class WebSocket:
                 return True
             opcode, payload = message
             if opcode <= BINARY:
-                if self._stage or self._handler is None:
+                if self._stage or self._handler is None or opcode == CONTINUATION:
                     continue
                 if not self._handler.on_message(payload):
                     return False
