@@ -8,6 +8,7 @@ does all the rest of HTTP.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import socket
@@ -41,8 +42,18 @@ _NO_INPUT = io.BytesIO()
 #: nobody is any more. A client that polls has one every 25.
 _KEPT = 75.0
 
+#: Seconds that a client may pause in the middle of a request, or of taking the answer.
+_STALLED = 60.0
+
 #: Bytes of a connection's buffers: enough for a head; what is longer goes past them.
 _BUFFER = 2048
+
+
+class ClientGone(ConnectionResetError):
+    """The connection ended in the middle of a request, or the client paused for too long."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the client is gone")
 
 
 class Interrupted(Exception):
@@ -51,6 +62,8 @@ class Interrupted(Exception):
 
 class ClientSocket(GreenSocket):  # type: ignore[misc]
     """A client's connection, with the bytes that were read before it came here.
+
+    Who pauses for longer than the timeout is :class:`ClientGone`.
 
     :param placed: the router chose this worker for the first request.
     """
@@ -83,7 +96,10 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]
         if self.prefix:
             data, self.prefix = self.prefix[:size], self.prefix[size:]
             return data
-        return bytes(super().recv(size, flags))
+        try:
+            return bytes(super().recv(size, flags))
+        except socket.timeout:
+            raise ClientGone from None
 
     def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:
         if self.prefix:
@@ -91,7 +107,16 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]
             data = self.recv(size or len(view))
             view[: len(data)] = data
             return len(data)
-        return int(super().recv_into(buffer, size or len(buffer), flags))
+        try:
+            return int(super().recv_into(buffer, size or len(buffer), flags))
+        except socket.timeout:
+            raise ClientGone from None
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        try:
+            return int(super().send(data, flags))
+        except socket.timeout:
+            raise ClientGone from None
 
     def leave_green(self) -> Any:
         """The connection as a plain, non-blocking socket; this object lets go of it."""
@@ -113,6 +138,8 @@ class _Stream(io.RawIOBase):
     def __init__(self, sock: ClientSocket) -> None:
         self._sock = sock
         self.may_wait = True
+        #: Whether the connection must not end here.
+        self.in_request = False
 
     def readable(self) -> bool:
         return True
@@ -120,7 +147,10 @@ class _Stream(io.RawIOBase):
     def readinto(self, buffer: Any) -> Optional[int]:
         if not self.may_wait:
             return None
-        return self._sock.recv_into(buffer)
+        size = self._sock.recv_into(buffer)
+        if not size and self.in_request:
+            raise ClientGone  # to eventlet, the end of what has come is the end of the request
+        return size
 
 
 class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
@@ -140,6 +170,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
         self._given_up = False
 
     def _read_request_line(self) -> Any:
+        self._stream.in_request = False
         first, self._first = self._first, False
         if not first and not self._wait_for_request():
             return b""
@@ -160,6 +191,10 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
                 self._hand_back(line + self._take_buffered())
                 return line if not self._given_up else b""
         return line
+
+    def parse_request(self) -> bool:
+        self._stream.in_request = True
+        return bool(super().parse_request())
 
     def _wait_for_request(self) -> bool:
         """Idle until the next request starts; false when it is not for this worker."""
@@ -219,6 +254,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
 
             def upgraded() -> None:
                 set_idle()
+                sock.settimeout(None)
                 self.server.websockets.add(sock)
                 self._request_counted()
 
@@ -258,18 +294,22 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
             super().finish()
 
 
+#: In a traceback.
+_GONE = f"{ClientGone.__module__}.{ClientGone.__qualname__}"
+
+
 class _ErrorLog:
     """eventlet tells of a failing application with ``info``."""
 
     def info(self, message: str, *args: Any) -> None:
         last = message.rstrip().rpartition("\n")[2]
-        gone = last.startswith(("BrokenPipeError", "ConnectionResetError"))
+        gone = last.startswith(("BrokenPipeError", "ConnectionResetError", _GONE))
         logger.log(logging.DEBUG if gone else logging.ERROR, message.rstrip(), *args)
-
-    error = info
 
     def debug(self, message: str, *args: Any) -> None:
         logger.debug(message, *args)
+
+    error = debug  # of clients that end their request before its end
 
 
 class Server(wsgi.Server):  # type: ignore[misc]
@@ -299,6 +339,7 @@ class Server(wsgi.Server):  # type: ignore[misc]
             log_output=False,
             debug=False,
             max_http_version=wsgi.DEFAULT_MAX_HTTP_VERSION,
+            socket_timeout=_STALLED,
         )
         self.log = _ErrorLog()
         self.paths: tuple[bytes, ...] = ()
@@ -317,7 +358,7 @@ class Server(wsgi.Server):  # type: ignore[misc]
         self.connections += 1
         try:
             self.process_request([sock.peer, sock, wsgi.STATE_IDLE])
-        except Interrupted:
+        except (Interrupted, ConnectionError):
             pass
         except Exception:
             logger.exception("a connection of %s ended with an error", sock.peer)

@@ -28,7 +28,7 @@ from ..sessions import send_to_each, traffic
 from . import greenlets
 from .delay import Delay
 from .frames import INTERNAL_ERROR, Payload, message_frame
-from .http import LAST_REQUEST
+from .http import LAST_REQUEST, ClientGone
 from .websocket import (
     TAKE_CONNECTION,
     Handler,
@@ -186,6 +186,12 @@ class Session(Socket, Handler):  # type: ignore[misc]
         if (self.upgrading or self.upgraded) and LAST_REQUEST in environ:
             environ[LAST_REQUEST]()
         return answer
+
+    def handle_post_request(self, environ: dict[str, Any]) -> None:
+        try:
+            super().handle_post_request(environ)
+        except ClientGone:
+            pass  # nobody is there to be told
 
     def _upgrade_websocket(self, environ: dict[str, Any], start_response: Any) -> Any:
         if TAKE_CONNECTION not in environ:  # some other WSGI server

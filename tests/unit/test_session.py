@@ -258,6 +258,46 @@ def test_a_connection_ends_that_is_not_used(make: Any, monkeypatch: pytest.Monke
     app.settle(lambda: not app.http.connections)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost",
+        "POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n"
+        "Content-Length: 99\r\n\r\n42",
+        "GET /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n42",
+    ],
+)
+def test_a_client_that_stops_in_the_middle(
+    make: Any, part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http, "_STALLED", 0.2)
+    app = make()
+    stalled, other = Client(app), Client(app)
+    sid = re.search('"sid":"([^"]+)"', other.http("GET"))[1]  # type: ignore[index]
+    stalled.send(part.format(sid=sid).encode())
+    stalled.ended()
+    ended = Client(app)
+    ended.send(part.format(sid=sid).encode())
+    ended.sock.shutdown(socket.SHUT_WR)
+    ended.ended()
+    other.http("POST", sid, "40")
+    assert other.http("GET", sid).startswith("40{")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_client_that_does_not_take_the_answer(
+    make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http, "_STALLED", 0.2)
+    app = make()
+    app.http.app = lambda environ, start: start("200 OK", []) and None or [bytes(10_000_000)]
+    client = Client(app)
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    app.settle(lambda: app.http.connections)
+    app.settle(lambda: not app.http.connections)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_a_second_websocket_is_refused(make: Any) -> None:
     app = make()
     _, websocket, sid = upgrade(app)
