@@ -155,3 +155,18 @@ def test_status_of_what_does_not_run(make_cluster: ClusterFactory) -> None:
     assert done.returncode == cluster.ctl("status").returncode == 4
     assert str(cluster.socket) in done.stdout and "Traceback" not in done.stdout
     assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", True), ("warn", False)])
+def test_logs_follow_the_loglevel_of_supervisord(
+    make_cluster: ClusterFactory, level: str, shown: bool
+) -> None:
+    cluster = make_cluster(workers=1, extra=f"\n[supervisord]\nloglevel = {level}\n").start()
+    assert cluster.ctl("restart", "workers:*").returncode == 0
+    cluster.wait_ready()
+    assert ("worker workers:workers_00 joins" in cluster.log("router")) is shown
+    assert ("ready (tag" in cluster.log("workers_00")) is shown
+    # What matters is said at any level.
+    with open_websocket(cluster.port) as sock:
+        sock.sendall(b"\x81\x01x")  # no mask
+        wait_until(lambda: "protocol error" in cluster.log("workers_00"), 10, "a warning")
