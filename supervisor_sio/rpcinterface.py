@@ -59,7 +59,7 @@ class Cluster:
             self._addresses.append(("metrics", settings.metrics))
         self._run_dir_sockets: list[socket.socket] = []
         try:
-            self._run_dir = OwnedRunDir(settings.run_dir)
+            self._run_dir = OwnedRunDir(settings.run_dir, settings.chown[0])
         except RunDirError as error:
             raise SettingsError("run_dir", str(error)) from None
         try:

@@ -12,9 +12,11 @@ Who may be a worker or emit is decided by the directory's owner and mode alone.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -77,23 +79,20 @@ class RunDir:
                 f"{self.path} is not the run directory of a running supervisord"
             ) from None
 
-    def write_cluster(self, cluster: ClusterInfo) -> None:
-        """Written by supervisord, whole or not at all."""
-        temporary = self._cluster + ".new"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(cluster._asdict(), file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, self._cluster)
-
 
 class OwnedRunDir(RunDir):
     """The run directory in supervisord's hands: made, locked and cleaned up.
 
+    Whoever could write to it earlier may have left links there for root to
+    follow. So it is nobody else's until :meth:`admit`, and files in it are
+    reached through its descriptor, never through a link.
+
+    :param owner: to whom ``chown`` gives it, or -1.
     :raises RunDirError: when it cannot be made, is too long for a socket's
-        path, or belongs to another running supervisord.
+        path, or belongs to another user or another running supervisord.
     """
 
-    def __init__(self, path: Optional[str]) -> None:
+    def __init__(self, path: Optional[str], owner: int = -1) -> None:
         self._temporary = path is None
         try:
             if path is None:
@@ -102,18 +101,58 @@ class OwnedRunDir(RunDir):
             if len(os.fsencode(self.supervisord)) > _LONGEST_SOCKET_PATH:
                 raise RunDirError(f"{path} is too long: the path of a Unix socket has 107 bytes")
             os.makedirs(path, mode=0o700, exist_ok=True)
-            self._lock = self._take_lock()
+            self._directory = self._open_directory(owner)
+            try:
+                self._lock = self._take_lock()
+                try:
+                    # Only now: another supervisord's workers need theirs open.
+                    os.fchown(self._directory, os.geteuid(), -1)
+                    os.fchmod(self._directory, 0o700)
+                except OSError:
+                    self._lock.close()
+                    raise
+            except OSError:
+                os.close(self._directory)
+                raise
         except RunDirError:
             raise
         except OSError as error:
             raise RunDirError(f"{path}: {error.strerror}") from None
 
+    def _open_directory(self, owner: int) -> int:
+        if os.path.islink(self.path):
+            raise RunDirError(f"{self.path} is a symbolic link; name the directory itself")
+        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        found = os.fstat(directory).st_uid
+        # After a crash it is still his whom `chown` names. Anybody else's is
+        # either a mistake or a trap, for root, too, who could take it.
+        if found not in (os.geteuid(), owner):
+            os.close(directory)
+            raise RunDirError(
+                f"{self.path} belongs to {_user_name(found)}, neither to supervisord's user nor "
+                "to that of chown; remove it, or take another path"
+            )
+        return directory
+
     def _take_lock(self) -> IO[Any]:
-        lock = open(os.path.join(self.path, "lock"), "a+", encoding="ascii")  # noqa: SIM115
+        path = os.path.join(self.path, "lock")
+        try:
+            descriptor = os.open(
+                "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=self._directory
+            )
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise RunDirError(f"{path} is a symbolic link; remove it") from None
+        lock = open(descriptor, "r+", encoding="ascii", errors="replace")  # noqa: SIM115
+        status = os.fstat(descriptor)
+        # One more link, and it is some other file that note_pid() would empty.
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            lock.close()
+            raise RunDirError(f"{path} is no file of supervisord's; remove it")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
             holder = lock.read().strip() or "unknown"
             lock.close()
             raise RunDirError(
@@ -122,13 +161,32 @@ class OwnedRunDir(RunDir):
             ) from None
         return lock
 
+    def write_cluster(self, cluster: ClusterInfo) -> None:
+        """Tell the others of the cluster, whole or not at all."""
+        name = os.path.basename(self._cluster)
+        temporary = name + ".new"
+        try:
+            os.unlink(temporary, dir_fd=self._directory)
+        except FileNotFoundError:
+            pass
+        descriptor = os.open(
+            temporary,
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW,
+            0o600,
+            dir_fd=self._directory,
+        )
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(cluster._asdict(), file)
+            os.fchmod(descriptor, 0o644)
+        os.rename(temporary, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+
     def admit(self, chmod: int, chown: tuple[int, int]) -> None:
         """Set who may come in.
 
         :raises OSError: when supervisord may not give the directory away.
         """
-        os.chown(self.path, *chown)
-        os.chmod(self.path, chmod)
+        os.fchown(self._directory, *chown)
+        os.fchmod(self._directory, chmod)
 
     def note_pid(self) -> None:
         """Name the holder of the lock; again after supervisord went to the background."""
@@ -150,7 +208,7 @@ class OwnedRunDir(RunDir):
         sock = socket.socket(socket.AF_UNIX, kind)
         try:
             sock.bind(path)
-            os.chmod(path, 0o777)
+            self._open_to_all(path)
             sock.listen(1024)
             sock.setblocking(False)
         except OSError as error:
@@ -158,14 +216,33 @@ class OwnedRunDir(RunDir):
             raise RunDirError(f"{path}: {error.strerror}") from None
         return sock
 
+    def _open_to_all(self, path: str) -> None:
+        # chmod() follows links, and an O_PATH descriptor takes no fchmod().
+        name = os.path.basename(path)
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=self._directory)
+        try:
+            os.chmod(f"/proc/self/fd/{descriptor}", 0o777)
+        finally:
+            os.close(descriptor)
+
     def close(self) -> None:
         """Remove what was made here, and let go of the lock."""
+        if self._lock.closed:
+            return
         if self._temporary:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             for path in (self.supervisord, self.router, self.xsub, self.xpub, self._cluster):
                 try:
-                    os.unlink(path)
+                    os.unlink(os.path.basename(path), dir_fd=self._directory)
                 except OSError:
                     pass
         self._lock.close()
+        os.close(self._directory)
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

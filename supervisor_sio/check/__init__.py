@@ -31,6 +31,7 @@ RULES = (
     resources.message_queue,
     resources.extras,
     resources.run_dir,
+    resources.mode,
     resources.owner,
     resources.users,
 )

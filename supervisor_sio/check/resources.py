@@ -209,22 +209,27 @@ def run_dir(conf: Configuration, host: Host) -> Iterator[Finding]:
     settings = conf.settings
     if settings is None or settings.run_dir is None:
         return
-    fault = _run_dir_fault(settings.run_dir, _supervisord(conf, host))
+    fault = _run_dir_fault(settings.run_dir, _supervisord(conf, host), settings.chown[0])
     if fault:
         yield conf.error(PLUGIN, "run_dir", fault)
 
 
-def _run_dir_fault(path: str, who: User) -> Optional[str]:
+def _run_dir_fault(path: str, who: User, owner: int) -> Optional[str]:
     if len(os.fsencode(RunDir(path).supervisord)) > _LONGEST_SOCKET_PATH:
         return f"{path} is too long: the path of a Unix socket has {_LONGEST_SOCKET_PATH} bytes"
     # supervisord makes what is missing.
     there = existing(path)
     if not os.path.isdir(there):
         return f"{there} is no directory; remove it, or take another path"
-    if there == path and who.uid not in (0, os.stat(path).st_uid):
-        return (
-            f"supervisord as {who.name} cannot set the mode of somebody else's directory; chown it"
-        )
+    if os.path.islink(path):
+        return f"{path} is a symbolic link; name the directory itself"
+    if there == path:
+        found = os.stat(path).st_uid
+        if found not in ((0, owner) if who.uid == 0 else (who.uid,)):
+            return (
+                f"{path} belongs to {user(found).name}, and supervisord as {who.name} does not "
+                "take somebody else's directory; remove it, or take another path"
+            )
     hindrance = obstacle(there, who, WRITE | ENTER)
     if hindrance:
         return (
@@ -232,6 +237,17 @@ def _run_dir_fault(path: str, who: User) -> Optional[str]:
             "give it to that user, or take another path"
         )
     return None
+
+
+def mode(conf: Configuration, host: Host) -> Iterator[Finding]:
+    if conf.settings and conf.settings.chmod & 0o022:
+        enough = conf.settings.chmod & 0o711
+        yield conf.warning(
+            PLUGIN,
+            "chmod",
+            f"{conf.settings.chmod:04o} lets others replace the sockets in run_dir; to be a worker "
+            f"or to emit takes no more than to enter it: write {enough:04o}",
+        )
 
 
 def owner(conf: Configuration, host: Host) -> Iterator[Finding]:
@@ -276,9 +292,8 @@ def _entry_fault(settings: Settings, who: User, other: User) -> Optional[str]:
     there = existing(settings.run_dir or tempfile.gettempdir())
     uid, gid = settings.chown
     if there == settings.run_dir:
-        status = os.stat(there)
+        gid = os.stat(there).st_gid if gid == -1 else gid
         there = os.path.dirname(there)
-        uid, gid = (uid if uid != -1 else status.st_uid), (gid if gid != -1 else status.st_gid)
     uid = who.uid if uid == -1 else uid
     hindrance = obstacle(there, other, ENTER)
     if hindrance:
@@ -289,7 +304,7 @@ def _entry_fault(settings: Settings, who: User, other: User) -> Optional[str]:
     if not lets_in(settings.chmod, uid, gid, other, ENTER):
         return (
             f"{other.name} may not enter the run directory, which is {user(uid).name}'s with "
-            f"mode {settings.chmod:04o}; write chown = {other.name} in [{PLUGIN}], or a group of "
-            "that user and chmod = 0770"
+            f"mode {settings.chmod:04o}; write chown = {who.name}:GROUP with a group of that user, "
+            f"and chmod = 0710, in [{PLUGIN}]"
         )
     return None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import grp
+import os
+import pwd
 import subprocess
 from pathlib import Path
 
-from .conftest import ClusterFactory
+import pytest
+
+from .conftest import Clients, ClusterFactory
 from .harness import BIN, HERE, Cluster, environment
+from .test_listeners import view_for_all
 
 ROOT = HERE.parents[1]
 
@@ -52,6 +58,23 @@ def test_what_is_sound_starts(make_cluster: ClusterFactory) -> None:
     cluster.start()
     # And stays so while it runs: the port is in use by whom it should be.
     assert check(cluster) == (status, said)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives processes to other users")
+def test_what_is_advised_for_workers_of_another_user_works(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
+    cluster = make_cluster(
+        startsecs=1, user="nobody", wrapper=view_for_all(), chown=f"root:{group}", chmod="0710"
+    )
+    cluster.short.chmod(0o755)
+    status, said = check(cluster)
+    assert (status, "sound (" in said) == (0, True), said
+    cluster.start()
+    for client in clients.mixed(cluster, 4):
+        assert client.call("echo", 1) == 1
+    assert cluster.run_dir.stat().st_mode & 0o777 == 0o710
 
 
 def test_what_init_prints_starts(make_cluster: ClusterFactory) -> None:

@@ -680,15 +680,42 @@ def test_users_who_cannot_enter_the_run_directory(deployment: Deployment) -> Non
     deployment.set("program:workers", user=name)
     (line,) = deployment.lines()
     assert line.startswith(f"error: {deployment.path}: [program:workers] user: {name} may not ")
-    assert f"mode 0700; write chown = {name} in [rpcinterface:sio]" in line
+    assert line.endswith(
+        "mode 0700; write chown = root:GROUP with a group of that user, and chmod = 0710, in "
+        "[rpcinterface:sio]"
+    )
     deployment.set("program:workers", command="python3 app.py")
     assert deployment.findings()[0].severity == "warning"  # it may be no worker
     deployment.set("rpcinterface:sio", chown=name)
     assert deployment.lines() == []
     deployment.set("rpcinterface:sio", chown=f"root:{NOBODY.pw_gid}")
     assert len(deployment.lines()) == 1
-    deployment.set("rpcinterface:sio", chmod="0770")
+    deployment.set("rpcinterface:sio", chmod="0710")
     assert deployment.lines() == []
+
+
+@pytest.mark.parametrize(
+    ("chmod", "enough"),
+    [("0770", "0710"), ("0777", "0711"), ("0722", "0700"), ("0750", None), ("0711", None)],
+)
+def test_a_run_directory_that_others_may_write(
+    deployment: Deployment, chmod: str, enough: Optional[str]
+) -> None:
+    deployment.set("rpcinterface:sio", chmod=chmod)
+    expected = (
+        f"warning: {deployment.path}: [rpcinterface:sio] chmod: {chmod} lets others replace the "
+        f"sockets in run_dir; to be a worker or to emit takes no more than to enter it: "
+        f"write {enough}"
+    )
+    assert deployment.lines() == ([expected] if enough else [])
+
+
+def test_a_run_directory_behind_a_link(deployment: Deployment, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    deployment.set("rpcinterface:sio", run_dir=f"{tmp_path}/link")
+    (line,) = deployment.lines()
+    assert "run_dir: " in line
+    assert "/link is a symbolic link; name the directory itself" in line
 
 
 @as_root
@@ -703,7 +730,13 @@ def test_a_run_directory_that_is_there(deployment: Deployment, tmp_path: Path) -
         deployment.set("program:workers", user=name)
         assert len(deployment.lines()) == 1
         os.chown(there, NOBODY.pw_uid, -1)
+        deployment.set("rpcinterface:sio", chown=name)
         assert deployment.lines() == []
+        deployment.set("rpcinterface:sio", chown=None)
+        deployment.set("program:workers", user=None)
+        (line,) = deployment.lines()
+        assert f"run_dir: {there} belongs to {name}, and supervisord as root does not" in line
+        deployment.set("program:workers", user=name)
         # Below another one that is closed.
         os.chown(there, 0, 0)
         there.chmod(0o700)
@@ -715,7 +748,8 @@ def test_a_run_directory_that_is_there(deployment: Deployment, tmp_path: Path) -
         deployment.set("program:workers", user=None)
         deployment.set("supervisord", user=name)
         assert any(
-            f"run_dir: supervisord as {name} cannot set the mode" in x for x in deployment.lines()
+            f"{there} belongs to root, and supervisord as {name} does not take" in x
+            for x in deployment.lines()
         )
         deployment.set("rpcinterface:sio", run_dir=f"{there}/run")
         assert any(f"may not write to {there}; create" in x for x in deployment.lines())

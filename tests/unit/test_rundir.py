@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import stat
 from contextlib import AbstractContextManager
@@ -19,6 +20,9 @@ from supervisor_sio.rundir import (
 
 #: As long as the path of a Unix socket may be, in bytes.
 LONGEST = 107
+
+NOBODY = pwd.getpwnam("nobody").pw_uid
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="gives directories to other users")
 
 
 @pytest.fixture
@@ -158,6 +162,117 @@ def test_close_removes_its_own_things_only(tmp_path: Path) -> None:
     run_dir.close()
     assert {path.name for path in tmp_path.iterdir()} <= {"lock", "notes"}
     assert (tmp_path / "notes").exists()
+
+
+# --- somebody else has been there ---------------------------------------------------
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A file of supervisord's user that others would like to see overwritten."""
+    path = tmp_path / "victim"
+    path.write_text("precious")
+    path.chmod(0o600)
+    return path
+
+
+def assert_untouched(victim: Path) -> None:
+    assert (victim.read_text(), mode(str(victim))) == ("precious", 0o600)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_no_link_is_followed_to_the_lock(
+    tmp_path: Path,
+    victim: Path,
+    link: Callable[[Path, Path], None],
+    no_leak: Callable[[], AbstractContextManager[None]],
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    link(victim, run / "lock")
+    with no_leak(), pytest.raises(RunDirError, match=f"^{run}/lock is .*; remove it$"):
+        OwnedRunDir(str(run))
+    assert_untouched(victim)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("name", ["cluster.json", "cluster.json.new"])
+def test_no_link_is_followed_to_the_cluster(
+    owned: OwnedRunDir, victim: Path, link: Callable[[Path, Path], None], name: str
+) -> None:
+    there = Path(owned.path) / name
+    link(victim, there)
+    owned.write_cluster(ClusterInfo())
+    assert_untouched(victim)
+    assert owned.read_cluster() == ClusterInfo()
+    assert stat.S_IMODE(os.lstat(Path(owned.path) / "cluster.json").st_mode) == 0o644
+
+
+def test_no_link_is_followed_when_a_socket_is_opened_to_all(
+    owned: OwnedRunDir, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Swapped(socket.socket):
+        def bind(self, address: str) -> None:  # type: ignore[override]
+            os.symlink(victim, address)
+
+    monkeypatch.setattr("supervisor_sio.rundir.socket.socket", Swapped)
+    with pytest.raises(RunDirError, match=r"router\.sock: "):
+        owned.bind(owned.router, socket.SOCK_SEQPACKET)
+    assert_untouched(victim)
+
+
+def test_a_link_to_a_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path)
+    with pytest.raises(RunDirError, match="/run is a symbolic link; name the directory itself$"):
+        OwnedRunDir(str(tmp_path / "run"))
+    assert not (tmp_path / "lock").exists()
+
+
+def test_nobody_else_writes_there_before_they_are_admitted(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    run_dir = OwnedRunDir(str(tmp_path))
+    assert mode(run_dir.path) == 0o700
+    run_dir.close()
+
+
+def test_a_second_supervisord_leaves_it_open(owned: OwnedRunDir) -> None:
+    owned.admit(0o711, (-1, -1))
+    with pytest.raises(RunDirError, match="another running supervisord"):
+        OwnedRunDir(owned.path)
+    assert mode(owned.path) == 0o711
+
+
+@as_root
+def test_the_directory_of_somebody_else_is_refused(
+    tmp_path: Path, no_leak: Callable[[], AbstractContextManager[None]]
+) -> None:
+    os.chown(tmp_path, NOBODY, -1)
+    with no_leak(), pytest.raises(RunDirError) as caught:
+        OwnedRunDir(str(tmp_path))
+    assert str(caught.value) == (
+        f"{tmp_path} belongs to nobody, neither to supervisord's user nor to that of chown; "
+        "remove it, or take another path"
+    )
+    assert not (tmp_path / "lock").exists()
+
+
+@as_root
+def test_a_directory_that_was_given_away_is_taken_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "run")
+    OwnedRunDir(path).admit(0o700, (NOBODY, -1))  # and no close(), as in a crash
+    run_dir = OwnedRunDir(path, NOBODY)
+    assert os.stat(path).st_uid == 0
+    run_dir.admit(0o700, (NOBODY, -1))
+    assert os.stat(path).st_uid == NOBODY
+    run_dir.close()
+
+
+def test_a_second_close_closes_nothing(tmp_path: Path) -> None:
+    run_dir = OwnedRunDir(str(tmp_path))
+    run_dir.close()
+    with open(os.devnull) as other:  # it may have got a number that close() knew
+        run_dir.close()
+        os.fstat(other.fileno())
 
 
 @pytest.mark.parametrize(
