@@ -81,6 +81,7 @@ class Cluster:
             os.environ["PATH"] = path + os.pathsep + here
         events.subscribe(events.SupervisorRunningEvent, self._on_running)
         events.subscribe(events.SupervisorStoppingEvent, self._on_stopping)
+        events.subscribe(events.Tick3600Event, self._on_hour)
 
     def _check_certificate(self) -> None:
         files = self._settings.tls_certfile, self._settings.tls_keyfile
@@ -216,6 +217,9 @@ class Cluster:
 
     def _on_running(self, event: object) -> None:
         self._run_dir.note_pid()
+
+    def _on_hour(self, event: object) -> None:
+        self._run_dir.keep()
 
     def _on_stopping(self, event: object) -> None:
         """Close all of ours before supervisord, on a reload, closes the numbers under us.

@@ -12,6 +12,7 @@ Who may be a worker or emit is decided by the directory's owner and mode alone.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -94,6 +95,7 @@ class OwnedRunDir(RunDir):
 
     def __init__(self, path: Optional[str], owner: int = -1) -> None:
         self._temporary = path is None
+        self._written: Optional[ClusterInfo] = None
         try:
             if path is None:
                 path = tempfile.mkdtemp(prefix="supervisor-sio-")
@@ -179,6 +181,26 @@ class OwnedRunDir(RunDir):
             json.dump(cluster._asdict(), file)
             os.fchmod(descriptor, 0o644)
         os.rename(temporary, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        self._written = cluster
+
+    def keep(self) -> None:
+        """Let nothing here look forgotten; to be called now and then.
+
+        systemd-tmpfiles and its like remove from /tmp what nobody has touched
+        for days, and a worker that starts later still reads ``cluster.json``.
+        What fails is left to the next time: supervisord goes on.
+        """
+        if self._lock.closed:
+            return
+        with contextlib.suppress(OSError):
+            if self._written is not None and not os.path.lexists(self._cluster):
+                self.write_cluster(self._written)
+        for path in (*self._made(), os.path.join(self.path, "lock")):
+            with contextlib.suppress(OSError):
+                os.utime(os.path.basename(path), dir_fd=self._directory, follow_symlinks=False)
+
+    def _made(self) -> tuple[str, ...]:
+        return self.supervisord, self.router, self.xsub, self.xpub, self._cluster
 
     def admit(self, chmod: int, chown: tuple[int, int]) -> None:
         """Set who may come in.
@@ -232,7 +254,7 @@ class OwnedRunDir(RunDir):
         if self._temporary:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
-            for path in (self.supervisord, self.router, self.xsub, self.xpub, self._cluster):
+            for path in self._made():
                 try:
                     os.unlink(os.path.basename(path), dir_fd=self._directory)
                 except OSError:

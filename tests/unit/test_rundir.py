@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
+from supervisor import events, loggers
+from supervisor.options import ServerOptions
+from supervisor.supervisord import Supervisor
 
+from supervisor_sio.rpcinterface import Cluster
 from supervisor_sio.rundir import (
     ENVIRONMENT_VARIABLE,
     ClusterInfo,
@@ -17,6 +21,7 @@ from supervisor_sio.rundir import (
     RunDir,
     RunDirError,
 )
+from supervisor_sio.settings import parse_settings
 
 #: As long as the path of a Unix socket may be, in bytes.
 LONGEST = 107
@@ -40,6 +45,19 @@ def padded(directory: Path, length: int) -> str:
 
 def mode(path: str) -> int:
     return stat.S_IMODE(os.stat(path).st_mode)
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A file of supervisord's user that others would like to see overwritten."""
+    path = tmp_path / "victim"
+    path.write_text("precious")
+    path.chmod(0o600)
+    return path
+
+
+def assert_untouched(victim: Path) -> None:
+    assert (victim.read_text(), mode(str(victim))) == ("precious", 0o600)
 
 
 def test_it_is_made_for_its_owner_alone(owned: OwnedRunDir) -> None:
@@ -164,20 +182,76 @@ def test_close_removes_its_own_things_only(tmp_path: Path) -> None:
     assert (tmp_path / "notes").exists()
 
 
+# --- what /tmp is swept of ----------------------------------------------------------
+
+
+def test_it_is_kept_from_those_who_remove_what_is_old(owned: OwnedRunDir) -> None:
+    owned.write_cluster(ClusterInfo("my app"))
+    listener = owned.bind(owned.router, socket.SOCK_SEQPACKET)
+    paths = [os.path.join(owned.path, name) for name in os.listdir(owned.path)]
+    assert len(paths) == 3
+    for path in paths:
+        os.utime(path, (0, 0))
+    owned.keep()
+    for path in paths:
+        assert os.stat(path).st_mtime > 0 < os.stat(path).st_atime, path
+    listener.close()
+
+
+def test_the_cluster_is_written_again_if_it_is_gone(owned: OwnedRunDir) -> None:
+    owned.keep()
+    assert os.listdir(owned.path) == ["lock"]  # there was none yet
+    owned.write_cluster(ClusterInfo("my app"))
+    os.unlink(os.path.join(owned.path, "cluster.json"))
+    owned.keep()
+    assert owned.read_cluster() == ClusterInfo("my app")
+    assert mode(os.path.join(owned.path, "cluster.json")) == 0o644
+
+
+def test_it_is_not_kept_for_ever(owned: OwnedRunDir) -> None:
+    owned.write_cluster(ClusterInfo())
+    owned.close()
+    owned.keep()
+    assert os.listdir(owned.path) == ["lock"]
+
+
+def test_keeping_it_harms_nobody(owned: OwnedRunDir, victim: Path) -> None:
+    owned.write_cluster(ClusterInfo())
+    os.utime(victim, (0, 0))
+    os.unlink(os.path.join(owned.path, "cluster.json"))
+    os.symlink(victim, os.path.join(owned.path, "cluster.json"))
+    owned.keep()
+    assert victim.stat().st_mtime == 0
+    os.unlink(os.path.join(owned.path, "cluster.json"))
+    os.mkdir(os.path.join(owned.path, "cluster.json.new"))
+    owned.keep()
+    assert_untouched(victim)
+
+
+def test_supervisord_keeps_it_every_hour(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("run")
+    monkeypatch.setattr("supervisor.events.callbacks", [])
+    for name in ("PATH", ENVIRONMENT_VARIABLE):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    options = ServerOptions()
+    options.logger = loggers.getLogger()
+    supervisord = Supervisor(options)
+    run = tmp_path / "run"
+    Cluster(supervisord, parse_settings({"listen": f"unix:{tmp_path}/s", "run_dir": str(run)}))
+    supervisord.tick(now=3600.0)
+    (run / "cluster.json").unlink()
+    supervisord.tick(now=7199.0)
+    assert not (run / "cluster.json").exists()
+    supervisord.tick(now=7200.0)
+    assert RunDir(str(run)).read_cluster() == ClusterInfo()
+    events.notify(events.SupervisorStoppingEvent())
+    supervisord.tick(now=10800.0)
+    assert os.listdir(run) == ["lock"]
+
+
 # --- somebody else has been there ---------------------------------------------------
-
-
-@pytest.fixture
-def victim(tmp_path: Path) -> Path:
-    """A file of supervisord's user that others would like to see overwritten."""
-    path = tmp_path / "victim"
-    path.write_text("precious")
-    path.chmod(0o600)
-    return path
-
-
-def assert_untouched(victim: Path) -> None:
-    assert (victim.read_text(), mode(str(victim))) == ("precious", 0o600)
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
