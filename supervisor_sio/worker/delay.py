@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
+from functools import partial
 from typing import Callable, Deque, Generic, TypeVar
 
 from eventlet import hubs
+
+from . import greenlets
+
+logger = logging.getLogger("supervisor_sio.worker")
 
 Item = TypeVar("Item")
 
@@ -41,4 +47,7 @@ class Delay(Generic[Item]):
         if self._due:
             hubs.get_hub().schedule_call_global(self._due[0][0] - now + _EARLY, self._look)
         for item in due:
-            self._call(item)
+            try:
+                self._call(item)
+            except Exception as error:  # the others are due as well
+                greenlets.run(partial(logger.error, "what was due", exc_info=error))

@@ -22,8 +22,14 @@ logger = logging.getLogger("supervisor_sio.worker")
 #: Greenlets that may wait to be used again.
 _MOST_IDLE = 100
 
-#: References to a greenlet nobody else has: a variable, and the argument of who counts.
-_OWN_REFERENCES = 2
+
+def _own_references() -> int:
+    """References to a greenlet that nobody else has, as :func:`run` counts them."""
+    green = greenlet.greenlet(print)
+    return sys.getrefcount(green)
+
+
+_OWN_REFERENCES = _own_references()
 
 _idle: list[Any] = []
 _DONE = object()

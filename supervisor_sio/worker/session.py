@@ -16,6 +16,7 @@ more is read from that client meanwhile.
 from __future__ import annotations
 
 import logging
+import queue
 import time
 from typing import Any, Optional, Sequence
 
@@ -27,9 +28,10 @@ from socketio import packet as sio_packet
 from ..sessions import send_to_each, traffic
 from . import greenlets
 from .delay import Delay
-from .frames import INTERNAL_ERROR, Payload, message_frame
+from .frames import INTERNAL_ERROR, INVALID_DATA, Payload, ProtocolError, message_frame
 from .http import LAST_REQUEST, ClientGone
 from .websocket import (
+    PROTOCOL,
     TAKE_CONNECTION,
     Handler,
     HandshakeError,
@@ -40,6 +42,15 @@ from .websocket import (
 
 _PROBE_ANSWER = message_frame(f"{packet.PONG}probe")
 _PONG = str(packet.PONG)
+#: Socket.IO packets that a client may send.
+_OF_CLIENTS = {
+    sio_packet.CONNECT,
+    sio_packet.DISCONNECT,
+    sio_packet.EVENT,
+    sio_packet.ACK,
+    sio_packet.BINARY_EVENT,
+    sio_packet.BINARY_ACK,
+}
 _MESSAGE = str(packet.MESSAGE)
 #: How a Socket.IO event begins, other than one with attachments.
 _EVENT = f"{packet.MESSAGE}{sio_packet.EVENT}"
@@ -110,6 +121,27 @@ class Transport:
             others = [eio_sid for eio_sid in eio_sids if eio_sid not in live]
             send_to_each(self.server, others, packets)
 
+    def read(self, eio_sid: str, data: Payload) -> Any:
+        """The Engine.IO packet of a message; ``None`` when the Socket.IO packet in it is none.
+
+        :raises ProtocolError: when it is no Engine.IO packet.
+        """
+        server = self.server
+        try:
+            pkt = packet.Packet(encoded_packet=data)
+        except Exception:
+            raise ProtocolError(INVALID_DATA, "a message that is no Engine.IO packet") from None
+        if pkt.packet_type == packet.MESSAGE and eio_sid not in server._binary_packet:
+            try:
+                inner = server.packet_class(encoded_packet=pkt.data)
+                if inner.packet_type in (sio_packet.EVENT, sio_packet.BINARY_EVENT):
+                    hash(inner.data[0])  # the event's name
+            except Exception:
+                return None
+            if inner.packet_type not in _OF_CLIENTS:
+                return None
+        return pkt
+
     def start_handler(self, eio_sid: str, text: str) -> bool:
         """Start the handler of a plain event at once; false when it is not that simple.
 
@@ -127,7 +159,7 @@ class Transport:
             return False  # told where all are told
         data, namespace = pkt.data, pkt.namespace or "/"
         sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
-        if not isinstance(data, list) or not data:
+        if not isinstance(data, list) or not data or isinstance(data[0], (list, dict)):
             return False
         if not server.manager.is_connected(sid, namespace):
             return False
@@ -153,6 +185,13 @@ class _Outlet:
     def join(self) -> None:
         """What was put is on its way."""
 
+    def task_done(self) -> None:
+        """A poll that had waited here has got what it waited for."""
+
+    def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
+        """That poll asks whether there is more."""
+        raise queue.Empty
+
 
 class Session(Socket, Handler):  # type: ignore[misc]
     """The Engine.IO session of one client."""
@@ -172,6 +211,7 @@ class Session(Socket, Handler):  # type: ignore[misc]
     _busy = False
     _awaited = False
     _ended = False
+    _timed_out = False
 
     # --- what engineio calls --------------------------------------------------
 
@@ -179,6 +219,13 @@ class Session(Socket, Handler):  # type: ignore[misc]
         if pkt.packet_type == packet.MESSAGE:
             traffic.received += 1
         super().receive(pkt)
+
+    def close(self, wait: bool = True, abort: bool = False, reason: Any = None) -> None:
+        """As engineio's, but it never waits until the client has fetched what is queued.
+
+        A client that is cut off polls no more: who closes would wait for good.
+        """
+        super().close(wait=False, abort=abort, reason=reason)
 
     def handle_get_request(self, environ: dict[str, Any], start_response: Any) -> Any:
         answer = super().handle_get_request(environ, start_response)
@@ -218,6 +265,12 @@ class Session(Socket, Handler):  # type: ignore[misc]
             traffic.sent += 1
         live = self.transport.live.get(self.sid)
         if live is None:
+            if self._is_overdue:
+                # To find that out calls the application's disconnect handler: not in here.
+                if not self._timed_out:
+                    self._timed_out = True
+                    self.server.start_background_task(self._time_out)
+                return
             super().send(pkt)
             return
         if self.closed:
@@ -230,6 +283,14 @@ class Session(Socket, Handler):  # type: ignore[misc]
                 packet.packet_names[pkt.packet_type],
                 "<binary>" if isinstance(pkt.data, bytes) else pkt.data,
             )
+
+    @property
+    def _is_overdue(self) -> bool:
+        return bool(self.last_ping and time.time() - self.last_ping > self.server.ping_timeout)
+
+    def _time_out(self) -> None:
+        if not self.closed:
+            self.check_ping_timeout()
 
     def schedule_ping(self) -> None:
         if self.last_ping:
@@ -254,8 +315,13 @@ class Session(Socket, Handler):  # type: ignore[misc]
             return True
         if data[:2] == _EVENT and self.transport.start_handler(self.sid, data[1:]):  # type: ignore[arg-type]
             return True
+        pkt = self.transport.read(self.sid, data)
+        if pkt is None:
+            # python-socketio shows a traceback, and goes on with the session as well.
+            self.websocket.count(PROTOCOL)  # type: ignore[union-attr]
+            return True
         self._busy = True
-        greenlets.run(self._handle, data)
+        greenlets.run(self._handle, pkt)
         self._awaited = self._busy
         return not self._busy
 
@@ -268,10 +334,10 @@ class Session(Socket, Handler):  # type: ignore[misc]
 
     # --- messages -------------------------------------------------------------
 
-    def _handle(self, data: Payload) -> None:
+    def _handle(self, pkt: Any) -> None:
         """A message of any kind, in a greenlet of its own."""
         try:
-            self.receive(packet.Packet(encoded_packet=data))
+            self.receive(pkt)
         except exceptions.UnknownPacketError:
             pass
         except (KeyboardInterrupt, SystemExit):
@@ -341,10 +407,10 @@ class Session(Socket, Handler):  # type: ignore[misc]
         """From here on everything goes through the websocket."""
         assert self.websocket is not None
         self.upgraded, self.upgrading = True, False
-        queue, self.queue = self.queue, _Outlet(self.websocket)
+        queued, self.queue = self.queue, _Outlet(self.websocket)
         self.transport.live[self.sid] = self.websocket
-        while not queue.empty():
-            self.queue.put(queue.get(block=False))
-        for _ in range(queue.getting()):
-            queue.put(packet.Packet(packet.NOOP))  # a poll that came all the same
+        while not queued.empty():
+            self.queue.put(queued.get(block=False))
+        for _ in range(queued.getting()):
+            queued.put(packet.Packet(packet.NOOP))  # a poll that waits all the same
         self.server.logger.info("%s: Upgrade to websocket successful", self.sid)

@@ -17,11 +17,13 @@ import hashlib
 import logging
 import socket
 import time
+from functools import partial
 from typing import Any, NamedTuple, Optional, Protocol, Sequence, Union
 
 from eventlet import hubs, wsgi
 
 from ..refusals import Refusals
+from . import greenlets
 from .frames import (
     BINARY,
     CLOSE,
@@ -51,9 +53,9 @@ _READ_SIZE = 65536
 #: Messages and fragments of one client handled before others have a turn.
 _TURN = 32
 
-#: Websockets written to before others have a turn, and pieces joined for one write.
+#: Websockets written to before others have a turn, and bytes that are joined for one write.
 _SLICE = 128
-_JOIN = 512
+_JOIN = 256 * 1024
 
 #: Bytes that may wait for a client for longer than these seconds.
 MOST_WAITING = 4 * 1024 * 1024
@@ -233,8 +235,8 @@ class WebSocket:
                 self._pause()
         except ProtocolError as error:
             self._refuse(error)
-        except Exception:
-            logger.exception("a websocket's message")
+        except Exception as error:
+            _log(logging.ERROR, "a websocket's message", exc_info=error)
             self._fail(INTERNAL_ERROR, FAILED)
         self._collected = False
         if self._out is not None:
@@ -307,10 +309,7 @@ class WebSocket:
             return
         out, self._out = self._out, None
         while out:
-            if isinstance(out, list):
-                data, more = b"".join(out[:_JOIN]), out[_JOIN:]
-            else:
-                data, more = out, None
+            data, more = _join(out) if isinstance(out, list) else (out, None)
             try:
                 sent = sock.send(data)
             except BlockingIOError:
@@ -375,6 +374,10 @@ class WebSocket:
             self._linger.cancel()
             self._linger = hubs.get_hub().schedule_call_global(_SHORT_LINGER, self._end)
 
+    def count(self, reason: str) -> None:
+        """Its client did something that is counted, see :data:`refusals`."""
+        greenlets.run(refusals.count, reason, self._address)
+
     def _say_goodbye(self, data: bytes, stage: int) -> None:
         if self._stage:
             return
@@ -383,12 +386,12 @@ class WebSocket:
         self._linger = hubs.get_hub().schedule_call_global(_LINGER, self._end)
 
     def _refuse(self, error: ProtocolError) -> None:
-        logger.debug("a websocket is closed: %s", error)
+        _log(logging.DEBUG, "a websocket is closed: %s", error)
         self._fail(error.code, PROTOCOL)
 
     def _fail(self, code: int, reason: str) -> None:
         """RFC 6455, 7.1.7: whatever still comes is not looked at."""
-        refusals.count(reason, self._address)
+        self.count(reason)
         self._handler, handler = None, self._handler
         self._reader = _Deaf()
         self.close(code)
@@ -417,7 +420,7 @@ class WebSocket:
         if sock is None:
             return
         if reason:
-            refusals.count(reason, self._address)
+            self.count(reason)
         self._stage = _ENDED
         hub = hubs.get_hub()
         for listener in (self._reading, self._writing):
@@ -447,6 +450,26 @@ class _Deaf(FrameReader):
         pass
 
 
+def _join(
+    pieces: list[Union[bytes, memoryview]],
+) -> tuple[Union[bytes, memoryview], Optional[list[Union[bytes, memoryview]]]]:
+    """What to write at once, and the rest: long pieces are not copied for every write."""
+    if sum(map(len, pieces)) <= _JOIN:
+        return b"".join(pieces), None
+    size = count = 0
+    for piece in pieces:
+        size += len(piece)
+        if count and size > _JOIN:
+            break
+        count += 1
+    return pieces[0] if count == 1 else b"".join(pieces[:count]), pieces[count:]
+
+
+def _log(level: int, message: str, *args: Any, **more: Any) -> None:
+    """Log from the hub: a handler of the application's may have to wait for its lock."""
+    greenlets.run(partial(logger.log, **more), level, message, *args)
+
+
 def send_to_all(websockets: Sequence[WebSocket], data: bytes) -> None:
     """Send frames to websockets: slice by slice, where there are many."""
     queue = FAN_OUT if len(websockets) > 1 else SOON
@@ -468,4 +491,7 @@ def _flush_slice() -> None:
     if FAN_OUT:
         hubs.get_hub().schedule_call_global(0, _flush_slice)
     for websocket in batch:
-        websocket.flush()
+        try:
+            websocket.flush()
+        except Exception as error:  # the others' frames must go out
+            _log(logging.ERROR, "writing to a websocket", exc_info=error)

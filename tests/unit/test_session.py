@@ -23,6 +23,7 @@ from supervisor_sio.worker import http
 from supervisor_sio.worker.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker.http import ClientSocket, Server
 from supervisor_sio.worker.session import Session
+from supervisor_sio.worker.websocket import PROTOCOL, refusals
 
 HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"
@@ -239,6 +240,63 @@ def test_an_upgrade_that_fails_leaves_the_session_with_polling(make: Any, texts:
     app.gone()
 
 
+@pytest.mark.parametrize("body", ["7", "x" * 1_000_001])
+def test_a_post_that_ends_the_session_leaves_nothing(make: Any, body: str) -> None:
+    app = make()
+    client = Client(app)
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    client.send(
+        f"POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body[:10]}".encode()
+    )
+    client.until(b"HTTP/1.1 400 ")
+    app.gone()
+
+
+@pytest.mark.parametrize("in_a_row", [True, False])
+def test_a_poll_that_waits_at_the_upgrade_is_answered(make: Any, in_a_row: bool) -> None:
+    app = make()
+    polls, websocket = [Client(app), Client(app)], Client(app)
+    sid = re.search('"sid":"([^"]+)"', polls[0].http("GET"))[1]  # type: ignore[index]
+    polls[0].http("POST", sid, "40")
+    assert polls[0].http("GET", sid).startswith("40{")
+    for poll in polls:
+        poll.send(
+            f"GET /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\n"
+            "Host: x\r\n\r\n".encode()
+        )
+    app.settle(lambda: app.session.queue.getting() == 2)
+    websocket.open_websocket(sid)
+    if in_a_row:
+        websocket.text("2probe", "5")
+    else:
+        websocket.text("2probe")
+        websocket.until(b"3probe")
+        websocket.text("5")
+    for poll in polls:
+        poll.until(b"HTTP/1.1 200 OK")
+        assert poll.ended().endswith(b"\r\n\r\n6")
+    websocket.text('421["echo",1]')
+    websocket.until(b"431[1]")
+    app.gone()
+
+
+def test_an_emit_does_not_wait_for_the_end_of_a_client_that_is_gone(make: Any) -> None:
+    app = make(ping_interval=0.1, ping_timeout=0.1)
+    client = Client(app)
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    client.http("POST", sid, "40")
+    while "2" != client.http("GET", sid):
+        pass
+    app.sio.on("disconnect", lambda sid, reason: app.go_on.wait())
+    eventlet.sleep(0.15)
+    for _ in range(3):
+        app.sio.emit("news", 1)
+    app.settle(lambda: app.session.closing)
+    app.go_on.send()
+    app.settle(lambda: app.session.closed)
+
+
 def test_a_connection_ends_that_is_not_used(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "_KEPT", 0.2)
     app = make()
@@ -352,22 +410,33 @@ def test_a_handler_that_fails(make: Any, caplog: pytest.LogCaptureFixture) -> No
     app.gone()
 
 
-@pytest.mark.parametrize("text", ['42["echo"', "42{}", "4", "49", "42", '47["x"]', '43123["x"]'])
-def test_packets_that_mean_nothing(make: Any, text: str) -> None:
-    app = make(engineio_logger=logging.getLogger("quiet"))
+@pytest.mark.parametrize(
+    "text", ['42["echo"', "42{}", "4", "49", "42", '47["x"]', "42[{}]", "42[[]]", "42[]"]
+)
+def test_packets_that_mean_nothing(make: Any, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    app = make()
     client = connect(app)
-    client.text(text, '422["echo",1]')
+    before = refusals.by_reason[PROTOCOL]
+    client.text(text, '422["echo",1]', '43123["x"]', '423["echo",2]')
     client.until(b"432[1]")
+    client.until(b"433[2]")
     app.gone()
+    assert refusals.by_reason[PROTOCOL] == before + 1
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 @pytest.mark.parametrize("text", ["", "x"])
-def test_what_is_no_packet_ends_the_session(make: Any, text: str) -> None:
+def test_what_is_no_packet_ends_the_session(
+    make: Any, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     app = make()
     client = connect(app)
+    before = refusals.by_reason[PROTOCOL]
     client.text(text)
-    client.until(close_frame(1011))
+    client.until(close_frame(1007))
     app.gone()
+    assert refusals.by_reason[PROTOCOL] == before + 1
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_attachments(make: Any) -> None:

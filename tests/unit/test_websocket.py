@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+import time
 import warnings
 from typing import Any, Iterator
 
@@ -11,6 +13,7 @@ import pytest
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import eventlet
+    from eventlet import hubs
 
 from client_frames import masked
 
@@ -277,7 +280,8 @@ def test_nobody_waits_for_a_long_fan_out() -> None:
     for pair in pairs[:-1]:
         pair.websocket.send(message_frame("to all"), module.FAN_OUT)
     other.websocket.send(message_frame("to one"))
-    assert other.received(1) == message_frame("to one")
+    module._flush_slice()  # as the hub does next
+    assert other.client.recv(100) == message_frame("to one")
     with pytest.raises(BlockingIOError):
         last.client.recv(1)
     for pair in pairs[:-1]:
@@ -285,3 +289,68 @@ def test_nobody_waits_for_a_long_fan_out() -> None:
     for pair in pairs:
         pair.client.close()
         pair.wait(lambda pair=pair: not pair.keeper.open)
+
+
+def test_a_long_message_is_not_copied_for_every_write(pair: Pair) -> None:
+    size, began = 32 * 1024 * 1024, time.process_time()
+    pair.websocket.send(bytes(size))
+    pair.websocket.send(b"behind it")
+    buffer, count = bytearray(1024 * 1024), 0
+    with eventlet.Timeout(20):
+        while count < size + 9:
+            try:
+                came = pair.client.recv_into(buffer)
+                count += came
+            except BlockingIOError:
+                eventlet.sleep()
+    assert buffer[:came].endswith(b"it")
+    assert time.process_time() - began < 1
+
+
+def test_pieces_of_any_length_stay_in_order(pair: Pair) -> None:
+    sizes = [100, 300_000, 1, 1, 200_000, 100_000, 500_000, 5]
+    pieces = [bytes([number]) * size for number, size in enumerate(sizes)]
+    for piece in pieces:
+        pair.websocket.send(piece)
+    assert pair.received(sum(sizes)) == b"".join(pieces)
+
+
+def test_a_websocket_that_cannot_be_written_to_is_no_harm_to_others(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other, flush = Pair(), WebSocket.flush
+
+    def fail(websocket: WebSocket) -> None:
+        flush(websocket)
+        if websocket is pair.websocket:
+            raise ValueError("a mistake")
+
+    monkeypatch.setattr(WebSocket, "flush", fail)
+    pair.websocket.send(b"x")
+    other.websocket.send(b"y")
+    assert other.received(1) == b"y"
+    other.client.close()
+    other.wait(lambda: not other.keeper.open)
+    assert "a mistake" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["protocol", "slow"])
+def test_a_log_that_has_to_be_waited_for(pair: Pair, how: str) -> None:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            eventlet.sleep(0.2)
+
+    handler = Handler()
+    module.logger.addHandler(handler)
+    try:
+        if how == "protocol":
+            pair.send(b"\xff\xff")
+            assert pair.received(4) == close_frame(1002)
+            pair.client.close()
+        else:
+            hubs.get_hub().schedule_call_global(0, pair.websocket._end, module.TOO_SLOW)
+            pair.wait(lambda: pair.websocket.closed)
+        pair.wait(lambda: not pair.keeper.open)
+        assert refusals.by_reason.total() == 1
+    finally:
+        module.logger.removeHandler(handler)
