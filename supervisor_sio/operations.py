@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ from socketio import packet as sio_packet
 from . import identity
 from .gathering import Answers, Gathering
 from .relay.message import EncodedPacket, RelayMessage
+from .sessions import rooms_of_each
 
 Room = Union[str, int, list[Any], tuple[Any, ...], None]
 Handler = Callable[..., Any]
@@ -24,6 +25,9 @@ _TIMEOUT = 5.0
 
 #: Seconds that an answer given before its worker left may take to come.
 _LAST_WORDS = 0.05
+
+#: Seconds between looks for clients that have not answered in time.
+_LOOK = 1.0
 
 #: Seconds to wait for the router's word on who is there.
 _MEMBERS_TIMEOUT = 2.0
@@ -106,7 +110,6 @@ class Operations:
     callbacks: dict[str, dict[int, Any]]
     rooms: dict[str, dict[Any, Any]]
     get_participants: Callable[[str, Any], Iterator[tuple[str, str]]]
-    get_rooms: Callable[[str, str], list[Any]]
     basic_enter_room: Callable[..., None]
     basic_leave_room: Callable[..., None]
     _get_logger: Callable[[], Any]
@@ -132,7 +135,8 @@ class Operations:
         self._server_side: dict[tuple[str, str], Handler] = {}
         self._shared_keys: tuple[str, ...] = ()
         #: Acknowledgements of clients that nobody waits for after their time.
-        self._asked: OrderedDict[int, tuple[float, list[str]]] = OrderedDict()
+        self._asked: dict[int, tuple[float, list[str]]] = {}
+        self._look_at = 0.0
 
     # --- who is there ---------------------------------------------------------
 
@@ -246,8 +250,11 @@ class Operations:
         except_room: Room = None,
         local: bool = False,
     ) -> None:
-        """Add clients to a room or to a list of rooms."""
-        self._command("sockets_join", namespace, room, except_room, local, rooms=rooms)
+        """Add clients to a room or to a list of rooms.
+
+        :raises TypeError: when ``rooms`` has ``None``, which is no room.
+        """
+        self._command("sockets_join", namespace, room, except_room, local, rooms=_list(rooms))
 
     def sockets_leave(
         self,
@@ -257,8 +264,11 @@ class Operations:
         except_room: Room = None,
         local: bool = False,
     ) -> None:
-        """Remove clients from a room or from a list of rooms."""
-        self._command("sockets_leave", namespace, room, except_room, local, rooms=rooms)
+        """Remove clients from a room or from a list of rooms.
+
+        :raises TypeError: when ``rooms`` has ``None``, which is no room.
+        """
+        self._command("sockets_leave", namespace, room, except_room, local, rooms=_list(rooms))
 
     def disconnect_sockets(
         self,
@@ -468,13 +478,14 @@ class Operations:
         self, namespace: str, room: Room = None, except_room: Room = None
     ) -> list[dict[str, Any]]:
         found = []
+        rooms_of = rooms_of_each(self.server, namespace)
         for sid, _ in self._participants(namespace, room, except_room):
             try:
                 session = self.server.get_session(sid, namespace) if self._shared_keys else {}
                 socket = RemoteSocket(
                     sid=sid,
                     namespace=namespace,
-                    rooms=self.get_rooms(sid, namespace),
+                    rooms=rooms_of[sid],
                     worker=identity.process_name(),
                     transport=self.server.transport(sid, namespace),
                     address=self.server.get_environ(sid, namespace).get("REMOTE_ADDR", ""),
@@ -593,8 +604,9 @@ class Operations:
                 no_answer()
 
         self._deliver(recipients, packets, fields["ack"], ClientAnswer(answered, no_answer))
-        expires = time.monotonic() + fields["timeout"]
-        self._asked[fields["ack"]] = (expires, [sid for sid, _ in recipients])
+        if recipients:
+            expires = time.monotonic() + fields["timeout"]
+            self._asked[fields["ack"]] = (expires, [sid for sid, _ in recipients])
 
     def _tell(
         self, question: RelayMessage, fields: dict[str, Any], packets: Iterable[EncodedPacket] = ()
@@ -610,6 +622,9 @@ class Operations:
 
     def _forget_unanswered(self) -> None:
         now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK
         for ack_id, (expires, sids) in list(self._asked.items()):
             if expires <= now:
                 del self._asked[ack_id]
@@ -678,4 +693,8 @@ class Operations:
 
 
 def _list(rooms: Room) -> list[Any]:
-    return list(rooms) if isinstance(rooms, (list, tuple)) else [rooms]
+    found = list(rooms) if isinstance(rooms, (list, tuple)) else [rooms]
+    if None in found:
+        # To python-socketio it is the room of all who are connected.
+        raise TypeError("rooms: None is no room")
+    return found

@@ -1,5 +1,5 @@
 """The ZeroMQ relay: from every publisher to every subscriber of the host.
 
-``message`` and ``sequence`` are pure; ``proxy`` runs in the router process,
-``client`` is the side of workers and of whoever else emits.
+``message``, ``inbox`` and ``outbox`` are pure; ``proxy`` runs in the router process;
+``publisher`` and ``subscriber`` are the side of workers and of whoever else emits.
 """

@@ -28,6 +28,10 @@ def _is_room_or_rooms(value: Any) -> bool:
     return all(map(_is_room, value)) if isinstance(value, list) else _is_room(value)
 
 
+def _is_some_rooms(value: Any) -> bool:
+    return _is_room_or_rooms(value) and None not in (value if isinstance(value, list) else [value])
+
+
 def _is_list_of_text(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
@@ -36,7 +40,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "namespace": _is_text,
     "packet": _is_text,
     "room": _is_room_or_rooms,
-    "rooms": _is_room_or_rooms,
+    "rooms": _is_some_rooms,
     "except_room": _is_room_or_rooms,
     "skip_sid": _is_list_of_text,
     "ack": _is_number,

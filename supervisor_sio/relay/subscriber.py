@@ -82,8 +82,8 @@ class Subscriber:
         self._ask_everybody = False
         self._dropped_shown = 0
         self._dropped_shown_at = -_QUIET
-        #: Whether the relay has carried a message of this process back to it.
         self._since = since
+        #: Whether the relay has carried a message of this process back to it.
         self.joined = False
         #: When the relay began that it hears.
         self._relay_began = 0.0
