@@ -1,20 +1,25 @@
 """Supervisor's event listener protocol, as bytes in and events out.
 
-Supervisor sends a header line of ``key:value`` pairs and ``len`` bytes of
-payload, and wants ``READY\\n`` before and ``RESULT 2\\nOK`` after each event
+Supervisor sends a header line of ``key:value`` pairs and a payload, and wants
+``READY\\n`` before and ``RESULT 2\\nOK`` after each event
 (http://supervisord.org/events.html#event-listener-notification-protocol).
-Supervisor's own ``childutils.listener`` blocks, and counts ``len`` in
-characters where supervisord counts bytes.
+``len`` in the header counts the characters of the payload, which comes as
+UTF-8. Supervisor's own ``childutils.listener`` blocks, and fails where the
+``identifier`` of ``[supervisord]``, which is in the header as it is, has a
+space or a colon.
 """
 
 from __future__ import annotations
 
+import codecs
+import re
 from typing import Iterator, NamedTuple
-
-from supervisor import childutils
 
 READY = b"READY\n"
 RESULT_OK = b"RESULT 2\nOK"
+
+#: The end of a header. What is before it may contain anything, see above.
+_HEADER_END = re.compile(r" eventname:(\S+) len:([0-9]{1,9})$")
 
 
 class Event(NamedTuple):
@@ -27,23 +32,23 @@ class EventReader:
     """Collects what arrives on standard input until events are whole."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = ""
+        # What is no UTF-8 is not supervisord's, and is told by the header it is in.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """:raises ValueError: when the bytes are not of this protocol."""
-        self._buffer += data
+        self._buffer += self._decoder.decode(data)
         while True:
-            line, newline, rest = self._buffer.partition(b"\n")
+            line, newline, rest = self._buffer.partition("\n")
             if not newline:
                 return
-            try:
-                header = childutils.get_headers(line.decode())
-                length, name = int(header["len"]), str(header["eventname"])
-            except (KeyError, ValueError):
-                raise ValueError(f"not an event header: {line[:80]!r}") from None
+            header = _HEADER_END.search(line)
+            if header is None:
+                raise ValueError(f"not an event header: {line[:80]!r}")
+            name, length = header[1], int(header[2])
             if len(rest) < length:
                 return
             payload, self._buffer = rest[:length], rest[length:]
-            first = payload.partition(b"\n")[0].decode(errors="replace")
-            pairs = (pair.partition(":") for pair in first.split())
+            pairs = (pair.partition(":") for pair in payload.partition("\n")[0].split(" "))
             yield Event(name, {key: value for key, colon, value in pairs if colon})

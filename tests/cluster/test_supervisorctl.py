@@ -170,3 +170,20 @@ def test_logs_follow_the_loglevel_of_supervisord(
     with open_websocket(cluster.port) as sock:
         sock.sendall(b"\x81\x01x")  # no mask
         wait_until(lambda: "protocol error" in cluster.log("workers_00"), 10, "a warning")
+
+
+def test_the_router_takes_events_of_any_name(make_cluster: ClusterFactory) -> None:
+    """Of a program that is not its own, from a supervisord that is called anything."""
+    extra = (
+        "[supervisord]\nidentifier = my host:1\n[program:wörker]\ncommand = cat\nstartsecs = 0\n"
+    )
+    cluster = make_cluster(workers=1, extra=extra).start()
+    router = cluster.router_pid
+    for _ in range(3):
+        assert cluster.ctl("restart", "wörker").returncode == 0
+    # This event comes after those.
+    name = cluster.workers()[0]["name"]
+    assert cluster.ctl("restart", name).returncode == 0
+    cluster.wait_ready()
+    assert cluster.router_pid == router
+    assert "not supervisord's" not in cluster.log("router")

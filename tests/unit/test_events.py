@@ -1,25 +1,35 @@
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from supervisor.compat import as_bytes
+from supervisor.process import EventListenerPool
 
 from supervisor_sio.router.events import READY, RESULT_OK, Event, EventReader
 
 word = st.text(
     st.characters(codec="utf-8", exclude_categories=["Z", "C"], exclude_characters=":"), min_size=1
 )
-bodies = st.one_of(st.just(b""), st.binary(max_size=40).map(lambda data: b"\n" + data))
+texts = st.text(st.characters(codec="utf-8"), max_size=40)
+bodies = st.one_of(st.just(""), texts.map(lambda text: "\n" + text))
 events = st.tuples(word, st.dictionaries(word, word, max_size=3), bodies)
 
 
-def packed(name: str, values: dict[str, str], body: bytes = b"") -> bytes:
+def packed(
+    name: str, values: dict[str, str], body: str = "", identifier: str = "supervisor"
+) -> bytes:
     """An event as supervisord writes it."""
-    payload = " ".join(f"{key}:{value}" for key, value in values.items()).encode() + body
-    header = f"ver:3.0 server:supervisor serial:21 pool:sio poolserial:10 eventname:{name}"
-    return f"{header} len:{len(payload)}\n".encode() + payload
+    options = SimpleNamespace(identifier=identifier)
+    pool = SimpleNamespace(config=SimpleNamespace(name="sio", options=options))
+    payload = " ".join(f"{key}:{value}" for key, value in values.items()) + body
+    with mock.patch("supervisor.events.getEventNameByType", lambda _: name):
+        envelope = EventListenerPool._eventEnvelope(pool, None, 21, 10, payload)
+    return as_bytes(envelope)
 
 
 def test_what_supervisord_sends() -> None:
@@ -34,7 +44,7 @@ def test_what_supervisord_sends() -> None:
 
 @given(st.lists(events, max_size=4), st.lists(st.integers(0, 400), max_size=10))
 def test_no_segmentation_changes_the_events(
-    sent: list[tuple[str, dict[str, str], bytes]], cuts: list[int]
+    sent: list[tuple[str, dict[str, str], str]], cuts: list[int]
 ) -> None:
     data = b"".join(packed(*event) for event in sent)
     bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
@@ -46,7 +56,7 @@ def test_no_segmentation_changes_the_events(
 
 
 def test_an_event_is_there_with_its_last_byte() -> None:
-    data = packed("PROCESS_STATE_EXITED", {"processname": "ü"}, b"\nmore")
+    data = packed("PROCESS_STATE_EXITED", {"processname": "ü"}, "\nmore")
     reader = EventReader()
     for position in range(len(data) - 1):
         assert list(reader.feed(data[position : position + 1])) == []
@@ -54,8 +64,14 @@ def test_an_event_is_there_with_its_last_byte() -> None:
 
 
 def test_only_the_first_line_of_a_payload_has_values() -> None:
-    data = packed("PROCESS_LOG_STDOUT", {"processname": "a"}, b"\nprocessname:b pid:1\n")
+    data = packed("PROCESS_LOG_STDOUT", {"processname": "a"}, "\nprocessname:b pid:1\n")
     assert list(EventReader().feed(data)) == [Event("PROCESS_LOG_STDOUT", {"processname": "a"})]
+
+
+@pytest.mark.parametrize("identifier", ["my host:1", "web:1 len:7", "wörker"])
+def test_any_identifier(identifier: str) -> None:
+    sent = packed("TICK_5", {"when": "1"}, identifier=identifier)
+    assert list(EventReader().feed(sent * 2)) == [Event("TICK_5", {"when": "1"})] * 2
 
 
 def test_an_empty_payload() -> None:
@@ -71,11 +87,12 @@ def test_an_empty_payload() -> None:
         b"len:5",
         b"eventname:X len:five",
         b"eventname:X len:5 a:b:c",
+        b"ver:3.0 eventname:X len:" + b"9" * 5000,
         b"\xff\xfe",
     ],
 )
 def test_not_from_supervisord(line: bytes) -> None:
-    with pytest.raises(ValueError, match="not an event header: b'"):
+    with pytest.raises(ValueError, match="not an event header: '"):
         list(EventReader().feed(line + b"\n12345"))
 
 
