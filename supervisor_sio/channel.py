@@ -11,6 +11,7 @@ business, because each part waits in its own way.
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
@@ -38,6 +39,17 @@ _decode = json.JSONDecoder().decode
 
 class ChannelError(Exception):
     """The peer sent something that is not of this protocol; the text says what."""
+
+
+class DescriptorsLost(OSError):
+    """This process has no descriptor free for what came with a packet.
+
+    That is lost, but not the channel: the peer did nothing wrong.
+    """
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(errno.EMFILE, os.strerror(errno.EMFILE))
+        self.message = message
 
 
 class Peer(NamedTuple):
@@ -75,6 +87,7 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
     The caller owns the descriptors it gets. None leak when this raises.
 
     :raises BlockingIOError: when there is nothing to read.
+    :raises DescriptorsLost: when there was no room for its descriptors.
     :raises ChannelError: when the packet is not of this protocol.
     """
     data, ancillary, flags, _ = sock.recvmsg(
@@ -90,8 +103,11 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
             descriptors.extend(numbers)
     if not data and not descriptors:
         return None
+    # The buffer has room for those that may come: with fewer in it than that,
+    # it was the process that had none left.
+    lost = bool(flags & socket.MSG_CTRUNC) and len(descriptors) < most_descriptors
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & socket.MSG_TRUNC or (flags & socket.MSG_CTRUNC and not lost):
             raise ChannelError("a packet was cut short")
         try:
             message = _decode(data.decode())
@@ -102,6 +118,9 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
     except ChannelError:
         close_all(descriptors)
         raise
+    if lost:
+        close_all(descriptors)
+        raise DescriptorsLost(message)
     return Packet(message, descriptors)
 
 

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from typing import Any, Callable, Optional
 
+from ..descriptors import lowest_free
 from ..proxy_protocol import parse_proxy_header
 from ..refusals import Refusals
 from ..request import MAX_REQUEST_LINE, BadRequest, Request, parse_head
@@ -29,6 +30,12 @@ _BATCH = 64
 #: One address may hold this part of ``max_pending`` with unfinished requests.
 _SHARE = 4
 
+#: Seconds without accepting when it failed, or when clients have all their descriptors.
+_PAUSE = 0.1
+
+#: Seconds between log lines about that.
+_TELL = 60.0
+
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
@@ -37,6 +44,7 @@ class Entrance:
 
     :param place: takes each connection whose request is known.
     :param has_room: whether one more connection may wait.
+    :param ceiling: below it are the numbers of descriptors that clients may have.
     :param head_timeout: seconds from accept to the end of the request line.
     """
 
@@ -51,6 +59,7 @@ class Entrance:
         refusals: Refusals,
         place: Callable[[Connection], None],
         has_room: Callable[[], bool],
+        ceiling: Callable[[], int],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._paths = paths
@@ -61,6 +70,8 @@ class Entrance:
         self._refusals = refusals
         self._place = place
         self._has_room = has_room
+        self._ceiling = ceiling
+        self._told = -_TELL
         self._listeners: list[socket.socket] = []
         #: Connections in a stage, by descriptor, and how many of them an address has.
         self._pending: dict[int, Connection] = {}
@@ -74,7 +85,7 @@ class Entrance:
         self._listeners = listeners
         for listener in listeners:
             listener.setblocking(False)
-            self._loop.add_reader(listener, self._accept, listener, listener.getsockname())
+            self._resume(listener, listener.getsockname())
 
     def close(self) -> None:
         for listener in self._listeners:
@@ -101,8 +112,36 @@ class Entrance:
         self._refusals.count(reason, connection.address or "a local client")
         connection.sock.close()
 
+    def _pause(self, listener: socket.socket, local: Any) -> None:
+        self._loop.remove_reader(listener)
+        self._loop.call_later(_PAUSE, self._resume, listener, local)
+
+    def _resume(self, listener: socket.socket, local: Any) -> None:
+        if listener.fileno() >= 0:  # not closed in the meantime
+            self._loop.add_reader(listener, self._accept, listener, local)
+
+    def _is_full(self, listener: socket.socket) -> bool:
+        """Whether clients have all the descriptors that are for them."""
+        # A handshake that is due or under way ends with two more for good.
+        due = 2 * len(self) if self._terminator is not None else 0
+        ceiling = self._ceiling()
+        if lowest_free(listener.fileno()) + due < ceiling:
+            return False
+        now = time.monotonic()
+        if now - self._told >= _TELL:
+            self._told = now
+            logger.warning(
+                "new connections wait in the kernel: all %d descriptors for clients are taken; "
+                "raise the limit of open files",
+                ceiling,
+            )
+        return True
+
     def _accept(self, listener: socket.socket, local: Any) -> None:
         for _ in range(_BATCH):
+            if self._is_full(listener):
+                self._pause(listener, local)
+                return
             try:
                 sock, peer = listener.accept()
             except BlockingIOError:
@@ -112,10 +151,7 @@ class Entrance:
             except OSError as error:
                 # Out of descriptors, most likely: let some go before the next try.
                 self._refusals.count("accept-failed", str(error))
-                self._loop.remove_reader(listener)
-                self._loop.call_later(
-                    0.1, self._loop.add_reader, listener, self._accept, listener, local
-                )
+                self._pause(listener, local)
                 return
             connection = Connection(sock, peer, local, "http")
             connection.deadline = time.monotonic() + self._head_timeout
@@ -206,6 +242,9 @@ class Entrance:
             self._handshakes -= 1
             connection.in_handshake = False
             connection.sock = inner
+            if inner.fileno() >= self._ceiling():
+                self.drop(connection, "no-descriptor")
+                return
             connection.scheme = "https"
             connection.tls_due = False
             self._examine(connection)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from .. import channel
 from ..certificates import describe, make_context
 from ..channel import ChannelError, Message, Packet
+from ..descriptors import ceiling, raise_limit
 from ..refusals import Refusals
 from ..relay.proxy import Relay
 from ..rundir import RunDir
@@ -38,6 +39,14 @@ if TYPE_CHECKING:
     from .exporter import Exporter
 
 logger = logging.getLogger("supervisor_sio.router")
+
+
+#: Descriptors that are not for clients: what the router itself has open, and ZeroMQ,
+#: which ends the process when it gets none. More for each worker, and for those who
+#: read the metrics.
+_RESERVE = 64
+_RESERVE_FOR_WORKER = 4
+_RESERVE_FOR_METRICS = 128
 
 
 class CommandError(Exception):
@@ -66,20 +75,29 @@ class Router:
         if settings["tls_certfile"]:
             context = make_context(*self._tls_files)
             self._terminator = Terminator(context, settings["head_timeout"])
+        limit = raise_limit()
+        self._max_pending = _affordable(settings["max_pending"], limit, self._terminator)
+        if self._max_pending < settings["max_pending"]:
+            logger.info(
+                "max_pending is %d: the limit of %d open files allows no more",
+                self._max_pending,
+                limit,
+            )
         #: Processes that the operator drains, by Supervisor's name.
         self._drained: dict[str, int] = dict(settings["drained"])
         self._refusals = Refusals(logger)
         self._pool = Pool(settings["balance"])
-        self._placement = Placement(self._pool, settings["hold_timeout"], settings["max_pending"])
+        self._placement = Placement(self._pool, settings["hold_timeout"], self._max_pending)
         self._entrance = Entrance(
             paths=tuple(path.encode() for path in settings["path"]),
             head_timeout=settings["head_timeout"],
-            max_pending=settings["max_pending"],
+            max_pending=self._max_pending,
             proxy_protocol=settings["proxy_protocol"],
             terminator=self._terminator,
             refusals=self._refusals,
             place=self._placement.place,
-            has_room=lambda: self._waiting() < settings["max_pending"],
+            has_room=lambda: self._waiting() < self._max_pending,
+            ceiling=lambda: ceiling(self._reserve()),
         )
         self._placement.refuser = self._entrance
         self._exporter: Optional[Exporter] = None
@@ -94,6 +112,8 @@ class Router:
             place_again=self._place_again,
             drained=lambda name, pid: self._drained.get(name) == pid,
             refusals=self._refusals,
+            # Most go on at once, so they may have what new ones may not.
+            ceiling=lambda: ceiling(self._reserve() - _RESERVE // 2),
             changed=self._send_figures,
             members_here=self._members_here,
             meter=self._exporter.metrics if self._exporter is not None else None,
@@ -161,6 +181,16 @@ class Router:
 
     def _waiting(self) -> int:
         return len(self._entrance) + len(self._placement)
+
+    def _reserve(self) -> int:
+        """Descriptors that new clients do not get."""
+        reserve = _RESERVE + _RESERVE_FOR_WORKER * len(self._workers)
+        if self._exporter is not None:
+            reserve += _RESERVE_FOR_METRICS
+        if self._terminator is not None:
+            # Each handshake under way may end with two more at the same time.
+            reserve += 2 * self._max_pending
+        return reserve
 
     def _place_again(self, connection: Connection) -> None:
         """A connection that a worker gave back, or that was on its way to a lost one."""
@@ -397,6 +427,14 @@ class Router:
             pass  # busy or stopping; the next figures are a second away
         except ChannelError as error:
             logger.error("cannot tell supervisord: %s", error)
+
+
+def _affordable(max_pending: int, limit: int, terminator: Optional[Terminator]) -> int:
+    """How many connections may wait with that many descriptors."""
+    # Clients in the middle of a request line, and as many for whom there is no worker.
+    # With TLS each has three, and two of them are in reserve besides.
+    each = 2 if terminator is None else 5
+    return min(max_pending, max(1, (limit - _RESERVE) // each))
 
 
 def _claim_stdout() -> int:

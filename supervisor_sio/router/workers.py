@@ -12,7 +12,7 @@ from collections import Counter, deque
 from typing import Any, Callable, Optional, Protocol
 
 from .. import channel
-from ..channel import ChannelError, Message, Packet
+from ..channel import ChannelError, DescriptorsLost, Message, Packet
 from ..refusals import Refusals
 from ..request import Kind
 from .connection import Connection
@@ -52,6 +52,9 @@ _MOST = 2**53
 #: then nobody is told that one is missing.
 _SETTLE_TIME = 1.0
 
+#: Seconds without new workers after one could not be accepted.
+_PAUSE = 0.1
+
 #: Seconds to wait while too many descriptors are on their way (unix(7), ETOOMANYREFS).
 _CROWDED = 0.05
 
@@ -69,6 +72,7 @@ class Workers:
 
     :param welcome: the settings that every worker gets.
     :param drained: whether the operator drains the process of this name and pid.
+    :param ceiling: below it are the numbers of descriptors that may be taken back.
     :param changed: called when a worker has joined or left.
     :param members_here: gets the workers here that hear the relay.
     :param meter: is told how long each hand-over took, and of figures that came.
@@ -82,6 +86,7 @@ class Workers:
         place_again: Callable[[Connection], None],
         drained: Callable[[str, int], bool],
         refusals: Refusals,
+        ceiling: Callable[[], int],
         changed: Callable[[], None],
         members_here: Callable[[list[Any]], None],
         meter: Optional[Meter] = None,
@@ -91,6 +96,7 @@ class Workers:
         self.welcome = {"type": "welcome", "version": channel.VERSION, **welcome}
         self.place_again = place_again
         self.drained = drained
+        self.ceiling = ceiling
         self.changed = changed
         self.members_here = members_here
         self.meter = meter
@@ -108,6 +114,9 @@ class Workers:
         #: The workers of other hosts, as the message has them.
         self.elsewhere: list[Any] = []
 
+    def __len__(self) -> int:
+        return len(self._channels)
+
     def listen(self) -> None:
         """Let workers in; those that lived through another router have connected already."""
         self._listener.setblocking(False)
@@ -121,8 +130,13 @@ class Workers:
                 sock, _ = self._listener.accept()
             except BlockingIOError:
                 return
+            except ConnectionError:
+                continue
             except OSError as error:
+                # Out of descriptors, most likely: let some go before the next try.
                 self._refusals.count("worker-accept-failed", str(error))
+                self.loop.remove_reader(self._listener)
+                self.loop.call_later(_PAUSE, self.loop.add_reader, self._listener, self._accept)
                 return
             newcomer = WorkerChannel(self, sock)
             self._channels.add(newcomer)
@@ -238,7 +252,11 @@ class WorkerChannel:
     def read(self) -> None:
         try:
             for _ in range(_BATCH):
-                packet = channel.receive(self._sock)
+                try:
+                    packet = channel.receive(self._sock)
+                except DescriptorsLost:
+                    self._lost_one()
+                    continue
                 if packet is None:
                     self.lose("")
                     return
@@ -294,10 +312,17 @@ class WorkerChannel:
         if self._workers.meter is not None:
             self._workers.meter.reported(member)
 
+    def _lost_one(self) -> None:
+        self._workers.count_refusal("no-descriptor", f"a worker (pid {self.pid})")
+
     def _take_back(self, message: Message, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
             channel.close_all(descriptors)
             raise ChannelError("a connection without its descriptor")
+        if descriptors[0] >= self._workers.ceiling():
+            channel.close_all(descriptors)
+            self._lost_one()
+            return
         try:
             sock = socket.socket(fileno=descriptors[0])
         except OSError:

@@ -16,7 +16,8 @@ from eventlet.event import Event
 from eventlet.semaphore import Semaphore
 
 from .. import channel, identity
-from ..channel import ChannelError, Message, Packet
+from ..channel import ChannelError, DescriptorsLost, Message, Packet
+from ..descriptors import ceiling
 from ..rundir import RunDir
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -35,6 +36,10 @@ _RETRY = 0.2
 #: Seconds that a router may take to let a worker go.
 _LEAVE_TIMEOUT = 2.0
 
+#: Descriptors that are not for clients: for the channel, for ZeroMQ, which ends the
+#: process when it gets none, and for the application.
+_RESERVE = 64
+
 
 class Refused(Exception):
     """The router does not want this worker; the text says why."""
@@ -45,6 +50,7 @@ class Link:
 
     :param on_settings: gets the router's settings with each new router.
     :param on_connection: gets each connection: descriptor and its message.
+    :param on_lost: gets the message of each connection for which no descriptor is free.
     :param figures: the worker's figures as a message of type ``load``.
     :param on_members: gets the workers of the cluster, whenever they change: tag,
         whether on another host, and the channels each of them hears.
@@ -56,6 +62,7 @@ class Link:
         run_dir: RunDir,
         on_settings: Callable[[Message], None],
         on_connection: Callable[[int, Message], None],
+        on_lost: Callable[[Message], None],
         figures: Callable[[], Message],
         on_members: Callable[[list[Any]], None],
         on_query: Callable[[Message], None],
@@ -63,6 +70,7 @@ class Link:
         self._run_dir = run_dir
         self._on_settings = on_settings
         self._on_connection = on_connection
+        self._on_lost = on_lost
         self._figures = figures
         self._on_members = on_members
         self._on_query = on_query
@@ -128,6 +136,9 @@ class Link:
             except BlockingIOError:
                 hubs.trampoline(self._sock, read=True)
                 continue
+            except DescriptorsLost as lost:
+                self._on_lost(lost.message)
+                continue
             if packet is None:
                 logger.warning("the router is gone, waiting for the next one")
                 return
@@ -137,6 +148,10 @@ class Link:
         message, descriptors = packet
         kind = message["type"]
         if kind == "connection" and len(descriptors) == 1:
+            if descriptors[0] >= ceiling(_RESERVE):
+                channel.close_all(descriptors)
+                self._on_lost(message)
+                return
             hubs.notify_opened(descriptors[0])
             self._on_connection(descriptors[0], message)
             return

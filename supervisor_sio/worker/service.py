@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 import sys
 import time
@@ -15,7 +14,7 @@ import eventlet
 from eventlet import hubs, patcher
 from eventlet.event import Event
 
-from .. import channel, identity, sessions
+from .. import channel, descriptors, identity, sessions
 from ..channel import Message
 from ..request import Kind, Request
 from ..rundir import RunDir, RunDirError
@@ -91,7 +90,7 @@ class _Service:
     """What a worker and a server by hand have in common."""
 
     def __init__(self, app: Any) -> None:
-        self._raise_descriptor_limit()
+        descriptors.raise_limit()
         self.server = Server(app, self.keeps, self.hand_back, self.changed)
         self.drain_timeout = 10.0
         self._stop: Event = Event()
@@ -137,15 +136,6 @@ class _Service:
         while self.server.connections:
             eventlet.sleep(0.02)
 
-    @staticmethod
-    def _raise_descriptor_limit() -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != hard:
-            try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            except (ValueError, OSError):
-                pass
-
 
 class _Worker(_Service):
     """A worker under supervisord."""
@@ -159,6 +149,7 @@ class _Worker(_Service):
             run_dir,
             self._take_settings,
             self._take_connection,
+            self._lose_connection,
             self._figures,
             self._take_members,
             lambda question: eventlet.spawn_n(self._answer, question),
@@ -237,6 +228,13 @@ class _Worker(_Service):
             on_session=self._count_handshake() if message["handshake"] else None,
         )
         eventlet.spawn_n(self.server.serve_connection, sock)
+
+    def _lose_connection(self, message: Message) -> None:
+        address = _address(message["peer"])
+        source = address[0] if isinstance(address, tuple) else "a local client"
+        refusals.count("no-descriptor", source)
+        if message["handshake"]:
+            self._count_handshake()()  # there will be no session of it
 
     def _count_handshake(self) -> Any:
         generation = self.link.generation

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from supervisor_sio import channel
 
 from .conftest import ClusterFactory
+from .descriptors import limit_descriptors
 from .harness import Cluster, wait_until
 from .raw import PATH, Poller, exchange
 
@@ -71,6 +75,110 @@ def test_one_address_has_a_share(make_cluster: ClusterFactory) -> None:
     for sock in slow:
         sock.close()
     wait_for(cluster, lambda r: not r["waiting"])
+
+
+# --- descriptors ----------------------------------------------------------------------
+
+
+def keep_alive(cluster: Cluster) -> socket.socket:
+    """An idle connection; its first request has been answered, if it was."""
+    sock = socket.create_connection(("127.0.0.1", cluster.port), timeout=20)
+    sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+    return sock
+
+
+def is_answered(sock: socket.socket, start: bytes = b"HTTP/1.1 200") -> bool:
+    try:
+        return sock.recv(65536).startswith(start)
+    except ConnectionError:
+        return False
+
+
+def pids(cluster: Cluster) -> list[int]:
+    return sorted([cluster.router_pid, *(row["pid"] for row in cluster.workers())])
+
+
+def test_router_and_workers_use_what_descriptors_they_may_have(
+    make_cluster: ClusterFactory,
+) -> None:
+    cluster = make_cluster(workers=1, wrapper=["prlimit", "--nofile=1024:3000"]).start()
+    for pid in pids(cluster):
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (3000, 3000)
+    assert "max_pending is 1468: the limit of 3000 open files" in cluster.log("router")
+
+
+def test_more_slow_clients_than_descriptors(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster().start()
+    limit_descriptors(cluster.router_pid, 150)
+    before = pids(cluster)
+    session, kept = Poller(cluster.port), Poller(cluster.port).connection()
+    session.open(kept)
+    session.join(kept)
+    slow = [open_slowly(cluster) for _ in range(400)]
+    wait_until(lambda: "new connections wait in the kernel" in cluster.log("router"), 10, "full")
+    # Those who are in stay in: they are given back, and new sessions placed.
+    for _ in range(20):
+        assert session.call("echo", "x", connection=kept) == "x"
+        Poller(cluster.port).open(kept)
+    for sock in slow:
+        sock.close()
+    Poller(cluster.port).open()
+    assert pids(cluster) == before
+    assert "accept-failed" not in cluster.log("router")
+
+
+@pytest.mark.parametrize("more", [0, 100])
+def test_more_clients_than_descriptors_in_a_worker(make_cluster: ClusterFactory, more: int) -> None:
+    cluster = make_cluster(workers=1).start()
+    before = pids(cluster)
+    session, kept = Poller(cluster.port), Poller(cluster.port).connection()
+    session.open(kept)
+    session.join(kept)
+    limit_descriptors(cluster.workers()[0]["pid"], more)
+    clients = [keep_alive(cluster) for _ in range(150)]
+    answered = sum(is_answered(sock) for sock in clients)
+    assert answered == 0 if not more else 0 < answered < more
+    refused = socket.create_connection(("127.0.0.1", cluster.port), timeout=20)
+    refused.sendall(HANDSHAKE)
+    assert not is_answered(refused)
+    assert session.call("echo", "x", connection=kept) == "x"
+    assert "no-descriptor" in cluster.log("workers_00")
+    for sock in [*clients, refused]:
+        sock.close()
+    assert pids(cluster) == before
+
+
+def test_more_idle_connections_than_descriptors_come_back(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster().start()
+    router_pid = cluster.router_pid
+    clients = [keep_alive(cluster) for _ in range(300)]
+    assert all(is_answered(sock) for sock in clients)
+    limit_descriptors(router_pid, 100)
+    assert cluster.ctl("restart", "workers:*").returncode == 0
+    cluster.wait_ready()
+    assert cluster.router_pid == router_pid
+    assert "refused 1 (no-descriptor), last from a worker" in cluster.log("router")
+    for name in ("workers_00", "workers_01"):
+        assert "error" not in cluster.log(name)
+    assert "exit status 1" not in cluster.log("supervisord")
+    Poller(cluster.port).open()
+    for sock in clients:
+        sock.close()
+
+
+def test_a_worker_for_whom_no_descriptor_is_free_waits(cluster: Cluster) -> None:
+    pid = cluster.router_pid
+    limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    limit_descriptors(pid, 0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(10)
+        sock.connect(str(cluster.run_dir / "router.sock"))
+        wait_for(cluster, lambda r: r["refused"].get("worker-accept-failed"))
+        time.sleep(1)
+        assert router(cluster)["refused"]["worker-accept-failed"] < 30, "it tries without a pause"
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+        channel.send(sock, {"type": "hello", "version": 99})
+        assert b"version 99" in sock.recv(65536)
 
 
 def test_random_starts_of_connections(shared_cluster: Cluster) -> None:

@@ -16,6 +16,7 @@ import pytest
 import socketio
 
 from .conftest import ClusterFactory
+from .descriptors import limit_descriptors
 from .harness import Cluster, wait_until
 from .jsclient import JS, find_node
 from .raw import exchange
@@ -118,6 +119,31 @@ def test_what_the_worker_sees(tls_cluster: Cluster, files: tuple[Path, Path]) ->
     assert environ["wsgi.url_scheme"] == "https" and environ["HTTPS"] == "on"
     assert environ["REMOTE_ADDR"] == "127.0.0.1"
     assert environ["SERVER_PORT"] == str(tls_cluster.port)
+
+
+def test_more_clients_than_descriptors(
+    make_cluster: ClusterFactory, files: tuple[Path, Path]
+) -> None:
+    """Each costs the router two, for as long as it is there."""
+    cluster = make_cluster(
+        tls_certfile=str(files[0]), tls_keyfile=str(files[1]), max_pending="32"
+    ).start()
+    pid = cluster.router_pid
+    limit_descriptors(pid, 200)
+    context = ssl.create_default_context(cafile=str(files[0]))
+    clients = [socket.create_connection(("127.0.0.1", cluster.port), 20) for _ in range(150)]
+    inside = []
+    for number, sock in enumerate(clients):
+        if "wait in the kernel" in cluster.log("router"):
+            break
+        inside.append(context.wrap_socket(sock, server_hostname="localhost"))
+        inside[-1].sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert inside[-1].recv(100).startswith(b"HTTP/1.1 200"), number
+    assert 20 < len(inside) < 70
+    for sock in [*inside, *clients]:
+        sock.close()
+    wait_until(lambda: request(cluster, files[0], "/pid")[0], 20, "a new client")
+    assert cluster.router_pid == pid
 
 
 def test_old_versions_and_other_protocols_are_refused(

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import socket
 from contextlib import AbstractContextManager
 from typing import Any, Callable, Iterator
@@ -14,7 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor_sio import channel
-from supervisor_sio.channel import MAX_DESCRIPTORS, MAX_PACKET, VERSION, ChannelError
+from supervisor_sio.channel import (
+    MAX_DESCRIPTORS,
+    MAX_PACKET,
+    VERSION,
+    ChannelError,
+    DescriptorsLost,
+)
+from supervisor_sio.descriptors import lowest_free
 
 NoLeak = Callable[[], AbstractContextManager[None]]
 Pair = tuple[socket.socket, socket.socket]
@@ -150,6 +158,30 @@ def test_too_many_descriptors(
     channel.send(pair[0], {"type": "x"}, [pipe[0]] * sent)
     with no_leak(), pytest.raises(ChannelError, match="cut short"):
         channel.receive(pair[1], most)
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """This process can open no more than these, or a few less."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(0) + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(("left", "sent"), [(0, 1), (0, 10), (2, 10)])
+def test_no_descriptor_is_free_for_what_comes(
+    pair: Pair, pipe: tuple[int, int], no_leak: NoLeak, left: int, sent: int
+) -> None:
+    message = {"type": "connection", "peer": ["127.0.0.1", 1]}
+    channel.send(pair[0], message, [pipe[0]] * sent)
+    channel.send(pair[0], {"type": "next"})
+    with no_leak(), descriptors_left(left), pytest.raises(DescriptorsLost) as caught:
+        channel.receive(pair[1], sent)
+    assert caught.value.message == message and caught.value.strerror == "Too many open files"
+    assert channel.receive(pair[1]) == ({"type": "next"}, [])
 
 
 def test_a_truncated_packet(pair: Pair, pipe: tuple[int, int], no_leak: NoLeak) -> None:
