@@ -6,12 +6,32 @@ import errno
 import os
 import socket
 import stat
+from typing import Any, NamedTuple
 
 from .settings import Address, SettingsError
 
 #: The kernel wakes the router only when a new connection has sent something;
 #: after this many seconds also when it has not (tcp(7), TCP_DEFER_ACCEPT).
 _DEFER_ACCEPT = 5
+
+
+class Place(NamedTuple):
+    """What the kernel knows an address as."""
+
+    family: int
+    sockaddr: tuple[Any, ...]
+
+
+def resolve(address: Address, family: int = socket.AF_UNSPEC) -> list[Place]:
+    """The places that a host and port stand for; a socket is bound to the first.
+
+    :raises OSError: when there is none.
+    :raises UnicodeError: when the host cannot even be asked for.
+    """
+    found = socket.getaddrinfo(
+        address.host, address.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return [Place(info[0], info[4]) for info in found]
 
 
 def bind(address: Address, backlog: int, option: str = "listen") -> socket.socket:
@@ -34,10 +54,8 @@ def bind(address: Address, backlog: int, option: str = "listen") -> socket.socke
 
 
 def _bind_tcp(address: Address, backlog: int) -> socket.socket:
-    family, kind, protocol, _, sockaddr = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
+    family, sockaddr = resolve(address)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

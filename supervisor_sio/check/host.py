@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pwd
 import resource
@@ -12,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Sequence
 
-from ..settings import Address
+from ..listeners import Place
 
 READ, WRITE, ENTER = os.R_OK, os.W_OK, os.X_OK
 
@@ -131,22 +130,33 @@ def command_fault(program: str, path: Sequence[str], directory: str) -> Optional
     return None if mode & 0o111 else f"{found} is not executable"
 
 
-def listen_fault(address: Address) -> Optional[OSError]:
+def listen_fault(place: Place) -> Optional[OSError]:
     """What binding a TCP address ends with; nobody can connect meanwhile."""
     try:
-        family, kind, protocol, _, sockaddr = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as sock:
+        with socket.socket(place.family, socket.SOCK_STREAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
+            if place.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(sockaddr)
-    except UnicodeError:
-        return OSError(errno.EINVAL, "not a host name")
+            sock.bind(place.sockaddr)
     except OSError as error:
         return error
     return None
+
+
+def overlap(one: Place, other: Place) -> bool:
+    """Whether sockets of one process cannot listen at both places.
+
+    Binding both would not tell: before one of them listens, the kernel allows
+    it to all that may use an address again, and listening lets clients in.
+    """
+    if one == other:
+        return True
+    hosts = {one.sockaddr[0], other.sockaddr[0]}
+    return (
+        one.family == other.family
+        and one.sockaddr[1:2] == other.sockaddr[1:2]
+        and not hosts.isdisjoint({"0.0.0.0", "::"})
+    )
 
 
 def may_be_running(servers: Sequence[Any]) -> bool:

@@ -12,6 +12,7 @@ from typing import Iterator, Optional
 from ..bridge.queue import QueueError, make_client
 from ..certificates import describe, make_context
 from ..extras import check_extras
+from ..listeners import Place, resolve
 from ..rundir import RunDir
 from ..settings import Address, Settings, SettingsError
 from .configuration import PLUGIN, Configuration, Finding, Role
@@ -26,6 +27,7 @@ from .host import (
     listen_fault,
     may_be_running,
     obstacle,
+    overlap,
     user,
 )
 
@@ -95,8 +97,23 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
     addresses = [("listen", address) for address in conf.settings.listen]
     if conf.settings.metrics is not None:
         addresses.append(("metrics", conf.settings.metrics))
+    taken = _http_places(conf)
     for option, address in addresses:
-        fault = _unix_fault(address, who) if address.path else _tcp_fault(conf, address)
+        try:
+            place = _place(address)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            yield conf.error(
+                PLUGIN, option, f"{address}: {reason}; write a name or address of this host"
+            )
+            continue
+        holder = next((name for other, name in taken if overlap(place, other)), None)
+        taken.append((place, f"{option} {address}"))
+        if holder:
+            what = "path" if address.path else "port"
+            fault: Optional[str] = f"{holder} has this {what} too; change one of them"
+        else:
+            fault = _unix_fault(address, who) if address.path else _tcp_fault(conf, place)
         if fault:
             yield conf.error(PLUGIN, option, f"{address}: {fault}")
         elif not address.path and address.port < host.first_port and who.uid != 0:
@@ -106,6 +123,36 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
                 f"{address}: a port below {host.first_port} needs a supervisord that runs as root, "
                 f"not as {who.name}; take a higher one, or give it CAP_NET_BIND_SERVICE",
             )
+
+
+def _place(address: Address) -> Place:
+    """Where a socket would be bound.
+
+    :raises OSError: when the host has no address.
+    """
+    if address.path:
+        directory, name = os.path.split(address.path)
+        return Place(socket.AF_UNIX, (os.path.join(os.path.realpath(directory), name),))
+    try:
+        return resolve(address)[0]
+    except UnicodeError:
+        raise OSError(errno.EINVAL, "not a host name") from None
+
+
+def _http_places(conf: Configuration) -> list[tuple[Place, str]]:
+    """The places of supervisord's own servers, with their sections."""
+    places = []
+    for server in conf.servers:
+        try:
+            if "file" in server:
+                place = _place(Address(path=server["file"]))
+            else:  # for IPv4 alone
+                address = Address(server["host"] or "0.0.0.0", server["port"])
+                place = resolve(address, socket.AF_INET)[0]
+        except (OSError, UnicodeError):
+            continue  # supervisord says so
+        places.append((place, f"[{server['section']}]"))
+    return places
 
 
 def _unix_fault(address: Address, who: User) -> Optional[str]:
@@ -132,15 +179,10 @@ def _bind_fault(path: str, who: User, longest: int) -> Optional[str]:
     return None
 
 
-def _tcp_fault(conf: Configuration, address: Address) -> Optional[str]:
-    for server in conf.servers:
-        if server.get("port") == address.port:
-            return f"[{server['section']}] has this port too; change one of them"
-    error = listen_fault(address)
+def _tcp_fault(conf: Configuration, place: Place) -> Optional[str]:
+    error = listen_fault(place)
     if error is None or error.errno == errno.EACCES:
         return None
-    if isinstance(error, socket.gaierror):
-        return f"{(error.strerror or str(error)).lower()}; write a name or address of this host"
     if error.errno == errno.EADDRNOTAVAIL:
         return "not an address of this host; write 0.0.0.0 for all that it has"
     if error.errno != errno.EADDRINUSE:

@@ -105,6 +105,34 @@ def test_what_is_wrong_does_not_start(make_cluster: ClusterFactory) -> None:
     assert reason in printed
 
 
+@pytest.mark.parametrize(
+    ("options", "http", "sound"),
+    [
+        ({"listen": "0.0.0.0:{0.port}, 127.0.0.1:{0.port}"}, None, False),
+        ({"metrics": "0.0.0.0:{0.port}"}, None, False),
+        ({"listen": "unix:{0.socket}"}, None, False),
+        ({"listen": "127.0.0.1:{0.port}"}, "*:{0.port}", False),
+        ({"listen": "127.0.0.2:{0.port}"}, "127.0.0.1:{0.port}", True),
+        ({"listen": "127.0.0.1:{0.port}, 127.0.0.2:{0.port}"}, None, True),
+    ],
+)
+def test_supervisord_agrees_about_addresses(
+    make_cluster: ClusterFactory, options: dict[str, str], http: str | None, sound: bool
+) -> None:
+    cluster = make_cluster(workers=1, startsecs=1)
+    cluster.settings.update({name: text.format(cluster) for name, text in options.items()})
+    if http:
+        port = http.format(cluster)
+        cluster.extra = f"[inet_http_server]\nport = {port}\nusername = u\npassword = p\n"
+    status, said = check(cluster)
+    assert (status == 0) == sound, said
+    if sound:
+        cluster.start()
+    else:
+        code, printed = cluster.run_to_its_end()
+        assert (code, "address already in use" in printed) == (2, True), printed
+
+
 def test_what_cannot_be_read() -> None:
     for path, reason in (("no/such.conf", "no such file or directory"), ("conf.d", "is a dir")):
         status, said = supervisor_sio("check", path)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from supervisor import options as supervisor_options
 from supervisor.options import ServerOptions, UnhosedConfigParser
 
-from supervisor_sio import cli
+from supervisor_sio import cli, listeners
 from supervisor_sio.check import Finding, judge, run
 from supervisor_sio.check.configuration import Role, Unreadable, default_path, read, role_of
 from supervisor_sio.check.host import (
@@ -30,10 +30,12 @@ from supervisor_sio.check.host import (
     command_fault,
     lets_in,
     obstacle,
+    overlap,
     user,
 )
 from supervisor_sio.check.sections import make_sections
 from supervisor_sio.check.wiring import OPTIONS
+from supervisor_sio.settings import parse_address
 
 ROOT = Path(__file__).parents[2]
 BIN = str(Path(sys.executable).parent)
@@ -583,6 +585,14 @@ def test_inet_http_server(deployment: Deployment) -> None:
     deployment.set("rpcinterface:sio", listen="0.0.0.0:9001")
     (line,) = deployment.lines()
     assert "listen: 0.0.0.0:9001: [inet_http_server] has this port too; change one" in line
+    deployment.set("inet_http_server", port="*:9001")
+    deployment.set("rpcinterface:sio", listen="127.0.0.1:9001")
+    (line,) = deployment.lines()
+    assert "listen: 127.0.0.1:9001: [inet_http_server] has this port too; change one" in line
+    # Another address of the same port is another place.
+    deployment.set("inet_http_server", port="127.0.0.1:9001")
+    deployment.set("rpcinterface:sio", listen="127.0.0.2:9001")
+    assert deployment.lines() == []
 
 
 # --- the host -----------------------------------------------------------------------
@@ -672,6 +682,49 @@ def test_metrics(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Non
     assert line.endswith(
         "metrics: needs the prometheus_client package: pip install 'supervisor-sio[metrics]'"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (
+            {"listen": "0.0.0.0:{port}, 127.0.0.1:{port}"},
+            "listen: 127.0.0.1:{port}: listen 0.0.0.0:{port} has this port too; change one of them",
+        ),
+        (
+            {"listen": "127.0.0.1:{port}", "metrics": "0.0.0.0:{port}"},
+            "metrics: 0.0.0.0:{port}: listen 127.0.0.1:{port} has this port too; change one of",
+        ),
+        (
+            {"metrics": "unix:{directory}/link/port.sock"},
+            "metrics: unix:{directory}/link/port.sock: listen unix:{directory}/port.sock has this ",
+        ),
+        (
+            {"listen": "unix:{directory}/s.sock"},
+            "listen: unix:{directory}/s.sock: [unix_http_server] has this path too; change one of",
+        ),
+        (
+            {"listen": "unix:{directory}/link/s.sock"},
+            "listen: unix:{directory}/link/s.sock: [unix_http_server] has this path too; change",
+        ),
+        ({"listen": "127.0.0.1:{port}, 127.0.0.2:{port}"}, None),
+    ],
+)
+def test_two_sockets_for_one_place(
+    deployment: Deployment, options: dict[str, str], complaint: Optional[str]
+) -> None:
+    (deployment.directory / "link").symlink_to(deployment.directory)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        names = {"port": probe.getsockname()[1], "directory": deployment.directory}
+    deployment.set(
+        "rpcinterface:sio", **{name: text.format(**names) for name, text in options.items()}
+    )
+    lines = deployment.lines()
+    if complaint is None:
+        assert lines == []
+    else:
+        (line,) = lines
+        assert f"error: {deployment.path}: [rpcinterface:sio] {complaint.format(**names)}" in line
 
 
 @as_root
@@ -970,6 +1023,23 @@ def test_the_obstacle_is_the_first_on_the_way(tmp_path: Path) -> None:
     found = obstacle(str(file), stranger, READ)
     assert found is not None
     assert not os.stat(found).st_mode & stat.S_IXOTH
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("127.0.0.1:80", "127.0.0.1:81", False),
+        ("127.0.0.1:80", "127.0.0.2:80", False),
+        ("0.0.0.0:80", "127.0.0.2:80", True),
+        ("0.0.0.0:80", "127.0.0.2:81", False),
+        ("[::]:80", "[::1]:80", True),
+        ("[::]:80", "0.0.0.0:80", False),
+    ],
+)
+def test_places_overlap(one: str, other: str, expected: bool) -> None:
+    first, second = (listeners.resolve(parse_address(text))[0] for text in (one, other))
+    assert overlap(first, second) == overlap(second, first) == expected
 
 
 def test_users() -> None:
