@@ -7,6 +7,8 @@ neither wait for us nor die of us.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import socket
 import sys
@@ -24,6 +26,12 @@ Supervisord = Any
 
 #: Packets read before supervisord's loop goes on.
 _BATCH = 16
+
+#: What ``accept`` says when it can do no more, while the connection waits on.
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+#: Seconds until the next attempt then, and between two lines of one kind in the log.
+_PAUSE = 1.0
 
 #: Seconds that an XML-RPC call waits for the router.
 _ANSWER_TIMEOUT = 5.0
@@ -69,20 +77,55 @@ class Dispatcher:
 
 
 class RouterListener(Dispatcher):
-    """Waits for a router at ``supervisord.sock``."""
+    """Waits for a router at ``supervisord.sock``.
+
+    :param refuse: says why a process with this pid may not be a router, or ``None``.
+    :param accept: gets the connections of the others.
+    """
 
     def __init__(
-        self, supervisord: Supervisord, sock: socket.socket, accept: Callable[[socket.socket], None]
+        self,
+        supervisord: Supervisord,
+        sock: socket.socket,
+        refuse: Callable[[int], Optional[str]],
+        accept: Callable[[socket.socket], None],
     ) -> None:
         super().__init__(supervisord, sock)
+        self._refuse = refuse
         self._accept = accept
+        self._resume = 0.0
+        self._refused = 0
+        self._told = 0.0
+
+    def readable(self) -> bool:
+        return not self.closed and time.monotonic() >= self._resume
 
     def handle_read_event(self) -> None:
         try:
             connection, _ = self._sock.accept()
-        except OSError:  # gone again, or no descriptor left: the next event tells
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                # It stays readable, and supervisord would turn round and round.
+                self._resume = time.monotonic() + _PAUSE
+                self._logger.warn(f"sio: cannot accept a router: {error.strerror}")
             return
-        self._accept(connection)
+        pid = channel.peer_of(connection).pid
+        reason = self._refuse(pid)
+        if reason is None:
+            self._accept(connection)
+        else:
+            self._turn_away(connection, pid, reason)
+
+    def _turn_away(self, connection: socket.socket, pid: int, reason: str) -> None:
+        with connection, contextlib.suppress(OSError, ChannelError):
+            # The kernel gives no answer to who is closed with something unread.
+            channel.receive(connection, most_descriptors=0)
+            channel.send(connection, {"type": "refused", "reason": reason})
+        self._refused += 1
+        if time.monotonic() - self._told >= _PAUSE:
+            self._told = time.monotonic()
+            self._logger.warn(f"sio: refused {self._refused}, last pid {pid}: {reason}")
+            self._refused = 0
 
 
 class RouterChannel(Dispatcher):
@@ -90,7 +133,7 @@ class RouterChannel(Dispatcher):
 
     :param welcome: the message, and the descriptors with it, that a router
         gets once it has said who it is.
-    :param admit: says why a router with this pid is not welcome, or ``None``.
+    :param admit: says why this router is not welcome, or ``None``.
     """
 
     def __init__(

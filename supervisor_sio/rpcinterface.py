@@ -15,7 +15,7 @@ from collections import Counter
 from typing import Any, Callable, NoReturn, Optional, Union
 
 from supervisor import events
-from supervisor.options import make_namespec
+from supervisor.options import EventListenerPoolConfig, make_namespec
 from supervisor.states import getProcessStateDescription
 from supervisor.xmlrpc import Faults, RPCError
 
@@ -37,6 +37,9 @@ API_VERSION = "1.0"
 
 #: Clients or rooms in one answer at most.
 _MOST_ROWS = 10_000
+
+#: Connections that have yet to say that they are a router.
+_MOST_WAITING = 8
 
 
 class Cluster:
@@ -123,10 +126,22 @@ class Cluster:
             run_dir.admit(settings.chmod, settings.chown)
         except OSError as error:
             raise SettingsError("chown", f"{run_dir.path}: {error.strerror}") from None
-        self._listener = RouterListener(self._supervisord, own, self._accept)
+        self._listener = RouterListener(self._supervisord, own, self._refuse_process, self._accept)
+
+    def _refuse_process(self, pid: int) -> Optional[str]:
+        """The ports, and what else a router is told, are not for a worker of another user."""
+        for group in self._supervisord.process_groups.values():
+            if isinstance(group.config, EventListenerPoolConfig):
+                for process in group.processes.values():
+                    if process.pid and is_descendant(pid, process.pid):
+                        return None
+        return "only an event listener of this supervisord gets the listening sockets"
 
     def _accept(self, connection: socket.socket) -> None:
         self._waiting = [waiting for waiting in self._waiting if not waiting.closed]
+        if len(self._waiting) == _MOST_WAITING:
+            # A router says at once what it is: this one is none.
+            self._waiting.pop(0).close()
         settings = self._settings
         welcome = {
             "type": "welcome",
@@ -176,8 +191,6 @@ class Cluster:
         )
 
     def _admit(self, candidate: RouterChannel) -> Optional[str]:
-        if not is_descendant(candidate.pid, os.getpid()):
-            return "only a router started by this supervisord gets the listening sockets"
         if self._router is not None and not self._router.closed:
             return f"there is a router already (pid {self._router.pid}); one is enough"
         self._router = candidate

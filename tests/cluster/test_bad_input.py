@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -192,11 +195,79 @@ def test_forged_control_messages_harm_only_their_sender(
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
                 sock.settimeout(10)
                 sock.connect(str(shared_cluster.run_dir / name))
-                sock.send(data)
-                while sock.recv(65536):
-                    pass
+                with contextlib.suppress(ConnectionError):  # supervisord closes at once
+                    sock.send(data)
+                    while sock.recv(65536):
+                        pass
     assert client.call("echo", 1) == 1 and not client.disconnects
     assert clients.connect(shared_cluster).call("echo", 2) == 2
+
+
+def test_supervisord_keeps_no_connections_of_strangers(
+    shared_cluster: Cluster, clients: Clients
+) -> None:
+    descriptors = Path(f"/proc/{shared_cluster.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            sock.settimeout(10)
+            sock.connect(str(shared_cluster.run_dir / "supervisord.sock"))
+        assert shared_cluster.ctl("sio", "status").returncode == 0
+        wait_until(lambda: len(list(descriptors.iterdir())) <= before, 10, "closed")
+    lines = [line for line in shared_cluster.log("supervisord").splitlines() if "refused" in line]
+    assert 1 <= len(lines) < 20
+
+
+ASK_FOR_THE_PORTS = """\
+import os, socket, time
+path = os.environ["SUPERVISOR_SIO_RUN_DIR"] + "/supervisord.sock"
+while True:
+    made = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(20)]
+    for sock in made:
+        sock.connect(path)
+        try:
+            if {hello}:
+                sock.send(b'{{"type": "hello", "version": 1, "role": "router"}}')
+                print(sock.recv(65536).decode(), flush=True)
+        except OSError:
+            pass
+    print("asked", flush=True)
+    time.sleep({pause})
+"""
+
+
+def test_a_worker_is_no_router(make_cluster: ClusterFactory, tmp_path: Path) -> None:
+    """Not even while there is none, though supervisord has started it."""
+    script = tmp_path / "ask.py"
+    script.write_text(ASK_FOR_THE_PORTS.format(hello=True, pause=0.1))
+    asks = f"command = {sys.executable} {script}\nstdout_logfile = {tmp_path}/asks.log\n"
+    cluster = make_cluster(workers=1, extra=f"[program:asks]\n{asks}").start()
+    assert cluster.ctl("stop", "sio").returncode == 0
+    text = (tmp_path / "asks.log").read_text()
+    wait_until(
+        lambda: "asked" in (tmp_path / "asks.log").read_text()[len(text) :], 10, "asked again"
+    )
+    assert cluster.ctl("start", "sio").returncode == 0
+    cluster.wait_ready()
+    text = (tmp_path / "asks.log").read_text()
+    assert "welcome" not in text
+    assert "only an event listener of this supervisord gets the listening sockets" in text
+
+
+def test_a_silent_event_listener_keeps_no_router_out(
+    make_cluster: ClusterFactory, tmp_path: Path
+) -> None:
+    script = tmp_path / "ask.py"
+    script.write_text(ASK_FOR_THE_PORTS.format(hello=False, pause=60))
+    extra = f"[eventlistener:asks]\ncommand = {sys.executable} {script}\nevents = TICK_3600\n"
+    cluster = make_cluster(workers=1, extra=extra).start()
+    descriptors = list(Path(f"/proc/{cluster.pid}/fd").iterdir())
+    router = cluster.router_pid
+    os.kill(router, signal.SIGKILL)
+    cluster.wait_new_router(router)
+    cluster.wait_ready()
+    assert len(list(Path(f"/proc/{cluster.pid}/fd").iterdir())) <= len(descriptors) + 8
 
 
 def test_a_frozen_worker_does_not_stop_the_others(

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Callable, Iterator, Optional
+
+import pytest
+
+from supervisor_sio import channel, dispatchers
+from supervisor_sio.dispatchers import RouterListener
+
+
+class Daemon:
+    """What a dispatcher uses of supervisord."""
+
+    def __init__(self) -> None:
+        self.map: dict[int, Any] = {}
+        self.logged: list[str] = []
+        logger = SimpleNamespace(info=self.logged.append, warn=self.logged.append)
+        self.options = SimpleNamespace(logger=logger, get_socket_map=lambda: self.map)
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The time, to be changed."""
+    times = [1000.0]
+    monkeypatch.setattr(dispatchers.time, "monotonic", lambda: times[0])
+    yield times
+
+
+class Door:
+    """A listener, and who comes in."""
+
+    def __init__(self, path: Path, refuse: Callable[[int], Optional[str]]) -> None:
+        self.path = str(path)
+        self.daemon = Daemon()
+        self.accepted: list[socket.socket] = []
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.bind(self.path)
+        sock.listen(8)
+        sock.setblocking(False)
+        self.listener = RouterListener(self.daemon, sock, refuse, self.accepted.append)
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.settimeout(5)
+        sock.connect(self.path)
+        return sock
+
+    def close(self) -> None:
+        self.listener.close()
+        for sock in self.accepted:
+            sock.close()
+
+
+@pytest.fixture
+def make_door(tmp_path: Path) -> Iterator[Callable[..., Door]]:
+    made: list[Door] = []
+
+    def make(refuse: Callable[[int], Optional[str]] = lambda pid: None) -> Door:
+        made.append(Door(tmp_path / "s", refuse))
+        return made[-1]
+
+    yield make
+    for door in made:
+        door.close()
+
+
+def test_who_is_refused_is_told_and_closed(
+    make_door: Callable[..., Door], now: list[float]
+) -> None:
+    door = make_door(lambda pid: f"not {pid}")
+    for _ in range(20):
+        with door.connect() as sock:
+            channel.send(sock, {"type": "hello"})
+            door.listener.handle_read_event()
+            packet = channel.receive(sock)
+            assert packet is not None
+            assert packet.message == {"type": "refused", "reason": f"not {os.getpid()}"}
+            assert channel.receive(sock) is None
+        with door.connect() as silent:
+            door.listener.handle_read_event()
+            with pytest.raises(BrokenPipeError):
+                channel.send(silent, {"type": "hello"})
+    assert not door.accepted and list(door.daemon.map.values()) == [door.listener]
+    now[0] += 1
+    with door.connect():
+        door.listener.handle_read_event()
+    me = os.getpid()
+    assert door.daemon.logged == [
+        f"sio: refused 1, last pid {me}: not {me}",
+        f"sio: refused 40, last pid {me}: not {me}",
+    ]
+
+
+def test_supervisord_does_not_turn_round_without_descriptors(
+    make_door: Callable[..., Door], now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = make_door()
+
+    def exhausted() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with door.connect():
+        with monkeypatch.context() as patch:
+            patch.setattr(door.listener, "_sock", SimpleNamespace(accept=exhausted))
+            door.listener.handle_read_event()
+            assert not door.listener.readable()
+            now[0] += 0.9
+            assert not door.listener.readable()
+        now[0] += 0.1
+        assert door.listener.readable() and not door.accepted
+        door.listener.handle_read_event()
+        assert len(door.accepted) == 1
+    door.listener.handle_read_event()  # nobody is there any more
+    assert door.listener.readable()
+    assert door.daemon.logged == ["sio: cannot accept a router: Too many open files"]
