@@ -100,13 +100,23 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
     taken = _http_places(conf)
     for option, address in addresses:
         try:
-            place = _place(address)
+            places = _places(address)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             yield conf.error(
                 PLUGIN, option, f"{address}: {reason}; write a name or address of this host"
             )
             continue
+        place = places[0]
+        # A client that goes by the same name may try another one, and is refused.
+        found = list(dict.fromkeys(str(place.sockaddr[0]) for place in places))
+        if len(found) > 1:
+            yield conf.warning(
+                PLUGIN,
+                option,
+                f"{address}: {address.host} is {' and '.join(found)} here, and supervisord listens "
+                f"at {found[0]} only; write the address that is meant, or in listen each of them",
+            )
         holder = next((name for other, name in taken if overlap(place, other)), None)
         taken.append((place, f"{option} {address}"))
         if holder:
@@ -125,16 +135,16 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
             )
 
 
-def _place(address: Address) -> Place:
-    """Where a socket would be bound.
+def _places(address: Address) -> list[Place]:
+    """Where a socket could be bound; it is bound to the first.
 
     :raises OSError: when the host has no address.
     """
     if address.path:
         directory, name = os.path.split(address.path)
-        return Place(socket.AF_UNIX, (os.path.join(os.path.realpath(directory), name),))
+        return [Place(socket.AF_UNIX, (os.path.join(os.path.realpath(directory), name),))]
     try:
-        return resolve(address)[0]
+        return resolve(address)
     except UnicodeError:
         raise OSError(errno.EINVAL, "not a host name") from None
 
@@ -145,7 +155,7 @@ def _http_places(conf: Configuration) -> list[tuple[Place, str]]:
     for server in conf.servers:
         try:
             if "file" in server:
-                place = _place(Address(path=server["file"]))
+                place = _places(Address(path=server["file"]))[0]
             else:  # for IPv4 alone
                 address = Address(server["host"] or "0.0.0.0", server["port"])
                 place = resolve(address, socket.AF_INET)[0]

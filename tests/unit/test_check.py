@@ -727,6 +727,28 @@ def test_two_sockets_for_one_place(
         assert f"error: {deployment.path}: [rpcinterface:sio] {complaint.format(**names)}" in line
 
 
+def test_a_name_of_several_addresses(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getaddrinfo(host: str, port: int, *more: Any, **named: Any) -> list[Any]:
+        hosts = ["127.0.0.3", "127.0.0.2", "127.0.0.3"] if host == "several" else [host]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in hosts]
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    deployment.set("rpcinterface:sio", listen=f"several:{port}")
+    assert deployment.lines() == [
+        f"warning: {deployment.path}: [rpcinterface:sio] listen: several:{port}: several is "
+        "127.0.0.3 and 127.0.0.2 here, and supervisord listens at 127.0.0.3 only; write the "
+        "address that is meant, or in listen each of them"
+    ]
+    with listeners.bind(parse_address(f"several:{port}"), 16) as sock:
+        assert sock.getsockname()[0] == "127.0.0.3"
+    deployment.set("rpcinterface:sio", listen=f"127.0.0.3:{port}, 127.0.0.2:{port}")
+    assert deployment.lines() == []
+
+
 @as_root
 def test_users_who_cannot_enter_the_run_directory(deployment: Deployment) -> None:
     name = NOBODY.pw_name
