@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -53,6 +54,8 @@ def run(controller: Any, text: str) -> None:
         session.fail(CommandError(line, LSBInitExitStatuses.INVALID_ARGS, str(error)))
     except CommandError as error:
         session.fail(error)
+    except KeyboardInterrupt:
+        session.fail(CommandError("interrupted; sio status shows how far it came"))
     except BrokenPipeError:
         # As when `| head` has enough. What is left in the buffer would be one more error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), controller.stdout.fileno())
@@ -237,10 +240,18 @@ def _restart(session: Session, worker: dict[str, Any]) -> None:
         for other in session.call("sio.getStatus")["workers"]
         if other["name"] != name and other["state"] == "ready"
     ]
-    if others and worker["state"] == "ready":
-        session.call("sio.drainWorker", name)
-        time.sleep(_DRAIN_TIME)
-    session.call("supervisor.stopProcess", name, about=name)
+    drains = bool(others) and worker["state"] == "ready"
+    try:
+        if drains:
+            session.call("sio.drainWorker", name)
+            time.sleep(_DRAIN_TIME)
+        session.call("supervisor.stopProcess", name, about=name)
+    except BaseException:
+        # Also Ctrl-C: a worker that serves on would never get a session again.
+        if drains:
+            with contextlib.suppress(CommandError):
+                session.call("sio.undrainWorker", name)
+        raise
     try:
         session.call("supervisor.startProcess", name)
     except Unreachable:

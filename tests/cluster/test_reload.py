@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import xmlrpc.client
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from supervisor_sio.ctl.commands import run
+from supervisor_sio.ctl.session import Session, refused
+
 from .conftest import ClusterFactory
-from .harness import HERE, Cluster
+from .harness import BIN, HERE, Cluster, environment, wait_until
 from .raw import Poller
 
 
@@ -72,6 +78,47 @@ def test_reload_stops_at_a_worker_that_does_not_come_back(make_cluster: ClusterF
     assert by_name(cluster) == before
     assert tags_of_new_sessions(cluster) == {row["tag"] for row in cluster.workers()}
     assert str(HERE) not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["reload", "scale"])
+def test_ctrl_c(cluster: Cluster, command: str) -> None:
+    """While the worker is drained, before it is stopped."""
+    before = by_name(cluster)
+    arguments = ["workers:workers_00"] if command == "reload" else ["workers", "1"]
+    supervisorctl = subprocess.Popen(
+        [BIN / "supervisorctl", "-c", cluster.conf, "sio", command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    )
+    wait_until(lambda: cluster.workers("drained"), 10, "drained")
+    supervisorctl.send_signal(signal.SIGINT)
+    said, _ = supervisorctl.communicate(timeout=20)
+    assert said == "interrupted; sio status shows how far it came\n"
+    assert supervisorctl.returncode == 1
+    if command == "scale":  # which is undone when it is called again
+        assert cluster.ctl("sio", "scale", "workers", "2").returncode == 0
+    assert by_name(cluster) == before
+
+
+def test_a_worker_that_cannot_be_stopped_takes_sessions_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(self: Session, method: str, *arguments: Any, about: str = "") -> Any:
+        if method == "supervisor.stopProcess":
+            assert [row["name"] for row in cluster.workers("drained")] == list(arguments)
+            raise refused(about, "failed")
+        namespace, _, name = method.partition(".")
+        return getattr(getattr(cluster.rpc, namespace), name)(*arguments)
+
+    monkeypatch.setattr(Session, "call", call)
+    said: list[str] = []
+    controller = SimpleNamespace(output=said.append, stdout=sys.stdout, exitstatus=0)
+    before = by_name(cluster)
+    run(controller, "reload workers:workers_01")
+    assert said == ["workers:workers_01: ERROR (failed)"] and controller.exitstatus == 1
+    assert by_name(cluster) == before
 
 
 def test_drain_and_undrain(cluster: Cluster) -> None:
