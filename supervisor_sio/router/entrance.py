@@ -73,8 +73,9 @@ class Entrance:
         self._ceiling = ceiling
         self._told = -_TELL
         self._listeners: list[socket.socket] = []
-        #: Connections in a stage, by descriptor, and how many of them an address has.
+        #: Connections in a stage, by descriptor.
         self._pending: dict[int, Connection] = {}
+        #: How many of those and of the TLS handshakes an address has.
         self._by_address: Counter[str] = Counter()
         self._handshakes = 0
 
@@ -233,13 +234,17 @@ class Entrance:
             raise BadRequest("400 Bad Request", "plain-on-tls")
         assert self._terminator is not None
         self._forget(connection)
-        if not self._has_room():
-            raise BadRequest("503 Service Unavailable", "max-pending")
+        self._check_room(connection)
         self._handshakes += 1
+        self._by_address[connection.address] += 1
         connection.in_handshake = True
 
-        def established(inner: socket.socket) -> None:
+        def over() -> None:
             self._handshakes -= 1
+            self._discount(connection)
+
+        def established(inner: socket.socket) -> None:
+            over()
             connection.in_handshake = False
             connection.sock = inner
             if inner.fileno() >= self._ceiling():
@@ -250,7 +255,7 @@ class Entrance:
             self._examine(connection)
 
         def failed() -> None:
-            self._handshakes -= 1
+            over()
             self._refusals.count("tls-handshake", connection.address or "a local client")
 
         self._terminator.start(connection.sock, established, failed)
@@ -259,21 +264,30 @@ class Entrance:
         descriptor = connection.sock.fileno()
         if descriptor in self._pending:
             return
-        if not self._has_room():
-            self.refuse(connection, "503 Service Unavailable", "max-pending")
-            return
-        if self._by_address[connection.address] >= self._share:
-            self.refuse(connection, "503 Service Unavailable", "address-share")
+        try:
+            self._check_room(connection)
+        except BadRequest as bad:
+            self.refuse(connection, bad.status, bad.reason)
             return
         self._pending[descriptor] = connection
         self._by_address[connection.address] += 1
         self._loop.add_reader(descriptor, self._examine, connection)
+
+    def _check_room(self, connection: Connection) -> None:
+        """:raises BadRequest: when it may not wait."""
+        if not self._has_room():
+            raise BadRequest("503 Service Unavailable", "max-pending")
+        if self._by_address[connection.address] >= self._share:
+            raise BadRequest("503 Service Unavailable", "address-share")
 
     def _forget(self, connection: Connection) -> None:
         descriptor = connection.sock.fileno()
         if self._pending.pop(descriptor, None) is None:
             return
         self._loop.remove_reader(descriptor)
+        self._discount(connection)
+
+    def _discount(self, connection: Connection) -> None:
         self._by_address[connection.address] -= 1
         if not self._by_address[connection.address]:
             del self._by_address[connection.address]

@@ -1,0 +1,99 @@
+"""Who may wait at the entrance, with socket pairs for clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import pytest
+
+from supervisor_sio.refusals import Refusals
+from supervisor_sio.router.connection import Connection
+from supervisor_sio.router.entrance import Entrance
+
+
+class Handshakes:
+    """A terminator whose handshakes end when the test says so."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[socket.socket, Callable[[socket.socket], None], Any]] = []
+
+    def start(self, *arguments: Any) -> None:
+        self.started.append(arguments)  # type: ignore[arg-type]
+
+
+class Harness:
+    def __init__(self, **options: Any) -> None:
+        self.refusals = Refusals(logging.getLogger("test"))
+        self.placed: list[Connection] = []
+        self.clients: list[socket.socket] = []
+        self.entrance = Entrance(
+            paths=(b"/socket.io/",),
+            head_timeout=10,
+            refusals=self.refusals,
+            place=self.placed.append,
+            has_room=lambda: len(self.entrance) < options["max_pending"],
+            ceiling=lambda: sys.maxsize,
+            **{"proxy_protocol": False, "terminator": None, **options},
+        )
+        self.tls = options.get("terminator") is not None
+
+    def connect(self, address: str, data: bytes) -> socket.socket:
+        """A client that has sent this much."""
+        client, sock = socket.socketpair()
+        client.setblocking(False)
+        self.clients.append(client)
+        client.sendall(data)
+        connection = Connection(sock, (address, 1), None, "http")
+        connection.tls_due = self.tls
+        self.entrance.examine_again(connection)
+        return client
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def handshakes() -> Handshakes:
+    return Handshakes()
+
+
+def run(loop: asyncio.AbstractEventLoop, scenario: Callable[[], None]) -> None:
+    async def main() -> None:
+        scenario()
+
+    loop.run_until_complete(main())
+
+
+def test_a_handshake_counts_for_its_address(
+    loop: asyncio.AbstractEventLoop, handshakes: Handshakes
+) -> None:
+    def scenario() -> None:
+        harness = Harness(max_pending=8, terminator=handshakes)
+        for _ in range(3):
+            harness.connect("10.0.0.1", b"\x16")
+        assert len(harness.entrance) == len(handshakes.started) == 2
+        assert harness.clients[2].recv(100).startswith(b"HTTP/1.1 503 ")
+        assert harness.refusals.by_reason == {"address-share": 1}
+        harness.connect("10.0.0.2", b"\x16")
+        assert len(handshakes.started) == 3
+        # One that fails makes room; one that succeeds is in the next stage, and counts there.
+        handshakes.started[0][2]()
+        harness.connect("10.0.0.1", b"\x16")
+        inner, client = socket.socketpair()
+        client.sendall(b"G")
+        handshakes.started[1][1](inner)
+        assert len(handshakes.started) == 4 and len(harness.entrance) == 3
+        harness.connect("10.0.0.1", b"\x16")
+        assert harness.refusals.by_reason == {"address-share": 2, "tls-handshake": 1}
+        client.close()
+
+    run(loop, scenario)
