@@ -11,6 +11,9 @@ from ..request import Kind
 #: Seconds after which a client that was sent away for lack of a worker may come back.
 _RETRY_AFTER = 1
 
+#: How an IPv4 address begins as one of IPv6 (RFC 4291, section 2.5.5.2).
+_IPV4_MAPPED = bytes(10) + b"\xff\xff"
+
 
 class Connection:
     """A socket and what is known of it so far."""
@@ -53,6 +56,22 @@ class Connection:
     def address(self) -> str:
         """The client's address without its port; empty for a Unix socket."""
         return str(self.peer[0]) if isinstance(self.peer, (tuple, list)) and self.peer else ""
+
+    @property
+    def network(self) -> str:
+        """Whom the address belongs to, for shares."""
+        return network_of(self.address)
+
+
+def network_of(address: str) -> str:
+    """Of IPv6 the /64: one client may use any address of it. Else the IPv4 address."""
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+    except (OSError, ValueError):
+        return address
+    if packed.startswith(_IPV4_MAPPED):
+        return socket.inet_ntop(socket.AF_INET, packed[len(_IPV4_MAPPED) :])
+    return socket.inet_ntop(socket.AF_INET6, packed[:8] + bytes(8))
 
 
 def answer(sock: socket.socket, status: str) -> None:

@@ -27,7 +27,7 @@ logger = logging.getLogger("supervisor_sio.router")
 #: Connections accepted before other descriptors get a turn.
 _BATCH = 64
 
-#: One address may hold this part of ``max_pending`` with unfinished requests.
+#: One address, or one /64 of IPv6, may hold this part of ``max_pending`` with unfinished requests.
 _SHARE = 4
 
 #: Seconds without accepting when it failed, or when clients have all their descriptors.
@@ -75,8 +75,8 @@ class Entrance:
         self._listeners: list[socket.socket] = []
         #: Connections in a stage, by descriptor.
         self._pending: dict[int, Connection] = {}
-        #: How many of those and of the TLS handshakes an address has.
-        self._by_address: Counter[str] = Counter()
+        #: How many of those and of the TLS handshakes a client's network has.
+        self._by_network: Counter[str] = Counter()
         self._handshakes = 0
 
     def __len__(self) -> int:
@@ -236,7 +236,7 @@ class Entrance:
         self._forget(connection)
         self._check_room(connection)
         self._handshakes += 1
-        self._by_address[connection.address] += 1
+        self._by_network[connection.network] += 1
         connection.in_handshake = True
 
         def over() -> None:
@@ -270,14 +270,14 @@ class Entrance:
             self.refuse(connection, bad.status, bad.reason)
             return
         self._pending[descriptor] = connection
-        self._by_address[connection.address] += 1
+        self._by_network[connection.network] += 1
         self._loop.add_reader(descriptor, self._examine, connection)
 
     def _check_room(self, connection: Connection) -> None:
         """:raises BadRequest: when it may not wait."""
         if not self._has_room():
             raise BadRequest("503 Service Unavailable", "max-pending")
-        if self._by_address[connection.address] >= self._share:
+        if self._by_network[connection.network] >= self._share:
             raise BadRequest("503 Service Unavailable", "address-share")
 
     def _forget(self, connection: Connection) -> None:
@@ -288,6 +288,6 @@ class Entrance:
         self._discount(connection)
 
     def _discount(self, connection: Connection) -> None:
-        self._by_address[connection.address] -= 1
-        if not self._by_address[connection.address]:
-            del self._by_address[connection.address]
+        self._by_network[connection.network] -= 1
+        if not self._by_network[connection.network]:
+            del self._by_network[connection.network]

@@ -12,7 +12,7 @@ from typing import Any, Callable
 import pytest
 
 from supervisor_sio.refusals import Refusals
-from supervisor_sio.router.connection import Connection
+from supervisor_sio.router.connection import Connection, network_of
 from supervisor_sio.router.entrance import Entrance
 
 
@@ -95,5 +95,39 @@ def test_a_handshake_counts_for_its_address(
         harness.connect("10.0.0.1", b"\x16")
         assert harness.refusals.by_reason == {"address-share": 2, "tls-handshake": 1}
         client.close()
+
+    run(loop, scenario)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.1.2.3", "10.1.2.3"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:DB8:1:2::", "2001:db8:1:2::"),
+        ("2001:db8:1:3:3:4:5:6", "2001:db8:1:3::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("::1", "::"),
+        ("", ""),
+        ("no address\0", "no address\0"),
+    ],
+)
+def test_networks(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
+def test_one_network_of_ipv6_has_one_share(loop: asyncio.AbstractEventLoop) -> None:
+    def scenario() -> None:
+        harness = Harness(max_pending=8)
+        for number in range(6):
+            harness.connect(f"2001:db8::{number}", b"G")
+        assert len(harness.entrance) == 2
+        harness.connect("2001:db8:0:1::1", b"G")
+        harness.connect("::ffff:10.1.2.3", b"G")
+        harness.connect("10.1.2.3", b"G")
+        harness.connect("10.1.2.3", b"G")
+        assert len(harness.entrance) == 5
+        assert harness.refusals.by_reason == {"address-share": 5}
 
     run(loop, scenario)
