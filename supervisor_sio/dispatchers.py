@@ -206,6 +206,8 @@ class RouterChannel(Dispatcher):
             channel.send(self._sock, {**message, "id": number})
         except ChannelError as error:
             raise RPCError(Faults.INCORRECT_PARAMETERS, str(error)) from None
+        except RecursionError:
+            raise RPCError(Faults.INCORRECT_PARAMETERS, "it is nested too deeply") from None
         except OSError as error:
             raise RPCError(Faults.FAILED, f"the router takes no command: {error}") from None
         self._results[number] = None

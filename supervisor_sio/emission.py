@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
+
+#: Events that clients have for themselves: a JavaScript client ends its connection over one
+#: (``RESERVED_EVENTS`` of socket.io-parser).
+RESERVED_EVENTS = (
+    "connect",
+    "connect_error",
+    "disconnect",
+    "disconnecting",
+    "newListener",
+    "removeListener",
+)
 
 _OPTIONS = ("--room", "--namespace", "--to")
 _decoder = json.JSONDecoder()
@@ -63,12 +74,29 @@ def parse_emission(text: str) -> Emission:
                 raise EmissionError(
                     f"not JSON: {rest}; a string needs its quotes, as in '\"hello\"'"
                 ) from None
+            reason = unsendable(argument)
+            if reason is not None:
+                raise EmissionError(f"it cannot be sent: {reason}")
             emission.arguments.append(argument)
             rest = rest[end:].strip()
     if len(rooms) > 1:
         raise EmissionError("--room and --to name one room or one sid")
     emission.room = rooms[0] if rooms else ""
     return emission
+
+
+def unsendable(value: Any) -> Optional[str]:
+    """Why what Python has read as JSON is none for others, or ``None``.
+
+    Python knows NaN; a browser ends its connection over it.
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except RecursionError:
+        return "it is nested too deeply"
+    except ValueError:
+        return "it has NaN, Infinity or a number that is too large, which are not JSON"
+    return None
 
 
 def next_word(text: str) -> tuple[str, str]:

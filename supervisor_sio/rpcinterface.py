@@ -25,6 +25,7 @@ from .certificates import describe, make_context
 from .channel import Message
 from .deferred import in_ascii
 from .dispatchers import RouterChannel, RouterListener, Supervisord
+from .emission import unsendable
 from .extras import check_extras
 from .processes import is_descendant, process_memory
 from .request import tag_of
@@ -284,6 +285,7 @@ class SioRPCInterface:
         @param string name  The worker, as group:process.
         @return boolean result  Always True unless there is an error.
         """
+        _check_strings(name=name)
         return self._cluster.command("drain", name=name)
 
     def undrainWorker(self, name: str) -> Any:
@@ -292,6 +294,7 @@ class SioRPCInterface:
         @param string name  The worker, as group:process.
         @return boolean result  Always True unless there is an error.
         """
+        _check_strings(name=name)
         return self._cluster.command("undrain", name=name)
 
     def scaleGroup(self, name: str, numprocs: Union[int, str]) -> dict[str, Any]:
@@ -309,6 +312,12 @@ class SioRPCInterface:
                                 number first), and kept, which an earlier call had
                                 named as surplus.
         """
+        _check_strings(name=name)
+        if type(numprocs) not in (int, str):  # a bool is no number here
+            raise RPCError(
+                Faults.INCORRECT_PARAMETERS,
+                "numprocs is not a number or a string: N, +N, -N or max",
+            )
         return self._cluster.scaler.scale(name, numprocs)
 
     def removeProcess(self, name: str) -> Any:
@@ -319,6 +328,7 @@ class SioRPCInterface:
         @param string name      The process, as group:process.
         @return boolean result  Always True unless there is an error.
         """
+        _check_strings(name=name)
         return self._cluster.scaler.remove(name)
 
     def reloadTLS(self) -> Any:
@@ -343,6 +353,9 @@ class SioRPCInterface:
             raise RPCError(Faults.INCORRECT_PARAMETERS, f"data is not JSON: {error}") from None
         if not isinstance(arguments, list):
             raise RPCError(Faults.INCORRECT_PARAMETERS, "data is not a JSON array")
+        reason = unsendable(arguments)
+        if reason is not None:
+            raise RPCError(Faults.INCORRECT_PARAMETERS, f"data cannot be sent: {reason}")
         _check_strings(event=event, room=room, namespace=namespace)
         return self._cluster.command(
             "emit", event=event, arguments=arguments, room=room, namespace=namespace

@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from supervisor_sio.emission import Emission, EmissionError, parse_emission
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda values: st.lists(values) | st.dictionaries(st.text(), values),
     max_leaves=8,
 )
@@ -55,6 +59,9 @@ def test_any_json_comes_through_a_shell(values: list[Any]) -> None:
         ("news --room", "--room needs a value"),
         ('news --room "red', 'a quote without its end: "red'),
         ("news --room red --to sid", "--room and --to name one room or one sid"),
+        ("news NaN", "it cannot be sent: it has NaN, Infinity or a number that is too"),
+        ('news 1 {"a": [-Infinity]}', "it cannot be sent: it has NaN"),
+        ("news 1e400", "it cannot be sent: it has NaN"),
         ("news " + "[" * 100_000, "not JSON: [["),
     ],
 )

@@ -1,0 +1,86 @@
+"""What ``sio.*`` answers over XML-RPC to those who call it wrongly: faults, not errors of HTTP."""
+
+from __future__ import annotations
+
+import xmlrpc.client
+from datetime import datetime
+from typing import Any
+
+import pytest
+from supervisor.xmlrpc import Faults
+
+from .conftest import Clients
+from .harness import Cluster
+
+#: What XML-RPC has, but no string.
+NO_STRINGS: list[Any] = [5, 1.5, True, [], ["x"], {}, {"a": 1}, datetime(2025, 1, 1)]
+
+
+def fault(cluster: Cluster, method: str, *arguments: Any) -> tuple[int, str]:
+    with pytest.raises(xmlrpc.client.Fault) as caught:
+        getattr(cluster.rpc.sio, method)(*arguments)
+    return caught.value.faultCode, caught.value.faultString.partition(": ")[2]
+
+
+@pytest.mark.parametrize(
+    ("method", "before", "after"),
+    [
+        ("drainWorker", (), ()),
+        ("undrainWorker", (), ()),
+        ("removeProcess", (), ()),
+        ("scaleGroup", (), (1,)),
+        ("emit", (), ()),
+        ("emit", ("news",), ()),
+        ("emit", ("news", "[]"), ()),
+        ("emit", ("news", "[]", ""), ()),
+        ("getSockets", (), ()),
+        ("getSockets", ("",), ()),
+        ("getRooms", (), ()),
+        ("kick", (), ()),
+        ("kick", ("0a1b2c3d.x",), ()),
+    ],
+)
+def test_no_string(
+    shared_cluster: Cluster, method: str, before: tuple[Any, ...], after: tuple[Any, ...]
+) -> None:
+    for wrong in NO_STRINGS:
+        code, _ = fault(shared_cluster, method, *before, wrong, *after)
+        assert code == Faults.INCORRECT_PARAMETERS, wrong
+
+
+@pytest.mark.parametrize("wrong", [[1], {}, True, 1.5])
+def test_no_number(shared_cluster: Cluster, wrong: Any) -> None:
+    assert fault(shared_cluster, "scaleGroup", "workers", wrong) == (
+        Faults.INCORRECT_PARAMETERS,
+        "numprocs is not a number or a string: N, +N, -N or max",
+    )
+    code, _ = fault(shared_cluster, "getSockets", "", "/", wrong)
+    assert code == Faults.INCORRECT_PARAMETERS
+
+
+@pytest.mark.parametrize("data", ["[NaN]", '[{"a": [-Infinity]}]', "[1e400]"])
+def test_no_json(shared_cluster: Cluster, clients: Clients, data: str) -> None:
+    client = clients.connect(shared_cluster, "node")
+    code, text = fault(shared_cluster, "emit", "wrong", data)
+    assert code == Faults.INCORRECT_PARAMETERS
+    assert text == (
+        "data cannot be sent: it has NaN, Infinity or a number that is too large, "
+        "which are not JSON"
+    )
+    done = shared_cluster.ctl("sio", "emit", "wrong", data)
+    assert done.returncode == 2
+    assert done.stdout.startswith("Error: it cannot be sent: it has NaN, Infinity or a number")
+    shared_cluster.rpc.sio.emit("right", "[1e300]")
+    client.wait_for("right")
+    assert not client.received("wrong") and not client.disconnects
+
+
+def test_nested_arrays(shared_cluster: Cluster) -> None:
+    """Each step of an emit has its own limit, none is an error of HTTP."""
+    for depth in [*range(300, 900, 100), *range(900, 1100, 5), 5000, 30000]:
+        try:
+            shared_cluster.rpc.sio.emit("deep", "[" * depth + "]" * depth)
+        except xmlrpc.client.Fault as error:
+            assert error.faultCode in (Faults.INCORRECT_PARAMETERS, Faults.FAILED)
+    assert shared_cluster.ctl("sio", "status").returncode == 0
+    shared_cluster.rpc.sio.emit("flat", "[]")
