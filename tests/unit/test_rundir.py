@@ -6,7 +6,7 @@ import socket
 import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 from supervisor import events, loggers
@@ -21,7 +21,7 @@ from supervisor_sio.rundir import (
     RunDir,
     RunDirError,
 )
-from supervisor_sio.settings import parse_settings
+from supervisor_sio.settings import SettingsError, parse_settings
 
 #: As long as the path of a Unix socket may be, in bytes.
 LONGEST = 107
@@ -228,18 +228,22 @@ def test_keeping_it_harms_nobody(owned: OwnedRunDir, victim: Path) -> None:
     assert_untouched(victim)
 
 
-def test_supervisord_keeps_it_every_hour(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tmp_path = tmp_path_factory.mktemp("run")
+@pytest.fixture
+def supervisord(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """One that runs nothing, and may have a cluster."""
     monkeypatch.setattr("supervisor.events.callbacks", [])
     for name in ("PATH", ENVIRONMENT_VARIABLE):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     options = ServerOptions()
     options.logger = loggers.getLogger()
-    supervisord = Supervisor(options)
-    run = tmp_path / "run"
-    Cluster(supervisord, parse_settings({"listen": f"unix:{tmp_path}/s", "run_dir": str(run)}))
+    return Supervisor(options)
+
+
+def test_supervisord_keeps_it_every_hour(
+    tmp_path_factory: pytest.TempPathFactory, supervisord: Any
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    Cluster(supervisord, parse_settings({"listen": f"unix:{run}.s", "run_dir": str(run)}))
     supervisord.tick(now=3600.0)
     (run / "cluster.json").unlink()
     supervisord.tick(now=7199.0)
@@ -339,6 +343,20 @@ def test_a_directory_that_was_given_away_is_taken_back(tmp_path: Path) -> None:
     run_dir.admit(0o700, (NOBODY, -1))
     assert os.stat(path).st_uid == NOBODY
     run_dir.close()
+
+
+@as_root
+def test_supervisord_takes_back_what_chown_gave_away(
+    tmp_path_factory: pytest.TempPathFactory, supervisord: Any
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    os.chown(run, NOBODY, -1)
+    settings = {"listen": f"unix:{run}.s", "run_dir": str(run)}
+    with pytest.raises(SettingsError, match=r"run_dir: .* belongs to nobody, neither"):
+        Cluster(supervisord, parse_settings(settings))
+    Cluster(supervisord, parse_settings({**settings, "chown": "nobody"}))
+    assert run.stat().st_uid == NOBODY
+    events.notify(events.SupervisorStoppingEvent())
 
 
 def test_a_second_close_closes_nothing(tmp_path: Path) -> None:
