@@ -14,6 +14,7 @@ import logging
 import socket
 import time
 from typing import Any, Callable, Optional, Union
+from urllib.parse import urlsplit, urlunsplit
 
 import greenlet
 from eventlet import hubs, patcher, wsgi
@@ -159,6 +160,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
     server: Server
     request: ClientSocket
     environ: dict[str, Any]
+    path: str
 
     def setup(self) -> None:
         self.connection = self.request
@@ -194,7 +196,21 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
 
     def parse_request(self) -> bool:
         self._stream.in_request = True
-        return bool(super().parse_request())
+        if not super().parse_request():
+            return False
+        if not self.path.startswith("/"):
+            # RFC 9112, 3.2: other forms than the absolute one are for proxies.
+            absolute = urlsplit(self.path)
+            if absolute.scheme not in ("http", "https"):
+                self.send_error(400)
+                return False
+            self.path = urlunsplit(("", "", absolute.path or "/", absolute.query, ""))
+        if self.command == "HEAD":
+            self.close_connection = 1  # eventlet sends the body that the application may give
+        return True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug(format, *args)
 
     def _wait_for_request(self) -> bool:
         """Idle until the next request starts; false when it is not for this worker."""

@@ -21,10 +21,11 @@ import time
 from typing import Any, Optional, Sequence
 
 import socketio
-from engineio import exceptions, packet
+from engineio import exceptions, packet, payload
 from engineio.socket import Socket
 from socketio import packet as sio_packet
 
+from ..emission import RESERVED_EVENTS
 from ..sessions import send_to_each, traffic
 from . import greenlets
 from .delay import Delay
@@ -37,21 +38,21 @@ from .websocket import (
     HandshakeError,
     WebSocket,
     accept,
+    refusals,
     send_to_all,
 )
 
 _PROBE_ANSWER = message_frame(f"{packet.PONG}probe")
 _PONG = str(packet.PONG)
-#: Socket.IO packets that a client may send.
-_OF_CLIENTS = {
+#: Socket.IO packets that a client may send, besides events.
+_OF_CLIENTS = (
     sio_packet.CONNECT,
     sio_packet.DISCONNECT,
-    sio_packet.EVENT,
     sio_packet.ACK,
-    sio_packet.BINARY_EVENT,
     sio_packet.BINARY_ACK,
-}
+)
 _MESSAGE = str(packet.MESSAGE)
+_WITH_ATTACHMENTS = (sio_packet.BINARY_EVENT, sio_packet.BINARY_ACK)
 #: How a Socket.IO event begins, other than one with attachments.
 _EVENT = f"{packet.MESSAGE}{sio_packet.EVENT}"
 
@@ -121,26 +122,24 @@ class Transport:
             others = [eio_sid for eio_sid in eio_sids if eio_sid not in live]
             send_to_each(self.server, others, packets)
 
-    def read(self, eio_sid: str, data: Payload) -> Any:
-        """The Engine.IO packet of a message; ``None`` when the Socket.IO packet in it is none.
-
-        :raises ProtocolError: when it is no Engine.IO packet.
-        """
+    def understands(self, eio_sid: str, data: Payload) -> bool:
+        """Whether the data of a message are a Socket.IO packet that a client may send."""
         server = self.server
+        if eio_sid in server._binary_packet:
+            return isinstance(data, (bytes, bytearray))
         try:
-            pkt = packet.Packet(encoded_packet=data)
+            pkt = server.packet_class(encoded_packet=data)
+            if pkt.packet_type in _WITH_ATTACHMENTS:
+                pkt.reconstruct_binary(pkt.data, [b""] * pkt.attachment_count)
         except Exception:
-            raise ProtocolError(INVALID_DATA, "a message that is no Engine.IO packet") from None
-        if pkt.packet_type == packet.MESSAGE and eio_sid not in server._binary_packet:
-            try:
-                inner = server.packet_class(encoded_packet=pkt.data)
-                if inner.packet_type in (sio_packet.EVENT, sio_packet.BINARY_EVENT):
-                    hash(inner.data[0])  # the event's name
-            except Exception:
-                return None
-            if inner.packet_type not in _OF_CLIENTS:
-                return None
-        return pkt
+            return False
+        if pkt.packet_type in _WITH_ATTACHMENTS and not server.manager.sid_from_eio_sid(
+            eio_sid, pkt.namespace or "/"
+        ):
+            return False
+        if pkt.packet_type in (sio_packet.EVENT, sio_packet.BINARY_EVENT):
+            return _is_event(pkt.data)
+        return pkt.packet_type in _OF_CLIENTS
 
     def start_handler(self, eio_sid: str, text: str) -> bool:
         """Start the handler of a plain event at once; false when it is not that simple.
@@ -159,13 +158,24 @@ class Transport:
             return False  # told where all are told
         data, namespace = pkt.data, pkt.namespace or "/"
         sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
-        if not isinstance(data, list) or not data or isinstance(data[0], (list, dict)):
+        if not _is_event(data):
             return False
         if not server.manager.is_connected(sid, namespace):
             return False
         traffic.received += 1
         greenlets.run(server._handle_event_internal, server, sid, eio_sid, data, namespace, pkt.id)
         return True
+
+
+def _is_event(data: Any) -> bool:
+    """Whether a client may emit this; what Node's servers refuse as well.
+
+    python-socketio would call the application's own ``connect`` and ``disconnect`` handlers.
+    """
+    if not isinstance(data, list) or not data:
+        return False
+    name = data[0]
+    return isinstance(name, (str, int)) and name not in RESERVED_EVENTS
 
 
 class _Outlet:
@@ -217,8 +227,16 @@ class Session(Socket, Handler):  # type: ignore[misc]
 
     def receive(self, pkt: Any) -> None:
         if pkt.packet_type == packet.MESSAGE:
+            if not self.transport.understands(self.sid, pkt.data):
+                # python-socketio shows a traceback, and goes on with the session as well.
+                self._count_as_malformed()
+                return
             traffic.received += 1
         super().receive(pkt)
+
+    def _count_as_malformed(self) -> None:
+        environ = self.transport.server.environ.get(self.sid, {})
+        refusals.count(PROTOCOL, environ.get("REMOTE_ADDR", "a client"))
 
     def close(self, wait: bool = True, abort: bool = False, reason: Any = None) -> None:
         """As engineio's, but it never waits until the client has fetched what is queued.
@@ -235,10 +253,20 @@ class Session(Socket, Handler):  # type: ignore[misc]
         return answer
 
     def handle_post_request(self, environ: dict[str, Any]) -> None:
+        """As engineio's, but what cannot be read is the client's mistake and ends the session."""
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        if length > self.server.max_http_buffer_size:
+            raise exceptions.ContentTooLongError()
         try:
-            super().handle_post_request(environ)
+            body = environ["wsgi.input"].read(length).decode()
+            packets = payload.Payload(encoded_payload=body).packets
         except ClientGone:
-            pass  # nobody is there to be told
+            return  # nobody is there to be told
+        except Exception:
+            self._count_as_malformed()
+            raise exceptions.EngineIOError("no payload of packets") from None
+        for pkt in packets:
+            self.receive(pkt)
 
     def _upgrade_websocket(self, environ: dict[str, Any], start_response: Any) -> Any:
         if TAKE_CONNECTION not in environ:  # some other WSGI server
@@ -315,11 +343,10 @@ class Session(Socket, Handler):  # type: ignore[misc]
             return True
         if data[:2] == _EVENT and self.transport.start_handler(self.sid, data[1:]):  # type: ignore[arg-type]
             return True
-        pkt = self.transport.read(self.sid, data)
-        if pkt is None:
-            # python-socketio shows a traceback, and goes on with the session as well.
-            self.websocket.count(PROTOCOL)  # type: ignore[union-attr]
-            return True
+        try:
+            pkt = packet.Packet(encoded_packet=data)
+        except Exception:
+            raise ProtocolError(INVALID_DATA, "a message that is no packet") from None
         self._busy = True
         greenlets.run(self._handle, pkt)
         self._awaited = self._busy

@@ -411,7 +411,12 @@ def test_a_handler_that_fails(make: Any, caplog: pytest.LogCaptureFixture) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ['42["echo"', "42{}", "4", "49", "42", '47["x"]', "42[{}]", "42[[]]", "42[]"]
+    "text",
+    [
+        *('42["echo"', "42{}", "4", "49", "42", '47["x"]', "42[{}]", "42[[]]", "42[]", "40{"),
+        *('451-["x",{"_placeholder":true,"num":7}]', '451-/no,["x",{"_placeholder":true,"num":0}]'),
+        *("4zz", "42" + "[" * 100_000, '42["connect"]', '42["disconnect"]'),
+    ],
 )
 def test_packets_that_mean_nothing(make: Any, text: str, caplog: pytest.LogCaptureFixture) -> None:
     app = make()
@@ -423,6 +428,41 @@ def test_packets_that_mean_nothing(make: Any, text: str, caplog: pytest.LogCaptu
     app.gone()
     assert refusals.by_reason[PROTOCOL] == before + 1
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("body", ["xxx", "\x1e" * 100_000, "4" * 20 + "\x1e" * 20])
+def test_a_post_that_means_nothing(make: Any, body: str, caplog: pytest.LogCaptureFixture) -> None:
+    app = make()
+    client, before = Client(app), refusals.by_reason[PROTOCOL]
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    client.send(
+        f"POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
+    client.until(b"HTTP/1.1 400 ")
+    app.gone()
+    assert refusals.by_reason[PROTOCOL] == before + 1
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    ("head", "answer"),
+    [
+        ("GET http://x/socket.io/?EIO=4&transport=polling HTTP/1.1", b"HTTP/1.1 200 OK"),
+        ("GET http://x HTTP/1.1", b"HTTP/1.1 404 "),
+        ("OPTIONS * HTTP/1.1", b"HTTP/1.1 400 "),
+        ("CONNECT example.org:443 HTTP/1.1", b"HTTP/1.1 400 "),
+        ("HEAD / HTTP/1.1", b"\r\nConnection: close\r\n"),
+    ],
+)
+def test_forms_of_requests(
+    make: Any, head: str, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make()
+    client = Client(app)
+    client.send(f"{head}\r\nHost: x\r\n\r\n".encode())
+    client.until(answer)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize("text", ["", "x"])
