@@ -11,6 +11,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from supervisor.compat import xmlrpclib
+from supervisor.xmlrpc import RPCError
 
 #: What XML 1.0 has no way to write.
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -42,3 +43,10 @@ def in_ascii(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: in_ascii(item) for key, item in value.items()}
     return value
+
+
+def fault(code: int, text: str) -> RPCError:
+    """What a deferred answer raises where the text may have a name in it."""
+    error = RPCError(code, text)
+    error.text = in_ascii(error.text)
+    return error

@@ -20,6 +20,7 @@ from supervisor.xmlrpc import Faults, RPCError
 
 from . import channel
 from .channel import ChannelError, Message
+from .deferred import fault
 
 #: ``supervisord`` as Supervisor's own plugins get it; Supervisor has no types.
 Supervisord = Any
@@ -224,9 +225,7 @@ class RouterChannel(Dispatcher):
                 error = "the router is gone" if self.closed else "the router does not answer"
                 raise RPCError(Faults.FAILED, error)
             if answer.get("error"):
-                # ASCII, see deferred.py.
-                reason = str(answer["error"]).encode("ascii", "backslashreplace").decode()
-                raise RPCError(Faults.FAILED, reason)
+                raise fault(Faults.FAILED, str(answer["error"]))
             return finish(rows, answer)
 
         result.delay = 0.05  # type: ignore[attr-defined]

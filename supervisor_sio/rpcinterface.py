@@ -23,7 +23,7 @@ from . import channel, listeners
 from .bridge.queue import QueueError, make_client, without_password
 from .certificates import describe, make_context
 from .channel import Message
-from .deferred import in_ascii
+from .deferred import fault, in_ascii
 from .dispatchers import RouterChannel, RouterListener, Supervisord
 from .emission import unsendable
 from .extras import check_extras
@@ -419,8 +419,7 @@ class SioRPCInterface:
         @return boolean result   Always True unless there is an error.
         """
         _check_strings(sid=sid, namespace=namespace)
-        reason = f"no client {sid} in namespace {namespace}"
-        unknown = RPCError(Faults.FAILED, reason.encode("ascii", "backslashreplace").decode())
+        unknown = fault(Faults.FAILED, f"no client {sid} in namespace {namespace}")
         tag = tag_of(sid)
         if not tag:
             raise unknown

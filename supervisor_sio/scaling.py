@@ -30,6 +30,7 @@ from supervisor.options import (
 from supervisor.states import STOPPED_STATES, ProcessStates, SupervisorStates
 from supervisor.xmlrpc import Faults, RPCError
 
+from .deferred import fault
 from .dispatchers import Supervisord
 
 #: Processes that a group may have.
@@ -267,21 +268,21 @@ class Scaler:
         group = self._supervisord.process_groups.get(group_name)
         process = group and group.processes.get(process_name)
         if process is None:
-            raise RPCError(Faults.BAD_NAME, name)
+            raise fault(Faults.BAD_NAME, name)
 
         def result() -> Any:
             if (
                 self._supervisord.process_groups.get(group_name) is not group
                 or group.processes.get(process_name) is not process
             ):
-                raise RPCError(Faults.BAD_NAME, name)
+                raise fault(Faults.BAD_NAME, name)
             config = _scaled(group)
             if process_name not in config.leaving[:1]:
-                raise RPCError(Faults.FAILED, f"{name} is not the next to leave its group")
+                raise fault(Faults.FAILED, f"{name} is not the next to leave its group")
             if process.get_state() == ProcessStates.STOPPING:
                 return NOT_DONE_YET
             if process.get_state() not in STOPPED_STATES or process.pid:
-                raise RPCError(Faults.STILL_RUNNING, f"{name} is still running")
+                raise fault(Faults.STILL_RUNNING, f"{name} is still running")
             del group.processes[process_name]
             config.process_configs = [c for c in config.process_configs if c.name != process_name]
             config.added.discard(process_name)

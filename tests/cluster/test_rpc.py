@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from supervisor.xmlrpc import Faults
 
-from .conftest import Clients
+from .conftest import Clients, ClusterFactory
 from .harness import Cluster
 
 #: What XML-RPC has, but no string.
@@ -84,3 +84,29 @@ def test_nested_arrays(shared_cluster: Cluster) -> None:
             assert error.faultCode in (Faults.INCORRECT_PARAMETERS, Faults.FAILED)
     assert shared_cluster.ctl("sio", "status").returncode == 0
     shared_cluster.rpc.sio.emit("flat", "[]")
+
+
+def test_a_fault_has_all_of_a_name(make_cluster: ClusterFactory) -> None:
+    """Also one that comes later."""
+    extra = "[program:wörker]\ncommand = cat\nprocess_name = ö_%(process_num)d\nnumprocs = 2\n"
+    cluster = make_cluster(workers=1, extra=extra).start()
+    assert cluster.rpc.sio.scaleGroup("wörker", 1)["surplus"] == ["wörker:ö_1"]
+    assert fault(cluster, "removeProcess", "wörker:ö_1") == (
+        Faults.STILL_RUNNING,
+        "wörker:ö_1 is still running",
+    )
+    assert fault(cluster, "removeProcess", "wörker:ö_0") == (
+        Faults.FAILED,
+        "wörker:ö_0 is not the next to leave its group",
+    )
+    assert fault(cluster, "removeProcess", "ö") == (Faults.BAD_NAME, "ö")
+    assert fault(cluster, "drainWorker", "ö") == (
+        Faults.FAILED,
+        "no worker ö is connected to the router",
+    )
+    assert fault(cluster, "kick", "0a1b2c3d.ö", "/ö") == (
+        Faults.FAILED,
+        "no client 0a1b2c3d.ö in namespace /ö",
+    )
+    done = cluster.ctl("sio", "kick", "0a1b2c3d.ö")
+    assert done.stdout == "0a1b2c3d.ö: ERROR (no client 0a1b2c3d.ö in namespace /)\n"

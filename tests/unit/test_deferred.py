@@ -3,10 +3,12 @@ from __future__ import annotations
 import xmlrpc.client
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from supervisor.xmlrpc import Faults, xmlrpc_marshal
 
-from supervisor_sio.deferred import in_ascii
+from supervisor_sio.deferred import fault, in_ascii
 
 
 def received(value: Any) -> Any:
@@ -30,3 +32,15 @@ def test_what_xml_cannot_say_is_replaced() -> None:
         "<&>\r\n\t]]>",
         "plain",
     ]
+
+
+@pytest.mark.parametrize("name", ["plain", "wörker:wörker_01", "<工>\x1b"])
+def test_a_fault_says_the_whole_name(name: str) -> None:
+    error = fault(Faults.STILL_RUNNING, f"{name} is still running")
+    body = xmlrpc_marshal(xmlrpc.client.Fault(error.code, error.text))
+    assert body.isascii()
+    with pytest.raises(xmlrpc.client.Fault) as caught:
+        xmlrpc.client.loads(body)
+    shown = name.replace("\x1b", "\ufffd")
+    assert caught.value.faultCode == Faults.STILL_RUNNING
+    assert caught.value.faultString == f"STILL_RUNNING: {shown} is still running"
