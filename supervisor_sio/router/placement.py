@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import time
 from collections import deque
 from typing import Optional, Protocol
@@ -21,6 +22,11 @@ _REJOIN_TIME = 2.0
 #: Seconds between the first worker after none and the release of those who
 #: waited: its siblings are about to join, and should get their share.
 _SETTLE_TIME = 0.25
+
+#: Seconds between looks at all who wait for those whose client has gone.
+_LOOK = 0.1
+
+_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
 class Refuser(Protocol):
@@ -49,15 +55,18 @@ class Placement:
         self._hold_timeout = hold_timeout
         self._max_pending = max_pending
         self._carriers: dict[str, Carrier] = {}
-        #: Connections that no worker can take yet, oldest first.
+        #: Connections that no worker can take yet, oldest first; idle ones apart,
+        #: because no request waits on them.
         self._held: deque[Connection] = deque()
+        self._idle: deque[Connection] = deque()
+        self._looked = -_LOOK
         self._started = time.monotonic()
         self._settled = True
         #: Set once, before the first connection.
         self.refuser: Refuser
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._held) + len(self._idle)
 
     def join(self, member: Member, carrier: Carrier) -> None:
         self._pool.add(member)
@@ -71,7 +80,7 @@ class Placement:
     def ready(self, member: Member) -> None:
         """A worker takes connections from now on; those who waited may go to it."""
         alone = not any(other.eligible for other in self._pool if other is not member)
-        if self._held and alone:
+        if len(self) and alone:
             self._settled = False
             self._loop.call_later(_SETTLE_TIME, self._settle)
         self.place_held()
@@ -85,28 +94,56 @@ class Placement:
         now = time.monotonic()
         if self._placed(connection, now):
             return
-        if len(self._held) >= self._max_pending:
+        idle = connection.kind is None
+        # An idle one makes nobody leave.
+        if len(self) >= self._max_pending and (idle or not self.make_room()):
             self._turn_away(connection, "max-pending")
             return
         connection.deadline = now + self._hold_timeout
-        if not self._held:
+        if not len(self):
             logger.warning("no worker is ready: connections wait")
-        self._held.append(connection)
+        self._hold(connection)
+
+    def _hold(self, connection: Connection) -> None:
+        (self._idle if connection.kind is None else self._held).append(connection)
 
     def place_held(self) -> None:
-        if not self._held:
+        if not len(self):
             return
         now = time.monotonic()
-        held, self._held = self._held, deque()
-        for connection in held:
+        waited = (*self._held, *self._idle)
+        self._held.clear()
+        self._idle.clear()
+        for connection in waited:
             if self._placed(connection, now):
                 continue
             if connection.deadline > now:
-                self._held.append(connection)
+                self._hold(connection)
             else:
                 self._turn_away(connection, "hold-timeout")
-        if not self._held:
+        if not len(self):
             logger.info("no connection waits any more")
+
+    def make_room(self) -> bool:
+        """Let go of one that loses nothing by it, or of all whose client has gone; if any."""
+        if self._idle:
+            self.refuser.drop(self._idle.popleft(), "idle")
+            return True
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return False
+        self._looked = now
+        poll = select.poll()
+        for connection in self._held:
+            poll.register(connection.sock, select.POLLRDHUP)
+        gone = {descriptor for descriptor, events in poll.poll(0) if events & _GONE}
+        held, self._held = self._held, deque()
+        for connection in held:
+            if connection.sock.fileno() in gone:
+                self.refuser.drop(connection, "closed-early")
+            else:
+                self._held.append(connection)
+        return bool(gone)
 
     def _placed(self, connection: Connection, now: float) -> bool:
         member = self._choose(connection, now)

@@ -96,7 +96,7 @@ class Router:
             terminator=self._terminator,
             refusals=self._refusals,
             place=self._placement.place,
-            has_room=lambda: self._waiting() < self._max_pending,
+            has_room=lambda: self._waiting() < self._max_pending or self._placement.make_room(),
             ceiling=lambda: ceiling(self._reserve()),
         )
         self._placement.refuser = self._entrance

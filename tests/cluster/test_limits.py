@@ -38,6 +38,20 @@ def open_slowly(cluster: Cluster) -> socket.socket:
     return sock
 
 
+def keep_alive(cluster: Cluster) -> socket.socket:
+    """An idle connection; its first request has been answered, if it was."""
+    sock = socket.create_connection(("127.0.0.1", cluster.port), timeout=20)
+    sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+    return sock
+
+
+def is_answered(sock: socket.socket, start: bytes = b"HTTP/1.1 200") -> bool:
+    try:
+        return sock.recv(65536).startswith(start)
+    except ConnectionError:
+        return False
+
+
 def test_a_slow_head_is_turned_away(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(head_timeout="1").start()
     began = time.monotonic()
@@ -66,6 +80,28 @@ def test_max_pending(make_cluster: ClusterFactory) -> None:
     assert statuses == [b"200"] * 8 + [b"503"] * 4
 
 
+def test_idle_and_abandoned_connections_take_no_ones_place(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1, max_pending="8").start()
+    idle = [keep_alive(cluster) for _ in range(10)]
+    assert all(is_answered(sock) for sock in idle)
+    assert cluster.ctl("stop", "workers:*").returncode == 0
+    wait_for(cluster, lambda r: (r["waiting"], r["refused"]) == (8, {"max-pending": 2}))
+    for number in range(1, 9):
+        with socket.create_connection(("127.0.0.1", cluster.port), timeout=20) as sock:
+            sock.sendall(HANDSHAKE)
+            # An idle one made room for it.
+            wait_for(cluster, lambda r, number=number: r["refused"].get("idle") == number)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(exchange, cluster.port, HANDSHAKE) for _ in range(4)]
+        wait_for(cluster, lambda r: r["refused"].get("closed-early") == 8)
+        wait_for(cluster, lambda r: r["waiting"] == 4)
+        assert cluster.ctl("start", "workers:*").returncode == 0
+        assert all(answer.result().startswith(b"HTTP/1.1 200 ") for answer in answers)
+    assert router(cluster)["refused"]["max-pending"] == 2
+    for sock in idle:
+        sock.close()
+
+
 def test_one_address_has_a_share(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(max_pending="40").start()
     slow = [open_slowly(cluster) for _ in range(30)]
@@ -78,20 +114,6 @@ def test_one_address_has_a_share(make_cluster: ClusterFactory) -> None:
 
 
 # --- descriptors ----------------------------------------------------------------------
-
-
-def keep_alive(cluster: Cluster) -> socket.socket:
-    """An idle connection; its first request has been answered, if it was."""
-    sock = socket.create_connection(("127.0.0.1", cluster.port), timeout=20)
-    sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
-    return sock
-
-
-def is_answered(sock: socket.socket, start: bytes = b"HTTP/1.1 200") -> bool:
-    try:
-        return sock.recv(65536).startswith(start)
-    except ConnectionError:
-        return False
 
 
 def pids(cluster: Cluster) -> list[int]:
