@@ -129,6 +129,15 @@ class RouterListener(Dispatcher):
             self._refused = 0
 
 
+class _Answer:
+    """What the router has said to a command so far."""
+
+    def __init__(self) -> None:
+        self.rows: list[Any] = []
+        self.result: Optional[Message] = None
+        self.deadline = time.monotonic() + _ANSWER_TIMEOUT
+
+
 class RouterChannel(Dispatcher):
     """One router: gives it the listening sockets, takes its figures.
 
@@ -153,8 +162,7 @@ class RouterChannel(Dispatcher):
         self.admitted = False
         self.figures: Message = {}
         self._commands = itertools.count(1)
-        self._results: dict[int, Optional[Message]] = {}
-        self._rows: dict[int, list[Any]] = {}
+        self._answers: dict[int, _Answer] = {}
 
     def handle_read_event(self) -> None:
         try:
@@ -185,10 +193,18 @@ class RouterChannel(Dispatcher):
             self._logger.info(f"sio: router (pid {self.pid}) has the listening sockets")
         elif message["type"] == "figures":
             self.figures = message
-        elif message["type"] == "rows" and message.get("id") in self._rows:
-            self._rows[message["id"]].extend(message["rows"])
-        elif message["type"] == "result" and message.get("id") in self._results:
-            self._results[message["id"]] = message
+            self._forget_answers()
+        elif message["type"] == "rows" and message.get("id") in self._answers:
+            self._answers[message["id"]].rows.extend(message["rows"])
+        elif message["type"] == "result" and message.get("id") in self._answers:
+            self._answers[message["id"]].result = message
+
+    def _forget_answers(self) -> None:
+        """supervisord does not ask for the answer of a call whose client has gone."""
+        now = time.monotonic()
+        for number, answer in list(self._answers.items()):
+            if now >= answer.deadline:
+                del self._answers[number]
 
     def command(
         self,
@@ -211,22 +227,18 @@ class RouterChannel(Dispatcher):
             raise RPCError(Faults.INCORRECT_PARAMETERS, "it is nested too deeply") from None
         except OSError as error:
             raise RPCError(Faults.FAILED, f"the router takes no command: {error}") from None
-        self._results[number] = None
-        self._rows[number] = []
-        deadline = time.monotonic() + _ANSWER_TIMEOUT
+        answer = self._answers[number] = _Answer()
 
         def result() -> Any:
-            answer = self._results[number]
-            if answer is None and not self.closed and time.monotonic() < deadline:
+            if answer.result is None and not self.closed and time.monotonic() < answer.deadline:
                 return NOT_DONE_YET
-            del self._results[number]
-            rows = self._rows.pop(number)
-            if answer is None:
+            self._answers.pop(number, None)
+            if answer.result is None:
                 error = "the router is gone" if self.closed else "the router does not answer"
                 raise RPCError(Faults.FAILED, error)
-            if answer.get("error"):
-                raise fault(Faults.FAILED, str(answer["error"]))
-            return finish(rows, answer)
+            if answer.result.get("error"):
+                raise fault(Faults.FAILED, str(answer.result["error"]))
+            return finish(answer.rows, answer.result)
 
         result.delay = 0.05  # type: ignore[attr-defined]
         return result

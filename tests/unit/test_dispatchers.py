@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any, Callable, Iterator, Optional
 
 import pytest
+from supervisor.http import NOT_DONE_YET
+from supervisor.xmlrpc import RPCError
 
 from supervisor_sio import channel, dispatchers
-from supervisor_sio.dispatchers import RouterListener
+from supervisor_sio.dispatchers import RouterChannel, RouterListener
 
 
 class Daemon:
@@ -118,3 +120,76 @@ def test_supervisord_does_not_turn_round_without_descriptors(
     door.listener.handle_read_event()  # nobody is there any more
     assert door.listener.readable()
     assert door.daemon.logged == ["sio: cannot accept a router: Too many open files"]
+
+
+class Router:
+    """The other end of a channel that has been admitted."""
+
+    def __init__(self) -> None:
+        ours, self.sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel = RouterChannel(Daemon(), ours, ({"type": "welcome"}, []), lambda _: None)
+        self.send({"type": "hello", "version": channel.VERSION})
+        assert channel.receive(self.sock) is not None
+
+    def send(self, message: channel.Message) -> None:
+        channel.send(self.sock, message)
+        self.channel.handle_read_event()
+
+    def ask(self) -> tuple[int, Callable[[], Any]]:
+        result = self.channel.command(
+            {"type": "query"}, lambda rows, answer: (rows, answer["total"])
+        )
+        command = channel.receive(self.sock)
+        assert command is not None
+        return command.message["id"], result
+
+    def answer(self, number: int) -> None:
+        self.send({"type": "rows", "id": number, "rows": [["w", number]]})
+        self.send({"type": "result", "id": number, "total": 1})
+
+    def close(self) -> None:
+        self.channel.close()
+        self.sock.close()
+
+
+@pytest.fixture
+def router() -> Iterator[Router]:
+    made = Router()
+    yield made
+    made.close()
+
+
+def test_answers_come_in_any_order(router: Router) -> None:
+    (one, first), (two, second), (_, third) = router.ask(), router.ask(), router.ask()
+    router.answer(two)
+    assert first() is NOT_DONE_YET and second() == ([["w", two]], 1)
+    router.answer(one)
+    assert first() == ([["w", one]], 1) and third() is NOT_DONE_YET
+    router.channel.close()
+    with pytest.raises(RPCError, match="the router is gone"):
+        third()
+
+
+def test_answers_that_nobody_asks_for_are_forgotten(router: Router, now: list[float]) -> None:
+    lost = [router.ask()[0] for _ in range(20)]
+    for number in lost:
+        router.answer(number)
+    now[0] += 4.9
+    number, result = router.ask()
+    router.send({"type": "figures"})
+    assert len(router.channel._answers) == 21
+    now[0] += 0.1
+    router.send({"type": "figures"})
+    for late in lost:
+        router.answer(late)
+    assert list(router.channel._answers) == [number]
+    router.answer(number)
+    assert result() == ([["w", number]], 1) and not router.channel._answers
+
+
+def test_a_client_that_waits_is_told_when_no_answer_comes(router: Router, now: list[float]) -> None:
+    _, result = router.ask()
+    now[0] += 5
+    router.send({"type": "figures"})
+    with pytest.raises(RPCError, match="the router does not answer"):
+        result()
