@@ -14,6 +14,7 @@ from supervisor.supervisorctl import LSBInitExitStatuses, LSBStatusExitStatuses
 
 from ..emission import EmissionError, parse_emission
 from .formatting import (
+    MOST_SOCKETS,
     STOPPED,
     format_rooms,
     format_sockets,
@@ -34,9 +35,8 @@ _DRAIN_TIME = 2.0
 #: Seconds that the successor of a worker has to become ready.
 _READY_TIMEOUT = 60.0
 
-#: Clients that ``sio sockets`` asks for: unless it is told otherwise, and at most.
+#: Clients that ``sio sockets`` asks for unless it is told otherwise.
 _LIMIT = 1000
-_MOST_SOCKETS = 10_000
 
 #: A command prints what a person reads; a program gets the document it returns.
 #: ``None`` when it has printed that, too.
@@ -105,8 +105,8 @@ def _workers(session: Session, line: Line) -> dict[str, Any]:
 
 def _sockets(session: Session, line: Line) -> dict[str, Any]:
     limit = line.options.get("--limit", str(_LIMIT))
-    if not (limit.isdecimal() and 1 <= int(limit) <= _MOST_SOCKETS):
-        raise UsageError(f"--limit needs a number from 1 to {_MOST_SOCKETS}, not {limit}")
+    if not (limit.isdecimal() and 1 <= int(limit) <= MOST_SOCKETS):
+        raise UsageError(f"--limit needs a number from 1 to {MOST_SOCKETS}, not {limit}")
     room = line.options.get("--room", "")
     answer: dict[str, Any] = session.call("sio.getSockets", room, line.namespace, int(limit))
     for text in format_sockets(answer, session.width):

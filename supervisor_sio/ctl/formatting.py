@@ -12,6 +12,9 @@ STOPPED = {"stopped", "exited", "fatal", "backoff", "unknown"}
 #: Columns before the text of ``listen``, ``router``, ``relay`` and their like.
 INDENT = 9
 
+#: Clients that ``sio sockets`` shows at most.
+MOST_SOCKETS = 10_000
+
 NO_RPCINTERFACE = """\
 supervisord runs without the sio plugin: add to its configuration
 
@@ -171,7 +174,11 @@ def format_sockets(answer: dict[str, Any], width: Optional[int] = None) -> Itera
     elif not answer["total"]:
         yield "no clients"
     if answer["total"] > len(sockets):
-        more = f"{len(sockets)} of {answer['total']} clients, --limit {answer['total']} shows all"
+        more = f"{len(sockets)} of {answer['total']} clients"
+        if answer["total"] <= MOST_SOCKETS:
+            more += f", --limit {answer['total']} shows all"
+        elif len(sockets) < MOST_SOCKETS:
+            more += f", --limit {MOST_SOCKETS} is the most"
         yield from fold(more, width, 0)
     yield from _missing(answer["missing"])
 
