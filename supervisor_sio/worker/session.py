@@ -130,7 +130,7 @@ class Transport:
         try:
             pkt = server.packet_class(encoded_packet=data)
             if pkt.packet_type in _WITH_ATTACHMENTS:
-                pkt.reconstruct_binary(pkt.data, [b""] * pkt.attachment_count)
+                pkt._reconstruct_binary_internal(pkt.data, [b""] * pkt.attachment_count)
         except Exception:
             return False
         if pkt.packet_type in _WITH_ATTACHMENTS and not server.manager.sid_from_eio_sid(
