@@ -60,6 +60,7 @@ class Placement:
         self._held: deque[Connection] = deque()
         self._idle: deque[Connection] = deque()
         self._looked = -_LOOK
+        self._closed = False
         self._started = time.monotonic()
         self._settled = True
         #: Set once, before the first connection.
@@ -94,6 +95,9 @@ class Placement:
         now = time.monotonic()
         if self._placed(connection, now):
             return
+        if self._closed:
+            self._turn_away(connection, "router-stopping")
+            return
         idle = connection.kind is None
         # An idle one makes nobody leave.
         if len(self) >= self._max_pending and (idle or not self.make_room()):
@@ -123,6 +127,14 @@ class Placement:
                 self._turn_away(connection, "hold-timeout")
         if not len(self):
             logger.info("no connection waits any more")
+
+    def close(self) -> None:
+        """The router is about to end, and nobody can wait here any more."""
+        self._closed = True
+        for connection in (*self._held, *self._idle):
+            self._turn_away(connection, "router-stopping")
+        self._held.clear()
+        self._idle.clear()
 
     def make_room(self) -> bool:
         """Let go of one that loses nothing by it, or of all whose client has gone; if any."""

@@ -49,6 +49,10 @@ _RESERVE_FOR_WORKER = 4
 _RESERVE_FOR_METRICS = 128
 
 
+#: Seconds for the last answers to get through TLS.
+_LAST_ANSWERS = 0.1
+
+
 class CommandError(Exception):
     """A command of ``supervisorctl sio`` that cannot be done; the text says why."""
 
@@ -155,6 +159,9 @@ class Router:
         logger.info("router ready (pid %d)", os.getpid())
         status = await self._stopped
         self._entrance.close()
+        self._placement.close()
+        if self._terminator is not None:
+            await asyncio.sleep(_LAST_ANSWERS)
         if self._exporter is not None:
             await self._loop.run_in_executor(None, self._exporter.close)
         if self._bridge is not None:

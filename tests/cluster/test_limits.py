@@ -80,6 +80,22 @@ def test_max_pending(make_cluster: ClusterFactory) -> None:
     assert statuses == [b"200"] * 8 + [b"503"] * 4
 
 
+def test_who_waits_is_answered_when_the_router_stops(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1).start()
+    idle = keep_alive(cluster)
+    assert is_answered(idle)
+    assert cluster.ctl("stop", "workers:*").returncode == 0
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(exchange, cluster.port, HANDSHAKE) for _ in range(4)]
+        wait_for(cluster, lambda r: r["waiting"] == 5)
+        assert cluster.ctl("stop", "sio").returncode == 0
+        for answer in answers:
+            assert answer.result().startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: " in answer.result()
+    assert idle.recv(100) == b""
+    idle.close()
+
+
 def test_idle_and_abandoned_connections_take_no_ones_place(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1, max_pending="8").start()
     idle = [keep_alive(cluster) for _ in range(10)]

@@ -146,6 +146,19 @@ def test_more_clients_than_descriptors(
     assert cluster.router_pid == pid
 
 
+def test_who_waits_is_answered_when_the_router_stops(
+    tls_cluster: Cluster, files: tuple[Path, Path]
+) -> None:
+    assert tls_cluster.ctl("stop", "workers:*").returncode == 0
+    context = ssl.create_default_context(cafile=str(files[0]))
+    with socket.create_connection(("127.0.0.1", tls_cluster.port), timeout=20) as sock:
+        with context.wrap_socket(sock, server_hostname="localhost") as client:
+            client.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until(lambda: tls_cluster.status()["router"]["waiting"] == 1, 10, "it waits")
+            assert tls_cluster.ctl("stop", "sio").returncode == 0
+            assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+
+
 def test_old_versions_and_other_protocols_are_refused(
     tls_cluster: Cluster, files: tuple[Path, Path]
 ) -> None:

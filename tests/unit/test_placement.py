@@ -150,3 +150,17 @@ def test_one_look_at_all_is_enough_for_a_while(harness: Harness) -> None:
     harness.clients["a"].close()
     harness.place("f")
     assert harness.news() == [("e", "503 max-pending"), ("f", "503 max-pending")]
+
+
+def test_the_end(harness: Harness) -> None:
+    with nothing(harness):
+        harness.place("a", kind=None)
+        harness.place("bc")
+    harness.placement.close()
+    assert harness.news() == [
+        ("b", "503 router-stopping"),
+        ("c", "503 router-stopping"),
+        ("a", "router-stopping"),
+    ]
+    harness.place("d")
+    assert harness.news() == [("d", "503 router-stopping")] and not len(harness.placement)
