@@ -216,7 +216,7 @@ def _reload(session: Session, line: Line) -> dict[str, Any]:
 
 def _reload_one(session: Session, name: str) -> dict[str, Any]:
     before = _worker(session, name)
-    if before["state"] not in ("ready", "draining", "drained", "starting"):
+    if before["state"] not in ("ready", "hung", "draining", "drained", "starting"):
         session.say(f"{name}: {before['state']}, left alone")
         return {"name": name, "reloaded": False, "state": before["state"]}
     started = time.monotonic()

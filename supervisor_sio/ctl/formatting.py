@@ -69,7 +69,7 @@ def is_well(status: dict[str, Any]) -> bool:
 
 
 def workers_are_well(workers: list[dict[str, Any]]) -> bool:
-    return not any(worker["state"] in STOPPED for worker in workers)
+    return not any(worker["state"] in STOPPED or worker["state"] == "hung" for worker in workers)
 
 
 def format_status(status: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:

@@ -30,7 +30,7 @@ from .pool import Member
 PREFIX = "supervisor_sio_"
 
 #: What :attr:`Member.state` can be.
-_STATES = ("starting", "ready", "drained", "draining")
+_STATES = ("starting", "ready", "hung", "drained", "draining")
 
 #: Seconds from 100 µs, of a connection that is passed on at once, to ``hold_timeout``.
 _HANDOVER_BUCKETS = (

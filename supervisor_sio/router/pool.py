@@ -22,6 +22,8 @@ class Member:
     draining: bool = False
     #: The operator wants no new sessions here; the worker itself knows nothing of it.
     drained: bool = False
+    #: It reports no more: a handler that does not let others run, or a process that is stopped.
+    hung: bool = False
     #: As the worker last reported them.
     sessions: int = 0
     connections: int = 0
@@ -49,7 +51,7 @@ class Member:
 
     @property
     def eligible(self) -> bool:
-        return self.ready and not self.draining and not self.drained
+        return self.ready and not (self.draining or self.drained or self.hung)
 
     @property
     def state(self) -> str:
@@ -57,6 +59,8 @@ class Member:
             return "draining"
         if self.drained:
             return "drained"
+        if self.hung:
+            return "hung"
         return "ready" if self.ready else "starting"
 
 

@@ -52,6 +52,11 @@ _MOST = 2**53
 #: then nobody is told that one is missing.
 _SETTLE_TIME = 1.0
 
+#: Seconds without a report after which a worker hangs, and between looks. A worker that
+#: is well reports every two.
+_SILENCE = 6.0
+_LOOK = 1.0
+
 #: Seconds without new workers after one could not be accepted.
 _PAUSE = 0.1
 
@@ -123,6 +128,34 @@ class Workers:
         self.loop.add_reader(self._listener, self._accept)
         self._accept()
         self.loop.call_later(_SETTLE_TIME, self._settle)
+        self.loop.call_later(_LOOK, self._look, self.loop.time() + _LOOK)
+
+    def _look(self, due: float) -> None:
+        """Place nothing more at workers that hang."""
+        now = self.loop.time()
+        self.loop.call_later(_LOOK, self._look, now + _LOOK)
+        if now > due + _LOOK:
+            return  # it was this process that could not run: their reports may wait in here
+        for worker in self._channels:
+            member = worker.member
+            if member is None or not member.ready or member.hung:
+                continue
+            if now - worker.heard_at > _SILENCE:
+                member.hung = True
+                logger.warning(
+                    "worker %s hangs (pid %d): no new sessions until it reports again",
+                    member.name,
+                    member.pid,
+                )
+                self.changed()
+
+    def heard(self, member: Member) -> None:
+        """It has reported."""
+        if member.hung:
+            member.hung = False
+            logger.info("worker %s is back (pid %d)", member.name, member.pid)
+            self.placement.ready(member)
+            self.changed()
 
     def _accept(self) -> None:
         while True:
@@ -247,6 +280,8 @@ class WorkerChannel:
         self._members_due = False
         self.pid = channel.peer_of(sock).pid
         self.member: Optional[Member] = None
+        #: When it has last reported, by the loop's clock.
+        self.heard_at = workers.loop.time()
         workers.loop.add_reader(sock, self.read)
 
     def read(self) -> None:
@@ -309,6 +344,8 @@ class WorkerChannel:
             raise ChannelError("a load without its figures")
         for name, figure in zip(_FIGURES, figures):
             setattr(member, name, figure)
+        self.heard_at = self._workers.loop.time()
+        self._workers.heard(member)
         if self._workers.meter is not None:
             self._workers.meter.reported(member)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import Any, Callable, Optional, Sequence
 
 import eventlet
@@ -30,6 +31,9 @@ _GATHER = 0.02
 
 #: Seconds between looks at what changes without a request, such as a ping timeout.
 _LOOK = 1.0
+
+#: Seconds between reports at most: a worker that is silent for longer hangs.
+_HEARTBEAT = 2.0
 
 _RETRY = 0.2
 
@@ -80,6 +84,7 @@ class Link:
         self._draining = False
         self._left = Event()
         self._last_figures: Message = {}
+        self._last_told = 0.0
         self._gathering = False
         self._parent = os.getppid()
         #: Which router, counted from 1: figures of one mean nothing to the next.
@@ -234,10 +239,13 @@ class Link:
     def _send_figures(self) -> None:
         # Called by hub timers, which must not wait: a busy router gets them later.
         figures = self._figures()
-        if self._sock is None or figures == self._last_figures:
+        now = time.monotonic()
+        if self._sock is None:
+            return
+        if figures == self._last_figures and now < self._last_told + _HEARTBEAT:
             return
         try:
             channel.send(self._sock, figures)
-            self._last_figures = figures
+            self._last_figures, self._last_told = figures, now
         except OSError:
             pass

@@ -144,11 +144,12 @@ def test_workers() -> None:
 @pytest.mark.parametrize("draining", [False, True])
 @pytest.mark.parametrize("drained", [False, True])
 @pytest.mark.parametrize("ready", [False, True])
-def test_one_state_is_1(ready: bool, drained: bool, draining: bool) -> None:
-    member = replace(ONE, ready=ready, drained=drained, draining=draining)
+@pytest.mark.parametrize("hung", [False, True])
+def test_one_state_is_1(hung: bool, ready: bool, drained: bool, draining: bool) -> None:
+    member = replace(ONE, hung=hung, ready=ready, drained=drained, draining=draining)
     metrics = metrics_of(Snapshot(members=(member,)))
     states = {s.labels["state"]: s.value for s in samples(metrics) if s.name == "worker_state"}
-    assert sorted(states) == ["drained", "draining", "ready", "starting"]
+    assert sorted(states) == ["drained", "draining", "hung", "ready", "starting"]
     assert [state for state, value in states.items() if value] == [member.state]
     assert sum(states.values()) == 1
 

@@ -227,3 +227,13 @@ def test_states(ready: bool, draining: bool, state: str) -> None:
     member = Member("t", "w", 1, ready=ready, draining=draining)
     assert member.state == state
     assert member.eligible is (state == "ready")
+
+
+def test_who_hangs_keeps_its_sessions_and_gets_no_new_ones() -> None:
+    pool = Pool("least-connection")
+    hung, other = Member("a", "w:0", 1, ready=True, hung=True), Member("b", "w:1", 2, ready=True)
+    pool.add(hung)
+    pool.add(other)
+    assert hung.state == "hung" and pool.owner("a") is hung
+    assert [pool.place_handshake() for _ in range(4)] == [other] * 4
+    assert [pool.place_plain() for _ in range(4)] == [other] * 4

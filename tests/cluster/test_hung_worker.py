@@ -1,0 +1,53 @@
+"""A worker that hangs gets nothing new; the others serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+from .conftest import Clients
+from .harness import Cluster, wait_until
+from .raw import Poller
+
+
+def test_a_hung_worker_gets_no_new_sessions(cluster: Cluster, clients: Clients) -> None:
+    stopped, other = cluster.workers()[:2]
+    for row in cluster.workers()[2:]:
+        assert cluster.ctl("sio", "drain", row["name"]).returncode == 0
+    os.kill(stopped["pid"], signal.SIGSTOP)
+    try:
+        wait_until(lambda: cluster.workers("hung"), 15, "the worker hangs")
+        status = cluster.ctl("sio", "status", "--json")
+        assert status.returncode == 3
+        states = {row["name"]: row["state"] for row in json.loads(status.stdout)["workers"]}
+        assert (states[stopped["name"]], states[other["name"]]) == ("hung", "ready")
+        began = time.monotonic()
+        for _ in range(10):
+            session = Poller(cluster.port)
+            session.open()
+            assert session.sid.startswith(other["tag"] + ".")
+        assert time.monotonic() - began < 5
+    finally:
+        os.kill(stopped["pid"], signal.SIGCONT)
+    wait_until(lambda: not cluster.workers("hung"), 10, "it is back")
+    cluster_tags = set()
+
+    def placed_again() -> bool:
+        session = Poller(cluster.port)
+        session.open()
+        cluster_tags.add(session.sid.partition(".")[0])
+        return stopped["tag"] in cluster_tags
+
+    wait_until(placed_again, 10, "a session at the worker that is back")
+    assert f"worker {stopped['name']} hangs" in cluster.log("router")
+    for row in cluster.workers("drained"):
+        assert cluster.ctl("sio", "undrain", row["name"]).returncode == 0
+
+
+def test_idle_workers_do_not_hang(cluster: Cluster) -> None:
+    deadline = time.monotonic() + 8
+    while time.monotonic() < deadline:
+        assert not cluster.workers("hung")
+        time.sleep(0.5)
