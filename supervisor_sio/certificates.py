@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import Optional
 
@@ -26,4 +27,7 @@ def describe(error: OSError, certfile: str, keyfile: Optional[str]) -> str:
         files = certfile if keyfile is None else f"{certfile} and {keyfile}"
         reason = (error.reason or str(error)).lower().replace("_", " ")
         return f"{files}: not a certificate and its key without password ({reason})"
-    return f"{error.filename or certfile}: {(error.strerror or str(error)).lower()}"
+    # OpenSSL does not say which.
+    unreadable = (file for file in (certfile, keyfile) if file and not os.access(file, os.R_OK))
+    file = error.filename or next(unreadable, certfile)
+    return f"{file}: {(error.strerror or str(error)).lower()}"

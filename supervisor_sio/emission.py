@@ -17,6 +17,8 @@ RESERVED_EVENTS = (
     "removeListener",
 )
 
+RESERVED = "Socket.IO has it for itself, and browsers would end their connection"
+
 _OPTIONS = ("--room", "--namespace", "--to")
 _decoder = json.JSONDecoder()
 
@@ -51,6 +53,8 @@ def parse_emission(text: str) -> Emission:
     event, rest = next_word(text.strip())
     if not event or event.startswith("--"):
         raise EmissionError(f"no event; usage: {USAGE}")
+    if event in RESERVED_EVENTS:
+        raise EmissionError(f"{event} is no event to emit: {RESERVED}")
     emission.event = event
     while rest:
         option, equals, _ = rest.split(None, 1)[0].partition("=")

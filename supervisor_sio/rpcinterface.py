@@ -25,7 +25,7 @@ from .certificates import describe, make_context
 from .channel import Message
 from .deferred import fault, in_ascii
 from .dispatchers import RouterChannel, RouterListener, Supervisord
-from .emission import unsendable
+from .emission import RESERVED, RESERVED_EVENTS, unsendable
 from .extras import check_extras
 from .processes import is_descendant, process_memory
 from .request import tag_of
@@ -357,6 +357,8 @@ class SioRPCInterface:
         if reason is not None:
             raise RPCError(Faults.INCORRECT_PARAMETERS, f"data cannot be sent: {reason}")
         _check_strings(event=event, room=room, namespace=namespace)
+        if event in RESERVED_EVENTS:
+            raise RPCError(Faults.INCORRECT_PARAMETERS, f"{event} is no event to emit: {RESERVED}")
         return self._cluster.command(
             "emit", event=event, arguments=arguments, room=room, namespace=namespace
         )

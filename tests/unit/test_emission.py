@@ -61,6 +61,8 @@ def test_any_json_comes_through_a_shell(values: list[Any]) -> None:
         ("news --room red --to sid", "--room and --to name one room or one sid"),
         ("news NaN", "it cannot be sent: it has NaN, Infinity or a number that is too"),
         ('news 1 {"a": [-Infinity]}', "it cannot be sent: it has NaN"),
+        ("connect", "connect is no event to emit: Socket.IO has it for itself"),
+        ("disconnect 1", "disconnect is no event to emit"),
         ("news 1e400", "it cannot be sent: it has NaN"),
         ("news " + "[" * 100_000, "not JSON: [["),
     ],
