@@ -46,7 +46,8 @@ def kill_worker(cluster: Cluster) -> None:
         # Of the sessions in the middle of being set up, at most those in flight are concerned.
         (restart, ENDED, 16),
         (reload, (), 0),
-        (kill_router, (), 0),
+        # The one that it had accepted, and not yet handed over, dies with it.
+        (kill_router, ("reset",), 1),
         (kill_worker, (*ENDED, "reset", "closed"), 16),
     ],
 )
