@@ -8,13 +8,8 @@ from typing import Any, Optional
 
 #: Events that clients have for themselves: a JavaScript client ends its connection over one
 #: (``RESERVED_EVENTS`` of socket.io-parser).
-RESERVED_EVENTS = (
-    "connect",
-    "connect_error",
-    "disconnect",
-    "disconnecting",
-    "newListener",
-    "removeListener",
+RESERVED_EVENTS = frozenset(
+    ("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener")
 )
 
 RESERVED = "Socket.IO has it for itself, and browsers would end their connection"

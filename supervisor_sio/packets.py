@@ -14,6 +14,10 @@ from engineio import json as eio_json
 from socketio import packet
 
 
+#: What most data are made of; nothing else has to be looked into.
+_NEVER_BINARY = frozenset((str, int, float, bool, type(None)))
+
+
 class _Json:
     """What a packet needs of a JSON module."""
 
@@ -45,7 +49,10 @@ class Packet(packet.Packet):  # type: ignore[misc]
             data = data.values()
         elif not isinstance(data, (list, tuple)):
             return isinstance(data, (bytes, bytearray))
-        return any(map(cls.data_is_binary, data))
+        for item in data:
+            if type(item) not in _NEVER_BINARY and cls.data_is_binary(item):
+                return True
+        return False
 
     _data_is_binary = data_is_binary  # its name in older versions
 

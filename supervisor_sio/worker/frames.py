@@ -194,6 +194,10 @@ def _not_utf8() -> ProtocolError:
     return ProtocolError(INVALID_DATA, "text that is not UTF-8")
 
 
+#: The heads of short text frames, by length.
+_TEXT_HEADS = [bytes((0x80 | TEXT, length)) for length in range(126)]
+
+
 def frame(opcode: int, payload: bytes) -> bytes:
     """A frame as a server sends it: whole, without a mask."""
     length = len(payload)
@@ -207,7 +211,8 @@ def frame(opcode: int, payload: bytes) -> bytes:
 def message_frame(payload: Payload) -> bytes:
     """The frame of a text or a binary message."""
     if isinstance(payload, str):
-        return frame(TEXT, payload.encode())
+        data = payload.encode()
+        return _TEXT_HEADS[len(data)] + data if len(data) < 126 else frame(TEXT, data)
     return frame(BINARY, payload)
 
 

@@ -102,6 +102,15 @@ class Transport:
     def send_packet(self, eio_sid: str, pkt: Any) -> None:
         """``Server._send_packet``, without an Engine.IO packet for each part."""
         encoded = pkt.encode()
+        websocket = self.live.get(eio_sid)
+        if (
+            websocket is not None
+            and isinstance(encoded, str)
+            and not self.server.eio.logger.isEnabledFor(logging.INFO)
+        ):
+            websocket.send(message_frame(_MESSAGE + encoded))
+            traffic.sent += 1
+            return
         self.fan_out((eio_sid,), encoded if isinstance(encoded, list) else (encoded,))
 
     def fan_out(self, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
