@@ -13,7 +13,6 @@ from typing import Any
 from engineio import json as eio_json
 from socketio import packet
 
-
 #: What most data are made of; nothing else has to be looked into.
 _NEVER_BINARY = frozenset((str, int, float, bool, type(None)))
 

@@ -28,19 +28,23 @@ class SetUps:
         self._cluster = cluster
 
     def __enter__(self) -> SetUps:
-        before = self._handed_over()
         self._load = subprocess.Popen(
             [sys.executable, LOAD, "127.0.0.1", str(self._cluster.port),
              f"--seconds={MOST_SECONDS}", "--in-flight=16", "--timeout=30"],
             stdout=subprocess.PIPE,
         )  # fmt: skip
         try:
-            wait_until(lambda: self._handed_over() > before + 100, 20, "set-ups")
+            self.go_on()
         except BaseException:
             self._load.kill()
             self._load.communicate()
             raise
         return self
+
+    def go_on(self) -> None:
+        """Wait until many more connections have been handed over; a set-up has two or so."""
+        before = self._handed_over()
+        wait_until(lambda: self._handed_over() > before + 100, 30, "set-ups")
 
     def _handed_over(self) -> int:
         return int(self._cluster.status()["router"]["handed_over"])

@@ -84,7 +84,7 @@ def test_no_set_up_fails(cluster: Cluster) -> None:
             "workers: 2 processes, as the configuration file says",
         ]
     print(f"scale 2, 4, 2: {made.completed} set-ups, failures {dict(made.failures)}")
-    assert made.completed > 500
+    assert made.completed > 100
     assert not made.failures
     assert sorted(pids(cluster)) == supervisor_status(cluster) == [name(0), name(1)]
     assert zombies(cluster) == []
