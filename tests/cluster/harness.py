@@ -120,9 +120,12 @@ class Cluster:
         startretries: int = 3,
         user: str = "",
         wrapper: Sequence[str] = (),
+        here: Path = HERE,
         **settings: str,
     ) -> None:
         self.directory = directory
+        #: Where the application's module is.
+        self.here = here
         # Paths of Unix sockets are short, pytest's directories are not.
         self.short = Path(tempfile.mkdtemp(prefix="sio-"))
         self.run_dir = self.short / "run"
@@ -169,7 +172,7 @@ class Cluster:
             name=name,
             command=command,
             numprocs=numprocs,
-            here=HERE,
+            here=self.here,
             directory=self.directory,
             startsecs=self.startsecs,
             startretries=self.startretries,

@@ -1,0 +1,102 @@
+"""What an attack costs its victim: memory, descriptors, log lines, the latency of others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Iterator
+
+import psutil
+from cluster.harness import Cluster
+from cluster.raw import Poller
+
+MB = 1024 * 1024
+
+
+def memory(pid: int) -> int:
+    """Resident bytes of a process."""
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+def descriptors(pid: int) -> int:
+    return int(psutil.Process(pid).num_fds())
+
+
+class PeakMemory:
+    """The highest resident memory of a process while the block runs, looked at all the time."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.before = memory(pid)
+        self.peak = self.before
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def grown(self) -> int:
+        """In bytes."""
+        return self.peak - self.before
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.01):
+            try:
+                self.peak = max(self.peak, memory(self._pid))
+            except psutil.Error:
+                return
+
+
+@contextmanager
+def log_lines(cluster: Cluster, *names: str) -> Iterator[Callable[[], int]]:
+    """How many lines the logs of these names have got since the block began."""
+    before = {name: cluster.log(name).count("\n") for name in names}
+    yield lambda: sum(cluster.log(name).count("\n") - before[name] for name in names)
+
+
+class Echoes:
+    """A client that asks for an echo all the time, and how long each took, in seconds.
+
+    It polls: its requests pass the same HTTP as the strangers'.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.latencies: list[float] = []
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> Echoes:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(30)
+        if self.error is not None:
+            raise self.error
+
+    def percentile(self, part: float) -> float:
+        ordered = sorted(self.latencies)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
+
+    def _run(self) -> None:
+        try:
+            poller = Poller(self._port)
+            poller.open()
+            poller.join()
+            while not self._ended.is_set():
+                began = time.monotonic()
+                poller.call("echo", "there")
+                self.latencies.append(time.monotonic() - began)
+        except BaseException as error:
+            self.error = error
