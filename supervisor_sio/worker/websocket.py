@@ -73,12 +73,6 @@ PROTOCOL, TOO_SLOW, FAILED = "protocol error", "too slow", "internal error"
 _OPEN, _SAID_GOODBYE, _BOTH_DID, _ENDED = range(4)
 
 
-#: Websockets to be written to: at the end of this turn of the hub; and those of a
-#: fan-out, slice by slice, so that nobody else has to wait for thousands of others.
-SOON: list[WebSocket] = []
-FAN_OUT: list[WebSocket] = []
-
-
 class HandshakeError(ValueError):
     """A request that is no websocket handshake; the text says why."""
 
@@ -166,6 +160,7 @@ class WebSocket:
         "_too_much_since",
         "_stage",
         "_linger",
+        "_writes",
     )
 
     def __init__(self, connection: Connection, handler: Handler, max_size: int) -> None:
@@ -185,6 +180,7 @@ class WebSocket:
         self._too_much_since: Optional[float] = None
         self._stage = _OPEN
         self._linger: Any = None
+        self._writes = writes_of_this_hub()
 
     def open(self, early: bytes) -> None:
         """Begin to read; ``early`` came right behind the handshake."""
@@ -284,8 +280,11 @@ class WebSocket:
 
     # --- writing --------------------------------------------------------------
 
-    def send(self, data: bytes, queue: list[WebSocket] = SOON) -> None:
-        """Send frames, see :mod:`.frames`, at the end of this turn of the hub."""
+    def send(self, data: bytes, fan_out: bool = False) -> None:
+        """Send frames, see :mod:`.frames`, at the end of this turn of the hub.
+
+        :param fan_out: with those of many others: when its turn comes.
+        """
         if self._stage:
             return
         out = self._out
@@ -299,7 +298,7 @@ class WebSocket:
             self._wait_for_client(len(data))
         elif not self._collected:
             self._collected = True
-            _collect(self, queue)
+            self._writes.add(self, fan_out)
 
     def flush(self) -> None:
         """Write what is to be sent, as far as the client takes it."""
@@ -472,26 +471,45 @@ def _log(level: int, message: str, *args: Any, **more: Any) -> None:
 
 def send_to_all(websockets: Sequence[WebSocket], data: bytes) -> None:
     """Send frames to websockets: slice by slice, where there are many."""
-    queue = FAN_OUT if len(websockets) > 1 else SOON
+    fan_out = len(websockets) > 1
     for websocket in websockets:
-        websocket.send(data, queue)
+        websocket.send(data, fan_out)
 
 
-def _collect(websocket: WebSocket, queue: list[WebSocket]) -> None:
-    """Write to it at the end of this turn of the hub, or when its turn comes."""
-    if not SOON and not FAN_OUT:
-        hubs.get_hub().schedule_call_global(0, _flush_slice)
-    queue.append(websocket)
+class Writes:
+    """Websockets of one hub that are to be written to.
+
+    At the end of this turn of the hub; those of a fan-out slice by slice, so that
+    nobody else has to wait for thousands of others.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._soon: list[WebSocket] = []
+        self._fan_out: list[WebSocket] = []
+
+    def add(self, websocket: WebSocket, fan_out: bool) -> None:
+        if not self._soon and not self._fan_out:
+            self._hub.schedule_call_global(0, self.flush)
+        (self._fan_out if fan_out else self._soon).append(websocket)
+
+    def flush(self) -> None:
+        batch = self._soon + self._fan_out[:_SLICE]
+        self._soon.clear()
+        del self._fan_out[:_SLICE]
+        if self._fan_out:
+            self._hub.schedule_call_global(0, self.flush)
+        for websocket in batch:
+            try:
+                websocket.flush()
+            except Exception as error:  # the others' frames must go out
+                _log(logging.ERROR, "writing to a websocket", exc_info=error)
 
 
-def _flush_slice() -> None:
-    batch = SOON + FAN_OUT[:_SLICE]
-    SOON.clear()
-    del FAN_OUT[:_SLICE]
-    if FAN_OUT:
-        hubs.get_hub().schedule_call_global(0, _flush_slice)
-    for websocket in batch:
-        try:
-            websocket.flush()
-        except Exception as error:  # the others' frames must go out
-            _log(logging.ERROR, "writing to a websocket", exc_info=error)
+def writes_of_this_hub() -> Writes:
+    """Kept with the hub: another thread has another one, which may never run."""
+    hub = hubs.get_hub()
+    writes: Optional[Writes] = getattr(hub, "supervisor_sio_writes", None)
+    if writes is None:
+        writes = hub.supervisor_sio_writes = Writes(hub)
+    return writes

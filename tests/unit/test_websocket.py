@@ -13,7 +13,7 @@ import pytest
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import eventlet
-    from eventlet import hubs
+    from eventlet import hubs, patcher
 
 from client_frames import masked
 
@@ -278,9 +278,9 @@ def test_nobody_waits_for_a_long_fan_out() -> None:
     pairs = [Pair() for _ in range(600)]
     last, other = pairs[-2:]
     for pair in pairs[:-1]:
-        pair.websocket.send(message_frame("to all"), module.FAN_OUT)
+        pair.websocket.send(message_frame("to all"), fan_out=True)
     other.websocket.send(message_frame("to one"))
-    module._flush_slice()  # as the hub does next
+    module.writes_of_this_hub().flush()  # as the hub does next
     assert other.client.recv(100) == message_frame("to one")
     with pytest.raises(BlockingIOError):
         last.client.recv(1)
@@ -289,6 +289,18 @@ def test_nobody_waits_for_a_long_fan_out() -> None:
     for pair in pairs:
         pair.client.close()
         pair.wait(lambda pair=pair: not pair.keeper.open)
+
+
+def test_what_another_thread_sends_does_not_stop_what_the_hub_sends(pair: Pair) -> None:
+    """``get_hub()`` there makes a hub that nobody runs."""
+    other = Pair()
+    patcher.original("threading").Thread(target=other.websocket.send, args=[b"thread"]).start()
+    eventlet.sleep(0.05)
+    pair.websocket.send(b"hub")
+    assert pair.received(3) == b"hub"
+    assert other.received(6) == b"thread"
+    other.client.close()
+    other.wait(lambda: not other.keeper.open)
 
 
 def test_a_long_message_is_not_copied_for_every_write(pair: Pair) -> None:
