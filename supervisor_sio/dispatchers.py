@@ -20,13 +20,12 @@ from supervisor.xmlrpc import Faults, RPCError
 
 from . import channel
 from .channel import ChannelError, Message
+from .common.limits import ANSWER_TIMEOUT, GUARD_PAUSE, ROUTER_PACKETS_PER_TURN
 from .deferred import fault
+from .guard import Guard
 
 #: ``supervisord`` as Supervisor's own plugins get it; Supervisor has no types.
 Supervisord = Any
-
-#: Packets read before supervisord's loop goes on.
-_BATCH = 16
 
 #: What ``accept`` says when it can do no more, while the connection waits on.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -34,37 +33,52 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 #: Seconds until the next attempt then, and between two lines of one kind in the log.
 _PAUSE = 1.0
 
-#: Seconds that an XML-RPC call waits for the router.
-_ANSWER_TIMEOUT = 5.0
+
+#: What a caller gets whose answer cannot be made.
+_NOT_UNDERSTOOD = "the router's answer is not understood; supervisord's log says more"
 
 
 class Dispatcher:
-    """What supervisord's loop expects of an entry in its socket map."""
+    """What supervisord's loop expects of an entry in its socket map.
 
-    def __init__(self, supervisord: Supervisord, sock: socket.socket) -> None:
+    What a subclass raises in :meth:`_read` is counted and logged; the descriptor
+    stays, and rests for a moment.
+    """
+
+    def __init__(self, supervisord: Supervisord, sock: socket.socket, guard: Guard) -> None:
         self._logger = supervisord.options.logger
+        self._guard = guard
         self._map = supervisord.options.get_socket_map()
         self._sock = sock
         self._descriptor = sock.fileno()
         self.closed = False
         #: When it was closed, in seconds of the host's monotonic clock.
         self.ended: Optional[float] = None
+        #: Until then it is not looked at, in seconds of the host's monotonic clock.
+        self._resume = 0.0
         self._map[self._descriptor] = self
 
     def readable(self) -> bool:
-        return not self.closed
+        return not self.closed and time.monotonic() >= self._resume
 
     def writable(self) -> bool:
         return False
 
     def handle_read_event(self) -> None:
+        try:
+            self._read()
+        except Exception as error:
+            self._resume = time.monotonic() + GUARD_PAUSE
+            self._guard.note(f"{type(self).__name__}", error)
+
+    def _read(self) -> None:
         raise AssertionError("for a subclass")
 
     def handle_write_event(self) -> None:
         pass
 
     def handle_error(self) -> None:
-        """supervisord caught an exception of ours."""
+        """supervisord's own loop caught an exception where it called us."""
         self._logger.error(f"sio: {type(self).__name__} closed after {sys.exc_info()[1]!r}")
         self.close()
 
@@ -88,20 +102,17 @@ class RouterListener(Dispatcher):
         self,
         supervisord: Supervisord,
         sock: socket.socket,
+        guard: Guard,
         refuse: Callable[[int], Optional[str]],
         accept: Callable[[socket.socket], None],
     ) -> None:
-        super().__init__(supervisord, sock)
+        super().__init__(supervisord, sock, guard)
         self._refuse = refuse
         self._accept = accept
-        self._resume = 0.0
         self._refused = 0
         self._told = 0.0
 
-    def readable(self) -> bool:
-        return not self.closed and time.monotonic() >= self._resume
-
-    def handle_read_event(self) -> None:
+    def _read(self) -> None:
         try:
             connection, _ = self._sock.accept()
         except OSError as error:
@@ -110,12 +121,16 @@ class RouterListener(Dispatcher):
                 self._resume = time.monotonic() + _PAUSE
                 self._logger.warn(f"sio: cannot accept a router: {error.strerror}")
             return
-        pid = channel.peer_of(connection).pid
-        reason = self._refuse(pid)
-        if reason is None:
-            self._accept(connection)
-        else:
-            self._turn_away(connection, pid, reason)
+        try:
+            pid = channel.peer_of(connection).pid
+            reason = self._refuse(pid)
+            if reason is None:
+                self._accept(connection)
+            else:
+                self._turn_away(connection, pid, reason)
+        except Exception:
+            connection.close()
+            raise
 
     def _turn_away(self, connection: socket.socket, pid: int, reason: str) -> None:
         with connection, contextlib.suppress(OSError, ChannelError):
@@ -135,7 +150,7 @@ class _Answer:
     def __init__(self) -> None:
         self.rows: list[Any] = []
         self.result: Optional[Message] = None
-        self.deadline = time.monotonic() + _ANSWER_TIMEOUT
+        self.deadline = time.monotonic() + ANSWER_TIMEOUT
 
 
 class RouterChannel(Dispatcher):
@@ -150,10 +165,11 @@ class RouterChannel(Dispatcher):
         self,
         supervisord: Supervisord,
         sock: socket.socket,
+        guard: Guard,
         welcome: tuple[Message, Sequence[int]],
         admit: Callable[[RouterChannel], Optional[str]],
     ) -> None:
-        super().__init__(supervisord, sock)
+        super().__init__(supervisord, sock, guard)
         sock.setblocking(False)
         self._welcome = welcome
         self._admit = admit
@@ -164,9 +180,9 @@ class RouterChannel(Dispatcher):
         self._commands = itertools.count(1)
         self._answers: dict[int, _Answer] = {}
 
-    def handle_read_event(self) -> None:
+    def _read(self) -> None:
         try:
-            for _ in range(_BATCH):
+            for _ in range(ROUTER_PACKETS_PER_TURN):
                 if self.closed:
                     return
                 packet = channel.receive(self._sock, most_descriptors=0)
@@ -238,7 +254,13 @@ class RouterChannel(Dispatcher):
                 raise RPCError(Faults.FAILED, error)
             if answer.result.get("error"):
                 raise fault(Faults.FAILED, str(answer.result["error"]))
-            return finish(answer.rows, answer.result)
+            try:
+                return finish(answer.rows, answer.result)
+            except RPCError:
+                raise
+            except Exception as error:
+                self._guard.note("an answer of the router", error)
+                raise RPCError(Faults.FAILED, _NOT_UNDERSTOOD) from None
 
         result.delay = 0.05  # type: ignore[attr-defined]
         return result

@@ -23,10 +23,12 @@ from . import channel, listeners
 from .bridge.queue import QueueError, make_client, without_password
 from .certificates import describe, make_context
 from .channel import Message
+from .common.limits import MAX_CANDIDATES, MAX_ROWS
 from .deferred import fault, in_ascii
 from .dispatchers import RouterChannel, RouterListener, Supervisord
 from .emission import RESERVED, RESERVED_EVENTS, unsendable
 from .extras import check_extras
+from .guard import Guard
 from .processes import is_descendant, process_memory
 from .request import tag_of
 from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir, RunDirError
@@ -35,12 +37,6 @@ from .settings import Settings, SettingsError, parse_settings
 from .status import ProcessInfo, RouterInfo, build_status
 
 API_VERSION = "1.0"
-
-#: Clients or rooms in one answer at most.
-_MOST_ROWS = 10_000
-
-#: Connections that have yet to say that they are a router.
-_MOST_WAITING = 8
 
 
 class Cluster:
@@ -53,6 +49,7 @@ class Cluster:
     def __init__(self, supervisord: Supervisord, settings: Settings) -> None:
         self._supervisord = supervisord
         self._settings = settings
+        self._guard = Guard(supervisord.options.logger)
         self.scaler = Scaler(supervisord)
         self._router: Optional[RouterChannel] = None
         self._waiting: list[RouterChannel] = []
@@ -83,9 +80,12 @@ class Cluster:
         path = os.environ.get("PATH", os.defpath)
         if here not in path.split(os.pathsep):
             os.environ["PATH"] = path + os.pathsep + here
-        events.subscribe(events.SupervisorRunningEvent, self._on_running)
-        events.subscribe(events.SupervisorStoppingEvent, self._on_stopping)
-        events.subscribe(events.Tick3600Event, self._on_hour)
+        for event, callback in (
+            (events.SupervisorRunningEvent, self._on_running),
+            (events.SupervisorStoppingEvent, self._on_stopping),
+            (events.Tick3600Event, self._on_hour),
+        ):
+            events.subscribe(event, self._guard.subscriber(callback))
 
     def _check_certificate(self) -> None:
         files = self._settings.tls_certfile, self._settings.tls_keyfile
@@ -127,7 +127,9 @@ class Cluster:
             run_dir.admit(settings.chmod, settings.chown)
         except OSError as error:
             raise SettingsError("chown", f"{run_dir.path}: {error.strerror}") from None
-        self._listener = RouterListener(self._supervisord, own, self._refuse_process, self._accept)
+        self._listener = RouterListener(
+            self._supervisord, own, self._guard, self._refuse_process, self._accept
+        )
 
     def _refuse_process(self, pid: int) -> Optional[str]:
         """The ports, and what else a router is told, are not for a worker of another user."""
@@ -140,7 +142,7 @@ class Cluster:
 
     def _accept(self, connection: socket.socket) -> None:
         self._waiting = [waiting for waiting in self._waiting if not waiting.closed]
-        if len(self._waiting) == _MOST_WAITING:
+        if len(self._waiting) == MAX_CANDIDATES:
             # A router says at once what it is: this one is none.
             self._waiting.pop(0).close()
         settings = self._settings
@@ -165,7 +167,9 @@ class Cluster:
         }
         descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
         self._waiting.append(
-            RouterChannel(self._supervisord, connection, (welcome, descriptors), self._admit)
+            RouterChannel(
+                self._supervisord, connection, self._guard, (welcome, descriptors), self._admit
+            )
         )
 
     def _drained(self) -> dict[str, int]:
@@ -227,6 +231,7 @@ class Cluster:
             memory={pid: process_memory(pid) for pid in pids if pid},
             now=time.time(),
             queue=without_password(self._settings.message_queue or ""),
+            errors=self._guard.caught,
         )
 
     def _on_running(self, event: object) -> None:
@@ -374,8 +379,8 @@ class SioRPCInterface:
                                  there are; missing, how many workers did not answer.
         """
         _check_strings(room=room, namespace=namespace)
-        if type(limit) is not int or not 0 <= limit <= _MOST_ROWS:
-            raise RPCError(Faults.INCORRECT_PARAMETERS, f"limit is a number from 0 to {_MOST_ROWS}")
+        if type(limit) is not int or not 0 <= limit <= MAX_ROWS:
+            raise RPCError(Faults.INCORRECT_PARAMETERS, f"limit is a number from 0 to {MAX_ROWS}")
 
         def finish(rows: list[Any], answer: Message) -> dict[str, Any]:
             sockets = [
@@ -411,7 +416,7 @@ class SioRPCInterface:
             rooms = [{"room": room, "sockets": size} for room, size in sizes.most_common()]
             return {"rooms": rooms, "missing": answer["missing"]}
 
-        return self._cluster.query(finish, what="rooms", namespace=namespace, limit=_MOST_ROWS)
+        return self._cluster.query(finish, what="rooms", namespace=namespace, limit=MAX_ROWS)
 
     def kick(self, sid: str, namespace: str = "/") -> Any:
         """Disconnect a client from a namespace

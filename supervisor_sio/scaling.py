@@ -219,11 +219,12 @@ class Scaler:
                 raise ScalingError("the group is empty; set numprocs, and run supervisorctl update")
             numprocs = target(wanted, len(group.processes), len(os.sched_getaffinity(0)))
             reading = read_program(self._options, name, max(numprocs, len(group.processes)))
-            scaled = _scaled(group)
-            made = {c.name: c for c in scaled.process_configs if c.name not in scaled.added}
+            added = group.config.added if isinstance(group.config, ScaledGroupConfig) else ()
+            made = {c.name: c for c in group.config.process_configs if c.name not in added}
             reading.check(group.processes, made)
             names = [config.name for config in reading.wanted]
             plan = make_plan(names, len(group.processes), numprocs)
+            scaled = _scaled(group)
             self._add(group, [c for c in reading.wanted if c.name in plan.added])
         except ScalingError as error:
             raise RPCError(Faults.FAILED, str(error)) from None
@@ -276,8 +277,9 @@ class Scaler:
                 or group.processes.get(process_name) is not process
             ):
                 raise fault(Faults.BAD_NAME, name)
-            config = _scaled(group)
-            if process_name not in config.leaving[:1]:
+            config = group.config
+            # Only a group that was scaled has any; all others stay what they are.
+            if not isinstance(config, ScaledGroupConfig) or process_name not in config.leaving[:1]:
                 raise fault(Faults.FAILED, f"{name} is not the next to leave its group")
             if process.get_state() == ProcessStates.STOPPING:
                 return NOT_DONE_YET
@@ -299,18 +301,22 @@ class Scaler:
 
 
 def _scaled(group: Any) -> ScaledGroupConfig:
+    """After all checks: supervisord needs what other kinds of groups have in theirs."""
     if not isinstance(group.config, ScaledGroupConfig):
         group.config = ScaledGroupConfig(group.config)
     return group.config
 
 
 def _check_kind(config: ProcessGroupConfig) -> None:
-    for kind, what in (
+    what = "another kind of group"
+    for kind, name in (
         (EventListenerPoolConfig, "an event listener"),
         (FastCGIGroupConfig, "a FastCGI program"),
     ):
         if isinstance(config, kind):
-            raise ScalingError(f"{what} cannot be scaled, only the group of a [program:x]")
+            what = name
+    if type(config) not in (ProcessGroupConfig, ScaledGroupConfig):
+        raise ScalingError(f"{what} cannot be scaled, only the group of a [program:x]")
 
 
 def _check_descriptors(configs: list[ProcessConfig]) -> None:

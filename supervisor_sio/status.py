@@ -48,11 +48,12 @@ def build_status(
     memory: dict[int, int],
     now: float,
     queue: str = "",
+    errors: int = 0,
 ) -> dict[str, Any]:
     """The status of the cluster as an XML-RPC struct.
 
     :param queue: where the other hosts are met, without a password.
-
+    :param errors: exceptions of ours that supervisord was kept from.
     :param known_workers: names of processes that have been workers before;
         they stay in the list while they are stopped.
     :param memory: resident KiB by pid.
@@ -77,6 +78,7 @@ def build_status(
     listeners = [process for process in processes if runs(process.command, "router")]
     return {
         "listen": listen,
+        "supervisord": {"errors": errors},
         "router": {
             "state": "running" if router else "down",
             "process": listeners[0].name if listeners else "",

@@ -45,6 +45,50 @@ def _limit(name: str, value: Number, unit: str, per: str, reason: str) -> Number
 
 # --- supervisord's side, and answers to supervisorctl ---------------------------
 
+GUARD_LOG_INTERVAL = _limit(
+    "GUARD_LOG_INTERVAL",
+    1.0,
+    "seconds",
+    "reason",
+    "between two log lines of supervisord about the same error of ours; all are counted",
+)
+GUARD_PAUSE = _limit(
+    "GUARD_PAUSE",
+    1.0,
+    "seconds",
+    "descriptor",
+    "that supervisord does not look at a descriptor after an error of ours there: it might "
+    "stay readable, and supervisord would turn round and round",
+)
+MAX_CANDIDATES = _limit(
+    "MAX_CANDIDATES",
+    8,
+    "connections",
+    "supervisord",
+    "that have yet to say that they are a router; one more closes the oldest",
+)
+MAX_ROWS = _limit(
+    "MAX_ROWS",
+    10_000,
+    "rows",
+    "answer",
+    "clients or rooms in an answer of `sio.getSockets` and `sio.getRooms`",
+)
+ROUTER_PACKETS_PER_TURN = _limit(
+    "ROUTER_PACKETS_PER_TURN",
+    16,
+    "packets",
+    "turn",
+    "of the router that supervisord reads before it looks after everything else",
+)
+ANSWER_TIMEOUT = _limit(
+    "ANSWER_TIMEOUT",
+    5.0,
+    "seconds",
+    "call",
+    "that an XML-RPC call waits for the router, which gives its workers three",
+)
+
 # --- The relay: messages between the processes of a host ------------------------
 
 # --- The bridge: messages between hosts -----------------------------------------

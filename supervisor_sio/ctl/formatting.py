@@ -86,6 +86,9 @@ def format_status(status: dict[str, Any], width: Optional[int] = None) -> Iterab
 def _parts(status: dict[str, Any]) -> Iterable[str]:
     router, relay = status["router"], status["relay"]
     yield f"listen   {', '.join(status['listen'])}"
+    errors = status["supervisord"]["errors"]
+    if errors:
+        yield f"errors   {errors} of supervisor-sio inside supervisord, see its log"
     if router["state"] != "running":
         yield from router_down(router)
         if router["process"]:

@@ -13,6 +13,7 @@ from supervisor.xmlrpc import RPCError
 
 from supervisor_sio import channel, dispatchers
 from supervisor_sio.dispatchers import RouterChannel, RouterListener
+from supervisor_sio.guard import Guard
 
 
 class Daemon:
@@ -21,7 +22,9 @@ class Daemon:
     def __init__(self) -> None:
         self.map: dict[int, Any] = {}
         self.logged: list[str] = []
-        logger = SimpleNamespace(info=self.logged.append, warn=self.logged.append)
+        logger = SimpleNamespace(
+            info=self.logged.append, warn=self.logged.append, error=self.logged.append
+        )
         self.options = SimpleNamespace(logger=logger, get_socket_map=lambda: self.map)
 
 
@@ -44,7 +47,8 @@ class Door:
         sock.bind(self.path)
         sock.listen(8)
         sock.setblocking(False)
-        self.listener = RouterListener(self.daemon, sock, refuse, self.accepted.append)
+        self.guard = Guard(self.daemon.options.logger)
+        self.listener = RouterListener(self.daemon, sock, self.guard, refuse, self.accepted.append)
 
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -127,7 +131,11 @@ class Router:
 
     def __init__(self) -> None:
         ours, self.sock = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel = RouterChannel(Daemon(), ours, ({"type": "welcome"}, []), lambda _: None)
+        self.daemon = Daemon()
+        self.guard = Guard(self.daemon.options.logger)
+        self.channel = RouterChannel(
+            self.daemon, ours, self.guard, ({"type": "welcome"}, []), lambda _: None
+        )
         self.send({"type": "hello", "version": channel.VERSION})
         assert channel.receive(self.sock) is not None
 
@@ -193,3 +201,42 @@ def test_a_client_that_waits_is_told_when_no_answer_comes(router: Router, now: l
     router.send({"type": "figures"})
     with pytest.raises(RPCError, match="the router does not answer"):
         result()
+
+
+def test_a_packet_that_cannot_be_handled_is_dropped(router: Router, now: list[float]) -> None:
+    number, result = router.ask()
+    router.send({"type": "rows", "id": number})  # without rows
+    assert router.guard.caught == 1 and not router.channel.closed
+    assert "RouterChannel" in router.daemon.logged[-1] and "KeyError" in router.daemon.logged[-1]
+    assert not router.channel.readable()  # or it might go round and round
+    now[0] += 1
+    assert router.channel.readable()
+    router.answer(number)
+    assert result() == ([["w", number]], 1)
+
+
+def test_an_answer_that_cannot_be_made_is_a_fault(router: Router) -> None:
+    number, result = router.ask()
+    router.send({"type": "result", "id": number})  # without a total
+    with pytest.raises(RPCError, match="the router's answer is not understood"):
+        result()
+    assert router.guard.caught == 1 and not router.channel._answers
+
+
+def test_a_listener_that_fails_hears_the_next_router(
+    make_door: Callable[..., Door], now: list[float]
+) -> None:
+    def refuse(pid: int) -> Optional[str]:
+        if not door.guard.caught:
+            raise ZeroDivisionError
+        return None
+
+    door = make_door(refuse)
+    with door.connect() as sock:
+        door.listener.handle_read_event()
+        assert sock.recv(1) == b""  # closed, not forgotten
+    assert door.guard.caught == 1 and not door.listener.readable()
+    now[0] += 1
+    with door.connect():
+        door.listener.handle_read_event()
+    assert len(door.accepted) == 1

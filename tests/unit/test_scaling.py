@@ -417,3 +417,15 @@ def test_reading_leaves_the_options_alone(daemon: Daemon) -> None:
         key: id(value) for key, value in before.items()
     }
     assert daemon.options.environ_expansions == expansions
+
+
+@pytest.mark.parametrize("name", ["listener:listener", "plain:plain", "both:one", "workers:no"])
+def test_a_group_that_was_not_scaled_stays_what_it_is(daemon: Daemon, name: str) -> None:
+    before = {name: group.config for name, group in daemon.groups.items()}
+    with pytest.raises(RPCError):
+        daemon.remove(name)
+    for group in before:
+        with pytest.raises(RPCError):
+            daemon.scaler.scale(group, "no number")
+    assert {name: group.config for name, group in daemon.groups.items()} == before
+    assert all(daemon.groups[name].config is config for name, config in before.items())

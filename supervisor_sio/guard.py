@@ -1,0 +1,58 @@
+"""Nothing of ours may raise out of a call of supervisord: it would end, with all it runs."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import Any, Callable, TypeVar
+
+from .common.limits import GUARD_LOG_INTERVAL
+
+T = TypeVar("T")
+
+
+class Guard:
+    """Makes calls that supervisord asks for. What they raise is counted, logged, and ends there.
+
+    :param logger: supervisord's.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        #: Exceptions so far.
+        self.caught = 0
+        self._logged: dict[str, float] = {}
+
+    def call(self, what: str, call: Callable[[], T], otherwise: T) -> T:
+        """The result of ``call``, or ``otherwise`` when it raises.
+
+        :param what: names the call in the log.
+        """
+        try:
+            return call()
+        except Exception as error:
+            self.note(what, error)
+            return otherwise
+
+    def subscriber(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
+        """The same callback for ``supervisor.events.subscribe``."""
+
+        def notified(event: Any) -> None:
+            self.call(f"the event {type(event).__name__}", lambda: callback(event), None)
+
+        return notified
+
+    def note(self, what: str, error: Exception) -> None:
+        """Count it, and log it: at most once a second for each ``what``."""
+        self.caught += 1
+        now = time.monotonic()
+        if now - self._logged.get(what, -GUARD_LOG_INTERVAL) < GUARD_LOG_INTERVAL:
+            return
+        self._logged[what] = now
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "unknown place"
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        self._logger.error(
+            f"sio: an error of supervisor-sio in {what}, supervisord goes on; "
+            f"please report it: {text} ({place})"
+        )

@@ -1,0 +1,53 @@
+"""supervisord never dies of us, whatever we are asked, and whatever fails in us."""
+
+from __future__ import annotations
+
+import xmlrpc.client
+from pathlib import Path
+
+import pytest
+from cluster.conftest import Clients, ClusterFactory
+from cluster.harness import RPCINTERFACE, Cluster, wait_until
+from supervisor.xmlrpc import Faults
+
+HERE = Path(__file__).parent
+
+
+def refusal(cluster: Cluster, name: str) -> int:
+    with pytest.raises(xmlrpc.client.Fault) as caught:
+        cluster.rpc.sio.removeProcess(name)
+    return caught.value.faultCode
+
+
+def test_a_refused_removal_changes_nothing(make_cluster: ClusterFactory) -> None:
+    """It took the event listener's configuration away, and the next event ended supervisord."""
+    cluster = make_cluster(workers=1).start()
+    for name in ("sio:sio", "sio", "workers:workers_00", "workers", "no:such", ":", "sio:"):
+        assert refusal(cluster, name) in (Faults.FAILED, Faults.BAD_NAME)
+    with pytest.raises(xmlrpc.client.Fault):
+        cluster.rpc.sio.scaleGroup("sio", 2)
+    cluster.rpc.supervisor.stopProcess("workers:workers_00")  # events for the listener
+    cluster.rpc.supervisor.startProcess("workers:workers_00")
+    cluster.wait_ready()
+    # And `reread` finds every group as it was.
+    assert cluster.rpc.supervisor.reloadConfig() == [[[], [], []]]
+
+
+def test_errors_of_ours_are_counted_and_go_no_further(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    cluster = make_cluster(workers=1, plugin=False, wrapper=["env", f"PYTHONPATH={HERE}"])
+    settings = "".join(f"{name} = {value}\n" for name, value in cluster.settings.items())
+    faulty = "supervisor.rpcinterface_factory = faulty:make_rpcinterface\n"
+    cluster.extra = f"[rpcinterface:faulty]\n{faulty}{RPCINTERFACE}{settings}"
+    cluster.start()
+    wait_until(lambda: cluster.status()["supervisord"]["errors"] == 4, 20, "errors counted")
+    with pytest.raises(xmlrpc.client.Fault, match="the router's answer is not understood"):
+        cluster.rpc.sio.getRooms()
+    assert cluster.rpc.sio.getRooms() == {"rooms": [], "missing": 0}
+    assert clients.connect(cluster).call("echo", 1) == 1
+    assert "errors   5 of supervisor-sio inside supervisord" in cluster.ctl("sio", "status").stdout
+    said = [line for line in cluster.log("supervisord").splitlines() if "Fault" in line]
+    assert "the event SupervisorRunningEvent" in said[0] and len(said) <= 5
+    assert "Traceback" not in cluster.log("supervisord")
+    assert cluster.stop() == 0  # its last callback fails, too

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from supervisor_sio import guard
+from supervisor_sio.guard import Guard
+
+
+def test_what_is_raised_is_counted_and_logged_once_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, logged = [1000.0], []
+    monkeypatch.setattr(guard, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    guarded = Guard(SimpleNamespace(error=logged.append))
+    assert guarded.call("this", lambda: 5, 0) == 5
+    for _ in range(100):
+        assert guarded.call("this", lambda: int("no\nnumber"), 0) == 0
+    guarded.call("that", lambda: 1 / 0, 0.0)
+    assert guarded.caught == 101
+    assert [line.partition(":")[2].split(",")[0] for line in logged] == [
+        " an error of supervisor-sio in this",
+        " an error of supervisor-sio in that",
+    ]
+    assert all("\n" not in line and "test_guard.py, line" in line for line in logged)
+    now[0] += 1
+    guarded.call("this", lambda: 1 / 0, 0.0)
+    assert len(logged) == 3
+
+
+def test_a_subscriber_never_raises() -> None:
+    guarded = Guard(SimpleNamespace(error=lambda text: None))
+    heard: list[object] = []
+
+    def callback(event: object) -> None:
+        heard.append(event)
+        raise RuntimeError
+
+    guarded.subscriber(callback)("event")
+    assert heard == ["event"] and guarded.caught == 1
