@@ -6,7 +6,6 @@ import atexit
 import itertools
 import os
 import random
-import re
 import threading
 import time
 import uuid
@@ -17,10 +16,9 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 
 from greenlet import GreenletExit
 from socketio import packet as sio_packet
-from socketio.pubsub_manager import PubSubManager
 
 from . import admin, identity, sessions
-from .operations import ClientAnswer, Operations, Room
+from .operations import ClientAnswer, Operations, refuse_entry
 from .packets import Packet, wire_format
 from .relay.message import EncodedPacket, RelayMessage
 from .relay.methods import BRIDGE, MalformedFields, check_fields
@@ -28,12 +26,10 @@ from .relay.publisher import MessageTooLong as MessageTooLong
 from .relay.publisher import Publisher
 from .relay.subscriber import GreenSubscriber, Subscriber, ThreadSubscriber
 from .request import tag_of
+from .rooms import IndexedManager, Room, check_entry, check_name, check_names, is_sid
 from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, RunDir, RunDirError
 
 _URL_SCHEME = "zmq+ipc://"
-
-#: A session id as a worker of ours makes it; see :mod:`supervisor_sio.sessions`.
-_SID = re.compile(r"[0-9a-f]{8}\.[\w-]{20}", re.ASCII)
 
 #: Seconds in which a write-only manager must find the relay.
 _JOIN_TIMEOUT = 5.0
@@ -52,7 +48,7 @@ class RelayUnreachable(RuntimeError):
     """Nobody relays what this process has to say; the text says what to look at."""
 
 
-class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
+class ZmqManager(Operations, IndexedManager):
     """ZeroMQ based client manager for workers under one supervisord.
 
     To use it, initialize the :class:`socketio.Server` instance as follows::
@@ -110,7 +106,7 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
                 f"{ENVIRONMENT_VARIABLE} or pass url='{_URL_SCHEME}' and the run_dir "
                 "of [rpcinterface:sio]"
             )
-        PubSubManager.__init__(self, channel=channel, write_only=write_only, logger=logger)
+        IndexedManager.__init__(self, channel=channel, write_only=write_only, logger=logger)
         Operations.__init__(self)
         self._write_only_json = json
         self._run_dir = run_dir
@@ -279,11 +275,14 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
 
         :param except_room: a room or a list of rooms whose members do not get it.
         :param local: only to clients of this process.
-        :raises TypeError: when ``data`` cannot be encoded; nothing is sent then.
+        :raises TypeError: when ``data`` cannot be encoded, or a room is not named by a
+                           ``str`` or an ``int``; nothing is sent then.
         :raises MessageTooLong: when it is longer than ``message_maxbytes``.
         :raises RelayUnreachable: in a write-only manager, when no relay answers.
         """
         room = to or room
+        check_names(room)
+        check_names(except_room)
         namespace = namespace or "/"
         local = local or bool(kwargs.get("ignore_queue")) or self._run_dir is None
         ack_id: Optional[int] = None
@@ -339,11 +338,36 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
 
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
         """A client is gone: those who wait for its answer need not any longer."""
-        callbacks = self.callbacks.get(sid, {})
+        callbacks = self.callbacks.pop(sid, {})
         super().basic_disconnect(sid, namespace, **kwargs)
         for callback in callbacks.values():
             if isinstance(callback, ClientAnswer):
                 callback.no_answer()
+
+    # --- rooms ---------------------------------------------------------------
+
+    def enter_room(
+        self, sid: str, namespace: str, room: Any, eio_sid: Optional[str] = None
+    ) -> None:
+        """:raises TypeError: when the room is not named by a ``str`` or an ``int``.
+        :raises ValueError: when the name has the form of a sid, and is not this client's.
+        """
+        check_entry(sid, room)
+        super().enter_room(sid, namespace, room, eio_sid=eio_sid)
+
+    def leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """:raises TypeError: when the room is not named by a ``str`` or an ``int``."""
+        check_name(room)
+        super().leave_room(sid, namespace, room)
+
+    def close_room(self, room: Any, namespace: Optional[str] = None) -> None:
+        """:raises TypeError: when the room is not named by a ``str`` or an ``int``.
+        :raises ValueError: for a client's own room.
+        """
+        check_name(room)
+        if is_sid(room):
+            raise ValueError(f"cannot close {room!r}: it is the own room of a client")
+        super().close_room(room, namespace)
 
     # --- packets -------------------------------------------------------------
 
@@ -465,13 +489,14 @@ class ZmqManager(Operations, PubSubManager):  # type: ignore[misc]
         self.server.start_background_task(self._handle_disconnect, dict(message.fields))
 
     def _on_enter_room(self, message: RelayMessage) -> None:
+        refuse_entry(message.fields["sid"], message.fields["room"])
         self._handle_enter_room(dict(message.fields))
 
     def _on_leave_room(self, message: RelayMessage) -> None:
         self._handle_leave_room(dict(message.fields))
 
     def _on_close_room(self, message: RelayMessage) -> None:
-        self._handle_close_room(dict(message.fields))
+        self.basic_close_room(message.fields["room"], message.fields["namespace"])
 
     def _handle_disconnect(self, message: dict[str, Any]) -> None:
         if self.server is not None:
@@ -506,6 +531,6 @@ def _tags(room: Room) -> set[Optional[str]]:
     A session id is a room too, and names the one worker that has it.
     """
     rooms = room if isinstance(room, (list, tuple)) else [room]
-    if any(not isinstance(one, str) or not _SID.fullmatch(one) for one in rooms):
+    if not all(map(is_sid, rooms)):
         return {None}
     return {tag_of(one) for one in rooms if isinstance(one, str)}

@@ -15,9 +15,9 @@ from socketio import packet as sio_packet
 from . import identity
 from .gathering import Answers, Gathering
 from .relay.message import EncodedPacket, RelayMessage
-from .sessions import rooms_of_each
+from .relay.methods import MalformedFields
+from .rooms import Room, check_entry, check_name, check_names
 
-Room = Union[str, int, list[Any], tuple[Any, ...], None]
 Handler = Callable[..., Any]
 
 #: Seconds that gathering answers takes at most, unless the caller says otherwise.
@@ -110,6 +110,7 @@ class Operations:
     callbacks: dict[str, dict[int, Any]]
     rooms: dict[str, dict[Any, Any]]
     get_participants: Callable[[str, Any], Iterator[tuple[str, str]]]
+    get_rooms: Callable[[str, str], list[Any]]
     basic_enter_room: Callable[..., None]
     basic_leave_room: Callable[..., None]
     _get_logger: Callable[[], Any]
@@ -204,6 +205,8 @@ class Operations:
         :param timeout: in seconds.
         :raises RuntimeError: in a write-only manager.
         """
+        check_names(room)
+        check_names(except_room)
         namespace = namespace or "/"
         arguments = {"room": room, "except_room": except_room}
         answers = self._gather("fetch_sockets", namespace, arguments, local, timeout)
@@ -252,9 +255,14 @@ class Operations:
     ) -> None:
         """Add clients to a room or to a list of rooms.
 
-        :raises TypeError: when ``rooms`` has ``None``, which is no room.
+        :raises TypeError: when a room is not named by a ``str`` or an ``int``.
+        :raises ValueError: when a name in ``rooms`` has the form of a sid: that is a client's own.
         """
-        self._command("sockets_join", namespace, room, except_room, local, rooms=_list(rooms))
+        names = _list(rooms)
+        for name in names:
+            # A client that is selected alone may enter its own.
+            check_entry(room if isinstance(room, str) else "", name)
+        self._command("sockets_join", namespace, room, except_room, local, rooms=names)
 
     def sockets_leave(
         self,
@@ -266,7 +274,7 @@ class Operations:
     ) -> None:
         """Remove clients from a room or from a list of rooms.
 
-        :raises TypeError: when ``rooms`` has ``None``, which is no room.
+        :raises TypeError: when a room is not named by a ``str`` or an ``int``.
         """
         self._command("sockets_leave", namespace, room, except_room, local, rooms=_list(rooms))
 
@@ -302,6 +310,8 @@ class Operations:
         :raises MessageTooLong: when it is longer than ``message_maxbytes``.
         :raises RuntimeError: in a write-only manager.
         """
+        check_names(room)
+        check_names(except_room)
         namespace = namespace or "/"
         ack_id = next(self._ack_ids)
         arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
@@ -444,6 +454,8 @@ class Operations:
         **more: Any,
     ) -> None:
         """Something for all workers to do with their clients, without an answer."""
+        check_names(room)
+        check_names(except_room)
         fields = {
             "method": method,
             "namespace": namespace or "/",
@@ -478,14 +490,13 @@ class Operations:
         self, namespace: str, room: Room = None, except_room: Room = None
     ) -> list[dict[str, Any]]:
         found = []
-        rooms_of = rooms_of_each(self.server, namespace)
         for sid, _ in self._participants(namespace, room, except_room):
             try:
                 session = self.server.get_session(sid, namespace) if self._shared_keys else {}
                 socket = RemoteSocket(
                     sid=sid,
                     namespace=namespace,
-                    rooms=rooms_of[sid],
+                    rooms=self.get_rooms(sid, namespace),
                     worker=identity.process_name(),
                     transport=self.server.transport(sid, namespace),
                     address=self.server.get_environ(sid, namespace).get("REMOTE_ADDR", ""),
@@ -659,10 +670,11 @@ class Operations:
         )
 
     def _on_sockets_join(self, message: RelayMessage) -> None:
-        namespace = message.fields["namespace"]
-        for sid, _ in self._selected(message):
-            for room in _list(message.fields["rooms"]):
-                self.basic_enter_room(sid, namespace, room)
+        namespace, rooms = message.fields["namespace"], _list(message.fields["rooms"])
+        sids = [sid for sid, _ in self._selected(message)]
+        for sid, room in itertools.product(sids, rooms):
+            refuse_entry(sid, room)
+            self.basic_enter_room(sid, namespace, room)
 
     def _on_sockets_leave(self, message: RelayMessage) -> None:
         namespace = message.fields["namespace"]
@@ -692,9 +704,16 @@ class Operations:
     }
 
 
+def refuse_entry(sid: str, room: Any) -> None:
+    """:raises MalformedFields: when another process lets a client enter what it may not."""
+    try:
+        check_entry(sid, room)
+    except (TypeError, ValueError) as error:
+        raise MalformedFields(str(error)) from None
+
+
 def _list(rooms: Room) -> list[Any]:
     found = list(rooms) if isinstance(rooms, (list, tuple)) else [rooms]
-    if None in found:
-        # To python-socketio it is the room of all who are connected.
-        raise TypeError("rooms: None is no room")
+    for room in found:
+        check_name(room)
     return found

@@ -60,19 +60,6 @@ def send_to_each(server: Any, eio_sids: Sequence[str], packets: Sequence[Encoded
             server._send_eio_packet(eio_sid, known or packet.Packet(packet.MESSAGE, part))
 
 
-def rooms_of_each(server: Any, namespace: str) -> dict[str, list[Any]]:
-    """The rooms of all clients of this process.
-
-    ``get_rooms()`` looks through all rooms for one client, and each client has one of its own.
-    """
-    rooms_of: dict[str, list[Any]] = {}
-    for room, members in server.manager.rooms.get(namespace, {}).items():
-        if room is not None:
-            for sid in members:
-                rooms_of.setdefault(sid, []).append(room)
-    return rooms_of
-
-
 def servers() -> list[Any]:
     return list(_servers)
 

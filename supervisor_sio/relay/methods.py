@@ -21,15 +21,15 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_room(value: Any) -> bool:
-    return value is None or isinstance(value, (str, int, float))
-
-
-def _is_room_or_rooms(value: Any) -> bool:
-    return all(map(_is_room, value)) if isinstance(value, list) else _is_room(value)
+    return isinstance(value, str) or type(value) is int
 
 
 def _is_some_rooms(value: Any) -> bool:
-    return _is_room_or_rooms(value) and None not in (value if isinstance(value, list) else [value])
+    return all(map(_is_room, value)) if isinstance(value, list) else _is_room(value)
+
+
+def _is_selection(value: Any) -> bool:
+    return value is None or _is_some_rooms(value)
 
 
 def _is_list_of_text(value: Any) -> bool:
@@ -39,9 +39,9 @@ def _is_list_of_text(value: Any) -> bool:
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "namespace": _is_text,
     "packet": _is_text,
-    "room": _is_room_or_rooms,
+    "room": _is_selection,
     "rooms": _is_some_rooms,
-    "except_room": _is_room_or_rooms,
+    "except_room": _is_selection,
     "skip_sid": _is_list_of_text,
     "ack": _is_number,
     "sid": _is_text,
@@ -72,6 +72,10 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
 }
 
 
+#: What changes one room: ``None`` would be everybody, and they would be gone.
+_OF_ONE_ROOM = ("enter_room", "leave_room", "close_room")
+
+
 def check_fields(fields: Mapping[str, Any]) -> None:
     """:raises MalformedFields: for an unknown method, or a field that is missing or wrong."""
     method = fields["method"]
@@ -81,6 +85,8 @@ def check_fields(fields: Mapping[str, Any]) -> None:
     for name in required:
         if name not in fields:
             raise MalformedFields(f"{method} without {name}")
+    if method in _OF_ONE_ROOM and not _is_room(fields["room"]):
+        raise MalformedFields(f"{method} with room {fields['room']!r:.80}")
     for name, value in fields.items():
         check = _CHECKS.get(name)
         if check is not None and not check(value):

@@ -42,10 +42,9 @@ def _sockets(server: Any, question: Message) -> tuple[list[Any], int]:
     namespace, room = question["namespace"], question["room"]
     sids = [sid for sid, _ in server.manager.get_participants(namespace, room or None)]
     rows: list[Any] = []
-    rooms_of = sessions.rooms_of_each(server, namespace)
     for sid in sids[: question["limit"]]:
         try:
-            rooms = [_name(room) for room in rooms_of[sid] if room != sid]
+            rooms = [_name(r) for r in server.manager.get_rooms(sid, namespace) if r != sid]
             environ = server.get_environ(sid, namespace)
             transport = server.transport(sid, namespace)
         except (KeyError, AttributeError):

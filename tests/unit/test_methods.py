@@ -55,7 +55,7 @@ def test_an_unknown_method(method: str) -> None:
     ("name", "values"),
     [
         ("namespace", ["/", ""]),
-        ("room", [None, "r", "", 0, 1.5, [], ["a", 1, None]]),
+        ("room", [None, "r", "", 0, [], ["a", 1]]),
         ("rooms", ["r", ["a", "b"]]),
         ("except_room", [None, "r", ["a"]]),
         ("skip_sid", [[], ["a"]]),
@@ -77,8 +77,8 @@ def test_good_values(name: str, values: list[Any]) -> None:
     [
         ("namespace", [None, 1, ["/"]]),
         ("packet", [None, 1]),
-        ("room", [{}, [[]], [{"a": 1}]]),
-        ("rooms", [{}, [["a"]]]),
+        ("room", [{}, [[]], [{"a": 1}], 1.5, True, ["a", None]]),
+        ("rooms", [{}, [["a"]], None, [None], [1.0]]),
         ("except_room", [{}, [[]]]),
         ("skip_sid", [None, "a", [1], {}]),
         ("ack", [-1, "1", 1.0, True, None]),
@@ -97,6 +97,13 @@ def test_bad_values(name: str, values: list[Any]) -> None:
     for value in values:
         fields = {**COMPLETE[0], name: value}
         assert reason(fields) == f"emit with {name} {value!r}"
+
+
+@pytest.mark.parametrize("method", ["enter_room", "leave_room", "close_room"])
+@pytest.mark.parametrize("room", [None, ["a"], 1.0, True, {}])
+def test_what_is_done_to_one_room_names_one(method: str, room: Any) -> None:
+    fields = {"method": method, "sid": "s", "namespace": "/", "room": room}
+    assert reason(fields) == f"{method} with room {room!r}"
 
 
 def test_a_long_value_is_cut_short() -> None:

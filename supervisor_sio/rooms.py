@@ -1,0 +1,122 @@
+"""Rooms: what may name one, and which of them each client is in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Optional, Union
+
+from socketio.pubsub_manager import PubSubManager
+
+#: One room, or several, or everybody.
+Room = Union[str, int, list[Any], tuple[Any, ...], None]
+
+#: A session id as a worker of ours makes it; see :mod:`supervisor_sio.sessions`.
+_SID = re.compile(r"[0-9a-f]{8}\.[\w-]{20}", re.ASCII)
+
+
+def is_sid(room: Any) -> bool:
+    """Whether this is the name of a client's own room, wherever that client is."""
+    return isinstance(room, str) and _SID.fullmatch(room) is not None
+
+
+def check_name(room: Any) -> None:
+    """:raises TypeError: for what cannot name a room, the same in every worker.
+
+    That is what JSON has no word for, or another one: to Python 1, 1.0 and ``True`` are
+    the same key. ``None`` is python-socketio's room of all who are connected.
+    """
+    if type(room) is str:
+        return
+    if not isinstance(room, (str, int)) or isinstance(room, bool):
+        raise TypeError(
+            f"{room!r:.80} is not the name of a room: use a str or an int, "
+            f"not {type(room).__name__}"
+        )
+
+
+def check_names(room: Room) -> None:
+    """The same for one room, a list or tuple of rooms, or ``None`` for everybody."""
+    if room is None or type(room) is str:
+        return
+    for one in room if isinstance(room, (list, tuple)) else (room,):
+        check_name(one)
+
+
+def check_entry(sid: str, room: Any) -> None:
+    """Whether a client may enter a room.
+
+    :raises TypeError: as :func:`check_name`.
+    :raises ValueError: for the own room of another client, who may be at another worker.
+    """
+    check_name(room)
+    if room != sid and is_sid(room):
+        raise ValueError(f"cannot enter {room!r}: it is the own room of another client")
+
+
+class IndexedManager(PubSubManager):  # type: ignore[misc]
+    """python-socketio's manager, with an index from each client to its rooms.
+
+    Without it, whoever disconnects is looked for in all rooms, and each client has one of its own.
+    """
+
+    # What python-socketio calls, and has in its classes.
+    rooms: dict[str, dict[Any, Any]]
+    pending_connect: dict[str, Any]
+    pending_disconnect: dict[str, Any]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        #: By namespace and sid; without its own room and that of everybody: most have no other.
+        self._rooms_of: dict[tuple[str, str], dict[Any, None]] = {}
+        self.pending_connect = _Pending()
+        self.pending_disconnect = _Pending()
+
+    def basic_enter_room(
+        self, sid: str, namespace: str, room: Any, eio_sid: Optional[str] = None
+    ) -> None:
+        if room is None or room == sid:
+            super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
+            return
+        check_entry(sid, room)
+        super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
+        self._rooms_of.setdefault((namespace, sid), {})[room] = None
+
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        super().basic_leave_room(sid, namespace, room)
+        rooms = self._rooms_of.get((namespace, sid))
+        if rooms is not None:
+            rooms.pop(room, None)
+            if not rooms:
+                del self._rooms_of[namespace, sid]
+
+    def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
+        for room in (*self._rooms_of.pop((namespace, sid), ()), sid, None):
+            super().basic_leave_room(sid, namespace, room)
+        for pending in (self.pending_connect, self.pending_disconnect):
+            sids = pending.get(namespace, {})
+            if sid in sids:
+                sids.remove(sid)
+                if not sids:
+                    del pending[namespace]
+
+    def get_rooms(self, sid: str, namespace: str) -> list[Any]:
+        own = [sid] if sid in self.rooms.get(namespace, {}).get(sid, ()) else []
+        return own + list(self._rooms_of.get((namespace, sid), ()))
+
+
+class _Pending(dict[str, Any]):
+    """By namespace, the clients that connect or disconnect; asked about at each event.
+
+    python-socketio puts lists here, which take long to look through when thousands leave together.
+    """
+
+    def __setitem__(self, namespace: str, sids: Any) -> None:
+        super().__setitem__(namespace, _Sids.fromkeys(sids))
+
+
+class _Sids(dict[str, None]):
+    def append(self, sid: str) -> None:
+        self[sid] = None
+
+    def remove(self, sid: str) -> None:
+        del self[sid]
