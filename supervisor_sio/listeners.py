@@ -8,6 +8,7 @@ import socket
 import stat
 from typing import Any, NamedTuple
 
+from .rundir import user_name
 from .settings import Address, SettingsError
 
 #: The kernel wakes the router only when a new connection has sent something;
@@ -34,10 +35,13 @@ def resolve(address: Address, family: int = socket.AF_UNSPEC) -> list[Place]:
     return [Place(info[0], info[4]) for info in found]
 
 
-def bind(address: Address, backlog: int, option: str = "listen") -> socket.socket:
+def bind(
+    address: Address, backlog: int, option: str = "listen", dropped: bool = False
+) -> socket.socket:
     """A non-blocking listening socket.
 
     :param option: where the address comes from.
+    :param dropped: this process was root's, until ``user`` in ``[supervisord]`` was obeyed.
     :raises SettingsError: when the address cannot be had, with the reason.
     """
     try:
@@ -48,9 +52,23 @@ def bind(address: Address, backlog: int, option: str = "listen") -> socket.socke
         reason = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:
             reason = "address already in use; stop the program that listens there"
-        elif error.errno == errno.EACCES and 0 < address.port < 1024:
-            reason = "permission denied; a port below 1024 needs a supervisord started by root"
+        elif error.errno == errno.EACCES and address.port:
+            reason = _low_port(dropped)
         raise SettingsError(option, f"{address}: {reason}") from None
+
+
+def _low_port(dropped: bool) -> str:
+    user = user_name(os.geteuid())
+    if dropped:
+        return (
+            f"permission denied: user = {user} in [supervisord] gives root's rights up before a "
+            "port is opened, and one this low is for root; take user out there and write it in "
+            "the sections of the programs, or take a higher port"
+        )
+    return (
+        f"permission denied: a port this low is for root, and supervisord was started by {user}; "
+        "start it as root, or take a higher port"
+    )
 
 
 def _bind_tcp(address: Address, backlog: int) -> socket.socket:
@@ -78,9 +96,14 @@ def _bind_unix(address: Address, backlog: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(address.path)
-        sock.bind(address.path)
-        # A shared port is for everybody who can reach its directory.
-        os.chmod(address.path, 0o666)
+        # A shared port is for everybody who can reach its directory. The socket is made with
+        # its mode: whoever may write to the directory could put a link in its place before
+        # a chmod().
+        umask = os.umask(0o111)
+        try:
+            sock.bind(address.path)
+        finally:
+            os.umask(umask)
         sock.listen(backlog)
         sock.setblocking(False)
     except OSError:

@@ -23,6 +23,7 @@ from . import channel, listeners
 from .bridge.queue import QueueError, make_client, without_password
 from .certificates import describe, make_context
 from .channel import Message
+from .commands import PROGRAM, program_of, subcommand_of
 from .common.limits import MAX_CANDIDATES, MAX_ROWS
 from .deferred import fault, in_ascii
 from .dispatchers import RouterChannel, RouterListener, Supervisord
@@ -63,9 +64,10 @@ class Cluster:
             self._run_dir = OwnedRunDir(settings.run_dir, settings.chown[0])
         except RunDirError as error:
             raise SettingsError("run_dir", str(error)) from None
+        dropped = supervisord.options.uid not in (None, 0)
         try:
             for option, address in self._addresses:
-                self._bound.append(listeners.bind(address, settings.backlog, option))
+                self._bound.append(listeners.bind(address, settings.backlog, option, dropped))
             self._check_certificate()
             self._check_message_queue()
             check_extras(settings)
@@ -74,13 +76,8 @@ class Cluster:
             self._close_sockets()
             raise
         os.environ[ENVIRONMENT_VARIABLE] = self._run_dir.path
-        # So that `command = supervisor-sio …` is found where this package is
-        # installed, also when its virtual environment is not on the PATH.
-        here = os.path.dirname(sys.executable)
-        path = os.environ.get("PATH", os.defpath)
-        if here not in path.split(os.pathsep):
-            os.environ["PATH"] = path + os.pathsep + here
         for event, callback in (
+            (events.ProcessStateStartingEvent, self._on_starting),
             (events.SupervisorRunningEvent, self._on_running),
             (events.SupervisorStoppingEvent, self._on_stopping),
             (events.Tick3600Event, self._on_hour),
@@ -132,13 +129,23 @@ class Cluster:
         )
 
     def _refuse_process(self, pid: int) -> Optional[str]:
-        """The ports, and what else a router is told, are not for a worker of another user."""
+        """The ports, and what else a router is told, are for the router alone.
+
+        Others may run as another user, and the URL of ``message_queue`` has a password.
+        """
         for group in self._supervisord.process_groups.values():
             if isinstance(group.config, EventListenerPoolConfig):
                 for process in group.processes.values():
-                    if process.pid and is_descendant(pid, process.pid):
+                    if (
+                        process.pid
+                        and subcommand_of(process.config.command) == "router"
+                        and is_descendant(pid, process.pid)
+                    ):
                         return None
-        return "only an event listener of this supervisord gets the listening sockets"
+        return (
+            "only an event listener of this supervisord with command = supervisor-sio router "
+            "gets the listening sockets"
+        )
 
     def _accept(self, connection: socket.socket) -> None:
         self._waiting = [waiting for waiting in self._waiting if not waiting.closed]
@@ -233,6 +240,19 @@ class Cluster:
             queue=without_password(self._settings.message_queue or ""),
             errors=self._guard.caught,
         )
+
+    def _on_starting(self, event: Any) -> None:
+        """supervisord looks for the command next: ours is found beside this Python, too.
+
+        That Python's directory need not be on the PATH, and no program gets another PATH.
+        A PATH in the program's ``environment`` is taken as it is.
+        """
+        config = event.process.config
+        if program_of(config.command) == PROGRAM and "PATH" not in (config.environment or ()):
+            config.get_path = lambda: [
+                *type(config).get_path(config),
+                os.path.dirname(sys.executable),
+            ]
 
     def _on_running(self, event: object) -> None:
         self._run_dir.note_pid()

@@ -131,7 +131,7 @@ class OwnedRunDir(RunDir):
         if found not in (os.geteuid(), owner):
             os.close(directory)
             raise RunDirError(
-                f"{self.path} belongs to {_user_name(found)}, neither to supervisord's user nor "
+                f"{self.path} belongs to {user_name(found)}, neither to supervisord's user nor "
                 "to that of chown; remove it, or take another path"
             )
         return directory
@@ -263,7 +263,7 @@ class OwnedRunDir(RunDir):
         os.close(self._directory)
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from typing import Any, Iterable, NamedTuple, Optional
+
+from .commands import subcommand_of
 
 _LARGEST_XMLRPC_INT = 2**31 - 1
 
@@ -25,18 +25,6 @@ class RouterInfo(NamedTuple):
     pid: int
     since: float  # seconds since the epoch
     figures: dict[str, Any]
-
-
-def runs(command: str, subcommand: str) -> bool:
-    """Whether a ``command=`` line starts ``supervisor-sio <subcommand>``."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return False
-    return any(
-        os.path.basename(word) == "supervisor-sio" and following == subcommand
-        for word, following in zip(words, words[1:])
-    )
 
 
 def build_status(
@@ -68,14 +56,14 @@ def build_status(
     workers = []
     for process in processes:
         member = by_name.get(process.name)
-        if member or process.name in known or runs(process.command, "worker"):
+        if member or process.name in known or subcommand_of(process.command) == "worker":
             workers.append(_worker(process, member, router is not None, memory, now))
     for member in members:
         if member["name"] not in names:  # started by somebody else
             stranger = ProcessInfo(member["name"], member["pid"], "RUNNING", now, "")
             workers.append(_worker(stranger, member, True, memory, now))
 
-    listeners = [process for process in processes if runs(process.command, "router")]
+    listeners = [process for process in processes if subcommand_of(process.command) == "router"]
     return {
         "listen": listen,
         "supervisord": {"errors": errors},

@@ -22,6 +22,7 @@ from supervisor.datatypes import name_to_uid
 from supervisor.events import EventTypes
 from supervisor.options import ClientOptions, ServerOptions, UnhosedConfigParser, expand
 
+from ..commands import subcommand_of
 from ..settings import Settings, SettingsError, parse_settings
 
 PLUGIN = "rpcinterface:sio"
@@ -30,8 +31,6 @@ FACTORY = "supervisor_sio.rpcinterface:make_rpcinterface"
 
 Sections = dict[str, dict[str, str]]
 
-#: The command and what it is told to be, also behind a path, `env` or `sh -c`.
-_COMMAND = re.compile(r"""(?:^|[\s/"'(;&|])supervisor-sio(?=["'\s]|$)["']?\s*([\w-]*)""")
 _PYTHON = re.compile(r"""(?:^|[\s/"'])(?:python|pypy)[\d.]*(?:\s|$)|\.py(?:["'\s]|$)""")
 
 #: What takes the place of options that a section cannot do without.
@@ -73,12 +72,6 @@ def role_of(command: str) -> Role:
     if subcommand == "worker":
         return Role.WORKER
     return Role.PYTHON if subcommand is None and _PYTHON.search(command) else Role.OTHER
-
-
-def subcommand_of(command: str) -> Optional[str]:
-    """The word after ``supervisor-sio``, if that is what the command runs."""
-    match = _COMMAND.search(command)
-    return match.group(1) if match else None
 
 
 @dataclass(frozen=True)

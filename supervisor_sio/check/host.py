@@ -36,11 +36,7 @@ class Host:
             descriptors=sys.maxsize if hard == resource.RLIM_INFINITY else hard,
             somaxconn=_figure("/proc/sys/net/core/somaxconn", sys.maxsize),
             first_port=_figure("/proc/sys/net/ipv4/ip_unprivileged_port_start", 1024),
-            # The plugin puts its own directory at the end of supervisord's PATH.
-            path=(
-                *os.environ.get("PATH", "/bin:/usr/bin:/usr/local/bin").split(os.pathsep),
-                os.path.dirname(sys.executable),
-            ),
+            path=tuple(os.environ.get("PATH", "/bin:/usr/bin:/usr/local/bin").split(os.pathsep)),
         )
 
 

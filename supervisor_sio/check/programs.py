@@ -6,9 +6,11 @@ import difflib
 import os
 import shlex
 import signal
+import sys
 from typing import Any, Iterator
 
-from .configuration import Configuration, Finding, Program, Role, subcommand_of
+from ..commands import PROGRAM, subcommand_of
+from .configuration import Configuration, Finding, Program, Role
 from .host import Host, command_fault
 
 _SUBCOMMANDS = ("router", "worker")
@@ -34,11 +36,18 @@ def _startable(
         )
         return
     own_path = process.environment.get("PATH")
-    path = own_path.split(os.pathsep) if own_path is not None else host.path
+    path = own_path.split(os.pathsep) if own_path is not None else list(host.path)
     start = getattr(conf.supervisord, "directory", None) or os.getcwd()
+    if words[0] == PROGRAM and own_path is None:
+        path.append(os.path.dirname(sys.executable))  # the plugin looks there, too
     fault = command_fault(words[0], path, start)
     if fault:
         yield report(program.section, "command", f"{fault}; install it, or write its full path")
+    elif f"/{PROGRAM}" not in program.command and words[0] != PROGRAM:
+        # Behind a shell or env, it is found on the PATH alone.
+        hidden = subcommand_of(program.command) is not None and command_fault(PROGRAM, path, start)
+        if hidden:
+            yield report(program.section, "command", f"{hidden}; write its full path")
     if process.directory and not os.path.isdir(os.path.join(start, process.directory)):
         yield report(
             program.section, "directory", f"{process.directory} is no directory; create it"

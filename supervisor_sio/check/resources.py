@@ -127,11 +127,17 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
         if fault:
             yield conf.error(PLUGIN, option, f"{address}: {fault}")
         elif not address.path and address.port < host.first_port and who.uid != 0:
+            advice = (
+                f"take user = {who.name} out of [supervisord] and write it in the sections of the "
+                "programs, or take a higher port"
+                if conf.uid is not None
+                else "start it as root, take a higher port, or give it CAP_NET_BIND_SERVICE"
+            )
             yield conf.warning(
                 PLUGIN,
                 option,
                 f"{address}: a port below {host.first_port} needs a supervisord that runs as root, "
-                f"not as {who.name}; take a higher one, or give it CAP_NET_BIND_SERVICE",
+                f"not as {who.name}; {advice}",
             )
 
 

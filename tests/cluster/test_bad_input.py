@@ -252,7 +252,10 @@ def test_a_worker_is_no_router(make_cluster: ClusterFactory, tmp_path: Path) -> 
     cluster.wait_ready()
     text = (tmp_path / "asks.log").read_text()
     assert "welcome" not in text
-    assert "only an event listener of this supervisord gets the listening sockets" in text
+    assert (
+        "only an event listener of this supervisord with command = supervisor-sio router gets"
+        in text
+    )
 
 
 def test_a_silent_event_listener_keeps_no_router_out(

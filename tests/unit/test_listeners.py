@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -93,6 +94,38 @@ def test_unix(tmp_path: Path) -> None:
         listeners.close(sock, address)
     assert not os.path.exists(address.path)
     listeners.close(sock, address)
+
+
+def test_a_unix_socket_is_made_with_its_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By path it could be another file's that gets it."""
+    monkeypatch.setattr(os, "chmod", None)
+    before = os.umask(0o077)
+    try:
+        listeners.bind(Address(path=str(tmp_path / "s")), 16).close()
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(tmp_path / "s").st_mode) == 0o666
+
+
+@pytest.mark.parametrize(
+    ("dropped", "cause"),
+    [
+        (True, r"user = .* in \[supervisord\] gives root's rights up"),
+        (False, "supervisord was started by .*; start it as root"),
+    ],
+)
+def test_a_low_port_names_the_cause(
+    dropped: bool, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bind(address: Address, *_: object) -> socket.socket:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(listeners, "_bind_tcp", bind)
+    with pytest.raises(SettingsError, match=f"listen: 127.0.0.1:80: permission denied: .*{cause}"):
+        listeners.bind(Address("127.0.0.1", 80), 16, dropped=dropped)
 
 
 def test_a_stale_unix_socket_is_replaced(tmp_path: Path) -> None:

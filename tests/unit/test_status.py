@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 import pytest
 
-from supervisor_sio.status import ProcessInfo, RouterInfo, build_status, runs
+from supervisor_sio.status import ProcessInfo, RouterInfo, build_status
 
 NOW = 1_000_000.0
 ROUTER = ProcessInfo("sio", 10, "RUNNING", NOW - 60, "supervisor-sio router")
@@ -214,23 +214,3 @@ def test_any_count_fits_into_xmlrpc(count: int) -> None:
     (back,), _ = xmlrpc.client.loads(xmlrpc.client.dumps((answer,), methodresponse=True))
     assert back == answer
     assert back["relay"]["messages"] == count
-
-
-@pytest.mark.parametrize(
-    ("command", "expected"),
-    [
-        ("supervisor-sio worker chat:app", True),
-        ("/srv/my\\ app/bin/supervisor-sio worker chat:app", True),
-        ("'/srv/my app/bin/supervisor-sio'  worker chat:app", True),
-        ("nice -n 5 supervisor-sio worker chat:app", True),
-        ("supervisor-sio router", False),
-        ("supervisor-sio", False),
-        ("my-supervisor-sio worker", False),
-        ("echo worker supervisor-sio", False),
-        ("bash -c 'supervisor-sio worker chat:app'", False),
-        ("supervisor-sio 'worker", False),
-        ("", False),
-    ],
-)
-def test_runs(command: str, expected: bool) -> None:
-    assert runs(command, "worker") is expected

@@ -1,0 +1,122 @@
+"""What other users and other programs of the host get of a cluster: no more than they need."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from cluster.conftest import Clients, ClusterFactory
+from cluster.harness import BIN, Cluster, free_port, wait_until
+from cluster.test_listeners import view_for_all
+
+HERE = Path(__file__).parent
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root gives processes to other users")
+
+FIRST_PORT = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+
+#: An event listener that asks for the ports, and says what it got.
+ASKS = """
+import json, os, socket, sys
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+sock.connect(os.environ["SUPERVISOR_SIO_RUN_DIR"] + "/supervisord.sock")
+sock.send(b'{"type": "hello", "version": 1, "role": "router"}')
+try:
+    answer = sock.recv(65536)
+except OSError as error:
+    answer = str(error).encode()
+print(answer.decode(), file=sys.stderr, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_another_event_listener_gets_neither_ports_nor_password(
+    make_cluster: ClusterFactory, tmp_path: Path
+) -> None:
+    script = tmp_path / "asks.py"
+    script.write_text(ASKS)
+    log = tmp_path / "asks.log"
+    # It starts first, so that no router is there yet.
+    extra = (
+        f"[eventlistener:asks]\ncommand = {sys.executable} {script}\nevents = TICK_3600\n"
+        f"priority = -5\nstderr_logfile = {log}\n"
+    )
+    cluster = make_cluster(
+        workers=1, extra=extra, message_queue=f"redis://:secret@127.0.0.1:{free_port()}/0"
+    ).start()
+    wait_until(lambda: log.exists() and log.read_text(), 10, "its answer")
+    assert '"type":"refused"' in log.read_text() and "secret" not in log.read_text()
+    assert cluster.status()["router"]["pid"]
+
+
+def test_a_link_in_a_race_opens_no_other_file(make_cluster: ClusterFactory, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.touch(0o600)
+    cluster = make_cluster(workers=1)
+    path = cluster.short / "public.sock"
+    cluster.settings["listen"] += f", unix:{path}"
+    site = tmp_path / "site"
+    site.mkdir()
+    shutil.copy(HERE / "races.py", site / "sitecustomize.py")
+    race = [f"RACE_PATH={path}", f"RACE_VICTIM={victim}", f"PYTHONPATH={site}"]
+    cluster.wrapper = ["env", *race]
+    cluster.start()
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o666
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(path))
+
+
+@as_root
+@pytest.mark.skipif(FIRST_PORT <= 81, reason="every port is for everybody here")
+def test_a_low_port_of_a_supervisord_that_gave_root_up_names_the_cause(
+    make_cluster: ClusterFactory,
+) -> None:
+    cluster = make_cluster(workers=1, listen="127.0.0.1:81", wrapper=view_for_all())
+    for directory in (cluster.short, cluster.directory):
+        os.chown(directory, pwd.getpwnam("nobody").pw_uid, -1)
+    cluster.write_config()
+    text = cluster.conf.read_text().replace("[supervisord]", "[supervisord]\nuser = nobody")
+    text = text.replace(str(cluster.directory), str(cluster.short))
+    cluster.write_config = lambda: None  # type: ignore[method-assign]
+    cluster.conf = cluster.short / "supervisord.conf"
+    cluster.conf.write_text(text)
+    code, printed = cluster.run_to_its_end()
+    assert code == 2 and printed.count("Error: ") == 1
+    assert printed.strip().endswith(
+        "Error: [rpcinterface:sio] listen: 127.0.0.1:81: permission denied: user = nobody in "
+        "[supervisord] gives root's rights up before a port is opened, and one this low is for "
+        "root; take user out there and write it in the sections of the programs, or take a "
+        "higher port"
+    )
+
+
+def without_our_python(cluster: Cluster) -> Cluster:
+    """As where supervisord is started by its full path: its directory is not on the PATH."""
+    cluster.wrapper = ["env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+    return cluster
+
+
+def test_no_program_gets_another_path(
+    make_cluster: ClusterFactory, clients: Clients, tmp_path: Path
+) -> None:
+    extra = f"[program:plain]\ncommand = sh -c 'env > {tmp_path}/env; exec sleep 600'\n"
+    cluster = without_our_python(make_cluster(workers=1, extra=extra)).start()
+    wait_until(lambda: "PATH=" in (tmp_path / "env").read_text(), 10, "its environment")
+    path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+    assert path in (tmp_path / "env").read_text().splitlines()
+    # Ours are found all the same, also those that come later.
+    status = cluster.status()
+    for pid in (status["router"]["pid"], status["workers"][0]["pid"]):
+        assert path.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    cluster.rpc.sio.scaleGroup("workers", 2)
+    cluster.wait_ready(2)
+    assert clients.connect(cluster).call("echo", 1) == 1
+    assert cluster.rpc.supervisor.reloadConfig()[0][0] == []  # nothing is added
+    assert not (Path("/usr/bin") / "supervisor-sio").exists() and BIN != Path("/usr/bin")
