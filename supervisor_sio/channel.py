@@ -16,16 +16,15 @@ import json
 import os
 import socket
 import struct
+import sys
 from binascii import a2b_base64, b2a_base64
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, Iterable, Iterator, NamedTuple, Optional, Sequence
 
-VERSION = 1
+from .common.limits import MAX_DESCRIPTORS, MAX_PACKET, MAX_REASON, MAX_ROW
 
-#: Longest packet, in bytes.
-MAX_PACKET = 65536
+__all__ = ["MAX_DESCRIPTORS", "MAX_PACKET"]
 
-#: The kernel passes at most this many descriptors with one packet (SCM_MAX_FD).
-MAX_DESCRIPTORS = 253
+VERSION = 2
 
 # Plain numbers: the flags are enums, and slow to combine for each packet.
 _SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -65,16 +64,34 @@ class Packet(NamedTuple):
     descriptors: list[int]
 
 
+def encode(message: Message) -> bytes:
+    """The bytes of a packet.
+
+    :raises ChannelError: when the message is too long, or no JSON can say it.
+    """
+    try:
+        data = _encode(message).encode()
+    except RecursionError:
+        raise ChannelError("it is nested too deeply") from None
+    except (TypeError, ValueError) as error:
+        raise ChannelError(f"a message is not JSON: {error}") from None
+    if len(data) > MAX_PACKET:
+        raise ChannelError(f"a message of {len(data)} bytes is over the limit of {MAX_PACKET}")
+    return data
+
+
 def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
     """Send one packet, whole or not at all.
 
     :raises BlockingIOError: when the peer must read first.
     :raises OSError: when the peer is gone.
-    :raises ChannelError: when the message is too long.
+    :raises ChannelError: as :func:`encode`.
     """
-    data = _encode(message).encode()
-    if len(data) > MAX_PACKET:
-        raise ChannelError(f"a message of {len(data)} bytes is over the limit of {MAX_PACKET}")
+    send_encoded(sock, encode(message), descriptors)
+
+
+def send_encoded(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    """As :func:`send`, what :func:`encode` has made."""
     ancillary = []
     if descriptors:
         ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors)))
@@ -124,18 +141,35 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
     return Packet(message, descriptors)
 
 
-def in_parts(rows: list[Any]) -> list[list[Any]]:
-    """Rows of JSON values, in parts of which each fits into a packet; at least one part."""
-    parts: list[list[Any]] = [[]]
+def row_size(row: Any) -> int:
+    """Bytes of a row in a message."""
+    return len(_encode(row))
+
+
+def in_parts(rows: Iterable[Any], most: int = sys.maxsize) -> Iterator[list[Any]]:
+    """Rows of JSON values, in parts of which each fits into a packet; at least one part.
+
+    :param most: rows in one part.
+    :raises ChannelError: for a row over ``MAX_ROW``: it might fit here, and not into the
+        next channel, where more is said of it.
+    """
+    part: list[Any] = []
     size = 0
     for row in rows:
-        length = len(_encode(row))
-        if parts[-1] and size + length > MAX_PACKET // 2:
-            parts.append([])
-            size = 0
-        parts[-1].append(row)
+        length = row_size(row)
+        if length > MAX_ROW:
+            raise ChannelError(f"a row of {length} bytes is over the limit of {MAX_ROW}")
+        if part and (size + length > MAX_PACKET // 2 or len(part) == most):
+            yield part
+            part, size = [], 0
+        part.append(row)
         size += length
-    return parts
+    yield part
+
+
+def refusal(reason: str) -> Message:
+    """The last message to a peer; the reason may quote what the peer has sent."""
+    return {"type": "refused", "reason": reason[:MAX_REASON]}
 
 
 def pack_bytes(data: bytes) -> str:

@@ -20,7 +20,7 @@ from supervisor.xmlrpc import Faults, RPCError
 
 from . import channel
 from .channel import ChannelError, Message
-from .common.limits import ANSWER_TIMEOUT, GUARD_PAUSE, ROUTER_PACKETS_PER_TURN
+from .common.limits import ANSWER_TIMEOUT, GUARD_PAUSE, MAX_COMMAND, ROUTER_PACKETS_PER_TURN
 from .deferred import fault
 from .guard import Guard
 
@@ -136,7 +136,7 @@ class RouterListener(Dispatcher):
         with connection, contextlib.suppress(OSError, ChannelError):
             # The kernel gives no answer to who is closed with something unread.
             channel.receive(connection, most_descriptors=0)
-            channel.send(connection, {"type": "refused", "reason": reason})
+            channel.send(connection, channel.refusal(reason))
         self._refused += 1
         if time.monotonic() - self._told >= _PAUSE:
             self._told = time.monotonic()
@@ -177,6 +177,7 @@ class RouterChannel(Dispatcher):
         self.since = time.time()
         self.admitted = False
         self.figures: Message = {}
+        self._parts: Message = {}
         self._commands = itertools.count(1)
         self._answers: dict[int, _Answer] = {}
 
@@ -201,19 +202,31 @@ class RouterChannel(Dispatcher):
         if not self.admitted:
             refusal = self._refusal(message)
             if refusal is not None:
-                channel.send(self._sock, {"type": "refused", "reason": refusal})
+                channel.send(self._sock, channel.refusal(refusal))
                 self._lost(f"is refused: {refusal}")
                 return
             self.admitted = True
             channel.send(self._sock, *self._welcome)
             self._logger.info(f"sio: router (pid {self.pid}) has the listening sockets")
         elif message["type"] == "figures":
-            self.figures = message
             self._forget_answers()
+            self._take_figures(message)
         elif message["type"] == "rows" and message.get("id") in self._answers:
             self._answers[message["id"]].rows.extend(message["rows"])
         elif message["type"] == "result" and message.get("id") in self._answers:
             self._answers[message["id"]].result = message
+
+    def _take_figures(self, message: Message) -> None:
+        """They come in parts, of which the first has all but the workers' rows.
+
+        The router leaves out the last parts when this process is busy.
+        """
+        if message["first"]:
+            self._parts = message
+        elif self._parts:
+            self._parts["workers"].extend(message["workers"])
+        if message["last"]:
+            self.figures, self._parts = self._parts or self.figures, {}
 
     def _forget_answers(self) -> None:
         """supervisord does not ask for the answer of a call whose client has gone."""
@@ -236,11 +249,12 @@ class RouterChannel(Dispatcher):
         """
         number = next(self._commands)
         try:
-            channel.send(self._sock, {**message, "id": number})
+            data = channel.encode({**message, "id": number})
+            if len(data) > MAX_COMMAND:
+                raise ChannelError(f"{len(data)} bytes are over the limit of {MAX_COMMAND}")
+            channel.send_encoded(self._sock, data)
         except ChannelError as error:
             raise RPCError(Faults.INCORRECT_PARAMETERS, str(error)) from None
-        except RecursionError:
-            raise RPCError(Faults.INCORRECT_PARAMETERS, "it is nested too deeply") from None
         except OSError as error:
             raise RPCError(Faults.FAILED, f"the router takes no command: {error}") from None
         answer = self._answers[number] = _Answer()

@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 import time
-from collections import Counter
 from typing import Any, Callable, NoReturn, Optional, Union
 
 from supervisor import events
@@ -424,17 +423,15 @@ class SioRPCInterface:
         """Return the rooms of all workers of this host, the largest first
 
         @param string namespace  The namespace.
-        @return struct result    With rooms, an array of structs with room and sockets;
-                                 missing, how many workers did not answer.
+        @return struct result    With rooms, an array of up to 10,000 structs with room and
+                                 sockets; total, how many there are, at least; missing,
+                                 how many workers did not answer.
         """
         _check_strings(namespace=namespace)
 
         def finish(rows: list[Any], answer: Message) -> dict[str, Any]:
-            sizes: Counter[str] = Counter()
-            for _, (room, size) in rows:
-                sizes[room] += size
-            rooms = [{"room": room, "sockets": size} for room, size in sizes.most_common()]
-            return {"rooms": rooms, "missing": answer["missing"]}
+            rooms = [{"room": room, "sockets": size} for room, size in rows]
+            return {"rooms": rooms, "total": answer["total"], "missing": answer["missing"]}
 
         return self._cluster.query(finish, what="rooms", namespace=namespace, limit=MAX_ROWS)
 

@@ -43,6 +43,52 @@ def _limit(name: str, value: Number, unit: str, per: str, reason: str) -> Number
 
 # --- The router: connections that no worker has yet -----------------------------
 
+# --- The channels between supervisord, the router and the workers ---------------
+
+MAX_PACKET = _limit(
+    "MAX_PACKET",
+    65536,
+    "bytes",
+    "message",
+    "one packet of a channel: a fraction of the 208 KiB that the kernel keeps for a socket, so "
+    "that several fit in",
+)
+MAX_DESCRIPTORS = _limit(
+    "MAX_DESCRIPTORS",
+    253,
+    "descriptors",
+    "message",
+    "the kernel passes no more with one packet (SCM_MAX_FD)",
+)
+MAX_ROW = _limit(
+    "MAX_ROW",
+    16384,
+    "bytes",
+    "row of an answer",
+    "with what is said of it on the way, a row always fits into a packet",
+)
+MAX_REASON = _limit(
+    "MAX_REASON",
+    1000,
+    "characters",
+    "error in a message",
+    "an error may quote what a peer has sent, and must not be too long for the channel itself",
+)
+MOST_ANSWERS = _limit(
+    "MOST_ANSWERS",
+    64,
+    "answers",
+    "router",
+    "as many calls of `sio.*` at a time; supervisord gives each up after 5 s",
+)
+MAX_COMMAND = _limit(
+    "MAX_COMMAND",
+    65000,
+    "bytes",
+    "command to the router",
+    "536 bytes are left for what the router says to the workers with it",
+)
+
 # --- supervisord's side, and answers to supervisorctl ---------------------------
 
 GUARD_LOG_INTERVAL = _limit(
@@ -87,6 +133,35 @@ ANSWER_TIMEOUT = _limit(
     "seconds",
     "call",
     "that an XML-RPC call waits for the router, which gives its workers three",
+)
+MOST_ROOMS_COUNTED = _limit(
+    "MOST_ROOMS_COUNTED",
+    25_000,
+    "rooms",
+    "worker and question",
+    "0.1 s of a worker and 2 MB in the router; counts of those that are shown are right also "
+    "when there are more",
+)
+MOST_ROOMS_OF_CLIENT = _limit(
+    "MOST_ROOMS_OF_CLIENT",
+    50,
+    "rooms",
+    "client in `sio sockets`",
+    "the clients choose how many there are; the row says how many are left out",
+)
+LONGEST_ROOM = _limit(
+    "LONGEST_ROOM",
+    1024,
+    "bytes",
+    "room name in an answer",
+    "the clients choose it; it ends with … where it is cut",
+)
+MAX_ROOMS = _limit(
+    "MAX_ROOMS",
+    4096,
+    "bytes",
+    "client in `sio sockets`",
+    "a quarter of MAX_ROW: sid, address and the worker's name have room beside the rooms",
 )
 
 # --- The relay: messages between the processes of a host ------------------------

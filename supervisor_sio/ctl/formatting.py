@@ -198,6 +198,8 @@ def format_rooms(answer: dict[str, Any], width: Optional[int] = None) -> Iterabl
         yield from table(_ROOMS, rows, width)
     else:
         yield "no rooms"
+    if answer["total"] > len(rows):
+        yield from fold(f"{len(rows)} of {answer['total']} rooms or more", width, 0)
     yield from _missing(answer["missing"])
 
 

@@ -37,8 +37,8 @@ class Connection:
         self, sock: socket.socket, peer: Any, local: Any, scheme: str, prefix: bytes = b""
     ) -> None:
         self.sock = sock
-        self.peer = peer
-        self.local = local
+        self.peer = _text(peer)
+        self.local = _text(local)
         self.scheme = scheme
         #: What was read of it before, here or by a worker that gave it back.
         self.prefix = prefix
@@ -61,6 +61,19 @@ class Connection:
     def network(self) -> str:
         """Whom the address belongs to, for shares."""
         return network_of(self.address)
+
+
+def _text(address: Any) -> Any:
+    """An address as JSON can say it.
+
+    A Unix socket's peer chooses its name: a path of any bytes, or, from the kernel as
+    ``bytes``, an abstract one, which is shown as ``ss`` does, with ``@`` before it.
+    """
+    if isinstance(address, bytes):
+        address = "@" + address[1:].decode("utf-8", "backslashreplace")
+    if isinstance(address, str) and not address.isprintable():
+        return address.encode("unicode_escape").decode()
+    return address
 
 
 def network_of(address: str) -> str:

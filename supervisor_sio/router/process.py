@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -29,7 +28,8 @@ from .events import READY, RESULT_OK, EventReader
 from .health import Snapshot
 from .placement import Placement
 from .pool import Pool
-from .queries import Result, answer_packets
+from .queries import Result, answer_packets, clients, rooms
+from .supervisord import CommandError, SupervisordChannel, in_messages
 from .tls import Terminator
 from .workers import TOTALS, Workers
 
@@ -53,10 +53,6 @@ _RESERVE_FOR_METRICS = 128
 _LAST_ANSWERS = 0.1
 
 
-class CommandError(Exception):
-    """A command of ``supervisorctl sio`` that cannot be done; the text says why."""
-
-
 class Router:
     """All parts, for as long as the process lives; ``run`` gives the exit status.
 
@@ -71,7 +67,7 @@ class Router:
         metrics = listeners.pop() if settings["metrics"] else None
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
-        self._supervisord = supervisord
+        self._supervisord = SupervisordChannel(supervisord, self._execute)
         self._events = EventReader()
         self._listeners = [socket.socket(fileno=descriptor) for descriptor in listeners]
         self._tls_files = (settings["tls_certfile"], settings["tls_keyfile"])
@@ -128,8 +124,6 @@ class Router:
         self._emits = ThreadPoolExecutor(1)
         self._emitter: Optional[ZmqManager] = None
         self._bridge: Optional[Bridge] = None
-        #: Answers of the workers that supervisord has yet to take.
-        self._results: deque[Message] = deque()
         if settings["message_queue"]:
             from ..bridge.bridge import Bridge  # takes python-socketio along
 
@@ -144,7 +138,7 @@ class Router:
     async def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop, 0)
-        self._loop.add_reader(self._supervisord, self._read_supervisord)
+        self._supervisord.listen()
         self._protocol_out = _claim_stdout()
         os.set_blocking(0, False)
         self._loop.add_reader(0, self._read_events)
@@ -252,41 +246,33 @@ class Router:
             logger.error("cannot answer supervisord: %s", error.strerror)
             self._stop(1)
 
-    # --- the channel to supervisord -------------------------------------------
+    # --- what supervisord says ------------------------------------------------
 
-    def _read_supervisord(self) -> None:
-        try:
-            packet = channel.receive(self._supervisord, 0)
-        except BlockingIOError:
+    def _execute(self, command: Message) -> None:
+        """:raises CommandError: when it cannot be done."""
+        kind = command["type"]
+        if kind == "emit":
+            self._emit(command)
             return
-        except (OSError, ChannelError):
-            packet = None
-        if packet is None:
-            # supervisord is stopping and will stop this process in its turn, or
-            # it is gone and standard input ends. Until then, carry on.
-            self._loop.remove_reader(self._supervisord)
+        if kind == "query":
+            self._query(command)
             return
-        if packet.message["type"] == "emit":
-            self._emit(packet.message)
-            return
-        if packet.message["type"] == "query":
-            self._query(packet.message)
-            return
-        error = ""
-        try:
-            self._execute(packet.message)
-        except CommandError as reason:
-            error = str(reason)
-        self._send_result(packet.message, error)
-
-    def _send_result(self, command: Message, error: str) -> None:
-        self._send({"type": "result", "id": command.get("id"), "error": error})
+        if kind == "drain":
+            self._drain(command["name"])
+        elif kind == "undrain":
+            self._undrain(command["name"])
+        elif kind == "reload-tls":
+            self._reload_tls()
+        else:
+            raise CommandError(f"the router does not know {kind!r}; restart it")
+        # So that supervisord knows of it before its client has the answer.
+        self._send_figures()
+        self._supervisord.result(command)
 
     def _emit(self, command: Message) -> None:
         """As a process that only emits: in a thread, because it may wait for the relay."""
         if not any(member.channels for member in self._pool):
-            self._send_result(command, "no worker is there to hear it")
-            return
+            raise CommandError("no worker is there to hear it")
 
         def emit() -> None:
             from ..manager import ZmqManager  # takes python-socketio along
@@ -302,48 +288,24 @@ class Router:
 
         def emitted(task: asyncio.Future[None]) -> None:
             error = task.exception()
-            self._send_result(command, str(error) if error else "")
+            self._supervisord.result(command, str(error) if error else "")
 
         self._loop.run_in_executor(self._emits, emit).add_done_callback(emitted)
 
     def _query(self, command: Message) -> None:
         """Ask the workers, and pass on what they say, as much as there may be."""
+        merge = rooms if command.get("what") == "rooms" else clients
 
         def answered(result: Result) -> None:
-            rows = [[name, row] for name, rows in sorted(result.rows.items()) for row in rows]
-            self._results.extend(
-                answer_packets(command.get("id"), rows[: command["limit"]], result)
-            )
-            self._send_results()
+            try:
+                rows = merge(result)[: command["limit"]]
+            except (TypeError, ValueError, IndexError) as error:
+                # A worker has answered something else than what it was asked.
+                self._supervisord.result(command, f"an answer is not understood: {error}")
+                return
+            self._supervisord.answer(answer_packets(command.get("id"), rows, result))
 
         self._workers.queries.ask(command, answered)
-
-    def _send_results(self) -> None:
-        """As supervisord takes them: an answer may be longer than its socket's buffer."""
-        self._loop.remove_writer(self._supervisord)
-        while self._results:
-            try:
-                channel.send(self._supervisord, self._results[0])
-            except BlockingIOError:
-                self._loop.add_writer(self._supervisord, self._send_results)
-                return
-            except OSError:
-                self._results.clear()
-                return
-            self._results.popleft()
-
-    def _execute(self, command: Message) -> None:
-        """:raises CommandError: when it cannot be done."""
-        kind = command["type"]
-        if kind == "drain":
-            self._drain(command["name"])
-        elif kind == "undrain":
-            self._undrain(command["name"])
-        elif kind == "reload-tls":
-            self._reload_tls()
-        else:
-            raise CommandError(f"the router does not know {kind!r}; restart it")
-        self._send_figures()
 
     def _drain(self, name: str) -> None:
         for member in self._members(name):
@@ -379,38 +341,36 @@ class Router:
             name: self._workers.gone[name] + sum(getattr(member, name) for member in self._pool)
             for name in TOTALS
         }
-        self._send(
+        figures = {
+            "cpu_ms": int(time.process_time() * 1000),
+            "handed_over": self._workers.handed_over,
+            "handed_back": self._workers.handed_back,
+            "waiting": self._waiting(),
+            "refused": self._refusals.by_reason,
+            "relay_alive": self._relay.alive,
+            "messages": self._relay.received(),
+            "delivered": totals.pop("received"),
+            **totals,
+            "queue": self._bridge.figures() if self._bridge is not None else {},
+        }
+        workers = [
             {
-                "type": "figures",
-                "cpu_ms": int(time.process_time() * 1000),
-                "handed_over": self._workers.handed_over,
-                "handed_back": self._workers.handed_back,
-                "waiting": self._waiting(),
-                "refused": self._refusals.by_reason,
-                "relay_alive": self._relay.alive,
-                "messages": self._relay.received(),
-                "delivered": totals.pop("received"),
-                **totals,
-                "queue": self._bridge.figures() if self._bridge is not None else {},
-                "workers": [
-                    {
-                        "tag": member.tag,
-                        "name": member.name,
-                        "pid": member.pid,
-                        "state": member.state,
-                        "sessions": member.sessions,
-                        "connections": member.connections,
-                        "received": member.received,
-                        "opened": member.opened,
-                        "events_in": member.events_in,
-                        "events_out": member.events_out,
-                        "cpu_ms": member.cpu_ms,
-                        "hub_lag_ms": member.hub_lag_ms,
-                    }
-                    for member in self._pool
-                ],
+                "tag": member.tag,
+                "name": member.name,
+                "pid": member.pid,
+                "state": member.state,
+                "sessions": member.sessions,
+                "connections": member.connections,
+                "received": member.received,
+                "opened": member.opened,
+                "events_in": member.events_in,
+                "events_out": member.events_out,
+                "cpu_ms": member.cpu_ms,
+                "hub_lag_ms": member.hub_lag_ms,
             }
-        )
+            for member in self._pool
+        ]
+        self._supervisord.figures(in_messages(figures, workers))
         if self._exporter is not None:
             self._exporter.metrics.update(self._snapshot())
 
@@ -426,14 +386,6 @@ class Router:
             queue=self._bridge.figures() if self._bridge is not None else {},
             members=tuple(replace(member) for member in self._pool),
         )
-
-    def _send(self, message: Message) -> None:
-        try:
-            channel.send(self._supervisord, message)
-        except OSError:
-            pass  # busy or stopping; the next figures are a second away
-        except ChannelError as error:
-            logger.error("cannot tell supervisord: %s", error)
 
 
 def _affordable(max_pending: int, limit: int, terminator: Optional[Terminator]) -> int:

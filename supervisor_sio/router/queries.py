@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
-from ..channel import Message, in_parts
+from ..channel import ChannelError, Message, in_parts
+from ..common.limits import MAX_REASON, MAX_ROWS
+
+logger = logging.getLogger("supervisor_sio.router")
 
 #: Seconds that the workers have to answer; supervisord waits a little longer.
 _TIMEOUT = 3.0
@@ -23,6 +28,8 @@ class Result:
     total: int = 0
     #: Workers that did not answer.
     missing: int = 0
+    #: How many rows each worker has, by its name.
+    totals: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -33,13 +40,47 @@ class _Question:
     timer: asyncio.TimerHandle
 
 
-def answer_packets(number: Any, rows: list[Any], result: Result) -> list[Message]:
-    """The messages to supervisord with these rows, in answer to its command of this number."""
-    messages: list[Message] = [
-        {"type": "rows", "id": number, "rows": part} for part in in_parts(rows)
-    ]
-    end = {"type": "result", "id": number, "error": ""}
-    return [*messages, {**end, "total": result.total, "missing": result.missing}]
+def clients(result: Result) -> list[Any]:
+    """Rows for supervisord, each with its worker's name."""
+    return [[name, row] for name, rows in sorted(result.rows.items()) for row in rows]
+
+
+def rooms(result: Result) -> list[Any]:
+    """The rooms of all workers, the largest first, and how many clients each has.
+
+    Each worker sends its rooms in the order of their names, so those up to the first
+    name at which one had to stop are known of all workers: only these are counted.
+    Sets ``result.total`` to how many there are, or, in such a case, are at least.
+    """
+    cut = {
+        worker: rows
+        for worker, rows in result.rows.items()
+        if rows and result.totals.get(worker, 0) > len(rows)
+    }
+    last = min((rows[-1][0] for rows in cut.values()), default=None)
+    sizes: Counter[str] = Counter()
+    for rows in result.rows.values():
+        for name, size in rows:
+            if last is None or name <= last:
+                sizes[name] += size
+    result.total = max(len(sizes), *(result.totals[worker] for worker in cut), 0)
+    return [list(row) for row in sizes.most_common(MAX_ROWS)]
+
+
+def answer_packets(number: Any, rows: list[Any], result: Result) -> Iterator[Message]:
+    """The messages to supervisord with these rows, in answer to its command of this number.
+
+    An answer that cannot be sent becomes an error.
+    """
+    end: Message = {"type": "result", "id": number, "error": ""}
+    try:
+        for part in in_parts(rows):
+            yield {"type": "rows", "id": number, "rows": part}
+    except ChannelError as error:
+        logger.error("the answer to a question of supervisorctl: %s", error)
+        yield {**end, "error": str(error)}
+        return
+    yield {**end, "total": result.total, "missing": result.missing}
 
 
 class Queries:
@@ -77,9 +118,15 @@ class Queries:
         rows, total = message.get("rows"), message.get("total", 0)
         if question is None or tag not in question.waiting or not isinstance(rows, list):
             return
-        question.result.rows.setdefault(question.waiting[tag], []).extend(rows)
+        result, name = question.result, question.waiting[tag]
+        result.rows.setdefault(name, []).extend(rows)
         if message.get("last"):
-            question.result.total += total if isinstance(total, int) else 0
+            if message.get("error"):
+                logger.warning("worker %s: %s", name, str(message["error"])[:MAX_REASON])
+                result.missing += 1
+            elif isinstance(total, int):
+                result.total += total
+                result.totals[name] = total
             del question.waiting[tag]
             self._settle(message["id"])
 

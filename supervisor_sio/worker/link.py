@@ -19,6 +19,7 @@ from eventlet.semaphore import Semaphore
 from .. import channel, identity
 from ..channel import ChannelError, DescriptorsLost, Message, Packet
 from ..descriptors import ceiling
+from ..refusals import Refusals
 from ..rundir import RunDir
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -80,6 +81,7 @@ class Link:
         self._on_query = on_query
         self._sock: Optional[Any] = None
         self._sending = Semaphore(1)
+        self._failures = Refusals(logger)
         self._ready: Message = {}
         self._draining = False
         self._left = Event()
@@ -147,7 +149,13 @@ class Link:
             if packet is None:
                 logger.warning("the router is gone, waiting for the next one")
                 return
-            self._handle(packet)
+            try:
+                self._handle(packet)
+            except (ChannelError, Refused):
+                raise
+            except Exception as error:
+                # One message that cannot be used must not end this worker's channel.
+                self._failures.count("router-message", f"{packet.message['type']}: {error!r}")
 
     def _handle(self, packet: Packet) -> None:
         message, descriptors = packet
@@ -158,7 +166,11 @@ class Link:
                 self._on_lost(message)
                 return
             hubs.notify_opened(descriptors[0])
-            self._on_connection(descriptors[0], message)
+            try:
+                self._on_connection(descriptors[0], message)
+            except Exception:
+                channel.close_all(descriptors)
+                raise
             return
         channel.close_all(descriptors)
         if kind == "welcome":
@@ -238,10 +250,14 @@ class Link:
 
     def _send_figures(self) -> None:
         # Called by hub timers, which must not wait: a busy router gets them later.
-        figures = self._figures()
-        now = time.monotonic()
         if self._sock is None:
             return
+        try:
+            figures = self._figures()
+        except Exception as error:  # of the application's manager; the next look may do
+            self._failures.count("figures", repr(error))
+            return
+        now = time.monotonic()
         if figures == self._last_figures and now < self._last_told + _HEARTBEAT:
             return
         try:

@@ -1,18 +1,26 @@
-"""What ``supervisorctl sio`` asks each worker: its clients, its rooms, to let one go."""
+"""What ``supervisorctl sio`` asks each worker: its clients, its rooms, to let one go.
+
+The clients choose the names of rooms, so each row is bounded by what it takes in the
+channel, and shows where it was cut.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, Iterable, Iterator
 
 from .. import sessions
-from ..channel import Message, in_parts
+from ..channel import Message, in_parts, row_size
+from ..common.limits import (
+    LONGEST_ROOM,
+    MAX_REASON,
+    MAX_ROOMS,
+    MAX_ROWS,
+    MOST_ROOMS_COUNTED,
+    MOST_ROOMS_OF_CLIENT,
+)
 
-#: Rows of an answer at most.
-_MOST_ROWS = 10_000
-
-#: Rooms of one client that are told, and characters of each.
-_MOST_ROOMS = 50
-_LONGEST_ROOM = 200
+_CUT = "…"
 
 
 def answer(question: Message) -> tuple[list[Any], int]:
@@ -25,17 +33,20 @@ def answer(question: Message) -> tuple[list[Any], int]:
         more, count = _ANSWERS[question["what"]](server, question)
         rows += more
         total += count
-    return rows[:_MOST_ROWS], total
+    return rows[: max(MAX_ROWS, MOST_ROOMS_COUNTED)], total
 
 
-def packets(question: Message, rows: list[Any], total: int) -> list[Message]:
+def packets(question: Message, rows: list[Any], total: int) -> Iterator[Message]:
     """The messages of an answer; each fits into a packet of the channel."""
-    answers: list[Message] = [
-        {"type": "answer", "id": question["id"], "rows": part, "last": False}
-        for part in in_parts(rows)
-    ]
-    answers[-1].update(last=True, total=total)
-    return answers
+    for part in in_parts(rows):
+        yield {"type": "answer", "id": question["id"], "rows": part, "last": False}
+    yield {"type": "answer", "id": question["id"], "rows": [], "last": True, "total": total}
+
+
+def failed(question: Message, error: BaseException) -> Message:
+    """What is said instead of an answer."""
+    reason = f"{type(error).__name__}: {error}"[:MAX_REASON]
+    return {"type": "answer", "id": question["id"], "rows": [], "last": True, "error": reason}
 
 
 def _sockets(server: Any, question: Message) -> tuple[list[Any], int]:
@@ -44,25 +55,50 @@ def _sockets(server: Any, question: Message) -> tuple[list[Any], int]:
     rows: list[Any] = []
     for sid in sids[: question["limit"]]:
         try:
-            rooms = [_name(r) for r in server.manager.get_rooms(sid, namespace) if r != sid]
+            rooms = shown(r for r in server.manager.get_rooms(sid, namespace) if r != sid)
             environ = server.get_environ(sid, namespace)
             transport = server.transport(sid, namespace)
         except (KeyError, AttributeError):
             continue  # about to disconnect
-        rows.append([sid, rooms[:_MOST_ROOMS], transport, environ.get("REMOTE_ADDR", "")])
+        rows.append([sid, rooms, transport, cut(environ.get("REMOTE_ADDR", ""))])
     return rows, len(sids)
 
 
 def _rooms(server: Any, question: Message) -> tuple[list[Any], int]:
+    """By name, so that of any number of workers the same rooms are left out."""
     rooms = server.manager.rooms.get(question["namespace"], {})
     everybody = rooms.get(None, {})
-    sizes = {
-        _name(room): len(members)
-        for room, members in rooms.items()
-        if room is not None and room not in everybody
-    }
-    rows: list[Any] = sorted(map(list, sizes.items()), key=lambda row: -row[1])
-    return rows, len(rows)
+    sizes: Counter[str] = Counter()
+    for room, members in rooms.items():
+        if room is not None and room not in everybody:
+            sizes[cut(room)] += len(members)
+    return [list(row) for row in sorted(sizes.items())[:MOST_ROOMS_COUNTED]], len(sizes)
+
+
+def cut(name: Any) -> str:
+    """A name that takes at most ``LONGEST_ROOM`` bytes."""
+    text = str(name)
+    # A character takes one byte at least, and twelve at most.
+    if len(text) * 12 <= LONGEST_ROOM or row_size(text) <= LONGEST_ROOM:
+        return text
+    text = text[:LONGEST_ROOM]
+    while row_size(text) > LONGEST_ROOM - row_size(_CUT):
+        text = text[: len(text) * 7 // 8]
+    return text + _CUT
+
+
+def shown(rooms: Iterable[Any]) -> list[str]:
+    """The rooms of one client, as many as go into its row, and how many do not."""
+    rooms = list(rooms)
+    names: list[str] = []
+    size = 0
+    for room in rooms:
+        name = cut(room)
+        size += row_size(name) + 1
+        if len(names) == MOST_ROOMS_OF_CLIENT or size > MAX_ROOMS:
+            return [*names, f"{_CUT} {len(rooms) - len(names)} more"]
+        names.append(name)
+    return names
 
 
 def _kick(server: Any, question: Message) -> tuple[list[Any], int]:
@@ -72,10 +108,6 @@ def _kick(server: Any, question: Message) -> tuple[list[Any], int]:
     # Handlers of the application may take their time.
     server.start_background_task(server.disconnect, sid, namespace=namespace, ignore_queue=True)
     return [sid], 1
-
-
-def _name(room: Any) -> str:
-    return str(room)[:_LONGEST_ROOM]
 
 
 _ANSWERS = {"sockets": _sockets, "rooms": _rooms, "kick": _kick}

@@ -36,6 +36,9 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     yield times
 
 
+FIGURES: channel.Message = {"type": "figures", "first": True, "last": True, "workers": []}
+
+
 class Door:
     """A listener, and who comes in."""
 
@@ -184,10 +187,10 @@ def test_answers_that_nobody_asks_for_are_forgotten(router: Router, now: list[fl
         router.answer(number)
     now[0] += 4.9
     number, result = router.ask()
-    router.send({"type": "figures"})
+    router.send(FIGURES)
     assert len(router.channel._answers) == 21
     now[0] += 0.1
-    router.send({"type": "figures"})
+    router.send(FIGURES)
     for late in lost:
         router.answer(late)
     assert list(router.channel._answers) == [number]
@@ -198,7 +201,7 @@ def test_answers_that_nobody_asks_for_are_forgotten(router: Router, now: list[fl
 def test_a_client_that_waits_is_told_when_no_answer_comes(router: Router, now: list[float]) -> None:
     _, result = router.ask()
     now[0] += 5
-    router.send({"type": "figures"})
+    router.send(FIGURES)
     with pytest.raises(RPCError, match="the router does not answer"):
         result()
 
@@ -240,3 +243,28 @@ def test_a_listener_that_fails_hears_the_next_router(
     with door.connect():
         door.listener.handle_read_event()
     assert len(door.accepted) == 1
+
+
+def test_figures_in_parts_count_when_they_are_whole(router: Router) -> None:
+    whole = {**FIGURES, "waiting": 1, "workers": [{"tag": "a"}]}
+    router.send(whole)
+    assert router.channel.figures == whole
+    router.send({**FIGURES, "waiting": 2, "workers": [{"tag": "b"}], "last": False})
+    # The rest was left out because supervisord was busy.
+    router.send({**FIGURES, "waiting": 3, "workers": [{"tag": "c"}], "last": False})
+    router.send({"type": "figures", "workers": [{"tag": "d"}], "first": False, "last": False})
+    assert router.channel.figures == whole
+    router.send({"type": "figures", "workers": [{"tag": "e"}], "first": False, "last": True})
+    assert router.channel.figures["waiting"] == 3
+    assert [row["tag"] for row in router.channel.figures["workers"]] == ["c", "d", "e"]
+
+
+def test_a_command_leaves_room_for_what_the_router_says_with_it(router: Router) -> None:
+    with pytest.raises(RPCError, match="over the limit of 65000"):
+        router.channel.command({"type": "query", "room": "r" * 65000})
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(RPCError, match="nested too deeply"):
+        router.channel.command({"type": "emit", "arguments": nested})
+    router.ask()

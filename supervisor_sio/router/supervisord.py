@@ -1,0 +1,131 @@
+"""The router's end of the channel to supervisord: commands come in, figures and answers go out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from typing import Any, Callable, Iterable, Iterator
+
+from .. import channel
+from ..channel import ChannelError, Message
+from ..common.limits import MAX_REASON, MOST_ANSWERS
+
+logger = logging.getLogger("supervisor_sio.router")
+
+
+class CommandError(Exception):
+    """A command of ``supervisorctl sio`` that cannot be done; the text says why."""
+
+
+class SupervisordChannel:
+    """Never waits: answers wait for supervisord to read, figures are sent again soon.
+
+    :param execute: does what a command says. What it raises is the command's answer.
+    """
+
+    def __init__(self, sock: socket.socket, execute: Callable[[Message], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._execute = execute
+        #: The messages of each answer that supervisord has yet to take.
+        self._answers: deque[Iterator[Message]] = deque()
+        #: The first of them, when supervisord was busy.
+        self._due: bytes = b""
+        #: Whether supervisord is there: it closes this channel when it begins to stop.
+        self.open = True
+
+    def listen(self) -> None:
+        self._loop.add_reader(self._sock, self._read)
+
+    def _read(self) -> None:
+        try:
+            packet = channel.receive(self._sock, 0)
+        except BlockingIOError:
+            return
+        except (OSError, ChannelError):
+            packet = None
+        if packet is None:
+            # supervisord is stopping and will stop this process in its turn, or
+            # it is gone and standard input ends. Until then, carry on.
+            self.open = False
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            return
+        try:
+            self._execute(packet.message)
+        except CommandError as reason:
+            self.result(packet.message, str(reason))
+        except Exception as error:
+            logger.exception("command %s", packet.message["type"])
+            self.result(packet.message, f"the router failed: {type(error).__name__}: {error}")
+
+    def result(self, command: Message, error: str = "") -> None:
+        """The end of a command."""
+        end = {"type": "result", "id": command.get("id"), "error": error[:MAX_REASON]}
+        self.answer(iter([end]))
+
+    def answer(self, messages: Iterator[Message]) -> None:
+        """Send these as supervisord reads: together they may be longer than its buffer."""
+        if len(self._answers) == MOST_ANSWERS:
+            logger.error("supervisord does not read: an answer is dropped")
+            return
+        self._answers.append(messages)
+        if len(self._answers) == 1 and not self._due:
+            self._flush()
+
+    def figures(self, messages: Iterable[bytes]) -> None:
+        """Send all of these, or as many as go now: supervisord ignores what has no end."""
+        if not self.open:
+            return
+        try:
+            for data in messages:
+                channel.send_encoded(self._sock, data)
+        except OSError:
+            pass  # busy or stopping; the next figures are a second away
+
+    def _flush(self) -> None:
+        while self.open:
+            if not self._due:
+                self._due = self._next()
+                if not self._due:
+                    break
+            try:
+                channel.send_encoded(self._sock, self._due)
+            except BlockingIOError:
+                self._loop.add_writer(self._sock, self._flush)
+                return
+            except OSError:
+                self._answers.clear()
+            self._due = b""
+        self._loop.remove_writer(self._sock)
+
+    def _next(self) -> bytes:
+        """The next message; empty when there is none. One that cannot be sent is left out."""
+        while self._answers:
+            try:
+                return channel.encode(next(self._answers[0]))
+            except StopIteration:
+                self._answers.popleft()
+            except Exception as error:
+                logger.error("an answer to supervisord is dropped: %s", error)
+                self._answers.popleft()
+        return b""
+
+
+def in_messages(figures: Message, workers: list[Any]) -> list[bytes]:
+    """The figures as supervisord gets them: encoded, the rows of the workers in parts."""
+    parts = list(channel.in_parts(workers))
+    return [
+        channel.encode(
+            {
+                "type": "figures",
+                "workers": part,
+                "first": number == 0,
+                "last": number == len(parts) - 1,
+                **(figures if number == 0 else {}),
+            }
+        )
+        for number, part in enumerate(parts)
+    ]
