@@ -159,6 +159,7 @@ class RouterChannel(Dispatcher):
     :param welcome: the message, and the descriptors with it, that a router
         gets once it has said who it is.
     :param admit: says why this router is not welcome, or ``None``.
+    :param heard: gets its figures, as they come: in parts.
     """
 
     def __init__(
@@ -168,13 +169,15 @@ class RouterChannel(Dispatcher):
         guard: Guard,
         welcome: tuple[Message, Sequence[int]],
         admit: Callable[[RouterChannel], Optional[str]],
+        heard: Callable[[Message], None] = lambda figures: None,
     ) -> None:
         super().__init__(supervisord, sock, guard)
         sock.setblocking(False)
         self._welcome = welcome
         self._admit = admit
+        self._heard = heard
         self.pid = channel.peer_of(sock).pid
-        self.since = time.time()
+        self.since = time.monotonic()
         self.admitted = False
         self.figures: Message = {}
         self._parts: Message = {}
@@ -211,6 +214,7 @@ class RouterChannel(Dispatcher):
         elif message["type"] == "figures":
             self._forget_answers()
             self._take_figures(message)
+            self._heard(message)
         elif message["type"] == "rows" and message.get("id") in self._answers:
             self._answers[message["id"]].rows.extend(message["rows"])
         elif message["type"] == "result" and message.get("id") in self._answers:

@@ -29,6 +29,7 @@ from .dispatchers import RouterChannel, RouterListener, Supervisord
 from .emission import RESERVED, RESERVED_EVENTS, unsendable
 from .extras import check_extras
 from .guard import Guard
+from .lives import Lives
 from .processes import is_descendant, process_memory
 from .request import tag_of
 from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir, RunDirError
@@ -50,6 +51,7 @@ class Cluster:
         self._supervisord = supervisord
         self._settings = settings
         self._guard = Guard(supervisord.options.logger)
+        self._lives = Lives()
         self.scaler = Scaler(supervisord)
         self._router: Optional[RouterChannel] = None
         self._waiting: list[RouterChannel] = []
@@ -77,6 +79,9 @@ class Cluster:
         os.environ[ENVIRONMENT_VARIABLE] = self._run_dir.path
         for event, callback in (
             (events.ProcessStateStartingEvent, self._on_starting),
+            (events.ProcessStateExitedEvent, self._on_end),
+            (events.ProcessStateBackoffEvent, self._on_end),
+            (events.ProcessStateStoppedEvent, self._on_stopped),
             (events.SupervisorRunningEvent, self._on_running),
             (events.SupervisorStoppingEvent, self._on_stopping),
             (events.Tick3600Event, self._on_hour),
@@ -174,7 +179,12 @@ class Cluster:
         descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
         self._waiting.append(
             RouterChannel(
-                self._supervisord, connection, self._guard, (welcome, descriptors), self._admit
+                self._supervisord,
+                connection,
+                self._guard,
+                (welcome, descriptors),
+                self._admit,
+                self._hear,
             )
         )
 
@@ -214,11 +224,13 @@ class Cluster:
             router = RouterInfo(self._router.pid, self._router.since, self._router.figures)
         processes = [
             ProcessInfo(
-                name=make_namespec(group.config.name, process.config.name),
+                name=_name(process),
                 pid=process.pid or 0,
                 state=getProcessStateDescription(process.get_state()),
-                started=process.laststart,
+                started=self._lives.started(_name(process)),
                 command=process.config.command,
+                failures=self._lives.failures(_name(process)),
+                tail=_name(process) + ("" if process.config.redirect_stderr else " stderr"),
             )
             for group in self._supervisord.process_groups.values()
             for process in group.processes.values()
@@ -226,6 +238,7 @@ class Cluster:
         members = router.figures.get("workers", []) if router else []
         self._known_workers |= {member["name"] for member in members}
         self._known_workers &= {process.name for process in processes}
+        self._lives.forget(process.name for process in processes)
         pids = {process.pid for process in processes} | {member["pid"] for member in members}
         if router:
             pids.add(router.pid)
@@ -235,7 +248,7 @@ class Cluster:
             processes=sorted(processes),
             known_workers=self._known_workers,
             memory={pid: process_memory(pid) for pid in pids if pid},
-            now=time.time(),
+            now=time.monotonic(),
             queue=without_password(self._settings.message_queue or ""),
             errors=self._guard.caught,
         )
@@ -246,12 +259,24 @@ class Cluster:
         That Python's directory need not be on the PATH, and no program gets another PATH.
         A PATH in the program's ``environment`` is taken as it is.
         """
+        self._lives.starting(_name(event.process), time.monotonic())
         config = event.process.config
         if program_of(config.command) == PROGRAM and "PATH" not in (config.environment or ()):
             config.get_path = lambda: [
                 *type(config).get_path(config),
                 os.path.dirname(sys.executable),
             ]
+
+    def _on_end(self, event: Any) -> None:
+        self._lives.ended(_name(event.process))
+
+    def _on_stopped(self, event: Any) -> None:
+        self._lives.stopped(_name(event.process))
+
+    def _hear(self, figures: Message) -> None:
+        workers = figures.get("workers", [])
+        ready = [worker["name"] for worker in workers if worker["state"] == "ready"]
+        self._lives.ready(ready, time.monotonic())
 
     def _on_running(self, event: object) -> None:
         self._run_dir.note_pid()
@@ -458,6 +483,11 @@ class SioRPCInterface:
         return self._cluster.query(
             finish, what="kick", sid=sid, namespace=namespace, tag=tag, limit=1
         )
+
+
+def _name(process: Any) -> str:
+    """As supervisorctl names it."""
+    return str(make_namespec(process.group.config.name, process.config.name))
 
 
 def _check_strings(**arguments: Any) -> None:

@@ -15,15 +15,19 @@ class ProcessInfo(NamedTuple):
     name: str  # as supervisorctl names it: group:process, or just the name
     pid: int  # 0 when it does not run
     state: str  # Supervisor's word, in capitals
-    started: float  # seconds since the epoch
+    started: float  # seconds of the host's monotonic clock
     command: str
+    #: How often in a row it ended by itself without having been ready for a while.
+    failures: int = 0
+    #: What ``supervisorctl tail`` takes to show what it says.
+    tail: str = ""
 
 
 class RouterInfo(NamedTuple):
     """A router with an open channel to supervisord."""
 
     pid: int
-    since: float  # seconds since the epoch
+    since: float  # seconds of the host's monotonic clock
     figures: dict[str, Any]
 
 
@@ -45,6 +49,7 @@ def build_status(
     :param known_workers: names of processes that have been workers before;
         they stay in the list while they are stopped.
     :param memory: resident KiB by pid.
+    :param now: seconds of the host's monotonic clock.
     """
     processes = list(processes)
     figures = router.figures if router else {}
@@ -127,7 +132,9 @@ def _worker(
 ) -> dict[str, Any]:
     state = process.state.lower()
     if process.state in ("STARTING", "RUNNING") and router_up:
-        state = member["state"] if member else "starting"
+        state = "failing" if process.failures else "starting"
+        if member:
+            state = member["state"]
     elif process.state == "STOPPING" and member:
         state = "draining"
     if member is None or not process.pid:
@@ -148,6 +155,8 @@ def _worker(
         "hub_lag": member.get("hub_lag_ms", 0) / 1000,
         "uptime": int(now - process.started) if process.pid else 0,
         "memory": memory.get(pid, 0),
+        "failures": process.failures,
+        "tail": process.tail,
     }
 
 

@@ -106,6 +106,13 @@ GUARD_PAUSE = _limit(
     "that supervisord does not look at a descriptor after an error of ours there: it might "
     "stay readable, and supervisord would turn round and round",
 )
+STEADY_AFTER = _limit(
+    "STEADY_AFTER",
+    10.0,
+    "seconds",
+    "worker",
+    "that it must have been ready for, or its end counts as one more failure in a row",
+)
 MAX_CANDIDATES = _limit(
     "MAX_CANDIDATES",
     8,

@@ -216,7 +216,7 @@ def _reload(session: Session, line: Line) -> dict[str, Any]:
 
 def _reload_one(session: Session, name: str) -> dict[str, Any]:
     before = _worker(session, name)
-    if before["state"] not in ("ready", "hung", "draining", "drained", "starting"):
+    if before["state"] not in ("ready", "hung", "draining", "drained", "starting", "failing"):
         session.say(f"{name}: {before['state']}, left alone")
         return {"name": name, "reloaded": False, "state": before["state"]}
     started = time.monotonic()
@@ -225,7 +225,7 @@ def _reload_one(session: Session, name: str) -> dict[str, Any]:
         after = _worker(session, name)
         if after["state"] == "ready" and after["pid"] != before["pid"]:
             break
-        if after["state"] in STOPPED or time.monotonic() - started > _READY_TIMEOUT:
+        if after["state"] in STOPPED | {"failing"} or time.monotonic() - started > _READY_TIMEOUT:
             raise _not_ready(name, after["state"])
         time.sleep(0.1)
     seconds = round(time.monotonic() - started, 1)

@@ -9,6 +9,9 @@ from .tables import Column, fold, table
 #: States in which a worker that is configured to serve does not.
 STOPPED = {"stopped", "exited", "fatal", "backoff", "unknown"}
 
+#: Failures in a row of a worker that is no good one, though it may be ready right now.
+_MANY_FAILURES = 3
+
 #: Columns before the text of ``listen``, ``router``, ``relay`` and their like.
 INDENT = 9
 
@@ -69,7 +72,10 @@ def is_well(status: dict[str, Any]) -> bool:
 
 
 def workers_are_well(workers: list[dict[str, Any]]) -> bool:
-    return not any(worker["state"] in STOPPED or worker["state"] == "hung" for worker in workers)
+    return not any(
+        worker["state"] in STOPPED | {"hung", "failing"} or worker["failures"] >= _MANY_FAILURES
+        for worker in workers
+    )
 
 
 def format_status(status: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:
@@ -79,6 +85,7 @@ def format_status(status: dict[str, Any], width: Optional[int] = None) -> Iterab
     yield ""
     if status["workers"]:
         yield from table(_STATUS, [_status_row(worker) for worker in status["workers"]], width)
+        yield from _failures(status["workers"], width)
     else:
         yield from fold(_NO_WORKERS, width, 0)
 
@@ -150,8 +157,18 @@ def format_workers(workers: list[dict[str, Any]], width: Optional[int] = None) -
     """The lines that ``sio workers`` prints."""
     if workers:
         yield from table(_WORKERS, [_workers_row(worker) for worker in workers], width)
+        yield from _failures(workers, width)
     else:
         yield from fold(_NO_WORKERS, width, 0)
+
+
+def _failures(workers: list[dict[str, Any]], width: Optional[int]) -> Iterable[str]:
+    for worker in workers:
+        failures = worker["failures"]
+        if failures and (worker["state"] != "ready" or failures >= _MANY_FAILURES):
+            times = f"{failures} time{'s' if failures > 1 else ''}"
+            text = f"{worker['name']} failed {times}, see: supervisorctl tail {worker['tail']}"
+            yield from fold(text, width, 0)
 
 
 def _workers_row(worker: dict[str, Any]) -> list[str]:

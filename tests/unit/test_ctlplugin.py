@@ -226,3 +226,18 @@ def test_no_such_worker(name: str) -> None:
     with pytest.raises(CommandError) as caught:
         matching(WORKERS, ["chat2", name])
     assert str(caught.value) == f"{name}: ERROR (no such worker)"
+
+
+def test_a_worker_that_fails_again_and_again() -> None:
+    failing = worker(0, 20, "RUNNING")._replace(failures=4, tail="workers:workers_00 stderr")
+    answer = status(ROUTER, failing, figures={**FIGURES, "workers": []})
+    assert lines(answer)[-1] == (
+        "workers:workers_00 failed 4 times, see: supervisorctl tail workers:workers_00 stderr"
+    )
+    assert not is_well(answer)
+    member = {"tag": "0a1b2c3d", "name": "workers:workers_00", "pid": 20, "state": "ready"}
+    for failures, well in ((2, True), (3, False)):  # ready right now
+        process = failing._replace(failures=failures)
+        answer = status(ROUTER, process, figures={**FIGURES, "workers": [member]})
+        assert is_well(answer) is well
+        assert any("failed 3 times" in line for line in lines(answer)) is not well

@@ -13,7 +13,7 @@ COMMAND = "supervisor-sio worker chat:app"
 
 
 def worker(name: str = "workers:workers_00", pid: int = 20, state: str = "RUNNING") -> ProcessInfo:
-    return ProcessInfo(name, pid, state, NOW - 5 if pid else 0, COMMAND)
+    return ProcessInfo(name, pid, state, NOW - 5 if pid else 0, COMMAND, tail=f"{name} stderr")
 
 
 def member(name: str = "workers:workers_00", pid: int = 20, **changes: Any) -> dict[str, Any]:
@@ -59,6 +59,8 @@ def test_a_worker_that_serves() -> None:
             "hub_lag": 0.002,
             "uptime": 5,
             "memory": 2048,
+            "failures": 0,
+            "tail": "workers:workers_00 stderr",
         }
     ]
 
@@ -87,6 +89,8 @@ def test_a_worker_that_does_not_run(state: str, members: list[dict[str, Any]]) -
         "hub_lag": 0.0,
         "uptime": 0,
         "memory": 0,
+        "failures": 0,
+        "tail": "workers:workers_00 stderr",
     }
 
 
@@ -214,3 +218,11 @@ def test_any_count_fits_into_xmlrpc(count: int) -> None:
     (back,), _ = xmlrpc.client.loads(xmlrpc.client.dumps((answer,), methodresponse=True))
     assert back == answer
     assert back["relay"]["messages"] == count
+
+
+@pytest.mark.parametrize("state", ["STARTING", "RUNNING"])
+def test_a_worker_that_failed_before_and_is_not_ready(state: str) -> None:
+    (row,) = status(worker(state=state)._replace(failures=2), members=[])["workers"]
+    assert (row["state"], row["failures"]) == ("failing", 2)
+    (row,) = status(worker(state=state)._replace(failures=2), members=[member()])["workers"]
+    assert (row["state"], row["failures"]) == ("ready", 2)

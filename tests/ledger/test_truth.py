@@ -1,0 +1,73 @@
+"""`sio status` says how things are: no crash loop looks healthy, no clock makes a process old."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cluster.conftest import ClusterFactory
+from cluster.harness import Cluster, wait_until
+
+HERE = Path(__file__).parent
+
+
+def row(cluster: Cluster) -> dict[str, Any]:
+    (worker,) = cluster.status()["workers"]
+    return dict(worker)
+
+
+def test_a_crash_loop_does_not_look_healthy(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(
+        workers=1, command="supervisor-sio worker failing_app:app", here=HERE, startsecs=1
+    )
+    cluster.spawn()
+    wait_until(
+        lambda: cluster.socket.exists() and cluster.ctl("sio", "status").returncode != 4,
+        20,
+        "supervisord",
+    )
+    wait_until(
+        lambda: row(cluster)["failures"] >= 2 and row(cluster)["state"] == "failing", 30, "failing"
+    )
+    # It restarts for ever, so the state at the moment of the question may be another one.
+    for command in ("status", "workers"):
+        done = cluster.ctl("sio", command)
+        assert done.returncode == 3
+        assert "workers:workers_00 failed " in done.stdout
+        assert "times, see: supervisorctl tail workers:workers_00\n" in done.stdout
+    assert "no database" in cluster.ctl("tail", "workers:workers_00").stdout
+    # A reload says so, too, and soon. (Between two starts it is "exited", and left alone.)
+    done = wait_until(
+        lambda: (done := cluster.ctl("sio", "reload")).returncode and done, 20, "a reload"
+    )
+    assert "the new process is not ready: " in done.stdout
+
+
+def test_a_worker_that_is_killed_after_a_while_has_not_failed(
+    make_cluster: ClusterFactory,
+) -> None:
+    cluster = make_cluster(workers=1).start()
+    done = cluster.ctl("sio", "status", "--json")
+    assert json.loads(done.stdout)["workers"][0]["failures"] == 0
+    cluster.rpc.supervisor.signalProcess("workers:workers_00", "KILL")
+    wait_until(lambda: row(cluster)["failures"] == 1, 10, "counted, it was just ready")
+    cluster.wait_ready()
+    assert cluster.ctl("sio", "status").returncode == 0  # ready again
+    cluster.rpc.supervisor.stopProcess("workers:workers_00")
+    assert row(cluster)["failures"] == 0
+
+
+def test_the_wall_clock_makes_no_process_older(
+    make_cluster: ClusterFactory, tmp_path: Path
+) -> None:
+    shutil.copy(HERE / "clock.py", tmp_path / "sitecustomize.py")
+    flag = tmp_path / "set"
+    cluster = make_cluster(
+        workers=1, wrapper=["env", f"PYTHONPATH={tmp_path}", f"CLOCK_IS_SET={flag}"]
+    ).start()
+    flag.touch()
+    assert cluster.rpc.supervisor.getProcessInfo("sio:sio")["now"]
+    status = cluster.status()
+    assert 0 <= status["router"]["uptime"] < 60 and 0 <= status["workers"][0]["uptime"] < 60
