@@ -9,7 +9,6 @@ import random
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from functools import partial
 from multiprocessing.util import Finalize
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
@@ -17,8 +16,8 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 from greenlet import GreenletExit
 from socketio import packet as sio_packet
 
-from . import admin, identity, sessions
-from .operations import ClientAnswer, Operations, refuse_entry
+from . import acks, admin, identity, sessions
+from .operations import Operations, refuse_entry
 from .packets import Packet, wire_format
 from .relay.message import EncodedPacket, RelayMessage
 from .relay.methods import BRIDGE, MalformedFields, check_fields
@@ -37,9 +36,6 @@ _JOIN_TIMEOUT = 5.0
 #: Seconds that a write-only manager at its end gives others to ask for what they missed.
 _LAST_QUESTIONS = 5.0
 _NO_MORE_QUESTIONS = 0.5
-
-#: Acknowledgements awaited at a time; the oldest is given up beyond that.
-_MOST_ACKS = 65536
 
 _channels_in_use: set[str] = set()
 
@@ -123,7 +119,8 @@ class ZmqManager(Operations, IndexedManager):
         # need no translation on the way. 20 random and 32 counted bits: within
         # the 53 that are exact in JavaScript.
         self._ack_ids = itertools.count(random.getrandbits(20) << 32 | 1)
-        self._acks: OrderedDict[int, Callable[..., Any]] = OrderedDict()
+        self._callbacks = acks.Callbacks()
+        self._awaited = acks.Clients()
 
     # --- life ----------------------------------------------------------------
 
@@ -310,39 +307,41 @@ class ZmqManager(Operations, IndexedManager):
                     fields[name] = value
             self._send_to(_tags(room), fields, packets, f"event {event!r}")
         if ack_id is not None and callback is not None:
-            self._acks[ack_id] = callback
-            if len(self._acks) > _MOST_ACKS:
-                self._acks.popitem(last=False)
+            self._callbacks.add(ack_id, callback)
         if self.server is not None:
             recipients = self._participants(namespace, room, except_room, skip)
-            self._deliver(recipients, packets, ack_id, partial(self._answered, ack_id))
+            question = None
+            if ack_id is not None:
+                question = acks.Question(ack_id, partial(self._answered, ack_id))
+            self._deliver(recipients, packets, question)
 
     def _deliver(
         self,
         recipients: Sequence[tuple[str, str]],
         packets: list[EncodedPacket],
-        ack_id: Optional[int] = None,
-        answered: Optional[Callable[..., Any]] = None,
-    ) -> int:
-        """Send an encoded packet to clients of this process; how many they are."""
-        if ack_id is not None:
-            for sid, _ in recipients:
-                self.callbacks.setdefault(sid, {0: itertools.count(1)})[ack_id] = answered
+        question: Optional[acks.Question] = None,
+    ) -> None:
+        """Send an encoded packet to clients of this process."""
+        if question is not None:
+            self._awaited.ask([sid for sid, _ in recipients], question)
         self._fan_out([eio_sid for _, eio_sid in recipients], packets)
-        return len(recipients)
 
-    def _answered(self, ack_id: Optional[int], *args: Any) -> None:
-        callback = None if ack_id is None else self._acks.pop(ack_id, None)
+    def _answered(self, ack_id: int, *args: Any) -> None:
+        callback = self._callbacks.take(ack_id)
         if callback is not None:
             callback(*args)
 
+    def trigger_callback(self, sid: str, id: Any, data: Any) -> None:
+        """A client of this process acknowledges an event."""
+        answered = self._awaited.answered(sid, id) if isinstance(data, (list, tuple)) else None
+        if answered is not None:
+            answered(*data)
+
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
         """A client is gone: those who wait for its answer need not any longer."""
-        callbacks = self.callbacks.pop(sid, {})
         super().basic_disconnect(sid, namespace, **kwargs)
-        for callback in callbacks.values():
-            if isinstance(callback, ClientAnswer):
-                callback.no_answer()
+        for no_answer in self._awaited.left(sid):
+            no_answer()
 
     # --- rooms ---------------------------------------------------------------
 
@@ -468,14 +467,17 @@ class ZmqManager(Operations, IndexedManager):
         if "request" in fields:
             self._deliver_and_gather(message, recipients, packets)
         else:
-            answer = partial(self._send_answer, message, ack_id)
-            self._deliver(recipients, packets, ack_id, answer)
+            question = None
+            if ack_id is not None:  # nothing of the message: it may be long, and never answered
+                answered = partial(self._send_answer, self._asker(message), namespace, ack_id)
+                question = acks.Question(ack_id, answered)
+            self._deliver(recipients, packets, question)
 
-    def _send_answer(self, question: RelayMessage, ack_id: Optional[int], *args: Any) -> None:
-        packets = self._encode(sio_packet.ACK, question.fields["namespace"], list(args), ack_id)
+    def _send_answer(self, asker: str, namespace: str, ack_id: int, *args: Any) -> None:
+        packets = self._encode(sio_packet.ACK, namespace, list(args), ack_id)
         fields = {"method": "callback", "ack": ack_id, "packet": self._packet_format()}
         try:
-            self._send_to([self._asker(question)], fields, packets, "an acknowledgement")
+            self._send_to([asker], fields, packets, "an acknowledgement")
         except MessageTooLong as error:
             self._get_logger().error("it does not reach the worker that asked: %s", error)
 

@@ -13,6 +13,7 @@ from typing import Any, Callable, ClassVar, Iterable, Iterator, Mapping, Optiona
 from socketio import packet as sio_packet
 
 from . import identity
+from .acks import Question
 from .gathering import Answers, Gathering
 from .relay.message import EncodedPacket, RelayMessage
 from .relay.methods import MalformedFields
@@ -25,9 +26,6 @@ _TIMEOUT = 5.0
 
 #: Seconds that an answer given before its worker left may take to come.
 _LAST_WORDS = 0.05
-
-#: Seconds between looks for clients that have not answered in time.
-_LOOK = 1.0
 
 #: Seconds to wait for the router's word on who is there.
 _MEMBERS_TIMEOUT = 2.0
@@ -79,17 +77,6 @@ class _Call:
         return answers
 
 
-class ClientAnswer:
-    """The callback of one client that was asked together with others."""
-
-    def __init__(self, answered: Handler, no_answer: Callable[[], None]) -> None:
-        self._answered = answered
-        self.no_answer = no_answer
-
-    def __call__(self, *args: Any) -> None:
-        self._answered(*args)
-
-
 class Operations:
     """The part of :class:`ZmqManager` that speaks to all workers at once.
 
@@ -107,7 +94,6 @@ class Operations:
     # From PubSubManager and ZmqManager.
     server: Any
     host_id: str
-    callbacks: dict[str, dict[int, Any]]
     rooms: dict[str, dict[Any, Any]]
     get_participants: Callable[[str, Any], Iterator[tuple[str, str]]]
     get_rooms: Callable[[str, str], list[Any]]
@@ -118,7 +104,7 @@ class Operations:
     _ack_ids: Iterator[int]
     _encode: Callable[..., list[EncodedPacket]]
     _decode: Callable[[RelayMessage], list[Any]]
-    _deliver: Callable[..., int]
+    _deliver: Callable[..., None]
     _send_to: Callable[..., None]
     _packet_format: Callable[[], str]
     _member_left: Callable[[str], None]
@@ -135,9 +121,6 @@ class Operations:
         self._requests = itertools.count(1)
         self._server_side: dict[tuple[str, str], Handler] = {}
         self._shared_keys: tuple[str, ...] = ()
-        #: Acknowledgements of clients that nobody waits for after their time.
-        self._asked: dict[int, tuple[float, list[str]]] = {}
-        self._look_at = 0.0
 
     # --- who is there ---------------------------------------------------------
 
@@ -593,54 +576,40 @@ class Operations:
     ) -> None:
         """Ask clients of this process, and send each one's answer to who asked."""
         fields = question.fields
-        self._forget_unanswered()
-        expected = {
-            "method": "expect",
-            "request": fields["request"],
-            "worker": self.host_id,
-            "count": len(recipients),
-        }
-        self._tell(question, expected)
+        # Nothing of the message is kept for those who do not answer.
+        asker, namespace, answer = (
+            self._asker(question),
+            fields["namespace"],
+            self._answer_to(question),
+        )
+        expected = {**answer, "method": "expect", "count": len(recipients)}
+        self._tell(asker, expected)
 
         def no_answer() -> None:
-            self._tell(question, self._answer_to(question))
+            self._tell(asker, answer)
 
         def answered(*args: Any) -> None:
-            answer = {**self._answer_to(question), "packet": self._packet_format()}
-            encoded = self._encode(sio_packet.ACK, fields["namespace"], list(args), 0)
+            encoded = self._encode(sio_packet.ACK, namespace, list(args), 0)
+            with_packet = {**answer, "packet": self._packet_format(), "client": True}
             try:
-                self._tell(question, {**answer, "client": True}, encoded)
+                self._tell(asker, with_packet, encoded)
             except ValueError as error:  # too long
                 self._get_logger().error("a client's answer cannot be sent: %s", error)
                 no_answer()
 
-        self._deliver(recipients, packets, fields["ack"], ClientAnswer(answered, no_answer))
-        if recipients:
-            expires = time.monotonic() + fields["timeout"]
-            self._asked[fields["ack"]] = (expires, [sid for sid, _ in recipients])
+        asked = Question(fields["ack"], answered, no_answer, fields["timeout"])
+        self._deliver(recipients, packets, asked)
 
     def _tell(
-        self, question: RelayMessage, fields: dict[str, Any], packets: Iterable[EncodedPacket] = ()
+        self, asker: str, fields: dict[str, Any], packets: Iterable[EncodedPacket] = ()
     ) -> None:
-        """Send to who asked, or take it as heard when that is this process."""
-        asker = self._asker(question)
+        """Send to who asked, or take it as received when that is this process."""
         if asker == self.host_id:
             self.HANDLERS[fields["method"]](
                 self, RelayMessage(self.host_id, 0, fields, list(packets))
             )
         else:
             self._send_to([asker], fields, list(packets))
-
-    def _forget_unanswered(self) -> None:
-        now = time.monotonic()
-        if now < self._look_at:
-            return
-        self._look_at = now + _LOOK
-        for ack_id, (expires, sids) in list(self._asked.items()):
-            if expires <= now:
-                del self._asked[ack_id]
-                for sid in sids:
-                    self.callbacks.get(sid, {}).pop(ack_id, None)
 
     def _on_expect(self, message: RelayMessage) -> None:
         call = self._calls.get(message.fields["request"])

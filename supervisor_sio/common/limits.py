@@ -41,6 +41,29 @@ def _limit(name: str, value: Number, unit: str, per: str, reason: str) -> Number
 
 # --- Socket.IO events -------------------------------------------------------------
 
+ACK_TIMEOUT = _limit(
+    "ACK_TIMEOUT",
+    3600.0,
+    "seconds",
+    "acknowledgement",
+    "that it may come after its event: a person may have to answer. `call()` and "
+    "`emit_with_acks()` have timeouts of their own",
+)
+ACKS_PER_CLIENT = _limit(
+    "ACKS_PER_CLIENT",
+    1000,
+    "acknowledgements",
+    "client",
+    "awaited at a time: about 300 bytes each; the oldest is given up beyond that",
+)
+ACKS_PER_WORKER = _limit(
+    "ACKS_PER_WORKER",
+    65_536,
+    "callbacks",
+    "worker",
+    "of the application that wait for an acknowledgement; the oldest is given up beyond that",
+)
+
 # --- The router: connections that no worker has yet -----------------------------
 
 # --- The channels between supervisord, the router and the workers ---------------

@@ -44,3 +44,9 @@ def server_call(sid: str, method: str, args: list[Any], options: dict[str, Any])
 @sio.event
 def manager_call(sid: str, method: str, args: list[Any], options: dict[str, Any]) -> Any:
     return attempt(manager, method, args, options)
+
+
+@sio.event
+def ask(sid: str, other: str, event: str, *args: Any) -> None:
+    """Ask another client, and do not care whether it answers."""
+    sio.emit(event, args, to=other, callback=lambda *answer: None)

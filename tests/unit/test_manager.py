@@ -334,7 +334,7 @@ def test_msgpack_gets_what_a_write_only_manager_emits() -> None:
 def test_an_answer_from_another_worker_counts_once(server: socketio.Server) -> None:
     manager = server.manager
     answers: list[Any] = []
-    manager._acks[5] = lambda *args: answers.append(args)
+    manager._callbacks.add(5, lambda *args: answers.append(args))
     packets = manager._encode(sio_packet.ACK, "/", ["yes", b"\0"], 5)
     message = RelayMessage("ffffffff", 1, {"method": "callback", "ack": 5}, packets)
     manager._on_callback(message)

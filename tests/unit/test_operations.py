@@ -8,7 +8,7 @@ import pytest
 import socketio
 from polling import ADDRESS, PollingClient, make_server
 
-from supervisor_sio import ZmqManager, identity, operations
+from supervisor_sio import ZmqManager, identity
 from supervisor_sio.gathering import Answers
 from supervisor_sio.operations import RemoteSocket, RoomSizes
 from supervisor_sio.relay.message import RelayMessage
@@ -338,23 +338,6 @@ def test_the_time_is_up(manager: ZmqManager, clients: list[PollingClient], start
     assert (answers, answers.timed_out, answers.missing) == (["in time"], True, 3)
     clients[2].answer(questions[2], "too late")
     assert answers == ["in time"] and manager._calls == {}
-
-
-def test_what_nobody_waits_for_is_forgotten(
-    manager: ZmqManager,
-    server: socketio.Server,
-    clients: list[PollingClient],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(operations, "_LOOK", 0)
-    manager.emit_with_acks("ask", timeout=0.01)
-    assert len(manager._asked) == 1
-    time.sleep(0.02)
-    manager.emit_with_acks("ask", room=[], timeout=0.01)
-    assert not any(len(manager.callbacks[client.sid]) > 1 for client in clients)
-    time.sleep(0.02)
-    manager._forget_unanswered()
-    assert not manager._asked
 
 
 def test_an_answer_that_comes_twice(
