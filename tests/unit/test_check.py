@@ -796,7 +796,7 @@ def test_a_run_directory_behind_a_link(deployment: Deployment, tmp_path: Path) -
 @as_root
 def test_a_run_directory_that_is_there(deployment: Deployment, tmp_path: Path) -> None:
     name = NOBODY.pw_name
-    for directory in tmp_path.parents[:-2]:
+    for directory in list(tmp_path.parents)[:-2]:
         directory.chmod(0o755)
     there = Path("/tmp") / f"check-{os.getpid()}"
     there.mkdir()
@@ -892,7 +892,7 @@ def test_redis_is_not_installed(deployment: Deployment, monkeypatch: pytest.Monk
     [
         (None, "no such file or directory"),
         (b"hello\n", "line 1: no [section] before 'hello'"),
-        (b"[supervisord]\nhello\n", "line 2: neither a section, an option nor a comment: 'hello"),
+        (b"[supervisord]\nhello\n", "line 2: neither a section, an option nor a comment: "),
         (b"\xff\xfe\x00", "not a text file"),
         (b"[supervisord]\nx = \x00", "not a text file"),
     ],

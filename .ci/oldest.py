@@ -1,0 +1,32 @@
+"""The oldest versions that setup.cfg allows, as constraints for pip.
+
+    python .ci/oldest.py >constraints.txt
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Name, extras and lower bound, as in ``python-socketio[client]>=5.15.1``.
+REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)")
+
+#: Supervisor 4.2.5 imports pkg_resources; setuptools has none since version 82.
+ALSO = ["setuptools<82"]
+
+
+def constraints(text: str) -> Iterator[str]:
+    config = configparser.ConfigParser()
+    config.read_string(text)
+    extras = dict(config["options.extras_require"])
+    for lines in (config["options"]["install_requires"], *extras.values()):
+        for name, version in REQUIREMENT.findall(lines):
+            yield f"{name}=={version}"
+    yield from ALSO
+
+
+if __name__ == "__main__":
+    setup_cfg = Path(__file__).resolve().parent.parent / "setup.cfg"
+    print("\n".join(constraints(setup_cfg.read_text())))
