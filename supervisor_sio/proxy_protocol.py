@@ -67,7 +67,8 @@ def _parse_v1(data: bytes) -> Optional[ProxyHeader]:
         source, destination, source_port, destination_port = addresses
         version = {"TCP4": 4, "TCP6": 6}[family]
         for address in (source, destination):
-            if ipaddress.ip_address(address).version != version:
+            # A zone behind % could be any text, and means nothing to us.
+            if "%" in address or ipaddress.ip_address(address).version != version:
                 raise ValueError
         return ProxyHeader(
             end + 2, (source, _port(source_port)), (destination, _port(destination_port))

@@ -37,6 +37,55 @@ def _limit(name: str, value: Number, unit: str, per: str, reason: str) -> Number
 
 # --- HTTP, before a request is known to be anybody's ---------------------------
 
+HEAD_BYTES = _limit(
+    "HEAD_BYTES", 16384, "bytes", "request", "request line and headers, as Node's servers have it"
+)
+HEAD_FIELDS = _limit("HEAD_FIELDS", 100, "header lines", "request", "as Apache has it")
+CHUNK_LINE_BYTES = _limit(
+    "CHUNK_LINE_BYTES",
+    256,
+    "bytes",
+    "chunk",
+    "its size has at most 15 digits; nobody needs more for extensions; also for each trailer",
+)
+TRAILER_BYTES = _limit("TRAILER_BYTES", 4096, "bytes", "chunked body", "nobody reads trailers")
+UNREAD_BODY_BYTES = _limit(
+    "UNREAD_BODY_BYTES",
+    65536,
+    "bytes",
+    "request",
+    "a body that the application leaves unread; of a longer one the connection closes",
+)
+LINGER_SECONDS = _limit(
+    "LINGER_SECONDS",
+    2.0,
+    "seconds",
+    "connection",
+    "reading on after a refusal: to close at once would reset the connection, answer included",
+)
+BODY_GRACE_SECONDS = _limit(
+    "BODY_GRACE_SECONDS",
+    20.0,
+    "seconds",
+    "request",
+    "waiting for its body, and one more for each BODY_RATE bytes; as Apache's mod_reqtimeout",
+)
+BODY_RATE = _limit("BODY_RATE", 500, "bytes a second", "request", "see BODY_GRACE_SECONDS")
+STALLED_SECONDS = _limit(
+    "STALLED_SECONDS", 60.0, "seconds", "request", "in which a client takes nothing of its answer"
+)
+KEPT_SECONDS = _limit(
+    "KEPT_SECONDS",
+    75.0,
+    "seconds",
+    "connection",
+    "without a request; proxies keep theirs for 60 and have to be the first to close, else "
+    "they send a request to where nobody is any more",
+)
+READS_PER_TURN = _limit(
+    "READS_PER_TURN", 4, "reads of 64 KB", "request", "of a body, before others have a turn"
+)
+
 # --- Engine.IO sessions and websockets ------------------------------------------
 
 # --- Socket.IO events -------------------------------------------------------------

@@ -108,7 +108,10 @@ class Router:
         self._workers = Workers(
             listener=socket.socket(fileno=workers),
             placement=self._placement,
-            welcome={name: settings[name] for name in ("path", "drain_timeout", "log_level")},
+            welcome={
+                name: settings[name]
+                for name in ("path", "drain_timeout", "head_timeout", "log_level")
+            },
             place_again=self._place_again,
             drained=lambda name, pid: self._drained.get(name) == pid,
             refusals=self._refusals,

@@ -1,9 +1,10 @@
-"""One connection in a worker: eventlet's WSGI, on a socket that may move on.
+"""One connection in a worker: HTTP for a WSGI application, on a socket that may move on.
 
 Before each request on a kept connection its request line decides whether the
 connection stays: a request of another worker's session, or a handshake, goes
-back to the router with every byte already read. eventlet's own protocol class
-does all the rest of HTTP.
+back to the router with every byte already read. What stays is read by
+:mod:`supervisor_sio.engine.http`, once; eventlet's own protocol class calls the
+application and writes its answer.
 """
 
 from __future__ import annotations
@@ -11,17 +12,30 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import re
 import socket
+import sys
 import time
-from typing import Any, Callable, Optional, Union
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, Callable, Iterator, Optional, Union
+from urllib.parse import unquote
 
+import eventlet
 import greenlet
 from eventlet import hubs, patcher, wsgi
 from eventlet.greenio import GreenSocket
 
+from ..common.limits import (
+    BODY_GRACE_SECONDS,
+    BODY_RATE,
+    KEPT_SECONDS,
+    LINGER_SECONDS,
+    READS_PER_TURN,
+    STALLED_SECONDS,
+    UNREAD_BODY_BYTES,
+)
+from ..engine.http import ChunkedBody, Head, HttpError, find_end, read_head
 from ..request import BadRequest, Request, parse_head
-from .websocket import TAKE_CONNECTION, Connection, WebSocket
+from .websocket import PROTOCOL, TAKE_CONNECTION, TOO_SLOW, Connection, WebSocket, refusals
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -38,16 +52,30 @@ SocketAddress = Any
 _OF_CONNECTION = ("eventlet.set_idle", "eventlet.posthooks", TAKE_CONNECTION, LAST_REQUEST)
 _NO_INPUT = io.BytesIO()
 
-#: Seconds that a connection may wait for its next request. Proxies keep theirs for 60 (nginx,
-#: AWS's load balancers) and have to be the first to close: else they send a request to where
-#: nobody is any more. A client that polls has one every 25.
-_KEPT = 75.0
+#: Bytes that are read at a time where a head is expected: most are shorter, and what comes
+#: behind one has to fit into a message to the router.
+_HEAD_READ = 2048
 
-#: Seconds that a client may pause in the middle of a request, or of taking the answer.
-_STALLED = 60.0
+#: Bytes of a body that are read at a time, and of an answer that are joined for one write.
+_BLOCK = 65536
 
-#: Bytes of a connection's buffers: enough for a head; what is longer goes past them.
-_BUFFER = 2048
+#: A server should skip an empty line before a request (RFC 9112, 2.2); as the router, we skip four.
+_EMPTY_LINES = re.compile(rb"(?:\r?\n){0,4}")
+
+#: The keys of an environment for fields that nearly every request has; so sessions share them.
+_KEYS = {
+    spelled.encode(): "HTTP_" + name.upper().replace("-", "_")
+    for name in (
+        "Accept Accept-Encoding Accept-Language Cache-Control Connection Cookie Origin Pragma "
+        "Referer Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-WebSocket-Extensions "
+        "Sec-WebSocket-Key Sec-WebSocket-Version Upgrade User-Agent X-Forwarded-For "
+        "X-Forwarded-Host X-Forwarded-Proto X-Real-IP"
+    ).split()
+    for spelled in (name, name.lower())
+}
+
+#: Fields that are no ``HTTP_`` variables, or come from elsewhere.
+_APART = (b"host", b"content-type", b"content-length")
 
 
 class ClientGone(ConnectionResetError):
@@ -57,8 +85,21 @@ class ClientGone(ConnectionResetError):
         super().__init__(errno.ECONNRESET, "the client is gone")
 
 
+class BadBody(OSError):
+    """The body cannot be read to its end; the connection closes."""
+
+
 class Interrupted(Exception):
     """Thrown into the greenlet of an idle connection when the worker drains."""
+
+
+class _HeadTimeout(Exception):
+    """Thrown into the greenlet of a connection that has not sent its head in time."""
+
+
+def _count(reason: str, peer: SocketAddress, detail: object) -> None:
+    """The client of a connection did something that is counted."""
+    refusals.count(reason, f"{wsgi.addr_to_host_port(peer)[0]} ({detail})")
 
 
 class ClientSocket(GreenSocket):  # type: ignore[misc]
@@ -100,7 +141,7 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]
         try:
             return bytes(super().recv(size, flags))
         except socket.timeout:
-            raise ClientGone from None
+            raise self._stalled("sends nothing") from None
 
     def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:
         if self.prefix:
@@ -111,13 +152,17 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]
         try:
             return int(super().recv_into(buffer, size or len(buffer), flags))
         except socket.timeout:
-            raise ClientGone from None
+            raise self._stalled("sends nothing") from None
 
     def send(self, data: Any, flags: int = 0) -> int:
         try:
             return int(super().send(data, flags))
         except socket.timeout:
-            raise ClientGone from None
+            raise self._stalled("takes nothing") from None
+
+    def _stalled(self, what: str) -> ClientGone:
+        _count(TOO_SLOW, self.peer, what)
+        return ClientGone()
 
     def leave_green(self) -> Any:
         """The connection as a plain, non-blocking socket; this object lets go of it."""
@@ -133,25 +178,195 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]
             pass  # closed already
 
 
-class _Stream(io.RawIOBase):
-    """The socket as a raw stream that can say "nothing now" instead of waiting."""
+class _Writer:
+    """What eventlet writes answers to; nothing waits in it."""
+
+    closed = False
 
     def __init__(self, sock: ClientSocket) -> None:
         self._sock = sock
-        self.may_wait = True
-        #: Whether the connection must not end here.
-        self.in_request = False
 
-    def readable(self) -> bool:
-        return True
+    def writelines(self, pieces: list[bytes]) -> None:
+        if sum(map(len, pieces)) <= _BLOCK:
+            self._sock.sendall(b"".join(pieces))
+        else:
+            for piece in pieces:
+                self._sock.sendall(memoryview(piece))
 
-    def readinto(self, buffer: Any) -> Optional[int]:
-        if not self.may_wait:
-            return None
-        size = self._sock.recv_into(buffer)
-        if not size and self.in_request:
-            raise ClientGone  # to eventlet, the end of what has come is the end of the request
-        return size
+    def flush(self) -> None:
+        pass
+
+
+class Body(wsgi.Input):  # type: ignore[misc]
+    """The body of a request, as ``wsgi.input``. It ends where the body ends.
+
+    Reading raises :class:`ClientGone` when the connection ends before, or the client is too
+    slow, and :class:`BadBody` for what are no chunks.
+    """
+
+    _sock: Optional[ClientSocket]
+    content_length: int
+    position: int
+
+    def __init__(self, sock: ClientSocket, length: Optional[int], wfile: Optional[_Writer]) -> None:
+        super().__init__(
+            None,
+            length or 0,
+            sock,
+            wfile=wfile,
+            wfile_line=b"HTTP/1.1 100 Continue\r\n",
+            chunked_input=length is None,
+        )
+        self._chunks = ChunkedBody() if length is None else None
+        #: What has come and was not read yet: from this position on.
+        self._data = b""
+        self._at = 0
+        #: Bytes of the body that have come, and with everything around them.
+        self._received = 0
+        self._transferred = 0
+        #: Seconds for which the client let us wait.
+        self._waited = 0.0
+        self._reads = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has come."""
+        if self._chunks is not None:
+            return self._chunks.ended
+        return self.position >= self.content_length
+
+    def read(self, length: Optional[int] = None) -> bytes:
+        left = sys.maxsize if length is None or length < 0 else length
+        pieces = []
+        while left and self._more():
+            piece = self._take(min(left, len(self._data) - self._at))
+            left -= len(piece)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def readline(self, size: Optional[int] = None) -> bytes:
+        left = sys.maxsize if size is None or size < 0 else size
+        pieces = []
+        while left and self._more():
+            end = self._data.find(b"\n", self._at, self._at + left) + 1
+            piece = self._take((end or min(len(self._data), self._at + left)) - self._at)
+            left -= len(piece)
+            pieces.append(piece)
+            if end:
+                break
+        return b"".join(pieces)
+
+    def readlines(self, hint: Optional[int] = None) -> list[bytes]:
+        lines: list[bytes] = []
+        size = 0
+        for line in iter(self.readline, b""):
+            lines.append(line)
+            size += len(line)
+            if hint is not None and 0 < hint <= size:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def discard(self, buffer_size: int = 0) -> None:
+        """Read what the application did not, so that the next request can be found.
+
+        :raises BadBody: when that is too much.
+        """
+        most = self._transferred + UNREAD_BODY_BYTES
+        if self.content_length - self.position > UNREAD_BODY_BYTES:
+            raise BadBody("too much of a body is left unread")
+        self._data = b""
+        while self._more():
+            self._data = b""
+            if self._transferred > most:
+                raise BadBody("too much of a body is left unread")
+
+    def release(self) -> None:
+        """The request is over; a copy of its environment may have this for much longer."""
+        self._sock = self.wfile = None
+        self._data = b""
+        self._chunks, self.content_length = None, 0
+
+    def _take(self, size: int) -> bytes:
+        begin, self._at = self._at, self._at + size
+        return self._data[begin : self._at]
+
+    def _more(self) -> bool:
+        """Whether there is something to take, after waiting for it."""
+        if self._at < len(self._data):
+            return True
+        self._data, self._at = b"", 0
+        while not self._data and not self.ended:
+            if self.should_send_hundred_continue:
+                self.send_hundred_continue_response()
+                self.is_hundred_continue_response_sent = True
+            self._data = self._receive()
+        return bool(self._data)
+
+    def _receive(self) -> bytes:
+        """Some of the body; or nothing, of one in chunks."""
+        assert self._sock is not None
+        if self._chunks is None:
+            data = self._receive_raw(min(_BLOCK, self.content_length - self.position))
+            self.position += len(data)
+        else:
+            try:
+                data = self._chunks.feed(self._receive_raw(self._chunks.wanted))
+            except HttpError as error:
+                _count(PROTOCOL, self._sock.peer, error)
+                raise BadBody(str(error)) from None
+            if self._chunks.ended:
+                self._sock.prefix = self._chunks.rest + self._sock.prefix
+        self._received += len(data)
+        return data
+
+    def _receive_raw(self, size: int) -> bytes:
+        sock = self._sock
+        assert sock is not None
+        self._reads += 1
+        if not self._reads % READS_PER_TURN:
+            eventlet.sleep(0)
+        patience = BODY_GRACE_SECONDS + self._received / BODY_RATE - self._waited
+        sock.settimeout(max(0.001, min(patience, STALLED_SECONDS)))
+        began = time.monotonic()
+        data = sock.recv(size)
+        self._waited += time.monotonic() - began
+        sock.settimeout(STALLED_SECONDS)
+        if not data:
+            raise ClientGone
+        self._transferred += len(data)
+        return data
+
+
+class _Exchange:
+    """What an application can ask about the connection, for as long as the request lasts.
+
+    A copy of the environment has this, and nothing of the connection, for much longer.
+    """
+
+    __slots__ = ("_protocol",)
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol: Optional[Protocol] = protocol
+
+    def release(self) -> None:
+        self._protocol = None
+
+    def set_idle(self) -> None:
+        """Of eventlet's own websocket: the connection has become one."""
+        if self._protocol is not None:
+            self._protocol.upgraded()
+
+    def last_request(self) -> None:
+        if self._protocol is not None:
+            self._protocol.close_connection = True  # eventlet says so, RFC 9112, 9.6
+
+    def take_connection(self) -> Connection:
+        if self._protocol is None:
+            raise RuntimeError("the request is over")
+        return self._protocol.take_connection()
 
 
 class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
@@ -160,127 +375,216 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
     server: Server
     request: ClientSocket
     environ: dict[str, Any]
-    path: str
+    close_connection: bool
 
     def setup(self) -> None:
         self.connection = self.request
-        self._stream = _Stream(self.request)
-        self.rfile = io.BufferedReader(self._stream, _BUFFER)
-        self.wfile = self.request.makefile("wb", _BUFFER)
+        self.request.settimeout(STALLED_SECONDS)
+        self.wfile = _Writer(self.request)
         self._first = self.request.placed
         #: Whether the connection goes on without this object.
         self._given_up = False
+        #: Whether the client may be sending what nobody reads.
+        self._unread = False
 
-    def _read_request_line(self) -> Any:
-        self._stream.in_request = False
+    def handle_one_request(self) -> None:
+        self.close_connection = True
+        try:
+            data = self._read_head()
+            if not data:
+                return
+            head = read_head(data)
+        except HttpError as error:
+            self._refuse(error)
+            return
+        self.command = head.method
+        self.requestline = f"{head.method} {head.path}"  # in eventlet's messages
+        self.request_version = head.version
+        # eventlet sends the body that an application may give for HEAD as well.
+        self.close_connection = not head.keep_alive or head.method == "HEAD"
+        self.environ = self._make_environ(head)
+        # All that eventlet looks up; an old client wants to be told.
+        old = head.keep_alive and head.version == "HTTP/1.0"
+        self.headers = {"Connection": "keep-alive"} if old else {}
+        self.application = self._call
+        try:
+            self.handle_one_response()
+        except OSError as error:
+            self.close_connection = True
+            if error.errno not in wsgi.BROKEN_SOCK:
+                raise
+
+    # --- reading a head -------------------------------------------------------
+
+    def _read_head(self) -> bytes:
+        """The next head; empty when there is none, or it is not for this worker.
+
+        :raises HttpError: for what cannot be one.
+        """
+        sock, server = self.request, self.server
         first, self._first = self._first, False
-        if not first and not self._wait_for_request():
-            return b""
         # What was on its way when this worker began to drain is judged as well.
-        settled = first and not self.server.draining
-        line: bytes = super()._read_request_line()
-        for _ in range(4):  # as the router does, skip what RFC 9112, 2.2, says to
-            if line not in (b"\r\n", b"\n"):
-                break
-            line = super()._read_request_line()
-        if line and not settled:
-            # parse_head skips what eventlet would answer with 400: leave it to eventlet.
+        settled = first and not server.draining
+        deadline = time.monotonic() + server.head_timeout if first else None
+        if sock.prefix and not first:
+            eventlet.sleep(0)  # who sends many requests at once has one in each turn
+        data, sock.prefix = sock.prefix, b""
+        looked = 0
+        while True:
+            if data and deadline is None:
+                deadline = time.monotonic() + server.head_timeout
+            if not looked and data[:1] in (b"\r", b"\n"):
+                data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]
+            if data and not settled:
+                request = self._judge(data)
+                if request is not None:
+                    settled = True
+                    if not server.keeps(request) and self._hand_back(data):
+                        return b""
+            end = find_end(data, looked)
+            if end:
+                sock.prefix = data[end:]
+                return data[:end]
+            looked = len(data)
+            more = self._receive(data, deadline)
+            if not more:
+                return b""
+            data += more
+
+    def _judge(self, data: bytes) -> Optional[Request]:
+        try:
+            return parse_head(data, self.server.paths)
+        except BadRequest as bad:
+            raise HttpError(bad.reason, bad.status) from None
+
+    def _receive(self, data: bytes, deadline: Optional[float]) -> bytes:
+        """What comes next; empty when nothing will, or the connection has moved on.
+
+        :param data: of the head, so far.
+        """
+        sock, server = self.request, self.server
+        while True:
             try:
-                request = parse_head(line, self.server.paths)
-            except BadRequest:
-                return line
-            if request is not None and not self.server.keeps(request):
-                self._hand_back(line + self._take_buffered())
-                return line if not self._given_up else b""
-        return line
+                return bytes(sock.fd.recv(_HEAD_READ))
+            except BlockingIOError:
+                pass
+            except OSError:
+                return b""
+            if server.draining and (self._hand_back(data) or not data):
+                return b""
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                with server.idle(self):
+                    hubs.trampoline(
+                        sock.fileno(), read=True, timeout=timeout, timeout_exc=_HeadTimeout
+                    )
+            except Interrupted:
+                pass
+            except _HeadTimeout:
+                raise HttpError("no complete head in time", "408 Request Timeout") from None
+            except OSError:
+                return b""
 
-    def parse_request(self) -> bool:
-        self._stream.in_request = True
-        if not super().parse_request():
-            return False
-        if not self.path.startswith("/"):
-            # RFC 9112, 3.2: other forms than the absolute one are for proxies.
-            absolute = urlsplit(self.path)
-            if absolute.scheme not in ("http", "https"):
-                self.send_error(400)
-                return False
-            self.path = urlunsplit(("", "", absolute.path or "/", absolute.query, ""))
-        if self.command == "HEAD":
-            self.close_connection = 1  # eventlet sends the body that the application may give
-        return True
-
-    def log_message(self, format: str, *args: Any) -> None:
-        logger.debug(format, *args)
-
-    def _wait_for_request(self) -> bool:
-        """Idle until the next request starts; false when it is not for this worker."""
-        if self._buffered() or self.request.prefix:
-            return True
-        if self.server.draining:
-            self._hand_back(b"")
-            return False
-        try:
-            with self.server.idle(self):
-                hubs.trampoline(self.request.fileno(), read=True)
-        except Interrupted:
-            self._hand_back(b"")
-            return False
-        except OSError:
-            return False
-        return True
-
-    def _buffered(self) -> bytes:
-        """What was read beyond the last request, without reading more."""
-        self._stream.may_wait = False
-        try:
-            return bytes(self.rfile.peek())
-        finally:
-            self._stream.may_wait = True
-
-    def _take_buffered(self) -> bytes:
-        data = self._buffered()
-        self.rfile.read(len(data))
-        rest, self.request.prefix = self.request.prefix, b""
-        return data + rest
-
-    def _hand_back(self, prefix: bytes) -> None:
+    def _hand_back(self, prefix: bytes) -> bool:
         self._given_up = self.server.hand_back(self.request, prefix)
-        if not self._given_up and prefix:
-            # No router to take it: serve it here, from the bytes at hand.
-            newline = prefix.find(b"\n") + 1
-            self.request.prefix = prefix[newline:]
+        return self._given_up
 
-    def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
+    def _refuse(self, error: HttpError) -> None:
+        _count(TOO_SLOW if error.status.startswith("408") else PROTOCOL, self.request.peer, error)
+        self._unread = True
+        body = f"{error.status}\n"
+        text = (
+            f"HTTP/1.1 {error.status}\r\nConnection: close\r\n"
+            f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        )
+        try:
+            self.request.sendall(text.encode())
+        except OSError:
+            pass
+
+    # --- the request and its answer -------------------------------------------
+
+    def _make_environ(self, head: Head) -> dict[str, Any]:
         sock = self.request
-        environ["wsgi.url_scheme"] = sock.scheme
+        peer, peer_port = wsgi.addr_to_host_port(sock.peer)
+        # Behind TLS, or a PROXY header, the socket's own address is not the client's view.
+        local, local_port = wsgi.addr_to_host_port(sock.local)
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": head.method,
+            "SCRIPT_NAME": "",
+            "RAW_PATH_INFO": head.path,
+            "PATH_INFO": unquote(head.path, "latin-1"),
+            "QUERY_STRING": head.query,
+            "SERVER_NAME": local,
+            "SERVER_PORT": str(local_port),
+            "SERVER_PROTOCOL": head.version,
+            "REMOTE_ADDR": peer,
+            "REMOTE_PORT": str(peer_port),
+            "GATEWAY_INTERFACE": "CGI/1.1",
+            "wsgi.errors": sys.stderr,
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": sock.scheme,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": False,
+            "eventlet.posthooks": [],
+        }
+        if head.host:
+            environ["HTTP_HOST"] = head.host
         if sock.scheme == "https":
             environ["HTTPS"] = "on"
-        environ["wsgi.multiprocess"] = True
-        environ[LAST_REQUEST] = self._end_with_response
-        # Behind TLS, or a PROXY header, the socket's own address is not the client's view.
-        environ["SERVER_NAME"], port = wsgi.addr_to_host_port(sock.local)
-        environ["SERVER_PORT"] = str(port)
+        self._add_fields(environ, head)
+        expects = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+        may_wait = expects and head.length != 0 and head.version == "HTTP/1.1"
+        self._body = Body(sock, head.length, self.wfile if may_wait else None)
+        environ["wsgi.input"] = environ["eventlet.input"] = self._body
+        if head.length is None:
+            # Else there is a length to go by; Werkzeug makes a 400 of what it finds wrong then.
+            environ["wsgi.input_terminated"] = True
+        self._exchange = exchange = _Exchange(self)
+        environ["eventlet.set_idle"] = exchange.set_idle
+        environ[LAST_REQUEST] = exchange.last_request
         if "HTTP_UPGRADE" in environ:
-            environ[TAKE_CONNECTION] = self._take_connection
-            # For an application that has eventlet's own websocket: it reads from the
-            # socket, past this buffer, and needs what came right behind the request.
-            sock.prefix = self._take_buffered()
-            set_idle = environ["eventlet.set_idle"]
-
-            def upgraded() -> None:
-                set_idle()
-                sock.settimeout(None)
-                self.server.websockets.add(sock)
-                self._request_counted()
-
-            environ["eventlet.set_idle"] = upgraded
+            if head.length == 0 and head.version == "HTTP/1.1":
+                environ[TAKE_CONNECTION] = exchange.take_connection
+            else:  # to upgrade is up to the server (RFC 9110, 7.8), and nobody does with a body
+                del environ["HTTP_UPGRADE"]
         return environ
 
-    def _end_with_response(self) -> None:
-        self.close_connection = 1  # eventlet says so to the client, RFC 9112, 9.6
+    def _add_fields(self, environ: dict[str, Any], head: Head) -> None:
+        for name, raw in head.fields:
+            value = raw.decode("latin-1")
+            key = _KEYS.get(name)
+            if key is None:
+                lower = name.lower()
+                if lower in _APART:
+                    if lower == b"content-type":
+                        environ.setdefault("CONTENT_TYPE", value)
+                    elif lower == b"content-length":
+                        environ["CONTENT_LENGTH"] = value
+                    continue
+                if b"_" in name:
+                    continue  # an application could not tell it from one with a hyphen
+                key = "HTTP_" + name.decode().upper().replace("-", "_")
+            environ[key] = f"{environ[key]},{value}" if key in environ else value
+        environ.setdefault("CONTENT_TYPE", "text/plain")  # as eventlet has it
 
-    def _take_connection(self) -> Connection:
+    def _call(self, environ: dict[str, Any], start_response: Any) -> Any:
+        try:
+            return self.server.app(environ, start_response)
+        except BadBody:
+            self.close_connection = True
+            start_response("400 Bad Request", [("Content-Type", "text/plain")], sys.exc_info())
+            return [b"400 Bad Request\n"]
+
+    def upgraded(self) -> None:
+        """The application keeps the connection for something else than HTTP."""
+        if TAKE_CONNECTION in self.environ:
+            self.request.settimeout(None)
+            self.server.websockets.add(self.request)
+            self._request_counted()
+
+    def take_connection(self) -> Connection:
         self._given_up = True
         sock = self.request
         address = wsgi.addr_to_host_port(sock.peer)[0]
@@ -294,6 +598,9 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
             environ["wsgi.input"] = environ["eventlet.input"] = _NO_INPUT
             for name in _OF_CONNECTION:
                 environ.pop(name, None)
+            self._unread = not self._body.ended
+            self._body.release()
+            self._exchange.release()
             self._request_counted()
 
     def _request_counted(self) -> None:
@@ -303,15 +610,34 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
     def finish(self) -> None:
         if self._given_up:
             # It lives on elsewhere: a shutdown() here would end it there too.
-            self.rfile.close()
-            self.wfile.close()
             self.request.close()
-        else:
-            super().finish()
+            return
+        if self._unread:
+            self._linger()
+        try:
+            self.request.fd.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the client was faster
+        self.request.close()
+
+    def _linger(self) -> None:
+        """Let the client read the answer: to close over unread bytes would reset the connection.
+
+        RFC 9112, 9.6.
+        """
+        try:
+            self.request.fd.shutdown(socket.SHUT_WR)
+            with eventlet.Timeout(LINGER_SECONDS, False):
+                while self.request.recv(_BLOCK):
+                    eventlet.sleep(0)
+        except OSError:
+            pass
 
 
-#: In a traceback.
-_GONE = f"{ClientGone.__module__}.{ClientGone.__qualname__}"
+#: In a traceback, of what clients do.
+_CLIENTS = ("BrokenPipeError", "ConnectionResetError") + tuple(
+    f"{error.__module__}.{error.__qualname__}" for error in (ClientGone, BadBody)
+)
 
 
 class _ErrorLog:
@@ -319,8 +645,8 @@ class _ErrorLog:
 
     def info(self, message: str, *args: Any) -> None:
         last = message.rstrip().rpartition("\n")[2]
-        gone = last.startswith(("BrokenPipeError", "ConnectionResetError", _GONE))
-        logger.log(logging.DEBUG if gone else logging.ERROR, message.rstrip(), *args)
+        level = logging.DEBUG if last.startswith(_CLIENTS) else logging.ERROR
+        logger.log(level, message.rstrip(), *args)
 
     def debug(self, message: str, *args: Any) -> None:
         logger.debug(message, *args)
@@ -355,13 +681,16 @@ class Server(wsgi.Server):  # type: ignore[misc]
             log_output=False,
             debug=False,
             max_http_version=wsgi.DEFAULT_MAX_HTTP_VERSION,
-            socket_timeout=_STALLED,
+            # What an application yields is sent at once, as WSGI has it (PEP 3333).
+            minimum_chunk_size=1,
         )
         self.log = _ErrorLog()
         self.paths: tuple[bytes, ...] = ()
         self.keeps = keeps
         self.hand_back = hand_back
         self.changed = changed
+        #: Seconds that a client has to send a head.
+        self.head_timeout = 10.0
         self.connections = 0
         self.draining = False
         self.websockets: set[Union[ClientSocket, WebSocket]] = set()
@@ -403,15 +732,15 @@ class Server(wsgi.Server):  # type: ignore[misc]
     def idle(self, protocol: Protocol) -> _Idle:
         if not self._sweeping:
             self._sweeping = True
-            hubs.get_hub().schedule_call_global(_KEPT, self._sweep)
+            hubs.get_hub().schedule_call_global(KEPT_SECONDS, self._sweep)
         return _Idle(self._idle, protocol)
 
     def _sweep(self) -> None:
         """End the connections that have waited too long."""
         now = time.monotonic()
         for protocol, (_, since) in self._idle.items():
-            if now < since + _KEPT:
-                later = max(1.0, since + _KEPT - now)
+            if now < since + KEPT_SECONDS:
+                later = max(1.0, since + KEPT_SECONDS - now)
                 hubs.get_hub().schedule_call_global(later, self._sweep)
                 return
             hubs.get_hub().schedule_call_global(0, self._wake, protocol, TimeoutError)

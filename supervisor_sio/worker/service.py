@@ -196,6 +196,8 @@ class _Worker(_Service):
     def _take_settings(self, message: Message) -> None:
         self.server.paths = tuple(path.encode() for path in message["path"])
         self.drain_timeout = float(message["drain_timeout"])
+        # A router of an older version, which an upgrade has left running, does not send it.
+        self.server.head_timeout = float(message.get("head_timeout", self.server.head_timeout))
         ours = logging.getLogger("supervisor_sio")
         if ours.handlers:  # else the application has arranged its logging
             ours.setLevel(message["log_level"])

@@ -31,6 +31,7 @@ from . import greenlets
 from .delay import Delay
 from .frames import INTERNAL_ERROR, INVALID_DATA, Payload, ProtocolError, message_frame
 from .http import LAST_REQUEST, ClientGone
+from .printable import PRINTABLE
 from .websocket import (
     PROTOCOL,
     TAKE_CONNECTION,
@@ -76,6 +77,8 @@ def install(server: Any) -> Transport:
         return connected(eio_sid, environ)
 
     eio.on("connect", adopt)
+    for of_clients in (server.logger, eio.logger):  # session ids, origins, names of events
+        of_clients.addFilter(PRINTABLE)
     server._send_packet = transport.send_packet
     return transport
 

@@ -63,7 +63,9 @@ def test_request_line_in_one_byte_segments(shared_cluster: Cluster) -> None:
         status, body = answer(sock)
         assert status == 200 and int(body) in {row["pid"] for row in shared_cluster.workers()}
     session = next(iter(sessions_of_all_workers(shared_cluster).values()))
-    request = f"POST {PATH}polling&sid={session.sid} HTTP/1.1\r\nContent-Length: 16\r\n\r\n"
+    request = (
+        f"POST {PATH}polling&sid={session.sid} HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n"
+    )
     with connect(shared_cluster) as sock:
         for byte in request.encode() + b'422["echo","ab"]':
             sock.send(bytes([byte]))
@@ -81,7 +83,7 @@ def test_pipelined_requests_for_different_workers(shared_cluster: Cluster) -> No
             f"POST {PATH}polling&sid={session.sid} HTTP/1.1\r\nHost: x\r\n"
             f"Content-Length: {len(packet)}\r\n\r\n{packet}"
         ).encode()
-    requests += b"GET /pid HTTP/1.1\r\n\r\n"
+    requests += b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n"
     with connect(shared_cluster) as sock:
         sock.sendall(requests)
         for _ in order:
@@ -121,7 +123,8 @@ def test_chunked_body_and_expect(shared_cluster: Cluster) -> None:
         assert connection.getresponse().read().decode() == expected
     connection.close()
     with connect(shared_cluster) as sock:
-        sock.sendall(b"POST /upload HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        head = b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+        sock.sendall(head + b"Expect: 100-continue\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 100 Continue\r\n")
         sock.sendall(b"hello")
         assert answer(sock)[1].decode() == hashlib.sha256(b"hello").hexdigest()
@@ -145,7 +148,7 @@ def test_frames_right_behind_the_upgrade_request(shared_cluster: Cluster) -> Non
 
 def test_half_closed_connection(shared_cluster: Cluster) -> None:
     with connect(shared_cluster) as sock:
-        sock.sendall(b"POST /upload HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")
+        sock.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
         sock.shutdown(socket.SHUT_WR)
         assert answer(sock)[1].decode() == hashlib.sha256(b"abc").hexdigest()
 

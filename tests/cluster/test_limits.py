@@ -20,7 +20,7 @@ from .descriptors import limit_descriptors
 from .harness import Cluster, wait_until
 from .raw import PATH, Poller, exchange
 
-HANDSHAKE = f"GET {PATH}polling HTTP/1.1\r\nConnection: close\r\n\r\n".encode()
+HANDSHAKE = f"GET {PATH}polling HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
 
 
 def router(cluster: Cluster) -> dict[str, Any]:

@@ -1,0 +1,292 @@
+"""HTTP/1.1 requests, read strictly (RFC 9112): heads, and the bodies behind them.
+
+A proxy in front and a server behind it must agree where a request ends: else what one
+takes for a body is a request to the other. So there is no second guess here: a head that
+could be read in two ways is refused, and the connection closes.
+
+llhttp, by way of httptools, reads the head. It forgives some things, others in other
+releases; what must not be forgiven is checked here in addition.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import NamedTuple, Optional
+
+import httptools
+
+from ..common.limits import CHUNK_LINE_BYTES, HEAD_BYTES, HEAD_FIELDS, TRAILER_BYTES
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
+
+#: The lines between the request line and the body (RFC 9112, section 5). None is folded:
+#: each begins with a name, and the colon is right behind it.
+_FIELDS = re.compile(rb"(?:%b:%b\r\n)*\r\n" % (_TOKEN, _TEXT))
+
+#: A path, or all of a URL (section 3.2); without a fragment, which is no part of either.
+_TARGET = re.compile(
+    rb"(?:https?://(?P<authority>[^/?#]+))?(?P<path>/[!-\"$->@-~]*)?(?:\?(?P<query>[!-\"$-~]*))?",
+    re.IGNORECASE,
+)
+
+#: A name or an address, and perhaps a port (RFC 3986, section 3.2); empty where a URL has none.
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]{0,5})?")
+
+#: A chunk's size, and extensions that mean nothing to us (RFC 9112, section 7.1.1).
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;%b)?\r\n" % _TEXT)
+_TRAILER = re.compile(rb"%b:%b\r\n" % (_TOKEN, _TEXT))
+
+#: A length has fewer digits than this; int() would take its time for thousands of them.
+_MOST_DIGITS = 18
+
+#: Bytes to ask the connection for where a line is expected.
+_LINE_READ = 2048
+_DATA_READ = 65536
+
+_BAD = "400 Bad Request"
+
+
+class HttpError(ValueError):
+    """A request that is refused; the connection closes.
+
+    :ivar status: of the answer, as in ``400 Bad Request``.
+    """
+
+    def __init__(self, reason: str, status: str = _BAD) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Head(NamedTuple):
+    """A request without its body."""
+
+    method: str
+    #: As it was sent, with its percent signs.
+    path: str
+    query: str
+    #: ``HTTP/1.0`` or ``HTTP/1.1``.
+    version: str
+    #: Of the URL, or else of the field Host; empty where HTTP/1.0 has neither.
+    host: str
+    #: Names as they were sent, and values without the space around them.
+    fields: list[tuple[bytes, bytes]]
+    #: Bytes of the body; ``None`` for one in chunks.
+    length: Optional[int]
+    #: Whether the client may send another request on the connection.
+    keep_alive: bool
+
+
+class _Collector:
+    """What llhttp has found."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def find_end(data: bytes, start: int = 0) -> int:
+    """Where the head at the start of ``data`` ends; 0 while it is incomplete.
+
+    :param start: how many bytes have been looked through before.
+    :raises HttpError: when it is too long, or cannot become a head.
+    """
+    end = data.find(b"\r\n\r\n", max(0, start - 3)) + 4
+    if end > HEAD_BYTES or (end < 4 and len(data) > HEAD_BYTES):
+        raise HttpError("a head that is too long", "431 Request Header Fields Too Large")
+    if end >= 4:
+        return end
+    # It will be refused for its line ends: say so before its client gives up.
+    begin = max(0, start - 3)
+    if data.find(b"\n\n", begin) >= 0 or data.find(b"\n\r\n", begin) >= 0:
+        raise HttpError("a line end other than CRLF")
+    return 0
+
+
+def read_head(data: bytes) -> Head:
+    """Read a head.
+
+    :param data: all of it, with the empty line at its end and none before it.
+    :raises HttpError: see RFC 9112, sections 2.2, 3, 5.1, 6.1, 6.3 and 11.2.
+    """
+    line_end = data.find(b"\r\n") + 2
+    if _FIELDS.fullmatch(data, line_end) is None:
+        raise HttpError("a malformed header line")
+    if data.count(b"\n") - 2 > HEAD_FIELDS:
+        raise HttpError("too many header lines", "431 Request Header Fields Too Large")
+    found = _Collector()
+    parser = httptools.HttpRequestParser(found)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass  # whether there is one is up to the application
+    except httptools.HttpParserError as error:
+        raise HttpError(str(error)[:100]) from None
+    method, version = parser.get_method(), parser.get_http_version()
+    line = b"%b %b HTTP/%b\r\n" % (method, found.target, version.encode())
+    if not found.complete or data[:line_end] != line or version not in ("1.1", "1.0"):
+        raise HttpError("a malformed request line")
+    authority, path, query = _split_target(found.target)
+    hosts: list[bytes] = []
+    lengths: list[bytes] = []
+    encodings: list[bytes] = []
+    options: list[bytes] = []
+    special = {
+        b"host": hosts,
+        b"content-length": lengths,
+        b"transfer-encoding": encodings,
+        b"connection": options,
+    }
+    for name, value in found.fields:
+        values = special.get(name.lower())
+        if values is not None:
+            values.append(value)
+    return Head(
+        method.decode(),
+        path,
+        query,
+        f"HTTP/{version}",
+        _host(hosts, authority, version),
+        found.fields,
+        _length(lengths, encodings, version),
+        _keeps_alive(options, version),
+    )
+
+
+def _split_target(target: bytes) -> tuple[Optional[bytes], str, str]:
+    match = _TARGET.fullmatch(target)
+    if match is None:
+        raise HttpError("a target that is neither a path nor a URL")
+    authority, path, query = match.group("authority", "path", "query")
+    if authority is None and path is None:
+        raise HttpError("a target that is neither a path nor a URL")
+    return authority, (path or b"/").decode(), (query or b"").decode()
+
+
+def _host(hosts: list[bytes], authority: Optional[bytes], version: str) -> str:
+    if len(hosts) > 1 or (version == "1.1" and not hosts):
+        raise HttpError("no Host" if not hosts else "more than one Host")
+    for host in (*hosts, authority or b""):
+        if _HOST.fullmatch(host) is None:
+            raise HttpError("a malformed Host")
+    return (authority or b"".join(hosts)).decode()
+
+
+def _length(lengths: list[bytes], encodings: list[bytes], version: str) -> Optional[int]:
+    if encodings:
+        if version == "1.0" or lengths or [e.lower() for e in encodings] != [b"chunked"]:
+            raise HttpError("a Transfer-Encoding that is not just chunked")
+        return None
+    if not lengths:
+        return 0
+    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _MOST_DIGITS:
+        raise HttpError("a Content-Length that is not a number")
+    return int(lengths[0])
+
+
+def _keeps_alive(options: list[bytes], version: str) -> bool:
+    words = {word.strip(b" \t").lower() for value in options for word in value.split(b",")}
+    return b"close" not in words and (version == "1.1" or b"keep-alive" in words)
+
+
+class _Part(Enum):
+    """What of a body in chunks is next."""
+
+    SIZE = "a chunk's size"
+    DATA = "its data"
+    DATA_END = "the line end behind it"
+    TRAILER = "a trailer, or the empty line"
+    NONE = "nothing"
+
+
+class ChunkedBody:
+    """Takes the body out of its chunks (RFC 9112, section 7.1).
+
+    Never holds more than a line, and what was fed to it last.
+    """
+
+    __slots__ = ("_data", "_left", "_next", "_trailers")
+
+    def __init__(self) -> None:
+        self._data = b""
+        #: Bytes of this chunk that are to come.
+        self._left = 0
+        self._next = _Part.SIZE
+        self._trailers = 0
+
+    @property
+    def ended(self) -> bool:
+        return self._next is _Part.NONE
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes to read next: few of them can be those of the next request."""
+        return min(_DATA_READ, max(_LINE_READ, self._left + 2))
+
+    @property
+    def rest(self) -> bytes:
+        """What came behind the end."""
+        return self._data
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes of the body that these add.
+
+        :raises HttpError: for anything else than chunks.
+        """
+        data = self._data + data
+        size, position = len(data), 0
+        pieces: list[bytes] = []
+        while self._next is not _Part.NONE:
+            if self._next is _Part.DATA:
+                piece = data[position : position + self._left]
+                if not piece:
+                    break
+                pieces.append(piece)
+                position += len(piece)
+                self._left -= len(piece)
+                if not self._left:
+                    self._next = _Part.DATA_END
+            elif self._next is _Part.DATA_END:
+                if size < position + 2:
+                    break
+                if not data.startswith(b"\r\n", position):
+                    raise HttpError("a chunk that is longer than its size")
+                position += 2
+                self._next = _Part.SIZE
+            else:
+                end = data.find(b"\n", position, position + CHUNK_LINE_BYTES) + 1
+                if not end:
+                    if size - position >= CHUNK_LINE_BYTES:
+                        raise HttpError("too long a line between chunks")
+                    break
+                self._take_line(data, position, end)
+                position = end
+        self._data = data[position:]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _take_line(self, data: bytes, start: int, end: int) -> None:
+        if self._next is _Part.SIZE:
+            match = _CHUNK_LINE.fullmatch(data, start, end)
+            if match is None:
+                raise HttpError("a malformed chunk size")
+            self._left = int(match[1], 16)
+            self._next = _Part.DATA if self._left else _Part.TRAILER
+            return
+        self._trailers += end - start
+        if self._trailers > TRAILER_BYTES:
+            raise HttpError("too many trailers")
+        if data.startswith(b"\r\n", start):
+            self._next = _Part.NONE
+        elif _TRAILER.fullmatch(data, start, end) is None:
+            raise HttpError("a malformed trailer")

@@ -1,0 +1,50 @@
+"""Requests without pause on kept connections: others have a turn between any two."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+from cluster.conftest import ClusterFactory
+
+from .victim import Echoes
+
+CONNECTIONS = 20
+
+
+def test_a_flood_of_requests_leaves_turns_to_others(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1).start()
+    ended = threading.Event()
+    requests = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 500
+
+    def flood() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(OSError):
+                with socket.create_connection(("127.0.0.1", cluster.port), timeout=1) as sock:
+                    sock.setblocking(False)
+                    while not ended.is_set():
+                        with contextlib.suppress(BlockingIOError):
+                            sock.sendall(requests)
+                        with contextlib.suppress(BlockingIOError):
+                            while sock.recv(65536):
+                                pass
+                        time.sleep(0.005)
+
+    threads = [threading.Thread(target=flood, daemon=True) for _ in range(CONNECTIONS)]
+    with Echoes(cluster.port) as others:
+        for thread in threads:
+            thread.start()
+        time.sleep(2)
+        began = len(others.latencies)
+        time.sleep(5)
+        ended.set()
+        # An echo is a POST and a poll: two requests.
+        during = sorted(latency / 2 for latency in others.latencies[began:])
+    for thread in threads:
+        thread.join(10)
+    assert during, "no echo in 5 s"
+    print(f"{len(during)} echoes, median {during[len(during) // 2] * 1000:.0f} ms a request")
+    assert during[len(during) * 9 // 10] < 0.06, during[-5:]
+    assert [row["state"] for row in cluster.status()["workers"]] == ["ready"]
