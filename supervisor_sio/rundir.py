@@ -24,6 +24,11 @@ import stat
 import tempfile
 from typing import IO, Any, NamedTuple, Optional
 
+from .common.limits import FORGOTTEN_RUN_DIRS
+
+#: Of the names of run directories that nobody has given a place.
+_PREFIX = "supervisor-sio-"
+
 ENVIRONMENT_VARIABLE = "SUPERVISOR_SIO_RUN_DIR"
 
 #: sockaddr_un.sun_path holds 108 bytes, one of them the closing NUL (unix(7)).
@@ -55,6 +60,11 @@ class RunDir:
         self.xsub = os.path.join(path, "xsub.sock")
         self.xpub = os.path.join(path, "xpub.sock")
         self._cluster = os.path.join(path, "cluster.json")
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """All that supervisord makes here, without its lock."""
+        return self.supervisord, self.router, self.xsub, self.xpub, self._cluster
 
     @classmethod
     def from_environment(cls) -> Optional[RunDir]:
@@ -98,7 +108,8 @@ class OwnedRunDir(RunDir):
         self._written: Optional[ClusterInfo] = None
         try:
             if path is None:
-                path = tempfile.mkdtemp(prefix="supervisor-sio-")
+                remove_forgotten(owner)
+                path = tempfile.mkdtemp(prefix=_PREFIX)
             super().__init__(path)
             if len(os.fsencode(self.supervisord)) > _LONGEST_SOCKET_PATH:
                 raise RunDirError(f"{path} is too long: the path of a Unix socket has 107 bytes")
@@ -195,12 +206,9 @@ class OwnedRunDir(RunDir):
         with contextlib.suppress(OSError):
             if self._written is not None and not os.path.lexists(self._cluster):
                 self.write_cluster(self._written)
-        for path in (*self._made(), os.path.join(self.path, "lock")):
+        for path in (*self.made, os.path.join(self.path, "lock")):
             with contextlib.suppress(OSError):
                 os.utime(os.path.basename(path), dir_fd=self._directory, follow_symlinks=False)
-
-    def _made(self) -> tuple[str, ...]:
-        return self.supervisord, self.router, self.xsub, self.xpub, self._cluster
 
     def admit(self, chmod: int, chown: tuple[int, int]) -> None:
         """Set who may come in.
@@ -254,13 +262,50 @@ class OwnedRunDir(RunDir):
         if self._temporary:
             shutil.rmtree(self.path, ignore_errors=True)
         else:
-            for path in self._made():
+            for path in self.made:
                 try:
                     os.unlink(os.path.basename(path), dir_fd=self._directory)
                 except OSError:
                     pass
         self._lock.close()
         os.close(self._directory)
+
+
+def remove_forgotten(owner: int) -> None:
+    """Remove the temporary run directories of supervisords that were killed.
+
+    Only what belongs to this user or to ``owner``, and has the lock of a supervisord in
+    it that is dead: the kernel gives the lock to this process then. Nothing is reached
+    through a link. What fails is left to the next start.
+    """
+    parent = tempfile.gettempdir()
+    with contextlib.suppress(OSError):
+        names = [name for name in os.listdir(parent) if name.startswith(_PREFIX)]
+        for name in names[:FORGOTTEN_RUN_DIRS]:
+            with contextlib.suppress(OSError, ValueError):
+                _remove_if_forgotten(os.path.join(parent, name), owner)
+
+
+def _remove_if_forgotten(path: str, owner: int) -> None:
+    with contextlib.ExitStack() as stack:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        stack.callback(os.close, directory)
+        if os.fstat(directory).st_uid not in (os.geteuid(), owner):
+            return
+        lock = os.open("lock", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+        stack.callback(os.close, lock)
+        status = os.fstat(lock)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            return
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # One that is only starting has made the file, and may be about to lock it: it has
+        # not written its pid. (ValueError.)
+        int(os.read(lock, 32))
+        made = [os.path.basename(file) for file in RunDir(path).made]
+        for name in (*made, f"{made[-1]}.new", "lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+        os.rmdir(path)  # not if anything else is there
 
 
 def user_name(uid: int) -> str:

@@ -185,6 +185,13 @@ STEADY_AFTER = _limit(
     "worker",
     "that it must have been ready for, or its end counts as one more failure in a row",
 )
+FORGOTTEN_RUN_DIRS = _limit(
+    "FORGOTTEN_RUN_DIRS",
+    100,
+    "directories",
+    "start",
+    "that supervisord looks at, to remove those of supervisords that were killed",
+)
 MAX_CANDIDATES = _limit(
     "MAX_CANDIDATES",
     8,

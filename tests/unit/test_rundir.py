@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import socket
 import stat
+import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -20,6 +22,7 @@ from supervisor_sio.rundir import (
     OwnedRunDir,
     RunDir,
     RunDirError,
+    remove_forgotten,
 )
 from supervisor_sio.settings import SettingsError, parse_settings
 
@@ -398,3 +401,62 @@ def test_where_supervisord_says(monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = RunDir.from_environment()
     assert run_dir is not None
     assert (run_dir.path, run_dir.router) == ("/run/app", "/run/app/router.sock")
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Another /tmp, whose name is as short."""
+    with tempfile.TemporaryDirectory(prefix="sio-") as directory:
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        yield Path(directory)
+
+
+def leave(directory: Path, lock: str = "4194304\n") -> Path:
+    """What a supervisord leaves that was killed."""
+    run_dir = OwnedRunDir(str(directory))
+    run_dir.write_cluster(ClusterInfo())
+    run_dir.bind(run_dir.router, socket.SOCK_SEQPACKET).close()
+    run_dir._lock.close()
+    os.close(run_dir._directory)
+    (directory / "lock").write_text(lock)
+    return directory
+
+
+def test_what_a_killed_supervisord_left_goes(temporary: Path) -> None:
+    left = [leave(temporary / f"supervisor-sio-{number}") for number in range(3)]
+    remove_forgotten(-1)
+    assert not any(path.exists() for path in left)
+
+
+def test_what_is_not_forgotten_stays(temporary: Path, victim: Path) -> None:
+    alive = leave(temporary / "supervisor-sio-alive")
+    starting = leave(temporary / "supervisor-sio-starting", lock="")
+    others = leave(temporary / "supervisor-sio-others")
+    (others / "photo.jpg").write_text("precious")
+    elsewhere = leave(temporary / "elsewhere")
+    (temporary / "supervisor-sio-link").symlink_to(elsewhere)
+    linked = leave(temporary / "supervisor-sio-linked")
+    (linked / "lock").unlink()
+    (linked / "lock").symlink_to(victim)
+    (temporary / "supervisor-sio-file").write_text("5")
+    (temporary / "supervisor-sio-empty").mkdir()
+    pipe = temporary / "supervisor-sio-pipe"
+    pipe.mkdir()
+    os.mkfifo(pipe / "lock")
+    with open(alive / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        remove_forgotten(-1)
+    for path in (alive, starting, elsewhere, linked):
+        assert (path / "cluster.json").exists() and (path / "router.sock").exists(), path
+    assert (others / "photo.jpg").exists()
+    assert_untouched(victim)
+
+
+@as_root
+def test_what_belongs_to_somebody_else_stays(temporary: Path) -> None:
+    left = leave(temporary / "supervisor-sio-nobodys")
+    os.chown(left, NOBODY, -1)
+    remove_forgotten(-1)
+    assert left.exists()
+    remove_forgotten(NOBODY)  # as chown has it
+    assert not left.exists()
