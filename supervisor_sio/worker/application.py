@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import traceback
-from typing import Any
+from typing import Any, Iterator, Sequence
+
+from .. import sessions
+
+#: Middleware within middleware that is looked through.
+_MOST_LAYERS = 16
 
 
 class ApplicationError(Exception):
@@ -23,10 +29,14 @@ class ApplicationError(Exception):
 def load(spec: str) -> Any:
     """Import ``module:app``; the working directory comes first on the path.
 
+    ``module:make()`` calls a factory without arguments.
+
     :raises ApplicationError: when there is no such application.
     """
     module_name, colon, attribute = spec.partition(":")
-    if not colon or not module_name or not attribute:
+    calls = attribute.endswith("()")
+    name_of_app = attribute[:-2] if calls else attribute
+    if not colon or not module_name or not name_of_app:
         raise ApplicationError(f"{spec!r} is not module:app, as in chat:app")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -37,30 +47,153 @@ def load(spec: str) -> Any:
             raise ApplicationError(
                 f"no module named {error.name!r} in {os.getcwd()} or on the Python path"
             ) from None
-        raise _failed(module_name) from None
+        raise _failed(f"importing {module_name!r}") from None
     except Exception:
-        raise _failed(module_name) from None
-    for name in attribute.split("."):
+        raise _failed(f"importing {module_name!r}") from None
+    for name in name_of_app.split("."):
         try:
             target = getattr(target, name)
         except AttributeError:
-            raise ApplicationError(f"module {module_name!r} has no {attribute!r}") from None
+            raise ApplicationError(f"module {module_name!r} has no {name_of_app!r}") from None
+    if calls:
+        target = _call(target, spec)
     check(target, spec)
     return target
 
 
+def _call(factory: Any, spec: str) -> Any:
+    if not callable(factory):
+        raise ApplicationError(f"{spec[:-2]} is a {type(factory).__name__}, it cannot be called")
+    if not _takes(factory, 0):
+        raise ApplicationError(f"{spec} is called without arguments, and needs some")
+    try:
+        return factory()
+    except Exception:
+        raise _failed(spec) from None
+
+
 def check(app: Any, spec: str = "the application") -> None:
-    """:raises ApplicationError: for what is not a WSGI application."""
+    """:raises ApplicationError: for what is not a WSGI application of eventlet's Socket.IO."""
+    kind = type(app).__name__
     if not callable(app):
         hint = ""
+        if _is_coroutine_function(getattr(app, "handle_request", None)):
+            _check_server(app, spec)
         if hasattr(app, "handle_request"):  # a socketio.Server
             hint = "; wrap it: app = socketio.WSGIApp(sio)"
-        raise ApplicationError(f"{spec} is a {type(app).__name__}, not a WSGI application{hint}")
+        raise ApplicationError(f"{spec} is a {kind}, not a WSGI application{hint}")
+    if _is_coroutine_function(app):
+        raise ApplicationError(
+            f"{spec} is an ASGI application ({kind}), a worker serves WSGI: socketio.WSGIApp, "
+            "Flask, or what Django's get_wsgi_application() returns"
+        )
+    if _is_factory(app):
+        raise ApplicationError(
+            f"{spec} is a function that makes an application; write module:{app.__name__}()"
+        )
+    if not _takes(app, 2):
+        raise ApplicationError(
+            f"{spec} ({kind}) does not take environ and start_response as a WSGI application does"
+        )
+    for layer in _layers(app):
+        _check_server(getattr(layer, "engineio_app", None), spec)
 
 
-def _failed(module_name: str) -> ApplicationError:
+def check_servers() -> None:
+    """:raises ApplicationError: when the Socket.IO servers of this process cannot run in it."""
+    for server in sessions.servers():
+        _check_server(server, "the application")
+    _check_imported_once()
+
+
+def check_path(app: Any, paths: Sequence[str]) -> None:
+    """Whether requests for the application's Socket.IO server are known as such.
+
+    :param paths: of ``[rpcinterface:sio]``.
+    :raises ApplicationError: when no handshake would find its worker again.
+    """
+    for layer in _layers(app):
+        path = getattr(layer, "engineio_path", None)
+        # Some middleware takes away the first part of a path.
+        if isinstance(path, str) and not any(known.endswith(path) for known in paths):
+            raise ApplicationError(
+                f"the application has its Socket.IO server at {path}, the router looks for "
+                f"{', '.join(paths)}: set path = {path} in [rpcinterface:sio], restart supervisord"
+            )
+
+
+def _layers(app: Any) -> Iterator[Any]:
+    """The application, and what it wraps, as far as that shows.
+
+    The names are those of socketio.WSGIApp and Flask, and of most middleware.
+    """
+    for _ in range(_MOST_LAYERS):
+        yield app
+        inner = [getattr(app, name, None) for name in ("wsgi_app", "app", "application")]
+        app = next((one for one in inner if callable(one)), None)
+        if app is None:
+            return
+
+
+def _check_server(server: Any, spec: str) -> None:
+    """:raises ApplicationError: for a Socket.IO server that cannot run in this worker."""
+    mode = getattr(server, "async_mode", "eventlet")
+    if _is_coroutine_function(getattr(server, "handle_request", None)):
+        raise ApplicationError(
+            f"{spec} has a {type(server).__name__}, for asyncio: a worker runs "
+            "socketio.Server(async_mode='eventlet')"
+        )
+    if mode != "eventlet":
+        raise ApplicationError(
+            f"{spec} has a Socket.IO server with async_mode={mode!r}: a worker runs on eventlet, "
+            "set async_mode='eventlet'"
+        )
+
+
+def _check_imported_once() -> None:
+    """A program that is imported by its name as well has two servers, each with its clients."""
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if not path or len(sessions.servers()) < 2:
+        return
+    for name, module in list(sys.modules.items()):
+        if module is not main and getattr(module, "__file__", None) == path:
+            raise ApplicationError(
+                f"{os.path.basename(path)} is the program, and is imported as module {name!r} as "
+                "well: there are two Socket.IO servers; put sio into a module of its own, or "
+                f"start it with: supervisor-sio worker {name}:app"
+            )
+
+
+def _is_coroutine_function(call: Any) -> bool:
+    if inspect.iscoroutinefunction(call):
+        return True
+    return callable(call) and inspect.iscoroutinefunction(type(call).__call__)
+
+
+def _takes(call: Any, count: int) -> bool:
+    """Whether it can be called with so many arguments, as far as its signature tells."""
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_factory(call: Any) -> bool:
+    if not inspect.isfunction(call) or not _takes(call, 0):
+        return False
+    kinds = [parameter.kind for parameter in inspect.signature(call).parameters.values()]
+    return inspect.Parameter.VAR_POSITIONAL not in kinds  # as a decorator's function has
+
+
+def _failed(what: str) -> ApplicationError:
     error = sys.exc_info()[1]
+    text = " ".join(str(error).split())
     return ApplicationError(
-        f"importing {module_name!r} failed with {type(error).__name__}: {error}",
-        traceback.format_exc(),
+        f"{what} failed with {type(error).__name__}: {text}", traceback.format_exc()
     )

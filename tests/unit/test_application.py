@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
+import flask_socketio
 import pytest
 import socketio
+from flask import Flask
 
-from supervisor_sio.worker.application import ApplicationError, check, load
+from supervisor_sio.worker.application import ApplicationError, check, check_path, load
 
 Write = Callable[[str, str], None]
 
@@ -121,5 +124,104 @@ def test_a_socketio_server_needs_wrapping() -> None:
     )
 
 
+def eventlet_app(path: str = "socket.io") -> socketio.WSGIApp:
+    return socketio.WSGIApp(socketio.Server(async_mode="eventlet"), socketio_path=path)
+
+
 def test_an_application() -> None:
-    check(socketio.WSGIApp(socketio.Server(async_mode="threading")))
+    check(eventlet_app())
+
+
+class Middleware:
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        return self.app(*args, **more)
+
+
+async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Asgi:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "app", [asgi, Asgi(), partial(asgi, None), socketio.ASGIApp(socketio.AsyncServer())]
+)
+def test_asgi_applications(app: Any) -> None:
+    with pytest.raises(ApplicationError, match="^chat:app is an ASGI application "):
+        check(app, "chat:app")
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, Middleware])
+def test_servers_for_other_ways_to_run(wrap: Any) -> None:
+    for server, reason in (
+        (socketio.AsyncServer(async_mode="asgi"), "AsyncServer, for asyncio"),
+        (socketio.Server(async_mode="threading"), "async_mode='threading'"),
+    ):
+        with pytest.raises(ApplicationError, match=reason):
+            check(wrap(socketio.WSGIApp(server)), "chat:app")
+    with pytest.raises(ApplicationError, match="AsyncServer, for asyncio"):
+        check(socketio.AsyncServer(async_mode="asgi"))
+
+
+def test_an_application_of_flask() -> None:
+    app = Flask("chat")
+    flask_socketio.SocketIO(app, async_mode="threading")
+    with pytest.raises(ApplicationError, match="async_mode='threading'"):
+        check(app)
+    app = Flask("chat")
+    flask_socketio.SocketIO(app, async_mode="eventlet", path="/chat")
+    check(app)
+    with pytest.raises(ApplicationError, match="at /chat/, the router looks for /socket.io/"):
+        check_path(app, ["/socket.io/"])
+
+
+def test_a_factory_is_called(write: Write) -> None:
+    write(
+        "unit_chat.py",
+        "class site:\n    @staticmethod\n    def make(greeting=b'hi'):\n"
+        "        return lambda environ, start_response: [greeting]\n",
+    )
+    assert load("unit_chat:site.make()")({}, None) == [b"hi"]
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "reason"),
+    [
+        ("def make(): return None", "unit_chat:make()", "is a NoneType, not a WSGI application"),
+        ("def make(): 1 / 0", "unit_chat:make()", "failed with ZeroDivisionError"),
+        ("def make(config): pass", "unit_chat:make()", "is called without arguments, and needs"),
+        ("make = 5", "unit_chat:make()", "is a int, it cannot be called"),
+        ("def make(): pass", "unit_chat:make", "makes an application; write module:make()"),
+        ("def make(a=1, b=2): pass", "unit_chat:make", "makes an application"),
+        ("def make(config): pass", "unit_chat:make", "does not take environ and start_response"),
+        ("x = 1", "unit_chat:()", "is not module:app"),
+    ],
+)
+def test_factories_that_make_none(write: Write, text: str, spec: str, reason: str) -> None:
+    write("unit_chat.py", text)
+    assert reason in str(error_of(spec))
+
+
+@pytest.mark.parametrize(
+    "app",
+    [print, lambda environ, start_response: [], lambda *args: [], Middleware(print), type],
+)
+def test_whatever_may_be_an_application(app: Any) -> None:
+    check(app)
+
+
+@pytest.mark.parametrize("path", ["/socket.io/", "/ws/", "/behind/middleware/ws/"])
+def test_a_path_that_the_router_knows(path: str) -> None:
+    check_path(eventlet_app("/ws"), ["/ws/"])
+    check_path(eventlet_app(path), ["/socket.io/", "/ws/", "/behind/middleware/ws/"])
+    check_path(print, ["/socket.io/"])
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, Middleware])
+def test_a_path_that_the_router_does_not_know(wrap: Any) -> None:
+    with pytest.raises(ApplicationError, match="at /ws/, the router looks for /socket.io/, /b/"):
+        check_path(wrap(eventlet_app("ws")), ["/socket.io/", "/b/"])
