@@ -104,9 +104,11 @@ def _worker(spec: str) -> int:
     import eventlet
 
     eventlet.monkey_patch()
+    from .worker import output
     from .worker.application import ApplicationError, load
     from .worker.service import serve
 
+    output.show_lines_at_once()
     try:
         app = load(spec)
     except ApplicationError as error:

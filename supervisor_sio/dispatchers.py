@@ -283,6 +283,11 @@ class RouterChannel(Dispatcher):
         result.delay = 0.05  # type: ignore[attr-defined]
         return result
 
+    def tell_stopping(self, pid: int) -> None:
+        """supervisord is about to stop this process, or all that it has started for pid 0."""
+        with contextlib.suppress(OSError):  # a router that does not read learns it too late
+            channel.send(self._sock, {"type": "stopping", "pid": pid})
+
     def _refusal(self, message: Message) -> Optional[str]:
         if message["type"] != "hello":
             return f"expected hello, not {message['type']!r}"

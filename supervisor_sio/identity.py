@@ -22,6 +22,11 @@ def tag() -> str:
     return _tag_of_process(os.getpid())
 
 
+def of_supervisord() -> bool:
+    """Whether this process, or a wrapper around it, was started by a supervisord."""
+    return "SUPERVISOR_PROCESS_NAME" in os.environ
+
+
 def process_name() -> str:
     """The name that supervisorctl shows, or the pid outside supervisord."""
     process = os.environ.get("SUPERVISOR_PROCESS_NAME")

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import os
 
+#: Wrappers within wrappers that are looked through.
+_MOST_ANCESTORS = 16
+
 
 def is_descendant(pid: int, ancestor: int) -> bool:
     """Whether ``ancestor`` started the process ``pid``, directly or through a wrapper."""
-    for _ in range(16):
-        if pid == ancestor:
-            return True
-        try:
-            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-                # The second field is the command in parentheses, the fourth the parent.
-                pid = int(file.read().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            return False
-        if pid <= 1:
-            break
-    return pid == ancestor
+    return pid == ancestor or bool(lineage(pid, ancestor))
+
+
+def lineage(pid: int, ancestor: int) -> list[tuple[int, int]]:
+    """Each process from ``pid`` up to ``ancestor``, with its parent; none for a stranger."""
+    pairs: list[tuple[int, int]] = []
+    while len(pairs) < _MOST_ANCESTORS and pid > 1:
+        parent = parent_of(pid)
+        pairs.append((pid, parent))
+        if parent == ancestor:
+            return pairs if parent else []
+        pid = parent
+    return []
+
+
+def parent_of(pid: int) -> int:
+    """0 for one that is gone, or whose parent this pid namespace does not have."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            # The second field is the command in parentheses, the fourth the parent.
+            return int(file.read().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def process_memory(pid: int) -> int:

@@ -84,6 +84,7 @@ class Cluster:
             (events.ProcessStateStoppedEvent, self._on_stopped),
             (events.SupervisorRunningEvent, self._on_running),
             (events.SupervisorStoppingEvent, self._on_stopping),
+            (events.ProcessStateStoppingEvent, self._on_process_stopping),
             (events.Tick3600Event, self._on_hour),
         ):
             events.subscribe(event, self._guard.subscriber(callback))
@@ -175,6 +176,7 @@ class Cluster:
             "metrics": settings.metrics is not None,
             "log_level": self._supervisord.options.loglevel,
             "drained": self._drained(),
+            "supervisord": os.getpid(),
         }
         descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
         self._waiting.append(
@@ -249,6 +251,7 @@ class Cluster:
             known_workers=self._known_workers,
             memory={pid: process_memory(pid) for pid in pids if pid},
             now=time.monotonic(),
+            belongs=is_descendant,
             queue=without_password(self._settings.message_queue or ""),
             errors=self._guard.caught,
         )
@@ -281,6 +284,17 @@ class Cluster:
     def _on_running(self, event: object) -> None:
         self._run_dir.note_pid()
 
+    def _on_process_stopping(self, event: Any) -> None:
+        """Supervisor calls this before it sends the signal.
+
+        So the router has it first, and can say who was stopped and who was only killed.
+        """
+        self._tell_stopping(event.process.pid)
+
+    def _tell_stopping(self, pid: int) -> None:
+        if self._router is not None and not self._router.closed:
+            self._router.tell_stopping(pid)
+
     def _on_hour(self, event: object) -> None:
         self._run_dir.keep()
 
@@ -291,6 +305,7 @@ class Cluster:
         owners. The router has its own copies and serves until it is stopped.
         """
         os.environ.pop(ENVIRONMENT_VARIABLE, None)
+        self._tell_stopping(0)
         for dispatcher in [self._listener, self._router, *self._waiting]:
             if dispatcher is not None:
                 dispatcher.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, NamedTuple, Optional
+import operator
+from typing import Any, Callable, Iterable, NamedTuple, Optional
 
 from .commands import subcommand_of
 
@@ -39,6 +40,7 @@ def build_status(
     known_workers: Iterable[str],
     memory: dict[int, int],
     now: float,
+    belongs: Callable[[int, int], bool] = operator.eq,
     queue: str = "",
     errors: int = 0,
 ) -> dict[str, Any]:
@@ -50,23 +52,27 @@ def build_status(
         they stay in the list while they are stopped.
     :param memory: resident KiB by pid.
     :param now: seconds of the host's monotonic clock.
+    :param belongs: whether a process, by its pid, is one that supervisord has started,
+        or has been started by that.
     """
     processes = list(processes)
     figures = router.figures if router else {}
     members: list[dict[str, Any]] = figures.get("workers", [])
-    names = {process.name for process in processes}
-    by_name = {member["name"]: member for member in members}
     known = set(known_workers)
 
     workers = []
+    others = list(members)
     for process in processes:
-        member = by_name.get(process.name)
-        if member or process.name in known or subcommand_of(process.command) == "worker":
+        named = [member for member in members if member["name"] == process.name]
+        own = [member for member in named if process.pid and belongs(member["pid"], process.pid)]
+        if named or process.name in known or subcommand_of(process.command) == "worker":
+            member = own[-1] if own else None
             workers.append(_worker(process, member, router is not None, memory, now))
-    for member in members:
-        if member["name"] not in names:  # started by somebody else
-            stranger = ProcessInfo(member["name"], member["pid"], "RUNNING", now, "")
-            workers.append(_worker(stranger, member, True, memory, now))
+            # Left behind by a start script without exec. One that has just ended has no memory.
+            left = [other for other in named if other is not member and memory.get(other["pid"])]
+            workers += [_stranger(other, memory, now) for other in left]
+            others = [member for member in others if member["name"] != process.name]
+    workers += [_stranger(member, memory, now) for member in others]
 
     listeners = [process for process in processes if subcommand_of(process.command) == "router"]
     return {
@@ -121,6 +127,12 @@ def build_status(
 
 def _queue_state(figures: dict[str, Any]) -> str:
     return "connected" if figures.get("connected") else "away"
+
+
+def _stranger(member: dict[str, Any], memory: dict[int, int], now: float) -> dict[str, Any]:
+    """A worker that supervisord has not started, or no longer counts as its own."""
+    process = ProcessInfo(member["name"], member["pid"], "RUNNING", now, "")
+    return _worker(process, member, True, memory, now)
 
 
 def _worker(

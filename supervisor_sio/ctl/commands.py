@@ -180,7 +180,8 @@ def matching(workers: list[str], names: list[str]) -> list[str]:
 
 def _named(session: Session, line: Line) -> list[str]:
     workers = session.call("sio.getStatus")["workers"]
-    return matching([worker["name"] for worker in workers], line.arguments)
+    # Two rows may have the same name while an old worker is still there.
+    return matching(list(dict.fromkeys(worker["name"] for worker in workers)), line.arguments)
 
 
 def _drain(session: Session, line: Line) -> dict[str, Any]:
@@ -261,6 +262,7 @@ def _restart(session: Session, worker: dict[str, Any]) -> None:
 
 
 def _worker(session: Session, name: str) -> dict[str, Any]:
+    """The first row of that name: supervisord's own process."""
     for worker in session.call("sio.getStatus")["workers"]:
         if worker["name"] == name:
             return dict(worker)

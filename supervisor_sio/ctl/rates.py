@@ -9,8 +9,11 @@ _NOTHING: Mapping[str, float] = {}
 
 def make_sample(before: dict[str, Any], after: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Figures of the later status, and rates; ``None`` where nothing is known."""
-    earlier = {worker["name"]: worker for worker in before["workers"]}
-    workers = [_worker(earlier.get(worker["name"]), worker, seconds) for worker in after["workers"]]
+    earlier = {(worker["name"], worker["pid"]): worker for worker in before["workers"]}
+    workers = [
+        _worker(earlier.get((worker["name"], worker["pid"])), worker, seconds)
+        for worker in after["workers"]
+    ]
     router, relay = after["router"], after["relay"]
     running = router["state"] == "running"
     # Another router counts from zero; a figure is then not compared with its predecessor's.

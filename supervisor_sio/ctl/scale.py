@@ -52,7 +52,8 @@ def summary(answer: dict[str, Any]) -> str:
 
 def _states(controller: Any) -> dict[str, str]:
     workers = controller.get_server_proxy("sio").getStatus()["workers"]
-    return {worker["name"]: worker["state"] for worker in workers}
+    # The first row of a name is that of supervisord's own process.
+    return {worker["name"]: worker["state"] for worker in reversed(workers)}
 
 
 def _bring_back(controller: Any, names: list[str]) -> None:

@@ -6,6 +6,11 @@ In a cluster: supervisord -n -c conf.d/supervisord.conf
 
 from __future__ import annotations
 
+import eventlet
+
+eventlet.monkey_patch()  # first of all: else a handler that sleeps or queries stops all clients
+# ruff: noqa: E402
+
 import os
 from pathlib import Path
 from typing import Any

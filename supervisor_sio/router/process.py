@@ -19,6 +19,7 @@ from .. import channel
 from ..certificates import describe, make_context
 from ..channel import ChannelError, Message, Packet
 from ..descriptors import ceiling, raise_limit
+from ..processes import is_descendant
 from ..refusals import Refusals
 from ..relay.proxy import Relay
 from ..rundir import RunDir
@@ -45,7 +46,7 @@ logger = logging.getLogger("supervisor_sio.router")
 #: which ends the process when it gets none. More for each worker, and for those who
 #: read the metrics.
 _RESERVE = 64
-_RESERVE_FOR_WORKER = 4
+_RESERVE_FOR_WORKER = 5
 _RESERVE_FOR_METRICS = 128
 
 
@@ -68,6 +69,8 @@ class Router:
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
         self._supervisord = SupervisordChannel(supervisord, self._execute)
+        #: Whether supervisord stops this process; its signal comes after that word.
+        self._stop_wanted = False
         self._events = EventReader()
         self._listeners = [socket.socket(fileno=descriptor) for descriptor in listeners]
         self._tls_files = (settings["tls_certfile"], settings["tls_keyfile"])
@@ -110,7 +113,7 @@ class Router:
             placement=self._placement,
             welcome={
                 name: settings[name]
-                for name in ("path", "drain_timeout", "head_timeout", "log_level")
+                for name in ("path", "drain_timeout", "head_timeout", "log_level", "supervisord")
             },
             place_again=self._place_again,
             drained=lambda name, pid: self._drained.get(name) == pid,
@@ -119,6 +122,7 @@ class Router:
             ceiling=lambda: ceiling(self._reserve() - _RESERVE // 2),
             changed=self._send_figures,
             members_here=self._members_here,
+            hear_supervisord=self._supervisord.read,
             meter=self._exporter.metrics if self._exporter is not None else None,
         )
         self._relay = Relay(run_dir.xsub, xsub, run_dir.xpub, xpub)
@@ -140,7 +144,7 @@ class Router:
 
     async def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop, 0)
+            self._loop.add_signal_handler(number, self._stop_by_signal, number)
         self._supervisord.listen()
         self._protocol_out = _claim_stdout()
         os.set_blocking(0, False)
@@ -166,11 +170,19 @@ class Router:
         if self._emitter is not None:
             await self._loop.run_in_executor(None, self._emitter.close)
         self._relay.close()
+        self._supervisord.read()  # the workers may be next
         return status
 
     def _stop(self, status: int) -> None:
         if not self._stopped.done():
             self._stopped.set_result(status)
+
+    def _stop_by_signal(self, number: int) -> None:
+        """Status 0 only if supervisord wants it: after that it would not start a router again."""
+        self._supervisord.read()
+        if not self._stop_wanted:
+            logger.warning("stopped by %s, not by supervisord", signal.Signals(number).name)
+        self._stop(0 if self._stop_wanted else 128 + number)
 
     def _members_here(self, members: list[Any]) -> None:
         if self._bridge is not None:
@@ -233,9 +245,7 @@ class Router:
                     # The worker will say so itself, but this may come first. Or late:
                     # while this process is new, events wait until it counts as
                     # running. Then there may be a successor of the same name.
-                    for member in self._pool:
-                        if str(member.pid) == event.values.get("pid"):
-                            member.draining = True
+                    self._workers.stopping(int(event.values.get("pid", "")))
                 self._answer(RESULT_OK + READY)
         except ValueError as error:
             logger.error("standard input is not supervisord's: %s", error)
@@ -260,6 +270,9 @@ class Router:
         if kind == "query":
             self._query(command)
             return
+        if kind == "stopping":
+            self._note_stopping(command["pid"])
+            return
         if kind == "drain":
             self._drain(command["name"])
         elif kind == "undrain":
@@ -271,6 +284,15 @@ class Router:
         # So that supervisord knows of it before its client has the answer.
         self._send_figures()
         self._supervisord.result(command)
+
+    def _note_stopping(self, pid: int) -> None:
+        """supervisord is about to send this process its signal, or all of them for 0."""
+        if not pid:
+            self._stop_wanted = self._workers.all_stop = True
+        elif is_descendant(os.getpid(), pid):
+            self._stop_wanted = True
+        else:
+            self._workers.stopping(pid)
 
     def _emit(self, command: Message) -> None:
         """As a process that only emits: in a thread, because it may wait for the relay."""

@@ -37,13 +37,18 @@ class SupervisordChannel:
         self.open = True
 
     def listen(self) -> None:
-        self._loop.add_reader(self._sock, self._read)
+        self._loop.add_reader(self._sock, self.read)
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Handle all that supervisord has sent so far."""
+        while self.open and self._read_one():
+            pass
+
+    def _read_one(self) -> bool:
         try:
             packet = channel.receive(self._sock, 0)
         except BlockingIOError:
-            return
+            return False
         except (OSError, ChannelError):
             packet = None
         if packet is None:
@@ -52,7 +57,7 @@ class SupervisordChannel:
             self.open = False
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
-            return
+            return False
         try:
             self._execute(packet.message)
         except CommandError as reason:
@@ -60,6 +65,7 @@ class SupervisordChannel:
         except Exception as error:
             logger.exception("command %s", packet.message["type"])
             self.result(packet.message, f"the router failed: {type(error).__name__}: {error}")
+        return True
 
     def result(self, command: Message, error: str = "") -> None:
         """The end of a command."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import re
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any, Callable, Optional, Protocol
 
 from .. import channel
 from ..channel import ChannelError, DescriptorsLost, Message, Packet
+from ..processes import is_descendant
 from ..refusals import Refusals
 from ..request import Kind
 from .connection import Connection
@@ -80,6 +82,7 @@ class Workers:
     :param ceiling: below it are the numbers of descriptors that may be taken back.
     :param changed: called when a worker has joined or left.
     :param members_here: gets the workers here that hear the relay.
+    :param hear_supervisord: reads what supervisord has sent so far.
     :param meter: is told how long each hand-over took, and of figures that came.
     """
 
@@ -94,6 +97,7 @@ class Workers:
         ceiling: Callable[[], int],
         changed: Callable[[], None],
         members_here: Callable[[list[Any]], None],
+        hear_supervisord: Callable[[], None],
         meter: Optional[Meter] = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -104,6 +108,7 @@ class Workers:
         self.ceiling = ceiling
         self.changed = changed
         self.members_here = members_here
+        self.hear_supervisord = hear_supervisord
         self.meter = meter
         self.handed_over = 0
         self.handed_back = 0
@@ -114,6 +119,8 @@ class Workers:
         self._channels: set[WorkerChannel] = set()
         self.queries = Queries(self.loop, self._ask)
         self._settled = False
+        #: Whether supervisord stops all that it has started, one after the other.
+        self.all_stop = False
         #: The message about those who hear the relay.
         self.members: Message = {}
         #: The workers of other hosts, as the message has them.
@@ -226,6 +233,15 @@ class Workers:
         self.elsewhere = members
         self.members_changed()
 
+    def stopping(self, pid: int) -> None:
+        """supervisord stops the process with this pid: a worker, or a wrapper around one."""
+        known = [worker for worker in self._channels if worker.member is not None]
+        concerned = [worker for worker in known if worker.pid == pid] or [
+            worker for worker in known if is_descendant(worker.pid, pid)
+        ]
+        for worker in concerned:
+            worker.tell_stopping()
+
     def _settle(self) -> None:
         self._settled = True
         self.members_changed()
@@ -283,8 +299,30 @@ class WorkerChannel:
         #: When it has last reported, by the loop's clock.
         self.heard_at = workers.loop.time()
         workers.loop.add_reader(sock, self.read)
+        self._process = self._watch_process()
 
-    def read(self) -> None:
+    def _watch_process(self) -> int:
+        """A descriptor of the worker's process, or -1.
+
+        What the worker has forked keeps the channel open, but cannot serve its sessions.
+        """
+        try:
+            process = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self._workers.loop.call_soon(self._process_ended)
+            return -1
+        except (OSError, AttributeError):
+            return -1  # before Linux 5.3, or not of this pid namespace: the channel must do
+        self._workers.loop.add_reader(process, self._process_ended)
+        return process
+
+    def _process_ended(self) -> None:
+        while self.read():
+            pass
+        self.lose("")
+
+    def read(self) -> bool:
+        """Handle what the worker has sent; false when there is no more of it now."""
         try:
             for _ in range(_BATCH):
                 try:
@@ -294,15 +332,17 @@ class WorkerChannel:
                     continue
                 if packet is None:
                     self.lose("")
-                    return
+                    return False
                 self._handle(packet)
+            return True
         except BlockingIOError:
             pass
         except ChannelError as error:
-            self._tell(str(error))
+            self._tell({"type": "refused", "reason": str(error)})
             self.lose(str(error))
         except OSError as error:
             self.lose(str(error))
+        return False
 
     def _handle(self, packet: Packet) -> None:
         message, descriptors = packet
@@ -333,6 +373,10 @@ class WorkerChannel:
         self._workers.placement.leave(self.member, self)
         self.member.channels = []
         self._workers.members_changed()
+        # It waits for "left", and has to know by then whether supervisord stops it.
+        self._workers.hear_supervisord()
+        if self._workers.all_stop:
+            self.tell_stopping()
         waiting, self._outbox = self._outbox, deque()
         for connection in waiting:
             self._workers.place_again(connection)
@@ -458,9 +502,14 @@ class WorkerChannel:
         except OSError:
             return False
 
-    def _tell(self, reason: str) -> None:
+    def tell_stopping(self) -> None:
+        assert self.member is not None
+        self.member.draining = True
+        self._tell({"type": "stopping"})
+
+    def _tell(self, message: Message) -> None:
         try:
-            channel.send(self._sock, {"type": "refused", "reason": reason})
+            channel.send(self._sock, message)
         except OSError:
             pass
 
@@ -472,6 +521,9 @@ class WorkerChannel:
         self._workers.loop.remove_reader(self._sock)
         self._workers.loop.remove_writer(self._sock)
         self._sock.close()
+        if self._process >= 0:
+            self._workers.loop.remove_reader(self._process)
+            os.close(self._process)
         self._workers.leave(self, reason)
         for connection in self._outbox:
             self._workers.place_again(connection)

@@ -19,6 +19,7 @@ from eventlet.semaphore import Semaphore
 from .. import channel, identity
 from ..channel import ChannelError, DescriptorsLost, Message, Packet
 from ..descriptors import ceiling
+from ..processes import lineage, parent_of
 from ..refusals import Refusals
 from ..rundir import RunDir
 
@@ -60,6 +61,8 @@ class Link:
     :param on_members: gets the workers of the cluster, whenever they change: tag,
         whether on another host, and the channels each of them hears.
     :param on_query: gets each question of ``supervisorctl sio``.
+    :param on_stopping: called when supervisord stops this worker, and with false when
+        what supervisord has started is gone without that.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Link:
         figures: Callable[[], Message],
         on_members: Callable[[list[Any]], None],
         on_query: Callable[[Message], None],
+        on_stopping: Callable[[bool], None],
     ) -> None:
         self._run_dir = run_dir
         self._on_settings = on_settings
@@ -79,6 +83,7 @@ class Link:
         self._figures = figures
         self._on_members = on_members
         self._on_query = on_query
+        self._on_stopping = on_stopping
         self._sock: Optional[Any] = None
         self._sending = Semaphore(1)
         self._failures = Refusals(logger)
@@ -88,7 +93,9 @@ class Link:
         self._last_figures: Message = {}
         self._last_told = 0.0
         self._gathering = False
-        self._parent = os.getppid()
+        #: This process, and each wrapper between it and supervisord, with its parent.
+        self._lineage = [(os.getpid(), os.getppid())]
+        self._orphan = False
         #: Which router, counted from 1: figures of one mean nothing to the next.
         self.generation = 0
 
@@ -98,7 +105,7 @@ class Link:
         :raises Refused: when the router says no.
         """
         eventlet.spawn_n(self._look)
-        while os.getppid() == self._parent:
+        while not self._orphaned:
             try:
                 self._connect()
                 self._read()
@@ -109,7 +116,17 @@ class Link:
             finally:
                 self._disconnect()
             eventlet.sleep(_RETRY)
-        logger.error("supervisord is gone, the worker leaves too")
+
+    @property
+    def _orphaned(self) -> bool:
+        """Whether supervisord is gone, or a wrapper that it started.
+
+        A signal for a start script without ``exec`` ends only that script.
+        """
+        if not self._orphan and any(parent_of(pid) != parent for pid, parent in self._lineage):
+            self._orphan = True
+            logger.error("supervisord or its start script is gone, the worker leaves too")
+        return self._orphan
 
     def _connect(self) -> None:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -175,11 +192,14 @@ class Link:
         channel.close_all(descriptors)
         if kind == "welcome":
             channel.check_version(message, "the router")
+            self._take_lineage(message["supervisord"])
             self._on_settings(message)
         elif kind == "members":
             self._on_members(message["members"])
         elif kind == "query":
             self._on_query(message)
+        elif kind == "stopping":
+            self._on_stopping(True)
         elif kind == "left":
             if not self._left.ready():
                 self._left.send()
@@ -187,6 +207,15 @@ class Link:
             raise Refused(str(message.get("reason")))
         else:
             raise ChannelError(f"unexpected type {kind!r}")
+
+    def _take_lineage(self, supervisord: int) -> None:
+        """Find the wrappers between supervisord, whose pid this is, and this process."""
+        pairs = lineage(os.getpid(), supervisord)
+        if pairs:
+            self._lineage = pairs
+        elif identity.of_supervisord() and self._sock and channel.peer_of(self._sock).pid:
+            # Not another pid namespace, where the kernel says 0: the wrapper is gone already.
+            self._lineage = [(os.getpid(), supervisord)]
 
     def _disconnect(self) -> None:
         sock, self._sock = self._sock, None
@@ -205,12 +234,13 @@ class Link:
     def draining(self) -> None:
         """No new sessions, please; those that live here still find this worker."""
         self._draining = True
-        self.send({"type": "draining"})
+        with eventlet.Timeout(_LEAVE_TIMEOUT, False):  # a router that is stopped reads nothing
+            self.send({"type": "draining"})
 
     def leave(self) -> None:
         """Return when no connection can be on its way to this worker any more."""
-        if self.send({"type": "leaving"}):
-            with eventlet.Timeout(_LEAVE_TIMEOUT, False):
+        with eventlet.Timeout(_LEAVE_TIMEOUT, False):
+            if self.send({"type": "leaving"}):
                 self._left.wait()
 
     @property
@@ -246,6 +276,8 @@ class Link:
     def _look(self) -> None:
         while True:
             eventlet.sleep(_LOOK)
+            if self._orphaned:
+                self._on_stopping(False)
             self._send_figures()
 
     def _send_figures(self) -> None:

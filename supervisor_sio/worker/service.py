@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import time
 from collections import Counter
-from typing import Any, Callable, Optional
+from typing import Any, Union
 
 import eventlet
 from eventlet import hubs, patcher
@@ -19,11 +18,12 @@ from ..channel import Message
 from ..request import Kind, Request
 from ..rundir import RunDir, RunDirError
 from ..settings import parse_address
-from . import queries
-from .application import ApplicationError, check
+from . import output, queries
+from .application import ApplicationError, check, check_path, check_servers
 from .http import ClientSocket, Server
 from .lag import HubLag
 from .link import Link, Refused
+from .signals import Signals
 from .websocket import PROTOCOL, TOO_SLOW, refusals
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -47,19 +47,28 @@ def serve(app: Any, listen: str = "127.0.0.1:8000") -> None:
     """Serve a WSGI application until the process is told to stop.
 
     Under supervisord with ``[rpcinterface:sio]`` the connections come from the
-    router; by hand, on a laptop, it listens itself. Returns after SIGTERM or
-    SIGINT, when requests in flight are finished.
+    router; by hand, on a laptop, it listens itself. Returns after SIGTERM,
+    SIGINT or SIGHUP, when requests in flight are finished. The application's own
+    handlers for SIGTERM and SIGINT are called as well.
+
+    It wants ``eventlet.monkey_patch()`` before all other imports, and warns
+    without it: whatever waits in a handler would stop all others.
 
     :param app: a WSGI application such as ``socketio.WSGIApp(sio)`` or a Flask
         application, whose Socket.IO server has a :class:`ZmqManager`.
     :param listen: where to listen when supervisord is not there to do it,
         ``host:port``.
     :raises SystemExit: with status 1 and a line on standard error when the
-        application cannot be served.
+        application cannot be served. With 128 and the number of the signal after
+        one under supervisord that is not supervisord's: it starts what ends with
+        another status than 0 again.
     """
-    _configure_logging()
+    output.show_lines_at_once()
+    output.configure_logging()
+    _warn_unpatched()
     try:
         check(app)
+        check_servers()
         run_dir = RunDir.from_environment()
         if run_dir is None and "SUPERVISOR_ENABLED" in os.environ:
             raise ApplicationError(
@@ -75,15 +84,14 @@ def serve(app: Any, listen: str = "127.0.0.1:8000") -> None:
         raise SystemExit(1) from None
 
 
-def _configure_logging() -> None:
-    """Show our own lines unless the application has arranged its logging."""
-    if not logging.getLogger().handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        ours = logging.getLogger("supervisor_sio")
-        if not ours.handlers:
-            ours.addHandler(handler)
-            ours.setLevel(logging.INFO)
+def _warn_unpatched() -> None:
+    waits = [name for name in ("socket", "time") if not patcher.is_monkey_patched(name)]
+    if waits:
+        logger.warning(
+            "eventlet has not patched %s: a handler that waits there stops all clients of this "
+            "worker; begin the program with: import eventlet; eventlet.monkey_patch()",
+            " and ".join(waits),
+        )
 
 
 class _Service:
@@ -94,7 +102,7 @@ class _Service:
         self.server = Server(app, self.keeps, self.hand_back, self.changed)
         self.drain_timeout = 10.0
         self._stop: Event = Event()
-        _watch_signals(self.stop)
+        self.signals = Signals(self.stop)
 
     def keeps(self, request: Request) -> bool:
         return True
@@ -125,6 +133,7 @@ class _Service:
             pool.waitall()
             self.server.end_websockets()
             self._wait_for_connections()
+            self.signals.wait()
         self.leave()
         with eventlet.Timeout(_LAST_CONNECTIONS, False):
             self._wait_for_connections()
@@ -142,9 +151,12 @@ class _Worker(_Service):
 
     def __init__(self, app: Any, run_dir: RunDir) -> None:
         super().__init__(app)
+        self._app = app
         self._handshakes = 0
         self._tag = identity.tag()
-        self._refused: Optional[Refused] = None
+        self._refused: Union[Refused, ApplicationError, None] = None
+        #: Whether it is supervisord that stops this worker.
+        self._stop_wanted = False
         self.link = Link(
             run_dir,
             self._take_settings,
@@ -153,6 +165,7 @@ class _Worker(_Service):
             self._figures,
             self._take_members,
             lambda question: eventlet.spawn_n(self._answer, question),
+            self._stopping,
         )
         self._hub_lag = HubLag()
 
@@ -170,9 +183,14 @@ class _Worker(_Service):
             # to hear the other workers already.
             if not server.manager_initialized:
                 server.manager_initialized = True
-                server.manager.initialize()
+                try:
+                    server.manager.initialize()
+                except RuntimeError as error:  # two of them have the same channel
+                    raise ApplicationError(str(error)) from None
         for manager in managers:
             manager.wait_joined(self._stop.ready)
+        while not self.server.paths and not self._stop.ready():
+            eventlet.sleep(_WAIT_FOR_ROUTER)
         if not self._stop.ready():
             self.link.ready([manager.hears for manager in managers if manager.hears])
             logger.info("ready (tag %s)", self._tag)
@@ -184,6 +202,14 @@ class _Worker(_Service):
         reader.kill()
         if self._refused is not None:
             raise self._refused
+        number = self.signals.first
+        if number is not None and not self._stop_wanted:
+            logger.warning("stopped by %s, not by supervisord", number.name)
+            raise SystemExit(128 + number)
+
+    def _stopping(self, wanted: bool) -> None:
+        self._stop_wanted = self._stop_wanted or wanted
+        self.stop()
 
     def _run_link(self) -> None:
         try:
@@ -194,6 +220,12 @@ class _Worker(_Service):
             self.stop()
 
     def _take_settings(self, message: Message) -> None:
+        try:
+            check_path(self._app, message["path"])
+        except ApplicationError as error:
+            self._refused = error
+            self.stop()
+            return
         self.server.paths = tuple(path.encode() for path in message["path"])
         self.drain_timeout = float(message["drain_timeout"])
         # A router of an older version, which an upgrade has left running, does not send it.
@@ -312,6 +344,7 @@ class _Alone(_Service):
                 (address.host, address.port),
                 family=_socket.AF_INET6 if ":" in address.host else _socket.AF_INET,
                 backlog=1024,
+                reuse_port=False,  # else a second server would get half of the connections
             )
             self._listener.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         except (ValueError, OSError) as error:
@@ -356,25 +389,3 @@ def _close_session(session: Any) -> None:
 
 def _address(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _watch_signals(stop: Callable[[], None]) -> None:
-    """Call ``stop`` in the hub after SIGTERM or SIGINT.
-
-    A Python signal handler alone would not end the hub's wait (PEP 475).
-    """
-    reader, writer = os.pipe()
-    for descriptor in (reader, writer):
-        os.set_blocking(descriptor, False)
-        hubs.notify_opened(descriptor)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-
-    def watch() -> None:
-        while True:
-            hubs.trampoline(reader, read=True)
-            if {signal.SIGTERM, signal.SIGINT} & set(os.read(reader, 512)):
-                stop()
-
-    eventlet.spawn_n(watch)

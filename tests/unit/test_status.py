@@ -37,7 +37,8 @@ def status(
         router=RouterInfo(10, NOW - 60.5, figures) if router else None,
         processes=processes,
         known_workers=known,
-        memory={10: 1024, 20: 2048, 21: 4096},
+        memory={10: 1024, 12: 512, 20: 2048, 21: 4096},
+        belongs=lambda pid, ancestor: pid == ancestor or (pid, ancestor) == (21, 20),
         now=NOW,
     )
 
@@ -70,8 +71,19 @@ def test_a_worker_behind_a_wrapper_shows_its_own_pid() -> None:
     assert (row["pid"], row["memory"]) == (21, 4096)
 
 
+def test_an_old_worker_behind_a_wrapper_is_a_row_of_its_own() -> None:
+    members = [member(pid=12, tag="old"), member(pid=21, tag="new")]
+    first, second = status(worker(pid=20), members=members)["workers"]
+    assert (first["tag"], first["pid"], first["name"]) == ("new", 21, "workers:workers_00")
+    assert (second["tag"], second["pid"], second["name"]) == ("old", 12, "workers:workers_00")
+    first, second = status(worker(pid=20), members=members[:1])["workers"]
+    assert (first["tag"], first["state"]) == ("", "starting")
+    first, second = status(worker(pid=0, state="STOPPED"), members=members[:1])["workers"]
+    assert (first["state"], second["state"]) == ("stopped", "ready")
+
+
 @pytest.mark.parametrize("state", ["STOPPED", "EXITED", "FATAL", "BACKOFF"])
-@pytest.mark.parametrize("members", [[], [member()]], ids=["gone", "not yet missed"])
+@pytest.mark.parametrize("members", [[], [member(pid=22)]], ids=["gone", "not yet missed"])
 def test_a_worker_that_does_not_run(state: str, members: list[dict[str, Any]]) -> None:
     (row,) = status(worker(pid=0, state=state), members=members)["workers"]
     assert row == {

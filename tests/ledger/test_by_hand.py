@@ -1,0 +1,48 @@
+"""A server started by hand says what is wrong with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cluster.harness import environment, free_port, wait_until
+
+
+@contextmanager
+def server(tmp_path: Path, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    output = tmp_path / f"output-{len(list(tmp_path.iterdir()))}"
+    with (
+        output.open("wb") as file,
+        subprocess.Popen(
+            [sys.executable, "unpatched_app.py", *args],
+            cwd=Path(__file__).parent,
+            stderr=file,
+            env=environment(),
+        ) as process,
+    ):
+        try:
+            yield process, output
+        finally:
+            process.kill()
+
+
+def test_two_servers_never_share_a_port(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with server(tmp_path, address) as (_, output):
+        wait_until(lambda: "Serving on" in output.read_text(), 20, "listening")
+        with server(tmp_path, address) as (second, refusal):
+            assert second.wait(20) == 1
+        assert f"cannot listen on {address}" in refusal.read_text()
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_a_server_without_the_patches_says_so(tmp_path: Path, patched: bool) -> None:
+    args = [f"127.0.0.1:{free_port()}", *(["patched"] if patched else [])]
+    with server(tmp_path, *args) as (_, output):
+        wait_until(lambda: "Serving on" in output.read_text(), 20, "listening")
+    lines = [line for line in output.read_text().splitlines() if "monkey_patch()" in line]
+    assert len(lines) == (not patched)

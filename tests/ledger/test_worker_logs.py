@@ -1,0 +1,52 @@
+"""What a worker's log has: tracebacks of handlers, and what was printed, at once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from cluster.conftest import Clients, ClusterFactory
+from cluster.harness import Cluster, wait_until
+from cluster.raw import exchange
+
+
+@pytest.fixture(scope="module")
+def shared(make_module_cluster: ClusterFactory) -> Cluster:
+    """Its application has called dictConfig, which disables all loggers that there are."""
+    here = Path(__file__).parent
+    return make_module_cluster(
+        here=here, command="supervisor-sio worker life_app:app", workers=1
+    ).start()
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_dictconfig_does_not_hide_a_handlers_traceback(
+    shared: Cluster, clients: Clients, transport: str
+) -> None:
+    client = clients.connect(shared, "python", [transport])
+    client.emit("fail", f"over {transport}")
+    wait_until(
+        lambda: f"ArithmeticError: over {transport}" in shared.log("workers_00"), 5, "the traceback"
+    )
+
+
+def test_dictconfig_does_not_hide_the_traceback_of_a_request(shared: Cluster) -> None:
+    answer = exchange(
+        shared.port, b"GET /fail?here HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 500")
+    wait_until(lambda: "ArithmeticError: here" in shared.log("workers_00"), 5, "the traceback")
+
+
+def test_dictconfig_does_not_hide_our_own_lines(shared: Cluster) -> None:
+    assert "ready (tag" in shared.log("workers_00")
+
+
+def test_print_shows_within_a_second(shared: Cluster, clients: Clients) -> None:
+    client = clients.connect(shared, "python", ["websocket"])
+    began = time.monotonic()
+    client.call("write", "as you can see")
+    wait_until(lambda: "as you can see" in shared.log("workers_00"), 5, "the line")
+    assert time.monotonic() - began < 1
+    assert "as you can see" in shared.ctl("tail", "workers:workers_00").stdout

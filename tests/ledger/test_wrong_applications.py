@@ -1,0 +1,86 @@
+"""What a worker cannot serve ends it with one clear line: it is never ready, and then fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster.conftest import Clients, ClusterFactory
+from cluster.harness import BIN, environment, wait_until
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("application", "reason"),
+    [
+        ("asgi", "is an ASGI application (ASGIApp), a worker serves WSGI"),
+        ("server", "has a AsyncServer, for asyncio"),
+        ("asyncio_server()", "has a AsyncServer, for asyncio"),
+        ("threads()", "has a Socket.IO server with async_mode='threading'"),
+        ("flask_threads()", "has a Socket.IO server with async_mode='threading'"),
+        ("create_app", "write module:create_app()"),
+        ("make_server()", "is a Server, not a WSGI application"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_one_line(application: str, reason: str) -> None:
+    ended = subprocess.run(
+        [BIN / "supervisor-sio", "worker", f"wrong_app:{application}"],
+        cwd=HERE,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended.stderr
+    assert ended.stderr.startswith("supervisor-sio worker: error: wrong_app:")
+    assert reason in ended.stderr
+
+
+def test_a_program_that_is_imported_as_well() -> None:
+    ended = subprocess.run(
+        [sys.executable, "wrong_app.py"],
+        cwd=HERE,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 1
+    (line,) = [line for line in ended.stderr.splitlines() if "error" in line]
+    assert "wrong_app.py is the program, and is imported as module 'wrong_app' as well" in line
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("application", "reason"),
+    [
+        (
+            "another_path()",
+            "the application has its Socket.IO server at /ws/, the router looks for /socket.io/: "
+            "set path = /ws/ in [rpcinterface:sio]",
+        ),
+        ("two_servers()", "two ZmqManagers on channel 'another' in one process"),
+    ],
+)
+def test_what_cannot_work_in_this_cluster_is_never_ready(
+    make_cluster: ClusterFactory, application: str, reason: str
+) -> None:
+    cluster = make_cluster(
+        here=HERE, command=f"supervisor-sio worker wrong_app:{application}", workers=1, startsecs=2
+    )
+    cluster.spawn()
+    wait_until(lambda: reason in cluster.log("workers_00"), 20, "the reason")
+    assert "ready (tag" not in cluster.log("workers_00")
+    assert "Traceback" not in cluster.log("workers_00")
+
+
+def test_a_factory_that_is_called_makes_the_application(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    cluster = make_cluster(
+        here=HERE, command="supervisor-sio worker wrong_app:create_app()", workers=1
+    ).start()
+    clients.connect(cluster, "python", ["websocket"])

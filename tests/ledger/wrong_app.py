@@ -1,0 +1,55 @@
+"""Applications that a worker cannot serve, and factories that make one that it can."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import socketio
+from flask import Flask
+
+from supervisor_sio import ZmqManager, serve
+
+
+def make_server(**options: Any) -> socketio.Server:
+    return socketio.Server(
+        **{"async_mode": "eventlet", "client_manager": ZmqManager(channel="another"), **options}
+    )
+
+
+def create_app() -> Any:
+    return socketio.WSGIApp(make_server(client_manager=ZmqManager()))
+
+
+def threads() -> Any:
+    return socketio.WSGIApp(make_server(async_mode="threading"))
+
+
+def flask_threads() -> Any:
+    import flask_socketio
+
+    app = Flask(__name__)
+    flask_socketio.SocketIO(app, async_mode="threading", client_manager=ZmqManager())
+    return app
+
+
+def asyncio_server() -> Any:
+    return socketio.WSGIApp(socketio.AsyncServer(async_mode="asgi"))
+
+
+def another_path() -> Any:
+    return socketio.WSGIApp(make_server(), socketio_path="/ws")
+
+
+def two_servers() -> Any:
+    return socketio.WSGIApp(make_server(), socketio.WSGIApp(make_server()))
+
+
+asgi = socketio.ASGIApp(socketio.AsyncServer(async_mode="asgi"))
+server = socketio.AsyncServer(async_mode="asgi")
+
+if __name__ == "__main__":
+    app = create_app()
+    import wrong_app  # as a view of the same project does
+
+    wrong_app.kept = wrong_app.create_app()  # type: ignore[attr-defined]
+    serve(app)
