@@ -11,6 +11,7 @@ listened. It is asked which of its messages came before that.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import NamedTuple, Optional, Sequence
 
@@ -136,12 +137,20 @@ class Inbox:
         return self._advance(message.sender, sender)
 
     def position(
-        self, name: str, to_all: int, to_us: int, before: Optional[tuple[int, int]] = None
+        self,
+        name: str,
+        to_all: int,
+        to_us: int,
+        before: Optional[tuple[int, int]] = None,
+        since: float = math.inf,
     ) -> Sequence[RelayMessage]:
         """What a sender says of its streams: the number of the last message of each.
 
         :param before: the last message of either stream that was not meant for this
-            process: it did not listen yet.
+            process: it did not listen yet. Of messages that the sender no longer
+            keeps it says the same, as it has forgotten when they were sent.
+        :param since: when this process began to listen. Messages sent from then on
+            that have arrived are for it, whatever ``before`` says.
         :raises Impossible: for a number out of all reason; nothing has changed then.
         """
         sender = self._senders.get(name) or _Sender()
@@ -153,7 +162,11 @@ class Inbox:
         if not to_all and not to_us:
             sender.placed = True
         elif before is not None and not sender.placed:
-            self._place(sender, min(before[0], to_all) + 1, min(before[1], to_us) + 1)
+            self._place(
+                sender,
+                min(before[0] + 1, to_all + 1, *_sent_from(since, sender.to_all)),
+                min(before[1] + 1, to_us + 1, *_sent_from(since, sender.to_us)),
+            )
         return self._advance(name, sender)
 
     def again(
@@ -352,6 +365,11 @@ class Inbox:
         else:
             self._behind[name] = sender
         return delivered
+
+
+def _sent_from(since: float, stream: _Stream) -> list[int]:
+    """The numbers of the messages that have arrived and were sent from then on."""
+    return [number for number, message in stream.held.items() if message.time >= since]
 
 
 def _size(message: RelayMessage) -> int:

@@ -9,6 +9,7 @@ other are asked and answered here.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
 
@@ -214,7 +215,8 @@ class Subscriber:
             before = None
             if "before" in fields:
                 before = _number(fields["before"]), _number(fields["own_before"])
-            return self._inbox.position(sender, to_all, to_us, before)
+            since = math.inf if self._since is None else self._since
+            return self._inbox.position(sender, to_all, to_us, before, since)
         if method == "question":
             self.answered += 1
             self._publisher.answer(

@@ -51,7 +51,8 @@ class Receiver:
         elif fields["method"] == "position":
             before = (fields["before"], fields["own_before"]) if "before" in fields else None
             to_us = fields["own"].get(self.tag, 0)
-            delivered = self.inbox.position(SENDER, fields["all"], to_us, before)
+            assert self.since is not None
+            delivered = self.inbox.position(SENDER, fields["all"], to_us, before, self.since)
         else:
             again = [RelayMessage.unpack(data) for data in message.packets]  # type: ignore[arg-type]
             delivered = self.inbox.again(
@@ -275,6 +276,26 @@ def test_a_sender_that_is_gone_is_not_waited_for(
         meant = world.meant_for(receiver)
         assert receiver.delivered == [text for text in meant if text in receiver.delivered]
         assert set(receiver.arrived) <= set(receiver.delivered)
+
+
+def test_what_arrived_is_delivered_though_its_sender_has_forgotten_it() -> None:
+    """The sender says where it stands when it no longer knows when that was sent."""
+    world = World("ab", messages=3)
+    run(
+        world,
+        [
+            ("publish to all", "a", True, 1),
+            ("lose", "b", True, 1),
+            ("publish to all", "a", True, 2),
+            ("publish to one", "a", True, 2),
+            ("hear", "b", True, 2),
+            ("answer", "b", True, 1),
+            ("hear", "b", True, 1),
+        ],
+    )
+    receiver = world.receivers["b"]
+    receiver.take(receiver.inbox.gone(SENDER))
+    assert receiver.delivered == receiver.arrived == ["1 to all", "2 to all"]
 
 
 @settings(max_examples=250)
