@@ -37,7 +37,7 @@ _SHARED = {
 _MOST_CALLBACKS = 65536
 
 #: Fields of the relay's own, which say nothing to other hosts.
-_HIDDEN = ("to", "after")
+_HIDDEN = ("to", "after", "only")
 
 #: Numbers stay far from what a status cannot show.
 _LARGEST_NUMBER = 2**53

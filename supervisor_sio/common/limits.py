@@ -252,6 +252,15 @@ MAX_ROOMS = _limit(
 
 # --- The relay: messages between the processes of a host ------------------------
 
+RELAY_MOST_STREAMS = _limit(
+    "RELAY_MOST_STREAMS",
+    1000,
+    "streams",
+    "process that emits",
+    "workers that one process numbers messages to alone; whoever makes up session ids "
+    "makes up workers, and each would cost a stream",
+)
+
 # --- The bridge: messages between hosts -----------------------------------------
 
 # --- A worker and its life --------------------------------------------------------

@@ -170,12 +170,19 @@ class Inbox:
         return self._advance(name, sender)
 
     def again(
-        self, name: str, to_all: bool, asked: int, first: int, messages: Sequence[RelayMessage]
+        self,
+        name: str,
+        to_all: bool,
+        asked: int,
+        first: int,
+        messages: Sequence[RelayMessage],
+        start: int = 0,
     ) -> Sequence[RelayMessage]:
         """A sender's answer to a question: messages from ``first`` on.
 
         :param asked: the number that was asked for. When ``first`` is higher, the
             sender does not have those before any more.
+        :param start: numbers up to this one were never given: nothing is lost.
         :raises Impossible: for a number out of all reason.
         """
         sender = self._senders.get(name)
@@ -185,7 +192,10 @@ class Inbox:
         sender.waiting_since = None
         stream.asked = -_ASK_AGAIN
         if first > asked:
-            self._skip(stream, min(first, stream.last + 1, *stream.held))
+            here = min(first, stream.last + 1, *stream.held)
+            if start >= asked:
+                stream.next = min(start + 1, here)
+            self._skip(stream, here)
         for message in messages:
             if message.sequence <= stream.last:
                 self._check(sender, message, to_all)

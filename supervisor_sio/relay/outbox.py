@@ -11,6 +11,12 @@ two streams of a publisher, and must deliver them as they were sent:
 * a message to one worker says in ``after`` how many to all came before it;
 * a message to all says in its field ``after`` how many each worker got alone,
   for those who got any since the message to all before.
+
+There are so many streams to one worker and no more, as clients may make up names
+of workers. The one that was silent for longest makes room, once nothing of it is
+kept; until then, a message to one more worker goes to all, with its name in the
+field ``only``. A stream that begins later begins above the numbers of all that made
+room: no number is ever given twice.
 """
 
 from __future__ import annotations
@@ -18,15 +24,11 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Any, Deque, Iterator, Mapping, NamedTuple, Optional, Sequence
 
+from ..common.limits import RELAY_MOST_STREAMS
 from .message import EncodedPacket, RelayMessage
 
 #: Memory that a kept message takes beside its bytes: objects and links.
 _OVERHEAD = 400
-
-#: Workers that are spoken to alone: beyond that, who was not for longest is
-#: forgotten. A number is never given twice, so a worker that only seemed to be
-#: gone is not.
-_MOST_STREAMS = 1000
 
 #: Seconds for which everybody is told of a stream: a worker that was stopped for
 #: longer asks by itself.
@@ -45,10 +47,14 @@ class Kept(NamedTuple):
 
 
 class _Stream:
-    """One numbered stream; ``kept`` has no holes."""
+    """One numbered stream; ``kept`` has no holes.
 
-    def __init__(self) -> None:
-        self.last = 0
+    :param start: the numbers above it are of this stream.
+    """
+
+    def __init__(self, start: int = 0) -> None:
+        self.start = start
+        self.last = start
         self.time = 0.0
         #: By number, the oldest first.
         self.kept: dict[int, Kept] = {}
@@ -73,6 +79,8 @@ class Again(NamedTuple):
     #: Number of the first one here. Those before are not kept any more.
     first: int
     messages: list[Kept]
+    #: Numbers up to this one were never given in this stream.
+    start: int = 0
 
 
 class Outbox:
@@ -92,6 +100,25 @@ class Outbox:
         self._bytes = 0
         #: Workers that got messages alone since the last one to all.
         self._since: dict[str, int] = {}
+        #: The highest number of all streams that have made room for others.
+        self._floor = 0
+
+    def addressee(self, tag: Optional[str]) -> Optional[str]:
+        """Whose stream a message for the worker with this tag goes to; ``None`` is all.
+
+        It is to all when there is no room for one more stream.
+        """
+        if tag is None or tag in self._to_one or len(self._to_one) < RELAY_MOST_STREAMS:
+            return tag
+        # What is kept is the latest of all streams: if something is kept of the
+        # one that was silent for longest, there is of each.
+        oldest, stream = next(iter(self._to_one.items()))
+        if stream.kept:
+            return None
+        self._floor = max(self._floor, stream.last)
+        self._since.pop(oldest, None)
+        del self._to_one[oldest]
+        return tag
 
     def add(
         self,
@@ -102,6 +129,7 @@ class Outbox:
     ) -> Kept:
         """Number a message for the worker with this tag, or for all with ``None``.
 
+        :param tag: as :meth:`addressee` has it.
         :param now: of the host's monotonic clock, in seconds.
         :raises TypeError: when a field is not JSON; nothing has changed then.
         """
@@ -110,7 +138,7 @@ class Outbox:
             if self._since:
                 fields = {**fields, "after": self._since}
         else:
-            stream, after = self._to_one.get(tag) or _Stream(), self._to_all.last
+            stream, after = self._to_one.get(tag) or _Stream(self._floor), self._to_all.last
         message = RelayMessage(self.sender, stream.last + 1, fields, packets, after, now)
         data = message.pack()
         stream.last += 1
@@ -122,8 +150,6 @@ class Outbox:
         else:
             self._to_one[tag] = stream
             self._to_one.move_to_end(tag)
-            if len(self._to_one) > _MOST_STREAMS:
-                self._to_one.popitem(last=False)
             self._since[tag] = stream.last
         self._in_order.append(stream)
         self._bytes += kept.size
@@ -140,10 +166,13 @@ class Outbox:
         ``None`` when there never were such messages.
         """
         stream = self._to_all if tag is None else self._to_one.get(tag)
-        if stream is None or not 1 <= first <= last <= stream.last:
+        if stream is None:  # or it has made room, and nothing of it is kept
+            stream = _Stream(self._floor)
+        if not 1 <= first <= last <= stream.last:
             return None
         first = max(first, stream.oldest)
-        return Again(first, list(_batch(stream, first, last)))
+        start = stream.start if tag in self._to_one else 0
+        return Again(first, list(_batch(stream, first, last)), start)
 
     def position(self, now: float) -> dict[str, Any]:
         """The number of the last message of each stream that was in use lately."""

@@ -90,9 +90,13 @@ class Publisher:
 
         :raises TypeError: when a field is not JSON; nothing is sent then.
         """
-        topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
         with self._lock:
             now = time.monotonic()
+            addressee = self._outbox.addressee(tag)
+            if addressee != tag:
+                fields = {**fields, "only": tag}
+                tag = addressee
+            topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
             kept = self._outbox.add(tag, fields, packets, now)
             if len(kept.data) <= _LONGEST_PUSHED or not self.stays:
                 # libzmq's own thread does the waiting: this call never blocks.
@@ -161,6 +165,7 @@ class Publisher:
                     "to_all": to_all,
                     "asked": first,
                     "first": again.first,
+                    "start": again.start,
                 }
                 self._send(topic, fields, messages)
                 self.sent_again += len(again.messages)

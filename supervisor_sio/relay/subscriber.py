@@ -192,7 +192,11 @@ class Subscriber:
         if self._inbox.waits:
             self._ask(now)
         self.received += len(delivered)
-        return delivered
+        return [message for message in delivered if self._is_meant(message)]
+
+    def _is_meant(self, message: RelayMessage) -> bool:
+        """False for what goes to all only because one more worker has no stream."""
+        return message.fields.get("only", self._tag) == self._tag
 
     def _welcome(self, began: float) -> None:
         """Connected, or connected again: what was on its way may be lost, both ways."""
@@ -232,7 +236,8 @@ class Subscriber:
             if any(other.sender != sender for other in messages):
                 raise MessageError("somebody else's messages")
             asked, first = _number(fields["asked"]), _number(fields["first"])
-            return self._inbox.again(sender, bool(fields["to_all"]), asked, first, messages)
+            start = _number(fields["start"])
+            return self._inbox.again(sender, bool(fields["to_all"]), asked, first, messages, start)
         elif method == "bye":
             return self._inbox.gone(sender)
         elif method != "probe":
@@ -257,7 +262,7 @@ class Subscriber:
         self._ask(now)
         self._tell_of_losses(now)
         self.received += len(delivered)
-        return delivered
+        return [message for message in delivered if self._is_meant(message)]
 
     def _ask(self, now: float) -> None:
         if self._since is None:

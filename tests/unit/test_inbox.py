@@ -56,7 +56,7 @@ class Receiver:
         else:
             again = [RelayMessage.unpack(data) for data in message.packets]  # type: ignore[arg-type]
             delivered = self.inbox.again(
-                SENDER, fields["to_all"], fields["asked"], fields["first"], again
+                SENDER, fields["to_all"], fields["asked"], fields["first"], again, fields["start"]
             )
         self.take(delivered)
         if self.inbox.waits:
@@ -64,7 +64,8 @@ class Receiver:
 
     def take(self, delivered: Sequence[RelayMessage]) -> None:
         for message in delivered:
-            self.delivered += message.packets  # type: ignore[arg-type]
+            if message.fields.get("only", self.tag) == self.tag:
+                self.delivered += message.packets  # type: ignore[arg-type]
 
     def ask(self, now: float) -> None:
         self.questions.extend(self.inbox.questions(now))
@@ -92,7 +93,10 @@ class World:
         self.now += 0.001
         text = f"{len(self.sent)} to {tag or 'all'}"
         self.sent.append((tag, self.now, text))
-        kept = self.outbox.add(tag, {"method": "emit"}, [text], self.now)
+        addressee = self.outbox.addressee(tag)
+        fields = {"method": "emit", **({} if addressee == tag else {"only": tag})}
+        tag = addressee
+        kept = self.outbox.add(tag, fields, [text], self.now)
         if not pushed:
             self.tell(tag, {"method": "position", **self.outbox.position(0.0)})
             return
@@ -123,7 +127,13 @@ class World:
             return
         again = self.outbox.again(None if to_all else tag, first, last)
         if again is not None:
-            fields = {"method": "again", "to_all": to_all, "asked": first, "first": again.first}
+            fields = {
+                "method": "again",
+                "to_all": to_all,
+                "asked": first,
+                "first": again.first,
+                "start": again.start,
+            }
             self.tell(tag, fields, [kept.data for kept in again.messages])
 
     def act(self, action: tuple[str, str, bool, int]) -> None:
@@ -258,6 +268,28 @@ def test_what_does_not_arrive_is_counted(
         meant = world.meant_for(receiver)
         assert receiver.delivered == [text for text in meant if text in receiver.delivered]
         assert receiver.inbox.dropped == len(meant) - len(receiver.delivered)
+
+
+@settings(max_examples=500)
+@given(plans(), st.integers(1, 3), st.sampled_from([4, 10]))
+def test_more_workers_than_streams(
+    plan: list[tuple[str, str, bool, int]], streams: int, messages: int
+) -> None:
+    """Numbers never start again, and what is for one worker reaches it, by whatever stream."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(outbox_module, "RELAY_MOST_STREAMS", streams)
+        world = World(TAGS, messages=messages)
+        for receiver in world.receivers.values():
+            receiver.inbox.position(SENDER, 0, 0)
+        for action in plan:
+            world.act(action)
+            assert len(world.outbox._to_one) <= streams
+            if action[0].startswith("publish"):  # nothing is lost that is kept
+                world.settle()
+        world.settle()
+    for receiver in world.receivers.values():
+        assert receiver.delivered == world.meant_for(receiver)
+        assert receiver.inbox.dropped == 0
 
 
 @settings(max_examples=250)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor_sio.common.limits import RELAY_MOST_STREAMS
 from supervisor_sio.relay import outbox as outbox_module
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.outbox import Again, Kept, Outbox
@@ -147,11 +148,38 @@ def test_everybody_is_told_of_what_was_in_use_lately() -> None:
 def test_tags_without_end_do_not_take_memory_without_end() -> None:
     outbox = Outbox("s", 100, 100_000)
     for number in range(5000):
-        outbox.add(f"tag{number}", EMIT, [], float(number))
-        outbox.add("often", EMIT, [], float(number))
-    assert len(outbox._to_one) == 1000
+        for tag in (f"tag{number}", "often"):
+            assert outbox.addressee(tag) == tag
+            outbox.add(tag, EMIT, [], float(number))
+    assert len(outbox._to_one) == RELAY_MOST_STREAMS
+    assert len(outbox._since) <= RELAY_MOST_STREAMS
     assert outbox.position_for("often", 0.0)["own"] == {"often": 5000}
     assert len(outbox.position(5000.0)["own"]) <= 62
+
+
+def test_a_stream_of_which_something_is_kept_makes_no_room() -> None:
+    outbox = Outbox("s", PLENTY, PLENTY)
+    for number in range(RELAY_MOST_STREAMS):
+        outbox.add(f"tag{number}", EMIT, [], 1.0)
+    assert outbox.addressee("one more") is None
+    assert outbox.addressee("tag0") == "tag0"
+    assert outbox.addressee(None) is None
+
+
+def test_no_number_is_given_twice() -> None:
+    """A worker whose stream has made room hears the next one above the old numbers."""
+    outbox = Outbox("s", 1, PLENTY)
+    for _ in range(7):
+        outbox.add("real", EMIT, [], 1.0)
+    for number in range(RELAY_MOST_STREAMS):
+        tag = outbox.addressee(f"made-up-{number}")
+        outbox.add(tag, EMIT, [], 2.0)
+    assert "real" not in outbox._to_one
+    assert outbox.again("real", 7, 7) == Again(8, [])  # lost, and that is told
+    assert outbox.addressee("real") == "real"
+    assert read(outbox.add("real", EMIT, [], 3.0)).sequence == 8
+    answer = outbox.again("real", 1, 8)
+    assert answer is not None and (answer.first, answer.start) == (8, 7)
 
 
 @given(
