@@ -6,6 +6,7 @@ import atexit
 import itertools
 import os
 import random
+import signal
 import threading
 import time
 import uuid
@@ -23,7 +24,7 @@ from .relay.message import EncodedPacket, RelayMessage
 from .relay.methods import BRIDGE, MalformedFields, check_fields
 from .relay.publisher import MessageTooLong as MessageTooLong
 from .relay.publisher import Publisher
-from .relay.subscriber import GreenSubscriber, Subscriber, ThreadSubscriber
+from .relay.subscriber import Deaf, GreenSubscriber, Subscriber, ThreadSubscriber
 from .request import tag_of
 from .rooms import IndexedManager, Room, check_entry, check_name, check_names, is_sid
 from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, RunDir, RunDirError
@@ -33,9 +34,8 @@ _URL_SCHEME = "zmq+ipc://"
 #: Seconds in which a write-only manager must find the relay.
 _JOIN_TIMEOUT = 5.0
 
-#: Seconds that a write-only manager at its end gives others to ask for what they missed.
-_LAST_QUESTIONS = 5.0
-_NO_MORE_QUESTIONS = 0.5
+#: Seconds that a write-only manager at its end waits until all workers have what it sent.
+_LEAVE_TIMEOUT = 5.0
 
 _channels_in_use: set[str] = set()
 
@@ -160,10 +160,36 @@ class ZmqManager(Operations, IndexedManager):
                 patience = time.monotonic() + 60
                 self._get_logger().error("no relay yet, waiting: is [eventlistener:sio] running?")
 
-    def leave(self) -> None:
-        """This process is about to end: what it still says cannot be fetched later."""
-        if self._publisher is not None:
-            self._publisher.stays = False
+    def leave(self, timeout: float) -> None:
+        """Wait until all workers have what this one has sent: it is about to end.
+
+        :param timeout: seconds to wait at most.
+        """
+        publisher, subscriber = self._publisher, self._subscriber
+        if publisher is None or subscriber is None:
+            return
+        deadline = time.monotonic() + timeout
+        subscriber.wait_confirmed(self._receivers, deadline, self.server.sleep)
+        # From here on nothing needs to be fetched; once more for what came meanwhile.
+        publisher.ends = True
+        missing = subscriber.wait_confirmed(self._receivers, deadline, self.server.sleep)
+        if missing:
+            self._get_logger().error(
+                "%d workers have not fetched all that this one has sent: %s",
+                len(missing),
+                ", ".join(missing[:5]),
+            )
+
+    def _receivers(self) -> list[str]:
+        """Who hears what this process sends to all, on this host."""
+        tags = [tag for tag in self._members if self.is_local(tag)]
+        return [*tags, BRIDGE] if self._cluster.bridged else tags
+
+    @property
+    def tally(self) -> Optional[int]:
+        """The descriptor of the memory in which this worker counts what it sends."""
+        tally = None if self._publisher is None else self._publisher.tally
+        return None if tally is None else tally.descriptor
 
     def figures(self) -> dict[str, int]:
         """What this process has heard and said on the relay: counts of messages."""
@@ -199,14 +225,15 @@ class ZmqManager(Operations, IndexedManager):
                 cluster = self._run_dir.read_cluster()
             except RunDirError as error:
                 raise RelayUnreachable(str(error)) from None
-            if self.channel:
-                cluster = cluster._replace(channel=self.channel)
+            if self.channel and self.channel != cluster.channel:
+                # Other hosts hear the one channel of the cluster.
+                cluster = cluster._replace(channel=self.channel, bridged=False)
             self._cluster = cluster
             # The fork of a worker is not that worker: nobody answers it.
             only_emits = self.write_only or self._made_in != os.getpid()
             if only_emits:
                 self.host_id = uuid.uuid4().hex
-            publisher = Publisher(self._run_dir, cluster, self.host_id, stays=not only_emits)
+            publisher = Publisher(self._run_dir, cluster, self.host_id, counted=not only_emits)
             if only_emits:
                 self._listen_for_questions(publisher)
             self._publisher, self._publisher_pid = publisher, os.getpid()
@@ -243,7 +270,7 @@ class ZmqManager(Operations, IndexedManager):
         if publisher is None or self._publisher_pid != os.getpid():
             return
         if isinstance(subscriber, ThreadSubscriber):
-            subscriber.finish(_LAST_QUESTIONS, _NO_MORE_QUESTIONS)
+            subscriber.finish(_LEAVE_TIMEOUT)
             self._subscriber = None
         self._publisher = None
         publisher.close()
@@ -442,6 +469,13 @@ class ZmqManager(Operations, IndexedManager):
         self._send_to(_tags(data.get("sid")), fields)
 
     def _thread(self) -> None:
+        try:
+            self._hear()
+        except Deaf as error:
+            self._get_logger().critical("this worker ends: %s", error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _hear(self) -> None:
         assert self._subscriber is not None
         for message in self._subscriber.messages():
             try:

@@ -261,6 +261,31 @@ RELAY_MOST_STREAMS = _limit(
     "makes up workers, and each would cost a stream",
 )
 
+RELAY_LONGEST_PUSHED = _limit(
+    "RELAY_LONGEST_PUSHED",
+    16 * 1024,
+    "bytes",
+    "message",
+    "a longer message is not pushed but fetched, by each who needs it: what waits in the "
+    "relay for a stopped worker is bounded by bytes then, and not only by messages",
+)
+RELAY_MOST_ENDED = _limit(
+    "RELAY_MOST_ENDED",
+    100,
+    "workers",
+    "router",
+    "workers that ended lately, of which the router tells how much they had sent",
+)
+
+RELAY_MOST_FAILURES = _limit(
+    "RELAY_MOST_FAILURES",
+    20,
+    "errors in a row",
+    "process that hears the relay",
+    "after so many, a quarter of a second apart, it is not the messages: a worker that "
+    "hears nobody ends, and its successor hears",
+)
+
 # --- The bridge: messages between hosts -----------------------------------------
 
 # --- A worker and its life --------------------------------------------------------

@@ -202,6 +202,11 @@ class Inbox:
                 self._hold(stream, message, asked_for=True)
         return self._advance(name, sender)
 
+    def has(self, name: str, to_all: int, to_us: int) -> bool:
+        """Whether all messages of a sender up to these numbers were delivered or given up."""
+        sender = self._senders.get(name)
+        return sender is not None and sender.to_all.next > to_all and sender.to_us.next > to_us
+
     def gone(self, name: str) -> Sequence[RelayMessage]:
         """A sender has ended: what is there is all there will be."""
         delivered = self.give_up(name)

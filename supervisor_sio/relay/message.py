@@ -3,7 +3,8 @@
 One frame, because pyzmq takes several times as long for three:
 
 1. the topic: ``<channel> NUL * NUL`` for all, ``<channel> NUL <tag> NUL`` for one
-   worker, ``<channel> NUL ? NUL`` for questions to everybody who publishes;
+   worker, ``<channel> NUL ? NUL`` for questions to everybody who publishes,
+   ``NUL router NUL`` for questions to the router process;
 2. a header: numbers (see :mod:`.outbox`) and lengths, the name of the sender,
    and a JSON object that says what to do;
 3. Socket.IO packets as the emitter encoded them, each behind its length in
@@ -38,6 +39,10 @@ _MOST_REPEATED = 1024
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
+
+
+#: No channel begins with NUL.
+TOPIC_FOR_ROUTER = b"\0router\0"
 
 
 class MessageError(ValueError):

@@ -196,6 +196,11 @@ class Outbox:
             "own_before": stream.last_before(since),
         }
 
+    def last(self, tag: str) -> tuple[int, int]:
+        """The numbers of the last message to all, and to this worker alone."""
+        stream = self._to_one.get(tag)
+        return self._to_all.last, 0 if stream is None else stream.last
+
     @property
     def empty(self) -> bool:
         """Whether nothing was ever sent."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
 import zmq
 
+from ..common.limits import RELAY_LONGEST_PUSHED
 from ..rundir import ClusterInfo, RunDir
 from . import native
 from .message import (
+    TOPIC_FOR_ROUTER,
     EncodedPacket,
     RelayMessage,
     topic_for_all,
@@ -19,15 +21,12 @@ from .message import (
 )
 from .outbox import Outbox
 from .proxy import HIGH_WATER_MARK
+from .tally import Tally
 
 #: Milliseconds that a process at its end waits for what it still has to send.
 _LINGER = 5000
 
 RECONNECT = 50  # milliseconds
-
-#: A longer message is not pushed but fetched, by each who needs it: what waits in
-#: the relay for a stopped worker is bounded by bytes then, and not only by messages.
-_LONGEST_PUSHED = 16 * 1024
 
 #: Seconds after the last message when everybody is told where the streams
 #: stand, for those who missed the end; then twice that, up to the longest.
@@ -43,17 +42,23 @@ class Publisher:
     """Numbers messages, sends them, and keeps them; safe to use from several threads.
 
     :param sender: the tag of the worker, or another id that nobody else has.
-    :param stays: false for a process that may end when it has emitted: it cannot
-        wait until everybody has fetched a long message, and pushes it.
+    :param counted: whether how much it has sent is to be known after its end,
+        however it ends.
     """
 
     def __init__(
-        self, run_dir: RunDir, cluster: ClusterInfo, sender: str, stays: bool = True
+        self, run_dir: RunDir, cluster: ClusterInfo, sender: str, counted: bool = False
     ) -> None:
         self.channel = cluster.channel
         self.sender = sender
         self._limit = cluster.message_maxbytes
-        self.stays = stays
+        #: Whether nobody will be here to answer: everything is pushed then.
+        self.ends = False
+        self._began = time.monotonic()
+        #: What others have, at this process's end: by tag, the last number to all and
+        #: to it alone.
+        self._confirmed: dict[str, tuple[int, int]] = {}
+        self.tally = Tally(self._began) if counted else None
         self._for_all = topic_for_all(self.channel)
         self._outbox = Outbox(sender, cluster.buffer_messages, cluster.buffer_maxbytes)
         self._last_sent = 0.0
@@ -98,7 +103,9 @@ class Publisher:
                 tag = addressee
             topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
             kept = self._outbox.add(tag, fields, packets, now)
-            if len(kept.data) <= _LONGEST_PUSHED or not self.stays:
+            if self.tally is not None:
+                self.tally.note(tag, kept.sequence)
+            if len(kept.data) <= RELAY_LONGEST_PUSHED or self.ends:
                 # libzmq's own thread does the waiting: this call never blocks.
                 self._socket.send(topic + kept.data, zmq.NOBLOCK)
             else:
@@ -122,9 +129,36 @@ class Publisher:
         with self._lock:
             self._send(topic_for_publishers(self.channel), fields)
 
+    def ask_router(self, fields: Mapping[str, Any]) -> None:
+        """A question to the router process; see :mod:`.registrar`."""
+        with self._lock:
+            self._send(TOPIC_FOR_ROUTER, {"channel": self.channel, **fields})
+
     def say_goodbye(self) -> None:
         with self._lock:
-            self._send(self._for_all, {"method": "bye"})
+            position = self._outbox.position(time.monotonic())
+            self._send(self._for_all, {"method": "bye", "began": self._began, **position})
+
+    # --- whether the others have what this process has sent ---
+
+    def marks(self, tags: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """How far the streams of each of these workers have come: to all, and to it alone."""
+        with self._lock:
+            return {tag: self._outbox.last(tag) for tag in tags if tag != self.sender}
+
+    def ask_to_confirm(self, tag: str, to_all: int, to_it: int) -> None:
+        """Ask the worker with this tag to fetch what it lacks, and to say when it has it."""
+        with self._lock:
+            fields = {"method": "position", "all": to_all, "own": {tag: to_it}, "confirm": True}
+            self._send(topic_for_one(self.channel, tag), fields)
+
+    def note_confirmed(self, tag: str, to_all: int, to_it: int) -> None:
+        """That worker has everything up to these numbers."""
+        self._confirmed[tag] = to_all, to_it
+
+    def has_confirmed(self, tag: str, to_all: int, to_it: int) -> bool:
+        has_to_all, has_to_it = self._confirmed.get(tag, (0, 0))
+        return has_to_all >= to_all and has_to_it >= to_it
 
     def beat(self, now: float) -> None:
         """Tell everybody where the streams stand, if it is time to."""
@@ -186,3 +220,5 @@ class Publisher:
         if self._pid == os.getpid() and not self._socket.closed:
             self._socket.close()
             self._context.term()
+            if self.tally is not None:
+                self.tally.close()

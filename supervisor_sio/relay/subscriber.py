@@ -11,10 +11,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence
 
 import zmq
 
+from ..common.limits import RELAY_MOST_FAILURES
+from ..refusals import Refusals
 from ..rundir import RunDir
 from . import native
 from .inbox import Inbox
@@ -35,20 +37,28 @@ _NOBLOCK = int(zmq.NOBLOCK)  # the enum is slow to convert for each message
 #: Messages received before others get a turn.
 _BATCH = 50
 
+#: Seconds that the thread of a subscriber may take to end: one delivery.
+_STOP_TIMEOUT = 5.0
+
 #: Seconds between looks at what is due.
 _TICK = 0.25
 
 #: A process that did not run for so many seconds may have missed the end of something.
 _STALLED = 1.5
 
-#: Seconds after the start of a relay in which some may not hear it yet.
-_RECENTLY = 2.0
-
 #: Seconds that the last words of a sender may take through the relay after its end.
 _LAST_WORDS = 0.5
 
+#: Seconds between two questions whether somebody has everything: at first, at most.
+_FIRST_PAUSE = 0.005
+_LONGEST_PAUSE = 0.2
+
 #: Seconds between lines about the same trouble.
 _QUIET = 10.0
+
+
+class Deaf(RuntimeError):
+    """Nothing can be received from the relay any more; the text says why."""
 
 
 class Subscriber:
@@ -75,12 +85,16 @@ class Subscriber:
         self._publisher = publisher
         self._tag = publisher.sender if tag is None else tag
         self._lives = lives
+        self._hears_all = hears_all
+        #: Who hears what is sent to all, once the router has said so.
+        self.receivers: Optional[list[str]] = None
         self._for_all = topic_for_all(publisher.channel)
         self._for_us = topic_for_one(publisher.channel, self._tag)
         self._channel_length = len(publisher.channel.encode()) + 1
         self._inbox = Inbox(self._tag)
         self._ended: dict[str, float] = {}
-        self._ask_everybody = False
+        # Where all stand who are there already is known before one of them ends.
+        self._ask_everybody = True
         self._dropped_shown = 0
         self._dropped_shown_at = -_QUIET
         self._since = since
@@ -88,14 +102,13 @@ class Subscriber:
         self.joined = False
         #: When the relay began that it hears.
         self._relay_began = 0.0
-        #: Words to itself that came back.
-        self._heard = 0
         #: Numbered messages delivered.
         self.received = 0
         self.malformed = 0
         #: Questions of others that were answered.
         self.answered = 0
         self.closed = False
+        self._refusals = Refusals(logger)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
@@ -120,7 +133,25 @@ class Subscriber:
         self._ended[sender] = time.monotonic()
 
     def messages(self) -> Iterator[RelayMessage]:
-        """What the others send, until :meth:`close`."""
+        """What the others send, until :meth:`close`.
+
+        :raises Deaf: when nothing can be received any more.
+        """
+        failures = 0
+        while not self.closed:
+            try:
+                for message in self._receive():
+                    failures = 0
+                    yield message
+            except Exception as error:
+                # Whatever it was, the next message may be received.
+                self._refusals.count("relay-receive-failed", repr(error))
+                failures += 1
+                if failures > RELAY_MOST_FAILURES:
+                    raise Deaf(f"the relay is not heard any more: {error!r}") from error
+                self._pause()
+
+    def _receive(self) -> Iterator[RelayMessage]:
         due = last = time.monotonic()
         count = 0
         receive = self._socket.recv
@@ -153,6 +184,10 @@ class Subscriber:
     def _breathe(self) -> None:
         """Let others run."""
 
+    def _pause(self) -> None:
+        """Let others run for a while."""
+        time.sleep(_TICK)
+
     def close(self) -> None:
         self.closed = True
 
@@ -178,7 +213,6 @@ class Subscriber:
                 if self._since is None:
                     self._since = now
                 self.joined = True
-                self._heard += 1
                 return ()
             if message.sequence:
                 if not to_all and topic != self._for_us:
@@ -196,7 +230,7 @@ class Subscriber:
 
     def _is_meant(self, message: RelayMessage) -> bool:
         """False for what goes to all only because one more worker has no stream."""
-        return message.fields.get("only", self._tag) == self._tag
+        return bool(message.fields.get("only", self._tag) == self._tag)
 
     def _welcome(self, began: float) -> None:
         """Connected, or connected again: what was on its way may be lost, both ways."""
@@ -219,8 +253,21 @@ class Subscriber:
             before = None
             if "before" in fields:
                 before = _number(fields["before"]), _number(fields["own_before"])
-            since = math.inf if self._since is None else self._since
-            return self._inbox.position(sender, to_all, to_us, before, since)
+            delivered = self._inbox.position(sender, to_all, to_us, before, self._began_to_listen)
+            if fields.get("confirm") and self._inbox.has(sender, to_all, to_us):
+                confirmed = {"tag": self._tag, "all": to_all, "own": to_us}
+                self._publisher.tell(sender, {"method": "confirmed", **confirmed})
+            return delivered
+        if method == "ended":
+            self.ended(sender)
+            return self._take_end(sender, fields)
+        if method == "confirmed":
+            numbers = _number(fields["all"]), _number(fields["own"])
+            self._publisher.note_confirmed(str(fields["tag"]), *numbers)
+            return ()
+        if method == "receivers":
+            self.receivers = [str(tag) for tag in fields["tags"]]
+            return ()
         if method == "question":
             self.answered += 1
             self._publisher.answer(
@@ -239,10 +286,50 @@ class Subscriber:
             start = _number(fields["start"])
             return self._inbox.again(sender, bool(fields["to_all"]), asked, first, messages, start)
         elif method == "bye":
-            return self._inbox.gone(sender)
+            return [*self._take_end(sender, fields), *self._inbox.gone(sender)]
         elif method != "probe":
             raise MessageError(f"unknown method {method!r}")
         return ()
+
+    @property
+    def _began_to_listen(self) -> float:
+        return math.inf if self._since is None else self._since
+
+    def _take_end(self, sender: str, fields: Mapping[str, Any]) -> Sequence[RelayMessage]:
+        """A sender has ended, with so many messages in all."""
+        before = (0, 0) if self._began_to_listen <= float(fields["began"]) else None
+        to_all, to_us = _number(fields["all"]), _number(fields["own"].get(self._tag, 0))
+        return self._inbox.position(sender, to_all, to_us, before, self._began_to_listen)
+
+    # --- whether the others have everything ------------------------------------
+
+    def wait_confirmed(
+        self,
+        receivers: Callable[[], Iterable[str]],
+        deadline: float,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> list[str]:
+        """Wait until they all have what this process has sent before the call.
+
+        :param receivers: the tags of those who are there, whenever it is called.
+        :param deadline: by the host's monotonic clock, in seconds.
+        :returns: the tags of those who did not say so in time.
+        """
+        marks = self._publisher.marks(receivers())
+        pause = _FIRST_PAUSE
+        while True:
+            there = set(receivers())
+            missing = [
+                tag
+                for tag, mark in marks.items()
+                if tag in there and not self._publisher.has_confirmed(tag, *mark)
+            ]
+            if not missing or time.monotonic() > deadline:
+                return missing
+            for tag in missing:
+                self._publisher.ask_to_confirm(tag, *marks[tag])
+            sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     # --- what is due ----------------------------------------------------------
 
@@ -256,9 +343,10 @@ class Subscriber:
             if not self._lives(sender):
                 delivered += self._inbox.give_up(sender)
         self._publisher.beat(now)
-        if self._ask_everybody and self.joined:
+        if self._ask_everybody and self._hears_all and self.joined:
             self._ask_everybody = False
             self._publisher.ask_all(self._question(True, 0, 0))
+            self._publisher.ask_router({"method": "ended"})
         self._ask(now)
         self._tell_of_losses(now)
         self.received += len(delivered)
@@ -308,6 +396,11 @@ class GreenSubscriber(Subscriber):
 
         eventlet.sleep()
 
+    def _pause(self) -> None:
+        import eventlet
+
+        eventlet.sleep(_TICK)
+
 
 class ThreadSubscriber(Subscriber):
     """Waits in a thread of its own, from :meth:`start` to :meth:`close`.
@@ -323,41 +416,27 @@ class ThreadSubscriber(Subscriber):
                         deliver(message)
                     except Exception:
                         logger.exception("a message of %s", message.sender)
+            except Deaf as error:
+                logger.critical("%s", error)
             finally:
-                self.release()
                 self._done = True
+                self.release()
 
         self._done = False
         native.start_thread(run, "relay-subscriber")
 
-    def finish(self, timeout: float, quiet: float) -> None:
-        """Stay for those who missed something, then leave.
-
-        What this process has said is with its receivers, or on its way from the
-        relay, when a later word to itself has come back. If the relay is new, or
-        somebody has missed something, others may have, too: they are told where
-        the streams stand, and can ask.
+    def finish(self, timeout: float) -> None:
+        """Stay until everybody has what this process has sent, then leave.
 
         :param timeout: seconds to stay at most.
-        :param quiet: seconds without a question after which nobody will ask.
         """
         deadline = time.monotonic() + timeout
-        self._heard = 0
-        probes = 0
-        while not self._heard and time.monotonic() < deadline:
-            probes += 1
-            self._publisher.announce()
-            self._publisher.probe()
-            until = time.monotonic() + min(0.1 * probes, 0.5)
-            while not self._heard and time.monotonic() < until:
+        while self.receivers is None and time.monotonic() < deadline:
+            self._publisher.ask_router({"method": "who"})
+            until = time.monotonic() + _LONGEST_PAUSE
+            while self.receivers is None and time.monotonic() < until:
                 time.sleep(0.001)
-        if probes > 1 or self.answered or time.monotonic() < self._relay_began + _RECENTLY:
-            answered, since = self.answered, time.monotonic()
-            while time.monotonic() < min(since + quiet, deadline):
-                if self.answered != answered:
-                    answered, since = self.answered, time.monotonic()
-                self._publisher.announce()
-                time.sleep(0.05)
+        self.wait_confirmed(lambda: self.receivers or (), deadline)
         self._publisher.say_goodbye()
         self.stop()
 
@@ -365,7 +444,8 @@ class ThreadSubscriber(Subscriber):
         """End the thread; the publisher may be closed after that."""
         self.close()
         self._publisher.probe()  # wakes it, if the relay is there
-        while not self._done:
+        until = time.monotonic() + _STOP_TIMEOUT
+        while not self._done and time.monotonic() < until:
             time.sleep(0.002)
 
     def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:

@@ -22,6 +22,7 @@ from ..descriptors import ceiling, raise_limit
 from ..processes import is_descendant
 from ..refusals import Refusals
 from ..relay.proxy import Relay
+from ..relay.registrar import Registrar
 from ..rundir import RunDir
 from .connection import Connection
 from .entrance import Entrance
@@ -123,9 +124,12 @@ class Router:
             changed=self._send_figures,
             members_here=self._members_here,
             hear_supervisord=self._supervisord.read,
+            ended=lambda tag, name, sent: self._registrar.ended(tag, name, sent),
             meter=self._exporter.metrics if self._exporter is not None else None,
         )
         self._relay = Relay(run_dir.xsub, xsub, run_dir.xpub, xpub)
+        cluster = run_dir.read_cluster()
+        self._registrar = Registrar(run_dir, cluster)
         self._run_dir = run_dir
         #: For ``sio emit``: one after the other.
         self._emits = ThreadPoolExecutor(1)
@@ -137,7 +141,7 @@ class Router:
             self._bridge = Bridge(
                 settings["message_queue"],
                 run_dir,
-                run_dir.read_cluster(),
+                cluster,
                 settings["router_ended"],
                 lambda members: self._call_soon(self._workers.set_elsewhere, members),
             )
@@ -150,6 +154,7 @@ class Router:
         os.set_blocking(0, False)
         self._loop.add_reader(0, self._read_events)
         self._answer(READY)
+        self._registrar.start()
         self._workers.listen()
         self._entrance.listen(self._listeners)
         if self._bridge is not None:
@@ -169,6 +174,7 @@ class Router:
             await self._loop.run_in_executor(None, self._bridge.close)
         if self._emitter is not None:
             await self._loop.run_in_executor(None, self._emitter.close)
+        self._registrar.close()
         self._relay.close()
         self._supervisord.read()  # the workers may be next
         return status
@@ -185,6 +191,7 @@ class Router:
         self._stop(0 if self._stop_wanted else 128 + number)
 
     def _members_here(self, members: list[Any]) -> None:
+        self._registrar.set_members((tag, channels) for tag, _, channels in members)
         if self._bridge is not None:
             self._bridge.set_members(members)
 

@@ -16,6 +16,8 @@ from .. import channel
 from ..channel import ChannelError, DescriptorsLost, Message, Packet
 from ..processes import is_descendant
 from ..refusals import Refusals
+from ..relay import tally
+from ..relay.tally import Sent
 from ..request import Kind
 from .connection import Connection
 from .placement import Placement
@@ -43,6 +45,9 @@ _FIGURES = (
     "hub_lag_ms",
     *TOTALS,
 )
+
+#: Channels of the relay on which one worker sends: one for each Socket.IO server in it.
+_MOST_TALLIES = 16
 
 _TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _LONGEST_NAME = 256
@@ -83,6 +88,7 @@ class Workers:
     :param changed: called when a worker has joined or left.
     :param members_here: gets the workers here that hear the relay.
     :param hear_supervisord: reads what supervisord has sent so far.
+    :param ended: gets the tag of each worker that has ended, and its tally on each channel.
     :param meter: is told how long each hand-over took, and of figures that came.
     """
 
@@ -98,6 +104,7 @@ class Workers:
         changed: Callable[[], None],
         members_here: Callable[[list[Any]], None],
         hear_supervisord: Callable[[], None],
+        ended: Callable[[str, str, Sent], None],
         meter: Optional[Meter] = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -109,6 +116,7 @@ class Workers:
         self.changed = changed
         self.members_here = members_here
         self.hear_supervisord = hear_supervisord
+        self.ended = ended
         self.meter = meter
         self.handed_over = 0
         self.handed_back = 0
@@ -294,6 +302,8 @@ class WorkerChannel:
         self._closed = False
         self._waiting = False  # until the worker reads what was sent
         self._members_due = False
+        #: The descriptors of the worker's tallies, by channel of the relay.
+        self._tallies: dict[str, int] = {}
         self.pid = channel.peer_of(sock).pid
         self.member: Optional[Member] = None
         #: When it has last reported, by the loop's clock.
@@ -350,6 +360,9 @@ class WorkerChannel:
         if member is not None and kind == "connection":
             self._take_back(message, descriptors)
             return
+        if member is not None and kind == "tally":
+            self._take_tally(message, descriptors)
+            return
         channel.close_all(descriptors)
         if member is None:
             self.member = self._workers.join(self, message)
@@ -366,6 +379,29 @@ class WorkerChannel:
             self._leave()
         else:
             raise ChannelError(f"unknown type {kind!r}")
+
+    def _take_tally(self, message: Message, descriptors: list[int]) -> None:
+        """Memory in which the worker counts what it sends: it is read when it has ended."""
+        name = message.get("channel")
+        old = self._tallies.pop(name, None) if isinstance(name, str) else None
+        if old is not None:
+            os.close(old)
+        if (
+            not isinstance(name, str)
+            or len(descriptors) != 1
+            or len(self._tallies) >= _MOST_TALLIES
+        ):
+            channel.close_all(descriptors)
+            raise ChannelError("a tally that is none, or one too many")
+        self._tallies[name] = descriptors[0]
+
+    def _read_tallies(self) -> None:
+        for name, descriptor in self._tallies.items():
+            sent = tally.read(descriptor)
+            os.close(descriptor)
+            if sent is not None and self.member is not None:
+                self._workers.ended(self.member.tag, name, sent)
+        self._tallies.clear()
 
     def _leave(self) -> None:
         """The worker is about to end: whatever was sent to it is on its way before "left"."""
@@ -524,6 +560,7 @@ class WorkerChannel:
         if self._process >= 0:
             self._workers.loop.remove_reader(self._process)
             os.close(self._process)
+        self._read_tallies()
         self._workers.leave(self, reason)
         for connection in self._outbox:
             self._workers.place_again(connection)

@@ -87,7 +87,7 @@ class Link:
         self._sock: Optional[Any] = None
         self._sending = Semaphore(1)
         self._failures = Refusals(logger)
-        self._ready: Message = {}
+        self._channels: Optional[dict[str, Optional[int]]] = None
         self._draining = False
         self._left = Event()
         self._last_figures: Message = {}
@@ -148,8 +148,7 @@ class Link:
         self._sock = sock
         self._last_figures = {}
         self._send_figures()
-        if self._ready:
-            self.send(self._ready)
+        self._send_ready()
         if self._draining:
             self.send({"type": "draining"})
 
@@ -223,13 +222,22 @@ class Link:
             hubs.notify_close(sock.fileno())
             sock.close()
 
-    def ready(self, channels: list[str]) -> None:
+    def ready(self, channels: dict[str, Optional[int]]) -> None:
         """Connections are welcome from now on.
 
-        :param channels: of the relay, on which this worker hears the others.
+        :param channels: of the relay, on which this worker hears the others, each with
+            the descriptor of its tally there.
         """
-        self._ready = {"type": "ready", "channels": channels}
-        self.send(self._ready)
+        self._channels = channels
+        self._send_ready()
+
+    def _send_ready(self) -> None:
+        if self._channels is None:
+            return
+        for name, tally in self._channels.items():
+            if tally is not None:
+                self.send({"type": "tally", "channel": name}, [tally])
+        self.send({"type": "ready", "channels": list(self._channels)})
 
     def draining(self) -> None:
         """No new sessions, please; those that live here still find this worker."""

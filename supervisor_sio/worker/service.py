@@ -36,6 +36,9 @@ _WAIT_FOR_ROUTER = 0.05
 #: Seconds for what arrived last to be given back, after ``drain_timeout``.
 _LAST_CONNECTIONS = 0.5
 
+#: Seconds at least for the other workers to fetch what this one has sent them.
+_LAST_MESSAGES = 1.0
+
 #: Largest figure that the router takes.
 _MOST = 2**53
 
@@ -123,6 +126,7 @@ class _Service:
         Sessions end as if the connection broke: a client comes back at once,
         which it would not do after an orderly goodbye.
         """
+        deadline = time.monotonic() + self.drain_timeout
         self.server.draining = True
         self.server.release_idle()
         with eventlet.Timeout(self.drain_timeout, False):
@@ -134,9 +138,16 @@ class _Service:
             self.server.end_websockets()
             self._wait_for_connections()
             self.signals.wait()
+        self.hand_over(max(_LAST_MESSAGES, deadline - time.monotonic()))
         self.leave()
         with eventlet.Timeout(_LAST_CONNECTIONS, False):
             self._wait_for_connections()
+
+    def hand_over(self, timeout: float) -> None:
+        """Make sure that the others have what this process has sent them.
+
+        :param timeout: seconds to wait at most.
+        """
 
     def leave(self) -> None:
         """Make sure that nothing more is coming."""
@@ -192,12 +203,10 @@ class _Worker(_Service):
         while not self.server.paths and not self._stop.ready():
             eventlet.sleep(_WAIT_FOR_ROUTER)
         if not self._stop.ready():
-            self.link.ready([manager.hears for manager in managers if manager.hears])
+            self.link.ready({manager.hears: manager.tally for manager in managers if manager.hears})
             logger.info("ready (tag %s)", self._tag)
         self._stop.wait()
         self.link.draining()
-        for manager in managers:
-            manager.leave()
         self.finish()
         reader.kill()
         if self._refused is not None:
@@ -302,6 +311,11 @@ class _Worker(_Service):
         for server in sessions.servers():
             heard.update(server.manager.figures())
         return {name: min(count, _MOST) for name, count in heard.items()}
+
+    def hand_over(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        for server in sessions.servers():
+            server.manager.leave(deadline - time.monotonic())
 
     def leave(self) -> None:
         self.link.leave()

@@ -1,0 +1,115 @@
+"""The router's word on the relay: who is there, and how much those have sent that are gone.
+
+A process that only emits does not know who should have got its messages before
+it ends: it asks here. And of a worker that was killed nobody but the router
+knows how much it had sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import Any, Iterable, Mapping, Optional
+
+import zmq
+
+from ..common.limits import RELAY_MOST_ENDED
+from ..refusals import Refusals
+from ..rundir import ClusterInfo, RunDir
+from .message import TOPIC_FOR_ROUTER, RelayMessage, topic_for_all, topic_for_one
+from .methods import BRIDGE
+from .proxy import HIGH_WATER_MARK
+from .publisher import RECONNECT
+from .tally import Sent
+
+logger = logging.getLogger("supervisor_sio.relay")
+
+#: Milliseconds between looks whether it is time to stop.
+_TICK = 200
+
+#: The name under which it asks itself nothing and answers others.
+_SENDER = "router"
+
+
+class Registrar:
+    """Answers in a thread of its own, from :meth:`start` to :meth:`close`."""
+
+    def __init__(self, run_dir: RunDir, cluster: ClusterInfo) -> None:
+        self._bridged_channel = cluster.channel if cluster.bridged else None
+        #: The channels that each worker hears, by tag; unknown until it is told.
+        self._members: Optional[dict[str, list[str]]] = None
+        #: Channel, sender and what it had sent, of those that ended lately.
+        self._ended: deque[tuple[str, str, Sent]] = deque(maxlen=RELAY_MOST_ENDED)
+        self._refusals = Refusals(logger)
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._context = zmq.Context()
+        self._publisher = self._context.socket(zmq.PUB)
+        self._publisher.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+        self._subscriber = self._context.socket(zmq.SUB)
+        self._subscriber.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+        for sock, path in ((self._publisher, run_dir.xsub), (self._subscriber, run_dir.xpub)):
+            sock.setsockopt(zmq.LINGER, 0)
+            sock.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
+            sock.connect(f"ipc://{path}")
+        self._subscriber.setsockopt(zmq.SUBSCRIBE, TOPIC_FOR_ROUTER)
+        self._thread = threading.Thread(target=self._run, name="registrar", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def set_members(self, members: Iterable[tuple[str, list[str]]]) -> None:
+        """The workers of this host that hear the relay: tags and their channels."""
+        self._members = dict(members)
+
+    def ended(self, tag: str, channel: str, sent: Sent) -> None:
+        """A worker's process has ended: those who lack something of it can count that."""
+        with self._lock:
+            self._ended.append((channel, tag, sent))
+            self._send(topic_for_all(channel), tag, _last_word(sent))
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join(2 * _TICK / 1000)
+        with self._lock:
+            self._publisher.close()
+        if not self._thread.is_alive():
+            self._subscriber.close()
+            self._context.term()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                if self._subscriber.poll(_TICK):
+                    self._answer(self._subscriber.recv())
+            except Exception as error:  # of whoever asked: the next one is answered
+                self._refusals.count("bad-question-on-relay", repr(error))
+
+    def _answer(self, data: bytes) -> None:
+        question = RelayMessage.unpack(data, len(TOPIC_FOR_ROUTER))
+        channel, method = str(question.fields["channel"]), question.fields["method"]
+        topic = topic_for_one(channel, question.sender)
+        if method == "who":
+            members = self._members
+            if members is not None:
+                tags = [tag for tag, channels in members.items() if channel in channels]
+                if channel == self._bridged_channel:
+                    tags.append(BRIDGE)
+                with self._lock:
+                    self._send(topic, _SENDER, {"method": "receivers", "tags": tags})
+        elif method == "ended":
+            with self._lock:
+                for of_channel, tag, sent in self._ended:
+                    if of_channel == channel:
+                        self._send(topic, tag, _last_word(sent))
+
+    def _send(self, topic: bytes, sender: str, fields: Mapping[str, Any]) -> None:
+        if not self._publisher.closed:
+            message = RelayMessage(sender, 0, fields, (), 0, time.monotonic())
+            self._publisher.send(topic + message.pack(), zmq.NOBLOCK)
+
+
+def _last_word(sent: Sent) -> dict[str, Any]:
+    return {"method": "ended", "began": sent.began, "all": sent.to_all, "own": sent.to_one}

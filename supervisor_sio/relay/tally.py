@@ -1,0 +1,82 @@
+"""How much a worker has sent, in memory that outlives it.
+
+A worker that is killed takes its outbox along, and what ZeroMQ had yet to send.
+How many messages that were is known nevertheless: it counts them in a piece of
+memory that the router process has open, too (memfd_create(2)).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from typing import NamedTuple, Optional
+
+from ..common.limits import RELAY_MOST_STREAMS
+
+#: When the sender began, and the number of its last message to all.
+_HEAD = struct.Struct("=dQ")
+#: A worker, and the number of the last message to it alone.
+_ROW = struct.Struct("=64sQ")
+_SIZE = _HEAD.size + RELAY_MOST_STREAMS * _ROW.size
+
+
+class Sent(NamedTuple):
+    """What a sender has sent in all; see :mod:`.outbox`."""
+
+    #: In seconds of the host's monotonic clock.
+    began: float
+    to_all: int
+    to_one: dict[str, int]
+
+
+class Tally:
+    """The counting side; the memory is the process's, and whoever gets ``descriptor``'s.
+
+    :param began: when the sender did, in seconds of the host's monotonic clock.
+    """
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        #: Where the row of each worker is.
+        self._rows: dict[str, int] = {}
+        self.descriptor = os.memfd_create("sio-tally", os.MFD_CLOEXEC)
+        os.ftruncate(self.descriptor, _SIZE)
+        self._memory = mmap.mmap(self.descriptor, _SIZE)
+        _HEAD.pack_into(self._memory, 0, began, 0)
+
+    def note(self, tag: Optional[str], number: int) -> None:
+        """The last message to this worker, or to all for ``None``, has this number."""
+        if tag is None:
+            _HEAD.pack_into(self._memory, 0, self._began, number)
+            return
+        row = self._rows.pop(tag, None)
+        if row is None:
+            if len(self._rows) < RELAY_MOST_STREAMS:
+                row = _HEAD.size + len(self._rows) * _ROW.size
+            else:  # of the worker that was not sent anything for longest
+                row = self._rows.pop(next(iter(self._rows)))
+        self._rows[tag] = row
+        _ROW.pack_into(self._memory, row, tag.encode()[:64], number)
+
+    def close(self) -> None:
+        self._memory.close()
+        os.close(self.descriptor)
+
+
+def read(descriptor: int) -> Optional[Sent]:
+    """What the sender whose tally this is has sent; ``None`` when it is not a tally."""
+    try:
+        data = os.pread(descriptor, _SIZE, 0)
+    except OSError:
+        return None
+    if len(data) != _SIZE:
+        return None
+    began, to_all = _HEAD.unpack_from(data)
+    to_one = {}
+    for offset in range(_HEAD.size, _SIZE, _ROW.size):
+        tag, number = _ROW.unpack_from(data, offset)
+        if not number:
+            break
+        to_one[tag.rstrip(b"\0").decode("ascii", "replace")] = number
+    return Sent(began, to_all, to_one)
