@@ -34,7 +34,8 @@ _URL_SCHEME = "zmq+ipc://"
 #: Seconds in which a write-only manager must find the relay.
 _JOIN_TIMEOUT = 5.0
 
-#: Seconds that a write-only manager at its end waits until all workers have what it sent.
+#: Seconds that a write-only manager at its end waits until all workers have what it sent,
+#: while none of them fetches anything.
 _LEAVE_TIMEOUT = 5.0
 
 _channels_in_use: set[str] = set()
@@ -169,10 +170,10 @@ class ZmqManager(Operations, IndexedManager):
         if publisher is None or subscriber is None:
             return
         deadline = time.monotonic() + timeout
-        subscriber.wait_confirmed(self._receivers, deadline, self.server.sleep)
+        subscriber.wait_confirmed(self._receivers, lambda: deadline, self.server.sleep)
         # From here on nothing needs to be fetched; once more for what came meanwhile.
         publisher.ends = True
-        missing = subscriber.wait_confirmed(self._receivers, deadline, self.server.sleep)
+        missing = subscriber.wait_confirmed(self._receivers, lambda: deadline, self.server.sleep)
         if missing:
             self._get_logger().error(
                 "%d workers have not fetched all that this one has sent: %s",

@@ -105,8 +105,8 @@ class Subscriber:
         #: Numbered messages delivered.
         self.received = 0
         self.malformed = 0
-        #: Questions of others that were answered.
-        self.answered = 0
+        #: When a question of another was last answered.
+        self._answered_at = 0.0
         self.closed = False
         self._refusals = Refusals(logger)
         self._context = zmq.Context()
@@ -269,7 +269,7 @@ class Subscriber:
             self.receivers = [str(tag) for tag in fields["tags"]]
             return ()
         if method == "question":
-            self.answered += 1
+            self._answered_at = time.monotonic()
             self._publisher.answer(
                 sender,
                 str(fields["tag"]),
@@ -306,13 +306,13 @@ class Subscriber:
     def wait_confirmed(
         self,
         receivers: Callable[[], Iterable[str]],
-        deadline: float,
+        until: Callable[[], float],
         sleep: Callable[[float], None] = time.sleep,
     ) -> list[str]:
         """Wait until they all have what this process has sent before the call.
 
         :param receivers: the tags of those who are there, whenever it is called.
-        :param deadline: by the host's monotonic clock, in seconds.
+        :param until: when to give up, by the host's monotonic clock, in seconds.
         :returns: the tags of those who did not say so in time.
         """
         marks = self._publisher.marks(receivers())
@@ -324,7 +324,7 @@ class Subscriber:
                 for tag, mark in marks.items()
                 if tag in there and not self._publisher.has_confirmed(tag, *mark)
             ]
-            if not missing or time.monotonic() > deadline:
+            if not missing or time.monotonic() > until():
                 return missing
             for tag in missing:
                 self._publisher.ask_to_confirm(tag, *marks[tag])
@@ -428,7 +428,7 @@ class ThreadSubscriber(Subscriber):
     def finish(self, timeout: float) -> None:
         """Stay until everybody has what this process has sent, then leave.
 
-        :param timeout: seconds to stay at most.
+        :param timeout: seconds to stay at most while nobody fetches anything.
         """
         deadline = time.monotonic() + timeout
         while self.receivers is None and time.monotonic() < deadline:
@@ -436,7 +436,9 @@ class ThreadSubscriber(Subscriber):
             until = time.monotonic() + _LONGEST_PAUSE
             while self.receivers is None and time.monotonic() < until:
                 time.sleep(0.001)
-        self.wait_confirmed(lambda: self.receivers or (), deadline)
+        self.wait_confirmed(
+            lambda: self.receivers or (), lambda: max(deadline, self._answered_at + timeout)
+        )
         self._publisher.say_goodbye()
         self.stop()
 

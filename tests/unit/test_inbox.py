@@ -330,6 +330,26 @@ def test_what_arrived_is_delivered_though_its_sender_has_forgotten_it() -> None:
     assert receiver.delivered == receiver.arrived == ["1 to all", "2 to all"]
 
 
+@settings(max_examples=500)
+@given(plans(), st.sampled_from([PLENTY, 3]), st.booleans())
+def test_what_a_sender_had_sent_that_is_gone_is_counted(
+    plan: list[tuple[str, str, bool, int]], messages: int, at_once: bool
+) -> None:
+    """It ends at any moment: what has arrived is delivered, the rest is counted to the last."""
+    world = World(TAGS, messages=messages)
+    run(world, plan)
+    for receiver in world.receivers.values():
+        inbox = receiver.inbox
+        all_in_all = world.outbox.last(receiver.tag)
+        receiver.take(inbox.position(SENDER, *all_in_all, (0, 0), receiver.since or 0.0))
+        receiver.take(inbox.gone(SENDER) if at_once else inbox.give_up(SENDER))
+        meant = world.meant_for(receiver)
+        assert receiver.delivered == [text for text in meant if text in receiver.delivered]
+        assert set(receiver.arrived) <= set(receiver.delivered)
+        assert inbox.dropped == len(meant) - len(receiver.delivered)
+        assert not inbox.waits and inbox._held_bytes == 0
+
+
 @settings(max_examples=250)
 @given(plans(), plans(), st.sampled_from([PLENTY, 3]))
 def test_a_sender_that_was_given_up_is_heard_again(

@@ -1,0 +1,162 @@
+"""The relay's bounds and counts: nothing piles up in it, and what is lost is counted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from cluster.conftest import Clients, ClusterFactory
+from cluster.harness import Cluster, environment, wait_until
+from cluster.recorder import TestClient
+
+from .test_orderly_restarts import APP, HERE, client_of_each, dropped, numbers, pid_of
+from .victim import MB, memory
+
+
+@pytest.fixture
+def two_workers(make_cluster: ClusterFactory) -> Cluster:
+    return make_cluster(here=HERE, command=APP, buffer_maxbytes="256MB").start()
+
+
+def start_emitter(cluster: Cluster, script: str, *args: str) -> subprocess.Popen[bytes]:
+    """A process that only emits, with ``emitter`` and ``sys``."""
+    head = "import sys; from supervisor_sio import ZmqManager\n"
+    head += "emitter = ZmqManager(write_only=True)\n"
+    variables = environment(SUPERVISOR_SIO_RUN_DIR=str(cluster.run_dir))
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", head + script, *args], env=variables
+    )
+
+
+FLOOD = """
+for number in range(300):
+    emitter.emit("flood", (number, "x" * 200_000))
+"""
+
+
+def test_long_messages_of_a_process_that_only_emits_do_not_pile_up_in_the_relay(
+    two_workers: Cluster, clients: Clients
+) -> None:
+    by_name = client_of_each(two_workers, clients)
+    stopped = pid_of(two_workers, "workers_01")
+    for name in ("workers_00", "workers_01"):
+        by_name[name].call("echo", 1)
+    router = two_workers.router_pid
+    before = memory(router)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        process = start_emitter(two_workers, FLOOD)
+        by_name["workers_00"].wait_for("flood", 300, timeout=60)
+        grown = memory(router) - before
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    print(f"60 MB emitted for a stopped worker: the router grew by {grown / MB:.0f} MB")
+    assert grown < 15 * MB
+    # It has ended only when the stopped one had all.
+    by_name["workers_01"].wait_for("flood", 300, timeout=60)
+    assert process.wait(30) == 0
+    assert numbers(by_name["workers_01"], "flood") == list(range(300))
+    assert dropped(two_workers) == 0
+
+
+def test_a_process_that_only_emits_waits_for_a_busy_worker(
+    two_workers: Cluster, clients: Clients
+) -> None:
+    by_name = client_of_each(two_workers, clients)
+    by_name["workers_01"].emit("block", 2.0)
+    process = start_emitter(two_workers, 'emitter.emit("long", (0, "x" * 1_000_000))')
+    assert process.wait(30) == 0
+    for client in by_name.values():
+        client.wait_for("long")
+    assert dropped(two_workers) == 0
+
+
+MADE_UP = """
+count = int(sys.argv[2])
+for number in range(10):
+    emitter.emit("real", number, room=sys.argv[1])
+for number in range(count):
+    emitter.emit("made up", number, room=f"{number:08x}." + "x" * 20)
+for number in range(10, 20):
+    emitter.emit("real", number, room=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("buffer", ["65536", "500"])
+def test_made_up_sids_cost_no_real_client_its_messages(
+    make_cluster: ClusterFactory, clients: Clients, buffer: str
+) -> None:
+    """Those of the process that sends to them stay in its buffer, or they do not."""
+    cluster = make_cluster(here=HERE, command=APP, buffer_messages=buffer).start()
+    by_name = client_of_each(cluster, clients)
+    real = by_name["workers_00"]
+    assert start_emitter(cluster, MADE_UP, real.sid(), "1500").wait(30) == 0
+    assert [args[0] for args in real.wait_for("real", 20)] == list(range(20))
+    assert by_name["workers_01"].received("made up") == []
+    assert by_name["workers_01"].received("real") == []
+    assert dropped(cluster) == 0
+
+
+COUNT = 3000
+
+
+def test_the_last_words_of_a_killed_worker_are_counted(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    """They wait in its own ZeroMQ because the relay is stopped, and die with it."""
+    cluster = make_cluster(here=HERE, command=APP, workers=3).start()
+    by_name = client_of_each(cluster, clients)
+    emitter = by_name.pop("workers_02")
+    others = list(by_name.values())
+    emitter.call("burst", "before", 10, 10)
+    for client in others:
+        client.wait_for("before", 10)
+    killed = pid_of(cluster, "workers_02")
+    router = cluster.router_pid
+    os.kill(router, signal.SIGSTOP)
+    try:
+        emitter.call("burst", "last", COUNT, 1000)
+        os.kill(killed, signal.SIGKILL)
+    finally:
+        os.kill(router, signal.SIGCONT)
+    expect_counted(cluster, others, "last", COUNT)
+
+
+def test_the_first_words_of_a_killed_worker_are_counted(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    """Nobody has heard anything of it before."""
+    cluster = make_cluster(here=HERE, command=APP, workers=3).start()
+    by_name = client_of_each(cluster, clients)
+    emitter = by_name.pop("workers_02")
+    others = list(by_name.values())
+    router = cluster.router_pid
+    os.kill(router, signal.SIGSTOP)
+    try:
+        emitter.call("burst", "first", COUNT, 1000)
+        os.kill(pid_from(emitter), signal.SIGKILL)
+    finally:
+        os.kill(router, signal.SIGCONT)
+    expect_counted(cluster, others, "first", COUNT)
+
+
+def pid_from(client: TestClient) -> int:
+    return int(client.whoami()["pid"])
+
+
+def expect_counted(cluster: Cluster, clients: list[TestClient], event: str, count: int) -> None:
+    """What these clients, each of another worker, have not got is what is dropped."""
+
+    def counted() -> bool:
+        missing = sum(count - len(client.received(event)) for client in clients)
+        return missing == dropped(cluster) > 0
+
+    wait_until(counted, 20, "what is missing is counted")
+    for client in clients:
+        got = numbers(client, event)
+        assert got == sorted(set(got))
+    got_all = sum(len(client.received(event)) for client in clients)
+    print(f"{count} emitted, {got_all} of {count * len(clients)} arrived, the rest is counted")
