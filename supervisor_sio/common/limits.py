@@ -115,6 +115,30 @@ ACKS_PER_WORKER = _limit(
 
 # --- The router: connections that no worker has yet -----------------------------
 
+PENDING_SHARE = _limit(
+    "PENDING_SHARE",
+    4,
+    "th part of max_pending",
+    "address, /64 of IPv6, or worker",
+    "that one address may have with unfinished requests, and keeps of whole ones when others "
+    "need room; that may wait for one worker which hangs",
+)
+MAX_SETTLE_TIME = _limit(
+    "MAX_SETTLE_TIME",
+    2.0,
+    "seconds",
+    "start of the workers",
+    "between the first worker and its siblings, during which nobody is placed: else the first "
+    "would get them all",
+)
+MAX_CHANNELS = _limit(
+    "MAX_CHANNELS",
+    4096,
+    "bytes",
+    "worker",
+    "what the others are told of it, a fraction of MAX_ROW; a channel of the relay has 40",
+)
+
 # --- The channels between supervisord, the router and the workers ---------------
 
 MAX_PACKET = _limit(

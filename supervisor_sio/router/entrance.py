@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from typing import Any, Callable, Optional
 
+from ..common.limits import PENDING_SHARE
 from ..descriptors import lowest_free
 from ..proxy_protocol import parse_proxy_header
 from ..refusals import Refusals
@@ -26,9 +27,6 @@ logger = logging.getLogger("supervisor_sio.router")
 
 #: Connections accepted before other descriptors get a turn.
 _BATCH = 64
-
-#: One address, or one /64 of IPv6, may hold this part of ``max_pending`` with unfinished requests.
-_SHARE = 4
 
 #: Seconds without accepting when it failed, or when clients have all their descriptors.
 _PAUSE = 0.1
@@ -43,7 +41,7 @@ class Entrance:
     """Accepts connections and reads as much of them as it takes to place them.
 
     :param place: takes each connection whose request is known.
-    :param has_room: whether one more connection may wait.
+    :param has_room: whether one more connection of this network may wait.
     :param ceiling: below it are the numbers of descriptors that clients may have.
     :param head_timeout: seconds from accept to the end of the request line.
     """
@@ -58,13 +56,13 @@ class Entrance:
         terminator: Optional[Terminator],
         refusals: Refusals,
         place: Callable[[Connection], None],
-        has_room: Callable[[], bool],
+        has_room: Callable[[str], bool],
         ceiling: Callable[[], int],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._paths = paths
         self._head_timeout = head_timeout
-        self._share = max(1, max_pending // _SHARE)
+        self._share = max(1, max_pending // PENDING_SHARE)
         self._proxy_protocol = proxy_protocol
         self._terminator = terminator
         self._refusals = refusals
@@ -275,10 +273,10 @@ class Entrance:
 
     def _check_room(self, connection: Connection) -> None:
         """:raises BadRequest: when it may not wait."""
-        if not self._has_room():
-            raise BadRequest("503 Service Unavailable", "max-pending")
         if self._by_network[connection.network] >= self._share:
             raise BadRequest("503 Service Unavailable", "address-share")
+        if not self._has_room(connection.network):
+            raise BadRequest("503 Service Unavailable", "max-pending")
 
     def _forget(self, connection: Connection) -> None:
         descriptor = connection.sock.fileno()

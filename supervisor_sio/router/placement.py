@@ -1,17 +1,33 @@
-"""Giving each connection to a worker, or letting it wait for one."""
+"""Giving each connection to a worker, or letting it wait for one.
+
+What becomes of a connection:
+
+========================================  =================================================
+its request                               waits
+========================================  =================================================
+opens a session, or needs no session      while no worker takes new ones
+belongs to a session                      while its worker hangs or its channel is full;
+                                          in the first seconds of a router also for a
+                                          worker that is not back yet
+none yet: idle                            as the first, and makes room for requests
+========================================  =================================================
+
+Whoever waits has ``hold_timeout`` seconds, is let go when its client leaves, and
+counts for ``max_pending``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import select
 import time
-from collections import deque
 from typing import Optional, Protocol
 
+from ..common.limits import MAX_SETTLE_TIME, PENDING_SHARE
 from ..request import Kind
 from .connection import Connection
 from .pool import Member, Pool
+from .waiting import Waiting
 
 logger = logging.getLogger("supervisor_sio.router")
 
@@ -26,8 +42,6 @@ _SETTLE_TIME = 0.25
 #: Seconds between looks at all who wait for those whose client has gone.
 _LOOK = 0.1
 
-_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
-
 
 class Refuser(Protocol):
     """How to turn a connection away; the entrance knows."""
@@ -40,7 +54,9 @@ class Refuser(Protocol):
 class Carrier(Protocol):
     """The way to one worker."""
 
-    def hand_over(self, connection: Connection) -> None: ...
+    def hand_over(self, connection: Connection) -> bool:
+        """Whether the connection is dealt with. If not, the worker is busy, or not there."""
+        ...
 
 
 class Placement:
@@ -55,124 +71,187 @@ class Placement:
         self._hold_timeout = hold_timeout
         self._max_pending = max_pending
         self._carriers: dict[str, Carrier] = {}
-        #: Connections that no worker can take yet, oldest first; idle ones apart,
-        #: because no request waits on them.
-        self._held: deque[Connection] = deque()
-        self._idle: deque[Connection] = deque()
+        self.waiting = Waiting(max(1, max_pending // PENDING_SHARE))
+        self._placing = False
         self._looked = -_LOOK
         self._closed = False
+        self._told = False
         self._started = time.monotonic()
         self._settled = True
+        self._settle_by = 0.0
+        #: Names of the workers' processes that supervisord has started.
+        self._starting: set[str] = set()
         #: Set once, before the first connection.
         self.refuser: Refuser
 
     def __len__(self) -> int:
-        return len(self._held) + len(self._idle)
+        return len(self.waiting)
+
+    # --- workers ------------------------------------------------------------------
 
     def join(self, member: Member, carrier: Carrier) -> None:
         self._pool.add(member)
         self._carriers[member.tag] = carrier
 
     def leave(self, member: Member, carrier: Carrier) -> None:
-        if self._carriers.get(member.tag) is carrier:
-            del self._carriers[member.tag]
-            self._pool.remove(member)
+        if self._carriers.get(member.tag) is not carrier:
+            return
+        del self._carriers[member.tag]
+        self._pool.remove(member)
+        self.waiting.for_anybody(member.tag)
+        # Later: this may be in the middle of placing, when many workers die together.
+        self._loop.call_soon(self.place_held)
+
+    def starting(self, name: str) -> None:
+        """supervisord has started a worker of this name."""
+        self._starting.add(name)
+
+    def not_starting(self, name: str) -> None:
+        """Nobody needs to wait for that worker."""
+        self._starting.discard(name)
 
     def ready(self, member: Member) -> None:
         """A worker takes connections from now on; those who waited may go to it."""
+        self.not_starting(member.name)
         alone = not any(other.eligible for other in self._pool if other is not member)
-        if len(self) and alone:
+        if alone and self._settled and (len(self) or self._starting):
             self._settled = False
+            self._settle_by = time.monotonic() + MAX_SETTLE_TIME
             self._loop.call_later(_SETTLE_TIME, self._settle)
-        self.place_held()
+        self.resume(member)
 
     def _settle(self) -> None:
+        if self._starting and time.monotonic() < self._settle_by:
+            self._loop.call_later(_SETTLE_TIME / 5, self._settle)
+            return
         self._settled = True
         self.place_held()
 
-    def place(self, connection: Connection) -> None:
-        """Hand over now, or hold."""
+    def resume(self, member: Member) -> None:
+        """A worker can be given connections again."""
+        now = time.monotonic()
+        while member.reachable:
+            connection = self.waiting.first_for(member.tag)
+            if connection is None or not self._take(connection, now):
+                break
+        self.place_held()
+
+    # --- connections ----------------------------------------------------------------
+
+    def place(self, connection: Connection, deadline: Optional[float] = None) -> None:
+        """Hand over now, or hold.
+
+        :param deadline: of one that has waited before, by the monotonic clock.
+        """
         now = time.monotonic()
         if self._placed(connection, now):
             return
         if self._closed:
             self._turn_away(connection, "router-stopping")
             return
-        idle = connection.kind is None
-        # An idle one makes nobody leave.
-        if len(self) >= self._max_pending and (idle or not self.make_room()):
+        if len(self) >= self._max_pending and not self._make_room_for(connection):
             self._turn_away(connection, "max-pending")
             return
-        connection.deadline = now + self._hold_timeout
-        if not len(self):
-            logger.warning("no worker is ready: connections wait")
-        self._hold(connection)
-
-    def _hold(self, connection: Connection) -> None:
-        (self._idle if connection.kind is None else self._held).append(connection)
+        tag = self._waits_for(connection, now)
+        if tag and self.waiting.count_for(tag) >= self.waiting.share and not self._sweep(now):
+            self._turn_away(connection, "worker-share")
+            return
+        connection.deadline = now + self._hold_timeout if deadline is None else deadline
+        self.waiting.add(connection, tag)
 
     def place_held(self) -> None:
-        if not len(self):
-            return
+        """Those who may go to any worker, oldest first."""
+        if self._placing:
+            return  # the call that is at it goes on
+        self._placing = True
+        try:
+            now = time.monotonic()
+            while True:
+                connection = self.waiting.first()
+                if connection is None or not self._take(connection, now):
+                    break
+        finally:
+            self._placing = False
+
+    def tick(self) -> None:
+        """Once a second: deadlines, and clients that have gone."""
         now = time.monotonic()
-        waited = (*self._held, *self._idle)
-        self._held.clear()
-        self._idle.clear()
-        for connection in waited:
-            if self._placed(connection, now):
-                continue
-            if connection.deadline > now:
-                self._hold(connection)
+        self._sweep(now)
+        if now - self._started >= _REJOIN_TIME:
+            for tag in self.waiting.tags:
+                if self._pool.owner(tag) is None:
+                    self.waiting.for_anybody(tag)
+        self.place_held()
+        for connection in self.waiting.overdue(now):
+            self.waiting.remove(connection)
+            self._turn_away(connection, "hold-timeout")
+        if bool(len(self)) is not self._told:
+            self._told = not self._told
+            if self._told:
+                logger.warning("%d connections wait: no worker can take them", len(self))
             else:
-                self._turn_away(connection, "hold-timeout")
-        if not len(self):
-            logger.info("no connection waits any more")
+                logger.info("no connection waits any more")
 
     def close(self) -> None:
         """The router is about to end, and nobody can wait here any more."""
         self._closed = True
-        for connection in (*self._held, *self._idle):
+        for connection in list(self.waiting):
+            self.waiting.remove(connection)
             self._turn_away(connection, "router-stopping")
-        self._held.clear()
-        self._idle.clear()
 
-    def make_room(self) -> bool:
-        """Let go of one that loses nothing by it, or of all whose client has gone; if any."""
-        if self._idle:
-            self.refuser.drop(self._idle.popleft(), "idle")
+    def make_room(self, network: str) -> bool:
+        """Let go of one that loses nothing by it, of all whose client has gone, or of one
+        of a network that has more than its share when this one has not; if any."""
+        idle = self.waiting.first_idle()
+        if idle is not None:
+            self.waiting.remove(idle)
+            self.refuser.drop(idle, "idle")
             return True
-        now = time.monotonic()
-        if now - self._looked < _LOOK:
+        if self._sweep(time.monotonic()):
+            return True
+        greediest = self.waiting.greediest(network)
+        if greediest is None:
+            return False
+        self.waiting.remove(greediest)
+        self._turn_away(greediest, "address-share")
+        return True
+
+    def _make_room_for(self, connection: Connection) -> bool:
+        # An idle one makes nobody leave.
+        return connection.kind is not None and self.make_room(connection.network)
+
+    def _sweep(self, now: float) -> bool:
+        """Let go of those whose client has gone; whether there was one."""
+        if not len(self) or now - self._looked < _LOOK:
             return False
         self._looked = now
-        poll = select.poll()
-        for connection in self._held:
-            poll.register(connection.sock, select.POLLRDHUP)
-        gone = {descriptor for descriptor, events in poll.poll(0) if events & _GONE}
-        held, self._held = self._held, deque()
-        for connection in held:
-            if connection.sock.fileno() in gone:
-                self.refuser.drop(connection, "closed-early")
-            else:
-                self._held.append(connection)
+        gone = self.waiting.gone()
+        for connection in gone:
+            self.waiting.remove(connection)
+            self.refuser.drop(connection, "closed-early")
         return bool(gone)
 
-    def _placed(self, connection: Connection, now: float) -> bool:
-        member = self._choose(connection, now)
-        if member is None:
+    def _take(self, connection: Connection, now: float) -> bool:
+        """Place one that waits; whether it waits no more."""
+        if not self._placed(connection, now):
             return False
-        if connection.kind is Kind.HANDSHAKE:
-            member.handshakes += 1
-        self._carriers[member.tag].hand_over(connection)
+        self.waiting.remove(connection)
         return True
+
+    def _placed(self, connection: Connection, now: float) -> bool:
+        # Each turn but the last, a worker is found busy or gone.
+        while True:
+            member = self._choose(connection, now)
+            if member is None or not member.reachable:
+                return False
+            if self._carriers[member.tag].hand_over(connection):
+                return True
 
     def _choose(self, connection: Connection, now: float) -> Optional[Member]:
         if connection.kind is Kind.SESSION:
             owner = self._pool.owner(connection.tag)
-            if owner is not None:
+            if owner is not None or self._waits_for(connection, now):
                 return owner
-            if connection.tag and now - self._started < _REJOIN_TIME:
-                return None
             # Nobody's session any more: any worker can say so.
             return self._pool.place_plain()
         if not self._settled:
@@ -180,6 +259,14 @@ class Placement:
         if connection.kind is Kind.HANDSHAKE:
             return self._pool.place_handshake()
         return self._pool.place_plain()
+
+    def _waits_for(self, connection: Connection, now: float) -> str:
+        """The tag of the only worker that may serve it; empty when any may."""
+        if connection.kind is not Kind.SESSION or not connection.tag:
+            return ""
+        if self._pool.owner(connection.tag) is None and now - self._started >= _REJOIN_TIME:
+            return ""
+        return connection.tag
 
     def _turn_away(self, connection: Connection, reason: str) -> None:
         if connection.kind is None:  # idle: there is no request to answer

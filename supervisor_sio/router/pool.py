@@ -24,6 +24,8 @@ class Member:
     drained: bool = False
     #: It reports no more: a handler that does not let others run, or a process that is stopped.
     hung: bool = False
+    #: Its channel is full until it reads.
+    busy: bool = False
     #: As the worker last reported them.
     sessions: int = 0
     connections: int = 0
@@ -52,6 +54,11 @@ class Member:
     @property
     def eligible(self) -> bool:
         return self.ready and not (self.draining or self.drained or self.hung)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a connection can be passed to it now."""
+        return self.ready and not (self.hung or self.busy)
 
     @property
     def state(self) -> str:
@@ -116,7 +123,7 @@ class Pool:
 
     def place_handshake(self) -> Optional[Member]:
         """The worker for a new session, by the chosen method; ``None`` while there is none."""
-        members = [member for member in self if member.eligible]
+        members = [member for member in self if member.eligible and not member.busy]
         if not members:
             return None
         self._turn += 1
@@ -124,7 +131,7 @@ class Pool:
 
     def place_plain(self) -> Optional[Member]:
         """The worker for a connection that opens no session: each in its turn."""
-        members = [member for member in self if member.eligible]
+        members = [member for member in self if member.eligible and not member.busy]
         if not members:
             return None
         self._plain_turn += 1

@@ -32,6 +32,7 @@ from .placement import Placement
 from .pool import Pool
 from .queries import Result, answer_packets, clients, rooms
 from .supervisord import CommandError, SupervisordChannel, in_messages
+from .throttle import Throttle
 from .tls import Terminator
 from .workers import TOTALS, Workers
 
@@ -50,6 +51,9 @@ _RESERVE = 64
 _RESERVE_FOR_WORKER = 5
 _RESERVE_FOR_METRICS = 128
 
+
+#: Seconds over which changes of the workers are gathered into one set of figures.
+_GATHER = 0.05
 
 #: Seconds for the last answers to get through TLS.
 _LAST_ANSWERS = 0.1
@@ -100,7 +104,9 @@ class Router:
             terminator=self._terminator,
             refusals=self._refusals,
             place=self._placement.place,
-            has_room=lambda: self._waiting() < self._max_pending or self._placement.make_room(),
+            has_room=lambda network: (
+                self._waiting() < self._max_pending or self._placement.make_room(network)
+            ),
             ceiling=lambda: ceiling(self._reserve()),
         )
         self._placement.refuser = self._entrance
@@ -121,7 +127,7 @@ class Router:
             refusals=self._refusals,
             # Most go on at once, so they may have what new ones may not.
             ceiling=lambda: ceiling(self._reserve() - _RESERVE // 2),
-            changed=self._send_figures,
+            changed=Throttle(self._loop, _GATHER, self._send_figures),
             members_here=self._members_here,
             hear_supervisord=self._supervisord.read,
             ended=lambda tag, name, sent: self._registrar.ended(tag, name, sent),
@@ -227,7 +233,7 @@ class Router:
         """Once a second: deadlines, and the figures for supervisord."""
         self._loop.call_later(1.0, self._tick)
         self._entrance.expire(time.monotonic())
-        self._placement.place_held()
+        self._placement.tick()
         self._send_figures()
         if self._exporter is not None:
             self._exporter.metrics.tick()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -14,15 +15,18 @@ from typing import Any, Callable, Optional, Protocol
 
 from .. import channel
 from ..channel import ChannelError, DescriptorsLost, Message, Packet
+from ..common.limits import MAX_CHANNELS
 from ..processes import is_descendant
 from ..refusals import Refusals
 from ..relay import tally
 from ..relay.tally import Sent
 from ..request import Kind
 from .connection import Connection
+from .membership import Membership
 from .placement import Placement
 from .pool import Member
 from .queries import Queries
+from .throttle import Throttle
 
 logger = logging.getLogger("supervisor_sio.router")
 
@@ -70,6 +74,10 @@ _PAUSE = 0.1
 #: Seconds to wait while too many descriptors are on their way (unix(7), ETOOMANYREFS).
 _CROWDED = 0.05
 
+#: Seconds over which changes of the membership are gathered: when hundreds of workers
+#: start, each of them is told of many at a time.
+_GATHER = 0.05
+
 
 class Meter(Protocol):
     """Who measures what happens here."""
@@ -77,6 +85,13 @@ class Meter(Protocol):
     def handed_over(self, seconds: float) -> None: ...
 
     def reported(self, member: Member) -> None: ...
+
+
+def _is_address(value: Any) -> bool:
+    """As a connection that was handed over had it."""
+    if isinstance(value, list):
+        return all(isinstance(part, (str, int)) for part in value) and len(value) <= 4
+    return isinstance(value, str)
 
 
 class Workers:
@@ -129,10 +144,10 @@ class Workers:
         self._settled = False
         #: Whether supervisord stops all that it has started, one after the other.
         self.all_stop = False
-        #: The message about those who hear the relay.
-        self.members: Message = {}
+        self.membership = Membership()
+        self.members_changed = Throttle(self.loop, _GATHER, self._publish)
         #: The workers of other hosts, as the message has them.
-        self.elsewhere: list[Any] = []
+        self._elsewhere: list[Any] = []
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -215,6 +230,8 @@ class Workers:
         """:raises ChannelError: when the channels are none."""
         if not isinstance(channels, list) or not all(isinstance(c, str) for c in channels):
             raise ChannelError("a ready without its channels")
+        if channel.row_size(channels) > MAX_CHANNELS // 2:
+            raise ChannelError("a ready with too many channels")
         member.ready = True
         member.channels = channels
         logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)
@@ -222,23 +239,23 @@ class Workers:
         self.members_changed()
         self.changed()
 
-    def members_changed(self) -> None:
+    def _publish(self) -> None:
         """Tell every worker who hears the relay."""
         if not self._settled:
             return
-        members = [
+        here = [
             [worker.member.tag, False, worker.member.channels]
             for worker in self._channels
             if worker.member is not None and worker.member.channels
         ]
-        self.members_here(members)
-        self.members = {"type": "members", "members": members + self.elsewhere}
+        self.members_here(here)
+        self.membership.set([*self._elsewhere, *here])
         for worker in list(self._channels):
-            worker.tell_members()
+            worker.flush()
 
     def set_elsewhere(self, members: list[Any]) -> None:
         """The workers of other hosts have changed."""
-        self.elsewhere = members
+        self._elsewhere = [row for row in members if channel.row_size(row) <= MAX_CHANNELS]
         self.members_changed()
 
     def stopping(self, pid: int) -> None:
@@ -292,16 +309,18 @@ class Workers:
 
 
 class WorkerChannel:
-    """The channel to one worker, and the connections that wait to go through it."""
+    """The channel to one worker. A full one shows as ``busy`` at its member."""
 
     def __init__(self, workers: Workers, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._workers = workers
         self._sock = sock
-        self._outbox: deque[Connection] = deque()
+        #: Messages other than connections that the worker has yet to take.
+        self._outbox: deque[bytes] = deque()
         self._closed = False
-        self._waiting = False  # until the worker reads what was sent
-        self._members_due = False
+        self._blocked = False  # until the worker reads what was sent
+        #: The version of the membership that it was told, or is about to be.
+        self._known = 0
         #: The descriptors of the worker's tallies, by channel of the relay.
         self._tallies: dict[str, int] = {}
         self.pid = channel.peer_of(sock).pid
@@ -348,7 +367,8 @@ class WorkerChannel:
         except BlockingIOError:
             pass
         except ChannelError as error:
-            self._tell({"type": "refused", "reason": str(error)})
+            with contextlib.suppress(OSError):
+                channel.send(self._sock, channel.refusal(str(error)))
             self.lose(str(error))
         except OSError as error:
             self.lose(str(error))
@@ -366,7 +386,7 @@ class WorkerChannel:
         channel.close_all(descriptors)
         if member is None:
             self.member = self._workers.join(self, message)
-            channel.send(self._sock, self._workers.welcome)
+            self._post(self._workers.welcome)
         elif kind == "load":
             self._update(member, message)
         elif kind == "answer":
@@ -413,10 +433,7 @@ class WorkerChannel:
         self._workers.hear_supervisord()
         if self._workers.all_stop:
             self.tell_stopping()
-        waiting, self._outbox = self._outbox, deque()
-        for connection in waiting:
-            self._workers.place_again(connection)
-        channel.send(self._sock, {"type": "left"})
+        self._post({"type": "left"})
 
     def _update(self, member: Member, message: Message) -> None:
         figures: list[Any] = [message.get(name) for name in _FIGURES]
@@ -447,110 +464,117 @@ class WorkerChannel:
             raise ChannelError("a descriptor that is no socket") from None
         try:
             prefix = channel.unpack_bytes(message.get("prefix", ""))
-            connection = Connection(
-                sock, message["peer"], message["local"], str(message["scheme"]), prefix
-            )
-        except KeyError:
-            sock.close()
-            raise ChannelError("a connection without its addresses") from None
+            peer, local, scheme = (message.get(name) for name in ("peer", "local", "scheme"))
+            if not (_is_address(peer) and _is_address(local) and isinstance(scheme, str)):
+                raise ChannelError("a connection without its addresses")
+            connection = Connection(sock, peer, local, scheme, prefix)
         except ChannelError:
             sock.close()
             raise
         self._workers.handed_back += 1
         self._workers.place_again(connection)
 
-    def hand_over(self, connection: Connection) -> None:
-        """Pass a connection on; it waits its turn while the worker is slow to read."""
-        self._outbox.append(connection)
-        if len(self._outbox) == 1 and not self._waiting:
-            self._flush()
-
-    def tell_members(self) -> None:
-        """Pass on the latest; a worker that is slow to read misses what came between."""
-        if self.member is not None and not self._closed:
-            self._members_due = True
-            if not self._outbox:
-                self._flush()
-
-    def _flush(self) -> None:
-        loop, outbox = self._workers.loop, self._outbox
-        waited = self._waiting
-        if self._members_due:
-            try:
-                channel.send(self._sock, self._workers.members)
-            except BlockingIOError:
-                self._waiting = True
-                loop.add_writer(self._sock, self._flush)
-                return
-            except ChannelError as error:  # too many workers for one packet
-                logger.error("the workers cannot be told of each other: %s", error)
-            except OSError as error:
+    def hand_over(self, connection: Connection) -> bool:
+        """Pass a connection on; false when this worker can have none now, or is lost."""
+        if self._closed or self._blocked or self.member is None:
+            return False
+        message: Message = {
+            "type": "connection",
+            "peer": connection.peer,
+            "local": connection.local,
+            "scheme": connection.scheme,
+            # Its first request is for this worker; an idle one's may not be.
+            "placed": connection.kind is not None,
+            "handshake": connection.kind is Kind.HANDSHAKE,
+        }
+        if connection.prefix:
+            message["prefix"] = channel.pack_bytes(connection.prefix)
+        try:
+            channel.send(self._sock, message, [connection.sock.fileno()])
+        except BlockingIOError:
+            self._block()
+            return False
+        except OSError as error:
+            if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
+                self._block(_CROWDED)
+                return False
+            if error.errno != errno.EBADF:
                 self.lose(str(error))
-                return
-            self._members_due = False
-        while outbox and not self._closed:
-            connection = outbox[0]
-            message: Message = {
-                "type": "connection",
-                "peer": connection.peer,
-                "local": connection.local,
-                "scheme": connection.scheme,
-                # Its first request is for this worker; an idle one's may not be.
-                "placed": connection.kind is not None,
-                "handshake": connection.kind is Kind.HANDSHAKE,
-            }
-            if connection.prefix:
-                message["prefix"] = channel.pack_bytes(connection.prefix)
-            try:
-                channel.send(self._sock, message, [connection.sock.fileno()])
-            except BlockingIOError:
-                self._waiting = True
-                loop.add_writer(self._sock, self._flush)
-                return
-            except ChannelError as error:
-                # Addresses that only a false worker makes up.
-                outbox.popleft()
-                connection.sock.close()
-                self._workers.count_refusal("bad-connection", str(error))
-                continue
-            except OSError as error:
-                if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
-                    self._waiting = False
-                    loop.remove_writer(self._sock)
-                    loop.call_later(_CROWDED, self._flush)
-                else:
-                    self.lose(str(error))
-                return
-            outbox.popleft()
-            connection.sock.close()
+                return False
+            self._drop(connection, error)
+        except Exception as error:
+            # Nothing that one connection is may keep the others from this worker.
+            self._drop(connection, error)
+        else:
+            if connection.kind is Kind.HANDSHAKE:
+                self.member.handshakes += 1
             self._workers.handed_over += 1
             if self._workers.meter is not None:
                 self._workers.meter.handed_over(time.monotonic() - connection.since)
-        if waited and not self._closed:
-            self._waiting = False
-            loop.remove_writer(self._sock)
+        connection.sock.close()
+        return True
+
+    def _drop(self, connection: Connection, error: Exception) -> None:
+        self._workers.count_refusal("bad-connection", f"{connection.address}: {error}")
+
+    def _block(self, seconds: Optional[float] = None) -> None:
+        """Send no more until the worker reads, or for some seconds."""
+        self._blocked = True
+        if self.member is not None:
+            self.member.busy = True
+        if seconds is None:
+            self._workers.loop.add_writer(self._sock, self._unblock)
+        else:
+            self._workers.loop.call_later(seconds, self._unblock)
+
+    def _unblock(self) -> None:
+        if self._closed or not self._blocked:
+            return
+        self._workers.loop.remove_writer(self._sock)
+        self._blocked = False
+        self.flush()
+        if self.member is not None and not self._blocked and not self._closed:
+            self.member.busy = False
+            self._workers.placement.resume(self.member)
+
+    def _post(self, message: Message) -> None:
+        self._outbox.append(channel.encode(message))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, and what is new about the other workers."""
+        membership = self._workers.membership
+        while not (self._closed or self._blocked):
+            if not self._outbox and self.member is not None and self._known != membership.version:
+                # All of it at a time: a worker that is slow to read misses what came between.
+                self._outbox.extend(membership.since(self._known))
+                self._known = membership.version
+            if not self._outbox:
+                return
+            try:
+                channel.send_encoded(self._sock, self._outbox[0])
+            except BlockingIOError:
+                self._block()
+            except OSError as error:
+                self.lose(str(error))
+            else:
+                self._outbox.popleft()
 
     def ask(self, question: Message) -> bool:
         """Whether the worker takes a question now."""
         try:
             channel.send(self._sock, question)
             return True
-        except OSError:
+        except (OSError, ChannelError):
             return False
 
     def tell_stopping(self) -> None:
         assert self.member is not None
         self.member.draining = True
-        self._tell({"type": "stopping"})
-
-    def _tell(self, message: Message) -> None:
-        try:
-            channel.send(self._sock, message)
-        except OSError:
-            pass
+        self._post({"type": "stopping"})
 
     def lose(self, reason: str) -> None:
-        """The channel is over; what waited for it finds another worker."""
+        """The channel is over; what waits for this worker finds another."""
         if self._closed:
             return
         self._closed = True
@@ -562,6 +586,3 @@ class WorkerChannel:
             os.close(self._process)
         self._read_tallies()
         self._workers.leave(self, reason)
-        for connection in self._outbox:
-            self._workers.place_again(connection)
-        self._outbox.clear()

@@ -88,6 +88,8 @@ class Link:
         self._sending = Semaphore(1)
         self._failures = Refusals(logger)
         self._channels: Optional[dict[str, Optional[int]]] = None
+        #: The workers of the cluster by their tags, as the router says them.
+        self._members: dict[str, list[Any]] = {}
         self._draining = False
         self._left = Event()
         self._last_figures: Message = {}
@@ -194,7 +196,7 @@ class Link:
             self._take_lineage(message["supervisord"])
             self._on_settings(message)
         elif kind == "members":
-            self._on_members(message["members"])
+            self._take_members(message)
         elif kind == "query":
             self._on_query(message)
         elif kind == "stopping":
@@ -215,6 +217,16 @@ class Link:
         elif identity.of_supervisord() and self._sock and channel.peer_of(self._sock).pid:
             # Not another pid namespace, where the kernel says 0: the wrapper is gone already.
             self._lineage = [(os.getpid(), supervisord)]
+
+    def _take_members(self, message: Message) -> None:
+        """All of them, or what has changed; in parts."""
+        if message["first"]:
+            self._members = {}
+        self._members.update((row[0], row) for row in message["members"])
+        for tag in message["gone"]:
+            self._members.pop(tag, None)
+        if message["last"]:
+            self._on_members(list(self._members.values()))
 
     def _disconnect(self) -> None:
         sock, self._sock = self._sock, None

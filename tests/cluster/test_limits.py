@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -102,14 +103,16 @@ def test_idle_and_abandoned_connections_take_no_ones_place(make_cluster: Cluster
     assert all(is_answered(sock) for sock in idle)
     assert cluster.ctl("stop", "workers:*").returncode == 0
     wait_for(cluster, lambda r: (r["waiting"], r["refused"]) == (8, {"max-pending": 2}))
-    for number in range(1, 9):
-        with socket.create_connection(("127.0.0.1", cluster.port), timeout=20) as sock:
+    with contextlib.ExitStack() as requests:
+        for number in range(1, 9):
+            sock = socket.create_connection(("127.0.0.1", cluster.port), timeout=20)
+            requests.enter_context(sock)
             sock.sendall(HANDSHAKE)
             # An idle one made room for it.
             wait_for(cluster, lambda r, number=number: r["refused"].get("idle") == number)
+    wait_for(cluster, lambda r: r["refused"].get("closed-early") == 8)
     with ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(exchange, cluster.port, HANDSHAKE) for _ in range(4)]
-        wait_for(cluster, lambda r: r["refused"].get("closed-early") == 8)
         wait_for(cluster, lambda r: r["waiting"] == 4)
         assert cluster.ctl("start", "workers:*").returncode == 0
         assert all(answer.result().startswith(b"HTTP/1.1 200 ") for answer in answers)

@@ -36,7 +36,7 @@ class Harness:
             head_timeout=10,
             refusals=self.refusals,
             place=self.placed.append,
-            has_room=lambda: len(self.entrance) < options["max_pending"],
+            has_room=lambda network: len(self.entrance) < options["max_pending"],
             ceiling=lambda: sys.maxsize,
             **{"proxy_protocol": False, "terminator": None, **options},
         )

@@ -33,7 +33,8 @@ class Harness:
     """A placement for four, and what becomes of connections."""
 
     def __init__(self) -> None:
-        self.placement = Placement(Pool("least-connection"), 30, 4)
+        self.pool = Pool("least-connection")
+        self.placement = Placement(self.pool, 30, 4)
         self.placement.refuser = self
         self.log: list[tuple[str, str]] = []
         self.names: dict[Connection, str] = {}
@@ -48,18 +49,33 @@ class Harness:
         self.log.append((self.names[connection], reason))
         connection.sock.close()
 
-    def hand_over(self, connection: Connection) -> None:
+    def hand_over(self, connection: Connection) -> bool:
+        """As the channel to a worker, which may be full or lost."""
+        if self.room == 0:
+            self.member.busy = True
+            return False
+        if self.room < 0:
+            self.placement.leave(self.member, self)
+            return False
+        self.room -= 1
         self.log.append((self.names[connection], "placed"))
         connection.sock.close()
+        return True
 
     def place(
-        self, names: str, make_pair: Callable[[], Pair] = unix_pair, kind: object = Kind.HANDSHAKE
+        self,
+        names: str,
+        make_pair: Callable[[], Pair] = unix_pair,
+        kind: object = Kind.HANDSHAKE,
+        address: str = "",
+        tag: str = "",
     ) -> None:
         for name in names:
             self.clients[name], sock = make_pair()
             self.clients[name].sendall(b"GET /socket.io/ HTTP/1.1\r\n\r\n")
-            connection = Connection(sock, None, None, "http")
-            connection.kind = kind  # type: ignore[assignment]
+            connection = Connection(sock, (address, 1) if address else None, None, "http")
+            connection.kind = Kind.SESSION if tag else kind  # type: ignore[assignment]
+            connection.tag = tag
             self.names[connection] = name
             self.placement.place(connection)
 
@@ -67,10 +83,17 @@ class Harness:
         news, self.log = self.log, []
         return news
 
-    def start_worker(self) -> None:
-        member = Member("a", "worker", 1, ready=True)
-        self.placement.join(member, self)
+    def start_worker(self, room: int = 100) -> None:
+        """:param room: connections that it takes until it is busy; it is lost below 0."""
+        self.room = room
+        self.member = Member("a", "worker", 1, ready=True)
+        self.placement.join(self.member, self)
         self.placement.place_held()
+
+    def read(self, room: int) -> None:
+        """The worker has read what it was sent."""
+        self.room, self.member.busy = room, False
+        self.placement.resume(self.member)
 
 
 @pytest.fixture
@@ -139,8 +162,8 @@ def test_who_has_gone_waits_no_more(
 def test_the_entrance_asks_for_room(harness: Harness) -> None:
     harness.place("ab")
     harness.place("c", kind=None)
-    assert harness.placement.make_room() and harness.news() == [("c", "idle")]
-    assert not harness.placement.make_room() and not harness.news()
+    assert harness.placement.make_room("") and harness.news() == [("c", "idle")]
+    assert not harness.placement.make_room("") and not harness.news()
     assert len(harness.placement) == 2
 
 
@@ -164,3 +187,132 @@ def test_the_end(harness: Harness) -> None:
     ]
     harness.place("d")
     assert harness.news() == [("d", "503 router-stopping")] and not len(harness.placement)
+
+
+def test_one_address_gives_way_to_others(harness: Harness) -> None:
+    """It may have all places, but of those beyond its share others take the newest."""
+    with nothing(harness):
+        harness.place("abcd", address="10.0.0.1")
+    harness.place("e", address="10.0.0.1")
+    assert harness.news() == [("e", "503 max-pending")]
+    harness.place("f", address="10.0.0.2")
+    assert harness.news() == [("d", "503 address-share")]
+    harness.place("g", address="10.0.0.3")
+    harness.place("h", address="10.0.0.3")
+    assert harness.news() == [("c", "503 address-share"), ("h", "503 max-pending")]
+    assert harness.placement.make_room("10.0.0.4")
+    assert harness.news() == [("b", "503 address-share")]
+    assert not harness.placement.make_room("10.0.0.4")  # one each is everybody's share
+    harness.start_worker()
+    assert harness.news() == [(name, "placed") for name in "afg"]
+
+
+def test_requests_for_a_hung_worker_wait_counted_and_bounded(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "_LOOK", 0.0)
+    harness.start_worker()
+    harness.member.hung = True
+    harness.place("a", tag="a")
+    harness.place("b", tag="a")
+    assert harness.news() == [("b", "503 worker-share")] and len(harness.placement) == 1
+    harness.clients["a"].close()
+    harness.placement.tick()
+    assert harness.news() == [("a", "closed-early")] and not len(harness.placement)
+    harness.place("c", tag="a")
+    harness.member.hung = False
+    harness.placement.ready(harness.member)
+    assert harness.news() == [("c", "placed")]
+
+
+def test_a_full_channel_makes_requests_wait(harness: Harness) -> None:
+    harness.start_worker(room=1)
+    harness.place("abc")
+    harness.place("d", tag="a")
+    assert harness.news() == [("a", "placed")] and len(harness.placement) == 3
+    harness.read(room=2)
+    assert harness.news() == [("d", "placed"), ("b", "placed")]
+    harness.read(room=9)
+    assert harness.news() == [("c", "placed")] and not len(harness.placement)
+
+
+def test_nobody_waits_longer_than_the_time_for_it(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.start_worker()
+    harness.member.hung = True
+    harness.place("a", tag="a")
+    harness.place("b", kind=None)
+    harness.placement.tick()
+    assert not harness.news()
+    now = placement.time.monotonic()
+    monkeypatch.setattr(placement.time, "monotonic", lambda: now + 31)
+    harness.placement.tick()
+    assert sorted(harness.news()) == [("a", "503 hold-timeout"), ("b", "hold-timeout")]
+
+
+def test_a_lost_workers_requests_go_to_another(harness: Harness) -> None:
+    harness.start_worker(room=0)
+    harness.place("a", tag="a")
+    harness.place("b")
+    harness.placement._started -= 10  # a router that is not new any more
+    harness.placement.leave(harness.member, harness)
+    assert not harness.news()
+    harness.start_worker()
+    assert harness.news() == [("b", "placed"), ("a", "placed")]
+
+
+def test_hundreds_of_workers_that_die_together(harness: Harness) -> None:
+    class Dead:
+        """The channel to a worker that is found to be lost when it is used."""
+
+        def __init__(self, tag: str) -> None:
+            self.member = Member(tag, tag, 1, ready=True)
+            harness.placement.join(self.member, self)
+
+        def hand_over(self, connection: Connection) -> bool:
+            harness.placement.leave(self.member, self)
+            return False
+
+    for number in range(2000):
+        Dead(str(number))
+    with nothing(harness):
+        harness.place("a")
+        assert not list(harness.pool)
+    harness.start_worker()
+    assert harness.news() == [("a", "placed")]
+
+
+def test_who_waits_is_spread_over_all_workers_that_start(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "_SETTLE_TIME", 0.02)
+
+    async def scenario() -> None:
+        harness.place("abcd")
+        for name in ("one", "two", "three", "fails"):
+            harness.placement.starting(name)
+        members = [Member(name, name, 1, ready=True) for name in ("one", "two", "three")]
+        harness.room = 100
+        for member in members:
+            harness.placement.join(member, harness)
+            harness.placement.ready(member)
+            await asyncio.sleep(0.1)
+            assert not harness.news()
+        harness.placement.not_starting("fails")
+        await asyncio.sleep(0.1)
+        assert harness.news() == [(name, "placed") for name in "abcd"]
+        # One that takes very long is not waited for.
+        for member in members:
+            harness.placement.leave(member, harness)
+        harness.place("ef")
+        harness.placement.starting("slow")
+        harness.placement.join(members[0], harness)
+        harness.placement.ready(members[0])
+        await asyncio.sleep(0.1)
+        assert not harness.news()
+        harness.placement._settle_by = 0.0  # two seconds later
+        await asyncio.sleep(0.1)
+        assert harness.news() == [("e", "placed"), ("f", "placed")]
+
+    harness.placement._loop.run_until_complete(scenario())

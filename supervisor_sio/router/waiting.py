@@ -1,0 +1,125 @@
+"""The connections that wait at the router, and whose they are.
+
+Three kinds wait: requests that any worker may serve, requests of a session whose
+worker cannot take them now, and idle connections, on which no request waits.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import Counter
+from typing import Iterable, Iterator, Optional
+
+from .connection import Connection
+
+#: An ordered set.
+_Queue = dict[Connection, None]
+
+_GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+class Waiting:
+    """Queues of connections, oldest first.
+
+    :param share: of the requests, how many a network keeps when others need room, and
+        how many may wait for one worker.
+    """
+
+    def __init__(self, share: int) -> None:
+        self.share = share
+        self._anybody: _Queue = {}
+        self._idle: _Queue = {}
+        #: By the tag of the worker.
+        self._sessions: dict[str, _Queue] = {}
+        #: Requests of each network.
+        self._by_network: Counter[str] = Counter()
+        #: The queue that each is in.
+        self._queues: dict[Connection, _Queue] = {}
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """All, those with a request first."""
+        yield from self._anybody
+        for queue in self._sessions.values():
+            yield from queue
+        yield from self._idle
+
+    def add(self, connection: Connection, tag: str = "") -> None:
+        """:param tag: the worker whose session it is for; empty when any worker will do."""
+        if connection.kind is None:
+            queue = self._idle
+        elif tag:
+            queue = self._sessions.setdefault(tag, {})
+        else:
+            queue = self._anybody
+        queue[connection] = None
+        self._queues[connection] = queue
+        if queue is not self._idle:
+            self._by_network[connection.network] += 1
+
+    def remove(self, connection: Connection) -> None:
+        queue = self._queues.pop(connection)
+        del queue[connection]
+        if queue is self._idle:
+            return
+        network = connection.network
+        self._by_network[network] -= 1
+        if not self._by_network[network]:
+            del self._by_network[network]
+        if not queue and self._sessions.get(connection.tag) is queue:
+            del self._sessions[connection.tag]
+
+    def first(self) -> Optional[Connection]:
+        """The oldest that any worker may take: a request, or else an idle connection."""
+        return next(iter(self._anybody), None) or next(iter(self._idle), None)
+
+    def first_idle(self) -> Optional[Connection]:
+        return next(iter(self._idle), None)
+
+    def first_for(self, tag: str) -> Optional[Connection]:
+        return next(iter(self._sessions.get(tag, ())), None)
+
+    def count_for(self, tag: str) -> int:
+        return len(self._sessions.get(tag, ()))
+
+    @property
+    def tags(self) -> list[str]:
+        """Of the workers for which requests wait."""
+        return list(self._sessions)
+
+    def for_anybody(self, tag: str) -> None:
+        """The sessions of this worker are nobody's any more."""
+        for connection in list(self._sessions.get(tag, ())):
+            self.remove(connection)
+            self.add(connection)
+
+    def overdue(self, now: float) -> list[Connection]:
+        return [connection for connection in self._queues if connection.deadline <= now]
+
+    def gone(self) -> list[Connection]:
+        """Those whose client has closed its end."""
+        return gone(self._queues)
+
+    def greediest(self, network: str) -> Optional[Connection]:
+        """The newest request of who has most, if that is over its share and ``network`` is not."""
+        if not self._by_network or self._by_network[network] >= self.share:
+            return None
+        most, count = self._by_network.most_common(1)[0]
+        if count <= self.share:
+            return None
+        return next(
+            connection
+            for connection in reversed(self._queues)
+            if connection.network == most and connection.kind is not None
+        )
+
+
+def gone(connections: Iterable[Connection]) -> list[Connection]:
+    """Those whose client has closed its end."""
+    poll = select.poll()
+    by_descriptor = {connection.sock.fileno(): connection for connection in connections}
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLRDHUP)
+    return [by_descriptor[descriptor] for descriptor, events in poll.poll(0) if events & _GONE]
