@@ -542,13 +542,14 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
             # Else there is a length to go by; Werkzeug makes a 400 of what it finds wrong then.
             environ["wsgi.input_terminated"] = True
         self._exchange = exchange = _Exchange(self)
-        environ["eventlet.set_idle"] = exchange.set_idle
-        environ[LAST_REQUEST] = exchange.last_request
+        if head.length or head.length is None or head.version == "HTTP/1.0":
+            # To upgrade is up to the server (RFC 9110, 7.8), and nobody does with a body.
+            environ.pop("HTTP_UPGRADE", None)
         if "HTTP_UPGRADE" in environ:
-            if head.length == 0 and head.version == "HTTP/1.1":
-                environ[TAKE_CONNECTION] = exchange.take_connection
-            else:  # to upgrade is up to the server (RFC 9110, 7.8), and nobody does with a body
-                del environ["HTTP_UPGRADE"]
+            environ["eventlet.set_idle"] = exchange.set_idle
+            environ[TAKE_CONNECTION] = exchange.take_connection
+        else:
+            environ[LAST_REQUEST] = exchange.last_request
         return environ
 
     def _add_fields(self, environ: dict[str, Any], head: Head) -> None:
@@ -579,10 +580,9 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
 
     def upgraded(self) -> None:
         """The application keeps the connection for something else than HTTP."""
-        if TAKE_CONNECTION in self.environ:
-            self.request.settimeout(None)
-            self.server.websockets.add(self.request)
-            self._request_counted()
+        self.request.settimeout(None)
+        self.server.websockets.add(self.request)
+        self._request_counted()
 
     def take_connection(self) -> Connection:
         self._given_up = True

@@ -1,0 +1,64 @@
+"""What an idle client costs its worker, when the application keeps copies of things."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+from cluster.conftest import ClusterFactory
+from cluster.harness import wait_until
+from cluster.raw import open_websocket
+
+from .victim import memory
+
+WARM_UP, CLIENTS = 200, 1000
+
+
+def join(port: int) -> socket.socket:
+    """A websocket client of the namespace "/"."""
+    sock = open_websocket(port)
+    mask = os.urandom(4)
+    sock.sendall(struct.pack("!BB", 0x81, 0x82) + mask + bytes((0x34 ^ mask[0], 0x30 ^ mask[1])))
+    data = b""
+    while b"welcome" not in data:
+        more = sock.recv(65536)
+        assert more
+        data += more
+    return sock
+
+
+@pytest.fixture
+def memory_of_a_client(make_cluster: ClusterFactory) -> Callable[[str], float]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+
+    def measure(app: str) -> float:
+        """In KiB."""
+        cluster = make_cluster(workers=1, command=f"supervisor-sio worker {app}").start()
+        (row,) = cluster.workers()
+        clients = [join(cluster.port) for _ in range(WARM_UP)]
+        before = memory(row["pid"])
+        clients += [join(cluster.port) for _ in range(CLIENTS)]
+        wait_until(
+            lambda: cluster.workers()[0]["sessions"] == WARM_UP + CLIENTS, 10, "all are counted"
+        )
+        grown = memory(row["pid"]) - before
+        for sock in clients:
+            sock.close()
+        return grown / CLIENTS / 1024
+
+    return measure
+
+
+def test_a_copy_of_the_environment_keeps_nothing_of_the_connection(
+    memory_of_a_client: Callable[[str], float],
+) -> None:
+    """Flask-SocketIO makes one for each session."""
+    plain = memory_of_a_client("supervisor_sio.examples.chat:app")
+    flask = memory_of_a_client("supervisor_sio.examples.flask_chat:app")
+    print(f"KiB for each idle client: chat {plain:.2f}, flask_chat {flask:.2f}")
+    assert flask < 1.2 * plain, f"{flask:.2f} KiB, {plain:.2f} without Flask"
