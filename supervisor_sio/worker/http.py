@@ -16,6 +16,7 @@ import re
 import socket
 import sys
 import time
+from functools import cache
 from typing import Any, Callable, Iterator, Optional, Union
 from urllib.parse import unquote
 
@@ -97,6 +98,24 @@ class _HeadTimeout(Exception):
     """Thrown into the greenlet of a connection that has not sent its head in time."""
 
 
+@cache
+def _as_frameworks_expect(error: type[OSError]) -> type[OSError]:
+    """The same error, for which Flask answers 400 instead of logging a traceback.
+
+    Werkzeug does that by itself where a body has a length, but not for one in chunks.
+    """
+    werkzeug: Any = sys.modules.get("werkzeug.exceptions")
+    if werkzeug is None:
+        return error
+
+    def __init__(self: Any, *args: object) -> None:
+        werkzeug.HTTPException.__init__(self)
+        error.__init__(self, *args)
+
+    names = {"__init__": __init__, "__module__": error.__module__}
+    return type(error.__name__, (error, werkzeug.ClientDisconnected), names)
+
+
 def _count(reason: str, peer: SocketAddress, detail: object) -> None:
     """The client of a connection did something that is counted."""
     refusals.count(reason, f"{wsgi.addr_to_host_port(peer)[0]} ({detail})")
@@ -160,9 +179,9 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]
         except socket.timeout:
             raise self._stalled("takes nothing") from None
 
-    def _stalled(self, what: str) -> ClientGone:
+    def _stalled(self, what: str) -> OSError:
         _count(TOO_SLOW, self.peer, what)
-        return ClientGone()
+        return _as_frameworks_expect(ClientGone)()
 
     def leave_green(self) -> Any:
         """The connection as a plain, non-blocking socket; this object lets go of it."""
@@ -316,7 +335,7 @@ class Body(wsgi.Input):  # type: ignore[misc]
                 data = self._chunks.feed(self._receive_raw(self._chunks.wanted))
             except HttpError as error:
                 _count(PROTOCOL, self._sock.peer, error)
-                raise BadBody(str(error)) from None
+                raise _as_frameworks_expect(BadBody)(str(error)) from None
             if self._chunks.ended:
                 self._sock.prefix = self._chunks.rest + self._sock.prefix
         self._received += len(data)
@@ -335,7 +354,7 @@ class Body(wsgi.Input):  # type: ignore[misc]
         self._waited += time.monotonic() - began
         sock.settimeout(STALLED_SECONDS)
         if not data:
-            raise ClientGone
+            raise _as_frameworks_expect(ClientGone)()
         self._transferred += len(data)
         return data
 
