@@ -18,7 +18,8 @@ _INIT = "print the sections to paste into supervisord's configuration"
 
 _CHECK_MORE = """\
 %(prog)s reads the file and all that it includes, as supervisord would, and starts
-nothing. Run it as the user that starts supervisord, and in the same environment.
+nothing; it only asks the Python of each supervisor-sio for its packages. Run it as the
+user that starts supervisord, and in the same environment.
 The exit status is 0 without errors, 1 with errors, 2 when a file cannot be read."""
 
 

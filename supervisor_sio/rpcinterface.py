@@ -19,7 +19,7 @@ from supervisor.states import getProcessStateDescription
 from supervisor.xmlrpc import Faults, RPCError
 
 from . import channel, listeners
-from .bridge.queue import QueueError, make_client, without_password
+from .bridge.queue import PackageMissing, QueueError, make_client, without_password
 from .certificates import describe, make_context
 from .channel import Message
 from .commands import PROGRAM, program_of, subcommand_of
@@ -27,7 +27,6 @@ from .common.limits import MAX_CANDIDATES, MAX_ROWS
 from .deferred import fault, in_ascii
 from .dispatchers import RouterChannel, RouterListener, Supervisord
 from .emission import RESERVED, RESERVED_EVENTS, unsendable
-from .extras import check_extras
 from .guard import Guard
 from .lives import Lives
 from .processes import is_descendant, process_memory
@@ -71,7 +70,6 @@ class Cluster:
                 self._bound.append(listeners.bind(address, settings.backlog, option, dropped))
             self._check_certificate()
             self._check_message_queue()
-            check_extras(settings)
             self._open_run_dir()
         except SettingsError:
             self._close_sockets()
@@ -101,6 +99,8 @@ class Cluster:
         if self._settings.message_queue:
             try:
                 make_client(self._settings.message_queue)
+            except PackageMissing:
+                pass  # The router's Python may be another one, and looks for itself.
             except QueueError as error:
                 raise SettingsError("message_queue", str(error)) from None
 

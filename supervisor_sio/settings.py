@@ -7,7 +7,8 @@ the one line that a person needs: section, option, what is wrong, what to write.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass, field, fields
 from typing import Any, Callable, Mapping, NamedTuple, Optional, TypeVar
 from urllib.parse import quote
 
@@ -24,10 +25,25 @@ SECTION = "[rpcinterface:sio]"
 Number = TypeVar("Number", int, float)
 
 
+#: What may be between the scheme and the host of a URL; its name and password may have anything.
+_CREDENTIALS = re.compile(r"(://)\S*@")
+
+#: What supervisord makes of ``%40s``: all its expansions, the environment among them.
+_EXPANDED = re.compile(r"\{'[^']*': ")
+
+PERCENT = "write a percent sign as %%, as in %%40 for @"
+
+
+def without_credentials(text: str) -> str:
+    """Text for a person, with nothing of a URL before its host."""
+    return _CREDENTIALS.sub(r"\1", text)
+
+
 class SettingsError(ValueError):
     """An option of ``[rpcinterface:sio]`` that cannot be used."""
 
     def __init__(self, option: str, reason: str) -> None:
+        reason = without_credentials(reason)
         super().__init__(f"{SECTION} {option}: {reason}")
         self.option = option
         self.reason = reason
@@ -69,7 +85,7 @@ class Settings:
     buffer_messages: int = 65536
     buffer_maxbytes: int = 64 * 1024 * 1024
     message_maxbytes: int = 16 * 1024 * 1024
-    message_queue: Optional[str] = None
+    message_queue: Optional[str] = field(default=None, repr=False)
     metrics: Optional[Address] = None
 
 
@@ -113,6 +129,8 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
             raise SettingsError(option, f"unknown option; {hint}")
     values: dict[str, Any] = {}
     for option, text in options.items():
+        if _EXPANDED.search(text):
+            raise SettingsError(option, f"supervisord has put its environment in; {PERCENT}")
         try:
             values[option] = _PARSERS[option](text.strip())
         except ValueError as error:
@@ -272,4 +290,4 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "metrics": _address,
 }
 
-assert set(_PARSERS) == {field.name for field in fields(Settings)}
+assert set(_PARSERS) == {each.name for each in fields(Settings)}

@@ -92,6 +92,7 @@ def build_status(
             "refused": {
                 reason: _number(count) for reason, count in figures.get("refused", {}).items()
             },
+            "faults": figures.get("faults", []),
         },
         "relay": {
             "state": "running" if figures.get("relay_alive") else "down",

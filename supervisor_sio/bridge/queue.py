@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -44,10 +45,15 @@ class QueueError(ValueError):
     """A ``message_queue`` that cannot be used; the text says why."""
 
 
+class PackageMissing(QueueError):
+    """This Python has no package for such a URL."""
+
+
 def make_client(url: str) -> Any:
     """A Redis client for any URL that :class:`socketio.RedisManager` takes; not connected.
 
-    :raises QueueError: when the URL is not understood, or the redis package is missing.
+    :raises PackageMissing: when a package that it takes is missing.
+    :raises QueueError: when the URL is not understood.
     """
     try:
         from redis import Redis
@@ -55,7 +61,9 @@ def make_client(url: str) -> Any:
         from redis.retry import Retry
         from redis.sentinel import Sentinel
     except ImportError:
-        raise QueueError("needs the redis package: pip install 'supervisor-sio[redis]'") from None
+        raise PackageMissing(
+            f"needs the redis package: {sys.executable} -m pip install 'supervisor-sio[redis]'"
+        ) from None
     # A PUBLISH that is tried again by itself may arrive twice.
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
@@ -80,7 +88,7 @@ def make_client(url: str) -> Any:
     except QueueError:
         raise
     except ImportError:
-        raise QueueError("redis+sentinel:// needs python-socketio 5.14 or later") from None
+        raise PackageMissing("redis+sentinel:// needs python-socketio 5.14 or later") from None
     except Exception as error:
         raise QueueError(f"the URL is not understood: {_reason(url, error)}") from None
 
@@ -96,9 +104,11 @@ def _reason(url: str, error: Exception) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown; it is one that :func:`make_client` takes."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if url else ""
+    """The URL as it may be shown: nothing of it before the host, and no query."""
+    scheme, separator, rest = url.partition("://")
+    if not rest.startswith("/"):  # as the path of a Unix socket does
+        rest = rest.rpartition("@")[2]
+    return scheme + separator + rest.partition("?")[0].partition("#")[0]
 
 
 class RedisQueue:

@@ -6,7 +6,8 @@ import io
 import sys
 from typing import Optional
 
-from . import programs, resources, wiring
+from ..settings import without_credentials
+from . import packages, programs, resources, wiring
 from .configuration import Configuration, Finding, Role, Unreadable, default_path, read, read_whole
 from .host import Host
 
@@ -29,7 +30,7 @@ RULES = (
     resources.listen,
     resources.tls,
     resources.message_queue,
-    resources.extras,
+    packages.packages,
     resources.run_dir,
     resources.mode,
     resources.owner,
@@ -59,11 +60,11 @@ def run(path: Optional[str]) -> int:
     try:
         configuration = read(default_path() if path is None else path)
     except Unreadable as error:
-        sys.stderr.write(f"supervisor-sio check: error: {error}\n")
+        sys.stderr.write(f"supervisor-sio check: error: {without_credentials(str(error))}\n")
         return 2
     findings = judge(configuration, Host.here())
     for finding in findings:
-        print(finding)
+        print(without_credentials(str(finding)))
     errors = sum(finding.severity == "error" for finding in findings)
     verdict = ", ".join(
         f"{count} {severity}{'s' if count > 1 else ''}"

@@ -23,7 +23,7 @@ from supervisor.events import EventTypes
 from supervisor.options import ClientOptions, ServerOptions, UnhosedConfigParser, expand
 
 from ..commands import subcommand_of
-from ..settings import Settings, SettingsError, parse_settings
+from ..settings import PERCENT, Settings, SettingsError, parse_settings
 
 PLUGIN = "rpcinterface:sio"
 FACTORY_OPTION = "supervisor.rpcinterface_factory"
@@ -439,7 +439,8 @@ def in_plain_words(message: str) -> str:
             )
         return f"supervisord has no %({name})s for this; write a percent sign as %%"
     if text.startswith("Format string"):
-        return f"{text}; write a percent sign as %%"
+        # What it has may be a password.
+        return f"supervisord does not understand what follows a percent sign; {PERCENT}"
     match = re.fullmatch(r"invalid literal for int\(\) with base 10: (.*)", text)
     if match:
         return f"{match.group(1)} is not a whole number"

@@ -109,13 +109,18 @@ def existing(path: str) -> str:
     return path
 
 
-def command_fault(program: str, path: Sequence[str], directory: str) -> Optional[str]:
-    """Why supervisord could not start a program, if so: it takes the first file of that name."""
+def find_command(program: str, path: Sequence[str], directory: str) -> Optional[str]:
+    """The file that supervisord takes: the first one of that name."""
     if "/" in program:
         candidates = [os.path.join(directory, program)]
     else:
         candidates = [os.path.join(part, program) for part in path]
-    found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+    return next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+
+
+def command_fault(program: str, path: Sequence[str], directory: str) -> Optional[str]:
+    """Why supervisord could not start a program, if so."""
+    found = find_command(program, path, directory)
     if found is None:
         searched = os.pathsep.join(dict.fromkeys(path))
         where = "does not exist" if "/" in program else f"is not on the PATH {searched}"

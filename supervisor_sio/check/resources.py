@@ -9,12 +9,11 @@ import stat
 import tempfile
 from typing import Iterator, Optional
 
-from ..bridge.queue import QueueError, make_client
+from ..bridge.queue import PackageMissing, QueueError, make_client
 from ..certificates import describe, make_context
-from ..extras import check_extras
 from ..listeners import Place, resolve
 from ..rundir import RunDir
-from ..settings import Address, Settings, SettingsError
+from ..settings import Address, Settings
 from .configuration import PLUGIN, Configuration, Finding, Role
 from .host import (
     ENTER,
@@ -248,16 +247,10 @@ def message_queue(conf: Configuration, host: Host) -> Iterator[Finding]:
     if conf.settings and conf.settings.message_queue:
         try:
             make_client(conf.settings.message_queue)
+        except PackageMissing:
+            pass  # here; the router may have it
         except QueueError as error:
             yield conf.error(PLUGIN, "message_queue", str(error))
-
-
-def extras(conf: Configuration, host: Host) -> Iterator[Finding]:
-    if conf.settings:
-        try:
-            check_extras(conf.settings)
-        except SettingsError as error:
-            yield conf.error(PLUGIN, error.option, error.reason)
 
 
 # --- the run directory, and who may come in ---------------------------------------------

@@ -209,6 +209,13 @@ STEADY_AFTER = _limit(
     "worker",
     "that it must have been ready for, or its end counts as one more failure in a row",
 )
+PROBE_TIMEOUT = _limit(
+    "PROBE_TIMEOUT",
+    20.0,
+    "seconds",
+    "program",
+    "that `supervisor-sio check` waits for the Python of a program to say which packages it has",
+)
 FORGOTTEN_RUN_DIRS = _limit(
     "FORGOTTEN_RUN_DIRS",
     100,

@@ -68,7 +68,12 @@ _ROOMS = (Column("room", gives="end"), Column("sockets", right=True))
 
 def is_well(status: dict[str, Any]) -> bool:
     """Whether everything that is configured to serve does."""
-    return status["router"]["state"] == "running" and workers_are_well(status["workers"])
+    router = status["router"]
+    return (
+        router["state"] == "running"
+        and not router["faults"]
+        and workers_are_well(status["workers"])
+    )
 
 
 def workers_are_well(workers: list[dict[str, Any]]) -> bool:
@@ -106,6 +111,8 @@ def _parts(status: dict[str, Any]) -> Iterable[str]:
         f"handed over {router['handed_over']:.0f}, handed back {router['handed_back']:.0f}, "
         f"waiting {router['waiting']}, refused {_refused(router['refused'])}"
     )
+    for fault in router["faults"]:
+        yield f"fault    {fault}"
     yield (
         f"relay    {relay['state']}, messages {relay['messages']:.0f}, "
         f"delivered {relay['delivered']:.0f}, sent again {relay['sent_again']:.0f}, "

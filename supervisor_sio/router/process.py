@@ -23,7 +23,7 @@ from ..processes import is_descendant
 from ..refusals import Refusals
 from ..relay.proxy import Relay
 from ..relay.registrar import Registrar
-from ..rundir import RunDir
+from ..rundir import ClusterInfo, RunDir
 from .connection import Connection
 from .entrance import Entrance
 from .events import READY, RESULT_OK, EventReader
@@ -111,10 +111,21 @@ class Router:
         )
         self._placement.refuser = self._entrance
         self._exporter: Optional[Exporter] = None
+        #: Options that this Python cannot do, and why.
+        self._faults: list[str] = []
         if metrics is not None:
-            from .exporter import Exporter  # takes prometheus_client along
-
-            self._exporter = Exporter(socket.socket(fileno=metrics))
+            sock = socket.socket(fileno=metrics)
+            try:
+                from .exporter import Exporter  # takes prometheus_client along
+            except ImportError:
+                sock.close()
+                self._fault(
+                    "metrics",
+                    f"needs the prometheus_client package: {sys.executable} -m pip install "
+                    "'supervisor-sio[metrics]'",
+                )
+            else:
+                self._exporter = Exporter(sock)
         self._workers = Workers(
             listener=socket.socket(fileno=workers),
             placement=self._placement,
@@ -142,15 +153,29 @@ class Router:
         self._emitter: Optional[ZmqManager] = None
         self._bridge: Optional[Bridge] = None
         if settings["message_queue"]:
-            from ..bridge.bridge import Bridge  # takes python-socketio along
+            self._bridge = self._make_bridge(settings, cluster)
 
-            self._bridge = Bridge(
-                settings["message_queue"],
-                run_dir,
-                cluster,
-                settings["router_ended"],
-                lambda members: self._call_soon(self._workers.set_elsewhere, members),
-            )
+    def _make_bridge(self, settings: Message, cluster: ClusterInfo) -> Optional[Bridge]:
+        from ..bridge.bridge import Bridge  # takes python-socketio along
+        from ..bridge.queue import QueueError, make_client
+
+        try:
+            make_client(settings["message_queue"])
+        except QueueError as error:
+            self._fault("message_queue", str(error))
+            return None
+        return Bridge(
+            settings["message_queue"],
+            self._run_dir,
+            cluster,
+            settings["router_ended"],
+            lambda members: self._call_soon(self._workers.set_elsewhere, members),
+        )
+
+    def _fault(self, option: str, reason: str) -> None:
+        """Clients are served all the same; the status says what is missing."""
+        self._faults.append(f"{option}: {reason}")
+        logger.error("[rpcinterface:sio] %s: %s", option, reason)
 
     async def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -386,6 +411,7 @@ class Router:
             "waiting": self._waiting(),
             "refused": self._refusals.by_reason,
             "relay_alive": self._relay.alive,
+            "faults": self._faults,
             "messages": self._relay.received(),
             "delivered": totals.pop("received"),
             **totals,

@@ -33,12 +33,16 @@ from supervisor_sio.check.host import (
     overlap,
     user,
 )
+from supervisor_sio.check.packages import _shebang
 from supervisor_sio.check.sections import make_sections
 from supervisor_sio.check.wiring import OPTIONS
 from supervisor_sio.settings import parse_address
 
 ROOT = Path(__file__).parents[2]
 BIN = str(Path(sys.executable).parent)
+
+#: The interpreter that the installed command has.
+PYTHON = Path(BIN, "supervisor-sio").read_text().partition("\n")[0][len("#!") :]
 
 ME = os.getuid()
 NOBODY = pwd.getpwnam("nobody")
@@ -180,7 +184,13 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "rpcinterface:sio",
         {"message_queue": "redis://:100%@h"},
-        "error [rpcinterface:sio] message_queue: Format string 'redis://:100%@h' for",
+        "error [rpcinterface:sio] message_queue: supervisord does not understand what follows a "
+        "percent sign; write a percent sign as %%, as in %%40 for @",
+    ),
+    (
+        "rpcinterface:sio",
+        {"message_queue": "redis://:1%40s@h"},
+        "error [rpcinterface:sio] message_queue: supervisord has put its environment in; write a ",
     ),
     (
         "rpcinterface:sio",
@@ -680,7 +690,8 @@ def test_metrics(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     (line,) = deployment.lines()
     assert line.endswith(
-        "metrics: needs the prometheus_client package: pip install 'supervisor-sio[metrics]'"
+        "[rpcinterface:sio] metrics: needs the prometheus_client package in the Python of "
+        f"[eventlistener:sio]: {PYTHON} -m pip install 'supervisor-sio[metrics]'"
     )
 
 
@@ -879,9 +890,73 @@ def test_redis_is_not_installed(deployment: Deployment, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "redis", None)
     (line,) = deployment.set("rpcinterface:sio", message_queue="redis://host").lines()
     assert line.endswith(
-        "[rpcinterface:sio] message_queue: needs the redis package: "
-        "pip install 'supervisor-sio[redis]'"
+        "[rpcinterface:sio] message_queue: needs the redis package in the Python of "
+        f"[eventlistener:sio]: {PYTHON} -m pip install 'supervisor-sio[redis]'"
     )
+
+
+def test_eventlet_is_not_installed(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "eventlet", None)
+    (line,) = deployment.lines()
+    assert line.endswith(
+        f"[program:workers] command: its Python, {PYTHON}, has no eventlet: {PYTHON} -m pip "
+        "install supervisor-sio"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "python"),
+    [
+        ("#!/opt/venv/bin/python3.11\nimport sys\n", "/opt/venv/bin/python3.11"),
+        ("#!/opt/venv/bin/python -s\n", "/opt/venv/bin/python"),
+        ('#!/bin/sh\n\'\'\'exec\' "/my apps/bin/python3" "$0" "$@"\n', "/my apps/bin/python3"),
+        ("#!/bin/sh\n'''exec' /apps/bin/python3 \"$0\" \"$@\"\n", "/apps/bin/python3"),
+        ("#!/usr/bin/env python3\n", None),
+        ("#!/bin/sh\nexec /opt/supervisor-sio\n", None),
+        ("", None),
+    ],
+)
+def test_the_python_of_a_script(tmp_path: Path, first: str, python: Optional[str]) -> None:
+    (tmp_path / "supervisor-sio").write_text(first)
+    assert _shebang(str(tmp_path / "supervisor-sio")) == python
+
+
+@pytest.mark.parametrize("command", ["{}", "env X=1 {}", "sh -c 'cd / && exec {}'"])
+def test_a_python_that_does_not_run(deployment: Deployment, command: str) -> None:
+    script = deployment.directory / "supervisor-sio"
+    script.write_text("#!/no/such/python3\n")
+    script.chmod(0o755)
+    command = command.format(f"{script} worker myapp:app")
+    (line,) = deployment.set("program:workers", command=command).lines()
+    assert line.endswith(
+        "[program:workers] command: its Python, /no/such/python3, does not run: "
+        "No such file or directory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "options"),
+    [
+        ("supervisorctl", {"serverurl": "http://me:s3cret@localhost:9001"}),
+        ("rpcinterface:sio", {"listen": "redis://me:s3cret@localhost"}),
+        ("rpcinterface:sio", {"message_queue": "redis://me:%2Fs3cret@localhost"}),
+        ("rpcinterface:sio", {"message_queue": "redis://me:%40s3cret@localhost"}),
+        ("rpcinterface:sio", {"message_queue": "redis://me:s3cret/1@localhost:x"}),
+        ("program:workers", {"environment": "URL=redis://me:s3cret%2F@localhost"}),
+    ],
+)
+def test_no_password_is_printed(
+    deployment: Deployment,
+    capsys: pytest.CaptureFixture[str],
+    section: str,
+    options: dict[str, str],
+) -> None:
+    assert deployment.set(section, **options).lines()
+    assert run(deployment.path) == 1
+    Path(deployment.path).write_text("redis://me:s3cret@localhost\n")
+    assert run(deployment.path) == 2
+    said = capsys.readouterr()
+    assert "s3cret" not in said.out + said.err and said.out and said.err
 
 
 # --- what cannot be read --------------------------------------------------------------

@@ -145,6 +145,7 @@ def test_workers_while_the_router_is_down() -> None:
         "handed_back": 0,
         "waiting": 0,
         "refused": {},
+        "faults": [],
     }
     assert answer["relay"]["state"] == "down"
 
@@ -189,6 +190,7 @@ def test_the_figures_of_router_and_relay() -> None:
         "handed_back": 2,
         "waiting": 1,
         "refused": {"garbage": 3},
+        "faults": [],
     }
     assert answer["relay"] == {
         "state": "running",

@@ -1,0 +1,165 @@
+"""Rules about Python packages: what the ``supervisor-sio`` of a program needs, in its Python."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import re
+import shlex
+import subprocess
+import sys
+from typing import Any, Iterator, NamedTuple, Optional
+
+from ..commands import PROGRAM
+from ..common.limits import PROBE_TIMEOUT
+from .configuration import PLUGIN, Configuration, Finding, Program, Role
+from .host import Host, find_command, user
+
+#: Says which of the modules it is given are not there, without importing them.
+_PROBE = (
+    "import importlib.util, sys\n"
+    "print(*[m for m in sys.argv[1:] if importlib.util.find_spec(m) is None])"
+)
+
+#: What pip and setuptools write where a path is too long, or has spaces, for a first line.
+_EXEC = re.compile(rb"""^'''exec' "?([^"\n]+?)"? "\$0" "\$@"$""", re.MULTILINE)
+
+
+class Need(NamedTuple):
+    """An option that takes a package in the Python of the router."""
+
+    option: str
+    module: str
+    extra: str
+
+
+OPTIONAL = (
+    Need("metrics", "prometheus_client", "metrics"),
+    Need("message_queue", "redis", "redis"),
+)
+_NEEDED = {
+    Role.ROUTER: ("supervisor_sio", "zmq"),
+    Role.WORKER: ("supervisor_sio", "zmq", "eventlet", "socketio"),
+}
+
+
+def packages(conf: Configuration, host: Host) -> Iterator[Finding]:
+    for program in conf.of_role(Role.ROUTER, Role.WORKER):
+        for process in program.processes[:1]:
+            yield from _missing(conf, host, program, process)
+
+
+def _missing(conf: Configuration, host: Host, program: Program, process: Any) -> Iterator[Finding]:
+    python = _python(conf, host, process)
+    if python is None:
+        return  # another rule says that the command cannot be found
+    needed = list(_NEEDED[program.role])
+    optional = []
+    if program.role is Role.ROUTER and conf.settings:
+        optional = [need for need in OPTIONAL if getattr(conf.settings, need.option)]
+    modules = [*needed, *(need.module for need in optional)]
+    uid = conf.uid if process.uid is None else process.uid
+    try:
+        missing = _look(python, modules, uid, process.environment)
+    # ValueError: an environment that no process can have.
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        yield conf.error(
+            program.section, "command", f"its Python, {python}, does not run: {reason}"
+        )
+        return
+    if lacking := [module for module in needed if module in missing]:
+        yield conf.error(
+            program.section,
+            "command",
+            f"its Python, {python}, has no {', '.join(lacking)}: {python} -m pip install "
+            "supervisor-sio",
+        )
+    for need in optional:
+        if need.module in missing:
+            yield conf.error(
+                PLUGIN,
+                need.option,
+                f"needs the {need.module} package in the Python of [{program.section}]: "
+                f"{python} -m pip install 'supervisor-sio[{need.extra}]'",
+            )
+
+
+def _python(conf: Configuration, host: Host, process: Any) -> Optional[str]:
+    """The interpreter of the ``supervisor-sio`` that a command starts, if it can be seen."""
+    words = [
+        inner
+        for word in _split(process.command)
+        for inner in (_split(word) if " " in word else [word])
+    ]
+    name = next((word for word in words if os.path.basename(word) == PROGRAM), None)
+    if name is None:
+        return None
+    own_path = process.environment.get("PATH")
+    path = own_path.split(os.pathsep) if own_path is not None else list(host.path)
+    if own_path is None:
+        path.append(os.path.dirname(sys.executable))
+    start = getattr(conf.supervisord, "directory", None) or os.getcwd()
+    found = find_command(name, path, start)
+    return _shebang(found) if found else None
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []
+
+
+def _shebang(path: str) -> Optional[str]:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(2048)
+    except OSError:
+        return None
+    if match := _EXEC.search(head):
+        return os.fsdecode(match.group(1))
+    line = head.partition(b"\n")[0]
+    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
+    # Through `env` it depends on the PATH: not to be seen from here.
+    return words[0] if words and "python" in os.path.basename(words[0]) else None
+
+
+def _look(
+    python: str, modules: list[str], uid: Optional[int], environment: dict[str, str]
+) -> list[str]:
+    """Those that are missing there.
+
+    :raises OSError: when that Python does not run.
+    :raises subprocess.SubprocessError: when it fails, or takes too long.
+    """
+    if _is_this(python) and "PYTHONPATH" not in environment:
+        return [module for module in modules if importlib.util.find_spec(module) is None]
+    identity: dict[str, Any] = {}
+    if uid and os.getuid() == 0:
+        # What belongs to a user is not run by root.
+        who = user(uid)
+        identity = {"user": uid, "extra_groups": sorted(who.gids)}
+        if who.gids:
+            identity["group"] = pwd.getpwuid(uid).pw_gid
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        [python, "-c", _PROBE, *modules],
+        check=True,
+        cwd="/",
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=PROBE_TIMEOUT,
+        **identity,
+    )
+    return done.stdout.split()
+
+
+def _is_this(python: str) -> bool:
+    """Whether it is the Python that runs here, of the same virtual environment."""
+    return os.path.dirname(python) == os.path.dirname(sys.executable) and os.path.realpath(
+        python
+    ) == os.path.realpath(sys.executable)
