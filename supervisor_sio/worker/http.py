@@ -350,9 +350,11 @@ class Body(wsgi.Input):  # type: ignore[misc]
         patience = BODY_GRACE_SECONDS + self._received / BODY_RATE - self._waited
         sock.settimeout(max(0.001, min(patience, STALLED_SECONDS)))
         began = time.monotonic()
-        data = sock.recv(size)
-        self._waited += time.monotonic() - began
-        sock.settimeout(STALLED_SECONDS)
+        try:
+            data = sock.recv(size)
+        finally:
+            sock.settimeout(STALLED_SECONDS)
+            self._waited += time.monotonic() - began
         if not data:
             raise _as_frameworks_expect(ClientGone)()
         self._transferred += len(data)
@@ -500,6 +502,8 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
             except Interrupted:
                 pass
             except _HeadTimeout:
+                if not data:
+                    return b""
                 raise HttpError("no complete head in time", "408 Request Timeout") from None
             except OSError:
                 return b""
@@ -631,7 +635,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
             # It lives on elsewhere: a shutdown() here would end it there too.
             self.request.close()
             return
-        if self._unread:
+        if self._unread or self.request.prefix:
             self._linger()
         try:
             self.request.fd.shutdown(socket.SHUT_RDWR)
