@@ -83,7 +83,7 @@ KEPT_SECONDS = _limit(
     "they send a request to where nobody is any more",
 )
 READS_PER_TURN = _limit(
-    "READS_PER_TURN", 4, "reads of 64 KB", "request", "of a body, before others have a turn"
+    "READS_PER_TURN", 2, "reads of 64 KB", "request", "of a body, before others have a turn"
 )
 
 # --- Engine.IO sessions and websockets ------------------------------------------

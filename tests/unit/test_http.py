@@ -321,5 +321,5 @@ def test_no_more_is_read_ahead_than_a_message_to_the_router_takes(
         piece = data[at : at + body.wanted]
         at += len(piece)
         got += body.feed(piece)
-        assert len(body.rest) <= 2048 + limits.CHUNK_LINE_BYTES
+        assert len(body.rest) <= 8192 + limits.CHUNK_LINE_BYTES
     assert got == b"".join(chunks)

@@ -229,7 +229,7 @@ def test_a_reader_gives_others_a_turn(worker: Worker) -> None:
     client.send(CHUNKED + chunks + b"0\r\n\r\n")
     client.until(b"turns: ")
     green.kill()
-    least = len(chunks) // 2048 // http.READS_PER_TURN // 2
+    least = len(chunks) // 8192 // http.READS_PER_TURN // 2
     assert int(client.until(b"\n")) >= least
 
 
