@@ -105,11 +105,13 @@ def _worker(spec: str) -> int:
     import eventlet
 
     eventlet.monkey_patch()
+    from . import sessions
     from .worker import output
     from .worker.application import ApplicationError, load
     from .worker.service import serve
 
     output.show_lines_at_once()
+    sessions.expect_clients()
     try:
         app = load(spec)
     except ApplicationError as error:

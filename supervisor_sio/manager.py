@@ -7,9 +7,9 @@ import itertools
 import os
 import random
 import signal
-import threading
 import time
 import uuid
+import weakref
 from functools import partial
 from multiprocessing.util import Finalize
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
@@ -20,6 +20,7 @@ from socketio import packet as sio_packet
 from . import acks, admin, identity, sessions
 from .operations import Operations, refuse_entry
 from .packets import Packet, wire_format
+from .relay import native
 from .relay.message import EncodedPacket, RelayMessage
 from .relay.methods import BRIDGE, MalformedFields, check_fields
 from .relay.publisher import MessageTooLong as MessageTooLong
@@ -38,7 +39,10 @@ _JOIN_TIMEOUT = 5.0
 #: while none of them fetches anything.
 _LEAVE_TIMEOUT = 5.0
 
+_WRONG_THREAD = "in another thread than the one that serves the clients"
+
 _channels_in_use: set[str] = set()
+_managers: weakref.WeakSet[ZmqManager] = weakref.WeakSet()
 
 
 class RelayUnreachable(RuntimeError):
@@ -103,41 +107,49 @@ class ZmqManager(Operations, IndexedManager):
                 f"{ENVIRONMENT_VARIABLE} or pass url='{_URL_SCHEME}' and the run_dir "
                 "of [rpcinterface:sio]"
             )
-        IndexedManager.__init__(self, channel=channel, write_only=write_only, logger=logger)
+        IndexedManager.__init__(self)
         Operations.__init__(self)
+        self.channel = channel
+        self.write_only = write_only
+        self.logger = logger
+        self.host_id = uuid.uuid4().hex if write_only else identity.tag()
         self._write_only_json = json
         self._run_dir = run_dir
         self._cluster = ClusterInfo()
         self._publisher: Optional[Publisher] = None
-        self._publisher_pid = 0
-        self._made_in = os.getpid()
-        self._joining = threading.Lock()
+        self._joining = native.lock()
         self._subscriber: Optional[Subscriber] = None
-        self._fan_out: sessions.FanOut
-        if not write_only:
-            self.host_id = identity.tag()
+        #: Whether this process serves clients, or will as soon as its application is
+        #: imported: a worker. Any other emits as a write-only manager does.
+        self._serves = not write_only and sessions.are_expected()
+        self._outlet: Optional[sessions.Outlet] = None
         # A client echoes the id it was given, so ids that no two workers share
         # need no translation on the way. 20 random and 32 counted bits: within
         # the 53 that are exact in JavaScript.
         self._ack_ids = itertools.count(random.getrandbits(20) << 32 | 1)
         self._callbacks = acks.Callbacks()
         self._awaited = acks.Clients()
+        _managers.add(self)
+        sessions.manager_made()
 
     # --- life ----------------------------------------------------------------
 
     def set_server(self, server: Any) -> None:
         super().set_server(server)
-        self._fan_out = sessions.attach(server)
+        self._outlet = sessions.attach(server)
         admin.span_cluster(server, self)
 
     def initialize(self) -> None:
-        """Start to hear the other workers; python-socketio calls it.
+        """Start to hear the other workers; called where clients are served.
 
         :raises RuntimeError: for a second manager on the same channel in one process.
         """
         if self._run_dir is None:
             return
         if not self.write_only:
+            if not self._serves:
+                self.close()  # what it emitted before went out under another name
+                self._serves = True
             publisher = self._join_relay()
             if publisher.channel in _channels_in_use:
                 raise RuntimeError(
@@ -146,7 +158,8 @@ class ZmqManager(Operations, IndexedManager):
                 )
             _channels_in_use.add(publisher.channel)
             self._subscriber = GreenSubscriber(publisher, self._run_dir, lives=self.lives)
-        super().initialize()
+            self.server.start_background_task(self._thread)
+        self._get_logger().info("zmq backend initialized.")
 
     def wait_joined(self, given_up: Callable[[], bool]) -> None:
         """Wait until the relay carries messages both ways, or until ``given_up()``."""
@@ -208,40 +221,36 @@ class ZmqManager(Operations, IndexedManager):
     @property
     def hears(self) -> Optional[str]:
         """The channel on which this manager hears the others, if it does."""
-        if self.write_only or self._publisher is None or self._subscriber is None:
+        if not self._serves or self._publisher is None or self._subscriber is None:
             return None
         return self._publisher.channel
 
     def _join_relay(self) -> Publisher:
-        """The publisher of this process: a forked child needs its own."""
-        if self._publisher is None or self._publisher_pid != os.getpid():
-            with self._joining:  # several threads may emit for the first time
-                return self._join_relay_once()
-        return self._publisher
+        publisher = self._publisher
+        if publisher is None:
+            with native.holding(self._joining):  # several threads may emit for the first time
+                publisher = self._publisher or self._join_relay_once()
+        return publisher
 
     def _join_relay_once(self) -> Publisher:
-        if self._publisher is None or self._publisher_pid != os.getpid():
-            assert self._run_dir is not None
-            try:
-                cluster = self._run_dir.read_cluster()
-            except RunDirError as error:
-                raise RelayUnreachable(str(error)) from None
-            if self.channel and self.channel != cluster.channel:
-                # Other hosts hear the one channel of the cluster.
-                cluster = cluster._replace(channel=self.channel, bridged=False)
-            self._cluster = cluster
-            # The fork of a worker is not that worker: nobody answers it.
-            only_emits = self.write_only or self._made_in != os.getpid()
-            if only_emits:
-                self.host_id = uuid.uuid4().hex
-            publisher = Publisher(self._run_dir, cluster, self.host_id, counted=not only_emits)
-            if only_emits:
-                self._listen_for_questions(publisher)
-            self._publisher, self._publisher_pid = publisher, os.getpid()
-            atexit.register(self.close)
-            # The children of multiprocessing end without what atexit knows.
-            Finalize(None, self.close, exitpriority=10)
-        return self._publisher
+        assert self._run_dir is not None
+        try:
+            cluster = self._run_dir.read_cluster()
+        except RunDirError as error:
+            raise RelayUnreachable(str(error)) from None
+        if self.channel and self.channel != cluster.channel:
+            # Other hosts hear the one channel of the cluster.
+            cluster = cluster._replace(channel=self.channel, bridged=False)
+        self._cluster = cluster
+        self.host_id = identity.tag() if self._serves else uuid.uuid4().hex
+        publisher = Publisher(self._run_dir, cluster, self.host_id, counted=self._serves)
+        if not self._serves:
+            self._listen_for_questions(publisher)
+        self._publisher = publisher
+        atexit.register(self.close)
+        # The children of multiprocessing end without what atexit knows.
+        Finalize(None, self.close, exitpriority=10)
+        return publisher
 
     def _listen_for_questions(self, publisher: Publisher) -> None:
         """:raises RelayUnreachable: when no relay carries what this process says."""
@@ -268,13 +277,24 @@ class ZmqManager(Operations, IndexedManager):
         """
         atexit.unregister(self.close)
         publisher, subscriber = self._publisher, self._subscriber
-        if publisher is None or self._publisher_pid != os.getpid():
+        if publisher is None:
             return
         if isinstance(subscriber, ThreadSubscriber):
             subscriber.finish(_LEAVE_TIMEOUT)
             self._subscriber = None
         self._publisher = None
         publisher.close()
+
+    def _forget_parent(self) -> None:
+        """This is the child of a fork: clients, relay and locks are its parent's."""
+        self._joining = native.lock()  # another thread of the parent may hold the old one
+        self._publisher = self._subscriber = None
+        self._serves = False
+        if self._outlet is not None:
+            self._outlet.threads = None
+        self._calls.clear()
+        self._callbacks, self._awaited = acks.Callbacks(), acks.Clients()
+        self.forget_clients()
 
     # --- emitting ------------------------------------------------------------
 
@@ -303,7 +323,9 @@ class ZmqManager(Operations, IndexedManager):
         :raises TypeError: when ``data`` cannot be encoded, or a room is not named by a
                            ``str`` or an ``int``; nothing is sent then.
         :raises MessageTooLong: when it is longer than ``message_maxbytes``.
-        :raises RelayUnreachable: in a write-only manager, when no relay answers.
+        :raises RelayUnreachable: in a process that serves no clients, when no relay answers.
+        :raises RuntimeError: with a ``callback``, in a process that serves no clients, or in
+                              another thread than the one that does.
         """
         room = to or room
         check_names(room)
@@ -312,10 +334,9 @@ class ZmqManager(Operations, IndexedManager):
         local = local or bool(kwargs.get("ignore_queue")) or self._run_dir is None
         ack_id: Optional[int] = None
         if callback is not None:
-            if self.server is None:
-                raise RuntimeError("Callbacks can only be issued from the context of a server.")
             if room is None:
                 raise ValueError("Cannot use callback without a room set.")
+            self._need_server("Callbacks can only be issued")
             ack_id = next(self._ack_ids)
         packets = self._encode(sio_packet.EVENT, namespace, [event, *_arguments(data)], ack_id)
         skip = [skip_sid] if isinstance(skip_sid, str) else list(skip_sid or ())
@@ -336,12 +357,31 @@ class ZmqManager(Operations, IndexedManager):
             self._send_to(_tags(room), fields, packets, f"event {event!r}")
         if ack_id is not None and callback is not None:
             self._callbacks.add(ack_id, callback)
-        if self.server is not None:
-            recipients = self._participants(namespace, room, except_room, skip)
-            question = None
-            if ack_id is not None:
-                question = acks.Question(ack_id, partial(self._answered, ack_id))
-            self._deliver(recipients, packets, question)
+        outlet = self._outlet
+        if outlet is None:
+            return
+        if outlet.threads is None or outlet.threads.here:
+            self._emit_here(namespace, room, except_room, skip, packets, ack_id)
+        else:
+            size = sum(map(len, packets))
+            outlet.threads.run(
+                size, self._emit_here, namespace, room, except_room, skip, packets, ack_id
+            )
+
+    def _emit_here(
+        self,
+        namespace: str,
+        room: Room,
+        except_room: Room,
+        skip: list[str],
+        packets: list[EncodedPacket],
+        ack_id: Optional[int],
+    ) -> None:
+        recipients = self._participants(namespace, room, except_room, skip)
+        question = None
+        if ack_id is not None:
+            question = acks.Question(ack_id, partial(self._answered, ack_id))
+        self._deliver(recipients, packets, question)
 
     def _deliver(
         self,
@@ -352,7 +392,8 @@ class ZmqManager(Operations, IndexedManager):
         """Send an encoded packet to clients of this process."""
         if question is not None:
             self._awaited.ask([sid for sid, _ in recipients], question)
-        self._fan_out([eio_sid for _, eio_sid in recipients], packets)
+        if recipients and self._outlet is not None:
+            self._outlet.fan_out([eio_sid for _, eio_sid in recipients], packets)
 
     def _answered(self, ack_id: int, *args: Any) -> None:
         callback = self._callbacks.take(ack_id)
@@ -371,30 +412,96 @@ class ZmqManager(Operations, IndexedManager):
         for no_answer in self._awaited.left(sid):
             no_answer()
 
-    # --- rooms ---------------------------------------------------------------
+    # --- clients and rooms ---------------------------------------------------
+
+    def _is_here(self, sid: str, namespace: str) -> bool:
+        """Whether this process has the client."""
+        return bool(self.is_connected(sid, namespace) or self.is_pre_connected(sid, namespace))
+
+    def can_disconnect(self, sid: str, namespace: str) -> bool:
+        """Whether :meth:`socketio.Server.disconnect` shall go on; else it was passed on."""
+        namespace = namespace or "/"
+        if not self._is_here(sid, namespace):
+            self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
+            return False
+        if self._in_another_thread():
+            self._run_in_hub(self.server.disconnect, sid, namespace)
+            return False
+        return bool(self.is_connected(sid, namespace))
+
+    def pre_disconnect(self, sid: str, namespace: str) -> Any:
+        if self._in_another_thread():
+            raise RuntimeError(f"disconnect() with ignore_queue {_WRONG_THREAD}")
+        return super().pre_disconnect(sid, namespace)
+
+    def disconnect(
+        self, sid: str, namespace: Optional[str] = None, ignore_queue: bool = False
+    ) -> None:
+        namespace = namespace or "/"
+        if ignore_queue:
+            self.basic_disconnect(sid, namespace)
+        elif self._is_here(sid, namespace):
+            self._run_in_hub(self.server.disconnect, sid, namespace)
+        else:
+            self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
 
     def enter_room(
         self, sid: str, namespace: str, room: Any, eio_sid: Optional[str] = None
     ) -> None:
-        """:raises TypeError: when the room is not named by a ``str`` or an ``int``.
+        """Add a client to a room.
+
+        :raises TypeError: when the room is not named by a ``str`` or an ``int``.
         :raises ValueError: when the name has the form of a sid, and is not this client's.
         """
         check_entry(sid, room)
-        super().enter_room(sid, namespace, room, eio_sid=eio_sid)
+        self._change_room("enter_room", sid, namespace, room)
 
     def leave_room(self, sid: str, namespace: str, room: Any) -> None:
-        """:raises TypeError: when the room is not named by a ``str`` or an ``int``."""
+        """Remove a client from a room.
+
+        :raises TypeError: when the room is not named by a ``str`` or an ``int``.
+        """
         check_name(room)
-        super().leave_room(sid, namespace, room)
+        self._change_room("leave_room", sid, namespace, room)
 
     def close_room(self, room: Any, namespace: Optional[str] = None) -> None:
-        """:raises TypeError: when the room is not named by a ``str`` or an ``int``.
+        """Remove all clients from a room.
+
+        :raises TypeError: when the room is not named by a ``str`` or an ``int``.
         :raises ValueError: for a client's own room.
         """
         check_name(room)
         if is_sid(room):
             raise ValueError(f"cannot close {room!r}: it is the own room of a client")
-        super().close_room(room, namespace)
+        self._publish({"method": "close_room", "room": room, "namespace": namespace or "/"})
+        self._run_in_hub(self.basic_close_room, room, namespace or "/")
+
+    def _change_room(self, method: str, sid: str, namespace: Optional[str], room: Any) -> None:
+        namespace = namespace or "/"
+        if self._is_here(sid, namespace):
+            self._run_in_hub(self._change_room_here, method, sid, namespace, room)
+        else:
+            self._publish({"method": method, "sid": sid, "room": room, "namespace": namespace})
+
+    def _change_room_here(self, method: str, sid: str, namespace: str, room: Any) -> None:
+        if self._is_here(sid, namespace):
+            change = self.basic_enter_room if method == "enter_room" else self.basic_leave_room
+            change(sid, namespace, room)
+
+    # --- threads -------------------------------------------------------------
+
+    def _in_another_thread(self) -> bool:
+        """Whether clients are served, and in another thread than this one."""
+        threads = self._outlet.threads if self._outlet is not None else None
+        return threads is not None and not threads.here
+
+    def _run_in_hub(self, call: Callable[..., Any], *args: Any) -> None:
+        """Call it, in the thread that serves the clients."""
+        threads = self._outlet.threads if self._outlet is not None else None
+        if threads is None or threads.here:
+            call(*args)
+        else:
+            threads.run(0, call, *args)
 
     # --- packets -------------------------------------------------------------
 
@@ -462,12 +569,10 @@ class ZmqManager(Operations, IndexedManager):
         known = tag == BRIDGE or self.lives(tag)
         return self._members_known and not known
 
-    def _publish(self, data: dict[str, Any]) -> None:
-        """Disconnects and room changes, as :class:`PubSubManager` phrases them."""
-        if self._run_dir is None:
-            return
-        fields = {key: value for key, value in data.items() if key != "host_id"}
-        self._send_to(_tags(data.get("sid")), fields)
+    def _publish(self, fields: dict[str, Any]) -> None:
+        """Tell the worker of a client, or all, of a disconnect or a change of rooms."""
+        if self._run_dir is not None:
+            self._send_to(_tags(fields.get("sid")), fields)
 
     def _thread(self) -> None:
         try:
@@ -523,31 +628,36 @@ class ZmqManager(Operations, IndexedManager):
         self.server.start_background_task(self._answered, message.fields["ack"], *arguments)
 
     def _on_disconnect(self, message: RelayMessage) -> None:
-        self.server.start_background_task(self._handle_disconnect, dict(message.fields))
+        sid, namespace = message.fields["sid"], message.fields["namespace"]
+        self.server.start_background_task(self.server.disconnect, sid, namespace, ignore_queue=True)
 
-    def _on_enter_room(self, message: RelayMessage) -> None:
-        refuse_entry(message.fields["sid"], message.fields["room"])
-        self._handle_enter_room(dict(message.fields))
-
-    def _on_leave_room(self, message: RelayMessage) -> None:
-        self._handle_leave_room(dict(message.fields))
+    def _on_room_change(self, message: RelayMessage) -> None:
+        fields = message.fields
+        if fields["method"] == "enter_room":
+            refuse_entry(fields["sid"], fields["room"])
+        self._change_room_here(fields["method"], fields["sid"], fields["namespace"], fields["room"])
 
     def _on_close_room(self, message: RelayMessage) -> None:
         self.basic_close_room(message.fields["room"], message.fields["namespace"])
-
-    def _handle_disconnect(self, message: dict[str, Any]) -> None:
-        if self.server is not None:
-            super()._handle_disconnect(message)
 
     _HANDLERS: Mapping[str, Callable[[ZmqManager, RelayMessage], None]] = {
         "emit": _on_emit,
         "callback": _on_callback,
         "disconnect": _on_disconnect,
-        "enter_room": _on_enter_room,
-        "leave_room": _on_leave_room,
+        "enter_room": _on_room_change,
+        "leave_room": _on_room_change,
         "close_room": _on_close_room,
         **Operations.HANDLERS,
     }
+
+
+def _forget_parent() -> None:
+    _channels_in_use.clear()
+    for manager in list(_managers):
+        manager._forget_parent()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 def _is_answer(fields: Mapping[str, Any]) -> bool:

@@ -91,7 +91,7 @@ class Operations:
     write-only manager hears no answers.
     """
 
-    # From PubSubManager and ZmqManager.
+    # From ZmqManager and its bases.
     server: Any
     host_id: str
     rooms: dict[str, dict[Any, Any]]
@@ -101,6 +101,9 @@ class Operations:
     basic_leave_room: Callable[..., None]
     _get_logger: Callable[[], Any]
     _run_dir: Any
+    _serves: bool
+    _in_another_thread: Callable[[], bool]
+    _run_in_hub: Callable[..., None]
     _ack_ids: Iterator[int]
     _encode: Callable[..., list[EncodedPacket]]
     _decode: Callable[[RelayMessage], list[Any]]
@@ -145,9 +148,12 @@ class Operations:
                 call.gathering.lost(tag)
             call.changed()
 
-    def _need_server(self) -> None:
-        if self.server is None:
-            raise RuntimeError("Answers can only be gathered in the context of a server.")
+    def _need_server(self, what: str = "Answers can only be gathered") -> None:
+        """:raises RuntimeError: where no answer would come."""
+        if self.server is None or not (self._serves or self._run_dir is None):
+            raise RuntimeError(f"{what} from the context of a server, where it has clients.")
+        if self._in_another_thread():
+            raise RuntimeError(f"{what} in the thread that serves the clients, not in another.")
 
     def _wait_for_members(self) -> None:
         until = time.monotonic() + _MEMBERS_TIMEOUT
@@ -449,7 +455,8 @@ class Operations:
         if self._run_dir is not None and not local:
             self._send_to([None], fields, (), method)
         if self.server is not None:
-            self.HANDLERS[method](self, RelayMessage(self.host_id, 0, fields))
+            handle = self.HANDLERS[method]
+            self._run_in_hub(handle, self, RelayMessage(self.host_id, 0, fields))
 
     # --- answering ------------------------------------------------------------
 

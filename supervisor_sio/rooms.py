@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Optional, Union
 
-from socketio.pubsub_manager import PubSubManager
+from socketio import Manager
 
 #: One room, or several, or everybody.
 Room = Union[str, int, list[Any], tuple[Any, ...], None]
@@ -53,7 +53,7 @@ def check_entry(sid: str, room: Any) -> None:
         raise ValueError(f"cannot enter {room!r}: it is the own room of another client")
 
 
-class IndexedManager(PubSubManager):  # type: ignore[misc]
+class IndexedManager(Manager):  # type: ignore[misc]
     """python-socketio's manager, with an index from each client to its rooms.
 
     Without it, whoever disconnects is looked for in all rooms, and each client has one of its own.
@@ -63,13 +63,16 @@ class IndexedManager(PubSubManager):  # type: ignore[misc]
     rooms: dict[str, dict[Any, Any]]
     pending_connect: dict[str, Any]
     pending_disconnect: dict[str, Any]
+    #: By namespace and sid; without its own room and that of everybody: most have no other.
+    _rooms_of: dict[tuple[str, str], dict[Any, None]]
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        #: By namespace and sid; without its own room and that of everybody: most have no other.
-        self._rooms_of: dict[tuple[str, str], dict[Any, None]] = {}
-        self.pending_connect = _Pending()
-        self.pending_disconnect = _Pending()
+    def __init__(self) -> None:
+        super().__init__()
+        self.forget_clients()
+
+    def forget_clients(self) -> None:
+        self.rooms, self._rooms_of = {}, {}
+        self.pending_connect, self.pending_disconnect = _Pending(), _Pending()
 
     def basic_enter_room(
         self, sid: str, namespace: str, room: Any, eio_sid: Optional[str] = None
@@ -91,7 +94,7 @@ class IndexedManager(PubSubManager):  # type: ignore[misc]
 
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
         for room in (*self._rooms_of.pop((namespace, sid), ()), sid, None):
-            super().basic_leave_room(sid, namespace, room)
+            self.basic_leave_room(sid, namespace, room)
         for pending in (self.pending_connect, self.pending_disconnect):
             sids = pending.get(namespace, {})
             if sid in sids:

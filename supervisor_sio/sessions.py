@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import weakref
-from functools import partial
-from typing import Any, Callable, Sequence
+from typing import Any, Protocol, Sequence
 
 from engineio import packet
 
 from . import identity, packets
 from .relay.message import EncodedPacket
 
-#: Sends an encoded Socket.IO packet to clients of a server, by their Engine.IO sids.
-FanOut = Callable[[Sequence[str], Sequence[EncodedPacket]], None]
+
+class Outlet(Protocol):
+    """The way to the clients of a server."""
+
+    #: A :class:`.worker.threads.HubThread`, or ``None`` where clients may be served in any
+    #: thread, or none has come yet.
+    threads: Any
+
+    def fan_out(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
+        """Send an encoded Socket.IO packet to clients, by their Engine.IO sids."""
+
+
+class _PlainOutlet:
+    def __init__(self, server: Any) -> None:
+        self.threads = None
+        self._server = server
+
+    def fan_out(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
+        send_to_each(self._server, eio_sids, packets)
 
 
 class Traffic:
@@ -29,25 +46,62 @@ traffic = Traffic()
 
 _servers: weakref.WeakSet[Any] = weakref.WeakSet()
 
+#: Client managers of this process that no server has, or had: one that was replaced is gone.
+_managers_without_server = 0
 
-def attach(server: Any) -> FanOut:
+#: The process that will serve clients as soon as its application is imported.
+_worker_pid = 0
+
+
+def expect_clients() -> None:
+    """This process is a worker: what its application emits while it is imported may wait."""
+    global _worker_pid
+    _worker_pid = os.getpid()
+
+
+def are_expected() -> bool:
+    return _worker_pid == os.getpid()
+
+
+def manager_made() -> None:
+    global _managers_without_server
+    _managers_without_server += 1
+
+
+def why_no_manager() -> str:
+    """What to tell when no server of the application has a :class:`.ZmqManager`."""
+    if _managers_without_server > 0:
+        return (
+            "the application makes a ZmqManager, but its server has another manager: sessions are "
+            "not sticky and emits stay in this worker; Flask-SocketIO puts that of message_queue "
+            "in its place: leave message_queue out of SocketIO() and init_app()"
+        )
+    return (
+        "the application has no ZmqManager: sessions are not sticky and emits stay in this "
+        "worker; use socketio.Server(client_manager=ZmqManager())"
+    )
+
+
+def attach(server: Any) -> Outlet:
     """Let the session ids of a ``socketio.Server`` name this worker.
 
     An id becomes ``<tag>.<random>``: whoever sees it knows where it belongs,
     without a table of sessions. The server's packets are coded faster, too.
 
-    :return: how to send to many clients of this server.
+    :return: the way to the clients of this server.
     """
+    global _managers_without_server
+    _managers_without_server -= 1
     generate_id = server.eio.generate_id
     prefix = identity.tag() + "."
     server.eio.generate_id = lambda: prefix + generate_id()
     server.packet_class = packets.class_for(server)
     _servers.add(server)
     if server.eio.async_mode != "eventlet":
-        return partial(send_to_each, server)
+        return _PlainOutlet(server)
     from .worker import session  # not where there is no eventlet
 
-    return session.install(server).fan_out
+    return session.install(server)
 
 
 def send_to_each(server: Any, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:

@@ -321,6 +321,28 @@ RELAY_MOST_FAILURES = _limit(
 
 # --- A worker and its life --------------------------------------------------------
 
+THREAD_CALLS = _limit(
+    "THREAD_CALLS",
+    1000,
+    "calls",
+    "worker",
+    "from other threads that wait for the thread that serves; who makes one more waits",
+)
+THREAD_CALLS_BYTES = _limit(
+    "THREAD_CALLS_BYTES",
+    16 * 1024 * 1024,
+    "bytes",
+    "worker",
+    "that these calls have to send, before the same happens",
+)
+THREAD_WAIT = _limit(
+    "THREAD_WAIT",
+    5.0,
+    "seconds",
+    "call",
+    "that another thread waits there before the call raises: the thread that serves is stuck",
+)
+
 
 def render() -> str:
     """The table in Markdown."""

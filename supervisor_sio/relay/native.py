@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Any, Callable, ContextManager
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
 
 
 def _patched_by_gevent() -> bool:
@@ -24,14 +26,24 @@ def _threading() -> Any:
     return threading
 
 
-def lock() -> ContextManager[Any]:
+def lock() -> Any:
+    """A lock of the operating system, to be held for no longer than a moment."""
     if _patched_by_gevent():
         from gevent import monkey
 
-        new: ContextManager[Any] = monkey.get_original("_thread", "allocate_lock")()
-    else:
-        new = _threading().Lock()
-    return new
+        return monkey.get_original("_thread", "allocate_lock")()
+    return _threading().Lock()
+
+
+@contextmanager
+def holding(lock: Any) -> Iterator[None]:
+    """Hold a lock for longer, while other threads and greenlets of this thread want it, too."""
+    while not lock.acquire(blocking=False):
+        time.sleep(0.005)  # where a library has replaced it, other greenlets run
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def start_thread(target: Callable[[], None], name: str) -> None:

@@ -183,10 +183,7 @@ class _Worker(_Service):
     def run(self) -> None:
         managers = [server.manager for server in sessions.servers()]
         if not managers:
-            logger.warning(
-                "the application has no ZmqManager: sessions are not sticky and emits stay "
-                "in this worker; use socketio.Server(client_manager=ZmqManager())"
-            )
+            logger.warning("%s", sessions.why_no_manager())
         self._hub_lag.start()
         reader = eventlet.spawn(self._run_link)
         for server in sessions.servers():

@@ -32,6 +32,7 @@ from .delay import Delay
 from .frames import INTERNAL_ERROR, INVALID_DATA, Payload, ProtocolError, message_frame
 from .http import LAST_REQUEST, ClientGone
 from .printable import PRINTABLE
+from .threads import HubThread
 from .websocket import (
     PROTOCOL,
     TAKE_CONNECTION,
@@ -73,6 +74,8 @@ def install(server: Any) -> Transport:
         session = eio.sockets[eio_sid]
         session.__class__ = Session
         session.transport = transport
+        if transport.threads is None:
+            transport.threads = HubThread()
         traffic.opened += 1
         return connected(eio_sid, environ)
 
@@ -88,6 +91,8 @@ class Transport:
 
     def __init__(self, server: Any) -> None:
         self.server = server
+        #: The thread of the sessions, from the first one on.
+        self.threads: Optional[HubThread] = None
         eio = server.eio
         #: By Engine.IO sid, the websockets of sessions that send everything through it.
         self.live: dict[str, WebSocket] = {}

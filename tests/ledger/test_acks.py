@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cluster.conftest import Clients, ClusterFactory
 
+from ledger.pairs import connect_pair
 from ledger.victim import MB, PeakMemory
 
 ASKED = 60
@@ -16,8 +17,7 @@ def test_an_unanswered_message_is_not_kept(make_cluster: ClusterFactory, clients
     cluster = make_cluster(
         here=Path(__file__).parent, command="supervisor-sio worker manager_app:app"
     ).start()
-    emitter, silent = (clients.connect(cluster, transports=["websocket"]) for _ in range(2))
-    assert emitter.whoami() != silent.whoami()
+    emitter, silent = connect_pair(clients, cluster)
     text = "x" * 500_000
 
     def ask(first: int, last: int) -> None:

@@ -11,6 +11,8 @@ from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster
 from cluster.recorder import TestClient
 
+from ledger.pairs import connect_pair
+
 
 @pytest.fixture(scope="module")
 def shared(make_module_cluster: ClusterFactory) -> Cluster:
@@ -22,9 +24,7 @@ def shared(make_module_cluster: ClusterFactory) -> Cluster:
 @pytest.fixture
 def pair(shared: Cluster, clients: Clients) -> Iterator[tuple[TestClient, TestClient]]:
     """Two clients of different workers."""
-    made = [clients.connect(shared, transports=["websocket"]) for _ in range(2)]
-    assert made[0].whoami() != made[1].whoami()
-    yield made[0], made[1]
+    yield connect_pair(clients, shared)
 
 
 def test_a_room_named_like_a_sid_of_another_worker(pair: tuple[TestClient, TestClient]) -> None:

@@ -1,0 +1,86 @@
+"""Processes that have the application but serve nobody: ``python emitting.py WAY EVENT TEXT``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import Any
+
+way, event, text = sys.argv[1:]
+
+
+def with_the_application() -> None:
+    """As ``flask shell`` or ``python -c`` does; the first emit is the only one."""
+    from manager_app import sio
+
+    sio.emit(event, text)
+
+
+def in_threads() -> None:
+    """As views in gunicorn's threads do, the first emits at the same time."""
+    from manager_app import sio
+
+    threads = [threading.Thread(target=sio.emit, args=[event, text]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def after_a_fork() -> None:
+    """As gunicorn with ``--preload`` and Celery's pool do: who forks has emitted, too."""
+    from manager_app import manager, sio
+
+    sio.emit(event, text)
+    if not os.fork():
+        try:
+            sio.emit(event, text)
+            manager.close()
+        finally:
+            os._exit(0)
+    os.wait()
+
+
+def with_rooms_and_disconnects() -> None:
+    from manager_app import manager, sio
+
+    sid, room = text.split()
+    sio.enter_room(sid, room)
+    sio.emit(event, "to the room", room=room)
+    sio.disconnect(sid)
+    for ask in (
+        manager.fetch_sockets,
+        manager.server_count,
+        lambda: sio.call("question", to=sid),
+        lambda: sio.emit("question", to=sid, callback=print),
+    ):
+        try:
+            print("not refused:", ask())
+        except RuntimeError as error:
+            assert "from the context of a server, where it has clients" in str(error), error
+
+
+def with_flask_socketio() -> None:
+    """The form that README has for Celery's tasks."""
+    from flask_socketio import SocketIO
+
+    from supervisor_sio import ZmqManager
+
+    url = "zmq+ipc://" + os.environ.pop("SUPERVISOR_SIO_RUN_DIR")
+    manager = ZmqManager(url, write_only=True)
+    socketio = SocketIO(message_queue=url, client_manager=manager)
+    socketio.emit(event, {"text": text}, namespace="/", to=None, include_self=True)
+
+
+ways: dict[str, Any] = {
+    call.__name__: call
+    for call in (
+        with_the_application,
+        in_threads,
+        after_a_fork,
+        with_rooms_and_disconnects,
+        with_flask_socketio,
+    )
+}
+ways[way]()
