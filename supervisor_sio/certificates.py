@@ -16,6 +16,8 @@ def make_context(certfile: str, keyfile: Optional[str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    # A client of TLS 1.2 could make the server sign again and again on one connection.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     # Never ask a terminal for the password of an encrypted key.
     context.load_cert_chain(certfile, keyfile, password=lambda: "")
     return context

@@ -123,6 +123,29 @@ PENDING_SHARE = _limit(
     "that one address may have with unfinished requests, and keeps of whole ones when others "
     "need room; that may wait for one worker which hangs",
 )
+TLS_CHUNK = _limit(
+    "TLS_CHUNK",
+    65536,
+    "bytes",
+    "direction of a TLS connection",
+    "that wait at the router when the other side does not read; an idle connection has no buffer",
+)
+TLS_STALL_TIMEOUT = _limit(
+    "TLS_STALL_TIMEOUT",
+    30.0,
+    "seconds",
+    "direction of a TLS connection",
+    "in which a side takes nothing of what waits for it; longer than a worker waits for a slow "
+    "client, so that the worker, who knows more, decides first",
+)
+TLS_LINGER = _limit(
+    "TLS_LINGER",
+    2.0,
+    "seconds",
+    "TLS connection",
+    "for a client to read the last words and close: closed over unread bytes, the connection "
+    "would be reset",
+)
 MAX_SETTLE_TIME = _limit(
     "MAX_SETTLE_TIME",
     2.0,

@@ -3,17 +3,34 @@
 After the handshake the worker's end of a socket pair takes the place of the
 client's connection: it is peeked, handed over and handed back like any other,
 and the worker knows TLS only as ``wsgi.url_scheme``.
+
+The sockets are OpenSSL's own, without asyncio's transports: those keep a buffer of
+256 KB for each connection, and wait without an end for a client that does not read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import ssl
-from typing import Callable, Optional, cast
+import struct
+import termios
+from typing import Callable, Optional, Union
+
+from ..common.limits import TLS_CHUNK, TLS_LINGER, TLS_STALL_TIMEOUT
 
 #: First byte of a TLS record that opens a connection (RFC 8446, section 5.1).
 HANDSHAKE_RECORD = 0x16
+
+#: Chunks moved from one side before others get a turn.
+_BATCH = 4
+
+#: Seconds until the next attempt where OpenSSL must write to read, or read to write: only
+#: for a change of keys (RFC 8446, section 4.6.3) to a client that does not read.
+_KEY_UPDATE_PAUSE = 0.05
+
+_Socket = Union[socket.socket, ssl.SSLSocket]
 
 
 class Terminator:
@@ -26,7 +43,6 @@ class Terminator:
         #: Replaced when certificates are reloaded; connections keep theirs.
         self.context = context
         self._handshake_timeout = handshake_timeout
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def start(
         self,
@@ -35,98 +51,231 @@ class Terminator:
         failed: Callable[[], None],
     ) -> None:
         """Take over ``sock``; one of the callbacks is called once, later."""
-        task = asyncio.ensure_future(self._run(sock, established, failed))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run(
-        self,
-        sock: socket.socket,
-        established: Callable[[socket.socket], None],
-        failed: Callable[[], None],
-    ) -> None:
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
-        client = _Side()
         try:
-            await loop.connect_accepted_socket(
-                lambda: client,
-                sock,
-                ssl=self.context,
-                ssl_handshake_timeout=self._handshake_timeout,
-            )
-        except OSError:  # ssl.SSLError, resets and time-outs among them
+            client = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        except (OSError, ValueError):  # it is gone already
             sock.close()
-            failed()
+            loop.call_soon(failed)
             return
+
+        def connected() -> None:
+            try:
+                inner, outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            except OSError:  # no descriptor left
+                client.close()
+                failed()
+                return
+            _Pump(loop, client, inner)
+            established(outer)
+
+        _Handshake(loop, client, self._handshake_timeout, connected, failed)
+
+
+class _Handshake:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        client: ssl.SSLSocket,
+        timeout: float,
+        connected: Callable[[], None],
+        failed: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._client = client
+        self._connected = connected
+        self._failed = failed
+        self._timer = loop.call_later(timeout, self._fail)
+        loop.add_reader(client, self._step)
+
+    def _step(self) -> None:
         try:
-            inner, outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        except OSError:  # no descriptor left
-            client.abort()
-            failed()
-            return
-        inner.setblocking(False)
-        worker = _Side()
-        client.other, worker.other = worker, client
-        await loop.connect_accepted_socket(lambda: worker, inner)
-        client.start()
-        established(outer)
-
-
-class _Side(asyncio.Protocol):
-    """One end of the pump: what arrives here leaves at the other, no faster than it can."""
-
-    def __init__(self) -> None:
-        self.other: Optional[_Side] = None
-        self._transport: Optional[asyncio.Transport] = None
-        self._lost = False
-        self._early = b""  # what came in one flight with the end of the handshake
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        if self.other is None:
-            self._transport.pause_reading()
-
-    def start(self) -> None:
-        """The other side is there."""
-        if self.other is None or self.other._transport is None:
-            return
-        if self._early:
-            self.other._transport.write(self._early)
-            self._early = b""
-        if self._lost:
-            self.other._transport.close()
-        self.resume_reading()
-
-    def resume_reading(self) -> None:
-        if self._transport is not None and not self._lost:
-            self._transport.resume_reading()
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        if self.other is not None and self.other._transport is not None:
-            self.other._transport.write(data)
+            self._client.do_handshake()
+        except ssl.SSLWantReadError:
+            self._loop.remove_writer(self._client)
+        except ssl.SSLWantWriteError:
+            self._loop.add_writer(self._client, self._step)
+        except (OSError, ValueError):  # ssl.SSLError and resets among them
+            self._fail()
         else:
-            self._early += data
+            self._end()
+            self._connected()
 
-    def eof_received(self) -> Optional[bool]:
-        # TLS over asyncio knows no half-closed connection: the end is the end.
-        return None
+    def _end(self) -> None:
+        self._timer.cancel()
+        self._loop.remove_reader(self._client)
+        self._loop.remove_writer(self._client)
 
-    def pause_writing(self) -> None:
-        other = self.other
-        if other is not None and other._transport is not None and not other._lost:
-            other._transport.pause_reading()
+    def _fail(self) -> None:
+        self._end()
+        self._client.close()
+        self._failed()
 
-    def resume_writing(self) -> None:
-        if self.other is not None:
-            self.other.resume_reading()
 
-    def connection_lost(self, error: Optional[Exception]) -> None:
-        self._lost = True
-        other = self.other
-        if other is not None and other._transport is not None:
-            other._transport.close()  # after what it still has to write
+class _Pump:
+    """Two ways between a client and its worker. The end of either side is the end of both."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, client: ssl.SSLSocket, worker: socket.socket
+    ) -> None:
+        self.loop = loop
+        self._client = client
+        self._worker = worker
+        self._timer: asyncio.TimerHandle
+        self.closed = False
+        worker.setblocking(False)
+        self._to_client = _Way(self, worker, client, self._finish)
+        self._to_worker = _Way(self, client, worker, self.close)
+        # What came in one flight with the end of the handshake is with OpenSSL already.
+        self._to_worker.read()
+
+    def close(self) -> None:
+        """At once."""
+        if not self.closed:
+            self._detach()
+            self._client.close()
+
+    def _finish(self) -> None:
+        """The client has been sent all: close as TLS does (RFC 8446, section 6.1)."""
+        self._detach()
+        # To close over unread bytes would reset the connection, and might take from the
+        # client what it has yet to read (RFC 9112, section 9.6).
+        self._timer = self.loop.call_later(TLS_LINGER, self._let_go)
+        self._say_end()
+
+    def _say_end(self) -> None:
+        self.loop.remove_writer(self._client)
+        try:
+            self._client.unwrap()
+        except ssl.SSLWantWriteError:
+            self.loop.add_writer(self._client, self._say_end)
+            return
+        except (OSError, ValueError):  # "want read": the client has yet to agree
+            pass
+        try:
+            self._client.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._let_go()
+        else:
+            self.loop.add_reader(self._client, self._discard)
+
+    def _discard(self) -> None:
+        try:
+            if socket.socket.recv(self._client, TLS_CHUNK):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._timer.cancel()
+        self.loop.remove_reader(self._client)
+        self.loop.remove_writer(self._client)
+        self._client.close()
+
+    def _detach(self) -> None:
+        self.closed = True
+        for way in (self._to_client, self._to_worker):
+            way.stop()
+        self._worker.close()
+
+
+class _Way:
+    """From one side to the other. What the other has yet to take is one chunk at most."""
+
+    def __init__(
+        self, pump: _Pump, source: _Socket, sink: _Socket, ended: Callable[[], None]
+    ) -> None:
+        self._pump = pump
+        self._loop = pump.loop
+        self._source = source
+        self._sink = sink
+        self._ended = ended
+        self._waiting = b""
+        self._moved = False
+        self._queued = 0
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._loop.add_reader(source, self.read)
+
+    def stop(self) -> None:
+        self._loop.remove_reader(self._source)
+        self._loop.remove_writer(self._sink)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def read(self) -> None:
+        for _ in range(_BATCH):
+            if self._pump.closed or self._waiting:
+                return
+            try:
+                data = self._source.recv(TLS_CHUNK)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                return
+            except ssl.SSLWantWriteError:
+                self._loop.call_later(_KEY_UPDATE_PAUSE, self.read)
+                return
+            except OSError:
+                data = b""  # a worker's, when it closes over bytes that it did not read
+            if not data:
+                self._ended()
+                return
+            self._waiting = data
+            self._send()
+        if isinstance(self._source, ssl.SSLSocket) and not self._pump.closed:
+            # What OpenSSL has read already does not show at the descriptor.
+            self._loop.call_soon(self.read)
+
+    def _send(self) -> None:
+        """Send what waits, as much as goes; OpenSSL takes a record at a time."""
+        try:
+            while self._waiting:
+                sent = self._sink.send(self._waiting)
+                self._waiting = self._waiting[sent:]
+                self._moved = True
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            pass
+        except ssl.SSLWantReadError:
+            self._loop.call_later(_KEY_UPDATE_PAUSE, self._resume)
+        except OSError:
+            self._pump.close()
+            return
+        if self._waiting and self._timer is None:
+            self._watch()
+            self._loop.remove_reader(self._source)
+            self._loop.add_writer(self._sink, self._resume)
+
+    def _resume(self) -> None:
+        """The other side may take more."""
+        if self._pump.closed or not self._waiting:
+            return
+        self._send()
+        if self._waiting or self._pump.closed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._loop.remove_writer(self._sink)
+        self._loop.add_reader(self._source, self.read)
+        self.read()
+
+    def _watch(self) -> None:
+        self._moved = False
+        self._queued = _queued(self._sink)
+        self._timer = self._loop.call_later(TLS_STALL_TIMEOUT, self._look)
+
+    def _look(self) -> None:
+        """Who takes nothing of what waits is given up."""
+        # A slow reader's socket takes more only when a third of its buffer is free.
+        if self._moved or _queued(self._sink) < self._queued:
+            self._watch()
+        else:
+            self._pump.close()
+
+
+def _queued(sock: _Socket) -> int:
+    """Bytes that the kernel keeps until the other end takes them."""
+    value = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int(struct.unpack("i", value)[0])

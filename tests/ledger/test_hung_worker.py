@@ -71,7 +71,7 @@ def test_requests_for_a_hung_worker_are_counted_and_end(make_cluster: ClusterFac
     finally:
         os.kill(hung["pid"], signal.SIGCONT)
     wait_until(lambda: not cluster.workers("hung"), 10, "it is back")
-    assert victim.call("echo", "back") == "back"
+    assert session_at(cluster, hung["tag"]).call("echo", "back") == "back"
 
 
 def test_one_address_does_not_take_every_place_of_those_who_wait(
