@@ -11,11 +11,36 @@ PROGRAM = "supervisor-sio"
 #: The command and what it is told to be, also behind a path, `env` or `sh -c`.
 _COMMAND = re.compile(r"""(?:^|[\s/"'(;&|])supervisor-sio(?=["'\s]|$)["']?\s*([\w-]*)""")
 
+#: Between the commands of a shell.
+_SEPARATOR = re.compile(r"[;&|(){}\"']|\b(?:then|do|else)\b")
+
 
 def subcommand_of(command: str) -> Optional[str]:
     """The word after ``supervisor-sio``, if that is what the command runs."""
     match = _COMMAND.search(command)
     return match.group(1) if match else None
+
+
+def subcommand_in(script: str) -> Optional[str]:
+    """As :func:`subcommand_of`, for the text of a shell script."""
+    for line in script.splitlines():
+        subcommand = None if line.lstrip().startswith("#") else subcommand_of(line)
+        if subcommand is not None:
+            return subcommand
+    return None
+
+
+def lacks_exec(text: str) -> bool:
+    """Whether a shell that gets this text stays as the parent of ``supervisor-sio``.
+
+    A signal for the shell does not reach it then.
+    """
+    for line in text.splitlines():
+        match = None if line.lstrip().startswith("#") else _COMMAND.search(line)
+        if match is not None:
+            before = _SEPARATOR.split(line[: match.start() + 1])[-1].split()
+            return "exec" not in before
+    return False
 
 
 def program_of(command: str) -> str:

@@ -15,6 +15,8 @@ import io
 import os
 import platform
 import re
+import shlex
+import shutil
 from dataclasses import dataclass, field
 from typing import Any, Iterator, Mapping, NamedTuple, Optional
 
@@ -22,7 +24,8 @@ from supervisor.datatypes import name_to_uid
 from supervisor.events import EventTypes
 from supervisor.options import ClientOptions, ServerOptions, UnhosedConfigParser, expand
 
-from ..commands import subcommand_of
+from ..commands import subcommand_in, subcommand_of
+from ..common.limits import SCRIPT_LENGTH
 from ..settings import PERCENT, Settings, SettingsError, parse_settings
 
 PLUGIN = "rpcinterface:sio"
@@ -32,6 +35,9 @@ FACTORY = "supervisor_sio.rpcinterface:make_rpcinterface"
 Sections = dict[str, dict[str, str]]
 
 _PYTHON = re.compile(r"""(?:^|[\s/"'])(?:python|pypy)[\d.]*(?:\s|$)|\.py(?:["'\s]|$)""")
+
+_SHELLS = {"sh", "bash", "dash", "ash", "zsh", "ksh"}
+_SHEBANG = re.compile(rf"#!\S*/(?:env +)?(?:{'|'.join(sorted(_SHELLS))})\b")
 
 #: What takes the place of options that a section cannot do without.
 _STAND_INS = {"command": "cat", "events": "PROCESS_STATE"}
@@ -65,6 +71,34 @@ class Role(enum.Enum):
     OTHER = "other"
 
 
+def script_of(command: str) -> str:
+    """The shell script that a command starts; empty when it is something else."""
+    words = [word for word in split_command(command) if not word.startswith("-")]
+    if words and os.path.basename(words[0]) in _SHELLS:
+        words = words[1:]
+    found = shutil.which(words[0]) or words[0] if words else ""
+    return found if found and _SHEBANG.match(head_of(found)) else ""
+
+
+def head_of(path: str) -> str:
+    """The beginning of a file; empty when it cannot be read."""
+    try:
+        if not os.path.isfile(path):
+            return ""
+        with open(path, errors="replace") as file:
+            return file.read(SCRIPT_LENGTH)
+    except (OSError, ValueError):
+        return ""
+
+
+def split_command(command: str) -> list[str]:
+    """Its words; none when it cannot be split."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
+
+
 def role_of(command: str) -> Role:
     subcommand = subcommand_of(command)
     if subcommand == "router":
@@ -83,6 +117,8 @@ class Program:
     role: Role
     #: :class:`supervisor.options.ProcessConfig` for each process.
     processes: tuple[Any, ...] = ()
+    #: The start script that the role was found in.
+    script: str = ""
     #: The group's; an event listener's has ``pool_events`` and ``buffer_size``.
     group: Any = None
 
@@ -338,7 +374,12 @@ class _Reader:
         processes = tuple(group.process_configs)
         if processes and options["command"] == command:  # and no stand-in
             command = processes[0].command
-        self._to.programs.append(Program(section, command, role_of(command), processes, group))
+        role, script = role_of(command), ""
+        if role is Role.OTHER and subcommand_of(command) is None:
+            script = script_of(command)
+            subcommand = subcommand_in(head_of(script)) if script else None
+            role = {"router": Role.ROUTER, "worker": Role.WORKER}.get(subcommand or "", role)
+        self._to.programs.append(Program(section, command, role, processes, script, group))
 
     def _read_group(self, section: str) -> None:
         members = [

@@ -131,6 +131,18 @@ def command_fault(program: str, path: Sequence[str], directory: str) -> Optional
     return None if mode & 0o111 else f"{found} is not executable"
 
 
+def terminal_owner(path: str, who: User) -> Optional[str]:
+    """Whose terminal this is, if the user may not write to it."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISCHR(status.st_mode):
+        return None
+    may = lets_in(status.st_mode, status.st_uid, status.st_gid, who, WRITE)
+    return None if may else user(status.st_uid).name
+
+
 def listen_fault(place: Place) -> Optional[OSError]:
     """What binding a TCP address ends with; nobody can connect meanwhile."""
     try:

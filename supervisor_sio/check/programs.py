@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 import signal
 import sys
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
-from ..commands import PROGRAM, subcommand_of
-from .configuration import Configuration, Finding, Program, Role
-from .host import Host, command_fault
+from ..commands import PROGRAM, lacks_exec, subcommand_of
+from .configuration import (
+    PLUGIN,
+    Configuration,
+    Finding,
+    Program,
+    Role,
+    head_of,
+    split_command,
+)
+from .host import Host, command_fault, terminal_owner, user
 
 _SUBCOMMANDS = ("router", "worker")
+
+_APPLICATION = re.compile(r"supervisor-sio[\"']?\s+worker\s+([^\s\"';&|]+)")
+
+#: Names of what supervisord itself has open.
+_STREAM = re.compile(r"/dev/(fd/\d+|stdout|stderr|tty)|/proc/self/fd/\d+")
 
 
 def commands(conf: Configuration, host: Host) -> Iterator[Finding]:
@@ -75,6 +89,94 @@ def arguments(conf: Configuration, host: Host) -> Iterator[Finding]:
                     "command",
                     "the application is missing; write supervisor-sio worker module:app",
                 )
+
+
+def wrappers(conf: Configuration, host: Host) -> Iterator[Finding]:
+    """Shells that stand between supervisord and what it means to stop."""
+    for program in conf.of_role(Role.ROUTER, Role.WORKER):
+        words = split_command(program.command)
+        shell = next((word for word in words if " " in word and subcommand_of(word)), "")
+        text = head_of(program.script) if program.script else shell
+        if program.script and program.role is Role.ROUTER:
+            yield conf.error(
+                program.section,
+                "command",
+                f"{program.script} starts the router, and supervisord gives the listening sockets "
+                "only to a command that says so; write command = supervisor-sio router, with its "
+                "full path if need be",
+            )
+        elif lacks_exec(text):
+            where = program.script or "the shell"
+            yield conf.warning(
+                program.section,
+                "command",
+                f"{where} starts supervisor-sio without exec and stays in between: supervisord "
+                f"stops the shell alone, and the old {program.role.value} runs on; write exec "
+                "before the command",
+            )
+
+
+def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
+    """All workers of a supervisord serve one port: whoever connects gets any of them."""
+    first: Optional[tuple[Program, Any]] = None
+    for program in conf.of_role(Role.WORKER):
+        match = _APPLICATION.search(head_of(program.script) or program.command)
+        for process in program.processes[:1] if match else []:
+            application = match.group(1), process.directory  # type: ignore[union-attr]
+            if first is None:
+                first = program, application
+            elif application != first[1]:
+                yield conf.warning(
+                    program.section,
+                    "command",
+                    f"{_named(application)} is another application than {_named(first[1])} of "
+                    f"[{first[0].section}], and both serve one port: a client gets one or the "
+                    "other; give each application its own supervisord",
+                )
+
+
+def _named(application: Any) -> str:
+    name, directory = application
+    return f"{name} in {directory}" if directory else str(name)
+
+
+def root(conf: Configuration, host: Host) -> Iterator[Finding]:
+    """What strangers talk to need not be root; who writes ``user = root`` means it."""
+    supervisord = host.uid if conf.uid is None else conf.uid
+    for program in conf.of_role(Role.ROUTER, Role.WORKER):
+        for process in program.processes[:1]:
+            uid = supervisord if process.uid is None else process.uid
+            if uid == 0 and "user" not in conf.sections[program.section]:
+                yield conf.warning(
+                    program.section,
+                    "user",
+                    f"the {program.role.value} runs as root, and strangers talk to it; write "
+                    "user = www-data or another one here, and chown = root:GROUP with a group of "
+                    f"that user, chmod = 0710 in [{PLUGIN}]; or user = root, if it must be",
+                )
+
+
+def logs(conf: Configuration, host: Host) -> Iterator[Finding]:
+    """supervisord opens ``/dev/fd/1`` anew, as the user that it has become."""
+    who = user(host.uid if conf.uid is None else conf.uid)
+    for program in conf.programs:
+        for process in program.processes[:1]:
+            for option in ("stdout_logfile", "stderr_logfile"):
+                path = str(getattr(process, option) or "")
+                if not _STREAM.fullmatch(path):
+                    continue
+                if who.uid not in (0, host.uid):
+                    owner: Optional[str] = user(host.uid).name
+                else:
+                    owner = terminal_owner(path, who)
+                if owner is not None:
+                    yield conf.warning(
+                        program.section,
+                        option,
+                        f"supervisord as {who.name} opens {path} anew, which it may not where that "
+                        f"is a terminal or pipe of {owner}: the program does not start; name a "
+                        "file",
+                    )
 
 
 def stopping(conf: Configuration, host: Host) -> Iterator[Finding]:

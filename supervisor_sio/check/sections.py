@@ -11,6 +11,10 @@ _TEXT = """\
 [rpcinterface:sio]
 supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
 listen = {listen}
+; If supervisord runs as root, and router and workers as www-data, as below: who may
+; enter the directory where they meet.
+;chown = root:www-data
+;chmod = 0710
 
 ; "supervisorctl sio ..."; here because supervisorctl reads no included files.
 [ctlplugin:sio]
@@ -24,6 +28,8 @@ command = supervisor-sio router
 events = PROCESS_STATE
 ; Room for what happens when all processes start: two events for each.
 buffer_size = {buffer_size}
+; If supervisord runs as root: strangers talk to the router, so let it be somebody else.
+;user = www-data
 
 ; The workers: as many as there are cores to use.
 [program:workers]
@@ -33,6 +39,8 @@ numprocs = {workers}
 ; Longer than drain_timeout (10 s), so that a stopping worker can finish its
 ; requests before supervisord kills it.
 stopwaitsecs = 15
+; If supervisord runs as root: as whom they run.
+;user = www-data
 ; Where {application} can be imported from, if not installed:
 ;directory = /srv/myapp
 """

@@ -232,6 +232,13 @@ STEADY_AFTER = _limit(
     "worker",
     "that it must have been ready for, or its end counts as one more failure in a row",
 )
+SCRIPT_LENGTH = _limit(
+    "SCRIPT_LENGTH",
+    65536,
+    "characters",
+    "program",
+    "of a start script that `supervisor-sio check` reads",
+)
 PROBE_TIMEOUT = _limit(
     "PROBE_TIMEOUT",
     20.0,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import shutil
+import signal
 import socket
 import stat
 import sys
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import BIN, Cluster, free_port, wait_until
+from cluster.test_check import check
 from cluster.test_listeners import view_for_all
+from cluster.test_tls import make_certificate, request
 
 HERE = Path(__file__).parent
 
@@ -120,3 +126,42 @@ def test_no_program_gets_another_path(
     assert clients.connect(cluster).call("echo", 1) == 1
     assert cluster.rpc.supervisor.reloadConfig()[0][0] == []  # nothing is added
     assert not (Path("/usr/bin") / "supervisor-sio").exists() and BIN != Path("/usr/bin")
+
+
+@as_root
+def test_router_and_workers_of_another_user_do_all_they_should(
+    make_cluster: ClusterFactory,
+) -> None:
+    """As README shows it: `user =` in both sections, with a port and a key that are root's."""
+    nobody = pwd.getpwnam("nobody")
+    cluster = make_cluster(
+        startsecs=1,
+        user="nobody",
+        wrapper=view_for_all(),
+        chown=f"root:{grp.getgrgid(nobody.pw_gid).gr_name}",
+        chmod="0710",
+        metrics=f"127.0.0.1:{free_port()}",
+    )
+    cluster.short.chmod(0o755)
+    certificate, key = make_certificate(cluster.short)
+    cluster.settings.update(tls_certfile=str(certificate), tls_keyfile=str(key))
+    key.chmod(0o600)
+    code, said = check(cluster)
+    assert code == 1 and f"the router as nobody may not read {key}" in said
+    os.chown(key, 0, nobody.pw_gid)
+    key.chmod(0o640)
+    code, said = check(cluster)
+    assert (code, "sound (" in said) == (0, True), said
+    cluster.start()
+    status = cluster.status()
+    for pid in (status["router"]["pid"], *(row["pid"] for row in status["workers"])):
+        assert tuple(psutil.Process(pid).uids()) == (nobody.pw_uid,) * 3
+    assert request(cluster, certificate, "/pid")[0].isdigit()
+    with urllib.request.urlopen(f"http://{cluster.settings['metrics']}/healthz") as answer:
+        assert answer.status == 200
+    assert cluster.ctl("sio", "reload-tls").returncode == 0
+    assert cluster.ctl("sio", "emit", "news").returncode == 0
+    os.kill(status["router"]["pid"], signal.SIGKILL)
+    cluster.wait_new_router(status["router"]["pid"])
+    cluster.wait_ready()
+    assert request(cluster, certificate, "/pid")[0].isdigit()
