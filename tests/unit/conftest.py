@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 from contextlib import AbstractContextManager, contextmanager
 from typing import Callable, Iterator
 
@@ -10,6 +11,13 @@ from hypothesis import settings
 # Machines of all speeds run these; what hangs is stopped by pytest-timeout.
 settings.register_profile("unit", deadline=None)
 settings.load_profile("unit")
+
+#: Of test_fuzz.py; the processes of pytest-xdist inherit it.
+os.environ.setdefault("FUZZ_SEED", str(random.randrange(2**32)))
+
+
+def pytest_report_header() -> str:
+    return f"FUZZ_SEED={os.environ['FUZZ_SEED']}"
 
 
 @contextmanager
