@@ -3,11 +3,17 @@
 ``json.dumps(separators=…)`` and ``json.loads(parse_int=…)``, as python-socketio
 calls them, make a coder anew for each packet: that takes longer than to code a
 short one.
+
+JSON is that of RFC 8259. Python reads and writes ``NaN``, ``Infinity`` and numbers
+that are too large for a float as well; a browser ends its connection over one, so
+here they are errors both ways.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any
 
 from engineio import json as eio_json
@@ -17,12 +23,25 @@ from socketio import packet
 _NEVER_BINARY = frozenset((str, int, float, bool, type(None)))
 
 
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number that is too large")
+    return number
+
+
 class _Json:
     """What a packet needs of a JSON module."""
 
-    _encode = json.JSONEncoder(separators=(",", ":")).encode
+    _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
     #: With engineio's guard against integers that take long to convert.
-    _decode = json.JSONDecoder(parse_int=eio_json._safe_int).decode
+    _decode = json.JSONDecoder(
+        parse_int=eio_json._safe_int, parse_float=_finite, parse_constant=_refuse
+    ).decode
 
     @classmethod
     def dumps(cls, data: Any, separators: tuple[str, str]) -> str:
@@ -31,6 +50,35 @@ class _Json:
     @classmethod
     def loads(cls, text: str) -> Any:
         return cls._decode(text)
+
+
+#: All that a text may have in it that is no JSON to others; nearly always in a string.
+_SUSPICIOUS = re.compile(r"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{309}")
+
+
+class CheckedJson:
+    """A JSON module of the application's; what it reads and writes is JSON to others as well."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def dumps(self, data: Any, *args: Any, **options: Any) -> Any:
+        text = self._module.dumps(data, *args, **options)
+        self._check(text)
+        return text
+
+    def loads(self, text: Any, *args: Any, **options: Any) -> Any:
+        self._check(text)
+        return self._module.loads(text, *args, **options)
+
+    @staticmethod
+    def _check(text: Any) -> None:
+        """:raises ValueError: for what RFC 8259 does not know."""
+        if isinstance(text, str) and _SUSPICIOUS.search(text):
+            _Json.loads(text)
 
 
 class Packet(packet.Packet):  # type: ignore[misc]
@@ -67,10 +115,67 @@ class Packet(packet.Packet):  # type: ignore[misc]
         return data
 
 
+class Partial:
+    """A packet of a client whose attachments have yet to come.
+
+    :param pkt: its data name each of the attachments once.
+    :param size: bytes that the attachments may have together.
+    :raises ValueError: when the data name an attachment that does not come, twice, or not at all.
+    """
+
+    __slots__ = ("packet", "_places", "_size")
+
+    def __init__(self, pkt: Any, size: int) -> None:
+        places = _placeholders(pkt.data)
+        numbers = [number for number, _, _ in places]
+        if not all(type(number) is int for number in numbers) or sorted(numbers) != list(
+            range(pkt.attachment_count)
+        ):
+            raise ValueError("an attachment that is not named exactly once")
+        self.packet = pkt
+        #: Where the attachments belong, the next one last.
+        self._places = sorted(places, key=lambda place: place[0], reverse=True)
+        self._size = size
+
+    def add(self, attachment: bytes) -> bool:
+        """Whether that was the last one: the packet has all its data then.
+
+        :raises ValueError: when there are too many bytes.
+        """
+        self._size -= len(attachment)
+        if self._size < 0:
+            raise ValueError("an event that is too long")
+        _, container, key = self._places.pop()
+        container[key] = attachment
+        return not self._places
+
+
+def _placeholders(data: Any) -> list[tuple[Any, Any, Any]]:
+    """Where attachments belong in decoded data: the number, the container and the key."""
+    found = []
+    containers = [data]
+    while containers:
+        container = containers.pop()
+        items = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, value in items:
+            if isinstance(value, dict) and value.get("_placeholder") and "num" in value:
+                found.append((value["num"], container, key))
+            elif isinstance(value, (dict, list)):
+                containers.append(value)
+    return found
+
+
 def class_for(server: Any) -> Any:
-    """The packet class that a ``socketio.Server`` should have: the same, or this one."""
+    """The packet class that a ``socketio.Server`` should have: the same on the wire."""
     cls = server.packet_class
-    return Packet if cls is packet.Packet and cls.json is eio_json else cls
+    if cls.encode is not packet.Packet.encode:
+        return cls  # not JSON, or its own affair
+    if cls is packet.Packet and cls.json is eio_json:
+        return Packet
+    # It is called what it was: see wire_format().
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    base = Packet if cls is packet.Packet else cls
+    return type(cls.__name__, (base,), {**names, "json": CheckedJson(cls.json)})
 
 
 def wire_format(cls: Any) -> str:

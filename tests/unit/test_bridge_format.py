@@ -336,7 +336,13 @@ def test_a_write_only_stock_manager(bridge: Translator) -> None:
 
 # --- any data, any way ----------------------------------------------------------
 
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+plain = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
 keys = st.text(max_size=5).filter(lambda key: key != "_placeholder")
 nested = st.recursive(
     plain | st.binary(),
