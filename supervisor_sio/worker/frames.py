@@ -13,7 +13,7 @@ frame of megabytes, costs as little as any other.
 from __future__ import annotations
 
 import codecs
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 try:
     from websockets.speedups import apply_mask
@@ -50,7 +50,7 @@ class FrameReader:
     :param max_size: longest message, in bytes.
     """
 
-    __slots__ = ("_max_size", "_data", "_at", "_partial", "_wanted", "_parts", "_size", "_decoder")
+    __slots__ = ("_max_size", "_data", "_at", "_partial", "_wanted", "_parts", "_decoder")
 
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
@@ -60,9 +60,8 @@ class FrameReader:
         #: The beginning of a frame that is not whole, and how many bytes are wanted.
         self._partial: Optional[bytearray] = None
         self._wanted = 0
-        #: The fragments so far of a message, its size, and for text what decodes it.
-        self._parts: Optional[list[Any]] = None
-        self._size = 0
+        #: The fragments so far of a message, in one buffer, and for text what checks them.
+        self._parts: Optional[bytearray] = None
         self._decoder: Optional[codecs.IncrementalDecoder] = None
 
     def feed(self, data: bytes) -> None:
@@ -150,28 +149,25 @@ class FrameReader:
             raise ProtocolError(PROTOCOL_ERROR, "a control frame over 125 bytes")
 
     def _check_size(self, length: int, opcode: int) -> None:
-        size = length + (self._size if opcode == CONTINUATION else 0)
+        size = length + (len(self._parts or b"") if opcode == CONTINUATION else 0)
         if size > self._max_size:
             raise ProtocolError(TOO_BIG, f"a message over {self._max_size} bytes")
 
     def _fragment(self, opcode: int, payload: bytes, final: bool) -> tuple[int, Payload]:
         if self._parts is None:
-            self._parts, self._size = [], 0
+            self._parts = bytearray()
             self._decoder = _utf8() if opcode == TEXT else None
-        self._size += len(payload)
-        part: Payload = payload
+        self._parts += payload
         if self._decoder is not None:
             try:
-                part = self._decoder.decode(payload, final)
+                self._decoder.decode(payload, final)
             except UnicodeDecodeError:
                 raise _not_utf8() from None
-        if part:  # empty fragments take no memory
-            self._parts.append(part)
         if not final:
             return CONTINUATION, b""
         parts, self._parts = self._parts, None
         text, self._decoder = self._decoder is not None, None
-        return (TEXT, "".join(parts)) if text else (BINARY, b"".join(parts))
+        return (TEXT, parts.decode()) if text else (BINARY, bytes(parts))
 
 
 def check_close(payload: bytes) -> None:

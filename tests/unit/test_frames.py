@@ -152,7 +152,7 @@ def test_empty_fragments_take_no_memory() -> None:
     reader = FrameReader(LIMIT)
     reader.feed(masked(TEXT, b"", final=False) + masked(CONTINUATION, b"", final=False) * 1000)
     assert [reader.next() for _ in range(1002)] == [(CONTINUATION, b"")] * 1001 + [None]
-    assert reader._parts == []
+    assert reader._parts == b""
 
 
 def test_messages_and_close() -> None:
