@@ -6,22 +6,35 @@ there is work, and says so; nothing more is read until it is done.
 
 What is sent in one turn of the hub leaves in one system call for each
 websocket, in slices between which others have their turn. What the client does
-not take waits here; a client that lets too much wait for too long is cut off.
+not take waits here, in a :class:`_Backlog`: while it is long nothing more is read
+from that client, and one that does not take it is cut off.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import fcntl
 import hashlib
 import logging
 import socket
+import struct
+import termios
 import time
 from functools import partial
 from typing import Any, NamedTuple, Optional, Protocol, Sequence, Union
 
 from eventlet import hubs, wsgi
 
+from ..common.limits import (
+    MESSAGES_AT_ONCE,
+    OUTPUT_CEILING,
+    OUTPUT_OBJECT,
+    READING_STOPS,
+    SLOW_OUTPUT,
+    SLOW_OUTPUT_PATIENCE,
+    SLOW_OUTPUT_TAKEN,
+)
 from ..refusals import Refusals
 from . import greenlets
 from .frames import (
@@ -50,24 +63,23 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 _READ_SIZE = 65536
 
-#: Messages and fragments of one client handled before others have a turn.
-_TURN = 32
-
 #: Websockets written to before others have a turn, and bytes that are joined for one write.
 _SLICE = 128
 _JOIN = 256 * 1024
 
-#: Bytes that may wait for a client for longer than these seconds.
-MOST_WAITING = 4 * 1024 * 1024
-_PATIENCE = 10.0
+#: Pieces whose sizes are added up in less time than it takes to look at one after the other.
+_FEW = 256
 
 #: Seconds that a client has to answer our close.
 _LINGER = 5.0
 _SHORT_LINGER = 0.5
 
-#: Websockets that were ended, other than by a client's wish or the application's.
+#: What clients did wrong; but for messages that mean nothing their session has ended.
 refusals = Refusals(logger)
 PROTOCOL, TOO_SLOW, FAILED = "protocol error", "too slow", "internal error"
+WRONG_ARGUMENTS = "wrong arguments for a handler"
+#: Those that `sio status` shows as protocol errors.
+MALFORMED = (PROTOCOL, WRONG_ARGUMENTS)
 
 # How far the closing handshake is, RFC 6455, 7.1.
 _OPEN, _SAID_GOODBYE, _BOTH_DID, _ENDED = range(4)
@@ -140,6 +152,29 @@ def accept(environ: dict[str, Any], handler: Handler, max_size: int) -> WebSocke
     return websocket
 
 
+class _Backlog:
+    """What a client has yet to take: there is one only while it does not take all."""
+
+    __slots__ = ("writing", "size", "written", "taken", "taken_at", "pong", "watch", "at_watch")
+
+    def __init__(self, unsent: int) -> None:
+        #: The hub's listener for when the client takes more.
+        self.writing: Any = None
+        #: The bytes that wait here, and something for each piece of them.
+        self.size = 0
+        #: Bytes that have left here, from those on that the kernel has yet to send.
+        self.written = unsent
+        #: Bytes that the client has taken of them, as far as anybody has looked, and when it
+        #: was seen to take some, by :func:`time.monotonic`.
+        self.taken = 0
+        self.taken_at = time.monotonic()
+        #: The answer to the last ping, RFC 6455, 5.5.3: those before need none any more.
+        self.pong: Optional[bytes] = None
+        #: The hub's timer that looks whether the client takes enough; ``taken`` when it began.
+        self.watch: Any = None
+        self.at_watch = 0
+
+
 class WebSocket:
     """One websocket, from the handshake to its end.
 
@@ -153,11 +188,10 @@ class WebSocket:
         "_address",
         "_reader",
         "_reading",
+        "_held",
         "_out",
         "_collected",
-        "_writing",
-        "_waiting",
-        "_too_much_since",
+        "_backlog",
         "_stage",
         "_linger",
         "_writes",
@@ -170,14 +204,13 @@ class WebSocket:
         self._handler: Optional[Handler] = handler
         self._reader = FrameReader(max_size)
         self._reading: Any = None
+        #: Whether the handler wants no more until it says so.
+        self._held = False
         #: What is to be sent: nothing, most of the time, or a single piece.
         self._out: Union[None, bytes, list[Union[bytes, memoryview]]] = None
         #: Whether somebody will write it at the end of this turn.
         self._collected = False
-        #: The hub's listener while the client does not take more, and how many bytes wait.
-        self._writing: Any = None
-        self._waiting = 0
-        self._too_much_since: Optional[float] = None
+        self._backlog: Optional[_Backlog] = None
         self._stage = _OPEN
         self._linger: Any = None
         self._writes = writes_of_this_hub()
@@ -202,7 +235,9 @@ class WebSocket:
 
     def _obsolete(self, *error: object) -> None:
         """The hub has seen this descriptor's number opened anew."""
-        self._reading = self._writing = None
+        self._reading = None
+        if self._backlog is not None:
+            self._backlog.writing = None
         if self._sock is not None:
             self._sock.detach()  # it is somebody else's now
         self._end(FAILED)
@@ -237,11 +272,13 @@ class WebSocket:
         self._collected = False
         if self._out is not None:
             self.flush()
+            if self._backlog is not None and self._backlog.size > READING_STOPS:
+                self._pause()  # _writable() goes on
 
     def _take_messages(self) -> bool:
         """Whether all was handled."""
         take = self._reader.next
-        for _ in range(_TURN):
+        for _ in range(MESSAGES_AT_ONCE):
             message = take()
             if message is None:
                 return True
@@ -250,9 +287,10 @@ class WebSocket:
                 if self._stage or self._handler is None or opcode == CONTINUATION:
                     continue
                 if not self._handler.on_message(payload):
+                    self._held = True
                     return False
             elif opcode == PING:
-                self.send(frame(PONG, payload))  # type: ignore[arg-type]
+                self._answer_ping(frame(PONG, payload))  # type: ignore[arg-type]
             elif opcode == CLOSE:
                 self._answer_close(payload)  # type: ignore[arg-type]
                 return True
@@ -270,10 +308,13 @@ class WebSocket:
 
     def resume(self) -> None:
         """Go on with the messages after ``on_message`` has said no; from any greenlet."""
+        self._held = False
         hubs.get_hub().schedule_call_global(0, self._resumed)
 
     def _resumed(self) -> None:
-        if self._sock is None or self._reading is not None:
+        if self._sock is None or self._reading is not None or self._held:
+            return
+        if self._backlog is not None and self._backlog.size > READING_STOPS:
             return
         self._listen()
         self._take()
@@ -294,17 +335,25 @@ class WebSocket:
             out.append(data)
         else:
             self._out = [out, data]
-        if self._writing is not None:
-            self._wait_for_client(len(data))
+        if self._backlog is not None:
+            self._backlog.size += len(data) + OUTPUT_OBJECT
+            if self._backlog.size > SLOW_OUTPUT:
+                self._is_behind(self._backlog)
         elif not self._collected:
             self._collected = True
             self._writes.add(self, fan_out)
+
+    def _answer_ping(self, pong: bytes) -> None:
+        if self._backlog is not None:
+            self._backlog.pong = pong
+        else:
+            self.send(pong)
 
     def flush(self) -> None:
         """Write what is to be sent, as far as the client takes it."""
         self._collected = False
         sock = self._sock
-        if sock is None or self._writing is not None:
+        if sock is None or (self._backlog is not None and self._backlog.writing is not None):
             return
         out, self._out = self._out, None
         while out:
@@ -326,31 +375,79 @@ class WebSocket:
     def _write_later(self, sock: Any, rest: list[Union[bytes, memoryview]]) -> None:
         hub = hubs.get_hub()
         self._out = rest
-        self._writing = hub.add(hub.WRITE, sock.fileno(), self._writable, self._obsolete, None)
-        self._writing.greenlet = hub.greenlet
-        self._waiting = 0
-        self._wait_for_client(sum(map(len, rest)))
+        if self._backlog is None:
+            self._backlog = _Backlog(_unsent(sock))
+        backlog = self._backlog
+        backlog.size = sum(map(len, rest)) + OUTPUT_OBJECT * len(rest)
+        backlog.writing = hub.add(hub.WRITE, sock.fileno(), self._writable, self._obsolete, None)
+        backlog.writing.greenlet = hub.greenlet
+        if backlog.size > SLOW_OUTPUT:
+            self._is_behind(backlog)
 
     def _writable(self, _descriptor: int) -> None:
-        if self._writing is None:
+        backlog = self._backlog
+        if backlog is None or backlog.writing is None:
             return
-        hubs.get_hub().remove(self._writing)
-        self._writing = None
+        hubs.get_hub().remove(backlog.writing)
+        backlog.writing = None
+        before = backlog.size
         self.flush()
-        if self._waiting and self._writing is None:
-            self._waiting = 0
-            self._too_much_since = None
+        if self._sock is None:
+            return
+        if backlog.writing is None:
+            self._caught_up(backlog)
+        else:
+            backlog.written += before - backlog.size
+        if self._reading is None:
+            self._resumed()
 
-    def _wait_for_client(self, size: int) -> None:
-        self._waiting += size
-        if self._waiting <= MOST_WAITING:
-            self._too_much_since = None
-        elif self._too_much_since is None:
-            self._too_much_since = time.monotonic()
-        elif time.monotonic() - self._too_much_since > _PATIENCE:
-            self._out = None
+    def _caught_up(self, backlog: _Backlog) -> None:
+        self._backlog = None
+        if backlog.watch is not None:
+            backlog.watch.cancel()
+        if backlog.pong is not None:
+            self.send(backlog.pong)
+
+    def took_output_within(self, seconds: float) -> bool:
+        """Whether output waits for the client, and it has taken some of it so lately."""
+        backlog = self._backlog
+        if backlog is None or self._sock is None:
+            return False
+        self._look_at(backlog)
+        return time.monotonic() - backlog.taken_at < seconds
+
+    def _look_at(self, backlog: _Backlog) -> None:
+        # What has left here may lie in the kernel for long: it has room for megabytes.
+        taken = backlog.written - _unsent(self._sock)
+        if taken > backlog.taken:
+            backlog.taken, backlog.taken_at = taken, time.monotonic()
+
+    def _is_behind(self, backlog: _Backlog) -> None:
+        """Much waits for the client: is it there at all?"""
+        assert isinstance(self._out, list)
+        # A message that is longer than that alone is the application's wish.
+        if backlog.size - len(self._out[0]) > OUTPUT_CEILING:
+            self._stage, self._out = _ENDED, None
             # Not here: the caller may be in the middle of a fan-out.
             hubs.get_hub().schedule_call_global(0, self._end, TOO_SLOW)
+        elif backlog.watch is None:
+            self._watch(backlog)
+
+    def _watch(self, backlog: _Backlog) -> None:
+        self._look_at(backlog)
+        backlog.at_watch = backlog.taken
+        hub = hubs.get_hub()
+        backlog.watch = hub.schedule_call_global(SLOW_OUTPUT_PATIENCE, self._judge, backlog)
+
+    def _judge(self, backlog: _Backlog) -> None:
+        backlog.watch = None
+        if self._sock is None or backlog.size <= SLOW_OUTPUT:
+            return
+        self._look_at(backlog)
+        if backlog.taken - backlog.at_watch < SLOW_OUTPUT_TAKEN:
+            self._end(TOO_SLOW)
+        else:
+            self._watch(backlog)
 
     # --- the end --------------------------------------------------------------
 
@@ -422,10 +519,15 @@ class WebSocket:
             self.count(reason)
         self._stage = _ENDED
         hub = hubs.get_hub()
-        for listener in (self._reading, self._writing):
-            if listener is not None:
-                hub.remove(listener)
-        self._reading = self._writing = None
+        if self._reading is not None:
+            hub.remove(self._reading)
+            self._reading = None
+        backlog, self._backlog = self._backlog, None
+        if backlog is not None:
+            if backlog.writing is not None:
+                hub.remove(backlog.writing)
+            if backlog.watch is not None:
+                backlog.watch.cancel()
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -453,7 +555,7 @@ def _join(
     pieces: list[Union[bytes, memoryview]],
 ) -> tuple[Union[bytes, memoryview], Optional[list[Union[bytes, memoryview]]]]:
     """What to write at once, and the rest: long pieces are not copied for every write."""
-    if sum(map(len, pieces)) <= _JOIN:
+    if len(pieces) <= _FEW and sum(map(len, pieces)) <= _JOIN:
         return b"".join(pieces), None
     size = count = 0
     for piece in pieces:
@@ -462,6 +564,15 @@ def _join(
             break
         count += 1
     return pieces[0] if count == 1 else b"".join(pieces[:count]), pieces[count:]
+
+
+def _unsent(sock: Any) -> int:
+    """Bytes that the kernel has for the other side, which has not got them; ``SIOCOUTQ``."""
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:  # a kind of socket that does not know
+        return 0
+    return int(struct.unpack("i", answer)[0])
 
 
 def _log(level: int, message: str, *args: Any, **more: Any) -> None:

@@ -17,6 +17,12 @@ with warnings.catch_warnings():
 
 from client_frames import masked
 
+from supervisor_sio.common.limits import (
+    OUTPUT_CEILING,
+    OUTPUT_OBJECT,
+    READING_STOPS,
+    SLOW_OUTPUT,
+)
 from supervisor_sio.worker import websocket as module
 from supervisor_sio.worker.frames import (
     CLOSE,
@@ -29,7 +35,6 @@ from supervisor_sio.worker.frames import (
     message_frame,
 )
 from supervisor_sio.worker.websocket import (
-    MOST_WAITING,
     PROTOCOL,
     TAKE_CONNECTION,
     TOO_SLOW,
@@ -210,13 +215,13 @@ def test_order_and_completeness_when_the_client_is_slow(pair: Pair) -> None:
         pair.websocket.send(data)
     expected = b"".join(frames)
     assert pair.received(len(expected)) == expected
-    assert pair.websocket._waiting == 0
+    assert pair.websocket._backlog is None
 
 
 def test_a_client_that_takes_nothing_is_cut_off(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(module, "SLOW_OUTPUT_PATIENCE", 0.05)
     data = message_frame("x" * 100_000)
     with eventlet.Timeout(5):
         while pair.keeper.open:
@@ -226,9 +231,94 @@ def test_a_client_that_takes_nothing_is_cut_off(
     assert pair.handler.closed == 1
 
 
+def let_wait(pair: Pair, size: int) -> None:
+    """At least so much waits for the client, beyond what the kernel takes."""
+    while pair.websocket._backlog is None or pair.websocket._backlog.size < size:
+        pair.websocket.send(message_frame("x" * 50_000))
+        eventlet.sleep(0)
+
+
+def test_only_the_last_ping_is_answered_while_output_waits(pair: Pair) -> None:
+    let_wait(pair, 1)
+    for number in range(200):
+        pair.send(masked(PING, b"%03d" % number))
+    pair.wait(lambda: pair.websocket._backlog.pong == frame(PONG, b"199"))
+    data = pair.received(1)
+    while not data.endswith(frame(PONG, b"199")):
+        data += pair.received(1)
+    assert data.count(b"\x8a\x03") == 1
+
+
+def test_nothing_is_read_while_much_output_waits(pair: Pair) -> None:
+    let_wait(pair, READING_STOPS + 1)
+    pair.send(masked(TEXT, b"one"))
+    pair.wait(lambda: pair.handler.messages)  # it shows when something is read
+    assert pair.websocket._reading is None
+    pair.send(masked(TEXT, b"two"))
+    eventlet.sleep(0.02)
+    assert pair.handler.messages == ["one"]
+    while pair.handler.messages != ["one", "two"]:
+        pair.received(1)
+    assert pair.websocket._backlog is None or pair.websocket._backlog.size <= READING_STOPS
+
+
+def test_a_handler_that_wants_no_more_is_not_overruled_by_output(pair: Pair) -> None:
+    let_wait(pair, READING_STOPS + 1)
+    pair.handler.says = False
+    pair.send(masked(TEXT, b"one") + masked(TEXT, b"two"))
+    pair.wait(lambda: pair.handler.messages)
+    while pair.websocket._backlog is not None:
+        pair.received(1)
+    eventlet.sleep(0.02)
+    assert pair.handler.messages == ["one"]
+    pair.handler.says = True
+    pair.websocket.resume()
+    pair.wait(lambda: pair.handler.messages == ["one", "two"])
+
+
+def test_what_is_much_too_much_is_cut_off_at_once(pair: Pair) -> None:
+    data = message_frame("x" * 1_000_000)
+    for _ in range(100):
+        pair.websocket.send(data)
+        eventlet.sleep(0)
+        if not pair.keeper.open:
+            break
+    assert not pair.keeper.open
+    assert refusals.by_reason[TOO_SLOW] == 1
+
+
+def test_pieces_count_as_well_as_bytes(pair: Pair) -> None:
+    let_wait(pair, 1)
+    for _ in range(OUTPUT_CEILING // OUTPUT_OBJECT):
+        pair.websocket.send(message_frame("x"))
+    pair.wait(lambda: not pair.keeper.open)
+    assert refusals.by_reason[TOO_SLOW] == 1
+
+
+def test_who_takes_it_slowly_is_not_cut_off(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLOW_OUTPUT_PATIENCE", 0.1)
+    let_wait(pair, 3 * SLOW_OUTPUT)
+    while pair.websocket._backlog is not None and pair.websocket._backlog.size > SLOW_OUTPUT:
+        pair.received(400_000)
+        assert pair.websocket.took_output_within(1)
+        eventlet.sleep(0.05)
+        assert pair.keeper.open, "cut off"
+    assert not refusals.by_reason[TOO_SLOW]
+
+
+def test_who_takes_nothing_does_not_count_as_there(pair: Pair) -> None:
+    assert not pair.websocket.took_output_within(9)  # nothing waits
+    let_wait(pair, 1)
+    assert pair.websocket.took_output_within(1)
+    eventlet.sleep(0.05)
+    assert not pair.websocket.took_output_within(0.05)
+    pair.client.recv(200_000)
+    assert pair.websocket.took_output_within(0.05)
+
+
 def test_a_burst_is_not_slowness(pair: Pair) -> None:
     data = message_frame("x" * 100_000)
-    count = 2 * MOST_WAITING // len(data)
+    count = 2 * SLOW_OUTPUT // len(data)
     for _ in range(count):
         pair.websocket.send(data)
     assert len(pair.received(count * len(data))) == count * len(data)
