@@ -14,12 +14,13 @@ from functools import partial
 from multiprocessing.util import Finalize
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 
-from greenlet import GreenletExit
+from greenlet import GreenletExit, getcurrent
 from socketio import packet as sio_packet
 
 from . import acks, admin, identity, sessions
+from .common.limits import ATTACHMENTS, EARLY_OUTPUT, OUTPUT_OBJECT
 from .operations import Operations, refuse_entry
-from .packets import Packet, wire_format
+from .packets import CheckedJson, Packet, wire_format
 from .relay import native
 from .relay.message import EncodedPacket, RelayMessage
 from .relay.methods import BRIDGE, MalformedFields, check_fields
@@ -47,6 +48,24 @@ _managers: weakref.WeakSet[ZmqManager] = weakref.WeakSet()
 
 class RelayUnreachable(RuntimeError):
     """Nobody relays what this process has to say; the text says what to look at."""
+
+
+class _Early:
+    """What is emitted to a client before its connect handler has said yes."""
+
+    def __init__(self) -> None:
+        #: Who runs the handler.
+        self.connecting = getcurrent()
+        self.emits: list[list[EncodedPacket]] = []
+        self._size = 0
+
+    def add(self, packets: list[EncodedPacket]) -> bool:
+        """Whether it was kept."""
+        self._size += sum(map(len, packets)) + OUTPUT_OBJECT
+        if self._size > EARLY_OUTPUT:
+            return False
+        self.emits.append(packets)
+        return True
 
 
 class ZmqManager(Operations, IndexedManager):
@@ -80,6 +99,9 @@ class ZmqManager(Operations, IndexedManager):
                  are compatible with the standard library versions. This
                  setting is only used when ``write_only`` is set to ``True``.
                  Otherwise the JSON module configured in the server is used.
+    :param max_attachments: Most binary attachments that an event of a client,
+                            or its acknowledgement, may have. The default is 10,
+                            as in Node's servers.
     :raises ValueError: when ``url`` is not of this form, or when a write-only
                         manager has neither ``url`` nor a supervisord.
     """
@@ -93,6 +115,7 @@ class ZmqManager(Operations, IndexedManager):
         write_only: bool = False,
         logger: Any = None,
         json: Any = None,
+        max_attachments: int = ATTACHMENTS,
     ) -> None:
         run_dir = RunDir.from_environment()
         if url is not None:
@@ -114,6 +137,9 @@ class ZmqManager(Operations, IndexedManager):
         self.logger = logger
         self.host_id = uuid.uuid4().hex if write_only else identity.tag()
         self._write_only_json = json
+        self._max_attachments = max_attachments
+        #: By sid, for clients whose connect handlers have yet to say yes.
+        self._early: dict[str, _Early] = {}
         self._run_dir = run_dir
         self._cluster = ClusterInfo()
         self._publisher: Optional[Publisher] = None
@@ -136,7 +162,7 @@ class ZmqManager(Operations, IndexedManager):
 
     def set_server(self, server: Any) -> None:
         super().set_server(server)
-        self._outlet = sessions.attach(server)
+        self._outlet = sessions.attach(server, self._max_attachments)
         admin.span_cluster(server, self)
 
     def initialize(self) -> None:
@@ -295,6 +321,46 @@ class ZmqManager(Operations, IndexedManager):
         self._calls.clear()
         self._callbacks, self._awaited = acks.Callbacks(), acks.Clients()
         self.forget_clients()
+        self._early.clear()
+
+    # --- clients whose connect handler has yet to say yes --------------------
+
+    def pre_connect(self, eio_sid: str, namespace: str) -> Optional[str]:
+        sid: Optional[str] = super().pre_connect(eio_sid, namespace)
+        if sid is not None:
+            self._early[sid] = _Early()
+        return sid
+
+    def connect(self, sid: str, namespace: str) -> Any:
+        sid = super().connect(sid, namespace)
+        early = self._early.pop(sid, None)
+        if early is not None and early.emits and self._outlet is not None:
+            eio_sid = self.eio_sid_from_sid(sid, namespace)
+            for packets in early.emits:
+                self._outlet.fan_out([eio_sid], packets)
+        return sid
+
+    def _audience(
+        self, namespace: str, room: Room, except_room: Room, skip_sid: Iterable[str]
+    ) -> list[tuple[str, str]]:
+        """The clients of this process that an emit is for.
+
+        Of those who have yet to be let in, only whom it names, or whose own connect
+        handler emits: it reaches them when they are in.
+        """
+        recipients = self._participants(namespace, room, except_room, skip_sid)
+        pending = self.pending_connect.get(namespace)
+        if not pending:
+            return recipients
+        named = set(room) if isinstance(room, (list, tuple)) else {room}
+        emits = getcurrent()
+        return [
+            pair
+            for pair in recipients
+            if pair[0] not in pending
+            or pair[0] in named
+            or (pair[0] in self._early and self._early[pair[0]].connecting is emits)
+        ]
 
     # --- emitting ------------------------------------------------------------
 
@@ -322,6 +388,7 @@ class ZmqManager(Operations, IndexedManager):
         :param local: only to clients of this process.
         :raises TypeError: when ``data`` cannot be encoded, or a room is not named by a
                            ``str`` or an ``int``; nothing is sent then.
+        :raises ValueError: when it has NaN or Infinity, which are not JSON; likewise.
         :raises MessageTooLong: when it is longer than ``message_maxbytes``.
         :raises RelayUnreachable: in a process that serves no clients, when no relay answers.
         :raises RuntimeError: with a ``callback``, in a process that serves no clients, or in
@@ -377,7 +444,7 @@ class ZmqManager(Operations, IndexedManager):
         packets: list[EncodedPacket],
         ack_id: Optional[int],
     ) -> None:
-        recipients = self._participants(namespace, room, except_room, skip)
+        recipients = self._audience(namespace, room, except_room, skip)
         question = None
         if ack_id is not None:
             question = acks.Question(ack_id, partial(self._answered, ack_id))
@@ -392,6 +459,11 @@ class ZmqManager(Operations, IndexedManager):
         """Send an encoded packet to clients of this process."""
         if question is not None:
             self._awaited.ask([sid for sid, _ in recipients], question)
+        if self._early:
+            for sid, _ in recipients:
+                if sid in self._early and not self._early[sid].add(packets):
+                    self._get_logger().error("too much for %s, who has yet to connect", sid)
+            recipients = [pair for pair in recipients if pair[0] not in self._early]
         if recipients and self._outlet is not None:
             self._outlet.fan_out([eio_sid for _, eio_sid in recipients], packets)
 
@@ -408,6 +480,7 @@ class ZmqManager(Operations, IndexedManager):
 
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
         """A client is gone: those who wait for its answer need not any longer."""
+        self._early.pop(sid, None)
         super().basic_disconnect(sid, namespace, **kwargs)
         for no_answer in self._awaited.left(sid):
             no_answer()
@@ -517,7 +590,7 @@ class ZmqManager(Operations, IndexedManager):
     ) -> list[EncodedPacket]:
         packet = self._packet_class()(kind, namespace=namespace, data=data, id=ack_id)
         if self.server is None and self._write_only_json is not None:
-            packet.json = self._write_only_json
+            packet.json = CheckedJson(self._write_only_json)
         encoded = packet.encode()
         parts = encoded if isinstance(encoded, list) else [encoded]
         return [part if isinstance(part, str) else bytes(part) for part in parts]
@@ -601,7 +674,7 @@ class ZmqManager(Operations, IndexedManager):
         if fields["packet"] != self._packet_format():
             data = self._decode(message)
             packets = self._encode(sio_packet.EVENT, namespace, data, ack_id)
-        recipients = self._participants(
+        recipients = self._audience(
             namespace, fields.get("room"), fields.get("except_room"), fields.get("skip_sid", ())
         )
         if "request" in fields:

@@ -108,6 +108,7 @@ class Operations:
     _encode: Callable[..., list[EncodedPacket]]
     _decode: Callable[[RelayMessage], list[Any]]
     _deliver: Callable[..., None]
+    _audience: Callable[..., list[tuple[str, str]]]
     _send_to: Callable[..., None]
     _packet_format: Callable[[], str]
     _member_left: Callable[[str], None]
@@ -319,7 +320,7 @@ class Operations:
         with self._call(local, with_self=True, each=None) as (request, call):
             fields["request"] = request
             self._send_to_others(call, fields, packets, f"event {event!r}")
-            recipients = self._participants(namespace, room, except_room, skip)
+            recipients = self._audience(namespace, room, except_room, skip)
             self._deliver_and_gather(RelayMessage(self.host_id, 0, fields), recipients, packets)
             return call.wait(timeout)
 

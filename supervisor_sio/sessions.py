@@ -82,12 +82,13 @@ def why_no_manager() -> str:
     )
 
 
-def attach(server: Any) -> Outlet:
+def attach(server: Any, max_attachments: int) -> Outlet:
     """Let the session ids of a ``socketio.Server`` name this worker.
 
     An id becomes ``<tag>.<random>``: whoever sees it knows where it belongs,
     without a table of sessions. The server's packets are coded faster, too.
 
+    :param max_attachments: most of an event of a client.
     :return: the way to the clients of this server.
     """
     global _managers_without_server
@@ -101,7 +102,7 @@ def attach(server: Any) -> Outlet:
         return _PlainOutlet(server)
     from .worker import session  # not where there is no eventlet
 
-    return session.install(server)
+    return session.install(server, max_attachments)
 
 
 def send_to_each(server: Any, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:

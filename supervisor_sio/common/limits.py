@@ -93,66 +93,66 @@ OUTPUT_CEILING = _limit(
     16 * 1024 * 1024,
     "bytes",
     "client",
-    "Output that waits for a client, with either transport; beyond it is cut off at once. "
-    "15 MB that are sent at once to a client on a slow line stay within it.",
+    "of output that waits, with either transport; whoever has more is cut off at once. 15 MB "
+    "that are sent at once to a client on a slow line stay within it",
 )
 OUTPUT_OBJECT = _limit(
     "OUTPUT_OBJECT",
     200,
     "bytes",
     "piece of waiting output",
-    "What a piece is counted for besides its bytes: it is an object in a queue.",
+    "that it is counted for besides its own: it is an object in a queue",
 )
 SLOW_OUTPUT = _limit(
     "SLOW_OUTPUT",
     4 * 1024 * 1024,
     "bytes",
     "client",
-    "While more output waits, the client must take SLOW_OUTPUT_TAKEN bytes in each "
-    "SLOW_OUTPUT_PATIENCE, or is cut off.",
+    "of output that waits; while there is more, the client must take SLOW_OUTPUT_TAKEN in each "
+    "SLOW_OUTPUT_PATIENCE, or is cut off",
 )
 SLOW_OUTPUT_PATIENCE = _limit(
     "SLOW_OUTPUT_PATIENCE",
     10.0,
     "seconds",
     "client",
-    "A stall that a phone recovers from takes less; half of ping_timeout (20).",
+    "see SLOW_OUTPUT; half of `ping_timeout` (20): phones recover from most stalls in less",
 )
 SLOW_OUTPUT_TAKEN = _limit(
     "SLOW_OUTPUT_TAKEN",
     256 * 1024,
     "bytes",
     "client",
-    "26 KB/s: at less, what waits takes longer than ping_interval and ping_timeout together.",
+    "see SLOW_OUTPUT; at less, 26 KB/s, what waits takes longer than a client waits for a ping",
 )
 READING_STOPS = _limit(
     "READING_STOPS",
     1024 * 1024,
     "bytes",
     "client",
-    "While more output waits, nothing is read from the client: who does not take the answers "
-    "asks no more.",
+    "of output that waits; while there is more, nothing is read from the client: whoever does "
+    "not take the answers asks no more",
 )
 POLL_PACKETS = _limit(
     "POLL_PACKETS",
     16,
     "packets",
     "answer to a poll",
-    "The clients of python-engineio reject an answer with more; the rest stays for the next poll.",
+    "the clients of python-engineio reject more; the rest stays for the next poll",
 )
 POLL_BYTES = _limit(
     "POLL_BYTES",
     1024 * 1024,
     "bytes",
     "answer to a poll",
-    "An answer is built as a whole; one packet may be longer.",
+    "the answer is built as a whole; one packet may be longer",
 )
 MESSAGES_AT_ONCE = _limit(
     "MESSAGES_AT_ONCE",
     32,
     "messages",
     "client",
-    "Handled before others have a turn: of a websocket, or of a POST with any number of them.",
+    "of a websocket or of a POST, before others have a turn; a POST has any number of them",
 )
 
 # --- Socket.IO events -------------------------------------------------------------
@@ -178,27 +178,27 @@ ACKS_PER_WORKER = _limit(
     "callbacks",
     "worker",
     "of the application that wait for an acknowledgement; the oldest is given up beyond that",
+)
 ATTACHMENTS = _limit(
     "ATTACHMENTS",
     10,
     "attachments",
     "event",
-    "As in Node's parser since CVE-2026-33151; `ZmqManager(max_attachments=…)` sets another.",
+    "as in Node's parser since CVE-2026-33151; `ZmqManager(max_attachments=…)` sets another",
 )
 EVENT_SIZES = _limit(
     "EVENT_SIZES",
     10,
     "times max_http_buffer_size",
     "event",
-    "An event with its attachments: each is a message of its own, and ten of the longest "
-    "are as many as Node takes.",
+    "its attachments included: each is a message of its own, and Node takes ten of the longest",
 )
 EARLY_OUTPUT = _limit(
     "EARLY_OUTPUT",
     1024 * 1024,
     "bytes",
     "client",
-    "Emits for a client wait until its connect handler has said yes; what is more is dropped.",
+    "of emits to it that wait until its connect handler has said yes; what is more is dropped",
 )
 
 # --- The router: connections that no worker has yet -----------------------------

@@ -24,7 +24,7 @@ from .http import ClientSocket, Server
 from .lag import HubLag
 from .link import Link, Refused
 from .signals import Signals
-from .websocket import PROTOCOL, TOO_SLOW, refusals
+from .websocket import MALFORMED, TOO_SLOW, refusals
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -294,7 +294,7 @@ class _Worker(_Service):
             "connections": self.server.connections,
             "handshakes_seen": self._handshakes,
             **self._heard(),
-            "protocol_errors": min(refusals.by_reason[PROTOCOL], _MOST),
+            "protocol_errors": min(sum(map(refusals.by_reason.__getitem__, MALFORMED)), _MOST),
             "slow_clients": min(refusals.by_reason[TOO_SLOW], _MOST),
             "opened": sessions.traffic.opened,
             "events_in": sessions.traffic.received,

@@ -17,15 +17,31 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import time
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional, Sequence
+from urllib.parse import unquote_plus
 
 import socketio
-from engineio import exceptions, packet, payload
+from engineio import exceptions, packet
 from engineio.socket import Socket
+from eventlet import hubs
+from socketio import exceptions as sio_exceptions
 from socketio import packet as sio_packet
 
+from ..common.limits import (
+    EVENT_SIZES,
+    MESSAGES_AT_ONCE,
+    OUTPUT_CEILING,
+    OUTPUT_OBJECT,
+    POLL_BYTES,
+    POLL_PACKETS,
+    READING_STOPS,
+    SLOW_OUTPUT,
+    SLOW_OUTPUT_PATIENCE,
+)
 from ..emission import RESERVED_EVENTS
+from ..packets import Partial
 from ..sessions import send_to_each, traffic
 from . import greenlets
 from .delay import Delay
@@ -36,6 +52,8 @@ from .threads import HubThread
 from .websocket import (
     PROTOCOL,
     TAKE_CONNECTION,
+    TOO_SLOW,
+    WRONG_ARGUMENTS,
     Handler,
     HandshakeError,
     WebSocket,
@@ -46,27 +64,28 @@ from .websocket import (
 
 _PROBE_ANSWER = message_frame(f"{packet.PONG}probe")
 _PONG = str(packet.PONG)
-#: Socket.IO packets that a client may send, besides events.
-_OF_CLIENTS = (
-    sio_packet.CONNECT,
-    sio_packet.DISCONNECT,
-    sio_packet.ACK,
-    sio_packet.BINARY_ACK,
-)
 _MESSAGE = str(packet.MESSAGE)
+_EVENTS = (sio_packet.EVENT, sio_packet.BINARY_EVENT)
+_ACKS = (sio_packet.ACK, sio_packet.BINARY_ACK)
 _WITH_ATTACHMENTS = (sio_packet.BINARY_EVENT, sio_packet.BINARY_ACK)
+#: Between the packets of a payload.
+_SEPARATOR = "\x1e"
+#: Seconds between looks whether a client has polled.
+_LOOK = 0.05
 #: How a Socket.IO event begins, other than one with attachments.
 _EVENT = f"{packet.MESSAGE}{sio_packet.EVENT}"
 
 
-def install(server: Any) -> Transport:
+def install(server: Any, max_attachments: int) -> Transport:
     """Give the clients of a ``socketio.Server`` on eventlet this kind of session.
 
     Each becomes one when Engine.IO says that it has connected. An application
     that takes this event for itself, as ``sio.instrument()`` does, stays with
     engineio's own sessions, whose packets it counts.
+
+    :param max_attachments: most of an event of a client.
     """
-    transport = Transport(server)
+    transport = Transport(server, max_attachments)
     eio = server.eio
     connected = eio.handlers["connect"]
 
@@ -89,8 +108,9 @@ def install(server: Any) -> Transport:
 class Transport:
     """What the sessions of a server have in common."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, max_attachments: int) -> None:
         self.server = server
+        self.max_attachments = max_attachments
         #: The thread of the sessions, from the first one on.
         self.threads: Optional[HubThread] = None
         eio = server.eio
@@ -101,11 +121,13 @@ class Transport:
         self.upgrades: Delay[tuple[Session, WebSocket]] = Delay(
             eio.ping_interval + eio.ping_timeout, lambda item: item[0].give_up_upgrade(item[1])
         )
-        #: Whether events are python-socketio's own affair, and text that begins with its type.
-        self._plain = (
-            type(server)._handle_event is socketio.Server._handle_event
-            and server.packet_class.encode is sio_packet.Packet.encode
+        #: Whether an event is handled as python-socketio does it.
+        self._plain = all(
+            getattr(type(server), name) is getattr(socketio.Server, name)
+            for name in ("_handle_event", "_handle_event_internal")
         )
+        #: Whether its handler may start in the hub, and its text begins with its type.
+        self._direct = self._plain and server.packet_class.encode is sio_packet.Packet.encode
 
     def send_packet(self, eio_sid: str, pkt: Any) -> None:
         """``Server._send_packet``, without an Engine.IO packet for each part."""
@@ -139,49 +161,147 @@ class Transport:
             others = [eio_sid for eio_sid in eio_sids if eio_sid not in live]
             send_to_each(self.server, others, packets)
 
-    def understands(self, eio_sid: str, data: Payload) -> bool:
-        """Whether the data of a message are a Socket.IO packet that a client may send."""
-        server = self.server
-        if eio_sid in server._binary_packet:
-            return isinstance(data, (bytes, bytearray))
-        try:
-            pkt = server.packet_class(encoded_packet=data)
-            if pkt.packet_type in _WITH_ATTACHMENTS:
-                pkt._reconstruct_binary_internal(pkt.data, [b""] * pkt.attachment_count)
-        except Exception:
-            return False
-        if pkt.packet_type in _WITH_ATTACHMENTS and not server.manager.sid_from_eio_sid(
-            eio_sid, pkt.namespace or "/"
-        ):
-            return False
-        if pkt.packet_type in (sio_packet.EVENT, sio_packet.BINARY_EVENT):
-            return _is_event(pkt.data)
-        return pkt.packet_type in _OF_CLIENTS
+    def parse(self, eio_sid: str, data: Payload) -> Any:
+        """The Socket.IO packet in a message, if a client may send it.
+
+        :raises Exception: of any kind, when it may not.
+        """
+        pkt = self.server.packet_class(encoded_packet=data)
+        kind, namespace = pkt.packet_type, pkt.namespace or "/"
+        valid = isinstance(namespace, str) and (pkt.id is None or type(pkt.id) is int)
+        if kind in _EVENTS:
+            valid = valid and _is_event(pkt.data)
+        elif kind in _ACKS:
+            # Ours begin at 1.
+            valid = valid and isinstance(pkt.data, list) and bool(pkt.id)
+        else:
+            valid = valid and kind in (sio_packet.CONNECT, sio_packet.DISCONNECT)
+        if kind in _WITH_ATTACHMENTS:
+            valid = (
+                valid
+                # Only "0-" says that there is none.
+                and (pkt.attachment_count or data[1:3] == "0-")
+                and pkt.attachment_count <= self.max_attachments
+                and self._is_connected(eio_sid, namespace)
+            )
+        elif pkt.attachment_count:
+            valid = False
+        if not valid:
+            raise ValueError("not what a client may send")
+        return pkt
+
+    def partial(self, pkt: Any, size: int) -> Partial:
+        """What gathers the attachments of a packet.
+
+        :param size: of the packet itself.
+        :raises ValueError: see :class:`Partial`.
+        """
+        return Partial(pkt, EVENT_SIZES * int(self.server.eio.max_http_buffer_size) - size)
 
     def start_handler(self, eio_sid: str, text: str) -> bool:
         """Start the handler of a plain event at once; false when it is not that simple.
 
-        What ``Server._handle_eio_message`` does, in fewer steps. Nothing has
-        happened when the answer is false: it may be handled that way.
+        Nothing has happened when the answer is false: it may be handled in a greenlet.
         """
-        server = self.server
-        if not self._plain or not server.async_handlers or eio_sid in server._binary_packet:
+        if not self._direct:
+            return False
+        try:
+            pkt = self.server.packet_class(encoded_packet=text)
+        except Exception:
+            return False  # told where all are told
+        return not pkt.attachment_count and _is_event(pkt.data) and self.start(eio_sid, pkt)
+
+    def start(self, eio_sid: str, pkt: Any) -> bool:
+        """Start the handler of an event in the hub, at once; false when it is not that simple."""
+        server, namespace = self.server, pkt.namespace or "/"
+        if not self._direct or not server.async_handlers or pkt.packet_type not in _EVENTS:
             return False
         if server.logger.isEnabledFor(logging.INFO):
             return False  # it may write to where a greenlet has to wait
-        try:
-            pkt = server.packet_class(encoded_packet=text)
-        except Exception:
-            return False  # told where all are told
-        data, namespace = pkt.data, pkt.namespace or "/"
         sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
-        if not _is_event(data):
-            return False
         if not server.manager.is_connected(sid, namespace):
             return False
         traffic.received += 1
-        greenlets.run(server._handle_event_internal, server, sid, eio_sid, data, namespace, pkt.id)
+        greenlets.run(self._run_handler, sid, eio_sid, namespace, pkt)
         return True
+
+    def dispatch(self, eio_sid: str, pkt: Any) -> None:
+        """What ``Server._handle_eio_message`` does, with a packet that is whole."""
+        server, kind = self.server, pkt.packet_type
+        if kind in _EVENTS:
+            self._start_in_turn(eio_sid, pkt)
+        elif kind in _ACKS:
+            server._handle_ack(eio_sid, pkt.namespace, pkt.id, pkt.data)
+        elif kind == sio_packet.CONNECT:
+            self._connect(eio_sid, pkt)
+        else:
+            reason = server.eio.reason.CLIENT_DISCONNECT
+            server._handle_disconnect(eio_sid, pkt.namespace, reason)
+
+    def _start_in_turn(self, eio_sid: str, pkt: Any) -> None:
+        """Handlers start in the order of their events, each in a greenlet of its own."""
+        server, namespace = self.server, pkt.namespace or "/"
+        if not self._plain:
+            server._handle_event(eio_sid, namespace, pkt.id, pkt.data)
+            return
+        sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
+        server.logger.info('received event "%s" from %s [%s]', pkt.data[0], sid, namespace)
+        if not server.manager.is_connected(sid, namespace):
+            server.logger.info("%s is not connected to namespace %s", sid, namespace)
+        elif server.async_handlers:
+            hub = hubs.get_hub()
+            hub.schedule_call_global(
+                0, greenlets.run, self._run_handler, sid, eio_sid, namespace, pkt
+            )
+        else:
+            self._run_handler(sid, eio_sid, namespace, pkt)
+
+    def _run_handler(self, sid: str, eio_sid: str, namespace: str, pkt: Any) -> None:
+        server = self.server
+        try:
+            answer = server._trigger_event(pkt.data[0], namespace, sid, *pkt.data[1:])
+        except TypeError as error:
+            if not _never_began(error):
+                raise
+            self.count(eio_sid, WRONG_ARGUMENTS, str(error))
+            return
+        if pkt.id is None or answer is server.not_handled:
+            return
+        if not isinstance(answer, tuple):
+            answer = () if answer is None else (answer,)
+        server._send_packet(
+            eio_sid,
+            server.packet_class(sio_packet.ACK, namespace=namespace, id=pkt.id, data=list(answer)),
+        )
+
+    def _connect(self, eio_sid: str, pkt: Any) -> None:
+        server, namespace = self.server, pkt.namespace or "/"
+        try:
+            server._handle_connect(eio_sid, namespace, pkt.data)
+        except BaseException as error:
+            # python-socketio would leave the client neither refused nor connected.
+            sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
+            if server.manager.is_pre_connected(sid, namespace):
+                server.manager.disconnect(sid, namespace, ignore_queue=True)
+                refused = sio_exceptions.ConnectionRefusedError().error_args
+                server._send_packet(
+                    eio_sid,
+                    server.packet_class(
+                        sio_packet.CONNECT_ERROR, data=refused, namespace=namespace
+                    ),
+                )
+            if not isinstance(error, TypeError) or not _never_began(error):
+                raise
+            self.count(eio_sid, WRONG_ARGUMENTS, str(error))
+
+    def _is_connected(self, eio_sid: str, namespace: str) -> bool:
+        manager = self.server.manager
+        return bool(manager.is_connected(manager.sid_from_eio_sid(eio_sid, namespace), namespace))
+
+    def count(self, eio_sid: str, reason: str, detail: str = "") -> None:
+        """A client did something that is counted; not in the hub, since it may wait."""
+        address = self.server.environ.get(eio_sid, {}).get("REMOTE_ADDR", "a client")
+        refusals.count(reason, f"{address}: {detail}" if detail else address)
 
 
 def _is_event(data: Any) -> bool:
@@ -193,6 +313,20 @@ def _is_event(data: Any) -> bool:
         return False
     name = data[0]
     return isinstance(name, (str, int)) and name not in RESERVED_EVENTS
+
+
+def _never_began(error: TypeError) -> bool:
+    """Whether a handler does not take what the client has sent: nobody else was called.
+
+    Handlers are called by python-socketio, or by Flask-SocketIO.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] not in ("supervisor_sio", "socketio", "flask_socketio"):
+            return False
+        trace = trace.tb_next
+    return True
 
 
 class _Outlet:
@@ -209,11 +343,9 @@ class _Outlet:
         else:
             self._websocket.send(message_frame(pkt.encode()))
 
-    def join(self) -> None:
-        """What was put is on its way."""
-
-    def task_done(self) -> None:
+    def empty(self) -> bool:
         """A poll that had waited here has got what it waited for."""
+        return True
 
     def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
         """That poll asks whether there is more."""
@@ -238,22 +370,63 @@ class Session(Socket, Handler):  # type: ignore[misc]
     _busy = False
     _awaited = False
     _ended = False
-    _timed_out = False
+    #: The session is about to be closed by a task of its own, and takes nothing more.
+    _cut_off = False
+    #: A packet whose attachments have yet to come.
+    _partial: Optional[Partial] = None
+    #: With long polling: what the queue is counted for, when a poll has last taken something
+    #: out of it, and whether the ping was in what polls have taken.
+    _queued = 0
+    _polled_at = 0.0
+    _ping_fetched = False
 
     # --- what engineio calls --------------------------------------------------
 
     def receive(self, pkt: Any) -> None:
         if pkt.packet_type == packet.MESSAGE:
-            if not self.transport.understands(self.sid, pkt.data):
+            try:
+                whole = self._read(pkt.data)
+            except Exception:
                 # python-socketio shows a traceback, and goes on with the session as well.
-                self._count_as_malformed()
-                return
-            traffic.received += 1
-        super().receive(pkt)
+                self.transport.count(self.sid, PROTOCOL)
+            else:
+                self._dispatch(whole)
+        elif pkt.packet_type == packet.PONG and not self.upgraded and not self._ping_fetched:
+            pass  # whoever does not poll is not there
+        else:
+            super().receive(pkt)
 
-    def _count_as_malformed(self) -> None:
-        environ = self.transport.server.environ.get(self.sid, {})
-        refusals.count(PROTOCOL, environ.get("REMOTE_ADDR", "a client"))
+    def _read(self, data: Any) -> Any:
+        """The Socket.IO packet that a message is or completes; ``None``: more has to come.
+
+        :raises Exception: of any kind, when the client may not send it.
+        """
+        partial = self._partial
+        if partial is None:
+            pkt = self.transport.parse(self.sid, data)
+            if pkt.attachment_count:
+                self._partial = self.transport.partial(pkt, len(data))
+                return None
+            return pkt
+        self._partial = None
+        if not isinstance(data, bytes):
+            self.transport.count(self.sid, PROTOCOL)  # what was begun does not end
+            return self._read(data)
+        if partial.add(data):
+            return partial.packet
+        self._partial = partial
+        return None
+
+    def _dispatch(self, pkt: Any) -> None:
+        traffic.received += 1
+        if pkt is None:
+            return
+        try:
+            self.transport.dispatch(self.sid, pkt)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # an application's eventlet.Timeout is no Exception
+            self.server.logger.exception("message handler error")
 
     def close(self, wait: bool = True, abort: bool = False, reason: Any = None) -> None:
         """As engineio's, but it never waits until the client has fetched what is queued.
@@ -261,8 +434,46 @@ class Session(Socket, Handler):  # type: ignore[misc]
         A client that is cut off polls no more: who closes would wait for good.
         """
         super().close(wait=False, abort=abort, reason=reason)
+        if self.closed:
+            # engineio fails with a POST that finds it here.
+            self.server.sockets.pop(self.sid, None)
+
+    def check_ping_timeout(self) -> bool:
+        """As engineio's, but who takes what waits for it is there: the ping may be behind that."""
+        websocket = self.websocket
+        if websocket is not None and not self.closed:
+            if websocket.took_output_within(self.server.ping_timeout):
+                return True
+        return bool(super().check_ping_timeout())
+
+    def poll(self) -> list[Any]:
+        """As engineio's, but no more than a client takes, or than is good to have in one piece."""
+        try:
+            pkt = self.queue.get(timeout=self.server.ping_interval + self.server.ping_timeout)
+        except queue.Empty:
+            raise exceptions.QueueEmpty() from None
+        packets: list[Any] = []
+        size = 0
+        while pkt is not None:
+            packets.append(pkt)
+            size += _cost(pkt)
+            self._ping_fetched |= pkt.packet_type == packet.PING
+            if len(packets) == POLL_PACKETS or size >= POLL_BYTES:
+                break
+            try:
+                pkt = self.queue.get(block=False)
+            except queue.Empty:
+                break
+        if pkt is None and packets:
+            self.queue.put(None)  # the end of the session is for the next poll
+        self._queued = 0 if self.queue.empty() else max(0, self._queued - size)
+        self._polled_at = time.monotonic()
+        return packets
 
     def handle_get_request(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if not self.connected and "upgrade" not in _tokens(environ.get("HTTP_CONNECTION", "")):
+            # python-engineio looks for this after it has let the handshake pass.
+            return self._refuse_websocket("no Connection: Upgrade")
         answer = super().handle_get_request(environ, start_response)
         # The last poll: kept, its connection would cost more than the websocket.
         if (self.upgrading or self.upgraded) and LAST_REQUEST in environ:
@@ -270,20 +481,51 @@ class Session(Socket, Handler):  # type: ignore[misc]
         return answer
 
     def handle_post_request(self, environ: dict[str, Any]) -> None:
-        """As engineio's, but what cannot be read is the client's mistake and ends the session."""
+        """As engineio's, but what cannot be read is the client's mistake and ends the session.
+
+        There may be any number of packets in it: other clients have their turn in between.
+        """
         length = int(environ.get("CONTENT_LENGTH") or 0)
         if length > self.server.max_http_buffer_size:
             raise exceptions.ContentTooLongError()
+        self._wait_for_polls()
+        if self._cut_off:
+            raise exceptions.EngineIOError("the client does not poll")
         try:
             body = environ["wsgi.input"].read(length).decode()
-            packets = payload.Payload(encoded_payload=body).packets
+            for number, text in enumerate(_split(body), 1):
+                if number % MESSAGES_AT_ONCE == 0:
+                    self.server.sleep(0)
+                    self._wait_for_polls()
+                if self.closed or self._cut_off:
+                    return
+                self.receive(packet.Packet(encoded_packet=text))
         except ClientGone:
             return  # nobody is there to be told
         except Exception:
-            self._count_as_malformed()
+            if self.closed:
+                return
+            self.transport.count(self.sid, PROTOCOL)
             raise exceptions.EngineIOError("no payload of packets") from None
-        for pkt in packets:
-            self.receive(pkt)
+
+    def _wait_for_polls(self) -> None:
+        """A client that does not take the answers asks no more; it is cut off in the end."""
+        until = time.monotonic() + SLOW_OUTPUT_PATIENCE
+        while self._queued > READING_STOPS and not self.closed and not self._cut_off:
+            if time.monotonic() > until:
+                self._cut()
+            self.server.sleep(_LOOK)
+
+    def _cut(self) -> None:
+        """End the session of a client that does not take what waits for it."""
+        if not self._cut_off:
+            self._cut_off = True
+            # It calls the application's disconnect handler: not in here.
+            self.server.start_background_task(self._close_slow)
+
+    def _close_slow(self) -> None:
+        self.transport.count(self.sid, TOO_SLOW)
+        self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR)
 
     def _upgrade_websocket(self, environ: dict[str, Any], start_response: Any) -> Any:
         if TAKE_CONNECTION not in environ:  # some other WSGI server
@@ -293,9 +535,7 @@ class Session(Socket, Handler):  # type: ignore[misc]
         try:
             websocket = accept(environ, self, int(self.server.max_http_buffer_size))
         except HandshakeError as error:
-            if not self.connected:
-                self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR)
-            return self.server._bad_request(f"Invalid websocket handshake: {error}")
+            return self._refuse_websocket(str(error))
         self.websocket = websocket
         if self.connected:
             self.upgrading = True  # from here on polls get nothing
@@ -305,18 +545,25 @@ class Session(Socket, Handler):  # type: ignore[misc]
             self._go_live()
         return ()
 
+    def _refuse_websocket(self, why: str) -> Any:
+        if not self.connected:
+            self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR)
+        return self.server._bad_request(f"Invalid websocket handshake: {why}")
+
     def send(self, pkt: Any) -> None:
         if pkt.packet_type == packet.MESSAGE:
             traffic.sent += 1
         live = self.transport.live.get(self.sid)
         if live is None:
+            if self._cut_off:
+                return
             if self._is_overdue:
                 # To find that out calls the application's disconnect handler: not in here.
-                if not self._timed_out:
-                    self._timed_out = True
-                    self.server.start_background_task(self._time_out)
+                self._cut_off = True
+                self.server.start_background_task(self._time_out)
                 return
-            super().send(pkt)
+            if self._takes(pkt):
+                super().send(pkt)
             return
         if self.closed:
             raise exceptions.SocketIsClosedError()
@@ -333,6 +580,18 @@ class Session(Socket, Handler):  # type: ignore[misc]
     def _is_overdue(self) -> bool:
         return bool(self.last_ping and time.time() - self.last_ping > self.server.ping_timeout)
 
+    def _takes(self, pkt: Any) -> bool:
+        """Count what a poll has to take; false when the client has let too much wait."""
+        if not self._queued:
+            self._polled_at = time.monotonic()  # nothing has waited until now
+        self._queued += _cost(pkt)
+        if self._queued > OUTPUT_CEILING or (
+            self._queued > SLOW_OUTPUT and time.monotonic() - self._polled_at > SLOW_OUTPUT_PATIENCE
+        ):
+            self._cut()
+            return False
+        return True
+
     def _time_out(self) -> None:
         if not self.closed:
             self.check_ping_timeout()
@@ -347,6 +606,7 @@ class Session(Socket, Handler):  # type: ignore[misc]
         if self.closing or self.closed:
             return
         self.last_ping = time.time()
+        self._ping_fetched = False
         self.send(packet.Packet(packet.PING))
 
     # --- what the websocket calls, in the hub ---------------------------------
@@ -358,14 +618,37 @@ class Session(Socket, Handler):  # type: ignore[misc]
         if data == _PONG:
             self.schedule_ping()
             return True
-        if data[:2] == _EVENT and self.transport.start_handler(self.sid, data[1:]):  # type: ignore[arg-type]
+        if (
+            data[:2] == _EVENT
+            and self._partial is None
+            and self.transport.start_handler(self.sid, data[1:])  # type: ignore[arg-type]
+        ):
             return True
+        if self._partial is not None and isinstance(data, bytes):
+            return self._take_attachment(data)
         try:
             pkt = packet.Packet(encoded_packet=data)
         except Exception:
             raise ProtocolError(INVALID_DATA, "a message that is no packet") from None
+        return self._in_greenlet(self.receive, pkt)
+
+    def _take_attachment(self, data: bytes) -> bool:
+        try:
+            pkt = self._read(data)
+        except ValueError:
+            assert self.websocket is not None
+            self.websocket.count(PROTOCOL)
+            return True
+        if pkt is None:
+            traffic.received += 1
+        elif not self.transport.start(self.sid, pkt):
+            return self._in_greenlet(self._dispatch, pkt)
+        return True
+
+    def _in_greenlet(self, task: Callable[[Any], None], pkt: Any) -> bool:
+        """Handle a packet; whether it is done. Nothing more is read until then."""
         self._busy = True
-        greenlets.run(self._handle, pkt)
+        greenlets.run(self._handle, task, pkt)
         self._awaited = self._busy
         return not self._busy
 
@@ -378,10 +661,10 @@ class Session(Socket, Handler):  # type: ignore[misc]
 
     # --- messages -------------------------------------------------------------
 
-    def _handle(self, pkt: Any) -> None:
-        """A message of any kind, in a greenlet of its own."""
+    def _handle(self, task: Callable[[Any], None], pkt: Any) -> None:
+        """A packet of any kind, in a greenlet of its own."""
         try:
-            self.receive(pkt)
+            task(pkt)
         except exceptions.UnknownPacketError:
             pass
         except (KeyboardInterrupt, SystemExit):
@@ -455,6 +738,27 @@ class Session(Socket, Handler):  # type: ignore[misc]
         self.transport.live[self.sid] = self.websocket
         while not queued.empty():
             self.queue.put(queued.get(block=False))
+        self._queued = 0
         for _ in range(queued.getting()):
             queued.put(packet.Packet(packet.NOOP))  # a poll that waits all the same
         self.server.logger.info("%s: Upgrade to websocket successful", self.sid)
+
+
+def _cost(pkt: Any) -> int:
+    """What an Engine.IO packet in a queue costs, in bytes."""
+    return sys.getsizeof(pkt.data) + OUTPUT_OBJECT
+
+
+def _split(body: str) -> Iterator[str]:
+    """The packets of a payload, one at a time."""
+    if body.startswith("d="):  # of JSONP
+        body = unquote_plus(body[2:].partition("&")[0])
+    begin = 0 if body else -1
+    while begin >= 0:
+        end = body.find(_SEPARATOR, begin)
+        yield body[begin:end] if end >= 0 else body[begin:]
+        begin = end + 1 if end >= 0 else -1
+
+
+def _tokens(header: str) -> list[str]:
+    return [token.strip() for token in header.lower().split(",")]

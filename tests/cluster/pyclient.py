@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import engineio.payload
 import socketio
 
 from .recorder import TIMEOUT, TestClient
-
-# A polling client gets everything that has come since its last poll in one
-# answer; python-engineio takes 16 packets for an attack.
-engineio.payload.Payload.max_decode_packets = 1000
-
 
 _SILENCE = object()
 

@@ -20,7 +20,7 @@ def test_session_ids_name_this_worker() -> None:
 
 def test_ids_are_as_long_and_random_as_before() -> None:
     plain, ours = make_server(), make_server()
-    sessions.attach(ours)
+    sessions.attach(ours, 10)
     drawn = {ours.eio.generate_id() for _ in range(100)}
     assert len(drawn) == 100
     for sid in drawn:
@@ -46,5 +46,5 @@ def test_open_sessions_are_counted() -> None:
 def test_a_server_is_known_as_long_as_it_lives() -> None:
     server = make_server()
     assert server not in sessions.servers()
-    sessions.attach(server)
+    sessions.attach(server, 10)
     assert server in sessions.servers()
