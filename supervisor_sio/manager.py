@@ -206,9 +206,10 @@ class ZmqManager(Operations, IndexedManager):
         :param timeout: seconds to wait at most.
         """
         publisher, subscriber = self._publisher, self._subscriber
-        if publisher is None or subscriber is None:
+        if publisher is None or subscriber is None or publisher.silent:
             return
         deadline = time.monotonic() + timeout
+        self._wait_for_members()  # while the router is new it has not told them
         subscriber.wait_confirmed(self._receivers, lambda: deadline, self.server.sleep)
         # From here on nothing needs to be fetched; once more for what came meanwhile.
         publisher.ends = True

@@ -139,6 +139,11 @@ class Publisher:
             position = self._outbox.position(time.monotonic())
             self._send(self._for_all, {"method": "bye", "began": self._began, **position})
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing was ever sent."""
+        return self._outbox.empty
+
     # --- whether the others have what this process has sent ---
 
     def marks(self, tags: Iterable[str]) -> dict[str, tuple[int, int]]:
