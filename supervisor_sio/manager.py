@@ -224,7 +224,7 @@ class ZmqManager(Operations, IndexedManager):
     def _receivers(self) -> list[str]:
         """Who hears what this process sends to all, on this host."""
         tags = [tag for tag in self._members if self.is_local(tag)]
-        return [*tags, BRIDGE] if self._cluster.bridged else tags
+        return [*tags, BRIDGE] if self._subscriber and self._subscriber.bridged else tags
 
     @property
     def tally(self) -> Optional[int]:

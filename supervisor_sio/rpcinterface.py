@@ -172,6 +172,7 @@ class Cluster:
             "tls_certfile": settings.tls_certfile,
             "tls_keyfile": settings.tls_keyfile,
             "router_ended": self._router.ended if self._router else None,
+            "router_unsent_since": self._unsent_since(),
             "message_queue": settings.message_queue,
             "metrics": settings.metrics is not None,
             "log_level": self._supervisord.options.loglevel,
@@ -189,6 +190,11 @@ class Cluster:
                 self._hear,
             )
         )
+
+    def _unsent_since(self) -> Optional[float]:
+        """When the oldest message was sent that Redis had not taken from the last router."""
+        queue = self._router.figures.get("queue") if self._router else None
+        return queue.get("oldest") if isinstance(queue, dict) else None
 
     def _drained(self) -> dict[str, int]:
         """The workers that the operator drains, for a router that starts anew."""

@@ -3,7 +3,12 @@
 It hears what every worker says to all, and what is for a worker of another
 host; it says to the workers here what comes from elsewhere. The bridges tell
 each other every two seconds which workers they have, so that those know of
-each other, and number what they send, so that what was missed is counted.
+each other, and number what they send.
+
+What Redis loses is asked for, as on a host: a bridge keeps what it has sent, and
+sends it again to another that sees a hole in the numbers; later ones wait there.
+How far a host has come is known to its workers, each of which notes the number of
+what it got: the bridge of the next router asks them, and goes on from there.
 """
 
 from __future__ import annotations
@@ -14,14 +19,18 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
+from ..common.limits import BRIDGE_MOST_ORIGINS
+from ..relay.inbox import Inbox
 from ..relay.message import RelayMessage
 from ..relay.methods import BRIDGE, MalformedFields, check_fields
+from ..relay.passed import NOTE
 from ..relay.publisher import Publisher
 from ..relay.subscriber import ThreadSubscriber
 from ..rundir import ClusterInfo, RunDir
 from .format import FormatError, QueueMessage, Translator, origin_of, parse, seen
+from .kept import Kept
 from .queue import RedisQueue
 
 logger = logging.getLogger("supervisor_sio.bridge")
@@ -34,11 +43,15 @@ _SILENCE = 3.5 * _BEAT
 
 #: Seconds before the end of the bridge before this one from which the workers are
 #: asked for what they said: it may not have come to passing that on. What it has
-#: passed on, the other bridges do not take twice.
-_OVERLAP = 1.0
+#: passed on, the other bridges do not take twice. Longer than the second between two
+#: figures, which say since when something waits for Redis.
+_OVERLAP = 2.0
 
-#: Streams of senders of other hosts whose last number is remembered.
-_MOST_ORIGINS = 10_000
+#: Seconds between looks at what is missing.
+_TICK = 0.25
+
+#: Seconds for the workers to say what had come from other hosts before this bridge.
+_WORKERS_ANSWER = 2.0
 
 #: A worker as the router tells of it: tag, whether on another host, its channels.
 Member = list[Any]
@@ -49,6 +62,8 @@ class Bridge:
 
     :param predecessor_ended: when the bridge before this one did, by the host's
         monotonic clock.
+    :param unsent_since: when the oldest message was sent that Redis had not taken
+        from that one; ``None`` without any.
     :param changed: called, in a thread of the bridge, when the workers of
         other hosts have changed.
     :raises QueueError: when ``url`` cannot be used.
@@ -61,6 +76,7 @@ class Bridge:
         cluster: ClusterInfo,
         predecessor_ended: Optional[float],
         changed: Callable[[list[Member]], None],
+        unsent_since: Optional[float] = None,
     ) -> None:
         self._id = f"bridge-{secrets.token_hex(6)}"
         self._translator = Translator(self._id)
@@ -69,14 +85,29 @@ class Bridge:
         self._publisher = Publisher(run_dir, cluster, self._id)
         self._predecessor_ended = predecessor_ended or 0.0
         since = None if predecessor_ended is None else predecessor_ended - _OVERLAP
+        if since is not None and unsent_since is not None:
+            since = min(since, unsent_since)
         self._subscriber = ThreadSubscriber(
             self._publisher, run_dir, tag=BRIDGE, lives=self._lives, since=since
         )
         self._numbering = threading.Lock()
         self._number = 0
-        #: The last number of each other bridge, when it was heard, and its workers.
-        self._others: dict[str, int] = {}
+        self._kept = Kept()
+        #: Guards what several threads of the bridge know of the others.
+        self._lock = threading.RLock()
+        #: What the other bridges have sent.
+        self._inbox = Inbox(self._id)
+        #: Those whose place in their stream is known here.
+        self._placed: set[str] = set()
+        #: When each was heard, and the last number that the workers here know of.
         self._heard: dict[str, float] = {}
+        self._noted: dict[str, int] = {}
+        #: What had come from each before this bridge, by worker; not known at first.
+        self._before: dict[str, dict[str, int]] = {}
+        self._resumed = predecessor_ended is None
+        self._missed_shown = 0
+        #: Whether Redis was there at the last look.
+        self._reachable = False
         self._origins: OrderedDict[tuple[Any, ...], int] = OrderedDict()
         self._elsewhere: dict[str, list[Member]] = {}
         self._here: list[Member] = []
@@ -85,12 +116,16 @@ class Bridge:
         self._wake = threading.Event()
         self._closed = False
         self.received = 0
-        #: Messages of other hosts that did not come.
-        self.missed = 0
         self.malformed = 0
+
+    @property
+    def missed(self) -> int:
+        """Messages of other hosts that did not come."""
+        return self._inbox.dropped
 
     def start(self) -> None:
         self._queue.start()
+        self._subscriber.on_passed = self._take_passed
         self._subscriber.start(self._from_relay)
         self._thread = threading.Thread(target=self._run, name="bridge", daemon=True)
         self._thread.start()
@@ -112,6 +147,7 @@ class Bridge:
             "missed": self.missed,
             "malformed": self.malformed,
             "hosts": len(self._elsewhere),
+            "oldest": self._queue.oldest,
         }
 
     def close(self) -> None:
@@ -132,16 +168,49 @@ class Bridge:
         while not self._subscriber.joined and not self._closed:
             self._publisher.probe()
             self._wake.wait(0.05)
+        self._resume()
+        beat = 0.0
         while True:
-            self._wake.clear()
-            members = [[tag, True, channels] for tag, _, channels in self._here]
-            self._send_members(members)
+            now = time.monotonic()
+            if now >= beat or self._wake.is_set() or self._closed:
+                self._wake.clear()
+                beat = now + _BEAT
+                self._send_members([[tag, True, channels] for tag, _, channels in self._here])
+                self._tell_workers()
             if self._closed:
                 return
-            now = time.monotonic()
-            for bridge in [b for b, heard in list(self._heard.items()) if now - heard > _SILENCE]:
+            try:
+                self._look(now)
+            except Exception as error:  # of what others have said: the rest goes on
+                self._refuse("on the message queue", error)
+            self._wake.wait(_TICK)
+
+    def _resume(self) -> None:
+        """Learn from the workers what had come to them before this bridge."""
+        until = time.monotonic() + _WORKERS_ANSWER
+        while not self._resumed and not self._closed and time.monotonic() < until:
+            self._publisher.ask_all({"method": "ask_passed"})
+            time.sleep(_TICK / 5)
+            if self._members_known and self._tags_here <= set(self._before):
+                break
+        with self._lock:
+            self._resumed = True
+            for bridge in list(self._heard):
+                self._place(bridge, None)
+
+    def _take_passed(self, tag: str, numbers: dict[str, int]) -> None:
+        with self._lock:
+            self._before[tag] = numbers
+
+    def _look(self, now: float) -> None:
+        with self._lock:
+            for bridge in [b for b, heard in self._heard.items() if now - heard > _SILENCE]:
                 self._forget(bridge)
-            self._wake.wait(_BEAT)
+            self._ask(now)
+            if self.missed > self._missed_shown:
+                if not self._missed_shown:
+                    logger.error("%d messages of another host did not come", self.missed)
+                self._missed_shown = self.missed
 
     def _forget(self, bridge: str) -> None:
         self._heard.pop(bridge, None)
@@ -149,8 +218,16 @@ class Bridge:
             self._tell()
 
     def _tell(self) -> None:
-        elsewhere = list(self._elsewhere.values())  # as another thread may change it
-        self._changed([member for members in elsewhere for member in members])
+        self._changed([member for members in self._elsewhere.values() for member in members])
+
+    def _tell_workers(self) -> None:
+        """How far the other bridges have come: a worker that got nothing lately knows, too."""
+        with self._lock:
+            for bridge in self._placed & set(self._heard):
+                number = self._inbox.delivered_to_all(bridge)
+                if number > self._noted.get(bridge, 0):
+                    self._noted[bridge] = number
+                    self._publisher.publish(None, {"method": NOTE, "via": [bridge, number]}, ())
 
     # --- from here to the others ----------------------------------------------
 
@@ -169,13 +246,54 @@ class Bridge:
             return
         if data is not None:
             alone = "to" in message.fields or message.fields["method"] == "callback"
-            self._send({**data, "origin": [message.sender, alone, message.sequence]})
+            origin = [message.sender, alone, message.sequence]
+            self._send({**data, "origin": origin}, message.time)
 
-    def _send(self, data: QueueMessage) -> None:
+    def _send(self, data: QueueMessage, since: float) -> None:
         with self._numbering:  # and in the order of the numbers
             self._number += 1
             data.update(via=self._id, seq=self._number)
-            self._queue.publish(json.dumps(data).encode())
+            raw = json.dumps(data).encode()
+            if self._queue.publish(raw, since=since):
+                self._kept.add(self._number, raw)
+
+    def _ask(self, now: float) -> None:
+        """Ask the other bridges for what is missing of theirs."""
+        if not self._queue.connected:
+            self._reachable = False
+            return
+        if not self._reachable:
+            self._reachable = True
+            self._inbox.wait_anew()  # nobody could answer
+        for bridge in self._inbox.silent(now):
+            self._deliver(self._inbox.give_up(bridge))
+        for bridge, _, first, last in self._inbox.questions(now):
+            if first and bridge in self._placed:
+                numbers = {"first": first, "last": last}
+                self._say({"method": "question", "of": bridge, "asker": self._id, **numbers})
+
+    def _answer(self, question: QueueMessage) -> None:
+        first, last = question["first"], question["last"]
+        if type(first) is not int or type(last) is not int or not 0 < first <= last:
+            raise FormatError("a question for no numbers")
+        with self._numbering:
+            if last > self._number:
+                return  # asked of somebody else
+            again = self._kept.again(first, last)
+        self._say(
+            {
+                "method": "again",
+                "of": self._id,
+                "asker": str(question["asker"]),
+                "asked": first,
+                "first": again.first,
+                "messages": [raw.decode() for raw in again.messages],
+            }
+        )
+
+    def _say(self, data: QueueMessage) -> None:
+        """What only bridges understand, and nobody misses."""
+        self._queue.publish(json.dumps(data).encode(), counts=False)
 
     def _send_members(self, members: list[Member]) -> None:
         """Not numbered: it says the number of the last one that is."""
@@ -190,44 +308,86 @@ class Bridge:
         try:
             data = parse(raw)
             mark = seen(data)
-            if mark is not None:
-                bridge, number = mark
-                if bridge == self._id:
-                    return
-                if data["method"] == "members":
-                    self._hear_of(bridge, number)
-                    self._meet(bridge, data.get("members"))
-                    return
-                if not self._is_new(bridge, number) or not self._is_new_of(*origin_of(data)):
-                    return
-            outgoing = self._translator.from_queue(data)
-        except FormatError as error:
+            with self._lock:
+                if data["method"] in ("question", "again"):
+                    self._converse(data)
+                elif mark is None:
+                    self._pass_on(data, None)
+                elif mark[0] != self._id:
+                    self._take(data, raw, *mark)
+        except Exception as error:  # whatever somebody has published
             self._refuse("on the message queue", error)
+
+    def _converse(self, data: QueueMessage) -> None:
+        """Bridges ask each other for what they missed."""
+        if data["method"] == "question":
+            if data["of"] == self._id:
+                self._answer(data)
+        elif data["asker"] == self._id:
+            bridge, messages = str(data["of"]), []
+            for raw in data["messages"]:
+                other = parse(raw)
+                mark = seen(other)
+                if mark is None or mark[0] != bridge:
+                    raise FormatError("somebody else's messages")
+                messages.append(RelayMessage(bridge, mark[1], other, (raw,)))
+            self._heard[bridge] = time.monotonic()
+            self._deliver(
+                self._inbox.again(bridge, True, int(data["asked"]), int(data["first"]), messages)
+            )
+            self._ask(time.monotonic())
+
+    def _take(self, data: QueueMessage, raw: bytes, bridge: str, number: int) -> None:
+        """What another bridge has numbered, or that it has come to this number."""
+        now = time.monotonic()
+        self._heard[bridge] = now
+        if data["method"] == "members":
+            self._place(bridge, number)
+            self._deliver(self._inbox.position(bridge, number, 0))
+            self._meet(bridge, data.get("members"))
+        else:
+            self._place(bridge, number - 1)
+            message = RelayMessage(bridge, number, data, (raw.decode(),))
+            self._deliver(self._inbox.receive(message, True))
+        if self._inbox.waits:
+            self._ask(now)
+
+    def _place(self, bridge: str, before: Optional[int]) -> None:
+        """Begin after what has come to the workers, or where that bridge is now.
+
+        :param before: the number of the last message before those heard; ``None`` when
+            some are held already.
+        """
+        if bridge in self._placed or not self._resumed:
             return
+        self._placed.add(bridge)
+        known = [numbers[bridge] for numbers in self._before.values() if bridge in numbers]
+        if known:
+            before = min(known)
+        if before is None:
+            self._deliver(self._inbox.give_up(bridge))
+        else:
+            self._deliver(self._inbox.position(bridge, before, 0, (before, 0)))
+
+    def _deliver(self, messages: Sequence[RelayMessage]) -> None:
+        for message in messages:
+            data: Any = message.fields
+            try:
+                if self._is_new_of(*origin_of(data)):
+                    self._pass_on(data, [message.sender, message.sequence])
+            except FormatError as error:
+                self._refuse("on the message queue", error)
+
+    def _pass_on(self, data: QueueMessage, via: Optional[list[Any]]) -> None:
+        """To the workers here. :raises FormatError: when it is not understood."""
+        outgoing = self._translator.from_queue(data)
         if outgoing is None:
             return
         tag, fields, packets = outgoing
         if tag is not None and self._members_known and tag not in self._tags_here:
             return  # for a worker of another host
         self.received += 1
-        self._publisher.publish(tag, fields, packets)
-
-    def _is_new(self, bridge: str, number: int) -> bool:
-        if number <= self._others.get(bridge, 0):
-            return False
-        self._hear_of(bridge, number - 1)
-        self._others[bridge] = number
-        return True
-
-    def _hear_of(self, bridge: str, number: int) -> None:
-        """That bridge has sent messages up to this number; those not heard are missed."""
-        last = self._others.setdefault(bridge, number)
-        self._heard[bridge] = time.monotonic()
-        if number > last:
-            if not self.missed:
-                logger.error("%d messages of another host did not come", number - last)
-            self.missed += number - last
-            self._others[bridge] = number
+        self._publisher.publish(tag, fields if via is None else {**fields, "via": via}, packets)
 
     def _is_new_of(self, sender: str, alone: bool, number: int) -> bool:
         """False for what a bridge before that one has passed on already."""
@@ -236,7 +396,7 @@ class Bridge:
             return False
         self._origins[stream] = number
         self._origins.move_to_end(stream)
-        if len(self._origins) > _MOST_ORIGINS:
+        if len(self._origins) > BRIDGE_MOST_ORIGINS:
             self._origins.popitem(last=False)
         return True
 

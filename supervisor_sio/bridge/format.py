@@ -18,6 +18,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from socketio import packet as sio_packet
 
+from ..common.limits import BRIDGE_MOST_CALLBACKS
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.methods import BRIDGE, check_fields
 from ..request import tag_of
@@ -33,11 +34,8 @@ _SHARED = {
     "close_room": ("room", "namespace"),
 }
 
-#: Callbacks of other hosts that are awaited here at a time.
-_MOST_CALLBACKS = 65536
-
 #: Fields of the relay's own, which say nothing to other hosts.
-_HIDDEN = ("to", "after", "only")
+_HIDDEN = ("to", "after", "only", "via")
 
 #: Numbers stay far from what a status cannot show.
 _LARGEST_NUMBER = 2**53
@@ -238,7 +236,7 @@ class Translator:
     def _await_callback(self, asked: tuple[Any, ...]) -> int:
         self._last_ack += 1
         self._callbacks[self._last_ack] = asked
-        if len(self._callbacks) > _MOST_CALLBACKS:
+        if len(self._callbacks) > BRIDGE_MOST_CALLBACKS:
             self._callbacks.popitem(last=False)
         return self._last_ack
 

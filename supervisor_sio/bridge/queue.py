@@ -6,20 +6,20 @@ no room for is counted. Local traffic knows nothing of it.
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import re
 import sys
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque
+from typing import Any, Callable, Deque, Optional
 from urllib.parse import urlsplit
 
-logger = logging.getLogger("supervisor_sio.bridge")
+from ..common.limits import BRIDGE_MOST_WAITING, BRIDGE_MOST_WAITING_BYTES
 
-#: What may wait for Redis.
-_MOST_WAITING = 10_000
-_MOST_BYTES = 64 * 1024 * 1024
+logger = logging.getLogger("supervisor_sio.bridge")
 
 #: Messages published in one round trip.
 _BATCH = 100
@@ -128,8 +128,10 @@ class RedisQueue:
         self._channel = channel
         self._received = received
         self._silence = silence
-        self._waiting: Deque[tuple[bytes, bool]] = deque()
+        self._waiting: Deque[tuple[bytes, bool, float]] = deque()
         self._bytes = 0
+        #: When the first message of the batch was sent that is just being published.
+        self._taken: list[float] = []
         self._changed = threading.Condition()
         self._closed = threading.Event()
         #: Whether the subscriber hears the channel.
@@ -147,26 +149,39 @@ class RedisQueue:
         for thread in self._threads:
             thread.start()
 
-    def publish(self, data: bytes, counts: bool = True) -> None:
-        """Publish soon; never waits.
+    def publish(self, data: bytes, counts: bool = True, since: float = math.inf) -> bool:
+        """Publish soon; never waits. False when there is no room for it.
 
         :param counts: whether it is missed when it is not published.
+        :param since: when a worker sent it, by the host's monotonic clock, in seconds.
         """
         with self._changed:
-            if len(self._waiting) >= _MOST_WAITING or self._bytes + len(data) > _MOST_BYTES:
+            if (
+                len(self._waiting) >= BRIDGE_MOST_WAITING
+                or self._bytes + len(data) > BRIDGE_MOST_WAITING_BYTES
+            ):
                 if not counts:
-                    return
+                    return False
                 if not self.unsent:
                     logger.error("%s is away too long: emits for other hosts are lost", self._shown)
                 self.unsent += 1
-                return
-            self._waiting.append((data, counts))
+                return False
+            self._waiting.append((data, counts, since))
             self._bytes += len(data)
             self._changed.notify()
+            return True
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def oldest(self) -> Optional[float]:
+        """When the oldest message was sent that Redis has not taken; ``None`` without any."""
+        with self._changed:
+            waiting = [since for _, _, since in itertools.islice(self._waiting, 1)]
+        oldest = min([*self._taken, *waiting], default=math.inf)
+        return None if oldest == math.inf else oldest
 
     def close(self, timeout: float = 2.0) -> None:
         """Publish what waits, if Redis takes it in time."""
@@ -192,19 +207,28 @@ class RedisQueue:
                 continue
             with self._changed:
                 batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-                self._bytes -= sum(len(data) for data, _ in batch)
-            counted = sum(counts for _, counts in batch)
+                self._bytes -= sum(len(data) for data, _, _ in batch)
+            counted = sum(counts for _, counts, _ in batch)
+            self._taken = [since for _, _, since in batch[:1]]
             try:
                 pipeline = self._client.pipeline(transaction=False)
-                for data, _ in batch:
+                for data, _, _ in batch:
                     pipeline.publish(self._channel, data)
                 pipeline.execute()
                 self.sent += counted
             except Exception as error:
-                # Some of them may have gone: again would be twice.
-                self.unsent += counted
-                logger.error("%s has not taken %d messages: %s", self._shown, counted, error)
+                # Some of them may have gone: again would be twice for those who do not
+                # look at the numbers. Other hosts ask for what they lack.
+                logger.error(
+                    "%s has not confirmed %d messages; other hosts of ours ask for what they "
+                    "lack: %s",
+                    self._shown,
+                    counted,
+                    error,
+                )
                 self._closed.wait(_LONGEST_RETRY)
+            finally:
+                self._taken = []
 
     # --- to subscribe ---------------------------------------------------------
 

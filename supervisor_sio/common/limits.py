@@ -437,6 +437,55 @@ RELAY_MOST_FAILURES = _limit(
 
 # --- The bridge: messages between hosts -----------------------------------------
 
+BRIDGE_MOST_WAITING = _limit(
+    "BRIDGE_MOST_WAITING",
+    10_000,
+    "messages",
+    "host",
+    "what may wait for Redis while it is away; more is counted as unsent",
+)
+BRIDGE_MOST_WAITING_BYTES = _limit(
+    "BRIDGE_MOST_WAITING_BYTES", 64 * 1024 * 1024, "bytes", "host", "the same"
+)
+BRIDGE_KEPT = _limit(
+    "BRIDGE_KEPT",
+    20_000,
+    "messages",
+    "host",
+    "what other hosts may ask for again: what may wait for Redis, and as much that was sent "
+    "before and got lost on its way",
+)
+BRIDGE_KEPT_BYTES = _limit("BRIDGE_KEPT_BYTES", 128 * 1024 * 1024, "bytes", "host", "the same")
+BRIDGE_BATCH = _limit(
+    "BRIDGE_BATCH",
+    256 * 1024,
+    "bytes",
+    "answer",
+    "messages sent again to another host at a time; one that is longer goes alone",
+)
+BRIDGE_MOST_ORIGINS = _limit(
+    "BRIDGE_MOST_ORIGINS",
+    10_000,
+    "streams",
+    "host",
+    "senders of other hosts whose last number is remembered, or a successor of their bridge "
+    "would have its messages delivered twice",
+)
+BRIDGE_MOST_OTHERS = _limit(
+    "BRIDGE_MOST_OTHERS",
+    1000,
+    "bridges",
+    "process",
+    "other hosts, and the routers that they had before, of which a position is remembered",
+)
+BRIDGE_MOST_CALLBACKS = _limit(
+    "BRIDGE_MOST_CALLBACKS",
+    65_536,
+    "callbacks",
+    "host",
+    "acknowledgements that other hosts await from clients here; the oldest is given up",
+)
+
 # --- A worker and its life --------------------------------------------------------
 
 THREAD_CALLS = _limit(

@@ -207,6 +207,11 @@ class Inbox:
         sender = self._senders.get(name)
         return sender is not None and sender.to_all.next > to_all and sender.to_us.next > to_us
 
+    def delivered_to_all(self, name: str) -> int:
+        """The number of the last message to all of a sender that was delivered."""
+        sender = self._senders.get(name)
+        return 0 if sender is None else sender.to_all.next - 1
+
     def gone(self, name: str) -> Sequence[RelayMessage]:
         """A sender has ended: what is there is all there will be."""
         delivered = self.give_up(name)
@@ -275,6 +280,11 @@ class Inbox:
             for name, sender in self._behind.items()
             if sender.waiting_since is not None and now - sender.waiting_since > _GIVE_UP
         ]
+
+    def wait_anew(self) -> None:
+        """Nobody could answer until now: the ten seconds begin again."""
+        for sender in self._behind.values():
+            sender.waiting_since = None
 
     # --- the two streams of a sender ------------------------------------------
 

@@ -37,7 +37,9 @@ class Registrar:
     """Answers in a thread of its own, from :meth:`start` to :meth:`close`."""
 
     def __init__(self, run_dir: RunDir, cluster: ClusterInfo) -> None:
-        self._bridged_channel = cluster.channel if cluster.bridged else None
+        self._channel = cluster.channel
+        #: Whether a bridge to other hosts hears that channel.
+        self.bridged = False
         #: The channels that each worker hears, by tag; unknown until it is told.
         self._members: Optional[dict[str, list[str]]] = None
         #: Channel, sender and what it had sent, of those that ended lately.
@@ -95,7 +97,7 @@ class Registrar:
             members = self._members
             if members is not None:
                 tags = [tag for tag, channels in members.items() if channel in channels]
-                if channel == self._bridged_channel:
+                if self.bridged and channel == self._channel:
                     tags.append(BRIDGE)
                 with self._lock:
                     self._send(topic, _SENDER, {"method": "receivers", "tags": tags})

@@ -27,6 +27,8 @@ from .message import (
     topic_for_one,
     topic_for_publishers,
 )
+from .methods import BRIDGE
+from .passed import Passed
 from .proxy import HIGH_WATER_MARK, WELCOME, read_welcome
 from .publisher import RECONNECT, Publisher
 
@@ -92,6 +94,9 @@ class Subscriber:
         self._for_us = topic_for_one(publisher.channel, self._tag)
         self._channel_length = len(publisher.channel.encode()) + 1
         self._inbox = Inbox(self._tag)
+        self._passed = Passed()
+        #: Gets the tag of each worker that answers what has come from other hosts.
+        self.on_passed: Callable[[str, dict[str, int]], None] = lambda tag, numbers: None
         self._ended: dict[str, float] = {}
         # Where all stand who are there already is known before one of them ends.
         self._ask_everybody = True
@@ -105,6 +110,8 @@ class Subscriber:
         #: Numbered messages delivered.
         self.received = 0
         self.malformed = 0
+        #: Whether a bridge to other hosts has asked for something: each does when it starts.
+        self.bridged = False
         #: When a question of another was last answered.
         self._answered_at = 0.0
         self.closed = False
@@ -229,8 +236,14 @@ class Subscriber:
         return [message for message in delivered if self._is_meant(message)]
 
     def _is_meant(self, message: RelayMessage) -> bool:
-        """False for what goes to all only because one more worker has no stream."""
-        return bool(message.fields.get("only", self._tag) == self._tag)
+        """False for what is to all because one more worker has no stream, and for what
+        has come from another host before."""
+        try:
+            new = self._passed.is_new(message.fields)
+        except (ValueError, TypeError, LookupError) as error:
+            self.refuse(error)
+            return False
+        return bool(new and message.fields.get("only", self._tag) == self._tag)
 
     def _welcome(self, began: float) -> None:
         """Connected, or connected again: what was on its way may be lost, both ways."""
@@ -265,11 +278,21 @@ class Subscriber:
             numbers = _number(fields["all"]), _number(fields["own"])
             self._publisher.note_confirmed(str(fields["tag"]), *numbers)
             return ()
+        if method == "ask_passed":
+            if self._hears_all:
+                answer = {"tag": self._tag, "numbers": self._passed.numbers}
+                self._publisher.tell(sender, {"method": "passed", **answer})
+            return ()
+        if method == "passed":
+            numbers_of = {str(name): _number(last) for name, last in fields["numbers"].items()}
+            self.on_passed(str(fields["tag"]), numbers_of)
+            return ()
         if method == "receivers":
             self.receivers = [str(tag) for tag in fields["tags"]]
             return ()
         if method == "question":
             self._answered_at = time.monotonic()
+            self.bridged = self.bridged or fields["tag"] == BRIDGE
             self._publisher.answer(
                 sender,
                 str(fields["tag"]),

@@ -154,6 +154,7 @@ class Router:
         self._bridge: Optional[Bridge] = None
         if settings["message_queue"]:
             self._bridge = self._make_bridge(settings, cluster)
+        self._registrar.bridged = self._bridge is not None
 
     def _make_bridge(self, settings: Message, cluster: ClusterInfo) -> Optional[Bridge]:
         from ..bridge.bridge import Bridge  # takes python-socketio along
@@ -170,6 +171,7 @@ class Router:
             cluster,
             settings["router_ended"],
             lambda members: self._call_soon(self._workers.set_elsewhere, members),
+            settings["router_unsent_since"],
         )
 
     def _fault(self, option: str, reason: str) -> None:

@@ -27,6 +27,8 @@ class Relay:
     def publish(self, tag: Optional[str], fields: dict[str, Any], packets: Any) -> None:
         self.said.append((tag, fields))
 
+    def ask_all(self, fields: dict[str, Any]) -> None: ...
+
     def start(self, deliver: Callable[[RelayMessage], None]) -> None: ...
 
     def stop(self) -> None: ...
@@ -37,14 +39,15 @@ class Relay:
 class Queue:
     """In the place of Redis: keeps what is published, as it arrives."""
 
-    connected, sent, waiting, unsent = True, 0, 0, 0
+    connected, sent, waiting, unsent, oldest = True, 0, 0, 0, None
 
     def __init__(self, *args: Any) -> None:
         self.published: list[dict[str, Any]] = []
 
-    def publish(self, data: bytes, counts: bool = True) -> None:
+    def publish(self, data: bytes, counts: bool = True, since: float = 0.0) -> bool:
         self.published.append(json.loads(data))
-        assert counts == (self.published[-1]["method"] != "members")
+        assert counts == (self.published[-1]["method"] not in ("members", "question", "again"))
+        return True
 
     def start(self) -> None: ...
 
@@ -58,10 +61,14 @@ class BridgeAlone(Bridge):
     _queue: Any
     _subscriber: Any
 
-    def __init__(self, predecessor_ended: Optional[float] = None) -> None:
+    def __init__(
+        self, predecessor_ended: Optional[float] = None, unsent_since: Optional[float] = None
+    ) -> None:
         self.told: list[list[Member]] = []
         run_dir, cluster = RunDir("/nowhere"), ClusterInfo()
-        super().__init__("redis://", run_dir, cluster, predecessor_ended, self.told.append)
+        super().__init__(
+            "redis://", run_dir, cluster, predecessor_ended, self.told.append, unsent_since
+        )
         self.set_members([[HERE, False, ["socketio"]], [ALSO_HERE, False, ["socketio"]]])
 
     def hear(self, *messages: Any) -> None:
@@ -103,6 +110,18 @@ def emit(number: int, via: str = "bridge-2", origin: Any = None, room: str = "")
     }
 
 
+def again(bridge: Bridge, asked: int, *messages: Any, first: int = 0) -> dict[str, Any]:
+    """What ``bridge-2`` answers this one."""
+    return {
+        "method": "again",
+        "of": "bridge-2",
+        "asker": bridge._id,
+        "asked": asked,
+        "first": first or asked,
+        "messages": [json.dumps(message) for message in messages],
+    }
+
+
 def members(number: int, *tags: str, via: str = "bridge-2") -> dict[str, Any]:
     """These have no number: they tell the last one."""
     workers = [[tag, True, ["socketio"]] for tag in tags]
@@ -124,18 +143,95 @@ def test_what_comes_is_passed_on_in_order(bridge: BridgeAlone) -> None:
     assert (bridge.received, bridge.missed) == (4, 0)
 
 
+def test_what_is_missing_is_asked_for(bridge: BridgeAlone) -> None:
+    bridge.hear(emit(1), emit(2), emit(5))
+    assert bridge.said == ["1", "2"]  # what comes later waits
+    (question,) = bridge._queue.published
+    assert question == {
+        "method": "question",
+        "of": "bridge-2",
+        "asker": bridge._id,
+        "first": 3,
+        "last": 4,
+    }
+    bridge.hear(again(bridge, 3, emit(3), emit(4)))
+    assert bridge.said == ["1", "2", "3", "4", "5"]
+    bridge.hear(again(bridge, 3, emit(3), emit(4)), emit(4), emit(6))
+    assert bridge.said == ["1", "2", "3", "4", "5", "6"]
+    assert bridge.missed == 0
+
+
 def test_missed_messages_are_counted_exactly(
     bridge: BridgeAlone, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number in (1, 2, 5, 6, 10):
-        bridge.hear(emit(number))
+    bridge.hear(emit(1), emit(2), emit(5), emit(6), emit(10))
+    bridge.hear(again(bridge, 3, first=5), again(bridge, 7, emit(9), first=9))
+    assert bridge.said == ["1", "2", "5", "6", "9", "10"]
     for number in (7, 9):
         bridge.hear(emit(number, via="bridge-3", origin=["w3", False, number]))
-    assert bridge.said == ["1", "2", "5", "6", "10", "7", "9"]
-    assert bridge.missed == 2 + 3 + 1
+    bridge._look(time.monotonic())
+    bridge._look(time.monotonic() + 11)  # it does not answer
+    assert bridge.said[6:] == ["7", "9"]
+    assert bridge.missed == 2 + 2 + 1
     assert [record.getMessage() for record in caplog.records] == [
-        "2 messages of another host did not come"
+        "4 messages of another host did not come"
     ]
+
+
+def test_redis_away_is_nobodys_silence(bridge: BridgeAlone) -> None:
+    bridge.hear(emit(1), emit(3))
+    bridge._queue.connected = False
+    now = time.monotonic()
+    bridge._look(now + 20)
+    bridge._queue.connected = True
+    bridge._look(now + 21)
+    bridge._look(now + 30)
+    assert bridge.missed == 0
+    bridge.hear(again(bridge, 2, emit(2)))
+    assert bridge.said == ["1", "2", "3"]
+
+
+def test_what_it_has_sent_it_sends_again(bridge: BridgeAlone) -> None:
+    other = BridgeAlone()
+    for number in (1, 2, 3):
+        bridge._from_relay(from_worker(number, room=f"{number}"))
+    sent = list(bridge._queue.published)
+    other.hear(sent[0], sent[2])
+    bridge.hear(other._queue.published[-1])
+    assert bridge._queue.published[-1]["method"] == "again"
+    other.hear(bridge._queue.published[-1])
+    assert other.said == ["1", "2", "3"]
+    answers = len(bridge._queue.published)
+    for first, last in ((1, 4), (0, 1), (3, 2), ("1", 2)):
+        question = {"method": "question", "asker": "x", "first": first, "last": last}
+        bridge.hear({**question, "of": bridge._id}, {**question, "of": "bridge-7"})
+    assert len(bridge._queue.published) == answers
+
+
+def test_it_goes_on_where_the_workers_are(bridge: BridgeAlone) -> None:
+    """What came while there was no router is asked for."""
+    successor = BridgeAlone(predecessor_ended=100.0)
+    successor._subscriber.on_passed = successor._take_passed
+    successor.hear(emit(20), members(20, "a"))
+    assert successor.said == []
+    successor._subscriber.on_passed(HERE, {"bridge-2": 17, "bridge-9": 4})
+    successor._subscriber.on_passed(ALSO_HERE, {"bridge-2": 18})
+    successor._resume()
+    successor._ask(time.monotonic() + 1)
+    (question,) = (said for said in successor._queue.published if said["method"] == "question")
+    assert (question["first"], question["last"]) == (18, 19)
+    successor.hear(again(successor, 18, emit(18), emit(19)))
+    assert successor.said == ["18", "19", "20"]
+    vias = [fields["via"] for _, fields in successor._publisher.said]
+    assert vias == [["bridge-2", 18], ["bridge-2", 19], ["bridge-2", 20]]
+
+
+def test_workers_that_got_nothing_lately_are_told_how_far_others_are(bridge: BridgeAlone) -> None:
+    relay = {"method": "relay", "fields": {"method": "callback", "ack": 1}, "packets": []}
+    bridge.hear({**relay, "via": "bridge-2", "seq": 1, "origin": ["w", True, 1], "to": ELSEWHERE})
+    bridge._tell_workers()
+    bridge._tell_workers()
+    assert bridge._publisher.said == [(None, {"method": "via", "via": ["bridge-2", 1]})]
 
 
 def test_what_comes_twice_is_passed_on_once(bridge: BridgeAlone) -> None:
@@ -162,7 +258,7 @@ def test_the_streams_of_a_worker_have_numbers_of_their_own(bridge: BridgeAlone) 
 def test_streams_not_heard_for_long_are_forgotten(
     bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_ORIGINS", 2)
+    monkeypatch.setattr(module, "BRIDGE_MOST_ORIGINS", 2)
     for number, worker in enumerate("abacacb", 1):
         bridge.hear(emit(number, origin=[worker, False, number]))
     assert set(bridge._origins) == {("b", False), ("c", False)}
@@ -241,6 +337,8 @@ def test_members_tell_of_what_was_missed_last(bridge: BridgeAlone) -> None:
     bridge.hear(members(0, "a"), emit(1), members(1, "a"), members(1, "a"), emit(2))
     assert bridge.missed == 0
     bridge.hear(members(4, "a"), members(4, "a"), emit(6), members(6, "a"))
+    assert bridge._inbox.waits
+    bridge.hear(again(bridge, 3, first=6))
     assert bridge.missed == 2 + 1
     assert bridge.said == ["1", "2", "6"]
 
@@ -348,8 +446,10 @@ def test_a_question_and_its_answer_between_two_bridges(bridge: BridgeAlone) -> N
 def test_it_begins_a_little_before_the_end_of_its_predecessor(bridge: BridgeAlone) -> None:
     assert bridge._subscriber.options["since"] is None
     subscriber = BridgeAlone(predecessor_ended=100.0)._subscriber
-    assert subscriber.options["since"] == 99.0
+    assert subscriber.options["since"] == 98.0
     assert subscriber.options["tag"] == BRIDGE
+    waiting = BridgeAlone(predecessor_ended=100.0, unsent_since=42.5)._subscriber
+    assert waiting.options["since"] == 42.5
     lives = subscriber.options["lives"]
     assert lives(HERE) and not lives(ELSEWHERE)
 
@@ -376,7 +476,7 @@ def test_before_it_knows_who_is_here_anybody_may_be(bridge: BridgeAlone) -> None
 
 def test_figures(bridge: BridgeAlone, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
-    bridge.hear(emit(1), emit(3), b"", members(3, "a"))
+    bridge.hear(emit(1), emit(3), b"", members(3, "a"), again(bridge, 2, first=3))
     assert bridge.figures() == {
         "connected": True,
         "sent": 0,
@@ -386,4 +486,5 @@ def test_figures(bridge: BridgeAlone, caplog: pytest.LogCaptureFixture) -> None:
         "missed": 1,
         "malformed": 1,
         "hosts": 1,
+        "oldest": None,
     }

@@ -445,7 +445,7 @@ def test_callbacks_of_stock_servers_for_each_other_are_not_ours(
 def test_answers_that_never_come_are_forgotten(
     monkeypatch: pytest.MonkeyPatch, stock: Stock, bridge: Translator
 ) -> None:
-    monkeypatch.setattr("supervisor_sio.bridge.format._MOST_CALLBACKS", 3)
+    monkeypatch.setattr("supervisor_sio.bridge.format.BRIDGE_MOST_CALLBACKS", 3)
     acks = [ask(stock, bridge, []) for _ in range(5)]
     known = [bridge.to_queue(answered(ack)) is not None for ack in acks]
     assert known == [False, False, True, True, True]

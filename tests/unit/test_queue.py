@@ -167,7 +167,7 @@ def nobody() -> Iterator[str]:
 def test_what_waits_is_bounded(
     nobody: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_WAITING", 3)
+    monkeypatch.setattr(module, "BRIDGE_MOST_WAITING", 3)
     queue = RedisQueue(nobody, "socketio", Mock())
     for _ in range(5):
         queue.publish(b"x")
@@ -177,7 +177,7 @@ def test_what_waits_is_bounded(
 
 
 def test_what_waits_is_bounded_in_bytes(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_BYTES", 10)
+    monkeypatch.setattr(module, "BRIDGE_MOST_WAITING_BYTES", 10)
     queue = RedisQueue(nobody, "socketio", Mock())
     for size in (4, 7, 6, 1, 0):
         queue.publish(b"x" * size)
@@ -185,7 +185,7 @@ def test_what_waits_is_bounded_in_bytes(nobody: str, monkeypatch: pytest.MonkeyP
 
 
 def test_what_does_not_count_is_not_missed(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_WAITING", 1)
+    monkeypatch.setattr(module, "BRIDGE_MOST_WAITING", 1)
     queue = RedisQueue(nobody, "socketio", Mock())
     queue.publish(b"x", counts=False)
     queue.publish(b"x", counts=False)

@@ -1,0 +1,46 @@
+"""What has come to a process from other hosts, so that the bridge's successor can go on there.
+
+Pure: no sockets and no clocks here. A message of another host says in its field
+``via`` through which bridge it came, and its number there. The router process,
+which the bridge of this host is in, may end at any time; what the workers have got
+is what they have got.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Mapping
+
+from ..common.limits import BRIDGE_MOST_OTHERS
+
+#: A message that does no more than tell a bridge's number.
+NOTE = "via"
+
+
+class Passed:
+    def __init__(self) -> None:
+        self._numbers: OrderedDict[str, int] = OrderedDict()
+
+    def is_new(self, fields: Mapping[str, Any]) -> bool:
+        """Note where a message comes from; false when it has come before.
+
+        :raises ValueError: when it does not say so in the right form.
+        """
+        via = fields.get("via")
+        if via is None:
+            return True
+        bridge, number = via
+        if not isinstance(bridge, str) or type(number) is not int:
+            raise ValueError("via is not a bridge and a number")
+        if number <= self._numbers.get(bridge, 0):
+            return False
+        self._numbers[bridge] = number
+        self._numbers.move_to_end(bridge)
+        if len(self._numbers) > BRIDGE_MOST_OTHERS:
+            self._numbers.popitem(last=False)
+        return bool(fields["method"] != NOTE)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The last number that has come through each bridge."""
+        return dict(self._numbers)
