@@ -1,7 +1,8 @@
-"""Text of any language in the answers that supervisord gives later.
+"""Values in the answers that supervisord gives later: text of any language, and many rows.
 
 supervisord counts the characters of a deferred answer where it has to count
-bytes, and so cuts the end off one that is not ASCII.
+bytes, and so cuts the end off one that is not ASCII. And it writes all of an answer
+at a time: what is long is written in advance, row by row, as it comes.
 """
 
 from __future__ import annotations
@@ -29,9 +30,42 @@ class _Text:
         return xmlrpclib.Binary
 
     def encode(self, out: Any) -> None:
-        text = escape(_UNWRITABLE.sub("\ufffd", self.text), {"\r": "&#13;"})
-        written = text.encode("ascii", "xmlcharrefreplace").decode()
-        out.write(f"<value><string>{written}</string></value>\n")
+        out.write(written(self.text))
+
+
+class Rows:
+    """An array of values that are written already."""
+
+    def __init__(self, rows: list[str]) -> None:
+        self._rows = rows
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return xmlrpclib.Binary  # as above
+
+    def encode(self, out: Any) -> None:
+        out.write(f"<value><array><data>{''.join(self._rows)}</data></array></value>\n")
+
+
+def written(value: Any) -> str:
+    """A string, a whole number, or a list or struct of them, as XML-RPC has it, in ASCII."""
+    if isinstance(value, str):
+        return f"<value><string>{_escaped(value)}</string></value>"
+    if isinstance(value, list):
+        return f"<value><array><data>{''.join(map(written, value))}</data></array></value>"
+    if isinstance(value, dict):
+        members = [
+            f"<member><name>{key}</name>{written(each)}</member>" for key, each in value.items()
+        ]
+        return f"<value><struct>{''.join(members)}</struct></value>"
+    return f"<value><int>{int(value)}</int></value>"
+
+
+def _escaped(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return escape(text)
+    text = escape(_UNWRITABLE.sub("\ufffd", text), {"\r": "&#13;"})
+    return text.encode("ascii", "xmlcharrefreplace").decode()
 
 
 def in_ascii(value: Any) -> Any:

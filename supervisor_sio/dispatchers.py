@@ -20,7 +20,13 @@ from supervisor.xmlrpc import Faults, RPCError
 
 from . import channel
 from .channel import ChannelError, Message
-from .common.limits import ANSWER_TIMEOUT, GUARD_PAUSE, MAX_COMMAND, ROUTER_PACKETS_PER_TURN
+from .common.limits import (
+    ANSWER_TIMEOUT,
+    GUARD_PAUSE,
+    MAX_COMMAND,
+    ROUTER_PACKETS_PER_TURN,
+    ROUTER_TURN,
+)
 from .deferred import fault
 from .guard import Guard
 
@@ -147,7 +153,8 @@ class RouterListener(Dispatcher):
 class _Answer:
     """What the router has said to a command so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, convert: Callable[[Any], Any]) -> None:
+        self.convert = convert
         self.rows: list[Any] = []
         self.result: Optional[Message] = None
         self.deadline = time.monotonic() + ANSWER_TIMEOUT
@@ -185,9 +192,10 @@ class RouterChannel(Dispatcher):
         self._answers: dict[int, _Answer] = {}
 
     def _read(self) -> None:
+        ends = time.monotonic() + ROUTER_TURN
         try:
             for _ in range(ROUTER_PACKETS_PER_TURN):
-                if self.closed:
+                if self.closed or time.monotonic() >= ends:
                     return
                 packet = channel.receive(self._sock, most_descriptors=0)
                 if packet is None:
@@ -216,7 +224,8 @@ class RouterChannel(Dispatcher):
             self._take_figures(message)
             self._heard(message)
         elif message["type"] == "rows" and message.get("id") in self._answers:
-            self._answers[message["id"]].rows.extend(message["rows"])
+            answer = self._answers[message["id"]]
+            answer.rows.extend(map(answer.convert, message["rows"]))
         elif message["type"] == "result" and message.get("id") in self._answers:
             self._answers[message["id"]].result = message
 
@@ -243,11 +252,12 @@ class RouterChannel(Dispatcher):
         self,
         message: Message,
         finish: Callable[[list[Any], Message], Any] = lambda rows, answer: True,
+        convert: Callable[[Any], Any] = lambda row: row,
     ) -> Callable[[], Any]:
         """Send a command; the result is what an XML-RPC method returns to answer later.
 
         :param finish: makes its answer of the rows and the result that the router sends.
-
+        :param convert: gets each row as it comes; its result is the row that ``finish`` gets.
         :raises RPCError: when the router is too busy to take it. The deferred
             raises it with the router's reason, or when no answer comes.
         """
@@ -261,7 +271,7 @@ class RouterChannel(Dispatcher):
             raise RPCError(Faults.INCORRECT_PARAMETERS, str(error)) from None
         except OSError as error:
             raise RPCError(Faults.FAILED, f"the router takes no command: {error}") from None
-        answer = self._answers[number] = _Answer()
+        answer = self._answers[number] = _Answer(convert)
 
         def result() -> Any:
             if answer.result is None and not self.closed and time.monotonic() < answer.deadline:

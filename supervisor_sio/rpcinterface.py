@@ -24,7 +24,7 @@ from .certificates import describe, make_context
 from .channel import Message
 from .commands import PROGRAM, program_of, subcommand_of
 from .common.limits import MAX_CANDIDATES, MAX_ROWS
-from .deferred import fault, in_ascii
+from .deferred import Rows, fault, in_ascii, written
 from .dispatchers import RouterChannel, RouterListener, Supervisord
 from .emission import RESERVED, RESERVED_EVENTS, unsendable
 from .guard import Guard
@@ -207,8 +207,13 @@ class Cluster:
             raise RPCError(Faults.FAILED, "no router is running")
         return self._router.command({"type": kind, **arguments})
 
-    def query(self, finish: Callable[[list[Any], Message], Any], **question: Any) -> Any:
-        """Ask the workers; ``finish`` makes the answer.
+    def query(
+        self,
+        finish: Callable[[list[Any], Message], Any],
+        convert: Callable[[Any], Any] = lambda row: row,
+        **question: Any,
+    ) -> Any:
+        """Ask the workers; ``finish`` makes the answer, of rows that ``convert`` has had.
 
         :raises RPCError: when there is no router to ask them.
         """
@@ -217,6 +222,7 @@ class Cluster:
         return self._router.command(
             {"type": "query", "tag": "", **question},
             lambda rows, answer: in_ascii(finish(rows, answer)),
+            convert,
         )
 
     def _admit(self, candidate: RouterChannel) -> Optional[str]:
@@ -447,8 +453,9 @@ class SioRPCInterface:
         if type(limit) is not int or not 0 <= limit <= MAX_ROWS:
             raise RPCError(Faults.INCORRECT_PARAMETERS, f"limit is a number from 0 to {MAX_ROWS}")
 
-        def finish(rows: list[Any], answer: Message) -> dict[str, Any]:
-            sockets = [
+        def write(row: Any) -> str:
+            worker, (sid, rooms, transport, address) = row
+            return written(
                 {
                     "sid": sid,
                     "namespace": namespace,
@@ -457,12 +464,17 @@ class SioRPCInterface:
                     "transport": transport,
                     "address": address,
                 }
-                for worker, (sid, rooms, transport, address) in rows
-            ]
-            return {"sockets": sockets, "total": answer["total"], "missing": answer["missing"]}
+            )
+
+        def finish(rows: list[str], answer: Message) -> dict[str, Any]:
+            return {
+                "sockets": Rows(rows),
+                "total": answer["total"],
+                "missing": answer["missing"],
+            }
 
         return self._cluster.query(
-            finish, what="sockets", room=room, namespace=namespace, limit=limit
+            finish, write, what="sockets", room=room, namespace=namespace, limit=limit
         )
 
     def getRooms(self, namespace: str = "/") -> Any:
@@ -475,11 +487,14 @@ class SioRPCInterface:
         """
         _check_strings(namespace=namespace)
 
-        def finish(rows: list[Any], answer: Message) -> dict[str, Any]:
-            rooms = [{"room": room, "sockets": size} for room, size in rows]
-            return {"rooms": rooms, "total": answer["total"], "missing": answer["missing"]}
+        def write(row: Any) -> str:
+            room, size = row
+            return written({"room": room, "sockets": size})
 
-        return self._cluster.query(finish, what="rooms", namespace=namespace, limit=MAX_ROWS)
+        def finish(rows: list[str], answer: Message) -> dict[str, Any]:
+            return {"rooms": Rows(rows), "total": answer["total"], "missing": answer["missing"]}
+
+        return self._cluster.query(finish, write, what="rooms", namespace=namespace, limit=MAX_ROWS)
 
     def kick(self, sid: str, namespace: str = "/") -> Any:
         """Disconnect a client from a namespace

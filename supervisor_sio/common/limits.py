@@ -362,6 +362,14 @@ ROUTER_PACKETS_PER_TURN = _limit(
     "turn",
     "of the router that supervisord reads before it looks after everything else",
 )
+ROUTER_TURN = _limit(
+    "ROUTER_TURN",
+    0.005,
+    "seconds",
+    "turn",
+    "after which supervisord reads no further packet of the router, for the same reason: long "
+    "answers are put together packet by packet",
+)
 ANSWER_TIMEOUT = _limit(
     "ANSWER_TIMEOUT",
     5.0,

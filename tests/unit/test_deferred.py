@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from supervisor.xmlrpc import Faults, xmlrpc_marshal
 
-from supervisor_sio.deferred import fault, in_ascii
+from supervisor_sio.deferred import Rows, fault, in_ascii, written
 
 
 def received(value: Any) -> Any:
@@ -32,6 +32,23 @@ def test_what_xml_cannot_say_is_replaced() -> None:
         "<&>\r\n\t]]>",
         "plain",
     ]
+
+
+@given(
+    st.lists(
+        st.recursive(
+            st.integers(-(2**31), 2**31 - 1)
+            | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cn"])),
+            lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from("abc"), inner),
+            max_leaves=8,
+        )
+    )
+)
+def test_rows_written_in_advance_are_the_same(rows: list[Any]) -> None:
+    assert received({"rows": Rows([written(row) for row in rows]), "total": 3}) == {
+        "rows": rows,
+        "total": 3,
+    }
 
 
 @pytest.mark.parametrize("name", ["plain", "wörker:wörker_01", "<工>\x1b"])
