@@ -1,6 +1,7 @@
 """This package beside its peers: one table of figures, ratios and bars.
 
     python tests/bench/compare.py [--only ROW] [--peers ours,pm2] [--runs 5] [--seconds 3]
+    python tests/bench/compare.py --ours CHECKOUT [--only ROW]
 
 The peers are socket.io under @socket.io/pm2 ("pm2"), and stock python-socketio on
 eventlet behind nginx, with a ZeroMQ broker ("stock"); all have two workers and the same
@@ -9,6 +10,9 @@ that come from one address. The servers of a row run side by side and are measur
 turn, in each round in another order. Figures are medians over the rounds, ratios the
 medians of each round's ratio. CPU is user and system time of all processes of a server
 but supervisord.
+
+With ``--ours`` the only peer is another checkout of this package ("theirs"): its code runs on the
+same Python and dependencies, and no figure may be more than 5 % worse than there.
 
 Ends with 1 if a bar is missed. ``--profile`` shows instead what one of our workers does
 during the row of ``--only``; it needs py-spy.
@@ -22,8 +26,11 @@ import os
 import signal
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Callable
 
 import psutil
@@ -33,6 +40,7 @@ from rows import OURS, PM2, ROWS, STOCK, Bar, Figure, Row, Sample
 from servers import Server
 
 PEERS = (OURS, PM2, STOCK)
+THEIRS = "theirs"
 Samples = dict[str, list[Sample]]
 
 
@@ -95,17 +103,39 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
 
 
-def print_row(row: Row, samples: Samples) -> bool:
+def beside_a_checkout(row: Row, checkout: Path) -> Row:
+    """This row with another checkout for its only peer, and the bars for that."""
+    ours = row.servers[OURS]
+
+    def bars(figure: Figure) -> tuple[Bar, ...]:
+        if figure.over is not statistics.median or figure.key in ("generator", "clients"):
+            return ()
+        at_least = figure.key == "rate"
+        return (Bar(0.95 if at_least else 1.05, THEIRS, at_least),)
+
+    return replace(
+        row,
+        servers={OURS: ours, THEIRS: partial(ours, checkout=checkout)},
+        figures=[replace(figure, bars=bars(figure)) for figure in row.figures],
+    )
+
+
+def print_row(row: Row, samples: Samples, peers: Sequence[str]) -> bool:
     """Whether no bar is missed."""
     all_met = True
+    others = [peer for peer in peers if peer != OURS]
     print(f"\n{row.title}")
-    print(f"{'':38}{'ours':>10}{'pm2':>10}{'stock':>10}{'/ pm2':>8}{'/ stock':>10}")
+    print(
+        f"{'':38}"
+        + "".join(f"{peer:>10}" for peer in peers)
+        + "".join(f"{'/ ' + peer:>{len(peer) + 5}}" for peer in others)
+    )
     for figure in row.figures:
         line = f"  {figure.label:36}"
-        for peer in PEERS:
+        for peer in peers:
             shown = number(figure.over(values(figure, samples, peer))) if peer in samples else ""
             line += f"{shown:>10}"
-        for peer in (PM2, STOCK):
+        for peer in others:
             comparable = figure.over is statistics.median and {OURS, peer} <= set(samples)
             shown = f"{ratio(figure, samples, peer):.2f}" if comparable else ""
             line += f"{shown:>{len(peer) + 5}}"
@@ -127,12 +157,15 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="This package beside its peers")
     parser.add_argument("--only", choices=ROWS, help="one row")
     parser.add_argument("--peers", default=",".join(PEERS), help="of these: %(default)s")
+    parser.add_argument("--ours", type=Path, help="checkout to compare with, and nothing else")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
     parser.add_argument("--profile", action="store_true", help="one of our workers; with --only")
     options = parser.parse_args()
-    options.peers = options.peers.split(",")
-    if not set(options.peers) <= set(PEERS):
+    options.peers = [OURS, THEIRS] if options.ours else options.peers.split(",")
+    if options.ours and not (options.ours / "supervisor_sio" / "cli.py").is_file():
+        parser.error(f"--ours: {options.ours} is not a checkout of this package")
+    if not options.ours and not set(options.peers) <= set(PEERS):
         parser.error(f"--peers: expected some of {', '.join(PEERS)}")
     if options.profile and (not options.only or ROWS[options.only].fresh):
         parser.error("--profile needs --only, with a row that is not about memory")
@@ -148,10 +181,13 @@ def compare(options: argparse.Namespace) -> bool:
     all_met = True
     for name in [options.only] if options.only else ROWS:
         row = ROWS[name]
+        if options.ours:
+            row = beside_a_checkout(row, options.ours.resolve())
         peers = [peer for peer in options.peers if peer in row.servers]
         if peers:
             print(f"{name}: {row.title}", file=sys.stderr, flush=True)
-            all_met &= print_row(row, rounds(row, peers, options.runs, options.seconds))
+            samples = rounds(row, peers, options.runs, options.seconds)
+            all_met &= print_row(row, samples, options.peers if options.ours else PEERS)
     return all_met
 
 

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, ContextManager
 
 import relay_latency
@@ -75,13 +76,14 @@ class Figure:
 class Row:
     """A measurement.
 
+    :ivar servers: by peer; ours can be started from another checkout, too.
     :ivar measuring: given a server and seconds, what measures it again and again.
     :ivar fresh: whether each measurement needs a server of its own. All peers are measured
         at a time then: nothing but waiting takes long, and they do not disturb each other.
     """
 
     title: str
-    servers: Mapping[str, Callable[[], ContextManager[Server]]]
+    servers: Mapping[str, Callable[..., ContextManager[Server]]]
     measuring: Callable[[Server, float], ContextManager[Callable[[], Sample]]]
     figures: Sequence[Figure]
     fresh: bool = False
@@ -203,8 +205,8 @@ def many_clients(server: Server, seconds: float) -> Iterator[Callable[[], Sample
 # --- emit to one client ---------------------------------------------------------------
 
 
-def latency_cluster() -> ContextManager[Server]:
-    return supervised_cluster(application="latency_app:app")
+def latency_cluster(checkout: Path | None = None) -> ContextManager[Server]:
+    return supervised_cluster(application="latency_app:app", checkout=checkout)
 
 
 async def emit_to_other_worker(port: int, seconds: float) -> Sample:

@@ -313,9 +313,16 @@ def wait_until_ready(rpc_socket: Path, here: Path, workers: int) -> dict[str, li
 
 @contextlib.contextmanager
 def supervised_cluster(
-    workers: int = 2, settings: str = "", application: str = "bench_app:app"
+    workers: int = 2,
+    settings: str = "",
+    application: str = "bench_app:app",
+    checkout: Path | None = None,
 ) -> Iterator[Server]:
-    """supervisord with the router and workers of this package; ``settings`` are more options."""
+    """supervisord with the router and workers of this package.
+
+    :param settings: more options.
+    :param checkout: of another version of this package, to run that.
+    """
     port = free_port()
     with temporary_directory() as here:
         conf = here / "supervisord.conf"
@@ -334,8 +341,11 @@ def supervised_cluster(
             "BENCH_MANAGER": "zmq",
             "PATH": f"{scripts}:{os.environ.get('PATH', '')}",
         }
+        if checkout is not None:
+            environment["PYTHONPATH"] = str(checkout)
         log = here / "supervisord.log"
-        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
+        # Not by ``python -m``, which looks for packages in this directory first.
+        command = [f"{scripts}/supervisord", "-c", str(conf)]
         with running(command, here / "output.log", environment) as process:
             groups = wait_until_ready(here / "rpc.sock", here, workers)
             wait_for_answer(port, process, log)
