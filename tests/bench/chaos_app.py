@@ -20,6 +20,8 @@ from supervisor_sio import ZmqManager
 ROOMS = 5
 #: Seconds between the emits of a worker, and for an acknowledgement.
 PAUSE = 0.05
+#: Now and then so many emits follow each other without a pause, none of them over 20 KB.
+BURST = 100
 ACK_TIMEOUT = 20
 
 DIRECTORY = os.environ.get("CHAOS_DIRECTORY", "/tmp")
@@ -85,13 +87,13 @@ def target() -> str | None:
     return dice.choice(sids) if kind == 2 else f"room-{dice.randrange(ROOMS)}"
 
 
-def emit(journal: Journal) -> None:
+def emit(journal: Journal, most_bytes: int) -> None:
     to = target()
     stream = f"{ME} {to or 'all'}"
     numbers[stream] += 1
     numbers["total"] += 1
     step = {"stream": stream, "number": numbers[stream], "total": numbers["total"]}
-    size = dice.choice(SIZES)
+    size = min(dice.choice(SIZES), most_bytes)
     journal.write("begun", **step)
     sio.emit("n", (stream, step["number"], step["total"], size, "x" * size), to=to)
     journal.write("done", size=size, **step)
@@ -100,7 +102,10 @@ def emit(journal: Journal) -> None:
 def emit_for_ever(journal: Journal) -> None:
     while not os.path.exists(f"{DIRECTORY}/stop"):
         eventlet.sleep(PAUSE)
-        emit(journal)
+        emit(journal, SIZES[-1])
+        if not dice.randrange(100):
+            for _ in range(BURST):
+                emit(journal, 20_000)
     journal.write("stopped")
 
 
