@@ -115,6 +115,13 @@ def send_to_each(server: Any, eio_sids: Sequence[str], packets: Sequence[Encoded
             server._send_eio_packet(eio_sid, known or packet.Packet(packet.MESSAGE, part))
 
 
+def abandon() -> None:
+    """In a forked child: the sessions are the parent's. The managers forget theirs themselves."""
+    for server in _servers:
+        for table in (server.environ, server.eio.sockets, server._binary_packet):
+            table.clear()
+
+
 def servers() -> list[Any]:
     return list(_servers)
 

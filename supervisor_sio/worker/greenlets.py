@@ -57,6 +57,11 @@ def run(task: Callable[..., Any], *args: Any) -> None:
         _idle.append(green)
 
 
+def forget() -> None:
+    """In a forked child: those that wait here are of the parent's hub."""
+    _idle.clear()
+
+
 def _run_tasks(task: Any, args: Any) -> None:
     while True:
         try:
@@ -68,4 +73,5 @@ def _run_tasks(task: Any, args: Any) -> None:
         except BaseException:  # an application's eventlet.Timeout is no Exception
             logger.exception("a handler of the application failed")
         task = args = None
-        task, args = hubs.get_hub().greenlet.switch(_DONE)
+        # The parent is the hub; in a forked child, what ends the process.
+        task, args = greenlet.getcurrent().parent.switch(_DONE)  # type: ignore[union-attr]

@@ -16,6 +16,7 @@ import re
 import socket
 import sys
 import time
+import weakref
 from functools import cache
 from typing import Any, Callable, Iterator, Optional, Union
 from urllib.parse import unquote
@@ -36,6 +37,7 @@ from ..common.limits import (
 )
 from ..engine.http import ChunkedBody, Head, HttpError, find_end, read_head
 from ..request import BadRequest, Request, parse_head
+from .forks import close_socket
 from .websocket import PROTOCOL, TAKE_CONNECTION, TOO_SLOW, Connection, WebSocket, refusals
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -121,6 +123,10 @@ def _count(reason: str, peer: SocketAddress, detail: object) -> None:
     refusals.count(reason, f"{wsgi.addr_to_host_port(peer)[0]} ({detail})")
 
 
+#: All that are open, for a forked child, which has copies of their descriptors.
+_clients: weakref.WeakSet[ClientSocket] = weakref.WeakSet()
+
+
 class ClientSocket(GreenSocket):  # type: ignore[misc]
     """A client's connection, with the bytes that were read before it came here.
 
@@ -146,6 +152,7 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]
         self.prefix = prefix
         self.placed = placed
         self._on_session = on_session
+        _clients.add(self)
 
     def session_counted(self) -> None:
         """The handshake this connection was placed for shows in the count of sessions."""
@@ -746,6 +753,14 @@ class Server(wsgi.Server):  # type: ignore[misc]
         self.connections -= 1
         self.websockets.discard(websocket)
         self.changed()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of all connections, which are the parent's."""
+        for client in _clients:
+            close_socket(client.fd)
+        for websocket in self.websockets:
+            if isinstance(websocket, WebSocket):
+                websocket.abandon()
 
     def end_websockets(self) -> None:
         """Wait no longer for what clients of websockets have to say."""

@@ -263,6 +263,12 @@ class Link:
             if self.send({"type": "leaving"}):
                 self._left.wait()
 
+    def abandon(self) -> None:
+        """In a forked child: the channel is the parent's."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            os.close(sock.detach())
+
     @property
     def up(self) -> bool:
         return self._sock is not None

@@ -18,7 +18,7 @@ from ..channel import Message
 from ..request import Kind, Request
 from ..rundir import RunDir, RunDirError
 from ..settings import parse_address
-from . import output, queries
+from . import forks, output, queries
 from .application import ApplicationError, check, check_path, check_servers
 from .http import ClientSocket, Server
 from .lag import HubLag
@@ -106,6 +106,7 @@ class _Service:
         self.drain_timeout = 10.0
         self._stop: Event = Event()
         self.signals = Signals(self.stop)
+        os.register_at_fork(after_in_child=self.abandon)
 
     def keeps(self, request: Request) -> bool:
         return True
@@ -152,6 +153,13 @@ class _Service:
     def leave(self) -> None:
         """Make sure that nothing more is coming."""
 
+    def abandon(self) -> None:
+        """In a forked child: let go of everything that is the parent's."""
+        forks.leave_hub(_close_managers)
+        self.signals.release()
+        self.server.abandon()
+        sessions.abandon()
+
     def _wait_for_connections(self) -> None:
         while self.server.connections:
             eventlet.sleep(0.02)
@@ -163,6 +171,7 @@ class _Worker(_Service):
     def __init__(self, app: Any, run_dir: RunDir) -> None:
         super().__init__(app)
         self._app = app
+        self._run_dir = run_dir
         self._handshakes = 0
         self._tag = identity.tag()
         self._refused: Union[Refused, ApplicationError, None] = None
@@ -317,6 +326,11 @@ class _Worker(_Service):
     def leave(self) -> None:
         self.link.leave()
 
+    def abandon(self) -> None:
+        super().abandon()
+        self.link.abandon()
+        forks.close_connections_to(self._run_dir.path)
+
     def keeps(self, request: Request) -> bool:
         if request.kind is Kind.HANDSHAKE:
             # To be balanced; while no router is there to do it, this worker will do.
@@ -372,6 +386,10 @@ class _Alone(_Service):
         self._listener.close()
         self.finish()
 
+    def abandon(self) -> None:
+        super().abandon()
+        forks.close_socket(self._listener.fd)
+
     def _accept(self, local: Any) -> None:
         while True:
             # accept() of the green socket would give a green socket, which closes
@@ -387,6 +405,11 @@ class _Alone(_Service):
                 continue
             hubs.notify_opened(sock.fileno())
             eventlet.spawn_n(self.server.serve_connection, ClientSocket(sock, peer, local))
+
+
+def _close_managers() -> None:
+    for server in sessions.servers():
+        server.manager.close()
 
 
 def _close_session(session: Any) -> None:

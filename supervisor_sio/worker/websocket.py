@@ -17,6 +17,7 @@ import binascii
 import fcntl
 import hashlib
 import logging
+import os
 import socket
 import struct
 import termios
@@ -450,6 +451,14 @@ class WebSocket:
             self._watch(backlog)
 
     # --- the end --------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """In a forked child: it is the parent's. Nothing more is read, written or told."""
+        sock, self._sock = self._sock, None
+        self._reading = self._backlog = self._linger = self._out = self._handler = None
+        self._stage = _ENDED
+        if sock is not None:
+            os.close(sock.detach())
 
     @property
     def closed(self) -> bool:

@@ -1,0 +1,108 @@
+"""What a child that a handler forks must not have of its worker.
+
+The child has a copy of everything: the hub with all its greenlets, every client's
+connection, the channel to the router. None of that is its own. It gets a hub of its own,
+in which only the greenlet that forked goes on, and lets go of the rest. What belongs to
+the parent is closed here without a word to the other end, which has the parent still.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+import traceback
+from contextlib import suppress
+from typing import Any, Callable
+
+import greenlet
+from eventlet import hubs, patcher
+
+from . import greenlets
+
+_socket: Any = patcher.original("socket")
+
+#: What the parent's greenlets refer to. Were it collected, they would run to their ends.
+_kept: list[Any] = []
+
+
+def leave_hub(at_end: Callable[[], None]) -> None:
+    """Go on in a new hub. When the greenlet that has forked is done, the process ends.
+
+    :param at_end: called before that.
+    """
+    old = hubs.get_hub()
+    old.abort()  # in case that it was a callback of the hub that has forked
+    _kept.append(old)
+    hubs.use_hub(type(old))
+    _kept.append(hubs.get_hub())
+    greenlets.forget()
+    _forget_threads()
+    current = root = greenlet.getcurrent()
+    while root.parent is not None:
+        root = root.parent
+    if current is root:
+        return  # not in a handler: the program goes on
+    last = greenlet.greenlet(_wait_for_end, root)
+    last.switch(current, at_end)
+    current.parent = last
+    _kept.append(last)
+
+
+def _forget_threads() -> None:
+    """Let the end of the child wait for none of the parent's threads.
+
+    eventlet takes the hook away by which ``threading`` does this, because green threads
+    live on in a child of its own; here they do not. It keeps several of that module.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.rpartition("_module_")[2] == "threading":
+            getattr(module, "_shutdown_locks", set()).clear()
+
+
+def _wait_for_end(current: Any, at_end: Callable[[], None]) -> None:
+    status = 1
+    try:
+        current.switch()
+        os.write(2, b"a forked child of this worker has left its handler, and ends\n")
+        at_end()
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+        os._exit(status)
+
+
+def close_socket(sock: Any) -> None:
+    """Close this process's descriptor of a socket, without a shutdown."""
+    descriptor = sock.detach()
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
+def close_connections_to(directory: str) -> None:
+    """Close the sockets that are connected to a Unix socket in this directory.
+
+    libzmq does not tell which descriptors it has.
+    """
+    prefix = os.path.join(directory, "")
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        try:
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            sock = _socket.socket(fileno=descriptor)
+        except OSError:
+            continue  # that of the listing itself
+        try:
+            peer = sock.getpeername() if sock.family == socket.AF_UNIX else ""
+        except OSError:
+            peer = ""
+        sock.detach()
+        if isinstance(peer, str) and peer.startswith(prefix):
+            os.close(descriptor)
