@@ -147,7 +147,7 @@ class ZmqManager(Operations, IndexedManager):
         self._subscriber: Optional[Subscriber] = None
         #: Whether this process serves clients, or will as soon as its application is
         #: imported: a worker. Any other emits as a write-only manager does.
-        self._serves = not write_only and sessions.are_expected()
+        self._serves = False
         self._outlet: Optional[sessions.Outlet] = None
         # A client echoes the id it was given, so ids that no two workers share
         # need no translation on the way. 20 random and 32 counted bits: within
@@ -163,6 +163,7 @@ class ZmqManager(Operations, IndexedManager):
     def set_server(self, server: Any) -> None:
         super().set_server(server)
         self._outlet = sessions.attach(server, self._max_attachments)
+        self._serves = not self.write_only and sessions.are_expected()
         admin.span_cluster(server, self)
 
     def initialize(self) -> None:
@@ -174,7 +175,8 @@ class ZmqManager(Operations, IndexedManager):
             return
         if not self.write_only:
             if not self._serves:
-                self.close()  # what it emitted before went out under another name
+                # What it emitted before went out under another name, and is still fetched.
+                native.start_thread(partial(_finish, *self._take_apart()), "relay-finish")
                 self._serves = True
             publisher = self._join_relay()
             if publisher.channel in _channels_in_use:
@@ -302,15 +304,16 @@ class ZmqManager(Operations, IndexedManager):
 
         A write-only manager does so at the end of its process by itself.
         """
+        _finish(*self._take_apart())
+
+    def _take_apart(self) -> tuple[Optional[Publisher], Optional[Subscriber]]:
+        """From here on the next emit connects anew."""
         atexit.unregister(self.close)
         publisher, subscriber = self._publisher, self._subscriber
-        if publisher is None:
-            return
-        if isinstance(subscriber, ThreadSubscriber):
-            subscriber.finish(_LEAVE_TIMEOUT)
-            self._subscriber = None
         self._publisher = None
-        publisher.close()
+        if isinstance(subscriber, ThreadSubscriber):
+            self._subscriber = None
+        return publisher, subscriber
 
     def _forget_parent(self) -> None:
         """This is the child of a fork: clients, relay and locks are its parent's."""
@@ -723,6 +726,14 @@ class ZmqManager(Operations, IndexedManager):
         "close_room": _on_close_room,
         **Operations.HANDLERS,
     }
+
+
+def _finish(publisher: Optional[Publisher], subscriber: Optional[Subscriber]) -> None:
+    """Disconnect from the relay, when everybody has what was sent."""
+    if isinstance(subscriber, ThreadSubscriber):
+        subscriber.finish(_LEAVE_TIMEOUT)
+    if publisher is not None:
+        publisher.close()
 
 
 def _forget_parent() -> None:

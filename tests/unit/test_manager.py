@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from polling import PollingClient, make_server
 from socketio import packet as sio_packet
 
-from supervisor_sio import ZmqManager, identity
+from supervisor_sio import ZmqManager, identity, sessions
 from supervisor_sio import manager as manager_module
 from supervisor_sio.manager import MessageTooLong, RelayUnreachable, _arguments, _tags
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
@@ -435,3 +436,57 @@ def test_the_json_module_of_a_write_only_manager(
     manager.emit("news", 1)
     assert heard(ear).packets == ['2["news", 1]']
     manager.close()
+
+
+def test_who_emits_before_it_serves_goes_on_under_its_own_name(
+    run_dir: OwnedRunDir,
+    subscribe: Callable[[bytes], zmq.Socket[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also a manager without a server in a worker: that has another one under its name."""
+    monkeypatch.setattr(manager_module, "_channels_in_use", set())
+    monkeypatch.setattr(ZmqManager, "_thread", lambda self: None)
+    ear = subscribe(topic_for_all("my app"))
+    time.sleep(0.3)
+    url = f"zmq+ipc://{run_dir.path}"
+    manager = ZmqManager(url)
+    server = make_server(client_manager=manager)
+    server.emit("early", 1)
+    early = heard(ear)
+    assert early.packets == ['2["early",1]'] and early.sender == manager.host_id
+    assert manager.hears is None
+    manager.initialize()
+    assert manager.host_id == identity.tag() != early.sender
+    assert manager.hears == "my app"
+    with pytest.raises(RuntimeError, match="two ZmqManagers on channel 'my app'"):
+        make_server(client_manager=ZmqManager(url)).manager.initialize()
+    server.emit("served", 2)
+    served = heard(ear)
+    assert (served.sender, served.sequence) == (identity.tag(), 1)
+
+    monkeypatch.setattr(sessions, "_worker_pid", os.getpid())
+    other = ZmqManager(url)
+    other.emit("beside", 3)
+    assert heard(ear).sender == other.host_id != identity.tag()
+    other.close()
+    subscriber = manager._subscriber
+    manager.close()
+    assert subscriber is not None
+    subscriber.release()
+
+
+def test_the_child_of_a_fork_has_nothing_of_its_parent(
+    run_dir: OwnedRunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = ZmqManager(f"zmq+ipc://{run_dir.path}")
+    server = make_server(client_manager=manager)
+    client = PollingClient(server)
+    server.enter_room(client.sid, "room")
+    manager._joining.acquire()
+    monkeypatch.setattr(manager_module, "_managers", [manager])
+    manager_module._forget_parent()  # as os.fork() does
+    assert manager.rooms == {} and list(manager.get_participants("/", None)) == []
+    assert manager._publisher is manager._subscriber is manager.hears is None
+    assert manager._joining.acquire(blocking=False)
+    with pytest.raises(RuntimeError, match="where it has clients"):
+        manager.fetch_sockets()
