@@ -77,6 +77,8 @@ class Head(NamedTuple):
     length: Optional[int]
     #: Whether the client may send another request on the connection.
     keep_alive: bool
+    #: Whether the field Upgrade counts (RFC 9110, 7.8); nobody upgrades a request with a body.
+    may_upgrade: bool
 
 
 class _Collector:
@@ -153,6 +155,8 @@ def read_head(data: bytes) -> Head:
         values = special.get(name.lower())
         if values is not None:
             values.append(value)
+    length = _length(lengths, encodings, version)
+    words = {word.strip(b" \t").lower() for value in options for word in value.split(b",")}
     return Head(
         method.decode(),
         path,
@@ -160,8 +164,9 @@ def read_head(data: bytes) -> Head:
         f"HTTP/{version}",
         _host(hosts, authority, version),
         found.fields,
-        _length(lengths, encodings, version),
-        _keeps_alive(options, version),
+        length,
+        keep_alive=b"close" not in words and (version == "1.1" or b"keep-alive" in words),
+        may_upgrade=b"upgrade" in words and version == "1.1" and length == 0,
     )
 
 
@@ -194,11 +199,6 @@ def _length(lengths: list[bytes], encodings: list[bytes], version: str) -> Optio
     if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _MOST_DIGITS:
         raise HttpError("a Content-Length that is not a number")
     return int(lengths[0])
-
-
-def _keeps_alive(options: list[bytes], version: str) -> bool:
-    words = {word.strip(b" \t").lower() for value in options for word in value.split(b",")}
-    return b"close" not in words and (version == "1.1" or b"keep-alive" in words)
 
 
 class _Part(Enum):

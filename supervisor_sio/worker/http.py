@@ -572,8 +572,7 @@ class Protocol(wsgi.HttpProtocol):  # type: ignore[misc]
             # Else there is a length to go by; Werkzeug makes a 400 of what it finds wrong then.
             environ["wsgi.input_terminated"] = True
         self._exchange = exchange = _Exchange(self)
-        if head.length or head.length is None or head.version == "HTTP/1.0":
-            # To upgrade is up to the server (RFC 9110, 7.8), and nobody does with a body.
+        if not head.may_upgrade:
             environ.pop("HTTP_UPGRADE", None)
         if "HTTP_UPGRADE" in environ:
             environ["eventlet.set_idle"] = exchange.set_idle

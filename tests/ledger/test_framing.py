@@ -88,6 +88,9 @@ NO_REQUEST: dict[str, bytes] = {
     + b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \xe9\r\n\r\n",
     "upgrade-to-something-else": UPGRADE + b"Upgrade: nonsense\r\n\r\n",
     "upgrade-without-a-protocol": UPGRADE + b"Upgrade:\r\n\r\n",
+    "upgrade-without-connection": UPGRADE.replace(b"Connection: Upgrade\r\n", b"")
+    + b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     "upgrade-by-post": UPGRADE.replace(b"GET", b"POST")
     + b"Upgrade: websocket\r\nContent-Length: 2\r\n\r\n40",
     "upgrade-in-1.0": UPGRADE.replace(b"1.1", b"1.0") + b"Upgrade: websocket\r\n\r\n",

@@ -169,7 +169,8 @@ def test_what_browsers_send(cuts: set[int]) -> None:
             (b"Content-Length", b"5"),
         ],
         5,
-        True,
+        keep_alive=True,
+        may_upgrade=False,
     )
 
 
@@ -204,6 +205,24 @@ def test_length(lines: tuple[bytes, ...], expected: int | None) -> None:
 )
 def test_whether_the_connection_is_kept(line: bytes, version: bytes, expected: bool) -> None:
     assert read_head(head(line, first=b"GET / HTTP/" + version)).keep_alive is expected
+
+
+@pytest.mark.parametrize(
+    "lines, version, expected",
+    [
+        ((b"Connection: keep-alive, Upgrade",), b"1.1", True),
+        ((b"Connection: keep-alive", b"Connection: upgrade"), b"1.1", True),
+        ((b"Connection: upgraded",), b"1.1", False),
+        ((b"Connection: Upgrade",), b"1.0", False),
+        ((b"Connection: Upgrade", b"Content-Length: 1"), b"1.1", False),
+        ((b"Connection: Upgrade", b"Transfer-Encoding: chunked"), b"1.1", False),
+    ],
+)
+def test_whether_it_may_be_upgraded(
+    lines: tuple[bytes, ...], version: bytes, expected: bool
+) -> None:
+    data = head(b"Upgrade: websocket", *lines, first=b"GET / HTTP/" + version)
+    assert read_head(data).may_upgrade is expected
 
 
 @pytest.mark.parametrize(

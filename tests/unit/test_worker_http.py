@@ -26,6 +26,9 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+UPGRADE = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+
+
 def post(length: int) -> bytes:
     return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length
 
@@ -347,9 +350,10 @@ def test_100_continue_is_not_sent_where_nobody_reads(worker: Worker) -> None:
 @pytest.mark.parametrize(
     "head, offered",
     [
-        (b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n", True),
-        (b"GET / HTTP/1.0\r\nHost: x\r\nUpgrade: websocket\r\n\r\n", False),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\nx", False),
+        (UPGRADE + b"\r\n", True),
+        (UPGRADE.replace(b"Connection: ", b"X: ") + b"\r\n", False),
+        (UPGRADE.replace(b"1.1", b"1.0") + b"\r\n", False),
+        (UPGRADE + b"Content-Length: 1\r\n\r\nx", False),
     ],
 )
 def test_upgrades_are_for_requests_without_a_body(
@@ -364,7 +368,7 @@ def test_upgrades_are_for_requests_without_a_body(
 
 def test_a_copied_environment_lets_go_of_the_connection(worker: Worker) -> None:
     client = worker.connect()
-    client.send(GET.replace(b"\r\n\r\n", b"\r\nUpgrade: something\r\n\r\n"))
+    client.send(UPGRADE + b"\r\n")
     client.until(b"served")
     copy = worker.seen[0]
     with pytest.raises(RuntimeError):
