@@ -99,8 +99,9 @@ def install(server: Any, max_attachments: int) -> Transport:
         return connected(eio_sid, environ)
 
     eio.on("connect", adopt)
-    for of_clients in (server.logger, eio.logger):  # session ids, origins, names of events
-        of_clients.addFilter(PRINTABLE)
+    for logger in (server.logger, eio.logger):
+        if logger.name.startswith(("socketio.", "engineio.")):  # else the application's own
+            logger.addFilter(PRINTABLE)
     server._send_packet = transport.send_packet
     return transport
 

@@ -40,11 +40,12 @@ def test_a_flood_of_requests_leaves_turns_to_others(make_cluster: ClusterFactory
         began = len(others.latencies)
         time.sleep(5)
         ended.set()
-        # An echo is a POST and a poll: two requests.
-        during = sorted(latency / 2 for latency in others.latencies[began:])
+        during = sorted(others.latencies[began:])
     for thread in threads:
         thread.join(10)
     assert during, "no echo in 5 s"
-    print(f"{len(during)} echoes, median {during[len(during) // 2] * 1000:.0f} ms a request")
-    assert during[len(during) * 9 // 10] < 0.06, during[-5:]
+    half, most = during[len(during) // 2], during[len(during) * 9 // 10]
+    print(f"{len(during)} echoes, half in {half * 1000:.0f} ms, nine of ten in {most * 1000:.0f}")
+    # Each is a POST and a poll, on connections of their own.
+    assert half < 0.03 and most < 0.06, during[-5:]
     assert [row["state"] for row in cluster.status()["workers"]] == ["ready"]
