@@ -486,15 +486,20 @@ class Session(Socket, Handler):  # type: ignore[misc]
 
         There may be any number of packets in it: other clients have their turn in between.
         """
+        most = int(self.server.max_http_buffer_size)
         length = int(environ.get("CONTENT_LENGTH") or 0)
-        if length > self.server.max_http_buffer_size:
+        if length > most:
             raise exceptions.ContentTooLongError()
+        if "wsgi.input_terminated" in environ:  # in chunks: how long it is shows at its end
+            length = most + 1
         self._wait_for_polls()
         if self._cut_off:
             raise exceptions.EngineIOError("the client does not poll")
         try:
-            body = environ["wsgi.input"].read(length).decode()
-            for number, text in enumerate(_split(body), 1):
+            body = environ["wsgi.input"].read(length)
+            if len(body) > most:
+                raise exceptions.ContentTooLongError()
+            for number, text in enumerate(_split(body.decode()), 1):
                 if number % MESSAGES_AT_ONCE == 0:
                     self.server.sleep(0)
                     self._wait_for_polls()

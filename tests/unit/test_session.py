@@ -433,6 +433,31 @@ def test_packets_that_mean_nothing(make: Any, text: str, caplog: pytest.LogCaptu
     assert not [record for record in caplog.records if record.exc_info]
 
 
+def test_a_post_in_chunks(make: Any) -> None:
+    """As a proxy may pass it on."""
+    app = make(max_http_buffer_size=1000)
+    client = Client(app)
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    client.http("POST", sid, "40")
+    assert client.http("GET", sid).startswith("40{")
+
+    def post(body: bytes) -> None:
+        client.send(
+            f"POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n".encode()
+            + b"3\r\n421\r\n"
+            + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        )
+
+    post(b'["echo","' + b"x" * 986 + b'"]')
+    client.until(b"HTTP/1.1 200 OK")
+    client.until(b"\r\n\r\n")
+    client.until(b"OK")
+    assert client.http("GET", sid).startswith("431[")
+    post(b'["echo","' + b"x" * 987 + b'"]')
+    client.until(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize("body", ["xxx", "\x1e" * 100_000, "40\x1e", "40\x1e7"])
 def test_a_post_that_means_nothing(make: Any, body: str, caplog: pytest.LogCaptureFixture) -> None:
     app = make()
