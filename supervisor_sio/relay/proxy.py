@@ -98,24 +98,29 @@ class Relay:
         if self._asked:
             try:
                 answer = self._control.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            except zmq.ZMQError:  # not yet, or closed
                 return self._received
             self._asked = False
         if answer is not None:
             # Eight 64-bit counters: messages and bytes, in and out, of either side
             # (zmq_proxy_steerable(3)).
             self._received = int.from_bytes(answer[0], sys.byteorder)
-        if self.alive:
-            self._control.send(b"STATISTICS")
-            self._asked = True
+        self._asked = self._command(b"STATISTICS")
         return self._received
+
+    def _command(self, word: bytes) -> bool:
+        """Whether the proxy gets it; its end of the pair is closed when it has ended."""
+        try:
+            self._control.send(word, zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return False
+        return True
 
     def close(self) -> None:
         self._control.setsockopt(zmq.LINGER, 0)
         self._closing.set()
-        if self.alive:
-            self._control.send(b"TERMINATE")
-            self._thread.join(2)
+        self._command(b"TERMINATE")
+        self._thread.join(2)
         self._control.close()
         if not self._thread.is_alive():
             self._context.term()
