@@ -7,6 +7,7 @@ that lost a relay find the next one behind the same path.
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import sys
 import threading
@@ -78,7 +79,9 @@ class Relay:
     def _run(self, control: zmq.Socket[bytes], xsub: str, xsub_fd: int) -> None:
         sockets = [self._backend, control]
         try:
-            if not self._closing.wait(_SUBSCRIBERS_FIRST):
+            if self._closing.wait(_SUBSCRIBERS_FIRST):
+                os.close(xsub_fd)
+            else:
                 frontend = self._listen(zmq.XSUB, xsub, xsub_fd)
                 sockets.append(frontend)
                 zmq.proxy_steerable(frontend, self._backend, None, control)
