@@ -40,10 +40,6 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _PAUSE = 1.0
 
 
-#: What a caller gets whose answer cannot be made.
-_NOT_UNDERSTOOD = "the router's answer is not understood; supervisord's log says more"
-
-
 class Dispatcher:
     """What supervisord's loop expects of an entry in its socket map.
 
@@ -282,16 +278,9 @@ class RouterChannel(Dispatcher):
                 raise RPCError(Faults.FAILED, error)
             if answer.result.get("error"):
                 raise fault(Faults.FAILED, str(answer.result["error"]))
-            try:
-                return finish(answer.rows, answer.result)
-            except RPCError:
-                raise
-            except Exception as error:
-                self._guard.note("an answer of the router", error)
-                raise RPCError(Faults.FAILED, _NOT_UNDERSTOOD) from None
+            return finish(answer.rows, answer.result)
 
-        result.delay = 0.05  # type: ignore[attr-defined]
-        return result
+        return self._guard.deferred("an answer of the router", result)
 
     def tell_stopping(self, pid: int) -> None:
         """supervisord is about to stop this process, or all that it has started for pid 0."""

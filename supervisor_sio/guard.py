@@ -6,9 +6,14 @@ import time
 import traceback
 from typing import Any, Callable, TypeVar
 
+from supervisor.xmlrpc import Faults, RPCError
+
 from .common.limits import GUARD_LOG_INTERVAL
 
 T = TypeVar("T")
+
+#: Seconds until supervisord asks again for an answer that was not done yet.
+_DELAY = 0.05
 
 
 class Guard:
@@ -33,6 +38,23 @@ class Guard:
         except Exception as error:
             self.note(what, error)
             return otherwise
+
+    def deferred(self, what: str, result: Callable[[], T]) -> Callable[[], T]:
+        """The same answer of an XML-RPC method to be given later; an error is a fault."""
+
+        def guarded() -> T:
+            try:
+                return result()
+            except RPCError:
+                raise
+            except Exception as error:
+                self.note(what, error)
+                raise RPCError(
+                    Faults.FAILED, "the answer cannot be made; supervisord's log says more"
+                ) from None
+
+        guarded.delay = _DELAY  # type: ignore[attr-defined]
+        return guarded
 
     def subscriber(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
         """The same callback for ``supervisor.events.subscribe``."""

@@ -201,6 +201,10 @@ class Cluster:
         members = self._router.figures.get("workers", []) if self._router else []
         return {member["name"]: member["pid"] for member in members if member["state"] == "drained"}
 
+    def remove(self, name: str) -> Callable[[], Any]:
+        """:raises RPCError: when there is no such process."""
+        return self._guard.deferred("a removal", self.scaler.remove(name))
+
     def command(self, kind: str, **arguments: Any) -> Callable[[], Any]:
         """:raises RPCError: when there is no router to tell."""
         if self._router is None or self._router.closed:
@@ -405,7 +409,7 @@ class SioRPCInterface:
         @return boolean result  Always True unless there is an error.
         """
         _check_strings(name=name)
-        return self._cluster.scaler.remove(name)
+        return self._cluster.remove(name)
 
     def reloadTLS(self) -> Any:
         """Read tls_certfile and tls_keyfile again, for connections from now on

@@ -260,7 +260,7 @@ class Scaler:
         )
 
     def remove(self, name: str) -> Callable[[], Any]:
-        """What an XML-RPC method returns to wait until a process has stopped.
+        """What says whether a process has stopped, and is removed then.
 
         :raises RPCError: and so does what is returned.
         """
@@ -292,7 +292,6 @@ class Scaler:
             self._options.logger.info(f"sio: removed from {group_name}: {process_name}")
             return True
 
-        result.delay = 0.05  # type: ignore[attr-defined]
         return result
 
     def _check_mood(self) -> None:

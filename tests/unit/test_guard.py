@@ -3,6 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from supervisor.xmlrpc import Faults, RPCError
 
 from supervisor_sio import guard
 from supervisor_sio.guard import Guard
@@ -39,3 +40,18 @@ def test_a_subscriber_never_raises() -> None:
 
     guarded.subscriber(callback)("event")
     assert heard == ["event"] and guarded.caught == 1
+
+
+def test_an_answer_that_fails_is_a_fault() -> None:
+    guarded = Guard(SimpleNamespace(error=lambda text: None))
+    answer = guarded.deferred("it", lambda: 1 // 0)
+    with pytest.raises(RPCError, match="the answer cannot be made"):
+        answer()
+    assert guarded.caught == 1 and answer.delay > 0  # type: ignore[attr-defined]
+
+    def refuse() -> None:
+        raise RPCError(Faults.BAD_NAME, "w")
+
+    with pytest.raises(RPCError, match="BAD_NAME: w"):
+        guarded.deferred("it", refuse)()
+    assert guarded.caught == 1
