@@ -172,7 +172,9 @@ def format_workers(workers: list[dict[str, Any]], width: Optional[int] = None) -
 def _failures(workers: list[dict[str, Any]], width: Optional[int]) -> Iterable[str]:
     for worker in workers:
         failures = worker["failures"]
-        if failures and (worker["state"] != "ready" or failures >= _MANY_FAILURES):
+        # Of one that does not run its state says enough.
+        least = _MANY_FAILURES if worker["state"] == "ready" else 1
+        if failures >= least and worker["state"] not in STOPPED:
             times = f"{failures} time{'s' if failures > 1 else ''}"
             text = f"{worker['name']} failed {times}, see: supervisorctl tail {worker['tail']}"
             yield from fold(text, width, 0)

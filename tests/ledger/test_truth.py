@@ -33,10 +33,14 @@ def test_a_crash_loop_does_not_look_healthy(make_cluster: ClusterFactory) -> Non
     )
     # It restarts for ever, so the state at the moment of the question may be another one.
     for command in ("status", "workers"):
-        done = cluster.ctl("sio", command)
+        text = "times, see: supervisorctl tail workers:workers_00\n"
+        done = wait_until(
+            lambda: text in (done := cluster.ctl("sio", command)).stdout and done,  # noqa: B023
+            20,
+            "how often it failed",
+        )
         assert done.returncode == 3
         assert "workers:workers_00 failed " in done.stdout
-        assert "times, see: supervisorctl tail workers:workers_00\n" in done.stdout
     assert "no database" in cluster.ctl("tail", "workers:workers_00").stdout
     # A reload says so, too, and soon. (Between two starts it is "exited", and left alone.)
     done = wait_until(

@@ -236,6 +236,8 @@ def test_a_worker_that_fails_again_and_again() -> None:
     )
     assert not is_well(answer)
     member = {"tag": "0a1b2c3d", "name": "workers:workers_00", "pid": 20, "state": "ready"}
+    gone = failing._replace(pid=0, state="FATAL")
+    assert not any("times" in line for line in lines(status(ROUTER, gone, figures=FIGURES)))
     for failures, well in ((2, True), (3, False)):  # ready right now
         process = failing._replace(failures=failures)
         answer = status(ROUTER, process, figures={**FIGURES, "workers": [member]})
