@@ -21,6 +21,7 @@ room: no number is ever given twice.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from typing import Any, Deque, Iterator, Mapping, NamedTuple, Optional, Sequence
 
@@ -55,6 +56,8 @@ class _Stream:
     def __init__(self, start: int = 0) -> None:
         self.start = start
         self.last = start
+        #: When its first message was sent, and its last.
+        self.began = math.inf
         self.time = 0.0
         #: By number, the oldest first.
         self.kept: dict[int, Kept] = {}
@@ -64,7 +67,12 @@ class _Stream:
         return self.last + 1 - len(self.kept)
 
     def last_before(self, time: float) -> int:
-        """The number of the last message from before; of those not kept, it is said of all."""
+        """The number of the last message from before.
+
+        Of those not kept it is said of all, unless the whole stream is later than that.
+        """
+        if time <= self.began:
+            return self.start
         last = self.oldest - 1
         for kept in self.kept.values():
             if kept.time >= time:
@@ -142,6 +150,7 @@ class Outbox:
         message = RelayMessage(self.sender, stream.last + 1, fields, packets, after, now)
         data = message.pack()
         stream.last += 1
+        stream.began = min(stream.began, now)
         stream.time = now
         kept = Kept(stream.last, now, data, len(data) + _OVERHEAD)
         stream.kept[kept.sequence] = kept

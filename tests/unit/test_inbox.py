@@ -5,7 +5,7 @@ from collections import deque
 from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from supervisor_sio.relay import inbox as inbox_module
@@ -332,6 +332,17 @@ def test_what_arrived_is_delivered_though_its_sender_has_forgotten_it() -> None:
 
 @settings(max_examples=500)
 @given(plans(), st.sampled_from([PLENTY, 3]), st.booleans())
+@example(
+    # It no longer keeps the first of four when it is asked which of them are meant.
+    plan=[
+        ("publish to all", "a", False, 4),
+        ("hear", "c", False, 4),
+        ("answer", "c", False, 1),
+        ("hear", "c", False, 1),
+    ],
+    messages=3,
+    at_once=False,
+)
 def test_what_a_sender_had_sent_that_is_gone_is_counted(
     plan: list[tuple[str, str, bool, int]], messages: int, at_once: bool
 ) -> None:

@@ -130,9 +130,10 @@ def test_what_was_before_a_worker_listened() -> None:
     assert outbox.position(0.0)["own"] == {"a": 2, "b": 1}
 
 
-def test_what_is_not_kept_was_before() -> None:
+def test_what_is_not_kept_was_before_unless_all_was_later() -> None:
     outbox = outbox_of(*[None] * 10, messages=3)
-    assert [outbox.position_for("a", since)["before"] for since in (0.0, 8.0, 8.5)] == [7, 7, 8]
+    before = [outbox.position_for("a", since)["before"] for since in (0.0, 1.0, 1.5, 8.0, 8.5)]
+    assert before == [0, 0, 7, 7, 8]
 
 
 def test_everybody_is_told_of_what_was_in_use_lately() -> None:
