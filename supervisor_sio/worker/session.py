@@ -128,7 +128,7 @@ class Transport:
             for name in ("_handle_event", "_handle_event_internal")
         )
         #: Whether its handler may start in the hub, and its text begins with its type.
-        self._direct = self._plain and server.packet_class.encode is sio_packet.Packet.encode
+        self.direct = self._plain and server.packet_class.encode is sio_packet.Packet.encode
 
     def send_packet(self, eio_sid: str, pkt: Any) -> None:
         """``Server._send_packet``, without an Engine.IO packet for each part."""
@@ -204,8 +204,6 @@ class Transport:
 
         Nothing has happened when the answer is false: it may be handled in a greenlet.
         """
-        if not self._direct:
-            return False
         try:
             pkt = self.server.packet_class(encoded_packet=text)
         except Exception:
@@ -215,7 +213,7 @@ class Transport:
     def start(self, eio_sid: str, pkt: Any) -> bool:
         """Start the handler of an event in the hub, at once; false when it is not that simple."""
         server, namespace = self.server, pkt.namespace or "/"
-        if not self._direct or not server.async_handlers or pkt.packet_type not in _EVENTS:
+        if not self.direct or not server.async_handlers:
             return False
         if server.logger.isEnabledFor(logging.INFO):
             return False  # it may write to where a greenlet has to wait
@@ -268,12 +266,12 @@ class Transport:
             return
         if pkt.id is None or answer is server.not_handled:
             return
-        if not isinstance(answer, tuple):
-            answer = () if answer is None else (answer,)
-        server._send_packet(
-            eio_sid,
-            server.packet_class(sio_packet.ACK, namespace=namespace, id=pkt.id, data=list(answer)),
-        )
+        if answer is None:
+            data = []
+        else:
+            data = list(answer) if isinstance(answer, tuple) else [answer]
+        ack = server.packet_class(sio_packet.ACK, namespace=namespace, id=pkt.id, data=data)
+        server._send_packet(eio_sid, ack)
 
     def _connect(self, eio_sid: str, pkt: Any) -> None:
         server, namespace = self.server, pkt.namespace or "/"
@@ -647,7 +645,7 @@ class Session(Socket, Handler):  # type: ignore[misc]
             return True
         if pkt is None:
             traffic.received += 1
-        elif not self.transport.start(self.sid, pkt):
+        elif pkt.packet_type in _ACKS or not self.transport.start(self.sid, pkt):
             return self._in_greenlet(self._dispatch, pkt)
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,8 +72,6 @@ def test_with_a_websocket(cluster: Cluster, accepted: bool) -> None:
 
 
 def test_with_polling(cluster: Cluster) -> None:
-    import threading
-
     pollers = one_at_each_worker(cluster)
     poller = Poller(cluster.port)
     poller.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 import socket
@@ -11,6 +12,8 @@ from typing import Any, Callable, Iterator, Optional
 
 import pytest
 from client_frames import masked
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -23,7 +26,7 @@ from supervisor_sio.worker import http
 from supervisor_sio.worker.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker.http import ClientSocket, Server
 from supervisor_sio.worker.session import Session
-from supervisor_sio.worker.websocket import PROTOCOL, refusals
+from supervisor_sio.worker.websocket import PROTOCOL, WRONG_ARGUMENTS, refusals
 
 HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"
@@ -101,9 +104,12 @@ class Client:
 class App:
     """A server with a few handlers, and what they saw."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, max_attachments: int = 10, **options: Any) -> None:
         self.sio = socketio.Server(
-            async_mode="eventlet", client_manager=ZmqManager(), monitor_clients=False, **options
+            async_mode="eventlet",
+            client_manager=ZmqManager(max_attachments=max_attachments),
+            monitor_clients=False,
+            **options,
         )
         self.http = Server(
             socketio.WSGIApp(self.sio), lambda request: True, lambda sock, data: False, lambda: None
@@ -160,7 +166,7 @@ def make() -> Iterator[Callable[..., App]]:
 def connect(app: App, client: Optional[Client] = None) -> Client:
     client = client or Client(app)
     client.open_websocket()
-    client.until(b'"maxPayload":1000000}')
+    client.until(b'"maxPayload":')
     client.text("40")
     client.until(b'40{"sid":"')
     client.until(b'"}')
@@ -616,3 +622,186 @@ def test_an_instrumented_server_has_sessions_of_its_own(make: Any) -> None:
         for name, value in before.items():
             if vars(Socket).get(name) is not value:
                 setattr(Socket, name, value)
+
+
+PLACE = '{"_placeholder":true,"num":%d}'
+
+
+def test_more_attachments_where_the_application_takes_more(make: Any) -> None:
+    app = make(max_attachments=50)
+    client = connect(app)
+    places = ",".join(PLACE % number for number in range(50))
+    for number in range(51, 49, -1):
+        client.text(f'45{number}-1["echo",{places}]')
+    for number in range(50):
+        client.send(masked(BINARY, b"%02d" % number))
+    client.until(b"4650-1[")
+    client.until(b"\x82\x0249")
+    app.gone()
+
+
+def test_an_event_that_is_too_long_with_its_attachments(make: Any) -> None:
+    app = make(max_attachments=50, max_http_buffer_size=10_000)
+    client = connect(app)
+    before = refusals.by_reason[PROTOCOL]
+    places = ",".join(PLACE % number for number in range(20))
+    client.text(f'4520-1["echo",{places}]')
+    for _ in range(20):
+        client.send(masked(BINARY, bytes(9_000)))
+        eventlet.sleep(0.001)
+    assert app.session._partial is None
+    client.text('422["echo",1]')
+    assert b"61-" not in client.until(b"432[1]")
+    assert refusals.by_reason[PROTOCOL] > before
+    app.gone()
+
+
+def test_text_before_all_attachments_have_come(make: Any) -> None:
+    app = make()
+    client = connect(app)
+    before = refusals.by_reason[PROTOCOL]
+    client.text(f'451-1["echo",{PLACE % 0}]', '422["echo",1]')
+    client.until(b"432[1]")
+    assert refusals.by_reason[PROTOCOL] == before + 1
+    app.gone()
+
+
+def test_a_pong_without_its_ping_keeps_no_session(make: Any) -> None:
+    app = make(ping_interval=0.1, ping_timeout=0.2)
+    client = Client(app)
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    app.settle(lambda: app.session.last_ping)
+    client.http("POST", sid, "3")
+    assert app.session.last_ping, "nobody has fetched it"
+    assert client.http("GET", sid) == "2"
+    client.http("POST", sid, "3")
+    assert not app.session.last_ping
+    app.settle(lambda: app.session.last_ping)
+    eventlet.sleep(0.25)
+    assert app.session._is_overdue
+    app.session.check_ping_timeout()  # as engineio's own task does
+    assert not app.sio.eio.sockets
+
+
+def test_a_post_to_a_session_that_has_just_expired(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make(ping_interval=0.05, ping_timeout=0.05)
+    client = Client(app)
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    app.settle(lambda: app.session.last_ping)
+    eventlet.sleep(0.1)
+    app.session.check_ping_timeout()
+    client.send(
+        f"POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n"
+        "Content-Length: 2\r\n\r\n40".encode()
+    )
+    client.until(b"HTTP/1.1 400 ")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("fails", ["arguments", "error"])
+def test_a_connect_handler_that_fails_refuses_the_client(make: Any, fails: str) -> None:
+    app = make()
+    before = refusals.by_reason[WRONG_ARGUMENTS]
+
+    def connecting(sid: str, environ: Any) -> None:
+        if fails == "error":
+            raise ValueError("a mistake of the application")
+
+    app.sio.on("connect", connecting)
+    client = Client(app)
+    client.open_websocket()
+    client.text('40{"token":1}' if fails == "arguments" else "40")
+    client.until(b'44{"message":"Connection rejected by server"}')
+    assert not app.sio.manager.rooms and not app.sio.manager.pending_connect
+    assert not app.sio.manager._early
+    assert refusals.by_reason[WRONG_ARGUMENTS] - before == (fails == "arguments")
+    app.gone()
+
+
+@pytest.mark.parametrize("name", ["own_mistake", "of_a_library"])
+def test_a_type_error_of_the_application_is_not_the_clients(
+    make: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make()
+    before = refusals.by_reason[WRONG_ARGUMENTS]
+    app.sio.on("own_mistake", lambda sid: len(5))  # type: ignore[arg-type]
+    app.sio.on("of_a_library", lambda sid: app.sio.emit())
+    client = connect(app)
+    client.text(f'421["{name}"]', '422["echo",1]')
+    client.until(b"432[1]")
+    assert "TypeError" in caplog.text
+    assert refusals.by_reason[WRONG_ARGUMENTS] == before
+    app.gone()
+
+
+def test_much_for_a_client_that_has_yet_to_connect(make: Any) -> None:
+    app = make()
+
+    def connecting(sid: str, environ: Any) -> None:
+        for number in range(30):
+            app.sio.emit("early", str(number) * 50_000, to=sid)
+
+    app.sio.on("connect", connecting)
+    client = Client(app)
+    client.open_websocket()
+    client.text("40")
+    client.until(b'40{"sid"')
+    app.sio.emit("now", 1)
+    assert 5 < client.until(b'42["now",1]').count(b'42["early"') < 30
+    app.gone()
+
+
+#: What a client sends: for each event how many attachments it has.
+events = st.lists(st.integers(0, 3), min_size=1, max_size=12)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    events=events,
+    waiting=st.sets(st.integers(0, 11)),
+    transport=st.sampled_from(["polling", "websocket", "upgraded"]),
+    async_handlers=st.booleans(),
+    loud=st.booleans(),
+)
+def test_handlers_start_in_the_order_of_the_events(
+    events: list[int], waiting: set[int], transport: str, async_handlers: bool, loud: bool
+) -> None:
+    logger = logging.getLogger("events")
+    logger.setLevel(logging.INFO if loud else logging.ERROR)
+    app = App(async_handlers=async_handlers, logger=logger)
+
+    def number(sid: str, value: int, *attachments: bytes) -> None:
+        assert attachments == (b"%d" % value,) * events[value]
+        app.seen.append(value)
+        if value in waiting:
+            eventlet.sleep(0.001)
+
+    app.sio.on("number", number)
+    messages: list[Any] = []
+    for value, count in enumerate(events):
+        places = "".join("," + PLACE % n for n in range(count))
+        kind = f"5{count}-" if count else "2"
+        messages += [f'4{kind}["number",{value}{places}]', *[b"%d" % value] * count]
+    if transport == "websocket":
+        client = connect(app)
+    else:
+        polling, client, sid = upgrade(app)
+    if transport == "polling":
+        encode = base64.b64encode
+        body = [m if isinstance(m, str) else "b" + encode(m).decode() for m in messages]
+        polling.http("POST", sid, "\x1e".join(body))
+    else:
+        if transport == "upgraded":
+            client.text("2probe", "5")
+        for message in messages:
+            if isinstance(message, str):
+                client.text(message)
+            else:
+                client.send(masked(BINARY, message))
+    app.settle(lambda: len(app.seen) == len(events))
+    assert app.seen == list(range(len(events)))
+    if transport == "polling":
+        polling.http("POST", sid, "1")
+    app.gone()
