@@ -1,0 +1,58 @@
+"""A server by hand with thousands of sessions that stops; prints what it took, as JSON."""
+
+from __future__ import annotations
+
+import eventlet
+
+eventlet.monkey_patch()
+# ruff: noqa: E402
+
+import json
+import sys
+import time
+
+import socketio
+from engineio.socket import Socket
+
+from supervisor_sio import ZmqManager
+from supervisor_sio.worker import service
+
+sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
+told = 0
+longest = 0.0
+
+
+@sio.event
+def disconnect(sid: str, reason: str) -> None:
+    global told
+    told += 1
+
+
+def watch() -> None:
+    global longest
+    while True:
+        began = time.monotonic()
+        eventlet.sleep(0.001)
+        longest = max(longest, time.monotonic() - began)
+
+
+server = service._Service(socketio.WSGIApp(sio))
+for number in range(int(sys.argv[1])):
+    eio_sid = sio.eio.generate_id()
+    session = Socket(sio.eio, eio_sid)
+    session.connected = True
+    sio.eio.sockets[eio_sid], sio.environ[eio_sid] = session, {}
+    sio.manager.enter_room(sio.manager.connect(eio_sid, "/"), "/", f"room {number % 1000}")
+eventlet.spawn_n(watch)
+began = time.process_time()
+server.finish()
+print(
+    json.dumps(
+        {
+            "told": told,
+            "left": len(sio.eio.sockets),
+            "cpu": time.process_time() - began,
+            "longest turn": longest,
+        }
+    )
+)

@@ -1,0 +1,30 @@
+"""A worker with many clients ends in time, and tells the application of each."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster.harness import environment
+
+CLIENTS = 20_000
+
+
+def test_twenty_thousand_sessions_close_within_the_drain_timeout() -> None:
+    """In 3.8 seconds of one turn for 10,000 of them before."""
+    ended = subprocess.run(
+        [sys.executable, "drain_many.py", str(CLIENTS)],
+        cwd=Path(__file__).parent,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == 0, ended.stderr
+    figures = json.loads(ended.stdout)
+    assert (figures["told"], figures["left"]) == (CLIENTS, 0)
+    # CPU time: the machine may be busy. Of drain_timeout, 10 seconds, it is a small part.
+    assert figures["cpu"] < 4
+    assert figures["longest turn"] < 1
