@@ -1,6 +1,6 @@
 """The oldest versions that setup.cfg allows, as constraints for pip.
 
-    python .ci/oldest.py >constraints.txt
+python .ci/oldest.py >constraints.txt
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Name, extras and lower bound, as in ``python-socketio[client]>=5.15.1``.
+#: Name, extras and lower bound, as in ``python-socketio[client]>=5.18``.
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)")
 
 #: Supervisor 4.2.5 imports pkg_resources; setuptools has none since version 82.

@@ -461,7 +461,9 @@ def _describe(filename: str, error: configparser.Error) -> str:
         return f"{filename}, line {error.lineno}: no [section] before {error.line.strip()!r}"
     if isinstance(error, configparser.ParsingError) and error.errors:
         number, line = error.errors[0]
-        return f"{filename}, line {number}: neither a section, an option nor a comment: {line}"
+        return (
+            f"{filename}, line {number}: neither a section, an option nor a comment: {line.strip()}"
+        )
     return f"{filename}: {' '.join(str(error).split())}"
 
 

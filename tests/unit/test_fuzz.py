@@ -301,12 +301,12 @@ def test_survives(
     before = len(os.listdir("/proc/self/fd"))
     slowest = 0.0
     for data in inputs(seeds, INPUTS, random.Random(f"{seed} {name}")):
-        start = time.monotonic()
+        start = time.thread_time()  # whatever else the machine does
         try:
             read(data)
         except Exception as error:
             raise AssertionError(f"{error!r} from {data!r} (FUZZ_SEED={seed})") from error
-        slowest = max(slowest, time.monotonic() - start)
-    assert len(os.listdir("/proc/self/fd")) == before
+        slowest = max(slowest, time.thread_time() - start)
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer, when garbage is collected
     assert slowest < 1
     print(f"{name}: {INPUTS} inputs, slowest {slowest * 1000:.1f} ms, no descriptor leaked")
