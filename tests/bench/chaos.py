@@ -183,13 +183,15 @@ class Growth:
         self._seen: dict[psutil.Process, list[tuple[float, int, int]]] = {}
 
     def look(self) -> None:
-        pids = [self._cluster.pid, self._cluster.router_pid]
-        pids += [int(row["pid"]) for row in self._cluster.workers()]
-        for pid in pids:
+        rows = self._cluster.workers()
+        connections = {int(row["pid"]): int(row["connections"]) for row in rows}
+        for pid in (self._cluster.pid, self._cluster.router_pid, *connections):
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
                 age = time.time() - process.create_time()
-                figures = (age, process.memory_info().rss, process.num_fds())
+                # Clients move from worker to worker.
+                descriptors = process.num_fds() - connections.get(pid, 0)
+                figures = (age, process.memory_info().rss, descriptors)
                 self._seen.setdefault(process, []).append(figures)
 
     def most(self) -> tuple[int, int]:
