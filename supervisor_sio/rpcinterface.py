@@ -6,6 +6,7 @@ gives the listening sockets to the router, and answers ``sio.*`` over XML-RPC.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -23,7 +24,7 @@ from .bridge.queue import PackageMissing, QueueError, make_client, without_passw
 from .certificates import describe, make_context
 from .channel import Message
 from .commands import PROGRAM, program_of, subcommand_of
-from .common.limits import MAX_CANDIDATES, MAX_ROWS
+from .common.limits import MAX_CANDIDATES, MAX_NAMES, MAX_ROWS, SHELF_BUFFER
 from .deferred import Rows, fault, in_ascii, written
 from .dispatchers import RouterChannel, RouterListener, Supervisord
 from .emission import RESERVED, RESERVED_EVENTS, unsendable
@@ -122,6 +123,11 @@ class Cluster:
                 (run_dir.xpub, socket.SOCK_STREAM),
             ):
                 self._run_dir_sockets.append(run_dir.bind(path, kind))
+            # What a router puts into the one end, it or the next one takes out of the other:
+            # clients that wait. They are in the kernel, no descriptors of supervisord.
+            pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SHELF_BUFFER)
+            self._run_dir_sockets.extend(pair)
             own = run_dir.bind(run_dir.supervisord, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise SettingsError("run_dir", str(error)) from None
@@ -177,6 +183,7 @@ class Cluster:
             "metrics": settings.metrics is not None,
             "log_level": self._supervisord.options.loglevel,
             "drained": self._drained(),
+            "workers": self._workers(),
             "supervisord": os.getpid(),
         }
         descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
@@ -199,7 +206,20 @@ class Cluster:
     def _drained(self) -> dict[str, int]:
         """The workers that the operator drains, for a router that starts anew."""
         members = self._router.figures.get("workers", []) if self._router else []
-        return {member["name"]: member["pid"] for member in members if member["state"] == "drained"}
+        drained = [[row["name"], row["pid"]] for row in members if row["state"] == "drained"]
+        return dict(_as_many_as_fit(drained))
+
+    def _workers(self) -> list[str]:
+        """The names of processes that are workers or will be."""
+        names = [
+            (make_namespec(group.config.name, process.config.name), process.config.command)
+            for group in self._supervisord.process_groups.values()
+            for process in group.processes.values()
+        ]
+        known = self._known_workers
+        return _as_many_as_fit(
+            [n for n, command in names if n in known or subcommand_of(command) == "worker"]
+        )
 
     def remove(self, name: str) -> Callable[[], Any]:
         """:raises RPCError: when there is no such process."""
@@ -333,6 +353,12 @@ class Cluster:
         for sock in self._run_dir_sockets:
             sock.close()
         self._run_dir.close()
+
+
+def _as_many_as_fit(rows: list[Any]) -> list[Any]:
+    """Rows for a message that has to go into one packet with much else: some hundreds."""
+    sizes = itertools.accumulate(channel.row_size(row) + 1 for row in rows)
+    return [row for row, size in zip(rows, sizes) if size <= MAX_NAMES]
 
 
 class SioRPCInterface:

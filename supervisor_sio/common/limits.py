@@ -211,6 +211,14 @@ PENDING_SHARE = _limit(
     "that one address may have with unfinished requests, and keeps of whole ones when others "
     "need room; that may wait for one worker which hangs",
 )
+SHELF_BUFFER = _limit(
+    "SHELF_BUFFER",
+    1048576,
+    "bytes",
+    "cluster",
+    "in the kernel, of which net.core.wmem_max allows 208 KiB unless it was raised: room for "
+    "about 2,000 connections that wait, to outlive their router",
+)
 TLS_CHUNK = _limit(
     "TLS_CHUNK",
     65536,
@@ -287,6 +295,13 @@ MOST_ANSWERS = _limit(
     "answers",
     "router",
     "as many calls of `sio.*` at a time; supervisord gives each up after 5 s",
+)
+MAX_NAMES = _limit(
+    "MAX_NAMES",
+    16384,
+    "bytes",
+    "list of workers that a router gets at its start",
+    "so that all it gets fits into one packet; those left out it knows when they join",
 )
 MAX_COMMAND = _limit(
     "MAX_COMMAND",

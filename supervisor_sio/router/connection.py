@@ -1,4 +1,4 @@
-"""A client's connection on its way to a worker, and the answer to one that gets none."""
+"""A client's connection on its way to a worker."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import time
 from typing import Any, Optional
 
 from ..request import Kind
-
-#: Seconds after which a client that was sent away for lack of a worker may come back.
-_RETRY_AFTER = 1
 
 #: How an IPv4 address begins as one of IPv6 (RFC 4291, section 2.5.5.2).
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"
@@ -85,24 +82,3 @@ def network_of(address: str) -> str:
     if packed.startswith(_IPV4_MAPPED):
         return socket.inet_ntop(socket.AF_INET, packed[len(_IPV4_MAPPED) :])
     return socket.inet_ntop(socket.AF_INET6, packed[:8] + bytes(8))
-
-
-def answer(sock: socket.socket, status: str) -> None:
-    """Refuse with an HTTP status. A client that does not read gets none."""
-    retry = f"Retry-After: {_RETRY_AFTER}\r\n" if status.startswith("503") else ""
-    body = f"{status}\n"
-    text = (
-        f"HTTP/1.1 {status}\r\n{retry}Connection: close\r\n"
-        f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    )
-    try:
-        # To close over unread bytes would reset the connection, and lose the
-        # answer with it (RFC 9112, section 9.6).
-        sock.recv(65536, socket.MSG_DONTWAIT)
-    except OSError:
-        pass
-    try:
-        sock.send(text.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        sock.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass

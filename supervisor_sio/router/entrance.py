@@ -16,11 +16,12 @@ from collections import Counter
 from typing import Any, Callable, Optional
 
 from ..common.limits import PENDING_SHARE
+from ..common.unavailable import answer
 from ..descriptors import lowest_free
 from ..proxy_protocol import parse_proxy_header
 from ..refusals import Refusals
 from ..request import MAX_REQUEST_LINE, BadRequest, Request, parse_head
-from .connection import Connection, answer
+from .connection import Connection
 from .tls import HANDSHAKE_RECORD, Terminator
 
 logger = logging.getLogger("supervisor_sio.router")
@@ -90,6 +91,13 @@ class Entrance:
         for listener in self._listeners:
             self._loop.remove_reader(listener)
             listener.close()
+
+    def release(self) -> list[Connection]:
+        """The router is about to end: unfinished requests are somebody else's from now on."""
+        pending = list(self._pending.values())
+        for connection in pending:
+            self._forget(connection)
+        return pending
 
     def expire(self, now: float) -> None:
         """Turn away who took too long."""

@@ -27,6 +27,12 @@ class Event(NamedTuple):
     #: The pairs of the payload's first line, such as ``processname`` and ``pid``.
     values: dict[str, str]
 
+    @property
+    def process(self) -> str:
+        """The process of a ``PROCESS_STATE`` event, as supervisorctl names it."""
+        name, group = self.values.get("processname", ""), self.values.get("groupname", "")
+        return name if name == group else f"{group}:{name}"
+
 
 class EventReader:
     """Collects what arrives on standard input until events are whole."""

@@ -27,6 +27,8 @@ from ..common.limits import MAX_SETTLE_TIME, PENDING_SHARE
 from ..request import Kind
 from .connection import Connection
 from .pool import Member, Pool
+from .shelf import Shelf
+from .throttle import Throttle
 from .waiting import Waiting
 
 logger = logging.getLogger("supervisor_sio.router")
@@ -38,6 +40,9 @@ _REJOIN_TIME = 2.0
 #: Seconds between the first worker after none and the release of those who
 #: waited: its siblings are about to join, and should get their share.
 _SETTLE_TIME = 0.25
+
+#: Seconds between two looks at who waits, to keep them for the next router.
+_KEEP_INTERVAL = 0.05
 
 #: Seconds between looks at all who wait for those whose client has gone.
 _LOOK = 0.1
@@ -63,15 +68,20 @@ class Placement:
     """Places connections on the workers of a pool.
 
     :param hold_timeout: seconds that a connection waits for a worker.
+    :param shelf: keeps those who wait for the next router, should this one die.
     """
 
-    def __init__(self, pool: Pool, hold_timeout: float, max_pending: int) -> None:
+    def __init__(
+        self, pool: Pool, hold_timeout: float, max_pending: int, shelf: Optional[Shelf] = None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pool = pool
         self._hold_timeout = hold_timeout
         self._max_pending = max_pending
         self._carriers: dict[str, Carrier] = {}
-        self.waiting = Waiting(max(1, max_pending // PENDING_SHARE))
+        self._shelf = shelf
+        self._keep_soon = Throttle(self._loop, _KEEP_INTERVAL, self.keep)
+        self.waiting = Waiting(max(1, max_pending // PENDING_SHARE), self._keep_soon)
         self._placing = False
         self._looked = -_LOOK
         self._closed = False
@@ -192,9 +202,22 @@ class Placement:
             else:
                 logger.info("no connection waits any more")
 
-    def close(self) -> None:
-        """The router is about to end, and nobody can wait here any more."""
+    def keep(self) -> None:
+        """Keep those who wait for the next router."""
+        if self._shelf is not None and not self._closed:
+            self._shelf.keep(self.waiting)
+
+    def release(self) -> list[Connection]:
+        """The router is about to end: who waits is somebody else's from now on."""
         self._closed = True
+        waiting, self.waiting = self.waiting, Waiting(1)
+        return list(waiting)
+
+    def close(self) -> None:
+        """The router is about to end, and nobody can wait any more."""
+        self._closed = True
+        if self._shelf is not None:
+            self._shelf.clear()
         for connection in list(self.waiting):
             self.waiting.remove(connection)
             self._turn_away(connection, "router-stopping")
@@ -233,19 +256,24 @@ class Placement:
 
     def _take(self, connection: Connection, now: float) -> bool:
         """Place one that waits; whether it waits no more."""
-        if not self._placed(connection, now):
+        if not self._placed(connection, now, waited=True):
             return False
         self.waiting.remove(connection)
         return True
 
-    def _placed(self, connection: Connection, now: float) -> bool:
+    def _placed(self, connection: Connection, now: float, waited: bool = False) -> bool:
         # Each turn but the last, a worker is found busy or gone.
         while True:
             member = self._choose(connection, now)
             if member is None or not member.reachable:
                 return False
+            if waited and self._shelf is not None:
+                # Before a worker has it: the next router must not find it, too.
+                self._shelf.clear()
             if self._carriers[member.tag].hand_over(connection):
                 return True
+            if waited:
+                self._keep_soon()
 
     def _choose(self, connection: Connection, now: float) -> Optional[Member]:
         if connection.kind is Kind.SESSION:

@@ -40,6 +40,7 @@ class Member:
     hub_lag_ms: int = 0
     protocol_errors: int = 0
     slow_clients: int = 0
+    no_descriptor: int = 0
     #: Channels of the relay on which it hears the others; none before it is ready.
     channels: list[str] = field(default_factory=list)
     #: Handshakes handed over, and how many of those ``sessions`` accounts for.

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -26,11 +27,12 @@ from ..relay.registrar import Registrar
 from ..rundir import ClusterInfo, RunDir
 from .connection import Connection
 from .entrance import Entrance
-from .events import READY, RESULT_OK, EventReader
+from .events import READY, RESULT_OK, Event, EventReader
 from .health import Snapshot
 from .placement import Placement
 from .pool import Pool
 from .queries import Result, answer_packets, clients, rooms
+from .shelf import Shelf
 from .supervisord import CommandError, SupervisordChannel, in_messages
 from .throttle import Throttle
 from .tls import Terminator
@@ -69,7 +71,7 @@ class Router:
         settings = welcome.message
         # Supervisor's levels have the numbers of logging's, and two below DEBUG.
         logging.getLogger("supervisor_sio").setLevel(settings["log_level"])
-        *listeners, workers, xsub, xpub = welcome.descriptors
+        *listeners, workers, xsub, xpub, into_shelf, out_of_shelf = welcome.descriptors
         metrics = listeners.pop() if settings["metrics"] else None
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
@@ -95,7 +97,16 @@ class Router:
         self._drained: dict[str, int] = dict(settings["drained"])
         self._refusals = Refusals(logger)
         self._pool = Pool(settings["balance"])
-        self._placement = Placement(self._pool, settings["hold_timeout"], self._max_pending)
+        self._shelf = Shelf(socket.socket(fileno=into_shelf), socket.socket(fileno=out_of_shelf))
+        self._placement = Placement(
+            self._pool,
+            settings["hold_timeout"],
+            self._max_pending,
+            # TLS ends in this process, and cannot outlive it.
+            self._shelf if self._terminator is None else None,
+        )
+        #: Processes that are workers, by Supervisor's name.
+        self._names: set[str] = set(settings["workers"])
         self._entrance = Entrance(
             paths=tuple(path.encode() for path in settings["path"]),
             head_timeout=settings["head_timeout"],
@@ -189,6 +200,7 @@ class Router:
         self._answer(READY)
         self._registrar.start()
         self._workers.listen()
+        self._take_over()
         self._entrance.listen(self._listeners)
         if self._bridge is not None:
             self._bridge.start()
@@ -198,7 +210,13 @@ class Router:
         logger.info("router ready (pid %d)", os.getpid())
         status = await self._stopped
         self._entrance.close()
-        self._placement.close()
+        self._supervisord.read()
+        if self._supervisord.open and not self._workers.all_stop and self._terminator is None:
+            # Another router is about to start, or will be some time, as for those who
+            # wait in the kernel.
+            self._shelf.keep([*self._placement.release(), *self._entrance.release()])
+        else:
+            self._placement.close()
         if self._terminator is not None:
             await asyncio.sleep(_LAST_ANSWERS)
         if self._exporter is not None:
@@ -211,6 +229,18 @@ class Router:
         self._relay.close()
         self._supervisord.read()  # the workers may be next
         return status
+
+    def _take_over(self) -> None:
+        """Those who waited at the router before this one wait on."""
+        kept = self._shelf.take()
+        for connection, deadline in kept:
+            if connection.kind is None and (connection.prefix or connection.proxy_header_due):
+                self._entrance.examine_again(connection)
+            else:
+                self._placement.place(connection, deadline)
+        self._placement.keep()
+        if kept:
+            logger.info("%d connections waited for this router", len(kept))
 
     def _stop(self, status: int) -> None:
         if not self._stopped.done():
@@ -281,6 +311,7 @@ class Router:
             return
         try:
             for event in self._events.feed(data):
+                self._note_start(event)
                 if event.name == "PROCESS_STATE_STOPPING":
                     # The worker will say so itself, but this may come first. Or late:
                     # while this process is new, events wait until it counts as
@@ -290,6 +321,16 @@ class Router:
         except ValueError as error:
             logger.error("standard input is not supervisord's: %s", error)
             self._stop(1)
+
+    def _note_start(self, event: Event) -> None:
+        """Whether a worker is about to join: who waits should be its as well."""
+        name = event.process
+        if name not in self._names:
+            return
+        if event.name == "PROCESS_STATE_STARTING":
+            self._placement.starting(name)
+        elif event.name not in ("PROCESS_STATE_RUNNING", "PROCESS_STATE_STOPPING"):
+            self._placement.not_starting(name)
 
     def _answer(self, data: bytes) -> None:
         # A few bytes for each event supervisord waits for: the pipe has room.
@@ -402,16 +443,14 @@ class Router:
         logger.info("certificate %s is loaded again", self._tls_files[0])
 
     def _send_figures(self) -> None:
-        totals = {
-            name: self._workers.gone[name] + sum(getattr(member, name) for member in self._pool)
-            for name in TOTALS
-        }
+        totals = {name: self._total(name) for name in TOTALS}
+        del totals["no_descriptor"]  # it is among the refused
         figures = {
             "cpu_ms": int(time.process_time() * 1000),
             "handed_over": self._workers.handed_over,
             "handed_back": self._workers.handed_back,
             "waiting": self._waiting(),
-            "refused": self._refusals.by_reason,
+            "refused": self._refused(),
             "relay_alive": self._relay.alive,
             "faults": self._faults,
             "messages": self._relay.received(),
@@ -419,6 +458,7 @@ class Router:
             **totals,
             "queue": self._bridge.figures() if self._bridge is not None else {},
         }
+        self._names.update(member.name for member in self._pool)
         workers = [
             {
                 "tag": member.tag,
@@ -440,13 +480,24 @@ class Router:
         if self._exporter is not None:
             self._exporter.metrics.update(self._snapshot())
 
+    def _total(self, name: str) -> int:
+        """Of all workers since this router's start."""
+        here: int = sum(getattr(member, name) for member in self._pool)
+        return self._workers.gone[name] + here
+
+    def _refused(self) -> dict[str, int]:
+        """By reason, here and for want of a descriptor at the workers."""
+        refused = Counter(self._refusals.by_reason)
+        refused["no-descriptor"] += self._total("no_descriptor")
+        return {reason: count for reason, count in refused.items() if count}
+
     def _snapshot(self) -> Snapshot:
         return Snapshot(
             taken=time.monotonic(),
             handed_over=self._workers.handed_over,
             handed_back=self._workers.handed_back,
             waiting=self._waiting(),
-            refused=dict(self._refusals.by_reason),
+            refused=self._refused(),
             relay_alive=self._relay.alive,
             relay_messages=self._relay.received(),
             queue=self._bridge.figures() if self._bridge is not None else {},

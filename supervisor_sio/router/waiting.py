@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 from collections import Counter
-from typing import Iterable, Iterator, Optional
+from typing import Callable, Iterable, Iterator, Optional
 
 from .connection import Connection
 
@@ -23,10 +23,12 @@ class Waiting:
 
     :param share: of the requests, how many a network keeps when others need room, and
         how many may wait for one worker.
+    :param changed: called when one begins or ends to wait.
     """
 
-    def __init__(self, share: int) -> None:
+    def __init__(self, share: int, changed: Callable[[], None] = lambda: None) -> None:
         self.share = share
+        self._changed = changed
         self._anybody: _Queue = {}
         self._idle: _Queue = {}
         #: By the tag of the worker.
@@ -58,12 +60,16 @@ class Waiting:
         self._queues[connection] = queue
         if queue is not self._idle:
             self._by_network[connection.network] += 1
+        self._changed()
 
     def remove(self, connection: Connection) -> None:
         queue = self._queues.pop(connection)
         del queue[connection]
-        if queue is self._idle:
-            return
+        if queue is not self._idle:
+            self._discount(connection, queue)
+        self._changed()
+
+    def _discount(self, connection: Connection, queue: _Queue) -> None:
         network = connection.network
         self._by_network[network] -= 1
         if not self._by_network[network]:

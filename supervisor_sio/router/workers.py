@@ -34,8 +34,11 @@ logger = logging.getLogger("supervisor_sio.router")
 _BATCH = 64
 
 #: What a worker counts from its start: messages that it has heard and said on the
-#: relay, and clients whose websocket it has ended.
-TOTALS = ("received", "dropped", "malformed", "sent_again", "protocol_errors", "slow_clients")
+#: relay, clients whose websocket it has ended, and those it had no descriptor for.
+TOTALS = (
+    *("received", "dropped", "malformed", "sent_again"),
+    *("protocol_errors", "slow_clients", "no_descriptor"),
+)
 
 #: What a worker reports, by the names of :class:`Member`.
 _FIGURES = (

@@ -18,6 +18,7 @@ from eventlet.semaphore import Semaphore
 
 from .. import channel, identity
 from ..channel import ChannelError, DescriptorsLost, Message, Packet
+from ..common.unavailable import answer
 from ..descriptors import ceiling
 from ..processes import lineage, parent_of
 from ..refusals import Refusals
@@ -180,7 +181,9 @@ class Link:
         kind = message["type"]
         if kind == "connection" and len(descriptors) == 1:
             if descriptors[0] >= ceiling(_RESERVE):
-                channel.close_all(descriptors)
+                with _socket.socket(fileno=descriptors[0]) as sock:
+                    if message["placed"]:  # with a request
+                        answer(sock, "503 Service Unavailable")
                 self._on_lost(message)
                 return
             hubs.notify_opened(descriptors[0])

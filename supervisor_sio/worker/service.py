@@ -30,6 +30,9 @@ logger = logging.getLogger("supervisor_sio.worker")
 
 _socket: Any = patcher.original("socket")
 
+#: A reason for a connection's end: the process has no descriptor free for it.
+_NO_DESCRIPTOR = "no-descriptor"
+
 #: Seconds between tries to give a connection back while there is no router.
 _WAIT_FOR_ROUTER = 0.05
 
@@ -282,7 +285,7 @@ class _Worker(_Service):
     def _lose_connection(self, message: Message) -> None:
         address = _address(message["peer"])
         source = address[0] if isinstance(address, tuple) else "a local client"
-        refusals.count("no-descriptor", source)
+        refusals.count(_NO_DESCRIPTOR, source)
         if message["handshake"]:
             self._count_handshake()()  # there will be no session of it
 
@@ -305,6 +308,7 @@ class _Worker(_Service):
             **self._heard(),
             "protocol_errors": min(sum(map(refusals.by_reason.__getitem__, MALFORMED)), _MOST),
             "slow_clients": min(refusals.by_reason[TOO_SLOW], _MOST),
+            "no_descriptor": min(refusals.by_reason[_NO_DESCRIPTOR], _MOST),
             "opened": sessions.traffic.opened,
             "events_in": sessions.traffic.received,
             "events_out": sessions.traffic.sent,

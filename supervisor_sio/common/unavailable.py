@@ -1,0 +1,29 @@
+"""The answer to a client whose request nobody serves."""
+
+from __future__ import annotations
+
+import socket
+
+#: Seconds after which a client that was sent away for lack of a worker may come back.
+_RETRY_AFTER = 1
+
+
+def answer(sock: socket.socket, status: str) -> None:
+    """Refuse with an HTTP status. A client that does not read gets none."""
+    retry = f"Retry-After: {_RETRY_AFTER}\r\n" if status.startswith("503") else ""
+    body = f"{status}\n"
+    text = (
+        f"HTTP/1.1 {status}\r\n{retry}Connection: close\r\n"
+        f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    )
+    try:
+        # To close over unread bytes would reset the connection, and lose the
+        # answer with it (RFC 9112, section 9.6).
+        sock.recv(65536, socket.MSG_DONTWAIT)
+    except OSError:
+        pass
+    try:
+        sock.send(text.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass

@@ -1,0 +1,90 @@
+"""Who waits at the router is found by the next one, however this one ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import ExitStack
+
+import psutil
+import pytest
+from cluster.conftest import ClusterFactory
+from cluster.harness import Cluster, wait_until
+from cluster.raw import PATH
+
+from .victim import descriptors
+
+REQUEST = f"GET {PATH}polling HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+
+
+def end_router(cluster: Cluster, how: str) -> None:
+    old = cluster.router_pid
+    if how == "restart":
+        assert cluster.ctl("restart", "sio").returncode == 0
+    else:
+        os.kill(old, signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(old), 10, "the router is gone")
+    cluster.wait_new_router(old)
+
+
+def waiting(cluster: Cluster) -> int:
+    return int(cluster.status()["router"]["waiting"])
+
+
+def read_all(sock: socket.socket) -> bytes:
+    data = b""
+    while more := sock.recv(65536):
+        data += more
+    return data
+
+
+@pytest.mark.parametrize("how", ["kill", "restart"])
+def test_all_who_wait_are_answered_by_the_next_router(
+    make_cluster: ClusterFactory, how: str
+) -> None:
+    cluster = make_cluster().start()
+    assert cluster.ctl("stop", "workers:*").returncode == 0
+    with ExitStack() as stack:
+        socks = []
+        for _ in range(100):
+            sock = socket.create_connection(("127.0.0.1", cluster.port), timeout=30)
+            socks.append(stack.enter_context(sock))
+            sock.sendall(REQUEST)
+        # One whose request line came in pieces.
+        slow = stack.enter_context(socket.create_connection(("127.0.0.1", cluster.port), 30))
+        slow.sendall(REQUEST[:10])
+        wait_until(lambda: waiting(cluster) == 101, 10, "they wait")
+        slow.sendall(REQUEST[10:])
+        wait_until(lambda: waiting(cluster) == 101, 10, "they wait")
+        for _ in range(2):
+            end_router(cluster, how)
+            wait_until(lambda: waiting(cluster) == 101, 10, "they wait at the next")
+        assert cluster.ctl("start", "workers:*").returncode == 0
+        for sock in [*socks, slow]:
+            assert read_all(sock).startswith(b"HTTP/1.1 200 ")  # to the end of the connection
+    assert not cluster.status()["router"]["refused"]
+    wait_until(lambda: waiting(cluster) == 0, 5, "nobody waits")
+    assert descriptors(cluster.router_pid) < 80
+
+
+def test_the_time_to_wait_goes_on_over_a_restart(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1, hold_timeout="4").start()
+    assert cluster.ctl("stop", "workers:*").returncode == 0
+    with socket.create_connection(("127.0.0.1", cluster.port), timeout=30) as sock:
+        sock.sendall(REQUEST)
+        wait_until(lambda: waiting(cluster) == 1, 5, "it waits")
+        end_router(cluster, "kill")
+        answer = read_all(sock)
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer
+    assert cluster.status()["router"]["refused"] == {"hold-timeout": 1}
+
+
+def test_nobody_waits_for_a_supervisord_that_stops(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1).start()
+    assert cluster.ctl("stop", "workers:*").returncode == 0
+    with socket.create_connection(("127.0.0.1", cluster.port), timeout=30) as sock:
+        sock.sendall(REQUEST)
+        wait_until(lambda: waiting(cluster) == 1, 5, "it waits")
+        cluster.ctl("shutdown")
+        assert read_all(sock).startswith(b"HTTP/1.1 503 ")
