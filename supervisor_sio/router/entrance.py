@@ -129,8 +129,8 @@ class Entrance:
 
     def _is_full(self, listener: socket.socket) -> bool:
         """Whether clients have all the descriptors that are for them."""
-        # A handshake that is due or under way ends with two more for good.
-        due = 2 * len(self) if self._terminator is not None else 0
+        # A handshake that is due or under way ends with two more for good; so will the next.
+        due = 2 * (len(self) + 1) if self._terminator is not None else 0
         ceiling = self._ceiling()
         if lowest_free(listener.fileno()) + due < ceiling:
             return False
