@@ -21,7 +21,8 @@ import time
 from collections import OrderedDict
 from typing import Any, Callable, Optional, Sequence
 
-from ..common.limits import BRIDGE_MOST_ORIGINS
+from ..common.limits import BRIDGE_MOST_ORIGINS, BRIDGE_MOST_OTHERS
+from ..refusals import Refusals
 from ..relay.inbox import Inbox
 from ..relay.message import RelayMessage
 from ..relay.methods import BRIDGE, MalformedFields, check_fields
@@ -113,6 +114,7 @@ class Bridge:
         self._here: list[Member] = []
         self._tags_here: frozenset[str] = frozenset()
         self._members_known = False
+        self._refusals = Refusals(logger)
         self._wake = threading.Event()
         self._closed = False
         self.received = 0
@@ -168,21 +170,22 @@ class Bridge:
         while not self._subscriber.joined and not self._closed:
             self._publisher.probe()
             self._wake.wait(0.05)
-        self._resume()
         beat = 0.0
         while True:
-            now = time.monotonic()
-            if now >= beat or self._wake.is_set() or self._closed:
-                self._wake.clear()
-                beat = now + _BEAT
-                self._send_members([[tag, True, channels] for tag, _, channels in self._here])
-                self._tell_workers()
-            if self._closed:
-                return
+            last = self._closed
             try:
-                self._look(now)
+                if not self._resumed:
+                    self._resume()
+                if time.monotonic() >= beat or self._wake.is_set() or last:
+                    self._wake.clear()
+                    beat = time.monotonic() + _BEAT
+                    self._send_members([[tag, True, channels] for tag, _, channels in self._here])
+                    self._tell_workers()
+                self._look(time.monotonic())
             except Exception as error:  # of what others have said: the rest goes on
-                self._refuse("on the message queue", error)
+                self._refusals.count("bridge-failed", repr(error))
+            if last:
+                return
             self._wake.wait(_TICK)
 
     def _resume(self) -> None:
@@ -214,6 +217,9 @@ class Bridge:
 
     def _forget(self, bridge: str) -> None:
         self._heard.pop(bridge, None)
+        # How far it has come is still known to the inbox, should it be back.
+        self._placed.discard(bridge)
+        self._noted.pop(bridge, None)
         if self._elsewhere.pop(bridge, None):
             self._tell()
 
@@ -331,7 +337,6 @@ class Bridge:
                 if mark is None or mark[0] != bridge:
                     raise FormatError("somebody else's messages")
                 messages.append(RelayMessage(bridge, mark[1], other, (raw,)))
-            self._heard[bridge] = time.monotonic()
             self._deliver(
                 self._inbox.again(bridge, True, int(data["asked"]), int(data["first"]), messages)
             )
@@ -340,6 +345,8 @@ class Bridge:
     def _take(self, data: QueueMessage, raw: bytes, bridge: str, number: int) -> None:
         """What another bridge has numbered, or that it has come to this number."""
         now = time.monotonic()
+        if bridge not in self._heard and len(self._heard) >= BRIDGE_MOST_OTHERS:
+            raise FormatError("a bridge too many")
         self._heard[bridge] = now
         if data["method"] == "members":
             self._place(bridge, number)

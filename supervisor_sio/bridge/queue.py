@@ -6,6 +6,7 @@ no room for is counted. Local traffic knows nothing of it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
@@ -18,6 +19,7 @@ from typing import Any, Callable, Deque, Optional
 from urllib.parse import urlsplit
 
 from ..common.limits import BRIDGE_MOST_WAITING, BRIDGE_MOST_WAITING_BYTES
+from ..refusals import Refusals
 
 logger = logging.getLogger("supervisor_sio.bridge")
 
@@ -130,6 +132,7 @@ class RedisQueue:
         self._silence = silence
         self._waiting: Deque[tuple[bytes, bool, float]] = deque()
         self._bytes = 0
+        self._refusals = Refusals(logger)
         #: When the first message of the batch was sent that is just being published.
         self._taken: list[float] = []
         self._changed = threading.Condition()
@@ -256,15 +259,16 @@ class RedisQueue:
                 self._lost(error)
             finally:
                 if pubsub is not None:
-                    pubsub.close()
+                    with contextlib.suppress(Exception):  # it is lost anyway
+                        pubsub.close()
             self._closed.wait(retry)
             retry = min(retry * 2, _LONGEST_RETRY)
 
     def _hear(self, data: bytes) -> None:
         try:
             self._received(data)
-        except Exception:  # not a fault of Redis
-            logger.exception("a message of %s", self._shown)
+        except Exception as error:  # not a fault of Redis
+            self._refusals.count("bad-message-on-queue", repr(error))
 
     def _found(self) -> None:
         if not self.connected:

@@ -458,6 +458,58 @@ RELAY_MOST_FAILURES = _limit(
     "hears nobody ends, and its successor hears",
 )
 
+RELAY_MOST_HELD = _limit(
+    "RELAY_MOST_HELD",
+    1000,
+    "messages",
+    "stream",
+    "messages that wait in a process for an earlier one of their sender; what comes beyond "
+    "that is asked for when its turn comes",
+)
+RELAY_MOST_HELD_BYTES = _limit(
+    "RELAY_MOST_HELD_BYTES", 16 * 1024 * 1024, "bytes", "process", "the same, of all senders"
+)
+RELAY_GIVE_UP = _limit(
+    "RELAY_GIVE_UP",
+    10.0,
+    "seconds",
+    "sender",
+    "what is asked for in vain for so long is given up and counted as dropped, unless the "
+    "router says that the sender lives",
+)
+RELAY_MOST_SENDERS = _limit(
+    "RELAY_MOST_SENDERS",
+    10_000,
+    "senders",
+    "process",
+    "senders of which a position is remembered; a process may emit once and end",
+)
+RELAY_BATCH_MESSAGES = _limit(
+    "RELAY_BATCH_MESSAGES", 128, "messages", "answer", "messages sent again at a time"
+)
+RELAY_BATCH_BYTES = _limit(
+    "RELAY_BATCH_BYTES",
+    256 * 1024,
+    "bytes",
+    "answer",
+    "the same; a message that is longer goes alone",
+)
+RELAY_MOST_REPEATED = _limit(
+    "RELAY_MOST_REPEATED",
+    1024,
+    "objects",
+    "process",
+    "fields of messages that are remembered encoded and decoded, each at most 512 bytes long",
+)
+RELAY_HIGH_WATER = _limit(
+    "RELAY_HIGH_WATER",
+    8192,
+    "messages",
+    "process that hears the relay",
+    "what may wait in the relay for one that does not take it; what is dropped beyond that "
+    "it asks the sender for",
+)
+
 # --- The bridge: messages between hosts -----------------------------------------
 
 BRIDGE_MOST_WAITING = _limit(

@@ -15,24 +15,19 @@ import math
 from collections import OrderedDict
 from typing import NamedTuple, Optional, Sequence
 
+from ..common.limits import (
+    RELAY_GIVE_UP,
+    RELAY_MOST_HELD,
+    RELAY_MOST_HELD_BYTES,
+    RELAY_MOST_SENDERS,
+)
 from .message import RelayMessage
-
-#: Messages of one sender held at a time, and bytes of all. What comes beyond
-#: that is asked for again when its turn comes.
-_MOST_HELD = 1000
-_MOST_HELD_BYTES = 16 * 1024 * 1024
 
 #: Seconds between questions when no answer comes.
 _ASK_AGAIN = 0.3
 
-#: Seconds without a word after which a sender is given up that nobody vouches for.
-_GIVE_UP = 10.0
-
 #: A gap that no sender of ours can leave.
 _LARGEST_GAP = 2**31 - 1
-
-#: Senders remembered that are not known to live; a process may emit once and end.
-_MOST_SENDERS = 10_000
 
 
 class Impossible(ValueError):
@@ -278,7 +273,7 @@ class Inbox:
         return [
             name
             for name, sender in self._behind.items()
-            if sender.waiting_since is not None and now - sender.waiting_since > _GIVE_UP
+            if sender.waiting_since is not None and now - sender.waiting_since > RELAY_GIVE_UP
         ]
 
     def wait_anew(self) -> None:
@@ -289,7 +284,7 @@ class Inbox:
     # --- the two streams of a sender ------------------------------------------
 
     def _remember(self, name: str, sender: _Sender) -> None:
-        if name not in self._senders and len(self._senders) >= _MOST_SENDERS:
+        if name not in self._senders and len(self._senders) >= RELAY_MOST_SENDERS:
             oldest = next((old for old, other in self._senders.items() if other.in_step), None)
             if oldest is not None:
                 del self._senders[oldest]
@@ -314,7 +309,10 @@ class Inbox:
         if (
             asked_for
             or number == stream.next
-            or (len(stream.held) < _MOST_HELD and self._held_bytes + size <= _MOST_HELD_BYTES)
+            or (
+                len(stream.held) < RELAY_MOST_HELD
+                and self._held_bytes + size <= RELAY_MOST_HELD_BYTES
+            )
         ):
             stream.held[number] = message
             self._held_bytes += size

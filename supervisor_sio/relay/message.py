@@ -21,6 +21,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Sequence, Union
 
+from ..common.limits import RELAY_MOST_REPEATED
+
 EncodedPacket = Union[str, bytes]
 
 _VERSION = 2
@@ -33,9 +35,8 @@ _PART = struct.Struct("!I")
 #: Numbers stay far from where they would wrap, or sum up to a figure XML-RPC cannot carry.
 _LARGEST_SEQUENCE = 2**53
 
-#: Longest JSON object, in bytes, that is worth remembering, and how many of them.
+#: Longest JSON object, in bytes, that is worth remembering.
 _REPEATED = 512
-_MOST_REPEATED = 1024
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
@@ -145,7 +146,7 @@ def _encode_fields(fields: Mapping[str, Any]) -> bytes:
     if known is None:
         known = _encode(fields).encode()
         if len(known) <= _REPEATED and "ack" not in fields and "request" not in fields:
-            if len(_encoded) >= _MOST_REPEATED:
+            if len(_encoded) >= RELAY_MOST_REPEATED:
                 _encoded.clear()
             _encoded[key] = known
     return known
@@ -163,4 +164,4 @@ def _decode_anew(data: bytes) -> Mapping[str, Any]:
 
 
 _encoded: dict[tuple[tuple[str, Any], ...], bytes] = {}
-_decode_repeated = functools.lru_cache(maxsize=_MOST_REPEATED)(_decode_anew)
+_decode_repeated = functools.lru_cache(maxsize=RELAY_MOST_REPEATED)(_decode_anew)

@@ -25,7 +25,7 @@ import math
 from collections import OrderedDict, deque
 from typing import Any, Deque, Iterator, Mapping, NamedTuple, Optional, Sequence
 
-from ..common.limits import RELAY_MOST_STREAMS
+from ..common.limits import RELAY_BATCH_BYTES, RELAY_BATCH_MESSAGES, RELAY_MOST_STREAMS
 from .message import EncodedPacket, RelayMessage
 
 #: Memory that a kept message takes beside its bytes: objects and links.
@@ -34,10 +34,6 @@ _OVERHEAD = 400
 #: Seconds for which everybody is told of a stream: a worker that was stopped for
 #: longer asks by itself.
 _LATELY = 60.0
-
-#: A batch of messages sent again; one that is longer goes alone.
-_BATCH_MESSAGES = 128
-_BATCH_BYTES = 256 * 1024
 
 
 class Kept(NamedTuple):
@@ -218,9 +214,9 @@ class Outbox:
 
 def _batch(stream: _Stream, first: int, last: int) -> Iterator[Kept]:
     size = 0
-    for number in range(first, min(last + 1, first + _BATCH_MESSAGES)):
+    for number in range(first, min(last + 1, first + RELAY_BATCH_MESSAGES)):
         kept = stream.kept[number]
         size += kept.size
-        if size > _BATCH_BYTES and kept.sequence > first:
+        if size > RELAY_BATCH_BYTES and kept.sequence > first:
             return
         yield kept

@@ -16,11 +16,9 @@ from typing import Optional
 
 import zmq
 
-logger = logging.getLogger("supervisor_sio.relay")
+from ..common.limits import RELAY_HIGH_WATER
 
-#: Messages that may wait for one slow subscriber before the relay drops for it:
-#: it asks the publisher for them when it can take them.
-HIGH_WATER_MARK = 8192
+logger = logging.getLogger("supervisor_sio.relay")
 
 #: What the relay says to everybody who connects to hear it, before when it began.
 WELCOME = b"\0relay\0"
@@ -67,8 +65,8 @@ class Relay:
 
     def _listen(self, kind: int, path: str, descriptor: int) -> zmq.Socket[bytes]:
         sock = self._context.socket(kind)
-        sock.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
-        sock.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+        sock.setsockopt(zmq.SNDHWM, RELAY_HIGH_WATER)
+        sock.setsockopt(zmq.RCVHWM, RELAY_HIGH_WATER)
         sock.setsockopt(zmq.LINGER, 0)
         if kind == zmq.XPUB:
             sock.setsockopt(zmq.XPUB_WELCOME_MSG, WELCOME + _TIME.pack(time.monotonic()))

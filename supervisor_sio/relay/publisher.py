@@ -8,7 +8,7 @@ from typing import Any, Iterable, Mapping, Optional, Sequence
 
 import zmq
 
-from ..common.limits import RELAY_LONGEST_PUSHED
+from ..common.limits import RELAY_HIGH_WATER, RELAY_LONGEST_PUSHED
 from ..rundir import ClusterInfo, RunDir
 from . import native
 from .message import (
@@ -20,7 +20,6 @@ from .message import (
     topic_for_publishers,
 )
 from .outbox import Outbox
-from .proxy import HIGH_WATER_MARK
 from .tally import Tally
 
 #: Milliseconds that a process at its end waits for what it still has to send.
@@ -66,7 +65,7 @@ class Publisher:
         self._lock = native.lock()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUB)
-        self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.SNDHWM, RELAY_HIGH_WATER)
         self._socket.setsockopt(zmq.LINGER, _LINGER)
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
         self._socket.connect(f"ipc://{run_dir.xsub}")
@@ -153,13 +152,15 @@ class Publisher:
 
     def ask_to_confirm(self, tag: str, to_all: int, to_it: int) -> None:
         """Ask the worker with this tag to fetch what it lacks, and to say when it has it."""
+        self._confirmed.setdefault(tag, (0, 0))
         with self._lock:
             fields = {"method": "position", "all": to_all, "own": {tag: to_it}, "confirm": True}
             self._send(topic_for_one(self.channel, tag), fields)
 
     def note_confirmed(self, tag: str, to_all: int, to_it: int) -> None:
         """That worker has everything up to these numbers."""
-        self._confirmed[tag] = to_all, to_it
+        if tag in self._confirmed:  # it was asked
+            self._confirmed[tag] = to_all, to_it
 
     def has_confirmed(self, tag: str, to_all: int, to_it: int) -> bool:
         has_to_all, has_to_it = self._confirmed.get(tag, (0, 0))

@@ -15,12 +15,11 @@ from typing import Any, Iterable, Mapping, Optional
 
 import zmq
 
-from ..common.limits import RELAY_MOST_ENDED
+from ..common.limits import RELAY_HIGH_WATER, RELAY_MOST_ENDED
 from ..refusals import Refusals
 from ..rundir import ClusterInfo, RunDir
 from .message import TOPIC_FOR_ROUTER, RelayMessage, topic_for_all, topic_for_one
 from .methods import BRIDGE
-from .proxy import HIGH_WATER_MARK
 from .publisher import RECONNECT
 from .tally import Sent
 
@@ -49,9 +48,9 @@ class Registrar:
         self._closed = threading.Event()
         self._context = zmq.Context()
         self._publisher = self._context.socket(zmq.PUB)
-        self._publisher.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+        self._publisher.setsockopt(zmq.SNDHWM, RELAY_HIGH_WATER)
         self._subscriber = self._context.socket(zmq.SUB)
-        self._subscriber.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+        self._subscriber.setsockopt(zmq.RCVHWM, RELAY_HIGH_WATER)
         for sock, path in ((self._publisher, run_dir.xsub), (self._subscriber, run_dir.xpub)):
             sock.setsockopt(zmq.LINGER, 0)
             sock.setsockopt(zmq.RECONNECT_IVL, RECONNECT)

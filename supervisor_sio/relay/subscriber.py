@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequenc
 
 import zmq
 
-from ..common.limits import RELAY_MOST_FAILURES
+from ..common.limits import RELAY_HIGH_WATER, RELAY_MOST_FAILURES
 from ..refusals import Refusals
 from ..rundir import RunDir
 from . import native
@@ -29,7 +29,7 @@ from .message import (
 )
 from .methods import BRIDGE
 from .passed import Passed
-from .proxy import HIGH_WATER_MARK, WELCOME, read_welcome
+from .proxy import WELCOME, read_welcome
 from .publisher import RECONNECT, Publisher
 
 logger = logging.getLogger("supervisor_sio.relay")
@@ -118,7 +118,7 @@ class Subscriber:
         self._refusals = Refusals(logger)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.RCVHWM, RELAY_HIGH_WATER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
         for topic in {
@@ -437,13 +437,15 @@ class ThreadSubscriber(Subscriber):
                 for message in self.messages():
                     try:
                         deliver(message)
-                    except Exception:
-                        logger.exception("a message of %s", message.sender)
+                    except Exception as error:
+                        self._refusals.count("relay-delivery-failed", repr(error))
             except Deaf as error:
                 logger.critical("%s", error)
             finally:
-                self._done = True
-                self.release()
+                try:
+                    self.release()
+                finally:
+                    self._done = True
 
         self._done = False
         native.start_thread(run, "relay-subscriber")

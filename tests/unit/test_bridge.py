@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from typing import Any, Callable, Optional
 
@@ -488,3 +489,41 @@ def test_figures(bridge: BridgeAlone, caplog: pytest.LogCaptureFixture) -> None:
         "hosts": 1,
         "oldest": None,
     }
+
+
+def test_a_host_that_is_back_is_not_told_as_gone(
+    bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread forgets it while another hears of it: the last word is the latest."""
+    monkeypatch.setattr(module, "_SILENCE", 0.0)
+    ended = threading.Event()
+
+    def forget() -> None:
+        while not ended.is_set():
+            bridge._look(time.monotonic())
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    for number in range(300):
+        bridge.hear(members(number, "a"))
+        with bridge._lock:
+            known = [m for m in bridge._elsewhere.values()]
+            assert bridge.told[-1] == [member for each in known for member in each]
+    ended.set()
+    thread.join(10)
+
+
+def test_what_fails_does_not_stop_it(bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TICK", 0.001)
+    monkeypatch.setattr(module, "_BEAT", 0.001)
+    failures = iter([ArithmeticError("as the test wants it")] * 3)
+
+    def fail_at_first() -> None:
+        for failure in failures:
+            raise failure
+
+    monkeypatch.setattr(bridge, "_tell_workers", fail_at_first)
+    bridge.start()
+    wait_until(lambda: len(bridge._queue.published) > 5)
+    bridge.close()
+    assert bridge._queue.published[-1]["members"] == []

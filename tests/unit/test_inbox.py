@@ -230,9 +230,9 @@ def test_little_is_held_and_little_sent_at_a_time(
     plan: list[tuple[str, str, bool, int]], most_held: int, most_bytes: int, batch: int
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(inbox_module, "_MOST_HELD", most_held)
-        monkeypatch.setattr(inbox_module, "_MOST_HELD_BYTES", most_bytes)
-        monkeypatch.setattr(outbox_module, "_BATCH_MESSAGES", batch)
+        monkeypatch.setattr(inbox_module, "RELAY_MOST_HELD", most_held)
+        monkeypatch.setattr(inbox_module, "RELAY_MOST_HELD_BYTES", most_bytes)
+        monkeypatch.setattr(outbox_module, "RELAY_BATCH_MESSAGES", batch)
         world = World(TAGS)
         run(world, plan)
         world.settle()
@@ -604,7 +604,7 @@ def test_two_that_wait_for_each_other_are_given_up(inbox: Inbox) -> None:
 
 
 def test_so_much_is_held_and_no_more(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "_MOST_HELD", 3)
+    monkeypatch.setattr(inbox_module, "RELAY_MOST_HELD", 3)
     for number in range(3, 20):
         inbox.receive(message(number), True)
     assert inbox._held_bytes == 3 * len("text")
@@ -617,7 +617,7 @@ def test_so_much_is_held_and_no_more(inbox: Inbox, monkeypatch: pytest.MonkeyPat
 
 
 def test_so_many_bytes_are_held_of_all(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "_MOST_HELD_BYTES", 100)
+    monkeypatch.setattr(inbox_module, "RELAY_MOST_HELD_BYTES", 100)
     inbox.receive(message(3, text="x" * 60), True)
     inbox.receive(message(1, sender="other"), True)
     inbox.receive(message(3, sender="other", text="x" * 60), True)
@@ -631,7 +631,7 @@ def test_so_many_bytes_are_held_of_all(inbox: Inbox, monkeypatch: pytest.MonkeyP
 
 
 def test_senders_that_are_long_silent_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "_MOST_SENDERS", 3)
+    monkeypatch.setattr(inbox_module, "RELAY_MOST_SENDERS", 3)
     inbox = Inbox("ear")
     inbox.receive(message(1, sender="behind"), True)
     inbox.receive(message(3, sender="behind"), True)
@@ -643,7 +643,7 @@ def test_senders_that_are_long_silent_are_forgotten(monkeypatch: pytest.MonkeyPa
 
 
 def test_no_sender_is_forgotten_of_which_something_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "_MOST_SENDERS", 3)
+    monkeypatch.setattr(inbox_module, "RELAY_MOST_SENDERS", 3)
     inbox = Inbox("ear")
     for number in range(5):
         inbox.receive(message(7, sender=f"{number}"), True)

@@ -124,7 +124,7 @@ def test_not_everything_is_remembered() -> None:
     for number in range(5000):
         fields = {"method": "emit", "room": number}
         assert RelayMessage.unpack(RelayMessage("a", 1, fields).pack()).fields == fields
-    assert len(message_module._encoded) <= message_module._MOST_REPEATED
+    assert len(message_module._encoded) <= message_module.RELAY_MOST_REPEATED
 
 
 @pytest.mark.parametrize(

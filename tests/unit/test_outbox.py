@@ -105,12 +105,12 @@ def test_again_of_a_stream_of_which_nothing_is_kept() -> None:
 
 def test_again_comes_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = outbox_of(*[None] * 10)
-    monkeypatch.setattr(outbox_module, "_BATCH_MESSAGES", 3)
+    monkeypatch.setattr(outbox_module, "RELAY_BATCH_MESSAGES", 3)
     assert numbers(outbox.again(None, 2, 10)) == [2, 3, 4]
     size = kept_of(outbox)[0].size
-    monkeypatch.setattr(outbox_module, "_BATCH_BYTES", 2 * size)
+    monkeypatch.setattr(outbox_module, "RELAY_BATCH_BYTES", 2 * size)
     assert numbers(outbox.again(None, 2, 9)) == [2, 3]
-    monkeypatch.setattr(outbox_module, "_BATCH_BYTES", size - 1)
+    monkeypatch.setattr(outbox_module, "RELAY_BATCH_BYTES", size - 1)
     assert numbers(outbox.again(None, 2, 9)) == [2]  # however long it is
 
 

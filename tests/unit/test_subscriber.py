@@ -1,0 +1,130 @@
+"""A subscriber goes on hearing, whatever one message or one wait does to it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from supervisor_sio.common.limits import RELAY_MOST_FAILURES
+from supervisor_sio.relay import subscriber as module
+from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.publisher import Publisher
+from supervisor_sio.relay.subscriber import Deaf, ThreadSubscriber
+from supervisor_sio.rundir import ClusterInfo, RunDir
+
+
+class Failing(ThreadSubscriber):
+    """Hears from a list instead of a socket: messages, and exceptions that come up."""
+
+    def __init__(self, publisher: Publisher, run_dir: RunDir, items: list[Any]) -> None:
+        super().__init__(publisher, run_dir)
+        self._items = items
+
+    def _look(self, now: float) -> list[RelayMessage]:
+        if not self._items:
+            return super()._look(now)
+        item = self._items.pop(0)
+        if isinstance(item, Exception):
+            raise item
+        return [item]
+
+    def _pause(self) -> None:
+        pass
+
+
+def message(text: str) -> RelayMessage:
+    return RelayMessage("s", 1, {"method": "emit"}, [text])
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    return RunDir(str(tmp_path))
+
+
+@pytest.fixture
+def publisher(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
+    monkeypatch.setattr(module, "_TICK", 0.001)
+    monkeypatch.setattr("supervisor_sio.relay.publisher._LINGER", 0)
+    publisher = Publisher(run_dir, ClusterInfo(), "s")
+    yield publisher
+    publisher.close()
+
+
+def test_an_exception_stops_nothing(publisher: Publisher, run_dir: RunDir) -> None:
+    items: list[Any] = [message("1"), OSError(9, "gone"), RuntimeError("odd"), message("2")]
+    subscriber = Failing(publisher, run_dir, items)
+    heard = subscriber.messages()
+    assert [next(heard).packets, next(heard).packets] == [["1"], ["2"]]
+    subscriber.close()
+    assert list(heard) == []
+    subscriber.release()
+
+
+def test_who_hears_nothing_any_more_says_so(publisher: Publisher, run_dir: RunDir) -> None:
+    failures: list[Any] = [OSError(9, "gone")] * (2 * RELAY_MOST_FAILURES)
+    failures.insert(RELAY_MOST_FAILURES, message("in between"))
+    subscriber = Failing(publisher, run_dir, [*failures, *failures])
+    heard = subscriber.messages()
+    assert next(heard).packets == ["in between"]
+    with pytest.raises(Deaf, match="gone"):
+        next(heard)
+    subscriber.release()
+
+
+def test_stop_ends_its_thread_while_there_is_no_relay(
+    publisher: Publisher, run_dir: RunDir
+) -> None:
+    subscriber = ThreadSubscriber(publisher, run_dir)
+    subscriber.start()
+    began = time.monotonic()
+    subscriber.stop()
+    assert time.monotonic() - began < 2 and subscriber._socket.closed
+
+
+def test_stop_does_not_wait_for_ever(
+    publisher: Publisher, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a delivery that does not end."""
+    monkeypatch.setattr(module, "_STOP_TIMEOUT", 0.2)
+    release, entered = threading.Event(), threading.Event()
+
+    def stuck(message: RelayMessage) -> None:
+        entered.set()
+        release.wait(10)
+
+    subscriber = Failing(publisher, run_dir, [message("1")])
+    subscriber.start(stuck)
+    assert entered.wait(5)
+    began = time.monotonic()
+    subscriber.stop()
+    assert 0.1 < time.monotonic() - began < 2
+    release.set()
+    subscriber.stop()
+
+
+def test_a_thread_whose_socket_is_broken_ends(publisher: Publisher, run_dir: RunDir) -> None:
+    subscriber = Failing(publisher, run_dir, [OSError(9, "gone")] * (RELAY_MOST_FAILURES + 1))
+    subscriber.start()
+    began = time.monotonic()
+    subscriber.stop()
+    assert time.monotonic() - began < 2
+
+
+def test_a_delivery_that_fails_is_not_the_last(publisher: Publisher, run_dir: RunDir) -> None:
+    delivered: list[str] = []
+    done = threading.Event()
+
+    def deliver(message: RelayMessage) -> None:
+        delivered.extend(message.packets)  # type: ignore[arg-type]
+        if len(delivered) == 2:
+            done.set()
+        raise ArithmeticError("as the test wants it")
+
+    subscriber = Failing(publisher, run_dir, [message("1"), message("2")])
+    subscriber.start(deliver)
+    assert done.wait(5) and delivered == ["1", "2"]
+    subscriber.stop()
