@@ -107,12 +107,12 @@ class Outbox:
         #: The highest number of all streams that have made room for others.
         self._floor = 0
 
-    def addressee(self, tag: Optional[str]) -> Optional[str]:
-        """Whose stream a message for the worker with this tag goes to; ``None`` is all.
+    def addressee(self, tag: str) -> Optional[str]:
+        """Whose stream a message for the worker with this tag goes to.
 
-        It is to all when there is no room for one more stream.
+        ``None``, all, when there is no room for one more stream.
         """
-        if tag is None or tag in self._to_one or len(self._to_one) < RELAY_MOST_STREAMS:
+        if tag in self._to_one or len(self._to_one) < RELAY_MOST_STREAMS:
             return tag
         # What is kept is the latest of all streams: if something is kept of the
         # one that was silent for longest, there is of each.

@@ -96,10 +96,8 @@ class Publisher:
         """
         with self._lock:
             now = time.monotonic()
-            addressee = self._outbox.addressee(tag)
-            if addressee != tag:
-                fields = {**fields, "only": tag}
-                tag = addressee
+            if tag is not None and self._outbox.addressee(tag) is None:
+                fields, tag = {**fields, "only": tag}, None
             topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
             kept = self._outbox.add(tag, fields, packets, now)
             if self.tally is not None:

@@ -14,7 +14,10 @@ from typing import NamedTuple, Optional
 
 from ..common.limits import RELAY_MOST_STREAMS
 
-#: When the sender began, and the number of its last message to all.
+#: When the sender began.
+_BEGAN = struct.Struct("=d")
+#: The number of its last message to all.
+_NUMBER = struct.Struct("=Q")
 _HEAD = struct.Struct("=dQ")
 #: A worker, and the number of the last message to it alone.
 _ROW = struct.Struct("=64sQ")
@@ -37,7 +40,6 @@ class Tally:
     """
 
     def __init__(self, began: float) -> None:
-        self._began = began
         #: Where the row of each worker is.
         self._rows: dict[str, int] = {}
         self.descriptor = os.memfd_create("sio-tally", os.MFD_CLOEXEC)
@@ -48,7 +50,7 @@ class Tally:
     def note(self, tag: Optional[str], number: int) -> None:
         """The last message to this worker, or to all for ``None``, has this number."""
         if tag is None:
-            _HEAD.pack_into(self._memory, 0, self._began, number)
+            _NUMBER.pack_into(self._memory, _BEGAN.size, number)
             return
         row = self._rows.pop(tag, None)
         if row is None:

@@ -93,9 +93,9 @@ class World:
         self.now += 0.001
         text = f"{len(self.sent)} to {tag or 'all'}"
         self.sent.append((tag, self.now, text))
-        addressee = self.outbox.addressee(tag)
-        fields = {"method": "emit", **({} if addressee == tag else {"only": tag})}
-        tag = addressee
+        fields = {"method": "emit"}
+        if tag is not None and self.outbox.addressee(tag) is None:
+            fields, tag = {"method": "emit", "only": tag}, None
         kept = self.outbox.add(tag, fields, [text], self.now)
         if not pushed:
             self.tell(tag, {"method": "position", **self.outbox.position(0.0)})

@@ -164,7 +164,6 @@ def test_a_stream_of_which_something_is_kept_makes_no_room() -> None:
         outbox.add(f"tag{number}", EMIT, [], 1.0)
     assert outbox.addressee("one more") is None
     assert outbox.addressee("tag0") == "tag0"
-    assert outbox.addressee(None) is None
 
 
 def test_no_number_is_given_twice() -> None:
