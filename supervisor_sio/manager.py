@@ -18,7 +18,13 @@ from greenlet import GreenletExit, getcurrent
 from socketio import packet as sio_packet
 
 from . import acks, admin, identity, sessions
-from .common.limits import ATTACHMENTS, EARLY_OUTPUT, OUTPUT_OBJECT
+from .common.limits import (
+    ATTACHMENTS,
+    CATCH_UP_BYTES,
+    CATCH_UP_WAIT,
+    EARLY_OUTPUT,
+    OUTPUT_OBJECT,
+)
 from .operations import Operations, refuse_entry
 from .packets import CheckedJson, Packet, wire_format
 from .relay import native
@@ -35,6 +41,9 @@ _URL_SCHEME = "zmq+ipc://"
 
 #: Seconds in which a write-only manager must find the relay.
 _JOIN_TIMEOUT = 5.0
+
+#: Seconds between looks whether clients have taken what they were sent.
+_LOOK = 0.01
 
 #: Seconds that a write-only manager at its end waits until all workers have what it sent,
 #: while none of them fetches anything.
@@ -149,6 +158,8 @@ class ZmqManager(Operations, IndexedManager):
         #: imported: a worker. Any other emits as a write-only manager does.
         self._serves = False
         self._outlet: Optional[sessions.Outlet] = None
+        #: Bytes of messages delivered since clients had time for them.
+        self._at_once = 0
         # A client echoes the id it was given, so ids that no two workers share
         # need no translation on the way. 20 random and 32 counted bits: within
         # the 53 that are exact in JavaScript.
@@ -670,6 +681,22 @@ class ZmqManager(Operations, IndexedManager):
                 raise
             except BaseException:  # an application's Timeout is no Exception
                 self._get_logger().exception("handling %s of %s", message.fields, message.sender)
+            if self._subscriber.catching_up:
+                self._give_clients_time(sum(map(len, message.packets)))
+
+    def _give_clients_time(self, delivered: int) -> None:
+        """What is sent again comes in as fast as it can be read, and clients may take it slower.
+
+        Without this, one that is as fast as others would be cut off as too slow.
+        """
+        self._at_once += delivered
+        if self._at_once < CATCH_UP_BYTES or self._outlet is None:
+            return
+        self._at_once = 0
+        until = time.monotonic() + CATCH_UP_WAIT
+        self.server.sleep(0)
+        while self._outlet.is_behind() and time.monotonic() < until:
+            self.server.sleep(_LOOK)
 
     def _on_emit(self, message: RelayMessage) -> None:
         fields = message.fields

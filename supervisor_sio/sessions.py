@@ -22,6 +22,9 @@ class Outlet(Protocol):
     def fan_out(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
         """Send an encoded Socket.IO packet to clients, by their Engine.IO sids."""
 
+    def is_behind(self) -> bool:
+        """Whether much waits for a client to take it."""
+
 
 class _PlainOutlet:
     def __init__(self, server: Any) -> None:
@@ -30,6 +33,9 @@ class _PlainOutlet:
 
     def fan_out(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
         send_to_each(self._server, eio_sids, packets)
+
+    def is_behind(self) -> bool:
+        return False  # nobody counts it here
 
 
 class Traffic:

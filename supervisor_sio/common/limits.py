@@ -133,6 +133,21 @@ READING_STOPS = _limit(
     "of output that waits; while there is more, nothing is read from the client: whoever does "
     "not take the answers asks no more",
 )
+CATCH_UP_BYTES = _limit(
+    "CATCH_UP_BYTES",
+    256 * 1024,
+    "bytes",
+    "worker",
+    "of messages that it had missed, before it looks whether its clients take them",
+)
+CATCH_UP_WAIT = _limit(
+    "CATCH_UP_WAIT",
+    0.1,
+    "seconds",
+    "CATCH_UP_BYTES",
+    "that a worker which catches up waits at most for clients with SLOW_OUTPUT before them; "
+    "one that takes less than 2.5 MB/s meanwhile reaches OUTPUT_CEILING, and holds up nobody",
+)
 POLL_PACKETS = _limit(
     "POLL_PACKETS",
     16,

@@ -114,6 +114,8 @@ class Subscriber:
         self.bridged = False
         #: When a question of another was last answered.
         self._answered_at = 0.0
+        #: Whether messages come that were asked for: as fast as they can be fetched.
+        self.catching_up = False
         self.closed = False
         self._refusals = Refusals(logger)
         self._context = zmq.Context()
@@ -180,6 +182,8 @@ class Subscriber:
                 self.refuse(MessageError("several frames"))
             else:
                 yield from self._take(frame.bytes, now)
+                if self.catching_up:
+                    self.catching_up = self._inbox.waits
             count += 1
             if not count % _BATCH:
                 self._breathe()  # a flood must not keep a worker from its clients
@@ -310,6 +314,7 @@ class Subscriber:
                 raise MessageError("somebody else's messages")
             asked, first = _number(fields["asked"]), _number(fields["first"])
             start = _number(fields["start"])
+            self.catching_up = True
             return self._inbox.again(sender, bool(fields["to_all"]), asked, first, messages, start)
         elif method == "bye":
             return [*self._take_end(sender, fields), *self._inbox.gone(sender)]

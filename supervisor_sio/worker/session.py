@@ -144,6 +144,13 @@ class Transport:
             return
         self.fan_out((eio_sid,), encoded if isinstance(encoded, list) else (encoded,))
 
+    def is_behind(self) -> bool:
+        """Whether more than ``SLOW_OUTPUT`` waits for a client."""
+        return any(
+            isinstance(session, Session) and session.waiting > SLOW_OUTPUT
+            for session in self.server.eio.sockets.values()
+        )
+
     def fan_out(self, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
         """Send an encoded Socket.IO packet to clients.
 
@@ -579,6 +586,11 @@ class Session(Socket, Handler):  # type: ignore[misc]
                 packet.packet_names[pkt.packet_type],
                 "<binary>" if isinstance(pkt.data, bytes) else pkt.data,
             )
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of output that the client has yet to take."""
+        return self._queued if self.websocket is None else self.websocket.waiting
 
     @property
     def _is_overdue(self) -> bool:

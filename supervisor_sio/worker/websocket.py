@@ -409,6 +409,11 @@ class WebSocket:
         if backlog.pong is not None:
             self.send(backlog.pong)
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of output that the client has yet to take."""
+        return 0 if self._backlog is None else self._backlog.size
+
     def took_output_within(self, seconds: float) -> bool:
         """Whether output waits for the client, and it has taken some of it so lately."""
         backlog = self._backlog
