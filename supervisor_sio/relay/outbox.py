@@ -104,6 +104,8 @@ class Outbox:
         self._bytes = 0
         #: Workers that got messages alone since the last one to all.
         self._since: dict[str, int] = {}
+        #: When the first message was sent.
+        self.began = math.inf
         #: The highest number of all streams that have made room for others.
         self._floor = 0
 
@@ -147,6 +149,7 @@ class Outbox:
         data = message.pack()
         stream.last += 1
         stream.began = min(stream.began, now)
+        self.began = min(self.began, now)
         stream.time = now
         kept = Kept(stream.last, now, data, len(data) + _OVERHEAD)
         stream.kept[kept.sequence] = kept

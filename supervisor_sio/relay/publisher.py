@@ -53,11 +53,10 @@ class Publisher:
         self._limit = cluster.message_maxbytes
         #: Whether nobody will be here to answer: everything is pushed then.
         self.ends = False
-        self._began = time.monotonic()
         #: What others have, at this process's end: by tag, the last number to all and
         #: to it alone.
         self._confirmed: dict[str, tuple[int, int]] = {}
-        self.tally = Tally(self._began) if counted else None
+        self.tally = Tally() if counted else None
         self._for_all = topic_for_all(self.channel)
         self._outbox = Outbox(sender, cluster.buffer_messages, cluster.buffer_maxbytes)
         self._last_sent = 0.0
@@ -101,7 +100,7 @@ class Publisher:
             topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
             kept = self._outbox.add(tag, fields, packets, now)
             if self.tally is not None:
-                self.tally.note(tag, kept.sequence)
+                self.tally.note(tag, kept.sequence, now)
             if len(kept.data) <= RELAY_LONGEST_PUSHED or self.ends:
                 # libzmq's own thread does the waiting: this call never blocks.
                 self._socket.send(topic + kept.data, zmq.NOBLOCK)
@@ -133,8 +132,9 @@ class Publisher:
 
     def say_goodbye(self) -> None:
         with self._lock:
-            position = self._outbox.position(time.monotonic())
-            self._send(self._for_all, {"method": "bye", "began": self._began, **position})
+            now = time.monotonic()
+            fields = {"began": min(self._outbox.began, now), **self._outbox.position(now)}
+            self._send(self._for_all, {"method": "bye", **fields})
 
     @property
     def silent(self) -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional
 
 from ..common.limits import RELAY_MOST_STREAMS
 
-#: When the sender began.
+#: When the sender sent its first message.
 _BEGAN = struct.Struct("=d")
 #: The number of its last message to all.
 _NUMBER = struct.Struct("=Q")
@@ -27,28 +27,31 @@ _SIZE = _HEAD.size + RELAY_MOST_STREAMS * _ROW.size
 class Sent(NamedTuple):
     """What a sender has sent in all; see :mod:`.outbox`."""
 
-    #: In seconds of the host's monotonic clock.
+    #: When the first message was sent, in seconds of the host's monotonic clock; 0 before.
     began: float
     to_all: int
     to_one: dict[str, int]
 
 
 class Tally:
-    """The counting side; the memory is the process's, and whoever gets ``descriptor``'s.
+    """The counting side; the memory is the process's, and whoever gets ``descriptor``'s."""
 
-    :param began: when the sender did, in seconds of the host's monotonic clock.
-    """
-
-    def __init__(self, began: float) -> None:
+    def __init__(self) -> None:
         #: Where the row of each worker is.
         self._rows: dict[str, int] = {}
         self.descriptor = os.memfd_create("sio-tally", os.MFD_CLOEXEC)
         os.ftruncate(self.descriptor, _SIZE)
         self._memory = mmap.mmap(self.descriptor, _SIZE)
-        _HEAD.pack_into(self._memory, 0, began, 0)
+        self._begun = False
 
-    def note(self, tag: Optional[str], number: int) -> None:
-        """The last message to this worker, or to all for ``None``, has this number."""
+    def note(self, tag: Optional[str], number: int, now: float) -> None:
+        """The last message to this worker, or to all for ``None``, has this number.
+
+        :param now: of the host's monotonic clock, in seconds.
+        """
+        if not self._begun:
+            self._begun = True
+            _BEGAN.pack_into(self._memory, 0, now)
         if tag is None:
             _NUMBER.pack_into(self._memory, _BEGAN.size, number)
             return

@@ -15,22 +15,22 @@ from supervisor_sio.relay.tally import Sent, Tally
 
 @given(st.lists(st.tuples(st.sampled_from([None, "a", "b", "t" * 64]), st.integers(1, 2**53))))
 def test_the_latest_number_of_each_is_read(notes: list[tuple[Optional[str], int]]) -> None:
-    counted = Tally(12.5)
+    counted = Tally()
     expected: dict[Optional[str], int] = {}
-    for tag, number in notes:
-        counted.note(tag, number)
+    for now, (tag, number) in enumerate(notes, 12):
+        counted.note(tag, number, now)
         expected[tag] = number
-    to_all = expected.pop(None, 0)
-    assert tally.read(counted.descriptor) == Sent(12.5, to_all, expected)  # type: ignore[arg-type]
+    to_all, began = expected.pop(None, 0), 12.0 if notes else 0.0
+    assert tally.read(counted.descriptor) == Sent(began, to_all, expected)  # type: ignore[arg-type]
     counted.close()
 
 
 def test_the_one_that_was_sent_nothing_for_longest_makes_room() -> None:
-    counted = Tally(0.0)
+    counted = Tally()
     for number in range(RELAY_MOST_STREAMS):
-        counted.note(f"tag{number}", 1)
-    counted.note("tag0", 2)
-    counted.note("one more", 7)
+        counted.note(f"tag{number}", 1, 1.0)
+    counted.note("tag0", 2, 2.0)
+    counted.note("one more", 7, 3.0)
     sent = tally.read(counted.descriptor)
     assert sent is not None and len(sent.to_one) == RELAY_MOST_STREAMS
     assert (sent.to_one["tag0"], sent.to_one["one more"]) == (2, 7)
@@ -49,4 +49,4 @@ def test_what_is_no_tally_is_none() -> None:
 
 def test_nothing_stays_open(no_leak) -> None:  # type: ignore[no-untyped-def]
     with no_leak():
-        Tally(0.0).close()
+        Tally().close()
