@@ -12,7 +12,7 @@ _TEXT = """\
 supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
 listen = {listen}
 ; If supervisord runs as root, and router and workers as www-data, as below: who may
-; enter the directory where they meet.
+; enter the directory in which they find each other.
 ;chown = root:www-data
 ;chmod = 0710
 
@@ -26,9 +26,10 @@ supervisor.ctl_factory = supervisor_sio.ctlplugin:make_ctlplugin
 [eventlistener:sio]
 command = supervisor-sio router
 events = PROCESS_STATE
-; Room for what happens when all processes start: two events for each.
+; While the router starts, two events of each process have to find room.
 buffer_size = {buffer_size}
-; If supervisord runs as root: strangers talk to the router, so let it be somebody else.
+; Router and workers handle input from the internet: when supervisord runs as root,
+; set user so that they do not run as root.
 ;user = www-data
 
 ; The workers: as many as there are cores to use.
@@ -39,9 +40,11 @@ numprocs = {workers}
 ; Longer than drain_timeout (10 s), so that a stopping worker can finish its
 ; requests before supervisord kills it.
 stopwaitsecs = 15
-; If supervisord runs as root: as whom they run.
+; One log for all that a worker writes: supervisorctl tail -f workers:workers_00
+redirect_stderr = true
+; As above.
 ;user = www-data
-; Where {application} can be imported from, if not installed:
+; Where {application} can be imported from, if it is not installed:
 ;directory = /srv/myapp
 """
 
@@ -59,6 +62,6 @@ def make_sections(application: str, listen: str, workers: int) -> str:
         listen=", ".join(map(str, addresses)).replace("%", "%%"),
         application=application.replace("%", "%%"),
         workers=workers,
-        # The router is one of them, and other programs may be there.
-        buffer_size=max(16, 4 * workers),
+        # Twice what is needed: the router is one of them, and other programs may be there.
+        buffer_size=max(100, 4 * workers),
     )

@@ -38,17 +38,19 @@ def _limit(name: str, value: Number, unit: str, per: str, reason: str) -> Number
 # --- HTTP, before a request is known to be anybody's ---------------------------
 
 HEAD_BYTES = _limit(
-    "HEAD_BYTES", 16384, "bytes", "request", "request line and headers, as Node's servers have it"
+    "HEAD_BYTES", 16384, "bytes", "request", "of request line and headers, as in Node's servers"
 )
-HEAD_FIELDS = _limit("HEAD_FIELDS", 100, "header lines", "request", "as Apache has it")
+HEAD_FIELDS = _limit("HEAD_FIELDS", 100, "header lines", "request", "as in Apache")
 CHUNK_LINE_BYTES = _limit(
     "CHUNK_LINE_BYTES",
     256,
     "bytes",
     "chunk",
-    "its size has at most 15 digits; nobody needs more for extensions; also for each trailer",
+    "the line with its size, of at most 15 digits, and extensions; also for each trailer",
 )
-TRAILER_BYTES = _limit("TRAILER_BYTES", 4096, "bytes", "chunked body", "nobody reads trailers")
+TRAILER_BYTES = _limit(
+    "TRAILER_BYTES", 4096, "bytes", "chunked body", "applications do not read trailers"
+)
 UNREAD_BODY_BYTES = _limit(
     "UNREAD_BODY_BYTES",
     65536,
@@ -68,7 +70,7 @@ BODY_GRACE_SECONDS = _limit(
     20.0,
     "seconds",
     "request",
-    "waiting for its body, and one more for each BODY_RATE bytes; as Apache's mod_reqtimeout",
+    "of waiting for its body, and one more for each BODY_RATE bytes; as Apache's mod_reqtimeout",
 )
 BODY_RATE = _limit("BODY_RATE", 500, "bytes a second", "request", "see BODY_GRACE_SECONDS")
 STALLED_SECONDS = _limit(
@@ -80,7 +82,7 @@ KEPT_SECONDS = _limit(
     "seconds",
     "connection",
     "without a request; proxies keep theirs for 60 and have to be the first to close, else "
-    "they send a request to where nobody is any more",
+    "they send a request on a connection that is already closed",
 )
 READS_PER_TURN = _limit(
     "READS_PER_TURN", 2, "reads of 64 KB", "request", "of a body, before others have a turn"
@@ -130,23 +132,23 @@ READING_STOPS = _limit(
     1024 * 1024,
     "bytes",
     "client",
-    "of output that waits; while there is more, nothing is read from the client: whoever does "
-    "not take the answers asks no more",
+    "of output that waits; while there is more, nothing is read from the client: one that does "
+    "not take the answers cannot ask for more",
 )
 CATCH_UP_BYTES = _limit(
     "CATCH_UP_BYTES",
     256 * 1024,
     "bytes",
     "worker",
-    "of messages that it had missed, before it looks whether its clients take them",
+    "of missed messages that are delivered before the worker looks whether its clients take them",
 )
 CATCH_UP_WAIT = _limit(
     "CATCH_UP_WAIT",
     0.1,
     "seconds",
     "CATCH_UP_BYTES",
-    "that a worker which catches up waits at most for clients with SLOW_OUTPUT before them; "
-    "one that takes less than 2.5 MB/s meanwhile reaches OUTPUT_CEILING, and holds up nobody",
+    "that a worker which catches up waits at most for clients for which SLOW_OUTPUT waits; a "
+    "client that takes less than 2.5 MB/s meanwhile reaches OUTPUT_CEILING, and delays nobody",
 )
 POLL_PACKETS = _limit(
     "POLL_PACKETS",
@@ -185,14 +187,14 @@ ACKS_PER_CLIENT = _limit(
     1000,
     "acknowledgements",
     "client",
-    "awaited at a time: about 300 bytes each; the oldest is given up beyond that",
+    "that are pending: about 300 bytes each; beyond that the oldest one expires",
 )
 ACKS_PER_WORKER = _limit(
     "ACKS_PER_WORKER",
     65_536,
     "callbacks",
     "worker",
-    "of the application that wait for an acknowledgement; the oldest is given up beyond that",
+    "of the application that wait for an acknowledgement; beyond that the oldest one expires",
 )
 ATTACHMENTS = _limit(
     "ATTACHMENTS",
@@ -213,7 +215,7 @@ EARLY_OUTPUT = _limit(
     1024 * 1024,
     "bytes",
     "client",
-    "of emits to it that wait until its connect handler has said yes; what is more is dropped",
+    "of emits to it that wait until its connect handler has accepted it; more is dropped",
 )
 
 # --- The router: connections that no worker has yet -----------------------------
@@ -221,25 +223,25 @@ EARLY_OUTPUT = _limit(
 PENDING_SHARE = _limit(
     "PENDING_SHARE",
     4,
-    "th part of max_pending",
+    "as the divisor of max_pending",
     "address, /64 of IPv6, or worker",
-    "that one address may have with unfinished requests, and keeps of whole ones when others "
-    "need room; that may wait for one worker which hangs",
+    "a quarter is what one address may have with unfinished requests, and keeps of complete "
+    "ones when others need room; and what may wait for one worker that hangs",
 )
 SHELF_BUFFER = _limit(
     "SHELF_BUFFER",
     1048576,
     "bytes",
     "cluster",
-    "in the kernel, of which net.core.wmem_max allows 208 KiB unless it was raised: room for "
-    "about 2,000 connections that wait, to outlive their router",
+    "of a socket in the kernel, of which net.core.wmem_max allows 208 KiB unless it was raised: "
+    "stores about 2,000 waiting connections while the router restarts",
 )
 TLS_CHUNK = _limit(
     "TLS_CHUNK",
     65536,
     "bytes",
     "direction of a TLS connection",
-    "that wait at the router when the other side does not read; an idle connection has no buffer",
+    "that wait at the router while the other side does not read; an idle connection has no buffer",
 )
 TLS_STALL_TIMEOUT = _limit(
     "TLS_STALL_TIMEOUT",
@@ -247,30 +249,30 @@ TLS_STALL_TIMEOUT = _limit(
     "seconds",
     "direction of a TLS connection",
     "in which a side takes nothing of what waits for it; longer than a worker waits for a slow "
-    "client, so that the worker, who knows more, decides first",
+    "client of a websocket, so that the worker, which knows more, decides first",
 )
 TLS_LINGER = _limit(
     "TLS_LINGER",
     2.0,
     "seconds",
     "TLS connection",
-    "for a client to read the last words and close: closed over unread bytes, the connection "
-    "would be reset",
+    "for a client to read what was sent last, and close: closed over unread bytes, the "
+    "connection would be reset",
 )
 MAX_SETTLE_TIME = _limit(
     "MAX_SETTLE_TIME",
     2.0,
     "seconds",
     "start of the workers",
-    "between the first worker and its siblings, during which nobody is placed: else the first "
-    "would get them all",
+    "between the first worker and the others, during which no connection is placed: else the "
+    "first would get them all",
 )
 MAX_CHANNELS = _limit(
     "MAX_CHANNELS",
     4096,
     "bytes",
     "worker",
-    "what the others are told of it, a fraction of MAX_ROW; a channel of the relay has 40",
+    "the row with its tag and channels that the other workers are sent, a fraction of MAX_ROW",
 )
 
 # --- The channels between supervisord, the router and the workers ---------------
@@ -295,7 +297,7 @@ MAX_ROW = _limit(
     16384,
     "bytes",
     "row of an answer",
-    "with what is said of it on the way, a row always fits into a packet",
+    "with what is added to it on the way, a row always fits into a packet",
 )
 MAX_REASON = _limit(
     "MAX_REASON",
@@ -309,21 +311,21 @@ MOST_ANSWERS = _limit(
     64,
     "answers",
     "router",
-    "as many calls of `sio.*` at a time; supervisord gives each up after 5 s",
+    "to calls of `sio.*` that are pending at a time; each has a timeout, ANSWER_TIMEOUT",
 )
 MAX_NAMES = _limit(
     "MAX_NAMES",
     16384,
     "bytes",
     "list of workers that a router gets at its start",
-    "so that all it gets fits into one packet; those left out it knows when they join",
+    "so that all it gets fits into one packet; it learns of those left out when they join",
 )
 MAX_COMMAND = _limit(
     "MAX_COMMAND",
     65000,
     "bytes",
     "command to the router",
-    "536 bytes are left for what the router says to the workers with it",
+    "536 bytes are left for what the router adds to it for the workers",
 )
 
 # --- supervisord's side, and answers to supervisorctl ---------------------------
@@ -333,15 +335,15 @@ GUARD_LOG_INTERVAL = _limit(
     1.0,
     "seconds",
     "reason",
-    "between two log lines of supervisord about the same error of ours; all are counted",
+    "between two log lines of supervisord about the same error of supervisor-sio; all are counted",
 )
 GUARD_PAUSE = _limit(
     "GUARD_PAUSE",
     1.0,
     "seconds",
     "descriptor",
-    "that supervisord does not look at a descriptor after an error of ours there: it might "
-    "stay readable, and supervisord would turn round and round",
+    "that supervisord does not poll a descriptor after an error of supervisor-sio there: it "
+    "might stay readable, and supervisord would be in a busy loop",
 )
 STEADY_AFTER = _limit(
     "STEADY_AFTER",
@@ -376,7 +378,7 @@ MAX_CANDIDATES = _limit(
     8,
     "connections",
     "supervisord",
-    "that have yet to say that they are a router; one more closes the oldest",
+    "that have yet to identify themselves as a router; one more closes the oldest",
 )
 MAX_ROWS = _limit(
     "MAX_ROWS",
@@ -390,7 +392,7 @@ ROUTER_PACKETS_PER_TURN = _limit(
     16,
     "packets",
     "turn",
-    "of the router that supervisord reads before it looks after everything else",
+    "of the router that supervisord reads before it does everything else that is due",
 )
 ROUTER_TURN = _limit(
     "ROUTER_TURN",
@@ -405,7 +407,7 @@ ANSWER_TIMEOUT = _limit(
     5.0,
     "seconds",
     "call",
-    "that an XML-RPC call waits for the router, which gives its workers three",
+    "that an XML-RPC call waits for the router, which waits three for its workers",
 )
 MOST_ROOMS_COUNTED = _limit(
     "MOST_ROOMS_COUNTED",
@@ -444,8 +446,8 @@ RELAY_MOST_STREAMS = _limit(
     1000,
     "streams",
     "process that emits",
-    "workers that one process numbers messages to alone; whoever makes up session ids "
-    "makes up workers, and each would cost a stream",
+    "each numbers the messages to one worker; who invents session ids invents workers, and "
+    "each would cost a stream",
 )
 
 RELAY_LONGEST_PUSHED = _limit(
@@ -453,24 +455,24 @@ RELAY_LONGEST_PUSHED = _limit(
     16 * 1024,
     "bytes",
     "message",
-    "a longer message is not pushed but fetched, by each who needs it: what waits in the "
-    "relay for a stopped worker is bounded by bytes then, and not only by messages",
+    "a longer one is not sent to all, but fetched by each process that needs it: so what waits "
+    "in the relay for a stopped worker is bounded in bytes, and not only in messages",
 )
 RELAY_MOST_ENDED = _limit(
     "RELAY_MOST_ENDED",
     100,
     "workers",
     "router",
-    "workers that ended lately, of which the router tells how much they had sent",
+    "that ended last, and of which the router still knows how much they had sent",
 )
 
 RELAY_MOST_FAILURES = _limit(
     "RELAY_MOST_FAILURES",
     20,
     "errors in a row",
-    "process that hears the relay",
-    "after so many, a quarter of a second apart, it is not the messages: a worker that "
-    "hears nobody ends, and its successor hears",
+    "process that receives from the relay",
+    "after so many, a quarter of a second apart, the messages are not the cause: a worker that "
+    "cannot receive ends, and supervisord starts it again",
 )
 
 RELAY_MOST_HELD = _limit(
@@ -478,8 +480,8 @@ RELAY_MOST_HELD = _limit(
     1000,
     "messages",
     "stream",
-    "messages that wait in a process for an earlier one of their sender; what comes beyond "
-    "that is asked for when its turn comes",
+    "that wait in a process for an earlier one of their sender; what comes beyond that is "
+    "fetched again in its turn",
 )
 RELAY_MOST_HELD_BYTES = _limit(
     "RELAY_MOST_HELD_BYTES", 16 * 1024 * 1024, "bytes", "process", "the same, of all senders"
@@ -489,18 +491,18 @@ RELAY_GIVE_UP = _limit(
     10.0,
     "seconds",
     "sender",
-    "what is asked for in vain for so long is given up and counted as dropped, unless the "
-    "router says that the sender lives",
+    "after so long without an answer a missing message expires and is counted as dropped, "
+    "unless the router knows the sender to be alive",
 )
 RELAY_MOST_SENDERS = _limit(
     "RELAY_MOST_SENDERS",
     10_000,
     "senders",
     "process",
-    "senders of which a position is remembered; a process may emit once and end",
+    "of which a position is remembered; a process may emit once and end",
 )
 RELAY_BATCH_MESSAGES = _limit(
-    "RELAY_BATCH_MESSAGES", 128, "messages", "answer", "messages sent again at a time"
+    "RELAY_BATCH_MESSAGES", 128, "messages", "answer", "that are sent again at a time"
 )
 RELAY_BATCH_BYTES = _limit(
     "RELAY_BATCH_BYTES",
@@ -520,9 +522,9 @@ RELAY_HIGH_WATER = _limit(
     "RELAY_HIGH_WATER",
     8192,
     "messages",
-    "process that hears the relay",
-    "what may wait in the relay for one that does not take it; what is dropped beyond that "
-    "it asks the sender for",
+    "process that receives from the relay",
+    "that may wait in the relay for a process that does not take them; it fetches what is "
+    "dropped beyond that from the sender",
 )
 
 # --- The bridge: messages between hosts -----------------------------------------
@@ -532,7 +534,7 @@ BRIDGE_MOST_WAITING = _limit(
     10_000,
     "messages",
     "host",
-    "what may wait for Redis while it is away; more is counted as unsent",
+    "that may wait for Redis while it is away; more is counted as unsent",
 )
 BRIDGE_MOST_WAITING_BYTES = _limit(
     "BRIDGE_MOST_WAITING_BYTES", 64 * 1024 * 1024, "bytes", "host", "the same"
@@ -542,7 +544,7 @@ BRIDGE_KEPT = _limit(
     20_000,
     "messages",
     "host",
-    "what other hosts may ask for again: what may wait for Redis, and as much that was sent "
+    "that other hosts may fetch again: what may wait for Redis, and as much that was sent "
     "before and got lost on its way",
 )
 BRIDGE_KEPT_BYTES = _limit("BRIDGE_KEPT_BYTES", 128 * 1024 * 1024, "bytes", "host", "the same")
@@ -573,7 +575,8 @@ BRIDGE_MOST_CALLBACKS = _limit(
     65_536,
     "callbacks",
     "host",
-    "acknowledgements that other hosts await from clients here; the oldest is given up",
+    "of other hosts that wait for acknowledgements of clients here; beyond that the oldest "
+    "one expires",
 )
 
 # --- A worker and its life --------------------------------------------------------
@@ -583,7 +586,7 @@ THREAD_CALLS = _limit(
     1000,
     "calls",
     "worker",
-    "from other threads that wait for the thread that serves; who makes one more waits",
+    "from other threads that wait for the thread that serves; the caller of one more waits",
 )
 THREAD_CALLS_BYTES = _limit(
     "THREAD_CALLS_BYTES",
