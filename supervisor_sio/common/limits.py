@@ -602,6 +602,14 @@ THREAD_WAIT = _limit(
     "call",
     "that another thread waits there before the call raises: the thread that serves is stuck",
 )
+TRACEBACKS = _limit(
+    "TRACEBACKS",
+    3,
+    "tracebacks",
+    "place in the code and second",
+    "of the application's handlers in the log; then one line says how many more there were: "
+    "clients decide how often a handler fails",
+)
 
 
 def render() -> str:

@@ -49,7 +49,9 @@ from .frames import INTERNAL_ERROR, INVALID_DATA, Payload, ProtocolError, messag
 from .http import LAST_REQUEST, ClientGone
 from .printable import PRINTABLE
 from .threads import HubThread
+from .tracebacks import FEW_TRACEBACKS
 from .websocket import (
+    NO_ANSWER,
     PROTOCOL,
     TAKE_CONNECTION,
     TOO_SLOW,
@@ -102,6 +104,8 @@ def install(server: Any, max_attachments: int) -> Transport:
     for logger in (server.logger, eio.logger):
         if logger.name.startswith(("socketio.", "engineio.")):  # else the application's own
             logger.addFilter(PRINTABLE)
+            logger.addFilter(FEW_TRACEBACKS)
+    greenlets.logger.addFilter(FEW_TRACEBACKS)
     server._send_packet = transport.send_packet
     return transport
 
@@ -271,6 +275,11 @@ class Transport:
                 raise
             self.count(eio_sid, WRONG_ARGUMENTS, str(error))
             return
+        except sio_exceptions.TimeoutError as error:
+            if not _of_call(error):
+                raise
+            self.count(eio_sid, NO_ANSWER)
+            return
         if pkt.id is None or answer is server.not_handled:
             return
         if answer is None:
@@ -333,6 +342,14 @@ def _never_began(error: TypeError) -> bool:
             return False
         trace = trace.tb_next
     return True
+
+
+def _of_call(error: sio_exceptions.TimeoutError) -> bool:
+    """Whether it is a client that has not answered ``call()``; an application may call others."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "socketio.server"
 
 
 class _Outlet:

@@ -79,6 +79,7 @@ _SHORT_LINGER = 0.5
 refusals = Refusals(logger)
 PROTOCOL, TOO_SLOW, FAILED = "protocol error", "too slow", "internal error"
 WRONG_ARGUMENTS = "wrong arguments for a handler"
+NO_ANSWER = "no answer to call()"
 #: Those that `sio status` shows as protocol errors.
 MALFORMED = (PROTOCOL, WRONG_ARGUMENTS)
 

@@ -22,11 +22,12 @@ with warnings.catch_warnings():
 import socketio
 
 from supervisor_sio import ZmqManager
+from supervisor_sio.common.limits import TRACEBACKS
 from supervisor_sio.worker import http
 from supervisor_sio.worker.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker.http import ClientSocket, Server
 from supervisor_sio.worker.session import Session
-from supervisor_sio.worker.websocket import PROTOCOL, WRONG_ARGUMENTS, refusals
+from supervisor_sio.worker.websocket import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals
 
 HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"
@@ -733,6 +734,52 @@ def test_a_type_error_of_the_application_is_not_the_clients(
     client.until(b"432[1]")
     assert "TypeError" in caplog.text
     assert refusals.by_reason[WRONG_ARGUMENTS] == before
+    app.gone()
+
+
+def test_no_answer_to_call_is_no_traceback(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    app = make()
+    before = refusals.by_reason[NO_ANSWER]
+    app.sio.on("ask", lambda sid: app.sio.call("question", to=sid, timeout=0.01))
+    client = connect(app)
+    client.text(*(f'421{number}["ask"]' for number in range(50)))
+    app.settle(lambda: refusals.by_reason[NO_ANSWER] == before + 50)
+    client.text('421["echo",1]')
+    client.until(b"431[1]")
+    assert not [record for record in caplog.records if record.exc_info]
+    assert len([record for record in caplog.records if NO_ANSWER in record.getMessage()]) <= 2
+    app.gone()
+
+
+def test_a_timeout_of_the_application_is_told(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def ask_others(sid: str) -> None:
+        raise socketio.exceptions.TimeoutError()  # as a client of another server does
+
+    app = make()
+    app.sio.on("ask", ask_others)
+    client = connect(app)
+    client.text('42["ask"]', '421["echo",1]')
+    client.until(b"431[1]")
+    assert "ask_others" in caplog.text
+    app.gone()
+
+
+def test_a_handler_that_fails_all_the_time_does_not_fill_the_log(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def often(sid: str) -> None:
+        raise ValueError("again and again")
+
+    app = make()
+    app.sio.on("often", often)
+    client = connect(app)
+    client.text(*['42["often"]'] * 300, '421["echo",1]')
+    client.until(b"431[1]")
+    app.settle(lambda: " more of ValueError at " in caplog.text)
+    told = [record for record in caplog.records if record.exc_info]
+    assert TRACEBACKS <= len(told) <= 6 * TRACEBACKS
+    more = sum(map(int, re.findall(r"and (\d+) more of ValueError at ", caplog.text)))
+    assert more + len(told) == 300
     app.gone()
 
 

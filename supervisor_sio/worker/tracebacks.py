@@ -1,0 +1,74 @@
+"""Tracebacks in a worker's log: a client decides how often a handler fails."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Any, Callable, NamedTuple
+
+from eventlet import hubs
+
+from ..common.limits import TRACEBACKS
+from . import greenlets
+
+#: Seconds over which those of a place are counted.
+_WINDOW = 1.0
+
+
+class _Place(NamedTuple):
+    """Where an error was raised, and who logs it."""
+
+    logger: str
+    error: str
+    file: str
+    line: int
+
+
+class FewTracebacks(logging.Filter):
+    """Lets ``TRACEBACKS`` of a place in the code pass each second, and tells how many more it had.
+
+    :param now: the clock, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now = now
+        self._counts: Counter[_Place] = Counter()
+        self._began = 0.0
+        self._timer: Any = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error, _, trace = record.exc_info or (None, None, None)
+        if error is None or trace is None:
+            return True
+        if self._counts and self._now() - self._began >= _WINDOW:
+            self.tell()  # the hub of this thread has not run since
+        if not self._counts:
+            self._began = self._now()
+            hub = hubs.get_hub()
+            self._timer = hub.schedule_call_global(_WINDOW, greenlets.run, self.tell)
+        place = _Place(record.name, error.__name__, *_raised_at(trace))
+        self._counts[place] += 1
+        return self._counts[place] <= TRACEBACKS
+
+    def tell(self) -> None:
+        """The end of a second."""
+        self._timer.cancel()
+        counts, self._counts = self._counts, Counter()
+        for place, count in counts.items():
+            if count > TRACEBACKS:
+                logging.getLogger(place.logger).error(
+                    "and %d more of %s at %s:%d", count - TRACEBACKS, *place[1:]
+                )
+
+
+#: One for all loggers: a logger has a filter once, however often it is added.
+FEW_TRACEBACKS = FewTracebacks()
+
+
+def _raised_at(trace: TracebackType) -> tuple[str, int]:
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename, trace.tb_lineno
