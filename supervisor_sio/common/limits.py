@@ -171,6 +171,14 @@ MESSAGES_AT_ONCE = _limit(
     "client",
     "of a websocket or of a POST, before others have a turn; a POST has any number of them",
 )
+MALFORMED_PACKETS = _limit(
+    "MALFORMED_PACKETS",
+    100,
+    "messages",
+    "POST",
+    "that are no Socket.IO packets, before it ends the session: 400,000 fit into 1 MB, and to "
+    "find out takes as long as an event does",
+)
 
 # --- Socket.IO events -------------------------------------------------------------
 

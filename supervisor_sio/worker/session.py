@@ -31,6 +31,7 @@ from socketio import packet as sio_packet
 
 from ..common.limits import (
     EVENT_SIZES,
+    MALFORMED_PACKETS,
     MESSAGES_AT_ONCE,
     OUTPUT_CEILING,
     OUTPUT_OBJECT,
@@ -397,6 +398,8 @@ class Session(Socket, Handler):  # type: ignore[misc]
     _cut_off = False
     #: A packet whose attachments have yet to come.
     _partial: Optional[Partial] = None
+    #: Messages that meant nothing, of the payload that was begun last.
+    _malformed = 0
     #: With long polling: what the queue is counted for, when a poll has last taken something
     #: out of it, and whether the ping was in what polls have taken.
     _queued = 0
@@ -411,7 +414,7 @@ class Session(Socket, Handler):  # type: ignore[misc]
                 whole = self._read(pkt.data)
             except Exception:
                 # python-socketio shows a traceback, and goes on with the session as well.
-                self.transport.count(self.sid, PROTOCOL)
+                self._count_malformed()
             else:
                 self._dispatch(whole)
         elif pkt.packet_type == packet.PONG and not self.upgraded and not self._ping_fetched:
@@ -433,12 +436,16 @@ class Session(Socket, Handler):  # type: ignore[misc]
             return pkt
         self._partial = None
         if not isinstance(data, bytes):
-            self.transport.count(self.sid, PROTOCOL)  # what was begun does not end
+            self._count_malformed()  # what was begun does not end
             return self._read(data)
         if partial.add(data):
             return partial.packet
         self._partial = partial
         return None
+
+    def _count_malformed(self) -> None:
+        self._malformed += 1
+        self.transport.count(self.sid, PROTOCOL)
 
     def _dispatch(self, pkt: Any) -> None:
         traffic.received += 1
@@ -506,6 +513,8 @@ class Session(Socket, Handler):  # type: ignore[misc]
     def handle_post_request(self, environ: dict[str, Any]) -> None:
         """As engineio's, but what cannot be read is the client's mistake and ends the session.
 
+        Messages that mean nothing are ignored, but not any number of them.
+
         There may be any number of packets in it: other clients have their turn in between.
         """
         most = int(self.server.max_http_buffer_size)
@@ -521,6 +530,7 @@ class Session(Socket, Handler):  # type: ignore[misc]
             body = environ["wsgi.input"].read(length)
             if len(body) > most:
                 raise exceptions.ContentTooLongError()
+            self._malformed = 0
             for number, text in enumerate(_split(body.decode()), 1):
                 if number % MESSAGES_AT_ONCE == 0:
                     self.server.sleep(0)
@@ -528,6 +538,8 @@ class Session(Socket, Handler):  # type: ignore[misc]
                 if self.closed or self._cut_off:
                     return
                 self.receive(packet.Packet(encoded_packet=text))
+                if self._malformed >= MALFORMED_PACKETS:
+                    raise ValueError("hardly anything in it is a packet")
         except ClientGone:
             return  # nobody is there to be told
         except Exception:

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
 import socketio
 
 from supervisor_sio import ZmqManager
-from supervisor_sio.common.limits import TRACEBACKS
+from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS
 from supervisor_sio.worker import http
 from supervisor_sio.worker.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker.http import ClientSocket, Server
@@ -498,6 +498,29 @@ def test_forms_of_requests(
     client.send(f"{head}\r\nHost: x\r\n\r\n".encode())
     client.until(answer)
     assert not [record for record in caplog.records if record.exc_info or "Trace" in record.msg]
+
+
+@pytest.mark.parametrize("packet", ["4", "49", '451-["echo",{"_placeholder":true,"num":0}]'])
+def test_a_post_of_nothing_but_malformed_packets_ends_the_session(make: Any, packet: str) -> None:
+    app = make()
+    client, before = Client(app), refusals.by_reason[PROTOCOL]
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    client.http("POST", sid, "\x1e".join(["40", *[packet] * (MALFORMED_PACKETS - 1)]))
+    began, counted = client.http("GET", sid), refusals.by_reason[PROTOCOL] - before
+    assert began.startswith("40{") and 0 < counted < MALFORMED_PACKETS
+    body = "\x1e".join([packet] * 5_000 + ['42["echo",1]'])
+    client.send(
+        f"POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+    )
+    for start in range(0, len(body), 10_000):
+        client.send(body[start : start + 10_000].encode())
+        eventlet.sleep(0)
+    client.until(b"HTTP/1.1 400 ")
+    app.gone()
+    assert (1,) not in app.seen
+    # one more for the POST itself
+    assert refusals.by_reason[PROTOCOL] - before == counted + MALFORMED_PACKETS + 1
 
 
 @pytest.mark.parametrize("text", ["", "x"])
