@@ -171,6 +171,13 @@ MESSAGES_AT_ONCE = _limit(
     "client",
     "of a websocket or of a POST, before others have a turn; a POST has any number of them",
 )
+UNQUOTED_AT_ONCE = _limit(
+    "UNQUOTED_AT_ONCE",
+    65536,
+    "characters",
+    "POST of JSONP",
+    "of `%XX`, before others have a turn: 1 MB of them takes 0.1 s",
+)
 MALFORMED_PACKETS = _limit(
     "MALFORMED_PACKETS",
     100,

@@ -15,12 +15,13 @@ more is read from that client meanwhile.
 
 from __future__ import annotations
 
+import codecs
 import logging
 import queue
 import sys
 import time
 from typing import Any, Callable, Iterator, Optional, Sequence
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_to_bytes
 
 import socketio
 from engineio import exceptions, packet
@@ -40,6 +41,7 @@ from ..common.limits import (
     READING_STOPS,
     SLOW_OUTPUT,
     SLOW_OUTPUT_PATIENCE,
+    UNQUOTED_AT_ONCE,
 )
 from ..emission import RESERVED_EVENTS
 from ..packets import Partial
@@ -531,7 +533,7 @@ class Session(Socket, Handler):  # type: ignore[misc]
             if len(body) > most:
                 raise exceptions.ContentTooLongError()
             self._malformed = 0
-            for number, text in enumerate(_split(body.decode()), 1):
+            for number, text in enumerate(_split(self._payload(body)), 1):
                 if number % MESSAGES_AT_ONCE == 0:
                     self.server.sleep(0)
                     self._wait_for_polls()
@@ -547,6 +549,16 @@ class Session(Socket, Handler):  # type: ignore[misc]
                 return
             self.transport.count(self.sid, PROTOCOL)
             raise exceptions.EngineIOError("no payload of packets") from None
+
+    def _payload(self, body: bytes) -> str:
+        text = body.decode()
+        if not text.startswith("d="):
+            return text
+        unquoted = []  # of JSONP
+        for part in _unquote(text[2:].partition("&")[0]):
+            unquoted.append(part)
+            self.server.sleep(0)
+        return "".join(unquoted)
 
     def _wait_for_polls(self) -> None:
         """A client that does not take the answers asks no more; it is cut off in the end."""
@@ -796,13 +808,28 @@ def _cost(pkt: Any) -> int:
 
 def _split(body: str) -> Iterator[str]:
     """The packets of a payload, one at a time."""
-    if body.startswith("d="):  # of JSONP
-        body = unquote_plus(body[2:].partition("&")[0])
     begin = 0 if body else -1
     while begin >= 0:
         end = body.find(_SEPARATOR, begin)
         yield body[begin:end] if end >= 0 else body[begin:]
         begin = end + 1 if end >= 0 else -1
+
+
+def _unquote(text: str, size: int = UNQUOTED_AT_ONCE) -> Iterator[str]:
+    """``urllib.parse.unquote_plus``, part by part: a character may be of several ``%XX``.
+
+    :param size: characters for each part, 3 at least.
+    """
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    begin = 0
+    while begin < len(text):
+        end = begin + size
+        cut = text.rfind("%", end - 2, end) if end < len(text) else -1
+        if cut >= 0:
+            end = cut
+        yield decode(unquote_to_bytes(text[begin:end].replace("+", " ")))
+        begin = end
+    yield decode(b"", True)
 
 
 def _tokens(header: str) -> list[str]:

@@ -9,6 +9,7 @@ import socket
 import time
 import warnings
 from typing import Any, Callable, Iterator, Optional
+from urllib.parse import quote, unquote_plus
 
 import pytest
 from client_frames import masked
@@ -22,11 +23,11 @@ with warnings.catch_warnings():
 import socketio
 
 from supervisor_sio import ZmqManager
-from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS
+from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED_AT_ONCE
 from supervisor_sio.worker import http
 from supervisor_sio.worker.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker.http import ClientSocket, Server
-from supervisor_sio.worker.session import Session
+from supervisor_sio.worker.session import Session, _unquote
 from supervisor_sio.worker.websocket import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals
 
 HANDSHAKE = (
@@ -498,6 +499,42 @@ def test_forms_of_requests(
     client.send(f"{head}\r\nHost: x\r\n\r\n".encode())
     client.until(answer)
     assert not [record for record in caplog.records if record.exc_info or "Trace" in record.msg]
+
+
+@given(
+    text=st.lists(
+        st.sampled_from([*"%%%%+aäC3", "%41", "%C3%A4", "%e2%82%ac", "%F0%9F%98%80"])
+    ).map("".join),
+    size=st.integers(3, 20),
+)
+def test_a_form_is_unquoted_the_same_in_parts(text: str, size: int) -> None:
+    parts = list(_unquote(text, size))
+    assert "".join(parts) == unquote_plus(text)
+    assert all(len(part) <= size for part in parts)
+
+
+def test_a_post_of_jsonp_lets_others_have_their_turn(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = make()
+    client = Client(app)
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    turns: list[float] = []
+    sleep = app.sio.eio.sleep
+    monkeypatch.setattr(app.sio.eio, "sleep", lambda s: (turns.append(s), sleep(s)))
+    name = quote("ä" * 50_000, safe="")
+    body = f"d={quote('40')}%1e{quote('421[')}%22echo%22,%22{name}%22]&x=y"
+    head = f"POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n"
+    data = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    while data:
+        data = data[client.sock.send(data[:50_000]) :]
+        eventlet.sleep(0.001)
+    client.until(b"HTTP/1.1 200 OK")
+    client.until(b"OK")
+    app.settle(lambda: app.seen == [("ä" * 50_000,)])
+    assert len(turns) >= len(body) // UNQUOTED_AT_ONCE
+    client.http("POST", sid, "1")
+    app.gone()
 
 
 @pytest.mark.parametrize("packet", ["4", "49", '451-["echo",{"_placeholder":true,"num":0}]'])
