@@ -101,6 +101,8 @@ class Link:
         self._orphan = False
         #: Which router, counted from 1: figures of one mean nothing to the next.
         self.generation = 0
+        #: Whether a router is there: until one is, the other end waits in supervisord's socket.
+        self.welcomed = False
 
     def run(self) -> None:
         """Stay in touch until :meth:`close`, or until supervisord is gone.
@@ -196,6 +198,7 @@ class Link:
         channel.close_all(descriptors)
         if kind == "welcome":
             channel.check_version(message, "the router")
+            self.welcomed = True
             self._take_lineage(message["supervisord"])
             self._on_settings(message)
         elif kind == "members":
@@ -233,6 +236,7 @@ class Link:
 
     def _disconnect(self) -> None:
         sock, self._sock = self._sock, None
+        self.welcomed = False
         if sock is not None:
             hubs.notify_close(sock.fileno())
             sock.close()

@@ -215,6 +215,7 @@ class _Worker(_Service):
             self.link.ready({manager.hears: manager.tally for manager in managers if manager.hears})
             logger.info("ready (tag %s)", self._tag)
         self._stop.wait()
+        has_router = self.link.welcomed
         self.link.draining()
         self.finish()
         reader.kill()
@@ -222,7 +223,8 @@ class _Worker(_Service):
             raise self._refused
         number = self.signals.first
         if number is not None and not self._stop_wanted:
-            logger.warning("stopped by %s, not by supervisord", number.name)
+            who = "not by supervisord" if has_router else "with no router there to say by whom"
+            logger.warning("stopped by %s, %s", number.name, who)
             raise SystemExit(128 + number)
 
     def _stopping(self, wanted: bool) -> None:

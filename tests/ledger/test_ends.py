@@ -66,6 +66,23 @@ def test_a_worker_killed_while_there_is_no_router_starts_again(shared: Cluster) 
     shared.wait_ready()
 
 
+def test_a_worker_does_not_say_who_stopped_it_when_it_cannot_know(shared: Cluster) -> None:
+    name = "workers:workers_01"
+    before = len(shared.log("workers_01"))
+
+    def log() -> str:
+        return shared.log("workers_01")[before:]
+
+    assert shared.ctl("stop", "sio").returncode == 0
+    wait_until(lambda: "the router is gone" in log(), 5, "the worker has seen it")
+    assert shared.ctl("stop", name).returncode == 0
+    wait_until(lambda: "stopped by SIGTERM" in log(), 5, "the worker's line")
+    assert "stopped by SIGTERM, with no router there to say by whom" in log()
+    assert "not by supervisord" not in log()
+    assert shared.ctl("start", "sio", name).returncode == 0
+    shared.wait_ready()
+
+
 def test_what_supervisord_stops_ends_with_0_and_stays_stopped(shared: Cluster) -> None:
     before = len(shared.log("supervisord"))
     for name in ("workers:workers_00", "sio"):
