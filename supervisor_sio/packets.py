@@ -34,6 +34,29 @@ def _finite(text: str) -> float:
     return number
 
 
+#: Shorter texts are decoded at once: a look into them would not be worth it.
+_LONG = 10_000
+
+#: What is left of a text for the look: its digits, as 0, and each e; without plus signs.
+_NUMBERS = bytes(
+    ord("0") if chr(byte) in "0123456789" else ord("e") if chr(byte) in "eE" else ord(" ")
+    for byte in range(256)
+)
+_LARGE_EXPONENT = b"e000"
+#: engineio takes integers of 100 characters; a sign is one of them.
+_MANY_DIGITS = b"0" * 100
+
+
+def _is_suspicious(text: str) -> bool:
+    """Whether there may be a number in a text that is refused; it may be in a string, too.
+
+    Without 100 digits in a row, or an exponent of three, there is none: 99 digits and ``e99``
+    are less than 1e199.
+    """
+    numbers = text.encode(errors="replace").translate(_NUMBERS, b"+")
+    return _LARGE_EXPONENT in numbers or _MANY_DIGITS in numbers
+
+
 class _Json:
     """What a packet needs of a JSON module."""
 
@@ -42,6 +65,8 @@ class _Json:
     _decode = json.JSONDecoder(
         parse_int=eio_json._safe_int, parse_float=_finite, parse_constant=_refuse
     ).decode
+    #: Calls nothing of Python for each number: three times as fast.
+    _decode_plain = json.JSONDecoder(parse_constant=_refuse).decode
 
     @classmethod
     def dumps(cls, data: Any, separators: tuple[str, str]) -> str:
@@ -49,7 +74,9 @@ class _Json:
 
     @classmethod
     def loads(cls, text: str) -> Any:
-        return cls._decode(text)
+        if len(text) < _LONG or _is_suspicious(text):
+            return cls._decode(text)
+        return cls._decode_plain(text)
 
 
 #: All that a text may have in it that is no JSON to others; nearly always in a string.

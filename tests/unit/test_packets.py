@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import socketio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from socketio import packet
 
-from supervisor_sio.packets import CheckedJson, Packet, Partial, class_for, wire_format
+from supervisor_sio.packets import _LONG, CheckedJson, Packet, Partial, class_for, wire_format
 
 NOT_JSON = ["NaN", "Infinity", "-Infinity", "1e999", "-1E+999", "9" * 400 + ".5"]
 
@@ -49,6 +51,54 @@ def test_what_is_not_json(checked: Any, number: str, text: str) -> None:
 def test_what_only_looks_like_it(checked: Any) -> None:
     data = ["NaN", "to Infinity", "1e999", "9" * 400, 1e300, -1e-999, 1.5, {"NaN": 10**20}]
     assert checked.loads(checked.dumps(data, separators=(",", ":"))) == data
+
+
+#: Numbers at the edge of what is refused, and what is not JSON to anybody.
+numbers = st.one_of(
+    st.integers().map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(["NaN", "-Infinity", "1e308", "1E+309", "-1e0400", "1e-999", "01", "-", "1."]),
+    st.builds(
+        "{}{}{}{}".format,
+        st.sampled_from(["", "-"]),
+        st.integers(90, 320).map(lambda count: "9" * count),
+        st.sampled_from(["", ".5"]),
+        st.sampled_from(["", "e9", "e99", "E+199", "e209", "e-300"]),
+    ),
+)
+texts = st.recursive(
+    st.one_of(numbers, st.text().map(json.dumps), st.sampled_from(["true", "null", '"1e999"'])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map(lambda items: f"[{','.join(items)}]"),
+        st.lists(inner, max_size=3).map(
+            lambda items: "{" + ",".join(f'"{n}":{item}' for n, item in enumerate(items)) + "}"
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+def outcome(decode: Any, text: str) -> Any:
+    try:
+        return repr(decode(text))
+    except ValueError as error:
+        return str(error)
+
+
+@settings(max_examples=500)
+@given(text=texts, size=st.sampled_from([0, _LONG]))
+def test_a_long_text_is_decoded_as_a_short_one(text: str, size: int) -> None:
+    text = f'[{text},"{"x" * size}"]'
+    assert outcome(Packet.json.loads, text) == outcome(Packet.json._decode, text)
+
+
+@pytest.mark.parametrize("item", ["1,", "-12345.5,", '{"a":1},', "1e22,"])
+def test_no_call_for_each_number_of_a_long_text(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(text: str) -> Any:
+        raise AssertionError("calls Python for each number")
+
+    monkeypatch.setattr(Packet.json, "_decode", slow)
+    assert len(Packet.json.loads(f"[{item * _LONG}0]")) == _LONG + 1
 
 
 def test_json_modules_and_packets_of_the_application() -> None:
