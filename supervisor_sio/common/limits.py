@@ -622,7 +622,7 @@ TRACEBACKS = _limit(
     3,
     "tracebacks",
     "place in the code and second",
-    "of the application's handlers in the log; then one line says how many more there were: "
+    "of the application in a worker's log; then one line says how many more there were: "
     "clients decide how often a handler fails",
 )
 

@@ -675,7 +675,10 @@ class _ErrorLog:
     def info(self, message: str, *args: Any) -> None:
         last = message.rstrip().rpartition("\n")[2]
         level = logging.DEBUG if last.startswith(_CLIENTS) else logging.ERROR
-        logger.log(level, message.rstrip(), *args)
+        if sys.exc_info()[0] is not None:  # its traceback is the message
+            logger.log(level, "a request to the application failed", exc_info=True)
+        else:
+            logger.log(level, message.rstrip(), *args)
 
     def debug(self, message: str, *args: Any) -> None:
         logger.debug(message, *args)

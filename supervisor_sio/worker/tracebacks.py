@@ -21,6 +21,7 @@ class _Place(NamedTuple):
     """Where an error was raised, and who logs it."""
 
     logger: str
+    level: int
     error: str
     file: str
     line: int
@@ -49,7 +50,7 @@ class FewTracebacks(logging.Filter):
             self._began = self._now()
             hub = hubs.get_hub()
             self._timer = hub.schedule_call_global(_WINDOW, greenlets.run, self.tell)
-        place = _Place(record.name, error.__name__, *_raised_at(trace))
+        place = _Place(record.name, record.levelno, error.__name__, *_raised_at(trace))
         self._counts[place] += 1
         return self._counts[place] <= TRACEBACKS
 
@@ -59,8 +60,8 @@ class FewTracebacks(logging.Filter):
         counts, self._counts = self._counts, Counter()
         for place, count in counts.items():
             if count > TRACEBACKS:
-                logging.getLogger(place.logger).error(
-                    "and %d more of %s at %s:%d", count - TRACEBACKS, *place[1:]
+                logging.getLogger(place.logger).log(
+                    place.level, "and %d more of %s at %s:%d", count - TRACEBACKS, *place[2:]
                 )
 
 

@@ -42,6 +42,11 @@ def fail(sid: str, why: str) -> None:
 
 
 @sio.event
+def ask(sid: str) -> Any:
+    return sio.call("question", to=sid, timeout=0.5)
+
+
+@sio.event
 def write(sid: str, text: str) -> None:
     print(text)
 

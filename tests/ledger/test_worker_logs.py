@@ -10,6 +10,9 @@ from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, wait_until
 from cluster.raw import exchange
 
+from ledger.stranger import Stranger
+from ledger.victim import log_lines
+
 
 @pytest.fixture(scope="module")
 def shared(make_module_cluster: ClusterFactory) -> Cluster:
@@ -37,6 +40,29 @@ def test_dictconfig_does_not_hide_the_traceback_of_a_request(shared: Cluster) ->
     )
     assert answer.startswith(b"HTTP/1.1 500")
     wait_until(lambda: "ArithmeticError: here" in shared.log("workers_00"), 5, "the traceback")
+
+
+@pytest.mark.parametrize(
+    "event, told",
+    [('42["fail","x"]', "more of ArithmeticError at "), ('42["ask"]', "(no answer to call())")],
+)
+def test_a_client_does_not_fill_the_log_with_tracebacks(
+    shared: Cluster, event: str, told: str
+) -> None:
+    with Stranger(shared.port) as client, log_lines(shared, "workers_00") as lines:
+        client.text(*[event] * 1000)
+        wait_until(lambda: told in shared.log("workers_00"), 20, "the count")
+        client.text('421["echo",1]')
+        client.until(b"431[1]")
+        assert lines() < 200
+
+
+def test_requests_do_not_fill_the_log_with_tracebacks(shared: Cluster) -> None:
+    with log_lines(shared, "workers_00") as lines:
+        for _ in range(100):
+            exchange(shared.port, b"GET /fail?x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        time.sleep(1.2)
+        assert 0 < lines() < 300
 
 
 def test_dictconfig_does_not_hide_our_own_lines(shared: Cluster) -> None:
