@@ -134,7 +134,8 @@ def test_drain_and_undrain(cluster: Cluster) -> None:
     os.kill(router, signal.SIGKILL)
     cluster.wait_new_router(router)
     cluster.wait_ready(1)
-    assert [row["pid"] for row in cluster.workers("drained")] == [drained["pid"]]
+    pids = [drained["pid"]]
+    wait_until(lambda: [r["pid"] for r in cluster.workers("drained")] == pids, 10, "drained still")
     assert tags_of_new_sessions(cluster) == {other["tag"]}
 
     assert cluster.ctl("sio", "undrain", "workers").returncode == 0

@@ -48,6 +48,8 @@ def test_others_do_not_wait_for_an_answer_of_10_000_rows(make_cluster: ClusterFa
     cluster = make_cluster(
         workers=1, here=HERE, command=f"env {path} supervisor-sio worker rows_app:app"
     ).start()
-    waits = [longest_wait(cluster) for _ in range(3)]
+    waits = []
+    while not waits or (min(waits) >= 0.08 and len(waits) < 12):
+        waits.append(longest_wait(cluster))
     print("longest waits:", ", ".join(f"{wait * 1000:.0f} ms" for wait in waits))
     assert min(waits) < 0.08  # once, because the machine may be busy with something else

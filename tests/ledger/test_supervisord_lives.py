@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import xmlrpc.client
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,22 @@ from supervisor.xmlrpc import Faults
 HERE = Path(__file__).parent
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """The run directory's sockets are in it, and their paths must not be long."""
+    with tempfile.TemporaryDirectory(prefix="sio-") as path:
+        yield Path(path)
+
+
 def test_a_killed_supervisord_leaves_nothing_behind(
-    make_cluster: ClusterFactory, tmp_path: Path
+    make_cluster: ClusterFactory, short_path: Path
 ) -> None:
-    cluster = make_cluster(workers=1, wrapper=["env", f"TMPDIR={tmp_path}"])
+    cluster = make_cluster(workers=1, wrapper=["env", f"TMPDIR={short_path}"])
     del cluster.settings["run_dir"]
     seen = set()
     for _ in range(3):
         cluster.start()
-        (made,) = tmp_path.glob("supervisor-sio-*")
+        (made,) = short_path.glob("supervisor-sio-*")
         seen.add(made.name)
         assert (made / "lock").read_text() == f"{cluster.pid}\n"
         os.kill(cluster.pid, signal.SIGKILL)
@@ -33,7 +42,7 @@ def test_a_killed_supervisord_leaves_nothing_behind(
     assert len(seen) == 3
     cluster.start()
     cluster.stop()
-    assert not list(tmp_path.glob("supervisor-sio-*"))
+    assert not list(short_path.glob("supervisor-sio-*"))
 
 
 def refusal(cluster: Cluster, name: str) -> int:
