@@ -108,7 +108,7 @@ def _worker(spec: str) -> int:
     from . import sessions
     from .worker import output
     from .worker.application import ApplicationError, load
-    from .worker.service import serve
+    from .worker.service import run as run_worker
 
     output.show_lines_at_once()
     sessions.expect_clients()
@@ -119,5 +119,5 @@ def _worker(spec: str) -> int:
             sys.stderr.write(error.detail)
         sys.stderr.write(f"supervisor-sio worker: error: {error}\n")
         return 1
-    serve(app)
+    run_worker(app, spec=spec)
     return 0

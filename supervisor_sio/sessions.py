@@ -74,17 +74,17 @@ def manager_made() -> None:
     _managers_without_server += 1
 
 
-def why_no_manager() -> str:
+def why_no_manager(app: str = "the application", fault: str = "has no ZmqManager") -> str:
     """What to tell when no server of the application has a :class:`.ZmqManager`."""
     if _managers_without_server > 0:
         return (
-            "the application makes a ZmqManager, but its server has another manager: sessions are "
+            f"{app} makes a ZmqManager, but its server has another manager: sessions are "
             "not sticky and emits stay in this worker; Flask-SocketIO puts that of message_queue "
             "in its place: leave message_queue out of SocketIO() and init_app()"
         )
     return (
-        "the application has no ZmqManager: sessions are not sticky and emits stay in this "
-        "worker; use socketio.Server(client_manager=ZmqManager())"
+        f"{app} {fault}: sessions are not sticky and emits stay in this worker; "
+        "write socketio.Server(client_manager=ZmqManager())"
     )
 
 

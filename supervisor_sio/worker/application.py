@@ -9,6 +9,8 @@ import sys
 import traceback
 from typing import Any, Iterator, Sequence
 
+import socketio
+
 from .. import sessions
 
 #: Middleware within middleware that is looked through.
@@ -104,6 +106,20 @@ def check_servers() -> None:
     for server in sessions.servers():
         _check_server(server, "the application")
     _check_imported_once()
+
+
+def check_manager(app: Any, spec: str = "the application") -> None:
+    """Whether the workers of a cluster can share the clients of the application.
+
+    :raises ApplicationError: when it has a Socket.IO server, and none with a ZmqManager: each
+        poll of a client could come to a worker that does not know its session.
+    """
+    if sessions.servers():
+        return
+    for layer in _layers(app):
+        if isinstance(getattr(layer, "engineio_app", None), socketio.Server):
+            fault = "has a Socket.IO server without ZmqManager"
+            raise ApplicationError(sessions.why_no_manager(spec, fault))
 
 
 def check_path(app: Any, paths: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from ..request import Kind, Request
 from ..rundir import RunDir, RunDirError
 from ..settings import parse_address
 from . import forks, output, queries
-from .application import ApplicationError, check, check_path, check_servers
+from .application import ApplicationError, check, check_manager, check_path, check_servers
 from .http import ClientSocket, Server
 from .lag import HubLag
 from .link import Link, Refused
@@ -69,11 +69,16 @@ def serve(app: Any, listen: str = "127.0.0.1:8000") -> None:
         one under supervisord that is not supervisord's: it starts what ends with
         another status than 0 again.
     """
+    run(app, listen)
+
+
+def run(app: Any, listen: str = "127.0.0.1:8000", spec: str = "the application") -> None:
+    """As :func:`serve`; ``spec`` is what the application is called in errors."""
     output.show_lines_at_once()
     output.configure_logging()
     _warn_unpatched()
     try:
-        check(app)
+        check(app, spec)
         check_servers()
         run_dir = RunDir.from_environment()
         if run_dir is None and "SUPERVISOR_ENABLED" in os.environ:
@@ -83,6 +88,7 @@ def serve(app: Any, listen: str = "127.0.0.1:8000") -> None:
         if run_dir is None:
             _Alone(app, listen).run()
         else:
+            check_manager(app, spec)
             run_dir.read_cluster()  # says what is wrong, if something is
             _Worker(app, run_dir).run()
     except (ApplicationError, Refused, RunDirError) as error:

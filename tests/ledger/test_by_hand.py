@@ -18,7 +18,7 @@ def server(tmp_path: Path, *args: str) -> Iterator[tuple[subprocess.Popen[bytes]
     with (
         output.open("wb") as file,
         subprocess.Popen(
-            [sys.executable, "unpatched_app.py", *args],
+            [sys.executable, *args],
             cwd=Path(__file__).parent,
             stderr=file,
             env=environment(),
@@ -32,17 +32,28 @@ def server(tmp_path: Path, *args: str) -> Iterator[tuple[subprocess.Popen[bytes]
 
 def test_two_servers_never_share_a_port(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    with server(tmp_path, address) as (_, output):
+    with server(tmp_path, "unpatched_app.py", address) as (_, output):
         wait_until(lambda: "Serving on" in output.read_text(), 20, "listening")
-        with server(tmp_path, address) as (second, refusal):
+        with server(tmp_path, "unpatched_app.py", address) as (second, refusal):
             assert second.wait(20) == 1
         assert f"cannot listen on {address}" in refusal.read_text()
 
 
 @pytest.mark.parametrize("patched", [False, True])
 def test_a_server_without_the_patches_says_so(tmp_path: Path, patched: bool) -> None:
-    args = [f"127.0.0.1:{free_port()}", *(["patched"] if patched else [])]
+    args = ["unpatched_app.py", f"127.0.0.1:{free_port()}", *(["patched"] if patched else [])]
     with server(tmp_path, *args) as (_, output):
         wait_until(lambda: "Serving on" in output.read_text(), 20, "listening")
     lines = [line for line in output.read_text().splitlines() if "monkey_patch()" in line]
     assert len(lines) == (not patched)
+
+
+def test_one_process_needs_no_manager(tmp_path: Path) -> None:
+    program = (
+        "import eventlet; eventlet.monkey_patch()\n"
+        "from supervisor_sio import serve\n"
+        "from wrong_app import no_manager\n"
+        f"serve(no_manager(), '127.0.0.1:{free_port()}')\n"
+    )
+    with server(tmp_path, "-c", program) as (_, output):
+        wait_until(lambda: "Serving on" in output.read_text(), 20, "listening")

@@ -62,6 +62,11 @@ def test_a_program_that_is_imported_as_well() -> None:
             "the application has its Socket.IO server at /ws/, the router looks for /socket.io/: "
             "set path = /ws/ in [rpcinterface:sio]",
         ),
+        (
+            "no_manager()",
+            "supervisor-sio worker: error: wrong_app:no_manager() has a Socket.IO server without "
+            "ZmqManager: ",
+        ),
         ("two_servers()", "two ZmqManagers on channel 'another' in one process"),
     ],
 )

@@ -36,6 +36,10 @@ def asyncio_server() -> Any:
     return socketio.WSGIApp(socketio.AsyncServer(async_mode="asgi"))
 
 
+def no_manager() -> Any:
+    return socketio.WSGIApp(socketio.Server(async_mode="eventlet"))
+
+
 def another_path() -> Any:
     return socketio.WSGIApp(make_server(), socketio_path="/ws")
 

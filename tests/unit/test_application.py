@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -10,7 +11,14 @@ import pytest
 import socketio
 from flask import Flask
 
-from supervisor_sio.worker.application import ApplicationError, check, check_path, load
+from supervisor_sio import ZmqManager, sessions
+from supervisor_sio.worker.application import (
+    ApplicationError,
+    check,
+    check_manager,
+    check_path,
+    load,
+)
 
 Write = Callable[[str, str], None]
 
@@ -225,3 +233,32 @@ def test_a_path_that_the_router_knows(path: str) -> None:
 def test_a_path_that_the_router_does_not_know(wrap: Any) -> None:
     with pytest.raises(ApplicationError, match="at /ws/, the router looks for /socket.io/, /b/"):
         check_path(wrap(eventlet_app("ws")), ["/socket.io/", "/b/"])
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, Middleware])
+def test_a_server_without_our_manager(wrap: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clients would come to a worker that does not know them at every other poll."""
+    monkeypatch.setattr(sessions, "_servers", weakref.WeakSet())
+    monkeypatch.setattr(sessions, "_managers_without_server", 0)
+    app = Flask("chat")
+    flask_socketio.SocketIO(app, async_mode="eventlet")
+    for each in (eventlet_app(), app):
+        with pytest.raises(ApplicationError) as caught:
+            check_manager(wrap(each), "chat:app")
+        assert str(caught.value) == (
+            "chat:app has a Socket.IO server without ZmqManager: sessions are not sticky and emits "
+            "stay in this worker; write socketio.Server(client_manager=ZmqManager())"
+        )
+    kept = ZmqManager()  # Flask-SocketIO puts that of a message_queue in its place
+    with pytest.raises(ApplicationError, match="^chat:app makes a ZmqManager, .* message_queue"):
+        check_manager(wrap(app), "chat:app")
+    server = socketio.Server(async_mode="eventlet", client_manager=kept)
+    check_manager(wrap(socketio.WSGIApp(server)), "chat:app")
+
+
+def test_an_application_without_a_server_needs_no_manager(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "_servers", weakref.WeakSet())
+    for app in (print, Flask("chat"), Middleware(print)):
+        check_manager(app)

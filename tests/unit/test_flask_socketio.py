@@ -65,10 +65,10 @@ def test_many_applications_in_one_process(no_leak: Any) -> None:
 def test_a_manager_that_message_queue_replaces_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("redis")
     monkeypatch.setattr(sessions, "_managers_without_server", 0)
-    assert "use socketio.Server(client_manager=ZmqManager())" in sessions.why_no_manager()
+    assert "write socketio.Server(client_manager=ZmqManager())" in sessions.why_no_manager()
     app = flask.Flask(__name__)
     flask_socketio.SocketIO(client_manager=ZmqManager()).init_app(app)
-    assert "use socketio.Server(client_manager=ZmqManager())" in sessions.why_no_manager()
+    assert "write socketio.Server(client_manager=ZmqManager())" in sessions.why_no_manager()
     socketio = flask_socketio.SocketIO(client_manager=ZmqManager())
     socketio.init_app(app, message_queue="redis://127.0.0.1:1")
     assert "leave message_queue out" in sessions.why_no_manager()
