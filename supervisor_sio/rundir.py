@@ -29,6 +29,12 @@ from .common.limits import FORGOTTEN_RUN_DIRS
 #: Of the names of run directories that nobody has given a place.
 _PREFIX = "supervisor-sio-"
 
+#: For who names a directory that others use, such as /tmp.
+ADVICE = (
+    "name a directory that only this cluster uses, for example /run/myapp-sio "
+    "(supervisord creates it)"
+)
+
 ENVIRONMENT_VARIABLE = "SUPERVISOR_SIO_RUN_DIR"
 
 #: sockaddr_un.sun_path holds 108 bytes, one of them the closing NUL (unix(7)).
@@ -136,15 +142,16 @@ class OwnedRunDir(RunDir):
         if os.path.islink(self.path):
             raise RunDirError(f"{self.path} is a symbolic link; name the directory itself")
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        found = os.fstat(directory).st_uid
+        status = os.fstat(directory)
+        found = status.st_uid
         # After a crash it is still his whom `chown` names. Anybody else's is
         # either a mistake or a trap, for root, too, who could take it.
         if found not in (os.geteuid(), owner):
             os.close(directory)
-            raise RunDirError(
-                f"{self.path} belongs to {user_name(found)}, neither to supervisord's user nor "
-                "to that of chown; remove it, or take another path"
-            )
+            raise RunDirError(f"{self.path} belongs to {user_name(found)}; {ADVICE}")
+        if is_for_all(status.st_mode):
+            os.close(directory)
+            raise RunDirError(f"{self.path} is for the files of all users; {ADVICE}")
         return directory
 
     def _take_lock(self) -> IO[Any]:
@@ -306,6 +313,14 @@ def _remove_if_forgotten(path: str, owner: int) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=directory)
         os.rmdir(path)  # not if anything else is there
+
+
+def is_for_all(mode: int) -> bool:
+    """Whether a directory of this mode is for the files of all users, as /tmp is.
+
+    supervisord would close it to them, and as root it may.
+    """
+    return bool(mode & stat.S_ISVTX and mode & stat.S_IWOTH)
 
 
 def user_name(uid: int) -> str:

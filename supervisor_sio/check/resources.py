@@ -12,7 +12,7 @@ from typing import Iterator, Optional
 from ..bridge.queue import PackageMissing, QueueError, make_client
 from ..certificates import describe, make_context
 from ..listeners import Place, resolve
-from ..rundir import RunDir
+from ..rundir import ADVICE, RunDir, is_for_all
 from ..settings import Address, Settings
 from .configuration import PLUGIN, Configuration, Finding, Role
 from .host import (
@@ -271,16 +271,16 @@ def _run_dir_fault(path: str, who: User, owner: int) -> Optional[str]:
     # supervisord makes what is missing.
     there = existing(path)
     if not os.path.isdir(there):
-        return f"{there} is no directory; remove it, or take another path"
+        return f"{there} is not a directory; {ADVICE}"
     if os.path.islink(path):
         return f"{path} is a symbolic link; name the directory itself"
     if there == path:
-        found = os.stat(path).st_uid
+        status = os.stat(path)
+        found = status.st_uid
         if found not in ((0, owner) if who.uid == 0 else (who.uid,)):
-            return (
-                f"{path} belongs to {user(found).name}, and supervisord as {who.name} does not "
-                "take somebody else's directory; remove it, or take another path"
-            )
+            return f"{path} belongs to {user(found).name}; {ADVICE}"
+        if is_for_all(status.st_mode):
+            return f"{path} is for the files of all users; {ADVICE}"
     hindrance = obstacle(there, who, WRITE | ENTER)
     if hindrance:
         return (

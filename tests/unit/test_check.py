@@ -249,7 +249,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "rpcinterface:sio",
         {"run_dir": "/etc/passwd/x"},
-        "error [rpcinterface:sio] run_dir: /etc/passwd is no directory",
+        "error [rpcinterface:sio] run_dir: /etc/passwd is not a directory; name a",
     ),
     (
         "rpcinterface:sio",
@@ -835,7 +835,7 @@ def test_a_run_directory_that_is_there(deployment: Deployment, tmp_path: Path) -
         deployment.set("rpcinterface:sio", chown=None)
         deployment.set("program:workers", user=None)
         (line,) = deployment.lines()
-        assert f"run_dir: {there} belongs to {name}, and supervisord as root does not" in line
+        assert f"run_dir: {there} belongs to {name}; name a directory that only this" in line
         deployment.set("program:workers", user=name)
         # Below another one that is closed.
         os.chown(there, 0, 0)
@@ -847,14 +847,25 @@ def test_a_run_directory_that_is_there(deployment: Deployment, tmp_path: Path) -
         deployment.set("rpcinterface:sio", run_dir=f"{there}", chown=None)
         deployment.set("program:workers", user=None)
         deployment.set("supervisord", user=name)
-        assert any(
-            f"{there} belongs to root, and supervisord as {name} does not take" in x
-            for x in deployment.lines()
-        )
+        assert any(f"run_dir: {there} belongs to root; name a" in x for x in deployment.lines())
         deployment.set("rpcinterface:sio", run_dir=f"{there}/run")
         assert any(f"may not write to {there}; create" in x for x in deployment.lines())
     finally:
         there.rmdir()
+
+
+def test_a_run_directory_that_is_for_all_users(deployment: Deployment, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    deployment.set("rpcinterface:sio", run_dir=f"{shared}")
+    assert any(
+        line.endswith(
+            f"run_dir: {shared} is for the files of all users; name a directory that only this "
+            "cluster uses, for example /run/myapp-sio (supervisord creates it)"
+        )
+        for line in deployment.lines()
+    )
 
 
 def test_a_supervisord_that_is_not_root_gives_nothing_away(deployment: Deployment) -> None:

@@ -331,10 +331,20 @@ def test_the_directory_of_somebody_else_is_refused(
     with no_leak(), pytest.raises(RunDirError) as caught:
         OwnedRunDir(str(tmp_path))
     assert str(caught.value) == (
-        f"{tmp_path} belongs to nobody, neither to supervisord's user nor to that of chown; "
-        "remove it, or take another path"
+        f"{tmp_path} belongs to nobody; name a directory that only this cluster uses, "
+        "for example /run/myapp-sio (supervisord creates it)"
     )
     assert not (tmp_path / "lock").exists()
+
+
+def test_a_directory_that_is_for_all_users_stays_theirs(
+    tmp_path: Path, no_leak: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """supervisord as root would close /tmp to everybody else."""
+    tmp_path.chmod(0o1777)
+    with no_leak(), pytest.raises(RunDirError, match="is for the files of all users; name a"):
+        OwnedRunDir(str(tmp_path))
+    assert (mode(str(tmp_path)), list(tmp_path.iterdir())) == (0o1777, [])
 
 
 @as_root
@@ -355,7 +365,7 @@ def test_supervisord_takes_back_what_chown_gave_away(
     run = tmp_path_factory.mktemp("run")
     os.chown(run, NOBODY, -1)
     settings = {"listen": f"unix:{run}.s", "run_dir": str(run)}
-    with pytest.raises(SettingsError, match=r"run_dir: .* belongs to nobody, neither"):
+    with pytest.raises(SettingsError, match=r"run_dir: .* belongs to nobody; name a directory"):
         Cluster(supervisord, parse_settings(settings))
     Cluster(supervisord, parse_settings({**settings, "chown": "nobody"}))
     assert run.stat().st_uid == NOBODY
