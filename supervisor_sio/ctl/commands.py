@@ -35,6 +35,10 @@ _DRAIN_TIME = 2.0
 #: Seconds that the successor of a worker has to become ready.
 _READY_TIMEOUT = 60.0
 
+#: Supervisor's words for a process that ended within its ``startsecs``.
+_ENDED = {"spawn error", "abnormal termination"}
+_TOO_QUICKLY = "Exited too quickly"
+
 #: Clients that ``sio sockets`` asks for unless it is told otherwise.
 _LIMIT = 1000
 
@@ -179,7 +183,10 @@ def matching(workers: list[str], names: list[str]) -> list[str]:
 
 
 def _named(session: Session, line: Line) -> list[str]:
-    workers = session.call("sio.getStatus")["workers"]
+    status = session.call("sio.getStatus")
+    workers, router = status["workers"], status["router"]["process"]
+    if router and router in line.arguments:
+        raise refused(router, f"it is the router; restart it with: supervisorctl restart {router}")
     # Two rows may have the same name while an old worker is still there.
     return matching(list(dict.fromkeys(worker["name"] for worker in workers)), line.arguments)
 
@@ -227,7 +234,7 @@ def _reload_one(session: Session, name: str) -> dict[str, Any]:
         if after["state"] == "ready" and after["pid"] != before["pid"]:
             break
         if after["state"] in STOPPED | {"failing"} or time.monotonic() - started > _READY_TIMEOUT:
-            raise _not_ready(name, after["state"])
+            raise _not_ready(session, after)
         time.sleep(0.1)
     seconds = round(time.monotonic() - started, 1)
     session.say(f"{name}: reloaded (pid {before['pid']} -> {after['pid']}, {seconds:.1f} s)")
@@ -258,7 +265,7 @@ def _restart(session: Session, worker: dict[str, Any]) -> None:
     except Unreachable:
         raise
     except CommandError as error:
-        raise _not_ready(name, error.error) from None
+        raise _not_ready(session, worker, error.error) from None
 
 
 def _worker(session: Session, name: str) -> dict[str, Any]:
@@ -269,10 +276,31 @@ def _worker(session: Session, name: str) -> dict[str, Any]:
     raise refused(name, "no such worker")
 
 
-def _not_ready(name: str, state: str) -> CommandError:
-    reason = f"the new process is not ready: {state}"
-    advice = f"the other workers keep serving, see: supervisorctl tail {name}"
+def _not_ready(session: Session, worker: dict[str, Any], fault: str = "") -> CommandError:
+    """:param fault: why supervisord says that the process did not start, if it does."""
+    name = worker["name"]
+    reason = f"the new process is not ready: {_fate(session, worker, fault)}"
+    advice = f"the other workers keep serving, see: supervisorctl tail {worker['tail'] or name}"
     return CommandError(f"{name}: ERROR ({reason}); {advice}", error=f"{name}: {reason}; {advice}")
+
+
+def _fate(session: Session, worker: dict[str, Any], fault: str) -> str:
+    """What became of a process that was to get ready."""
+    if not fault and worker["state"] not in STOPPED | {"failing"}:
+        return f"{worker['state']} after {_READY_TIMEOUT:.0f} s"
+    if not fault and worker["state"] == "stopped":
+        return "it was stopped"
+    if fault and fault not in _ENDED:
+        return fault
+    try:
+        info = session.call("supervisor.getProcessInfo", worker["name"])
+    except CommandError:
+        return "it ended"
+    if info["exitstatus"] > 0:  # 0 where Supervisor does not know it, -1 for a signal
+        return f"it ended with exit status {info['exitstatus']}"
+    if info["spawnerr"] and not info["spawnerr"].startswith(_TOO_QUICKLY):
+        return str(info["spawnerr"])  # it could not even begin
+    return "it ended"
 
 
 def _scale(session: Session, line: Line) -> dict[str, Any]:

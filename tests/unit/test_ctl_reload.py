@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import io
+from typing import Any, Optional
+
+import pytest
+from supervisor.compat import xmlrpclib
+from supervisor.xmlrpc import Faults
+
+from supervisor_sio.ctl.commands import run
+
+NAME = "workers:workers_00"
+
+
+class Supervisorctl:
+    """And the supervisord that it asks, of one worker that does not come back."""
+
+    def __init__(self, fault: Optional[str] = None, state: str = "exited", **info: Any) -> None:
+        self.stdout, self.exitstatus, self.printed = io.StringIO(), 0, ""
+        self.options = self
+        self.serverurl = "http://localhost"
+        self.fault, self.state = fault, "ready"
+        self.afterwards = state
+        self.info = {"exitstatus": 0, "spawnerr": "", **info}
+
+    def output(self, line: str) -> None:
+        self.printed += line
+
+    def get_server_proxy(self, namespace: str) -> Supervisorctl:
+        return self
+
+    def getStatus(self) -> dict[str, Any]:
+        worker = {"name": NAME, "state": self.state, "pid": 7, "tail": f"{NAME} stderr"}
+        return {"workers": [worker], "router": {"process": "sio"}}
+
+    def stopProcess(self, name: str) -> None:
+        self.state = self.afterwards
+
+    def startProcess(self, name: str) -> None:
+        if self.fault is not None:
+            raise xmlrpclib.Fault(getattr(Faults, self.fault), f"{self.fault}: {name}")
+
+    def getProcessInfo(self, name: str) -> dict[str, Any]:
+        return self.info
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "info", "fate"),
+    [
+        ("SPAWN_ERROR", "fatal", {"spawnerr": "Exited too quickly (process log …)"}, "it ended"),
+        ("SPAWN_ERROR", "fatal", {"spawnerr": "can't find command 'x'"}, "can't find command 'x'"),
+        ("ABNORMAL_TERMINATION", "exited", {"exitstatus": 1}, "it ended with exit status 1"),
+        ("NO_FILE", "stopped", {"spawnerr": "of an earlier time"}, "no file"),
+        (
+            None,
+            "exited",
+            {"exitstatus": 3, "spawnerr": "Bad exit code 3"},
+            "it ended with exit status 3",
+        ),
+        (None, "exited", {"exitstatus": -1}, "it ended"),
+        (None, "failing", {}, "it ended"),
+        (None, "stopped", {}, "it was stopped"),
+    ],
+)
+def test_a_worker_that_does_not_come_back(
+    fault: Optional[str], state: str, info: dict[str, Any], fate: str
+) -> None:
+    ctl = Supervisorctl(fault, state, **info)
+    run(ctl, f"reload {NAME}")
+    assert ctl.printed == (
+        f"{NAME}: ERROR (the new process is not ready: {fate}); the other workers keep serving, "
+        f"see: supervisorctl tail {NAME} stderr"
+    )
+    assert ctl.exitstatus == 1
+
+
+@pytest.mark.parametrize("command", ["reload", "drain", "undrain"])
+def test_the_router_is_no_worker(command: str) -> None:
+    ctl = Supervisorctl()
+    run(ctl, f"{command} sio")
+    assert (ctl.printed, ctl.exitstatus) == (
+        "sio: ERROR (it is the router; restart it with: supervisorctl restart sio)",
+        1,
+    )
