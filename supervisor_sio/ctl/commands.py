@@ -99,8 +99,9 @@ def _status(session: Session, line: Line) -> dict[str, Any]:
 
 
 def _workers(session: Session, line: Line) -> dict[str, Any]:
-    workers = session.call("sio.getStatus")["workers"]
-    for text in format_workers(workers, session.width):
+    status = session.call("sio.getStatus")
+    workers = status["workers"]
+    for text in format_workers(status, session.width):
         session.say(text)
     if not workers_are_well(workers):
         session.ctl.exitstatus = LSBStatusExitStatuses.NOT_RUNNING

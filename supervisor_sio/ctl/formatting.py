@@ -12,6 +12,10 @@ STOPPED = {"stopped", "exited", "fatal", "backoff", "unknown"}
 #: Failures in a row of a worker that is no good one, though it may be ready right now.
 _MANY_FAILURES = 3
 
+#: Seconds after which a worker that is still starting may never be ready: most applications
+#: are imported in a few.
+_LONG_START = 30
+
 #: Columns before the text of ``listen``, ``router``, ``relay`` and their like.
 INDENT = 9
 
@@ -77,6 +81,9 @@ def is_well(status: dict[str, Any]) -> bool:
 
 
 def workers_are_well(workers: list[dict[str, Any]]) -> bool:
+    """One that starts or drains is well, as long as another one takes new clients."""
+    if workers and not any(worker["state"] == "ready" for worker in workers):
+        return False
     return not any(
         worker["state"] in STOPPED | {"hung", "failing"} or worker["failures"] >= _MANY_FAILURES
         for worker in workers
@@ -90,7 +97,7 @@ def format_status(status: dict[str, Any], width: Optional[int] = None) -> Iterab
     yield ""
     if status["workers"]:
         yield from table(_STATUS, [_status_row(worker) for worker in status["workers"]], width)
-        yield from _failures(status["workers"], width)
+        yield from _remarks(status, width)
     else:
         yield from fold(_NO_WORKERS, width, 0)
 
@@ -160,17 +167,25 @@ def _status_row(worker: dict[str, Any]) -> list[str]:
     ]
 
 
-def format_workers(workers: list[dict[str, Any]], width: Optional[int] = None) -> Iterable[str]:
+def format_workers(status: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:
     """The lines that ``sio workers`` prints."""
-    if workers:
-        yield from table(_WORKERS, [_workers_row(worker) for worker in workers], width)
-        yield from _failures(workers, width)
+    if status["workers"]:
+        yield from table(_WORKERS, [_workers_row(worker) for worker in status["workers"]], width)
+        yield from _remarks(status, width)
     else:
         yield from fold(_NO_WORKERS, width, 0)
 
 
-def _failures(workers: list[dict[str, Any]], width: Optional[int]) -> Iterable[str]:
-    for worker in workers:
+def _remarks(status: dict[str, Any], width: Optional[int]) -> Iterable[str]:
+    for worker in status["workers"]:
+        # To a new router every worker is new.
+        uptime = min(worker["uptime"], status["router"]["uptime"])
+        if worker["state"] == "starting" and uptime > _LONG_START:
+            text = (
+                f"{worker['name']} has been starting for {_duration(uptime)}, see: "
+                f"supervisorctl tail {worker['tail']}; does its module start a server of its own?"
+            )
+            yield from fold(text, width, 0)
         failures = worker["failures"]
         # Of one that does not run its state says enough.
         least = _MANY_FAILURES if worker["state"] == "ready" else 1

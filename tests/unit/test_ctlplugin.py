@@ -8,7 +8,7 @@ from typing import Any, Optional
 import pytest
 
 from supervisor_sio.ctl.commands import matching
-from supervisor_sio.ctl.formatting import format_status, is_well
+from supervisor_sio.ctl.formatting import format_status, format_workers, is_well
 from supervisor_sio.ctl.session import CommandError
 from supervisor_sio.ctlplugin import SioControllerPlugin, make_ctlplugin
 from supervisor_sio.status import ProcessInfo, RouterInfo, build_status
@@ -27,6 +27,9 @@ FIGURES: dict[str, Any] = {
     "dropped": 2,
     "malformed": 1,
 }
+
+
+READY = {"tag": "0a1b2c3d", "name": "workers:workers_00", "pid": 20, "state": "ready"}
 
 
 def worker(number: int, pid: int, state: str) -> ProcessInfo:
@@ -141,8 +144,35 @@ def test_a_dead_relay_shows() -> None:
 )
 def test_is_well(state: str, well: bool) -> None:
     processes = ROUTER, worker(0, 20, "RUNNING"), worker(1, 21, state)
-    assert is_well(status(*processes, figures=FIGURES)) is well
+    assert is_well(status(*processes, figures={**FIGURES, "workers": [READY]})) is well
     assert not is_well(status(*processes))
+
+
+@pytest.mark.parametrize("state", ["starting", "drained", "draining"])
+def test_it_is_not_well_while_no_worker_takes_clients(state: str) -> None:
+    process = worker(0, 20, "RUNNING")
+    workers = [{**READY, "state": state}]
+    assert not is_well(status(ROUTER, process, figures={**FIGURES, "workers": workers}))
+    workers.append({**READY, "tag": "1b2c3d4e", "name": "workers:workers_01", "pid": 21})
+    answer = status(
+        ROUTER, process, worker(1, 21, "RUNNING"), figures={**FIGURES, "workers": workers}
+    )
+    assert is_well(answer)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(30, False), (45, True)])
+def test_a_worker_that_starts_for_long(seconds: int, told: bool) -> None:
+    process = worker(0, 20, "RUNNING")._replace(
+        started=NOW - seconds, tail="workers:workers_00 stderr"
+    )
+    line = (
+        "workers:workers_00 has been starting for 0:00:45, see: supervisorctl tail "
+        "workers:workers_00 stderr; does its module start a server of its own?"
+    )
+    answer = status(ROUTER, process, figures=FIGURES)
+    assert (lines(answer)[-1] == list(format_workers(answer))[-1] == line) is told
+    # To a router that has just begun.
+    assert lines(status(ROUTER, process, figures=FIGURES, since=NOW - 1))[-1] != line
 
 
 class Controller:
