@@ -27,6 +27,7 @@ from .common.limits import (
 )
 from .operations import Operations, refuse_entry
 from .packets import CheckedJson, Packet, wire_format
+from .refusals import Refusals
 from .relay import native
 from .relay.message import EncodedPacket, RelayMessage
 from .relay.methods import BRIDGE, MalformedFields, check_fields
@@ -671,6 +672,7 @@ class ZmqManager(Operations, IndexedManager):
 
     def _hear(self) -> None:
         assert self._subscriber is not None
+        failures = Refusals(self._get_logger())
         for message in self._subscriber.messages():
             try:
                 check_fields(message.fields)
@@ -679,8 +681,9 @@ class ZmqManager(Operations, IndexedManager):
                 self._subscriber.refuse(error)
             except GreenletExit:
                 raise
-            except BaseException:  # an application's Timeout is no Exception
-                self._get_logger().exception("handling %s of %s", message.fields, message.sender)
+            except BaseException as error:  # an application's Timeout is no Exception
+                what = f"handling {message.fields.get('method')} ({type(error).__name__})"
+                failures.count_failure(what, message.sender)
             if self._subscriber.catching_up:
                 self._give_clients_time(sum(map(len, message.packets)))
 

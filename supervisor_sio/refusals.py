@@ -1,4 +1,4 @@
-"""Counting who was turned away and why, with at most one log line a second and reason."""
+"""Counting who was turned away and what failed, with at most one log line a second and reason."""
 
 from __future__ import annotations
 
@@ -25,11 +25,22 @@ class Refusals:
 
     def count(self, reason: str, source: str) -> None:
         """One more of ``reason``; ``source`` says who, for the log."""
+        untold = self._count(reason)
+        if untold and reason not in _QUIET:
+            self._logger.warning("refused %d (%s), last from %s", untold, reason, source)
+
+    def count_failure(self, what: str, source: str) -> None:
+        """The same for what the exception that is being handled has ended: with its traceback."""
+        untold = self._count(what)
+        if untold:
+            self._logger.exception("%s failed %d times, last of %s", what, untold, source)
+
+    def _count(self, reason: str) -> int:
+        """Those since the last line, if it is time for one, else 0."""
         self.by_reason[reason] += 1
-        if reason in _QUIET:
-            return
         total = self.by_reason[reason]
         last, told = self._logged.get(reason, (0.0, 0))
-        if not told or self._now() - last >= 1.0:
-            self._logged[reason] = (self._now(), total)
-            self._logger.warning("refused %d (%s), last from %s", total - told, reason, source)
+        if told and self._now() - last < 1.0:
+            return 0
+        self._logged[reason] = (self._now(), total)
+        return total - told

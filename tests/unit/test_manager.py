@@ -490,3 +490,29 @@ def test_the_child_of_a_fork_has_nothing_of_its_parent(
     assert manager._joining.acquire(blocking=False)
     with pytest.raises(RuntimeError, match="where it has clients"):
         manager.fetch_sockets()
+
+
+# --- what fails while others are heard -------------------------------------------
+
+
+def test_messages_that_fail_are_not_a_traceback_each(
+    server: socketio.Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"method": "emit", "namespace": "/", "packet": server.manager._packet_format()}
+
+    class Heard:
+        catching_up = False
+
+        def messages(self) -> Iterator[RelayMessage]:
+            for _ in range(1000):
+                yield RelayMessage("0a1b2c3d", 1, fields, ['2["x"]'])
+
+    def fail(*args: Any) -> None:
+        raise ArithmeticError("no")
+
+    monkeypatch.setattr(server.manager, "_audience", fail)
+    monkeypatch.setattr(server.manager, "_subscriber", Heard())
+    server.manager._hear()
+    lines = [r for r in caplog.records if "handling emit (ArithmeticError)" in r.getMessage()]
+    assert 1 <= len(lines) <= 5  # not 1000, however slow this host is
+    assert lines[0].exc_info

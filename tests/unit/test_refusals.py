@@ -89,3 +89,26 @@ def test_lines_tell_no_refusal_twice(pauses: list[float]) -> None:
         logger.removeHandler(handler)
     assert sum(handler.told) <= len(pauses)
     assert len(handler.told) <= 1 + sum(pauses)
+
+
+def test_failures_are_counted_and_told_once_a_second_with_a_traceback(
+    refusals: Refusals, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(times: int, what: str = "handling emit") -> None:
+        for _ in range(times):
+            try:
+                raise ArithmeticError("no")
+            except ArithmeticError:
+                refusals.count_failure(what, "0a1b2c3d")
+
+    fail(1000)
+    fail(1, "handling callback")
+    clock.time += 1
+    fail(1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "handling emit failed 1 times, last of 0a1b2c3d",
+        "handling callback failed 1 times, last of 0a1b2c3d",
+        "handling emit failed 1000 times, last of 0a1b2c3d",
+    ]
+    assert all(record.exc_info for record in caplog.records)
+    assert refusals.by_reason["handling emit"] == 1001
