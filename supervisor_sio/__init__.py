@@ -1,7 +1,7 @@
 """Socket.IO clusters under Supervisor.
 
-:class:`ZmqManager` and :func:`serve` are loaded on first use: supervisord and
-supervisorctl import this package too, and have no use for eventlet.
+:class:`ZmqManager`, its :class:`RelayUnreachable` and :func:`serve` are loaded on first use:
+supervisord and supervisorctl import this package too, and have no use for eventlet.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .manager import RelayUnreachable as RelayUnreachable
     from .manager import ZmqManager as ZmqManager
     from .worker import serve as serve
 
-__all__ = ["ZmqManager", "__version__", "serve"]
+__all__ = ["RelayUnreachable", "ZmqManager", "__version__", "serve"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ZmqManager":
-        from .manager import ZmqManager
+    if name in ("RelayUnreachable", "ZmqManager"):
+        from . import manager
 
-        return ZmqManager
+        return getattr(manager, name)
     if name == "serve":
         from .worker import serve
 

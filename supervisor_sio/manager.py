@@ -131,7 +131,8 @@ class ZmqManager(Operations, IndexedManager):
         if url is not None:
             if not url.startswith(_URL_SCHEME + "/"):
                 raise ValueError(
-                    f"url {url!r} is not {_URL_SCHEME} and the absolute path of a run directory"
+                    f"url {url!r} is not supported: leave url out in a worker, or write "
+                    f"{_URL_SCHEME}/run/myapp-sio (the run_dir)"
                 )
             run_dir = RunDir(url[len(_URL_SCHEME) :])
         if run_dir is None and write_only:
@@ -419,7 +420,7 @@ class ZmqManager(Operations, IndexedManager):
         if callback is not None:
             if room is None:
                 raise ValueError("Cannot use callback without a room set.")
-            self._need_server("Callbacks can only be issued")
+            self._need_server("call() and callbacks")
             ack_id = next(self._ack_ids)
         packets = self._encode(sio_packet.EVENT, namespace, [event, *_arguments(data)], ack_id)
         skip = [skip_sid] if isinstance(skip_sid, str) else list(skip_sid or ())
@@ -561,7 +562,7 @@ class ZmqManager(Operations, IndexedManager):
         """
         check_name(room)
         if is_sid(room):
-            raise ValueError(f"cannot close {room!r}: it is the own room of a client")
+            raise ValueError(f"cannot close {room!r}: it is a client's sid")
         self._publish({"method": "close_room", "room": room, "namespace": namespace or "/"})
         self._run_in_hub(self.basic_close_room, room, namespace or "/")
 

@@ -149,12 +149,18 @@ class Operations:
                 call.gathering.lost(tag)
             call.changed()
 
-    def _need_server(self, what: str = "Answers can only be gathered") -> None:
+    def _need_server(self, what: str = "fetch_sockets() and other calls with answers") -> None:
         """:raises RuntimeError: where no answer would come."""
         if self.server is None or not (self._serves or self._run_dir is None):
-            raise RuntimeError(f"{what} from the context of a server, where it has clients.")
+            raise RuntimeError(
+                f"{what} work only inside a worker: this process serves no clients and cannot "
+                "receive answers"
+            )
         if self._in_another_thread():
-            raise RuntimeError(f"{what} in the thread that serves the clients, not in another.")
+            raise RuntimeError(
+                f"{what} work only in the thread that serves the clients; "
+                "emit() works in any thread"
+            )
 
     def _wait_for_members(self) -> None:
         until = time.monotonic() + _MEMBERS_TIMEOUT

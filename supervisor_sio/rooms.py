@@ -46,11 +46,11 @@ def check_entry(sid: str, room: Any) -> None:
     """Whether a client may enter a room.
 
     :raises TypeError: as :func:`check_name`.
-    :raises ValueError: for the own room of another client, who may be at another worker.
+    :raises ValueError: for the sid of another client, who may be at another worker.
     """
     check_name(room)
     if room != sid and is_sid(room):
-        raise ValueError(f"cannot enter {room!r}: it is the own room of another client")
+        raise ValueError(f"cannot enter {room!r}: it is another client's sid")
 
 
 class IndexedManager(Manager):  # type: ignore[misc]

@@ -39,6 +39,9 @@ from .status import ProcessInfo, RouterInfo, build_status
 
 API_VERSION = "1.0"
 
+_NO_ROUTER = "no router is running; try again in a second, or see: supervisorctl sio status"
+_NO_ARRAY = "data must be a string that holds a JSON array, such as '[\"hello\"]'"
+
 
 class Cluster:
     """What supervisord holds for the cluster, from start to stop or reload.
@@ -228,7 +231,7 @@ class Cluster:
     def command(self, kind: str, **arguments: Any) -> Callable[[], Any]:
         """:raises RPCError: when there is no router to tell."""
         if self._router is None or self._router.closed:
-            raise RPCError(Faults.FAILED, "no router is running")
+            raise RPCError(Faults.FAILED, _NO_ROUTER)
         return self._router.command({"type": kind, **arguments})
 
     def query(
@@ -242,7 +245,7 @@ class Cluster:
         :raises RPCError: when there is no router to ask them.
         """
         if self._router is None or self._router.closed:
-            raise RPCError(Faults.FAILED, "no router is running")
+            raise RPCError(Faults.FAILED, _NO_ROUTER)
         return self._router.command(
             {"type": "query", "tag": "", **question},
             lambda rows, answer: in_ascii(finish(rows, answer)),
@@ -455,10 +458,12 @@ class SioRPCInterface:
         """
         try:
             arguments = json.loads(data)
-        except (TypeError, ValueError, RecursionError) as error:
+        except TypeError:
+            raise RPCError(Faults.INCORRECT_PARAMETERS, _NO_ARRAY) from None
+        except (ValueError, RecursionError) as error:
             raise RPCError(Faults.INCORRECT_PARAMETERS, f"data is not JSON: {error}") from None
         if not isinstance(arguments, list):
-            raise RPCError(Faults.INCORRECT_PARAMETERS, "data is not a JSON array")
+            raise RPCError(Faults.INCORRECT_PARAMETERS, _NO_ARRAY)
         reason = unsendable(arguments)
         if reason is not None:
             raise RPCError(Faults.INCORRECT_PARAMETERS, f"data cannot be sent: {reason}")

@@ -198,7 +198,9 @@ class Placement:
         if bool(len(self)) is not self._told:
             self._told = not self._told
             if self._told:
-                logger.warning("%d connections wait: no worker can take them", len(self))
+                one = len(self) == 1
+                who = "1 connection waits" if one else f"{len(self)} connections wait"
+                logger.warning("%s: no worker can take %s", who, "it" if one else "them")
             else:
                 logger.info("no connection waits any more")
 

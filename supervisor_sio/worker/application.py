@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import os
@@ -12,6 +13,9 @@ from typing import Any, Iterator, Sequence
 import socketio
 
 from .. import sessions
+
+#: What an application is called by most.
+_USUAL_NAMES = ("app", "application")
 
 #: Middleware within middleware that is looked through.
 _MOST_LAYERS = 16
@@ -46,21 +50,35 @@ def load(spec: str) -> Any:
         target = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            hint = ""
+            if module_name.endswith(".py"):
+                name = module_name[:-3].replace("/", ".")
+                hint = f"; write {name}:{attribute}, without .py"
             raise ApplicationError(
-                f"no module named {error.name!r} in {os.getcwd()} or on the Python path"
+                f"no module named {error.name!r} in {os.getcwd()} or on the Python path{hint}"
             ) from None
         raise _failed(f"importing {module_name!r}") from None
     except Exception:
         raise _failed(f"importing {module_name!r}") from None
+    module = target
     for name in name_of_app.split("."):
         try:
             target = getattr(target, name)
         except AttributeError:
-            raise ApplicationError(f"module {module_name!r} has no {name_of_app!r}") from None
+            hint = _other_name(module, name_of_app) if target is module else ""
+            raise ApplicationError(f"module {module_name!r} has no {name_of_app!r}{hint}") from None
     if calls:
         target = _call(target, spec)
     check(target, spec)
     return target
+
+
+def _other_name(module: Any, name: str) -> str:
+    """What may be meant by a name that the module does not have."""
+    usual = [one for one in _USUAL_NAMES if callable(getattr(module, one, None))]
+    known = [one for one in vars(module) if not one.startswith("_")]
+    likely = [*difflib.get_close_matches(name, known, 1), *usual]
+    return f"; did you mean {likely[0]!r}?" if likely else ""
 
 
 def _call(factory: Any, spec: str) -> Any:

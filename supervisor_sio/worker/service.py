@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -30,6 +31,11 @@ logger = logging.getLogger("supervisor_sio.worker")
 
 _socket: Any = patcher.original("socket")
 
+_COMMAND = "supervisor-sio worker"
+
+#: Where a server by hand listens.
+_LISTEN = "127.0.0.1:8000"
+
 #: A reason for a connection's end: the process has no descriptor free for it.
 _NO_DESCRIPTOR = "no-descriptor"
 
@@ -49,7 +55,7 @@ _MOST = 2**53
 _CLOSING_AT_ONCE = 100
 
 
-def serve(app: Any, listen: str = "127.0.0.1:8000") -> None:
+def serve(app: Any, listen: str = _LISTEN) -> None:
     """Serve a WSGI application until the process is told to stop.
 
     Under supervisord with ``[rpcinterface:sio]`` the connections come from the
@@ -69,11 +75,18 @@ def serve(app: Any, listen: str = "127.0.0.1:8000") -> None:
         one under supervisord that is not supervisord's: it starts what ends with
         another status than 0 again.
     """
-    run(app, listen)
+    by_hand = RunDir.from_environment() is None
+    run(app, listen, who="supervisor_sio.serve" if by_hand else _COMMAND)
 
 
-def run(app: Any, listen: str = "127.0.0.1:8000", spec: str = "the application") -> None:
-    """As :func:`serve`; ``spec`` is what the application is called in errors."""
+def run(
+    app: Any, listen: str = _LISTEN, spec: str = "the application", who: str = _COMMAND
+) -> None:
+    """As :func:`serve`.
+
+    :param spec: what the application is called in errors.
+    :param who: says the error.
+    """
     output.show_lines_at_once()
     output.configure_logging()
     _warn_unpatched()
@@ -92,7 +105,7 @@ def run(app: Any, listen: str = "127.0.0.1:8000", spec: str = "the application")
             run_dir.read_cluster()  # says what is wrong, if something is
             _Worker(app, run_dir).run()
     except (ApplicationError, Refused, RunDirError) as error:
-        sys.stderr.write(f"supervisor-sio worker: error: {error}\n")
+        sys.stderr.write(f"{who}: error: {error}\n")
         raise SystemExit(1) from None
 
 
@@ -386,6 +399,12 @@ class _Alone(_Service):
             self._listener.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         except (ValueError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
+                another = f"{listen[: -len(str(address.port))]}{address.port % 65535 + 1}"
+                reason = (
+                    "address already in use; stop the program that listens there, or "
+                    f'serve(app, listen="{another}")'
+                )
             raise ApplicationError(f"cannot listen on {listen}: {reason}") from None
         super().__init__(app)
 

@@ -165,7 +165,10 @@ def test_commands_that_cannot_be_done(cluster: Cluster) -> None:
     done = cluster.ctl("sio", "reload-tls")
     assert done.returncode == 1 and done.stdout.startswith("ERROR (TLS is off: set tls_certfile")
     assert cluster.ctl("stop", "sio").returncode == 0
-    with pytest.raises(xmlrpc.client.Fault, match="no router is running"):
+    with pytest.raises(xmlrpc.client.Fault, match="no router is running; try again"):
         cluster.rpc.sio.drainWorker(cluster.status()["workers"][0]["name"])
     done = cluster.ctl("sio", "drain", "workers:workers_00")
-    assert (done.returncode, done.stdout) == (1, "ERROR (no router is running)\n")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "ERROR (no router is running; try again in a second, or see: supervisorctl sio status)\n",
+    )

@@ -58,6 +58,14 @@ def test_no_number(shared_cluster: Cluster, wrong: Any) -> None:
     assert code == Faults.INCORRECT_PARAMETERS
 
 
+@pytest.mark.parametrize("data", [{"a": 1}, ["hello"], 1, True, '"hello"', "{}", "null"])
+def test_no_array(shared_cluster: Cluster, data: Any) -> None:
+    assert fault(shared_cluster, "emit", "wrong", data) == (
+        Faults.INCORRECT_PARAMETERS,
+        "data must be a string that holds a JSON array, such as '[\"hello\"]'",
+    )
+
+
 @pytest.mark.parametrize("data", ["[NaN]", '[{"a": [-Infinity]}]', "[1e400]"])
 def test_no_json(shared_cluster: Cluster, clients: Clients, data: str) -> None:
     client = clients.connect(shared_cluster, "node")

@@ -36,7 +36,12 @@ def test_two_servers_never_share_a_port(tmp_path: Path) -> None:
         wait_until(lambda: "Serving on" in output.read_text(), 20, "listening")
         with server(tmp_path, "unpatched_app.py", address) as (second, refusal):
             assert second.wait(20) == 1
-        assert f"cannot listen on {address}" in refusal.read_text()
+        host, port = address.split(":")
+        assert (
+            f"supervisor_sio.serve: error: cannot listen on {address}: address already in use; "
+            "stop the program that listens there, or "
+            f'serve(app, listen="{host}:{int(port) + 1}")\n'
+        ) in refusal.read_text()
 
 
 @pytest.mark.parametrize("patched", [False, True])

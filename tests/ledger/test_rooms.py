@@ -30,7 +30,7 @@ def pair(shared: Cluster, clients: Clients) -> Iterator[tuple[TestClient, TestCl
 def test_a_room_named_like_a_sid_of_another_worker(pair: tuple[TestClient, TestClient]) -> None:
     stranger, victim = pair
     sid, theirs = stranger.sid(), victim.sid()
-    refused = f"ValueError: cannot enter {theirs!r}: it is the own room of another client"
+    refused = f"ValueError: cannot enter {theirs!r}: it is another client's sid"
     for answer in (
         stranger.call("server_call", "enter_room", [sid, theirs], {}),
         victim.call("server_call", "enter_room", [sid, theirs], {}),  # where it is known

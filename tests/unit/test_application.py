@@ -84,16 +84,35 @@ def test_no_such_module(write: Write, tmp_path: Path, spec: str, missing: str) -
     assert error.detail == ""
 
 
-def test_a_file_name_instead_of_a_module(write: Write) -> None:
+def test_a_file_name_instead_of_a_module(write: Write, tmp_path: Path) -> None:
     write("unit_chat.py", "app = print")
-    assert str(error_of("unit_chat.py:app")).startswith("no module named 'unit_chat.py'")
+    (tmp_path / "site").mkdir()
+    for name, module in (("unit_chat.py", "unit_chat"), ("site/chat.py", "site.chat")):
+        text = str(error_of(f"{name}:app"))
+        assert text.startswith("no module named '")
+        assert text.endswith(f"; write {module}:app, without .py")
 
 
-@pytest.mark.parametrize("attribute", ["ap", "app.deeper", "app.", ".app"])
-def test_no_such_attribute(write: Write, attribute: str) -> None:
-    write("unit_chat.py", "app = print")
-    message = f"module 'unit_chat' has no {attribute!r}"
+@pytest.mark.parametrize(
+    ("attribute", "hint"),
+    [
+        ("ap", "; did you mean 'app'?"),
+        ("application", "; did you mean 'app'?"),
+        ("sitee", "; did you mean 'site'?"),
+        ("app.deeper", ""),
+        ("app.", ""),
+        (".app", "; did you mean 'app'?"),
+    ],
+)
+def test_no_such_attribute(write: Write, attribute: str, hint: str) -> None:
+    write("unit_chat.py", "app = print\nsite = print")
+    message = f"module 'unit_chat' has no {attribute!r}{hint}"
     assert str(error_of(f"unit_chat:{attribute}")) == message
+
+
+def test_nothing_like_it(write: Write) -> None:
+    write("unit_chat.py", "x = 1")
+    assert str(error_of("unit_chat:app")) == "module 'unit_chat' has no 'app'"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import pytest
 flask_socketio = pytest.importorskip("flask_socketio")
 flask = pytest.importorskip("flask")
 
-from supervisor_sio import ZmqManager, sessions  # noqa: E402
-from supervisor_sio.manager import RelayUnreachable  # noqa: E402
+from supervisor_sio import RelayUnreachable, ZmqManager, sessions  # noqa: E402
 from supervisor_sio.rundir import ENVIRONMENT_VARIABLE  # noqa: E402
 
 

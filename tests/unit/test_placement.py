@@ -316,3 +316,18 @@ def test_who_waits_is_spread_over_all_workers_that_start(
         assert harness.news() == [("e", "placed"), ("f", "placed")]
 
     harness.placement._loop.run_until_complete(scenario())
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        ("a", "1 connection waits: no worker can take it"),
+        ("ab", "2 connections wait: no worker can take them"),
+    ],
+)
+def test_who_waits_is_told(
+    harness: Harness, caplog: pytest.LogCaptureFixture, names: str, line: str
+) -> None:
+    harness.place(names)
+    harness.placement.tick()
+    assert caplog.messages == [line]
