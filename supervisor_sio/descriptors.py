@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
+import socket
 import sys
 
 
@@ -25,6 +27,24 @@ def ceiling(reserve: int) -> int:
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return limit - min(reserve, limit // 2)
+
+
+def listens() -> bool:
+    """Whether others may connect to this process; also where that cannot be told."""
+    try:
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+        getsockopt = ctypes.CDLL(None).getsockopt
+    except (OSError, AttributeError):
+        return True
+    for descriptor in descriptors:
+        # A socket object could set the mode of what others use as well.
+        value = ctypes.c_int(0)
+        size = ctypes.c_uint(ctypes.sizeof(value))
+        option = socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+        failed = getsockopt(descriptor, *option, ctypes.byref(value), ctypes.byref(size))
+        if not failed and value.value:
+            return True
+    return False
 
 
 def lowest_free(descriptor: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import logging
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 from greenlet import GreenletExit, getcurrent
 from socketio import packet as sio_packet
 
-from . import acks, admin, identity, sessions
+from . import acks, admin, descriptors, identity, sessions
 from .common.limits import (
     ATTACHMENTS,
     CATCH_UP_BYTES,
@@ -38,6 +39,8 @@ from .request import tag_of
 from .rooms import IndexedManager, Room, check_entry, check_name, check_names, is_sid
 from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, RunDir, RunDirError
 
+logger = logging.getLogger("supervisor_sio")
+
 _URL_SCHEME = "zmq+ipc://"
 
 #: Seconds in which a write-only manager must find the relay.
@@ -51,6 +54,9 @@ _LOOK = 0.01
 _LEAVE_TIMEOUT = 5.0
 
 _WRONG_THREAD = "in another thread than the one that serves the clients"
+
+#: Whether it was looked, at the first emit, if anybody can hear this process.
+_looked_who_hears = False
 
 _channels_in_use: set[str] = set()
 _managers: weakref.WeakSet[ZmqManager] = weakref.WeakSet()
@@ -444,6 +450,8 @@ class ZmqManager(Operations, IndexedManager):
         outlet = self._outlet
         if outlet is None:
             return
+        if self._run_dir is None:
+            _tell_if_unheard(self.server)
         if outlet.threads is None or outlet.threads.here:
             self._emit_here(namespace, room, except_room, skip, packets, ack_id)
         else:
@@ -757,6 +765,23 @@ class ZmqManager(Operations, IndexedManager):
         "close_room": _on_close_room,
         **Operations.HANDLERS,
     }
+
+
+def _tell_if_unheard(server: Any) -> None:
+    """Once in a process: a script that imports the application emits to its own clients only.
+
+    One that listens, for whatever server, may have clients soon, and one that has had a
+    client (``manager_initialized``) may be a test of the application.
+    """
+    global _looked_who_hears
+    if _looked_who_hears or server.manager_initialized or sessions.are_expected():
+        return
+    _looked_who_hears = True
+    if not descriptors.listens():
+        logger.warning(
+            "emit reaches nobody: this process serves no clients and %s is not set",
+            ENVIRONMENT_VARIABLE,
+        )
 
 
 def _finish(publisher: Optional[Publisher], subscriber: Optional[Subscriber]) -> None:
