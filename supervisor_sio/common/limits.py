@@ -480,6 +480,14 @@ RELAY_MOST_ENDED = _limit(
     "router",
     "that ended last, and of which the router still knows how much they had sent",
 )
+RELAY_MOST_LEFT = _limit(
+    "RELAY_MOST_LEFT",
+    100,
+    "processes",
+    "router",
+    "the same of processes that only emit, and ended before all workers had what they sent; "
+    "beside RELAY_MOST_ENDED, as one may start many of them",
+)
 
 RELAY_MOST_FAILURES = _limit(
     "RELAY_MOST_FAILURES",

@@ -50,6 +50,16 @@ class MessageError(ValueError):
     """Bytes that are not a message of this format."""
 
 
+def read_number(value: Any) -> int:
+    """A number of a message out of another's fields.
+
+    :raises MessageError: when it is not one.
+    """
+    if type(value) is not int or value < 0:
+        raise MessageError(f"{value!r:.80} is not the number of a message")
+    return value
+
+
 def topic_for_all(channel: str) -> bytes:
     return channel.encode() + b"\0*\0"
 

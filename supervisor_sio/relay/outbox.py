@@ -182,11 +182,14 @@ class Outbox:
         start = stream.start if tag in self._to_one else 0
         return Again(first, list(_batch(stream, first, last)), start)
 
-    def position(self, now: float) -> dict[str, Any]:
-        """The number of the last message of each stream that was in use lately."""
+    def position(self, now: float, lately: float = _LATELY) -> dict[str, Any]:
+        """The number of the last message of each stream that was in use lately.
+
+        :param lately: in so many seconds.
+        """
         own: dict[str, int] = {}
         for tag, stream in reversed(self._to_one.items()):
-            if stream.time < now - _LATELY:
+            if stream.time < now - lately:
                 break
             own[tag] = stream.last
         return {"all": self._to_all.last, "own": own}

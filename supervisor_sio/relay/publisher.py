@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any, Iterable, Mapping, Optional, Sequence
@@ -117,9 +118,12 @@ class Publisher:
         with self._lock:
             self._send(topic_for_one(self.channel, receiver), fields, packets)
 
-    def probe(self) -> None:
-        """Say something to this process itself: when it comes back, the relay works."""
-        self.tell(self.sender, {"method": "probe"})
+    def probe(self, at: float = 0.0) -> None:
+        """Say something to this process itself: when it comes back, the relay works.
+
+        :param at: tells this one from others.
+        """
+        self.tell(self.sender, {"method": "probe", "at": at})
 
     def ask_all(self, fields: Mapping[str, Any]) -> None:
         with self._lock:
@@ -130,11 +134,21 @@ class Publisher:
         with self._lock:
             self._send(TOPIC_FOR_ROUTER, {"channel": self.channel, **fields})
 
-    def say_goodbye(self) -> None:
+    def say_goodbye(self, confirmed: bool) -> None:
+        """Say how much this process has sent in all: no more comes.
+
+        :param confirmed: whether all have it. If not, it is for the router to say, which
+            does so once more to those who cannot hear it now.
+        """
         with self._lock:
             now = time.monotonic()
-            fields = {"began": min(self._outbox.began, now), **self._outbox.position(now)}
-            self._send(self._for_all, {"method": "bye", **fields})
+            began = min(self._outbox.began, now)
+            if confirmed:
+                fields = {"began": began, **self._outbox.position(now)}
+                self._send(self._for_all, {"method": "bye", **fields})
+            else:
+                fields = {"began": began, **self._outbox.position(now, math.inf)}
+                self._send(TOPIC_FOR_ROUTER, {"channel": self.channel, "method": "bye", **fields})
 
     @property
     def silent(self) -> bool:

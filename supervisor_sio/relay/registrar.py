@@ -1,8 +1,10 @@
 """The router's word on the relay: who is there, and how much those have sent that are gone.
 
 A process that only emits does not know who should have got its messages before
-it ends: it asks here. And of a worker that was killed nobody but the router
-knows how much it had sent.
+it ends: it asks here. If some of them have not got all by then, because they are
+stopped, say, it tells here how much it has sent. And of a worker that was killed
+nobody but the router knows how much that was. Who may have missed the end of one
+of these asks here, too.
 """
 
 from __future__ import annotations
@@ -11,14 +13,21 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import Any, Iterable, Mapping, Optional
+from typing import Any, Iterable, Mapping, Optional, Tuple
 
 import zmq
 
-from ..common.limits import RELAY_HIGH_WATER, RELAY_MOST_ENDED
+from ..common.limits import RELAY_HIGH_WATER, RELAY_MOST_ENDED, RELAY_MOST_LEFT, RELAY_MOST_STREAMS
 from ..refusals import Refusals
 from ..rundir import ClusterInfo, RunDir
-from .message import TOPIC_FOR_ROUTER, RelayMessage, topic_for_all, topic_for_one
+from .message import (
+    TOPIC_FOR_ROUTER,
+    MessageError,
+    RelayMessage,
+    read_number,
+    topic_for_all,
+    topic_for_one,
+)
 from .methods import BRIDGE
 from .publisher import RECONNECT
 from .tally import Sent
@@ -31,6 +40,9 @@ _TICK = 200
 #: The name under which it asks itself nothing and answers others.
 _SENDER = "router"
 
+#: Channel, sender and what it had sent.
+_End = Tuple[str, str, Sent]
+
 
 class Registrar:
     """Answers in a thread of its own, from :meth:`start` to :meth:`close`."""
@@ -42,7 +54,9 @@ class Registrar:
         #: The channels that each worker hears, by tag; unknown until it is told.
         self._members: Optional[dict[str, list[str]]] = None
         #: Channel, sender and what it had sent, of those that ended lately.
-        self._ended: deque[tuple[str, str, Sent]] = deque(maxlen=RELAY_MOST_ENDED)
+        self._ended: deque[_End] = deque(maxlen=RELAY_MOST_ENDED)
+        #: The same of processes that only emit.
+        self._left: deque[_End] = deque(maxlen=RELAY_MOST_LEFT)
         self._refusals = Refusals(logger)
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -67,9 +81,12 @@ class Registrar:
 
     def ended(self, tag: str, channel: str, sent: Sent) -> None:
         """A worker's process has ended: those who lack something of it can count that."""
+        self._tell_end(self._ended, channel, tag, sent)
+
+    def _tell_end(self, ends: deque[_End], channel: str, sender: str, sent: Sent) -> None:
         with self._lock:
-            self._ended.append((channel, tag, sent))
-            self._send(topic_for_all(channel), tag, _last_word(sent))
+            ends.append((channel, sender, sent))
+            self._send(topic_for_all(channel), sender, _last_word(sent))
 
     def close(self) -> None:
         self._closed.set()
@@ -102,9 +119,11 @@ class Registrar:
                     self._send(topic, _SENDER, {"method": "receivers", "tags": tags})
         elif method == "ended":
             with self._lock:
-                for of_channel, tag, sent in self._ended:
+                for of_channel, sender, sent in (*self._ended, *self._left):
                     if of_channel == channel:
-                        self._send(topic, tag, _last_word(sent))
+                        self._send(topic, sender, _last_word(sent))
+        elif method == "bye":
+            self._tell_end(self._left, channel, question.sender, _read_sent(question.fields))
 
     def _send(self, topic: bytes, sender: str, fields: Mapping[str, Any]) -> None:
         if not self._publisher.closed:
@@ -114,3 +133,12 @@ class Registrar:
 
 def _last_word(sent: Sent) -> dict[str, Any]:
     return {"method": "ended", "began": sent.began, "all": sent.to_all, "own": sent.to_one}
+
+
+def _read_sent(fields: Mapping[str, Any]) -> Sent:
+    """:raises MessageError: when a sender of ours cannot have sent so much."""
+    began, own = fields["began"], fields["own"]
+    if type(began) is not float or not isinstance(own, dict) or len(own) > RELAY_MOST_STREAMS:
+        raise MessageError("not what a process has sent")
+    to_one = {tag: read_number(number) for tag, number in own.items()}
+    return Sent(began, read_number(fields["all"]), to_one)

@@ -23,6 +23,7 @@ from .inbox import Inbox
 from .message import (
     MessageError,
     RelayMessage,
+    read_number,
     topic_for_all,
     topic_for_one,
     topic_for_publishers,
@@ -100,6 +101,8 @@ class Subscriber:
         self._ended: dict[str, float] = {}
         # Where all stand who are there already is known before one of them ends.
         self._ask_everybody = True
+        #: When the router was to be asked who has ended; 0 when that is done.
+        self._missed_ends = 0.0
         self._dropped_shown = 0
         self._dropped_shown_at = -_QUIET
         self._since = since
@@ -224,6 +227,9 @@ class Subscriber:
                 if self._since is None:
                     self._since = now
                 self.joined = True
+                if self._missed_ends and message.fields.get("at") == self._missed_ends:
+                    self._missed_ends = 0.0
+                    self._publisher.ask_router({"method": "ended"})
                 return ()
             if message.sequence:
                 if not to_all and topic != self._for_us:
@@ -269,10 +275,10 @@ class Subscriber:
         fields, sender = message.fields, message.sender
         method = fields["method"]
         if method == "position":
-            to_all, to_us = _number(fields["all"]), _number(fields["own"].get(self._tag, 0))
+            to_all, to_us = read_number(fields["all"]), read_number(fields["own"].get(self._tag, 0))
             before = None
             if "before" in fields:
-                before = _number(fields["before"]), _number(fields["own_before"])
+                before = read_number(fields["before"]), read_number(fields["own_before"])
             delivered = self._inbox.position(sender, to_all, to_us, before, self._began_to_listen)
             if fields.get("confirm") and self._inbox.has(sender, to_all, to_us):
                 confirmed = {"tag": self._tag, "all": to_all, "own": to_us}
@@ -282,7 +288,7 @@ class Subscriber:
             self.ended(sender)
             return self._take_end(sender, fields)
         if method == "confirmed":
-            numbers = _number(fields["all"]), _number(fields["own"])
+            numbers = read_number(fields["all"]), read_number(fields["own"])
             self._publisher.note_confirmed(str(fields["tag"]), *numbers)
             return ()
         if method == "ask_passed":
@@ -291,7 +297,7 @@ class Subscriber:
                 self._publisher.tell(sender, {"method": "passed", **answer})
             return ()
         if method == "passed":
-            numbers_of = {str(name): _number(last) for name, last in fields["numbers"].items()}
+            numbers_of = {str(name): read_number(last) for name, last in fields["numbers"].items()}
             self.on_passed(str(fields["tag"]), numbers_of)
             return ()
         if method == "receivers":
@@ -304,16 +310,16 @@ class Subscriber:
                 sender,
                 str(fields["tag"]),
                 bool(fields["to_all"]),
-                _number(fields["first"]),
-                _number(fields["last"]),
+                read_number(fields["first"]),
+                read_number(fields["last"]),
                 float(fields["since"]),
             )
         elif method == "again":
             messages = [RelayMessage.unpack(data) for data in message.packets]  # type: ignore[arg-type]
             if any(other.sender != sender for other in messages):
                 raise MessageError("somebody else's messages")
-            asked, first = _number(fields["asked"]), _number(fields["first"])
-            start = _number(fields["start"])
+            asked, first = read_number(fields["asked"]), read_number(fields["first"])
+            start = read_number(fields["start"])
             self.catching_up = True
             return self._inbox.again(sender, bool(fields["to_all"]), asked, first, messages, start)
         elif method == "bye":
@@ -329,7 +335,7 @@ class Subscriber:
     def _take_end(self, sender: str, fields: Mapping[str, Any]) -> Sequence[RelayMessage]:
         """A sender has ended, with so many messages in all."""
         before = (0, 0) if self._began_to_listen <= float(fields["began"]) else None
-        to_all, to_us = _number(fields["all"]), _number(fields["own"].get(self._tag, 0))
+        to_all, to_us = read_number(fields["all"]), read_number(fields["own"].get(self._tag, 0))
         return self._inbox.position(sender, to_all, to_us, before, self._began_to_listen)
 
     # --- whether the others have everything ------------------------------------
@@ -377,7 +383,11 @@ class Subscriber:
         if self._ask_everybody and self._hears_all and self.joined:
             self._ask_everybody = False
             self._publisher.ask_all(self._question(True, 0, 0))
-            self._publisher.ask_router({"method": "ended"})
+            self._missed_ends = now
+        if self._missed_ends:
+            # Nobody says it again, and the relay drops the answer while what waits there
+            # for this process is as much as can: a probe is let in behind that.
+            self._publisher.probe(self._missed_ends)
         self._ask(now)
         self._tell_of_losses(now)
         self.received += len(delivered)
@@ -469,11 +479,28 @@ class ThreadSubscriber(Subscriber):
             until = time.monotonic() + _LONGEST_PAUSE
             while self.receivers is None and time.monotonic() < until:
                 time.sleep(0.001)
-        self.wait_confirmed(
-            lambda: self.receivers or (), lambda: max(deadline, self._answered_at + timeout)
+        missing = self.wait_confirmed(
+            self._present_receivers, lambda: max(deadline, self._answered_at + timeout)
         )
-        self._publisher.say_goodbye()
+        unknown = self.receivers is None and not self._publisher.silent
+        if missing:
+            logger.error(
+                "%d workers have not fetched all that this process has sent: %s",
+                len(missing),
+                ", ".join(missing[:5]),
+            )
+        elif unknown:
+            logger.error(
+                "the router does not answer: "
+                "whether the workers have all that this process has sent is not known"
+            )
+        self._publisher.say_goodbye(confirmed=not missing and not unknown)
         self.stop()
+
+    def _present_receivers(self) -> Iterable[str]:
+        """As the router has last said; it is asked again, as one of them may end."""
+        self._publisher.ask_router({"method": "who"})
+        return self.receivers or ()
 
     def stop(self) -> None:
         """End the thread; the publisher may be closed after that."""
@@ -486,9 +513,3 @@ class ThreadSubscriber(Subscriber):
     def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:
         # A poll ends early for close(): it is short.
         sock.poll(int(max(timeout, 0.0) * 1000) + 1)
-
-
-def _number(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise MessageError(f"{value!r} is not a number of a message")
-    return value

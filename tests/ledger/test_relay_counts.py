@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Optional
 
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, environment, wait_until
 from cluster.recorder import TestClient
+
+from supervisor_sio.common.limits import RELAY_HIGH_WATER
 
 from .test_orderly_restarts import APP, HERE, client_of_each, dropped, numbers, pid_of
 from .victim import MB, memory
@@ -21,13 +24,15 @@ def two_workers(make_cluster: ClusterFactory) -> Cluster:
     return make_cluster(here=HERE, command=APP, buffer_maxbytes="256MB").start()
 
 
-def start_emitter(cluster: Cluster, script: str, *args: str) -> subprocess.Popen[bytes]:
+def start_emitter(
+    cluster: Cluster, script: str, *args: str, stderr: Optional[int] = None
+) -> subprocess.Popen[bytes]:
     """A process that only emits, with ``emitter`` and ``sys``."""
     head = "import sys; from supervisor_sio import ZmqManager\n"
     head += "emitter = ZmqManager(write_only=True)\n"
     variables = environment(SUPERVISOR_SIO_RUN_DIR=str(cluster.run_dir))
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", head + script, *args], env=variables
+        [sys.executable, "-W", "ignore", "-c", head + script, *args], env=variables, stderr=stderr
     )
 
 
@@ -72,6 +77,48 @@ def test_a_process_that_only_emits_waits_for_a_busy_worker(
     for client in by_name.values():
         client.wait_for("long")
     assert dropped(two_workers) == 0
+
+
+MORE = RELAY_HIGH_WATER + 2000
+
+LEAVE = """
+for number in range(10):
+    emitter.emit("alone", number, room=sys.argv[1])
+for number in range(int(sys.argv[2])):
+    emitter.emit("last", (number, ""))
+"""
+
+
+def test_what_a_stopped_worker_lacks_of_a_process_that_has_ended_is_counted(
+    two_workers: Cluster, clients: Clients
+) -> None:
+    by_name = client_of_each(two_workers, clients)
+    heard, missed = by_name["workers_00"], by_name["workers_01"]
+    pid = pid_of(two_workers, "workers_01")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        process = start_emitter(two_workers, LEAVE, missed.sid(), str(MORE), stderr=subprocess.PIPE)
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert log.startswith(b"1 workers have not fetched all that this process has sent: ")
+        assert len(log.splitlines()) == 1
+        heard.wait_for("last", MORE)
+        assert dropped(two_workers) == 0
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+    def missing() -> int:
+        got = len(missed.received("alone")) + len(missed.received("last"))
+        return 10 + MORE - got
+
+    wait_until(lambda: missing() == dropped(two_workers) > 0, 10, "what is missing is counted")
+    for event in ("alone", "last"):
+        got = numbers(missed, event)
+        assert got == sorted(set(got))
+    wait_until(
+        lambda: "messages were lost" in two_workers.log("workers_01"), 10, "the loss is logged"
+    )
+    print(f"{MORE} emitted, {missing()} lost and counted")
 
 
 MADE_UP = """

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Optional
 
 import pytest
@@ -142,6 +143,7 @@ def test_everybody_is_told_of_what_was_in_use_lately() -> None:
         outbox.add(tag, EMIT, [], time)
     assert outbox.position(62.5) == {"all": 1, "own": {"a": 2}}
     assert outbox.position(200.0) == {"all": 1, "own": {}}
+    assert outbox.position(200.0, math.inf) == {"all": 1, "own": {"a": 2, "b": 1}}
     # Who asks is told whatever the time.
     assert outbox.position_for("b", 0.0)["own"] == {"b": 1}
 

@@ -11,7 +11,12 @@ import pytest
 
 from supervisor_sio.common.limits import RELAY_MOST_FAILURES
 from supervisor_sio.relay import subscriber as module
-from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.message import (
+    TOPIC_FOR_ROUTER,
+    RelayMessage,
+    topic_for_all,
+    topic_for_one,
+)
 from supervisor_sio.relay.publisher import Publisher
 from supervisor_sio.relay.subscriber import Deaf, ThreadSubscriber
 from supervisor_sio.rundir import ClusterInfo, RunDir
@@ -128,3 +133,94 @@ def test_a_delivery_that_fails_is_not_the_last(publisher: Publisher, run_dir: Ru
     subscriber.start(deliver)
     assert done.wait(5) and delivered == ["1", "2"]
     subscriber.stop()
+
+
+@pytest.fixture
+def said(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, Any]]:
+    """What this process says to the others: topics and fields."""
+    said: list[tuple[bytes, Any]] = []
+    monkeypatch.setattr(
+        publisher, "_send", lambda topic, fields, packets=(): said.append((topic, fields))
+    )
+    return said
+
+
+def test_the_router_is_asked_who_has_ended_when_its_answer_can_come_through(
+    publisher: Publisher, run_dir: RunDir, said: list[tuple[bytes, Any]]
+) -> None:
+    """The relay drops what comes for a process for which as much waits as can."""
+    subscriber = ThreadSubscriber(publisher, run_dir)
+    subscriber.joined = True
+    own = topic_for_one(publisher.channel, "s")
+
+    def probes() -> list[Any]:
+        return [fields for topic, fields in said if topic == own and fields["method"] == "probe"]
+
+    def questions() -> int:
+        return sum(topic == TOPIC_FOR_ROUTER for topic, _ in said)
+
+    def hear(fields: Any) -> None:
+        assert list(subscriber._take(own + RelayMessage("s", 0, fields).pack(), 8.0)) == []
+
+    subscriber._look(7.0)
+    hear({"method": "probe", "at": 0.0})  # from before
+    subscriber._look(7.5)
+    assert len(probes()) == 2 and questions() == 0  # the first one may have been dropped
+    for probe in probes():
+        hear(probe)
+    assert questions() == 1
+    subscriber._look(8.0)
+    assert len(probes()) == 2 and questions() == 1
+    subscriber.release()
+
+
+@pytest.mark.parametrize("tags, confirmed", [(None, False), (["stopped"], False), ([], True)])
+def test_who_ends_before_all_have_what_it_sent_says_so(
+    publisher: Publisher,
+    run_dir: RunDir,
+    said: list[tuple[bytes, Any]],
+    caplog: pytest.LogCaptureFixture,
+    tags: Any,
+    confirmed: bool,
+) -> None:
+    subscriber = ThreadSubscriber(publisher, run_dir, hears_all=False)
+    subscriber.start()
+    publisher.publish(None, {"method": "emit"}, ["1"])
+    subscriber.receivers = tags
+    subscriber.finish(0.1)
+    ((topic, bye),) = [(topic, fields) for topic, fields in said if fields["method"] == "bye"]
+    assert (topic == TOPIC_FOR_ROUTER) == (not confirmed) and bye["all"] == 1
+    (line,) = caplog.messages or [""]
+    expected = "" if confirmed else "does not answer" if tags is None else "sent: stopped"
+    assert expected in line and bool(line) == bool(expected)
+
+
+def test_who_ends_and_has_sent_nothing_has_nothing_to_say_of_it(
+    publisher: Publisher, run_dir: RunDir, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscriber = ThreadSubscriber(publisher, run_dir, hears_all=False)
+    subscriber.start()
+    subscriber.finish(0.1)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("heard", [0, 3])
+def test_what_is_missing_of_one_that_has_ended_is_counted_once(
+    publisher: Publisher, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, heard: int
+) -> None:
+    """However often the router says how much that was."""
+    monkeypatch.setattr(module, "_LAST_WORDS", 0.0)
+    subscriber = ThreadSubscriber(publisher, run_dir, since=1.0)
+    to_all = topic_for_all(publisher.channel)
+
+    def hear(message: RelayMessage) -> int:
+        return len(list(subscriber._take(to_all + message.pack(), time.monotonic())))
+
+    for number in range(1, heard + 1):
+        assert hear(RelayMessage("e", number, {"method": "emit"}, ["1"])) == 1
+    end = {"method": "ended", "began": 2.0, "all": 7, "own": {"s": 2}}
+    for _ in range(2):
+        assert hear(RelayMessage("e", 0, end)) == 0
+        assert subscriber._look(time.monotonic() + 1) == []
+        assert subscriber.dropped == 7 - heard + 2
+    subscriber.release()

@@ -1,0 +1,93 @@
+"""The router knows how much those have sent that are gone."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Iterator, Mapping
+
+import pytest
+
+from supervisor_sio.common.limits import RELAY_MOST_ENDED, RELAY_MOST_LEFT, RELAY_MOST_STREAMS
+from supervisor_sio.relay.message import (
+    TOPIC_FOR_ROUTER,
+    MessageError,
+    RelayMessage,
+    topic_for_all,
+    topic_for_one,
+)
+from supervisor_sio.relay.registrar import Registrar
+from supervisor_sio.relay.tally import Sent
+from supervisor_sio.rundir import ClusterInfo, RunDir
+
+CHANNEL = ClusterInfo().channel
+FOR_ALL = topic_for_all(CHANNEL)
+END = {"began": 1.5, "all": 7, "own": {"w": 2}}
+
+
+class Quiet(Registrar):
+    """Notes what it says instead of sending it."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        super().__init__(run_dir, ClusterInfo())
+        self.said: list[tuple[bytes, str, Mapping[str, Any]]] = []
+
+    def _send(self, topic: bytes, sender: str, fields: Mapping[str, Any]) -> None:
+        self.said.append((topic, sender, fields))
+
+    def hear(self, sender: str, method: str, channel: str = CHANNEL, **fields: Any) -> None:
+        message = RelayMessage(sender, 0, {"channel": channel, "method": method, **fields})
+        self._answer(TOPIC_FOR_ROUTER + message.pack())
+
+    def told(self, asker: str, channel: str = CHANNEL) -> list[tuple[str, Mapping[str, Any]]]:
+        """Of whose end that one is told when it asks."""
+        del self.said[:]
+        self.hear(asker, "ended", channel)
+        assert {topic for topic, _, _ in self.said} <= {topic_for_one(channel, asker)}
+        return [(sender, fields) for _, sender, fields in self.said]
+
+
+@pytest.fixture
+def registrar(tmp_path: Path) -> Iterator[Quiet]:
+    registrar = Quiet(RunDir(str(tmp_path)))
+    registrar._thread = threading.Thread(target=lambda: None)
+    registrar.start()
+    yield registrar
+    registrar.close()
+
+
+def test_the_end_of_a_process_that_only_emits_is_told_now_and_later(registrar: Quiet) -> None:
+    registrar.hear("emitter", "bye", **END)
+    last_word = {"method": "ended", **END}
+    assert registrar.said == [(FOR_ALL, "emitter", last_word)]
+    assert registrar.told("w") == [("emitter", last_word)]
+    assert registrar.told("w", "another channel") == []
+
+
+def test_many_short_lived_processes_push_no_worker_out(registrar: Quiet) -> None:
+    for number in range(RELAY_MOST_ENDED + 1):
+        registrar.ended(f"w{number}", CHANNEL, Sent(1.0, number, {}))
+    for number in range(RELAY_MOST_LEFT + 1):
+        registrar.hear(f"e{number}", "bye", **END)
+    told = [sender for sender, _ in registrar.told("w")]
+    assert told == [
+        *(f"w{number}" for number in range(1, RELAY_MOST_ENDED + 1)),
+        *(f"e{number}" for number in range(1, RELAY_MOST_LEFT + 1)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"began": "1.5"},
+        {"all": -1},
+        {"all": 1.0},
+        {"own": []},
+        {"own": {"w": "2"}},
+        {"own": {f"w{number}": 1 for number in range(RELAY_MOST_STREAMS + 1)}},
+    ],
+)
+def test_what_no_process_can_have_sent_is_not_told(registrar: Quiet, wrong: dict[str, Any]) -> None:
+    with pytest.raises(MessageError):
+        registrar.hear("emitter", "bye", **{**END, **wrong})
+    assert registrar.said == [] and registrar.told("w") == []
