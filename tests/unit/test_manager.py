@@ -451,6 +451,7 @@ def test_who_emits_before_it_serves_goes_on_under_its_own_name(
     monkeypatch.setattr(manager_module, "_channels_in_use", set())
     monkeypatch.setattr(ZmqManager, "_thread", lambda self: None)
     ear = subscribe(topic_for_all("my app"))
+    own = subscribe(topic_for_one("my app", identity.tag()))
     time.sleep(0.3)
     url = f"zmq+ipc://{run_dir.path}"
     manager = ZmqManager(url)
@@ -464,6 +465,9 @@ def test_who_emits_before_it_serves_goes_on_under_its_own_name(
     assert manager.hears == "my app"
     with pytest.raises(RuntimeError, match="two ZmqManagers on channel 'my app'"):
         make_server(client_manager=ZmqManager(url)).manager.initialize()
+    assert manager._publisher is not None
+    while not own.poll(10):  # nothing is published before the relay knows the publisher
+        manager._publisher.probe()
     server.emit("served", 2)
     served = heard(ear)
     assert (served.sender, served.sequence) == (identity.tag(), 1)
