@@ -17,6 +17,9 @@ from .conftest import Clients, ClusterFactory
 from .harness import Cluster, wait_until
 from .recorder import TestClient
 
+#: Many clients for a long time: not for every run of the tests.
+pytestmark = pytest.mark.long
+
 NUMBERS = 2000
 SECONDS = 8.0
 

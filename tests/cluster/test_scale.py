@@ -14,6 +14,9 @@ from .harness import Cluster, wait_until
 from .raw import Poller
 from .setups import SetUps
 
+#: Many clients for a long time: not for every run of the tests.
+pytestmark = pytest.mark.long
+
 STAYS = (
     "workers: {count}; the configuration file still says numprocs = 2, set it there to keep them "
     "after a restart (until then reread shows workers as changed; update and reload go back to 2)"

@@ -12,6 +12,9 @@ from .conftest import ClusterFactory
 from .harness import Cluster
 from .setups import SetUps
 
+#: Many clients for a long time: not for every run of the tests.
+pytestmark = pytest.mark.long
+
 #: What may become of sessions, and of connections, of a worker that was stopped or killed.
 ENDED = ("Invalid session", "websocket closed", "unexpected ''")
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from cluster.conftest import ClusterFactory
 
 from .strangers import attack_from_everywhere, describe
+
+#: Many clients for a long time: not for every run of the tests.
+pytestmark = pytest.mark.long
 
 
 def test_others_do_not_notice(make_cluster: ClusterFactory) -> None:

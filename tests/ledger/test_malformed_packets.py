@@ -34,6 +34,7 @@ def no_traceback(cluster: Cluster) -> Iterator[None]:
     assert "Traceback" not in cluster.log("workers_00")
 
 
+@pytest.mark.long
 def test_a_flood_of_packets_that_mean_nothing(cluster: Cluster) -> None:
     began = time.monotonic()
     with Stranger(cluster.port) as stranger, log_lines(cluster, "workers_00") as lines:

@@ -14,6 +14,9 @@ from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, wait_until
 from cluster.recorder import TestClient
 
+#: Many clients for a long time: not for every run of the tests.
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parent
 APP = "supervisor-sio worker relay_app:app"
 

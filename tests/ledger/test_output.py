@@ -15,6 +15,9 @@ from cluster.raw import Poller
 from ledger.stranger import PING, TEXT, Stranger, masked
 from ledger.victim import MB, Echoes, PeakMemory
 
+#: Many clients for a long time: not for every run of the tests.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def cluster(make_module_cluster: ClusterFactory) -> Iterator[Cluster]:
