@@ -235,6 +235,28 @@ EARLY_OUTPUT = _limit(
 
 # --- The router: connections that no worker has yet -----------------------------
 
+EXPORTER_CONNECTIONS = _limit(
+    "EXPORTER_CONNECTIONS",
+    100,
+    "connections",
+    "metrics port",
+    "at a time; one more ends the oldest, which had the most time",
+)
+EXPORTER_HEAD_BYTES = _limit(
+    "EXPORTER_HEAD_BYTES",
+    16384,
+    "bytes",
+    "request for metrics",
+    "without its body, as HEAD_BYTES",
+)
+TALLIES = _limit(
+    "TALLIES",
+    16,
+    "descriptors",
+    "worker",
+    "channels of the relay on which it sends: one for each Socket.IO server in it",
+)
+
 PENDING_SHARE = _limit(
     "PENDING_SHARE",
     4,
@@ -603,6 +625,28 @@ BRIDGE_MOST_CALLBACKS = _limit(
 )
 
 # --- A worker and its life --------------------------------------------------------
+
+CLOSING_AT_ONCE = _limit(
+    "CLOSING_AT_ONCE",
+    100,
+    "disconnect handlers",
+    "worker",
+    "of the application that run at a time while it drains",
+)
+IDLE_GREENLETS = _limit(
+    "IDLE_GREENLETS",
+    100,
+    "greenlets",
+    "worker",
+    "that wait to be used again; each keeps a stack",
+)
+LEAVE_TIMEOUT = _limit(
+    "LEAVE_TIMEOUT",
+    2.0,
+    "seconds",
+    "worker",
+    "that a router may take to let it go",
+)
 
 THREAD_CALLS = _limit(
     "THREAD_CALLS",

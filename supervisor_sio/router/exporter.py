@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Optional
 
 from prometheus_client import make_wsgi_app
 
+from ..common.limits import EXPORTER_CONNECTIONS, EXPORTER_HEAD_BYTES
 from .health import ailment
 from .metrics import Metrics
 
@@ -24,12 +25,7 @@ logger = logging.getLogger("supervisor_sio.router")
 #: Seconds from a connection's start to its end.
 _PATIENCE = 5.0
 
-#: Connections at a time. One more ends the oldest: that had the most time.
-_MOST_CONNECTIONS = 100
 _BACKLOG = 128
-
-#: Longest request without its body.
-_LONGEST_HEAD = 16384
 
 #: Both threads want the interpreter. After a page was made, none is made for this
 #: many times as long, so that whoever asks without end gets a fifth of it.
@@ -163,7 +159,7 @@ class Exporter:
         self._closing, self._turn = asyncio.Event(), asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         server = await asyncio.start_server(
-            self._connected, sock=self._listener, backlog=_BACKLOG, limit=_LONGEST_HEAD
+            self._connected, sock=self._listener, backlog=_BACKLOG, limit=EXPORTER_HEAD_BYTES
         )
         self._begun.set()
         await self._closing.wait()
@@ -172,7 +168,7 @@ class Exporter:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         self._connections[task] = None
-        if len(self._connections) > _MOST_CONNECTIONS:
+        if len(self._connections) > EXPORTER_CONNECTIONS:
             oldest: Any = next(iter(self._connections))
             del self._connections[oldest]
             oldest.cancel()
@@ -200,7 +196,7 @@ class Exporter:
         # To close over unread bytes would reset the connection, and the answer
         # could be lost with it: the client is the one to close.
         writer.write_eof()
-        while await reader.read(_LONGEST_HEAD):
+        while await reader.read(EXPORTER_HEAD_BYTES):
             pass
 
     async def _in_turn(self, request: Request) -> Answer:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional, Protocol
 
 from .. import channel
 from ..channel import ChannelError, DescriptorsLost, Message, Packet
-from ..common.limits import MAX_CHANNELS
+from ..common.limits import MAX_CHANNELS, TALLIES
 from ..processes import is_descendant
 from ..refusals import Refusals
 from ..relay import tally
@@ -52,9 +52,6 @@ _FIGURES = (
     "hub_lag_ms",
     *TOTALS,
 )
-
-#: Channels of the relay on which one worker sends: one for each Socket.IO server in it.
-_MOST_TALLIES = 16
 
 _TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _LONGEST_NAME = 256
@@ -409,11 +406,7 @@ class WorkerChannel:
         old = self._tallies.pop(name, None) if isinstance(name, str) else None
         if old is not None:
             os.close(old)
-        if (
-            not isinstance(name, str)
-            or len(descriptors) != 1
-            or len(self._tallies) >= _MOST_TALLIES
-        ):
+        if not isinstance(name, str) or len(descriptors) != 1 or len(self._tallies) >= TALLIES:
             channel.close_all(descriptors)
             raise ChannelError("a tally that is none, or one too many")
         self._tallies[name] = descriptors[0]

@@ -17,10 +17,9 @@ from typing import Any, Callable
 import greenlet
 from eventlet import hubs
 
-logger = logging.getLogger("supervisor_sio.worker")
+from ..common.limits import IDLE_GREENLETS
 
-#: Greenlets that may wait to be used again.
-_MOST_IDLE = 100
+logger = logging.getLogger("supervisor_sio.worker")
 
 
 def _own_references() -> int:
@@ -50,7 +49,7 @@ def run(task: Callable[..., Any], *args: Any) -> None:
     if (
         weakref.getweakrefcount(green)
         or sys.getrefcount(green) > _OWN_REFERENCES
-        or len(_idle) >= _MOST_IDLE
+        or len(_idle) >= IDLE_GREENLETS
     ):
         green.throw()
     else:

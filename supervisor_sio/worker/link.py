@@ -18,6 +18,7 @@ from eventlet.semaphore import Semaphore
 
 from .. import channel, identity
 from ..channel import ChannelError, DescriptorsLost, Message, Packet
+from ..common.limits import LEAVE_TIMEOUT
 from ..common.unavailable import answer
 from ..descriptors import ceiling
 from ..processes import lineage, parent_of
@@ -39,9 +40,6 @@ _LOOK = 1.0
 _HEARTBEAT = 2.0
 
 _RETRY = 0.2
-
-#: Seconds that a router may take to let a worker go.
-_LEAVE_TIMEOUT = 2.0
 
 #: Descriptors that are not for clients: for the channel, for ZeroMQ, which ends the
 #: process when it gets none, and for the application.
@@ -261,12 +259,12 @@ class Link:
     def draining(self) -> None:
         """No new sessions, please; those that live here still find this worker."""
         self._draining = True
-        with eventlet.Timeout(_LEAVE_TIMEOUT, False):  # a router that is stopped reads nothing
+        with eventlet.Timeout(LEAVE_TIMEOUT, False):  # a router that is stopped reads nothing
             self.send({"type": "draining"})
 
     def leave(self) -> None:
         """Return when no connection can be on its way to this worker any more."""
-        with eventlet.Timeout(_LEAVE_TIMEOUT, False):
+        with eventlet.Timeout(LEAVE_TIMEOUT, False):
             if self.send({"type": "leaving"}):
                 self._left.wait()
 

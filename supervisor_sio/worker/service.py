@@ -16,6 +16,7 @@ from eventlet.event import Event
 
 from .. import channel, descriptors, identity, sessions
 from ..channel import Message
+from ..common.limits import CLOSING_AT_ONCE
 from ..request import Kind, Request
 from ..rundir import RunDir, RunDirError
 from ..settings import parse_address
@@ -50,9 +51,6 @@ _LAST_MESSAGES = 1.0
 
 #: Largest figure that the router takes.
 _MOST = 2**53
-
-#: Disconnect handlers of the application that run at a time while a worker drains.
-_CLOSING_AT_ONCE = 100
 
 
 def serve(app: Any, listen: str = _LISTEN) -> None:
@@ -153,7 +151,7 @@ class _Service:
         self.server.draining = True
         self.server.release_idle()
         with eventlet.Timeout(self.drain_timeout, False):
-            pool = eventlet.GreenPool(_CLOSING_AT_ONCE)
+            pool = eventlet.GreenPool(CLOSING_AT_ONCE)
             for server in sessions.servers():
                 for session in list(server.eio.sockets.values()):
                     pool.spawn_n(_close_session, session)

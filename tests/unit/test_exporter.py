@@ -166,7 +166,7 @@ def test_in_pieces(address: tuple[str, int]) -> None:
 
 
 def test_the_oldest_make_room(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter, "_MOST_CONNECTIONS", 10)
+    monkeypatch.setattr(exporter, "EXPORTER_CONNECTIONS", 10)
     idle = [socket.create_connection(address, timeout=20) for _ in range(30)]
     assert talk(address, b"GET /healthz HTTP/1.1\r\n\r\n").endswith(b"ok\n")
     assert idle[0].recv(1) == b""
