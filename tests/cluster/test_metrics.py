@@ -271,7 +271,8 @@ def test_garbage_and_idle_connections(cluster: Cluster, clients: Clients) -> Non
         assert health(cluster) == (200, "ok\n")
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(garbage, range(500)))
-        assert scrape(cluster).total("worker_sessions") == 1
+        # Those of the tests before may take a moment to end.
+        wait_for(cluster, lambda s: s.total("worker_sessions") == 1, "one session")
         assert client.call("echo", 1) == 1
         assert clients.connect(cluster).call("echo", 2) == 2
     assert get(cluster, "/metrics", "HEAD") == (200, "")

@@ -112,7 +112,8 @@ def test_all_that_a_shutdown_stops_ends_with_0(make_cluster: ClusterFactory) -> 
 def test_the_applications_own_sigterm_handler_runs(shared: Cluster) -> None:
     before = len(shared.log("workers_01"))
     assert shared.ctl("stop", "workers:workers_01").returncode == 0
-    assert "the application's handler has run 15" in shared.log("workers_01")[before:]
+    text = "the application's handler has run 15"
+    wait_until(lambda: text in shared.log("workers_01")[before:], 10, "the handler's line")
     assert shared.ctl("start", "workers:workers_01").returncode == 0
     shared.wait_ready()
 
