@@ -49,6 +49,9 @@ _LAST_CONNECTIONS = 0.5
 #: Seconds at least for the other workers to fetch what this one has sent them.
 _LAST_MESSAGES = 1.0
 
+#: Seconds between supervisord's word that it stops a worker and the end of the signal's handler.
+_SIGNAL_TIMEOUT = 2.0
+
 #: Largest figure that the router takes.
 _MOST = 2**53
 
@@ -235,6 +238,11 @@ class _Worker(_Service):
         has_router = self.link.welcomed
         self.link.draining()
         self.finish()
+        # supervisord tells before it sends the signal: the application may have a handler for it.
+        with eventlet.Timeout(_SIGNAL_TIMEOUT, False):
+            while self._stop_wanted and self.signals.first is None:
+                eventlet.sleep(0.01)
+            self.signals.wait()
         reader.kill()
         if self._refused is not None:
             raise self._refused

@@ -109,7 +109,6 @@ def test_all_that_a_shutdown_stops_ends_with_0(make_cluster: ClusterFactory) -> 
     assert "exit status 1" not in log
 
 
-@pytest.mark.xfail(reason="its line is missing in the log now and then", strict=False)
 def test_the_applications_own_sigterm_handler_runs(shared: Cluster) -> None:
     before = len(shared.log("workers_01"))
     assert shared.ctl("stop", "workers:workers_01").returncode == 0
