@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .manager import RelayUnreachable as RelayUnreachable
-    from .manager import ZmqManager as ZmqManager
+    from .cluster.manager import RelayUnreachable as RelayUnreachable
+    from .cluster.manager import ZmqManager as ZmqManager
     from .worker import serve as serve
 
 __all__ = ["RelayUnreachable", "ZmqManager", "__version__", "serve"]
@@ -20,7 +20,7 @@ __all__ = ["RelayUnreachable", "ZmqManager", "__version__", "serve"]
 
 def __getattr__(name: str) -> Any:
     if name in ("RelayUnreachable", "ZmqManager"):
-        from . import manager
+        from .cluster import manager
 
         return getattr(manager, name)
     if name == "serve":

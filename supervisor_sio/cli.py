@@ -105,7 +105,7 @@ def _worker(spec: str) -> int:
     import eventlet
 
     eventlet.monkey_patch()
-    from . import sessions
+    from .cluster import sessions
     from .worker import output
     from .worker.application import ApplicationError, load
     from .worker.service import run as run_worker

@@ -6,8 +6,8 @@ from typing import Any, Optional
 
 from supervisor.supervisorctl import ControllerPluginBase
 
-from .ctl import commands, completion
-from .ctl.grammar import COMMANDS
+from .supervisorctl import commands, completion
+from .supervisorctl.grammar import COMMANDS
 
 
 class SioControllerPlugin(ControllerPluginBase):  # type: ignore[misc]

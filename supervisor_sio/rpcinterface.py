@@ -19,23 +19,24 @@ from supervisor.options import EventListenerPoolConfig, make_namespec
 from supervisor.states import getProcessStateDescription
 from supervisor.xmlrpc import Faults, RPCError
 
-from . import channel, listeners
 from .bridge.queue import PackageMissing, QueueError, make_client, without_password
-from .certificates import describe, make_context
-from .channel import Message
-from .commands import PROGRAM, program_of, subcommand_of
+from .common import channel
+from .common.certificates import describe, make_context
+from .common.channel import Message
+from .common.commands import PROGRAM, program_of, subcommand_of
+from .common.emission import RESERVED, RESERVED_EVENTS, unsendable
 from .common.limits import MAX_CANDIDATES, MAX_NAMES, MAX_ROWS, SHELF_BUFFER
-from .deferred import Rows, fault, in_ascii, written
-from .dispatchers import RouterChannel, RouterListener, Supervisord
-from .emission import RESERVED, RESERVED_EVENTS, unsendable
-from .guard import Guard
-from .lives import Lives
-from .processes import is_descendant, process_memory
-from .request import tag_of
-from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir, RunDirError
-from .scaling import Scaler
+from .common.processes import is_descendant, process_memory
+from .common.request import tag_of
+from .common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir, RunDirError
 from .settings import Settings, SettingsError, parse_settings
-from .status import ProcessInfo, RouterInfo, build_status
+from .supervisord import listeners
+from .supervisord.deferred import Rows, fault, in_ascii, written
+from .supervisord.dispatchers import RouterChannel, RouterListener, Supervisord
+from .supervisord.guard import Guard
+from .supervisord.lives import Lives
+from .supervisord.scaling import Scaler
+from .supervisord.status import ProcessInfo, RouterInfo, build_status
 
 API_VERSION = "1.0"
 

@@ -22,14 +22,14 @@ from collections import OrderedDict
 from typing import Any, Callable, Optional, Sequence
 
 from ..common.limits import BRIDGE_MOST_ORIGINS, BRIDGE_MOST_OTHERS
-from ..refusals import Refusals
+from ..common.refusals import Refusals
+from ..common.rundir import ClusterInfo, RunDir
 from ..relay.inbox import Inbox
 from ..relay.message import RelayMessage
 from ..relay.methods import BRIDGE, MalformedFields, check_fields
 from ..relay.passed import NOTE
 from ..relay.publisher import Publisher
 from ..relay.subscriber import ThreadSubscriber
-from ..rundir import ClusterInfo, RunDir
 from .format import FormatError, QueueMessage, Translator, origin_of, parse, seen
 from .kept import Kept
 from .queue import RedisQueue

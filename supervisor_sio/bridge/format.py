@@ -19,9 +19,9 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 from socketio import packet as sio_packet
 
 from ..common.limits import BRIDGE_MOST_CALLBACKS
+from ..common.request import tag_of
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.methods import BRIDGE, check_fields
-from ..request import tag_of
 
 JSON_PACKET = "socketio.packet.Packet"
 _MSGPACK_PACKET = "socketio.msgpack_packet.MsgPackPacket"

@@ -19,7 +19,7 @@ from typing import Any, Callable, Deque, Optional
 from urllib.parse import urlsplit
 
 from ..common.limits import BRIDGE_MOST_WAITING, BRIDGE_MOST_WAITING_BYTES
-from ..refusals import Refusals
+from ..common.refusals import Refusals
 
 logger = logging.getLogger("supervisor_sio.bridge")
 

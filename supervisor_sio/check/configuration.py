@@ -24,7 +24,7 @@ from supervisor.datatypes import name_to_uid
 from supervisor.events import EventTypes
 from supervisor.options import ClientOptions, ServerOptions, UnhosedConfigParser, expand
 
-from ..commands import subcommand_in, subcommand_of
+from ..common.commands import subcommand_in, subcommand_of
 from ..common.limits import SCRIPT_LENGTH
 from ..settings import PERCENT, Settings, SettingsError, parse_settings
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import Any, Iterator, NamedTuple, Optional
 
-from ..commands import PROGRAM
+from ..common.commands import PROGRAM
 from ..common.limits import PROBE_TIMEOUT
 from .configuration import PLUGIN, Configuration, Finding, Program, Role
 from .host import Host, find_command, user

@@ -10,16 +10,8 @@ import signal
 import sys
 from typing import Any, Iterator, Optional
 
-from ..commands import PROGRAM, lacks_exec, subcommand_of
-from .configuration import (
-    PLUGIN,
-    Configuration,
-    Finding,
-    Program,
-    Role,
-    head_of,
-    split_command,
-)
+from ..common.commands import PROGRAM, lacks_exec, subcommand_of
+from .configuration import PLUGIN, Configuration, Finding, Program, Role, head_of, split_command
 from .host import Host, command_fault, terminal_owner, user
 
 _SUBCOMMANDS = ("router", "worker")

@@ -10,10 +10,10 @@ import tempfile
 from typing import Iterator, Optional
 
 from ..bridge.queue import PackageMissing, QueueError, make_client
-from ..certificates import describe, make_context
-from ..listeners import Place, resolve
-from ..rundir import ADVICE, RunDir, is_for_all
+from ..common.certificates import describe, make_context
+from ..common.rundir import ADVICE, RunDir, is_for_all
 from ..settings import Address, Settings
+from ..supervisord.listeners import Place, resolve
 from .configuration import PLUGIN, Configuration, Finding, Role
 from .host import (
     ENTER,

@@ -10,7 +10,7 @@ from typing import Any, Iterable, Mapping, Optional, Sequence
 import zmq
 
 from ..common.limits import RELAY_HIGH_WATER, RELAY_LONGEST_PUSHED
-from ..rundir import ClusterInfo, RunDir
+from ..common.rundir import ClusterInfo, RunDir
 from . import native
 from .message import (
     TOPIC_FOR_ROUTER,

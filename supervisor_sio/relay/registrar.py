@@ -18,8 +18,8 @@ from typing import Any, Iterable, Mapping, Optional, Tuple
 import zmq
 
 from ..common.limits import RELAY_HIGH_WATER, RELAY_MOST_ENDED, RELAY_MOST_LEFT, RELAY_MOST_STREAMS
-from ..refusals import Refusals
-from ..rundir import ClusterInfo, RunDir
+from ..common.refusals import Refusals
+from ..common.rundir import ClusterInfo, RunDir
 from .message import (
     TOPIC_FOR_ROUTER,
     MessageError,

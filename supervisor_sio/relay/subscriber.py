@@ -16,8 +16,8 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequenc
 import zmq
 
 from ..common.limits import RELAY_HIGH_WATER, RELAY_MOST_FAILURES
-from ..refusals import Refusals
-from ..rundir import RunDir
+from ..common.refusals import Refusals
+from ..common.rundir import RunDir
 from . import native
 from .inbox import Inbox
 from .message import (

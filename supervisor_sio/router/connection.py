@@ -6,7 +6,7 @@ import socket
 import time
 from typing import Any, Optional
 
-from ..request import Kind
+from ..common.request import Kind
 
 #: How an IPv4 address begins as one of IPv6 (RFC 4291, section 2.5.5.2).
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"

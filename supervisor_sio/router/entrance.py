@@ -15,13 +15,13 @@ import time
 from collections import Counter
 from typing import Any, Callable, Optional
 
+from ..common.descriptors import lowest_free
 from ..common.limits import PENDING_SHARE
+from ..common.refusals import Refusals
+from ..common.request import MAX_REQUEST_LINE, BadRequest, Request, parse_head
 from ..common.unavailable import answer
-from ..descriptors import lowest_free
-from ..proxy_protocol import parse_proxy_header
-from ..refusals import Refusals
-from ..request import MAX_REQUEST_LINE, BadRequest, Request, parse_head
 from .connection import Connection
+from .proxy_protocol import parse_proxy_header
 from .tls import HANDSHAKE_RECORD, Terminator
 
 logger = logging.getLogger("supervisor_sio.router")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Optional
 
-from .. import channel
+from ..common import channel
 
 #: A worker: its tag, whether it is on another host, the channels that it hears.
 Row = list[Any]

@@ -23,7 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from .._version import __version__
-from ..processes import process_memory
+from ..common.processes import process_memory
 from .health import Snapshot
 from .pool import Member
 

@@ -24,7 +24,7 @@ import time
 from typing import Optional, Protocol
 
 from ..common.limits import MAX_SETTLE_TIME, PENDING_SHARE
-from ..request import Kind
+from ..common.request import Kind
 from .connection import Connection
 from .pool import Member, Pool
 from .shelf import Shelf

@@ -16,15 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from .. import channel
-from ..certificates import describe, make_context
-from ..channel import ChannelError, Message, Packet
-from ..descriptors import ceiling, raise_limit
-from ..processes import is_descendant
-from ..refusals import Refusals
+from ..common import channel
+from ..common.certificates import describe, make_context
+from ..common.channel import ChannelError, Message, Packet
+from ..common.descriptors import ceiling, raise_limit
+from ..common.processes import is_descendant
+from ..common.refusals import Refusals
+from ..common.rundir import ClusterInfo, RunDir
 from ..relay.proxy import Relay
 from ..relay.registrar import Registrar
-from ..rundir import ClusterInfo, RunDir
 from .connection import Connection
 from .entrance import Entrance
 from .events import READY, RESULT_OK, Event, EventReader
@@ -40,7 +40,7 @@ from .workers import TOTALS, Workers
 
 if TYPE_CHECKING:
     from ..bridge.bridge import Bridge
-    from ..manager import ZmqManager
+    from ..cluster.manager import ZmqManager
     from .exporter import Exporter
 
 logger = logging.getLogger("supervisor_sio.router")
@@ -381,7 +381,7 @@ class Router:
             raise CommandError("no worker is there to hear it")
 
         def emit() -> None:
-            from ..manager import ZmqManager  # takes python-socketio along
+            from ..cluster.manager import ZmqManager  # takes python-socketio along
 
             if self._emitter is None:
                 self._emitter = ZmqManager(f"zmq+ipc://{self._run_dir.path}", write_only=True)

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Mapping
 
-from ..channel import ChannelError, Message, in_parts
+from ..common.channel import ChannelError, Message, in_parts
 from ..common.limits import MAX_REASON, MAX_ROWS
 
 logger = logging.getLogger("supervisor_sio.router")

@@ -13,10 +13,10 @@ import logging
 import socket
 from typing import Any, Iterable, NamedTuple, Optional
 
-from .. import channel
-from ..channel import ChannelError, DescriptorsLost
+from ..common import channel
+from ..common.channel import ChannelError, DescriptorsLost
 from ..common.limits import MAX_DESCRIPTORS, MAX_ROW
-from ..request import Kind
+from ..common.request import Kind
 from .connection import Connection
 
 logger = logging.getLogger("supervisor_sio.router")

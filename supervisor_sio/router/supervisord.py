@@ -8,8 +8,8 @@ import socket
 from collections import deque
 from typing import Any, Callable, Iterable, Iterator
 
-from .. import channel
-from ..channel import ChannelError, Message
+from ..common import channel
+from ..common.channel import ChannelError, Message
 from ..common.limits import MAX_REASON, MOST_ANSWERS
 
 logger = logging.getLogger("supervisor_sio.router")

@@ -13,14 +13,14 @@ import time
 from collections import Counter, deque
 from typing import Any, Callable, Optional, Protocol
 
-from .. import channel
-from ..channel import ChannelError, DescriptorsLost, Message, Packet
+from ..common import channel
+from ..common.channel import ChannelError, DescriptorsLost, Message, Packet
 from ..common.limits import MAX_CHANNELS, TALLIES
-from ..processes import is_descendant
-from ..refusals import Refusals
+from ..common.processes import is_descendant
+from ..common.refusals import Refusals
+from ..common.request import Kind
 from ..relay import tally
 from ..relay.tally import Sent
-from ..request import Kind
 from .connection import Connection
 from .membership import Membership
 from .placement import Placement

@@ -12,7 +12,7 @@ from typing import Any, Iterator, Sequence
 
 import socketio
 
-from .. import sessions
+from ..cluster import sessions
 
 #: What an application is called by most.
 _USUAL_NAMES = ("app", "application")

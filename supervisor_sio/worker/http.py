@@ -35,8 +35,8 @@ from ..common.limits import (
     STALLED_SECONDS,
     UNREAD_BODY_BYTES,
 )
+from ..common.request import BadRequest, Request, parse_head
 from ..engine.http import ChunkedBody, Head, HttpError, find_end, read_head
-from ..request import BadRequest, Request, parse_head
 from .forks import close_socket
 from .websocket import PROTOCOL, TAKE_CONNECTION, TOO_SLOW, Connection, WebSocket, refusals
 

@@ -16,14 +16,14 @@ from eventlet import hubs, patcher
 from eventlet.event import Event
 from eventlet.semaphore import Semaphore
 
-from .. import channel, identity
-from ..channel import ChannelError, DescriptorsLost, Message, Packet
+from ..common import channel, identity
+from ..common.channel import ChannelError, DescriptorsLost, Message, Packet
+from ..common.descriptors import ceiling
 from ..common.limits import LEAVE_TIMEOUT
+from ..common.processes import lineage, parent_of
+from ..common.refusals import Refusals
+from ..common.rundir import RunDir
 from ..common.unavailable import answer
-from ..descriptors import ceiling
-from ..processes import lineage, parent_of
-from ..refusals import Refusals
-from ..rundir import RunDir
 
 logger = logging.getLogger("supervisor_sio.worker")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Iterable, Iterator
 
-from .. import sessions
-from ..channel import Message, in_parts, row_size
+from ..cluster import sessions
+from ..common.channel import Message, in_parts, row_size
 from ..common.limits import (
     LONGEST_ROOM,
     MAX_REASON,

@@ -14,11 +14,12 @@ import eventlet
 from eventlet import hubs, patcher
 from eventlet.event import Event
 
-from .. import channel, descriptors, identity, sessions
-from ..channel import Message
+from ..cluster import sessions
+from ..common import channel, descriptors, identity
+from ..common.channel import Message
 from ..common.limits import CLOSING_AT_ONCE
-from ..request import Kind, Request
-from ..rundir import RunDir, RunDirError
+from ..common.request import Kind, Request
+from ..common.rundir import RunDir, RunDirError
 from ..settings import parse_address
 from . import forks, output, queries
 from .application import ApplicationError, check, check_manager, check_path, check_servers

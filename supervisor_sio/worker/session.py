@@ -30,6 +30,9 @@ from eventlet import hubs
 from socketio import exceptions as sio_exceptions
 from socketio import packet as sio_packet
 
+from ..cluster.packets import Partial
+from ..cluster.sessions import send_to_each, traffic
+from ..common.emission import RESERVED_EVENTS
 from ..common.limits import (
     EVENT_SIZES,
     MALFORMED_PACKETS,
@@ -43,12 +46,9 @@ from ..common.limits import (
     SLOW_OUTPUT_PATIENCE,
     UNQUOTED_AT_ONCE,
 )
-from ..emission import RESERVED_EVENTS
-from ..packets import Partial
-from ..sessions import send_to_each, traffic
+from ..engine.frames import INTERNAL_ERROR, INVALID_DATA, Payload, ProtocolError, message_frame
 from . import greenlets
 from .delay import Delay
-from .frames import INTERNAL_ERROR, INVALID_DATA, Payload, ProtocolError, message_frame
 from .http import LAST_REQUEST, ClientGone
 from .printable import PRINTABLE
 from .threads import HubThread

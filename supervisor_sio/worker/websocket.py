@@ -36,9 +36,8 @@ from ..common.limits import (
     SLOW_OUTPUT_PATIENCE,
     SLOW_OUTPUT_TAKEN,
 )
-from ..refusals import Refusals
-from . import greenlets
-from .frames import (
+from ..common.refusals import Refusals
+from ..engine.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
@@ -53,6 +52,7 @@ from .frames import (
     close_frame,
     frame,
 )
+from . import greenlets
 
 logger = logging.getLogger("supervisor_sio.worker")
 

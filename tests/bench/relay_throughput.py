@@ -34,10 +34,10 @@ import psutil
 import zmq
 from servers import own_cpu
 
+from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay.message import RelayMessage, topic_for_all
 from supervisor_sio.relay.proxy import Relay
 from supervisor_sio.relay.publisher import Publisher
-from supervisor_sio.rundir import ClusterInfo, RunDir
 
 SUBSCRIBERS = 2
 PACKET = '2["news",' + "x" * 90 + "]"

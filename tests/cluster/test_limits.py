@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from supervisor_sio import channel
+from supervisor_sio.common import channel
 
 from .conftest import ClusterFactory
 from .descriptors import limit_descriptors

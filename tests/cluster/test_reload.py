@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from supervisor_sio.ctl.commands import run
-from supervisor_sio.ctl.session import Session, refused
+from supervisor_sio.supervisorctl.commands import run
+from supervisor_sio.supervisorctl.session import Session, refused
 
 from .conftest import ClusterFactory
 from .harness import BIN, HERE, Cluster, environment, wait_until

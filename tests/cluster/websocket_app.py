@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor_sio.worker.frames import Payload, message_frame
+from supervisor_sio.engine.frames import Payload, message_frame
 from supervisor_sio.worker.websocket import Handler, HandshakeError, WebSocket, accept
 
 #: The default ``max_http_buffer_size`` of Engine.IO, in bytes.

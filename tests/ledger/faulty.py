@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from supervisor_sio import rpcinterface
-from supervisor_sio.dispatchers import RouterChannel
 from supervisor_sio.rpcinterface import Cluster
+from supervisor_sio.supervisord.dispatchers import RouterChannel
 
 
 class Fault(Exception):

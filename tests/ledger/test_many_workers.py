@@ -15,7 +15,7 @@ from cluster.conftest import ClusterFactory
 from cluster.harness import wait_until
 from cluster.raw import Poller
 
-from supervisor_sio import channel
+from supervisor_sio.common import channel
 from supervisor_sio.router.workers import _FIGURES
 
 FIGURES = {"type": "load", **dict.fromkeys(_FIGURES, 0)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from supervisor_sio.acks import Callbacks, Clients, Question
+from supervisor_sio.cluster.acks import Callbacks, Clients, Question
 from supervisor_sio.common.limits import ACK_TIMEOUT, ACKS_PER_CLIENT, ACKS_PER_WORKER
 
 

@@ -11,7 +11,8 @@ import pytest
 import socketio
 from flask import Flask
 
-from supervisor_sio import ZmqManager, sessions
+from supervisor_sio import ZmqManager
+from supervisor_sio.cluster import sessions
 from supervisor_sio.worker.application import (
     ApplicationError,
     check,

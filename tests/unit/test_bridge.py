@@ -10,9 +10,9 @@ import pytest
 
 from supervisor_sio.bridge import bridge as module
 from supervisor_sio.bridge.bridge import Bridge, Member
+from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
-from supervisor_sio.rundir import ClusterInfo, RunDir
 
 HERE, ALSO_HERE, ELSEWHERE = "0a1b2c3d", "1a1b2c3d", "2a1b2c3d"
 

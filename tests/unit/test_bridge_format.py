@@ -26,10 +26,10 @@ from supervisor_sio.bridge.format import (
     parse,
     seen,
 )
-from supervisor_sio.manager import ZmqManager, _arguments
+from supervisor_sio.cluster.manager import ZmqManager, _arguments
+from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
-from supervisor_sio.rundir import ENVIRONMENT_VARIABLE
 
 MSGPACK_PACKET = "socketio.msgpack_packet.MsgPackPacket"
 WORKER, OTHER = "0a1b2c3d", "1a1b2c3d"

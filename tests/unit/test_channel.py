@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from supervisor_sio import channel
-from supervisor_sio.channel import (
+from supervisor_sio.common import channel
+from supervisor_sio.common.channel import (
     MAX_DESCRIPTORS,
     MAX_PACKET,
     VERSION,
     ChannelError,
     DescriptorsLost,
 )
-from supervisor_sio.descriptors import lowest_free
+from supervisor_sio.common.descriptors import lowest_free
 
 NoLeak = Callable[[], AbstractContextManager[None]]
 Pair = tuple[socket.socket, socket.socket]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from supervisor import options as supervisor_options
 from supervisor.options import ServerOptions, UnhosedConfigParser
 
-from supervisor_sio import cli, listeners
+from supervisor_sio import cli
 from supervisor_sio.check import Finding, judge, run
 from supervisor_sio.check.configuration import Role, Unreadable, default_path, read, role_of
 from supervisor_sio.check.host import (
@@ -37,6 +37,7 @@ from supervisor_sio.check.packages import _shebang
 from supervisor_sio.check.sections import make_sections
 from supervisor_sio.check.wiring import OPTIONS
 from supervisor_sio.settings import parse_address
+from supervisor_sio.supervisord import listeners
 
 ROOT = Path(__file__).parents[2]
 BIN = str(Path(sys.executable).parent)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor_sio.commands import program_of, subcommand_of
+from supervisor_sio.common.commands import program_of, subcommand_of
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Optional
 
 import pytest
 
-from supervisor_sio.ctl.completion import candidates
+from supervisor_sio.supervisorctl.completion import candidates
 
 WORKERS = ["chat:chat_00", "chat:chat_01", "solo"]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from supervisor_sio.ctl.commands import run
-from supervisor_sio.ctl.formatting import format_sockets
-from supervisor_sio.ctl.session import Session
+from supervisor_sio.supervisorctl.commands import run
+from supervisor_sio.supervisorctl.formatting import format_sockets
+from supervisor_sio.supervisorctl.session import Session
 
 
 def answer(shown: int, total: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor_sio.ctl.grammar import COMMANDS, Line, UsageError, format_help, parse_line
+from supervisor_sio.supervisorctl.grammar import COMMANDS, Line, UsageError, format_help, parse_line
 
 
 @pytest.mark.parametrize(

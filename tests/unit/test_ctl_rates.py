@@ -3,9 +3,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from supervisor_sio.ctl.rates import make_sample
-from supervisor_sio.ctl.top import fit, format_sample
-from supervisor_sio.status import ProcessInfo, RouterInfo, build_status
+from supervisor_sio.supervisorctl.rates import make_sample
+from supervisor_sio.supervisorctl.top import fit, format_sample
+from supervisor_sio.supervisord.status import ProcessInfo, RouterInfo, build_status
 
 NOW = 1_000_000.0
 

@@ -7,7 +7,7 @@ import pytest
 from supervisor.compat import xmlrpclib
 from supervisor.xmlrpc import Faults
 
-from supervisor_sio.ctl.commands import run
+from supervisor_sio.supervisorctl.commands import run
 
 NAME = "workers:workers_00"
 

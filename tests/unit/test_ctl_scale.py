@@ -7,7 +7,7 @@ import pytest
 from supervisor.compat import xmlrpclib
 from supervisor.xmlrpc import Faults
 
-from supervisor_sio.ctl.scale import scale, summary
+from supervisor_sio.supervisorctl.scale import scale, summary
 
 
 class Server:

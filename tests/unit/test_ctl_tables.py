@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_sio.ctl.tables import Column, fold, printable, shorten, table, text_width
+from supervisor_sio.supervisorctl.tables import Column, fold, printable, shorten, table, text_width
 
 COLUMNS = (
     Column("worker", gives="middle"),

@@ -7,11 +7,11 @@ from typing import Any, Optional
 
 import pytest
 
-from supervisor_sio.ctl.commands import matching
-from supervisor_sio.ctl.formatting import format_status, format_workers, is_well
-from supervisor_sio.ctl.session import CommandError
 from supervisor_sio.ctlplugin import SioControllerPlugin, make_ctlplugin
-from supervisor_sio.status import ProcessInfo, RouterInfo, build_status
+from supervisor_sio.supervisorctl.commands import matching
+from supervisor_sio.supervisorctl.formatting import format_status, format_workers, is_well
+from supervisor_sio.supervisorctl.session import CommandError
+from supervisor_sio.supervisord.status import ProcessInfo, RouterInfo, build_status
 
 NOW = 1_000_000.0
 ROUTER = ProcessInfo("sio", 10, "RUNNING", NOW - 60, "supervisor-sio router")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from supervisor.xmlrpc import Faults, xmlrpc_marshal
 
-from supervisor_sio.deferred import Rows, fault, in_ascii, written
+from supervisor_sio.supervisord.deferred import Rows, fault, in_ascii, written
 
 
 def received(value: Any) -> Any:

@@ -11,9 +11,10 @@ import pytest
 from supervisor.http import NOT_DONE_YET
 from supervisor.xmlrpc import RPCError
 
-from supervisor_sio import channel, dispatchers
-from supervisor_sio.dispatchers import RouterChannel, RouterListener
-from supervisor_sio.guard import Guard
+from supervisor_sio.common import channel
+from supervisor_sio.supervisord import dispatchers
+from supervisor_sio.supervisord.dispatchers import RouterChannel, RouterListener
+from supervisor_sio.supervisord.guard import Guard
 
 
 class Daemon:

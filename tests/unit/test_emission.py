@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_sio.emission import Emission, EmissionError, parse_emission
+from supervisor_sio.common.emission import Emission, EmissionError, parse_emission
 
 json_values = st.recursive(
     st.none()

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 import pytest
 
-from supervisor_sio.refusals import Refusals
+from supervisor_sio.common.refusals import Refusals
 from supervisor_sio.router.connection import Connection, network_of
 from supervisor_sio.router.entrance import Entrance
 

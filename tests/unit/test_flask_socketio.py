@@ -9,8 +9,9 @@ import pytest
 flask_socketio = pytest.importorskip("flask_socketio")
 flask = pytest.importorskip("flask")
 
-from supervisor_sio import RelayUnreachable, ZmqManager, sessions  # noqa: E402
-from supervisor_sio.rundir import ENVIRONMENT_VARIABLE  # noqa: E402
+from supervisor_sio import RelayUnreachable, ZmqManager  # noqa: E402
+from supervisor_sio.cluster import sessions  # noqa: E402
+from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from client_frames import masked
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_sio.worker.frames import (
+from supervisor_sio.engine.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -20,16 +20,16 @@ import socketio
 from client_frames import masked
 from engineio.exceptions import EngineIOError
 
-from supervisor_sio import channel
 from supervisor_sio.bridge.format import FormatError, Translator, origin_of, parse, seen
+from supervisor_sio.common import channel
+from supervisor_sio.common.request import BadRequest, parse_head
+from supervisor_sio.engine.frames import FrameReader, ProtocolError
 from supervisor_sio.engine.http import ChunkedBody, HttpError, read_head
-from supervisor_sio.proxy_protocol import parse_proxy_header
 from supervisor_sio.relay.inbox import Impossible, Inbox
 from supervisor_sio.relay.message import MessageError, RelayMessage
 from supervisor_sio.relay.methods import MalformedFields, check_fields
-from supervisor_sio.request import BadRequest, parse_head
 from supervisor_sio.router.events import EventReader
-from supervisor_sio.worker.frames import FrameReader, ProtocolError
+from supervisor_sio.router.proxy_protocol import parse_proxy_header
 from supervisor_sio.worker.session import Session, Transport
 
 INPUTS = 100_000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_sio.gathering import Answers, Gathering
+from supervisor_sio.cluster.gathering import Answers, Gathering
 
 
 def test_nobody_is_waited_for() -> None:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from supervisor.xmlrpc import Faults, RPCError
 
-from supervisor_sio import guard
-from supervisor_sio.guard import Guard
+from supervisor_sio.supervisord import guard
+from supervisor_sio.supervisord.guard import Guard
 
 
 def test_what_is_raised_is_counted_and_logged_once_a_second(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from supervisor_sio import identity
+from supervisor_sio.common import identity
 
 
 def test_the_tag_is_that_of_a_session_id() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from supervisor_sio.common.limits import STEADY_AFTER
-from supervisor_sio.lives import Lives
+from supervisor_sio.supervisord.lives import Lives
 
 
 def test_a_process_that_was_never_ready_fails_once_more() -> None:

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from polling import PollingClient, make_server
 from socketio import packet as sio_packet
 
-from supervisor_sio import ZmqManager, identity, sessions
-from supervisor_sio import manager as manager_module
-from supervisor_sio.manager import MessageTooLong, RelayUnreachable, _arguments, _tags
+from supervisor_sio import ZmqManager
+from supervisor_sio.cluster import manager as manager_module
+from supervisor_sio.cluster import sessions
+from supervisor_sio.cluster.manager import MessageTooLong, RelayUnreachable, _arguments, _tags
+from supervisor_sio.common import identity
+from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
 from supervisor_sio.relay.proxy import Relay
-from supervisor_sio.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
 
 
 @pytest.fixture(autouse=True)

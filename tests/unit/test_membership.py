@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_sio.channel import MAX_PACKET
+from supervisor_sio.common.channel import MAX_PACKET
 from supervisor_sio.router.membership import Membership
 
 rows = st.dictionaries(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_sio.manager import ZmqManager
+from supervisor_sio.cluster.manager import ZmqManager
 from supervisor_sio.relay.methods import _CHECKS, _REQUIRED, MalformedFields, check_fields
 
 COMPLETE: list[dict[str, Any]] = [

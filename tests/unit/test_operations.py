@@ -8,11 +8,12 @@ import pytest
 import socketio
 from polling import ADDRESS, PollingClient, make_server
 
-from supervisor_sio import ZmqManager, identity
-from supervisor_sio.gathering import Answers
-from supervisor_sio.operations import RemoteSocket, RoomSizes
+from supervisor_sio import ZmqManager
+from supervisor_sio.cluster.gathering import Answers
+from supervisor_sio.cluster.operations import RemoteSocket, RoomSizes
+from supervisor_sio.common import identity
+from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.relay.message import RelayMessage
-from supervisor_sio.rundir import ENVIRONMENT_VARIABLE
 
 OTHER = "ffffffff"
 

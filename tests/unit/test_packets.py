@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from socketio import packet
 
-from supervisor_sio.packets import _LONG, CheckedJson, Packet, Partial, class_for, wire_format
+from supervisor_sio.cluster.packets import (
+    _LONG,
+    CheckedJson,
+    Packet,
+    Partial,
+    class_for,
+    wire_format,
+)
 
 NOT_JSON = ["NaN", "Infinity", "-Infinity", "1e999", "-1E+999", "9" * 400 + ".5"]
 

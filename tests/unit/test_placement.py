@@ -10,7 +10,7 @@ from typing import Callable
 
 import pytest
 
-from supervisor_sio.request import Kind
+from supervisor_sio.common.request import Kind
 from supervisor_sio.router import placement
 from supervisor_sio.router.connection import Connection
 from supervisor_sio.router.placement import Placement

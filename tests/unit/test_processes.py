@@ -8,7 +8,7 @@ from typing import Iterator
 
 import pytest
 
-from supervisor_sio.processes import is_descendant, process_memory
+from supervisor_sio.common.processes import is_descendant, process_memory
 
 ME = os.getpid()
 

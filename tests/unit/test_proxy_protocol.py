@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from supervisor_sio.proxy_protocol import ProxyHeader, parse_proxy_header
-from supervisor_sio.request import BadRequest
+from supervisor_sio.common.request import BadRequest
+from supervisor_sio.router.proxy_protocol import ProxyHeader, parse_proxy_header
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_sio.channel import MAX_PACKET, ChannelError, in_parts, row_size
+from supervisor_sio.common.channel import MAX_PACKET, ChannelError, in_parts, row_size
 from supervisor_sio.common.limits import LONGEST_ROOM, MAX_ROOMS
 from supervisor_sio.router import queries
 from supervisor_sio.router.queries import Queries, Result, answer_packets, rooms

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_sio.refusals import Refusals
+from supervisor_sio.common.refusals import Refusals
 
 
 class Clock:

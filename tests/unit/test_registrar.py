@@ -9,6 +9,7 @@ from typing import Any, Iterator, Mapping
 import pytest
 
 from supervisor_sio.common.limits import RELAY_MOST_ENDED, RELAY_MOST_LEFT, RELAY_MOST_STREAMS
+from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay.message import (
     TOPIC_FOR_ROUTER,
     MessageError,
@@ -18,7 +19,6 @@ from supervisor_sio.relay.message import (
 )
 from supervisor_sio.relay.registrar import Registrar
 from supervisor_sio.relay.tally import Sent
-from supervisor_sio.rundir import ClusterInfo, RunDir
 
 CHANNEL = ClusterInfo().channel
 FOR_ALL = topic_for_all(CHANNEL)

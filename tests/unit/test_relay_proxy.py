@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisor_sio.common.rundir import OwnedRunDir
 from supervisor_sio.relay.proxy import Relay
-from supervisor_sio.rundir import OwnedRunDir
 
 
 @pytest.mark.timeout(20)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from supervisor_sio.request import (
+from supervisor_sio.common.request import (
     MAX_REQUEST_LINE,
     BadRequest,
     Kind,

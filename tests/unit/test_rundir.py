@@ -15,8 +15,7 @@ from supervisor import events, loggers
 from supervisor.options import ServerOptions
 from supervisor.supervisord import Supervisor
 
-from supervisor_sio.rpcinterface import Cluster
-from supervisor_sio.rundir import (
+from supervisor_sio.common.rundir import (
     ENVIRONMENT_VARIABLE,
     ClusterInfo,
     OwnedRunDir,
@@ -24,6 +23,7 @@ from supervisor_sio.rundir import (
     RunDirError,
     remove_forgotten,
 )
+from supervisor_sio.rpcinterface import Cluster
 from supervisor_sio.settings import SettingsError, parse_settings
 
 #: As long as the path of a Unix socket may be, in bytes.
@@ -296,7 +296,7 @@ def test_no_link_is_followed_when_a_socket_is_opened_to_all(
         def bind(self, address: str) -> None:  # type: ignore[override]
             os.symlink(victim, address)
 
-    monkeypatch.setattr("supervisor_sio.rundir.socket.socket", Swapped)
+    monkeypatch.setattr("supervisor_sio.common.rundir.socket.socket", Swapped)
     with pytest.raises(RunDirError, match=r"router\.sock: "):
         owned.bind(owned.router, socket.SOCK_SEQPACKET)
     assert_untouched(victim)

@@ -12,8 +12,8 @@ from supervisor.states import ProcessStates, SupervisorStates
 from supervisor.supervisord import Supervisor
 from supervisor.xmlrpc import Faults, RPCError
 
-from supervisor_sio import scaling
-from supervisor_sio.scaling import (
+from supervisor_sio.supervisord import scaling
+from supervisor_sio.supervisord.scaling import (
     MOST,
     Plan,
     Scaler,

@@ -24,8 +24,8 @@ import socketio
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED_AT_ONCE
+from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker import http
-from supervisor_sio.worker.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker.http import ClientSocket, Server
 from supervisor_sio.worker.session import Session, _unquote
 from supervisor_sio.worker.websocket import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals

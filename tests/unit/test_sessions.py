@@ -4,8 +4,10 @@ import re
 
 from polling import PollingClient, make_server
 
-from supervisor_sio import ZmqManager, identity, sessions
-from supervisor_sio.request import Kind, Request, parse_head, tag_of
+from supervisor_sio import ZmqManager
+from supervisor_sio.cluster import sessions
+from supervisor_sio.common import identity
+from supervisor_sio.common.request import Kind, Request, parse_head, tag_of
 
 
 def test_session_ids_name_this_worker() -> None:

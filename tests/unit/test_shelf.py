@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from supervisor_sio import channel
-from supervisor_sio.request import Kind
+from supervisor_sio.common import channel
+from supervisor_sio.common.request import Kind
 from supervisor_sio.router import placement
 from supervisor_sio.router.connection import Connection
 from supervisor_sio.router.placement import Placement

@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 import pytest
 
-from supervisor_sio.status import ProcessInfo, RouterInfo, build_status
+from supervisor_sio.supervisord.status import ProcessInfo, RouterInfo, build_status
 
 NOW = 1_000_000.0
 ROUTER = ProcessInfo("sio", 10, "RUNNING", NOW - 60, "supervisor-sio router")

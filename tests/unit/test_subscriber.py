@@ -10,6 +10,7 @@ from typing import Any, Iterator
 import pytest
 
 from supervisor_sio.common.limits import RELAY_MOST_FAILURES
+from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay import subscriber as module
 from supervisor_sio.relay.message import (
     TOPIC_FOR_ROUTER,
@@ -19,7 +20,6 @@ from supervisor_sio.relay.message import (
 )
 from supervisor_sio.relay.publisher import Publisher
 from supervisor_sio.relay.subscriber import Deaf, ThreadSubscriber
-from supervisor_sio.rundir import ClusterInfo, RunDir
 
 
 class Failing(ThreadSubscriber):

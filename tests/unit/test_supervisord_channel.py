@@ -9,7 +9,7 @@ from typing import Any, Awaitable, Callable
 
 import pytest
 
-from supervisor_sio import channel
+from supervisor_sio.common import channel
 from supervisor_sio.common.limits import MOST_ANSWERS
 from supervisor_sio.router.events import Event
 from supervisor_sio.router.supervisord import CommandError, SupervisordChannel, in_messages

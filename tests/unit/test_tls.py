@@ -15,7 +15,7 @@ from typing import Any, Callable
 import psutil
 import pytest
 
-from supervisor_sio.certificates import make_context
+from supervisor_sio.common.certificates import make_context
 from supervisor_sio.router import tls
 from supervisor_sio.router.tls import Terminator
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor_sio.rundir import ENVIRONMENT_VARIABLE
+from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 
 LINE = "emit reaches nobody: this process serves no clients and SUPERVISOR_SIO_RUN_DIR is not set\n"
 

@@ -17,14 +17,8 @@ with warnings.catch_warnings():
 
 from client_frames import masked
 
-from supervisor_sio.common.limits import (
-    OUTPUT_CEILING,
-    OUTPUT_OBJECT,
-    READING_STOPS,
-    SLOW_OUTPUT,
-)
-from supervisor_sio.worker import websocket as module
-from supervisor_sio.worker.frames import (
+from supervisor_sio.common.limits import OUTPUT_CEILING, OUTPUT_OBJECT, READING_STOPS, SLOW_OUTPUT
+from supervisor_sio.engine.frames import (
     CLOSE,
     PING,
     PONG,
@@ -34,6 +28,7 @@ from supervisor_sio.worker.frames import (
     frame,
     message_frame,
 )
+from supervisor_sio.worker import websocket as module
 from supervisor_sio.worker.websocket import (
     PROTOCOL,
     TAKE_CONNECTION,

@@ -11,9 +11,9 @@ from typing import Any, Awaitable, Callable
 
 import pytest
 
-from supervisor_sio import channel
-from supervisor_sio.refusals import Refusals
-from supervisor_sio.request import Kind
+from supervisor_sio.common import channel
+from supervisor_sio.common.refusals import Refusals
+from supervisor_sio.common.request import Kind
 from supervisor_sio.router import workers
 from supervisor_sio.router.connection import Connection
 from supervisor_sio.router.placement import Placement

@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import eventlet
 
-from supervisor_sio.request import Kind, Request
+from supervisor_sio.common.request import Kind, Request
 from supervisor_sio.worker import http
 from supervisor_sio.worker.http import BadBody, ClientGone, ClientSocket, Server
 from supervisor_sio.worker.websocket import PROTOCOL, TAKE_CONNECTION, TOO_SLOW, refusals

@@ -8,8 +8,8 @@ import socket
 import stat
 from typing import Any, NamedTuple
 
-from .rundir import user_name
-from .settings import Address, SettingsError
+from ..common.rundir import user_name
+from ..settings import Address, SettingsError
 
 #: The kernel wakes the router only when a new connection has sent something;
 #: after this many seconds also when it has not (tcp(7), TCP_DEFER_ACCEPT).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any, Callable, Iterable, NamedTuple, Optional
 
-from .commands import subcommand_of
+from ..common.commands import subcommand_of
 
 _LARGEST_XMLRPC_INT = 2**31 - 1
 

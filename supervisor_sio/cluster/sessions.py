@@ -8,8 +8,9 @@ from typing import Any, Protocol, Sequence
 
 from engineio import packet
 
-from . import identity, packets
-from .relay.message import EncodedPacket
+from ..common import identity
+from ..relay.message import EncodedPacket
+from . import packets
 
 
 class Outlet(Protocol):
@@ -106,7 +107,7 @@ def attach(server: Any, max_attachments: int) -> Outlet:
     _servers.add(server)
     if server.eio.async_mode != "eventlet":
         return _PlainOutlet(server)
-    from .worker import session  # not where there is no eventlet
+    from ..worker import session  # not where there is no eventlet
 
     return session.install(server, max_attachments)
 

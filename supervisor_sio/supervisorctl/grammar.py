@@ -8,7 +8,7 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import Iterable, Optional, Sequence
 
-from ..emission import EmissionError, next_word
+from ..common.emission import EmissionError, next_word
 
 
 class UsageError(ValueError):

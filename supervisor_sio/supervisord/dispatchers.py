@@ -18,9 +18,9 @@ from typing import Any, Callable, Optional, Sequence
 from supervisor.http import NOT_DONE_YET
 from supervisor.xmlrpc import Faults, RPCError
 
-from . import channel
-from .channel import ChannelError, Message
-from .common.limits import (
+from ..common import channel
+from ..common.channel import ChannelError, Message
+from ..common.limits import (
     ANSWER_TIMEOUT,
     GUARD_PAUSE,
     MAX_COMMAND,

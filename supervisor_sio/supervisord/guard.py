@@ -8,7 +8,7 @@ from typing import Any, Callable, TypeVar
 
 from supervisor.xmlrpc import Faults, RPCError
 
-from .common.limits import GUARD_LOG_INTERVAL
+from ..common.limits import GUARD_LOG_INTERVAL
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 from supervisor.compat import xmlrpclib
 from supervisor.supervisorctl import LSBInitExitStatuses, LSBStatusExitStatuses
 
-from ..emission import EmissionError, parse_emission
+from ..common.emission import EmissionError, parse_emission
 from .formatting import (
     MOST_SOCKETS,
     STOPPED,

@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from typing import Any, Callable, Iterable, NamedTuple, Optional
 
-from .common.limits import ACK_TIMEOUT, ACKS_PER_CLIENT, ACKS_PER_WORKER
+from ..common.limits import ACK_TIMEOUT, ACKS_PER_CLIENT, ACKS_PER_WORKER
 
 Callback = Callable[..., Any]
 

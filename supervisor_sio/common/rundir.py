@@ -24,7 +24,7 @@ import stat
 import tempfile
 from typing import IO, Any, NamedTuple, Optional
 
-from .common.limits import FORGOTTEN_RUN_DIRS
+from .limits import FORGOTTEN_RUN_DIRS
 
 #: Of the names of run directories that nobody has given a place.
 _PREFIX = "supervisor-sio-"

@@ -18,26 +18,21 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 from greenlet import GreenletExit, getcurrent
 from socketio import packet as sio_packet
 
-from . import acks, admin, descriptors, identity, sessions
-from .common.limits import (
-    ATTACHMENTS,
-    CATCH_UP_BYTES,
-    CATCH_UP_WAIT,
-    EARLY_OUTPUT,
-    OUTPUT_OBJECT,
-)
+from ..common import descriptors, identity
+from ..common.limits import ATTACHMENTS, CATCH_UP_BYTES, CATCH_UP_WAIT, EARLY_OUTPUT, OUTPUT_OBJECT
+from ..common.refusals import Refusals
+from ..common.request import tag_of
+from ..common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, RunDir, RunDirError
+from ..relay import native
+from ..relay.message import EncodedPacket, RelayMessage
+from ..relay.methods import BRIDGE, MalformedFields, check_fields
+from ..relay.publisher import MessageTooLong as MessageTooLong
+from ..relay.publisher import Publisher
+from ..relay.subscriber import Deaf, GreenSubscriber, Subscriber, ThreadSubscriber
+from . import acks, admin, sessions
 from .operations import Operations, refuse_entry
 from .packets import CheckedJson, Packet, wire_format
-from .refusals import Refusals
-from .relay import native
-from .relay.message import EncodedPacket, RelayMessage
-from .relay.methods import BRIDGE, MalformedFields, check_fields
-from .relay.publisher import MessageTooLong as MessageTooLong
-from .relay.publisher import Publisher
-from .relay.subscriber import Deaf, GreenSubscriber, Subscriber, ThreadSubscriber
-from .request import tag_of
 from .rooms import IndexedManager, Room, check_entry, check_name, check_names, is_sid
-from .rundir import ENVIRONMENT_VARIABLE, ClusterInfo, RunDir, RunDirError
 
 logger = logging.getLogger("supervisor_sio")
 

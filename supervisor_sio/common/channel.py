@@ -20,7 +20,7 @@ import sys
 from binascii import a2b_base64, b2a_base64
 from typing import Any, Iterable, Iterator, NamedTuple, Optional, Sequence
 
-from .common.limits import MAX_DESCRIPTORS, MAX_PACKET, MAX_REASON, MAX_ROW
+from .limits import MAX_DESCRIPTORS, MAX_PACKET, MAX_REASON, MAX_ROW
 
 __all__ = ["MAX_DESCRIPTORS", "MAX_PACKET"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, Optional
 
-from .common.limits import STEADY_AFTER
+from ..common.limits import STEADY_AFTER
 
 
 @dataclass

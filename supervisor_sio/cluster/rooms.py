@@ -10,7 +10,7 @@ from socketio import Manager
 #: One room, or several, or everybody.
 Room = Union[str, int, list[Any], tuple[Any, ...], None]
 
-#: A session id as a worker of ours makes it; see :mod:`supervisor_sio.sessions`.
+#: A session id as a worker of ours makes it; see :mod:`supervisor_sio.cluster.sessions`.
 _SID = re.compile(r"[0-9a-f]{8}\.[\w-]{20}", re.ASCII)
 
 

@@ -12,11 +12,11 @@ from typing import Any, Callable, ClassVar, Iterable, Iterator, Mapping, Optiona
 
 from socketio import packet as sio_packet
 
-from . import identity
+from ..common import identity
+from ..relay.message import EncodedPacket, RelayMessage
+from ..relay.methods import MalformedFields
 from .acks import Question
 from .gathering import Answers, Gathering
-from .relay.message import EncodedPacket, RelayMessage
-from .relay.methods import MalformedFields
 from .rooms import Room, check_entry, check_name, check_names
 
 Handler = Callable[..., Any]

@@ -10,7 +10,7 @@ import ipaddress
 import struct
 from typing import NamedTuple, Optional
 
-from .request import BadRequest
+from ..common.request import BadRequest
 
 #: Longest version 1 header, with its line end (section 2.1).
 _LONGEST_V1 = 107

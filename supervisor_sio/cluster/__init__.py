@@ -1,0 +1,1 @@
+"""What runs inside the application: the client manager and what all workers answer together."""

@@ -1,0 +1,1 @@
+"""What runs inside supervisord, where nothing may block and nothing may raise."""
