@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 import socketio
-from client_frames import masked
 from engineio.exceptions import EngineIOError
 
 from supervisor_sio.bridge.format import FormatError, Translator, origin_of, parse, seen
@@ -31,6 +30,7 @@ from supervisor_sio.relay.methods import MalformedFields, check_fields
 from supervisor_sio.router.events import EventReader
 from supervisor_sio.router.proxy_protocol import parse_proxy_header
 from supervisor_sio.worker.session import Session, Transport
+from unit.client_frames import masked
 
 INPUTS = 100_000
 

@@ -15,8 +15,6 @@ with warnings.catch_warnings():
     import eventlet
     from eventlet import hubs, patcher
 
-from client_frames import masked
-
 from supervisor_sio.common.limits import OUTPUT_CEILING, OUTPUT_OBJECT, READING_STOPS, SLOW_OUTPUT
 from supervisor_sio.engine.frames import (
     CLOSE,
@@ -40,6 +38,7 @@ from supervisor_sio.worker.websocket import (
     accept,
     refusals,
 )
+from unit.client_frames import masked
 
 
 class Keeper:

@@ -10,13 +10,13 @@ from typing import Any, Callable
 
 import pytest
 import socketio
-from polling import PollingClient, make_server
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster.rooms import IndexedManager, check_entry, check_names, is_sid
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import MalformedFields
+from unit.polling import PollingClient, make_server
 
 OTHERS_SID = "0a1b2c3d.AbCdEfGhIjKlMnOpQ-_t"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from supervisor_sio.common import limits
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "limits.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "limits.md"
 
 
 def test_the_document_shows_the_table_as_it_is() -> None:

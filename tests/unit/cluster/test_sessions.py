@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import re
 
-from polling import PollingClient, make_server
-
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import sessions
 from supervisor_sio.common import identity
 from supervisor_sio.common.request import Kind, Request, parse_head, tag_of
+from unit.polling import PollingClient, make_server
 
 
 def test_session_ids_name_this_worker() -> None:

@@ -6,7 +6,6 @@ from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 import socketio
-from polling import ADDRESS, PollingClient, make_server
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster.gathering import Answers
@@ -14,6 +13,7 @@ from supervisor_sio.cluster.operations import RemoteSocket, RoomSizes
 from supervisor_sio.common import identity
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.relay.message import RelayMessage
+from unit.polling import ADDRESS, PollingClient, make_server
 
 OTHER = "ffffffff"
 

@@ -30,8 +30,8 @@ sio = socketio.Server(async_mode="threading", client_manager=ZmqManager())
             "listener = socket.socket(socket.AF_UNIX); listener.bind('a.sock'); listener.listen()",
             False,
         ),
-        ("from polling import PollingClient; client = PollingClient(sio)", False),
-        ("from supervisor_sio import sessions; sessions.expect_clients()", False),
+        ("from unit.polling import PollingClient; client = PollingClient(sio)", False),
+        ("from supervisor_sio.cluster import sessions; sessions.expect_clients()", False),
     ],
 )
 def test_an_emit_that_reaches_nobody_is_told_once(tmp_path: Path, before: str, told: bool) -> None:
@@ -40,7 +40,7 @@ def test_an_emit_that_reaches_nobody_is_told_once(tmp_path: Path, before: str, t
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", APPLICATION + before + "\n" + emit * 2],
         cwd=tmp_path,
-        env={**environment, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=60,

@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from client_frames import masked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from supervisor_sio.engine.frames import (
     frame,
     message_frame,
 )
+from unit.client_frames import masked
 
 LIMIT = 100_000
 

@@ -39,7 +39,7 @@ from supervisor_sio.check.wiring import OPTIONS
 from supervisor_sio.settings import parse_address
 from supervisor_sio.supervisord import listeners
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BIN = str(Path(sys.executable).parent)
 
 #: The interpreter that the installed command has.

@@ -16,7 +16,11 @@ def test_the_tag_is_that_of_a_session_id() -> None:
 
 
 def test_every_process_has_its_own_tag() -> None:
-    command = [sys.executable, "-c", "from supervisor_sio import identity; print(identity.tag())"]
+    command = [
+        sys.executable,
+        "-c",
+        "from supervisor_sio.common import identity; print(identity.tag())",
+    ]
     tags = {subprocess.check_output(command, text=True).strip() for _ in range(2)}
     assert len(tags | {identity.tag()}) == 3
 
@@ -24,7 +28,7 @@ def test_every_process_has_its_own_tag() -> None:
 def test_a_forked_child_too() -> None:
     program = """
 import os
-from supervisor_sio import identity
+from supervisor_sio.common import identity
 first = identity.tag()
 child = os.fork()
 if child:

@@ -12,7 +12,6 @@ import pytest
 import socketio
 from hypothesis import example, given
 from hypothesis import strategies as st
-from polling import make_server
 from socketio import packet as sio_packet
 from socketio.pubsub_manager import PubSubManager
 
@@ -30,6 +29,7 @@ from supervisor_sio.cluster.manager import ZmqManager, _arguments
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
+from unit.polling import make_server
 
 MSGPACK_PACKET = "socketio.msgpack_packet.MsgPackPacket"
 WORKER, OTHER = "0a1b2c3d", "1a1b2c3d"

@@ -12,9 +12,10 @@ from typing import Any, Callable, Iterator, Optional
 from urllib.parse import quote, unquote_plus
 
 import pytest
-from client_frames import masked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from unit.client_frames import masked
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -13,7 +13,6 @@ import socketio
 import zmq
 from hypothesis import given
 from hypothesis import strategies as st
-from polling import PollingClient, make_server
 from socketio import packet as sio_packet
 
 from supervisor_sio import ZmqManager
@@ -24,6 +23,7 @@ from supervisor_sio.common import identity
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
 from supervisor_sio.relay.proxy import Relay
+from unit.polling import PollingClient, make_server
 
 
 @pytest.fixture(autouse=True)
@@ -309,7 +309,7 @@ class OtherPacket(sio_packet.Packet):  # type: ignore[misc]
 def test_an_emit_in_another_serializer_is_encoded_anew() -> None:
     emitter = ZmqManager("zmq+ipc:///nowhere", write_only=True)
     server = make_server(client_manager=ZmqManager(), serializer=OtherPacket)
-    assert server.manager._packet_format() == "test_manager.OtherPacket"
+    assert server.manager._packet_format() == f"{__name__}.OtherPacket"
     client = PollingClient(server)
     server.manager._on_emit(relayed(emitter, "file", b"\xff\0", {"n": 1}))
     assert client.receive() == [
