@@ -306,3 +306,54 @@ class ChunkedBody:
             self._next = _Part.NONE
         elif _TRAILER.fullmatch(data, start, end) is None:
             raise HttpError("a malformed trailer")
+
+
+class Body:
+    """A body that is wanted whole, as bytes come in.
+
+    :param length: as in :class:`Head`.
+    :param most: bytes that it may have.
+    :raises HttpError: when it is longer.
+    """
+
+    __slots__ = ("rest", "_chunks", "_left", "_most", "_pieces")
+
+    def __init__(self, length: Optional[int], most: int) -> None:
+        #: What came behind the end.
+        self.rest = b""
+        self._chunks = ChunkedBody() if length is None else None
+        #: Bytes that are to come of one with a length.
+        self._left = length or 0
+        #: Bytes that may yet come of one in chunks.
+        self._most = most
+        self._pieces: list[bytes] = []
+        if self._left > most:
+            raise _too_long()
+
+    def feed(self, data: bytes) -> Optional[bytes]:
+        """All of the body, or ``None`` while there is more to come.
+
+        :raises HttpError: for anything else than chunks, or for more than is allowed.
+        """
+        if self._chunks is None:
+            if len(data) < self._left:
+                self._left -= len(data)
+                self._pieces.append(data)
+                return None
+            self.rest = data[self._left :]
+            self._pieces.append(data[: self._left])
+        else:
+            piece = self._chunks.feed(data)
+            self._most -= len(piece)
+            if self._most < 0:
+                raise _too_long()
+            if piece:
+                self._pieces.append(piece)
+            if not self._chunks.ended:
+                return None
+            self.rest = self._chunks.rest
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+
+def _too_long() -> HttpError:
+    return HttpError("a body that is too long", "413 Content Too Large")
