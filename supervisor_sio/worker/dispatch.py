@@ -1,0 +1,306 @@
+"""Socket.IO packets to the handlers of an application, and back.
+
+python-socketio calls the handlers; what it does around that is shortened here. A plain event
+starts its handler in the loop, at once; what is encoded once goes straight to each
+client. Whatever else comes runs alone for its session: the next message waits for its end.
+
+The names of python-socketio that this needs are in :mod:`.compat`, which checks them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Optional, Sequence
+
+import socketio
+from engineio import packet
+from socketio import exceptions as sio_exceptions
+from socketio import packet as sio_packet
+
+from ..cluster.packets import Partial
+from ..cluster.sessions import send_to_each, traffic
+from ..common.emission import RESERVED_EVENTS
+from ..common.limits import EVENT_SIZES, SLOW_OUTPUT
+from ..engine.frames import Payload, message_frame
+from ..engine.session import Session
+from .eio import EngineServer
+from .refused import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS
+
+_MESSAGE = str(packet.MESSAGE)
+_EVENTS = (sio_packet.EVENT, sio_packet.BINARY_EVENT)
+_ACKS = (sio_packet.ACK, sio_packet.BINARY_ACK)
+_WITH_ATTACHMENTS = (sio_packet.BINARY_EVENT, sio_packet.BINARY_ACK)
+
+
+class Dispatcher:
+    """Between the engine and one ``socketio.Server``.
+
+    :param threads: calls of other threads come here by it, see :class:`.threads.HubThread`.
+    :param max_attachments: most of an event of a client.
+    """
+
+    def __init__(self, server: Any, eio: EngineServer, threads: Any, max_attachments: int) -> None:
+        self.threads = threads
+        self.max_attachments = max_attachments
+        self._server = server
+        self._eio = eio
+        self._sessions = eio.engine.sessions
+        #: Packets whose attachments have yet to come.
+        self._partials: dict[Session, Partial] = {}
+        #: Whether an event is handled as python-socketio does it.
+        self._plain = all(
+            getattr(type(server), name) is getattr(socketio.Server, name)
+            for name in ("_handle_event", "_handle_event_internal")
+        )
+        eio.deliver = self.deliver
+        eio.ended = self._forget
+
+    # --- to clients -------------------------------------------------------------------
+
+    def send_packet(self, eio_sid: str, pkt: Any) -> None:
+        """``Server._send_packet``, without an Engine.IO packet for each part."""
+        encoded = pkt.encode()
+        session = self._sessions.get(eio_sid)
+        if (
+            session is not None
+            and session.live is not None
+            and isinstance(encoded, str)
+            and not self._eio.logger.isEnabledFor(logging.INFO)
+        ):
+            session.live.send(message_frame(_MESSAGE + encoded))
+            traffic.sent += 1
+            return
+        self.fan_out((eio_sid,), encoded if isinstance(encoded, list) else (encoded,))
+
+    def fan_out(self, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
+        """Send an encoded Socket.IO packet to clients.
+
+        It is framed once, and goes straight to each websocket.
+        """
+        if self._eio.logger.isEnabledFor(logging.INFO):
+            send_to_each(self._server, eio_sids, packets)  # which tells of each
+            return
+        messages = [_MESSAGE + p if isinstance(p, str) else p for p in packets]
+        frames = [message_frame(message) for message in messages]
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        many = len(eio_sids) > 1
+        get = self._sessions.get
+        count = 0
+        for eio_sid in eio_sids:
+            session = get(eio_sid)
+            if session is None:
+                continue
+            count += 1
+            if session.live is not None:
+                session.live.send(data, many)
+            else:
+                for message in messages:
+                    session.send(message)
+        traffic.sent += len(packets) * count
+
+    def is_behind(self) -> bool:
+        """Whether more than ``SLOW_OUTPUT`` waits for a client."""
+        return any(session.waiting > SLOW_OUTPUT for session in self._sessions.values())
+
+    # --- from clients -----------------------------------------------------------------
+
+    def deliver(self, session: Session, data: Payload) -> bool:
+        """A message of a client; whether the next one may come."""
+        traffic.received += 1
+        try:
+            pkt = self._whole(session, data)
+        except Exception:
+            # python-socketio shows a traceback, and goes on with the session as well.
+            session.count_malformed()
+            return True
+        if pkt is None:
+            return True
+        if pkt.packet_type in _EVENTS and self._start(session, pkt):
+            return True
+        return self._eio.run_alone(session, self._dispatch, session.sid, pkt)
+
+    def _whole(self, session: Session, data: Payload) -> Any:
+        """The packet that a message is or completes; ``None``: more has to come.
+
+        :raises Exception: of any kind, when the client may not send it.
+        """
+        partial = self._partials.pop(session, None) if self._partials else None
+        if partial is not None:
+            if isinstance(data, bytes):
+                if partial.add(data):
+                    return partial.packet
+                self._partials[session] = partial
+                return None
+            session.count_malformed()  # what was begun does not end
+        pkt = self._parse(session.sid, data)
+        if not pkt.attachment_count:
+            return pkt
+        most = EVENT_SIZES * int(self._eio.max_http_buffer_size)
+        self._partials[session] = Partial(pkt, most - len(data))
+        return None
+
+    def _parse(self, eio_sid: str, data: Payload) -> Any:
+        pkt = self._server.packet_class(encoded_packet=data)
+        kind, namespace = pkt.packet_type, pkt.namespace or "/"
+        valid = isinstance(namespace, str) and (pkt.id is None or type(pkt.id) is int)
+        if kind in _EVENTS:
+            valid = valid and _is_event(pkt.data)
+        elif kind in _ACKS:
+            # Ours begin at 1.
+            valid = valid and isinstance(pkt.data, list) and bool(pkt.id)
+        else:
+            valid = valid and kind in (sio_packet.CONNECT, sio_packet.DISCONNECT)
+        if kind in _WITH_ATTACHMENTS:
+            valid = (
+                valid
+                # Only "0-" says that there is none.
+                and (pkt.attachment_count or data[1:3] == "0-")
+                and pkt.attachment_count <= self.max_attachments
+                and self._is_connected(eio_sid, namespace)
+            )
+        elif pkt.attachment_count:
+            valid = False
+        if not valid:
+            raise ValueError("not what a client may send")
+        return pkt
+
+    def _is_connected(self, eio_sid: str, namespace: str) -> bool:
+        manager = self._server.manager
+        return bool(manager.is_connected(manager.sid_from_eio_sid(eio_sid, namespace), namespace))
+
+    def _forget(self, session: Session) -> None:
+        self._partials.pop(session, None)
+
+    # --- handlers ---------------------------------------------------------------------
+
+    def _start(self, session: Session, pkt: Any) -> bool:
+        """Start the handler of an event at once; false when it is not that simple."""
+        server, namespace = self._server, pkt.namespace or "/"
+        if not self._plain or not server.async_handlers:
+            return False
+        if server.logger.isEnabledFor(logging.INFO):
+            return False  # it may write to where a greenlet has to wait
+        sid = server.manager.sid_from_eio_sid(session.sid, namespace)
+        if server.manager.is_connected(sid, namespace):
+            self._eio.runtime.run(self._run_handler, sid, session, namespace, pkt)
+        return True
+
+    def _dispatch(self, eio_sid: str, pkt: Any) -> None:
+        """What ``Server._handle_eio_message`` does, with a packet that is whole."""
+        server, kind = self._server, pkt.packet_type
+        if kind in _EVENTS:
+            self._start_in_turn(eio_sid, pkt)
+        elif kind in _ACKS:
+            server._handle_ack(eio_sid, pkt.namespace, pkt.id, pkt.data)
+        elif kind == sio_packet.CONNECT:
+            self._connect(eio_sid, pkt)
+        else:
+            reason = server.eio.reason.CLIENT_DISCONNECT
+            server._handle_disconnect(eio_sid, pkt.namespace, reason)
+
+    def _start_in_turn(self, eio_sid: str, pkt: Any) -> None:
+        """Handlers start in the order of their events, each in a greenlet of its own."""
+        server, namespace = self._server, pkt.namespace or "/"
+        if not self._plain:
+            server._handle_event(eio_sid, namespace, pkt.id, pkt.data)
+            return
+        sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
+        server.logger.info('received event "%s" from %s [%s]', pkt.data[0], sid, namespace)
+        session = self._sessions.get(eio_sid)
+        if session is None or not server.manager.is_connected(sid, namespace):
+            server.logger.info("%s is not connected to namespace %s", sid, namespace)
+        elif server.async_handlers:
+            # Before the next message, which waits for the end of this call.
+            self._eio.runtime.soon(self._run_handler, sid, session, namespace, pkt)
+        else:
+            self._run_handler(sid, session, namespace, pkt)
+
+    def _run_handler(self, sid: str, session: Session, namespace: str, pkt: Any) -> None:
+        server = self._server
+        try:
+            answer = server._trigger_event(pkt.data[0], namespace, sid, *pkt.data[1:])
+        except TypeError as error:
+            if not _never_began(error):
+                raise
+            self._eio.count_of(session, WRONG_ARGUMENTS, str(error))
+            return
+        except sio_exceptions.TimeoutError as error:
+            if not _of_call(error):
+                raise
+            self._eio.count_of(session, NO_ANSWER)
+            return
+        if pkt.id is None or answer is server.not_handled:
+            return
+        if answer is None:
+            data = []
+        else:
+            data = list(answer) if isinstance(answer, tuple) else [answer]
+        ack = server.packet_class(sio_packet.ACK, namespace=namespace, id=pkt.id, data=data)
+        server._send_packet(session.sid, ack)
+
+    def _connect(self, eio_sid: str, pkt: Any) -> None:
+        server, namespace = self._server, pkt.namespace or "/"
+        try:
+            server._handle_connect(eio_sid, namespace, pkt.data)
+        except BaseException as error:
+            # python-socketio would leave the client neither refused nor connected.
+            self._refuse(eio_sid, namespace)
+            if not isinstance(error, TypeError) or not _never_began(error):
+                raise
+            self._eio.count_of(self._sessions[eio_sid], WRONG_ARGUMENTS, str(error))
+
+    def _refuse(self, eio_sid: str, namespace: str) -> None:
+        server = self._server
+        sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
+        if not server.manager.is_pre_connected(sid, namespace):
+            return
+        server.manager.disconnect(sid, namespace, ignore_queue=True)
+        reason = sio_exceptions.ConnectionRefusedError().error_args
+        refused = server.packet_class(sio_packet.CONNECT_ERROR, data=reason, namespace=namespace)
+        server._send_packet(eio_sid, refused)
+
+
+def _is_event(data: Any) -> bool:
+    """Whether a client may emit this; what Node's servers refuse as well.
+
+    python-socketio would call the application's own ``connect`` and ``disconnect`` handlers.
+    """
+    if not isinstance(data, list) or not data:
+        return False
+    name = data[0]
+    return isinstance(name, (str, int)) and name not in RESERVED_EVENTS
+
+
+def _never_began(error: TypeError) -> bool:
+    """Whether a handler does not take what the client has sent: nobody else was called.
+
+    Handlers are called by python-socketio, or by Flask-SocketIO.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] not in ("supervisor_sio", "socketio", "flask_socketio"):
+            return False
+        trace = trace.tb_next
+    return True
+
+
+def _of_call(error: sio_exceptions.TimeoutError) -> bool:
+    """Whether it is a client that has not answered ``call()``; an application may call others."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "socketio.server"
+
+
+def install(server: Any, runtime: Any, threads: Any, max_attachments: int) -> Optional[Dispatcher]:
+    """Let the worker serve the clients of a ``socketio.Server``.
+
+    :raises ValueError: for an option of engineio that cannot be.
+    """
+    eio = server.eio
+    eio.__class__ = EngineServer
+    eio.start(runtime)
+    dispatcher = Dispatcher(server, eio, threads, max_attachments)
+    server._send_packet = dispatcher.send_packet
+    return dispatcher

@@ -1,0 +1,17 @@
+"""What clients did wrong, as this worker counts and logs it."""
+
+from __future__ import annotations
+
+import logging
+
+from ..common.refusals import Refusals
+
+#: But for messages that mean nothing, their session or connection has ended.
+refusals = Refusals(logging.getLogger("supervisor_sio.worker"))
+
+PROTOCOL, TOO_SLOW, FAILED = "protocol error", "too slow", "internal error"
+WRONG_ARGUMENTS = "wrong arguments for a handler"
+NO_ANSWER = "no answer to call()"
+
+#: Those that `sio status` shows as protocol errors.
+MALFORMED = (PROTOCOL, WRONG_ARGUMENTS)
