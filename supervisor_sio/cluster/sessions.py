@@ -16,7 +16,7 @@ from . import packets
 class Outlet(Protocol):
     """The way to the clients of a server."""
 
-    #: A :class:`.worker.threads.HubThread`, or ``None`` where clients may be served in any
+    #: A :class:`.worker.eventlet.threads.HubThread`, or ``None`` where clients may be served in any
     #: thread, or none has come yet.
     threads: Any
 

@@ -10,7 +10,7 @@ from typing import Callable, Deque, Generic, TypeVar
 
 from eventlet import hubs
 
-from . import greenlets
+from .eventlet import greenlets
 
 logger = logging.getLogger("supervisor_sio.worker")
 

@@ -37,8 +37,9 @@ from ..common.limits import (
 )
 from ..common.request import BadRequest, Request, parse_head
 from ..engine.http import ChunkedBody, Head, HttpError, find_end, read_head
-from .forks import close_socket
-from .websocket import PROTOCOL, TAKE_CONNECTION, TOO_SLOW, Connection, WebSocket, refusals
+from .eventlet.forks import close_socket
+from .refusals import PROTOCOL, TOO_SLOW, refusals
+from .websocket import TAKE_CONNECTION, Connection, WebSocket
 
 logger = logging.getLogger("supervisor_sio.worker")
 

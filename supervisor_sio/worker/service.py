@@ -21,13 +21,14 @@ from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir, RunDirError
 from ..settings import parse_address
-from . import forks, output, queries
+from . import output, queries
 from .application import ApplicationError, check, check_manager, check_path, check_servers
+from .eventlet import forks
+from .eventlet.lag import HubLag
 from .http import ClientSocket, Server
-from .lag import HubLag
 from .link import Link, Refused
+from .refusals import MALFORMED, TOO_SLOW, refusals
 from .signals import Signals
-from .websocket import MALFORMED, TOO_SLOW, refusals
 
 logger = logging.getLogger("supervisor_sio.worker")
 

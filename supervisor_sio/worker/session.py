@@ -47,23 +47,19 @@ from ..common.limits import (
     UNQUOTED_AT_ONCE,
 )
 from ..engine.frames import INTERNAL_ERROR, INVALID_DATA, Payload, ProtocolError, message_frame
-from . import greenlets
 from .delay import Delay
+from .eventlet import greenlets
+from .eventlet.threads import HubThread
+from .eventlet.tracebacks import FEW_TRACEBACKS
 from .http import LAST_REQUEST, ClientGone
 from .printable import PRINTABLE
-from .threads import HubThread
-from .tracebacks import FEW_TRACEBACKS
+from .refusals import NO_ANSWER, PROTOCOL, TOO_SLOW, WRONG_ARGUMENTS, refusals
 from .websocket import (
-    NO_ANSWER,
-    PROTOCOL,
     TAKE_CONNECTION,
-    TOO_SLOW,
-    WRONG_ARGUMENTS,
     Handler,
     HandshakeError,
     WebSocket,
     accept,
-    refusals,
     send_to_all,
 )
 

@@ -36,7 +36,6 @@ from ..common.limits import (
     SLOW_OUTPUT_PATIENCE,
     SLOW_OUTPUT_TAKEN,
 )
-from ..common.refusals import Refusals
 from ..engine.frames import (
     BINARY,
     CLOSE,
@@ -52,7 +51,8 @@ from ..engine.frames import (
     close_frame,
     frame,
 )
-from . import greenlets
+from .eventlet import greenlets
+from .refusals import FAILED, PROTOCOL, TOO_SLOW, refusals
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -74,14 +74,6 @@ _FEW = 256
 #: Seconds that a client has to answer our close.
 _LINGER = 5.0
 _SHORT_LINGER = 0.5
-
-#: What clients did wrong; but for messages that mean nothing their session has ended.
-refusals = Refusals(logger)
-PROTOCOL, TOO_SLOW, FAILED = "protocol error", "too slow", "internal error"
-WRONG_ARGUMENTS = "wrong arguments for a handler"
-NO_ANSWER = "no answer to call()"
-#: Those that `sio status` shows as protocol errors.
-MALFORMED = (PROTOCOL, WRONG_ARGUMENTS)
 
 # How far the closing handshake is, RFC 6455, 7.1.
 _OPEN, _SAID_GOODBYE, _BOTH_DID, _ENDED = range(4)

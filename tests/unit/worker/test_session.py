@@ -28,8 +28,8 @@ from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker import http
 from supervisor_sio.worker.http import ClientSocket, Server
+from supervisor_sio.worker.refusals import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals
 from supervisor_sio.worker.session import Session, _unquote
-from supervisor_sio.worker.websocket import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals
 
 HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"

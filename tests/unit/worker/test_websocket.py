@@ -27,16 +27,14 @@ from supervisor_sio.engine.frames import (
     message_frame,
 )
 from supervisor_sio.worker import websocket as module
+from supervisor_sio.worker.refusals import PROTOCOL, TOO_SLOW, refusals
 from supervisor_sio.worker.websocket import (
-    PROTOCOL,
     TAKE_CONNECTION,
-    TOO_SLOW,
     Connection,
     Handler,
     HandshakeError,
     WebSocket,
     accept,
-    refusals,
 )
 from unit.client_frames import masked
 

@@ -17,7 +17,7 @@ from typing import Any, Callable
 import greenlet
 from eventlet import hubs
 
-from ..common.limits import IDLE_GREENLETS
+from ...common.limits import IDLE_GREENLETS
 
 logger = logging.getLogger("supervisor_sio.worker")
 

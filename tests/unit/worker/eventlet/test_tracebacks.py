@@ -12,7 +12,7 @@ with warnings.catch_warnings():
     import eventlet  # noqa: F401
 
 from supervisor_sio.common.limits import TRACEBACKS
-from supervisor_sio.worker.tracebacks import FewTracebacks
+from supervisor_sio.worker.eventlet.tracebacks import FewTracebacks
 
 
 class Clock:

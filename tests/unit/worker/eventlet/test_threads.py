@@ -13,8 +13,8 @@ with warnings.catch_warnings():
     from eventlet import patcher
 
 from supervisor_sio.common.limits import THREAD_CALLS, THREAD_CALLS_BYTES
-from supervisor_sio.worker import threads
-from supervisor_sio.worker.threads import HubThread
+from supervisor_sio.worker.eventlet import threads
+from supervisor_sio.worker.eventlet.threads import HubThread
 
 threading: Any = patcher.original("threading")
 

@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple
 
 from eventlet import hubs
 
-from ..common.limits import TRACEBACKS
+from ...common.limits import TRACEBACKS
 from . import greenlets
 
 #: Seconds over which those of a place are counted.

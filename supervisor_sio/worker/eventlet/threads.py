@@ -10,8 +10,8 @@ from typing import Any, Callable, Deque
 
 from eventlet import hubs, patcher
 
-from ..common.limits import THREAD_CALLS, THREAD_CALLS_BYTES, THREAD_WAIT
-from ..relay import native
+from ...common.limits import THREAD_CALLS, THREAD_CALLS_BYTES, THREAD_WAIT
+from ...relay import native
 from . import greenlets
 
 _os: Any = patcher.original("os")

@@ -12,8 +12,8 @@ with warnings.catch_warnings():
     import eventlet
     from eventlet import corolocal, hubs
 
-from supervisor_sio.worker import greenlets
 from supervisor_sio.worker.delay import Delay
+from supervisor_sio.worker.eventlet import greenlets
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""The runtime on eventlet: connections in callbacks of its hub, handlers in greenlets."""
