@@ -38,7 +38,7 @@ from ..common.limits import (
 from ..common.request import BadRequest, Request, parse_head
 from ..engine.http import ChunkedBody, Head, HttpError, find_end, read_head
 from .eventlet.forks import close_socket
-from .refusals import PROTOCOL, TOO_SLOW, refusals
+from .refused import PROTOCOL, TOO_SLOW, refusals
 from .websocket import TAKE_CONNECTION, Connection, WebSocket
 
 logger = logging.getLogger("supervisor_sio.worker")

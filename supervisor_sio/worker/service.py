@@ -27,7 +27,7 @@ from .eventlet import forks
 from .eventlet.lag import HubLag
 from .http import ClientSocket, Server
 from .link import Link, Refused
-from .refusals import MALFORMED, TOO_SLOW, refusals
+from .refused import MALFORMED, TOO_SLOW, refusals
 from .signals import Signals
 
 logger = logging.getLogger("supervisor_sio.worker")

@@ -53,7 +53,7 @@ from .eventlet.threads import HubThread
 from .eventlet.tracebacks import FEW_TRACEBACKS
 from .http import LAST_REQUEST, ClientGone
 from .printable import PRINTABLE
-from .refusals import NO_ANSWER, PROTOCOL, TOO_SLOW, WRONG_ARGUMENTS, refusals
+from .refused import NO_ANSWER, PROTOCOL, TOO_SLOW, WRONG_ARGUMENTS, refusals
 from .websocket import (
     TAKE_CONNECTION,
     Handler,

@@ -52,7 +52,7 @@ from ..engine.frames import (
     frame,
 )
 from .eventlet import greenlets
-from .refusals import FAILED, PROTOCOL, TOO_SLOW, refusals
+from .refused import FAILED, PROTOCOL, TOO_SLOW, refusals
 
 logger = logging.getLogger("supervisor_sio.worker")
 

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
 from supervisor_sio.common.request import Kind, Request
 from supervisor_sio.worker import http
 from supervisor_sio.worker.http import BadBody, ClientGone, ClientSocket, Server
-from supervisor_sio.worker.refusals import PROTOCOL, TOO_SLOW, refusals
+from supervisor_sio.worker.refused import PROTOCOL, TOO_SLOW, refusals
 from supervisor_sio.worker.websocket import TAKE_CONNECTION
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -28,7 +28,7 @@ from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker import http
 from supervisor_sio.worker.http import ClientSocket, Server
-from supervisor_sio.worker.refusals import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals
+from supervisor_sio.worker.refused import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals
 from supervisor_sio.worker.session import Session, _unquote
 
 HANDSHAKE = (

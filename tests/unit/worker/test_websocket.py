@@ -27,7 +27,7 @@ from supervisor_sio.engine.frames import (
     message_frame,
 )
 from supervisor_sio.worker import websocket as module
-from supervisor_sio.worker.refusals import PROTOCOL, TOO_SLOW, refusals
+from supervisor_sio.worker.refused import PROTOCOL, TOO_SLOW, refusals
 from supervisor_sio.worker.websocket import (
     TAKE_CONNECTION,
     Connection,
