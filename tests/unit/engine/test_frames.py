@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from supervisor_sio.engine.frames import (
     close_frame,
     frame,
     message_frame,
+    unmask,
 )
 from unit.client_frames import masked
 
@@ -161,3 +163,16 @@ def test_messages_and_close() -> None:
     assert close_frame(1001) == b"\x88\x02\x03\xe9"
     assert read(masked(CLOSE, b"\x03\xe8bye")) == [(CLOSE, b"\x03\xe8bye")]
     assert read(masked(CLOSE, b"")) == [(CLOSE, b"")]
+
+
+@given(st.binary(max_size=3 * 8192), st.binary(min_size=4, max_size=4))
+def test_a_mask_of_any_length(data: bytes, key: bytes) -> None:
+    expected = bytes(byte ^ key[place % 4] for place, byte in enumerate(data))
+    assert unmask(data, key) == expected
+
+
+@pytest.mark.parametrize("length", [8191, 8192, 8195, 100_001])
+def test_a_mask_of_long_data(length: int) -> None:
+    data = random.randbytes(length)
+    expected = bytes(byte ^ b"\x01\xfe\x00\xaa"[place % 4] for place, byte in enumerate(data))
+    assert unmask(data, b"\x01\xfe\x00\xaa") == expected

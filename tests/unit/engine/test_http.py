@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor_sio.common import limits
-from supervisor_sio.engine.http import ChunkedBody, Head, HttpError, find_end, read_head
+from supervisor_sio.engine import http
+from supervisor_sio.engine.http import Body, ChunkedBody, Head, HttpError, find_end, read_head
 
 LINE = b"GET / HTTP/1.1\r\n"
 HOST = b"Host: x\r\n"
@@ -342,3 +343,55 @@ def test_no_more_is_read_ahead_than_a_message_to_the_router_takes(
         got += body.feed(piece)
         assert len(body.rest) <= 8192 + limits.CHUNK_LINE_BYTES
     assert got == b"".join(chunks)
+
+
+def test_a_body_is_wanted_whole() -> None:
+    body = Body(5, 10)
+    assert body.feed(b"ab") is None
+    assert body.feed(b"cdeGET") == b"abcde"
+    assert body.rest == b"GET"
+
+
+def test_a_body_of_no_length_is_there_at_once() -> None:
+    body = Body(0, 10)
+    assert body.feed(b"GET") == b""
+    assert body.rest == b"GET"
+
+
+def test_a_body_in_chunks_is_wanted_whole() -> None:
+    body = Body(None, 10)
+    assert body.feed(b"2\r\nab\r\n1") is None
+    assert body.feed(b"\r\nc\r\n") is None
+    assert body.feed(b"0\r\n") is None
+    assert body.feed(b"\r\nGET") == b"abc"
+    assert body.rest == b"GET"
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_comes() -> None:
+    with pytest.raises(HttpError, match="too long") as refused:
+        Body(11, 10)
+    assert refused.value.status == "413 Content Too Large"
+
+
+def test_a_body_in_chunks_that_gets_too_long_is_refused() -> None:
+    body = Body(None, 3)
+    assert body.feed(b"3\r\nabc\r\n") is None
+    with pytest.raises(HttpError, match="too long"):
+        body.feed(b"1\r\nd\r\n")
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\n\r\n"])
+def test_other_line_ends_are_refused_before_the_head_is_complete(end: bytes) -> None:
+    with pytest.raises(HttpError, match="line end"):
+        find_end(b"GET / HTTP/1.1" + end)
+
+
+@pytest.mark.parametrize("lengths", [[b"1", b"1"], [b"1_0"], [b"+5"], [b"9" * 19]])
+def test_a_length_that_the_parser_forgives_is_refused_all_the_same(lengths: list[bytes]) -> None:
+    with pytest.raises(HttpError, match="Content-Length"):
+        http._length(lengths, [], "1.1")
+
+
+def test_a_target_that_the_parser_forgives_is_refused_all_the_same() -> None:
+    with pytest.raises(HttpError, match="target"):
+        http._split_target(b"?query")
