@@ -178,6 +178,45 @@ UNQUOTED_AT_ONCE = _limit(
     "POST of JSONP",
     "of `%XX`, before others have a turn: 1 MB of them takes 0.1 s",
 )
+UPGRADE_SECONDS = _limit(
+    "UPGRADE_SECONDS",
+    10.0,
+    "seconds",
+    "client",
+    "from its websocket's handshake to the end of the upgrade, as in Node's servers; then the "
+    "session goes on with polling",
+)
+UPGRADE_POLL_SECONDS = _limit(
+    "UPGRADE_POLL_SECONDS",
+    0.1,
+    "seconds",
+    "poll",
+    "that nothing waits for, during the last part of an upgrade, as in Node's servers: the client "
+    "goes on when it is answered",
+)
+LAST_POLL_SECONDS = _limit(
+    "LAST_POLL_SECONDS",
+    30.0,
+    "seconds",
+    "client",
+    "that the application has disconnected, to poll for what waits; as in Node's servers",
+)
+CLOSE_SECONDS = _limit(
+    "CLOSE_SECONDS",
+    5.0,
+    "seconds",
+    "websocket",
+    "that the client has to answer a close frame, or to take it; then the connection ends",
+)
+END_SECONDS = _limit("END_SECONDS", 0.5, "seconds", "websocket", "the same, when the worker leaves")
+ENGINE_PATHS = _limit(
+    "ENGINE_PATHS",
+    16,
+    "paths",
+    "Socket.IO server",
+    "at which handshakes came, so that what comes there later skips the application; one more "
+    "replaces the oldest",
+)
 MALFORMED_PACKETS = _limit(
     "MALFORMED_PACKETS",
     100,

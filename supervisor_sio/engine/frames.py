@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import codecs
 from functools import cache
-from typing import Optional, Union
+from typing import Any, Optional, Union
+
+from .saved import Saved, as_text
 
 # Opcodes, RFC 6455, 5.2
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -133,6 +135,35 @@ class FrameReader:
     def has_more(self) -> bool:
         """Whether bytes are there that have not been looked at."""
         return self._at < len(self._data)
+
+    def state_as_dict(self) -> dict[str, Any]:
+        """What has been fed, but is not a message yet, as JSON takes it."""
+        partial, parts = self._partial, self._parts
+        return {
+            "data": as_text(self._data[self._at :] if partial is None else bytes(partial)),
+            "partial": partial is not None,
+            "parts": None if parts is None else as_text(bytes(parts)),
+            "text": self._decoder is not None,
+        }
+
+    def restore(self, state: Saved) -> None:
+        """Go on where another reader has been.
+
+        :raises ValueError: see :class:`.Saved`.
+        """
+        if state.flag("partial"):
+            self._partial = bytearray(state.data("data"))
+        else:
+            self._data = state.data("data")
+        if state.is_none("parts"):
+            return
+        self._parts = bytearray(state.data("parts"))
+        if state.flag("text"):
+            self._decoder = _utf8()
+            try:
+                self._decoder.decode(self._parts)
+            except UnicodeDecodeError:
+                raise state.wrong("parts", "text") from None
 
     def _wait_for(self, wanted: int) -> None:
         if self.has_more:

@@ -1,0 +1,100 @@
+"""One wheel for all deadlines of a process: no timer of its own for anybody.
+
+Nearly every deadline is moved before it is reached: each pong moves one by half a minute. So
+that costs one store of an attribute: the item stays where it is, and is looked at again
+when its turn comes there. The runtime has a single timer, for :meth:`Deadlines.next`, and
+calls ``on_deadline`` of all items that :meth:`Deadlines.expired` returns.
+
+The clock is given, and is the only one of the engine.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import Callable, Optional, Protocol
+
+#: The deadline of an item that has none.
+NEVER = math.inf
+
+#: The slot of an item that is in none.
+NOWHERE = -1
+
+#: Slots of a second: a power of two, so that nothing is lost in rounding.
+RATE = 64
+
+
+class Item(Protocol):
+    """What has a deadline; it begins with :data:`NEVER` and :data:`NOWHERE`."""
+
+    #: May be moved to a later time, or to :data:`NEVER`, without telling the wheel.
+    deadline: float
+    #: The wheel's.
+    slot: int
+
+    def on_deadline(self, now: float) -> None:
+        """It is time. The item has no deadline any more, but may set one."""
+
+
+class Deadlines:
+    """When what is due.
+
+    An item may come early by a slot, 16 ms, so that one timer serves many.
+
+    :param clock: in seconds; never goes back.
+    """
+
+    __slots__ = ("clock", "_slots", "_order")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        #: By number, the items that are to be looked at then; the numbers, as a heap.
+        self._slots: dict[int, list[Item]] = {}
+        self._order: list[int] = []
+
+    def set(self, item: Item, when: float) -> None:
+        """The item is due at this time, and not at the one before."""
+        item.deadline = when
+        number = int(when * RATE)
+        if item.slot == NOWHERE or number < item.slot:
+            # Where it was before, it is not found any more: that slot is not its own.
+            self._put(item, number)
+
+    def after(self, item: Item, seconds: float) -> None:
+        """The same, from now on."""
+        self.set(item, self.clock() + seconds)
+
+    def next(self) -> Optional[float]:
+        """When to call :meth:`expired` next; ``None`` while nothing has a deadline."""
+        return self._order[0] / RATE if self._order else None
+
+    def expired(self, now: float) -> list[Item]:
+        """The items that are due."""
+        due: list[Item] = []
+        current = int(now * RATE)
+        while self._order and self._order[0] <= current:
+            number = heapq.heappop(self._order)
+            for item in self._slots.pop(number):
+                if item.slot == number:
+                    self._look_at(item, current, due)
+        return due
+
+    def _look_at(self, item: Item, current: int, due: list[Item]) -> None:
+        item.slot = NOWHERE
+        if item.deadline == NEVER:
+            return
+        number = int(item.deadline * RATE)
+        if number > current:
+            self._put(item, number)
+            return
+        item.deadline = NEVER
+        due.append(item)
+
+    def _put(self, item: Item, number: int) -> None:
+        item.slot = number
+        items = self._slots.get(number)
+        if items is None:
+            self._slots[number] = [item]
+            heapq.heappush(self._order, number)
+        else:
+            items.append(item)

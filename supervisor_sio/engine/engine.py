@@ -1,0 +1,243 @@
+"""All Engine.IO sessions of one server: who may ask for what, and whose request it is.
+
+The runtime gives it requests and the ends of connections; the owner, who has the handlers
+of the application, accepts handshakes and gets messages. Nothing in here waits, and nothing is
+called back but in the course of a call or by :meth:`Owner.soon`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Callable, Optional, Protocol, Union
+
+from ..common.limits import ENGINE_PATHS
+from . import websocket
+from .answers import Answers, Fault
+from .deadlines import Deadlines
+from .options import WEBSOCKET, Options
+from .payload import Packet
+from .request import NO_INDEX, Request
+from .session import Exchange, Session, State
+from .websocket import HandshakeError
+
+#: The revision of the protocol.
+_REVISION = "4"
+
+
+class Owner(Protocol):
+    """Who has the handlers. Nothing may wait in these calls."""
+
+    def on_message(self, session: Session, data: Packet) -> bool:
+        """A message: its text or its bytes, without the type of the Engine.IO packet.
+
+        :return: false for busy: no more of this session, please, until
+            :meth:`Session.proceed`, which is not called in here.
+        """
+
+    def on_upgrade(self, session: Session) -> None:
+        """A session has changed from polling to its websocket."""
+
+    def on_close(self, session: Session, reason: str) -> None:
+        """A session has ended; once for each. Then :meth:`Engine.forget`.
+
+        :param reason: see :mod:`.reasons`.
+        """
+
+    def on_refusal(self, kind: str, message: str) -> None:
+        """A request was refused.
+
+        :param kind: as engineio, which logs the first of each kind as an error, has them.
+        """
+
+    def count(self, reason: str, source: str, detail: str = "") -> None:
+        """A client did something that is counted.
+
+        :param reason: see :mod:`.reasons`.
+        :param source: the client's address.
+        """
+
+    def soon(self, task: Callable[[], None]) -> None:
+        """Call it in a later turn of the loop, in the order of these calls."""
+
+
+class Engine:
+    """The sessions of one server.
+
+    :param deadlines: may be those of others as well.
+    :param generate_id: makes the id of a new session.
+    :param date: the value of the field Date for an answer that is made now (RFC 9110, 6.6.1).
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        owner: Owner,
+        deadlines: Deadlines,
+        generate_id: Callable[[], str],
+        date: Callable[[], str],
+    ) -> None:
+        self.options = options
+        self.owner = owner
+        self.deadlines = deadlines
+        self.answers = Answers(options, date)
+        #: By id, until their owner forgets them.
+        self.sessions: dict[str, Session] = {}
+        #: Where requests with an id are the engine's, as they were sent, in the order of use.
+        self.paths: dict[str, None] = {}
+        self._generate_id = generate_id
+
+    def add_path(self, path: str) -> None:
+        """The application has passed on a request that came here."""
+        if path in self.paths:
+            return
+        if len(self.paths) >= ENGINE_PATHS:
+            del self.paths[next(iter(self.paths))]
+        self.paths[path] = None
+
+    # --- requests -------------------------------------------------------------------
+
+    def check(self, request: Request) -> Optional[bytes]:
+        """The answer to a request that needs no session: a refusal, or one to OPTIONS."""
+        if not self.answers.is_origin_allowed(request):
+            origin = request.header(b"origin")
+            self.owner.on_refusal("bad-origin", f"{origin} is not an accepted origin.")
+            return self.answers.refusal(request, Fault.REQUEST, "Not an accepted origin.")
+        if request.transport not in self.options.transports:
+            return self._refuse(request, Fault.TRANSPORT, "bad-transport", "Invalid transport")
+        if request.jsonp == NO_INDEX:
+            message = "Invalid JSONP index number"
+            return self._refuse(request, Fault.REQUEST, "bad-jsonp-index", message)
+        if request.sid:
+            return self._check_session(request)
+        method = request.head.method
+        if method not in ("GET", "OPTIONS"):
+            message = f"Method {method} not supported"
+            return self._refuse(request, Fault.METHOD, "bad-method", message)
+        if request.version != _REVISION:
+            return self._refuse(
+                request,
+                Fault.VERSION,
+                "bad-version",
+                "The client is using an unsupported version of the Socket.IO or Engine.IO "
+                "protocols",
+            )
+        if method == "OPTIONS":
+            return self.answers.preflight(request)
+        if request.transport == WEBSOCKET:
+            return self._check_handshake(request)
+        return None
+
+    def _check_session(self, request: Request) -> Optional[bytes]:
+        method = request.head.method
+        if method == "OPTIONS":
+            return self.answers.preflight(request)
+        if method not in ("GET", "POST"):
+            message = f"Method {method} not supported"
+            return self._refuse(request, Fault.REQUEST, "bad-method", message)
+        session = self.sessions.get(request.sid)
+        if session is None or session.state is State.OPENING or session.state is State.CLOSED:
+            message = f"Invalid session {request.sid}"
+            return self._refuse(request, Fault.SESSION, "bad-sid", message)
+        if request.transport == WEBSOCKET:
+            return self._check_handshake(request)
+        if session.state is State.WEBSOCKET:
+            message = f"Unexpected HTTP request for session {request.sid}"
+            return self._refuse(request, Fault.REQUEST, "unexpected-http", message)
+        return None
+
+    def _check_handshake(self, request: Request) -> Optional[bytes]:
+        try:
+            websocket.check(request)
+        except HandshakeError as error:
+            self.owner.on_refusal("bad-upgrade", f"Invalid websocket upgrade: {error}")
+            message = f"Invalid websocket handshake: {error}"
+            return self.answers.refusal(request, Fault.REQUEST, message, [websocket.VERSION])
+        return None
+
+    def _refuse(self, request: Request, fault: Fault, kind: str, message: str) -> bytes:
+        self.owner.on_refusal(kind, message)
+        return self.answers.refusal(request, fault)
+
+    # --- handshakes -------------------------------------------------------------------
+
+    def open(self, request: Request) -> Session:
+        """A handshake that :meth:`check` lets pass; :meth:`accept` or :meth:`refuse` follows."""
+        sid = self._generate_id()
+        session = self.sessions[sid] = Session(self, sid, request.address)
+        return session
+
+    def accept(self, session: Session, request: Request, exchange: Exchange) -> None:
+        """The application has accepted the client."""
+        if session.state is State.CLOSED:
+            exchange.answer(self.answers.refusal(request, Fault.SESSION))
+            return
+        options = self.options
+        told = {
+            "sid": session.sid,
+            "upgrades": options.upgrades(request.transport),
+            "pingTimeout": round(options.ping_timeout * 1000),
+            "pingInterval": round(
+                (options.ping_interval + options.ping_interval_grace_period) * 1000
+            ),
+            "maxPayload": options.max_http_buffer_size,
+        }
+        packet = "0" + json.dumps(told, separators=(",", ":"))
+        if request.transport == WEBSOCKET:
+            session.accept_websocket(request, exchange, packet)
+        else:
+            session.accept_polling(request, exchange, packet)
+
+    def refuse(self, session: Session, request: Request, exchange: Exchange, message: Any) -> None:
+        """The application has refused the client.
+
+        :param message: for it; what JSON takes.
+        """
+        session.refuse()
+        self.sessions.pop(session.sid, None)
+        exchange.answer(self.answers.unauthorized(request, message))
+
+    # --- requests of sessions ---------------------------------------------------------
+
+    def body_limit(self, request: Request) -> Union[int, bytes]:
+        """Bytes that a POST may have, or the answer to one that may not be."""
+        answer = self.check(request)
+        return self.options.max_http_buffer_size if answer is None else answer
+
+    def refuse_body(self, request: Request, exchange: Exchange) -> None:
+        """A POST is longer than that: it ends its session, and the connection."""
+        answer = self.check(request)
+        if answer is None:
+            self.sessions[request.sid].refuse_body(request, exchange)
+        else:
+            exchange.answer(answer)
+
+    def handle(self, request: Request, exchange: Exchange, body: Optional[bytes]) -> None:
+        """A request with an id; it is answered in here, or later.
+
+        :param body: of a POST, which :meth:`body_limit` has let pass.
+        """
+        answer = self.check(request)
+        if answer is not None:
+            exchange.answer(answer)
+            return
+        session = self.sessions[request.sid]
+        if body is not None:
+            session.post(request, exchange, body)
+        elif request.transport == WEBSOCKET:
+            session.upgrade(request, exchange)
+        else:
+            session.poll(request, exchange)
+
+    def gone(self, exchange: Exchange) -> None:
+        """The connection of a request has ended before its answer."""
+        if exchange.session is not None:
+            exchange.session.gone(exchange)
+
+    def forget(self, sid: str) -> None:
+        """The owner needs a session no more, whose end it was told."""
+        session = self.sessions.get(sid)
+        if session is None:
+            return
+        session.forgotten = True
+        if session.state is State.CLOSED:
+            del self.sessions[sid]

@@ -1,0 +1,156 @@
+"""What Engine.IO wants to know of a request; found once, and only what is asked for.
+
+The names in the query are those of the Engine.IO protocol: ``transport``, ``sid``, ``EIO``, and
+``j`` of JSONP. Of a name that is there more than once the first counts, as with engineio.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional
+from urllib.parse import parse_qsl
+
+from .http import Head
+from .saved import Saved
+
+#: ``jsonp`` of a request whose ``j`` is not a number.
+NO_INDEX = -1
+
+#: Digits of an index; clients count from 0.
+_MOST_DIGITS = 9
+
+#: What an answer depends on, besides the head.
+_KEPT = (
+    b"accept-encoding",
+    b"access-control-request-headers",
+    b"origin",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+)
+
+
+class Request:
+    """One request.
+
+    :param scheme: ``http`` or ``https``, as the client sees it.
+    :param address: of the client, as text.
+    :param environ: makes the WSGI environment of the request; for the few who want one.
+    """
+
+    __slots__ = (
+        "head",
+        "scheme",
+        "address",
+        "environ",
+        "transport",
+        "sid",
+        "version",
+        "jsonp",
+        "_fields",
+    )
+
+    def __init__(
+        self, head: Head, scheme: str, address: str, environ: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.head = head
+        self.scheme = scheme
+        self.address = address
+        self.environ = environ
+        #: Empty where the query has none.
+        self.transport = self.sid = self.version = ""
+        #: The index of the client's function; ``None`` without JSONP.
+        self.jsonp: Optional[int] = None
+        self._fields: Optional[dict[bytes, bytes]] = None
+        self._read(head.query)
+
+    def _read(self, query: str) -> None:
+        if "%" in query or "+" in query:
+            pairs = parse_qsl(query)
+        else:
+            pairs = [(n, v) for n, _, v in [part.partition("=") for part in query.split("&")]]
+        for name, value in pairs:
+            if not value:
+                continue  # as if it were not there
+            if name == "transport":
+                self.transport = self.transport or value
+            elif name == "sid":
+                self.sid = self.sid or value
+            elif name == "EIO":
+                self.version = self.version or value
+            elif name == "j" and self.jsonp is None:
+                self.jsonp = _index(value)
+
+    def header(self, name: bytes) -> str:
+        """The value of a field, by its name in lower case; those of several with a comma between.
+
+        Empty where there is none.
+        """
+        fields = self._fields
+        if fields is None:
+            fields = self._fields = self._collect()
+        value = fields.get(name)
+        return "" if value is None else value.decode("latin-1")
+
+    def _collect(self) -> dict[bytes, bytes]:
+        all_fields = self.head.fields
+        fields = {name.lower(): value for name, value in all_fields}
+        if len(fields) < len(all_fields):
+            fields.clear()
+            for name, value in all_fields:
+                name = name.lower()
+                before = fields.get(name)
+                fields[name] = value if before is None else b"%b,%b" % (before, value)
+        return fields
+
+    def shrink(self) -> None:
+        """Keep no more than an answer needs, but for :attr:`environ`: it may wait for long."""
+        fields = self._collect() if self._fields is None else self._fields
+        kept = [(name, fields[name]) for name in _KEPT if name in fields]
+        self._fields = dict(kept)
+        self.head = self.head._replace(path="", query="", fields=kept)
+        self.environ = dict
+
+    # --- for another process ------------------------------------------------------
+
+    def state_as_dict(self) -> dict[str, Any]:
+        """What an answer needs, as JSON takes it."""
+        head = self.head
+        return {
+            "method": head.method,
+            "version": head.version,
+            "host": head.host,
+            "keep_alive": head.keep_alive,
+            "fields": [
+                [name.decode("latin-1"), value.decode("latin-1")] for name, value in head.fields
+            ],
+            "scheme": self.scheme,
+            "address": self.address,
+            "jsonp": self.jsonp,
+        }
+
+    @classmethod
+    def restore(cls, state: Saved) -> Request:
+        """:raises ValueError: see :class:`Saved`."""
+        fields = [
+            (field.text(0).encode("latin-1", "replace"), field.text(1).encode("latin-1", "replace"))
+            for field in state.items("fields")
+        ]
+        head = Head(
+            state.text("method"),
+            "",
+            "",
+            state.text("version"),
+            state.text("host"),
+            fields,
+            0,
+            state.flag("keep_alive"),
+            False,
+        )
+        request = cls(head, state.text("scheme"), state.text("address"), dict)
+        request.jsonp = None if state.is_none("jsonp") else state.integer("jsonp")
+        return request
+
+
+def _index(value: str) -> int:
+    if len(value) > _MOST_DIGITS or not (value.isascii() and value.isdigit()):
+        return NO_INDEX
+    return int(value)

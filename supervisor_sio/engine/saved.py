@@ -1,0 +1,108 @@
+"""A state that was saved as JSON, read back with a look at every field.
+
+It may come from another release, or have been changed by hand: what is wrong is refused
+with the name of the field, as in ``session: queue[3] is not a text``.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, TypeVar, Union
+
+Choice = TypeVar("Choice", bound=Enum)
+
+Key = Union[str, int]
+
+
+def as_text(data: bytes) -> str:
+    """Bytes as JSON takes them."""
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+class Saved:
+    """The fields of an object, or the items of a list.
+
+    :param name: what it is the state of.
+    :raises ValueError: when it is neither; as all of the methods do.
+    """
+
+    __slots__ = ("_value", "_name")
+
+    def __init__(self, value: Any, name: str) -> None:
+        if not isinstance(value, (dict, list)):
+            raise ValueError(f"{name} is not an object")
+        self._value: Any = value
+        self._name = name
+
+    def _get(self, key: Key, kind: Any, what: str) -> Any:
+        try:
+            value = self._value[key]
+        except (KeyError, IndexError, TypeError):
+            raise ValueError(f"{self._path(key)} is missing") from None
+        # A bool is an int, but not here.
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.wrong(key, what)
+        return value
+
+    def _path(self, key: Key) -> str:
+        if isinstance(key, int):
+            return f"{self._name}[{key}]"
+        return f"{self._name}{'.' if ': ' in self._name else ': '}{key}"
+
+    def wrong(self, key: Key, what: str) -> ValueError:
+        """:param what: it is not."""
+        return ValueError(f"{self._path(key)} is not {what}")
+
+    def is_none(self, key: Key) -> bool:
+        """Whether the field is there, and is ``null``."""
+        return isinstance(self._value, dict) and self._value.get(key, 0) is None
+
+    def text(self, key: Key) -> str:
+        value: str = self._get(key, str, "a text")
+        return value
+
+    def flag(self, key: Key) -> bool:
+        value: bool = self._get(key, bool, "true or false")
+        return value
+
+    def integer(self, key: Key) -> int:
+        value: int = self._get(key, int, "an integer")
+        return value
+
+    def seconds(self, key: Key) -> float:
+        value: float = self._get(key, (int, float), "a number of seconds")
+        if not math.isfinite(value):
+            raise self.wrong(key, "a number of seconds")
+        return value
+
+    def data(self, key: Key) -> bytes:
+        """What :func:`as_text` was given."""
+        try:
+            return binascii.a2b_base64(self.text(key).encode("ascii"))
+        except ValueError:
+            raise self.wrong(key, "base64") from None
+
+    def choice(self, key: Key, choices: type[Choice]) -> Choice:
+        try:
+            return choices(self.text(key))
+        except ValueError:
+            names = ", ".join(str(choice.value) for choice in choices)
+            raise self.wrong(key, f"one of {names}") from None
+
+    def object(self, key: Key) -> Saved:
+        return Saved(self._get(key, dict, "an object"), self._path(key))
+
+    def items(self, key: str) -> Iterator[Saved]:
+        """Of a list of lists."""
+        items = self.list(key)
+        for index in range(len(items)):
+            yield Saved(items._get(index, list, "a list"), items._path(index))
+
+    def list(self, key: Key) -> Saved:
+        return Saved(self._get(key, list, "a list"), self._path(key))
+
+    def __len__(self) -> int:
+        return len(self._value)

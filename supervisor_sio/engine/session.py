@@ -1,0 +1,706 @@
+"""An Engine.IO session: what a client sends, what waits for it, and the change of transport.
+
+States, and what a request or the websocket means in each of them:
+
+=============  ==================  ==========  ================  ===========================
+state          poll                POST        websocket         of the websocket that came
+=============  ==================  ==========  ================  ===========================
+``OPENING``    refused             refused     refused
+``POLLING``    answered, or waits  taken       → ``PROBING``
+``PROBING``    answered, or waits  taken       closed at once    ``2probe``: → ``UPGRADING``
+``UPGRADING``  answered soon       taken       closed at once    ``5``: → ``WEBSOCKET``
+``WEBSOCKET``  refused             refused     closed at once    messages
+``CLOSING``    answered            ignored     closed at once
+``CLOSED``     refused             refused     refused
+=============  ==================  ==========  ================  ===========================
+
+``OPENING``: the application has yet to accept it. ``PROBING`` and ``UPGRADING`` become ``POLLING``
+again when the websocket ends, sends anything else, or takes longer than ``UPGRADE_SECONDS``. In
+``UPGRADING`` a poll is answered soon, if need be with a ``6``, because the client waits for that.
+``CLOSING``: the application has closed it, and what waits has yet to be fetched, a ``1`` at the end
+of it. The owner has been told then. Whatever else ends a session makes it ``CLOSED`` at once.
+
+What is sent waits for the end of this turn, so that one poll takes all of it. Pings: the
+server sends one ``ping_interval`` after the last pong, and the client has ``ping_timeout`` to
+answer. With polling a ping goes out ahead of what waits, and an answer counts only if a poll
+has fetched the ping: whoever does not poll is not there.
+
+The owner may say of a message that it is busy. Then the rest of a POST waits, and the POST for
+its answer, or the websocket's reading, until :meth:`Session.proceed`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Optional, Protocol
+
+from ..common.limits import (
+    LAST_POLL_SECONDS,
+    MALFORMED_PACKETS,
+    MESSAGES_AT_ONCE,
+    OUTPUT_CEILING,
+    OUTPUT_OBJECT,
+    POLL_BYTES,
+    POLL_PACKETS,
+    READING_STOPS,
+    SLOW_OUTPUT,
+    SLOW_OUTPUT_PATIENCE,
+    UPGRADE_POLL_SECONDS,
+    UPGRADE_SECONDS,
+)
+from . import payload
+from .answers import Fault
+from .deadlines import NEVER, NOWHERE
+from .frames import INVALID_DATA, ProtocolError, message_frame
+from .payload import Packet, PayloadError
+from .reasons import (
+    CLIENT_DISCONNECT,
+    PING_TIMEOUT,
+    PROTOCOL,
+    SERVER_DISCONNECT,
+    TOO_SLOW,
+    TRANSPORT_CLOSE,
+    TRANSPORT_ERROR,
+)
+from .request import Request
+from .websocket import Link, WebSocket, accept
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+# Engine.IO packets, https://github.com/socketio/socket.io, docs/engine.io-protocol
+_OPEN, _CLOSE, _PING, _PONG, _MESSAGE, _UPGRADE, _NOOP = "0123456"
+
+#: Behind the last packet.
+_END: Any = object()
+
+_PROBE = _PING + "probe"
+_PROBE_FRAME = message_frame(_PONG + "probe")
+_PING_FRAME = message_frame(_PING)
+_CLOSE_FRAME = message_frame(_CLOSE)
+
+
+class Exchange(Protocol):
+    """A request that waits for its answer, and its connection."""
+
+    #: Whose poll it is while it waits; to be told to :meth:`Session.gone` when the connection
+    #: has ended.
+    session: Optional[Session]
+
+    def answer(self, response: bytes, close: bool = False) -> None:
+        """Write the answer, once, at once; nothing happens when the client is gone.
+
+        :param close: it says that the connection ends after it.
+        """
+
+    def upgrade(self, response: bytes, websocket: WebSocket) -> Link:
+        """Write the answer; what comes behind the request is the websocket's.
+
+        Nothing of the websocket is called before this has returned.
+        """
+
+
+class State(Enum):
+    OPENING = "opening"
+    POLLING = "polling"
+    PROBING = "probing"
+    UPGRADING = "upgrading"
+    WEBSOCKET = "websocket"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Ping(Enum):
+    """What the deadline of a session stands for."""
+
+    #: A ping is to be sent then.
+    LATER = "later"
+    #: One waits for the next poll. It has to be answered before the deadline.
+    WAITS = "waits"
+    #: The client has it, and has to answer before the deadline.
+    SENT = "sent"
+
+
+class Outbox:
+    """What waits for polls; there is none while nothing does."""
+
+    __slots__ = ("packets", "size", "taken_at")
+
+    def __init__(self, now: float) -> None:
+        self.packets: list[Packet] = []
+        #: What they are counted for.
+        self.size = 0
+        #: When a poll has last taken some, or this began.
+        self.taken_at = now
+
+
+class Candidate:
+    """A websocket that may become its session's; gone when it has, or when it is given up."""
+
+    __slots__ = ("websocket", "until", "deadline", "slot", "_session")
+
+    def __init__(self, session: Session, websocket: WebSocket, until: float) -> None:
+        self.websocket = websocket
+        #: When the upgrade is given up.
+        self.until = until
+        self.deadline = NEVER
+        self.slot = NOWHERE
+        self._session = session
+
+    def on_deadline(self, now: float) -> None:
+        # An upgrade that ends a little early is better than one more deadline.
+        self._session.hurry(self, now > self.until - UPGRADE_POLL_SECONDS)
+
+
+class Step(Enum):
+    """What the packets of a POST wait for."""
+
+    #: Their turn.
+    TURN = "turn"
+    #: The owner.
+    OWNER = "owner"
+    #: Polls that take what waits for this client, who cannot ask for more before.
+    POLLS = "polls"
+
+
+class Post:
+    """A POST whose packets have not all been taken."""
+
+    __slots__ = (
+        "request",
+        "exchange",
+        "packets",
+        "ahead",
+        "malformed",
+        "step",
+        "deadline",
+        "slot",
+        "_session",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        request: Request,
+        exchange: Exchange,
+        packets: Iterator[Optional[Packet]],
+    ) -> None:
+        self.request = request
+        self.exchange = exchange
+        self.packets = packets
+        #: The next one, if it has been looked for.
+        self.ahead: Optional[Packet] = None
+        #: Messages in it that meant nothing.
+        self.malformed = 0
+        self.step = Step.TURN
+        self.deadline = NEVER
+        self.slot = NOWHERE
+        self._session = session
+
+    def on_deadline(self, now: float) -> None:
+        self._session.cut_off()
+
+
+class Session:
+    """The session of one client.
+
+    :param address: of the client, for the log.
+    """
+
+    __slots__ = (
+        "sid",
+        "state",
+        "address",
+        "data",
+        "live",
+        "deadline",
+        "slot",
+        "forgotten",
+        "_engine",
+        "_ping",
+        "_websocket",
+        "_candidate",
+        "_poll",
+        "_poll_request",
+        "_outbox",
+        "_post",
+        "_flushing",
+    )
+
+    def __init__(self, engine: Engine, sid: str, address: str) -> None:
+        self.sid = sid
+        self.state = State.OPENING
+        self.address = address
+        #: The owner's.
+        self.data: Any = None
+        #: The websocket's connection while everything goes through it: whoever has a frame for
+        #: many may send it there.
+        self.live: Optional[Link] = None
+        self.deadline = NEVER
+        self.slot = NOWHERE
+        #: Whether the engine is to forget it when it is closed.
+        self.forgotten = False
+        self._engine = engine
+        self._ping = Ping.LATER
+        self._websocket: Optional[WebSocket] = None
+        self._candidate: Optional[Candidate] = None
+        #: The poll that waits.
+        self._poll: Optional[Exchange] = None
+        self._poll_request: Optional[Request] = None
+        self._outbox: Optional[Outbox] = None
+        self._post: Optional[Post] = None
+        #: Whether the poll will be answered at the end of this turn.
+        self._flushing = False
+
+    # --- what its owner calls -----------------------------------------------------
+
+    @property
+    def transport(self) -> str:
+        """As engineio calls it."""
+        return "polling" if self._websocket is None else "websocket"
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended for its owner: what is sent is ignored."""
+        return self.state is State.CLOSING or self.state is State.CLOSED
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of output that the client has yet to take, and some for each piece of it."""
+        if self.live is not None:
+            return self.live.waiting
+        return 0 if self._outbox is None else self._outbox.size
+
+    def send(self, packet: Packet) -> None:
+        """Send an Engine.IO packet: a text with its type, or the bytes of a binary message."""
+        if self.live is not None:
+            self.live.send(message_frame(packet))
+        elif self.state is not State.CLOSING and self.state is not State.CLOSED:
+            self._put(packet)
+
+    def proceed(self) -> None:
+        """The owner was busy, and takes the next message."""
+        post = self._post
+        if post is None:
+            if self._websocket is not None:
+                self._websocket.go_on()
+        elif post.step is Step.OWNER:
+            post.step = Step.TURN
+            self._take(post)
+
+    def count_malformed(self) -> None:
+        """A message means nothing. Any number of them in a POST ends the session."""
+        self.count(PROTOCOL, "")
+        post = self._post
+        if post is not None:
+            post.malformed += 1
+            if post.malformed >= MALFORMED_PACKETS:
+                self._refuse_post(post, "hardly anything in a POST is a packet")
+
+    def close(self, reason: str = SERVER_DISCONNECT, abort: bool = False) -> None:
+        """End it; the owner is told in here.
+
+        :param reason: for the owner, see :mod:`.reasons`.
+        :param abort: do not tell the client, who knows, or is not there.
+        """
+        state = self.state
+        if state is State.CLOSING or state is State.CLOSED:
+            return
+        if state is State.WEBSOCKET:
+            assert self.live is not None and self._websocket is not None
+            if not abort:
+                self.live.send(_CLOSE_FRAME)
+            self._websocket.close()
+            self._become_closed()
+        else:
+            self._close_polling(reason, abort)
+        if self._post is not None:
+            self._end_post(self._post)
+        self._engine.owner.on_close(self, reason)
+
+    # --- what the engine calls ----------------------------------------------------
+
+    def accept_polling(self, request: Request, exchange: Exchange, packet: str) -> None:
+        """The application has accepted it: answer the handshake.
+
+        :param packet: the one that opens the session.
+        """
+        engine = self._engine
+        if self.state is State.OPENING:
+            self.state = State.POLLING
+            self._await_ping()
+        packets = self._next_packets(packet)
+        fields = engine.answers.cookies(self.sid)
+        exchange.answer(engine.answers.packets(request, packets, fields))
+        self._after_poll()
+
+    def accept_websocket(self, request: Request, exchange: Exchange, packet: str) -> None:
+        """The same for a client that begins with a websocket."""
+        closing = self.state is not State.OPENING
+        websocket = self._upgrade(request, exchange, None if closing else self)
+        websocket.link.send(message_frame(packet))
+        if closing:
+            self._send_outbox(websocket.link)
+            websocket.close()
+            self._become_closed()
+        else:
+            self._go_live(websocket)
+            self._await_ping()
+
+    def refuse(self) -> None:
+        """The application has refused it."""
+        self._become_closed()
+
+    def poll(self, request: Request, exchange: Exchange) -> None:
+        """A GET."""
+        if self._poll is not None:
+            answers = self._engine.answers
+            exchange.answer(answers.refusal(request, Fault.REQUEST))
+            self.close(TRANSPORT_ERROR)
+            return
+        if self._outbox is not None or self._ping is Ping.WAITS:
+            self._answer(request, exchange, self._next_packets())
+            self._after_poll()
+            return
+        self._poll, self._poll_request = exchange, request
+        exchange.session = self
+        request.shrink()
+        if self._candidate is not None and self.state is State.UPGRADING:
+            self._engine.deadlines.after(self._candidate, UPGRADE_POLL_SECONDS)
+
+    def post(self, request: Request, exchange: Exchange, body: bytes) -> None:
+        """A POST, with all of its body."""
+        answers = self._engine.answers
+        if self.state is State.CLOSING:
+            exchange.answer(answers.taken(request))
+        elif self._post is not None:
+            exchange.answer(answers.refusal(request, Fault.REQUEST))
+            self.close(TRANSPORT_ERROR)
+        else:
+            self._post = Post(self, request, exchange, payload.decode(body))
+            self._take(self._post)
+
+    def refuse_body(self, request: Request, exchange: Exchange) -> None:
+        """A POST that is longer than the option allows."""
+        exchange.answer(self._engine.answers.refusal(request, Fault.REQUEST, close=True), True)
+        self.count(PROTOCOL, "a POST that is too long")
+        self.close(TRANSPORT_ERROR)
+
+    def upgrade(self, request: Request, exchange: Exchange) -> None:
+        """A websocket, for which the client wants to change from polling."""
+        if self.state is not State.POLLING:
+            self._upgrade(request, exchange, None).close()
+            return
+        websocket = self._upgrade(request, exchange, self)
+        deadlines = self._engine.deadlines
+        self.state = State.PROBING
+        until = deadlines.clock() + UPGRADE_SECONDS
+        self._candidate = Candidate(self, websocket, until)
+        deadlines.set(self._candidate, until)
+
+    def gone(self, exchange: Exchange) -> None:
+        """The connection of its poll has ended: the client has cancelled it."""
+        if exchange is self._poll:
+            self._poll = self._poll_request = None
+            self.close(TRANSPORT_CLOSE, abort=True)
+
+    def on_deadline(self, now: float) -> None:
+        options = self._engine.options
+        if self.state is State.CLOSING:
+            self._become_closed()
+        elif self._ping is Ping.LATER:
+            self._engine.deadlines.set(self, now + options.ping_timeout)
+            if self.live is not None:
+                self._ping = Ping.SENT
+                self.live.send(_PING_FRAME)
+            else:
+                self._ping = Ping.WAITS
+                self._flush()
+        elif self.live is not None and self.live.took_output_within(options.ping_timeout):
+            # The ping may be behind what the client takes.
+            self._engine.deadlines.set(self, now + options.ping_timeout)
+        else:
+            self.close(PING_TIMEOUT)
+
+    # --- what the websocket calls -------------------------------------------------------
+
+    def on_message(self, payload: Packet) -> bool:
+        """:meth:`.websocket.Handler.on_message`"""
+        if self.state is not State.WEBSOCKET:
+            return self._probe(payload)
+        return self._receive(payload)
+
+    def on_close(self, websocket: WebSocket) -> None:
+        """:meth:`.websocket.Handler.on_close`"""
+        if websocket is self._websocket:
+            self.close(TRANSPORT_CLOSE, abort=True)
+        elif self._candidate is not None and websocket is self._candidate.websocket:
+            self._give_up_upgrade(self._candidate)
+
+    def count(self, reason: str, detail: str) -> None:
+        """:meth:`.websocket.Handler.count`"""
+        self._engine.owner.count(reason, self.address, detail)
+
+    # --- packets of the client ----------------------------------------------------------
+
+    def _receive(self, packet: Packet) -> bool:
+        """Whether the next one may come.
+
+        :raises ProtocolError: when it is none.
+        """
+        if packet.__class__ is bytes:
+            return self._engine.owner.on_message(self, packet)
+        kind = packet[:1]
+        if kind == _MESSAGE:
+            return self._engine.owner.on_message(self, packet[1:])
+        if kind == _PONG:
+            if self._ping is Ping.SENT:
+                self._await_ping()
+        elif kind == _CLOSE:
+            self.close(CLIENT_DISCONNECT, abort=True)
+        elif kind not in (_OPEN, _PING, _UPGRADE, _NOOP) or not kind:
+            raise ProtocolError(INVALID_DATA, "a message that is no packet")
+        return True
+
+    def _take(self, post: Post) -> None:
+        """The next packets of a POST."""
+        left = MESSAGES_AT_ONCE
+        try:
+            while left:
+                packet = post.ahead
+                if packet is None:
+                    packet = next(post.packets, _END)
+                    if packet is _END:
+                        self._end_post(post)
+                        return
+                    if packet is None:
+                        break
+                post.ahead = packet
+                if self._outbox is not None and self._outbox.size > READING_STOPS:
+                    self._await_polls(post)
+                    return
+                post.ahead = None
+                if not self._receive(packet):
+                    post.step = Step.OWNER
+                    return
+                if self._post is not post:
+                    return  # the packet has ended it
+                left -= 1
+        except (PayloadError, ProtocolError) as error:
+            self._refuse_post(post, str(error))
+        except Exception:
+            self._refuse_post(post, "")
+            raise
+        else:
+            # Others have a turn.
+            self._engine.owner.soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        post = self._post
+        if post is not None and post.step is Step.TURN:
+            self._take(post)
+
+    def _await_polls(self, post: Post) -> None:
+        post.step = Step.POLLS
+        self._engine.deadlines.after(post, SLOW_OUTPUT_PATIENCE)
+
+    def _end_post(self, post: Post) -> None:
+        self._post = None
+        post.deadline = NEVER
+        post.exchange.answer(self._engine.answers.taken(post.request))
+        if self._websocket is not None:
+            self._websocket.go_on()
+
+    def _refuse_post(self, post: Post, why: str) -> None:
+        if self._post is post:
+            self._post = None
+            post.deadline = NEVER
+            post.exchange.answer(self._engine.answers.refusal(post.request, Fault.REQUEST))
+            self.count(PROTOCOL, why)
+        self.close(TRANSPORT_ERROR)
+
+    # --- packets for the client ---------------------------------------------------------
+
+    def _put(self, packet: Packet) -> None:
+        """Let it wait for a poll, if the client has not let too much wait already."""
+        box = self._append(packet)
+        if box.size > SLOW_OUTPUT and (
+            box.size > OUTPUT_CEILING
+            or self._engine.deadlines.clock() - box.taken_at > SLOW_OUTPUT_PATIENCE
+        ):
+            self.cut_off()
+        elif self._poll is not None and not self._flushing:
+            self._flushing = True
+            self._engine.owner.soon(self._flush)
+
+    def _append(self, packet: Packet) -> Outbox:
+        box = self._outbox
+        if box is None:
+            box = self._outbox = Outbox(self._engine.deadlines.clock())
+        box.packets.append(packet)
+        box.size += sys.getsizeof(packet) + OUTPUT_OBJECT
+        return box
+
+    def cut_off(self) -> None:
+        """The client does not take what waits for it."""
+        self.count(TOO_SLOW, "")
+        self.close(TRANSPORT_ERROR, abort=True)
+
+    def _flush(self) -> None:
+        """What waits goes out with the poll that waits, if there are both."""
+        self._flushing = False
+        if self._poll is not None and (self._outbox is not None or self._ping is Ping.WAITS):
+            self._answer_waiting(self._next_packets())
+            self._after_poll()
+
+    def _next_packets(self, first: Optional[Packet] = None) -> list[Packet]:
+        """What the next poll gets: no more than a client takes, or than is good in one piece."""
+        packets: list[Packet] = [] if first is None else [first]
+        if self._ping is Ping.WAITS:
+            self._ping = Ping.SENT
+            packets.append(_PING)
+        box = self._outbox
+        if box is None:
+            return packets
+        queue = box.packets
+        if len(packets) + len(queue) <= POLL_PACKETS and box.size <= POLL_BYTES:
+            self._outbox = None
+            return packets + queue
+        size = count = 0
+        for packet in queue[: POLL_PACKETS - len(packets)]:
+            packets.append(packet)
+            size += sys.getsizeof(packet) + OUTPUT_OBJECT
+            count += 1
+            if size >= POLL_BYTES:
+                break
+        if count == len(queue):
+            self._outbox = None
+        else:
+            del queue[:count]
+            box.size -= size
+            box.taken_at = self._engine.deadlines.clock()
+        return packets
+
+    def _answer_waiting(self, packets: list[Packet]) -> None:
+        exchange, request = self._poll, self._poll_request
+        assert exchange is not None and request is not None
+        self._poll = self._poll_request = exchange.session = None
+        self._answer(request, exchange, packets)
+
+    def _answer(self, request: Request, exchange: Exchange, packets: list[Packet]) -> None:
+        # The last poll before the websocket: its connection is not used again.
+        close = self.state is State.UPGRADING
+        exchange.answer(self._engine.answers.packets(request, packets, (), close), close)
+
+    def _after_poll(self) -> None:
+        """A poll has taken some of what waited."""
+        post = self._post
+        if self.state is State.CLOSING:
+            if self._outbox is None:
+                self._become_closed()
+        elif (
+            post is not None
+            and post.step is Step.POLLS
+            and (self._outbox is None or self._outbox.size <= READING_STOPS)
+        ):
+            post.step = Step.TURN
+            post.deadline = NEVER
+            self._engine.owner.soon(self._take_turn)
+
+    def _await_ping(self) -> None:
+        self._ping = Ping.LATER
+        self._engine.deadlines.after(self, self._engine.options.ping_interval)
+
+    # --- the end ------------------------------------------------------------------------
+
+    def _close_polling(self, reason: str, abort: bool) -> None:
+        if self._candidate is not None:
+            self._give_up_upgrade(self._candidate)
+        self._ping = Ping.LATER
+        if not abort:
+            self._append(_CLOSE)
+        if self._poll is not None:
+            self._answer_waiting([_NOOP] if abort else self._next_packets())
+        if abort or reason != SERVER_DISCONNECT or self._outbox is None:
+            self._become_closed()
+        else:
+            self.state = State.CLOSING
+            self._engine.deadlines.after(self, LAST_POLL_SECONDS)
+
+    def _become_closed(self) -> None:
+        self.state = State.CLOSED
+        self.live = self._websocket = self._outbox = None
+        self.deadline = NEVER
+        if self.forgotten:
+            self._engine.sessions.pop(self.sid, None)
+
+    # --- the upgrade from polling ---------------------------------------------------------
+
+    def _upgrade(
+        self, request: Request, exchange: Exchange, handler: Optional[Session]
+    ) -> WebSocket:
+        engine = self._engine
+        websocket = WebSocket(handler, engine.deadlines, engine.options.max_http_buffer_size)
+        websocket.link = exchange.upgrade(accept(request), websocket)
+        return websocket
+
+    def _probe(self, payload: Packet) -> bool:
+        """Engine.IO's handshake: ``2probe``, ``3probe``, ``5``."""
+        candidate = self._candidate
+        assert candidate is not None
+        if self.state is State.PROBING and payload == _PROBE:
+            self.state = State.UPGRADING
+            candidate.websocket.link.send(_PROBE_FRAME)
+            if self._poll is not None:
+                self._answer_waiting(self._next_packets() or [_NOOP])
+                self._after_poll()
+        elif self.state is State.UPGRADING and payload == _UPGRADE:
+            return self._finish_upgrade(candidate)
+        else:
+            self._give_up_upgrade(candidate)
+        return True
+
+    def _finish_upgrade(self, candidate: Candidate) -> bool:
+        """Whether the websocket's next message may come: what was posted before it is first."""
+        self._candidate = None
+        candidate.deadline = NEVER
+        if self._poll is not None:
+            self._answer_waiting([_NOOP])
+        self._go_live(candidate.websocket)
+        if self._ping is Ping.WAITS:
+            self._ping = Ping.SENT
+            candidate.websocket.link.send(_PING_FRAME)
+        self._after_poll()
+        self._engine.owner.on_upgrade(self)
+        return self._post is None
+
+    def _go_live(self, websocket: WebSocket) -> None:
+        """From here on everything goes through the websocket."""
+        self.state = State.WEBSOCKET
+        self._websocket = websocket
+        self.live = websocket.link
+        self._send_outbox(websocket.link)
+
+    def _send_outbox(self, link: Link) -> None:
+        box, self._outbox = self._outbox, None
+        if box is not None:
+            for packet in box.packets:
+                link.send(message_frame(packet))
+
+    def _give_up_upgrade(self, candidate: Candidate) -> None:
+        """It goes on with polling."""
+        self._candidate = None
+        candidate.deadline = NEVER
+        self.state = State.POLLING
+        candidate.websocket.close()
+
+    def hurry(self, candidate: Candidate, expired: bool) -> None:
+        """The upgrade has taken too long, or a poll has waited for long enough during one."""
+        if expired:
+            self._give_up_upgrade(candidate)
+            return
+        self._engine.deadlines.set(candidate, candidate.until)
+        if self._poll is not None:
+            self._answer_waiting([_NOOP])

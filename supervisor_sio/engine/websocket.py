@@ -1,0 +1,308 @@
+"""A websocket as a server has it (RFC 6455), without the connection: bytes in, messages out.
+
+How far the closing handshake is (section 7.1), and what comes next:
+
+====================  =====================  =======================  ==================
+state                 we close               the client's close       the connection ends
+====================  =====================  =======================  ==================
+``OPEN``              ``CLOSING``            ``ANSWERED``             ``ENDED``
+``CLOSING``           nothing                connection is aborted    ``ENDED``
+``ANSWERED``          nothing                is not looked at         ``ENDED``
+``ENDED``             nothing                cannot come              cannot happen
+====================  =====================  =======================  ==================
+
+In ``CLOSING`` and ``ANSWERED`` there is a deadline after which the connection is aborted. A frame
+that breaks the protocol closes the websocket; what comes behind it is not looked at.
+
+What waits to be sent is the runtime's, which has the connection: see :class:`Link`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from enum import Enum
+from typing import Any, Optional, Protocol
+
+from ..common.limits import CLOSE_SECONDS, END_SECONDS, MESSAGES_AT_ONCE
+from .deadlines import NEVER, NOWHERE, Deadlines
+from .frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NORMAL,
+    PING,
+    PONG,
+    FrameReader,
+    Payload,
+    ProtocolError,
+    close_frame,
+    frame,
+)
+from .reasons import FAILED, PROTOCOL
+from .request import Request
+from .saved import Saved
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+
+#: The field that says which version of the protocol is spoken here (section 4.4).
+VERSION = ("Sec-WebSocket-Version", "13")
+
+
+class HandshakeError(ValueError):
+    """A request that is not a websocket's handshake; the text says why."""
+
+
+class Link(Protocol):
+    """The connection of a websocket, which the runtime has.
+
+    The runtime cuts off a client that does not take its output, stops reading from it while
+    much waits, and counts both. Whatever ends the connection, :meth:`WebSocket.ended` follows.
+    """
+
+    def send(self, data: bytes, fan_out: bool = False) -> None:
+        """Send frames at the end of this turn; nothing once it is closed.
+
+        :param fan_out: with those of many others: when its turn comes.
+        """
+
+    def send_pong(self, data: bytes) -> None:
+        """The same. While output waits, only the last one is kept (section 5.5.3)."""
+
+    def pause(self) -> None:
+        """Read no more, and call :meth:`WebSocket.receive` no more."""
+
+    def resume(self) -> None:
+        """Read again, in a later turn. First comes a call of :meth:`WebSocket.proceed`."""
+
+    def close(self, read_on: bool) -> None:
+        """Send nothing more than what waits. Then shut our side down and read on, or close."""
+
+    def abort(self) -> None:
+        """Close at once. :meth:`WebSocket.ended` is called in here, or later."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of output that the client has yet to take, and some for each piece of it."""
+
+    def took_output_within(self, seconds: float) -> bool:
+        """Whether output waits for the client, and it has taken some of it so lately."""
+
+
+class Handler(Protocol):
+    """Who has a websocket. Nothing may wait in these calls."""
+
+    def on_message(self, payload: Payload) -> bool:
+        """A message; false for no more, please, until :meth:`WebSocket.go_on`.
+
+        :raises ProtocolError: for one that may not come.
+        """
+
+    def on_close(self, websocket: WebSocket) -> None:
+        """It has ended for a reason that is not the handler's; once, and nothing follows."""
+
+    def count(self, reason: str, detail: str) -> None:
+        """The client did something that is counted, see :mod:`.reasons`."""
+
+
+class State(Enum):
+    OPEN = "open"
+    CLOSING = "closing"
+    ANSWERED = "answered"
+    ENDED = "ended"
+
+
+def check(request: Request) -> None:
+    """Look at a handshake, section 4.2.1; HTTP itself has been looked at.
+
+    :raises HandshakeError: when it is none.
+    """
+    if request.head.method != "GET":
+        raise HandshakeError("the method is not GET")
+    if request.header(b"upgrade").lower() != "websocket":
+        raise HandshakeError("no Upgrade: websocket")
+    if not request.head.may_upgrade:
+        raise HandshakeError("no Connection: Upgrade")
+    if request.header(b"sec-websocket-version") != VERSION[1]:
+        raise HandshakeError("Sec-WebSocket-Version is not 13")
+    try:
+        key = base64.b64decode(request.header(b"sec-websocket-key"), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != 16:
+        raise HandshakeError("no valid Sec-WebSocket-Key")
+
+
+def accept(request: Request) -> bytes:
+    """The answer to a handshake, section 4.2.2. Of the sub-protocols the first is chosen."""
+    key = request.header(b"sec-websocket-key").encode()
+    digest = base64.b64encode(hashlib.sha1(key + _GUID).digest())
+    protocol = request.header(b"sec-websocket-protocol").partition(",")[0].strip(" \t")
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n%b\r\n"
+    ) % (digest, f"Sec-WebSocket-Protocol: {protocol}\r\n".encode("latin-1") if protocol else b"")
+
+
+class WebSocket:
+    """One websocket, from the handshake's answer to its end.
+
+    :param handler: without one it only closes.
+    :param max_size: longest message of the client, in bytes.
+    """
+
+    __slots__ = ("link", "state", "deadline", "slot", "_handler", "_deadlines", "_reader", "_held")
+
+    #: Set by whoever has made the websocket, before anything else.
+    link: Link
+
+    def __init__(self, handler: Optional[Handler], deadlines: Deadlines, max_size: int) -> None:
+        self.state = State.OPEN
+        self.deadline = NEVER
+        self.slot = NOWHERE
+        self._handler = handler
+        self._deadlines = deadlines
+        #: ``None`` when nothing that comes is looked at any more.
+        self._reader: Optional[FrameReader] = FrameReader(max_size)
+        #: Whether the handler wants no more until it says so.
+        self._held = False
+
+    # --- what the runtime calls -----------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """What has been read.
+
+        :raises Exception: of the handler's; the websocket is closed, and the error to be logged.
+        """
+        reader = self._reader
+        if reader is not None:
+            reader.feed(data)
+            self.proceed()
+
+    def proceed(self) -> None:
+        """What has been received, but not been handled. After :meth:`Link.resume`."""
+        if self._held or self._reader is None:
+            return
+        try:
+            self._take_messages(self._reader)
+        except ProtocolError as error:
+            self._fail(error.code, PROTOCOL, str(error))
+        except Exception as error:
+            self._fail(INTERNAL_ERROR, FAILED, type(error).__name__)
+            raise
+
+    def ended(self) -> None:
+        """The connection is gone."""
+        self.state = State.ENDED
+        self.deadline = NEVER
+        self._reader = None
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.on_close(self)
+
+    def on_deadline(self, now: float) -> None:
+        """The client has not answered our close."""
+        self.link.abort()
+
+    # --- what its handler calls ------------------------------------------------------
+
+    def go_on(self) -> None:
+        """The messages after :meth:`Handler.on_message` has said no."""
+        if self._held:
+            self._held = False
+            self.link.resume()
+
+    def close(self, code: int = NORMAL) -> None:
+        """Send a close frame; the client has some seconds to answer. Section 7.1.2.
+
+        The handler is not told any more.
+        """
+        if self.state is State.OPEN:
+            self._handler = None
+            self._send_last(close_frame(code), State.CLOSING)
+            if self._held:
+                self._held = False
+                self.link.resume()
+
+    def end(self) -> None:
+        """Tell the client that the server goes, and wait but shortly for its answer.
+
+        To end the connection at once would reset it if anything is on its way here.
+        """
+        if self.state is State.OPEN:
+            handler = self._handler
+            self.close(GOING_AWAY)
+            self._deadlines.after(self, END_SECONDS)
+            if handler is not None:
+                handler.on_close(self)
+
+    # --- messages ---------------------------------------------------------------------
+
+    def _take_messages(self, reader: FrameReader) -> None:
+        take = reader.next
+        for _ in range(MESSAGES_AT_ONCE):
+            message = take()
+            if message is None:
+                return
+            opcode, payload = message
+            if opcode <= BINARY:
+                handler = self._handler
+                if handler is None or opcode == CONTINUATION:
+                    continue
+                if not handler.on_message(payload) and self.state is State.OPEN:
+                    self._held = True
+                    self.link.pause()
+                    return
+            elif opcode == PING:
+                self.link.send_pong(frame(PONG, payload))  # type: ignore[arg-type]
+            elif opcode == CLOSE:
+                self._answer_close(payload)  # type: ignore[arg-type]
+                return
+            if self._reader is None:
+                return
+        if reader.has_more:
+            # Others have a turn.
+            self.link.pause()
+            self.link.resume()
+
+    def _answer_close(self, payload: bytes) -> None:
+        self._reader = None
+        if self.state is State.OPEN:
+            self._send_last(frame(CLOSE, payload[:2]), State.ANSWERED)
+        else:
+            self.link.abort()
+
+    def _send_last(self, data: bytes, state: State) -> None:
+        self.state = state
+        self.link.send(data)
+        self.link.close(read_on=state is State.CLOSING)
+        self._deadlines.after(self, CLOSE_SECONDS)
+
+    def _fail(self, code: int, reason: str, detail: str) -> None:
+        """Section 7.1.7."""
+        self._reader = None
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.count(reason, detail)
+        self.close(code)
+        if handler is not None:
+            handler.on_close(self)
+
+    # --- for another process ------------------------------------------------------
+
+    def state_as_dict(self) -> dict[str, Any]:
+        """What an open one has received and not handled, as JSON takes it."""
+        assert self._reader is not None
+        return {"held": self._held, "received": self._reader.state_as_dict()}
+
+    def restore(self, state: Saved) -> None:
+        """Go on where another one has been; there is no link yet.
+
+        :raises ValueError: see :class:`Saved`.
+        """
+        assert self._reader is not None
+        self._held = state.flag("held")
+        self._reader.restore(state.object("received"))
