@@ -330,6 +330,11 @@ class Body:
         if self._left > most:
             raise _too_long()
 
+    @property
+    def wanted(self) -> int:
+        """How many bytes to read next: few of them can be those of the next request."""
+        return min(_DATA_READ, self._left) if self._chunks is None else self._chunks.wanted
+
     def feed(self, data: bytes) -> Optional[bytes]:
         """All of the body, or ``None`` while there is more to come.
 

@@ -24,7 +24,7 @@ from ..common.limits import EVENT_SIZES, SLOW_OUTPUT
 from ..engine.frames import Payload, message_frame
 from ..engine.session import Session
 from .eio import EngineServer
-from .refused import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS
+from .refused import NO_ANSWER, WRONG_ARGUMENTS
 
 _MESSAGE = str(packet.MESSAGE)
 _EVENTS = (sio_packet.EVENT, sio_packet.BINARY_EVENT)

@@ -1,0 +1,856 @@
+"""One TCP connection of a client, on callbacks of eventlet's hub.
+
+No greenlet waits for a client: the hub calls :meth:`Connection._readable` when something has
+come. It is in one of these states:
+
+===========  ==================================================================================
+HEAD         the next request is awaited, or the rest of its head
+BODY         the rest of a body that the engine wants whole
+WAITING      the engine has the request, and has yet to answer (a poll may wait for long)
+APPLICATION  a greenlet has the request, see :mod:`.wsgi`
+MOVING       a greenlet hands the connection back to the router
+WEBSOCKET    the engine has a websocket on it
+LINGER       all is said; what the client still sends is read, or it would not get the answer
+CLOSED
+===========  ==================================================================================
+
+Before each request on a kept connection its request line decides whether the connection stays:
+a request of another worker's session, or a handshake, goes back to the router with every byte
+already read.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+
+from eventlet.wsgi import addr_to_host_port
+
+from ...common.limits import (
+    BODY_GRACE_SECONDS,
+    BODY_RATE,
+    HEAD_BYTES,
+    LINGER_SECONDS,
+    OUTPUT_CEILING,
+    OUTPUT_OBJECT,
+    READING_STOPS,
+    SLOW_OUTPUT,
+    SLOW_OUTPUT_PATIENCE,
+    SLOW_OUTPUT_TAKEN,
+    STALLED_SECONDS,
+)
+from ...common.request import BadRequest, parse_head
+from ...engine.deadlines import NEVER, NOWHERE
+from ...engine.engine import Engine
+from ...engine.http import Body, Head, HttpError, find_end, read_head
+from ...engine.request import Request
+from ...engine.session import Session
+from ...engine.websocket import WebSocket
+from ..refused import FAILED, PROTOCOL, TOO_SLOW, refusals
+from . import greenlets, wsgi
+from .forks import close_socket
+from .output import Backlog, Piece, join, log
+
+if TYPE_CHECKING:
+    from .server import Server
+
+#: ``(host, port)`` or the like; a Unix peer has an empty name.
+SocketAddress = Any
+
+#: Bytes that are read at a time where a head is expected: most are shorter, and what comes
+#: behind one has to fit into a message to the router.
+_HEAD_READ = 2048
+_READ = 65536
+
+#: A server should skip an empty line before a request (RFC 9112, 2.2); as the router, we skip four.
+_EMPTY_LINES = re.compile(rb"(?:\r?\n){0,4}")
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class State(Enum):
+    HEAD = "head"
+    BODY = "body"
+    WAITING = "waiting"
+    APPLICATION = "application"
+    MOVING = "moving"
+    WEBSOCKET = "websocket"
+    LINGER = "linger"
+    CLOSED = "closed"
+
+
+class _Gathering:
+    """A body that the engine wants whole, and the time that its client has for it."""
+
+    __slots__ = ("body", "_began", "_received")
+
+    def __init__(self, length: Optional[int], most: int, now: float) -> None:
+        self.body = Body(length, most)
+        self._began = now
+        self._received = 0
+
+    def feed(self, data: bytes) -> Optional[bytes]:
+        self._received += len(data)
+        return self.body.feed(data)
+
+    def deadline(self, now: float) -> float:
+        """When the client has sent too little."""
+        at_its_rate = self._began + BODY_GRACE_SECONDS + self._received / BODY_RATE
+        return min(at_its_rate, now + STALLED_SECONDS)
+
+
+class Connection:
+    """A client's connection: an Exchange, and then perhaps a Link, of the engine.
+
+    :param sock: plain and non-blocking; belongs to the connection from here on.
+    :param prefix: bytes that were read before it came here.
+    :param placed: the router chose this worker for the first request.
+    :param on_session: called when the handshake it was placed for shows in the figures.
+    """
+
+    __slots__ = (
+        "server",
+        "peer",
+        "local",
+        "scheme",
+        "state",
+        "sock",
+        "data",
+        "deadline",
+        "slot",
+        "session",
+        "upgraded",
+        "_on_session",
+        "_reading",
+        "_looked",
+        "_kept",
+        "_settled",
+        "_request",
+        "_close",
+        "_unread",
+        "_answered",
+        "_body",
+        "_websocket",
+        "_held",
+        "_closing",
+        "_out",
+        "_collected",
+        "_backlog",
+    )
+
+    def __init__(
+        self,
+        server: Server,
+        sock: Any,
+        peer: SocketAddress,
+        local: SocketAddress,
+        scheme: str = "http",
+        prefix: bytes = b"",
+        placed: bool = True,
+        on_session: Optional[Callable[[], None]] = None,
+    ) -> None:
+        self.server = server
+        self.sock: Optional[Any] = sock
+        self.peer = peer
+        self.local = local
+        self.scheme = scheme
+        self.state = State.HEAD
+        #: What was read, and nobody has looked at.
+        self.data = prefix
+        #: Of the wheel.
+        self.deadline = NEVER
+        self.slot = NOWHERE
+        #: Whose poll waits here for its answer.
+        self.session: Optional[Session] = None
+        #: Whether an application has made something else than HTTP of it.
+        self.upgraded = False
+        self._on_session = on_session
+        self._reading: Any = None
+        #: How many bytes of a head have been looked through; whether there was a request before
+        #: it; and whether it is certain that this worker serves it.
+        self._looked = 0
+        self._kept = False
+        self._settled = placed and not server.draining
+        #: What the engine has of this request, if it has it.
+        self._request: Optional[tuple[Engine, Request]] = None
+        #: Whether the connection ends after this request; whether some of its body was not
+        #: read; and whether the engine has answered it.
+        self._close = self._unread = self._answered = False
+        self._body: Optional[_Gathering] = None
+        self._websocket: Optional[WebSocket] = None
+        #: Whether the websocket wants no more until it says so, and whether it sends no more.
+        self._held = self._closing = False
+        #: What is to be sent: nothing, most of the time, or a single piece.
+        self._out: Union[None, bytes, list[Piece]] = None
+        #: Whether somebody will write it at the end of this turn.
+        self._collected = False
+        self._backlog: Optional[Backlog] = None
+
+    def open(self) -> None:
+        """Begin to serve it; in the hub."""
+        self.server.opened(self)
+        self._guarded(self._open)
+
+    def _open(self) -> None:
+        self._due_in(self.server.head_timeout)
+        self._listen()
+        if self.data:
+            self._look()
+
+    @property
+    def address(self) -> str:
+        """Of the client, for the log."""
+        return str(addr_to_host_port(self.peer)[0])
+
+    def fileno(self) -> int:
+        return -1 if self.sock is None else int(self.sock.fileno())
+
+    def count(self, reason: str, detail: object = "") -> None:
+        """Its client did something that is counted."""
+        source = f"{self.address} ({detail})" if detail else self.address
+        self.server.runtime.run(refusals.count, reason, source)
+
+    def session_counted(self) -> None:
+        """The handshake this connection was placed for shows in the count of sessions."""
+        done, self._on_session = self._on_session, None
+        if done is not None:
+            done()
+
+    def _due_in(self, seconds: float) -> None:
+        self.server.runtime.deadlines.after(self, seconds)
+
+    # --- reading ------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        if self._reading is None and self.sock is not None:
+            hub = self.server.runtime.hub
+            self._reading = hub.add(
+                hub.READ, self.sock.fileno(), self._readable, self._obsolete, None
+            )
+            # It would keep the greenlet of a request for as long as the connection lives.
+            self._reading.greenlet = hub.greenlet
+
+    def stop_reading(self) -> None:
+        if self._reading is not None:
+            self.server.runtime.hub.remove(self._reading)
+            self._reading = None
+
+    def _obsolete(self, *error: object) -> None:
+        """The hub has seen this descriptor's number opened anew."""
+        self._reading = None
+        if self._backlog is not None:
+            self._backlog.writing = None
+        if self.sock is not None:
+            self.sock.detach()  # it is somebody else's now
+        self.end(FAILED)
+
+    def _guarded(self, task: Callable[..., Any], *args: Any) -> None:
+        """Call it; an error ends this connection, and nothing else."""
+        try:
+            task(*args)
+        except Exception as error:
+            self.failed(error)
+
+    def failed(self, error: Exception) -> None:
+        """Something of ours went wrong with it."""
+        log(logging.ERROR, "a connection of a client", error)
+        self.end(FAILED)
+
+    def _readable(self, _descriptor: int) -> None:
+        sock = self.sock
+        if sock is None:
+            return  # ended by another callback of this turn
+        websocket = self._websocket
+        if websocket is None:
+            self._guarded(self._read_http, sock)
+            return
+        backlog = self._backlog
+        if self._held or (backlog is not None and backlog.size > READING_STOPS):
+            self.stop_reading()
+            return
+        try:
+            data = sock.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.end()
+            return
+        if self.data:
+            data, self.data = self.data + data, b""
+        self._receive(websocket.receive, data)
+
+    def _receive(self, task: Callable[..., None], *args: Any) -> None:
+        """Let the websocket handle what came; what is sent meanwhile leaves at once."""
+        self._collected = True
+        try:
+            task(*args)
+        except Exception as error:  # it closes by itself
+            log(logging.ERROR, "a message of a websocket", error)
+        self._collected = False
+        if self._out is not None or self._closing:
+            self._guarded(self.flush)
+
+    def _read_http(self, sock: Any) -> None:
+        state, body = self.state, self._body
+        if state is State.APPLICATION or state is State.MOVING:
+            self.stop_reading()  # the greenlet reads what it wants
+            return
+        size = _HEAD_READ
+        if body is not None:
+            size = body.body.wanted
+        elif state is State.LINGER:
+            size = _READ
+        try:
+            data = sock.recv(size)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.end()
+        elif state is State.HEAD:
+            self.data += data
+            self._look()
+        elif body is not None:
+            self._take_body(body, data)
+        elif state is State.WAITING:
+            self.data += data
+            if len(self.data) > HEAD_BYTES:
+                self.stop_reading()
+
+    # --- a head -------------------------------------------------------------------
+
+    def _look(self, tried_to_move: bool = False) -> None:
+        """See whether a request is there."""
+        try:
+            head = self._next_head(tried_to_move)
+        except HttpError as error:
+            self._refuse(error)
+            return
+        if head is not None:
+            self._begin(head)
+
+    def _next_head(self, tried_to_move: bool) -> Optional[Head]:
+        """The head of the next request; ``None`` while it has not come, or never will.
+
+        :raises HttpError: for what cannot be one.
+        """
+        server, data = self.server, self.data
+        if not self._looked and data[:1] in (b"\r", b"\n"):
+            data = self.data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]
+        end = find_end(data, self._looked)
+        head = read_head(data[:end]) if end else None
+        if head is not None:
+            self._request = server.of_session(self, head)
+        if self._request is None and not self._settled and data:
+            try:
+                request = parse_head(data, server.paths)
+            except BadRequest as bad:
+                raise HttpError(bad.reason, bad.status) from None
+            if request is not None:
+                self._settled = True
+                if not server.keeps(request):
+                    self._move()
+                    return None
+        if head is not None:
+            self.data = data[end:]
+            self._looked = 0
+            return head
+        if data and not self._looked and self._kept:
+            self._due_in(server.head_timeout)
+        self._looked = len(data)
+        if server.draining and not tried_to_move:
+            self._move()
+        else:
+            self._listen()
+        return None
+
+    def _go_on(self) -> None:
+        """There is more of what was read: it is the next turn."""
+        if self.state is State.HEAD:
+            self._guarded(self._look)
+
+    def _refuse(self, error: HttpError) -> None:
+        self.count(TOO_SLOW if error.status.startswith("408") else PROTOCOL, error)
+        self._begun()
+        self._unread = True
+        self.state = State.WAITING
+        body = f"{error.status}\n"
+        text = (
+            f"HTTP/1.1 {error.status}\r\nConnection: close\r\n"
+            f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        )
+        self.answer(text.encode(), close=True)
+
+    # --- a request ----------------------------------------------------------------
+
+    def _begun(self) -> None:
+        """Forget the request before."""
+        self._kept = True
+        self._settled = self._close = self._unread = self._answered = False
+
+    def _begin(self, head: Head) -> None:
+        self._begun()
+        self._close = not head.keep_alive
+        self.deadline = NEVER
+        if self._request is None:
+            self.state = State.APPLICATION
+            greenlets.run(wsgi.serve, self, head)
+            return
+        engine, request = self._request
+        self.state = State.WAITING
+        self._listen()  # to see its end
+        if head.method == "POST":
+            self._begin_body(engine, request)
+            return
+        self._unread = self._close = self._close or head.length != 0
+        engine.handle(request, self, None, time.monotonic())
+
+    def _begin_body(self, engine: Engine, request: Request) -> None:
+        head = request.head
+        most = engine.body_limit(request)
+        now = time.monotonic()
+        if isinstance(most, bytes):
+            self._unread = head.length is None or head.length > len(self.data)
+            self.answer(most, close=self._unread)
+            return
+        try:
+            self._body = _Gathering(head.length, most, now)
+        except HttpError:
+            self._unread = True
+            self._close = True
+            engine.handle(request, self, None, now)
+            return
+        if not self.data and head.length != 0 and request.header(b"expect"):
+            self._continue(request)
+        self.state = State.BODY
+        data, self.data = self.data, b""
+        self._take_body(self._body, data)
+
+    def _continue(self, request: Request) -> None:
+        if request.header(b"expect").lower() == "100-continue":
+            self._out = _CONTINUE
+            self.flush()
+
+    def _take_body(self, gathering: _Gathering, data: bytes) -> None:
+        assert self._request is not None
+        engine, request = self._request
+        now = time.monotonic()
+        try:
+            whole = gathering.feed(data)
+        except HttpError as error:
+            self._unread = self._close = True
+            self._body, whole = None, None
+            if not error.status.startswith("413"):
+                self.count(PROTOCOL, error)
+        else:
+            if whole is None:
+                self.server.runtime.deadlines.set(self, gathering.deadline(now))
+                self._listen()
+                return
+            self.data, self._body = gathering.body.rest, None
+        self.state = State.WAITING
+        self.deadline = NEVER
+        engine.handle(request, self, whole, now)
+
+    # --- what the engine does with it ----------------------------------------------
+
+    def answer(self, response: bytes, close: bool = False) -> None:
+        """:meth:`.Exchange.answer`"""
+        if self._answered or self.state not in (State.WAITING, State.APPLICATION):
+            return
+        self._answered = True
+        self._close = self._close or close
+        self._add(response)
+        self.flush()
+
+    def upgrade(self, response: bytes, websocket: WebSocket) -> Connection:
+        """:meth:`.Exchange.upgrade`"""
+        self._answered = True
+        self._request = None
+        self.state = State.WEBSOCKET
+        self._websocket = websocket
+        self.local = self.scheme = None  # type: ignore[assignment]
+        self.deadline = NEVER
+        self.send(response)
+        if self.data:
+            self.server.runtime.hub.schedule_call_global(0, self._early)
+        self._listen()
+        self.counted()
+        return self
+
+    def _early(self) -> None:
+        """What came right behind the handshake of a websocket."""
+        data, self.data = self.data, b""
+        if data and self._websocket is not None:
+            self._receive(self._websocket.receive, data)
+
+    def application_ended(self, close: bool, unread: bool) -> None:
+        """The greenlet of an application is done with the request."""
+        if self.state is not State.APPLICATION:
+            return  # it has become a websocket, or ended
+        self._close = self._close or close
+        self._unread = unread
+        if self._out is None:
+            self._request_over()
+        else:
+            self.state = State.WAITING  # an answer of the engine that the client has yet to take
+
+    def leave_to_engine(self) -> None:
+        """The same, and the engine has yet to answer."""
+        if self._answered:
+            self.application_ended(False, False)
+        elif self.state is State.APPLICATION:
+            self.state = State.WAITING
+            self._listen()
+
+    def counted(self) -> None:
+        if self._on_session is not None:
+            self.session_counted()
+        self.server.changed()
+
+    def _request_over(self) -> None:
+        self._request = None
+        self.counted()
+        if self._close:
+            self._finish()
+            return
+        self.state = State.HEAD
+        self._due_in(self.server.keepalive_timeout)
+        if self.data:
+            # Who sends many requests at once has one in each turn.
+            self.server.runtime.hub.schedule_call_global(0, self._go_on)
+        elif self.server.draining:
+            self._move()
+        else:
+            self._listen()
+
+    # --- back to the router ---------------------------------------------------------
+
+    def release(self) -> None:
+        """The worker drains: back to the router, if it waits for a request."""
+        if self.state is State.HEAD and self.sock is not None:
+            self._move()
+
+    def _move(self) -> None:
+        self.state = State.MOVING
+        self.server.runtime.run(self._hand_back)
+
+    def _hand_back(self) -> None:
+        """In a greenlet: there may be no router for a while."""
+        try:
+            moved = self.server.hand_back(self, self.data)
+        except Exception as error:
+            self.failed(error)
+            return
+        if self.sock is None:
+            return
+        if moved:
+            # It lives on elsewhere: a shutdown() here would end it there too.
+            self._closed().close()
+        elif not self.data:
+            self.end()
+        else:
+            self.server.runtime.hub.schedule_call_global(0, self._stay)
+
+    def _stay(self) -> None:
+        if self.state is State.MOVING:
+            self.state, self._settled, self._looked = State.HEAD, True, 0
+            self._guarded(self._look, True)
+
+    # --- a websocket ----------------------------------------------------------------
+
+    def send(self, data: bytes, fan_out: bool = False) -> None:
+        """:meth:`.Link.send`"""
+        if self._closing:
+            return
+        out = self._out
+        if out is None:
+            self._out = data
+        elif isinstance(out, list):
+            out.append(data)
+        else:
+            self._out = [out, data]
+        backlog = self._backlog
+        if backlog is not None:
+            backlog.size += len(data) + OUTPUT_OBJECT
+            if backlog.size > SLOW_OUTPUT:
+                self._is_behind(backlog)
+        elif not self._collected:
+            self._collected = True
+            self.server.runtime.writes.add(self, fan_out)
+
+    def pause(self) -> None:
+        """:meth:`.Link.pause`"""
+        self._held = True
+
+    def resume(self) -> None:
+        """:meth:`.Link.resume`"""
+        self.server.runtime.hub.schedule_call_global(0, self._resumed)
+
+    def _resumed(self) -> None:
+        self._held = False
+        self._read_on()
+
+    def _read_on(self) -> None:
+        websocket, backlog = self._websocket, self._backlog
+        if websocket is None or self._held:
+            return
+        if backlog is not None and backlog.size > READING_STOPS:
+            return  # _writable() goes on
+        self._listen()
+        self._receive(websocket.proceed)
+
+    def send_pong(self, data: bytes) -> None:
+        """:meth:`.Link.send_pong`"""
+        if self._backlog is not None:
+            self._backlog.pong = data
+        else:
+            self.send(data)
+
+    def close(self, read_on: bool) -> None:
+        """:meth:`.Link.close`"""
+        if not self._closing:
+            self._closing = True
+            self._close = not read_on
+            if not self._collected:
+                self._collected = True
+                self.server.runtime.writes.add(self, False)
+
+    def abort(self) -> None:
+        """:meth:`.Link.abort`"""
+        self.end()
+
+    @property
+    def waiting(self) -> int:
+        """:meth:`.Link.waiting`"""
+        return 0 if self._backlog is None else self._backlog.size
+
+    def took_output_within(self, seconds: float) -> bool:
+        """:meth:`.Link.took_output_within`"""
+        backlog = self._backlog
+        if backlog is None or self.sock is None:
+            return False
+        backlog.look(self.sock)
+        return time.monotonic() - backlog.taken_at < seconds
+
+    def end_websocket(self) -> None:
+        """Wait no longer for what the client has to say."""
+        if self._websocket is not None:
+            self._websocket.end()
+        elif self.upgraded and self.sock is not None:
+            # Some clients of a websocket never close their end.
+            self._shutdown(socket.SHUT_RD)
+
+    # --- writing ----------------------------------------------------------------------
+
+    def _add(self, data: bytes) -> None:
+        if self._out is None:
+            self._out = data
+        elif isinstance(self._out, list):
+            self._out.append(data)
+        else:
+            self._out = [self._out, data]
+
+    def flush(self) -> None:
+        """Write what is to be sent, as far as the client takes it."""
+        self._collected = False
+        sock, backlog = self.sock, self._backlog
+        if sock is None or (backlog is not None and backlog.writing is not None):
+            return
+        out, self._out = self._out, None
+        while out:
+            data, more = join(out) if isinstance(out, list) else (out, None)
+            try:
+                sent = sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.end()
+                return
+            if sent < len(data):
+                self._write_later(sock, [memoryview(data)[sent:], *(more or ())])
+                return
+            out = more
+        if backlog is not None:
+            self._caught_up(backlog)
+        if self._answered or self._closing:
+            self._flushed()
+
+    def _flushed(self) -> None:
+        """All has been written."""
+        if self._closing:
+            if self._close:
+                self.end()
+            else:
+                # To close now could reset the connection before the client has read all.
+                self._shutdown(socket.SHUT_WR)
+        elif self.state is State.WAITING:
+            self._request_over()
+
+    def _write_later(self, sock: Any, rest: list[Piece]) -> None:
+        hub = self.server.runtime.hub
+        self._out = rest
+        if self._backlog is None:
+            self._backlog = Backlog(sock)
+        backlog = self._backlog
+        backlog.measure(rest)
+        backlog.writing = hub.add(hub.WRITE, sock.fileno(), self._writable, self._obsolete, None)
+        backlog.writing.greenlet = hub.greenlet
+        if self._websocket is None:
+            self._due_in(STALLED_SECONDS)
+        elif backlog.size > SLOW_OUTPUT:
+            self._is_behind(backlog)
+
+    def _writable(self, _descriptor: int) -> None:
+        backlog = self._backlog
+        if backlog is not None and backlog.writing is not None:
+            self._guarded(self._write_more, backlog)
+
+    def _write_more(self, backlog: Backlog) -> None:
+        self.server.runtime.hub.remove(backlog.writing)
+        backlog.writing = None
+        before = backlog.size
+        self.flush()
+        if self._backlog is backlog:
+            backlog.written += before - backlog.size
+        if self._reading is None:
+            self._read_on()
+
+    def _caught_up(self, backlog: Backlog) -> None:
+        self._backlog = None
+        if backlog.watched:
+            self.deadline = NEVER
+        if backlog.pong is not None:
+            self.send(backlog.pong)
+
+    def _is_behind(self, backlog: Backlog) -> None:
+        """Much waits for the client: is it there at all?"""
+        assert isinstance(self._out, list)
+        # A message that is longer than that alone is the application's wish.
+        if backlog.size - len(self._out[0]) > OUTPUT_CEILING:
+            self._closing, self._out = True, None
+            # Not here: the caller may be in the middle of a fan-out.
+            self.server.runtime.hub.schedule_call_global(0, self.end, TOO_SLOW)
+        elif not backlog.watched:
+            self._watch(backlog)
+
+    def _watch(self, backlog: Backlog) -> None:
+        assert self.sock is not None
+        backlog.look(self.sock)
+        backlog.watched, backlog.at_watch = True, backlog.taken
+        self._due_in(SLOW_OUTPUT_PATIENCE)
+
+    def _judge(self, backlog: Backlog) -> None:
+        """It has had its time to take some of what waits."""
+        backlog.watched = False
+        if backlog.size <= SLOW_OUTPUT:
+            return
+        backlog.look(self.sock)
+        if backlog.taken - backlog.at_watch < SLOW_OUTPUT_TAKEN:
+            self.end(TOO_SLOW)
+        else:
+            self._watch(backlog)
+
+    # --- the end ----------------------------------------------------------------------
+
+    def on_deadline(self, now: float) -> None:
+        """It is time, see :mod:`supervisor_sio.engine.deadlines`."""
+        if self.sock is not None:
+            self._guarded(self._out_of_time)
+
+    def _out_of_time(self) -> None:
+        state, backlog = self.state, self._backlog
+        if state is State.WEBSOCKET:
+            if backlog is not None:
+                self._judge(backlog)
+        elif state is State.HEAD:
+            if self.data:
+                self._refuse(HttpError("no complete head in time", "408 Request Timeout"))
+            else:
+                self._shutdown(socket.SHUT_RDWR)
+                self.end()
+        elif state is State.BODY:
+            self.count(TOO_SLOW, "sends nothing")
+            self.end()
+        elif state is State.LINGER:
+            self.end()
+        elif backlog is not None:
+            self.count(TOO_SLOW, "takes nothing")
+            self.end()
+
+    def _finish(self) -> None:
+        """Nothing more is to be said."""
+        if not self._unread and not self.data:
+            self._shutdown(socket.SHUT_RDWR)
+            self.end()
+            return
+        # To close over unread bytes would reset the connection before the client has read
+        # the answer, RFC 9112, 9.6.
+        self.state = State.LINGER
+        self.data = b""
+        if self._shutdown(socket.SHUT_WR):
+            self._due_in(LINGER_SECONDS)
+            self._listen()
+
+    def _shutdown(self, how: int) -> bool:
+        """False when the client was faster."""
+        if self.sock is None:
+            return False
+        try:
+            self.sock.shutdown(how)
+        except OSError:
+            self.end()
+            return False
+        return True
+
+    def end(self, reason: str = "") -> None:
+        """Close it, whatever it does.
+
+        :param reason: of :mod:`..refused`, when it is to be counted.
+        """
+        if self.sock is None:
+            return
+        websocket, session = self._websocket, self.session
+        self._closed().close()
+        if reason:
+            self.count(reason)
+        try:
+            if websocket is not None:
+                websocket.ended()
+            elif session is not None:
+                session.gone(self)
+        except Exception as error:
+            log(logging.ERROR, "the end of a connection", error)
+
+    def _closed(self) -> Any:
+        """Let go of everything; what is left to do is to close the socket."""
+        self.stop_reading()
+        backlog = self._backlog
+        if backlog is not None and backlog.writing is not None:
+            self.server.runtime.hub.remove(backlog.writing)
+        return self._forget()
+
+    def _forget(self) -> Any:
+        sock, self.sock = self.sock, None
+        self.state = State.CLOSED
+        self._closing = True
+        self._reading = self._backlog = self._out = None
+        self._websocket = self._body = self._request = None
+        self.data = b""
+        self.deadline = NEVER
+        self.server.ended(self)
+        self.counted()
+        return sock
+
+    def abandon(self) -> None:
+        """In a forked child: it is the parent's. Nothing more is read, written or told."""
+        if self.sock is not None:
+            self._on_session = None
+            close_socket(self._forget())

@@ -1,0 +1,73 @@
+"""The loop of this process as :class:`..runtime.Runtime` describes it: eventlet's hub."""
+
+from __future__ import annotations
+
+import logging
+import time
+from email.utils import formatdate
+from typing import Any, Callable
+
+import greenlet
+from eventlet import hubs
+
+from ...engine.deadlines import Deadlines
+from ...engine.engine import Engine
+from . import greenlets
+from .output import Writes, log
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+#: Seconds between looks at what is due: the shortest that anybody waits is 0.1 s, for a poll
+#: while its session changes to a websocket.
+RESOLUTION = 0.05
+
+
+class HubRuntime:
+    """The hub of the thread that makes it, and what all its connections share."""
+
+    def __init__(self) -> None:
+        self.deadlines = Deadlines(time.monotonic)
+        self.engines: list[Engine] = []
+        self.hub = hubs.get_hub()
+        self.writes = Writes(self.hub)
+        self.now: Callable[[], float] = time.monotonic
+        self._date = ""
+        self._second = 0
+        self._ticking = False
+
+    def date(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._date = second, formatdate(second, usegmt=True)
+        return self._date
+
+    def run(self, task: Callable[..., Any], *args: Any) -> None:
+        if greenlet.getcurrent() is self.hub.greenlet:
+            greenlets.run(task, *args)
+            return
+        try:
+            task(*args)
+        except (KeyboardInterrupt, SystemExit, greenlet.GreenletExit):
+            raise
+        except BaseException:
+            logger.exception("a task failed")
+
+    def soon(self, task: Callable[..., Any], *args: Any) -> None:
+        self.hub.schedule_call_global(0, greenlets.run, task, *args)
+
+    def watch(self) -> None:
+        """Look at the deadlines from here on, for as long as there are some."""
+        if not self._ticking:
+            self._ticking = True
+            self.hub.schedule_call_global(RESOLUTION, self._tick)
+
+    def _tick(self) -> None:
+        now = self.now()
+        for item in self.deadlines.expired(now):
+            try:
+                item.on_deadline(now)
+            except Exception as error:  # the others are due as well
+                log(logging.ERROR, "what was due", error)
+        self._ticking = False
+        if self.deadlines.next() is not None:
+            self.watch()

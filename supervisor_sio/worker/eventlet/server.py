@@ -1,0 +1,84 @@
+"""All connections of a worker."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional
+
+from ...common.limits import KEPT_SECONDS
+from ...common.request import Request as RequestLine
+from ...engine.engine import Engine
+from ...engine.http import Head
+from ...engine.request import Request
+from .connection import Connection
+from .runtime import HubRuntime
+from .wsgi import EnvironOf
+
+
+class Server:
+    """What the connections have in common.
+
+    They come from the router, or from a listener of this process, and may go back.
+
+    :param keeps: whether a request on a kept connection is for this worker.
+    :param hand_back: gives a connection to the router, with what was read of the next request;
+        false when that cannot be. It may wait.
+    :param changed: called when the figures of this worker may have changed.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        runtime: HubRuntime,
+        keeps: Callable[[RequestLine], bool],
+        hand_back: Callable[[Connection, bytes], bool],
+        changed: Callable[[], None],
+    ) -> None:
+        self.app = app
+        self.runtime = runtime
+        self.keeps = keeps
+        self.hand_back = hand_back
+        self.changed = changed
+        self.paths: tuple[bytes, ...] = ()
+        #: Seconds that a client has to send a head, and to send its next request.
+        self.head_timeout = 10.0
+        self.keepalive_timeout = KEPT_SECONDS
+        self.draining = False
+        self._open: set[Connection] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._open)
+
+    def opened(self, connection: Connection) -> None:
+        self._open.add(connection)
+        self.runtime.watch()
+
+    def ended(self, connection: Connection) -> None:
+        self._open.discard(connection)
+
+    def of_session(self, connection: Connection, head: Head) -> Optional[tuple[Engine, Request]]:
+        """The engine that has the session of a request, which needs no application then."""
+        for engine in self.runtime.engines:
+            if head.path in engine.paths:
+                request = Request(
+                    head, connection.scheme, connection.address, EnvironOf(connection, head)
+                )
+                if request.sid in engine.sessions:
+                    return engine, request
+        return None
+
+    def release_idle(self) -> None:
+        """Send every connection that waits for its next request back to the router."""
+        for connection in list(self._open):
+            self.runtime.hub.schedule_call_global(0, connection.release)
+
+    def end_websockets(self) -> None:
+        """Wait no longer for what clients of websockets have to say."""
+        for connection in list(self._open):
+            connection.end_websocket()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of all connections, which are the parent's."""
+        for connection in list(self._open):
+            connection.abandon()
