@@ -410,7 +410,7 @@ class Connection:
             self._begin_body(engine, request)
             return
         self._unread = self._close = self._close or head.length != 0
-        engine.handle(request, self, None, time.monotonic())
+        engine.handle(request, self, None)
 
     def _begin_body(self, engine: Engine, request: Request) -> None:
         head = request.head
@@ -424,8 +424,7 @@ class Connection:
             self._body = _Gathering(head.length, most, now)
         except HttpError:
             self._unread = True
-            self._close = True
-            engine.handle(request, self, None, now)
+            engine.refuse_body(request, self)
             return
         if not self.data and head.length != 0 and request.header(b"expect"):
             self._continue(request)
@@ -444,20 +443,23 @@ class Connection:
         now = time.monotonic()
         try:
             whole = gathering.feed(data)
-        except HttpError as error:
-            self._unread = self._close = True
-            self._body, whole = None, None
-            if not error.status.startswith("413"):
-                self.count(PROTOCOL, error)
-        else:
-            if whole is None:
-                self.server.runtime.deadlines.set(self, gathering.deadline(now))
-                self._listen()
-                return
-            self.data, self._body = gathering.body.rest, None
+        except HttpError:
+            self._unread = True
+            self._body = None
+            self._wait_for_engine()
+            engine.refuse_body(request, self)
+            return
+        if whole is None:
+            self.server.runtime.deadlines.set(self, gathering.deadline(now))
+            self._listen()
+            return
+        self.data, self._body = gathering.body.rest, None
+        self._wait_for_engine()
+        engine.handle(request, self, whole)
+
+    def _wait_for_engine(self) -> None:
         self.state = State.WAITING
         self.deadline = NEVER
-        engine.handle(request, self, whole, now)
 
     # --- what the engine does with it ----------------------------------------------
 

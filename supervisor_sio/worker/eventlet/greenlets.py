@@ -56,6 +56,19 @@ def run(task: Callable[..., Any], *args: Any) -> None:
         _idle.append(green)
 
 
+def run_from_anywhere(task: Callable[..., Any], *args: Any) -> None:
+    """As :func:`run`, which is for the hub; elsewhere it is just called."""
+    if greenlet.getcurrent() is hubs.get_hub().greenlet:
+        run(task, *args)
+        return
+    try:
+        task(*args)
+    except (KeyboardInterrupt, SystemExit, greenlet.GreenletExit):
+        raise
+    except BaseException:
+        logger.exception("a task failed")
+
+
 def forget() -> None:
     """In a forked child: those that wait here are of the parent's hub."""
     _idle.clear()

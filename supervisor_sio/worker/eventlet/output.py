@@ -124,7 +124,7 @@ class Writes:
 def log(level: int, message: str, error: Exception) -> None:
     """Log from the hub: a handler of the application's may have to wait for its lock."""
     logger = logging.getLogger("supervisor_sio.worker")
-    greenlets.run(_log, logger, level, message, error)
+    greenlets.run_from_anywhere(_log, logger, level, message, error)
 
 
 def _log(logger: logging.Logger, level: int, message: str, error: Exception) -> None:

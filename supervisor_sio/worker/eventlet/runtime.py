@@ -7,15 +7,12 @@ import time
 from email.utils import formatdate
 from typing import Any, Callable
 
-import greenlet
 from eventlet import hubs
 
 from ...engine.deadlines import Deadlines
 from ...engine.engine import Engine
 from . import greenlets
 from .output import Writes, log
-
-logger = logging.getLogger("supervisor_sio.worker")
 
 #: Seconds between looks at what is due: the shortest that anybody waits is 0.1 s, for a poll
 #: while its session changes to a websocket.
@@ -42,15 +39,7 @@ class HubRuntime:
         return self._date
 
     def run(self, task: Callable[..., Any], *args: Any) -> None:
-        if greenlet.getcurrent() is self.hub.greenlet:
-            greenlets.run(task, *args)
-            return
-        try:
-            task(*args)
-        except (KeyboardInterrupt, SystemExit, greenlet.GreenletExit):
-            raise
-        except BaseException:
-            logger.exception("a task failed")
+        greenlets.run_from_anywhere(task, *args)
 
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
         self.hub.schedule_call_global(0, greenlets.run, task, *args)

@@ -492,6 +492,7 @@ class _Settings:
 
     log = _ErrorLog()
     log_output = False
+    log_x_forwarded_for = False
     debug = False
     keepalive = True
 
