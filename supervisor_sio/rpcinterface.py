@@ -177,6 +177,7 @@ class Cluster:
             "hold_timeout": settings.hold_timeout,
             "drain_timeout": settings.drain_timeout,
             "head_timeout": settings.head_timeout,
+            "keepalive_timeout": settings.keepalive_timeout,
             "max_pending": settings.max_pending,
             "proxy_protocol": settings.proxy_protocol,
             "tls_certfile": settings.tls_certfile,

@@ -76,6 +76,7 @@ class Settings:
     hold_timeout: float = 30.0
     drain_timeout: float = 10.0
     head_timeout: float = 10.0
+    keepalive_timeout: float = 75.0
     max_pending: int = 4096
     backlog: int = 4096
     proxy_protocol: bool = False
@@ -277,6 +278,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "hold_timeout": _number(float, 0, "seconds"),
     "drain_timeout": _number(float, 0, "seconds"),
     "head_timeout": _number(float, 0.1, "seconds"),
+    "keepalive_timeout": _number(float, 1, "seconds"),
     "max_pending": _number(int, 1, "connections"),
     "backlog": _number(int, 1, "connections"),
     "proxy_protocol": _flag,

@@ -142,7 +142,10 @@ class Router:
             placement=self._placement,
             welcome={
                 name: settings[name]
-                for name in ("path", "drain_timeout", "head_timeout", "log_level", "supervisord")
+                for name in (
+                    *("path", "drain_timeout", "head_timeout", "keepalive_timeout"),
+                    *("log_level", "supervisord"),
+                )
             },
             place_again=self._place_again,
             drained=lambda name, pid: self._drained.get(name) == pid,

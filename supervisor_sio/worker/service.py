@@ -274,8 +274,9 @@ class _Worker(_Service):
             return
         self.server.paths = tuple(path.encode() for path in message["path"])
         self.drain_timeout = float(message["drain_timeout"])
-        # A router of an older version, which an upgrade has left running, does not send it.
-        self.server.head_timeout = float(message.get("head_timeout", self.server.head_timeout))
+        # A router of an older version, which an upgrade has left running, does not send these.
+        for name in ("head_timeout", "keepalive_timeout"):
+            setattr(self.server, name, float(message.get(name, getattr(self.server, name))))
         ours = logging.getLogger("supervisor_sio")
         if ours.handlers:  # else the application has arranged its logging
             ours.setLevel(message["log_level"])

@@ -62,6 +62,17 @@ def test_a_slow_head_is_turned_away(make_cluster: ClusterFactory) -> None:
     wait_for(cluster, lambda r: r["refused"] == {"head-timeout": 1} and not r["waiting"])
 
 
+def test_a_kept_connection_ends_when_nothing_comes(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1, keepalive_timeout="1").start()
+    with keep_alive(cluster) as sock:
+        assert is_answered(sock)
+        began = time.monotonic()
+        while sock.recv(65536):  # of the answer
+            began = time.monotonic()
+        assert 0.5 < time.monotonic() - began < 15
+    wait_for(cluster, lambda r: not r["waiting"] and not r["refused"])
+
+
 def test_nobody_waits_longer_than_hold_timeout(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1, hold_timeout="1").start()
     assert cluster.ctl("stop", "workers:*").returncode == 0

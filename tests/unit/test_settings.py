@@ -37,6 +37,7 @@ def test_defaults() -> None:
         0o700,
     )
     assert (settings.hold_timeout, settings.drain_timeout, settings.head_timeout) == (30, 10, 10)
+    assert settings.keepalive_timeout == 75
     assert (settings.max_pending, settings.backlog, settings.channel) == (4096, 4096, "socketio")
 
 
@@ -67,6 +68,7 @@ def test_defaults() -> None:
         ("hold_timeout", "0", 0.0),
         ("drain_timeout", "2.5", 2.5),
         ("head_timeout", "0.1", 0.1),
+        ("keepalive_timeout", "650", 650.0),
         ("max_pending", "1", 1),
         ("backlog", "65535", 65535),
         ("proxy_protocol", "off", False),
@@ -125,6 +127,8 @@ def test_chown_takes_a_name() -> None:
         ("drain_timeout", "10s", "'10s' is not a number of seconds from 0 up"),
         ("drain_timeout", "", "'' is not a number of seconds from 0 up"),
         ("head_timeout", "0", "'0' is not a number of seconds from 0.1 up"),
+        ("keepalive_timeout", "0", "'0' is not a number of seconds from 1 up"),
+        ("keepalive_timeout", "75s", "'75s' is not a number of seconds from 1 up"),
         ("max_pending", "0", "'0' is not a number of connections from 1 up"),
         ("max_pending", "1.5", "'1.5' is not a number of connections from 1 up"),
         ("backlog", "many", "'many' is not a number of connections from 1 up"),

@@ -306,9 +306,9 @@ def test_an_emit_does_not_wait_for_the_end_of_a_client_that_is_gone(make: Any) -
     app.settle(lambda: not app.sio.eio.sockets)
 
 
-def test_a_connection_ends_that_is_not_used(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "KEPT_SECONDS", 0.2)
+def test_a_connection_ends_that_is_not_used(make: Any) -> None:
     app = make()
+    app.http.keepalive_timeout = 0.2
     used, unused = Client(app), Client(app)
     sid = re.search('"sid":"([^"]+)"', used.http("GET"))[1]  # type: ignore[index]
     unused.http("POST", sid, "40")
