@@ -167,9 +167,19 @@ def in_parts(rows: Iterable[Any], most: int = sys.maxsize) -> Iterator[list[Any]
     yield part
 
 
-def refusal(reason: str) -> Message:
-    """The last message to a peer; the reason may quote what the peer has sent."""
-    return {"type": "refused", "reason": reason[:MAX_REASON]}
+def refuse(sock: socket.socket, reason: str) -> None:
+    """Send the last message to a peer; the reason may quote what the peer has sent.
+
+    The caller closes the socket then, and the peer can read the reason whatever it
+    was sending meanwhile: the kernel gives ``ECONNRESET`` to who is closed with
+    something unread, so nothing more gets in, and what did is thrown away.
+
+    :raises OSError: when the peer is gone, or reads nothing.
+    """
+    send(sock, {"type": "refused", "reason": reason[:MAX_REASON]})
+    sock.shutdown(socket.SHUT_RD)
+    while sock.recv(1, socket.MSG_DONTWAIT):
+        pass
 
 
 def pack_bytes(data: bytes) -> str:

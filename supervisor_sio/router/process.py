@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -532,7 +533,8 @@ def connect(run_dir: RunDir) -> tuple[socket.socket, Packet]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sock.settimeout(10)
     sock.connect(run_dir.supervisord)
-    channel.send(sock, {"type": "hello", "version": channel.VERSION, "role": "router"})
+    with contextlib.suppress(BrokenPipeError):  # refused already: the reason is there to read
+        channel.send(sock, {"type": "hello", "version": channel.VERSION, "role": "router"})
     if not select.select([sock], [], [], 10)[0]:
         raise TimeoutError(errno.ETIMEDOUT, "no answer within 10 seconds")
     packet = channel.receive(sock, channel.MAX_DESCRIPTORS)

@@ -368,7 +368,7 @@ class WorkerChannel:
             pass
         except ChannelError as error:
             with contextlib.suppress(OSError):
-                channel.send(self._sock, channel.refusal(str(error)))
+                channel.refuse(self._sock, str(error))
             self.lose(str(error))
         except OSError as error:
             self.lose(str(error))

@@ -282,3 +282,21 @@ def test_a_connection_comes_back_with_addresses_or_not_at_all(
         assert client.recv(1) == b""
 
     run(scenario)
+
+
+def test_a_worker_of_another_version_reads_why_it_is_refused(
+    run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has sent more than its hello by then."""
+
+    async def scenario(harness: Harness) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(channel, "VERSION", channel.VERSION + 1)
+            worker = Worker(harness.path, "a")
+            harness.sockets.append(worker.sock)
+        harness.workers._accept()
+        refused, closed = worker.hear()
+        assert refused["type"] == "refused" and "speaks version" in refused["reason"]
+        assert closed["type"] == "closed"
+
+    run(scenario)
