@@ -22,6 +22,7 @@ from ..common.certificates import describe, make_context
 from ..common.channel import ChannelError, Message, Packet
 from ..common.descriptors import ceiling, raise_limit
 from ..common.processes import is_descendant
+from ..common.redis_client import QueueError, make_client
 from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.proxy import Relay
@@ -173,7 +174,6 @@ class Router:
 
     def _make_bridge(self, settings: Message, cluster: ClusterInfo) -> Optional[Bridge]:
         from ..bridge.bridge import Bridge  # takes python-socketio along
-        from ..bridge.queue import QueueError, make_client
 
         try:
             make_client(settings["message_queue"])

@@ -14,13 +14,13 @@ from supervisor.options import EventListenerPoolConfig, make_namespec
 from supervisor.states import getProcessStateDescription
 from supervisor.xmlrpc import Faults, RPCError
 
-from ..bridge.queue import PackageMissing, QueueError, make_client, without_password
 from ..common import channel
 from ..common.certificates import describe, make_context
 from ..common.channel import Message
 from ..common.commands import PROGRAM, program_of, subcommand_of
 from ..common.limits import MAX_CANDIDATES, MAX_NAMES, SHELF_BUFFER
 from ..common.processes import is_descendant, process_memory
+from ..common.redis_client import PackageMissing, QueueError, make_client, without_password
 from ..common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir, RunDirError
 from ..settings import Settings, SettingsError
 from . import listeners

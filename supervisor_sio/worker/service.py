@@ -16,11 +16,11 @@ from eventlet.event import Event
 
 from ..cluster import sessions
 from ..common import channel, descriptors, identity
+from ..common.addresses import parse_address
 from ..common.channel import Message
 from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir, RunDirError
-from ..settings import parse_address
 from . import forks, output, queries
 from .application import ApplicationError, check, check_manager, check_path, check_servers
 from .http import ClientSocket, Server
