@@ -26,6 +26,7 @@ from .application import ApplicationError, check, check_manager, check_path, che
 from .http import ClientSocket, Server
 from .lag import HubLag
 from .link import Link, Refused
+from .session import install
 from .signals import Signals
 from .websocket import MALFORMED, TOO_SLOW, refusals
 
@@ -91,6 +92,7 @@ def run(
     """
     output.show_lines_at_once()
     output.configure_logging()
+    sessions.serve_by(install)
     _warn_unpatched()
     try:
         check(app, spec)
