@@ -107,11 +107,13 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
     :raises DescriptorsLost: when there was no room for its descriptors.
     :raises ChannelError: when the packet is not of this protocol.
     """
-    data, ancillary, flags, _ = sock.recvmsg(
-        MAX_PACKET,
-        socket.CMSG_LEN(most_descriptors * 4),
-        _RECEIVE,
-    )
+    room = socket.CMSG_LEN(most_descriptors * 4)
+    try:
+        data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, room, _RECEIVE)
+    except ConnectionResetError:
+        # Said once, of a peer that has closed, or was killed, with something unread. What
+        # it had sent before is there, with connections of clients among it.
+        data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, room, _RECEIVE)
     descriptors: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
