@@ -21,12 +21,14 @@ from ..common import channel
 from ..common.certificates import describe, make_context
 from ..common.channel import ChannelError, Message, Packet
 from ..common.descriptors import ceiling, raise_limit
+from ..common.figures import Section
 from ..common.processes import is_descendant
 from ..common.redis_client import QueueError, make_client
 from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.proxy import Relay
 from ..relay.registrar import Registrar
+from . import sums
 from .connection import Connection
 from .entrance import Entrance
 from .events import READY, RESULT_OK, Event, EventReader
@@ -38,7 +40,7 @@ from .shelf import Shelf
 from .supervisord import CommandError, SupervisordChannel, in_messages
 from .throttle import Throttle
 from .tls import Terminator
-from .workers import TOTALS, Workers
+from .workers import Workers
 
 if TYPE_CHECKING:
     from ..bridge.bridge import Bridge
@@ -447,8 +449,6 @@ class Router:
         logger.info("certificate %s is loaded again", self._tls_files[0])
 
     def _send_figures(self) -> None:
-        totals = {name: self._total(name) for name in TOTALS}
-        del totals["no_descriptor"]  # it is among the refused
         figures = {
             "cpu_ms": int(time.process_time() * 1000),
             "handed_over": self._workers.handed_over,
@@ -458,41 +458,23 @@ class Router:
             "relay_alive": self._relay.alive,
             "faults": self._faults,
             "messages": self._relay.received(),
-            "delivered": totals.pop("received"),
-            **totals,
+            **self._totals(Section.RELAY),
+            **self._totals(Section.CLIENTS),
             "queue": self._bridge.figures() if self._bridge is not None else {},
         }
         self._names.update(member.name for member in self._pool)
-        workers = [
-            {
-                "tag": member.tag,
-                "name": member.name,
-                "pid": member.pid,
-                "state": member.state,
-                "sessions": member.sessions,
-                "connections": member.connections,
-                "received": member.received,
-                "opened": member.opened,
-                "events_in": member.events_in,
-                "events_out": member.events_out,
-                "cpu_ms": member.cpu_ms,
-                "hub_lag_ms": member.hub_lag_ms,
-            }
-            for member in self._pool
-        ]
-        self._supervisord.figures(in_messages(figures, workers))
+        self._supervisord.figures(in_messages(figures, sums.rows(self._pool)))
         if self._exporter is not None:
             self._exporter.metrics.update(self._snapshot())
 
-    def _total(self, name: str) -> int:
+    def _totals(self, section: Section) -> dict[str, int]:
         """Of all workers since this router's start."""
-        here: int = sum(getattr(member, name) for member in self._pool)
-        return self._workers.gone[name] + here
+        return sums.totals(section, self._pool, self._workers.gone)
 
     def _refused(self) -> dict[str, int]:
-        """By reason, here and for want of a descriptor at the workers."""
+        """By reason, here and at the workers."""
         refused = Counter(self._refusals.by_reason)
-        refused["no-descriptor"] += self._total("no_descriptor")
+        refused.update(self._totals(Section.REFUSED))
         return {reason: count for reason, count in refused.items() if count}
 
     def _snapshot(self) -> Snapshot:

@@ -287,9 +287,9 @@ def test_false_workers(shared_cluster: Cluster) -> None:
         ([{**hello, "tag": living["tag"]}], f"tag {living['tag']} belongs to pid {living['pid']}"),
         ([{**hello, "tag": 7}], "without tag"),
         ([{**hello, "name": "\0\x1b"}], "without tag"),
-        ([hello, {"type": "load", "sessions": float("inf")}], "without its figures"),
+        ([hello, {"type": "load", "sessions": float("inf")}], "'sessions' is not a count"),
         ([{"type": "ready"}], "expected hello"),
-        ([hello, {"type": "load", "sessions": "many"}], "without its figures"),
+        ([hello, {"type": "load", "sessions": "many"}], "'sessions' is not a count"),
         ([hello, {"type": "connection"}], "without its descriptor"),
         ([hello, {"type": "conquer"}], "unknown type"),
     ):

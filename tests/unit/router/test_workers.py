@@ -11,16 +11,15 @@ from typing import Any, Awaitable, Callable
 
 import pytest
 
-from supervisor_sio.common import channel
+from supervisor_sio.common import channel, figures
 from supervisor_sio.common.refusals import Refusals
 from supervisor_sio.common.request import Kind
-from supervisor_sio.router import workers
 from supervisor_sio.router.connection import Connection
 from supervisor_sio.router.placement import Placement
 from supervisor_sio.router.pool import Pool
 from supervisor_sio.router.workers import Workers
 
-FIGURES = dict.fromkeys(workers._FIGURES, 0)
+FIGURES = figures.report({})
 
 
 class Worker:
