@@ -109,9 +109,11 @@ def _worker(spec: str) -> int:
     from .worker import output
     from .worker.application import ApplicationError, load
     from .worker.service import run as run_worker
+    from .worker.session import install
 
     output.show_lines_at_once()
     sessions.expect_clients()
+    sessions.serve_by(install)
     try:
         app = load(spec)
     except ApplicationError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field, fields
-from typing import Any, Callable, Mapping, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, Mapping, Optional, TypeVar
 from urllib.parse import quote
 
 from supervisor.datatypes import (
@@ -19,6 +19,8 @@ from supervisor.datatypes import (
     octal_type,
 )
 from supervisor.options import normalize_path
+
+from .common.addresses import Address, parse_address
 
 SECTION = "[rpcinterface:sio]"
 
@@ -49,20 +51,6 @@ class SettingsError(ValueError):
         self.reason = reason
 
 
-class Address(NamedTuple):
-    """Where to listen: a host and port, or the path of a Unix socket."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
 @dataclass(frozen=True)
 class Settings:
     """What ``[rpcinterface:sio]`` says. Times are in seconds."""
@@ -76,6 +64,7 @@ class Settings:
     hold_timeout: float = 30.0
     drain_timeout: float = 10.0
     head_timeout: float = 10.0
+    keepalive_timeout: float = 75.0
     max_pending: int = 4096
     backlog: int = 4096
     proxy_protocol: bool = False
@@ -93,28 +82,6 @@ class Settings:
 QUEUE_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 
 BALANCE_METHODS = ("least-connection", "round-robin", "random")
-
-
-def parse_address(text: str) -> Address:
-    """``host:port``, ``*:port``, ``:port``, ``[v6]:port`` or ``unix:/path``.
-
-    :raises ValueError: with a reason that names the text.
-    """
-    if text.startswith("unix:"):
-        path = text[len("unix:") :]
-        if path.startswith("//"):  # as in supervisor's own unix:///path
-            path = path[2:]
-        if not path.startswith("/"):
-            raise ValueError(f"{text!r} needs an absolute path, as in unix:/run/app.sock")
-        return Address(path=path)
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:8000")
-    if not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise ValueError(f"{text!r} is not host:port, [v6]:port or unix:/path")
-    return Address("0.0.0.0" if host in ("", "*") else host, int(port))
 
 
 def parse_settings(options: Mapping[str, str]) -> Settings:
@@ -277,6 +244,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "hold_timeout": _number(float, 0, "seconds"),
     "drain_timeout": _number(float, 0, "seconds"),
     "head_timeout": _number(float, 0.1, "seconds"),
+    "keepalive_timeout": _number(float, 1, "seconds"),
     "max_pending": _number(int, 1, "connections"),
     "backlog": _number(int, 1, "connections"),
     "proxy_protocol": _flag,

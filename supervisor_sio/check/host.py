@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Sequence
 
-from ..supervisord.listeners import Place
+from ..common.addresses import Place
 
 READ, WRITE, ENTER = os.R_OK, os.W_OK, os.X_OK
 

@@ -9,11 +9,11 @@ import stat
 import tempfile
 from typing import Iterator, Optional
 
-from ..bridge.queue import PackageMissing, QueueError, make_client
+from ..common.addresses import Address, Place, resolve
 from ..common.certificates import describe, make_context
+from ..common.redis_client import PackageMissing, QueueError, make_client
 from ..common.rundir import ADVICE, RunDir, is_for_all
-from ..settings import Address, Settings
-from ..supervisord.listeners import Place, resolve
+from ..settings import Settings
 from .configuration import PLUGIN, Configuration, Finding, Role
 from .host import (
     ENTER,

@@ -176,9 +176,12 @@ class ZmqManager(Operations, IndexedManager):
 
     def set_server(self, server: Any) -> None:
         super().set_server(server)
-        self._outlet = sessions.attach(server, self._max_attachments)
+        sessions.attach(server, self._max_attachments, self._send_through)
         self._serves = not self.write_only and sessions.are_expected()
         admin.span_cluster(server, self)
+
+    def _send_through(self, outlet: sessions.Outlet) -> None:
+        self._outlet = outlet
 
     def initialize(self) -> None:
         """Start to hear the other workers; called where clients are served.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Any, Protocol, Sequence
+from typing import Any, Callable, NamedTuple, Optional, Protocol, Sequence
 
 from engineio import packet
 
@@ -16,8 +16,8 @@ from . import packets
 class Outlet(Protocol):
     """The way to the clients of a server."""
 
-    #: A :class:`.worker.eventlet.threads.HubThread`, or ``None`` where clients may be served in any
-    #: thread, or none has come yet.
+    #: Calls what others ask for in the thread that serves the clients; ``None`` where they may
+    #: be served in any thread, or none has come yet.
     threads: Any
 
     def fan_out(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
@@ -27,7 +27,9 @@ class Outlet(Protocol):
         """Whether much waits for a client to take it."""
 
 
-class _PlainOutlet:
+class PlainOutlet:
+    """Through the engineio of a server, as it is."""
+
     def __init__(self, server: Any) -> None:
         self.threads = None
         self._server = server
@@ -51,7 +53,21 @@ class Traffic:
 
 traffic = Traffic()
 
-_servers: weakref.WeakSet[Any] = weakref.WeakSet()
+#: Prepares a ``socketio.Server`` for clients of this process, whose events may have so many
+#: attachments at most, and returns the way to them.
+Install = Callable[[Any, int], Outlet]
+
+#: Of the worker that this process is, or becomes; the cluster does not know which one.
+_install: Optional[Install] = None
+
+
+class _Attached(NamedTuple):
+    max_attachments: int
+    #: Takes the way to the clients. The server may have got another manager than this one.
+    use: weakref.WeakMethod[Callable[[Outlet], None]]
+
+
+_servers: weakref.WeakKeyDictionary[Any, _Attached] = weakref.WeakKeyDictionary()
 
 #: Client managers of this process that no server has, or had: one that was replaced is gone.
 _managers_without_server = 0
@@ -68,6 +84,22 @@ def expect_clients() -> None:
 
 def are_expected() -> bool:
     return _worker_pid == os.getpid()
+
+
+def serve_by(install: Install) -> None:
+    """This process serves clients: ``install`` prepares each of its servers once.
+
+    A worker says so before it imports the application; with ``serve(app)`` the application,
+    and its servers, are there first.
+    """
+    global _install
+    if _install is install:
+        return
+    _install = install
+    for server, attached in list(_servers.items()):
+        use = attached.use()
+        if use is not None:
+            use(install(server, attached.max_attachments))
 
 
 def manager_made() -> None:
@@ -89,14 +121,15 @@ def why_no_manager(app: str = "the application", fault: str = "has no ZmqManager
     )
 
 
-def attach(server: Any, max_attachments: int) -> Outlet:
+def attach(server: Any, max_attachments: int, use: Callable[[Outlet], None]) -> None:
     """Let the session ids of a ``socketio.Server`` name this worker.
 
     An id becomes ``<tag>.<random>``: whoever sees it knows where it belongs,
     without a table of sessions. The server's packets are coded faster, too.
 
     :param max_attachments: most of an event of a client.
-    :return: the way to the clients of this server.
+    :param use: a method of the server's manager that takes the way to its clients: now, and
+        again when this process begins to serve them.
     """
     global _managers_without_server
     _managers_without_server -= 1
@@ -104,12 +137,8 @@ def attach(server: Any, max_attachments: int) -> Outlet:
     prefix = identity.tag() + "."
     server.eio.generate_id = lambda: prefix + generate_id()
     server.packet_class = packets.class_for(server)
-    _servers.add(server)
-    if server.eio.async_mode != "eventlet":
-        return _PlainOutlet(server)
-    from ..worker import session  # not where there is no eventlet
-
-    return session.install(server, max_attachments)
+    _servers[server] = _Attached(max_attachments, weakref.WeakMethod(use))
+    use(_install(server, max_attachments) if _install is not None else PlainOutlet(server))
 
 
 def send_to_each(server: Any, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:

@@ -107,11 +107,13 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
     :raises DescriptorsLost: when there was no room for its descriptors.
     :raises ChannelError: when the packet is not of this protocol.
     """
-    data, ancillary, flags, _ = sock.recvmsg(
-        MAX_PACKET,
-        socket.CMSG_LEN(most_descriptors * 4),
-        _RECEIVE,
-    )
+    room = socket.CMSG_LEN(most_descriptors * 4)
+    try:
+        data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, room, _RECEIVE)
+    except ConnectionResetError:
+        # Said once, of a peer that has closed, or was killed, with something unread. What
+        # it had sent before is there, with connections of clients among it.
+        data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, room, _RECEIVE)
     descriptors: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -167,9 +169,19 @@ def in_parts(rows: Iterable[Any], most: int = sys.maxsize) -> Iterator[list[Any]
     yield part
 
 
-def refusal(reason: str) -> Message:
-    """The last message to a peer; the reason may quote what the peer has sent."""
-    return {"type": "refused", "reason": reason[:MAX_REASON]}
+def refuse(sock: socket.socket, reason: str) -> None:
+    """Send the last message to a peer; the reason may quote what the peer has sent.
+
+    The caller closes the socket then, and the peer can read the reason whatever it
+    was sending meanwhile: the kernel gives ``ECONNRESET`` to who is closed with
+    something unread, so nothing more gets in, and what did is thrown away.
+
+    :raises OSError: when the peer is gone, or reads nothing.
+    """
+    send(sock, {"type": "refused", "reason": reason[:MAX_REASON]})
+    sock.shutdown(socket.SHUT_RD)
+    while sock.recv(1, socket.MSG_DONTWAIT):
+        pass
 
 
 def pack_bytes(data: bytes) -> str:

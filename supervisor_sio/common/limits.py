@@ -76,14 +76,6 @@ BODY_RATE = _limit("BODY_RATE", 500, "bytes a second", "request", "see BODY_GRAC
 STALLED_SECONDS = _limit(
     "STALLED_SECONDS", 60.0, "seconds", "request", "in which a client takes nothing of its answer"
 )
-KEPT_SECONDS = _limit(
-    "KEPT_SECONDS",
-    75.0,
-    "seconds",
-    "connection",
-    "without a request; proxies keep theirs for 60 and have to be the first to close, else "
-    "they send a request on a connection that is already closed",
-)
 READS_PER_TURN = _limit(
     "READS_PER_TURN", 2, "reads of 64 KB", "request", "of a body, before others have a turn"
 )

@@ -23,6 +23,9 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from .._version import __version__
+from ..common import figures
+from ..common.figures import Figure, Kind, Source
+from ..common.figures import Metric as WorkerMetric
 from ..common.processes import process_memory
 from .health import Snapshot
 from .pool import Member
@@ -37,7 +40,14 @@ _HANDOVER_BUCKETS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_WORST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+_FAMILIES: Mapping[Kind, Any] = {Kind.COUNTER: CounterMetricFamily, Kind.GAUGE: GaugeMetricFamily}
+
+#: Figures that nobody counts, by a worker's pid, in the unit of the metric.
+_OF_PROCESS: Mapping[str, Callable[[int], float]] = {
+    "memory": lambda pid: process_memory(pid) * 1024
+}
 
 
 class Metrics(Collector):
@@ -53,16 +63,11 @@ class Metrics(Collector):
             buckets=_HANDOVER_BUCKETS,
             registry=self.registry,
         )
-        self._lag = Histogram(
-            f"{PREFIX}worker_hub_lag_seconds",
-            "Worst delay of the worker's hub, of each second.",
-            ["worker"],
-            buckets=_LAG_BUCKETS,
-            registry=self.registry,
-        )
-        #: The worst lag that each worker has reported since the last tick, in ms.
-        self._worst: dict[str, int] = {}
-        self._lag_of: set[str] = set()
+        self._worst = [
+            _Worst(figure, figure.metric, self.registry)
+            for figure in figures.WORKER
+            if figure.metric and figure.metric.kind is Kind.WORST
+        ]
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
@@ -72,24 +77,20 @@ class Metrics(Collector):
 
     def reported(self, member: Member) -> None:
         """A worker has sent its figures."""
-        worst = self._worst.get(member.name, 0)
-        self._worst[member.name] = max(worst, member.hub_lag_ms)
+        for worst in self._worst:
+            worst.reported(member)
 
     def update(self, snapshot: Snapshot) -> None:
         """Once a second, and when workers come, go, or are drained."""
         self.snapshot = snapshot
         names = {member.name for member in snapshot.members}
-        for name in self._lag_of - names:
-            self._lag.remove(name)
-        self._lag_of &= names
-        self._worst = {name: worst for name, worst in self._worst.items() if name in names}
+        for worst in self._worst:
+            worst.keep(names)
 
     def tick(self) -> None:
         """Once a second, after :meth:`update`."""
-        for name, worst in self._worst.items():
-            self._lag.labels(name).observe(worst / 1000)
-        self._lag_of |= self._worst.keys()
-        self._worst = {}
+        for worst in self._worst:
+            worst.tick()
 
     def collect(self) -> Iterable[Metric]:
         snapshot = self.snapshot
@@ -107,6 +108,41 @@ class Metrics(Collector):
         # By name, as a series must be there once.
         workers = {member.name: member for member in snapshot.members}
         yield from _of_workers(list(workers.values()))
+
+
+class _Worst:
+    """A histogram of the worst that each worker has reported in each second."""
+
+    def __init__(self, figure: Figure, metric: WorkerMetric, registry: CollectorRegistry) -> None:
+        self._figure = figure
+        self._histogram = Histogram(
+            f"{PREFIX}{metric.name}",
+            metric.help,
+            ["worker"],
+            buckets=_WORST_BUCKETS,
+            registry=registry,
+        )
+        #: Since the last tick, by the workers' names.
+        self._worst: dict[str, int] = {}
+        #: The workers that have a series.
+        self._known: set[str] = set()
+
+    def reported(self, member: Member) -> None:
+        worst = self._worst.get(member.name, 0)
+        self._worst[member.name] = max(worst, member.count(self._figure))
+
+    def keep(self, names: set[str]) -> None:
+        """Forget all other workers."""
+        for name in self._known - names:
+            self._histogram.remove(name)
+        self._known &= names
+        self._worst = {name: worst for name, worst in self._worst.items() if name in names}
+
+    def tick(self) -> None:
+        for name, worst in self._worst.items():
+            self._histogram.labels(name).observe(self._figure.shown(worst))
+        self._known |= self._worst.keys()
+        self._worst = {}
 
 
 def _of_router(snapshot: Snapshot) -> Iterable[Metric]:
@@ -146,20 +182,6 @@ def _of_queue(figures: Mapping[str, Any]) -> Iterable[Metric]:
 
 
 def _of_workers(members: list[Member]) -> Iterable[Metric]:
-    def each(family: Any, figure: Callable[[Member], float]) -> Metric:
-        for member in members:
-            family.add_metric([member.name], figure(member))
-        metric: Metric = family
-        return metric
-
-    def counter(name: str, documentation: str, figure: Callable[[Member], float]) -> Metric:
-        family = CounterMetricFamily(f"{PREFIX}{name}", documentation, labels=["worker"])
-        return each(family, figure)
-
-    def gauge(name: str, documentation: str, figure: Callable[[Member], float]) -> Metric:
-        family = GaugeMetricFamily(f"{PREFIX}{name}", documentation, labels=["worker"])
-        return each(family, figure)
-
     state = GaugeMetricFamily(
         f"{PREFIX}worker_state", "1 for the worker's present state.", labels=["worker", "state"]
     )
@@ -167,44 +189,22 @@ def _of_workers(members: list[Member]) -> Iterable[Metric]:
         for name in _STATES:
             state.add_metric([member.name, name], member.state == name)
     yield state
-    yield gauge("worker_sessions", "Sessions that are open.", lambda m: m.sessions)
-    yield gauge("worker_connections", "Connections that are open.", lambda m: m.connections)
-    yield gauge(
-        "worker_resident_memory_bytes",
-        "Resident memory of the worker's process.",
-        lambda m: process_memory(m.pid) * 1024,
-    )
-    yield counter(
-        "sessions_placed",
-        "Handshakes that this router passed to the worker.",
-        lambda m: m.handshakes,
-    )
-    yield counter("worker_sessions_opened", "Sessions opened.", lambda m: m.opened)
-    yield counter("worker_events_received", "Messages from clients.", lambda m: m.events_in)
-    yield counter("worker_events_sent", "Messages to clients.", lambda m: m.events_out)
-    yield counter(
-        "worker_cpu_seconds", "User and system CPU time of the worker.", lambda m: m.cpu_ms / 1000
-    )
-    yield counter(
-        "worker_protocol_errors",
-        "Websockets ended because the client broke the protocol.",
-        lambda m: m.protocol_errors,
-    )
-    yield counter(
-        "worker_slow_clients",
-        "Websockets ended because the client did not read.",
-        lambda m: m.slow_clients,
-    )
-    yield counter("relay_delivered", "Messages the worker got of the relay.", lambda m: m.received)
-    yield counter(
-        "relay_sent_again",
-        "Messages the worker sent to those who missed them.",
-        lambda m: m.sent_again,
-    )
-    yield counter("relay_dropped", "Messages the worker missed for good.", lambda m: m.dropped)
-    yield counter(
-        "relay_malformed", "Messages the worker did not understand.", lambda m: m.malformed
-    )
+    for figure in figures.WORKER:
+        if figure.metric and figure.metric.kind is not Kind.WORST:
+            yield _of_each(figure, figure.metric, members)
+
+
+def _of_each(figure: Figure, metric: WorkerMetric, members: list[Member]) -> Metric:
+    """A figure of the table, of each worker."""
+    family: Any = _FAMILIES[metric.kind](f"{PREFIX}{metric.name}", metric.help, labels=["worker"])
+    for member in members:
+        if figure.source is Source.PROCESS:
+            value: float = _OF_PROCESS[figure.name](member.pid)
+        else:
+            value = figure.shown(member.count(figure))
+        family.add_metric([member.name], value)
+    found: Metric = family
+    return found
 
 
 def _counter(name: str, documentation: str, value: Optional[float]) -> Metric:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, Mapping, Optional
+
+from ..common.figures import Figure, Source
 
 
 @dataclass
@@ -26,31 +28,25 @@ class Member:
     hung: bool = False
     #: Its channel is full until it reads.
     busy: bool = False
-    #: As the worker last reported them.
-    sessions: int = 0
-    connections: int = 0
-    received: int = 0
-    dropped: int = 0
-    malformed: int = 0
-    sent_again: int = 0
-    opened: int = 0
-    events_in: int = 0
-    events_out: int = 0
-    cpu_ms: int = 0
-    hub_lag_ms: int = 0
-    protocol_errors: int = 0
-    slow_clients: int = 0
-    no_descriptor: int = 0
+    #: As the worker last reported them, by name; replaced by each report, never changed.
+    figures: Mapping[str, int] = field(default_factory=dict)
     #: Channels of the relay on which it hears the others; none before it is ready.
     channels: list[str] = field(default_factory=list)
-    #: Handshakes handed over, and how many of those ``sessions`` accounts for.
+    #: Handshakes handed over.
     handshakes: int = 0
-    handshakes_seen: int = 0
 
     @property
     def load(self) -> int:
         """Sessions, with those that are still on their way to the worker."""
-        return self.sessions + max(0, self.handshakes - self.handshakes_seen)
+        get = self.figures.get
+        return get("sessions", 0) + max(0, self.handshakes - get("handshakes_seen", 0))
+
+    def count(self, figure: Figure) -> int:
+        """What the worker has reported, or the router has counted for it."""
+        if figure.source is Source.ROUTER:
+            count: int = getattr(self, figure.name)
+            return count
+        return self.figures.get(figure.name, 0)
 
     @property
     def eligible(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -20,11 +21,14 @@ from ..common import channel
 from ..common.certificates import describe, make_context
 from ..common.channel import ChannelError, Message, Packet
 from ..common.descriptors import ceiling, raise_limit
+from ..common.figures import Section
 from ..common.processes import is_descendant
+from ..common.redis_client import QueueError, make_client
 from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.proxy import Relay
 from ..relay.registrar import Registrar
+from . import sums
 from .connection import Connection
 from .entrance import Entrance
 from .events import READY, RESULT_OK, Event, EventReader
@@ -36,7 +40,7 @@ from .shelf import Shelf
 from .supervisord import CommandError, SupervisordChannel, in_messages
 from .throttle import Throttle
 from .tls import Terminator
-from .workers import TOTALS, Workers
+from .workers import Workers
 
 if TYPE_CHECKING:
     from ..bridge.bridge import Bridge
@@ -142,7 +146,10 @@ class Router:
             placement=self._placement,
             welcome={
                 name: settings[name]
-                for name in ("path", "drain_timeout", "head_timeout", "log_level", "supervisord")
+                for name in (
+                    *("path", "drain_timeout", "head_timeout", "keepalive_timeout"),
+                    *("log_level", "supervisord"),
+                )
             },
             place_again=self._place_again,
             drained=lambda name, pid: self._drained.get(name) == pid,
@@ -169,7 +176,6 @@ class Router:
 
     def _make_bridge(self, settings: Message, cluster: ClusterInfo) -> Optional[Bridge]:
         from ..bridge.bridge import Bridge  # takes python-socketio along
-        from ..bridge.queue import QueueError, make_client
 
         try:
             make_client(settings["message_queue"])
@@ -443,8 +449,6 @@ class Router:
         logger.info("certificate %s is loaded again", self._tls_files[0])
 
     def _send_figures(self) -> None:
-        totals = {name: self._total(name) for name in TOTALS}
-        del totals["no_descriptor"]  # it is among the refused
         figures = {
             "cpu_ms": int(time.process_time() * 1000),
             "handed_over": self._workers.handed_over,
@@ -454,41 +458,23 @@ class Router:
             "relay_alive": self._relay.alive,
             "faults": self._faults,
             "messages": self._relay.received(),
-            "delivered": totals.pop("received"),
-            **totals,
+            **self._totals(Section.RELAY),
+            **self._totals(Section.CLIENTS),
             "queue": self._bridge.figures() if self._bridge is not None else {},
         }
         self._names.update(member.name for member in self._pool)
-        workers = [
-            {
-                "tag": member.tag,
-                "name": member.name,
-                "pid": member.pid,
-                "state": member.state,
-                "sessions": member.sessions,
-                "connections": member.connections,
-                "received": member.received,
-                "opened": member.opened,
-                "events_in": member.events_in,
-                "events_out": member.events_out,
-                "cpu_ms": member.cpu_ms,
-                "hub_lag_ms": member.hub_lag_ms,
-            }
-            for member in self._pool
-        ]
-        self._supervisord.figures(in_messages(figures, workers))
+        self._supervisord.figures(in_messages(figures, sums.rows(self._pool)))
         if self._exporter is not None:
             self._exporter.metrics.update(self._snapshot())
 
-    def _total(self, name: str) -> int:
+    def _totals(self, section: Section) -> dict[str, int]:
         """Of all workers since this router's start."""
-        here: int = sum(getattr(member, name) for member in self._pool)
-        return self._workers.gone[name] + here
+        return sums.totals(section, self._pool, self._workers.gone)
 
     def _refused(self) -> dict[str, int]:
-        """By reason, here and for want of a descriptor at the workers."""
+        """By reason, here and at the workers."""
         refused = Counter(self._refusals.by_reason)
-        refused["no-descriptor"] += self._total("no_descriptor")
+        refused.update(self._totals(Section.REFUSED))
         return {reason: count for reason, count in refused.items() if count}
 
     def _snapshot(self) -> Snapshot:
@@ -529,7 +515,8 @@ def connect(run_dir: RunDir) -> tuple[socket.socket, Packet]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sock.settimeout(10)
     sock.connect(run_dir.supervisord)
-    channel.send(sock, {"type": "hello", "version": channel.VERSION, "role": "router"})
+    with contextlib.suppress(BrokenPipeError):  # refused already: the reason is there to read
+        channel.send(sock, {"type": "hello", "version": channel.VERSION, "role": "router"})
     if not select.select([sock], [], [], 10)[0]:
         raise TimeoutError(errno.ETIMEDOUT, "no answer within 10 seconds")
     packet = channel.receive(sock, channel.MAX_DESCRIPTORS)

@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional, Protocol
 
 from ..common import channel
 from ..common.channel import ChannelError, DescriptorsLost, Message, Packet
+from ..common.figures import read_report
 from ..common.limits import MAX_CHANNELS, TALLIES
 from ..common.processes import is_descendant
 from ..common.refusals import Refusals
@@ -26,6 +27,7 @@ from .membership import Membership
 from .placement import Placement
 from .pool import Member
 from .queries import Queries
+from .sums import add_gone
 from .throttle import Throttle
 
 logger = logging.getLogger("supervisor_sio.router")
@@ -33,31 +35,8 @@ logger = logging.getLogger("supervisor_sio.router")
 #: Packets read from one worker before other descriptors get a turn.
 _BATCH = 64
 
-#: What a worker counts from its start: messages that it has heard and said on the
-#: relay, clients whose websocket it has ended, and those it had no descriptor for.
-TOTALS = (
-    *("received", "dropped", "malformed", "sent_again"),
-    *("protocol_errors", "slow_clients", "no_descriptor"),
-)
-
-#: What a worker reports, by the names of :class:`Member`.
-_FIGURES = (
-    "sessions",
-    "connections",
-    "handshakes_seen",
-    "opened",
-    "events_in",
-    "events_out",
-    "cpu_ms",
-    "hub_lag_ms",
-    *TOTALS,
-)
-
 _TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _LONGEST_NAME = 256
-
-#: Largest figure that a worker may report: what a double, as XML-RPC has it, can carry.
-_MOST = 2**53
 
 #: Seconds in which workers that lived through another router are back. Until
 #: then nobody is told that one is missing.
@@ -135,7 +114,7 @@ class Workers:
         self.meter = meter
         self.handed_over = 0
         self.handed_back = 0
-        #: What workers that have left had counted on the relay.
+        #: What workers that have left had counted, as :mod:`.sums` adds it up.
         self.gone: Counter[str] = Counter()
         self._refusals = refusals
         self._listener = listener
@@ -295,8 +274,7 @@ class Workers:
                 self._refusals.count("bad-worker", f"pid {gone.pid}: {reason}")
             return
         self.queries.lost(member.tag)
-        for name in TOTALS:
-            self.gone[name] += getattr(member, name)
+        add_gone(self.gone, member)
         self.placement.leave(member, gone)
         if member.channels:
             self.members_changed()
@@ -368,7 +346,7 @@ class WorkerChannel:
             pass
         except ChannelError as error:
             with contextlib.suppress(OSError):
-                channel.send(self._sock, channel.refusal(str(error)))
+                channel.refuse(self._sock, str(error))
             self.lose(str(error))
         except OSError as error:
             self.lose(str(error))
@@ -432,11 +410,10 @@ class WorkerChannel:
         self._post({"type": "left"})
 
     def _update(self, member: Member, message: Message) -> None:
-        figures: list[Any] = [message.get(name) for name in _FIGURES]
-        if any(type(figure) is not int or not 0 <= figure <= _MOST for figure in figures):
-            raise ChannelError("a load without its figures")
-        for name, figure in zip(_FIGURES, figures):
-            setattr(member, name, figure)
+        try:
+            member.figures = read_report(message)
+        except ValueError as error:
+            raise ChannelError(f"a load whose {error}") from None
         self.heard_at = self._workers.loop.time()
         self._workers.heard(member)
         if self._workers.meter is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Optional
+from typing import Any, Iterable, Optional, Sequence
 
+from ..common import figures
+from ..common.figures import Figure, Section, Unit
 from .tables import Column, fold, table
 
 #: States in which a worker that is configured to serve does not.
@@ -39,27 +41,8 @@ events = PROCESS_STATE"""
 
 _NO_WORKERS = "no workers: add a [program:x] with command = supervisor-sio worker module:app"
 
-_STATUS = (
-    Column("worker", gives="middle"),
-    Column("tag"),
-    Column("pid"),
-    Column("state"),
-    Column("sessions"),
-    Column("connections"),
-    Column("uptime", gives="end"),
-    Column("memory"),
-)
-_WORKERS = (
-    Column("worker", gives="middle"),
-    Column("state"),
-    Column("sessions", right=True),
-    Column("opened", right=True),
-    Column("in", right=True),
-    Column("out", right=True),
-    Column("CPU s", right=True),
-    Column("lag ms", right=True),
-    Column("memory", right=True),
-)
+_STATUS = (Column("worker", gives="middle"), Column("tag"), Column("pid"), Column("state"))
+_WORKERS = (Column("worker", gives="middle"), Column("state"))
 _SOCKETS = (
     Column("sid"),
     Column("worker", gives="middle"),
@@ -96,7 +79,13 @@ def format_status(status: dict[str, Any], width: Optional[int] = None) -> Iterab
         yield from fold(line, width, INDENT)
     yield ""
     if status["workers"]:
-        yield from table(_STATUS, [_status_row(worker) for worker in status["workers"]], width)
+        shown = [(figure, figure.status) for figure in figures.WORKER if figure.status]
+        heads = [
+            Column(column.head, gives="end" if figure.unit is Unit.SECONDS else "")
+            for figure, column in shown
+        ]
+        rows = [_status_row(worker, shown) for worker in status["workers"]]
+        yield from table([*_STATUS, *heads], rows, width)
         yield from _remarks(status, width)
     else:
         yield from fold(_NO_WORKERS, width, 0)
@@ -122,16 +111,17 @@ def _parts(status: dict[str, Any]) -> Iterable[str]:
         yield f"fault    {fault}"
     yield (
         f"relay    {relay['state']}, messages {relay['messages']:.0f}, "
-        f"delivered {relay['delivered']:.0f}, sent again {relay['sent_again']:.0f}, "
-        f"dropped {relay['dropped']:.0f}, malformed {relay['malformed']:.0f}"
+        f"{_totals(Section.RELAY, relay)}"
     )
-    clients = status["clients"]
-    yield (
-        f"clients  protocol errors {clients['protocol_errors']:.0f}, "
-        f"too slow {clients['slow_clients']:.0f}"
-    )
+    yield f"clients  {_totals(Section.CLIENTS, status['clients'])}"
     if status["queue"]["state"] != "none":
         yield _queue(status["queue"])
+
+
+def _totals(section: Section, sums: dict[str, float]) -> str:
+    return ", ".join(
+        f"{total.label} {sums.get(total.key, 0):.0f}" for _, total in figures.totals(section)
+    )
 
 
 def router_down(router: dict[str, Any]) -> Iterable[str]:
@@ -151,26 +141,32 @@ def _queue(queue: dict[str, Any]) -> str:
     )
 
 
-def _status_row(worker: dict[str, Any]) -> list[str]:
-    tag = worker["tag"] or "-"
-    if not worker["pid"]:
-        return [worker["name"], tag, "-", worker["state"], "-", "-", "-", "-"]
-    return [
-        worker["name"],
-        tag,
-        str(worker["pid"]),
-        worker["state"],
-        f"{worker['sessions']:.0f}",
-        f"{worker['connections']:.0f}",
-        _duration(worker["uptime"]),
-        mebibytes(worker["memory"]),
-    ]
+_Shown = Sequence[tuple[Figure, figures.Column]]
+
+
+def _status_row(worker: dict[str, Any], shown: _Shown) -> list[str]:
+    pid = str(worker["pid"] or "-")
+    cells = [_cell(figure, column, worker) if worker["pid"] else "-" for figure, column in shown]
+    return [worker["name"], worker["tag"] or "-", pid, worker["state"], *cells]
+
+
+def _cell(figure: Figure, column: figures.Column, worker: dict[str, Any]) -> str:
+    # A supervisord that an upgrade has left running does not know a new figure.
+    value = worker.get(figure.key, 0)
+    if figure.unit is Unit.SECONDS:
+        return _duration(value)
+    if figure.unit is Unit.KIBIBYTES:
+        return mebibytes(value)
+    return f"{value * column.times:.{column.digits}f}"
 
 
 def format_workers(status: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:
     """The lines that ``sio workers`` prints."""
     if status["workers"]:
-        yield from table(_WORKERS, [_workers_row(worker) for worker in status["workers"]], width)
+        shown = [(figure, figure.workers) for figure in figures.WORKER if figure.workers]
+        heads = [Column(column.head, right=True) for _, column in shown]
+        rows = [_workers_row(worker, shown) for worker in status["workers"]]
+        yield from table([*_WORKERS, *heads], rows, width)
         yield from _remarks(status, width)
     else:
         yield from fold(_NO_WORKERS, width, 0)
@@ -195,19 +191,12 @@ def _remarks(status: dict[str, Any], width: Optional[int]) -> Iterable[str]:
             yield from fold(text, width, 0)
 
 
-def _workers_row(worker: dict[str, Any]) -> list[str]:
-    figures = ["-"] * 6
-    if worker["tag"]:
-        figures = [
-            f"{worker['sessions']:.0f}",
-            f"{worker['opened']:.0f}",
-            f"{worker['events_in']:.0f}",
-            f"{worker['events_out']:.0f}",
-            f"{worker['cpu']:.1f}",
-            f"{worker['hub_lag'] * 1000:.0f}",
-        ]
-    memory = mebibytes(worker["memory"]) if worker["pid"] else "-"
-    return [worker["name"], worker["state"], *figures, memory]
+def _workers_row(worker: dict[str, Any], shown: _Shown) -> list[str]:
+    cells = [
+        _cell(figure, column, worker) if worker["tag" if figure.counted else "pid"] else "-"
+        for figure, column in shown
+    ]
+    return [worker["name"], worker["state"], *cells]
 
 
 def format_sockets(answer: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:
@@ -249,7 +238,7 @@ def _missing(workers: int) -> Iterable[str]:
         yield f"{workers} worker{'s' if workers > 1 else ''} did not answer"
 
 
-def mebibytes(kibibytes: int) -> str:
+def mebibytes(kibibytes: float) -> str:
     return f"{kibibytes / 1024:.0f} MiB"
 
 
@@ -260,7 +249,7 @@ def _refused(reasons: dict[str, float]) -> str:
     return f"{sum(reasons.values()):.0f} ({detail})"
 
 
-def _duration(seconds: int) -> str:
+def _duration(seconds: float) -> str:
     """As ``supervisorctl status`` writes it: ``1 day, 2:03:04``."""
     days, rest = divmod(int(seconds), 86400)
     clock = f"{rest // 3600}:{rest // 60 % 60:02d}:{rest % 60:02d}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Mapping, Optional
 
+from ..common import figures
+from ..common.figures import Figure, Sample, TopColumn
+
 _NOTHING: Mapping[str, float] = {}
 
 
@@ -23,10 +26,10 @@ def make_sample(before: dict[str, Any], after: dict[str, Any], seconds: float) -
     refused_before = sum(base["router"].get("refused", {}).values())
     return {
         "seconds": round(seconds, 3),
-        "sessions": sum(worker["sessions"] or 0 for worker in workers) if running else None,
         **{
-            name: _sum(worker[name] for worker in workers) if running else None
-            for name in ("connects_per_second", "events_in_per_second", "events_out_per_second")
+            column.key: _sum(worker[column.key] for worker in workers) if running else None
+            for _, column in figures.top_columns()
+            if column.sum
         },
         "relay_messages_per_second": _rate(
             base["relay"].get("messages", 0), relay["messages"], seconds
@@ -42,7 +45,7 @@ def make_sample(before: dict[str, Any], after: dict[str, Any], seconds: float) -
             "process": router["process"],
             "statename": router["statename"],
             "pid": router["pid"],
-            "cpu_percent": _percent(base["router"], router, seconds) if running else None,
+            "cpu_percent": _percent("cpu", base["router"], router, seconds) if running else None,
             "memory": router["memory"],
         },
         "workers": workers,
@@ -63,13 +66,12 @@ def _worker(
         "name": after["name"],
         "state": after["state"],
         "pid": after["pid"],
-        "sessions": after["sessions"] if known else None,
-        "connects_per_second": _rate_of("opened", base, after, seconds),
-        "events_in_per_second": _rate_of("events_in", base, after, seconds),
-        "events_out_per_second": _rate_of("events_out", base, after, seconds),
-        "cpu_percent": None if base is None else _percent(base, after, seconds),
-        "memory": after["memory"] if after["pid"] else None,
-        "hub_lag_ms": round(after["hub_lag"] * 1000) if known else None,
+        **{
+            column.key: _rate_of(figure, column, base, after, seconds)
+            if column.sample is not Sample.LEVEL
+            else _level(figure, column, after, known)
+            for figure, column in figures.top_columns()
+        },
     }
 
 
@@ -81,14 +83,33 @@ def _reports(worker: Mapping[str, Any]) -> bool:
     return bool(worker["tag"]) and worker["cpu"] > 0
 
 
+def _level(
+    figure: Figure, column: TopColumn, after: Mapping[str, Any], known: bool
+) -> Optional[int]:
+    if not (known if figure.counted else after["pid"]):
+        return None
+    level: float = after.get(figure.key, 0)
+    return round(level * column.times)
+
+
 def _rate_of(
-    name: str, before: Optional[Mapping[str, Any]], after: Mapping[str, Any], seconds: float
+    figure: Figure,
+    column: TopColumn,
+    before: Optional[Mapping[str, Any]],
+    after: Mapping[str, Any],
+    seconds: float,
 ) -> Optional[float]:
-    return None if before is None else _rate(before.get(name, 0), after[name], seconds)
+    if before is None:
+        return None
+    if column.sample is Sample.PERCENT:
+        return _percent(figure.key, before, after, seconds)
+    return _rate(before.get(figure.key, 0), after.get(figure.key, 0), seconds)
 
 
-def _percent(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> float:
-    return _rate(before.get("cpu", 0) * 100, after["cpu"] * 100, seconds)
+def _percent(
+    key: str, before: Mapping[str, Any], after: Mapping[str, Any], seconds: float
+) -> float:
+    return _rate(before.get(key, 0) * 100, after.get(key, 0) * 100, seconds)
 
 
 def _rate(before: float, after: float, seconds: float) -> float:
@@ -96,5 +117,5 @@ def _rate(before: float, after: float, seconds: float) -> float:
     return round((after - before if after >= before else after) / seconds, 1)
 
 
-def _sum(rates: Iterable[Optional[float]]) -> float:
-    return round(sum(rate or 0.0 for rate in rates), 1)
+def _sum(values: Iterable[Optional[float]]) -> float:
+    return round(sum(value or 0 for value in values), 1)

@@ -11,6 +11,8 @@ import tty
 from collections import deque
 from typing import Any, Iterable, Optional
 
+from ..common import figures
+from ..common.figures import Figure, Sample, TopColumn, Unit
 from .formatting import INDENT, mebibytes, router_down
 from .grammar import Line
 from .rates import make_sample
@@ -29,14 +31,7 @@ _GLANCE = 0.2
 #: q, Ctrl-C where it is no signal, Ctrl-D, and the end of the terminal.
 _QUIT = {b"q", b"Q", b"\x03", b"\x04", b""}
 
-_COLUMNS = (
-    Column("worker", gives="middle"),
-    Column("state"),
-    *(
-        Column(head, right=True)
-        for head in ("sessions", "connects/s", "in/s", "out/s", "CPU %", "memory", "lag ms")
-    ),
-)
+_COLUMNS = (Column("worker", gives="middle"), Column("state"))
 
 
 def top(session: Session, line: Line) -> Optional[dict[str, Any]]:
@@ -77,14 +72,12 @@ class History:
 
 def format_sample(sample: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:
     """The lines of a sample."""
-    router = sample["router"]
+    router, shown = sample["router"], figures.top_columns()
     yield from fold(f"listen   {', '.join(sample['listen'])}", width, INDENT)
     if router["state"] == "running":
+        sums = [f"{column.sum} {_sum(column, sample)}" for _, column in shown if column.sum]
         cluster = (
-            f"cluster  sessions {sample['sessions']:.0f}, "
-            f"set-ups {_number(sample['connects_per_second'])}/s, "
-            f"events in {_number(sample['events_in_per_second'])}/s, "
-            f"out {_number(sample['events_out_per_second'])}/s, "
+            f"cluster  {', '.join(sums)}, "
             f"relay messages {_number(sample['relay_messages_per_second'])}/s, "
             f"waiting {sample['waiting']:.0f}, refused {sample['refused']:.0f}"
         )
@@ -98,31 +91,29 @@ def format_sample(sample: dict[str, Any], width: Optional[int] = None) -> Iterab
         for text in router_down(router):
             yield from fold(text, width, INDENT)
     yield ""
-    yield from table(_COLUMNS, [_row(worker) for worker in sample["workers"]], width)
-
-
-def _row(worker: dict[str, Any]) -> list[str]:
-    return [
-        worker["name"],
-        worker["state"],
-        _whole(worker["sessions"]),
-        _number(worker["connects_per_second"]),
-        _number(worker["events_in_per_second"]),
-        _number(worker["events_out_per_second"]),
-        _whole(worker["cpu_percent"]),
-        "-" if worker["memory"] is None else mebibytes(worker["memory"]),
-        _whole(worker["hub_lag_ms"]),
+    heads = [Column(column.head, right=True) for _, column in shown]
+    rows = [
+        [worker["name"], worker["state"], *(_cell(*row, worker[row[1].key]) for row in shown)]
+        for worker in sample["workers"]
     ]
+    yield from table([*_COLUMNS, *heads], rows, width)
 
 
-def _number(rate: Optional[float]) -> str:
-    if rate is None:
+def _cell(figure: Figure, column: TopColumn, value: Optional[float]) -> str:
+    if value is None:
         return "-"
+    if figure.unit is Unit.KIBIBYTES:
+        return mebibytes(value)
+    return _number(value) if column.sample is Sample.PER_SECOND else f"{value:.0f}"
+
+
+def _sum(column: TopColumn, sample: dict[str, Any]) -> str:
+    value = sample[column.key]
+    return f"{_number(value)}/s" if column.sample is Sample.PER_SECOND else f"{value:.0f}"
+
+
+def _number(rate: float) -> str:
     return f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"
-
-
-def _whole(figure: Optional[float]) -> str:
-    return "-" if figure is None else f"{figure:.0f}"
 
 
 def fit(lines: list[str], width: int, height: int) -> list[str]:

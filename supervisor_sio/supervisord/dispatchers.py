@@ -136,9 +136,7 @@ class RouterListener(Dispatcher):
 
     def _turn_away(self, connection: socket.socket, pid: int, reason: str) -> None:
         with connection, contextlib.suppress(OSError, ChannelError):
-            # The kernel gives no answer to who is closed with something unread.
-            channel.receive(connection, most_descriptors=0)
-            channel.send(connection, channel.refusal(reason))
+            channel.refuse(connection, reason)
         self._refused += 1
         if time.monotonic() - self._told >= _PAUSE:
             self._told = time.monotonic()
@@ -209,7 +207,7 @@ class RouterChannel(Dispatcher):
         if not self.admitted:
             refusal = self._refusal(message)
             if refusal is not None:
-                channel.send(self._sock, channel.refusal(refusal))
+                channel.refuse(self._sock, refusal)
                 self._lost(f"is refused: {refusal}")
                 return
             self.admitted = True

@@ -6,33 +6,14 @@ import errno
 import os
 import socket
 import stat
-from typing import Any, NamedTuple
 
+from ..common.addresses import Address, resolve
 from ..common.rundir import user_name
-from ..settings import Address, SettingsError
+from ..settings import SettingsError
 
 #: The kernel wakes the router only when a new connection has sent something;
 #: after this many seconds also when it has not (tcp(7), TCP_DEFER_ACCEPT).
 _DEFER_ACCEPT = 5
-
-
-class Place(NamedTuple):
-    """What the kernel knows an address as."""
-
-    family: int
-    sockaddr: tuple[Any, ...]
-
-
-def resolve(address: Address, family: int = socket.AF_UNSPEC) -> list[Place]:
-    """The places that a host and port stand for; a socket is bound to the first.
-
-    :raises OSError: when there is none.
-    :raises UnicodeError: when the host cannot even be asked for.
-    """
-    found = socket.getaddrinfo(
-        address.host, address.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    return [Place(info[0], info[4]) for info in found]
 
 
 def bind(

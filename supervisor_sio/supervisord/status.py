@@ -5,7 +5,9 @@ from __future__ import annotations
 import operator
 from typing import Any, Callable, Iterable, NamedTuple, Optional
 
+from ..common import figures as table
 from ..common.commands import subcommand_of
+from ..common.figures import Section
 
 _LARGEST_XMLRPC_INT = 2**31 - 1
 
@@ -97,15 +99,9 @@ def build_status(
         "relay": {
             "state": "running" if figures.get("relay_alive") else "down",
             "messages": _number(figures.get("messages", 0)),
-            "delivered": _number(figures.get("delivered", 0)),
-            **{
-                name: _number(figures.get(name, 0))
-                for name in ("dropped", "sent_again", "malformed")
-            },
+            **_totals(Section.RELAY, figures),
         },
-        "clients": {
-            name: _number(figures.get(name, 0)) for name in ("protocol_errors", "slow_clients")
-        },
+        "clients": _totals(Section.CLIENTS, figures),
         "queue": {
             "url": queue,
             "state": _queue_state(figures.get("queue", {})) if queue else "none",
@@ -124,6 +120,10 @@ def build_status(
         },
         "workers": workers,
     }
+
+
+def _totals(section: Section, figures: dict[str, Any]) -> dict[str, float]:
+    return {total.key: _number(figures.get(total.key, 0)) for _, total in table.totals(section)}
 
 
 def _queue_state(figures: dict[str, Any]) -> str:
@@ -153,21 +153,21 @@ def _worker(
     if member is None or not process.pid:
         member = {}
     pid = member.get("pid", process.pid)
+    known: dict[str, float] = {
+        **member,
+        "uptime": int(now - process.started) if process.pid else 0,
+        "memory": memory.get(pid, 0),
+    }
     return {
         "name": process.name,
         "tag": member.get("tag", ""),
         "pid": pid,
         "state": state,
-        "sessions": _number(member.get("sessions", 0)),
-        "connections": _number(member.get("connections", 0)),
-        "received": _number(member.get("received", 0)),
-        "opened": _number(member.get("opened", 0)),
-        "events_in": _number(member.get("events_in", 0)),
-        "events_out": _number(member.get("events_out", 0)),
-        "cpu": member.get("cpu_ms", 0) / 1000,
-        "hub_lag": member.get("hub_lag_ms", 0) / 1000,
-        "uptime": int(now - process.started) if process.pid else 0,
-        "memory": memory.get(pid, 0),
+        **{
+            figure.key: _number(figure.shown(known.get(figure.name, 0)))
+            for figure in table.WORKER
+            if figure.key
+        },
         "failures": process.failures,
         "tail": process.tail,
     }

@@ -29,7 +29,6 @@ from eventlet.greenio import GreenSocket
 from ..common.limits import (
     BODY_GRACE_SECONDS,
     BODY_RATE,
-    KEPT_SECONDS,
     LINGER_SECONDS,
     READS_PER_TURN,
     STALLED_SECONDS,
@@ -724,6 +723,8 @@ class Server(wsgi.Server):  # type: ignore[misc]
         self.changed = changed
         #: Seconds that a client has to send a head.
         self.head_timeout = 10.0
+        #: Seconds that a kept connection may wait for its next request.
+        self.keepalive_timeout = 75.0
         self.connections = 0
         self.draining = False
         self.websockets: set[Union[ClientSocket, WebSocket]] = set()
@@ -773,15 +774,15 @@ class Server(wsgi.Server):  # type: ignore[misc]
     def idle(self, protocol: Protocol) -> _Idle:
         if not self._sweeping:
             self._sweeping = True
-            hubs.get_hub().schedule_call_global(KEPT_SECONDS, self._sweep)
+            hubs.get_hub().schedule_call_global(self.keepalive_timeout, self._sweep)
         return _Idle(self._idle, protocol)
 
     def _sweep(self) -> None:
         """End the connections that have waited too long."""
         now = time.monotonic()
         for protocol, (_, since) in self._idle.items():
-            if now < since + KEPT_SECONDS:
-                later = max(1.0, since + KEPT_SECONDS - now)
+            if now < since + self.keepalive_timeout:
+                later = max(1.0, since + self.keepalive_timeout - now)
                 hubs.get_hub().schedule_call_global(later, self._sweep)
                 return
             hubs.get_hub().schedule_call_global(0, self._wake, protocol, TimeoutError)

@@ -15,12 +15,12 @@ from eventlet import hubs, patcher
 from eventlet.event import Event
 
 from ..cluster import sessions
-from ..common import channel, descriptors, identity
+from ..common import channel, descriptors, figures, identity
+from ..common.addresses import parse_address
 from ..common.channel import Message
 from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir, RunDirError
-from ..settings import parse_address
 from . import output, queries
 from .application import ApplicationError, check, check_manager, check_path, check_servers
 from .eventlet import forks
@@ -28,6 +28,7 @@ from .eventlet.lag import HubLag
 from .http import ClientSocket, Server
 from .link import Link, Refused
 from .refused import MALFORMED, TOO_SLOW, refusals
+from .session import install
 from .signals import Signals
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -53,9 +54,6 @@ _LAST_MESSAGES = 1.0
 
 #: Seconds between supervisord's word that it stops a worker and the end of the signal's handler.
 _SIGNAL_TIMEOUT = 2.0
-
-#: Largest figure that the router takes.
-_MOST = 2**53
 
 
 def serve(app: Any, listen: str = _LISTEN) -> None:
@@ -92,6 +90,7 @@ def run(
     """
     output.show_lines_at_once()
     output.configure_logging()
+    sessions.serve_by(install)
     _warn_unpatched()
     try:
         check(app, spec)
@@ -275,8 +274,9 @@ class _Worker(_Service):
             return
         self.server.paths = tuple(path.encode() for path in message["path"])
         self.drain_timeout = float(message["drain_timeout"])
-        # A router of an older version, which an upgrade has left running, does not send it.
-        self.server.head_timeout = float(message.get("head_timeout", self.server.head_timeout))
+        # A router of an older version, which an upgrade has left running, does not send these.
+        for name in ("head_timeout", "keepalive_timeout"):
+            setattr(self.server, name, float(message.get(name, getattr(self.server, name))))
         ours = logging.getLogger("supervisor_sio")
         if ours.handlers:  # else the application has arranged its logging
             ours.setLevel(message["log_level"])
@@ -329,15 +329,18 @@ class _Worker(_Service):
         return counted
 
     def _figures(self) -> Message:
+        return {"type": "load", **figures.report(self._count())}
+
+    def _count(self) -> dict[str, int]:
+        """The figures of this worker, by their names."""
         return {
-            "type": "load",
             "sessions": sessions.count(),
             "connections": self.server.connections,
             "handshakes_seen": self._handshakes,
             **self._heard(),
-            "protocol_errors": min(sum(map(refusals.by_reason.__getitem__, MALFORMED)), _MOST),
-            "slow_clients": min(refusals.by_reason[TOO_SLOW], _MOST),
-            "no_descriptor": min(refusals.by_reason[_NO_DESCRIPTOR], _MOST),
+            "protocol_errors": sum(map(refusals.by_reason.__getitem__, MALFORMED)),
+            "slow_clients": refusals.by_reason[TOO_SLOW],
+            "no_descriptor": refusals.by_reason[_NO_DESCRIPTOR],
             "opened": sessions.traffic.opened,
             "events_in": sessions.traffic.received,
             "events_out": sessions.traffic.sent,
@@ -346,10 +349,10 @@ class _Worker(_Service):
         }
 
     def _heard(self) -> dict[str, int]:
-        heard: Counter[str] = Counter(received=0, dropped=0, malformed=0, sent_again=0)
+        heard: Counter[str] = Counter()
         for server in sessions.servers():
             heard.update(server.manager.figures())
-        return {name: min(count, _MOST) for name, count in heard.items()}
+        return heard
 
     def hand_over(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout

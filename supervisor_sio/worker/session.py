@@ -31,7 +31,7 @@ from socketio import exceptions as sio_exceptions
 from socketio import packet as sio_packet
 
 from ..cluster.packets import Partial
-from ..cluster.sessions import send_to_each, traffic
+from ..cluster.sessions import Outlet, PlainOutlet, send_to_each, traffic
 from ..common.emission import RESERVED_EVENTS
 from ..common.limits import (
     EVENT_SIZES,
@@ -77,7 +77,7 @@ _LOOK = 0.05
 _EVENT = f"{packet.MESSAGE}{sio_packet.EVENT}"
 
 
-def install(server: Any, max_attachments: int) -> Transport:
+def install(server: Any, max_attachments: int) -> Outlet:
     """Give the clients of a ``socketio.Server`` on eventlet this kind of session.
 
     Each becomes one when Engine.IO says that it has connected. An application
@@ -86,6 +86,8 @@ def install(server: Any, max_attachments: int) -> Transport:
 
     :param max_attachments: most of an event of a client.
     """
+    if server.eio.async_mode != "eventlet":
+        return PlainOutlet(server)  # the worker refuses it
     transport = Transport(server, max_attachments)
     eio = server.eio
     connected = eio.handlers["connect"]
@@ -99,7 +101,8 @@ def install(server: Any, max_attachments: int) -> Transport:
         traffic.opened += 1
         return connected(eio_sid, environ)
 
-    eio.on("connect", adopt)
+    if connected == server._handle_eio_connect:
+        eio.on("connect", adopt)
     for logger in (server.logger, eio.logger):
         if logger.name.startswith(("socketio.", "engineio.")):  # else the application's own
             logger.addFilter(PRINTABLE)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import engineio
 import socketio
 
 from .recorder import TIMEOUT, TestClient
@@ -12,8 +14,24 @@ from .recorder import TIMEOUT, TestClient
 _SILENCE = object()
 
 
+class _Transport(engineio.Client):
+    """engineio's has a thread for each message, and those overtake each other."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_order = ThreadPoolExecutor(1)
+
+    def _trigger_event(self, event: str, *args: Any, run_async: bool = False, **kwargs: Any) -> Any:
+        if run_async:
+            return self._in_order.submit(super()._trigger_event, event, *args, **kwargs)
+        return super()._trigger_event(event, *args, **kwargs)
+
+
 class _Client(socketio.Client):
     """python-socketio answers with whatever a handler returns, unless that is silence."""
+
+    def _engineio_client_class(self) -> type[engineio.Client]:
+        return _Transport
 
     def _send_packet(self, pkt: Any) -> None:
         if pkt.data != [_SILENCE]:

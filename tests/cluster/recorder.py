@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +17,22 @@ class Received(NamedTuple):
     event: str
     namespace: str
     args: list[Any]
+
+
+def deviation(got: Sequence[int], count: int) -> str:
+    """How numbers differ from 0 to ``count - 1``, each once and in order; empty if they do not."""
+    times = Counter(got)
+    faults = {
+        "missing": sorted(set(range(count)) - set(got)),
+        "unexpected": sorted(set(got) - set(range(count))),
+        "doubled": sorted(number for number in times if times[number] > 1),
+        "out of order": [(a, b) for a, b in zip(got, got[1:]) if a > b],
+    }
+    return ", ".join(
+        f"{len(found)} {fault}: {str(found[:10])[1:-1]}{' ...' * (len(found) > 10)}"
+        for fault, found in faults.items()
+        if found
+    )
 
 
 class TestClient(ABC):
@@ -74,6 +92,16 @@ class TestClient(ABC):
     ) -> list[list[Any]]:
         self.wait(lambda: len(self.received(event, namespace)) >= count, event, timeout)
         return self.received(event, namespace)
+
+    def expect_numbers(
+        self, event: str, count: int, namespace: str = "/", timeout: float = TIMEOUT
+    ) -> None:
+        """The events that come have the numbers from 0 to ``count - 1``, each once, in order."""
+        with contextlib.suppress(AssertionError):  # what has come says more
+            self.wait_for(event, count, namespace, timeout)
+        got = [args[0] for args in self.received(event, namespace)]
+        fault = deviation(got, count)
+        assert not fault, f"{self.name} has {len(got)} of {count} {event}: {fault}"
 
     def wait_connected(self, timeout: float = TIMEOUT) -> None:
         self.wait(lambda: self.connected, "connection", timeout)

@@ -201,7 +201,7 @@ def start_emitter(
 
 def expect_numbers(clients: list[TestClient], event: str, count: int) -> None:
     for client in clients:
-        assert client.wait_for(event, count) == [[n] for n in range(count)], client.name
+        client.expect_numbers(event, count)
 
 
 @pytest.mark.parametrize("patch", PATCHED)

@@ -118,7 +118,7 @@ def test_emits_wait_for_the_next_relay(cluster: Cluster, clients: Clients) -> No
         client.wait_for("prompt")
         client.wait_for("last")
         assert client.received("prompt") == [[b"bytes"]], client.name
-        assert client.received("delayed") == [[n] for n in range(100)], client.name
+        client.expect_numbers("delayed", 100)
     cluster.wait_ready()
     assert cluster.status()["relay"]["dropped"] == 0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor_sio import rpcinterface
-from supervisor_sio.rpcinterface import Cluster
+from supervisor_sio.supervisord import cluster
+from supervisor_sio.supervisord.cluster import Cluster
 from supervisor_sio.supervisord.dispatchers import RouterChannel
 
 
@@ -35,5 +35,5 @@ def make_rpcinterface(supervisord: Any) -> object:
         setattr(Cluster, name, _raise)
     _fail_first(1, Cluster, "_refuse_process")
     _fail_first(2, RouterChannel, "_forget_answers")
-    _fail_first(1, rpcinterface, "in_ascii")
+    _fail_first(1, cluster, "in_ascii")
     return object()

@@ -12,7 +12,6 @@ import psutil
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, wait_until
-from cluster.recorder import TestClient
 from cluster.test_hosts import Host, Redis, join, queue
 
 __all__ = ["queue"]
@@ -56,19 +55,10 @@ def expect_all(hosts: list[Host], ticks: Ticks) -> None:
     staying = [client for host in hosts for client in host.clients if not client.disconnects]
     assert len(staying) > len(hosts)
     for client in staying:
-        wait_until(
-            lambda client=client: len(client.received("tick")) >= ticks.emitted,  # type: ignore[misc]
-            20,
-            f"all {ticks.emitted}",
-        )
-        assert numbers(client) == list(range(ticks.emitted)), client.name
+        client.expect_numbers("tick", ticks.emitted, timeout=20)
     for host in hosts:
         assert host.queue["missed"] == host.queue["unsent"] == 0
         assert host.cluster.status()["relay"]["dropped"] == 0
-
-
-def numbers(client: TestClient) -> list[int]:
-    return [args[0] for args in client.received("tick")]
 
 
 def restart_router(cluster: Cluster) -> None:

@@ -15,10 +15,9 @@ from cluster.conftest import ClusterFactory
 from cluster.harness import wait_until
 from cluster.raw import Poller
 
-from supervisor_sio.common import channel
-from supervisor_sio.router.workers import _FIGURES
+from supervisor_sio.common import channel, figures
 
-FIGURES = {"type": "load", **dict.fromkeys(_FIGURES, 0)}
+FIGURES = {"type": "load", **figures.report({})}
 COUNT = 500
 
 

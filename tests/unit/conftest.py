@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import random
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +23,7 @@ def pytest_report_header() -> str:
 
 @contextmanager
 def _no_leak() -> Iterator[None]:
+    gc.collect()  # what an earlier test has left must not close in between
     before = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == before

@@ -8,14 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor_sio.settings import (
-    BALANCE_METHODS,
-    Address,
-    Settings,
-    SettingsError,
-    parse_address,
-    parse_settings,
-)
+from supervisor_sio.common.addresses import Address
+from supervisor_sio.settings import BALANCE_METHODS, Settings, SettingsError, parse_settings
 
 OPTIONS = list(Settings.__dataclass_fields__)
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -37,6 +31,7 @@ def test_defaults() -> None:
         0o700,
     )
     assert (settings.hold_timeout, settings.drain_timeout, settings.head_timeout) == (30, 10, 10)
+    assert settings.keepalive_timeout == 75
     assert (settings.max_pending, settings.backlog, settings.channel) == (4096, 4096, "socketio")
 
 
@@ -67,6 +62,7 @@ def test_defaults() -> None:
         ("hold_timeout", "0", 0.0),
         ("drain_timeout", "2.5", 2.5),
         ("head_timeout", "0.1", 0.1),
+        ("keepalive_timeout", "650", 650.0),
         ("max_pending", "1", 1),
         ("backlog", "65535", 65535),
         ("proxy_protocol", "off", False),
@@ -125,6 +121,8 @@ def test_chown_takes_a_name() -> None:
         ("drain_timeout", "10s", "'10s' is not a number of seconds from 0 up"),
         ("drain_timeout", "", "'' is not a number of seconds from 0 up"),
         ("head_timeout", "0", "'0' is not a number of seconds from 0.1 up"),
+        ("keepalive_timeout", "0", "'0' is not a number of seconds from 1 up"),
+        ("keepalive_timeout", "75s", "'75s' is not a number of seconds from 1 up"),
         ("max_pending", "0", "'0' is not a number of connections from 1 up"),
         ("max_pending", "1.5", "'1.5' is not a number of connections from 1 up"),
         ("backlog", "many", "'many' is not a number of connections from 1 up"),
@@ -182,54 +180,6 @@ def test_any_text_is_a_value_or_a_settings_error(option: str, text: str) -> None
         parse_settings({option: text})
     except SettingsError as error:
         assert str(error).startswith(f"[rpcinterface:sio] {option}: ")
-
-
-@pytest.mark.parametrize(
-    ("text", "address", "shown"),
-    [
-        ("localhost:8000", Address("localhost", 8000), "localhost:8000"),
-        ("*:1", Address("0.0.0.0", 1), "0.0.0.0:1"),
-        (":65535", Address("0.0.0.0", 65535), "0.0.0.0:65535"),
-        ("[::]:80", Address("::", 80), "[::]:80"),
-        ("[fe80::1%eth0]:80", Address("fe80::1%eth0", 80), "[fe80::1%eth0]:80"),
-        ("unix:/run/a.sock", Address(path="/run/a.sock"), "unix:/run/a.sock"),
-        ("unix:///run/a.sock", Address(path="/run/a.sock"), "unix:/run/a.sock"),
-        ("unix:/run/a:1.sock", Address(path="/run/a:1.sock"), "unix:/run/a:1.sock"),
-    ],
-)
-def test_addresses(text: str, address: Address, shown: str) -> None:
-    assert parse_address(text) == address
-    assert str(address) == shown
-    assert parse_address(shown) == address
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "'' is not host:port"),
-        ("localhost", "'localhost' is not host:port"),
-        ("localhost:", "'localhost:' is not host:port"),
-        ("localhost:http", "'localhost:http' is not host:port"),
-        ("localhost:0", "'localhost:0' is not host:port"),
-        ("localhost:65536", "'localhost:65536' is not host:port"),
-        ("localhost:-1", "'localhost:-1' is not host:port"),
-        ("localhost: 80", "'localhost: 80' is not host:port"),
-        ("::1:8000", "'::1:8000': write an IPv6 address in brackets, as in [::1]:8000"),
-        ("[::1]:", "'[::1]:' is not host:port"),
-        ("unix:run/a.sock", "'unix:run/a.sock' needs an absolute path, as in unix:/run/app.sock"),
-        ("unix:", "'unix:' needs an absolute path"),
-    ],
-)
-def test_bad_addresses(text: str, reason: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        parse_address(text)
-    assert str(caught.value).startswith(reason)
-
-
-@given(st.ip_addresses(), st.integers(1, 65535))
-def test_an_address_reads_as_it_is_written(ip: Any, port: int) -> None:
-    address = Address(str(ip), port)
-    assert parse_address(str(address)) == address
 
 
 def test_settings_are_frozen() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional
 
-from ...common.limits import KEPT_SECONDS
 from ...common.request import Request as RequestLine
 from ...engine.engine import Engine
 from ...engine.http import Head
@@ -41,7 +40,7 @@ class Server:
         self.paths: tuple[bytes, ...] = ()
         #: Seconds that a client has to send a head, and to send its next request.
         self.head_timeout = 10.0
-        self.keepalive_timeout = KEPT_SECONDS
+        self.keepalive_timeout = 75.0
         self.draining = False
         self._open: set[Connection] = set()
 

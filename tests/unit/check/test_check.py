@@ -36,7 +36,7 @@ from supervisor_sio.check.host import (
 from supervisor_sio.check.packages import _shebang
 from supervisor_sio.check.sections import make_sections
 from supervisor_sio.check.wiring import OPTIONS
-from supervisor_sio.settings import parse_address
+from supervisor_sio.common.addresses import parse_address, resolve
 from supervisor_sio.supervisord import listeners
 
 ROOT = Path(__file__).parents[3]
@@ -1269,7 +1269,7 @@ def test_the_obstacle_is_the_first_on_the_way(tmp_path: Path) -> None:
     ],
 )
 def test_places_overlap(one: str, other: str, expected: bool) -> None:
-    first, second = (listeners.resolve(parse_address(text))[0] for text in (one, other))
+    first, second = (resolve(parse_address(text))[0] for text in (one, other))
     assert overlap(first, second) == overlap(second, first) == expected
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
+
+import pytest
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import sessions
@@ -21,7 +24,7 @@ def test_session_ids_name_this_worker() -> None:
 
 def test_ids_are_as_long_and_random_as_before() -> None:
     plain, ours = make_server(), make_server()
-    sessions.attach(ours, 10)
+    sessions.attach(ours, 10, ZmqManager()._send_through)
     drawn = {ours.eio.generate_id() for _ in range(100)}
     assert len(drawn) == 100
     for sid in drawn:
@@ -47,5 +50,32 @@ def test_open_sessions_are_counted() -> None:
 def test_a_server_is_known_as_long_as_it_lives() -> None:
     server = make_server()
     assert server not in sessions.servers()
-    sessions.attach(server, 10)
+    sessions.attach(server, 10, ZmqManager()._send_through)
     assert server in sessions.servers()
+
+
+def test_a_worker_prepares_servers_that_are_there_and_those_to_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``serve(app)`` comes after the application; ``supervisor-sio worker`` before it."""
+    monkeypatch.setattr(sessions, "_install", None)
+    prepared: list[tuple[Any, int]] = []
+
+    def install(server: Any, max_attachments: int) -> sessions.Outlet:
+        prepared.append((server, max_attachments))
+        return sessions.PlainOutlet(server)
+
+    manager = ZmqManager(max_attachments=3)
+    early = make_server(client_manager=manager)
+    plain = manager._outlet
+    replaced = make_server()  # as Flask-SocketIO puts another manager in its place
+    sessions.attach(replaced, 10, ZmqManager()._send_through)
+    assert prepared == []
+    sessions.serve_by(install)
+    assert [found for found in prepared if found[0] in (early, replaced)] == [(early, 3)]
+    assert manager._outlet is not plain
+    late = make_server(client_manager=ZmqManager())
+    assert prepared[-1] == (late, 10)
+    count = len(prepared)
+    sessions.serve_by(install)
+    assert len(prepared) == count

@@ -23,6 +23,7 @@ from supervisor_sio.common.channel import (
     DescriptorsLost,
 )
 from supervisor_sio.common.descriptors import lowest_free
+from supervisor_sio.common.limits import MAX_REASON
 
 NoLeak = Callable[[], AbstractContextManager[None]]
 Pair = tuple[socket.socket, socket.socket]
@@ -248,6 +249,39 @@ def test_the_same_version() -> None:
     channel.check_version({"type": "hello", "version": VERSION}, "the worker")
     with pytest.raises(ChannelError, match="version None"):
         channel.check_version({"type": "hello"}, "the worker")
+
+
+def test_what_a_peer_sent_before_it_was_killed_is_there(
+    pair: Pair, pipe: tuple[int, int], no_leak: NoLeak
+) -> None:
+    """Also if it had something to read: the kernel says ``ECONNRESET`` first."""
+    here, there = pair
+    channel.send(here, {"type": "load"})
+    for number in range(3):
+        channel.send(there, {"type": "connection", "number": number}, [pipe[0]])
+    there.close()
+    for number in range(3):
+        with no_leak():
+            packet = channel.receive(here)
+            assert packet is not None and packet.message["number"] == number
+            assert len(packet.descriptors) == 1
+            channel.close_all(packet.descriptors)
+    assert channel.receive(here) is None
+
+
+@pytest.mark.parametrize("sent_before", [0, 1, 50])
+def test_who_is_refused_can_read_why_whatever_it_sent(pair: Pair, sent_before: int) -> None:
+    here, there = pair
+    for _ in range(sent_before):
+        channel.send(there, {"type": "hello"}, [0])
+    channel.refuse(here, "x" * 2 * MAX_REASON)
+    with pytest.raises(BrokenPipeError):
+        channel.send(there, {"type": "hello"})
+    here.close()
+    packet = channel.receive(there)
+    assert packet is not None
+    assert packet.message == {"type": "refused", "reason": "x" * MAX_REASON}
+    assert channel.receive(there) is None
 
 
 @given(st.binary(max_size=300))

@@ -23,8 +23,8 @@ from supervisor_sio.common.rundir import (
     RunDirError,
     remove_forgotten,
 )
-from supervisor_sio.rpcinterface import Cluster
 from supervisor_sio.settings import SettingsError, parse_settings
+from supervisor_sio.supervisord.cluster import Cluster
 
 #: As long as the path of a Unix socket may be, in bytes.
 LONGEST = 107

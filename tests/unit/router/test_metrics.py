@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,22 +26,24 @@ ONE = Member(
     name="workers:workers_00",
     pid=os.getpid(),
     ready=True,
-    sessions=5,
-    connections=7,
-    received=11,
-    dropped=1,
-    malformed=2,
-    sent_again=3,
-    opened=50,
-    events_in=400,
-    events_out=600,
-    cpu_ms=12_345,
-    hub_lag_ms=4,
-    protocol_errors=8,
-    slow_clients=9,
+    figures={
+        "sessions": 5,
+        "connections": 7,
+        "received": 11,
+        "dropped": 1,
+        "malformed": 2,
+        "sent_again": 3,
+        "opened": 50,
+        "events_in": 400,
+        "events_out": 600,
+        "cpu_ms": 12_345,
+        "hub_lag_ms": 4,
+        "protocol_errors": 8,
+        "slow_clients": 9,
+    },
     handshakes=51,
 )
-TWO = Member("bb", 'odd "name"\\', 2**22 + 1, ready=True, drained=True, sessions=2)
+TWO = Member("bb", 'odd "name"\\', 2**22 + 1, ready=True, drained=True, figures={"sessions": 2})
 SNAPSHOT = Snapshot(
     taken=100.0,
     handed_over=21,
@@ -156,7 +159,7 @@ def test_one_state_is_1(hung: bool, ready: bool, drained: bool, draining: bool) 
 
 def test_two_members_of_one_name_make_one_series() -> None:
     """While the next process is there already, and the last has not quite gone."""
-    successor = replace(ONE, tag="cc", sessions=1)
+    successor = replace(ONE, tag="cc", figures={"sessions": 1})
     metrics = metrics_of(replace(SNAPSHOT, members=(ONE, successor)), ONE, successor)
     found = [(s.name, tuple(s.labels.items())) for s in samples(metrics)]
     assert len(found) == len(set(found))
@@ -190,12 +193,12 @@ def lag(metrics: Metrics, member: Member = ONE) -> tuple[float, float]:
 
 
 def test_the_worst_lag_of_each_second() -> None:
-    metrics = metrics_of(SNAPSHOT, ONE, replace(ONE, hub_lag_ms=200), ONE, TWO)
+    metrics = metrics_of(SNAPSHOT, ONE, replace(ONE, figures={"hub_lag_ms": 200}), ONE, TWO)
     assert lag(metrics) == (1, 0.2)
     assert lag(metrics, TWO) == (1, 0)
     metrics.tick()
     assert lag(metrics) == (1, 0.2), "a worker that hangs reports nothing"
-    metrics.reported(replace(ONE, hub_lag_ms=3000))
+    metrics.reported(replace(ONE, figures={"hub_lag_ms": 3000}))
     metrics.update(SNAPSHOT)
     assert lag(metrics) == (1, 0.2), "the second is not over"
     metrics.tick()
@@ -248,6 +251,20 @@ def test_names_are_as_prometheus_wants_them() -> None:
         assert (family.type == "counter") == any(
             sample.name.endswith("_total") for sample in family.samples
         )
+
+
+def test_the_document_lists_each_metric_with_its_labels() -> None:
+    found: set[str] = set()
+    for sample in samples(metrics_of(SNAPSHOT, ONE)):
+        if not sample.name.startswith("process_"):
+            name = re.sub("_(bucket|sum|count|created)$", "", sample.name)
+            labels = sorted(sample.labels.keys() - {"le", "version", "python"}, reverse=True)
+            found.add(f"{name}{{{','.join(labels)}}}" if labels else name)  # worker, then state
+    document = (Path(__file__).parents[3] / "docs" / "operating.md").read_text()
+    section = document.partition("\n| metric, behind `supervisor_sio_` |")[2].partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    listed = {name for cell in cells for name in re.findall("`([^`]+)`", cell)}
+    assert listed - {"process_…"} == found
 
 
 def test_the_dashboard_uses_metrics_that_exist() -> None:

@@ -37,7 +37,7 @@ def with_tag(pool: Pool, tag: str) -> Member:
 
 def report(member: Member, sessions: int) -> None:
     """The worker tells its sessions; no handshake is on its way."""
-    member.sessions, member.handshakes_seen = sessions, member.handshakes
+    member.figures = {"sessions": sessions, "handshakes_seen": member.handshakes}
 
 
 @given(st.integers(1, 8), st.integers(0, 60), st.data())
@@ -87,15 +87,15 @@ def test_a_handshake_counts_from_hand_over_until_it_is_reported() -> None:
     assert [other.load for other in pool] == [0]
     member.handshakes += 3
     assert member.load == 3
-    member.sessions, member.handshakes_seen = 2, 2
+    member.figures = {"sessions": 2, "handshakes_seen": 2}
     assert member.load == 3
-    member.sessions, member.handshakes_seen = 1, 3
+    member.figures = {"sessions": 1, "handshakes_seen": 3}
     assert member.load == 1
 
 
 def test_a_report_of_more_handshakes_than_were_handed_over() -> None:
     # A router that restarted knows less than its workers.
-    assert Member("t", "w", 1, sessions=5, handshakes_seen=10).load == 5
+    assert Member("t", "w", 1, figures={"sessions": 5, "handshakes_seen": 10}).load == 5
 
 
 def test_a_new_worker_gets_the_next_sessions() -> None:
@@ -120,7 +120,7 @@ def test_ties_take_turns(count: int, rounds: int) -> None:
 @given(st.integers(1, 7), st.integers(0, 20))
 def test_round_robin_takes_turns_whatever_the_load(count: int, before: int) -> None:
     pool = pool_of(count, "round-robin")
-    next(iter(pool)).sessions = 1000
+    next(iter(pool)).figures = {"sessions": 1000}
     for _ in range(before):
         place(pool)
     assert len({place(pool).tag for _ in range(count)}) == count

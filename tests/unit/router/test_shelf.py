@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
-import psutil
 import pytest
 
 from supervisor_sio.common import channel
@@ -38,24 +38,26 @@ def connection(number: int = 0, **known: Any) -> tuple[socket.socket, Connection
     return client, made
 
 
-def test_the_next_router_finds_all_that_is_known_of_them(pair: Pair) -> None:
-    before = psutil.Process().num_fds()
-    made = [connection(number) for number in range(600)]
-    made.append(connection(kind=None, proxy_header_due=True, peer="@name", prefix=b""))
-    Shelf(*pair).keep(connection for _, connection in made)
-    for _, kept in made:
-        kept.sock.close()  # as a process that is killed does
-    found = Shelf(*pair).take()
-    assert len(found) == len(made)
-    for (client, old), (new, deadline) in zip(made, found):
-        for name in ("kind", "tag", "scheme", "prefix", "proxy_header_due"):
-            assert getattr(new, name) == getattr(old, name)
-        assert tuple(new.peer) == tuple(old.peer) and deadline == old.deadline
-        client.sendall(b"x")
-        assert new.sock.recv(1) == b"x"
-        client.close()
-        new.sock.close()
-    assert Shelf(*pair).take() == [] and psutil.Process().num_fds() == before
+def test_the_next_router_finds_all_that_is_known_of_them(
+    pair: Pair, no_leak: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with no_leak():
+        made = [connection(number) for number in range(600)]
+        made.append(connection(kind=None, proxy_header_due=True, peer="@name", prefix=b""))
+        Shelf(*pair).keep(connection for _, connection in made)
+        for _, kept in made:
+            kept.sock.close()  # as a process that is killed does
+        found = Shelf(*pair).take()
+        assert len(found) == len(made)
+        for (client, old), (new, deadline) in zip(made, found):
+            for name in ("kind", "tag", "scheme", "prefix", "proxy_header_due"):
+                assert getattr(new, name) == getattr(old, name)
+            assert tuple(new.peer) == tuple(old.peer) and deadline == old.deadline
+            client.sendall(b"x")
+            assert new.sock.recv(1) == b"x"
+            client.close()
+            new.sock.close()
+        assert Shelf(*pair).take() == []
 
 
 def test_only_those_who_wait_now_are_kept(pair: Pair) -> None:

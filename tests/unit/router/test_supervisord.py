@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from pathlib import Path
 from typing import Any, Awaitable, Callable
 
 import pytest
 
 from supervisor_sio.common import channel
 from supervisor_sio.common.limits import MOST_ANSWERS
+from supervisor_sio.common.rundir import RunDir
 from supervisor_sio.router.events import Event
+from supervisor_sio.router.process import connect
 from supervisor_sio.router.supervisord import CommandError, SupervisordChannel, in_messages
 
 
@@ -143,3 +146,23 @@ def test_events_name_a_process_as_supervisorctl_does() -> None:
     values = {"processname": "workers_01", "groupname": "workers"}
     assert Event("PROCESS_STATE_STARTING", values).process == "workers:workers_01"
     assert Event("PROCESS_STATE_EXITED", {"processname": "a", "groupname": "a"}).process == "a"
+
+
+def test_a_router_that_is_refused_before_it_asks_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = RunDir(str(tmp_path))
+    send = channel.send
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(run_dir.supervisord)
+        listener.listen(1)
+
+        def send_late(sock: socket.socket, message: channel.Message) -> None:
+            with monkeypatch.context() as patch, listener.accept()[0] as accepted:
+                patch.setattr(channel, "send", send)
+                channel.refuse(accepted, "another is there")
+            send(sock, message)
+
+        monkeypatch.setattr(channel, "send", send_late)
+        with pytest.raises(channel.ChannelError, match="another is there"):
+            connect(run_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import ssl
@@ -84,6 +85,7 @@ def read_all(sock: socket.socket, pause: float = 0, chunk: int = 65536) -> bytes
 @pytest.fixture
 def descriptors() -> Iterator[Callable[[], int]]:
     """How many more there are than at first."""
+    gc.collect()  # what an earlier test has left must not close in between
     before = psutil.Process().num_fds()
     yield lambda: psutil.Process().num_fds() - before
 

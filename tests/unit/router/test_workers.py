@@ -11,16 +11,15 @@ from typing import Any, Awaitable, Callable
 
 import pytest
 
-from supervisor_sio.common import channel
+from supervisor_sio.common import channel, figures
 from supervisor_sio.common.refusals import Refusals
 from supervisor_sio.common.request import Kind
-from supervisor_sio.router import workers
 from supervisor_sio.router.connection import Connection
 from supervisor_sio.router.placement import Placement
 from supervisor_sio.router.pool import Pool
 from supervisor_sio.router.workers import Workers
 
-FIGURES = dict.fromkeys(workers._FIGURES, 0)
+FIGURES = figures.report({})
 
 
 class Worker:
@@ -280,5 +279,23 @@ def test_a_connection_comes_back_with_addresses_or_not_at_all(
         await asyncio.sleep(0.05)
         assert [message["type"] for message in worker.hear()] == ["refused", "closed"]
         assert client.recv(1) == b""
+
+    run(scenario)
+
+
+def test_a_worker_of_another_version_reads_why_it_is_refused(
+    run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has sent more than its hello by then."""
+
+    async def scenario(harness: Harness) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(channel, "VERSION", channel.VERSION + 1)
+            worker = Worker(harness.path, "a")
+            harness.sockets.append(worker.sock)
+        harness.workers._accept()
+        refused, closed = worker.hear()
+        assert refused["type"] == "refused" and "speaks version" in refused["reason"]
+        assert closed["type"] == "closed"
 
     run(scenario)

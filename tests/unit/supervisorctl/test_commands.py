@@ -7,7 +7,8 @@ import pytest
 from supervisor.compat import xmlrpclib
 from supervisor.xmlrpc import Faults
 
-from supervisor_sio.supervisorctl.commands import run
+from supervisor_sio.supervisorctl.commands import matching, run
+from supervisor_sio.supervisorctl.session import CommandError
 
 NAME = "workers:workers_00"
 
@@ -82,3 +83,31 @@ def test_the_router_is_no_worker(command: str) -> None:
         "sio: ERROR (it is the router; restart it with: supervisorctl restart sio)",
         1,
     )
+
+
+WORKERS = ["chat:chat_00", "chat:chat_01", "chat2", "chat3:a"]
+
+
+@pytest.mark.parametrize(
+    ("names", "meant"),
+    [
+        ([], WORKERS),
+        (["all"], WORKERS),
+        (["chat2", "all"], WORKERS),
+        (["chat:chat_01"], ["chat:chat_01"]),
+        (["chat"], ["chat:chat_00", "chat:chat_01"]),
+        (["chat:*"], ["chat:chat_00", "chat:chat_01"]),
+        (["chat2"], ["chat2"]),
+        (["chat2:*"], ["chat2"]),
+        (["chat3", "chat:chat_01", "chat"], ["chat3:a", "chat:chat_01", "chat:chat_00"]),
+    ],
+)
+def test_the_workers_that_names_mean(names: list[str], meant: list[str]) -> None:
+    assert matching(WORKERS, names) == meant
+
+
+@pytest.mark.parametrize("name", ["cha", "chat:chat_0", "chat:", "chat_00", "*", "chat4:*"])
+def test_no_such_worker(name: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        matching(WORKERS, ["chat2", name])
+    assert str(caught.value) == f"{name}: ERROR (no such worker)"

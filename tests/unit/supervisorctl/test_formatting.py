@@ -2,13 +2,197 @@ from __future__ import annotations
 
 import io
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
 from supervisor_sio.supervisorctl.commands import run
-from supervisor_sio.supervisorctl.formatting import format_sockets
+from supervisor_sio.supervisorctl.formatting import (
+    format_sockets,
+    format_status,
+    format_workers,
+    is_well,
+)
 from supervisor_sio.supervisorctl.session import Session
+from supervisor_sio.supervisord.status import ProcessInfo, RouterInfo, build_status
+
+NOW = 1_000_000.0
+ROUTER = ProcessInfo("sio", 10, "RUNNING", NOW - 60, "supervisor-sio router")
+FIGURES: dict[str, Any] = {
+    "handed_over": 1200,
+    "handed_back": 34,
+    "waiting": 5,
+    "refused": {},
+    "relay_alive": True,
+    "messages": 2**40,
+    "delivered": 12,
+    "sent_again": 3,
+    "dropped": 2,
+    "malformed": 1,
+}
+
+
+READY = {"tag": "0a1b2c3d", "name": "workers:workers_00", "pid": 20, "state": "ready"}
+
+
+def worker(number: int, pid: int, state: str) -> ProcessInfo:
+    command = "supervisor-sio worker chat:app"
+    return ProcessInfo(f"workers:workers_{number:02d}", pid, state, NOW - 93784, command)
+
+
+def status(
+    *processes: ProcessInfo, figures: Optional[dict[str, Any]] = None, since: float = NOW - 3661
+) -> dict[str, Any]:
+    """What ``getStatus`` answers; without figures the router is down."""
+    return build_status(
+        listen=["127.0.0.1:8000", "unix:/run/app.sock"],
+        router=None if figures is None else RouterInfo(10, since, figures),
+        processes=processes,
+        known_workers=(),
+        memory={20: 40 * 1024 + 600},
+        now=NOW,
+    )
+
+
+def lines(answer: dict[str, Any]) -> list[str]:
+    return list(format_status(answer))
+
+
+def test_everything_runs() -> None:
+    member = {"tag": "0a1b2c3d", "name": "workers:workers_00", "pid": 20, "state": "ready"}
+    figures = {**FIGURES, "workers": [{**member, "sessions": 7, "connections": 12}]}
+    answer = status(
+        ROUTER,
+        worker(0, 20, "RUNNING"),
+        worker(1, 0, "FATAL"),
+        worker(2, 0, "STOPPED"),
+        figures=figures,
+    )
+    assert lines(answer) == [
+        "listen   127.0.0.1:8000, unix:/run/app.sock",
+        "router   pid 10, uptime 1:01:01, handed over 1200, handed back 34, waiting 5, refused 0",
+        "relay    running, messages 1099511627776, delivered 12, sent again 3, dropped 2, "
+        "malformed 1",
+        "clients  protocol errors 0, too slow 0",
+        "",
+        "worker              tag       pid  state    sessions  connections  uptime          memory",
+        "workers:workers_00  0a1b2c3d  20   ready    7         12           1 day, 2:03:04  41 MiB",
+        "workers:workers_01  -         -    fatal    -         -            -               -",
+        "workers:workers_02  -         -    stopped  -         -            -               -",
+    ]
+
+
+def test_what_was_refused() -> None:
+    answer = status(figures={**FIGURES, "refused": {"reset": 2, "garbage": 2**33}})
+    assert lines(answer)[1].endswith(", refused 8589934594 (garbage 8589934592, reset 2)")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00:00"),
+        (59.9, "0:00:59"),
+        (86399, "23:59:59"),
+        (86400, "1 day, 0:00:00"),
+        (2 * 86400 + 61, "2 days, 0:01:01"),
+    ],
+)
+def test_uptime(seconds: float, text: str) -> None:
+    answer = status(figures=FIGURES, since=NOW - seconds)
+    assert f"uptime {text}, " in lines(answer)[1]
+
+
+def test_the_router_is_down() -> None:
+    answer = status(ROUTER._replace(pid=0, state="BACKOFF"), worker(0, 20, "RUNNING"))
+    assert lines(answer) == [
+        "listen   127.0.0.1:8000, unix:/run/app.sock",
+        "router   down (sio is BACKOFF), connections wait",
+        "relay    down",
+        "",
+        "worker              tag  pid  state    sessions  connections  uptime          memory",
+        "workers:workers_00  -    20   running  0         0            1 day, 2:03:04  41 MiB",
+    ]
+
+
+def test_a_fresh_configuration_is_told_what_to_add() -> None:
+    assert lines(status()) == [
+        "listen   127.0.0.1:8000, unix:/run/app.sock",
+        "no router: add to supervisord's configuration, and update",
+        "",
+        "[eventlistener:sio]",
+        "command = supervisor-sio router",
+        "events = PROCESS_STATE",
+        "",
+        "no workers: add a [program:x] with command = supervisor-sio worker module:app",
+    ]
+
+
+def test_a_dead_relay_shows() -> None:
+    answer = status(ROUTER, figures={**FIGURES, "relay_alive": False})
+    assert lines(answer)[2].startswith("relay    down, ")
+
+
+@pytest.mark.parametrize(
+    ("state", "well"),
+    [
+        ("STARTING", True),
+        ("RUNNING", True),
+        ("STOPPING", True),
+        ("STOPPED", False),
+        ("EXITED", False),
+        ("BACKOFF", False),
+        ("FATAL", False),
+        ("UNKNOWN", False),
+    ],
+)
+def test_is_well(state: str, well: bool) -> None:
+    processes = ROUTER, worker(0, 20, "RUNNING"), worker(1, 21, state)
+    assert is_well(status(*processes, figures={**FIGURES, "workers": [READY]})) is well
+    assert not is_well(status(*processes))
+
+
+@pytest.mark.parametrize("state", ["starting", "drained", "draining"])
+def test_it_is_not_well_while_no_worker_takes_clients(state: str) -> None:
+    process = worker(0, 20, "RUNNING")
+    workers = [{**READY, "state": state}]
+    assert not is_well(status(ROUTER, process, figures={**FIGURES, "workers": workers}))
+    workers.append({**READY, "tag": "1b2c3d4e", "name": "workers:workers_01", "pid": 21})
+    answer = status(
+        ROUTER, process, worker(1, 21, "RUNNING"), figures={**FIGURES, "workers": workers}
+    )
+    assert is_well(answer)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(30, False), (45, True)])
+def test_a_worker_that_starts_for_long(seconds: int, told: bool) -> None:
+    process = worker(0, 20, "RUNNING")._replace(
+        started=NOW - seconds, tail="workers:workers_00 stderr"
+    )
+    line = (
+        "workers:workers_00 has been starting for 0:00:45, see: supervisorctl tail "
+        "workers:workers_00 stderr; does its module start a server of its own?"
+    )
+    answer = status(ROUTER, process, figures=FIGURES)
+    assert (lines(answer)[-1] == list(format_workers(answer))[-1] == line) is told
+    # To a router that has just begun.
+    assert lines(status(ROUTER, process, figures=FIGURES, since=NOW - 1))[-1] != line
+
+
+def test_a_worker_that_fails_again_and_again() -> None:
+    failing = worker(0, 20, "RUNNING")._replace(failures=4, tail="workers:workers_00 stderr")
+    answer = status(ROUTER, failing, figures={**FIGURES, "workers": []})
+    assert lines(answer)[-1] == (
+        "workers:workers_00 failed 4 times, see: supervisorctl tail workers:workers_00 stderr"
+    )
+    assert not is_well(answer)
+    member = {"tag": "0a1b2c3d", "name": "workers:workers_00", "pid": 20, "state": "ready"}
+    gone = failing._replace(pid=0, state="FATAL")
+    assert not any("times" in line for line in lines(status(ROUTER, gone, figures=FIGURES)))
+    for failures, well in ((2, True), (3, False)):  # ready right now
+        process = failing._replace(failures=failures)
+        answer = status(ROUTER, process, figures={**FIGURES, "workers": [member]})
+        assert is_well(answer) is well
+        assert any("failed 3 times" in line for line in lines(answer)) is not well
 
 
 def answer(shown: int, total: int) -> dict[str, Any]:

@@ -95,6 +95,8 @@ def test_who_is_refused_is_told_and_closed(
             door.listener.handle_read_event()
             with pytest.raises(BrokenPipeError):
                 channel.send(silent, {"type": "hello"})
+            packet = channel.receive(silent)
+            assert packet is not None and packet.message["type"] == "refused"
     assert not door.accepted and list(door.daemon.map.values()) == [door.listener]
     now[0] += 1
     with door.connect():

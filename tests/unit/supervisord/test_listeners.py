@@ -10,7 +10,8 @@ from typing import Callable
 
 import pytest
 
-from supervisor_sio.settings import Address, SettingsError
+from supervisor_sio.common.addresses import Address
+from supervisor_sio.settings import SettingsError
 from supervisor_sio.supervisord import listeners
 
 NoLeak = Callable[[], AbstractContextManager[None]]

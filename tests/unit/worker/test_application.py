@@ -258,7 +258,7 @@ def test_a_path_that_the_router_does_not_know(wrap: Any) -> None:
 @pytest.mark.parametrize("wrap", [lambda app: app, Middleware])
 def test_a_server_without_our_manager(wrap: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its clients would come to a worker that does not know them at every other poll."""
-    monkeypatch.setattr(sessions, "_servers", weakref.WeakSet())
+    monkeypatch.setattr(sessions, "_servers", weakref.WeakKeyDictionary())
     monkeypatch.setattr(sessions, "_managers_without_server", 0)
     app = Flask("chat")
     flask_socketio.SocketIO(app, async_mode="eventlet")
@@ -279,6 +279,6 @@ def test_a_server_without_our_manager(wrap: Any, monkeypatch: pytest.MonkeyPatch
 def test_an_application_without_a_server_needs_no_manager(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions, "_servers", weakref.WeakSet())
+    monkeypatch.setattr(sessions, "_servers", weakref.WeakKeyDictionary())
     for app in (print, Flask("chat"), Middleware(print)):
         check_manager(app)

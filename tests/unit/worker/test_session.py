@@ -24,12 +24,13 @@ with warnings.catch_warnings():
 import socketio
 
 from supervisor_sio import ZmqManager
+from supervisor_sio.cluster import sessions
 from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED_AT_ONCE
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker import http
 from supervisor_sio.worker.http import ClientSocket, Server
 from supervisor_sio.worker.refused import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals
-from supervisor_sio.worker.session import Session, _unquote
+from supervisor_sio.worker.session import Session, Transport, _unquote, install
 
 HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"
@@ -108,6 +109,7 @@ class App:
     """A server with a few handlers, and what they saw."""
 
     def __init__(self, max_attachments: int = 10, **options: Any) -> None:
+        sessions.serve_by(install)
         self.sio = socketio.Server(
             async_mode="eventlet",
             client_manager=ZmqManager(max_attachments=max_attachments),
@@ -306,9 +308,9 @@ def test_an_emit_does_not_wait_for_the_end_of_a_client_that_is_gone(make: Any) -
     app.settle(lambda: not app.sio.eio.sockets)
 
 
-def test_a_connection_ends_that_is_not_used(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "KEPT_SECONDS", 0.2)
+def test_a_connection_ends_that_is_not_used(make: Any) -> None:
     app = make()
+    app.http.keepalive_timeout = 0.2
     used, unused = Client(app), Client(app)
     sid = re.search('"sid":"([^"]+)"', used.http("GET"))[1]  # type: ignore[index]
     unused.http("POST", sid, "40")
@@ -664,6 +666,19 @@ def test_with_loggers(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert 'Sending packet MESSAGE data 2["news",7]' in caplog.text
     assert 'received event "echo"' in caplog.text
     app.gone()
+
+
+def test_an_application_that_is_there_first_is_served_too(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with ``serve(app)`` at its end."""
+    make()  # the process has served before
+    monkeypatch.setattr(sessions, "_install", None)
+    sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
+    assert type(sio.manager._outlet) is sessions.PlainOutlet
+    sessions.serve_by(install)
+    assert type(sio.manager._outlet) is Transport
+    assert sio.eio.handlers["connect"] != sio._handle_eio_connect
 
 
 def test_an_instrumented_server_has_sessions_of_its_own(make: Any) -> None:

@@ -1,0 +1,310 @@
+"""The figures of a worker, in one table: each row says all there is to say about one.
+
+Whoever reports, adds up or shows the figures goes through the table: a worker's message
+``load``, the router's sums and metrics, ``sio.getStatus``, and the columns of ``sio status``,
+``sio workers`` and ``sio top``. A new figure is a row here, and a line where it is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Mapping, Optional
+
+#: Largest figure that a worker may report: what a double, as XML-RPC has it, can carry.
+MOST = 2**53
+
+
+class Source(Enum):
+    """Who knows a figure."""
+
+    WORKER = auto()  # counts it, and reports it in ``load``
+    ROUTER = auto()  # counts it, as an attribute of its Member
+    PROCESS = auto()  # nobody counts: supervisord and the router look at the process
+
+
+class Unit(Enum):
+    """What a figure of the status is, which decides how it is written."""
+
+    NUMBER = auto()
+    SECONDS = auto()
+    KIBIBYTES = auto()
+
+
+class Kind(Enum):
+    """The type of a metric."""
+
+    COUNTER = auto()
+    GAUGE = auto()
+    WORST = auto()  # a histogram of the worst of each second
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Of Prometheus.
+
+    :ivar name: behind ``supervisor_sio_``, without the ``_total`` of a counter.
+    """
+
+    kind: Kind
+    name: str
+    help: str
+
+
+class Section(Enum):
+    """A struct of ``sio.getStatus`` in which sums over all workers stand."""
+
+    RELAY = "relay"
+    CLIENTS = "clients"
+    REFUSED = "refused"  # of the router, who counts there as well, by reason
+
+
+@dataclass(frozen=True)
+class Total:
+    """The sum over all workers since the router's start, with those that have left.
+
+    :ivar key: in the section, and in the router's message to supervisord.
+    :ivar label: in the section's line of ``sio status``; a reason is its own.
+    """
+
+    section: Section
+    key: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of ``sio status`` or ``sio workers``.
+
+    :ivar times: what the figure of the status is multiplied by.
+    :ivar digits: after the point.
+    """
+
+    head: str
+    times: int = 1
+    digits: int = 0
+
+
+class Sample(Enum):
+    """What ``sio top`` makes of two statuses."""
+
+    LEVEL = auto()  # the figure of the later one
+    PER_SECOND = auto()
+    PERCENT = auto()  # of seconds per second
+
+
+@dataclass(frozen=True)
+class TopColumn:
+    """Of ``sio top``.
+
+    :ivar key: in the sample that ``--json`` shows.
+    :ivar times: what a level is multiplied by.
+    :ivar sum: in the line of the cluster; without it there is no sum.
+    :ivar last: whether it stands behind the others.
+    """
+
+    head: str
+    key: str
+    sample: Sample = Sample.LEVEL
+    times: int = 1
+    sum: str = ""
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of the table.
+
+    :ivar name: in ``load``, and in the row of a worker that the router sends to supervisord.
+    :ivar key: in the struct of a worker in ``sio.getStatus``; without it the router keeps
+        the figure to itself.
+    :ivar per: how many of what is counted are 1 in the status and in the metric.
+    """
+
+    name: str
+    source: Source = Source.WORKER
+    key: str = ""
+    unit: Unit = Unit.NUMBER
+    per: int = 1
+    metric: Optional[Metric] = None
+    total: Optional[Total] = None
+    status: Optional[Column] = None
+    workers: Optional[Column] = None
+    top: Optional[TopColumn] = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether the router has it, by itself or from the worker."""
+        return self.source is not Source.PROCESS
+
+    def shown(self, counted: float) -> float:
+        """In the unit of the status and the metric."""
+        return counted / self.per if self.per > 1 else counted
+
+
+#: The rows of one table stand in the order of its columns.
+WORKER: tuple[Figure, ...] = (
+    # --- clients ---
+    Figure(
+        "sessions",
+        key="sessions",
+        metric=Metric(Kind.GAUGE, "worker_sessions", "Sessions that are open."),
+        status=Column("sessions"),
+        workers=Column("sessions"),
+        top=TopColumn("sessions", "sessions", sum="sessions"),
+    ),
+    Figure(
+        "connections",
+        key="connections",
+        metric=Metric(Kind.GAUGE, "worker_connections", "Connections that are open."),
+        status=Column("connections"),
+    ),
+    Figure(
+        "protocol_errors",
+        metric=Metric(
+            Kind.COUNTER,
+            "worker_protocol_errors",
+            "Websockets ended because the client broke the protocol.",
+        ),
+        total=Total(Section.CLIENTS, "protocol_errors", "protocol errors"),
+    ),
+    Figure(
+        "slow_clients",
+        metric=Metric(
+            Kind.COUNTER,
+            "worker_slow_clients",
+            "Websockets ended because the client did not read.",
+        ),
+        total=Total(Section.CLIENTS, "slow_clients", "too slow"),
+    ),
+    Figure("no_descriptor", total=Total(Section.REFUSED, "no-descriptor")),
+    # --- the relay ---
+    Figure(
+        "received",
+        key="received",
+        metric=Metric(Kind.COUNTER, "relay_delivered", "Messages the worker got of the relay."),
+        total=Total(Section.RELAY, "delivered", "delivered"),
+    ),
+    Figure(
+        "sent_again",
+        metric=Metric(
+            Kind.COUNTER, "relay_sent_again", "Messages the worker sent to those who missed them."
+        ),
+        total=Total(Section.RELAY, "sent_again", "sent again"),
+    ),
+    Figure(
+        "dropped",
+        metric=Metric(Kind.COUNTER, "relay_dropped", "Messages the worker missed for good."),
+        total=Total(Section.RELAY, "dropped", "dropped"),
+    ),
+    Figure(
+        "malformed",
+        metric=Metric(Kind.COUNTER, "relay_malformed", "Messages the worker did not understand."),
+        total=Total(Section.RELAY, "malformed", "malformed"),
+    ),
+    # --- what it has done ---
+    Figure(
+        "handshakes",
+        source=Source.ROUTER,
+        metric=Metric(
+            Kind.COUNTER, "sessions_placed", "Handshakes that this router passed to the worker."
+        ),
+    ),
+    Figure("handshakes_seen"),  # how many of them ``sessions`` accounts for
+    Figure(
+        "opened",
+        key="opened",
+        metric=Metric(Kind.COUNTER, "worker_sessions_opened", "Sessions opened."),
+        workers=Column("opened"),
+        top=TopColumn("connects/s", "connects_per_second", Sample.PER_SECOND, sum="set-ups"),
+    ),
+    Figure(
+        "events_in",
+        key="events_in",
+        metric=Metric(Kind.COUNTER, "worker_events_received", "Messages from clients."),
+        workers=Column("in"),
+        top=TopColumn("in/s", "events_in_per_second", Sample.PER_SECOND, sum="events in"),
+    ),
+    Figure(
+        "events_out",
+        key="events_out",
+        metric=Metric(Kind.COUNTER, "worker_events_sent", "Messages to clients."),
+        workers=Column("out"),
+        top=TopColumn("out/s", "events_out_per_second", Sample.PER_SECOND, sum="out"),
+    ),
+    # --- the process ---
+    Figure(
+        "cpu_ms",
+        key="cpu",
+        per=1000,
+        metric=Metric(
+            Kind.COUNTER, "worker_cpu_seconds", "User and system CPU time of the worker."
+        ),
+        workers=Column("CPU s", digits=1),
+        top=TopColumn("CPU %", "cpu_percent", Sample.PERCENT),
+    ),
+    Figure(
+        "hub_lag_ms",
+        key="hub_lag",
+        per=1000,
+        metric=Metric(
+            Kind.WORST, "worker_hub_lag_seconds", "Worst delay of the worker's hub, of each second."
+        ),
+        workers=Column("lag ms", times=1000),
+        top=TopColumn("lag ms", "hub_lag_ms", times=1000, last=True),
+    ),
+    Figure(
+        "uptime",
+        source=Source.PROCESS,
+        key="uptime",
+        unit=Unit.SECONDS,
+        status=Column("uptime"),
+    ),
+    Figure(
+        "memory",
+        source=Source.PROCESS,
+        key="memory",
+        unit=Unit.KIBIBYTES,
+        metric=Metric(
+            Kind.GAUGE, "worker_resident_memory_bytes", "Resident memory of the worker's process."
+        ),
+        status=Column("memory"),
+        workers=Column("memory"),
+        top=TopColumn("memory", "memory"),
+    ),
+)
+
+
+def reported() -> list[str]:
+    """What a worker reports, by name."""
+    return [figure.name for figure in WORKER if figure.source is Source.WORKER]
+
+
+def report(counted: Mapping[str, int]) -> dict[str, int]:
+    """The figures of ``load``: what was not counted is 0, and nothing is too large."""
+    return {name: min(counted.get(name, 0), MOST) for name in reported()}
+
+
+def read_report(message: Mapping[str, Any]) -> dict[str, int]:
+    """The figures of a ``load``: a worker of an older version has not counted all of them.
+
+    :raises ValueError: when one is not a count; the text names it.
+    """
+    figures: dict[str, int] = {}
+    for name in reported():
+        figures[name] = figure = message.get(name, 0)
+        if type(figure) is not int or not 0 <= figure <= MOST:
+            raise ValueError(f"{name!r} is not a count")
+    return figures
+
+
+def totals(section: Section) -> list[tuple[Figure, Total]]:
+    """What is added up over the workers there."""
+    rows = ((figure, figure.total) for figure in WORKER)
+    return [(figure, total) for figure, total in rows if total and total.section is section]
+
+
+def top_columns() -> list[tuple[Figure, TopColumn]]:
+    """In the order of ``sio top``."""
+    columns = [(figure, figure.top) for figure in WORKER if figure.top]
+    return sorted(columns, key=lambda row: row[1].last)

@@ -1,0 +1,361 @@
+"""What supervisord holds for the cluster: the shared port, the run directory, and its router."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import sys
+import time
+from typing import Any, Callable, Optional
+
+from supervisor import events
+from supervisor.options import EventListenerPoolConfig, make_namespec
+from supervisor.states import getProcessStateDescription
+from supervisor.xmlrpc import Faults, RPCError
+
+from ..common import channel
+from ..common.certificates import describe, make_context
+from ..common.channel import Message
+from ..common.commands import PROGRAM, program_of, subcommand_of
+from ..common.limits import MAX_CANDIDATES, MAX_NAMES, SHELF_BUFFER
+from ..common.processes import is_descendant, process_memory
+from ..common.redis_client import PackageMissing, QueueError, make_client, without_password
+from ..common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir, RunDirError
+from ..settings import Settings, SettingsError
+from . import listeners
+from .deferred import in_ascii
+from .dispatchers import RouterChannel, RouterListener, Supervisord
+from .guard import Guard
+from .lives import Lives
+from .scaling import Scaler
+from .status import ProcessInfo, RouterInfo, build_status
+
+_NO_ROUTER = "no router is running; try again in a second, or see: supervisorctl sio status"
+
+
+class Cluster:
+    """What supervisord holds for the cluster, from start to stop or reload.
+
+    :raises SettingsError: when the run directory or an address cannot be had;
+        nothing stays open then.
+    """
+
+    def __init__(self, supervisord: Supervisord, settings: Settings) -> None:
+        self._supervisord = supervisord
+        self._settings = settings
+        self._guard = Guard(supervisord.options.logger)
+        self._lives = Lives()
+        self.scaler = Scaler(supervisord)
+        self._router: Optional[RouterChannel] = None
+        self._waiting: list[RouterChannel] = []
+        self._known_workers: set[str] = set()
+        self._bound: list[socket.socket] = []
+        self._addresses = [("listen", address) for address in settings.listen]
+        if settings.metrics is not None:
+            self._addresses.append(("metrics", settings.metrics))
+        self._run_dir_sockets: list[socket.socket] = []
+        try:
+            self._run_dir = OwnedRunDir(settings.run_dir, settings.chown[0])
+        except RunDirError as error:
+            raise SettingsError("run_dir", str(error)) from None
+        dropped = supervisord.options.uid not in (None, 0)
+        try:
+            for option, address in self._addresses:
+                self._bound.append(listeners.bind(address, settings.backlog, option, dropped))
+            self._check_certificate()
+            self._check_message_queue()
+            self._open_run_dir()
+        except SettingsError:
+            self._close_sockets()
+            raise
+        os.environ[ENVIRONMENT_VARIABLE] = self._run_dir.path
+        for event, callback in (
+            (events.ProcessStateStartingEvent, self._on_starting),
+            (events.ProcessStateExitedEvent, self._on_end),
+            (events.ProcessStateBackoffEvent, self._on_end),
+            (events.ProcessStateStoppedEvent, self._on_stopped),
+            (events.SupervisorRunningEvent, self._on_running),
+            (events.SupervisorStoppingEvent, self._on_stopping),
+            (events.ProcessStateStoppingEvent, self._on_process_stopping),
+            (events.Tick3600Event, self._on_hour),
+        ):
+            events.subscribe(event, self._guard.subscriber(callback))
+
+    def _check_certificate(self) -> None:
+        files = self._settings.tls_certfile, self._settings.tls_keyfile
+        if files[0]:
+            try:
+                make_context(files[0], files[1])
+            except OSError as error:
+                raise SettingsError("tls_certfile", describe(error, files[0], files[1])) from None
+
+    def _check_message_queue(self) -> None:
+        if self._settings.message_queue:
+            try:
+                make_client(self._settings.message_queue)
+            except PackageMissing:
+                pass  # The router's Python may be another one, and looks for itself.
+            except QueueError as error:
+                raise SettingsError("message_queue", str(error)) from None
+
+    def _open_run_dir(self) -> None:
+        settings, run_dir = self._settings, self._run_dir
+        try:
+            run_dir.write_cluster(
+                ClusterInfo(
+                    channel=settings.channel,
+                    buffer_messages=settings.buffer_messages,
+                    buffer_maxbytes=settings.buffer_maxbytes,
+                    message_maxbytes=settings.message_maxbytes,
+                    bridged=settings.message_queue is not None,
+                )
+            )
+            for path, kind in (
+                (run_dir.router, socket.SOCK_SEQPACKET),
+                (run_dir.xsub, socket.SOCK_STREAM),
+                (run_dir.xpub, socket.SOCK_STREAM),
+            ):
+                self._run_dir_sockets.append(run_dir.bind(path, kind))
+            # What a router puts into the one end, it or the next one takes out of the other:
+            # clients that wait. They are in the kernel, no descriptors of supervisord.
+            pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SHELF_BUFFER)
+            self._run_dir_sockets.extend(pair)
+            own = run_dir.bind(run_dir.supervisord, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise SettingsError("run_dir", str(error)) from None
+        try:
+            run_dir.admit(settings.chmod, settings.chown)
+        except OSError as error:
+            raise SettingsError("chown", f"{run_dir.path}: {error.strerror}") from None
+        self._listener = RouterListener(
+            self._supervisord, own, self._guard, self._refuse_process, self._accept
+        )
+
+    def _refuse_process(self, pid: int) -> Optional[str]:
+        """The ports, and what else a router is told, are for the router alone.
+
+        Others may run as another user, and the URL of ``message_queue`` has a password.
+        """
+        for group in self._supervisord.process_groups.values():
+            if isinstance(group.config, EventListenerPoolConfig):
+                for process in group.processes.values():
+                    if (
+                        process.pid
+                        and subcommand_of(process.config.command) == "router"
+                        and is_descendant(pid, process.pid)
+                    ):
+                        return None
+        return (
+            "only an event listener of this supervisord with command = supervisor-sio router "
+            "gets the listening sockets"
+        )
+
+    def _accept(self, connection: socket.socket) -> None:
+        self._waiting = [waiting for waiting in self._waiting if not waiting.closed]
+        if len(self._waiting) == MAX_CANDIDATES:
+            # A router says at once what it is: this one is none.
+            self._waiting.pop(0).close()
+        settings = self._settings
+        welcome = {
+            "type": "welcome",
+            "version": channel.VERSION,
+            "listen": [str(address) for address in settings.listen],
+            "balance": settings.balance,
+            "path": settings.path,
+            "hold_timeout": settings.hold_timeout,
+            "drain_timeout": settings.drain_timeout,
+            "head_timeout": settings.head_timeout,
+            "keepalive_timeout": settings.keepalive_timeout,
+            "max_pending": settings.max_pending,
+            "proxy_protocol": settings.proxy_protocol,
+            "tls_certfile": settings.tls_certfile,
+            "tls_keyfile": settings.tls_keyfile,
+            "router_ended": self._router.ended if self._router else None,
+            "router_unsent_since": self._unsent_since(),
+            "message_queue": settings.message_queue,
+            "metrics": settings.metrics is not None,
+            "log_level": self._supervisord.options.loglevel,
+            "drained": self._drained(),
+            "workers": self._workers(),
+            "supervisord": os.getpid(),
+        }
+        descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
+        self._waiting.append(
+            RouterChannel(
+                self._supervisord,
+                connection,
+                self._guard,
+                (welcome, descriptors),
+                self._admit,
+                self._hear,
+            )
+        )
+
+    def _unsent_since(self) -> Optional[float]:
+        """When the oldest message was sent that Redis had not taken from the last router."""
+        queue = self._router.figures.get("queue") if self._router else None
+        return queue.get("oldest") if isinstance(queue, dict) else None
+
+    def _drained(self) -> dict[str, int]:
+        """The workers that the operator drains, for a router that starts anew."""
+        members = self._router.figures.get("workers", []) if self._router else []
+        drained = [[row["name"], row["pid"]] for row in members if row["state"] == "drained"]
+        return dict(_as_many_as_fit(drained))
+
+    def _workers(self) -> list[str]:
+        """The names of processes that are workers or will be."""
+        names = [
+            (make_namespec(group.config.name, process.config.name), process.config.command)
+            for group in self._supervisord.process_groups.values()
+            for process in group.processes.values()
+        ]
+        known = self._known_workers
+        return _as_many_as_fit(
+            [n for n, command in names if n in known or subcommand_of(command) == "worker"]
+        )
+
+    def remove(self, name: str) -> Callable[[], Any]:
+        """:raises RPCError: when there is no such process."""
+        return self._guard.deferred("a removal", self.scaler.remove(name))
+
+    def command(self, kind: str, **arguments: Any) -> Callable[[], Any]:
+        """:raises RPCError: when there is no router to tell."""
+        if self._router is None or self._router.closed:
+            raise RPCError(Faults.FAILED, _NO_ROUTER)
+        return self._router.command({"type": kind, **arguments})
+
+    def query(
+        self,
+        finish: Callable[[list[Any], Message], Any],
+        convert: Callable[[Any], Any] = lambda row: row,
+        **question: Any,
+    ) -> Any:
+        """Ask the workers; ``finish`` makes the answer, of rows that ``convert`` has had.
+
+        :raises RPCError: when there is no router to ask them.
+        """
+        if self._router is None or self._router.closed:
+            raise RPCError(Faults.FAILED, _NO_ROUTER)
+        return self._router.command(
+            {"type": "query", "tag": "", **question},
+            lambda rows, answer: in_ascii(finish(rows, answer)),
+            convert,
+        )
+
+    def _admit(self, candidate: RouterChannel) -> Optional[str]:
+        if self._router is not None and not self._router.closed:
+            return f"there is a router already (pid {self._router.pid}); one is enough"
+        self._router = candidate
+        self._waiting.remove(candidate)
+        return None
+
+    def status(self) -> dict[str, Any]:
+        router: Optional[RouterInfo] = None
+        if self._router is not None and not self._router.closed:
+            router = RouterInfo(self._router.pid, self._router.since, self._router.figures)
+        processes = [
+            ProcessInfo(
+                name=_name(process),
+                pid=process.pid or 0,
+                state=getProcessStateDescription(process.get_state()),
+                started=self._lives.started(_name(process)),
+                command=process.config.command,
+                failures=self._lives.failures(_name(process)),
+                tail=_name(process) + ("" if process.config.redirect_stderr else " stderr"),
+            )
+            for group in self._supervisord.process_groups.values()
+            for process in group.processes.values()
+        ]
+        members = router.figures.get("workers", []) if router else []
+        self._known_workers |= {member["name"] for member in members}
+        self._known_workers &= {process.name for process in processes}
+        self._lives.forget(process.name for process in processes)
+        pids = {process.pid for process in processes} | {member["pid"] for member in members}
+        if router:
+            pids.add(router.pid)
+        return build_status(
+            listen=[str(address) for address in self._settings.listen],
+            router=router,
+            processes=sorted(processes),
+            known_workers=self._known_workers,
+            memory={pid: process_memory(pid) for pid in pids if pid},
+            now=time.monotonic(),
+            belongs=is_descendant,
+            queue=without_password(self._settings.message_queue or ""),
+            errors=self._guard.caught,
+        )
+
+    def _on_starting(self, event: Any) -> None:
+        """supervisord looks for the command next: ours is found beside this Python, too.
+
+        That Python's directory need not be on the PATH, and no program gets another PATH.
+        A PATH in the program's ``environment`` is taken as it is.
+        """
+        self._lives.starting(_name(event.process), time.monotonic())
+        config = event.process.config
+        if program_of(config.command) == PROGRAM and "PATH" not in (config.environment or ()):
+            config.get_path = lambda: [
+                *type(config).get_path(config),
+                os.path.dirname(sys.executable),
+            ]
+
+    def _on_end(self, event: Any) -> None:
+        self._lives.ended(_name(event.process))
+
+    def _on_stopped(self, event: Any) -> None:
+        self._lives.stopped(_name(event.process))
+
+    def _hear(self, figures: Message) -> None:
+        workers = figures.get("workers", [])
+        ready = [worker["name"] for worker in workers if worker["state"] == "ready"]
+        self._lives.ready(ready, time.monotonic())
+
+    def _on_running(self, event: object) -> None:
+        self._run_dir.note_pid()
+
+    def _on_process_stopping(self, event: Any) -> None:
+        """Supervisor calls this before it sends the signal.
+
+        So the router has it first, and can say who was stopped and who was only killed.
+        """
+        self._tell_stopping(event.process.pid)
+
+    def _tell_stopping(self, pid: int) -> None:
+        if self._router is not None and not self._router.closed:
+            self._router.tell_stopping(pid)
+
+    def _on_hour(self, event: object) -> None:
+        self._run_dir.keep()
+
+    def _on_stopping(self, event: object) -> None:
+        """Close all of ours before supervisord, on a reload, closes the numbers under us.
+
+        ``ServerOptions.cleanup_fds`` closes descriptors without telling their
+        owners. The router has its own copies and serves until it is stopped.
+        """
+        os.environ.pop(ENVIRONMENT_VARIABLE, None)
+        self._tell_stopping(0)
+        for dispatcher in [self._listener, self._router, *self._waiting]:
+            if dispatcher is not None:
+                dispatcher.close()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for sock, (_, address) in zip(self._bound, self._addresses):
+            listeners.close(sock, address)
+        for sock in self._run_dir_sockets:
+            sock.close()
+        self._run_dir.close()
+
+
+def _as_many_as_fit(rows: list[Any]) -> list[Any]:
+    """Rows for a message that has to go into one packet with much else: some hundreds."""
+    sizes = itertools.accumulate(channel.row_size(row) + 1 for row in rows)
+    return [row for row, size in zip(rows, sizes) if size <= MAX_NAMES]
+
+
+def _name(process: Any) -> str:
+    """As supervisorctl names it."""
+    return str(make_namespec(process.group.config.name, process.config.name))

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import redis
+
+from supervisor_sio.common.redis_client import QueueError, make_client, without_password
+
+
+def connection(client: Any) -> dict[str, Any]:
+    options: dict[str, Any] = client.connection_pool.connection_kwargs
+    return options
+
+
+@pytest.mark.parametrize(
+    ("url", "expected", "shown"),
+    [
+        ("redis://", {}, "redis://"),
+        (
+            "redis://user:se%2Fcret@host:1234/5",
+            {"host": "host", "port": 1234, "db": 5, "username": "user", "password": "se/cret"},
+            "redis://host:1234/5",
+        ),
+        ("redis://:p@ss@host", {"host": "host", "password": "p@ss"}, "redis://host"),
+        ("redis://host?password=secret", {"password": "secret"}, "redis://host"),
+        (
+            "rediss://user:secret@host:1/0?ssl_cert_reqs=none",
+            {"host": "host", "ssl_cert_reqs": "none", "password": "secret"},
+            "rediss://host:1/0",
+        ),
+        ("unix:///run/r@dis.sock", {"path": "/run/r@dis.sock"}, "unix:///run/r@dis.sock"),
+        (
+            "unix://user:secret@/run/redis.sock?db=3",
+            {"path": "/run/redis.sock", "db": 3, "username": "user", "password": "secret"},
+            "unix:///run/redis.sock",
+        ),
+    ],
+)
+def test_urls(url: str, expected: dict[str, Any], shown: str) -> None:
+    options = connection(make_client(url))
+    assert {**options, **expected} == options
+    assert (options["socket_timeout"], options["health_check_interval"]) == (5.0, 10)
+    assert without_password(url) == shown
+
+
+def test_only_rediss_is_encrypted() -> None:
+    assert make_client("rediss://h").connection_pool.connection_class is redis.SSLConnection
+    assert make_client("redis://h").connection_pool.connection_class is redis.Connection
+
+
+def test_nothing_is_published_twice_by_itself() -> None:
+    retry = connection(make_client("redis://h"))["retry"]
+    fail = Mock(side_effect=redis.ConnectionError)
+    with pytest.raises(redis.ConnectionError):
+        retry.call_with_retry(fail, lambda error: None)
+    assert fail.call_count == 1
+
+
+def test_sentinels() -> None:
+    url = "redis+sentinel://user:secret@one:26379,two:26380/2/mymaster"
+    client = make_client(url)
+    pool = client.connection_pool
+    assert pool.service_name == "mymaster"
+    options = connection(client)
+    assert (options["username"], options["password"], options["db"]) == ("user", "secret", 2)
+    sentinels = [connection(sentinel) for sentinel in pool.sentinel_manager.sentinels]
+    assert [(s["host"], s["port"]) for s in sentinels] == [("one", 26379), ("two", 26380)]
+    assert [s["socket_timeout"] for s in sentinels] == [5.0, 5.0]
+    assert without_password(url) == "redis+sentinel://one:26379,two:26380/2/mymaster"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/0", "/0/"])
+def test_sentinels_need_a_service(path: str) -> None:
+    with pytest.raises(QueueError) as caught:
+        make_client(f"redis+sentinel://user:secret@one:26379{path}")
+    assert str(caught.value) == (
+        "names no service: redis+sentinel://host:port,host:port/db/service"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("", "Redis URL must specify one of the following schemes"),
+        ("localhost:6379", "Redis URL must specify"),
+        ("amqp://user:secret@host", "Redis URL must specify"),
+        ("redis://user:secret@host:port", "'port'"),
+        ("redis://user:secret@host?socket_timeout=x", "socket_timeout"),
+        ("redis+sentinel://user:secret@one/0/service", "not enough values"),
+        ("redis+sentinel://user:secret@one:x/0/service", "'x'"),
+        ("redis+sentinel://user:secret@one:1/x/service", "'x'"),
+        ("redis://user:secret\n@host:\nport", ""),
+    ],
+)
+def test_urls_that_are_not_understood(url: str, reason: str) -> None:
+    with pytest.raises(QueueError) as caught:
+        make_client(url)
+    text = str(caught.value)
+    assert text.startswith("the URL is not understood: ") and reason in text
+    assert "secret" not in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:sec/ret@host",
+        "redis://user:12/secret@host",
+        "redis://user:sec#ret@host",
+        "redis://user:1#secret@host",
+        "redis://user:sec/r'et@host",
+        "redis+sentinel://user:sec/ret@one:1/0/service",
+    ],
+)
+def test_a_password_with_special_characters_is_not_shown(url: str) -> None:
+    with pytest.raises(QueueError) as caught:
+        make_client(url)
+    assert str(caught.value) == (
+        "the URL is not understood: special characters in a user or password must be written as %xx"
+    )
+
+
+def test_brackets_in_a_password() -> None:
+    """Older Pythons understand them."""
+    try:
+        options = connection(make_client("redis://user:[secret]@host"))
+    except QueueError as error:
+        assert "secret" not in str(error) and "must be written as %xx" in str(error)
+    else:
+        assert options["password"] == "[secret]"
+
+
+def test_no_queue_has_no_url() -> None:
+    assert without_password("") == ""
