@@ -86,10 +86,10 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
                 exchange.answer(most)
                 return
             body = environ["wsgi.input"].read(most + 1)
-        self.runtime.soon(self._handle, request, exchange, body)
-
-    def _handle(self, request: Any, exchange: Any, body: Optional[bytes]) -> None:
-        self.engine.handle(request, exchange, body, self.runtime.now())
+            if len(body) > most:
+                self.runtime.soon(self.engine.refuse_body, request, exchange)
+                return
+        self.runtime.soon(self.engine.handle, request, exchange, body)
 
     def _open(self, request: Any, exchange: Any, environ: dict[str, Any]) -> None:
         session = self.engine.open(request)
@@ -100,7 +100,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             answer = False
         if answer is None or answer is True:
             traffic.opened += 1
-            self.engine.accept(session, request, exchange, self.runtime.now())
+            self.engine.accept(session, request, exchange)
         else:
             self.logger.warning("Application rejected connection")
             self.engine.refuse(session, request, exchange, answer or None)
@@ -118,6 +118,24 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             self._reasons[session] = reason
         else:
             self.runtime.soon(self._disconnect, session, reason)
+
+    def on_upgrade(self, session: Session) -> None:
+        """:meth:`.Owner.on_upgrade`"""
+        self.logger.info("%s: Upgrade to websocket successful", session.sid)
+
+    def on_refusal(self, kind: str, message: str) -> None:
+        """:meth:`.Owner.on_refusal`"""
+        if kind in self.log_message_keys:
+            self.logger.info(message)
+        else:
+            self.log_message_keys.add(kind)
+            self.logger.error(
+                "%s (further occurrences of this error will be logged with level INFO)", message
+            )
+
+    def soon(self, task: Callable[[], None]) -> None:
+        """:meth:`.Owner.soon`"""
+        self.runtime.soon(task)
 
     def count(self, reason: str, source: str, detail: str = "") -> None:
         """:meth:`.Owner.count`"""
@@ -159,10 +177,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             if reason is not None:
                 self.runtime.soon(self._disconnect, session, reason)
             elif awaited:
-                self.runtime.soon(self._proceed, session)
-
-    def _proceed(self, session: Session) -> None:
-        session.proceed(self.runtime.now())
+                self.runtime.soon(session.proceed)
 
     def _disconnect(self, session: Session, reason: str) -> None:
         try:
