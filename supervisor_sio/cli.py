@@ -108,9 +108,9 @@ def _worker(spec: str) -> int:
     from .cluster import sessions
     from .worker import output
     from .worker.application import ApplicationError, load
+    from .worker.eventlet.install import install
     from .worker.service import run as run_worker
-    from .worker.session import install
-
+    
     output.show_lines_at_once()
     sessions.expect_clients()
     sessions.serve_by(install)

@@ -21,14 +21,17 @@ from ..common.channel import Message
 from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir, RunDirError
+from ..engine.engine import Engine
 from . import output, queries
 from .application import ApplicationError, check, check_manager, check_path, check_servers
 from .eventlet import forks
+from .eventlet.connection import Connection
+from .eventlet.install import install
 from .eventlet.lag import HubLag
-from .http import ClientSocket, Server
+from .eventlet.runtime import HubRuntime
+from .eventlet.server import Server
 from .link import Link, Refused
 from .refused import MALFORMED, TOO_SLOW, refusals
-from .session import install
 from .signals import Signals
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -45,6 +48,9 @@ _NO_DESCRIPTOR = "no-descriptor"
 
 #: Seconds between tries to give a connection back while there is no router.
 _WAIT_FOR_ROUTER = 0.05
+
+#: Seconds between looks whether a disconnect handler is done.
+_LOOK = 0.01
 
 #: Seconds for what arrived last to be given back, after ``drain_timeout``.
 _LAST_CONNECTIONS = 0.5
@@ -126,7 +132,8 @@ class _Service:
 
     def __init__(self, app: Any) -> None:
         descriptors.raise_limit()
-        self.server = Server(app, self.keeps, self.hand_back, self.changed)
+        self.runtime = HubRuntime.of_this_process()
+        self.server = Server(app, self.runtime, self.keeps, self.hand_back, self.changed)
         self.drain_timeout = 10.0
         self._stop: Event = Event()
         self.signals = Signals(self.stop)
@@ -135,7 +142,7 @@ class _Service:
     def keeps(self, request: Request) -> bool:
         return True
 
-    def hand_back(self, sock: ClientSocket, prefix: bytes) -> bool:
+    def hand_back(self, connection: Connection, prefix: bytes) -> bool:
         return False
 
     def changed(self) -> None:
@@ -156,9 +163,9 @@ class _Service:
         self.server.release_idle()
         with eventlet.Timeout(self.drain_timeout, False):
             pool = eventlet.GreenPool(CLOSING_AT_ONCE)
-            for server in sessions.servers():
-                for session in list(server.eio.sockets.values()):
-                    pool.spawn_n(_close_session, session)
+            for engine in self.runtime.engines:
+                for sid in list(engine.sessions):
+                    pool.spawn_n(_close_session, engine, sid)
             pool.waitall()
             self.server.end_websockets()
             self._wait_for_connections()
@@ -300,16 +307,17 @@ class _Worker(_Service):
             self.link.send(queries.failed(question, error))
 
     def _take_connection(self, descriptor: int, message: Message) -> None:
-        known: dict[str, Any] = dict(
-            peer=_address(message["peer"]),
-            local=_address(message["local"]),
-            scheme=message["scheme"],
-            prefix=channel.unpack_bytes(message.get("prefix", "")),
-            placed=message["placed"],
-            on_session=self._count_handshake() if message["handshake"] else None,
+        connection = Connection(
+            self.server,
+            _plain_socket(descriptor),
+            _address(message["peer"]),
+            _address(message["local"]),
+            message["scheme"],
+            channel.unpack_bytes(message.get("prefix", "")),
+            message["placed"],
+            self._count_handshake() if message["handshake"] else None,
         )
-        sock = ClientSocket(_socket.socket(fileno=descriptor), **known)
-        eventlet.spawn_n(self.server.serve_connection, sock)
+        self.runtime.hub.schedule_call_global(0, connection.open)
 
     def _lose_connection(self, message: Message) -> None:
         address = _address(message["peer"])
@@ -375,15 +383,15 @@ class _Worker(_Service):
             return request.tag == self._tag
         return not self.server.draining
 
-    def hand_back(self, sock: ClientSocket, prefix: bytes) -> bool:
+    def hand_back(self, connection: Connection, prefix: bytes) -> bool:
         message = {
             "type": "connection",
-            "peer": sock.peer,
-            "local": sock.local,
-            "scheme": sock.scheme,
+            "peer": connection.peer,
+            "local": connection.local,
+            "scheme": connection.scheme,
             "prefix": channel.pack_bytes(prefix),
         }
-        while not self.link.send(message, [sock.fileno()]):
+        while not self.link.send(message, [connection.fileno()]):
             if self.server.draining:
                 return False
             eventlet.sleep(_WAIT_FOR_ROUTER)  # supervisord is about to start the next one
@@ -446,7 +454,8 @@ class _Alone(_Service):
                 eventlet.sleep(0.1)
                 continue
             hubs.notify_opened(sock.fileno())
-            eventlet.spawn_n(self.server.serve_connection, ClientSocket(sock, peer, local))
+            connection = Connection(self.server, sock, peer, local)
+            self.runtime.hub.schedule_call_global(0, connection.open)
 
 
 def _close_managers() -> None:
@@ -454,13 +463,24 @@ def _close_managers() -> None:
         server.manager.close()
 
 
-def _close_session(session: Any) -> None:
+def _close_session(engine: Engine, sid: str) -> None:
+    session = engine.sessions.get(sid)
+    if session is None:
+        return
     try:
-        session.close(wait=False, abort=True, reason=session.server.reason.SERVER_DISCONNECT)
+        session.close(abort=True)
     except Exception:
-        logger.exception("closing session %s", session.sid)
-    # Requests that still come get "Invalid session", which every client understands.
-    session.server.sockets.pop(session.sid, None)
+        logger.exception("closing session %s", sid)
+        return
+    eventlet.sleep(0)
+    while sid in engine.sessions:  # its disconnect handler runs
+        eventlet.sleep(_LOOK)
+
+
+def _plain_socket(descriptor: int) -> Any:
+    sock = _socket.SocketType(fileno=descriptor)  # without the attributes of socket.socket
+    sock.setblocking(False)
+    return sock
 
 
 def _address(value: Any) -> Any:
