@@ -4,15 +4,14 @@ python-socketio calls the handlers; what it does around that is shortened here. 
 starts its handler in the loop, at once; what is encoded once goes straight to each
 client. Whatever else comes runs alone for its session: the next message waits for its end.
 
-The names of python-socketio that this needs are in :mod:`.compat`, which checks them.
+The names of python-socketio that this needs, and that are not public, are in :mod:`.compat`.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
-import socketio
 from engineio import packet
 from socketio import exceptions as sio_exceptions
 from socketio import packet as sio_packet
@@ -23,6 +22,7 @@ from ..common.emission import RESERVED_EVENTS
 from ..common.limits import EVENT_SIZES, SLOW_OUTPUT
 from ..engine.frames import Payload, message_frame
 from ..engine.session import Session
+from . import compat
 from .eio import EngineServer
 from .refused import NO_ANSWER, WRONG_ARGUMENTS
 
@@ -48,12 +48,10 @@ class Dispatcher:
         #: Packets whose attachments have yet to come.
         self._partials: dict[Session, Partial] = {}
         #: Whether an event is handled as python-socketio does it.
-        self._plain = all(
-            getattr(type(server), name) is getattr(socketio.Server, name)
-            for name in ("_handle_event", "_handle_event_internal")
-        )
+        self._plain = compat.handles_events_as_usual(server)
         eio.deliver = self.deliver
         eio.ended = self._forget
+        compat.replace_send_packet(server, self.send_packet)
 
     # --- to clients -------------------------------------------------------------------
 
@@ -191,18 +189,17 @@ class Dispatcher:
         if kind in _EVENTS:
             self._start_in_turn(eio_sid, pkt)
         elif kind in _ACKS:
-            server._handle_ack(eio_sid, pkt.namespace, pkt.id, pkt.data)
+            compat.handle_ack(server, eio_sid, pkt)
         elif kind == sio_packet.CONNECT:
             self._connect(eio_sid, pkt)
         else:
-            reason = server.eio.reason.CLIENT_DISCONNECT
-            server._handle_disconnect(eio_sid, pkt.namespace, reason)
+            compat.handle_disconnect(server, eio_sid, pkt)
 
     def _start_in_turn(self, eio_sid: str, pkt: Any) -> None:
         """Handlers start in the order of their events, each in a greenlet of its own."""
         server, namespace = self._server, pkt.namespace or "/"
         if not self._plain:
-            server._handle_event(eio_sid, namespace, pkt.id, pkt.data)
+            compat.handle_event(server, eio_sid, namespace, pkt)
             return
         sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
         server.logger.info('received event "%s" from %s [%s]', pkt.data[0], sid, namespace)
@@ -218,7 +215,7 @@ class Dispatcher:
     def _run_handler(self, sid: str, session: Session, namespace: str, pkt: Any) -> None:
         server = self._server
         try:
-            answer = server._trigger_event(pkt.data[0], namespace, sid, *pkt.data[1:])
+            answer = compat.trigger_event(server, pkt.data[0], namespace, sid, pkt.data[1:])
         except TypeError as error:
             if not _never_began(error):
                 raise
@@ -236,12 +233,12 @@ class Dispatcher:
         else:
             data = list(answer) if isinstance(answer, tuple) else [answer]
         ack = server.packet_class(sio_packet.ACK, namespace=namespace, id=pkt.id, data=data)
-        server._send_packet(session.sid, ack)
+        compat.send_packet(server, session.sid, ack)
 
     def _connect(self, eio_sid: str, pkt: Any) -> None:
         server, namespace = self._server, pkt.namespace or "/"
         try:
-            server._handle_connect(eio_sid, namespace, pkt.data)
+            compat.handle_connect(server, eio_sid, namespace, pkt)
         except BaseException as error:
             # python-socketio would leave the client neither refused nor connected.
             self._refuse(eio_sid, namespace)
@@ -257,7 +254,7 @@ class Dispatcher:
         server.manager.disconnect(sid, namespace, ignore_queue=True)
         reason = sio_exceptions.ConnectionRefusedError().error_args
         refused = server.packet_class(sio_packet.CONNECT_ERROR, data=reason, namespace=namespace)
-        server._send_packet(eio_sid, refused)
+        compat.send_packet(server, eio_sid, refused)
 
 
 def _is_event(data: Any) -> bool:
@@ -291,16 +288,3 @@ def _of_call(error: sio_exceptions.TimeoutError) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and trace.tb_frame.f_globals.get("__name__") == "socketio.server"
-
-
-def install(server: Any, runtime: Any, threads: Any, max_attachments: int) -> Optional[Dispatcher]:
-    """Let the worker serve the clients of a ``socketio.Server``.
-
-    :raises ValueError: for an option of engineio that cannot be.
-    """
-    eio = server.eio
-    eio.__class__ = EngineServer
-    eio.start(runtime)
-    dispatcher = Dispatcher(server, eio, threads, max_attachments)
-    server._send_packet = dispatcher.send_packet
-    return dispatcher

@@ -121,17 +121,17 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
 
     def on_upgrade(self, session: Session) -> None:
         """:meth:`.Owner.on_upgrade`"""
-        self.logger.info("%s: Upgrade to websocket successful", session.sid)
+        if self.logger.isEnabledFor(logging.INFO):
+            self.runtime.run(self.logger.info, "%s: Upgrade to websocket successful", session.sid)
 
     def on_refusal(self, kind: str, message: str) -> None:
         """:meth:`.Owner.on_refusal`"""
-        if kind in self.log_message_keys:
-            self.logger.info(message)
-        else:
+        if kind not in self.log_message_keys:
             self.log_message_keys.add(kind)
-            self.logger.error(
-                "%s (further occurrences of this error will be logged with level INFO)", message
-            )
+            message += " (further occurrences of this error will be logged with level INFO)"
+            self.runtime.run(self.logger.error, message)
+        elif self.logger.isEnabledFor(logging.INFO):
+            self.runtime.run(self.logger.info, message)
 
     def soon(self, task: Callable[[], None]) -> None:
         """:meth:`.Owner.soon`"""

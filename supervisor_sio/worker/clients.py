@@ -1,0 +1,58 @@
+"""The way to the clients of a server, where a worker serves them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Sequence
+
+from ..cluster.sessions import Outlet, send_to_each
+from ..common.limits import SLOW_OUTPUT
+from ..relay.message import EncodedPacket
+from . import compat
+from .dispatch import Dispatcher
+from .eio import EngineServer
+from .eventlet.tracebacks import FEW_TRACEBACKS
+from .printable import PRINTABLE
+from .runtime import Runtime
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+
+class PlainClients:
+    """By python-socketio's public interface alone."""
+
+    def __init__(self, server: Any, threads: Any) -> None:
+        self.threads = threads
+        self._server = server
+
+    def fan_out(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
+        send_to_each(self._server, eio_sids, packets)
+
+    def is_behind(self) -> bool:
+        sessions = self._server.eio.engine.sessions.values()
+        return any(session.waiting > SLOW_OUTPUT for session in sessions)
+
+
+def install(server: Any, runtime: Runtime, threads: Any, max_attachments: int) -> Outlet:
+    """Let the worker serve the clients of a ``socketio.Server``.
+
+    :param threads: calls of other threads come here by it.
+    :param max_attachments: most of an event of a client.
+    :raises ValueError: for an option of engineio that cannot be.
+    """
+    eio = server.eio
+    for log in (server.logger, eio.logger):
+        if log.name.startswith(("socketio.", "engineio.")):  # else the application's own
+            log.addFilter(PRINTABLE)
+            log.addFilter(FEW_TRACEBACKS)
+    eio.__class__ = EngineServer
+    eio.start(runtime)
+    changed = compat.missing(server)
+    if not changed:
+        return Dispatcher(server, eio, threads, max_attachments)
+    logger.warning(
+        "this python-socketio has changed %s: messages take more time, until there is a "
+        "supervisor-sio that knows it",
+        ", ".join(changed),
+    )
+    return PlainClients(server, threads)

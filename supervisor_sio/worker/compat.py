@@ -1,0 +1,83 @@
+"""The names of python-socketio that are not public, and that a worker needs: all are in here.
+
+They are checked at the start of a worker, with how they are called. When a release of
+python-socketio has changed one, :func:`missing` names it, and the worker delivers and sends
+messages by the public interface, which takes more time for each of them.
+
+They are looked up at each call: ``sio.instrument()`` replaces some while the server runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Callable
+
+import socketio
+
+#: Methods of a server, and the number of arguments that they get here.
+_METHODS = {
+    "_send_packet": 2,
+    "_trigger_event": 4,
+    "_handle_event": 4,
+    "_handle_event_internal": 6,
+    "_handle_ack": 4,
+    "_handle_connect": 3,
+    "_handle_disconnect": 3,
+}
+
+
+def missing(server: Any) -> list[str]:
+    """The names that a ``socketio.Server`` does not have, or that are not what they were."""
+    return [name for name, count in _METHODS.items() if not _takes(server, name, count)]
+
+
+def _takes(server: Any, name: str, count: int) -> bool:
+    method = getattr(server, name, None)
+    if not callable(method):
+        return False
+    try:
+        inspect.signature(method).bind(*[None] * count)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def handles_events_as_usual(server: Any) -> bool:
+    """Whether no subclass has a way of its own to call the handler of an event."""
+    return all(
+        getattr(type(server), name) is getattr(socketio.Server, name)
+        for name in ("_handle_event", "_handle_event_internal")
+    )
+
+
+def replace_send_packet(server: Any, send_packet: Callable[[str, Any], None]) -> None:
+    server._send_packet = send_packet
+
+
+def send_packet(server: Any, eio_sid: str, pkt: Any) -> None:
+    """Send a Socket.IO packet to a client."""
+    server._send_packet(eio_sid, pkt)
+
+
+def trigger_event(server: Any, event: Any, namespace: str, sid: str, args: Any) -> Any:
+    """Call the handler of an event, and return what it returns."""
+    return server._trigger_event(event, namespace, sid, *args)
+
+
+def handle_event(server: Any, eio_sid: str, namespace: str, pkt: Any) -> None:
+    server._handle_event(eio_sid, namespace, pkt.id, pkt.data)
+
+
+def handle_ack(server: Any, eio_sid: str, pkt: Any) -> None:
+    """The answer of a client to an event with a callback."""
+    server._handle_ack(eio_sid, pkt.namespace, pkt.id, pkt.data)
+
+
+def handle_connect(server: Any, eio_sid: str, namespace: str, pkt: Any) -> None:
+    """A client wants to connect to a namespace."""
+    server._handle_connect(eio_sid, namespace, pkt.data)
+
+
+def handle_disconnect(server: Any, eio_sid: str, pkt: Any) -> None:
+    """A client leaves a namespace."""
+    server._handle_disconnect(eio_sid, pkt.namespace, server.reason.CLIENT_DISCONNECT)
