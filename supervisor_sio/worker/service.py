@@ -454,6 +454,7 @@ class _Alone(_Service):
                 eventlet.sleep(0.1)
                 continue
             hubs.notify_opened(sock.fileno())
+            sock.setblocking(False)
             connection = Connection(self.server, sock, peer, local)
             self.runtime.hub.schedule_call_global(0, connection.open)
 

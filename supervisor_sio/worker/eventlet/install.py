@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...cluster.sessions import Outlet, PlainOutlet
-from .. import dispatch
-from ..printable import PRINTABLE
+from .. import clients
 from . import greenlets
 from .runtime import HubRuntime
 from .tracebacks import FEW_TRACEBACKS
@@ -21,14 +20,8 @@ def install(server: Any, max_attachments: int) -> Outlet:
     if server.eio.async_mode != "eventlet":
         return PlainOutlet(server)  # the worker refuses it
     runtime = HubRuntime.of_this_process()
-    outlet = dispatch.install(server, runtime, runtime.threads, max_attachments)
-    if outlet is None:
-        return PlainOutlet(server)
+    outlet = clients.install(server, runtime, runtime.threads, max_attachments)
     runtime.engines.append(server.eio.engine)
     runtime.outlets.append(outlet)
-    for logger in (server.logger, server.eio.logger):
-        if logger.name.startswith(("socketio.", "engineio.")):  # else the application's own
-            logger.addFilter(PRINTABLE)
-            logger.addFilter(FEW_TRACEBACKS)
     greenlets.logger.addFilter(FEW_TRACEBACKS)
     return outlet
