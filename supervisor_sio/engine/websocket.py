@@ -20,7 +20,6 @@ What waits to be sent is the runtime's, which has the connection: see :class:`Li
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from enum import Enum
 from typing import Any, Optional, Protocol
@@ -130,7 +129,7 @@ def check(request: Request) -> None:
         raise HandshakeError("Sec-WebSocket-Version is not 13")
     try:
         key = base64.b64decode(request.header(b"sec-websocket-key"), validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if len(key) != 16:
         raise HandshakeError("no valid Sec-WebSocket-Key")
