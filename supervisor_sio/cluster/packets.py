@@ -23,8 +23,19 @@ from socketio import packet
 _NEVER_BINARY = frozenset((str, int, float, bool, type(None)))
 
 
+#: Characters of an integer.
+_MOST_DIGITS = 100
+
+
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _integer(text: str) -> int:
+    """To convert thousands of digits takes long; engineio takes 100 characters as well."""
+    if len(text) > _MOST_DIGITS:
+        raise ValueError("an integer that is too long")
+    return int(text)
 
 
 def _finite(text: str) -> float:
@@ -43,8 +54,8 @@ _NUMBERS = bytes(
     for byte in range(256)
 )
 _LARGE_EXPONENT = b"e000"
-#: engineio takes integers of 100 characters; a sign is one of them.
-_MANY_DIGITS = b"0" * 100
+#: A sign is a character as well.
+_MANY_DIGITS = b"0" * _MOST_DIGITS
 
 
 def _is_suspicious(text: str) -> bool:
@@ -61,9 +72,8 @@ class _Json:
     """What a packet needs of a JSON module."""
 
     _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-    #: With engineio's guard against integers that take long to convert.
     _decode = json.JSONDecoder(
-        parse_int=eio_json._safe_int, parse_float=_finite, parse_constant=_refuse
+        parse_int=_integer, parse_float=_finite, parse_constant=_refuse
     ).decode
     #: Calls nothing of Python for each number: three times as fast.
     _decode_plain = json.JSONDecoder(parse_constant=_refuse).decode

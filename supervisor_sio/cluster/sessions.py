@@ -142,19 +142,21 @@ def attach(server: Any, max_attachments: int, use: Callable[[Outlet], None]) -> 
 
 
 def send_to_each(server: Any, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
+    # Flask-SocketIO's test client puts a method of its own in this place.
+    send = getattr(server, "_send_eio_packet", server.eio.send_packet)
     texts = {p: packet.Packet(packet.MESSAGE, p) for p in packets if isinstance(p, str)}
     for eio_sid in eio_sids:
         for part in packets:
             # An Engine.IO packet keeps its first encoding, and that of bytes is
             # base64 for one transport and not for the other.
             known = texts.get(part) if isinstance(part, str) else None
-            server._send_eio_packet(eio_sid, known or packet.Packet(packet.MESSAGE, part))
+            send(eio_sid, known or packet.Packet(packet.MESSAGE, part))
 
 
 def abandon() -> None:
     """In a forked child: the sessions are the parent's. The managers forget theirs themselves."""
     for server in _servers:
-        for table in (server.environ, server.eio.sockets, server._binary_packet):
+        for table in (server.environ, server.eio.sockets):
             table.clear()
 
 

@@ -17,8 +17,9 @@ from .deadlines import Deadlines
 from .options import WEBSOCKET, Options
 from .payload import Packet
 from .request import NO_INDEX, Request
+from .saved import Saved
 from .session import Exchange, Session, State
-from .websocket import HandshakeError
+from .websocket import HandshakeError, Link, WebSocket
 
 #: The revision of the protocol.
 _REVISION = "4"
@@ -241,3 +242,27 @@ class Engine:
         session.forgotten = True
         if session.state is State.CLOSED:
             del self.sessions[sid]
+
+    # --- from another process -----------------------------------------------------------
+
+    def restore(
+        self,
+        state: Any,
+        connect: Callable[[WebSocket], Link],
+        poll: Optional[Exchange] = None,
+        post: Optional[Exchange] = None,
+    ) -> Session:
+        """Go on with a session of another process.
+
+        :param state: what :meth:`Session.state_as_dict` has said there.
+        :param connect: gives its websocket the connection; called once at most.
+        :param poll: the poll that waits, where there is one.
+        :param post: the POST that has yet to be answered, where there is one.
+        :raises ValueError: names the argument, or the field of the state, that is wrong.
+        """
+        saved = Saved(state, "session")
+        if saved.text("sid") in self.sessions:
+            raise ValueError(f"session: sid {saved.text('sid')!r} is here already")
+        session = Session.restore(self, saved, connect, poll, post)
+        self.sessions[session.sid] = session
+        return session

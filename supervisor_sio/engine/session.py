@@ -32,9 +32,10 @@ its answer, or the websocket's reading, until :meth:`Session.proceed`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..common.limits import (
     LAST_POLL_SECONDS,
@@ -65,13 +66,18 @@ from .reasons import (
     TRANSPORT_ERROR,
 )
 from .request import Request
+from .saved import Saved
 from .websocket import Link, WebSocket, accept
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 # Engine.IO packets, https://github.com/socketio/socket.io, docs/engine.io-protocol
-_OPEN, _CLOSE, _PING, _PONG, _MESSAGE, _UPGRADE, _NOOP = "0123456"
+_OPEN, _CLOSE, _PING, _PONG, _MESSAGE, _UPGRADE, _NOOP = _TYPES = "0123456"
+#: What a client need not send.
+_IGNORED = (_OPEN, _PING, _UPGRADE, _NOOP)
+#: A text that is none.
+_INVALID = "x"
 
 #: Behind the last packet.
 _END: Any = object()
@@ -112,6 +118,18 @@ class State(Enum):
     CLOSED = "closed"
 
 
+#: By state: what it cannot be without, and what else it may have, when it is restored.
+_FIELDS = {
+    State.OPENING: ((), ("queue",)),
+    State.POLLING: (("deadline",), ("queue", "poll", "post")),
+    State.PROBING: (("deadline", "candidate"), ("queue", "poll", "post")),
+    State.UPGRADING: (("deadline", "candidate"), ("queue", "poll", "post")),
+    State.WEBSOCKET: (("deadline", "websocket"), ("post",)),
+    State.CLOSING: (("deadline", "queue"), ()),
+    State.CLOSED: ((), ()),
+}
+
+
 class Ping(Enum):
     """What the deadline of a session stands for."""
 
@@ -148,6 +166,13 @@ class Candidate:
         self.deadline = NEVER
         self.slot = NOWHERE
         self._session = session
+
+    def state_as_dict(self, now: float) -> dict[str, Any]:
+        return {
+            "websocket": self.websocket.state_as_dict(),
+            "until": self.until - now,
+            "deadline": self.deadline - now,
+        }
 
     def on_deadline(self, now: float) -> None:
         # An upgrade that ends a little early is better than one more deadline.
@@ -198,6 +223,15 @@ class Post:
         self.deadline = NEVER
         self.slot = NOWHERE
         self._session = session
+
+    def state_as_dict(self, now: float) -> dict[str, Any]:
+        return {
+            "request": self.request.state_as_dict(),
+            "packets": _texts(chain([self.ahead], self.packets)),
+            "malformed": self.malformed,
+            "step": self.step.value,
+            "deadline": None if self.deadline == NEVER else self.deadline - now,
+        }
 
     def on_deadline(self, now: float) -> None:
         self._session.cut_off()
@@ -460,7 +494,7 @@ class Session:
                 self._await_ping()
         elif kind == _CLOSE:
             self.close(CLIENT_DISCONNECT, abort=True)
-        elif kind not in (_OPEN, _PING, _UPGRADE, _NOOP) or not kind:
+        elif kind not in _IGNORED:
             raise ProtocolError(INVALID_DATA, "a message that is no packet")
         return True
 
@@ -540,7 +574,7 @@ class Session:
         if box is None:
             box = self._outbox = Outbox(self._engine.deadlines.clock())
         box.packets.append(packet)
-        box.size += sys.getsizeof(packet) + OUTPUT_OBJECT
+        box.size += _cost(packet)
         return box
 
     def cut_off(self) -> None:
@@ -571,7 +605,7 @@ class Session:
         size = count = 0
         for packet in queue[: POLL_PACKETS - len(packets)]:
             packets.append(packet)
-            size += sys.getsizeof(packet) + OUTPUT_OBJECT
+            size += _cost(packet)
             count += 1
             if size >= POLL_BYTES:
                 break
@@ -641,10 +675,13 @@ class Session:
     def _upgrade(
         self, request: Request, exchange: Exchange, handler: Optional[Session]
     ) -> WebSocket:
-        engine = self._engine
-        websocket = WebSocket(handler, engine.deadlines, engine.options.max_http_buffer_size)
+        websocket = self._make_websocket(handler)
         websocket.link = exchange.upgrade(accept(request), websocket)
         return websocket
+
+    def _make_websocket(self, handler: Optional[Session]) -> WebSocket:
+        engine = self._engine
+        return WebSocket(handler, engine.deadlines, engine.options.max_http_buffer_size)
 
     def _probe(self, payload: Packet) -> bool:
         """Engine.IO's handshake: ``2probe``, ``3probe``, ``5``."""
@@ -704,3 +741,140 @@ class Session:
         self._engine.deadlines.set(candidate, candidate.until)
         if self._poll is not None:
             self._answer_waiting([_NOOP])
+
+    # --- for another process ----------------------------------------------------------------
+
+    def state_as_dict(self) -> dict[str, Any]:
+        """All of it, but for :attr:`data`, as JSON takes it; the session is not used any more.
+
+        Times are seconds from now on, or back. Packets are texts, as in a payload.
+        """
+        now = self._engine.deadlines.clock()
+        box, post = self._outbox, self._post
+        candidate, websocket = self._candidate, self._websocket
+        return {
+            "sid": self.sid,
+            "state": self.state.value,
+            "address": self.address,
+            "forgotten": self.forgotten,
+            "ping": self._ping.value,
+            "deadline": None if self.deadline == NEVER else self.deadline - now,
+            "queue": None if box is None else _texts(box.packets),
+            "queue_age": 0.0 if box is None else now - box.taken_at,
+            "poll": None if self._poll_request is None else self._poll_request.state_as_dict(),
+            "post": None if post is None else post.state_as_dict(now),
+            "candidate": None if candidate is None else candidate.state_as_dict(now),
+            "websocket": None if websocket is None else websocket.state_as_dict(),
+        }
+
+    @classmethod
+    def restore(
+        cls,
+        engine: Engine,
+        state: Saved,
+        connect: Callable[[WebSocket], Link],
+        poll: Optional[Exchange],
+        post: Optional[Exchange],
+    ) -> Session:
+        """See :meth:`.Engine.restore`."""
+        session = cls(engine, state.text("sid"), state.text("address"))
+        session.state = state.choice("state", State)
+        session.forgotten = state.flag("forgotten")
+        session._ping = state.choice("ping", Ping)
+        session._check_fields(state)
+        now = engine.deadlines.clock()
+        if not state.is_none("deadline"):
+            session.deadline = now + state.seconds("deadline")
+        if not state.is_none("queue"):
+            box = session._outbox = Outbox(now - state.seconds("queue_age"))
+            for packet in _packets(state.list("queue")):
+                box.packets.append(packet)
+                box.size += _cost(packet)
+        if not state.is_none("websocket"):
+            session._websocket = session._make_websocket(session)
+            session._websocket.restore(state.object("websocket"))
+        if not state.is_none("candidate"):
+            session._restore_candidate(state.object("candidate"), now)
+        if not state.is_none("poll"):
+            if poll is None:
+                raise ValueError("poll: the session has one that waits for its answer")
+            session._poll, session._poll_request = poll, Request.restore(state.object("poll"))
+        if not state.is_none("post"):
+            if post is None:
+                raise ValueError("post: the session has one that waits for its answer")
+            session._restore_post(state.object("post"), post, now)
+        session._go_on(connect)
+        return session
+
+    def _check_fields(self, state: Saved) -> None:
+        """Of the fields that may be null, those are there that this state has."""
+        needed, possible = _FIELDS[self.state]
+        for name in ("deadline", "queue", "poll", "post", "candidate", "websocket"):
+            if state.is_none(name):
+                if name in needed:
+                    raise state.wrong(name, f"there, in state {self.state.value}")
+            elif name not in needed and name not in possible:
+                raise state.wrong(name, f"null, in state {self.state.value}")
+
+    def _restore_candidate(self, state: Saved, now: float) -> None:
+        websocket = self._make_websocket(self)
+        websocket.restore(state.object("websocket"))
+        self._candidate = Candidate(self, websocket, now + state.seconds("until"))
+        self._candidate.deadline = now + state.seconds("deadline")
+
+    def _restore_post(self, state: Saved, exchange: Exchange, now: float) -> None:
+        packets = _packets(state.list("packets"), valid=False)
+        post = Post(self, Request.restore(state.object("request")), exchange, iter(packets))
+        post.malformed = state.integer("malformed")
+        post.step = state.choice("step", Step)
+        if post.step is Step.POLLS:
+            post.deadline = now + state.seconds("deadline")
+        self._post = post
+
+    def _go_on(self, connect: Callable[[WebSocket], Link]) -> None:
+        """All fields are right: from here on things happen."""
+        deadlines, owner = self._engine.deadlines, self._engine.owner
+        for item in (self, self._candidate, self._post):
+            if item is not None and item.deadline != NEVER:
+                deadlines.set(item, item.deadline)
+        if self._candidate is not None:
+            self._candidate.websocket.link = connect(self._candidate.websocket)
+        if self._websocket is not None:
+            self._websocket.link = self.live = connect(self._websocket)
+        if self._poll is not None:
+            self._poll.session = self
+            owner.soon(self._flush)
+        if self._post is not None and self._post.step is Step.TURN:
+            owner.soon(self._take_turn)
+
+
+def _cost(packet: Packet) -> int:
+    """What a packet that waits is counted for, in bytes."""
+    return sys.getsizeof(packet) + OUTPUT_OBJECT
+
+
+def _texts(packets: Iterable[Optional[Packet]]) -> list[str]:
+    """Packets as JSON takes them: as in a payload."""
+    texts: list[str] = []
+    try:
+        texts += [payload.encode([packet]) for packet in packets if packet is not None]
+    except PayloadError:
+        texts.append(_INVALID)
+    return texts
+
+
+def _packets(texts: Saved, valid: bool = True) -> list[Packet]:
+    """The other way round.
+
+    :param valid: it must be packets.
+    """
+    packets: list[Packet] = []
+    for index in range(len(texts)):
+        text = texts.text(index)
+        if text[:1] == "b":
+            packets.append(texts.data(index))
+        elif valid and (not text or text[0] not in _TYPES):
+            raise texts.wrong(index, "a packet")
+        else:
+            packets.append(text)
+    return packets
