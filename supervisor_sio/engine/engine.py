@@ -255,7 +255,8 @@ class Engine:
         """Go on with a session of another process.
 
         :param state: what :meth:`Session.state_as_dict` has said there.
-        :param connect: gives its websocket the connection; called once at most.
+        :param connect: gives its websocket the connection, which does not read yet; called once
+            at most.
         :param poll: the poll that waits, where there is one.
         :param post: the POST that has yet to be answered, where there is one.
         :raises ValueError: names the argument, or the field of the state, that is wrong.

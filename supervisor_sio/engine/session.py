@@ -838,9 +838,10 @@ class Session:
             if item is not None and item.deadline != NEVER:
                 deadlines.set(item, item.deadline)
         if self._candidate is not None:
-            self._candidate.websocket.link = connect(self._candidate.websocket)
+            self._candidate.websocket.start(connect(self._candidate.websocket))
         if self._websocket is not None:
-            self._websocket.link = self.live = connect(self._websocket)
+            self.live = connect(self._websocket)
+            self._websocket.start(self.live)
         if self._poll is not None:
             self._poll.session = self
             owner.soon(self._flush)

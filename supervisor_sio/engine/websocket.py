@@ -298,10 +298,19 @@ class WebSocket:
         return {"held": self._held, "received": self._reader.state_as_dict()}
 
     def restore(self, state: Saved) -> None:
-        """Go on where another one has been; there is no link yet.
+        """Be as another one has been; :meth:`start` follows.
 
         :raises ValueError: see :class:`Saved`.
         """
         assert self._reader is not None
         self._held = state.flag("held")
         self._reader.restore(state.object("received"))
+
+    def start(self, link: Link) -> None:
+        """Go on where the other one has been.
+
+        :param link: does not read yet.
+        """
+        self.link = link
+        if not self._held:
+            link.resume()

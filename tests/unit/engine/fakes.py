@@ -14,7 +14,6 @@ from supervisor_sio.engine.options import Options
 from supervisor_sio.engine.request import Request
 from supervisor_sio.engine.session import Session
 from supervisor_sio.engine.websocket import WebSocket
-
 from unit.client_frames import masked
 
 Payload = Union[str, bytes]
