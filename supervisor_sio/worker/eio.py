@@ -87,9 +87,9 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
                 return
             body = environ["wsgi.input"].read(most + 1)
             if len(body) > most:
-                self.runtime.soon(self.engine.refuse_body, request, exchange)
+                self.runtime.call_soon(self.engine.refuse_body, request, exchange)
                 return
-        self.runtime.soon(self.engine.handle, request, exchange, body)
+        self.runtime.call_soon(self.engine.handle, request, exchange, body)
 
     def _open(self, request: Any, exchange: Any, environ: dict[str, Any]) -> None:
         session = self.engine.open(request)
@@ -135,7 +135,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
 
     def soon(self, task: Callable[[], None]) -> None:
         """:meth:`.Owner.soon`"""
-        self.runtime.soon(task)
+        self.runtime.call_soon(task)
 
     def count(self, reason: str, source: str, detail: str = "") -> None:
         """:meth:`.Owner.count`"""
@@ -177,7 +177,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             if reason is not None:
                 self.runtime.soon(self._disconnect, session, reason)
             elif awaited:
-                self.runtime.soon(session.proceed)
+                self.runtime.call_soon(session.proceed)
 
     def _disconnect(self, session: Session, reason: str) -> None:
         try:

@@ -32,3 +32,6 @@ class Runtime(Protocol):
         """Start a task in a later turn of the loop, in the order of the calls; from anywhere
         in the thread of the loop.
         """
+
+    def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
+        """Call what may not wait in a later turn of the loop, in the loop itself; the same."""

@@ -292,14 +292,21 @@ class Connection:
             task(*args)
         except Exception as error:  # it closes by itself
             log(logging.ERROR, "a message of a websocket", error)
-        self._collected = False
-        if self._out is not None or self._closing:
-            self._guarded(self.flush)
+        if self._out is None and not self._closing:
+            self._collected = False
+            return
+        try:
+            self.flush()
+        except Exception as error:
+            self.failed(error)
 
     def _read_http(self, sock: Any) -> None:
         state, body = self.state, self._body
         if state is State.APPLICATION or state is State.MOVING:
             self.stop_reading()  # the greenlet reads what it wants
+            return
+        if state is State.HEAD and self.data and not self._looked:
+            self.stop_reading()  # there is a request already, whose turn comes
             return
         size = _HEAD_READ
         if body is not None:
@@ -474,7 +481,7 @@ class Connection:
 
     def upgrade(self, response: bytes, websocket: WebSocket) -> Connection:
         """:meth:`.Exchange.upgrade`"""
-        self._answered = True
+        self._answered = False
         self._request = None
         self.state = State.WEBSOCKET
         self._websocket = websocket
@@ -575,8 +582,8 @@ class Connection:
         out = self._out
         if out is None:
             self._out = data
-        elif isinstance(out, list):
-            out.append(data)
+        elif out.__class__ is list:
+            out.append(data)  # type: ignore[union-attr]
         else:
             self._out = [out, data]
         backlog = self._backlog
@@ -668,7 +675,7 @@ class Connection:
             return
         out, self._out = self._out, None
         while out:
-            data, more = join(out) if isinstance(out, list) else (out, None)
+            data, more = (out, None) if out.__class__ is bytes else join(out)  # type: ignore[arg-type]
             try:
                 sent = sock.send(data)
             except BlockingIOError:

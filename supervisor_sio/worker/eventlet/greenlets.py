@@ -56,11 +56,8 @@ def run(task: Callable[..., Any], *args: Any) -> None:
         _idle.append(green)
 
 
-def run_from_anywhere(task: Callable[..., Any], *args: Any) -> None:
-    """As :func:`run`, which is for the hub; elsewhere it is just called."""
-    if greenlet.getcurrent() is hubs.get_hub().greenlet:
-        run(task, *args)
-        return
+def call(task: Callable[..., Any], *args: Any) -> None:
+    """As :func:`run`, in the greenlet that calls."""
     try:
         task(*args)
     except (KeyboardInterrupt, SystemExit, greenlet.GreenletExit):

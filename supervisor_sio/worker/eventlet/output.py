@@ -14,6 +14,9 @@ import termios
 import time
 from typing import Any, Optional, Protocol, Union
 
+from eventlet import hubs
+from greenlet import getcurrent
+
 from ...common.limits import OUTPUT_OBJECT
 from . import greenlets
 
@@ -122,9 +125,10 @@ class Writes:
 
 
 def log(level: int, message: str, error: Exception) -> None:
-    """Log from the hub: a handler of the application's may have to wait for its lock."""
+    """Log, also from the hub: a handler of the application's may have to wait for its lock."""
     logger = logging.getLogger("supervisor_sio.worker")
-    greenlets.run_from_anywhere(_log, logger, level, message, error)
+    in_hub = getcurrent() is hubs.get_hub().greenlet
+    (greenlets.run if in_hub else greenlets.call)(_log, logger, level, message, error)
 
 
 def _log(logger: logging.Logger, level: int, message: str, error: Exception) -> None:

@@ -8,6 +8,7 @@ from email.utils import formatdate
 from typing import Any, Callable, ClassVar, Optional
 
 from eventlet import hubs
+from greenlet import getcurrent
 
 from ...cluster.sessions import Outlet
 from ...engine.deadlines import Deadlines
@@ -54,10 +55,16 @@ class HubRuntime:
         return self._date
 
     def run(self, task: Callable[..., Any], *args: Any) -> None:
-        greenlets.run_from_anywhere(task, *args)
+        if getcurrent() is self.hub.greenlet:
+            greenlets.run(task, *args)
+        else:
+            greenlets.call(task, *args)
 
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
         self.hub.schedule_call_global(0, greenlets.run, task, *args)
+
+    def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
+        self.hub.schedule_call_global(0, _guarded, task, *args)
 
     def watch(self) -> None:
         """Look at the deadlines from here on, for as long as there are some."""
@@ -79,3 +86,10 @@ class HubRuntime:
         self._ticking = False
         if self.deadlines.next() is not None:
             self.watch()
+
+
+def _guarded(task: Callable[..., Any], *args: Any) -> None:
+    try:
+        task(*args)
+    except Exception as error:  # the hub would print it
+        log(logging.ERROR, "a call in the hub", error)
