@@ -473,7 +473,7 @@ def _close_session(engine: Engine, sid: str) -> None:
     except Exception:
         logger.exception("closing session %s", sid)
         return
-    eventlet.sleep(0)
+    eventlet.sleep(0)  # for most that is enough
     while sid in engine.sessions:  # its disconnect handler runs
         eventlet.sleep(_LOOK)
 

@@ -12,11 +12,14 @@ import sys
 import time
 
 import socketio
-from engineio.socket import Socket
 
 from supervisor_sio import ZmqManager
+from supervisor_sio.cluster import sessions
+from supervisor_sio.engine.session import Session, State
 from supervisor_sio.worker import service
+from supervisor_sio.worker.eventlet.install import install
 
+sessions.serve_by(install)
 sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
 told = 0
 longest = 0.0
@@ -39,8 +42,8 @@ def watch() -> None:
 server = service._Service(socketio.WSGIApp(sio))
 for number in range(int(sys.argv[1])):
     eio_sid = sio.eio.generate_id()
-    session = Socket(sio.eio, eio_sid)
-    session.connected = True
+    session = Session(sio.eio.engine, eio_sid, "a client")
+    session.state = State.POLLING
     sio.eio.sockets[eio_sid], sio.environ[eio_sid] = session, {}
     sio.manager.enter_room(sio.manager.connect(eio_sid, "/"), "/", f"room {number % 1000}")
 eventlet.spawn_n(watch)

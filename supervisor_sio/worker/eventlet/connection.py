@@ -582,8 +582,8 @@ class Connection:
         out = self._out
         if out is None:
             self._out = data
-        elif out.__class__ is list:
-            out.append(data)  # type: ignore[union-attr]
+        elif isinstance(out, list):
+            out.append(data)
         else:
             self._out = [out, data]
         backlog = self._backlog
