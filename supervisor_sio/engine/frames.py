@@ -87,7 +87,10 @@ class FrameReader:
         data, at = self._data, self._at
         there = len(data) - at
         if there < 2:
-            self._wait_for(2)
+            if there:
+                self._wait_for(2)
+            else:
+                self._data, self._at = b"", 0
             return None
         first, second = data[at], data[at + 1]
         opcode, length = first & 0x0F, second & 0x7F
@@ -166,9 +169,8 @@ class FrameReader:
                 raise state.wrong("parts", "text") from None
 
     def _wait_for(self, wanted: int) -> None:
-        if self.has_more:
-            self._partial = bytearray(self._data[self._at :])
-            self._wanted = wanted
+        self._partial = bytearray(self._data[self._at :])
+        self._wanted = wanted
         self._data, self._at = b"", 0
 
     def _check_control(self, first: int, opcode: int, length: int) -> None:

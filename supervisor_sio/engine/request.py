@@ -105,7 +105,7 @@ class Request:
         """Keep no more than an answer needs, but for :attr:`environ`: it may wait for long."""
         fields = self._collect() if self._fields is None else self._fields
         kept = [(name, fields[name]) for name in _KEPT if name in fields]
-        self._fields = dict(kept)
+        self._fields = None
         self.head = self.head._replace(path="", query="", fields=kept)
         self.environ = dict
 

@@ -78,10 +78,13 @@ class Saved:
             raise self.wrong(key, "a number of seconds")
         return value
 
-    def data(self, key: Key) -> bytes:
-        """What :func:`as_text` was given."""
+    def data(self, key: Key, skip: int = 0) -> bytes:
+        """What :func:`as_text` was given.
+
+        :param skip: characters in front of it.
+        """
         try:
-            return binascii.a2b_base64(self.text(key).encode("ascii"))
+            return binascii.a2b_base64(self.text(key)[skip:].encode("ascii"))
         except ValueError:
             raise self.wrong(key, "base64") from None
 

@@ -400,7 +400,8 @@ class Session:
             return
         self._poll, self._poll_request = exchange, request
         exchange.session = self
-        request.shrink()
+        if not callable(self._engine.options.cors_allowed_origins):
+            request.shrink()  # such a function may want all of it
         if self._candidate is not None and self.state is State.UPGRADING:
             self._engine.deadlines.after(self._candidate, UPGRADE_POLL_SECONDS)
 
@@ -462,7 +463,7 @@ class Session:
 
     def on_message(self, payload: Packet) -> bool:
         """:meth:`.websocket.Handler.on_message`"""
-        if self.state is not State.WEBSOCKET:
+        if self.live is None:
             return self._probe(payload)
         return self._receive(payload)
 
@@ -470,7 +471,8 @@ class Session:
         """:meth:`.websocket.Handler.on_close`"""
         if websocket is self._websocket:
             self.close(TRANSPORT_CLOSE, abort=True)
-        elif self._candidate is not None and websocket is self._candidate.websocket:
+        else:
+            assert self._candidate is not None
             self._give_up_upgrade(self._candidate)
 
     def count(self, reason: str, detail: str) -> None:
@@ -873,7 +875,7 @@ def _packets(texts: Saved, valid: bool = True) -> list[Packet]:
     for index in range(len(texts)):
         text = texts.text(index)
         if text[:1] == "b":
-            packets.append(texts.data(index))
+            packets.append(texts.data(index, skip=1))
         elif valid and (not text or text[0] not in _TYPES):
             raise texts.wrong(index, "a packet")
         else:

@@ -179,19 +179,15 @@ class WebSocket:
         reader = self._reader
         if reader is not None:
             reader.feed(data)
-            self.proceed()
+            self._take_messages(reader)
 
     def proceed(self) -> None:
-        """What has been received, but not been handled. After :meth:`Link.resume`."""
-        if self._held or self._reader is None:
-            return
-        try:
+        """What has been received, but not been handled. After :meth:`Link.resume`.
+
+        :raises Exception: as :meth:`receive`.
+        """
+        if not self._held and self._reader is not None:
             self._take_messages(self._reader)
-        except ProtocolError as error:
-            self._fail(error.code, PROTOCOL, str(error))
-        except Exception as error:
-            self._fail(INTERNAL_ERROR, FAILED, type(error).__name__)
-            raise
 
     def ended(self) -> None:
         """The connection is gone."""
@@ -242,30 +238,37 @@ class WebSocket:
 
     def _take_messages(self, reader: FrameReader) -> None:
         take = reader.next
-        for _ in range(MESSAGES_AT_ONCE):
-            message = take()
-            if message is None:
-                return
-            opcode, payload = message
-            if opcode <= BINARY:
-                handler = self._handler
-                if handler is None or opcode == CONTINUATION:
-                    continue
-                if not handler.on_message(payload) and self.state is State.OPEN:
-                    self._held = True
-                    self.link.pause()
+        try:
+            for _ in range(MESSAGES_AT_ONCE):
+                message = take()
+                if message is None:
                     return
-            elif opcode == PING:
-                self.link.send_pong(frame(PONG, payload))  # type: ignore[arg-type]
-            elif opcode == CLOSE:
-                self._answer_close(payload)  # type: ignore[arg-type]
-                return
-            if self._reader is None:
-                return
-        if reader.has_more:
-            # Others have a turn.
-            self.link.pause()
-            self.link.resume()
+                opcode, payload = message
+                if opcode <= BINARY:
+                    handler = self._handler
+                    if handler is None or opcode == CONTINUATION:
+                        continue
+                    if not handler.on_message(payload) and self.state is State.OPEN:
+                        self._held = True
+                        self.link.pause()
+                        return
+                elif opcode == PING:
+                    self.link.send_pong(frame(PONG, payload))  # type: ignore[arg-type]
+                elif opcode == CLOSE:
+                    self._answer_close(payload)  # type: ignore[arg-type]
+                    return
+                if self._reader is None:
+                    return
+        except ProtocolError as error:
+            self._fail(error.code, PROTOCOL, str(error))
+        except Exception as error:
+            self._fail(INTERNAL_ERROR, FAILED, type(error).__name__)
+            raise
+        else:
+            if reader.has_more:
+                # Others have a turn.
+                self.link.pause()
+                self.link.resume()
 
     def _answer_close(self, payload: bytes) -> None:
         self._reader = None
@@ -276,9 +279,9 @@ class WebSocket:
 
     def _send_last(self, data: bytes, state: State) -> None:
         self.state = state
+        self._deadlines.after(self, CLOSE_SECONDS)
         self.link.send(data)
         self.link.close(read_on=state is State.CLOSING)
-        self._deadlines.after(self, CLOSE_SECONDS)
 
     def _fail(self, code: int, reason: str, detail: str) -> None:
         """Section 7.1.7."""

@@ -236,6 +236,19 @@ def test_an_owner_that_fails(world: World) -> None:
     assert world.post(other.sid, "4x").body == "ok"
 
 
+def test_an_owner_that_closes_and_fails(world: World) -> None:
+    def fail(session: Session, data: Any) -> None:
+        session.close()
+        raise KeyError("a mistake of ours")
+
+    world.owner.handler = fail
+    session = world.open()
+    request, post = world.request("POST", session.sid), FakeExchange()
+    with pytest.raises(KeyError):
+        world.engine.handle(request, post, b"4x")
+    assert post.body == "ok" and world.reason == "server disconnect"
+
+
 def test_messages_that_mean_nothing_end_the_session_if_there_are_many(world: World) -> None:
     world.owner.handler = lambda session, data: session.count_malformed()
     session = world.open()

@@ -1,0 +1,93 @@
+"""The wheel: everything is due in time, once, and what is moved later costs nothing."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor_sio.engine.deadlines import NEVER, NOWHERE, RATE, Deadlines
+
+#: Seconds by which something may come early.
+SLOT = 1 / RATE
+
+
+class Thing:
+    def __init__(self) -> None:
+        self.deadline = NEVER
+        self.slot = NOWHERE
+
+    def on_deadline(self, now: float) -> None:
+        raise NotImplementedError
+
+
+def make(now: float = 100.0) -> Deadlines:
+    return Deadlines(lambda: now)
+
+
+def test_what_is_due_is_due_once() -> None:
+    wheel, one, two = make(), Thing(), Thing()
+    assert wheel.next() is None and wheel.expired(1e9) == []
+    wheel.set(one, 110.0)
+    wheel.after(two, 5)
+    assert wheel.next() == 105.0
+    assert wheel.expired(104.9) == []
+    assert wheel.expired(105.0) == [two]
+    assert wheel.next() == 110.0
+    assert wheel.expired(200.0) == [one] and wheel.next() is None
+    assert one.deadline == two.deadline == NEVER
+
+
+def test_a_deadline_that_is_moved() -> None:
+    wheel, thing = make(), Thing()
+    wheel.set(thing, 110.0)
+    wheel.set(thing, 150.0)
+    assert wheel.next() == 110.0
+    assert wheel.expired(120.0) == [] and wheel.next() == 150.0
+    wheel.set(thing, 130.0)
+    assert wheel.expired(140.0) == [thing]
+    assert wheel.expired(160.0) == []
+
+
+def test_moved_by_a_store() -> None:
+    wheel, thing = make(), Thing()
+    wheel.set(thing, 110.0)
+    thing.deadline = 120.0
+    assert wheel.expired(110.0) == []
+    thing.deadline = NEVER
+    assert wheel.expired(130.0) == [] and wheel.next() is None
+    wheel.set(thing, 140.0)
+    assert wheel.expired(140.0) == [thing]
+
+
+def test_earlier_and_later_again_is_still_once() -> None:
+    wheel, thing = make(), Thing()
+    for when in (110.0, 105.0, 110.0):
+        wheel.set(thing, when)
+    assert wheel.expired(105.0) == []
+    wheel.set(thing, 110.0)
+    assert wheel.expired(110.0) == [thing]
+
+
+moves = st.lists(st.tuples(st.integers(0, 3), st.floats(0, 50), st.floats(0, 20)), max_size=40)
+
+
+@given(moves=moves)
+def test_nothing_comes_late_or_more_than_a_slot_early(
+    moves: list[tuple[int, float, float]],
+) -> None:
+    now = 0.0
+    wheel = Deadlines(lambda: now)
+    things = [Thing() for _ in range(4)]
+    expected: dict[Thing, float] = {}
+    for index, seconds, passes in moves:
+        wheel.after(things[index], seconds)
+        expected[things[index]] = now + seconds
+        now += passes
+        due = wheel.expired(now)
+        assert len(set(due)) == len(due)
+        for thing in due:
+            assert expected.pop(thing) < now + SLOT
+        assert all(when > now for when in expected.values())
+        following = wheel.next()
+        assert (following is None) <= (not expected)
+        assert not expected or following is not None and following <= min(expected.values())
