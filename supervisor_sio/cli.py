@@ -110,7 +110,7 @@ def _worker(spec: str) -> int:
     from .worker.application import ApplicationError, load
     from .worker.eventlet.install import install
     from .worker.service import run as run_worker
-    
+
     output.show_lines_at_once()
     sessions.expect_clients()
     sessions.serve_by(install)

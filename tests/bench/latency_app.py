@@ -9,7 +9,7 @@ from typing import Any
 from bench_app import app as app
 from bench_app import sio
 
-from supervisor_sio.worker.websocket import WebSocket
+from supervisor_sio.worker.eventlet.connection import Connection
 
 TICK = b'42["tick",'
 
@@ -17,17 +17,17 @@ TICK = b'42["tick",'
 writes: list[tuple[float, bytes]] = []
 emitting = {"rate": 0.0}
 
-flush = WebSocket.flush
+flush = Connection.flush
 
 
-def flush_and_note(websocket: Any) -> None:
-    out = websocket._out or []
+def flush_and_note(connection: Any) -> None:
+    out = connection._out or []
     frames = [frame for frame in (out if isinstance(out, list) else [out]) if TICK in bytes(frame)]
-    flush(websocket)
+    flush(connection)
     writes.extend((time.monotonic(), frame) for frame in frames)
 
 
-WebSocket.flush = flush_and_note
+Connection.flush = flush_and_note
 
 
 def emit_all(room: str, event: str, messages: int, rate: float) -> None:

@@ -5,31 +5,43 @@ from __future__ import annotations
 from typing import Any
 
 from supervisor_sio.engine.frames import Payload, message_frame
-from supervisor_sio.worker.websocket import Handler, HandshakeError, WebSocket, accept
+from supervisor_sio.engine.websocket import HandshakeError, WebSocket, accept, check
+from supervisor_sio.worker.eio import EXCHANGE
+from supervisor_sio.worker.eventlet.runtime import HubRuntime
+from supervisor_sio.worker.refused import refusals
 
 #: The default ``max_http_buffer_size`` of Engine.IO, in bytes.
 LIMIT = 1_000_000
 
 
-class Echo(Handler):
+class Echo:
     websocket: WebSocket
 
-    def on_message(self, data: Payload) -> bool:
-        self.websocket.send(message_frame(data))
+    def on_message(self, payload: Payload) -> bool:
+        self.websocket.link.send(message_frame(payload))
         return True
 
     def on_close(self, websocket: WebSocket) -> None:
         pass
+
+    def count(self, reason: str, detail: str) -> None:
+        refusals.count(reason, detail)
 
 
 def app(environ: dict[str, Any], start_response: Any) -> Any:
     if environ["PATH_INFO"] != "/echo":
         start_response("404 Not Found", [])
         return []
-    handler = Echo()
+    request, exchange = environ[EXCHANGE].take()
     try:
-        handler.websocket = accept(environ, handler, LIMIT)
-    except (HandshakeError, KeyError) as error:
-        start_response("400 Bad Request", [])
-        return [str(error).encode()]
+        check(request)
+    except HandshakeError as error:
+        body = str(error).encode()
+        head = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(body)
+        exchange.answer(head + body)
+        return ()
+    handler = Echo()
+    deadlines = HubRuntime.of_this_process().deadlines
+    handler.websocket = WebSocket(handler, deadlines, LIMIT)
+    handler.websocket.link = exchange.upgrade(accept(request), handler.websocket)
     return ()

@@ -7,29 +7,31 @@ any, and no descriptor more than before. pytest prints the seed; FUZZ_SEED=… g
 from __future__ import annotations
 
 import array
-import io
+import contextlib
 import os
 import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import socketio
-from engineio.exceptions import EngineIOError
 
 from supervisor_sio.bridge.format import FormatError, Translator, origin_of, parse, seen
+from supervisor_sio.cluster.packets import Partial
 from supervisor_sio.common import channel
 from supervisor_sio.common.request import BadRequest, parse_head
 from supervisor_sio.engine.frames import FrameReader, ProtocolError
 from supervisor_sio.engine.http import ChunkedBody, HttpError, read_head
+from supervisor_sio.engine.payload import PayloadError, decode
 from supervisor_sio.relay.inbox import Impossible, Inbox
 from supervisor_sio.relay.message import MessageError, RelayMessage
 from supervisor_sio.relay.methods import MalformedFields, check_fields
 from supervisor_sio.router.events import EventReader
 from supervisor_sio.router.proxy_protocol import parse_proxy_header
-from supervisor_sio.worker.session import Session, Transport
+from supervisor_sio.worker import clients
+from supervisor_sio.worker.dispatch import Dispatcher
+from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from unit.client_frames import masked
 
 INPUTS = 100_000
@@ -213,7 +215,7 @@ def websocket_frames(data: bytes) -> None:
         pass
 
 
-class _Connected(Transport):
+class _Connected(Dispatcher):
     """Without attachments before CONNECT there would be none to look at."""
 
     def _is_connected(self, eio_sid: str, namespace: str) -> bool:
@@ -221,17 +223,19 @@ class _Connected(Transport):
 
 
 def socketio_packet() -> Callable[[bytes], None]:
-    transport = _Connected(socketio.Server(async_mode="threading"), max_attachments=10)
+    server = socketio.Server(async_mode="eventlet")
+    clients.install(server, HubRuntime.of_this_process(), None, 10)
+    dispatcher = _Connected(server, server.eio, None, max_attachments=10)
 
     def read(data: bytes) -> None:
         for message in (data.decode(errors="replace"), data):
             try:
-                packet = transport.parse("a stranger", message)
+                packet = dispatcher._parse("a stranger", message)
             except Exception:
                 continue
             if packet.attachment_count:
                 try:
-                    partial = transport.partial(packet, len(message))
+                    partial = Partial(packet, 10_000 - len(message))
                 except ValueError:
                     continue
                 wholes = [partial.add(b"x") for _ in range(packet.attachment_count)]
@@ -240,26 +244,10 @@ def socketio_packet() -> Callable[[bytes], None]:
     return read
 
 
-class _Posting(Session):
-    """A session that does nothing with the packets that are posted to it."""
-
-    def receive(self, pkt: Any) -> None:
-        pass
-
-
-def payload() -> Callable[[bytes], None]:
-    server = socketio.Server(async_mode="threading")
-    session = _Posting(server.eio, "a stranger")
-    session.transport = Transport(server, max_attachments=10)
-
-    def read(data: bytes) -> None:
-        environ = {"CONTENT_LENGTH": str(len(data)), "wsgi.input": io.BytesIO(data)}
-        try:
-            session.handle_post_request(environ)
-        except EngineIOError:
+def payload(data: bytes) -> None:
+    with contextlib.suppress(PayloadError):
+        for _ in decode(data):
             pass
-
-    return read
 
 
 def queue_message() -> Callable[[bytes], None]:
@@ -287,7 +275,7 @@ READERS: list[tuple[str, Callable[[], Callable[[bytes], None]], list[bytes]]] = 
     ("chunked body", lambda: chunked_body, CHUNKS),
     ("websocket frames", lambda: websocket_frames, FRAMES),
     ("Socket.IO packet", socketio_packet, SOCKETIO_PACKETS),
-    ("polling payload", payload, PAYLOADS),
+    ("polling payload", lambda: payload, PAYLOADS),
     ("queue message", queue_message, QUEUE),
 ]
 

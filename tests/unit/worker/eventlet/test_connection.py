@@ -48,8 +48,9 @@ class Worker:
         #: What came back to the router: descriptors are not moved here.
         self.handed_back: list[bytes] = []
         self.takes_back = True
+        runtime = HubRuntime.of_this_process()
         self.server = Server(
-            self._app, HubRuntime(), lambda r: self.kept(r), self._hand_back, lambda: None
+            self._app, runtime, lambda r: self.kept(r), self._hand_back, lambda: None
         )
         self.server.paths = (b"/socket.io/",)
         self._clients: list[Client] = []

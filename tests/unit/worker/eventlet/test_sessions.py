@@ -20,6 +20,7 @@ from unit.client_frames import masked
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import eventlet
+    from eventlet import hubs
 
 import socketio
 
@@ -27,10 +28,14 @@ from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import sessions
 from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED_AT_ONCE
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
-from supervisor_sio.worker import http
-from supervisor_sio.worker.http import ClientSocket, Server
+from supervisor_sio.engine.session import Session, State
+from supervisor_sio.worker.dispatch import Dispatcher
+from supervisor_sio.worker.eventlet import connection, wsgi
+from supervisor_sio.worker.eventlet.connection import Connection
+from supervisor_sio.worker.eventlet.install import install
+from supervisor_sio.worker.eventlet.runtime import HubRuntime
+from supervisor_sio.worker.eventlet.server import Server
 from supervisor_sio.worker.refused import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals
-from supervisor_sio.worker.session import Session, Transport, _unquote, install
 
 HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"
@@ -47,8 +52,8 @@ class Client:
         self.sock.setblocking(False)
         self.data = b""
         ours.setblocking(False)
-        peer = ClientSocket(ours, ("192.0.2.1", 5), ("192.0.2.2", 80))
-        eventlet.spawn_n(app.http.serve_connection, peer)
+        made = Connection(app.http, ours, ("192.0.2.1", 5), ("192.0.2.2", 80))
+        hubs.get_hub().schedule_call_global(0, made.open)
         app.clients.append(self)
 
     def send(self, data: bytes) -> None:
@@ -117,7 +122,11 @@ class App:
             **options,
         )
         self.http = Server(
-            socketio.WSGIApp(self.sio), lambda request: True, lambda sock, data: False, lambda: None
+            socketio.WSGIApp(self.sio),
+            HubRuntime.of_this_process(),
+            lambda request: True,
+            lambda connection, data: False,
+            lambda: None,
         )
         self.seen: list[Any] = []
         self.go_on = eventlet.event.Event()
@@ -160,7 +169,6 @@ class App:
             client.sock.close()
         self.settle(lambda: not self.sio.eio.sockets and not self.http.connections)
         assert not self.sio.environ and not self.sio.manager.rooms
-        assert not self.http.websockets
 
 
 @pytest.fixture
@@ -190,7 +198,7 @@ def upgrade(app: App) -> tuple[Client, Client, str]:
 def test_websocket_alone(make: Any) -> None:
     app = make()
     client = connect(app)
-    assert type(app.session) is Session and app.session.upgraded
+    assert type(app.session) is Session and app.session.transport == "websocket"
     client.text('421["echo","ä",{"a":1}]')
     client.until(b'431["\\u00e4",{"a":1}]')
     app.sio.emit("news", 5)
@@ -226,7 +234,7 @@ def test_upgrade(make: Any) -> None:
     websocket.text("5", '421["echo",1]')
     before = websocket.until(b"431[1]")
     assert b'42["news","while it upgrades"]' in before
-    assert app.session.upgraded and not app.session.upgrading
+    assert app.session.state is State.WEBSOCKET
     websocket.text("1")
     app.gone()
     assert app.seen == [(1,), "client disconnect"]
@@ -339,7 +347,8 @@ def test_a_connection_ends_that_is_not_used(make: Any) -> None:
 def test_a_client_that_stops_in_the_middle(
     make: Any, part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(http, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(wsgi, "STALLED_SECONDS", 0.2)
     app = make()
     app.http.head_timeout = 0.2
     stalled, other = Client(app), Client(app)
@@ -359,7 +368,8 @@ def test_a_client_that_stops_in_the_middle(
 def test_a_client_that_does_not_take_the_answer(
     make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(http, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(wsgi, "STALLED_SECONDS", 0.2)
     app = make()
     app.http.app = lambda environ, start: start("200 OK", []) and None or [bytes(10_000_000)]
     client = Client(app)
@@ -463,7 +473,7 @@ def test_a_post_in_chunks(make: Any) -> None:
     post(b'["echo","' + b"x" * 986 + b'"]')
     client.until(b"HTTP/1.1 200 OK")
     client.until(b"\r\n\r\n")
-    client.until(b"OK")
+    client.until(b"ok")
     assert client.http("GET", sid).startswith("431[")
     post(b'["echo","' + b"x" * 987 + b'"]')
     client.until(b"HTTP/1.1 400 ")
@@ -504,18 +514,6 @@ def test_forms_of_requests(
     assert not [record for record in caplog.records if record.exc_info or "Trace" in record.msg]
 
 
-@given(
-    text=st.lists(
-        st.sampled_from([*"%%%%+aäC3", "%41", "%C3%A4", "%e2%82%ac", "%F0%9F%98%80"])
-    ).map("".join),
-    size=st.integers(3, 20),
-)
-def test_a_form_is_unquoted_the_same_in_parts(text: str, size: int) -> None:
-    parts = list(_unquote(text, size))
-    assert "".join(parts) == unquote_plus(text)
-    assert all(len(part) <= size for part in parts)
-
-
 def test_a_post_of_jsonp_lets_others_have_their_turn(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -533,7 +531,7 @@ def test_a_post_of_jsonp_lets_others_have_their_turn(
         data = data[client.sock.send(data[:50_000]) :]
         eventlet.sleep(0.001)
     client.until(b"HTTP/1.1 200 OK")
-    client.until(b"OK")
+    client.until(b"ok")
     app.settle(lambda: app.seen == [("ä" * 50_000,)])
     assert len(turns) >= len(body) // UNQUOTED_AT_ONCE
     client.http("POST", sid, "1")
@@ -677,8 +675,7 @@ def test_an_application_that_is_there_first_is_served_too(
     sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
     assert type(sio.manager._outlet) is sessions.PlainOutlet
     sessions.serve_by(install)
-    assert type(sio.manager._outlet) is Transport
-    assert sio.eio.handlers["connect"] != sio._handle_eio_connect
+    assert type(sio.manager._outlet) is Dispatcher
 
 
 def test_an_instrumented_server_has_sessions_of_its_own(make: Any) -> None:
@@ -726,7 +723,7 @@ def test_an_event_that_is_too_long_with_its_attachments(make: Any) -> None:
     for _ in range(20):
         client.send(masked(BINARY, bytes(9_000)))
         eventlet.sleep(0.001)
-    assert app.session._partial is None
+    assert not app.sio.manager._outlet._partials
     client.text('422["echo",1]')
     assert b"61-" not in client.until(b"432[1]")
     assert refusals.by_reason[PROTOCOL] > before

@@ -1,4 +1,4 @@
-"""The websocket against a socket pair, in the hub of this process."""
+"""The websocket's half of a connection against a socket pair, in the hub of this process."""
 
 from __future__ import annotations
 
@@ -26,42 +26,31 @@ from supervisor_sio.engine.frames import (
     frame,
     message_frame,
 )
-from supervisor_sio.worker import websocket as module
+from supervisor_sio.engine.websocket import WebSocket
+from supervisor_sio.worker.eventlet import connection as module
+from supervisor_sio.worker.eventlet.connection import Connection, State
+from supervisor_sio.worker.eventlet.runtime import HubRuntime
+from supervisor_sio.worker.eventlet.server import Server
 from supervisor_sio.worker.refused import PROTOCOL, TOO_SLOW, refusals
-from supervisor_sio.worker.websocket import (
-    TAKE_CONNECTION,
-    Connection,
-    Handler,
-    HandshakeError,
-    WebSocket,
-    accept,
-)
 from unit.client_frames import masked
 
 
-class Keeper:
-    def __init__(self) -> None:
-        self.open: list[WebSocket] = []
-
-    def opened(self, websocket: WebSocket) -> None:
-        self.open.append(websocket)
-
-    def ended(self, websocket: WebSocket) -> None:
-        self.open.remove(websocket)
-
-
-class Recorder(Handler):
+class Recorder:
     def __init__(self) -> None:
         self.messages: list[Payload] = []
         self.closed = 0
         self.says = True
+        self.connection: Connection
 
-    def on_message(self, data: Payload) -> bool:
-        self.messages.append(data)
+    def on_message(self, payload: Payload) -> bool:
+        self.messages.append(payload)
         return self.says
 
     def on_close(self, websocket: WebSocket) -> None:
         self.closed += 1
+
+    def count(self, reason: str, detail: str) -> None:
+        self.connection.count(reason, detail)
 
 
 class Pair:
@@ -71,11 +60,20 @@ class Pair:
         ours, self.client = socket.socketpair()
         ours.setblocking(False)
         self.client.setblocking(False)
-        self.keeper, self.handler = Keeper(), Recorder()
-        self.websocket = WebSocket(
-            Connection(ours, "192.0.2.1", early, self.keeper), self.handler, 10_000
+        runtime = HubRuntime.of_this_process()
+        self.server = Server(None, runtime, lambda _: True, lambda *_: False, lambda: None)
+        self.handler = Recorder()
+        self.link = self.handler.connection = Connection(
+            self.server, ours, ("192.0.2.1", 5), ("192.0.2.2", 80), prefix=early
         )
-        self.websocket.open(early)
+        self.websocket = WebSocket(self.handler, runtime.deadlines, 10_000)
+        self.server.opened(self.link)
+        self.link.state = State.APPLICATION
+        self.websocket.link = self.link.upgrade(b"", self.websocket)
+
+    @property
+    def open(self) -> bool:
+        return bool(self.server.connections)
 
     def send(self, data: bytes) -> None:
         self.client.send(data)
@@ -106,14 +104,14 @@ def pair() -> Iterator[Pair]:
     made = Pair()
     yield made
     made.client.close()
-    made.wait(lambda: not made.keeper.open)
+    made.wait(lambda: not made.open)
     refusals.by_reason.clear()
 
 
 def test_messages_both_ways(pair: Pair) -> None:
     pair.send(masked(TEXT, b"one") + masked(TEXT, b"two") + masked(PING, b"?"))
-    pair.websocket.send(message_frame("a"))
-    pair.websocket.send(message_frame("b"))
+    pair.link.send(message_frame("a"))
+    pair.link.send(message_frame("b"))
     pair.wait(lambda: pair.handler.messages == ["one", "two"])
     expected = message_frame("a") + message_frame("b") + frame(PONG, b"?")
     assert pair.received(len(expected)) == expected
@@ -125,7 +123,7 @@ def test_what_came_behind_the_handshake() -> None:
     pair.send(masked(TEXT, b"late"))
     pair.wait(lambda: pair.handler.messages == ["early", "late"])
     pair.client.close()
-    pair.wait(lambda: pair.handler.closed == 1 and not pair.keeper.open)
+    pair.wait(lambda: pair.handler.closed == 1 and not pair.open)
 
 
 def test_it_reads_no_more_until_it_may(pair: Pair) -> None:
@@ -136,7 +134,7 @@ def test_it_reads_no_more_until_it_may(pair: Pair) -> None:
     eventlet.sleep(0.02)
     assert pair.handler.messages == ["one"]
     pair.handler.says = True
-    pair.websocket.resume()
+    pair.websocket.go_on()
     pair.wait(lambda: pair.handler.messages == ["one", "two", "three"])
 
 
@@ -160,31 +158,18 @@ def test_the_client_says_goodbye(pair: Pair) -> None:
     assert pair.received(100) == close_frame(1001)
     pair.wait(lambda: pair.handler.closed == 1)
     assert pair.handler.messages == []
-    assert not pair.keeper.open
+    assert not pair.open
 
 
 def test_we_say_goodbye_and_wait_for_the_client(pair: Pair) -> None:
-    pair.websocket.send(message_frame("last"))
+    pair.link.send(message_frame("last"))
     pair.websocket.close(1001)
-    pair.websocket.send(message_frame("too late"))
+    pair.link.send(message_frame("too late"))
     assert pair.received(100) == message_frame("last") + close_frame(1001)
-    assert pair.keeper.open and pair.websocket.closed
+    assert pair.open and pair.link._closing
     pair.send(masked(TEXT, b"not for anybody") + masked(CLOSE, b"\x03\xe9"))
-    pair.wait(lambda: not pair.keeper.open)
-    assert pair.handler.messages == [] and pair.handler.closed == 1
-
-
-def test_but_not_for_long(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LINGER", 0.05)
-    pair.websocket.close()
-    pair.wait(lambda: not pair.keeper.open)
-
-
-def test_end_does_not_wait_long(pair: Pair) -> None:
-    pair.websocket.send(message_frame("last"))
-    pair.websocket.end()
-    assert pair.received(100) == message_frame("last") + close_frame(1001)
-    pair.wait(lambda: not pair.keeper.open)
+    pair.wait(lambda: not pair.open)
+    assert pair.handler.messages == [] and pair.handler.closed == 0  # it knows
 
 
 def test_a_protocol_error_is_counted(pair: Pair) -> None:
@@ -202,20 +187,20 @@ def test_a_handler_that_fails_ends_only_its_websocket(
     pair.handler.on_message = None  # type: ignore[assignment,method-assign]
     pair.send(masked(TEXT, b"x"))
     assert pair.received(4) == close_frame(1011)
-    assert "a websocket's message" in caplog.text
+    assert "a message of a websocket" in caplog.text
 
 
 def test_order_and_completeness_when_the_client_is_slow(pair: Pair) -> None:
     frames = [message_frame(f"{number}" * 5000) for number in range(400)]
     for data in frames:
-        pair.websocket.send(data)
+        pair.link.send(data)
     eventlet.sleep(0.01)
     frames += [message_frame(f"later {number}") for number in range(10)]
     for data in frames[400:]:
-        pair.websocket.send(data)
+        pair.link.send(data)
     expected = b"".join(frames)
     assert pair.received(len(expected)) == expected
-    assert pair.websocket._backlog is None
+    assert pair.link._backlog is None
 
 
 def test_a_client_that_takes_nothing_is_cut_off(
@@ -224,8 +209,8 @@ def test_a_client_that_takes_nothing_is_cut_off(
     monkeypatch.setattr(module, "SLOW_OUTPUT_PATIENCE", 0.05)
     data = message_frame("x" * 100_000)
     with eventlet.Timeout(5):
-        while pair.keeper.open:
-            pair.websocket.send(data)
+        while pair.open:
+            pair.link.send(data)
             eventlet.sleep(0.001)
     assert refusals.by_reason[TOO_SLOW] == 1
     assert pair.handler.closed == 1
@@ -234,19 +219,19 @@ def test_a_client_that_takes_nothing_is_cut_off(
 def let_wait(pair: Pair, size: int) -> None:
     """At least so much waits for the client, beyond what the kernel takes."""
     data = message_frame("x" * 50_000)
-    while pair.websocket._backlog is None:
-        pair.websocket.send(data)
+    while pair.link._backlog is None:
+        pair.link.send(data)
         eventlet.sleep(0)
     # In one turn: on a busy machine several could take as long as a client's patience.
-    while pair.websocket._backlog.size < size:
-        pair.websocket.send(data)
+    while pair.link._backlog.size < size:
+        pair.link.send(data)
 
 
 def test_only_the_last_ping_is_answered_while_output_waits(pair: Pair) -> None:
     let_wait(pair, 1)
     for number in range(200):
         pair.send(masked(PING, b"%03d" % number))
-    pair.wait(lambda: pair.websocket._backlog.pong == frame(PONG, b"199"))
+    pair.wait(lambda: pair.link._backlog.pong == frame(PONG, b"199"))
     data = pair.received(1)
     while not data.endswith(frame(PONG, b"199")):
         data += pair.received(1)
@@ -256,125 +241,87 @@ def test_only_the_last_ping_is_answered_while_output_waits(pair: Pair) -> None:
 def test_nothing_is_read_while_much_output_waits(pair: Pair) -> None:
     let_wait(pair, READING_STOPS + 1)
     pair.send(masked(TEXT, b"one"))
-    pair.wait(lambda: pair.handler.messages)  # it shows when something is read
-    assert pair.websocket._reading is None
+    pair.wait(lambda: pair.link._reading is None)  # it shows when something comes
     pair.send(masked(TEXT, b"two"))
     eventlet.sleep(0.02)
-    assert pair.handler.messages == ["one"]
+    assert not pair.handler.messages
     while pair.handler.messages != ["one", "two"]:
         pair.received(1)
-    assert pair.websocket._backlog is None or pair.websocket._backlog.size <= READING_STOPS
+    assert pair.link._backlog is None or pair.link._backlog.size <= READING_STOPS
 
 
 def test_a_handler_that_wants_no_more_is_not_overruled_by_output(pair: Pair) -> None:
-    let_wait(pair, READING_STOPS + 1)
     pair.handler.says = False
     pair.send(masked(TEXT, b"one") + masked(TEXT, b"two"))
     pair.wait(lambda: pair.handler.messages)
-    while pair.websocket._backlog is not None:
+    let_wait(pair, READING_STOPS + 1)
+    pair.send(masked(TEXT, b"three"))
+    while pair.link._backlog is not None:
         pair.received(1)
     eventlet.sleep(0.02)
     assert pair.handler.messages == ["one"]
     pair.handler.says = True
-    pair.websocket.resume()
-    pair.wait(lambda: pair.handler.messages == ["one", "two"])
+    pair.websocket.go_on()
+    pair.wait(lambda: pair.handler.messages == ["one", "two", "three"])
 
 
 def test_what_is_much_too_much_is_cut_off_at_once(pair: Pair) -> None:
     data = message_frame("x" * 1_000_000)
     for _ in range(100):
-        pair.websocket.send(data)
+        pair.link.send(data)
         eventlet.sleep(0)
-        if not pair.keeper.open:
+        if not pair.open:
             break
-    assert not pair.keeper.open
+    assert not pair.open
     assert refusals.by_reason[TOO_SLOW] == 1
 
 
 def test_pieces_count_as_well_as_bytes(pair: Pair) -> None:
     let_wait(pair, 1)
     for _ in range(OUTPUT_CEILING // OUTPUT_OBJECT):
-        pair.websocket.send(message_frame("x"))
-    pair.wait(lambda: not pair.keeper.open)
+        pair.link.send(message_frame("x"))
+    pair.wait(lambda: not pair.open)
     assert refusals.by_reason[TOO_SLOW] == 1
 
 
 def test_who_takes_it_slowly_is_not_cut_off(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLOW_OUTPUT_PATIENCE", 0.1)
     let_wait(pair, 3 * SLOW_OUTPUT)
-    while pair.websocket._backlog is not None and pair.websocket._backlog.size > SLOW_OUTPUT:
+    while pair.link._backlog is not None and pair.link._backlog.size > SLOW_OUTPUT:
         pair.received(400_000)
-        assert pair.websocket.took_output_within(1)
+        assert pair.link.took_output_within(1)
         eventlet.sleep(0.05)
-        assert pair.keeper.open, "cut off"
+        assert pair.open, "cut off"
     assert not refusals.by_reason[TOO_SLOW]
 
 
 def test_who_takes_nothing_does_not_count_as_there(pair: Pair) -> None:
-    assert not pair.websocket.took_output_within(9)  # nothing waits
+    assert not pair.link.took_output_within(9)  # nothing waits
     let_wait(pair, 1)
-    assert pair.websocket.took_output_within(1)
+    assert pair.link.took_output_within(1)
     eventlet.sleep(0.05)
-    assert not pair.websocket.took_output_within(0.05)
+    assert not pair.link.took_output_within(0.05)
     pair.client.recv(200_000)
-    assert pair.websocket.took_output_within(0.05)
+    assert pair.link.took_output_within(0.05)
 
 
 def test_a_burst_is_not_slowness(pair: Pair) -> None:
     data = message_frame("x" * 100_000)
     count = 2 * SLOW_OUTPUT // len(data)
     for _ in range(count):
-        pair.websocket.send(data)
+        pair.link.send(data)
     assert len(pair.received(count * len(data))) == count * len(data)
-    assert refusals.by_reason[TOO_SLOW] == 0 and pair.keeper.open
-
-
-def environ(pair_keeper: Keeper, sock: Any, **changes: Any) -> dict[str, Any]:
-    return {
-        "REQUEST_METHOD": "GET",
-        "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
-        "HTTP_SEC_WEBSOCKET_VERSION": "13",
-        TAKE_CONNECTION: lambda: Connection(sock, "192.0.2.1", b"", pair_keeper),
-        **changes,
-    }
-
-
-def test_the_handshake_of_the_rfc() -> None:
-    ours, client = socket.socketpair()
-    ours.setblocking(False)
-    keeper = Keeper()
-    accept(environ(keeper, ours), Recorder(), 100)
-    eventlet.sleep(0.01)
-    answer = client.recv(1000)
-    assert answer.startswith(b"HTTP/1.1 101 ")
-    assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n" in answer
-    client.close()
-    eventlet.sleep(0.01)
-    assert not keeper.open
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"HTTP_SEC_WEBSOCKET_KEY": ""}, "Sec-WebSocket-Key"),
-        ({"HTTP_SEC_WEBSOCKET_KEY": "c2hvcnQ="}, "Sec-WebSocket-Key"),
-        ({"HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==!"}, "Sec-WebSocket-Key"),
-        ({"HTTP_SEC_WEBSOCKET_VERSION": "8"}, "Sec-WebSocket-Version"),
-        ({"REQUEST_METHOD": "POST"}, "method"),
-    ],
-)
-def test_what_is_no_handshake(changes: dict[str, Any], reason: str) -> None:
-    with pytest.raises(HandshakeError, match=reason):
-        accept(environ(Keeper(), None, **changes), Recorder(), 100)
+    assert refusals.by_reason[TOO_SLOW] == 0 and pair.open
 
 
 def test_nobody_waits_for_a_long_fan_out() -> None:
     pairs = [Pair() for _ in range(600)]
     last, other = pairs[-2:]
+    eventlet.sleep(0.01)  # the answers to the handshakes leave
     for pair in pairs[:-1]:
-        pair.websocket.send(message_frame("to all"), fan_out=True)
-    other.websocket.send(message_frame("to one"))
-    module.writes_of_this_hub().flush()  # as the hub does next
+        pair.link.send(message_frame("to all"), fan_out=True)
+    other.link.send(message_frame("to one"))
+    pairs[0].server.runtime.writes.flush()  # as the hub does next
     assert other.client.recv(100) == message_frame("to one")
     with pytest.raises(BlockingIOError):
         last.client.recv(1)
@@ -382,25 +329,25 @@ def test_nobody_waits_for_a_long_fan_out() -> None:
         assert pair.received(1) == message_frame("to all")
     for pair in pairs:
         pair.client.close()
-        pair.wait(lambda pair=pair: not pair.keeper.open)
+        pair.wait(lambda pair=pair: not pair.open)
 
 
 def test_what_another_thread_sends_does_not_stop_what_the_hub_sends(pair: Pair) -> None:
     """``get_hub()`` there makes a hub that nobody runs."""
     other = Pair()
-    patcher.original("threading").Thread(target=other.websocket.send, args=[b"thread"]).start()
+    patcher.original("threading").Thread(target=other.link.send, args=[b"thread"]).start()
     eventlet.sleep(0.05)
-    pair.websocket.send(b"hub")
+    pair.link.send(b"hub")
     assert pair.received(3) == b"hub"
     assert other.received(6) == b"thread"
     other.client.close()
-    other.wait(lambda: not other.keeper.open)
+    other.wait(lambda: not other.open)
 
 
 def test_a_long_message_is_not_copied_for_every_write(pair: Pair) -> None:
     size, began = 32 * 1024 * 1024, time.process_time()
-    pair.websocket.send(bytes(size))
-    pair.websocket.send(b"behind it")
+    pair.link.send(bytes(size))
+    pair.link.send(b"behind it")
     buffer, count = bytearray(1024 * 1024), 0
     with eventlet.Timeout(20):
         while count < size + 9:
@@ -417,26 +364,26 @@ def test_pieces_of_any_length_stay_in_order(pair: Pair) -> None:
     sizes = [100, 300_000, 1, 1, 200_000, 100_000, 500_000, 5]
     pieces = [bytes([number]) * size for number, size in enumerate(sizes)]
     for piece in pieces:
-        pair.websocket.send(piece)
+        pair.link.send(piece)
     assert pair.received(sum(sizes)) == b"".join(pieces)
 
 
 def test_a_websocket_that_cannot_be_written_to_is_no_harm_to_others(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other, flush = Pair(), WebSocket.flush
+    other, flush = Pair(), Connection.flush
 
-    def fail(websocket: WebSocket) -> None:
-        flush(websocket)
-        if websocket is pair.websocket:
+    def fail(link: Connection) -> None:
+        flush(link)
+        if link is pair.link:
             raise ValueError("a mistake")
 
-    monkeypatch.setattr(WebSocket, "flush", fail)
-    pair.websocket.send(b"x")
-    other.websocket.send(b"y")
+    monkeypatch.setattr(Connection, "flush", fail)
+    pair.link.send(b"x")
+    other.link.send(b"y")
     assert other.received(1) == b"y"
     other.client.close()
-    other.wait(lambda: not other.keeper.open)
+    other.wait(lambda: not other.open)
     assert "a mistake" in caplog.text
 
 
@@ -447,16 +394,16 @@ def test_a_log_that_has_to_be_waited_for(pair: Pair, how: str) -> None:
             eventlet.sleep(0.2)
 
     handler = Handler()
-    module.logger.addHandler(handler)
+    logging.getLogger("supervisor_sio.worker").addHandler(handler)
     try:
         if how == "protocol":
             pair.send(b"\xff\xff")
             assert pair.received(4) == close_frame(1002)
             pair.client.close()
         else:
-            hubs.get_hub().schedule_call_global(0, pair.websocket._end, module.TOO_SLOW)
-            pair.wait(lambda: pair.websocket.closed)
-        pair.wait(lambda: not pair.keeper.open)
+            hubs.get_hub().schedule_call_global(0, pair.link.end, TOO_SLOW)
+            pair.wait(lambda: pair.link._closing)
+        pair.wait(lambda: not pair.open)
         assert sum(refusals.by_reason.values()) == 1
     finally:
-        module.logger.removeHandler(handler)
+        logging.getLogger("supervisor_sio.worker").removeHandler(handler)
