@@ -17,8 +17,8 @@ from typing import Callable, Optional, Protocol
 #: The deadline of an item that has none.
 NEVER = math.inf
 
-#: The slot of an item that is in none.
-NOWHERE = -1
+#: The slot of an item that is in none; less than that of any time.
+NOWHERE = -2
 
 #: Slots of a second: a power of two, so that nothing is lost in rounding.
 RATE = 64
@@ -39,7 +39,8 @@ class Item(Protocol):
 class Deadlines:
     """When what is due.
 
-    An item may come early by a slot, 16 ms, so that one timer serves many.
+    An item comes one or two slots early, 16 to 31 ms: one timer serves many, and what a client
+    may count on, such as its time for a poll, is not over late.
 
     :param clock: in seconds; never goes back.
     """
@@ -55,7 +56,7 @@ class Deadlines:
     def set(self, item: Item, when: float) -> None:
         """The item is due at this time, and not at the one before."""
         item.deadline = when
-        number = int(when * RATE)
+        number = _slot(when)
         if item.slot == NOWHERE or number < item.slot:
             # Where it was before, it is not found any more: that slot is not its own.
             self._put(item, number)
@@ -83,7 +84,7 @@ class Deadlines:
         item.slot = NOWHERE
         if item.deadline == NEVER:
             return
-        number = int(item.deadline * RATE)
+        number = _slot(item.deadline)
         if number > current:
             self._put(item, number)
             return
@@ -98,3 +99,7 @@ class Deadlines:
             heapq.heappush(self._order, number)
         else:
             items.append(item)
+
+
+def _slot(when: float) -> int:
+    return int(when * RATE) - 1

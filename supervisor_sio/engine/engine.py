@@ -18,7 +18,8 @@ from .options import WEBSOCKET, Options
 from .payload import Packet
 from .request import NO_INDEX, Request
 from .saved import Saved
-from .session import Exchange, Session, State
+from .session import CLOSED, OPENING, Exchange, Session
+from .session import WEBSOCKET as ON_WEBSOCKET
 from .websocket import HandshakeError, Link, WebSocket
 
 #: The revision of the protocol.
@@ -136,12 +137,12 @@ class Engine:
             message = f"Method {method} not supported"
             return self._refuse(request, Fault.REQUEST, "bad-method", message)
         session = self.sessions.get(request.sid)
-        if session is None or session.state is State.OPENING or session.state is State.CLOSED:
+        if session is None or session.state is OPENING or session.state is CLOSED:
             message = f"Invalid session {request.sid}"
             return self._refuse(request, Fault.SESSION, "bad-sid", message)
         if request.transport == WEBSOCKET:
             return self._check_handshake(request)
-        if session.state is State.WEBSOCKET:
+        if session.state is ON_WEBSOCKET:
             message = f"Unexpected HTTP request for session {request.sid}"
             return self._refuse(request, Fault.REQUEST, "unexpected-http", message)
         return None
@@ -169,7 +170,7 @@ class Engine:
 
     def accept(self, session: Session, request: Request, exchange: Exchange) -> None:
         """The application has accepted the client."""
-        if session.state is State.CLOSED:
+        if session.state is CLOSED:
             exchange.answer(self.answers.refusal(request, Fault.SESSION))
             return
         options = self.options
@@ -240,7 +241,7 @@ class Engine:
         if session is None:
             return
         session.forgotten = True
-        if session.state is State.CLOSED:
+        if session.state is CLOSED:
             del self.sessions[sid]
 
     # --- from another process -----------------------------------------------------------

@@ -106,7 +106,10 @@ class Request:
         fields = self._collect() if self._fields is None else self._fields
         kept = [(name, fields[name]) for name in _KEPT if name in fields]
         self._fields = None
-        self.head = self.head._replace(path="", query="", fields=kept)
+        head = self.head
+        self.head = Head(
+            head.method, "", "", head.version, head.host, kept, 0, head.keep_alive, False
+        )
         self.environ = dict
 
     # --- for another process ------------------------------------------------------

@@ -118,15 +118,19 @@ class State(Enum):
     CLOSED = "closed"
 
 
+# Before Python 3.12, to look a member up takes longer than the rest of a comparison.
+OPENING, POLLING, PROBING, UPGRADING, WEBSOCKET, CLOSING, CLOSED = State
+
+
 #: By state: what it cannot be without, and what else it may have, when it is restored.
 _FIELDS = {
-    State.OPENING: ((), ("queue",)),
-    State.POLLING: (("deadline",), ("queue", "poll", "post")),
-    State.PROBING: (("deadline", "candidate"), ("queue", "poll", "post")),
-    State.UPGRADING: (("deadline", "candidate"), ("queue", "poll", "post")),
-    State.WEBSOCKET: (("deadline", "websocket"), ("post",)),
-    State.CLOSING: (("deadline", "queue"), ()),
-    State.CLOSED: ((), ()),
+    OPENING: ((), ("queue",)),
+    POLLING: (("deadline",), ("queue", "poll", "post")),
+    PROBING: (("deadline", "candidate"), ("queue", "poll", "post")),
+    UPGRADING: (("deadline", "candidate"), ("queue", "poll", "post")),
+    WEBSOCKET: (("deadline", "websocket"), ("post",)),
+    CLOSING: (("deadline", "queue"), ()),
+    CLOSED: ((), ()),
 }
 
 
@@ -139,6 +143,9 @@ class Ping(Enum):
     WAITS = "waits"
     #: The client has it, and has to answer before the deadline.
     SENT = "sent"
+
+
+LATER, WAITS, SENT = Ping
 
 
 class Outbox:
@@ -190,6 +197,9 @@ class Step(Enum):
     POLLS = "polls"
 
 
+TURN, OWNER, POLLS = Step
+
+
 class Post:
     """A POST whose packets have not all been taken."""
 
@@ -219,7 +229,7 @@ class Post:
         self.ahead: Optional[Packet] = None
         #: Messages in it that meant nothing.
         self.malformed = 0
-        self.step = Step.TURN
+        self.step = TURN
         self.deadline = NEVER
         self.slot = NOWHERE
         self._session = session
@@ -265,7 +275,7 @@ class Session:
 
     def __init__(self, engine: Engine, sid: str, address: str) -> None:
         self.sid = sid
-        self.state = State.OPENING
+        self.state = OPENING
         self.address = address
         #: The owner's.
         self.data: Any = None
@@ -277,7 +287,7 @@ class Session:
         #: Whether the engine is to forget it when it is closed.
         self.forgotten = False
         self._engine = engine
-        self._ping = Ping.LATER
+        self._ping = LATER
         self._websocket: Optional[WebSocket] = None
         self._candidate: Optional[Candidate] = None
         #: The poll that waits.
@@ -298,7 +308,7 @@ class Session:
     @property
     def closed(self) -> bool:
         """Whether it has ended for its owner: what is sent is ignored."""
-        return self.state is State.CLOSING or self.state is State.CLOSED
+        return self.state is CLOSING or self.state is CLOSED
 
     @property
     def waiting(self) -> int:
@@ -311,7 +321,7 @@ class Session:
         """Send an Engine.IO packet: a text with its type, or the bytes of a binary message."""
         if self.live is not None:
             self.live.send(message_frame(packet))
-        elif self.state is not State.CLOSING and self.state is not State.CLOSED:
+        elif self.state is not CLOSING and self.state is not CLOSED:
             self._put(packet)
 
     def proceed(self) -> None:
@@ -320,8 +330,8 @@ class Session:
         if post is None:
             if self._websocket is not None:
                 self._websocket.go_on()
-        elif post.step is Step.OWNER:
-            post.step = Step.TURN
+        elif post.step is OWNER:
+            post.step = TURN
             self._take(post)
 
     def count_malformed(self) -> None:
@@ -340,9 +350,9 @@ class Session:
         :param abort: do not tell the client, who knows, or is not there.
         """
         state = self.state
-        if state is State.CLOSING or state is State.CLOSED:
+        if state is CLOSING or state is CLOSED:
             return
-        if state is State.WEBSOCKET:
+        if state is WEBSOCKET:
             assert self.live is not None and self._websocket is not None
             if not abort:
                 self.live.send(_CLOSE_FRAME)
@@ -362,8 +372,8 @@ class Session:
         :param packet: the one that opens the session.
         """
         engine = self._engine
-        if self.state is State.OPENING:
-            self.state = State.POLLING
+        if self.state is OPENING:
+            self.state = POLLING
             self._await_ping()
         packets = self._next_packets(packet)
         fields = engine.answers.cookies(self.sid)
@@ -372,7 +382,7 @@ class Session:
 
     def accept_websocket(self, request: Request, exchange: Exchange, packet: str) -> None:
         """The same for a client that begins with a websocket."""
-        closing = self.state is not State.OPENING
+        closing = self.state is not OPENING
         websocket = self._upgrade(request, exchange, None if closing else self)
         websocket.link.send(message_frame(packet))
         if closing:
@@ -394,7 +404,7 @@ class Session:
             exchange.answer(answers.refusal(request, Fault.REQUEST))
             self.close(TRANSPORT_ERROR)
             return
-        if self._outbox is not None or self._ping is Ping.WAITS:
+        if self._outbox is not None or self._ping is WAITS:
             self._answer(request, exchange, self._next_packets())
             self._after_poll()
             return
@@ -402,13 +412,13 @@ class Session:
         exchange.session = self
         if not callable(self._engine.options.cors_allowed_origins):
             request.shrink()  # such a function may want all of it
-        if self._candidate is not None and self.state is State.UPGRADING:
+        if self._candidate is not None and self.state is UPGRADING:
             self._engine.deadlines.after(self._candidate, UPGRADE_POLL_SECONDS)
 
     def post(self, request: Request, exchange: Exchange, body: bytes) -> None:
         """A POST, with all of its body."""
         answers = self._engine.answers
-        if self.state is State.CLOSING:
+        if self.state is CLOSING:
             exchange.answer(answers.taken(request))
         elif self._post is not None:
             exchange.answer(answers.refusal(request, Fault.REQUEST))
@@ -425,12 +435,12 @@ class Session:
 
     def upgrade(self, request: Request, exchange: Exchange) -> None:
         """A websocket, for which the client wants to change from polling."""
-        if self.state is not State.POLLING:
+        if self.state is not POLLING:
             self._upgrade(request, exchange, None).close()
             return
         websocket = self._upgrade(request, exchange, self)
         deadlines = self._engine.deadlines
-        self.state = State.PROBING
+        self.state = PROBING
         until = deadlines.clock() + UPGRADE_SECONDS
         self._candidate = Candidate(self, websocket, until)
         deadlines.set(self._candidate, until)
@@ -443,15 +453,15 @@ class Session:
 
     def on_deadline(self, now: float) -> None:
         options = self._engine.options
-        if self.state is State.CLOSING:
+        if self.state is CLOSING:
             self._become_closed()
-        elif self._ping is Ping.LATER:
+        elif self._ping is LATER:
             self._engine.deadlines.set(self, now + options.ping_timeout)
             if self.live is not None:
-                self._ping = Ping.SENT
+                self._ping = SENT
                 self.live.send(_PING_FRAME)
             else:
-                self._ping = Ping.WAITS
+                self._ping = WAITS
                 self._flush()
         elif self.live is not None and self.live.took_output_within(options.ping_timeout):
             # The ping may be behind what the client takes.
@@ -492,7 +502,7 @@ class Session:
         if kind == _MESSAGE:
             return self._engine.owner.on_message(self, packet[1:])
         if kind == _PONG:
-            if self._ping is Ping.SENT:
+            if self._ping is SENT:
                 self._await_ping()
         elif kind == _CLOSE:
             self.close(CLIENT_DISCONNECT, abort=True)
@@ -519,7 +529,7 @@ class Session:
                     return
                 post.ahead = None
                 if not self._receive(packet):
-                    post.step = Step.OWNER
+                    post.step = OWNER
                     return
                 if self._post is not post:
                     return  # the packet has ended it
@@ -535,11 +545,11 @@ class Session:
 
     def _take_turn(self) -> None:
         post = self._post
-        if post is not None and post.step is Step.TURN:
+        if post is not None and post.step is TURN:
             self._take(post)
 
     def _await_polls(self, post: Post) -> None:
-        post.step = Step.POLLS
+        post.step = POLLS
         self._engine.deadlines.after(post, SLOW_OUTPUT_PATIENCE)
 
     def _end_post(self, post: Post) -> None:
@@ -587,15 +597,15 @@ class Session:
     def _flush(self) -> None:
         """What waits goes out with the poll that waits, if there are both."""
         self._flushing = False
-        if self._poll is not None and (self._outbox is not None or self._ping is Ping.WAITS):
+        if self._poll is not None and (self._outbox is not None or self._ping is WAITS):
             self._answer_waiting(self._next_packets())
             self._after_poll()
 
     def _next_packets(self, first: Optional[Packet] = None) -> list[Packet]:
         """What the next poll gets: no more than a client takes, or than is good in one piece."""
         packets: list[Packet] = [] if first is None else [first]
-        if self._ping is Ping.WAITS:
-            self._ping = Ping.SENT
+        if self._ping is WAITS:
+            self._ping = SENT
             packets.append(_PING)
         box = self._outbox
         if box is None:
@@ -627,26 +637,26 @@ class Session:
 
     def _answer(self, request: Request, exchange: Exchange, packets: list[Packet]) -> None:
         # The last poll before the websocket: its connection is not used again.
-        close = self.state is State.UPGRADING
+        close = self.state is UPGRADING
         exchange.answer(self._engine.answers.packets(request, packets, (), close), close)
 
     def _after_poll(self) -> None:
         """A poll has taken some of what waited."""
         post = self._post
-        if self.state is State.CLOSING:
+        if self.state is CLOSING:
             if self._outbox is None:
                 self._become_closed()
         elif (
             post is not None
-            and post.step is Step.POLLS
+            and post.step is POLLS
             and (self._outbox is None or self._outbox.size <= READING_STOPS)
         ):
-            post.step = Step.TURN
+            post.step = TURN
             post.deadline = NEVER
             self._engine.owner.soon(self._take_turn)
 
     def _await_ping(self) -> None:
-        self._ping = Ping.LATER
+        self._ping = LATER
         self._engine.deadlines.after(self, self._engine.options.ping_interval)
 
     # --- the end ------------------------------------------------------------------------
@@ -654,7 +664,7 @@ class Session:
     def _close_polling(self, reason: str, abort: bool) -> None:
         if self._candidate is not None:
             self._give_up_upgrade(self._candidate)
-        self._ping = Ping.LATER
+        self._ping = LATER
         if not abort:
             self._append(_CLOSE)
         if self._poll is not None:
@@ -662,11 +672,11 @@ class Session:
         if abort or reason != SERVER_DISCONNECT or self._outbox is None:
             self._become_closed()
         else:
-            self.state = State.CLOSING
+            self.state = CLOSING
             self._engine.deadlines.after(self, LAST_POLL_SECONDS)
 
     def _become_closed(self) -> None:
-        self.state = State.CLOSED
+        self.state = CLOSED
         self.live = self._websocket = self._outbox = None
         self.deadline = NEVER
         if self.forgotten:
@@ -689,13 +699,13 @@ class Session:
         """Engine.IO's handshake: ``2probe``, ``3probe``, ``5``."""
         candidate = self._candidate
         assert candidate is not None
-        if self.state is State.PROBING and payload == _PROBE:
-            self.state = State.UPGRADING
+        if self.state is PROBING and payload == _PROBE:
+            self.state = UPGRADING
             candidate.websocket.link.send(_PROBE_FRAME)
             if self._poll is not None:
                 self._answer_waiting(self._next_packets() or [_NOOP])
                 self._after_poll()
-        elif self.state is State.UPGRADING and payload == _UPGRADE:
+        elif self.state is UPGRADING and payload == _UPGRADE:
             return self._finish_upgrade(candidate)
         else:
             self._give_up_upgrade(candidate)
@@ -708,8 +718,8 @@ class Session:
         if self._poll is not None:
             self._answer_waiting([_NOOP])
         self._go_live(candidate.websocket)
-        if self._ping is Ping.WAITS:
-            self._ping = Ping.SENT
+        if self._ping is WAITS:
+            self._ping = SENT
             candidate.websocket.link.send(_PING_FRAME)
         self._after_poll()
         self._engine.owner.on_upgrade(self)
@@ -717,7 +727,7 @@ class Session:
 
     def _go_live(self, websocket: WebSocket) -> None:
         """From here on everything goes through the websocket."""
-        self.state = State.WEBSOCKET
+        self.state = WEBSOCKET
         self._websocket = websocket
         self.live = websocket.link
         self._send_outbox(websocket.link)
@@ -732,7 +742,7 @@ class Session:
         """It goes on with polling."""
         self._candidate = None
         candidate.deadline = NEVER
-        self.state = State.POLLING
+        self.state = POLLING
         candidate.websocket.close()
 
     def hurry(self, candidate: Candidate, expired: bool) -> None:
@@ -829,7 +839,7 @@ class Session:
         post = Post(self, Request.restore(state.object("request")), exchange, iter(packets))
         post.malformed = state.integer("malformed")
         post.step = state.choice("step", Step)
-        if post.step is Step.POLLS:
+        if post.step is POLLS:
             post.deadline = now + state.seconds("deadline")
         self._post = post
 
@@ -847,7 +857,7 @@ class Session:
         if self._poll is not None:
             self._poll.session = self
             owner.soon(self._flush)
-        if self._post is not None and self._post.step is Step.TURN:
+        if self._post is not None and self._post.step is TURN:
             owner.soon(self._take_turn)
 
 

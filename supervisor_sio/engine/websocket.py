@@ -114,6 +114,10 @@ class State(Enum):
     ENDED = "ended"
 
 
+# Before Python 3.12, to look a member up takes longer than the rest of a comparison.
+OPEN, CLOSING, ANSWERED, ENDED = State
+
+
 def check(request: Request) -> None:
     """Look at a handshake, section 4.2.1; HTTP itself has been looked at.
 
@@ -159,7 +163,7 @@ class WebSocket:
     link: Link
 
     def __init__(self, handler: Optional[Handler], deadlines: Deadlines, max_size: int) -> None:
-        self.state = State.OPEN
+        self.state = OPEN
         self.deadline = NEVER
         self.slot = NOWHERE
         self._handler = handler
@@ -191,7 +195,7 @@ class WebSocket:
 
     def ended(self) -> None:
         """The connection is gone."""
-        self.state = State.ENDED
+        self.state = ENDED
         self.deadline = NEVER
         self._reader = None
         handler, self._handler = self._handler, None
@@ -215,9 +219,9 @@ class WebSocket:
 
         The handler is not told any more.
         """
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             self._handler = None
-            self._send_last(close_frame(code), State.CLOSING)
+            self._send_last(close_frame(code), CLOSING)
             if self._held:
                 self._held = False
                 self.link.resume()
@@ -227,7 +231,7 @@ class WebSocket:
 
         To end the connection at once would reset it if anything is on its way here.
         """
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             handler = self._handler
             self.close(GOING_AWAY)
             self._deadlines.after(self, END_SECONDS)
@@ -248,7 +252,7 @@ class WebSocket:
                     handler = self._handler
                     if handler is None or opcode == CONTINUATION:
                         continue
-                    if not handler.on_message(payload) and self.state is State.OPEN:
+                    if not handler.on_message(payload) and self.state is OPEN:
                         self._held = True
                         self.link.pause()
                         return
@@ -272,8 +276,8 @@ class WebSocket:
 
     def _answer_close(self, payload: bytes) -> None:
         self._reader = None
-        if self.state is State.OPEN:
-            self._send_last(frame(CLOSE, payload[:2]), State.ANSWERED)
+        if self.state is OPEN:
+            self._send_last(frame(CLOSE, payload[:2]), ANSWERED)
         else:
             self.link.abort()
 
@@ -281,7 +285,7 @@ class WebSocket:
         self.state = state
         self._deadlines.after(self, CLOSE_SECONDS)
         self.link.send(data)
-        self.link.close(read_on=state is State.CLOSING)
+        self.link.close(read_on=state is CLOSING)
 
     def _fail(self, code: int, reason: str, detail: str) -> None:
         """Section 7.1.7."""

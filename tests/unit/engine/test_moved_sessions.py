@@ -217,6 +217,9 @@ class Client:
         world.engine = world.make_engine()
         self.session = world.engine.restore(state, self.connect, self.poll, self.post)
 
+    def stay(self) -> None:
+        """A turn without a move."""
+
     def connect(self, websocket: WebSocket) -> FakeLink:
         assert self.link is not None
         self.link.websocket = websocket
@@ -293,6 +296,7 @@ def test_a_session_that_is_moved_goes_on_the_same(
             client.step(name)
         if move:
             moved.step("move")
+            stayed.step("stay")
             for client in (moved, stayed):
                 client.step("turn")
         assert moved.seen() == stayed.seen(), f"step {number}, {name}"
