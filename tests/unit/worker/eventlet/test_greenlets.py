@@ -12,7 +12,6 @@ with warnings.catch_warnings():
     import eventlet
     from eventlet import corolocal, hubs
 
-from supervisor_sio.worker.delay import Delay
 from supervisor_sio.worker.eventlet import greenlets
 
 
@@ -108,24 +107,3 @@ def test_what_it_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     in_hub(all_of_them)
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
     assert "this" in caplog.text
-
-
-def test_a_delay_is_the_same_for_all() -> None:
-    called: list[str] = []
-    delay = Delay(0.2, called.append)
-    delay.add("one")
-    delay.add("two")
-    eventlet.sleep(0.1)
-    delay.add("three")
-    assert called == []
-    with eventlet.Timeout(5):
-        while len(called) < 2:
-            eventlet.sleep(0.01)
-        assert called == ["one", "two"]
-        while len(called) < 3:
-            eventlet.sleep(0.01)
-    delay.add("four")
-    with eventlet.Timeout(5):
-        while len(called) < 4:
-            eventlet.sleep(0.01)
-    assert called == ["one", "two", "three", "four"]
