@@ -15,12 +15,15 @@ from . import websocket
 from .answers import Answers, Fault
 from .deadlines import Deadlines
 from .options import WEBSOCKET, Options
+from .packets import OPEN
 from .payload import Packet
 from .request import NO_INDEX, Request
 from .saved import Saved
 from .session import CLOSED, OPENING, Exchange, Session
 from .session import WEBSOCKET as ON_WEBSOCKET
 from .websocket import HandshakeError, Link, WebSocket
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 #: The revision of the protocol.
 _REVISION = "4"
@@ -183,7 +186,7 @@ class Engine:
             ),
             "maxPayload": options.max_http_buffer_size,
         }
-        packet = "0" + json.dumps(told, separators=(",", ":"))
+        packet = OPEN + _encode(told)
         if request.transport == WEBSOCKET:
             session.accept_websocket(request, exchange, packet)
         else:
