@@ -81,15 +81,20 @@ class Engine:
         generate_id: Callable[[], str],
         date: Callable[[], str],
     ) -> None:
-        self.options = options
         self.owner = owner
         self.deadlines = deadlines
-        self.answers = Answers(options, date)
+        self._date = date
+        self.configure(options)
         #: By id, until their owner forgets them.
         self.sessions: dict[str, Session] = {}
         #: Where requests with an id are the engine's, as they were sent, in the order of use.
         self.paths: dict[str, None] = {}
         self._generate_id = generate_id
+
+    def configure(self, options: Options) -> None:
+        """Set the options, from here on."""
+        self.options = options
+        self.answers = Answers(options, self._date)
 
     def add_path(self, path: str) -> None:
         """The application has passed on a request that came here."""

@@ -222,6 +222,11 @@ class Session:
         return "polling" if self._websocket is None else "websocket"
 
     @property
+    def upgraded(self) -> bool:
+        """Whether it has a websocket; for python-socketio's Admin UI."""
+        return self._websocket is not None
+
+    @property
     def closed(self) -> bool:
         """Whether it has ended for its owner: what is sent is ignored."""
         return self.state is CLOSING or self.state is CLOSED
