@@ -6,7 +6,13 @@ of the worker that serves the admin, and reports of all workers reach it.
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any, Optional
+
+from .sessions import traffic
+
+#: Asks the other workers to report their clients to an admin.
+_REPORT = "supervisor_sio:report_clients"
 
 
 def span_cluster(server: Any, manager: Any) -> None:
@@ -33,9 +39,52 @@ def span_cluster(server: Any, manager: Any) -> None:
                 handlers[event] = handler
         if instrumented.mode == "development":
             _default_namespace(manager)
+            _count_packets(instrumented.event_buffer)
+            _ask_for_clients(server, manager, instrumented)
         return instrumented
 
     server.instrument = instrument_cluster
+
+
+def _ask_for_clients(server: Any, manager: Any, instrumented: Any) -> None:
+    """An admin who comes hears of the clients of the other workers, too."""
+    namespace = instrumented.admin_namespace
+    handlers = server.handlers[namespace]
+    connect = handlers["connect"]
+
+    def admin_connect(sid: str, environ: Any, auth: Any) -> Any:
+        answer = connect(sid, environ, auth)
+        manager.server_side_emit(_REPORT, sid, namespace=namespace)
+        return answer
+
+    def report(admin: str) -> None:
+        for nsp in list(manager.get_namespaces()):
+            for sid, eio_sid in list(manager.get_participants(nsp, None)):
+                try:
+                    client = instrumented.serialize_socket(sid, nsp, eio_sid)
+                except KeyError:
+                    continue  # it is about to disconnect
+                now = datetime.now(timezone.utc).isoformat()
+                server.emit("socket_connected", (client, now), to=admin, namespace=namespace)
+                server.sleep(0)
+
+    handlers["connect"] = admin_connect
+    manager.on(_REPORT, report, namespace)
+
+
+def _count_packets(buffer: Any) -> None:
+    """Report the packets of this worker: the instrumented engineio does not see them."""
+    take = buffer.get_and_clear
+    counted = {"packetsIn": traffic.received, "packetsOut": traffic.sent}
+
+    def with_packets() -> Any:
+        for kind, count in (("packetsIn", traffic.received), ("packetsOut", traffic.sent)):
+            if count > counted[kind]:
+                buffer.push(kind, count - counted[kind])
+                counted[kind] = count
+        return take()
+
+    buffer.get_and_clear = with_packets
 
 
 def _default_namespace(manager: Any) -> None:

@@ -25,7 +25,10 @@ RATE = 64
 
 
 class Item(Protocol):
-    """What has a deadline; it begins with :data:`NEVER` and :data:`NOWHERE`."""
+    """What has a deadline; it begins with :data:`NEVER` and :data:`NOWHERE`.
+
+    It is kept by the wheel until its time has come, or :meth:`Deadlines.remove`.
+    """
 
     #: May be moved to a later time, or to :data:`NEVER`, without telling the wheel.
     deadline: float
@@ -50,20 +53,29 @@ class Deadlines:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         #: By number, the items that are to be looked at then; the numbers, as a heap.
-        self._slots: dict[int, list[Item]] = {}
+        self._slots: dict[int, dict[Item, None]] = {}
         self._order: list[int] = []
 
     def set(self, item: Item, when: float) -> None:
         """The item is due at this time, and not at the one before."""
         item.deadline = when
         number = _slot(when)
-        if item.slot == NOWHERE or number < item.slot:
-            # Where it was before, it is not found any more: that slot is not its own.
+        if item.slot == NOWHERE:
+            self._put(item, number)
+        elif number < item.slot:
+            del self._slots[item.slot][item]
             self._put(item, number)
 
     def after(self, item: Item, seconds: float) -> None:
         """The same, from now on."""
         self.set(item, self.clock() + seconds)
+
+    def remove(self, item: Item) -> None:
+        """The item has no deadline any more, and is not kept in here."""
+        item.deadline = NEVER
+        if item.slot != NOWHERE:
+            del self._slots[item.slot][item]
+            item.slot = NOWHERE
 
     def next(self) -> Optional[float]:
         """When to call :meth:`expired` next; ``None`` while nothing has a deadline."""
@@ -74,31 +86,25 @@ class Deadlines:
         due: list[Item] = []
         current = int(now * RATE)
         while self._order and self._order[0] <= current:
-            number = heapq.heappop(self._order)
-            for item in self._slots.pop(number):
-                if item.slot == number:
-                    self._look_at(item, current, due)
+            for item in self._slots.pop(heapq.heappop(self._order)):
+                number = NOWHERE if item.deadline == NEVER else _slot(item.deadline)
+                if number > current:
+                    self._put(item, number)
+                    continue
+                item.slot = NOWHERE
+                if item.deadline != NEVER:
+                    item.deadline = NEVER
+                    due.append(item)
         return due
-
-    def _look_at(self, item: Item, current: int, due: list[Item]) -> None:
-        item.slot = NOWHERE
-        if item.deadline == NEVER:
-            return
-        number = _slot(item.deadline)
-        if number > current:
-            self._put(item, number)
-            return
-        item.deadline = NEVER
-        due.append(item)
 
     def _put(self, item: Item, number: int) -> None:
         item.slot = number
         items = self._slots.get(number)
         if items is None:
-            self._slots[number] = [item]
+            self._slots[number] = {item: None}
             heapq.heappush(self._order, number)
         else:
-            items.append(item)
+            items[item] = None
 
 
 def _slot(when: float) -> int:

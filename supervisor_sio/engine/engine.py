@@ -15,12 +15,15 @@ from . import websocket
 from .answers import Answers, Fault
 from .deadlines import Deadlines
 from .options import WEBSOCKET, Options
+from .packets import OPEN
 from .payload import Packet
 from .request import NO_INDEX, Request
 from .saved import Saved
 from .session import CLOSED, OPENING, Exchange, Session
 from .session import WEBSOCKET as ON_WEBSOCKET
 from .websocket import HandshakeError, Link, WebSocket
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 #: The revision of the protocol.
 _REVISION = "4"
@@ -78,15 +81,20 @@ class Engine:
         generate_id: Callable[[], str],
         date: Callable[[], str],
     ) -> None:
-        self.options = options
         self.owner = owner
         self.deadlines = deadlines
-        self.answers = Answers(options, date)
+        self._date = date
+        self.configure(options)
         #: By id, until their owner forgets them.
         self.sessions: dict[str, Session] = {}
         #: Where requests with an id are the engine's, as they were sent, in the order of use.
         self.paths: dict[str, None] = {}
         self._generate_id = generate_id
+
+    def configure(self, options: Options) -> None:
+        """Set the options, from here on."""
+        self.options = options
+        self.answers = Answers(options, self._date)
 
     def add_path(self, path: str) -> None:
         """The application has passed on a request that came here."""
@@ -183,7 +191,7 @@ class Engine:
             ),
             "maxPayload": options.max_http_buffer_size,
         }
-        packet = "0" + json.dumps(told, separators=(",", ":"))
+        packet = OPEN + _encode(told)
         if request.transport == WEBSOCKET:
             session.accept_websocket(request, exchange, packet)
         else:

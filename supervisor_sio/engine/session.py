@@ -31,31 +31,25 @@ its answer, or the websocket's reading, until :meth:`Session.proceed`.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
 from enum import Enum
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..common.limits import (
     LAST_POLL_SECONDS,
     MALFORMED_PACKETS,
     MESSAGES_AT_ONCE,
-    OUTPUT_CEILING,
-    OUTPUT_OBJECT,
-    POLL_BYTES,
-    POLL_PACKETS,
-    READING_STOPS,
-    SLOW_OUTPUT,
     SLOW_OUTPUT_PATIENCE,
     UPGRADE_POLL_SECONDS,
     UPGRADE_SECONDS,
 )
-from . import payload
+from . import packets, payload
 from .answers import Fault
 from .deadlines import NEVER, NOWHERE
 from .frames import INVALID_DATA, ProtocolError, message_frame
+from .outbox import Outbox
+from .packets import CLOSE, MESSAGE, NOOP, OPEN, PING, PONG, UPGRADE
 from .payload import Packet, PayloadError
+from .post import OWNER, POLLS, TURN, Post
 from .reasons import (
     CLIENT_DISCONNECT,
     PING_TIMEOUT,
@@ -72,20 +66,16 @@ from .websocket import Link, WebSocket, accept
 if TYPE_CHECKING:
     from .engine import Engine
 
-# Engine.IO packets, https://github.com/socketio/socket.io, docs/engine.io-protocol
-_OPEN, _CLOSE, _PING, _PONG, _MESSAGE, _UPGRADE, _NOOP = _TYPES = "0123456"
 #: What a client need not send.
-_IGNORED = (_OPEN, _PING, _UPGRADE, _NOOP)
-#: A text that is none.
-_INVALID = "x"
+_IGNORED = (OPEN, PING, UPGRADE, NOOP)
 
-#: Behind the last packet.
+_PROBE = PING + "probe"
+_PROBE_FRAME = message_frame(PONG + "probe")
+_PING_FRAME = message_frame(PING)
+_CLOSE_FRAME = message_frame(CLOSE)
+
+#: Behind the last packet of a POST.
 _END: Any = object()
-
-_PROBE = _PING + "probe"
-_PROBE_FRAME = message_frame(_PONG + "probe")
-_PING_FRAME = message_frame(_PING)
-_CLOSE_FRAME = message_frame(_CLOSE)
 
 
 class Exchange(Protocol):
@@ -148,19 +138,6 @@ class Ping(Enum):
 LATER, WAITS, SENT = Ping
 
 
-class Outbox:
-    """What waits for polls; there is none while nothing does."""
-
-    __slots__ = ("packets", "size", "taken_at")
-
-    def __init__(self, now: float) -> None:
-        self.packets: list[Packet] = []
-        #: What they are counted for.
-        self.size = 0
-        #: When a poll has last taken some, or this began.
-        self.taken_at = now
-
-
 class Candidate:
     """A websocket that may become its session's; gone when it has, or when it is given up."""
 
@@ -183,68 +160,7 @@ class Candidate:
 
     def on_deadline(self, now: float) -> None:
         # An upgrade that ends a little early is better than one more deadline.
-        self._session.hurry(self, now > self.until - UPGRADE_POLL_SECONDS)
-
-
-class Step(Enum):
-    """What the packets of a POST wait for."""
-
-    #: Their turn.
-    TURN = "turn"
-    #: The owner.
-    OWNER = "owner"
-    #: Polls that take what waits for this client, who cannot ask for more before.
-    POLLS = "polls"
-
-
-TURN, OWNER, POLLS = Step
-
-
-class Post:
-    """A POST whose packets have not all been taken."""
-
-    __slots__ = (
-        "request",
-        "exchange",
-        "packets",
-        "ahead",
-        "malformed",
-        "step",
-        "deadline",
-        "slot",
-        "_session",
-    )
-
-    def __init__(
-        self,
-        session: Session,
-        request: Request,
-        exchange: Exchange,
-        packets: Iterator[Optional[Packet]],
-    ) -> None:
-        self.request = request
-        self.exchange = exchange
-        self.packets = packets
-        #: The next one, if it has been looked for.
-        self.ahead: Optional[Packet] = None
-        #: Messages in it that meant nothing.
-        self.malformed = 0
-        self.step = TURN
-        self.deadline = NEVER
-        self.slot = NOWHERE
-        self._session = session
-
-    def state_as_dict(self, now: float) -> dict[str, Any]:
-        return {
-            "request": self.request.state_as_dict(),
-            "packets": _texts(chain([self.ahead], self.packets)),
-            "malformed": self.malformed,
-            "step": self.step.value,
-            "deadline": None if self.deadline == NEVER else self.deadline - now,
-        }
-
-    def on_deadline(self, now: float) -> None:
-        self._session.cut_off()
+        self._session.upgrade_due(self, now > self.until - UPGRADE_POLL_SECONDS)
 
 
 class Session:
@@ -304,6 +220,11 @@ class Session:
     def transport(self) -> str:
         """As engineio calls it."""
         return "polling" if self._websocket is None else "websocket"
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether it has a websocket; for python-socketio's Admin UI."""
+        return self._websocket is not None
 
     @property
     def closed(self) -> bool:
@@ -375,9 +296,8 @@ class Session:
         if self.state is OPENING:
             self.state = POLLING
             self._await_ping()
-        packets = self._next_packets(packet)
         fields = engine.answers.cookies(self.sid)
-        exchange.answer(engine.answers.packets(request, packets, fields))
+        exchange.answer(engine.answers.packets(request, self._next_packets(packet), fields))
         self._after_poll()
 
     def accept_websocket(self, request: Request, exchange: Exchange, packet: str) -> None:
@@ -471,11 +391,11 @@ class Session:
 
     # --- what the websocket calls -------------------------------------------------------
 
-    def on_message(self, payload: Packet) -> bool:
+    def on_message(self, packet: Packet) -> bool:
         """:meth:`.websocket.Handler.on_message`"""
         if self.live is None:
-            return self._probe(payload)
-        return self._receive(payload)
+            return self._probe(packet)
+        return self._receive(packet)
 
     def on_close(self, websocket: WebSocket) -> None:
         """:meth:`.websocket.Handler.on_close`"""
@@ -499,12 +419,12 @@ class Session:
         if packet.__class__ is bytes:
             return self._engine.owner.on_message(self, packet)
         kind = packet[:1]
-        if kind == _MESSAGE:
+        if kind == MESSAGE:
             return self._engine.owner.on_message(self, packet[1:])
-        if kind == _PONG:
+        if kind == PONG:
             if self._ping is SENT:
                 self._await_ping()
-        elif kind == _CLOSE:
+        elif kind == CLOSE:
             self.close(CLIENT_DISCONNECT, abort=True)
         elif kind not in _IGNORED:
             raise ProtocolError(INVALID_DATA, "a message that is no packet")
@@ -524,7 +444,7 @@ class Session:
                     if packet is None:
                         break
                 post.ahead = packet
-                if self._outbox is not None and self._outbox.size > READING_STOPS:
+                if self._outbox is not None and self._outbox.is_long():
                     self._await_polls(post)
                     return
                 post.ahead = None
@@ -554,7 +474,7 @@ class Session:
 
     def _end_post(self, post: Post) -> None:
         self._post = None
-        post.deadline = NEVER
+        self._engine.deadlines.remove(post)
         post.exchange.answer(self._engine.answers.taken(post.request))
         if self._websocket is not None:
             self._websocket.go_on()
@@ -562,7 +482,7 @@ class Session:
     def _refuse_post(self, post: Post, why: str) -> None:
         if self._post is post:
             self._post = None
-            post.deadline = NEVER
+            self._engine.deadlines.remove(post)
             post.exchange.answer(self._engine.answers.refusal(post.request, Fault.REQUEST))
             self.count(PROTOCOL, why)
         self.close(TRANSPORT_ERROR)
@@ -571,23 +491,16 @@ class Session:
 
     def _put(self, packet: Packet) -> None:
         """Let it wait for a poll, if the client has not let too much wait already."""
-        box = self._append(packet)
-        if box.size > SLOW_OUTPUT and (
-            box.size > OUTPUT_CEILING
-            or self._engine.deadlines.clock() - box.taken_at > SLOW_OUTPUT_PATIENCE
-        ):
+        now = self._engine.deadlines.clock()
+        box = self._outbox
+        if box is None:
+            box = self._outbox = Outbox(now)
+        box.add(packet)
+        if box.is_too_long(now):
             self.cut_off()
         elif self._poll is not None and not self._flushing:
             self._flushing = True
             self._engine.owner.soon(self._flush)
-
-    def _append(self, packet: Packet) -> Outbox:
-        box = self._outbox
-        if box is None:
-            box = self._outbox = Outbox(self._engine.deadlines.clock())
-        box.packets.append(packet)
-        box.size += _cost(packet)
-        return box
 
     def cut_off(self) -> None:
         """The client does not take what waits for it."""
@@ -602,43 +515,25 @@ class Session:
             self._after_poll()
 
     def _next_packets(self, first: Optional[Packet] = None) -> list[Packet]:
-        """What the next poll gets: no more than a client takes, or than is good in one piece."""
-        packets: list[Packet] = [] if first is None else [first]
+        """What the next poll gets."""
+        found: list[Packet] = [] if first is None else [first]
         if self._ping is WAITS:
             self._ping = SENT
-            packets.append(_PING)
-        box = self._outbox
-        if box is None:
-            return packets
-        queue = box.packets
-        if len(packets) + len(queue) <= POLL_PACKETS and box.size <= POLL_BYTES:
+            found.append(PING)
+        if self._outbox is not None and self._outbox.take(found, self._engine.deadlines.clock()):
             self._outbox = None
-            return packets + queue
-        size = count = 0
-        for packet in queue[: POLL_PACKETS - len(packets)]:
-            packets.append(packet)
-            size += _cost(packet)
-            count += 1
-            if size >= POLL_BYTES:
-                break
-        if count == len(queue):
-            self._outbox = None
-        else:
-            del queue[:count]
-            box.size -= size
-            box.taken_at = self._engine.deadlines.clock()
-        return packets
+        return found
 
-    def _answer_waiting(self, packets: list[Packet]) -> None:
+    def _answer_waiting(self, found: list[Packet]) -> None:
         exchange, request = self._poll, self._poll_request
         assert exchange is not None and request is not None
         self._poll = self._poll_request = exchange.session = None
-        self._answer(request, exchange, packets)
+        self._answer(request, exchange, found)
 
-    def _answer(self, request: Request, exchange: Exchange, packets: list[Packet]) -> None:
+    def _answer(self, request: Request, exchange: Exchange, found: list[Packet]) -> None:
         # The last poll before the websocket: its connection is not used again.
         close = self.state is UPGRADING
-        exchange.answer(self._engine.answers.packets(request, packets, (), close), close)
+        exchange.answer(self._engine.answers.packets(request, found, (), close), close)
 
     def _after_poll(self) -> None:
         """A poll has taken some of what waited."""
@@ -649,10 +544,10 @@ class Session:
         elif (
             post is not None
             and post.step is POLLS
-            and (self._outbox is None or self._outbox.size <= READING_STOPS)
+            and not (self._outbox is not None and self._outbox.is_long())
         ):
             post.step = TURN
-            post.deadline = NEVER
+            self._engine.deadlines.remove(post)
             self._engine.owner.soon(self._take_turn)
 
     def _await_ping(self) -> None:
@@ -666,9 +561,11 @@ class Session:
             self._give_up_upgrade(self._candidate)
         self._ping = LATER
         if not abort:
-            self._append(_CLOSE)
+            if self._outbox is None:
+                self._outbox = Outbox(self._engine.deadlines.clock())
+            self._outbox.add(CLOSE)
         if self._poll is not None:
-            self._answer_waiting([_NOOP] if abort else self._next_packets())
+            self._answer_waiting([NOOP] if abort else self._next_packets())
         if abort or reason != SERVER_DISCONNECT or self._outbox is None:
             self._become_closed()
         else:
@@ -678,7 +575,7 @@ class Session:
     def _become_closed(self) -> None:
         self.state = CLOSED
         self.live = self._websocket = self._outbox = None
-        self.deadline = NEVER
+        self._engine.deadlines.remove(self)
         if self.forgotten:
             self._engine.sessions.pop(self.sid, None)
 
@@ -695,17 +592,17 @@ class Session:
         engine = self._engine
         return WebSocket(handler, engine.deadlines, engine.options.max_http_buffer_size)
 
-    def _probe(self, payload: Packet) -> bool:
+    def _probe(self, packet: Packet) -> bool:
         """Engine.IO's handshake: ``2probe``, ``3probe``, ``5``."""
         candidate = self._candidate
         assert candidate is not None
-        if self.state is PROBING and payload == _PROBE:
+        if self.state is PROBING and packet == _PROBE:
             self.state = UPGRADING
             candidate.websocket.link.send(_PROBE_FRAME)
             if self._poll is not None:
-                self._answer_waiting(self._next_packets() or [_NOOP])
+                self._answer_waiting(self._next_packets() or [NOOP])
                 self._after_poll()
-        elif self.state is UPGRADING and payload == _UPGRADE:
+        elif self.state is UPGRADING and packet == UPGRADE:
             return self._finish_upgrade(candidate)
         else:
             self._give_up_upgrade(candidate)
@@ -714,9 +611,9 @@ class Session:
     def _finish_upgrade(self, candidate: Candidate) -> bool:
         """Whether the websocket's next message may come: what was posted before it is first."""
         self._candidate = None
-        candidate.deadline = NEVER
+        self._engine.deadlines.remove(candidate)
         if self._poll is not None:
-            self._answer_waiting([_NOOP])
+            self._answer_waiting([NOOP])
         self._go_live(candidate.websocket)
         if self._ping is WAITS:
             self._ping = SENT
@@ -741,18 +638,18 @@ class Session:
     def _give_up_upgrade(self, candidate: Candidate) -> None:
         """It goes on with polling."""
         self._candidate = None
-        candidate.deadline = NEVER
+        self._engine.deadlines.remove(candidate)
         self.state = POLLING
         candidate.websocket.close()
 
-    def hurry(self, candidate: Candidate, expired: bool) -> None:
+    def upgrade_due(self, candidate: Candidate, expired: bool) -> None:
         """The upgrade has taken too long, or a poll has waited for long enough during one."""
         if expired:
             self._give_up_upgrade(candidate)
             return
         self._engine.deadlines.set(candidate, candidate.until)
         if self._poll is not None:
-            self._answer_waiting([_NOOP])
+            self._answer_waiting([NOOP])
 
     # --- for another process ----------------------------------------------------------------
 
@@ -771,7 +668,7 @@ class Session:
             "forgotten": self.forgotten,
             "ping": self._ping.value,
             "deadline": None if self.deadline == NEVER else self.deadline - now,
-            "queue": None if box is None else _texts(box.packets),
+            "queue": None if box is None else packets.save(box.packets),
             "queue_age": 0.0 if box is None else now - box.taken_at,
             "poll": None if self._poll_request is None else self._poll_request.state_as_dict(),
             "post": None if post is None else post.state_as_dict(now),
@@ -799,9 +696,8 @@ class Session:
             session.deadline = now + state.seconds("deadline")
         if not state.is_none("queue"):
             box = session._outbox = Outbox(now - state.seconds("queue_age"))
-            for packet in _packets(state.list("queue")):
-                box.packets.append(packet)
-                box.size += _cost(packet)
+            for packet in packets.restore(state.list("queue")):
+                box.add(packet)
         if not state.is_none("websocket"):
             session._websocket = session._make_websocket(session)
             session._websocket.restore(state.object("websocket"))
@@ -814,7 +710,7 @@ class Session:
         if not state.is_none("post"):
             if post is None:
                 raise ValueError("post: the session has one that waits for its answer")
-            session._restore_post(state.object("post"), post, now)
+            session._post = Post.restore(session, state.object("post"), post, now)
         session._go_on(connect)
         return session
 
@@ -834,15 +730,6 @@ class Session:
         self._candidate = Candidate(self, websocket, now + state.seconds("until"))
         self._candidate.deadline = now + state.seconds("deadline")
 
-    def _restore_post(self, state: Saved, exchange: Exchange, now: float) -> None:
-        packets = _packets(state.list("packets"), valid=False)
-        post = Post(self, Request.restore(state.object("request")), exchange, iter(packets))
-        post.malformed = state.integer("malformed")
-        post.step = state.choice("step", Step)
-        if post.step is POLLS:
-            post.deadline = now + state.seconds("deadline")
-        self._post = post
-
     def _go_on(self, connect: Callable[[WebSocket], Link]) -> None:
         """All fields are right: from here on things happen."""
         deadlines, owner = self._engine.deadlines, self._engine.owner
@@ -859,35 +746,3 @@ class Session:
             owner.soon(self._flush)
         if self._post is not None and self._post.step is TURN:
             owner.soon(self._take_turn)
-
-
-def _cost(packet: Packet) -> int:
-    """What a packet that waits is counted for, in bytes."""
-    return sys.getsizeof(packet) + OUTPUT_OBJECT
-
-
-def _texts(packets: Iterable[Optional[Packet]]) -> list[str]:
-    """Packets as JSON takes them: as in a payload."""
-    texts: list[str] = []
-    try:
-        texts += [payload.encode([packet]) for packet in packets if packet is not None]
-    except PayloadError:
-        texts.append(_INVALID)
-    return texts
-
-
-def _packets(texts: Saved, valid: bool = True) -> list[Packet]:
-    """The other way round.
-
-    :param valid: it must be packets.
-    """
-    packets: list[Packet] = []
-    for index in range(len(texts)):
-        text = texts.text(index)
-        if text[:1] == "b":
-            packets.append(texts.data(index, skip=1))
-        elif valid and (not text or text[0] not in _TYPES):
-            raise texts.wrong(index, "a packet")
-        else:
-            packets.append(text)
-    return packets

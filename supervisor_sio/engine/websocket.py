@@ -196,7 +196,7 @@ class WebSocket:
     def ended(self) -> None:
         """The connection is gone."""
         self.state = ENDED
-        self.deadline = NEVER
+        self._deadlines.remove(self)
         self._reader = None
         handler, self._handler = self._handler, None
         if handler is not None:

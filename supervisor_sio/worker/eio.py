@@ -52,6 +52,15 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         #: Why sessions have ended that are busy yet.
         self._reasons: dict[Session, str] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """engineio's options may be set while it runs.
+
+        :raises ValueError: for one that cannot be.
+        """
+        super().__setattr__(name, value)
+        if name in Options.__dataclass_fields__ and "engine" in vars(self):
+            self.engine.configure(Options.of(self))
+
     def new_sid(self) -> str:
         return str(self.generate_id())
 

@@ -7,5 +7,4 @@ from cluster_app import sio
 
 AUTH = {"username": "admin", "password": "secret"}
 
-sio.eio.ping_interval = 1  # the instrumentation reports clients anew with each ping
 sio.instrument(auth=AUTH, server_stats_interval=0.2)

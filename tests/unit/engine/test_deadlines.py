@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +60,18 @@ def test_moved_by_a_store() -> None:
     assert wheel.expired(130.0) == [] and wheel.next() is None
     wheel.set(thing, 140.0)
     assert wheel.expired(140.0) == [thing]
+
+
+def test_what_is_removed_is_not_kept() -> None:
+    wheel, thing, other = make(), Thing(), Thing()
+    wheel.remove(thing)
+    wheel.set(thing, 110.0)
+    wheel.set(other, 110.0)
+    wheel.remove(thing)
+    references = sys.getrefcount(thing)
+    gone = Thing()
+    assert references == sys.getrefcount(gone)
+    assert wheel.expired(120.0) == [other]
 
 
 def test_earlier_and_later_again_is_still_once() -> None:

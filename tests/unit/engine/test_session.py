@@ -188,6 +188,8 @@ def test_a_post_of_many_packets_leaves_others_a_turn(world: World) -> None:
     count = 2 * MESSAGES_AT_ONCE + 1
     post = world.post(session.sid, *["4x"] * count)
     assert len(world.owner.messages) == MESSAGES_AT_ONCE and post.response is None
+    session.proceed()  # it is not the owner that it waits for
+    assert len(world.owner.messages) == MESSAGES_AT_ONCE
     world.owner.tasks.popleft()()
     assert len(world.owner.messages) == 2 * MESSAGES_AT_ONCE
     world.turn()
