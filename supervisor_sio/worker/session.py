@@ -653,8 +653,8 @@ class Session(Socket, Handler):  # type: ignore[misc]
         return True
 
     def _time_out(self) -> None:
-        if not self.closed:
-            self.check_ping_timeout()
+        # Even if a pong has come meanwhile: of what was sent since nothing is there.
+        self.close(wait=False, abort=True, reason=self.server.reason.PING_TIMEOUT)
 
     def schedule_ping(self) -> None:
         if self.last_ping:

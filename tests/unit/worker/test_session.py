@@ -760,6 +760,19 @@ def test_a_pong_without_its_ping_keeps_no_session(make: Any) -> None:
     assert not app.sio.eio.sockets
 
 
+def test_a_pong_too_late_does_not_leave_a_session_that_gets_nothing(make: Any) -> None:
+    app = make()
+    client = Client(app)
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    client.http("POST", sid, "40")
+    client.http("GET", sid)
+    app.session.last_ping = time.time() - 1000
+    app.sio.emit("news")  # finds it overdue, and what is to end it is about to run
+    app.session.schedule_ping()
+    app.settle(lambda: not app.sio.eio.sockets)
+    assert app.seen == ["ping timeout"]
+
+
 def test_a_post_to_a_session_that_has_just_expired(
     make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
