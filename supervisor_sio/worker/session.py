@@ -406,10 +406,11 @@ class Session(Socket, Handler):  # type: ignore[misc]
     #: Messages that meant nothing, of the payload that was begun last.
     _malformed = 0
     #: With long polling: what the queue is counted for, when a poll has last taken something
-    #: out of it, and whether the ping was in what polls have taken.
+    #: out of it, and whether the ping was in what polls have taken, or is to be the first.
     _queued = 0
     _polled_at = 0.0
     _ping_fetched = False
+    _ping_first = False
 
     # --- what engineio calls --------------------------------------------------
 
@@ -489,6 +490,9 @@ class Session(Socket, Handler):  # type: ignore[misc]
             raise exceptions.QueueEmpty() from None
         packets: list[Any] = []
         size = 0
+        if self._ping_first and pkt is not None:
+            self._ping_first, self._ping_fetched = False, True
+            packets.append(packet.Packet(packet.PING))
         while pkt is not None:
             packets.append(pkt)
             size += _cost(pkt)
@@ -667,7 +671,11 @@ class Session(Socket, Handler):  # type: ignore[misc]
             return
         self.last_ping = time.time()
         self._ping_fetched = False
-        self.send(packet.Packet(packet.PING))
+        if self.queue.empty():
+            self.send(packet.Packet(packet.PING))
+        else:
+            # Behind what waits, it could reach a client too late that polls all the time.
+            self._ping_first = True
 
     # --- what the websocket calls, in the hub ---------------------------------
 
@@ -796,6 +804,9 @@ class Session(Socket, Handler):  # type: ignore[misc]
         self.upgraded, self.upgrading = True, False
         queued, self.queue = self.queue, _Outlet(self.websocket)
         self.transport.live[self.sid] = self.websocket
+        if self._ping_first:
+            self._ping_first = False
+            self.queue.put(packet.Packet(packet.PING))
         while not queued.empty():
             self.queue.put(queued.get(block=False))
         self._queued = 0

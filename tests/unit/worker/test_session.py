@@ -25,7 +25,12 @@ import socketio
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import sessions
-from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED_AT_ONCE
+from supervisor_sio.common.limits import (
+    MALFORMED_PACKETS,
+    POLL_PACKETS,
+    TRACEBACKS,
+    UNQUOTED_AT_ONCE,
+)
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker import http
 from supervisor_sio.worker.http import ClientSocket, Server
@@ -771,6 +776,43 @@ def test_a_pong_too_late_does_not_leave_a_session_that_gets_nothing(make: Any) -
     app.session.schedule_ping()
     app.settle(lambda: not app.sio.eio.sockets)
     assert app.seen == ["ping timeout"]
+
+
+def polling_and_behind(app: App, count: int) -> tuple[Client, str]:
+    """A client with long polling, for which so many events and a ping wait; its sid."""
+    client = Client(app)
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    client.http("POST", sid, "40")
+    client.http("GET", sid)
+    for number in range(count):
+        app.sio.emit("n", number)
+    app.session.ping()
+    return client, sid
+
+
+def test_a_ping_does_not_wait_behind_all_that_a_poller_has_yet_to_take(make: Any) -> None:
+    app = make()
+    client, sid = polling_and_behind(app, 40)
+    packets = client.http("GET", sid).split("\x1e")
+    assert packets == ["2", *(f'42["n",{number}]' for number in range(POLL_PACKETS - 1))]
+    client.http("POST", sid, "3")
+    assert not app.session.last_ping
+    while len(packets) < 41:
+        packets += client.http("GET", sid).split("\x1e")
+    assert packets[1:] == [f'42["n",{number}]' for number in range(40)]
+    assert not app.session.waiting
+
+
+def test_a_ping_that_waits_goes_through_a_new_websocket(make: Any) -> None:
+    app = make()
+    _, sid = polling_and_behind(app, 3)
+    websocket = Client(app)
+    websocket.open_websocket(sid)
+    websocket.text("2probe")
+    websocket.until(b"3probe")
+    websocket.text("5")
+    assert websocket.until(b'42["n",2]').startswith(b"\x81\x012\x81")
+    app.gone()
 
 
 def test_a_post_to_a_session_that_has_just_expired(
