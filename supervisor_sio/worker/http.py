@@ -34,10 +34,11 @@ from ..common.limits import (
     STALLED_SECONDS,
     UNREAD_BODY_BYTES,
 )
+from ..common.reasons import PROTOCOL, TOO_SLOW
 from ..common.request import BadRequest, Request, parse_head
 from ..engine.http import ChunkedBody, Head, HttpError, find_end, read_head
 from .forks import close_socket
-from .websocket import PROTOCOL, TAKE_CONNECTION, TOO_SLOW, Connection, WebSocket, refusals
+from .websocket import TAKE_CONNECTION, Connection, WebSocket, refusals
 
 logger = logging.getLogger("supervisor_sio.worker")
 

@@ -15,7 +15,7 @@ from eventlet import hubs, patcher
 from eventlet.event import Event
 
 from ..cluster import sessions
-from ..common import channel, descriptors, figures, identity
+from ..common import channel, descriptors, figures, identity, reasons
 from ..common.addresses import parse_address
 from ..common.channel import Message
 from ..common.limits import CLOSING_AT_ONCE
@@ -28,7 +28,7 @@ from .lag import HubLag
 from .link import Link, Refused
 from .session import install
 from .signals import Signals
-from .websocket import MALFORMED, TOO_SLOW, refusals
+from .websocket import refusals
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -38,9 +38,6 @@ _COMMAND = "supervisor-sio worker"
 
 #: Where a server by hand listens.
 _LISTEN = "127.0.0.1:8000"
-
-#: A reason for a connection's end: the process has no descriptor free for it.
-_NO_DESCRIPTOR = "no-descriptor"
 
 #: Seconds between tries to give a connection back while there is no router.
 _WAIT_FOR_ROUTER = 0.05
@@ -313,7 +310,7 @@ class _Worker(_Service):
     def _lose_connection(self, message: Message) -> None:
         address = _address(message["peer"])
         source = address[0] if isinstance(address, tuple) else "a local client"
-        refusals.count(_NO_DESCRIPTOR, source)
+        refusals.count(reasons.NO_DESCRIPTOR, source)
         if message["handshake"]:
             self._count_handshake()()  # there will be no session of it
 
@@ -337,9 +334,7 @@ class _Worker(_Service):
             "connections": self.server.connections,
             "handshakes_seen": self._handshakes,
             **self._heard(),
-            "protocol_errors": sum(map(refusals.by_reason.__getitem__, MALFORMED)),
-            "slow_clients": refusals.by_reason[TOO_SLOW],
-            "no_descriptor": refusals.by_reason[_NO_DESCRIPTOR],
+            **reasons.by_figure(refusals.by_reason),
             "opened": sessions.traffic.opened,
             "events_in": sessions.traffic.received,
             "events_out": sessions.traffic.sent,

@@ -46,6 +46,7 @@ from ..common.limits import (
     SLOW_OUTPUT_PATIENCE,
     UNQUOTED_AT_ONCE,
 )
+from ..common.reasons import NO_ANSWER, PROTOCOL, TOO_SLOW, WRONG_ARGUMENTS
 from ..engine.frames import INTERNAL_ERROR, INVALID_DATA, Payload, ProtocolError, message_frame
 from . import greenlets
 from .delay import Delay
@@ -54,11 +55,7 @@ from .printable import PRINTABLE
 from .threads import HubThread
 from .tracebacks import FEW_TRACEBACKS
 from .websocket import (
-    NO_ANSWER,
-    PROTOCOL,
     TAKE_CONNECTION,
-    TOO_SLOW,
-    WRONG_ARGUMENTS,
     Handler,
     HandshakeError,
     WebSocket,

@@ -36,6 +36,7 @@ from ..common.limits import (
     SLOW_OUTPUT_PATIENCE,
     SLOW_OUTPUT_TAKEN,
 )
+from ..common.reasons import FAILED, PROTOCOL, TOO_SLOW
 from ..common.refusals import Refusals
 from ..engine.frames import (
     BINARY,
@@ -77,11 +78,6 @@ _SHORT_LINGER = 0.5
 
 #: What clients did wrong; but for messages that mean nothing their session has ended.
 refusals = Refusals(logger)
-PROTOCOL, TOO_SLOW, FAILED = "protocol error", "too slow", "internal error"
-WRONG_ARGUMENTS = "wrong arguments for a handler"
-NO_ANSWER = "no answer to call()"
-#: Those that `sio status` shows as protocol errors.
-MALFORMED = (PROTOCOL, WRONG_ARGUMENTS)
 
 # How far the closing handshake is, RFC 6455, 7.1.
 _OPEN, _SAID_GOODBYE, _BOTH_DID, _ENDED = range(4)

@@ -31,11 +31,12 @@ from supervisor_sio.common.limits import (
     TRACEBACKS,
     UNQUOTED_AT_ONCE,
 )
+from supervisor_sio.common.reasons import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.worker import http
 from supervisor_sio.worker.http import ClientSocket, Server
 from supervisor_sio.worker.session import Session, Transport, _unquote, install
-from supervisor_sio.worker.websocket import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals
+from supervisor_sio.worker.websocket import refusals
 
 HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"
