@@ -7,15 +7,14 @@ no room for is counted. Local traffic knows nothing of it.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import math
 import threading
 import time
 from collections import deque
-from typing import Callable, Deque, Optional
+from typing import Callable, Deque, Iterable, Optional
 
-from ..common.limits import BRIDGE_MOST_WAITING, BRIDGE_MOST_WAITING_BYTES
+from ..common.limits import BRIDGE_MOST_WAITING, BRIDGE_MOST_WAITING_BYTES, RELAY_GIVE_UP
 from ..common.redis_client import make_client, without_password
 from ..common.refusals import Refusals
 
@@ -36,6 +35,14 @@ _OTHERS_FIRST = 1.5
 _TICK = 0.5
 
 
+#: To be published: whether it counts, and when it was sent, or ``inf``.
+_Item = tuple[bytes, bool, float]
+
+
+def _oldest(items: Iterable[_Item]) -> float:
+    return min((since for _, _, since in items), default=math.inf)
+
+
 class RedisQueue:
     """Publishes and subscribes, in a thread each, from :meth:`start` to :meth:`close`.
 
@@ -53,11 +60,15 @@ class RedisQueue:
         self._channel = channel
         self._received = received
         self._silence = silence
-        self._waiting: Deque[tuple[bytes, bool, float]] = deque()
+        self._waiting: Deque[_Item] = deque()
         self._bytes = 0
         self._refusals = Refusals(logger)
-        #: When the first message of the batch was sent that is just being published.
-        self._taken: list[float] = []
+        #: When the oldest message was sent of the batch that is just being published, and of
+        #: those that were not confirmed.
+        self._taken = math.inf
+        self._unconfirmed = math.inf
+        #: Until when other hosts may ask for the latter.
+        self._unconfirmed_until = math.inf
         self._changed = threading.Condition()
         self._closed = threading.Event()
         #: Whether the subscriber hears the channel.
@@ -103,10 +114,13 @@ class RedisQueue:
 
     @property
     def oldest(self) -> Optional[float]:
-        """When the oldest message was sent that Redis has not taken; ``None`` without any."""
+        """When the oldest message was sent that others may lack and ask this process for.
+
+        Redis has not taken it, or not confirmed it; ``None`` without any. It is what the
+        bridge of the next router asks the workers for, should this one end.
+        """
         with self._changed:
-            waiting = [since for _, _, since in itertools.islice(self._waiting, 1)]
-        oldest = min([*self._taken, *waiting], default=math.inf)
+            oldest = min(self._taken, self._unconfirmed, _oldest(self._waiting))
         return None if oldest == math.inf else oldest
 
     def close(self, timeout: float = 2.0) -> None:
@@ -134,17 +148,20 @@ class RedisQueue:
             with self._changed:
                 batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
                 self._bytes -= sum(len(data) for data, _, _ in batch)
+                self._taken = _oldest(batch)
             counted = sum(counts for _, counts, _ in batch)
-            self._taken = [since for _, _, since in batch[:1]]
             try:
                 pipeline = self._client.pipeline(transaction=False)
                 for data, _, _ in batch:
                     pipeline.publish(self._channel, data)
                 pipeline.execute()
                 self.sent += counted
+                self._forget_unconfirmed(time.monotonic())
             except Exception as error:
                 # Some of them may have gone: again would be twice for those who do not
                 # look at the numbers. Other hosts ask for what they lack.
+                self._unconfirmed = min(self._unconfirmed, self._taken)
+                self._unconfirmed_until = math.inf
                 logger.error(
                     "%s has not confirmed %d messages; other hosts of ours ask for what they "
                     "lack: %s",
@@ -154,7 +171,14 @@ class RedisQueue:
                 )
                 self._closed.wait(_LONGEST_RETRY)
             finally:
-                self._taken = []
+                self._taken = math.inf
+
+    def _forget_unconfirmed(self, now: float) -> None:
+        """Redis has confirmed something later: the others see now what they lack."""
+        if self._unconfirmed_until == math.inf:
+            self._unconfirmed_until = now + RELAY_GIVE_UP
+        elif now > self._unconfirmed_until:
+            self._unconfirmed = math.inf
 
     # --- to subscribe ---------------------------------------------------------
 

@@ -30,9 +30,9 @@ from ..relay.publisher import MessageTooLong as MessageTooLong
 from ..relay.publisher import Publisher
 from ..relay.subscriber import Deaf, GreenSubscriber, Subscriber, ThreadSubscriber
 from . import acks, admin, sessions
-from .operations import Operations, refuse_entry
+from .operations import Operations
 from .packets import CheckedJson, Packet, wire_format
-from .rooms import IndexedManager, Room, check_entry, check_name, check_names, is_sid
+from .rooms import IndexedManager, Room, check_entry, check_name, check_names, is_sid, refuse_entry
 
 logger = logging.getLogger("supervisor_sio")
 
@@ -663,7 +663,7 @@ class ZmqManager(Operations, IndexedManager):
 
     def _is_unknown(self, tag: str) -> bool:
         known = tag == BRIDGE or self.lives(tag)
-        return self._members_known and not known
+        return self._members.known and not known
 
     def _publish(self, fields: dict[str, Any]) -> None:
         """Tell the worker of a client, or all, of a disconnect or a change of rooms."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Optional, Union
+from typing import Any, Iterable, Optional, Union
 
 from socketio import Manager
+
+from ..relay.methods import MalformedFields
 
 #: One room, or several, or everybody.
 Room = Union[str, int, list[Any], tuple[Any, ...], None]
@@ -51,6 +53,14 @@ def check_entry(sid: str, room: Any) -> None:
     check_name(room)
     if room != sid and is_sid(room):
         raise ValueError(f"cannot enter {room!r}: it is another client's sid")
+
+
+def refuse_entry(sid: str, room: Any) -> None:
+    """:raises MalformedFields: when another process lets a client enter what it may not."""
+    try:
+        check_entry(sid, room)
+    except (TypeError, ValueError) as error:
+        raise MalformedFields(str(error)) from None
 
 
 class IndexedManager(Manager):  # type: ignore[misc]
@@ -105,6 +115,22 @@ class IndexedManager(Manager):  # type: ignore[misc]
     def get_rooms(self, sid: str, namespace: str) -> list[Any]:
         own = [sid] if sid in self.rooms.get(namespace, {}).get(sid, ()) else []
         return own + list(self._rooms_of.get((namespace, sid), ()))
+
+    def _participants(
+        self,
+        namespace: str,
+        room: Room,
+        except_room: Room = None,
+        skip_sid: Iterable[str] = (),
+    ) -> list[tuple[str, str]]:
+        """The clients of this process that are selected: sid and Engine.IO sid."""
+        if isinstance(room, (list, tuple)) and not room:
+            return []
+        skip = set(skip_sid)
+        if except_room is not None and except_room != []:
+            skip.update(sid for sid, _ in self.get_participants(namespace, except_room))
+        everybody = self.get_participants(namespace, room)
+        return [pair for pair in everybody if pair[0] not in skip] if skip else list(everybody)
 
 
 class _Pending(dict[str, Any]):

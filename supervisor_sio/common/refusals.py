@@ -7,8 +7,9 @@ import time
 from collections import Counter
 from typing import Callable
 
-#: Ends that are nobody's fault, and not worth a line.
-_QUIET = {"closed-early", "reset", "idle"}
+from .reasons import TABLE
+
+_QUIET = {reason.name for reason in TABLE.values() if reason.quiet}
 
 
 class Refusals:

@@ -14,6 +14,8 @@ from enum import Enum
 from typing import NamedTuple, Optional
 from urllib.parse import unquote_to_bytes
 
+from . import reasons
+
 #: Longest request line with its line end, in bytes; eventlet's wsgi takes no less.
 MAX_REQUEST_LINE = 8190
 
@@ -36,11 +38,14 @@ class Request(NamedTuple):
 
 
 class BadRequest(Exception):
-    """Bytes that no worker should see. ``reason`` is a word for the counters."""
+    """Bytes that no worker should see.
 
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(status)
-        self.status = status
+    :param reason: of :mod:`.reasons`, with the status of the answer.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.status = reasons.TABLE[reason].answer
+        super().__init__(self.status)
         self.reason = reason
 
 
@@ -61,24 +66,24 @@ def parse_head(data: bytes, paths: tuple[bytes, ...]) -> Optional[Request]:
     while data.startswith((b"\r\n", b"\n"), start):
         start += 2 if data[start] == 13 else 1
         if start > 8:
-            raise BadRequest("400 Bad Request", "garbage")
+            raise BadRequest(reasons.GARBAGE)
     if data[start : start + 1] == b"\x16":  # a TLS record that opens a handshake
-        raise BadRequest("400 Bad Request", "tls-on-plain")
+        raise BadRequest(reasons.TLS_ON_PLAIN)
     end = data.find(b"\n", start)
     if end < 0:
         if len(data) - start >= MAX_REQUEST_LINE:
-            raise BadRequest("414 URI Too Long", "line-too-long")
+            raise BadRequest(reasons.LINE_TOO_LONG)
         # Don't wait for the end of what can't be HTTP.
         if data[start : start + 1] and not 0x20 < data[start] < 0x7F and data[start] != 13:
-            raise BadRequest("400 Bad Request", "garbage")
+            raise BadRequest(reasons.GARBAGE)
         return None
     if end - start >= MAX_REQUEST_LINE:
-        raise BadRequest("414 URI Too Long", "line-too-long")
+        raise BadRequest(reasons.LINE_TOO_LONG)
     match = _LINE.fullmatch(data, start, end - 1 if data[end - 1 : end] == b"\r" else end)
     if match is None:
         if data.startswith(b"PRI * HTTP/2.0", start):
-            raise BadRequest("505 HTTP Version Not Supported", "http2")
-        raise BadRequest("400 Bad Request", "garbage")
+            raise BadRequest(reasons.HTTP2)
+        raise BadRequest(reasons.GARBAGE)
     target = match[2]
     if not target.startswith(b"/"):
         target = _ABSOLUTE.sub(b"", target, count=1)

@@ -57,7 +57,7 @@ class Owner(Protocol):
     def count(self, reason: str, source: str, detail: str = "") -> None:
         """A client did something that is counted.
 
-        :param reason: see :mod:`.reasons`.
+        :param reason: see :mod:`..common.reasons`.
         :param source: the client's address.
         """
 

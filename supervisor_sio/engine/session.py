@@ -42,6 +42,7 @@ from ..common.limits import (
     UPGRADE_POLL_SECONDS,
     UPGRADE_SECONDS,
 )
+from ..common.reasons import PROTOCOL, TOO_SLOW
 from . import packets, payload
 from .answers import Fault
 from .deadlines import NEVER, NOWHERE
@@ -53,9 +54,7 @@ from .post import OWNER, POLLS, TURN, Post
 from .reasons import (
     CLIENT_DISCONNECT,
     PING_TIMEOUT,
-    PROTOCOL,
     SERVER_DISCONNECT,
-    TOO_SLOW,
     TRANSPORT_CLOSE,
     TRANSPORT_ERROR,
 )
@@ -614,10 +613,10 @@ class Session:
         self._engine.deadlines.remove(candidate)
         if self._poll is not None:
             self._answer_waiting([NOOP])
-        self._go_live(candidate.websocket)
         if self._ping is WAITS:
             self._ping = SENT
             candidate.websocket.link.send(_PING_FRAME)
+        self._go_live(candidate.websocket)
         self._after_poll()
         self._engine.owner.on_upgrade(self)
         return self._post is None

@@ -25,6 +25,7 @@ from enum import Enum
 from typing import Any, Optional, Protocol
 
 from ..common.limits import CLOSE_SECONDS, END_SECONDS, MESSAGES_AT_ONCE
+from ..common.reasons import FAILED, PROTOCOL
 from .deadlines import NEVER, NOWHERE, Deadlines
 from .frames import (
     BINARY,
@@ -41,7 +42,6 @@ from .frames import (
     close_frame,
     frame,
 )
-from .reasons import FAILED, PROTOCOL
 from .request import Request
 from .saved import Saved
 
@@ -104,7 +104,7 @@ class Handler(Protocol):
         """It has ended for a reason that is not the handler's; once, and nothing follows."""
 
     def count(self, reason: str, detail: str) -> None:
-        """The client did something that is counted, see :mod:`.reasons`."""
+        """The client did something that is counted, see :mod:`..common.reasons`."""
 
 
 class State(Enum):

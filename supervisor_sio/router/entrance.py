@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from typing import Any, Callable, Optional
 
+from ..common import reasons
 from ..common.descriptors import lowest_free
 from ..common.limits import PENDING_SHARE
 from ..common.refusals import Refusals
@@ -102,16 +103,16 @@ class Entrance:
     def expire(self, now: float) -> None:
         """Turn away who took too long."""
         for connection in [c for c in self._pending.values() if c.deadline <= now]:
-            self.refuse(connection, "408 Request Timeout", "head-timeout")
+            self.refuse(connection, reasons.HEAD_TIMEOUT)
 
     def examine_again(self, connection: Connection) -> None:
         """A connection that a worker gave back in the middle of a request line or behind it."""
         connection.deadline = time.monotonic() + self._head_timeout
         self._examine(connection)
 
-    def refuse(self, connection: Connection, status: str, reason: str) -> None:
+    def refuse(self, connection: Connection, reason: str) -> None:
         self._forget(connection)
-        answer(connection.sock, status)
+        answer(connection.sock, reasons.TABLE[reason].answer)
         self.drop(connection, reason)
 
     def drop(self, connection: Connection, reason: str) -> None:
@@ -157,7 +158,7 @@ class Entrance:
                 continue
             except OSError as error:
                 # Out of descriptors, most likely: let some go before the next try.
-                self._refusals.count("accept-failed", str(error))
+                self._refusals.count(reasons.ACCEPT_FAILED, str(error))
                 self._pause(listener, local)
                 return
             connection = Connection(sock, peer, local, "http")
@@ -173,13 +174,13 @@ class Entrance:
         except BlockingIOError:
             request = None
         except OSError:
-            self.drop(connection, "reset")
+            self.drop(connection, reasons.RESET)
             return
         except BadRequest as bad:
-            self.refuse(connection, bad.status, bad.reason)
+            self.refuse(connection, bad.reason)
             return
         except EOFError:
-            self.drop(connection, "closed-early")
+            self.drop(connection, reasons.CLOSED_EARLY)
             return
         if request is not None:
             self._forget(connection)
@@ -237,7 +238,7 @@ class Entrance:
 
     def _start_tls(self, connection: Connection, data: bytes) -> None:
         if data[0] != HANDSHAKE_RECORD:
-            raise BadRequest("400 Bad Request", "plain-on-tls")
+            raise BadRequest(reasons.PLAIN_ON_TLS)
         assert self._terminator is not None
         self._forget(connection)
         self._check_room(connection)
@@ -254,7 +255,7 @@ class Entrance:
             connection.in_handshake = False
             connection.sock = inner
             if inner.fileno() >= self._ceiling():
-                self.drop(connection, "no-descriptor")
+                self.drop(connection, reasons.NO_DESCRIPTOR)
                 return
             connection.scheme = "https"
             connection.tls_due = False
@@ -262,7 +263,7 @@ class Entrance:
 
         def failed() -> None:
             over()
-            self._refusals.count("tls-handshake", connection.address or "a local client")
+            self._refusals.count(reasons.TLS_HANDSHAKE, connection.address or "a local client")
 
         self._terminator.start(connection.sock, established, failed)
 
@@ -273,7 +274,7 @@ class Entrance:
         try:
             self._check_room(connection)
         except BadRequest as bad:
-            self.refuse(connection, bad.status, bad.reason)
+            self.refuse(connection, bad.reason)
             return
         self._pending[descriptor] = connection
         self._by_network[connection.network] += 1
@@ -282,9 +283,9 @@ class Entrance:
     def _check_room(self, connection: Connection) -> None:
         """:raises BadRequest: when it may not wait."""
         if self._by_network[connection.network] >= self._share:
-            raise BadRequest("503 Service Unavailable", "address-share")
+            raise BadRequest(reasons.ADDRESS_SHARE)
         if not self._has_room(connection.network):
-            raise BadRequest("503 Service Unavailable", "max-pending")
+            raise BadRequest(reasons.MAX_PENDING)
 
     def _forget(self, connection: Connection) -> None:
         descriptor = connection.sock.fileno()

@@ -23,6 +23,7 @@ import logging
 import time
 from typing import Optional, Protocol
 
+from ..common import reasons
 from ..common.limits import MAX_SETTLE_TIME, PENDING_SHARE
 from ..common.request import Kind
 from .connection import Connection
@@ -51,7 +52,7 @@ _LOOK = 0.1
 class Refuser(Protocol):
     """How to turn a connection away; the entrance knows."""
 
-    def refuse(self, connection: Connection, status: str, reason: str) -> None: ...
+    def refuse(self, connection: Connection, reason: str) -> None: ...
 
     def drop(self, connection: Connection, reason: str) -> None: ...
 
@@ -157,14 +158,14 @@ class Placement:
         if self._placed(connection, now):
             return
         if self._closed:
-            self._turn_away(connection, "router-stopping")
+            self._turn_away(connection, reasons.ROUTER_STOPPING)
             return
         if len(self) >= self._max_pending and not self._make_room_for(connection):
-            self._turn_away(connection, "max-pending")
+            self._turn_away(connection, reasons.MAX_PENDING)
             return
         tag = self._waits_for(connection, now)
         if tag and self.waiting.count_for(tag) >= self.waiting.share and not self._sweep(now):
-            self._turn_away(connection, "worker-share")
+            self._turn_away(connection, reasons.WORKER_SHARE)
             return
         connection.deadline = now + self._hold_timeout if deadline is None else deadline
         self.waiting.add(connection, tag)
@@ -194,7 +195,7 @@ class Placement:
         self.place_held()
         for connection in self.waiting.overdue(now):
             self.waiting.remove(connection)
-            self._turn_away(connection, "hold-timeout")
+            self._turn_away(connection, reasons.HOLD_TIMEOUT)
         if bool(len(self)) is not self._told:
             self._told = not self._told
             if self._told:
@@ -222,7 +223,7 @@ class Placement:
             self._shelf.clear()
         for connection in list(self.waiting):
             self.waiting.remove(connection)
-            self._turn_away(connection, "router-stopping")
+            self._turn_away(connection, reasons.ROUTER_STOPPING)
 
     def make_room(self, network: str) -> bool:
         """Let go of one that loses nothing by it, of all whose client has gone, or of one
@@ -230,7 +231,7 @@ class Placement:
         idle = self.waiting.first_idle()
         if idle is not None:
             self.waiting.remove(idle)
-            self.refuser.drop(idle, "idle")
+            self.refuser.drop(idle, reasons.IDLE)
             return True
         if self._sweep(time.monotonic()):
             return True
@@ -238,7 +239,7 @@ class Placement:
         if greediest is None:
             return False
         self.waiting.remove(greediest)
-        self._turn_away(greediest, "address-share")
+        self._turn_away(greediest, reasons.ADDRESS_SHARE)
         return True
 
     def _make_room_for(self, connection: Connection) -> bool:
@@ -253,7 +254,7 @@ class Placement:
         gone = self.waiting.gone()
         for connection in gone:
             self.waiting.remove(connection)
-            self.refuser.drop(connection, "closed-early")
+            self.refuser.drop(connection, reasons.CLOSED_EARLY)
         return bool(gone)
 
     def _take(self, connection: Connection, now: float) -> bool:
@@ -302,4 +303,4 @@ class Placement:
         if connection.kind is None:  # idle: there is no request to answer
             self.refuser.drop(connection, reason)
         else:
-            self.refuser.refuse(connection, "503 Service Unavailable", reason)
+            self.refuser.refuse(connection, reason)

@@ -1,62 +1,46 @@
-"""The router process as a whole: its parts, supervisord's channel, and its end."""
+"""The router process as a whole: its parts, how they are connected, and its end."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
 import os
-import select
 import signal
 import socket
 import sys
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from ..common import channel
 from ..common.certificates import describe, make_context
 from ..common.channel import ChannelError, Message, Packet
 from ..common.descriptors import ceiling, raise_limit
-from ..common.figures import Section
 from ..common.processes import is_descendant
 from ..common.redis_client import QueueError, make_client
 from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.proxy import Relay
 from ..relay.registrar import Registrar
-from . import sums
+from .commands import Commands
 from .connection import Connection
+from .emitter import Emitter
 from .entrance import Entrance
-from .events import READY, RESULT_OK, Event, EventReader
-from .health import Snapshot
+from .events import Event
+from .listener import EventListener
 from .placement import Placement
 from .pool import Pool
-from .queries import Result, answer_packets, clients, rooms
+from .report import Report
+from .reserve import RESERVE, affordable, reserve
 from .shelf import Shelf
-from .supervisord import CommandError, SupervisordChannel, in_messages
+from .supervisord import SupervisordChannel, connect, in_messages
 from .throttle import Throttle
 from .tls import Terminator
 from .workers import Workers
 
 if TYPE_CHECKING:
     from ..bridge.bridge import Bridge
-    from ..cluster.manager import ZmqManager
     from .exporter import Exporter
 
 logger = logging.getLogger("supervisor_sio.router")
-
-
-#: Descriptors that are not for clients: what the router itself has open, and ZeroMQ,
-#: which ends the process when it gets none. More for each worker, and for those who
-#: read the metrics.
-_RESERVE = 64
-_RESERVE_FOR_WORKER = 5
-_RESERVE_FOR_METRICS = 128
-
 
 #: Seconds over which changes of the workers are gathered into one set of figures.
 _GATHER = 0.05
@@ -80,25 +64,25 @@ class Router:
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
         self._supervisord = SupervisordChannel(supervisord, self._execute)
+        self._events = EventListener(self._take_event, lambda: self._stop(1))
         #: Whether supervisord stops this process; its signal comes after that word.
         self._stop_wanted = False
-        self._events = EventReader()
         self._listeners = [socket.socket(fileno=descriptor) for descriptor in listeners]
-        self._tls_files = (settings["tls_certfile"], settings["tls_keyfile"])
+        tls_files = (settings["tls_certfile"], settings["tls_keyfile"])
         self._terminator: Optional[Terminator] = None
         if settings["tls_certfile"]:
-            context = make_context(*self._tls_files)
+            context = make_context(*tls_files)
             self._terminator = Terminator(context, settings["head_timeout"])
         limit = raise_limit()
-        self._max_pending = _affordable(settings["max_pending"], limit, self._terminator)
+        self._max_pending = affordable(
+            settings["max_pending"], limit, tls=self._terminator is not None
+        )
         if self._max_pending < settings["max_pending"]:
             logger.info(
                 "max_pending is %d: the limit of %d open files allows no more",
                 self._max_pending,
                 limit,
             )
-        #: Processes that the operator drains, by Supervisor's name.
-        self._drained: dict[str, int] = dict(settings["drained"])
         self._refusals = Refusals(logger)
         self._pool = Pool(settings["balance"])
         self._shelf = Shelf(socket.socket(fileno=into_shelf), socket.socket(fileno=out_of_shelf))
@@ -152,10 +136,10 @@ class Router:
                 )
             },
             place_again=self._place_again,
-            drained=lambda name, pid: self._drained.get(name) == pid,
+            drained=lambda name, pid: self._commands.is_drained(name, pid),
             refusals=self._refusals,
             # Most go on at once, so they may have what new ones may not.
-            ceiling=lambda: ceiling(self._reserve() - _RESERVE // 2),
+            ceiling=lambda: ceiling(self._reserve() - RESERVE // 2),
             changed=Throttle(self._loop, _GATHER, self._send_figures),
             members_here=self._members_here,
             hear_supervisord=self._supervisord.read,
@@ -165,16 +149,35 @@ class Router:
         self._relay = Relay(run_dir.xsub, xsub, run_dir.xpub, xpub)
         cluster = run_dir.read_cluster()
         self._registrar = Registrar(run_dir, cluster)
-        self._run_dir = run_dir
-        #: For ``sio emit``: one after the other.
-        self._emits = ThreadPoolExecutor(1)
-        self._emitter: Optional[ZmqManager] = None
         self._bridge: Optional[Bridge] = None
         if settings["message_queue"]:
-            self._bridge = self._make_bridge(settings, cluster)
+            self._bridge = self._make_bridge(settings, run_dir, cluster)
         self._registrar.bridged = self._bridge is not None
+        self._report = Report(
+            pool=self._pool,
+            workers=self._workers,
+            relay=self._relay,
+            refusals=self._refusals,
+            waiting=self._waiting,
+            queue=lambda: self._bridge.figures() if self._bridge is not None else {},
+            faults=self._faults,
+        )
+        self._emitter = Emitter(f"zmq+ipc://{run_dir.path}")
+        self._commands = Commands(
+            drained=dict(settings["drained"]),
+            pool=self._pool,
+            placement=self._placement,
+            queries=self._workers.queries,
+            emitter=self._emitter,
+            answers=self._supervisord,
+            figures=self._send_figures,
+            terminator=self._terminator,
+            tls_files=tls_files,
+        )
 
-    def _make_bridge(self, settings: Message, cluster: ClusterInfo) -> Optional[Bridge]:
+    def _make_bridge(
+        self, settings: Message, run_dir: RunDir, cluster: ClusterInfo
+    ) -> Optional[Bridge]:
         from ..bridge.bridge import Bridge  # takes python-socketio along
 
         try:
@@ -184,7 +187,7 @@ class Router:
             return None
         return Bridge(
             settings["message_queue"],
-            self._run_dir,
+            run_dir,
             cluster,
             settings["router_ended"],
             lambda members: self._call_soon(self._workers.set_elsewhere, members),
@@ -200,10 +203,7 @@ class Router:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop_by_signal, number)
         self._supervisord.listen()
-        self._protocol_out = _claim_stdout()
-        os.set_blocking(0, False)
-        self._loop.add_reader(0, self._read_events)
-        self._answer(READY)
+        self._events.listen()
         self._registrar.start()
         self._workers.listen()
         self._take_over()
@@ -229,8 +229,7 @@ class Router:
             await self._loop.run_in_executor(None, self._exporter.close)
         if self._bridge is not None:
             await self._loop.run_in_executor(None, self._bridge.close)
-        if self._emitter is not None:
-            await self._loop.run_in_executor(None, self._emitter.close)
+        await self._emitter.close()
         self._registrar.close()
         self._relay.close()
         self._supervisord.read()  # the workers may be next
@@ -275,14 +274,11 @@ class Router:
         return len(self._entrance) + len(self._placement)
 
     def _reserve(self) -> int:
-        """Descriptors that new clients do not get."""
-        reserve = _RESERVE + _RESERVE_FOR_WORKER * len(self._workers)
-        if self._exporter is not None:
-            reserve += _RESERVE_FOR_METRICS
-        if self._terminator is not None:
-            # Each handshake under way may end with two more at the same time.
-            reserve += 2 * self._max_pending
-        return reserve
+        return reserve(
+            workers=len(self._workers),
+            metrics=self._exporter is not None,
+            handshakes=self._max_pending if self._terminator is not None else 0,
+        )
 
     def _place_again(self, connection: Connection) -> None:
         """A connection that a worker gave back, or that was on its way to a lost one."""
@@ -304,29 +300,16 @@ class Router:
             logger.critical("the relay has stopped, the router leaves to start afresh")
             self._stop(1)
 
-    # --- Supervisor's event listener protocol ---------------------------------
+    # --- supervisord ----------------------------------------------------------
 
-    def _read_events(self) -> None:
-        try:
-            data = os.read(0, 65536)
-        except BlockingIOError:
-            return
-        if not data:
-            logger.error("supervisord is gone, the router leaves too")
-            self._stop(1)
-            return
-        try:
-            for event in self._events.feed(data):
-                self._note_start(event)
-                if event.name == "PROCESS_STATE_STOPPING":
-                    # The worker will say so itself, but this may come first. Or late:
-                    # while this process is new, events wait until it counts as
-                    # running. Then there may be a successor of the same name.
-                    self._workers.stopping(int(event.values.get("pid", "")))
-                self._answer(RESULT_OK + READY)
-        except ValueError as error:
-            logger.error("standard input is not supervisord's: %s", error)
-            self._stop(1)
+    def _take_event(self, event: Event) -> None:
+        """:raises ValueError: when it is not supervisord's."""
+        self._note_start(event)
+        if event.name == "PROCESS_STATE_STOPPING":
+            # The worker will say so itself, but this may come first. Or late:
+            # while this process is new, events wait until it counts as
+            # running. Then there may be a successor of the same name.
+            self._workers.stopping(int(event.values.get("pid", "")))
 
     def _note_start(self, event: Event) -> None:
         """Whether a worker is about to join: who waits should be its as well."""
@@ -338,39 +321,12 @@ class Router:
         elif event.name not in ("PROCESS_STATE_RUNNING", "PROCESS_STATE_STOPPING"):
             self._placement.not_starting(name)
 
-    def _answer(self, data: bytes) -> None:
-        # A few bytes for each event supervisord waits for: the pipe has room.
-        try:
-            os.write(self._protocol_out, data)
-        except OSError as error:
-            logger.error("cannot answer supervisord: %s", error.strerror)
-            self._stop(1)
-
-    # --- what supervisord says ------------------------------------------------
-
     def _execute(self, command: Message) -> None:
         """:raises CommandError: when it cannot be done."""
-        kind = command["type"]
-        if kind == "emit":
-            self._emit(command)
-            return
-        if kind == "query":
-            self._query(command)
-            return
-        if kind == "stopping":
+        if command["type"] == "stopping":
             self._note_stopping(command["pid"])
-            return
-        if kind == "drain":
-            self._drain(command["name"])
-        elif kind == "undrain":
-            self._undrain(command["name"])
-        elif kind == "reload-tls":
-            self._reload_tls()
         else:
-            raise CommandError(f"the router does not know {kind!r}; restart it")
-        # So that supervisord knows of it before its client has the answer.
-        self._send_figures()
-        self._supervisord.result(command)
+            self._commands.execute(command)
 
     def _note_stopping(self, pid: int) -> None:
         """supervisord is about to send this process its signal, or all of them for 0."""
@@ -381,152 +337,11 @@ class Router:
         else:
             self._workers.stopping(pid)
 
-    def _emit(self, command: Message) -> None:
-        """As a process that only emits: in a thread, because it may wait for the relay."""
-        if not any(member.channels for member in self._pool):
-            raise CommandError("no worker is there to hear it")
-
-        def emit() -> None:
-            from ..cluster.manager import ZmqManager  # takes python-socketio along
-
-            if self._emitter is None:
-                self._emitter = ZmqManager(f"zmq+ipc://{self._run_dir.path}", write_only=True)
-            self._emitter.emit(
-                command["event"],
-                tuple(command["arguments"]),
-                namespace=command["namespace"],
-                room=command["room"] or None,
-            )
-
-        def emitted(task: asyncio.Future[None]) -> None:
-            error = task.exception()
-            self._supervisord.result(command, str(error) if error else "")
-
-        self._loop.run_in_executor(self._emits, emit).add_done_callback(emitted)
-
-    def _query(self, command: Message) -> None:
-        """Ask the workers, and pass on what they say, as much as there may be."""
-        merge = rooms if command.get("what") == "rooms" else clients
-
-        def answered(result: Result) -> None:
-            try:
-                rows = merge(result)[: command["limit"]]
-            except (TypeError, ValueError, IndexError) as error:
-                # A worker has answered something else than what it was asked.
-                self._supervisord.result(command, f"an answer is not understood: {error}")
-                return
-            self._supervisord.answer(answer_packets(command.get("id"), rows, result))
-
-        self._workers.queries.ask(command, answered)
-
-    def _drain(self, name: str) -> None:
-        for member in self._members(name):
-            member.drained = True
-            self._drained[name] = member.pid
-            logger.info("worker %s is drained: no new sessions", name)
-
-    def _undrain(self, name: str) -> None:
-        for member in self._members(name):
-            member.drained = False
-            logger.info("worker %s takes new sessions again", name)
-        self._drained.pop(name, None)
-        self._placement.place_held()
-
-    def _members(self, name: str) -> Any:
-        members = self._pool.named(name)
-        if not members:
-            raise CommandError(f"no worker {name} is connected to the router")
-        return members
-
-    def _reload_tls(self) -> None:
-        if self._terminator is None:
-            raise CommandError("TLS is off: set tls_certfile in [rpcinterface:sio]")
-        try:
-            self._terminator.context = make_context(*self._tls_files)
-        except OSError as error:
-            reason = describe(error, *self._tls_files)
-            raise CommandError(f"the certificate in use stays: {reason}") from None
-        logger.info("certificate %s is loaded again", self._tls_files[0])
-
     def _send_figures(self) -> None:
-        figures = {
-            "cpu_ms": int(time.process_time() * 1000),
-            "handed_over": self._workers.handed_over,
-            "handed_back": self._workers.handed_back,
-            "waiting": self._waiting(),
-            "refused": self._refused(),
-            "relay_alive": self._relay.alive,
-            "faults": self._faults,
-            "messages": self._relay.received(),
-            **self._totals(Section.RELAY),
-            **self._totals(Section.CLIENTS),
-            "queue": self._bridge.figures() if self._bridge is not None else {},
-        }
         self._names.update(member.name for member in self._pool)
-        self._supervisord.figures(in_messages(figures, sums.rows(self._pool)))
+        self._supervisord.figures(in_messages(self._report.totals(), self._report.rows()))
         if self._exporter is not None:
-            self._exporter.metrics.update(self._snapshot())
-
-    def _totals(self, section: Section) -> dict[str, int]:
-        """Of all workers since this router's start."""
-        return sums.totals(section, self._pool, self._workers.gone)
-
-    def _refused(self) -> dict[str, int]:
-        """By reason, here and at the workers."""
-        refused = Counter(self._refusals.by_reason)
-        refused.update(self._totals(Section.REFUSED))
-        return {reason: count for reason, count in refused.items() if count}
-
-    def _snapshot(self) -> Snapshot:
-        return Snapshot(
-            taken=time.monotonic(),
-            handed_over=self._workers.handed_over,
-            handed_back=self._workers.handed_back,
-            waiting=self._waiting(),
-            refused=self._refused(),
-            relay_alive=self._relay.alive,
-            relay_messages=self._relay.received(),
-            queue=self._bridge.figures() if self._bridge is not None else {},
-            members=tuple(replace(member) for member in self._pool),
-        )
-
-
-def _affordable(max_pending: int, limit: int, terminator: Optional[Terminator]) -> int:
-    """How many connections may wait with that many descriptors."""
-    # Clients in the middle of a request line, and as many for whom there is no worker.
-    # With TLS each has three, and two of them are in reserve besides.
-    each = 2 if terminator is None else 5
-    return min(max_pending, max(1, (limit - _RESERVE) // each))
-
-
-def _claim_stdout() -> int:
-    """Standard output is the event listener protocol: let nobody else write there."""
-    protocol = os.dup(1)
-    os.dup2(2, 1)
-    return protocol
-
-
-def connect(run_dir: RunDir) -> tuple[socket.socket, Packet]:
-    """Ask supervisord for the listening sockets.
-
-    :raises ChannelError: when supervisord refuses, with its reason.
-    :raises OSError: when supervisord is not there.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.settimeout(10)
-    sock.connect(run_dir.supervisord)
-    with contextlib.suppress(BrokenPipeError):  # refused already: the reason is there to read
-        channel.send(sock, {"type": "hello", "version": channel.VERSION, "role": "router"})
-    if not select.select([sock], [], [], 10)[0]:
-        raise TimeoutError(errno.ETIMEDOUT, "no answer within 10 seconds")
-    packet = channel.receive(sock, channel.MAX_DESCRIPTORS)
-    if packet is None:
-        raise ChannelError("supervisord closed the channel")
-    if packet.message["type"] == "refused":
-        raise ChannelError(str(packet.message.get("reason")))
-    channel.check_version(packet.message, "supervisord")
-    sock.setblocking(False)
-    return sock, packet
+            self._exporter.metrics.update(self._report.snapshot())
 
 
 def run() -> int:

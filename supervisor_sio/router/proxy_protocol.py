@@ -10,6 +10,7 @@ import ipaddress
 import struct
 from typing import NamedTuple, Optional
 
+from ..common import reasons
 from ..common.request import BadRequest
 
 #: Longest version 1 header, with its line end (section 2.1).
@@ -50,7 +51,7 @@ def parse_proxy_header(data: bytes) -> Optional[ProxyHeader]:
 
 
 def _bad() -> BadRequest:
-    return BadRequest("400 Bad Request", "proxy-header")
+    return BadRequest(reasons.PROXY_HEADER)
 
 
 def _parse_v1(data: bytes) -> Optional[ProxyHeader]:

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import select
 import socket
 from collections import deque
 from typing import Any, Callable, Iterable, Iterator
 
 from ..common import channel
-from ..common.channel import ChannelError, Message
+from ..common.channel import ChannelError, Message, Packet
 from ..common.limits import MAX_REASON, MOST_ANSWERS
+from ..common.rundir import RunDir
 
 logger = logging.getLogger("supervisor_sio.router")
 
 
 class CommandError(Exception):
     """A command of ``supervisorctl sio`` that cannot be done; the text says why."""
+
+
+def connect(run_dir: RunDir) -> tuple[socket.socket, Packet]:
+    """Ask supervisord for the listening sockets.
+
+    :raises ChannelError: when supervisord refuses, with its reason.
+    :raises OSError: when supervisord is not there.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(10)
+    sock.connect(run_dir.supervisord)
+    with contextlib.suppress(BrokenPipeError):  # refused already: the reason is there to read
+        channel.send(sock, {"type": "hello", "version": channel.VERSION, "role": "router"})
+    if not select.select([sock], [], [], 10)[0]:
+        raise TimeoutError(errno.ETIMEDOUT, "no answer within 10 seconds")
+    packet = channel.receive(sock, channel.MAX_DESCRIPTORS)
+    if packet is None:
+        raise ChannelError("supervisord closed the channel")
+    if packet.message["type"] == "refused":
+        raise ChannelError(str(packet.message.get("reason")))
+    channel.check_version(packet.message, "supervisord")
+    sock.setblocking(False)
+    return sock, packet
 
 
 class SupervisordChannel:

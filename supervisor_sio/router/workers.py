@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from typing import Any, Callable, Optional, Protocol
 
-from ..common import channel
+from ..common import channel, reasons
 from ..common.channel import ChannelError, DescriptorsLost, Message, Packet
 from ..common.figures import read_report
 from ..common.limits import MAX_CHANNELS, TALLIES
@@ -176,7 +176,7 @@ class Workers:
                 continue
             except OSError as error:
                 # Out of descriptors, most likely: let some go before the next try.
-                self._refusals.count("worker-accept-failed", str(error))
+                self._refusals.count(reasons.WORKER_ACCEPT_FAILED, str(error))
                 self.loop.remove_reader(self._listener)
                 self.loop.call_later(_PAUSE, self.loop.add_reader, self._listener, self._accept)
                 return
@@ -271,7 +271,7 @@ class Workers:
         member = gone.member
         if member is None:
             if reason:
-                self._refusals.count("bad-worker", f"pid {gone.pid}: {reason}")
+                self._refusals.count(reasons.BAD_WORKER, f"pid {gone.pid}: {reason}")
             return
         self.queries.lost(member.tag)
         add_gone(self.gone, member)
@@ -420,7 +420,7 @@ class WorkerChannel:
             self._workers.meter.reported(member)
 
     def _lost_one(self) -> None:
-        self._workers.count_refusal("no-descriptor", f"a worker (pid {self.pid})")
+        self._workers.count_refusal(reasons.NO_DESCRIPTOR, f"a worker (pid {self.pid})")
 
     def _take_back(self, message: Message, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
@@ -488,7 +488,7 @@ class WorkerChannel:
         return True
 
     def _drop(self, connection: Connection, error: Exception) -> None:
-        self._workers.count_refusal("bad-connection", f"{connection.address}: {error}")
+        self._workers.count_refusal(reasons.BAD_CONNECTION, f"{connection.address}: {error}")
 
     def _block(self, seconds: Optional[float] = None) -> None:
         """Send no more until the worker reads, or for some seconds."""

@@ -11,7 +11,6 @@ from ..relay.message import EncodedPacket
 from . import compat
 from .dispatch import Dispatcher
 from .eio import EngineServer
-from .eventlet.tracebacks import FEW_TRACEBACKS
 from .printable import PRINTABLE
 from .runtime import Runtime
 
@@ -33,6 +32,12 @@ class PlainClients:
         return any(session.waiting > SLOW_OUTPUT for session in sessions)
 
 
+def loggers(server: Any) -> list[logging.Logger]:
+    """Those of a ``socketio.Server`` that are not the application's own."""
+    names = ("socketio.", "engineio.")
+    return [log for log in (server.logger, server.eio.logger) if log.name.startswith(names)]
+
+
 def install(server: Any, runtime: Runtime, threads: Any, max_attachments: int) -> Outlet:
     """Let the worker serve the clients of a ``socketio.Server``.
 
@@ -41,10 +46,8 @@ def install(server: Any, runtime: Runtime, threads: Any, max_attachments: int) -
     :raises ValueError: for an option of engineio that cannot be.
     """
     eio = server.eio
-    for log in (server.logger, eio.logger):
-        if log.name.startswith(("socketio.", "engineio.")):  # else the application's own
-            log.addFilter(PRINTABLE)
-            log.addFilter(FEW_TRACEBACKS)
+    for log in loggers(server):
+        log.addFilter(PRINTABLE)
     eio.__class__ = EngineServer
     eio.start(runtime)
     changed = compat.missing(server)

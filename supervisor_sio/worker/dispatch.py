@@ -20,11 +20,11 @@ from ..cluster.packets import Partial
 from ..cluster.sessions import send_to_each, traffic
 from ..common.emission import RESERVED_EVENTS
 from ..common.limits import EVENT_SIZES, SLOW_OUTPUT
+from ..common.reasons import NO_ANSWER, WRONG_ARGUMENTS
 from ..engine.frames import Payload, message_frame
 from ..engine.session import Session
 from . import compat
 from .eio import EngineServer
-from .refused import NO_ANSWER, WRONG_ARGUMENTS
 
 _MESSAGE = str(packet.MESSAGE)
 _EVENTS = (sio_packet.EVENT, sio_packet.BINARY_EVENT)

@@ -8,10 +8,3 @@ from ..common.refusals import Refusals
 
 #: But for messages that mean nothing, their session or connection has ended.
 refusals = Refusals(logging.getLogger("supervisor_sio.worker"))
-
-PROTOCOL, TOO_SLOW, FAILED = "protocol error", "too slow", "internal error"
-WRONG_ARGUMENTS = "wrong arguments for a handler"
-NO_ANSWER = "no answer to call()"
-
-#: Those that `sio status` shows as protocol errors.
-MALFORMED = (PROTOCOL, WRONG_ARGUMENTS)

@@ -15,7 +15,7 @@ from eventlet import hubs, patcher
 from eventlet.event import Event
 
 from ..cluster import sessions
-from ..common import channel, descriptors, figures, identity
+from ..common import channel, descriptors, figures, identity, reasons
 from ..common.addresses import parse_address
 from ..common.channel import Message
 from ..common.limits import CLOSING_AT_ONCE
@@ -31,7 +31,7 @@ from .eventlet.lag import HubLag
 from .eventlet.runtime import HubRuntime
 from .eventlet.server import Server
 from .link import Link, Refused
-from .refused import MALFORMED, TOO_SLOW, refusals
+from .refused import refusals
 from .signals import Signals
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -42,9 +42,6 @@ _COMMAND = "supervisor-sio worker"
 
 #: Where a server by hand listens.
 _LISTEN = "127.0.0.1:8000"
-
-#: A reason for a connection's end: the process has no descriptor free for it.
-_NO_DESCRIPTOR = "no-descriptor"
 
 #: Seconds between tries to give a connection back while there is no router.
 _WAIT_FOR_ROUTER = 0.05
@@ -322,7 +319,7 @@ class _Worker(_Service):
     def _lose_connection(self, message: Message) -> None:
         address = _address(message["peer"])
         source = address[0] if isinstance(address, tuple) else "a local client"
-        refusals.count(_NO_DESCRIPTOR, source)
+        refusals.count(reasons.NO_DESCRIPTOR, source)
         if message["handshake"]:
             self._count_handshake()()  # there will be no session of it
 
@@ -346,9 +343,7 @@ class _Worker(_Service):
             "connections": self.server.connections,
             "handshakes_seen": self._handshakes,
             **self._heard(),
-            "protocol_errors": sum(map(refusals.by_reason.__getitem__, MALFORMED)),
-            "slow_clients": refusals.by_reason[TOO_SLOW],
-            "no_descriptor": refusals.by_reason[_NO_DESCRIPTOR],
+            **reasons.by_figure(refusals.by_reason),
             "opened": sessions.traffic.opened,
             "events_in": sessions.traffic.received,
             "events_out": sessions.traffic.sent,

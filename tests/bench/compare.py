@@ -1,18 +1,24 @@
 """This package beside its peers: one table of figures, ratios and bars.
 
-    python tests/bench/compare.py [--only ROW] [--peers ours,pm2] [--runs 5] [--seconds 3]
-    python tests/bench/compare.py --ours CHECKOUT [--only ROW]
+    python tests/bench/compare.py [--only ROW,ROW] [--peers ours,pm2] [--runs 5] [--seconds 3]
+                                  [--ours CHECKOUT]
 
-The peers are socket.io under @socket.io/pm2 ("pm2"), and stock python-socketio on
-eventlet behind nginx, with a ZeroMQ broker ("stock"); all have two workers and the same
-application. Where clients poll it is one stock worker: nginx cannot keep those apart
-that come from one address. The servers of a row run side by side and are measured in
-turn, in each round in another order. Figures are medians over the rounds, ratios the
-medians of each round's ratio. CPU is user and system time of all processes of a server
-but supervisord.
+The peers of rows with two workers are socket.io under @socket.io/pm2 ("pm2"), and stock
+python-socketio on eventlet behind nginx, with a ZeroMQ broker ("stock"). Where clients
+poll it is one stock worker: nginx cannot keep those apart that come from one address.
+The peers of rows with one worker, our router with it, are of one process each: socket.io
+on Node ("node"), on Bun with @socket.io/bun-engine ("bun"), and socketio.AsyncServer on
+uvicorn ("uvicorn"). All have the same application. What they need is installed the first
+time, into a cache directory of the user.
 
-With ``--ours`` the only peer is another checkout of this package ("theirs"): its code runs on the
-same Python and dependencies, and no figure may be more than 5 % worse than there.
+The servers of a row run side by side and are measured in turn, in each round in another
+order. Figures are medians over the rounds, ratios the medians of each round's ratio. CPU
+is user and system time of all processes of a server but supervisord, which counts only
+where it restarts workers; what the load generators take is shown, and counts nowhere.
+
+With ``--ours`` another checkout of this package is a peer as well ("before"), of every row: its
+code runs on the same Python and dependencies. No figure may be more than 5 % worse than
+there, where it has no bar for that. ``--peers ours`` leaves all others out.
 
 Ends with 1 if a bar is missed. ``--profile`` shows instead what one of our workers does
 during the row of ``--only``; it needs py-spy.
@@ -28,19 +34,31 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
 import psutil
-from pm2 import ask_node
+from measurements import Sample
+from node import ask_node, bun_version
 from profiling import print_profile, py_spy
-from rows import OURS, PM2, ROWS, STOCK, Bar, Figure, Row, Sample
+from rows import (
+    BEFORE,
+    BUN,
+    NODE,
+    OURS,
+    PM2,
+    ROWS,
+    STOCK,
+    UVICORN,
+    Bar,
+    Figure,
+    Row,
+    beside_a_checkout,
+)
 from servers import Server
+from uvicorn_peer import uvicorn_version
 
-PEERS = (OURS, PM2, STOCK)
-THEIRS = "theirs"
+PEERS = (OURS, PM2, STOCK, NODE, BUN, UVICORN)
 Samples = dict[str, list[Sample]]
 
 
@@ -85,8 +103,8 @@ def values(figure: Figure, samples: Samples, peer: str) -> list[float]:
 def ratio(figure: Figure, samples: Samples, peer: str) -> float:
     """Within each round, so that a machine that gets slower or faster does not show."""
     return statistics.median(
-        ours / theirs if theirs else float("inf")
-        for ours, theirs in zip(values(figure, samples, OURS), values(figure, samples, peer))
+        ours / other if other else float("inf")
+        for ours, other in zip(values(figure, samples, OURS), values(figure, samples, peer))
     )
 
 
@@ -103,23 +121,6 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.3g}"
 
 
-def beside_a_checkout(row: Row, checkout: Path) -> Row:
-    """This row with another checkout for its only peer, and the bars for that."""
-    ours = row.servers[OURS]
-
-    def bars(figure: Figure) -> tuple[Bar, ...]:
-        if figure.over is not statistics.median or figure.key in ("generator", "clients"):
-            return ()
-        at_least = figure.key == "rate"
-        return (Bar(0.95 if at_least else 1.05, THEIRS, at_least),)
-
-    return replace(
-        row,
-        servers={OURS: ours, THEIRS: partial(ours, checkout=checkout)},
-        figures=[replace(figure, bars=bars(figure)) for figure in row.figures],
-    )
-
-
 def print_row(row: Row, samples: Samples, peers: Sequence[str]) -> bool:
     """Whether no bar is missed."""
     all_met = True
@@ -133,10 +134,9 @@ def print_row(row: Row, samples: Samples, peers: Sequence[str]) -> bool:
     for figure in row.figures:
         line = f"  {figure.label:36}"
         for peer in peers:
-            shown = number(figure.over(values(figure, samples, peer))) if peer in samples else ""
-            line += f"{shown:>10}"
+            line += f"{number(figure.over(values(figure, samples, peer))):>10}"
         for peer in others:
-            comparable = figure.over is statistics.median and {OURS, peer} <= set(samples)
+            comparable = figure.over is statistics.median and OURS in samples
             shown = f"{ratio(figure, samples, peer):.2f}" if comparable else ""
             line += f"{shown:>{len(peer) + 5}}"
         verdicts = [(bar, verdict(bar, figure, samples)) for bar in figure.bars]
@@ -155,31 +155,33 @@ def end(*_: Any) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="This package beside its peers")
-    parser.add_argument("--only", choices=ROWS, help="one row")
+    parser.add_argument("--only", metavar="ROW,…", help=f"of these: {', '.join(ROWS)}")
     parser.add_argument("--peers", default=",".join(PEERS), help="of these: %(default)s")
-    parser.add_argument("--ours", type=Path, help="checkout to compare with, and nothing else")
+    parser.add_argument("--ours", type=Path, metavar="CHECKOUT", help="one more peer")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
     parser.add_argument("--profile", action="store_true", help="one of our workers; with --only")
     options = parser.parse_args()
-    options.peers = [OURS, THEIRS] if options.ours else options.peers.split(",")
+    options.peers = options.peers.split(",")
+    options.only = options.only.split(",") if options.only else list(ROWS)
+    if not set(options.only) <= set(ROWS):
+        parser.error(f"--only: expected some of {', '.join(ROWS)}")
+    if not set(options.peers) <= set(PEERS):
+        parser.error(f"--peers: expected some of {', '.join(PEERS)}")
     if options.ours and not (options.ours / "supervisor_sio" / "cli.py").is_file():
         parser.error(f"--ours: {options.ours} is not a checkout of this package")
-    if not options.ours and not set(options.peers) <= set(PEERS):
-        parser.error(f"--peers: expected some of {', '.join(PEERS)}")
-    if options.profile and (not options.only or ROWS[options.only].fresh):
+    if options.ours:
+        options.peers.insert(1, BEFORE)
+    if options.profile and (len(options.only) > 1 or ROWS[options.only[0]].fresh):
         parser.error("--profile needs --only, with a row that is not about memory")
     return options
 
 
 def compare(options: argparse.Namespace) -> bool:
     """Whether no bar is missed."""
-    versions = f"Python {sys.version.split()[0]}"
-    if PM2 in options.peers:
-        versions += f", Node {ask_node('process.version')}"
-    print(f"{versions}, {os.cpu_count()} cores")
+    print(f"{versions(options.peers)}, {os.cpu_count()} cores")
     all_met = True
-    for name in [options.only] if options.only else ROWS:
+    for name in options.only:
         row = ROWS[name]
         if options.ours:
             row = beside_a_checkout(row, options.ours.resolve())
@@ -187,13 +189,24 @@ def compare(options: argparse.Namespace) -> bool:
         if peers:
             print(f"{name}: {row.title}", file=sys.stderr, flush=True)
             samples = rounds(row, peers, options.runs, options.seconds)
-            all_met &= print_row(row, samples, options.peers if options.ours else PEERS)
+            all_met &= print_row(row, samples, peers)
     return all_met
+
+
+def versions(peers: Sequence[str]) -> str:
+    found = [f"Python {sys.version.split()[0]}"]
+    if {PM2, NODE} & set(peers):
+        found.append(f"Node {ask_node('process.version')}")
+    if BUN in peers:
+        found.append(f"Bun {bun_version()}")
+    if UVICORN in peers:
+        found.append(f"uvicorn {uvicorn_version()}")
+    return ", ".join(found)
 
 
 def profile(options: argparse.Namespace) -> None:
     program = py_spy()
-    with measuring(ROWS[options.only], OURS, options.seconds) as (server, measure):
+    with measuring(ROWS[options.only[0]], OURS, options.seconds) as (server, measure):
         print_profile(program, server.parts["workers"][0], measure)
 
 

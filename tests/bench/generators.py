@@ -25,10 +25,13 @@ class Generator:
         self._process = process
 
     def ask(self, do: str, seconds: float, **options: Any) -> dict[str, Any]:
+        self.begin(do, seconds, **options)
+        return self.answer(seconds + ANSWER_TIMEOUT)
+
+    def begin(self, do: str, seconds: float, **options: Any) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, "seconds": seconds, **options}) + "\n")
         self._process.stdin.flush()
-        return self.answer(seconds + ANSWER_TIMEOUT)
 
     def finish(self) -> dict[str, Any]:
         """The answer to the end of the commands."""
@@ -69,9 +72,18 @@ def generator(script: str, port: int, *options: str) -> Iterator[Generator]:
 
 @contextlib.contextmanager
 def swarm(
-    port: int, clients: int, upgraded: bool = False, in_flight: int = 8
+    port: int, clients: int, in_flight: int = 8
 ) -> Iterator[tuple[Generator, dict[str, Any]]]:
-    """Connected clients, and the report of swarm.py about them."""
+    """Clients with websockets for much traffic, and the report of swarm.py about them."""
     options = ["--clients", str(clients), "--in-flight", str(in_flight)]
-    with generator("swarm.py", port, *options, *["--upgraded"] * upgraded) as process:
+    with generator("swarm.py", port, *options) as process:
         yield process, process.answer(CONNECT_TIMEOUT)
+
+
+@contextlib.contextmanager
+def crowd(port: int, clients: int, transport: str, in_flight: int = 8) -> Iterator[Generator]:
+    """Clients that stay and come back, connected; see crowd.py."""
+    options = ["--clients", str(clients), "--in-flight", str(in_flight), "--transport", transport]
+    with generator("crowd.py", port, *options) as process:
+        process.answer(CONNECT_TIMEOUT)
+        yield process

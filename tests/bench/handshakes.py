@@ -17,7 +17,8 @@ import sys
 import time
 from collections import Counter
 
-from load import Failure, Session
+from client import Session
+from frames import Failure
 
 #: Seconds that a client that was served lets pass: all in all, the rate of new clients.
 PAUSE = 0.005

@@ -1,329 +1,42 @@
-"""Load generator: complete Socket.IO session set-ups over plain sockets.
+"""Load generator: clients that come, do a thing, and go, over plain sockets.
 
-One set-up is what a browser does to reach a websocket:
+    python load.py HOST PORT [--what set-up] [--seconds 5] [--in-flight 16] [--timeout 10]
+
+What they do:
+
+``set-up``, what a browser does to reach a websocket:
 
     connection 1   GET handshake, POST "40", GET poll with the answer to it, GET poll left pending
     connection 2   GET with Upgrade and the sid, "2probe" / "3probe"
     connection 1   the pending poll ends with a NOOP
     connection 2   "5", an event with an ack, its answer, close
 
-    python load.py HOST PORT [--seconds 5] [--in-flight 16] [--timeout 10]
+``websocket``, the same without polling:
 
-prints one JSON object.
+    GET with Upgrade, the handshake, "40" and its answer, an event with an ack, its answer, close
+
+``polling``, requests on kept connections, each counts: POST of an event, GET of its answer.
+
+Ends after the seconds or with SIGTERM, when what is in flight is done, and prints one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import base64
-import hashlib
 import json
-import os
 import signal
-import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Callable
 
-RECORD_SEPARATOR = "\x1e"
-WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+from epoll import Loop, Steps
+from frames import Failure
+from raw_clients import Client, Target
 
-
-class Failure(Exception):
-    """A set-up went wrong; the text is the reason that is counted."""
-
-
-class Wire(asyncio.Protocol):
-    """A client connection with a read buffer."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._arrived: asyncio.Future[None] | None = None
-        self._error: BaseException | None = None
-        self._transport: asyncio.Transport | None = None
-        self.ended = False
-
-    @classmethod
-    async def open(cls, host: str, port: int) -> Wire:
-        _, wire = await asyncio.get_running_loop().create_connection(cls, host, port)
-        return wire
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        self._wake()
-
-    def eof_received(self) -> None:
-        self.ended = True
-        self._wake()
-
-    def connection_lost(self, error: BaseException | None) -> None:
-        self.ended = True
-        self._error = error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
-
-    def write(self, data: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(data)
-
-    def close(self) -> None:
-        assert self._transport is not None
-        self._transport.close()
-
-    def detach(self) -> tuple[socket.socket, bytes]:
-        """The connection as a socket of its own, and what was read and not used."""
-        assert self._transport is not None
-        sock = self._transport.get_extra_info("socket").dup()
-        self._transport.abort()
-        return sock, bytes(self._buffer)
-
-    async def _more(self) -> None:
-        if self.ended:
-            raise Failure("reset" if isinstance(self._error, OSError) else "closed")
-        self._arrived = asyncio.get_running_loop().create_future()
-        try:
-            await self._arrived
-        finally:
-            self._arrived = None
-
-    async def read_until(self, separator: bytes) -> bytes:
-        """The bytes before the separator, which is dropped."""
-        while (end := self._buffer.find(separator)) < 0:
-            await self._more()
-        data = bytes(self._buffer[:end])
-        del self._buffer[: end + len(separator)]
-        return data
-
-    async def read_exactly(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            await self._more()
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return data
-
-    async def read_head(self) -> tuple[int, dict[str, str]]:
-        lines = (await self.read_until(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        parts = lines[0].split(" ", 2)
-        if len(parts) < 2 or not parts[1].isdigit():
-            raise Failure(f"not HTTP: {lines[0][:40]!r}")
-        headers: dict[str, str] = {}
-        for line in lines[1:]:
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
-        return int(parts[1]), headers
-
-    async def read_body(self, headers: dict[str, str]) -> str:
-        if headers.get("transfer-encoding") == "chunked":
-            body = b""
-            while size := int(await self.read_until(b"\r\n"), 16):
-                body += await self.read_exactly(size)
-                await self.read_until(b"\r\n")
-            await self.read_until(b"\r\n")
-        else:
-            body = await self.read_exactly(int(headers.get("content-length", "0")))
-        return body.decode()
-
-    async def read_response(self) -> str:
-        """The body of a 200; anything else is a failure."""
-        status, headers = await self.read_head()
-        body = await self.read_body(headers)
-        if status != 200:
-            raise Failure(f"HTTP {status} {body[:60]}".strip())
-        return body
-
-
-def frame(opcode: int, payload: bytes) -> bytes:
-    """A masked frame, as a client sends it."""
-    assert len(payload) < 126
-    mask = os.urandom(4)
-    key = int.from_bytes((mask * 32)[: len(payload)], "big")
-    masked = (int.from_bytes(payload, "big") ^ key).to_bytes(len(payload), "big")
-    return bytes((0x80 | opcode, 0x80 | len(payload))) + mask + masked
-
-
-class Session:
-    """One client. `step` says how far it got."""
-
-    def __init__(self, host: str, port: int, path: str = "/socket.io/") -> None:
-        self.host = host
-        self.port = port
-        self.path = path
-        self.step = "start"
-        self.sid = ""  # of Engine.IO
-        self.socket_sid = ""  # of Socket.IO, in the main namespace
-        self._polling: Wire | None = None
-        self._websocket: Wire | None = None
-
-    @property
-    def polling(self) -> Wire:
-        assert self._polling is not None
-        return self._polling
-
-    @property
-    def websocket(self) -> Wire:
-        assert self._websocket is not None
-        return self._websocket
-
-    def _head(self, method: str, transport: str) -> str:
-        sid = f"&sid={self.sid}" if self.sid else ""
-        return (
-            f"{method} {self.path}?EIO=4&transport={transport}{sid} HTTP/1.1\r\n"
-            f"Host: {self.host}:{self.port}\r\nAccept: */*\r\n"
-        )
-
-    def _get(self) -> None:
-        self.polling.write((self._head("GET", "polling") + "\r\n").encode())
-
-    def _post(self, body: str) -> None:
-        head = self._head("POST", "polling")
-        fields = f"Content-Type: text/plain;charset=UTF-8\r\nContent-Length: {len(body)}\r\n\r\n"
-        self.polling.write((head + fields + body).encode())
-
-    async def connect_polling(self) -> None:
-        """Handshake, namespace connect and the poll that brings its answer."""
-        self.step = "handshake"
-        self._polling = await Wire.open(self.host, self.port)
-        self._get()
-        body = await self.polling.read_response()
-        if not body.startswith("0{"):
-            raise Failure(f"unexpected {body[:40]!r}")
-        self.sid = json.loads(body[1:])["sid"]
-
-        self.step = "connect"
-        self._post("40")
-        body = await self.polling.read_response()
-        if body.lower() != "ok":
-            raise Failure(f"unexpected {body[:40]!r}")
-
-        self.step = "poll"
-        self._get()
-        body = await self.polling.read_response()
-        self._connected(body)
-
-    def _connected(self, packets: str) -> None:
-        for packet in packets.split(RECORD_SEPARATOR):
-            if packet.startswith('40{"sid"'):
-                self.socket_sid = json.loads(packet[2:])["sid"]
-                return
-        raise Failure(f"unexpected {packets[:40]!r}")
-
-    async def connect_websocket(self) -> None:
-        """Handshake and namespace connect on a websocket, without polling before."""
-        await self.open_websocket()
-        self.step = "connect"
-        self.send("40")
-        self._connected(await self.receive())
-
-    async def open_websocket(self) -> None:
-        """The handshake of connect_websocket."""
-        await self._request_websocket()
-        self.step = "handshake"
-        packet = await self.receive()
-        if not packet.startswith("0{"):
-            raise Failure(f"unexpected {packet[:40]!r}")
-        self.sid = json.loads(packet[1:])["sid"]
-
-    async def upgrade(self) -> None:
-        """To the websocket, while a poll is pending."""
-        self._get()
-        await self._request_websocket()
-
-        self.step = "probe"
-        self.send("2probe")
-        if (packet := await self.receive()) != "3probe":
-            raise Failure(f"unexpected {packet[:40]!r}")
-
-        self.step = "noop"
-        body = await self.polling.read_response()
-        if "6" not in body.split(RECORD_SEPARATOR):
-            raise Failure(f"unexpected {body[:40]!r}")
-        self.send("5")
-
-    async def _request_websocket(self) -> None:
-        self.step = "upgrade"
-        self._websocket = await Wire.open(self.host, self.port)
-        key = base64.b64encode(os.urandom(16))
-        self.websocket.write(
-            (
-                self._head("GET", "websocket") + "Connection: Upgrade\r\nUpgrade: websocket\r\n"
-                f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key.decode()}\r\n\r\n"
-            ).encode()
-        )
-        status, headers = await self.websocket.read_head()
-        if status != 101:
-            body = await self.websocket.read_body(headers)
-            raise Failure(f"HTTP {status} {body[:60]}".strip())
-        accept = base64.b64encode(hashlib.sha1(key + WEBSOCKET_GUID).digest())
-        if headers.get("sec-websocket-accept") != accept.decode():
-            raise Failure("wrong Sec-WebSocket-Accept")
-
-    def send(self, packet: str) -> None:
-        self.websocket.write(frame(TEXT, packet.encode()))
-
-    async def receive(self) -> str:
-        """The next Engine.IO packet from the websocket, pings answered, NOOPs dropped."""
-        while True:
-            first, size = await self.websocket.read_exactly(2)
-            if size == 126:
-                size = int.from_bytes(await self.websocket.read_exactly(2), "big")
-            elif size == 127:
-                size = int.from_bytes(await self.websocket.read_exactly(8), "big")
-            payload = await self.websocket.read_exactly(size)
-            opcode = first & 0x0F
-            if opcode == TEXT:
-                packet = payload.decode()
-                if packet == "2":
-                    self.send("3")
-                elif packet != "6":
-                    return packet
-            elif opcode == PING:
-                self.websocket.write(frame(PONG, payload))
-            elif opcode == CLOSE:
-                raise Failure("websocket closed")
-            else:
-                raise Failure(f"unexpected opcode {opcode}")
-
-    async def ask(self, event: str, *args: Any) -> Any:
-        """Emit with an ack: the answer; other events that come meanwhile are dropped."""
-        self.step = event
-        self.send("421" + json.dumps([event, *args]))
-        while True:
-            packet = await self.receive()
-            if packet.startswith("431"):
-                answer = json.loads(packet[3:])
-                return answer[0] if answer else None
-
-    async def call(self, event: str, data: str) -> None:
-        """Ask for the same data."""
-        answer = await self.ask(event, data)
-        if answer != data:
-            raise Failure(f"unexpected {answer!r:.40}")
-
-    async def disconnect(self) -> None:
-        """Leave as a browser does and see the server hang up."""
-        self.step = "close"
-        self.send("41")
-        self.websocket.write(frame(CLOSE, b"\x03\xe8"))
-        while not self.websocket.ended:
-            try:
-                await self.receive()
-            except Failure:
-                break
-
-    def close(self) -> None:
-        for wire in (self._polling, self._websocket):
-            if wire is not None:
-                wire.close()
+#: Seconds until a client comes again that was refused.
+PAUSE = 0.01
 
 
 @dataclass
@@ -336,79 +49,101 @@ class Figures:
     generator_cpu: float = 0.0
 
 
-def percentile(values: list[float], fraction: float) -> float:
+def percentile(values: Sequence[float], fraction: float) -> float:
     if not values:
         return 0.0
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
 
 
-async def run(host: str, port: int, seconds: float, in_flight: int, timeout: float) -> Figures:
-    """Keep `in_flight` set-ups going for `seconds` or until SIGTERM, then let the last ones end."""
-    figures = Figures()
-    durations: list[float] = []
-    began, cpu_began = time.monotonic(), time.process_time()
-    deadline = began + seconds
-    terminated = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+class Load:
+    """:param timeout: seconds for one whole set-up, or one request."""
 
-    async def one(session: Session) -> None:
-        start = time.monotonic()
-        await session.connect_polling()
-        await session.upgrade()
-        await session.call("echo", "hello")
-        durations.append(time.monotonic() - start)
-        await session.disconnect()
+    def __init__(self, target: Target, seconds: float, timeout: float) -> None:
+        self.loop = Loop()
+        self._target = target
+        self._timeout = timeout
+        self._deadline = time.monotonic() + seconds
+        self._durations: list[float] = []
+        self.figures = Figures()
 
-    async def client() -> None:
-        while time.monotonic() < deadline and not terminated.is_set():
-            session = Session(host, port)
-            reason = ""
-            task = asyncio.ensure_future(one(session))
+    def stop(self) -> None:
+        self._deadline = 0.0
+
+    def visits(self, visit: Callable[[Client], Steps[None]]) -> Steps[None]:
+        """One client after another, until the time is over."""
+        while self._goes_on():
+            client = Client(self.loop, self._target)
+            self.loop.allow(self._timeout)
             try:
-                done, _ = await asyncio.wait({task}, timeout=timeout)
-                if done:
-                    task.result()
-                else:
-                    task.cancel()
-                    reason = "timeout"
-            except Failure as failure:
-                reason = str(failure)
-            except ConnectionRefusedError:
-                reason = "refused"
-            except OSError as error:
-                reason = "reset" if isinstance(error, ConnectionError) else str(error)
-            except ValueError as error:
-                reason = f"bad answer: {error}"
+                yield from visit(client)
+            except (Failure, ValueError) as error:
+                reason = f"{client.step}: {error}"
+                if client.sid:
+                    reason = reason.replace(client.sid.decode("latin-1"), "<sid>")
+                self.figures.failures[reason] += 1
+                yield PAUSE  # a server that refuses is not to be spun on
             finally:
-                session.close()
-            if reason:
-                if session.sid:
-                    reason = reason.replace(session.sid, "<sid>")
-                figures.failures[f"{session.step}: {reason}"] += 1
-                await asyncio.sleep(0.01)  # a server that refuses is not to be spun on
-            else:
-                figures.completed += 1
+                client.close()
 
-    await asyncio.gather(*(client() for _ in range(in_flight)))
-    figures.elapsed = time.monotonic() - began
-    figures.generator_cpu = time.process_time() - cpu_began
-    figures.p50_ms = percentile(durations, 0.50) * 1000
-    figures.p99_ms = percentile(durations, 0.99) * 1000
-    return figures
+    def set_up(self, client: Client) -> Steps[None]:
+        began = time.monotonic()
+        yield from client.connect_polling()
+        yield from client.upgrade()
+        yield from self._use_once(client, began)
+
+    def websocket(self, client: Client) -> Steps[None]:
+        began = time.monotonic()
+        yield from client.connect_websocket()
+        yield from self._use_once(client, began)
+
+    def polling(self, client: Client) -> Steps[None]:
+        yield from client.connect_polling()
+        while self._goes_on():
+            self.loop.allow(self._timeout)
+            began = time.monotonic()
+            yield from client.echo_polling()
+            self._durations.append(time.monotonic() - began)
+            self.figures.completed += 2
+        yield from client.leave()
+
+    def _use_once(self, client: Client, began: float) -> Steps[None]:
+        yield from client.echo()
+        self._durations.append(time.monotonic() - began)
+        yield from client.leave()
+        self.figures.completed += 1
+
+    def _goes_on(self) -> bool:
+        return time.monotonic() < self._deadline
+
+    def run(self, visit: Callable[[Client], Steps[None]], in_flight: int) -> Figures:
+        began, cpu_began = time.monotonic(), time.process_time()
+        for _ in range(in_flight):
+            self.loop.start(self.visits(visit))
+        self.loop.run()
+        self.figures.elapsed = time.monotonic() - began
+        self.figures.generator_cpu = time.process_time() - cpu_began
+        self.figures.p50_ms = percentile(self._durations, 0.50) * 1000
+        self.figures.p99_ms = percentile(self._durations, 0.99) * 1000
+        return self.figures
+
+
+#: What clients do.
+VISITS = {"set-up": Load.set_up, "websocket": Load.websocket, "polling": Load.polling}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Socket.IO session set-ups under load")
+    parser = argparse.ArgumentParser(description="Socket.IO clients that come and go")
     parser.add_argument("host")
     parser.add_argument("port", type=int)
+    parser.add_argument("--what", choices=VISITS, default="set-up")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--timeout", type=float, default=10, help="of one whole set-up")
     options = parser.parse_args()
-    figures = asyncio.run(
-        run(options.host, options.port, options.seconds, options.in_flight, options.timeout)
-    )
+    load = Load(Target(options.host, options.port), options.seconds, options.timeout)
+    signal.signal(signal.SIGTERM, lambda *_: load.stop())
+    figures = load.run(VISITS[options.what].__get__(load), options.in_flight)
     print(json.dumps(vars(figures)))
 
 

@@ -20,7 +20,8 @@ import time
 from dataclasses import dataclass, field
 
 import psutil
-from load import Failure, Session
+from client import Session
+from frames import Failure
 from servers import HOST, START_TIMEOUT, Server, answers, own_cpu, supervised_cluster
 
 ROOM = "bench"

@@ -19,7 +19,9 @@ import statistics
 import sys
 import time
 
-from load import Failure, Session, percentile
+from client import Session
+from frames import Failure
+from load import percentile
 from relay import ROOM, one_on_each_worker
 from servers import Server, supervised_cluster
 

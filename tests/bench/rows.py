@@ -1,46 +1,36 @@
-"""What compare.py measures: the rows of its table, each with its servers, figures and bars."""
+"""The rows of compare.py: each with its servers, figures and bars."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import resource
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, ContextManager
+from typing import Callable, ContextManager
 
-import relay_latency
 import session_setup
-from generators import generator, swarm
-from load import percentile
+from measurements import (
+    IN_FLIGHT,
+    MEMORY_CLIENTS,
+    MOST_CLIENTS,
+    RATE,
+    Measuring,
+    coming_back,
+    emitting_to_one,
+    idle,
+    many_clients,
+    traffic,
+    visits,
+)
+from node import bare_node, bun
 from pm2 import pm2_cluster
-from relay import one_on_each_worker
 from servers import Server, behind_nginx, stock_cluster, stock_worker, supervised_cluster
+from uvicorn_peer import uvicorn
 
-OURS, PM2, STOCK = "ours", "pm2", "stock"
-
-#: What one measurement finds, by the key of a figure.
-Sample = Mapping[str, float]
-
-WARM_UP_SECONDS = 2.0
-#: Clients that come and go before the memory of a server without clients is read, and
-#: seconds until memory is: V8 gives back what a burst of new clients has left after 15 to 30.
-MEMORY_WARM_UP_CLIENTS = 100
-MEMORY_SETTLE_SECONDS = 40.0
-MEMORY_CLIENTS = 2000
-IN_FLIGHT = 16
-
-MOST_CLIENTS = 10_000
-#: Descriptors of a process that are not clients.
-SPARE_DESCRIPTORS = 256
-#: Emits to the many clients in a measurement, and seconds in which only newcomers connect.
-EMITS = 10
-EMIT_PAUSE_SECONDS = 0.2
-
-RATE = 1000.0
+OURS, BEFORE = "ours", "before"
+PM2, STOCK, NODE, BUN, UVICORN = "pm2", "stock", "node", "bun", "uvicorn"
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,7 @@ class Row:
 
     title: str
     servers: Mapping[str, Callable[..., ContextManager[Server]]]
-    measuring: Callable[[Server, float], ContextManager[Callable[[], Sample]]]
+    measuring: Measuring
     figures: Sequence[Figure]
     fresh: bool = False
 
@@ -96,209 +86,99 @@ def one_stock_worker() -> Iterator[Server]:
         yield proxied
 
 
-# --- session set-up -------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------
 
+#: With two workers.
+CLUSTERS = {OURS: supervised_cluster, PM2: pm2_cluster, STOCK: stock_cluster}
+POLLED = {OURS: supervised_cluster, PM2: pm2_cluster, STOCK: one_stock_worker}
+RESTARTED = {OURS: supervised_cluster, PM2: pm2_cluster}
+#: One process each, ours with the router.
+SINGLE: Mapping[str, Callable[..., ContextManager[Server]]] = {
+    OURS: partial(supervised_cluster, workers=1),
+    NODE: bare_node,
+    BUN: bun,
+    UVICORN: uvicorn,
+}
 
-@contextlib.contextmanager
-def setting_up(server: Server, seconds: float) -> Iterator[Callable[[], Sample]]:
-    def measure(seconds: float = seconds) -> Sample:
-        run = session_setup.measure(server, seconds, IN_FLIGHT)
-        return {
-            "cpu": run.counted_ms,
-            "failed": sum(run.failures.values()),
-            "completed": run.completed,
-        }
-
-    measure(WARM_UP_SECONDS)
-    yield measure
-
-
-# --- traffic on websockets ------------------------------------------------------------
-
-
-def traffic(
-    command: str, clients: int, **options: Any
-) -> Callable[[Server, float], ContextManager[Callable[[], Sample]]]:
-    """Measures a command of swarm.py."""
-
-    @contextlib.contextmanager
-    def measuring(server: Server, seconds: float) -> Iterator[Callable[[], Sample]]:
-        with swarm(server.port, clients) as (crowd, _):
-            crowd.ask(command, WARM_UP_SECONDS, **options)
-
-            def measure() -> Sample:
-                before = server.counted_cpu()
-                answer = crowd.ask(command, seconds, **options)
-                used = server.counted_cpu() - before
-                return {
-                    "cpu": used * 1e6 / answer["count"],
-                    "rate": answer["count"] / answer["elapsed"],
-                    "generator": answer["generator_cpu"] * 1e6 / answer["count"],
-                }
-
-            yield measure
-
-    return measuring
-
-
-# --- idle clients ---------------------------------------------------------------------
-
-
-def idle(upgraded: bool) -> Callable[[Server, float], ContextManager[Callable[[], Sample]]]:
-    @contextlib.contextmanager
-    def measuring(server: Server, seconds: float) -> Iterator[Callable[[], Sample]]:
-        def settled_memory(clients: int) -> float:
-            with swarm(server.port, clients, upgraded, IN_FLIGHT):
-                time.sleep(MEMORY_SETTLE_SECONDS)
-                return server.memory()
-
-        with swarm(server.port, MEMORY_WARM_UP_CLIENTS, upgraded, IN_FLIGHT):
-            pass
-        time.sleep(MEMORY_SETTLE_SECONDS)
-        before = server.memory()
-        yield lambda: {"memory": (settled_memory(MEMORY_CLIENTS) - before) / MEMORY_CLIENTS / 1024}
-
-    return measuring
-
-
-# --- many clients ---------------------------------------------------------------------
-
-
-def clients_possible() -> int:
-    """A generator and two workers hold them; a worker has less than the generator."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(MOST_CLIENTS, hard - SPARE_DESCRIPTORS)
-
-
-@contextlib.contextmanager
-def many_clients(server: Server, seconds: float) -> Iterator[Callable[[], Sample]]:
-    clients = clients_possible()
-    with swarm(server.port, clients, in_flight=IN_FLIGHT) as (crowd, _):
-
-        def measure() -> Sample:
-            emits: list[tuple[float, float]] = []
-            with generator("handshakes.py", server.port) as newcomers:
-                for _ in range(EMITS):
-                    time.sleep(EMIT_PAUSE_SECONDS)
-                    emits += crowd.ask("broadcast", 0, in_a_row=1)["rounds"]
-                came = newcomers.finish()
-            if came["failures"]:
-                raise RuntimeError(f"handshakes failed: {came['failures']}")
-            meanwhile = [
-                end - begin
-                for begin, end in came["handshakes"]
-                if any(begin < emit_end and emit_begin < end for emit_begin, emit_end in emits)
-            ]
-            return {
-                "clients": clients,
-                "emit": statistics.median(end - begin for begin, end in emits) * 1000,
-                "slowest_emit": max(end - begin for begin, end in emits) * 1000,
-                "handshakes": len(meanwhile),
-                "handshake": statistics.median(meanwhile) * 1000,
-                "slowest_handshake": max(meanwhile) * 1000,
-            }
-
-        measure()  # warm-up
-        yield measure
-
-
-# --- emit to one client ---------------------------------------------------------------
+GENERATOR_US = Figure("generator", "CPU µs of the generator")
+GENERATOR_MS = Figure("generator", "CPU ms of the generator")
+NONE_FAILED = Figure("failed", "failed, all rounds", [Bar(0)], sum)
+COMPLETED = Figure("completed", "completed, all rounds", (), sum)
 
 
 def latency_cluster(checkout: Path | None = None) -> ContextManager[Server]:
     return supervised_cluster(application="latency_app:app", checkout=checkout)
 
 
-async def emit_to_other_worker(port: int, seconds: float) -> Sample:
-    sessions = [receiver.session for receiver in await one_on_each_worker(port, 2)]
-    asking, receiving = sessions
-    try:
-        for event, length in (("warm-up", WARM_UP_SECONDS), ("tick", seconds)):
-            messages = int(RATE * length)
-            await asking.ask("emit_steadily", receiving.socket_sid, event, messages, RATE)
-            coming = relay_latency.receive(receiving, event, messages)
-            came = await asyncio.wait_for(coming, length + relay_latency.PATIENCE)
-        achieved = await asking.ask("achieved")
-    finally:
-        for session in sessions:
-            session.close()
-    if [number for number, _ in came] != list(range(messages)):
-        raise RuntimeError("not all events came once and in order")
-    took = [latency * 1000 for _, latency in came]
-    return {
-        "rate": achieved,
-        "median": statistics.median(took),
-        "99th": percentile(took, 0.99),
-    }
-
-
-@contextlib.contextmanager
-def emitting_to_one(server: Server, seconds: float) -> Iterator[Callable[[], Sample]]:
-    yield lambda: asyncio.run(emit_to_other_worker(server.port, seconds))
-
-
-# --- the table ------------------------------------------------------------------------
-
-CLUSTERS = {OURS: supervised_cluster, PM2: pm2_cluster, STOCK: stock_cluster}
-POLLED = {OURS: supervised_cluster, PM2: pm2_cluster, STOCK: one_stock_worker}
-
 ROWS = {
     "set-up": Row(
-        f"session set-up, {IN_FLIGHT} in flight",
+        f"session set-up, {IN_FLIGHT} in flight, 2 workers",
         POLLED,
-        setting_up,
+        visits("set-up"),
         [
             Figure("cpu", "CPU ms per set-up", [Bar(session_setup.OF_PM2, PM2)]),
-            Figure("failed", "failed, all rounds", [Bar(0)], sum),
-            Figure("completed", "completed, all rounds", (), sum),
+            NONE_FAILED,
+            COMPLETED,
+            GENERATOR_MS,
         ],
     ),
     "broadcast-200": Row(
-        "broadcast to 200 clients, 10 in a row",
+        "broadcast to 200 clients, 10 in a row, 2 workers",
         CLUSTERS,
         traffic("broadcast", 200, in_a_row=10),
         [
             Figure("cpu", "CPU µs per delivery", [Bar(0.4, PM2)]),
             Figure("rate", "deliveries/s", [Bar(1.5, PM2, at_least=True)]),
-            Figure("generator", "CPU µs of the generator"),
+            GENERATOR_US,
         ],
     ),
     "broadcast-800": Row(
-        "broadcast to 800 clients, one at a time",
+        "broadcast to 800 clients, one at a time, 2 workers",
         CLUSTERS,
         traffic("broadcast", 800, in_a_row=1),
         [
             Figure("cpu", "CPU µs per delivery", [Bar(0.5, PM2)]),
             Figure("rate", "deliveries/s", [Bar(1.5, PM2, at_least=True)]),
-            Figure("generator", "CPU µs of the generator"),
+            GENERATOR_US,
         ],
     ),
     "echo": Row(
-        "echo with ack, 100 clients, one event after another each",
+        "echo with ack, 100 clients, one event after another each, 2 workers",
         CLUSTERS,
         traffic("echo", 100),
         [
             Figure("cpu", "CPU µs per echo", [Bar(2, PM2), Bar(0.27, STOCK)]),
             Figure("rate", "echoes/s"),
-            Figure("generator", "CPU µs of the generator"),
+            GENERATOR_US,
         ],
     ),
     "memory-websocket": Row(
-        f"{MEMORY_CLIENTS} idle clients, websocket alone",
+        f"{MEMORY_CLIENTS} idle clients, websocket alone, 2 workers",
         CLUSTERS,
-        idle(upgraded=False),
+        idle("websocket"),
         [Figure("memory", "KiB per client", [Bar(0.6, PM2)])],
         fresh=True,
     ),
     "memory-upgraded": Row(
-        f"{MEMORY_CLIENTS} idle clients, polling first",
+        f"{MEMORY_CLIENTS} idle clients, polling first, 2 workers",
         POLLED,
-        idle(upgraded=True),
+        idle("browser"),
         [Figure("memory", "KiB per client", [Bar(0.6, PM2)])],
         fresh=True,
     ),
+    "come-back": Row(
+        f"{MOST_CLIENTS:,} clients come back after a restart of 2 workers",
+        RESTARTED,
+        coming_back,
+        [
+            Figure("clients", "clients"),
+            Figure("seconds", "seconds until the last is back", [Bar(0.4, PM2)]),
+            Figure("cpu", "CPU seconds", [Bar(0.4, PM2)]),
+            Figure("failed", "failed tries, all rounds", (), sum),
+        ],
+    ),
     "many-clients": Row(
-        "idle clients, an emit to all, and newcomers meanwhile",
+        "idle clients, an emit to all, and newcomers meanwhile, 2 workers",
         {OURS: supervised_cluster},
         many_clients,
         [
@@ -320,4 +200,103 @@ ROWS = {
             Figure("99th", "  99th percentile, ms"),
         ],
     ),
+    "single-set-up": Row(
+        f"session set-up (poll, post, poll, upgrade), {IN_FLIGHT} in flight, 1 worker",
+        SINGLE,
+        visits("set-up"),
+        [
+            Figure("cpu", "CPU ms per set-up", [Bar(0.4, BEFORE), Bar(0.7, NODE), Bar(1.5, BUN)]),
+            NONE_FAILED,
+            COMPLETED,
+            GENERATOR_MS,
+        ],
+    ),
+    "single-websocket": Row(
+        f"websocket-only set-up, {IN_FLIGHT} in flight, 1 worker",
+        SINGLE,
+        visits("websocket"),
+        [
+            Figure("cpu", "CPU ms per set-up", [Bar(0.5, BEFORE)]),
+            NONE_FAILED,
+            COMPLETED,
+            GENERATOR_MS,
+        ],
+    ),
+    "single-polling": Row(
+        f"polling requests on {IN_FLIGHT} kept connections, 1 worker",
+        SINGLE,
+        visits("polling"),
+        [
+            Figure("cpu", "CPU ms per request", [Bar(0.5, BEFORE)]),
+            NONE_FAILED,
+            COMPLETED,
+            GENERATOR_MS,
+        ],
+    ),
+    "single-echo": Row(
+        "echo with ack, 100 clients, one event after another each, 1 worker",
+        SINGLE,
+        traffic("echo", 100),
+        [
+            Figure("cpu", "CPU µs per echo", [Bar(0.75, BEFORE), Bar(0.75, NODE)]),
+            Figure("rate", "echoes/s"),
+            GENERATOR_US,
+        ],
+    ),
+    "single-broadcast-200": Row(
+        "broadcast to 200 clients, 10 in a row, 1 worker",
+        SINGLE,
+        traffic("broadcast", 200, in_a_row=10),
+        [
+            Figure("cpu", "CPU µs per delivery", [Bar(0.25, BUN)]),
+            Figure("rate", "deliveries/s"),
+            GENERATOR_US,
+        ],
+    ),
+    "single-broadcast-800": Row(
+        "broadcast to 800 clients, one at a time, 1 worker",
+        SINGLE,
+        traffic("broadcast", 800, in_a_row=1),
+        [
+            Figure("cpu", "CPU µs per delivery", [Bar(0.8, BUN)]),
+            Figure("rate", "deliveries/s"),
+            GENERATOR_US,
+        ],
+    ),
+    "single-memory-websocket": Row(
+        f"{MEMORY_CLIENTS} idle clients, websocket alone, 1 worker",
+        SINGLE,
+        idle("websocket"),
+        [Figure("memory", "KiB per client", [Bar(4)])],
+        fresh=True,
+    ),
+    "single-memory-polling": Row(
+        f"{MEMORY_CLIENTS} idle clients that poll, 1 worker",
+        SINGLE,
+        idle("polling"),
+        [Figure("memory", "KiB per client", [Bar(12)])],
+        fresh=True,
+    ),
 }
+
+
+def beside_a_checkout(row: Row, checkout: Path) -> Row:
+    """This row with another checkout of this package as a peer.
+
+    A figure without a bar for that may be 5 % worse than there.
+    """
+    ours = row.servers[OURS]
+
+    def with_bar(figure: Figure) -> Figure:
+        compared = figure.over is statistics.median and figure.key not in ("generator", "clients")
+        if not compared or any(bar.peer == BEFORE for bar in figure.bars):
+            return figure
+        at_least = figure.key == "rate"
+        bar = Bar(0.95 if at_least else 1.05, BEFORE, at_least)
+        return replace(figure, bars=[*figure.bars, bar])
+
+    return replace(
+        row,
+        servers={**row.servers, BEFORE: partial(ours, checkout=checkout)},
+        figures=list(map(with_bar, row.figures)),
+    )

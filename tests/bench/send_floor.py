@@ -19,8 +19,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 import psutil
+from frames import server_frame
 from servers import HOST
-from swarm import PATIENCE, PAYLOAD, Swarm, server_frame
+from swarm import PATIENCE, PAYLOAD, Swarm
 
 MESSAGE = f'42["news","{PAYLOAD}"]'.encode()
 
@@ -67,7 +68,7 @@ def processes(shares: Sequence[Sequence[socket.socket]]) -> Iterator[dict[int, i
 
 def cpu(pids: Sequence[int]) -> float:
     times = [psutil.Process(pid).cpu_times() for pid in pids]
-    return sum(time.user + time.system for time in times)
+    return float(sum(time.user + time.system for time in times))
 
 
 def measure(swarm: Swarm, senders: dict[int, int], seconds: float) -> tuple[float, float]:
@@ -95,7 +96,7 @@ def main() -> None:
     servers = [server for _, server in pairs]
     shares = [servers[number :: options.processes] for number in range(options.processes)]
     with processes(shares) as senders:
-        swarm = Swarm({client: b"" for client, _ in pairs}, [])
+        swarm = Swarm({client: b"" for client, _ in pairs})
         swarm.expect(MESSAGE)
         runs = [measure(swarm, senders, options.seconds) for _ in range(options.runs)]
     print(f"{options.clients} clients, {options.processes} processes, nothing but send()")

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 from xmlrpc.client import ServerProxy
 
 import psutil
@@ -23,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
+RUN_TIMEOUT = 300.0
 NOT_COUNTED = {"supervisord"}
 
 SUPERVISORD_CONF = """\
@@ -34,6 +36,9 @@ childlogdir = %(here)s
 
 [unix_http_server]
 file = %(here)s/rpc.sock
+
+[supervisorctl]
+serverurl = unix://%(here)s/rpc.sock
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
@@ -103,11 +108,17 @@ http {{
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: where it listens, and its processes by the part they play."""
+    """A running server: where it listens, and its processes by the part they play.
+
+    :ivar root: the parent of all of them, where there is one.
+    :ivar restart: restarts all workers; those in ``parts`` are gone then.
+    """
 
     port: int
     parts: Mapping[str, list[psutil.Process]]
     supervisord: psutil.Process | None = None
+    root: psutil.Process | None = None
+    restart: Callable[[], None] | None = None
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds of each part so far, user and system, children included."""
@@ -119,6 +130,15 @@ class Server:
     def counted_cpu(self) -> float:
         """CPU seconds so far of all parts but supervisord, which takes no part in serving."""
         return sum(seconds for part, seconds in self.cpu().items() if part not in NOT_COUNTED)
+
+    def whole_cpu(self) -> float:
+        """CPU seconds so far of the root and all below it, those that have ended included."""
+        assert self.root is not None
+        seconds = own_cpu(self.root)
+        for process in self.root.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                seconds += own_cpu(process)
+        return seconds
 
     def memory(self) -> int:
         """Bytes of all parts but supervisord: what they share is counted once (PSS)."""
@@ -165,6 +185,23 @@ def wait_for_answer(port: int, process: subprocess.Popen[bytes], log: Path) -> N
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"server did not start:\n{tail(log)}")
         time.sleep(0.05)
+
+
+def run(
+    command: Sequence[str], directory: Path, environment: Mapping[str, str] | None = None
+) -> None:
+    """:raises RuntimeError: with all that it has printed, when it fails."""
+    done = subprocess.run(
+        command,
+        cwd=directory,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=RUN_TIMEOUT,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}")
 
 
 def tail(log: Path, lines: int = 20) -> str:
@@ -220,6 +257,27 @@ def stock_worker(manager: str = "none") -> Iterator[Server]:
         with running(command, log, {"BENCH_MANAGER": manager}) as process:
             wait_for_answer(port, process, log)
             yield Server(port, {"workers": [psutil.Process(process.pid)]})
+
+
+@contextlib.contextmanager
+def worker_alone(checkout: Path | None = None) -> Iterator[Server]:
+    """One worker of this package by hand, with neither router nor supervisord.
+
+    :param checkout: of another version of this package, to run that.
+    """
+    port = free_port()
+    environment = {"BENCH_MANAGER": "zmq", **of_checkout(checkout)}
+    with temporary_directory() as here:
+        log = here / "worker.log"
+        command = [sys.executable, str(HERE / "worker_alone.py"), str(port)]
+        with running(command, log, environment) as process:
+            wait_for_answer(port, process, log)
+            yield Server(port, {"worker": [psutil.Process(process.pid)]})
+
+
+def of_checkout(checkout: Path | None) -> dict[str, str]:
+    """The environment in which this package comes from there."""
+    return {} if checkout is None else {"PYTHONPATH": str(checkout)}
 
 
 def nginx_program() -> str | None:
@@ -340,20 +398,23 @@ def supervised_cluster(
         environment = {
             "BENCH_MANAGER": "zmq",
             "PATH": f"{scripts}:{os.environ.get('PATH', '')}",
+            **of_checkout(checkout),
         }
-        if checkout is not None:
-            environment["PYTHONPATH"] = str(checkout)
         log = here / "supervisord.log"
         # Not by ``python -m``, which looks for packages in this directory first.
         command = [f"{scripts}/supervisord", "-c", str(conf)]
         with running(command, here / "output.log", environment) as process:
             groups = wait_until_ready(here / "rpc.sock", here, workers)
             wait_for_answer(port, process, log)
+            supervisord = psutil.Process(process.pid)
+            restart = [f"{scripts}/supervisorctl", "-c", str(conf), "restart", "workers:*"]
             yield Server(
                 port,
                 {
                     "router": [psutil.Process(pid) for pid in groups["sio"]],
                     "workers": [psutil.Process(pid) for pid in groups["workers"]],
                 },
-                psutil.Process(process.pid),
+                supervisord,
+                root=supervisord,
+                restart=partial(run, restart, here, environment),
             )

@@ -21,7 +21,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-import pm2
+from node import program
+from pm2 import pm2_cluster
 from servers import (
     HERE,
     HOST,
@@ -60,11 +61,11 @@ class Run:
         return sum(ms for part, ms in self.cpu_ms.items() if part not in NOT_COUNTED)
 
 
-def load(port: int, seconds: float, in_flight: int) -> Run:
+def load(port: int, seconds: float, in_flight: int, what: str = "set-up") -> Run:
     """The load generator, in its own process."""
     command = [sys.executable, str(HERE / "load.py"), HOST, str(port)]
     command += ["--seconds", str(seconds), "--in-flight", str(in_flight)]
-    command += ["--timeout", str(SET_UP_TIMEOUT)]
+    command += ["--timeout", str(SET_UP_TIMEOUT), "--what", what]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, check=True, text=True, timeout=seconds + 60
     )
@@ -72,9 +73,9 @@ def load(port: int, seconds: float, in_flight: int) -> Run:
     return Run(**{**figures, "failures": Counter(figures["failures"])})
 
 
-def measure(server: Server, seconds: float, in_flight: int) -> Run:
+def measure(server: Server, seconds: float, in_flight: int, what: str = "set-up") -> Run:
     before = server.cpu()
-    run = load(server.port, seconds, in_flight)
+    run = load(server.port, seconds, in_flight, what)
     time.sleep(SETTLE_SECONDS)
     after = server.cpu()
     for part, seconds_used in after.items():
@@ -144,10 +145,10 @@ def main() -> None:
         servers[NGINX] = stack.enter_context(behind_nginx(worker))
         servers[BARE] = worker
         if options.only is None:
-            if pm2.program("npm") is None:
+            if program("npm") is None:
                 print("npm is not installed: measured without pm2")
             else:
-                servers[PM2] = stack.enter_context(pm2.pm2_cluster())
+                servers[PM2] = stack.enter_context(pm2_cluster())
 
         results: dict[str, list[Run]] = {name: [] for name in servers}
         for server in servers.values():

@@ -1,10 +1,9 @@
 """Many clients in one process that costs little: raw sockets, epoll, whole reads.
 
-    python tests/bench/swarm.py HOST PORT --clients 200 [--upgraded] [--in-flight 8]
+    python tests/bench/swarm.py HOST PORT --clients 200 [--in-flight 8]
 
-Connects the clients: with a websocket at once, or with ``--upgraded`` as browsers do,
-with polling first, and that connection kept for as long as the server keeps it. Says so
-in a line of JSON, then takes commands from standard input, a line of JSON for a line:
+Connects the clients, with a websocket each, and says so in a line of JSON, then takes
+commands from standard input, a line of JSON for a line:
 
     {"do": "broadcast", "in_a_row": 10, "seconds": 3}
         one client asks for so many events to all, the next does when all have them
@@ -29,7 +28,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
-from load import PING, PONG, TEXT, Failure, Session, frame
+from client import Session
+from frames import PING, PONG, TEXT, Failure, first_frame, frame, server_frame
 
 READ_SIZE = 16384
 #: Messages in one read that are counted by sight.
@@ -51,35 +51,15 @@ def event(name: str, *args: Any, ack: str = "") -> bytes:
     return frame(TEXT, f"42{ack}{json.dumps([name, *args])}".encode())
 
 
-def server_frame(payload: bytes) -> bytes:
-    """A text frame as a server sends it."""
-    size = len(payload)
-    return (b"\x81%c" % size if size < 126 else b"\x81\x7e" + size.to_bytes(2, "big")) + payload
-
-
-def first_frame(data: bytes) -> tuple[int, bytes, int] | None:
-    """Opcode, payload and length of the frame that the data begin with, if it is whole."""
-    if len(data) < 2:
-        return None
-    head, size = 2, data[1]
-    if size > 125:
-        head = 4 if size == 126 else 10
-        size = int.from_bytes(data[2:head], "big")
-    if len(data) < head + size:
-        return None
-    return data[0] & 0x0F, data[head : head + size], head + size
-
-
 class Swarm:
     """The connected clients; each is known by the descriptor of its websocket."""
 
-    def __init__(self, websockets: dict[socket.socket, bytes], polling: list[socket.socket]):
+    def __init__(self, websockets: dict[socket.socket, bytes]) -> None:
         """:param websockets: with what was read from each already."""
         self._websockets = {sock.fileno(): sock for sock in websockets}
-        self._polling = {sock.fileno(): sock for sock in polling}
         self.clients = list(self._websockets)
         self._epoll = select.epoll()
-        for sock in (*websockets, *polling):
+        for sock in websockets:
             sock.setblocking(False)
             self._epoll.register(sock, select.EPOLLIN)
         #: By client, the beginning of a frame.
@@ -117,10 +97,7 @@ class Swarm:
     def _take_apart(self, fd: int, data: bytes) -> int:
         """Answer pings; how many of the messages there were."""
         if not data:
-            if fd not in self._polling:
-                raise Failure("a client was cut off")
-            self._polling.pop(fd).close()
-            return 0
+            raise Failure("a client was cut off")
         data = self._rest.pop(fd, b"") + data
         count = 0
         while (found := first_frame(data)) is not None:
@@ -192,16 +169,12 @@ def echo(swarm: Swarm, seconds: float) -> dict[str, Any]:
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {"broadcast": broadcast, "echo": echo}
 
 
-async def set_up(host: str, port: int, upgraded: bool) -> tuple[Session, int]:
+async def set_up(host: str, port: int) -> tuple[Session, int]:
     """A connected client, and the process that has it."""
     session = Session(host, port)
 
     async def steps() -> int:
-        if upgraded:
-            await session.connect_polling()
-            await session.upgrade()
-        else:
-            await session.connect_websocket()
+        await session.connect_websocket()
         return int(await session.ask("worker"))
 
     try:
@@ -218,7 +191,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 async def connect(
-    host: str, port: int, clients: int, upgraded: bool, in_flight: int
+    host: str, port: int, clients: int, in_flight: int
 ) -> tuple[Swarm, dict[str, Any]]:
     """The swarm, and what there is to say about it."""
     connected: dict[Session, asyncio.Task[str]] = {}
@@ -230,7 +203,7 @@ async def connect(
         for _ in places:
             while True:
                 try:
-                    session, worker = await set_up(host, port, upgraded)
+                    session, worker = await set_up(host, port)
                     break
                 except (Failure, OSError, asyncio.TimeoutError) as error:
                     failures[str(error) or type(error).__name__] += 1
@@ -246,16 +219,13 @@ async def connect(
         await end(filling)
     await end(connected.values())
     websockets: dict[socket.socket, bytes] = {}
-    polling: list[socket.socket] = []
     for session in connected:
         websockets.update([session.websocket.detach()])
-        if upgraded and not session.polling.ended:
-            polling.append(session.polling.detach()[0])
         if len(websockets) % DETACHED_AT_A_TIME == 0:
             await asyncio.sleep(0)
     await asyncio.sleep(0)
     report = {"by_worker": dict(by_worker), "failures": dict(failures)}
-    return Swarm(websockets, polling), report
+    return Swarm(websockets), report
 
 
 def main() -> None:
@@ -263,7 +233,6 @@ def main() -> None:
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--upgraded", action="store_true", help="polling first, as browsers")
     parser.add_argument("--in-flight", type=int, default=8, help="set-ups at a time")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -87,6 +87,11 @@ class TestClient(ABC):
         with self._changed:
             return [r.args for r in self._received if r[:2] == (event, namespace)]
 
+    def count(self, prefix: str) -> int:
+        """How many events have come so far whose name begins like this."""
+        with self._changed:
+            return sum(r.event.startswith(prefix) for r in self._received)
+
     def wait_for(
         self, event: str, count: int = 1, namespace: str = "/", timeout: float = TIMEOUT
     ) -> list[list[Any]]:

@@ -90,7 +90,8 @@ def test_flask_socketio_without_an_application(shared: Cluster, pair: Pair) -> N
 
 DEADLOCK = """\
 import os, signal, sys, threading, time
-from supervisor_sio import ZmqManager, manager as module
+from supervisor_sio.cluster.manager import ZmqManager
+from supervisor_sio.cluster import manager as module
 module._JOIN_TIMEOUT = 1
 manager = ZmqManager(write_only=True)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Iterator
 
 import psutil
-from cluster.harness import Cluster
+from cluster.harness import Cluster, wait_until
 from cluster.raw import Poller
 
 MB = 1024 * 1024
@@ -77,6 +77,7 @@ class Echoes:
 
     def __enter__(self) -> Echoes:
         self._thread.start()
+        wait_until(lambda: self.latencies or self.error, 30, "the first echo")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -43,6 +43,7 @@ from ...common.limits import (
     SLOW_OUTPUT_TAKEN,
     STALLED_SECONDS,
 )
+from ...common.reasons import FAILED, PROTOCOL, TOO_SLOW
 from ...common.request import BadRequest, parse_head
 from ...engine.deadlines import NEVER, NOWHERE
 from ...engine.engine import Engine
@@ -50,7 +51,7 @@ from ...engine.http import Body, Head, HttpError, find_end, read_head
 from ...engine.request import Request
 from ...engine.session import Session
 from ...engine.websocket import WebSocket
-from ..refused import FAILED, PROTOCOL, TOO_SLOW, refusals
+from ..refused import refusals
 from . import greenlets, wsgi
 from .forks import close_socket
 from .output import Backlog, Piece, join, log
@@ -826,7 +827,7 @@ class Connection:
     def end(self, reason: str = "") -> None:
         """Close it, whatever it does.
 
-        :param reason: of :mod:`..refused`, when it is to be counted.
+        :param reason: of :mod:`...common.reasons`, when it is to be counted.
         """
         if self.sock is None:
             return

@@ -23,5 +23,6 @@ def install(server: Any, max_attachments: int) -> Outlet:
     outlet = clients.install(server, runtime, runtime.threads, max_attachments)
     runtime.engines.append(server.eio.engine)
     runtime.outlets.append(outlet)
-    greenlets.logger.addFilter(FEW_TRACEBACKS)
+    for log in (*clients.loggers(server), greenlets.logger):
+        log.addFilter(FEW_TRACEBACKS)
     return outlet

@@ -28,10 +28,10 @@ from ...common.limits import (
     STALLED_SECONDS,
     UNREAD_BODY_BYTES,
 )
+from ...common.reasons import PROTOCOL, TOO_SLOW
 from ...engine.http import ChunkedBody, Head, HttpError
 from ...engine.request import Request
 from ..eio import EXCHANGE
-from ..refused import PROTOCOL, TOO_SLOW
 
 if TYPE_CHECKING:
     from .connection import Connection

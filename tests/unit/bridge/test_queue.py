@@ -63,6 +63,16 @@ def test_what_does_not_count_is_not_missed(nobody: str, monkeypatch: pytest.Monk
     assert (queue.waiting, queue.unsent) == (1, 1)
 
 
+def test_the_oldest_that_waits_may_be_behind_what_nobody_misses(nobody: str) -> None:
+    queue = RedisQueue(nobody, "socketio", Mock())
+    assert queue.oldest is None
+    queue.publish(b"members", counts=False)
+    assert queue.oldest is None
+    queue.publish(b"x", since=5.0)
+    queue.publish(b"y", since=4.5)
+    assert queue.oldest == 4.5
+
+
 def test_without_a_server_it_waits_and_ends(nobody: str, caplog: pytest.LogCaptureFixture) -> None:
     queue = RedisQueue(nobody, "socketio", Mock())
     queue.start()
@@ -222,3 +232,26 @@ def test_redis_goes_and_comes_back(
     wait_until(lambda: len(heard) == 2)
     assert heard[1] == b"meanwhile"
     assert (queue.unsent, queue.waiting) == (0, 0)
+
+
+def test_what_redis_has_not_confirmed_is_the_oldest_until_others_have_asked(
+    queue: RedisQueue, heard: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RELAY_GIVE_UP", 0.3)
+    queue.publish(b"before", since=1.0)
+    wait_until(lambda: queue.sent == 1)
+    assert queue.oldest is None
+    with monkeypatch.context() as patch:
+        patch.setattr(queue._client, "pipeline", Mock(side_effect=ConnectionResetError))
+        queue.publish(b"members", counts=False)
+        queue.publish(b"lost", since=2.0)
+        wait_until(lambda: queue._unconfirmed == 2.0)
+    queue.publish(b"later", since=3.0)
+    wait_until(lambda: queue.sent == 2)
+    wait_until(lambda: queue.oldest == 2.0)
+
+    def forgotten() -> bool:
+        queue.publish(b"members", counts=False)
+        return queue.oldest is None
+
+    wait_until(forgotten)

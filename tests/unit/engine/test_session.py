@@ -726,6 +726,7 @@ def test_pings_of_polling() -> None:
     poll = world.get(session.sid)
     world.wait(5)
     assert world.reason == "ping timeout" and poll.packets == ["1"]
+    assert world.post(session.sid, "3").error == 1, "too late"
     assert world.get(session.sid).error == 1
 
 
@@ -741,10 +742,11 @@ def test_a_pong_without_its_ping_keeps_no_session() -> None:
 def test_a_ping_that_nobody_has_fetched_goes_out_by_the_websocket() -> None:
     world = World(ping_interval=10, ping_timeout=5)
     session = world.open()
+    session.send("4news")
     world.wait(10)
     link = world.upgrade(session.sid)
     link.text("2probe", "5")
-    assert link.got == ["3probe", "2"]
+    assert link.got == ["3probe", "2", "4news"]
     link.text("3")
     world.wait(9)
     assert not session.closed

@@ -10,6 +10,7 @@ from typing import Callable
 
 import pytest
 
+from supervisor_sio.common import reasons
 from supervisor_sio.common.request import Kind
 from supervisor_sio.router import placement
 from supervisor_sio.router.connection import Connection
@@ -40,8 +41,8 @@ class Harness:
         self.names: dict[Connection, str] = {}
         self.clients: dict[str, socket.socket] = {}
 
-    def refuse(self, connection: Connection, status: str, reason: str) -> None:
-        assert status == "503 Service Unavailable"
+    def refuse(self, connection: Connection, reason: str) -> None:
+        assert reasons.TABLE[reason].answer == "503 Service Unavailable"
         self.log.append((self.names[connection], f"503 {reason}"))
         connection.sock.close()
 

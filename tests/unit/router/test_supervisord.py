@@ -14,8 +14,12 @@ from supervisor_sio.common import channel
 from supervisor_sio.common.limits import MOST_ANSWERS
 from supervisor_sio.common.rundir import RunDir
 from supervisor_sio.router.events import Event
-from supervisor_sio.router.process import connect
-from supervisor_sio.router.supervisord import CommandError, SupervisordChannel, in_messages
+from supervisor_sio.router.supervisord import (
+    CommandError,
+    SupervisordChannel,
+    connect,
+    in_messages,
+)
 
 
 class Harness:

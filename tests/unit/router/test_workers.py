@@ -83,7 +83,7 @@ class Harness:
     def count_change(self) -> None:
         self.changes += 1
 
-    def refuse(self, connection: Connection, status: str, reason: str) -> None:
+    def refuse(self, connection: Connection, reason: str) -> None:
         self.drop(connection, reason)
 
     def drop(self, connection: Connection, reason: str) -> None:

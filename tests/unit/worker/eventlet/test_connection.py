@@ -18,6 +18,7 @@ with warnings.catch_warnings():
     import eventlet
     from eventlet import hubs
 
+from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
 from supervisor_sio.common.request import Kind, Request
 from supervisor_sio.worker.eio import EXCHANGE
 from supervisor_sio.worker.eventlet import connection, wsgi
@@ -25,7 +26,7 @@ from supervisor_sio.worker.eventlet.connection import Connection
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.eventlet.server import Server
 from supervisor_sio.worker.eventlet.wsgi import BadBody, ClientGone
-from supervisor_sio.worker.refused import PROTOCOL, TOO_SLOW, refusals
+from supervisor_sio.worker.refused import refusals
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -27,6 +27,7 @@ import socketio
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import sessions
 from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED_AT_ONCE
+from supervisor_sio.common.reasons import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.engine.session import Session, State
 from supervisor_sio.worker.dispatch import Dispatcher
@@ -35,7 +36,7 @@ from supervisor_sio.worker.eventlet.connection import Connection
 from supervisor_sio.worker.eventlet.install import install
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.eventlet.server import Server
-from supervisor_sio.worker.refused import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS, refusals
+from supervisor_sio.worker.refused import refusals
 
 HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"

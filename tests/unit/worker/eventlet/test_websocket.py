@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     from eventlet import hubs, patcher
 
 from supervisor_sio.common.limits import OUTPUT_CEILING, OUTPUT_OBJECT, READING_STOPS, SLOW_OUTPUT
+from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
 from supervisor_sio.engine.frames import (
     CLOSE,
     PING,
@@ -31,7 +32,7 @@ from supervisor_sio.worker.eventlet import connection as module
 from supervisor_sio.worker.eventlet.connection import Connection, State
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.eventlet.server import Server
-from supervisor_sio.worker.refused import PROTOCOL, TOO_SLOW, refusals
+from supervisor_sio.worker.refused import refusals
 from unit.client_frames import masked
 
 

@@ -1,26 +1,18 @@
 "use strict";
 
-// The application of bench_app.py, as a worker of @socket.io/pm2.
+// A worker of @socket.io/pm2.
 
 const { createServer } = require("http");
 const { Server } = require("socket.io");
 const { createAdapter } = require("@socket.io/cluster-adapter");
 const { setupWorker } = require("@socket.io/sticky");
+const application = require("./application.js");
 
 const notFound = (request, response) => response.writeHead(404).end();
 
 const io = new Server(createServer(notFound));
 io.adapter(createAdapter());
 setupWorker(io);
-
-io.on("connection", (socket) => {
-  socket.on("echo", (data, answer) => answer(data));
-  socket.on("worker", (answer) => answer(process.pid));
-  socket.on("broadcast", (times, payload) => {
-    for (let n = 0; n < times; n++) {
-      io.emit("news", payload);
-    }
-  });
-});
+application(io);
 
 console.log("worker ready");

@@ -1,0 +1,255 @@
+"""Questions to all workers of the cluster, and the answers to theirs.
+
+What is asked lies beside this: :mod:`.fetching`, :mod:`.emit_with_acks`, :mod:`.server_side`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, ClassVar, Iterable, Iterator, Mapping, Optional
+
+from socketio import packet as sio_packet
+
+from ..relay.message import EncodedPacket, RelayMessage
+from .gathering import Answers, Gathering
+from .members import Members
+
+#: Seconds that gathering answers takes at most, unless the caller says otherwise.
+TIMEOUT = 5.0
+
+#: Seconds that an answer given before its worker left may take to come.
+_LAST_WORDS = 0.05
+
+#: Seconds to wait for the router's word on who is there.
+_MEMBERS_TIMEOUT = 2.0
+
+
+class _Call:
+    """A question to the cluster, while somebody waits for the answers."""
+
+    def __init__(self, gathering: Gathering, event: Any) -> None:
+        self.gathering = gathering
+        self._event = event
+
+    def changed(self) -> None:
+        if self.gathering.done:
+            self._event.set()
+
+    def wait(self, timeout: float) -> Answers[Any]:
+        if not self.gathering.done:
+            self._event.wait(timeout)
+        timed_out = not self.gathering.done
+        self.gathering.give_up()
+        answers: Answers[Any] = Answers(self.gathering.answers)
+        answers.timed_out, answers.missing = timed_out, self.gathering.missing
+        return answers
+
+
+class Asking:
+    """The part of :class:`ZmqManager` that asks, waits, and answers."""
+
+    # From ZmqManager and its bases.
+    server: Any
+    host_id: str
+    _get_logger: Callable[[], Any]
+    _run_dir: Any
+    _serves: bool
+    _in_another_thread: Callable[[], bool]
+    _encode: Callable[..., list[EncodedPacket]]
+    _decode: Callable[[RelayMessage], list[Any]]
+    _send_to: Callable[..., None]
+    _packet_format: Callable[[], str]
+    _member_left: Callable[[str], None]
+
+    #: What answers each operation that another worker may ask for.
+    REQUESTS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {}
+
+    @property
+    def hears(self) -> Optional[str]:
+        raise NotImplementedError
+
+    def __init__(self) -> None:
+        self._members = Members()
+        self._calls: dict[int, _Call] = {}
+        self._requests = itertools.count(1)
+
+    # --- who is there ---------------------------------------------------------
+
+    def set_members(self, members: Mapping[str, bool]) -> None:
+        """The workers of the cluster have changed; the worker's link calls it.
+
+        :param members: by tag, whether that worker is on another host.
+        """
+        left = self._members.set(members)
+        for tag in left:
+            self._member_left(tag)
+        if left and self._calls:
+            self.server.start_background_task(self._give_up_on, left)
+
+    def _give_up_on(self, left: list[str]) -> None:
+        # What they said last comes another way than the word that they left.
+        self.server.sleep(_LAST_WORDS)
+        for call in list(self._calls.values()):
+            for tag in left:
+                call.gathering.lost(tag)
+            call.changed()
+
+    def _need_server(self, what: str = "fetch_sockets() and other calls with answers") -> None:
+        """:raises RuntimeError: where no answer would come."""
+        if self.server is None or not (self._serves or self._run_dir is None):
+            raise RuntimeError(
+                f"{what} work only inside a worker: this process serves no clients and cannot "
+                "receive answers"
+            )
+        if self._in_another_thread():
+            raise RuntimeError(
+                f"{what} work only in the thread that serves the clients; "
+                "emit() works in any thread"
+            )
+
+    def _wait_for_members(self) -> None:
+        until = time.monotonic() + _MEMBERS_TIMEOUT
+        while self.hears and not self._members.known and time.monotonic() < until:
+            self.server.sleep(0.02)  # a router tells it soon after its start
+
+    def lives(self, tag: str) -> bool:
+        return tag in self._members
+
+    def is_local(self, tag: str) -> bool:
+        """Whether this is a living worker of this host."""
+        return self._members.is_local(tag)
+
+    def is_remote(self, tag: str) -> bool:
+        return self._members.is_remote(tag)
+
+    def server_count(self) -> int:
+        """Return the number of workers in the cluster, this one included.
+
+        :raises RuntimeError: in a write-only manager.
+        """
+        self._need_server()
+        self._wait_for_members()
+        return len({*self._members, self.host_id})
+
+    # --- asking ---------------------------------------------------------------
+
+    @contextmanager
+    def _call(
+        self, local: bool, with_self: bool, each: Optional[int]
+    ) -> Iterator[tuple[int, _Call]]:
+        """A question to the workers that live now: its number, and who waits for it."""
+        self._need_server()
+        self._wait_for_members()
+        workers = set() if local else set(self._members) - {self.host_id}
+        if with_self:
+            workers.add(self.host_id)
+        request = next(self._requests)
+        call = _Call(Gathering(workers, each), self.server.eio.create_event())
+        self._calls[request] = call
+        try:
+            yield request, call
+        finally:
+            del self._calls[request]
+
+    def _send_to_others(
+        self, call: _Call, fields: Mapping[str, Any], packets: list[EncodedPacket], what: str
+    ) -> None:
+        if call.gathering.workers - {self.host_id}:
+            self._send_to([None], fields, packets, what)
+
+    def _gather(
+        self,
+        operation: str,
+        namespace: str,
+        arguments: Mapping[str, Any],
+        local: bool,
+        timeout: float,
+        packets: Optional[list[EncodedPacket]] = None,
+        own: Optional[Callable[[], Any]] = None,
+    ) -> Answers[Any]:
+        """One answer from each worker.
+
+        :param own: makes that of this one; without it, only the others are asked.
+        """
+        with self._call(local, own is not None, each=1) as (request, call):
+            fields = {
+                "method": "request",
+                "operation": operation,
+                "request": request,
+                "namespace": namespace,
+                "packet": self._packet_format(),
+                **arguments,
+            }
+            self._send_to_others(call, fields, packets or [], operation)
+            if own is not None:
+                call.gathering.answer(self.host_id, own())
+            return call.wait(timeout)
+
+    def _on_expect(self, message: RelayMessage) -> None:
+        call = self._calls.get(message.fields["request"])
+        if call is not None:
+            call.gathering.expect(message.fields["worker"], message.fields["count"])
+            call.changed()
+
+    def _on_answer(self, message: RelayMessage) -> None:
+        fields = message.fields
+        call = self._calls.get(fields["request"])
+        if call is None:
+            return  # too late
+        if not message.packets:
+            call.gathering.no_answer(fields["worker"])
+        else:
+            values = self._decode(message)
+            single = values[0] if len(values) == 1 else tuple(values) if values else None
+            call.gathering.answer(fields["worker"], single)
+        call.changed()
+
+    # --- answering ------------------------------------------------------------
+
+    def _on_request(self, message: RelayMessage) -> None:
+        # One that is not known is of a newer version.
+        self.REQUESTS.get(message.fields["operation"], Asking._reply_nothing)(self, message)
+
+    def _reply(self, question: RelayMessage, value: Any) -> None:
+        """:param value: a Socket.IO packet carries it, so bytes may be in it."""
+        fields = {**self._answer_to(question), "packet": self._packet_format()}
+        try:
+            packets = self._encode(sio_packet.ACK, question.fields["namespace"], [value], 0)
+            self._send_to([self._asker(question)], fields, packets, "an answer")
+        except (TypeError, ValueError) as error:
+            self._get_logger().error("an answer to another worker cannot be sent: %s", error)
+            self._reply_nothing(question)
+
+    def _reply_nothing(self, question: RelayMessage) -> None:
+        self._send_to([self._asker(question)], self._answer_to(question))
+
+    def _answer_to(self, question: RelayMessage) -> dict[str, Any]:
+        return {
+            "method": "answer",
+            "request": question.fields["request"],
+            "worker": self.host_id,
+        }
+
+    @staticmethod
+    def _asker(question: RelayMessage) -> str:
+        """The worker that gets the answer; the bridge says for whom it asks."""
+        return str(question.fields.get("reply_to", question.sender))
+
+    def _tell(
+        self, asker: str, fields: dict[str, Any], packets: Iterable[EncodedPacket] = ()
+    ) -> None:
+        """Send to who asked, or take it as received when that is this process."""
+        if asker == self.host_id:
+            self.HANDLERS[fields["method"]](
+                self, RelayMessage(self.host_id, 0, fields, list(packets))
+            )
+        else:
+            self._send_to([asker], fields, list(packets))
+
+    HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
+        "request": _on_request,
+        "expect": _on_expect,
+        "answer": _on_answer,
+    }

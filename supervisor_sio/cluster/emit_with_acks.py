@@ -1,0 +1,100 @@
+"""An event to clients of all workers, and the acknowledgements of all of them."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Iterator, Optional, Union
+
+from socketio import packet as sio_packet
+
+from ..relay.message import EncodedPacket, RelayMessage
+from .acks import Question
+from .asking import TIMEOUT, Asking
+from .gathering import Answers
+from .rooms import Room, check_names
+
+
+class EmitWithAcks(Asking):
+    """The part of :class:`ZmqManager` that asks clients."""
+
+    # From ZmqManager.
+    _ack_ids: Iterator[int]
+    _deliver: Callable[..., None]
+    _audience: Callable[..., list[tuple[str, str]]]
+
+    def emit_with_acks(
+        self,
+        event: str,
+        data: Any = None,
+        room: Room = None,
+        namespace: Optional[str] = None,
+        except_room: Room = None,
+        skip_sid: Union[str, list[str], None] = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
+    ) -> Answers[Any]:
+        """Emit a message to clients and return the acknowledgements of all of them.
+
+        An answer is what :meth:`socketio.Server.call` returns: the value that
+        the client gave, or a tuple when it gave several. A client that
+        disconnects is not waited for any longer.
+
+        :param timeout: in seconds.
+        :raises TypeError: when ``data`` cannot be encoded; nothing is sent then.
+        :raises MessageTooLong: when it is longer than ``message_maxbytes``.
+        :raises RuntimeError: in a write-only manager.
+        """
+        check_names(room)
+        check_names(except_room)
+        namespace = namespace or "/"
+        ack_id = next(self._ack_ids)
+        arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
+        packets = self._encode(sio_packet.EVENT, namespace, [event, *arguments], ack_id)
+        skip = [skip_sid] if isinstance(skip_sid, str) else list(skip_sid or ())
+        fields = {
+            "method": "emit",
+            "namespace": namespace,
+            "room": room,
+            "except_room": except_room,
+            "skip_sid": skip,
+            "ack": ack_id,
+            "packet": self._packet_format(),
+            "timeout": timeout,
+        }
+        with self._call(local, with_self=True, each=None) as (request, call):
+            fields["request"] = request
+            self._send_to_others(call, fields, packets, f"event {event!r}")
+            recipients = self._audience(namespace, room, except_room, skip)
+            self._deliver_and_gather(RelayMessage(self.host_id, 0, fields), recipients, packets)
+            return call.wait(timeout)
+
+    def _deliver_and_gather(
+        self,
+        question: RelayMessage,
+        recipients: list[tuple[str, str]],
+        packets: list[EncodedPacket],
+    ) -> None:
+        """Ask clients of this process, and send each one's answer to who asked."""
+        fields = question.fields
+        # Nothing of the message is kept for those who do not answer.
+        asker, namespace, answer = (
+            self._asker(question),
+            fields["namespace"],
+            self._answer_to(question),
+        )
+        expected = {**answer, "method": "expect", "count": len(recipients)}
+        self._tell(asker, expected)
+
+        def no_answer() -> None:
+            self._tell(asker, answer)
+
+        def answered(*args: Any) -> None:
+            encoded = self._encode(sio_packet.ACK, namespace, list(args), 0)
+            with_packet = {**answer, "packet": self._packet_format(), "client": True}
+            try:
+                self._tell(asker, with_packet, encoded)
+            except ValueError as error:  # too long
+                self._get_logger().error("a client's answer cannot be sent: %s", error)
+                no_answer()
+
+        asked = Question(fields["ack"], answered, no_answer, fields["timeout"])
+        self._deliver(recipients, packets, asked)

@@ -1,0 +1,160 @@
+"""The clients and the rooms of all workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any, Callable, ClassVar, Mapping, Optional
+
+from ..common import identity
+from ..relay.message import RelayMessage
+from .asking import TIMEOUT, Asking
+from .gathering import Answers
+from .rooms import Room, check_names
+
+
+@dataclass(frozen=True)
+class RemoteSocket:
+    """A client of any worker, as :meth:`ZmqManager.fetch_sockets` describes it."""
+
+    sid: str
+    namespace: str
+    #: As :meth:`socketio.Server.rooms` has them: one of them is the sid.
+    rooms: list[Any]
+    #: Name of its worker, as supervisorctl shows it.
+    worker: str
+    #: ``polling`` or ``websocket``.
+    transport: str
+    #: The client's IP address.
+    address: str
+    #: What :meth:`ZmqManager.share_session_keys` lets others see of its session.
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class RoomSizes(Counter[Any]):
+    """Clients by room, and whether all workers have answered, as :class:`Answers` has it."""
+
+    timed_out: bool = False
+    missing: int = 0
+
+
+class Fetching(Asking):
+    """The part of :class:`ZmqManager` that says who is connected, and where."""
+
+    # From IndexedManager.
+    rooms: dict[str, dict[Any, Any]]
+    get_rooms: Callable[[str, str], list[Any]]
+    _participants: Callable[..., list[tuple[str, str]]]
+
+    #: Those of each client's session that all workers may see.
+    _shared_keys: tuple[str, ...] = ()
+
+    def fetch_sockets(
+        self,
+        room: Room = None,
+        namespace: Optional[str] = None,
+        except_room: Room = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
+    ) -> Answers[RemoteSocket]:
+        """Return the clients of all workers.
+
+        :param timeout: in seconds.
+        :raises RuntimeError: in a write-only manager.
+        """
+        check_names(room)
+        check_names(except_room)
+        namespace = namespace or "/"
+        answers = self._gather(
+            "fetch_sockets",
+            namespace,
+            {"room": room, "except_room": except_room},
+            local,
+            timeout,
+            own=lambda: self._local_sockets(namespace, room, except_room),
+        )
+        sockets: Answers[RemoteSocket] = Answers(
+            RemoteSocket(**socket) for answer in answers for socket in answer
+        )
+        sockets.timed_out, sockets.missing = answers.timed_out, answers.missing
+        return sockets
+
+    def share_session_keys(self, *keys: str) -> None:
+        """Let :meth:`fetch_sockets` show these keys of each client's session.
+
+        Nothing of a session leaves its worker unless it is named here. Call it
+        once where the server is made, in all workers alike.
+        """
+        self._shared_keys += keys
+
+    def fetch_rooms(
+        self,
+        namespace: Optional[str] = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
+    ) -> RoomSizes:
+        """Return the number of clients of each room, over all workers.
+
+        The room that each client has for itself, named by its sid, is left out.
+
+        :param timeout: in seconds.
+        :raises RuntimeError: in a write-only manager.
+        """
+        namespace = namespace or "/"
+        answers = self._gather(
+            "fetch_rooms",
+            namespace,
+            {},
+            local,
+            timeout,
+            own=lambda: self._local_rooms(namespace),
+        )
+        sizes = RoomSizes()
+        for answer in answers:
+            for room, size in answer:
+                sizes[room] += size
+        sizes.timed_out, sizes.missing = answers.timed_out, answers.missing
+        return sizes
+
+    def _local_sockets(
+        self, namespace: str, room: Room = None, except_room: Room = None
+    ) -> list[dict[str, Any]]:
+        found = []
+        for sid, _ in self._participants(namespace, room, except_room):
+            try:
+                session = self.server.get_session(sid, namespace) if self._shared_keys else {}
+                socket = RemoteSocket(
+                    sid=sid,
+                    namespace=namespace,
+                    rooms=self.get_rooms(sid, namespace),
+                    worker=identity.process_name(),
+                    transport=self.server.transport(sid, namespace),
+                    address=self.server.get_environ(sid, namespace).get("REMOTE_ADDR", ""),
+                    data={key: session[key] for key in self._shared_keys if key in session},
+                )
+            except (KeyError, AttributeError):
+                continue  # about to disconnect
+            found.append(asdict(socket))
+        return found
+
+    def _local_rooms(self, namespace: str) -> list[list[Any]]:
+        rooms = self.rooms.get(namespace, {})
+        everybody = rooms.get(None, {})
+        return [
+            [r, len(members)]
+            for r, members in rooms.items()
+            if r not in everybody and r is not None
+        ]
+
+    def _on_fetch_sockets(self, message: RelayMessage) -> None:
+        fields = message.fields
+        selection = fields.get("room"), fields.get("except_room")
+        self._reply(message, self._local_sockets(fields["namespace"], *selection))
+
+    def _on_fetch_rooms(self, message: RelayMessage) -> None:
+        self._reply(message, self._local_rooms(message.fields["namespace"]))
+
+    REQUESTS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
+        "fetch_sockets": _on_fetch_sockets,
+        "fetch_rooms": _on_fetch_rooms,
+    }

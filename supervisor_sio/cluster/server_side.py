@@ -1,0 +1,115 @@
+"""Events that workers emit to each other."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Callable, ClassVar, Mapping, Optional
+
+from socketio import packet as sio_packet
+
+from ..relay.message import RelayMessage
+from .asking import TIMEOUT, Asking
+from .gathering import Answers
+
+Handler = Callable[..., Any]
+
+
+class ServerSide(Asking):
+    """The part of :class:`ZmqManager` that speaks to the other workers themselves."""
+
+    def __init__(self) -> None:
+        #: By namespace and event.
+        self._server_side: dict[tuple[str, str], Handler] = {}
+
+    def on(
+        self, event: str, handler: Optional[Handler] = None, namespace: Optional[str] = None
+    ) -> Any:
+        """Register a handler for an event that another worker emits to the workers.
+
+        Can be used as a decorator. The handler gets the arguments; what it
+        returns is its answer to :meth:`server_side_call`. Each event runs in a
+        background task of its own.
+        """
+
+        def set_handler(handler: Handler) -> Handler:
+            self._server_side[(namespace or "/", event)] = handler
+            return handler
+
+        return set_handler if handler is None else set_handler(handler)
+
+    def server_side_emit(self, event: str, *args: Any, namespace: Optional[str] = None) -> None:
+        """Emit an event to the handlers of all other workers; see :meth:`on`.
+
+        :raises TypeError: when an argument cannot be encoded; nothing is sent then.
+        :raises MessageTooLong: when they are longer than ``message_maxbytes``.
+        """
+        namespace = namespace or "/"
+        packets = self._encode(sio_packet.ACK, namespace, list(args), 0)
+        if self._run_dir is not None:
+            fields = {
+                "method": "server_side_emit",
+                "event": event,
+                "namespace": namespace,
+                "packet": self._packet_format(),
+            }
+            self._send_to([None], fields, packets, f"server-side event {event!r}")
+
+    def server_side_call(
+        self,
+        event: str,
+        *args: Any,
+        namespace: Optional[str] = None,
+        timeout: float = TIMEOUT,
+    ) -> Answers[Any]:
+        """Emit an event to the handlers of all other workers and return their answers.
+
+        A worker without a handler, or whose handler fails, is not waited for:
+        it counts as ``missing``.
+
+        :param timeout: in seconds.
+        :raises TypeError: when an argument cannot be encoded; nothing is sent then.
+        :raises MessageTooLong: when they are longer than ``message_maxbytes``.
+        :raises RuntimeError: in a write-only manager.
+        """
+        namespace = namespace or "/"
+        packets = self._encode(sio_packet.ACK, namespace, list(args), 0)
+        return self._gather(
+            "server_side_call", namespace, {"event": event}, False, timeout, packets
+        )
+
+    def _on_server_side_emit(self, message: RelayMessage) -> None:
+        self._run_server_side(message, None)
+
+    def _on_server_side_call(self, message: RelayMessage) -> None:
+        self._run_server_side(message, partial(self._reply, message))
+
+    def _run_server_side(
+        self, message: RelayMessage, reply: Optional[Callable[[Any], None]]
+    ) -> None:
+        fields = message.fields
+        arguments = self._decode(message)
+        handler = self._server_side.get((fields["namespace"], fields["event"]))
+
+        def run() -> None:
+            try:
+                assert handler is not None
+                result = handler(*arguments)
+            except Exception:
+                self._get_logger().exception("server-side event %r", fields["event"])
+                if reply is not None:
+                    self._reply_nothing(message)
+            else:
+                if reply is not None:
+                    reply(result)
+
+        if handler is not None:
+            self.server.start_background_task(run)
+        elif reply is not None:
+            self._reply_nothing(message)
+
+    HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
+        "server_side_emit": _on_server_side_emit,
+    }
+    REQUESTS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
+        "server_side_call": _on_server_side_call,
+    }

@@ -1,0 +1,141 @@
+"""Why a client is turned away or its connection ended: every reason, in one table.
+
+A reason is a string with a name here; the code that turns somebody away imports it by that
+name and counts it in :class:`.refusals.Refusals`. What is counted in the router is the label
+``reason`` of a metric and stands behind ``refused`` in ``sio status``; what is counted in a
+worker adds to one of its figures, and its log names the reason.
+``python -m supervisor_sio.common.reasons`` prints the table that ``docs/operating.md`` shows; a
+test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, NamedTuple
+
+
+class Reason(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    help: str
+    #: Whether it is counted among the refused.
+    refused: bool
+    #: The status line of the answer, if there is a request to answer and somebody to read it.
+    answer: str
+    #: The figure of a worker that it adds to, see :mod:`.figures`.
+    figure: str
+    #: Nobody's fault, and not worth a line in the log.
+    quiet: bool
+
+
+TABLE: dict[str, Reason] = {}
+
+
+def _reason(name: str, *row: Any) -> str:
+    TABLE[name] = Reason(name, *row)
+    return name
+
+
+def _refused(name: str, help: str, answer: str = "", figure: str = "", quiet: bool = False) -> str:
+    return _reason(name, help, True, answer, figure, quiet)
+
+
+def _by_worker(name: str, help: str, figure: str = "") -> str:
+    return _reason(name, help, False, "", figure, False)
+
+
+_BAD_REQUEST = "400 Bad Request"
+_UNAVAILABLE = "503 Service Unavailable"
+
+# --- before a connection is anybody's ------------------------------------------
+
+GARBAGE = _refused("garbage", "not HTTP/1", _BAD_REQUEST)
+TLS_ON_PLAIN = _refused("tls-on-plain", "TLS where none is spoken", _BAD_REQUEST)
+PLAIN_ON_TLS = _refused("plain-on-tls", "no TLS where it is spoken", _BAD_REQUEST)
+TLS_HANDSHAKE = _refused("tls-handshake", "the TLS handshake failed, or took too long")
+PROXY_HEADER = _refused(
+    "proxy-header", "no PROXY header on a port that wants one, or a bad one", _BAD_REQUEST
+)
+LINE_TOO_LONG = _refused("line-too-long", "a request line longer than 8 KB", "414 URI Too Long")
+HTTP2 = _refused("http2", "HTTP/2, which is not spoken", "505 HTTP Version Not Supported")
+HEAD_TIMEOUT = _refused(
+    "head-timeout", "no request line within `head_timeout`", "408 Request Timeout"
+)
+CLOSED_EARLY = _refused("closed-early", "its client gave up first", quiet=True)
+RESET = _refused("reset", "its client reset it", quiet=True)
+
+# --- while it waits for a worker -----------------------------------------------
+
+ADDRESS_SHARE = _refused("address-share", "too many wait of one address", _UNAVAILABLE)
+WORKER_SHARE = _refused("worker-share", "too many wait for one worker", _UNAVAILABLE)
+MAX_PENDING = _refused("max-pending", "too many wait together, see `max_pending`", _UNAVAILABLE)
+HOLD_TIMEOUT = _refused("hold-timeout", "no worker took it within `hold_timeout`", _UNAVAILABLE)
+IDLE = _refused("idle", "it waited without a request, and another needed the room", quiet=True)
+ROUTER_STOPPING = _refused(
+    "router-stopping",
+    "it waited for a worker when supervisord stopped, or with TLS the router",
+    _UNAVAILABLE,
+)
+
+# --- what went wrong on this side ----------------------------------------------
+
+NO_DESCRIPTOR = _refused(
+    "no-descriptor",
+    "the process has no descriptor free: raise the limit of open files",
+    _UNAVAILABLE,
+    figure="no_descriptor",
+)
+ACCEPT_FAILED = _refused("accept-failed", "the kernel had no connection to give")
+WORKER_ACCEPT_FAILED = _refused("worker-accept-failed", "the same, of a worker's channel")
+BAD_CONNECTION = _refused("bad-connection", "it could not be passed to a worker")
+BAD_WORKER = _refused("bad-worker", "a process that called itself a worker did not speak like one")
+
+# --- with a worker ---------------------------------------------------------------
+
+PROTOCOL = _by_worker(
+    "protocol error",
+    "its client broke HTTP, websocket or Engine.IO rules, or a limit",
+    figure="protocol_errors",
+)
+WRONG_ARGUMENTS = _by_worker(
+    "wrong arguments for a handler",
+    "an event that its handler cannot take; the session goes on",
+    figure="protocol_errors",
+)
+TOO_SLOW = _by_worker(
+    "too slow",
+    "its client did not send or read in time",
+    figure="slow_clients",
+)
+NO_ANSWER = _by_worker(
+    "no answer to call()", "its client did not answer in time; the session goes on"
+)
+FAILED = _by_worker("internal error", "see the traceback in the log of the worker")
+
+
+def by_figure(counted: Mapping[str, int]) -> dict[str, int]:
+    """A worker's counts by reason, added up to the figures that it reports."""
+    figures = {reason.figure: 0 for reason in TABLE.values() if reason.figure}
+    for reason in TABLE.values():
+        if reason.figure:
+            figures[reason.figure] += counted.get(reason.name, 0)
+    return figures
+
+
+def render() -> str:
+    """The table in Markdown."""
+    rows = [
+        f"| `{row.name}` | {_counted(row)} | {row.answer[:3]} | {row.help} |"
+        for row in TABLE.values()
+    ]
+    return "\n".join(["| reason | counted as | answer | why |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def _counted(row: Reason) -> str:
+    if row.refused:
+        return "refused"
+    return row.figure.replace("_", " ") or "only in the log"
+
+
+if __name__ == "__main__":
+    print(render(), end="")

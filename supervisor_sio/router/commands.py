@@ -1,0 +1,124 @@
+"""The commands of ``supervisorctl sio`` that the router does."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable, Mapping, Optional
+
+from ..common.certificates import describe, make_context
+from ..common.channel import Message
+from .emitter import Emitter
+from .placement import Placement
+from .pool import Pool
+from .queries import Queries, Result, answer_packets, clients, rooms
+from .supervisord import CommandError, SupervisordChannel
+from .tls import Terminator
+
+logger = logging.getLogger("supervisor_sio.router")
+
+
+class Commands:
+    """Does them, and answers each.
+
+    :param drained: by Supervisor's name, the processes that the operator drains already.
+    :param answers: takes the answers.
+    :param figures: sends supervisord the figures of now.
+    :param terminator: of TLS, if that is on, with a certificate in ``tls_files``.
+    """
+
+    def __init__(
+        self,
+        *,
+        drained: Mapping[str, int],
+        pool: Pool,
+        placement: Placement,
+        queries: Queries,
+        emitter: Emitter,
+        answers: SupervisordChannel,
+        figures: Callable[[], None],
+        terminator: Optional[Terminator],
+        tls_files: tuple[str, Optional[str]],
+    ) -> None:
+        self._drained = dict(drained)
+        self._pool = pool
+        self._placement = placement
+        self._queries = queries
+        self._emitter = emitter
+        self._answers = answers
+        self._figures = figures
+        self._terminator = terminator
+        self._tls_files = tls_files
+
+    def is_drained(self, name: str, pid: int) -> bool:
+        """Whether the operator drains the process of this name and pid."""
+        return self._drained.get(name) == pid
+
+    def execute(self, command: Message) -> None:
+        """:raises CommandError: when it cannot be done."""
+        kind = command["type"]
+        if kind == "emit":
+            self._emit(command)
+            return
+        if kind == "query":
+            self._query(command)
+            return
+        if kind == "drain":
+            self._drain(command["name"])
+        elif kind == "undrain":
+            self._undrain(command["name"])
+        elif kind == "reload-tls":
+            self._reload_tls()
+        else:
+            raise CommandError(f"the router does not know {kind!r}; restart it")
+        # So that supervisord knows of it before its client has the answer.
+        self._figures()
+        self._answers.result(command)
+
+    def _emit(self, command: Message) -> None:
+        if not any(member.channels for member in self._pool):
+            raise CommandError("no worker is there to hear it")
+        self._emitter.emit(command, lambda error: self._answers.result(command, error))
+
+    def _query(self, command: Message) -> None:
+        """Ask the workers, and pass on what they say, as much as there may be."""
+        merge = rooms if command.get("what") == "rooms" else clients
+
+        def answered(result: Result) -> None:
+            try:
+                rows = merge(result)[: command["limit"]]
+            except (TypeError, ValueError, IndexError) as error:
+                # A worker has answered something else than what it was asked.
+                self._answers.result(command, f"an answer is not understood: {error}")
+                return
+            self._answers.answer(answer_packets(command.get("id"), rows, result))
+
+        self._queries.ask(command, answered)
+
+    def _drain(self, name: str) -> None:
+        for member in self._members(name):
+            member.drained = True
+            self._drained[name] = member.pid
+            logger.info("worker %s is drained: no new sessions", name)
+
+    def _undrain(self, name: str) -> None:
+        for member in self._members(name):
+            member.drained = False
+            logger.info("worker %s takes new sessions again", name)
+        self._drained.pop(name, None)
+        self._placement.place_held()
+
+    def _members(self, name: str) -> Any:
+        members = self._pool.named(name)
+        if not members:
+            raise CommandError(f"no worker {name} is connected to the router")
+        return members
+
+    def _reload_tls(self) -> None:
+        if self._terminator is None:
+            raise CommandError("TLS is off: set tls_certfile in [rpcinterface:sio]")
+        try:
+            self._terminator.context = make_context(*self._tls_files)
+        except OSError as error:
+            reason = describe(error, *self._tls_files)
+            raise CommandError(f"the certificate in use stays: {reason}") from None
+        logger.info("certificate %s is loaded again", self._tls_files[0])

@@ -1,0 +1,89 @@
+"""What the router reports to supervisord and to the metrics port."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import replace
+from typing import Any, Callable, Mapping
+
+from ..common.channel import Message
+from ..common.figures import Section
+from ..common.refusals import Refusals
+from ..relay.proxy import Relay
+from . import sums
+from .health import Snapshot
+from .pool import Pool
+from .workers import Workers
+
+
+class Report:
+    """Made anew from the router's parts with each call.
+
+    :param waiting: how many connections wait.
+    :param queue: figures of the bridge; empty without one.
+    :param faults: options that this Python cannot do, and why.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        workers: Workers,
+        relay: Relay,
+        refusals: Refusals,
+        waiting: Callable[[], int],
+        queue: Callable[[], Mapping[str, Any]],
+        faults: list[str],
+    ) -> None:
+        self._pool = pool
+        self._workers = workers
+        self._relay = relay
+        self._refusals = refusals
+        self._waiting = waiting
+        self._queue = queue
+        self._faults = faults
+
+    def totals(self) -> Message:
+        """Of the router, and of all workers together."""
+        return {
+            "cpu_ms": int(time.process_time() * 1000),
+            "handed_over": self._workers.handed_over,
+            "handed_back": self._workers.handed_back,
+            "waiting": self._waiting(),
+            "refused": self._refused(),
+            "relay_alive": self._relay.alive,
+            "faults": self._faults,
+            "messages": self._relay.received(),
+            **self._sums(Section.RELAY),
+            **self._sums(Section.CLIENTS),
+            "queue": self._queue(),
+        }
+
+    def rows(self) -> list[Message]:
+        """One for each worker."""
+        return sums.rows(self._pool)
+
+    def snapshot(self) -> Snapshot:
+        """For the metrics."""
+        return Snapshot(
+            taken=time.monotonic(),
+            handed_over=self._workers.handed_over,
+            handed_back=self._workers.handed_back,
+            waiting=self._waiting(),
+            refused=self._refused(),
+            relay_alive=self._relay.alive,
+            relay_messages=self._relay.received(),
+            queue=self._queue(),
+            members=tuple(replace(member) for member in self._pool),
+        )
+
+    def _sums(self, section: Section) -> dict[str, int]:
+        """Of all workers since this router's start."""
+        return sums.totals(section, self._pool, self._workers.gone)
+
+    def _refused(self) -> dict[str, int]:
+        """By reason, here and at the workers."""
+        refused = Counter(self._refusals.by_reason)
+        refused.update(self._sums(Section.REFUSED))
+        return {reason: count for reason, count in refused.items() if count}

@@ -1,0 +1,64 @@
+"""What tests of several workers say to one, and see of it."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from typing import Any, Callable, List, Tuple
+
+import pytest
+
+from supervisor_sio import ZmqManager
+from supervisor_sio.cluster.fetching import RemoteSocket
+from supervisor_sio.relay.message import RelayMessage
+from unit.polling import PollingClient
+
+OTHER = "ffffffff"
+
+Start = Callable[..., "Future[Any]"]
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def numbers(clients: list[PollingClient], sockets: list[RemoteSocket]) -> list[int]:
+    """Which of the clients these are."""
+    sids = [client.sid for client in clients]
+    return sorted(sids.index(socket.sid) for socket in sockets)
+
+
+def heard(manager: ZmqManager, clients: list[PollingClient]) -> list[bool]:
+    """Whether each client had an event, before one that all get."""
+    manager.emit("last", None)
+    events = [client.receive() for client in clients]
+    assert all(packets[-1] == '42["last"]' for packets in events)
+    return [len(packets) > 1 for packets in events]
+
+
+class Sent(List[Tuple[Any, Any, Any]]):
+    """What a manager sends to other workers: to whom, fields, arguments."""
+
+    def __init__(self, manager: ZmqManager, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+
+        def send_to(tags: Any, fields: Any, packets: Any = (), what: str = "") -> None:
+            message = RelayMessage.unpack(RelayMessage("x", 1, fields, packets).pack())
+            arguments = manager._decode(message) if packets else None
+            self.extend((tag, message.fields, arguments) for tag in tags)
+
+        monkeypatch.setattr(manager, "_send_to", send_to)
+
+    def wait(self, count: int) -> None:
+        eventually(lambda: len(self) == count)
+
+
+def from_another(manager: ZmqManager, *arguments: Any, **fields: Any) -> None:
+    """A message of another worker comes."""
+    packets = manager._encode(3, "/", list(arguments), 0)
+    fields = {"namespace": "/", "packet": manager._packet_format(), **fields}
+    message = RelayMessage(OTHER, 1, fields, packets)
+    ZmqManager._HANDLERS[fields["method"]](manager, message)

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from supervisor_sio.cluster.members import Members
+
+
+def test_nobody_is_known_before_the_router_tells() -> None:
+    members = Members()
+    assert not members.known and list(members) == []
+    assert not members.is_local("a") and not members.is_remote("a")
+    assert members.set({}) == [] and members.known
+
+
+def test_those_who_left_are_told() -> None:
+    members = Members()
+    assert members.set({"a": False, "b": True}) == []
+    assert "a" in members and members.is_local("a") and not members.is_remote("a")
+    assert "b" in members and members.is_remote("b") and not members.is_local("b")
+    assert members.set({"b": False, "c": True}) == ["a"]
+    assert sorted(members) == ["b", "c"] and "a" not in members
+    assert members.is_local("b")
