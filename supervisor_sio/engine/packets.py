@@ -33,7 +33,9 @@ def save(packets: Iterable[Optional[Packet]]) -> list[str]:
     """
     texts: list[str] = []
     try:
-        texts += [payload.encode([packet]) for packet in packets if packet is not None]
+        for packet in packets:
+            if packet is not None:
+                texts.append(payload.encode([packet]))
     except PayloadError:
         texts.append(_INVALID)
     return texts

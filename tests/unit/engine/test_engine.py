@@ -261,6 +261,17 @@ def test_a_session_that_has_ended(world: World) -> None:
     assert not there.engine.sessions
 
 
+def test_a_post_whose_turn_it_will_be_goes_on_elsewhere(world: World) -> None:
+    session = world.open()
+    world.post(session.sid, *(f"4{number}" for number in range(50)), "bQ")
+    there, post = World(), FakeExchange()
+    there.engine.restore(state_of(session), no_websocket, post=post)
+    there.turn()
+    messages = world.owner.messages + there.owner.messages
+    assert messages == [str(number) for number in range(50)] and there.owner.messages
+    assert post.error == 3 and there.owner.counted == ["protocol error"]
+
+
 def test_a_post_that_waits_for_polls_goes_on_elsewhere(world: World) -> None:
     session = world.open()
     session.send("4" + "x" * READING_STOPS)

@@ -347,7 +347,8 @@ def test_no_more_is_read_ahead_than_a_message_to_the_router_takes(
 
 def test_a_body_is_wanted_whole() -> None:
     body = Body(5, 10)
-    assert body.feed(b"ab") is None
+    assert body.wanted == 5 and body.feed(b"ab") is None
+    assert body.wanted == 3
     assert body.feed(b"cdeGET") == b"abcde"
     assert body.rest == b"GET"
 
@@ -360,6 +361,7 @@ def test_a_body_of_no_length_is_there_at_once() -> None:
 
 def test_a_body_in_chunks_is_wanted_whole() -> None:
     body = Body(None, 10)
+    assert body.wanted > 0
     assert body.feed(b"2\r\nab\r\n1") is None
     assert body.feed(b"\r\nc\r\n") is None
     assert body.feed(b"0\r\n") is None

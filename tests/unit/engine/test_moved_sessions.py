@@ -145,7 +145,9 @@ class Client:
 
     def send_bad_post(self) -> None:
         if self.post is None and self.session.live is None and not self.session.closed:
-            self.post = self.world.post(self.session.sid, "bQ")
+            data = [self._next() for _ in range(40)]
+            self.posted += data
+            self.post = self.world.post(self.session.sid, *("4" + one for one in data), "bQ")
 
     def send_form(self) -> None:
         if self.post is None and self.session.live is None and not self.session.closed:

@@ -314,6 +314,15 @@ def test_moved_with_messages_that_wait(pair: Pair) -> None:
     assert pair.handler.messages == ["one", "two"]
 
 
+@pytest.mark.parametrize("cut", [1, 7, 12, 15])
+def test_moved_in_the_middle_of_a_frame(pair: Pair, cut: int) -> None:
+    data = masked(TEXT, "aé".encode()[:2], final=False) + masked(0, "é".encode()[1:])
+    pair.receive(data[:cut])
+    move(pair)
+    pair.receive(data[cut:], masked(TEXT, b"more"))
+    assert pair.handler.messages == ["aé", "more"]
+
+
 @pytest.mark.parametrize("text", [True, False])
 def test_text_that_was_changed_by_hand(pair: Pair, text: bool) -> None:
     pair.receive(masked(TEXT, b"o", final=False))
