@@ -74,6 +74,9 @@ _PROBE_FRAME = message_frame(PONG + "probe")
 _PING_FRAME = message_frame(PING)
 _CLOSE_FRAME = message_frame(CLOSE)
 
+#: Seconds by which deadlines may be looked at late, when nothing is wrong.
+_LATE = 0.1
+
 #: Behind the last packet of a POST.
 _END: Any = object()
 
@@ -180,6 +183,7 @@ class Session:
         "forgotten",
         "_engine",
         "_ping",
+        "_pong_due",
         "_websocket",
         "_candidate",
         "_poll",
@@ -204,6 +208,8 @@ class Session:
         self.forgotten = False
         self._engine = engine
         self._ping = LATER
+        #: When the next ping is due, or its answer.
+        self._pong_due = NEVER
         self._websocket: Optional[WebSocket] = None
         self._candidate: Optional[Candidate] = None
         #: The poll that waits.
@@ -371,12 +377,23 @@ class Session:
             self._poll = self._poll_request = None
             self.close(TRANSPORT_CLOSE, abort=True)
 
+    @property
+    def overdue(self) -> bool:
+        """Whether its client has not answered a ping in time, and nobody has looked yet."""
+        return (
+            self._ping is not LATER
+            and self.state is not CLOSING
+            and self._engine.deadlines.clock() >= self._pong_due
+        )
+
     def on_deadline(self, now: float) -> None:
         options = self._engine.options
         if self.state is CLOSING:
             self._become_closed()
         elif self._ping is LATER:
-            self._engine.deadlines.set(self, now + options.ping_timeout)
+            # The client counts from when it was due, unless this process was busy for longer.
+            self._pong_due = max(self._pong_due, now - _LATE) + options.ping_timeout
+            self._engine.deadlines.set(self, self._pong_due)
             if self.live is not None:
                 self._ping = SENT
                 self.live.send(_PING_FRAME)
@@ -552,7 +569,9 @@ class Session:
 
     def _await_ping(self) -> None:
         self._ping = LATER
-        self._engine.deadlines.after(self, self._engine.options.ping_interval)
+        deadlines = self._engine.deadlines
+        self._pong_due = deadlines.clock() + self._engine.options.ping_interval
+        deadlines.set(self, self._pong_due)
 
     # --- the end ------------------------------------------------------------------------
 
@@ -600,8 +619,7 @@ class Session:
             self.state = UPGRADING
             candidate.websocket.link.send(_PROBE_FRAME)
             if self._poll is not None:
-                self._answer_waiting(self._next_packets() or [NOOP])
-                self._after_poll()
+                self._engine.deadlines.after(candidate, UPGRADE_POLL_SECONDS)
         elif self.state is UPGRADING and packet == UPGRADE:
             return self._finish_upgrade(candidate)
         else:
@@ -693,7 +711,7 @@ class Session:
         session._check_fields(state)
         now = engine.deadlines.clock()
         if not state.is_none("deadline"):
-            session.deadline = now + state.seconds("deadline")
+            session.deadline = session._pong_due = now + state.seconds("deadline")
         if not state.is_none("queue"):
             box = session._outbox = Outbox(now - state.seconds("queue_age"))
             for packet in packets.restore(state.list("queue")):
