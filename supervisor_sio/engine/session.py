@@ -18,7 +18,9 @@ state          poll                POST        websocket         of the websocke
 again when the websocket ends, sends anything else, or takes longer than ``UPGRADE_SECONDS``. In
 ``UPGRADING`` a poll is answered soon, if need be with a ``6``, because the client waits for that.
 ``CLOSING``: the application has closed it, and what waits has yet to be fetched, a ``1`` at the end
-of it. The owner has been told then. Whatever else ends a session makes it ``CLOSED`` at once.
+of it. Or the client has closed it with a POST, and a poll may come that it had sent before: that
+gets a ``6``, as one that waits does. The owner has been told then. Whatever else ends a session
+makes it ``CLOSED`` at once.
 
 What is sent waits for the end of this turn, so that one poll takes all of it. Pings: the
 server sends one ``ping_interval`` after the last pong, and the client has ``ping_timeout`` to
@@ -35,6 +37,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..common.limits import (
+    CROSSED_POLL_SECONDS,
     LAST_POLL_SECONDS,
     MALFORMED_PACKETS,
     MESSAGES_AT_ONCE,
@@ -76,6 +79,12 @@ _CLOSE_FRAME = message_frame(CLOSE)
 
 #: Seconds by which deadlines may be looked at late, when nothing is wrong.
 _LATE = 0.1
+
+#: Seconds that a session with polling, which is closed so, is there for polls; reason and abort.
+_LAST_POLLS = {
+    (SERVER_DISCONNECT, False): LAST_POLL_SECONDS,
+    (CLIENT_DISCONNECT, True): CROSSED_POLL_SECONDS,
+}
 
 #: Behind the last packet of a POST.
 _END: Any = object()
@@ -579,17 +588,17 @@ class Session:
         if self._candidate is not None:
             self._give_up_upgrade(self._candidate)
         self._ping = LATER
-        if not abort:
-            if self._outbox is None:
-                self._outbox = Outbox(self._engine.deadlines.clock())
-            self._outbox.add(CLOSE)
+        if self._outbox is None or abort:
+            self._outbox = Outbox(self._engine.deadlines.clock())
+        self._outbox.add(NOOP if abort else CLOSE)
         if self._poll is not None:
-            self._answer_waiting([NOOP] if abort else self._next_packets())
-        if abort or reason != SERVER_DISCONNECT or self._outbox is None:
+            self._answer_waiting(self._next_packets())
+        seconds = _LAST_POLLS.get((reason, abort))
+        if self._outbox is None or seconds is None:
             self._become_closed()
         else:
             self.state = CLOSING
-            self._engine.deadlines.after(self, LAST_POLL_SECONDS)
+            self._engine.deadlines.after(self, seconds)
 
     def _become_closed(self) -> None:
         self.state = CLOSED

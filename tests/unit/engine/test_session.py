@@ -8,6 +8,7 @@ from typing import Any, Optional
 import pytest
 
 from supervisor_sio.common.limits import (
+    CROSSED_POLL_SECONDS,
     LAST_POLL_SECONDS,
     MALFORMED_PACKETS,
     MESSAGES_AT_ONCE,
@@ -144,6 +145,18 @@ def test_the_client_closes(world: World) -> None:
     session.send("4ignored")
     session.close()
     assert len(world.owner.closed) == 1 and session.waiting == 0
+
+
+def test_a_poll_that_comes_behind_the_close_that_it_was_sent_before(world: World) -> None:
+    crossed, late = world.open(), world.open()
+    for session in (crossed, late):
+        session.send("4not for anybody")
+        assert world.post(session.sid, "1").body == "ok"
+    assert world.poll(crossed.sid) == ["6"]
+    assert world.get(crossed.sid).error == 1
+    world.wait(CROSSED_POLL_SECONDS)
+    assert world.get(late.sid).error == 1
+    assert [reason for _, reason in world.owner.closed] == ["client disconnect"] * 2
 
 
 @pytest.mark.parametrize("packet", ["x", "", "7", "9", "ä", "40\x1e\x1e", "bQ", "b\xff"])
