@@ -193,6 +193,14 @@ LAST_POLL_SECONDS = _limit(
     "client",
     "that the application has disconnected, to poll for what waits; as in Node's servers",
 )
+CROSSED_POLL_SECONDS = _limit(
+    "CROSSED_POLL_SECONDS",
+    1.0,
+    "seconds",
+    "client",
+    "that has closed its session with a POST, for a poll that it had sent before, by another "
+    "connection",
+)
 CLOSE_SECONDS = _limit(
     "CLOSE_SECONDS",
     5.0,

@@ -17,6 +17,7 @@ from .deadlines import Deadlines
 from .options import WEBSOCKET, Options
 from .packets import OPEN
 from .payload import Packet
+from .reasons import PING_TIMEOUT
 from .request import NO_INDEX, Request
 from .saved import Saved
 from .session import CLOSED, OPENING, Exchange, Session
@@ -145,6 +146,8 @@ class Engine:
             message = f"Method {method} not supported"
             return self._refuse(request, Fault.REQUEST, "bad-method", message)
         session = self.sessions.get(request.sid)
+        if session is not None and session.overdue and session.live is None:
+            session.close(PING_TIMEOUT)
         if session is None or session.state is OPENING or session.state is CLOSED:
             message = f"Invalid session {request.sid}"
             return self._refuse(request, Fault.SESSION, "bad-sid", message)

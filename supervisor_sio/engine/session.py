@@ -18,7 +18,9 @@ state          poll                POST        websocket         of the websocke
 again when the websocket ends, sends anything else, or takes longer than ``UPGRADE_SECONDS``. In
 ``UPGRADING`` a poll is answered soon, if need be with a ``6``, because the client waits for that.
 ``CLOSING``: the application has closed it, and what waits has yet to be fetched, a ``1`` at the end
-of it. The owner has been told then. Whatever else ends a session makes it ``CLOSED`` at once.
+of it. Or the client has closed it with a POST, and a poll may come that it had sent before: that
+gets a ``6``, as one that waits does. The owner has been told then. Whatever else ends a session
+makes it ``CLOSED`` at once.
 
 What is sent waits for the end of this turn, so that one poll takes all of it. Pings: the
 server sends one ``ping_interval`` after the last pong, and the client has ``ping_timeout`` to
@@ -35,6 +37,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..common.limits import (
+    CROSSED_POLL_SECONDS,
     LAST_POLL_SECONDS,
     MALFORMED_PACKETS,
     MESSAGES_AT_ONCE,
@@ -72,6 +75,15 @@ _PROBE = PING + "probe"
 _PROBE_FRAME = message_frame(PONG + "probe")
 _PING_FRAME = message_frame(PING)
 _CLOSE_FRAME = message_frame(CLOSE)
+
+#: Seconds by which deadlines may be looked at late, when nothing is wrong.
+_LATE = 0.1
+
+#: Seconds that a session with polling, which is closed so, is there for polls; reason and abort.
+_LAST_POLLS = {
+    (SERVER_DISCONNECT, False): LAST_POLL_SECONDS,
+    (CLIENT_DISCONNECT, True): CROSSED_POLL_SECONDS,
+}
 
 #: Behind the last packet of a POST.
 _END: Any = object()
@@ -179,6 +191,7 @@ class Session:
         "forgotten",
         "_engine",
         "_ping",
+        "_pong_due",
         "_websocket",
         "_candidate",
         "_poll",
@@ -203,6 +216,8 @@ class Session:
         self.forgotten = False
         self._engine = engine
         self._ping = LATER
+        #: When the next ping is due, or its answer.
+        self._pong_due = NEVER
         self._websocket: Optional[WebSocket] = None
         self._candidate: Optional[Candidate] = None
         #: The poll that waits.
@@ -370,12 +385,23 @@ class Session:
             self._poll = self._poll_request = None
             self.close(TRANSPORT_CLOSE, abort=True)
 
+    @property
+    def overdue(self) -> bool:
+        """Whether its client has not answered a ping in time, and nobody has looked yet."""
+        return (
+            self._ping is not LATER
+            and self.state is not CLOSING
+            and self._engine.deadlines.clock() >= self._pong_due
+        )
+
     def on_deadline(self, now: float) -> None:
         options = self._engine.options
         if self.state is CLOSING:
             self._become_closed()
         elif self._ping is LATER:
-            self._engine.deadlines.set(self, now + options.ping_timeout)
+            # The client counts from when it was due, unless this process was busy for longer.
+            self._pong_due = max(self._pong_due, now - _LATE) + options.ping_timeout
+            self._engine.deadlines.set(self, self._pong_due)
             if self.live is not None:
                 self._ping = SENT
                 self.live.send(_PING_FRAME)
@@ -551,7 +577,9 @@ class Session:
 
     def _await_ping(self) -> None:
         self._ping = LATER
-        self._engine.deadlines.after(self, self._engine.options.ping_interval)
+        deadlines = self._engine.deadlines
+        self._pong_due = deadlines.clock() + self._engine.options.ping_interval
+        deadlines.set(self, self._pong_due)
 
     # --- the end ------------------------------------------------------------------------
 
@@ -559,17 +587,17 @@ class Session:
         if self._candidate is not None:
             self._give_up_upgrade(self._candidate)
         self._ping = LATER
-        if not abort:
-            if self._outbox is None:
-                self._outbox = Outbox(self._engine.deadlines.clock())
-            self._outbox.add(CLOSE)
+        if self._outbox is None or abort:
+            self._outbox = Outbox(self._engine.deadlines.clock())
+        self._outbox.add(NOOP if abort else CLOSE)
         if self._poll is not None:
-            self._answer_waiting([NOOP] if abort else self._next_packets())
-        if abort or reason != SERVER_DISCONNECT or self._outbox is None:
+            self._answer_waiting(self._next_packets())
+        seconds = _LAST_POLLS.get((reason, abort))
+        if self._outbox is None or seconds is None:
             self._become_closed()
         else:
             self.state = CLOSING
-            self._engine.deadlines.after(self, LAST_POLL_SECONDS)
+            self._engine.deadlines.after(self, seconds)
 
     def _become_closed(self) -> None:
         self.state = CLOSED
@@ -599,8 +627,7 @@ class Session:
             self.state = UPGRADING
             candidate.websocket.link.send(_PROBE_FRAME)
             if self._poll is not None:
-                self._answer_waiting(self._next_packets() or [NOOP])
-                self._after_poll()
+                self._engine.deadlines.after(candidate, UPGRADE_POLL_SECONDS)
         elif self.state is UPGRADING and packet == UPGRADE:
             return self._finish_upgrade(candidate)
         else:
@@ -692,7 +719,7 @@ class Session:
         session._check_fields(state)
         now = engine.deadlines.clock()
         if not state.is_none("deadline"):
-            session.deadline = now + state.seconds("deadline")
+            session.deadline = session._pong_due = now + state.seconds("deadline")
         if not state.is_none("queue"):
             box = session._outbox = Outbox(now - state.seconds("queue_age"))
             for packet in packets.restore(state.list("queue")):

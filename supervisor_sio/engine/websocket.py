@@ -229,14 +229,15 @@ class WebSocket:
     def end(self) -> None:
         """Tell the client that the server goes, and wait but shortly for its answer.
 
-        To end the connection at once would reset it if anything is on its way here.
+        Also where a close has been sent before. To end the connection at once would reset it
+        if anything is on its way here.
         """
-        if self.state is OPEN:
-            handler = self._handler
-            self.close(GOING_AWAY)
+        handler = self._handler if self.state is OPEN else None
+        self.close(GOING_AWAY)
+        if self.state is not ENDED:
             self._deadlines.after(self, END_SECONDS)
-            if handler is not None:
-                handler.on_close(self)
+        if handler is not None:
+            handler.on_close(self)
 
     # --- messages ---------------------------------------------------------------------
 

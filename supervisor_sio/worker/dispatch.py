@@ -237,6 +237,11 @@ class Dispatcher:
 
     def _connect(self, eio_sid: str, pkt: Any) -> None:
         server, namespace = self._server, pkt.namespace or "/"
+        if not self._is_known(namespace):
+            data = {"message": "Invalid namespace"}  # as with Node; python-socketio sends no object
+            refused = server.packet_class(sio_packet.CONNECT_ERROR, data=data, namespace=namespace)
+            compat.send_packet(server, eio_sid, refused)
+            return
         try:
             compat.handle_connect(server, eio_sid, namespace, pkt)
         except BaseException as error:
@@ -245,6 +250,16 @@ class Dispatcher:
             if not isinstance(error, TypeError) or not _never_began(error):
                 raise
             self._eio.count_of(self._sessions[eio_sid], WRONG_ARGUMENTS, str(error))
+
+    def _is_known(self, namespace: str) -> bool:
+        """Whether the application has handlers in a namespace, or allows it."""
+        server = self._server
+        return (
+            namespace in server.handlers
+            or namespace in server.namespace_handlers
+            or server.namespaces == "*"
+            or namespace in server.namespaces
+        )
 
     def _refuse(self, eio_sid: str, namespace: str) -> None:
         server = self._server

@@ -28,8 +28,6 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
-from eventlet.wsgi import addr_to_host_port
-
 from ...common.limits import (
     BODY_GRACE_SECONDS,
     BODY_RATE,
@@ -209,7 +207,7 @@ class Connection:
     @property
     def address(self) -> str:
         """Of the client, for the log."""
-        return str(addr_to_host_port(self.peer)[0])
+        return self.peer[0] if isinstance(self.peer, tuple) else "unix"
 
     def fileno(self) -> int:
         return -1 if self.sock is None else int(self.sock.fileno())
@@ -271,7 +269,10 @@ class Connection:
             return  # ended by another callback of this turn
         websocket = self._websocket
         if websocket is None:
-            self._guarded(self._read_http, sock)
+            try:
+                self._read_http(sock)
+            except Exception as error:
+                self.failed(error)
             return
         backlog = self._backlog
         if self._held or (backlog is not None and backlog.size > READING_STOPS):
@@ -425,29 +426,28 @@ class Connection:
         engine.handle(request, self, None)
 
     def _begin_body(self, engine: Engine, request: Request) -> None:
-        head = request.head
+        length, data = request.head.length, self.data
+        if length is not None and length <= min(len(data), engine.options.max_http_buffer_size):
+            self.data = data[length:]
+            engine.handle(request, self, data[:length])
+            return
         most = engine.body_limit(request)
-        now = time.monotonic()
         if isinstance(most, bytes):
-            self._unread = head.length is None or head.length > len(self.data)
-            self.answer(most, close=self._unread)
+            self._unread = True
+            self.answer(most, close=True)
             return
         try:
-            self._body = _Gathering(head.length, most, now)
+            self._body = _Gathering(length, most, time.monotonic())
         except HttpError:
             self._unread = True
             engine.refuse_body(request, self)
             return
-        if not self.data and head.length != 0 and request.header(b"expect"):
-            self._continue(request)
-        self.state = _BODY
-        data, self.data = self.data, b""
-        self._take_body(self._body, data)
-
-    def _continue(self, request: Request) -> None:
-        if request.header(b"expect").lower() == "100-continue":
-            self._out = _CONTINUE
+        if not data and request.header(b"expect").lower() == "100-continue":
+            self._add(_CONTINUE)
             self.flush()
+        self.state = _BODY
+        self.data = b""
+        self._take_body(self._body, data)
 
     def _take_body(self, gathering: _Gathering, data: bytes) -> None:
         assert self._request is not None
@@ -858,7 +858,7 @@ class Connection:
         self._reading = self._backlog = self._out = None
         self._websocket = self._body = self._request = None
         self.data = b""
-        self.deadline = NEVER
+        self.server.runtime.deadlines.remove(self)
         self.server.ended(self)
         self.counted()
         return sock

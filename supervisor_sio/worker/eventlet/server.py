@@ -58,6 +58,8 @@ class Server:
 
     def of_session(self, connection: Connection, head: Head) -> Optional[tuple[Engine, Request]]:
         """The engine that has the session of a request, which needs no application then."""
+        if "sid=" not in head.query:
+            return None
         for engine in self.runtime.engines:
             if head.path in engine.paths:
                 request = Request(

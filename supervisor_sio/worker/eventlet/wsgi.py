@@ -217,20 +217,21 @@ class Body(wsgi.Input):  # type: ignore[misc]
     slow, and :class:`BadBody` for what are no chunks.
     """
 
-    content_length: int
-    position: int
+    # eventlet's attributes; its own constructor takes long
+    rfile = None
+    wfile_line = b"HTTP/1.1 100 Continue\r\n"
+    hundred_continue_headers = None
+    headers_sent = None
+    chunk_length = -1
 
     def __init__(
         self, connection: Connection, length: Optional[int], wfile: Optional[_Writer]
     ) -> None:
-        super().__init__(
-            None,
-            length or 0,
-            None,
-            wfile=wfile,
-            wfile_line=b"HTTP/1.1 100 Continue\r\n",
-            chunked_input=length is None,
-        )
+        self.content_length = length or 0
+        self.chunked_input = length is None
+        self.position = 0
+        self.wfile = wfile
+        self.is_hundred_continue_response_sent = False
         self._connection: Optional[Connection] = connection
         self._socket: Optional[ClientSocket] = None
         self._chunks = ChunkedBody() if length is None else None
@@ -418,7 +419,7 @@ def _make_environ(connection: Connection, head: Head) -> dict[str, Any]:
         "REQUEST_METHOD": head.method,
         "SCRIPT_NAME": "",
         "RAW_PATH_INFO": head.path,
-        "PATH_INFO": unquote(head.path, "latin-1"),
+        "PATH_INFO": unquote(head.path, "latin-1") if "%" in head.path else head.path,
         "QUERY_STRING": head.query,
         "SERVER_NAME": local,
         "SERVER_PORT": str(local_port),
@@ -536,20 +537,11 @@ class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
         self._head = head
         self._app = connection.server.app
         self._taken = False
-        self.client_address = connection.peer
-        self.command = head.method
-        self.requestline = f"{head.method} {head.path}"  # in eventlet's messages
-        self.request_version = head.version
-        # eventlet sends the body that an application may give for HEAD as well.
-        self.close_connection = not head.keep_alive or head.method == "HEAD"
-        # All that eventlet looks up; an old client wants to be told.
-        old = head.keep_alive and head.version == "HTTP/1.0"
-        self.headers = {"Connection": "keep-alive"} if old else {}
-        self.wfile = _Writer(connection)
         self.environ = environ = _make_environ(connection, head)
-        expects = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
-        may_wait = expects and head.length != 0 and head.version == "HTTP/1.1"
-        self._body = Body(connection, head.length, self.wfile if may_wait else None)
+        waits = head.length != 0 and head.version == "HTTP/1.1" and "HTTP_EXPECT" in environ
+        waits = waits and environ["HTTP_EXPECT"].lower() == "100-continue"
+        self.wfile = _Writer(connection)
+        self._body = Body(connection, head.length, self.wfile if waits else None)
         environ["wsgi.input"] = environ["eventlet.input"] = self._body
         environ["eventlet.posthooks"] = []
         if head.length is None:
@@ -608,7 +600,17 @@ class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
         self._respond(answered)
 
     def _respond(self, application: Any) -> None:
+        head = self._head
         self.application = application
+        self.client_address = self._connection.peer
+        self.command = head.method
+        self.requestline = f"{head.method} {head.path}"  # in eventlet's messages
+        self.request_version = head.version
+        # eventlet sends the body that an application may give for HEAD as well.
+        self.close_connection = not head.keep_alive or head.method == "HEAD"
+        # All that eventlet looks up; an old client wants to be told.
+        old = head.keep_alive and head.version == "HTTP/1.0"
+        self.headers = {"Connection": "keep-alive"} if old else {}
         try:
             self.handle_one_response()
         except OSError as error:

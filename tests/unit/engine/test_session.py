@@ -8,6 +8,7 @@ from typing import Any, Optional
 import pytest
 
 from supervisor_sio.common.limits import (
+    CROSSED_POLL_SECONDS,
     LAST_POLL_SECONDS,
     MALFORMED_PACKETS,
     MESSAGES_AT_ONCE,
@@ -144,6 +145,18 @@ def test_the_client_closes(world: World) -> None:
     session.send("4ignored")
     session.close()
     assert len(world.owner.closed) == 1 and session.waiting == 0
+
+
+def test_a_poll_that_comes_behind_the_close_that_it_was_sent_before(world: World) -> None:
+    crossed, late = world.open(), world.open()
+    for session in (crossed, late):
+        session.send("4not for anybody")
+        assert world.post(session.sid, "1").body == "ok"
+    assert world.poll(crossed.sid) == ["6"]
+    assert world.get(crossed.sid).error == 1
+    world.wait(CROSSED_POLL_SECONDS)
+    assert world.get(late.sid).error == 1
+    assert [reason for _, reason in world.owner.closed] == ["client disconnect"] * 2
 
 
 @pytest.mark.parametrize("packet", ["x", "", "7", "9", "ä", "40\x1e\x1e", "bQ", "b\xff"])
@@ -504,12 +517,13 @@ def test_upgrade(world: World) -> None:
     poll = world.get(session.sid)
     link.text("2probe")
     assert session.state is State.UPGRADING and link.got == ["3probe"]
+    world.wait(UPGRADE_POLL_SECONDS)
     assert poll.packets == ["6"] and poll.closes
     assert world.post(session.sid, "4posted").body == "ok"
     session.send("4by websocket")
-    assert session.transport == "polling" and session.live is None
+    assert session.transport == "polling" and session.live is None and not session.upgraded
     link.text("5", "4hello")
-    assert session.transport == "websocket" and session.live is link
+    assert session.transport == "websocket" and session.live is link and session.upgraded
     assert link.got == ["3probe", "4by websocket"]
     assert world.owner.messages == ["posted", "hello"] and world.owner.upgraded == [session.sid]
     assert world.get(session.sid).error == 3 and world.post(session.sid, "4x").error == 3
@@ -526,8 +540,8 @@ def test_a_poll_gets_what_waits_when_the_upgrade_begins(world: World) -> None:
     poll = world.get(session.sid)
     session.send("4one")
     link.text("2probe")
-    assert poll.packets == ["4one"] and poll.closes
     world.turn()
+    assert poll.packets == ["4one"] and poll.closes
     session.send("4two")
     late = world.get(session.sid)
     assert late.packets == ["4two"] and late.closes
@@ -728,6 +742,28 @@ def test_pings_of_polling() -> None:
     assert world.reason == "ping timeout" and poll.packets == ["1"]
     assert world.post(session.sid, "3").error == 1, "too late"
     assert world.get(session.sid).error == 1
+
+
+def test_a_session_is_overdue_though_nobody_has_looked_yet() -> None:
+    world = World(ping_interval=10, ping_timeout=5)
+    session = world.open()
+    world.wait(10.05)  # the ping is a little late, and its answer is due all the same
+    world.now = session.deadline - 0.01
+    assert world.get(session.sid).packets == ["2"]
+    world.now += 0.02
+    assert world.get(session.sid).error == 1
+    assert world.reason == "ping timeout" and session.state is State.CLOSED
+
+
+def test_who_was_not_pinged_in_time_has_all_the_time_to_answer() -> None:
+    world = World(ping_interval=10, ping_timeout=5)
+    session = world.open()
+    world.now += 30  # this process was busy
+    world.wait(0)
+    assert world.get(session.sid).packets == ["2"]
+    world.now += 4.8
+    assert world.post(session.sid, "3").body == "ok"
+    assert not session.closed
 
 
 def test_a_pong_without_its_ping_keeps_no_session() -> None:

@@ -158,6 +158,16 @@ def test_end_does_not_wait_long(pair: Pair) -> None:
     assert pair.link.ended and pair.handler.closed == 1
 
 
+def test_end_after_a_close_does_not_wait_long_either(pair: Pair) -> None:
+    pair.websocket.close()
+    pair.websocket.end()
+    assert pair.link.frames == [(CLOSE, b"\x03\xe8")] and pair.handler.closed == 0
+    pair.wait(END_SECONDS)
+    assert pair.link.ended
+    pair.websocket.end()
+    assert pair.handler.closed == 0
+
+
 def test_without_a_handler() -> None:
     deadlines = Deadlines(lambda: 0.0)
     for end in ("end", "close"):
