@@ -275,6 +275,55 @@ WORKER: tuple[Figure, ...] = (
 )
 
 
+@dataclass(frozen=True)
+class QueueFigure:
+    """One row of the table of the bridge to other hosts.
+
+    :ivar key: in what the bridge counts, and in ``queue`` of ``sio.getStatus``.
+    :ivar label: in the line ``queue`` of ``sio status``.
+    """
+
+    key: str
+    label: str
+    metric: Metric
+
+
+#: In the order of ``sio status``.
+QUEUE: tuple[QueueFigure, ...] = (
+    QueueFigure(
+        "hosts",
+        "other hosts",
+        Metric(Kind.GAUGE, "queue_hosts", "Other hosts that have been heard of lately."),
+    ),
+    QueueFigure("sent", "sent", Metric(Kind.COUNTER, "queue_sent", "Messages to other hosts.")),
+    QueueFigure(
+        "received",
+        "received",
+        Metric(Kind.COUNTER, "queue_received", "Messages of other hosts."),
+    ),
+    QueueFigure(
+        "waiting",
+        "waiting",
+        Metric(Kind.GAUGE, "queue_waiting", "Messages that wait for message_queue."),
+    ),
+    QueueFigure(
+        "unsent",
+        "unsent",
+        Metric(Kind.COUNTER, "queue_unsent", "Messages there was no room for."),
+    ),
+    QueueFigure(
+        "missed",
+        "missed",
+        Metric(Kind.COUNTER, "queue_missed", "Messages of other hosts that did not come."),
+    ),
+    QueueFigure(
+        "malformed",
+        "malformed",
+        Metric(Kind.COUNTER, "queue_malformed", "Messages not understood."),
+    ),
+)
+
+
 def reported() -> list[str]:
     """What a worker reports, by name."""
     return [figure.name for figure in WORKER if figure.source is Source.WORKER]

@@ -168,17 +168,14 @@ def _of_relay(snapshot: Snapshot) -> Iterable[Metric]:
     yield _counter("relay_messages", "Messages that the relay carried.", snapshot.relay_messages)
 
 
-def _of_queue(figures: Mapping[str, Any]) -> Iterable[Metric]:
+def _of_queue(counted: Mapping[str, Any]) -> Iterable[Metric]:
     """Nothing is known of the queue of a host that has none."""
-    get = figures.get
-    yield _gauge("queue_connected", "Whether message_queue can be reached.", get("connected"))
-    yield _gauge("queue_hosts", "Other hosts that have been heard of lately.", get("hosts"))
-    yield _gauge("queue_waiting", "Messages that wait for message_queue.", get("waiting"))
-    yield _counter("queue_sent", "Messages to other hosts.", get("sent"))
-    yield _counter("queue_received", "Messages of other hosts.", get("received"))
-    yield _counter("queue_unsent", "Messages there was no room for.", get("unsent"))
-    yield _counter("queue_missed", "Messages of other hosts that did not come.", get("missed"))
-    yield _counter("queue_malformed", "Messages not understood.", get("malformed"))
+    connected = counted.get("connected")
+    yield _gauge("queue_connected", "Whether message_queue can be reached.", connected)
+    for figure in figures.QUEUE:
+        metric = figure.metric
+        make = _gauge if metric.kind is Kind.GAUGE else _counter
+        yield make(metric.name, metric.help, counted.get(figure.key))
 
 
 def _of_workers(members: list[Member]) -> Iterable[Metric]:

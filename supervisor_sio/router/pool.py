@@ -39,7 +39,8 @@ class Member:
     def load(self) -> int:
         """Sessions, with those that are still on their way to the worker."""
         get = self.figures.get
-        return get("sessions", 0) + max(0, self.handshakes - get("handshakes_seen", 0))
+        coming = self.handshakes - get("handshakes_seen", 0)
+        return get("sessions", 0) + (coming if coming > 0 else 0)
 
     def count(self, figure: Figure) -> int:
         """What the worker has reported, or the router has counted for it."""

@@ -133,12 +133,8 @@ def router_down(router: dict[str, Any]) -> Iterable[str]:
 
 
 def _queue(queue: dict[str, Any]) -> str:
-    return (
-        f"queue    {queue['url']} {queue['state']}, other hosts {queue['hosts']}, "
-        f"sent {queue['sent']:.0f}, received {queue['received']:.0f}, "
-        f"waiting {queue['waiting']:.0f}, unsent {queue['unsent']:.0f}, "
-        f"missed {queue['missed']:.0f}, malformed {queue['malformed']:.0f}"
-    )
+    counted = ", ".join(f"{row.label} {queue.get(row.key, 0):.0f}" for row in figures.QUEUE)
+    return f"queue    {queue['url']} {queue['state']}, {counted}"
 
 
 _Shown = Sequence[tuple[Figure, figures.Column]]

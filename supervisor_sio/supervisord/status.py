@@ -105,18 +105,7 @@ def build_status(
         "queue": {
             "url": queue,
             "state": _queue_state(figures.get("queue", {})) if queue else "none",
-            **{
-                name: _number(figures.get("queue", {}).get(name, 0))
-                for name in (
-                    "hosts",
-                    "sent",
-                    "received",
-                    "waiting",
-                    "unsent",
-                    "missed",
-                    "malformed",
-                )
-            },
+            **{row.key: _number(figures.get("queue", {}).get(row.key, 0)) for row in table.QUEUE},
         },
         "workers": workers,
     }

@@ -106,7 +106,15 @@ def test_sessions_are_what_clients_see(cluster: Cluster, clients: Clients) -> No
     before = wait_for(cluster, lambda s: s.total("worker_sessions") == 0, "no session")
     made = clients.mixed(cluster, 12)
     seen = Counter(client.call("whoami")["name"] for client in made)
-    found = wait_for(cluster, lambda s: s.total("worker_sessions") == 12, "sessions")
+    found = wait_for(
+        cluster,
+        # The histogram is of now, the counter up to a second old.
+        lambda s: (
+            s.total("worker_sessions") == 12
+            and s["handover_seconds_count", ""] == s["connections_handed_over_total", ""]
+        ),
+        "sessions",
+    )
     sessions = found.by("worker_sessions")
     assert sessions == {name: seen[name.partition(":")[2]] for name in sessions}
     websockets = sum(client.transport == "websocket" for client in made)

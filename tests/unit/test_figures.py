@@ -19,6 +19,7 @@ from supervisor_sio.common.figures import (
     Figure,
     Kind,
     Metric,
+    QueueFigure,
     Sample,
     Section,
     Source,
@@ -187,6 +188,41 @@ def test_a_new_row_is_seen_everywhere(monkeypatch: pytest.MonkeyPatch, memory: N
     found = exposition(later)
     assert "# HELP supervisor_sio_worker_websockets_total Websockets of the worker." in found
     assert 'supervisor_sio_worker_websockets_total{worker="workers:workers_01"} 11.0' in found
+
+
+def of_queue(counted: dict[str, Any]) -> tuple[dict[str, Any], str, list[str]]:
+    """What the status, the line of ``sio status`` and the metrics say of other hosts."""
+    answer = build_status(
+        listen=[],
+        router=RouterInfo(10, NOW, {"queue": counted}),
+        processes=[],
+        known_workers=(),
+        memory={},
+        now=NOW,
+        queue="redis://10.0.0.5:6379/0",
+    )
+    (line,) = [line for line in format_status(answer) if line.startswith("queue ")]
+    exporter = Metrics()
+    exporter.update(Snapshot(queue=counted))
+    found = generate_latest(exporter.registry).decode().splitlines()
+    return answer["queue"], line, found
+
+
+def test_the_queue_to_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("hosts", "sent", "received", "waiting", "unsent", "missed", "malformed")
+    counted = {"connected": True, **{name: number for number, name in enumerate(names, 1)}}
+    answer, line, _ = of_queue(counted)
+    own = {"url": "redis://10.0.0.5:6379/0", "state": "connected"}
+    assert answer == {**own, **{name: counted[name] for name in names}}
+    assert line == (
+        "queue    redis://10.0.0.5:6379/0 connected, other hosts 1, sent 2, received 3, "
+        "waiting 4, unsent 5, missed 6, malformed 7"
+    )
+    row = QueueFigure("late", "too late", Metric(Kind.COUNTER, "queue_late", "Came late."))
+    monkeypatch.setattr(figures, "QUEUE", (*figures.QUEUE, row))
+    answer, line, found = of_queue({**counted, "late": 8})
+    assert answer["late"] == 8 and line.endswith(", malformed 7, too late 8")
+    assert "supervisor_sio_queue_late_total 8.0" in found
 
 
 def test_a_new_figure_of_the_worst_second_is_a_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
