@@ -20,7 +20,7 @@ from .payload import Packet
 from .reasons import PING_TIMEOUT
 from .request import NO_INDEX, Request
 from .saved import Saved
-from .session import CLOSED, OPENING, Exchange, Session
+from .session import CLOSED, LEFT, OPENING, Exchange, Session
 from .session import WEBSOCKET as ON_WEBSOCKET
 from .websocket import HandshakeError, Link, WebSocket
 
@@ -148,7 +148,12 @@ class Engine:
         session = self.sessions.get(request.sid)
         if session is not None and session.overdue and session.live is None:
             session.close(PING_TIMEOUT)
-        if session is None or session.state is OPENING or session.state is CLOSED:
+        polls = method == "GET" and request.transport != WEBSOCKET
+        if (
+            session is None
+            or session.state in (OPENING, CLOSED)
+            or (session.state is LEFT and not polls)
+        ):
             message = f"Invalid session {request.sid}"
             return self._refuse(request, Fault.SESSION, "bad-sid", message)
         if request.transport == WEBSOCKET:

@@ -11,6 +11,7 @@ state          poll                POST        websocket         of the websocke
 ``UPGRADING``  answered soon       taken       closed at once    ``5``: → ``WEBSOCKET``
 ``WEBSOCKET``  refused             refused     closed at once    messages
 ``CLOSING``    answered            ignored     closed at once
+``LEFT``       answered            refused     refused
 ``CLOSED``     refused             refused     refused
 =============  ==================  ==========  ================  ===========================
 
@@ -18,9 +19,9 @@ state          poll                POST        websocket         of the websocke
 again when the websocket ends, sends anything else, or takes longer than ``UPGRADE_SECONDS``. In
 ``UPGRADING`` a poll is answered soon, if need be with a ``6``, because the client waits for that.
 ``CLOSING``: the application has closed it, and what waits has yet to be fetched, a ``1`` at the end
-of it. Or the client has closed it with a POST, and a poll may come that it had sent before: that
-gets a ``6``, as one that waits does. The owner has been told then. Whatever else ends a session
-makes it ``CLOSED`` at once.
+of it. ``LEFT``: the client has closed it with a POST, and a poll may come that it had sent before:
+that gets a ``6``, as one that waits does. The owner has been told in both. Whatever else ends a
+session makes it ``CLOSED`` at once.
 
 What is sent waits for the end of this turn, so that one poll takes all of it. Pings: the
 server sends one ``ping_interval`` after the last pong, and the client has ``ping_timeout`` to
@@ -79,12 +80,6 @@ _CLOSE_FRAME = message_frame(CLOSE)
 #: Seconds by which deadlines may be looked at late, when nothing is wrong.
 _LATE = 0.1
 
-#: Seconds that a session with polling, which is closed so, is there for polls; reason and abort.
-_LAST_POLLS = {
-    (SERVER_DISCONNECT, False): LAST_POLL_SECONDS,
-    (CLIENT_DISCONNECT, True): CROSSED_POLL_SECONDS,
-}
-
 #: Behind the last packet of a POST.
 _END: Any = object()
 
@@ -116,11 +111,15 @@ class State(Enum):
     UPGRADING = "upgrading"
     WEBSOCKET = "websocket"
     CLOSING = "closing"
+    LEFT = "left"
     CLOSED = "closed"
 
 
 # Before Python 3.12, to look a member up takes longer than the rest of a comparison.
-OPENING, POLLING, PROBING, UPGRADING, WEBSOCKET, CLOSING, CLOSED = State
+OPENING, POLLING, PROBING, UPGRADING, WEBSOCKET, CLOSING, LEFT, CLOSED = State
+
+#: It has ended for its owner, but not for polls.
+_LAST = (CLOSING, LEFT)
 
 
 #: By state: what it cannot be without, and what else it may have, when it is restored.
@@ -131,6 +130,7 @@ _FIELDS = {
     UPGRADING: (("deadline", "candidate"), ("queue", "poll", "post")),
     WEBSOCKET: (("deadline", "websocket"), ("post",)),
     CLOSING: (("deadline", "queue"), ()),
+    LEFT: (("deadline", "queue"), ()),
     CLOSED: ((), ()),
 }
 
@@ -243,7 +243,7 @@ class Session:
     @property
     def closed(self) -> bool:
         """Whether it has ended for its owner: what is sent is ignored."""
-        return self.state is CLOSING or self.state is CLOSED
+        return self.state is CLOSED or self.state in _LAST
 
     @property
     def waiting(self) -> int:
@@ -256,7 +256,7 @@ class Session:
         """Send an Engine.IO packet: a text with its type, or the bytes of a binary message."""
         if self.live is not None:
             self.live.send(message_frame(packet))
-        elif self.state is not CLOSING and self.state is not CLOSED:
+        elif not self.closed:
             self._put(packet)
 
     def proceed(self) -> None:
@@ -284,10 +284,9 @@ class Session:
         :param reason: for the owner, see :mod:`.reasons`.
         :param abort: do not tell the client, who knows, or is not there.
         """
-        state = self.state
-        if state is CLOSING or state is CLOSED:
+        if self.closed:
             return
-        if state is WEBSOCKET:
+        if self.state is WEBSOCKET:
             assert self.live is not None and self._websocket is not None
             if not abort:
                 self.live.send(_CLOSE_FRAME)
@@ -390,13 +389,13 @@ class Session:
         """Whether its client has not answered a ping in time, and nobody has looked yet."""
         return (
             self._ping is not LATER
-            and self.state is not CLOSING
+            and self.state not in _LAST
             and self._engine.deadlines.clock() >= self._pong_due
         )
 
     def on_deadline(self, now: float) -> None:
         options = self._engine.options
-        if self.state is CLOSING:
+        if self.state in _LAST:
             self._become_closed()
         elif self._ping is LATER:
             # The client counts from when it was due, unless this process was busy for longer.
@@ -563,7 +562,7 @@ class Session:
     def _after_poll(self) -> None:
         """A poll has taken some of what waited."""
         post = self._post
-        if self.state is CLOSING:
+        if self.state in _LAST:
             if self._outbox is None:
                 self._become_closed()
         elif (
@@ -592,12 +591,14 @@ class Session:
         self._outbox.add(NOOP if abort else CLOSE)
         if self._poll is not None:
             self._answer_waiting(self._next_packets())
-        seconds = _LAST_POLLS.get((reason, abort))
-        if self._outbox is None or seconds is None:
-            self._become_closed()
-        else:
+        if self._outbox is not None and reason == SERVER_DISCONNECT and not abort:
             self.state = CLOSING
-            self._engine.deadlines.after(self, seconds)
+            self._engine.deadlines.after(self, LAST_POLL_SECONDS)
+        elif self._outbox is not None and reason == CLIENT_DISCONNECT:
+            self.state = LEFT
+            self._engine.deadlines.after(self, CROSSED_POLL_SECONDS)
+        else:
+            self._become_closed()
 
     def _become_closed(self) -> None:
         self.state = CLOSED

@@ -209,6 +209,9 @@ def full(world: World, state: State) -> Session:
     if state is State.CLOSING:
         session.close()
         return session
+    if state is State.LEFT:
+        world.post(session.sid, "1")
+        return session
     if state in (State.PROBING, State.UPGRADING):
         link = world.upgrade(session.sid)
         if state is State.UPGRADING:
@@ -348,6 +351,7 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (State.WEBSOCKET, "websocket.received.data", 5, "websocket.received.data is not base64"),
         (State.WEBSOCKET, "queue", [], "queue is not null, in state websocket"),
         (State.CLOSING, "queue", None, "queue is not there, in state closing"),
+        (State.LEFT, "queue", None, "queue is not there, in state left"),
         (State.OPENING, "poll", {}, "poll is not null, in state opening"),
     ],
 )

@@ -24,7 +24,7 @@ from supervisor_sio.common.limits import (
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT
 from supervisor_sio.engine.session import Session, State
 from unit.client_frames import masked
-from unit.engine.fakes import FakeExchange, FakeLink, World
+from unit.engine.fakes import UPGRADE, FakeExchange, FakeLink, World
 
 
 @pytest.fixture
@@ -152,6 +152,8 @@ def test_a_poll_that_comes_behind_the_close_that_it_was_sent_before(world: World
     for session in (crossed, late):
         session.send("4not for anybody")
         assert world.post(session.sid, "1").body == "ok"
+        assert world.post(session.sid, "3").error == 1
+        assert world.get(session.sid, transport="websocket", **UPGRADE).error == 1
     assert world.poll(crossed.sid) == ["6"]
     assert world.get(crossed.sid).error == 1
     world.wait(CROSSED_POLL_SECONDS)
