@@ -672,7 +672,7 @@ def test_an_application_that_is_there_first_is_served_too(
     assert type(sio.manager._outlet) is Dispatcher
 
 
-def test_an_instrumented_server_has_sessions_of_its_own(make: Any) -> None:
+def test_an_instrumented_server_has_the_same_sessions(make: Any) -> None:
     from engineio.socket import Socket
 
     before = dict(vars(Socket))
@@ -680,7 +680,7 @@ def test_an_instrumented_server_has_sessions_of_its_own(make: Any) -> None:
     admin = app.sio.instrument(auth=False)
     try:
         client = connect(app)
-        assert type(app.session) is Socket
+        assert type(app.session) is Session
         client.text('421["echo",1]')
         client.until(b"431[1]")
         client.sock.close()
