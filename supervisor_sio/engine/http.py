@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple, Optional
 
 import httptools
@@ -37,6 +38,9 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0
 #: A chunk's size, and extensions that mean nothing to us (RFC 9112, section 7.1.1).
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;%b)?\r\n" % _TEXT)
 _TRAILER = re.compile(rb"%b:%b\r\n" % (_TOKEN, _TEXT))
+
+#: No names.
+_NONE: set[bytes] = set()
 
 #: A length has fewer digits than this; int() would take its time for thousands of them.
 _MOST_DIGITS = 18
@@ -79,6 +83,9 @@ class Head(NamedTuple):
     keep_alive: bool
     #: Whether the field Upgrade counts (RFC 9110, 7.8); nobody upgrades a request with a body.
     may_upgrade: bool
+    #: The values by names in lower case; of a name that is there more than once with a comma
+    #: between (RFC 9110, section 5.3).
+    named: dict[bytes, bytes]
 
 
 class _Collector:
@@ -141,33 +148,46 @@ def read_head(data: bytes) -> Head:
     if not found.complete or data[:line_end] != line or version not in ("1.1", "1.0"):
         raise HttpError("a malformed request line")
     authority, path, query = _split_target(found.target)
-    hosts: list[bytes] = []
-    lengths: list[bytes] = []
-    encodings: list[bytes] = []
-    options: list[bytes] = []
-    special = {
-        b"host": hosts,
-        b"content-length": lengths,
-        b"transfer-encoding": encodings,
-        b"connection": options,
-    }
-    for name, value in found.fields:
-        values = special.get(name.lower())
-        if values is not None:
-            values.append(value)
-    length = _length(lengths, encodings, version)
-    words = {word.strip(b" \t").lower() for value in options for word in value.split(b",")}
+    named, repeated = _by_name(found.fields)
+    host = named.get(b"host")
+    if b"host" in repeated or (host is None and version == "1.1"):
+        raise HttpError("no Host" if host is None else "more than one Host")
+    length = _length(named, repeated, version)
+    words = _words(named.get(b"connection", b""))
     return Head(
         method.decode(),
         path,
         query,
         f"HTTP/{version}",
-        _host(hosts, authority, version),
+        _host(host or b"", authority),
         found.fields,
         length,
         keep_alive=b"close" not in words and (version == "1.1" or b"keep-alive" in words),
         may_upgrade=b"upgrade" in words and version == "1.1" and length == 0,
+        named=named,
     )
+
+
+def _by_name(fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], set[bytes]]:
+    """The values by names in lower case, and which of these are there more than once."""
+    named = {name.lower(): value for name, value in fields}
+    if len(named) == len(fields):
+        return named, _NONE
+    named.clear()
+    repeated: set[bytes] = set()
+    for name, value in fields:
+        name = name.lower()
+        if name in named:
+            repeated.add(name)
+            value = b"%b,%b" % (named[name], value)
+        named[name] = value
+    return named, repeated
+
+
+@lru_cache(64)
+def _words(options: bytes) -> frozenset[bytes]:
+    """The options of a field Connection."""
+    return frozenset(word.strip(b" \t").lower() for word in options.split(b","))
 
 
 def _split_target(target: bytes) -> tuple[Optional[bytes], str, str]:
@@ -180,25 +200,25 @@ def _split_target(target: bytes) -> tuple[Optional[bytes], str, str]:
     return authority, (path or b"/").decode(), (query or b"").decode()
 
 
-def _host(hosts: list[bytes], authority: Optional[bytes], version: str) -> str:
-    if len(hosts) > 1 or (version == "1.1" and not hosts):
-        raise HttpError("no Host" if not hosts else "more than one Host")
-    for host in (*hosts, authority or b""):
-        if _HOST.fullmatch(host) is None:
-            raise HttpError("a malformed Host")
-    return (authority or b"".join(hosts)).decode()
+@lru_cache(64)
+def _host(host: bytes, authority: Optional[bytes]) -> str:
+    if _HOST.fullmatch(host) is None or (authority and _HOST.fullmatch(authority) is None):
+        raise HttpError("a malformed Host")
+    return (authority or host).decode()
 
 
-def _length(lengths: list[bytes], encodings: list[bytes], version: str) -> Optional[int]:
-    if encodings:
-        if version == "1.0" or lengths or [e.lower() for e in encodings] != [b"chunked"]:
+def _length(named: dict[bytes, bytes], repeated: set[bytes], version: str) -> Optional[int]:
+    encoding = named.get(b"transfer-encoding")
+    text = named.get(b"content-length")
+    if encoding is not None:
+        if version == "1.0" or text is not None or encoding.lower() != b"chunked":
             raise HttpError("a Transfer-Encoding that is not just chunked")
         return None
-    if not lengths:
+    if text is None:
         return 0
-    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _MOST_DIGITS:
+    if b"content-length" in repeated or not text.isdigit() or len(text) > _MOST_DIGITS:
         raise HttpError("a Content-Length that is not a number")
-    return int(lengths[0])
+    return int(text)
 
 
 class _Part(Enum):

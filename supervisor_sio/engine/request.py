@@ -45,7 +45,6 @@ class Request:
         "sid",
         "version",
         "jsonp",
-        "_fields",
     )
 
     def __init__(
@@ -59,7 +58,6 @@ class Request:
         self.transport = self.sid = self.version = ""
         #: The index of the client's function; ``None`` without JSONP.
         self.jsonp: Optional[int] = None
-        self._fields: Optional[dict[bytes, bytes]] = None
         self._read(head.query)
 
     def _read(self, query: str) -> None:
@@ -84,31 +82,16 @@ class Request:
 
         Empty where there is none.
         """
-        fields = self._fields
-        if fields is None:
-            fields = self._fields = self._collect()
-        value = fields.get(name)
+        value = self.head.named.get(name)
         return "" if value is None else value.decode("latin-1")
-
-    def _collect(self) -> dict[bytes, bytes]:
-        all_fields = self.head.fields
-        fields = {name.lower(): value for name, value in all_fields}
-        if len(fields) < len(all_fields):
-            fields.clear()
-            for name, value in all_fields:
-                name = name.lower()
-                before = fields.get(name)
-                fields[name] = value if before is None else b"%b,%b" % (before, value)
-        return fields
 
     def shrink(self) -> None:
         """Keep no more than an answer needs, but for :attr:`environ`: it may wait for long."""
-        fields = self._collect() if self._fields is None else self._fields
-        kept = [(name, fields[name]) for name in _KEPT if name in fields]
-        self._fields = None
         head = self.head
+        named = {name: head.named[name] for name in _KEPT if name in head.named}
+        kept = list(named.items())
         self.head = Head(
-            head.method, "", "", head.version, head.host, kept, 0, head.keep_alive, False
+            head.method, "", "", head.version, head.host, kept, 0, head.keep_alive, False, named
         )
         self.environ = dict
 
@@ -147,6 +130,7 @@ class Request:
             0,
             state.flag("keep_alive"),
             False,
+            dict(fields),
         )
         request = cls(head, state.text("scheme"), state.text("address"), dict)
         request.jsonp = None if state.is_none("jsonp") else state.integer("jsonp")

@@ -172,6 +172,7 @@ def test_what_browsers_send(cuts: set[int]) -> None:
         5,
         keep_alive=True,
         may_upgrade=False,
+        named={name.lower(): value for name, value in found.fields},
     )
 
 
@@ -391,7 +392,8 @@ def test_other_line_ends_are_refused_before_the_head_is_complete(end: bytes) -> 
 @pytest.mark.parametrize("lengths", [[b"1", b"1"], [b"1_0"], [b"+5"], [b"9" * 19]])
 def test_a_length_that_the_parser_forgives_is_refused_all_the_same(lengths: list[bytes]) -> None:
     with pytest.raises(HttpError, match="Content-Length"):
-        http._length(lengths, [], "1.1")
+        named, repeated = http._by_name([(b"Content-Length", length) for length in lengths])
+        http._length(named, repeated, "1.1")
 
 
 def test_a_target_that_the_parser_forgives_is_refused_all_the_same() -> None:
