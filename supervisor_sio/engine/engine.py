@@ -148,12 +148,10 @@ class Engine:
         session = self.sessions.get(request.sid)
         if session is not None and session.overdue and session.live is None:
             session.close(PING_TIMEOUT)
-        polls = method == "GET" and request.transport != WEBSOCKET
-        if (
-            session is None
-            or session.state in (OPENING, CLOSED)
-            or (session.state is LEFT and not polls)
-        ):
+        if session is not None and session.state is LEFT:
+            if method == "POST" or request.transport == WEBSOCKET:
+                session.end()
+        if session is None or session.state is OPENING or session.state is CLOSED:
             message = f"Invalid session {request.sid}"
             return self._refuse(request, Fault.SESSION, "bad-sid", message)
         if request.transport == WEBSOCKET:
@@ -210,7 +208,7 @@ class Engine:
 
         :param message: for it; what JSON takes.
         """
-        session.refuse()
+        session.end()
         self.sessions.pop(session.sid, None)
         exchange.answer(self.answers.unauthorized(request, message))
 

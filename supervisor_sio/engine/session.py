@@ -20,8 +20,8 @@ again when the websocket ends, sends anything else, or takes longer than ``UPGRA
 ``UPGRADING`` a poll is answered soon, if need be with a ``6``, because the client waits for that.
 ``CLOSING``: the application has closed it, and what waits has yet to be fetched, a ``1`` at the end
 of it. ``LEFT``: the client has closed it with a POST, and a poll may come that it had sent before:
-that gets a ``6``, as one that waits does. The owner has been told in both. Whatever else ends a
-session makes it ``CLOSED`` at once.
+that gets a ``6``, as one that waits does; any other request makes it ``CLOSED``. The owner has
+been told in both. Whatever else ends a session makes it ``CLOSED`` at once.
 
 What is sent waits for the end of this turn, so that one poll takes all of it. Pings: the
 server sends one ``ping_interval`` after the last pong, and the client has ``ping_timeout`` to
@@ -326,8 +326,8 @@ class Session:
             self._go_live(websocket)
             self._await_ping()
 
-    def refuse(self) -> None:
-        """The application has refused it."""
+    def end(self) -> None:
+        """It is closed for everybody from here on; nobody is told."""
         self._become_closed()
 
     def poll(self, request: Request, exchange: Exchange) -> None:

@@ -152,13 +152,23 @@ def test_a_poll_that_comes_behind_the_close_that_it_was_sent_before(world: World
     for session in (crossed, late):
         session.send("4not for anybody")
         assert world.post(session.sid, "1").body == "ok"
-        assert world.post(session.sid, "3").error == 1
-        assert world.get(session.sid, transport="websocket", **UPGRADE).error == 1
     assert world.poll(crossed.sid) == ["6"]
     assert world.get(crossed.sid).error == 1
     world.wait(CROSSED_POLL_SECONDS)
     assert world.get(late.sid).error == 1
     assert [reason for _, reason in world.owner.closed] == ["client disconnect"] * 2
+
+
+def test_a_client_that_goes_on_with_a_session_that_it_has_closed(world: World) -> None:
+    for next_one in ("post", "upgrade"):
+        session = world.open()
+        assert world.post(session.sid, "1").body == "ok"
+        assert session.state is State.LEFT
+        if next_one == "post":
+            assert world.post(session.sid, "3").error == 1
+        else:
+            assert world.get(session.sid, transport="websocket", **UPGRADE).error == 1
+        assert session.state is State.CLOSED and world.get(session.sid).error == 1
 
 
 @pytest.mark.parametrize("packet", ["x", "", "7", "9", "ä", "40\x1e\x1e", "bQ", "b\xff"])
