@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from typing import Any, Optional
 
 from engineio import json as eio_json
 from socketio import packet
@@ -79,7 +79,7 @@ class _Json:
     _decode_plain = json.JSONDecoder(parse_constant=_refuse).decode
 
     @classmethod
-    def dumps(cls, data: Any, separators: tuple[str, str]) -> str:
+    def dumps(cls, data: Any, separators: tuple[str, str] = (",", ":")) -> str:
         return cls._encode(data)
 
     @classmethod
@@ -150,6 +150,34 @@ class Packet(packet.Packet):  # type: ignore[misc]
         if isinstance(data, dict):
             return {k: cls._deconstruct_binary_internal(v, attachments) for k, v in data.items()}
         return data
+
+
+#: An event without attachments: its namespace and its id, before its data.
+_EVENT = re.compile(r"2(?:(/[^,?]*),)?([0-9]{0,100})(?=\[)")
+
+
+def read_event(text: str) -> Optional[tuple[str, Optional[int], Any]]:
+    """The namespace, the id and the data of an event as most are; ``None`` for any other packet.
+
+    The same as :class:`Packet` reads, in half the time.
+    """
+    match = _EVENT.match(text)
+    if match is None:
+        return None
+    namespace, number = match.groups()
+    try:
+        data = _Json.loads(text[match.end() :])
+    except (ValueError, RecursionError):
+        return None
+    return namespace or "/", int(number) if number else None, data
+
+
+def ack_text(namespace: str, number: int, data: list[Any]) -> Optional[str]:
+    """The packet that acknowledges an event; ``None`` when it needs attachments."""
+    if Packet.data_is_binary(data):
+        return None
+    prefix = "3" if namespace == "/" else f"3{namespace},"
+    return f"{prefix}{number}{_Json.dumps(data)}"
 
 
 class Partial:
