@@ -61,4 +61,4 @@ def from_another(manager: ZmqManager, *arguments: Any, **fields: Any) -> None:
     packets = manager._encode(3, "/", list(arguments), 0)
     fields = {"namespace": "/", "packet": manager._packet_format(), **fields}
     message = RelayMessage(OTHER, 1, fields, packets)
-    ZmqManager._HANDLERS[fields["method"]](manager, message)
+    ZmqManager.HANDLERS[fields["method"]](manager, message)

@@ -17,8 +17,10 @@ from socketio import packet as sio_packet
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import manager as manager_module
-from supervisor_sio.cluster import sessions
-from supervisor_sio.cluster.manager import MessageTooLong, RelayUnreachable, _arguments, _tags
+from supervisor_sio.cluster import relaying, sessions
+from supervisor_sio.cluster.emitting import as_arguments
+from supervisor_sio.cluster.manager import MessageTooLong, RelayUnreachable
+from supervisor_sio.cluster.rooms import tags_of
 from supervisor_sio.common import identity
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
@@ -53,7 +55,7 @@ def test_arguments(server: socketio.Server, data: Any, arguments: list[Any]) -> 
     client = PollingClient(server)
     server.emit("news", data)
     assert client.event() == ["news", *arguments]
-    assert _arguments(data) == arguments  # the same on its way to others
+    assert as_arguments(data) == arguments  # the same on its way to others
 
 
 def test_an_emit_reaches_those_it_is_for(server: socketio.Server) -> None:
@@ -148,7 +150,7 @@ def test_no_supervisord_is_there(tmp_path: Path) -> None:
 
 
 def test_supervisord_is_there_but_no_relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_module, "_JOIN_TIMEOUT", 0.1)
+    monkeypatch.setattr(relaying, "_JOIN_TIMEOUT", 0.1)
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
     run_dir = OwnedRunDir(str(tmp_path))
     run_dir.write_cluster(ClusterInfo())
@@ -181,13 +183,13 @@ ends = st.text(
 
 @given(st.lists(st.tuples(tags, ends), min_size=1))
 def test_session_ids_name_their_workers(parts: list[tuple[str, str]]) -> None:
-    assert _tags([f"{tag}.{end}" for tag, end in parts]) == {tag for tag, _ in parts}
+    assert tags_of([f"{tag}.{end}" for tag, end in parts]) == {tag for tag, _ in parts}
 
 
 @given(tags, ends, st.none() | st.text(max_size=12) | st.integers())
 def test_one_other_room_concerns_all(tag: str, end: str, room: Any) -> None:
-    assert _tags([room]) == {None}
-    assert _tags([f"{tag}.{end}", room]) == {None}
+    assert tags_of([room]) == {None}
+    assert tags_of([f"{tag}.{end}", room]) == {None}
 
 
 @pytest.mark.parametrize(
@@ -204,15 +206,15 @@ def test_one_other_room_concerns_all(tag: str, end: str, room: Any) -> None:
     ],
 )
 def test_rooms_that_look_almost_like_a_session(room: str) -> None:
-    assert _tags([room]) == {None}
+    assert tags_of([room]) == {None}
 
 
 def test_the_ids_of_this_worker_are_such(server: socketio.Server) -> None:
-    assert _tags([server.eio.generate_id() for _ in range(100)]) == {identity.tag()}
+    assert tags_of([server.eio.generate_id() for _ in range(100)]) == {identity.tag()}
 
 
 def test_no_rooms_concern_nobody() -> None:
-    assert _tags([]) == set()
+    assert tags_of([]) == set()
 
 
 # --- packets ------------------------------------------------------------------
@@ -450,7 +452,7 @@ def test_who_emits_before_it_serves_goes_on_under_its_own_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also a manager without a server in a worker: that has another one under its name."""
-    monkeypatch.setattr(manager_module, "_channels_in_use", set())
+    monkeypatch.setattr(relaying, "channels_in_use", set())
     monkeypatch.setattr(ZmqManager, "_thread", lambda self: None)
     ear = subscribe(topic_for_all("my app"))
     own = subscribe(topic_for_one("my app", identity.tag()))

@@ -111,7 +111,7 @@ def test_nor_does_another_process_let_it_in(server: socketio.Server, fields: Any
     client = PollingClient(server)
     message = RelayMessage("sender", 1, {**fields, "namespace": "/", "sid": client.sid})
     with pytest.raises(MalformedFields, match="it is another client's sid"):
-        server.manager._HANDLERS[fields["method"]](server.manager, message)
+        server.manager.HANDLERS[fields["method"]](server.manager, message)
     assert OTHERS_SID not in server.rooms(client.sid)
 
 
