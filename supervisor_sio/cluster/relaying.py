@@ -18,10 +18,12 @@ from ..common.limits import CATCH_UP_BYTES, CATCH_UP_WAIT
 from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir, RunDirError
 from ..relay import native
+from ..relay.green import GreenSubscriber
 from ..relay.message import EncodedPacket
 from ..relay.methods import BRIDGE, MalformedFields, check_fields
 from ..relay.publisher import Publisher
-from ..relay.subscriber import Deaf, GreenSubscriber, Subscriber, ThreadSubscriber
+from ..relay.subscriber import Deaf, Subscriber
+from ..relay.threaded import ThreadSubscriber
 from . import sessions
 from .asking import Asking
 from .rooms import tags_of
