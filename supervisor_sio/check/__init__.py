@@ -8,8 +8,10 @@ from typing import Optional
 
 from ..settings import without_credentials
 from . import packages, programs, resources, wiring
-from .configuration import Configuration, Finding, Role, Unreadable, default_path, read, read_whole
+from .configuration import Configuration, Finding
 from .host import Host
+from .reading import Unreadable, default_path, read, read_whole
+from .roles import Role
 
 RULES = (
     wiring.plugin,

@@ -11,8 +11,9 @@ import sys
 from typing import Any, Iterator, Optional
 
 from ..common.commands import PROGRAM, lacks_exec, subcommand_of
-from .configuration import PLUGIN, Configuration, Finding, Program, Role, head_of, split_command
+from .configuration import PLUGIN, Configuration, Finding, Program
 from .host import Host, command_fault, terminal_owner, user
+from .roles import Role, head_of, split_command
 
 _SUBCOMMANDS = ("router", "worker")
 

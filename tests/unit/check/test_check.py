@@ -20,7 +20,6 @@ from supervisor.options import ServerOptions, UnhosedConfigParser
 
 from supervisor_sio import cli
 from supervisor_sio.check import Finding, judge, run
-from supervisor_sio.check.configuration import Role, Unreadable, default_path, read, role_of
 from supervisor_sio.check.host import (
     ENTER,
     READ,
@@ -34,6 +33,8 @@ from supervisor_sio.check.host import (
     user,
 )
 from supervisor_sio.check.packages import _shebang
+from supervisor_sio.check.reading import Unreadable, default_path, read
+from supervisor_sio.check.roles import Role, role_of
 from supervisor_sio.check.sections import make_sections
 from supervisor_sio.check.wiring import OPTIONS
 from supervisor_sio.common.addresses import parse_address, resolve
