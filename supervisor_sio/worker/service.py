@@ -15,9 +15,10 @@ from eventlet import hubs, patcher
 from eventlet.event import Event
 
 from ..cluster import sessions
-from ..common import channel, descriptors, figures, identity, reasons
+from ..common import descriptors, figures, identity, reasons
 from ..common.addresses import parse_address
 from ..common.channel import Message
+from ..common.handover import Handover
 from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir, RunDirError
@@ -270,9 +271,8 @@ class _Worker(_Service):
             return
         self.server.paths = tuple(path.encode() for path in message["path"])
         self.drain_timeout = float(message["drain_timeout"])
-        # A router of an older version, which an upgrade has left running, does not send these.
-        for name in ("head_timeout", "keepalive_timeout"):
-            setattr(self.server, name, float(message.get(name, getattr(self.server, name))))
+        self.server.head_timeout = float(message["head_timeout"])
+        self.server.keepalive_timeout = float(message["keepalive_timeout"])
         ours = logging.getLogger("supervisor_sio")
         if ours.handlers:  # else the application has arranged its logging
             ours.setLevel(message["log_level"])
@@ -295,23 +295,23 @@ class _Worker(_Service):
             logger.exception("a question of supervisorctl")
             self.link.send(queries.failed(question, error))
 
-    def _take_connection(self, descriptor: int, message: Message) -> None:
-        known: dict[str, Any] = dict(
-            peer=_address(message["peer"]),
-            local=_address(message["local"]),
-            scheme=message["scheme"],
-            prefix=channel.unpack_bytes(message.get("prefix", "")),
-            placed=message["placed"],
-            on_session=self._count_handshake() if message["handshake"] else None,
+    def _take_connection(self, descriptor: int, connection: Handover) -> None:
+        sock = ClientSocket(
+            _socket.socket(fileno=descriptor),
+            connection.peer,
+            connection.local,
+            connection.scheme,
+            connection.prefix,
+            connection.placed,
+            self._count_handshake() if connection.handshake else None,
         )
-        sock = ClientSocket(_socket.socket(fileno=descriptor), **known)
         eventlet.spawn_n(self.server.serve_connection, sock)
 
-    def _lose_connection(self, message: Message) -> None:
-        address = _address(message["peer"])
-        source = address[0] if isinstance(address, tuple) else "a local client"
+    def _lose_connection(self, connection: Handover) -> None:
+        peer = connection.peer
+        source = peer[0] if isinstance(peer, tuple) else "a local client"
         refusals.count(reasons.NO_DESCRIPTOR, source)
-        if message["handshake"]:
+        if connection.handshake:
             self._count_handshake()()  # there will be no session of it
 
     def _count_handshake(self) -> Any:
@@ -370,14 +370,8 @@ class _Worker(_Service):
         return not self.server.draining
 
     def hand_back(self, sock: ClientSocket, prefix: bytes) -> bool:
-        message = {
-            "type": "connection",
-            "peer": sock.peer,
-            "local": sock.local,
-            "scheme": sock.scheme,
-            "prefix": channel.pack_bytes(prefix),
-        }
-        while not self.link.send(message, [sock.fileno()]):
+        connection = Handover(sock.peer, sock.local, sock.scheme, False, False, prefix)
+        while not self.link.hand_back(connection, sock.fileno()):
             if self.server.draining:
                 return False
             eventlet.sleep(_WAIT_FOR_ROUTER)  # supervisord is about to start the next one
@@ -455,7 +449,3 @@ def _close_session(session: Any) -> None:
         logger.exception("closing session %s", session.sid)
     # Requests that still come get "Invalid session", which every client understands.
     session.server.sockets.pop(session.sid, None)
-
-
-def _address(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
