@@ -328,6 +328,11 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     ),
     (
         "program:workers",
+        {"stopsignal": "0"},
+        "warning [program:workers] stopsignal: 0 is not a signal that ends it in order; write TERM",
+    ),
+    (
+        "program:workers",
         {"stopsignal": "STOPP"},
         "error [program:workers] stopsignal: value 'STOPP' is not a valid signal name",
     ),
