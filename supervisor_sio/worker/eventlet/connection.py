@@ -422,7 +422,8 @@ class Connection:
         if head.method == "POST":
             self._begin_body(engine, request)
             return
-        self._unread = self._close = self._close or head.length != 0
+        if head.length != 0:
+            self._unread = self._close = True
         engine.handle(request, self, None)
 
     def _begin_body(self, engine: Engine, request: Request) -> None:
@@ -486,7 +487,7 @@ class Connection:
 
     def upgrade(self, response: bytes, websocket: WebSocket) -> Connection:
         """:meth:`.Exchange.upgrade`"""
-        self._answered = False
+        self._answered = self._close = False
         self._request = None
         self.state = _WEBSOCKET
         self._websocket = websocket
@@ -494,7 +495,7 @@ class Connection:
         self.deadline = NEVER
         self.send(response)
         if self.data:
-            self.server.runtime.hub.schedule_call_global(0, self._early)
+            self.server.runtime.hub.schedule_call_global(0, self._guarded, self._early)
         self._listen()
         self.counted()
         return self
@@ -516,13 +517,21 @@ class Connection:
         else:
             self.state = _WAITING  # an answer of the engine that the client has yet to take
 
-    def leave_to_engine(self) -> None:
-        """The same, and the engine has yet to answer."""
+    def leave_to_engine(self, unread: bool) -> None:
+        """The same, where the engine answers: it has, or will."""
+        if self.state is not _APPLICATION:
+            return
+        self._unread, self._close = unread, self._close or unread
         if self._answered:
-            self.application_ended(False, False)
-        elif self.state is _APPLICATION:
+            self.application_ended(False, unread)
+        else:
             self.state = _WAITING
             self._listen()
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the engine has answered this request."""
+        return self._answered or self.state is _WEBSOCKET
 
     def counted(self) -> None:
         if self._on_session is not None:
@@ -606,7 +615,7 @@ class Connection:
 
     def resume(self) -> None:
         """:meth:`.Link.resume`"""
-        self.server.runtime.hub.schedule_call_global(0, self._resumed)
+        self.server.runtime.hub.schedule_call_global(0, self._guarded, self._resumed)
 
     def _resumed(self) -> None:
         self._held = False

@@ -561,7 +561,7 @@ class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
         finally:
             self._release()
         if self._taken:
-            self._connection.leave_to_engine()
+            self._connection.leave_to_engine(not self._body_ended)
         else:
             self._connection.application_ended(bool(self.close_connection), not self._body_ended)
 
@@ -585,7 +585,8 @@ class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
         try:
             result = self._app(self.environ, started)
         except (Exception, eventlet.Timeout) as error:
-            self._respond(_raise(error))
+            if not self._failed_after_answer():
+                self._respond(_raise(error))
             return
         if self._taken:
             _close(result)
@@ -622,12 +623,24 @@ class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
         try:
             result = self._app(environ, start_response)
         except BadBody:
-            self.close_connection = True
+            self._taken, self.close_connection = False, True
             start_response("400 Bad Request", [("Content-Type", "text/plain")], sys.exc_info())
             return [b"400 Bad Request\n"]
+        except (Exception, eventlet.Timeout):
+            if not self._failed_after_answer():
+                raise
+            result = ()
         if self._taken:
             wsgi.WSGI_LOCAL.already_handled = True
         return result
+
+    def _failed_after_answer(self) -> bool:
+        """Whether the application has failed when the engine had answered."""
+        if self._taken and self._connection.is_answered:
+            logger.exception("a request to the application failed")
+            return True
+        self._taken = False
+        return False
 
     def _release(self) -> None:
         environ, self.environ = self.environ, {}
