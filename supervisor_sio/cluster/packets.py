@@ -14,10 +14,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from json.encoder import (  # type: ignore[attr-defined]
+    c_make_encoder,
+    encode_basestring_ascii,
+)
+from typing import Any, Optional
 
 from engineio import json as eio_json
 from socketio import packet
+
+#: Digits of an id that is looked for; clients count from 0.
+_LONGEST_ID = 10
 
 #: What most data are made of; nothing else has to be looked into.
 _NEVER_BINARY = frozenset((str, int, float, bool, type(None)))
@@ -68,25 +75,49 @@ def _is_suspicious(text: str) -> bool:
     return _LARGE_EXPONENT in numbers or _MANY_DIGITS in numbers
 
 
+_encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+#: What ``JSONEncoder.encode`` makes anew for each value; without its look for circles.
+_write: Any = c_make_encoder and c_make_encoder(
+    None, _encoder.default, encode_basestring_ascii, None, ":", ",", False, False, False
+)
+_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_constant=_refuse)
+#: Calls nothing of Python for each number: three times as fast.
+_plain_decoder = json.JSONDecoder(parse_constant=_refuse)
+
+
+def encode(data: Any) -> str:
+    """Data as JSON, without a space.
+
+    :raises ValueError: for NaN and infinities, and for what contains itself.
+    :raises TypeError: for what JSON does not have.
+    """
+    if _write is None:  # a Python without the module in C
+        return _encoder.encode(data)
+    try:
+        return "".join(_write(data, 0))
+    except RecursionError:
+        return _encoder.encode(data)  # says what is wrong
+
+
 class _Json:
     """What a packet needs of a JSON module."""
 
-    _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-    _decode = json.JSONDecoder(
-        parse_int=_integer, parse_float=_finite, parse_constant=_refuse
-    ).decode
-    #: Calls nothing of Python for each number: three times as fast.
-    _decode_plain = json.JSONDecoder(parse_constant=_refuse).decode
-
     @classmethod
     def dumps(cls, data: Any, separators: tuple[str, str]) -> str:
-        return cls._encode(data)
+        return encode(data)
 
     @classmethod
     def loads(cls, text: str) -> Any:
-        if len(text) < _LONG or _is_suspicious(text):
-            return cls._decode(text)
-        return cls._decode_plain(text)
+        decoder = _decoder
+        if len(text) >= _LONG and not _is_suspicious(text):
+            decoder = _plain_decoder
+        try:
+            data, end = decoder.scan_once(text, 0)  # type: ignore[attr-defined]
+        except StopIteration:
+            end = -1
+        if end == len(text):
+            return data
+        return decoder.decode(text)  # space around it, or an error, which it describes
 
 
 #: All that a text may have in it that is no JSON to others; nearly always in a string.
@@ -150,6 +181,33 @@ class Packet(packet.Packet):  # type: ignore[misc]
         if isinstance(data, dict):
             return {k: cls._deconstruct_binary_internal(v, attachments) for k, v in data.items()}
         return data
+
+
+def plain_event(text: str) -> Optional[tuple[Optional[int], list[Any]]]:
+    """The id and the data of a packet that is an event of the default namespace, without
+    attachments: what a :class:`Packet` would say, in half of the time.
+
+    ``None`` for any other packet, and for what is not one.
+    """
+    begin = text.find("[", 1, _LONGEST_ID + 2)
+    if begin < 0 or text[0] != "2":
+        return None
+    digits = text[1:begin]
+    if digits and not (digits.isascii() and digits.isdigit()):
+        return None
+    try:
+        data = _Json.loads(text[begin:])
+    except (ValueError, RecursionError):
+        return None
+    return (int(digits) if digits else None), data
+
+
+def plain_ack(number: int, data: list[Any]) -> Optional[str]:
+    """The packet that answers such an event; ``None`` when there are bytes in it.
+
+    :raises ValueError: for what is not JSON.
+    """
+    return None if Packet.data_is_binary(data) else f"{packet.ACK}{number}{encode(data)}"
 
 
 class Partial:

@@ -10,12 +10,13 @@ The names of python-socketio that this needs, and that are not public, are in :m
 from __future__ import annotations
 
 import logging
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 from engineio import packet
 from socketio import exceptions as sio_exceptions
 from socketio import packet as sio_packet
 
+from ..cluster import packets
 from ..cluster.packets import Partial
 from ..cluster.sessions import send_to_each, traffic
 from ..common.emission import RESERVED_EVENTS
@@ -49,6 +50,8 @@ class Dispatcher:
         self._partials: dict[Session, Partial] = {}
         #: Whether an event is handled as python-socketio does it.
         self._plain = compat.handles_events_as_usual(server)
+        #: Whether its packets are those of python-socketio, JSON in a text.
+        self._text = server.packet_class is packets.Packet
         eio.deliver = self.deliver
         eio.ended = self._forget
         compat.replace_send_packet(server, self.send_packet)
@@ -70,15 +73,15 @@ class Dispatcher:
             return
         self.fan_out((eio_sid,), encoded if isinstance(encoded, list) else (encoded,))
 
-    def fan_out(self, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
+    def fan_out(self, eio_sids: Sequence[str], encoded: Sequence[Payload]) -> None:
         """Send an encoded Socket.IO packet to clients.
 
         It is framed once, and goes straight to each websocket.
         """
         if self._eio.logger.isEnabledFor(logging.INFO):
-            send_to_each(self._server, eio_sids, packets)  # which tells of each
+            send_to_each(self._server, eio_sids, encoded)  # which tells of each
             return
-        messages = [_MESSAGE + p if isinstance(p, str) else p for p in packets]
+        messages = [_MESSAGE + p if isinstance(p, str) else p for p in encoded]
         frames = [message_frame(message) for message in messages]
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         many = len(eio_sids) > 1
@@ -94,7 +97,7 @@ class Dispatcher:
             else:
                 for message in messages:
                     session.send(message)
-        traffic.sent += len(packets) * count
+        traffic.sent += len(encoded) * count
 
     def is_behind(self) -> bool:
         """Whether more than ``SLOW_OUTPUT`` waits for a client."""
@@ -105,6 +108,10 @@ class Dispatcher:
     def deliver(self, session: Session, data: Payload) -> bool:
         """A message of a client; whether the next one may come."""
         traffic.received += 1
+        if self._text and data.__class__ is str and session not in self._partials:
+            event = packets.plain_event(data)
+            if event is not None and _is_event(event[1]) and self._start(session, "/", *event):
+                return True
         try:
             pkt = self._whole(session, data)
         except Exception:
@@ -113,8 +120,9 @@ class Dispatcher:
             return True
         if pkt is None:
             return True
-        if pkt.packet_type in _EVENTS and self._start(session, pkt):
-            return True
+        if pkt.packet_type in _EVENTS:
+            if self._start(session, pkt.namespace or "/", pkt.id, pkt.data):
+                return True
         return self._eio.run_alone(session, self._dispatch, session.sid, pkt)
 
     def _whole(self, session: Session, data: Payload) -> Any:
@@ -171,16 +179,22 @@ class Dispatcher:
 
     # --- handlers ---------------------------------------------------------------------
 
-    def _start(self, session: Session, pkt: Any) -> bool:
-        """Start the handler of an event at once; false when it is not that simple."""
-        server, namespace = self._server, pkt.namespace or "/"
+    def _start(
+        self, session: Session, namespace: str, number: Optional[int], data: list[Any]
+    ) -> bool:
+        """Start the handler of an event at once; false when it is not that simple.
+
+        :param number: the id, if the client wants an answer.
+        """
+        server, manager = self._server, self._server.manager
         if not self._plain or not server.async_handlers:
             return False
         if server.logger.isEnabledFor(logging.INFO):
             return False  # it may write to where a greenlet has to wait
-        sid = server.manager.sid_from_eio_sid(session.sid, namespace)
-        if server.manager.is_connected(sid, namespace):
-            self._eio.runtime.run(self._run_handler, sid, session, namespace, pkt)
+        sid = manager.sid_from_eio_sid(session.sid, namespace)
+        if manager.is_connected(sid, namespace):
+            run = self._eio.runtime.run
+            run(self._run_handler, sid, session, namespace, number, data)
         return True
 
     def _dispatch(self, eio_sid: str, pkt: Any) -> None:
@@ -208,14 +222,16 @@ class Dispatcher:
             server.logger.info("%s is not connected to namespace %s", sid, namespace)
         elif server.async_handlers:
             # Before the next message, which waits for the end of this call.
-            self._eio.runtime.soon(self._run_handler, sid, session, namespace, pkt)
+            self._eio.runtime.soon(self._run_handler, sid, session, namespace, pkt.id, pkt.data)
         else:
-            self._run_handler(sid, session, namespace, pkt)
+            self._run_handler(sid, session, namespace, pkt.id, pkt.data)
 
-    def _run_handler(self, sid: str, session: Session, namespace: str, pkt: Any) -> None:
+    def _run_handler(
+        self, sid: str, session: Session, namespace: str, number: Optional[int], data: list[Any]
+    ) -> None:
         server = self._server
         try:
-            answer = compat.trigger_event(server, pkt.data[0], namespace, sid, pkt.data[1:])
+            answer = compat.trigger_event(server, data[0], namespace, sid, data[1:])
         except TypeError as error:
             if not _never_began(error):
                 raise
@@ -226,13 +242,25 @@ class Dispatcher:
                 raise
             self._eio.count_of(session, NO_ANSWER)
             return
-        if pkt.id is None or answer is server.not_handled:
+        if number is None or answer is server.not_handled:
             return
         if answer is None:
-            data = []
+            values = []
         else:
-            data = list(answer) if isinstance(answer, tuple) else [answer]
-        ack = server.packet_class(sio_packet.ACK, namespace=namespace, id=pkt.id, data=data)
+            values = list(answer) if isinstance(answer, tuple) else [answer]
+        self._acknowledge(session, namespace, number, values)
+
+    def _acknowledge(
+        self, session: Session, namespace: str, number: int, values: list[Any]
+    ) -> None:
+        server, link = self._server, session.live
+        if self._text and link is not None and namespace == "/":
+            text = packets.plain_ack(number, values)
+            if text is not None and not self._eio.logger.isEnabledFor(logging.INFO):
+                link.send(message_frame(_MESSAGE + text))
+                traffic.sent += 1
+                return
+        ack = server.packet_class(sio_packet.ACK, namespace=namespace, id=number, data=values)
         compat.send_packet(server, session.sid, ack)
 
     def _connect(self, eio_sid: str, pkt: Any) -> None:

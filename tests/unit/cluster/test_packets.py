@@ -10,12 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from socketio import packet
 
+from supervisor_sio.cluster import packets as module
 from supervisor_sio.cluster.packets import (
     _LONG,
     CheckedJson,
     Packet,
     Partial,
     class_for,
+    encode,
+    plain_ack,
+    plain_event,
     wire_format,
 )
 
@@ -96,15 +100,12 @@ def outcome(decode: Any, text: str) -> Any:
 @given(text=texts, size=st.sampled_from([0, _LONG]))
 def test_a_long_text_is_decoded_as_a_short_one(text: str, size: int) -> None:
     text = f'[{text},"{"x" * size}"]'
-    assert outcome(Packet.json.loads, text) == outcome(Packet.json._decode, text)
+    assert outcome(Packet.json.loads, text) == outcome(module._decoder.decode, text)
 
 
 @pytest.mark.parametrize("item", ["1,", "-12345.5,", '{"a":1},', "1e22,"])
 def test_no_call_for_each_number_of_a_long_text(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(text: str) -> Any:
-        raise AssertionError("calls Python for each number")
-
-    monkeypatch.setattr(Packet.json, "_decode", slow)
+    monkeypatch.setattr(module, "_decoder", None)  # it calls Python for each number
     assert len(Packet.json.loads(f"[{item * _LONG}0]")) == _LONG + 1
 
 
@@ -157,3 +158,61 @@ def test_attachments_that_are_too_long_together() -> None:
     long.add(bytes(50))
     with pytest.raises(ValueError):
         long.add(bytes(51))
+
+
+#: Parts of packets, in any order.
+packet_texts = st.lists(
+    st.sampled_from(
+        ["2", "1", "0", "-", "/", "/x", ",", "?", "[", "]", '"e"', '["e",1]', "²", " ", "\n", "{}"]
+    ),
+    max_size=8,
+).map(lambda parts: "2" + "".join(parts))
+
+
+@settings(max_examples=1000)
+@given(packet_texts)
+def test_a_plain_event_is_what_a_packet_says(text: str) -> None:
+    found = plain_event(text)
+    if found is not None:
+        pkt = Packet(encoded_packet=text)
+        assert (pkt.packet_type, pkt.namespace, pkt.attachment_count) == (packet.EVENT, None, 0)
+        assert found == (pkt.id, pkt.data)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('2["e"]', (None, ["e"])),
+        ('20["e",{"a":1}]', (0, ["e", {"a": 1}])),
+        ('21234567890["e"]', (1234567890, ["e"])),
+        ('2/x,["e"]', None),
+        ('51-["e"]', None),
+        ('31["e"]', None),
+        ("2", None),
+        ('2²["e"]', None),
+        ('2["e"', None),
+        ("2" + "[" * 100_000, None),
+    ],
+)
+def test_which_events_are_plain(text: str, found: Any) -> None:
+    assert plain_event(text) == found
+
+
+@pytest.mark.parametrize("values", [[], [1, "é", {"a": None}], [[b"x"]], [{"a": bytearray()}]])
+def test_a_plain_ack_is_what_a_packet_says(values: list[Any]) -> None:
+    text = Packet(packet.ACK, id=7, data=values).encode()
+    assert plain_ack(7, values) == (text if isinstance(text, str) else None)
+
+
+def test_what_contains_itself_is_named() -> None:
+    data: list[Any] = []
+    data.append(data)
+    with pytest.raises(ValueError, match="[Cc]ircular"):
+        encode(data)
+
+
+def test_without_the_module_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ["é", 1.5, {"a": [None, True]}]
+    expected = encode(data)
+    monkeypatch.setattr(module, "_write", None)
+    assert encode(data) == expected
