@@ -21,6 +21,7 @@ from supervisor.datatypes import (
 from supervisor.options import normalize_path
 
 from .common.addresses import Address, parse_address
+from .common.balance import METHODS
 
 SECTION = "[rpcinterface:sio]"
 
@@ -81,7 +82,7 @@ class Settings:
 #: As :class:`socketio.RedisManager` has them.
 QUEUE_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
 
-BALANCE_METHODS = ("least-connection", "round-robin", "random")
+BALANCE_METHODS = tuple(METHODS)
 
 
 def parse_settings(options: Mapping[str, str]) -> Settings:

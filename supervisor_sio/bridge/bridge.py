@@ -29,7 +29,7 @@ from ..relay.message import RelayMessage
 from ..relay.methods import BRIDGE, MalformedFields, check_fields
 from ..relay.passed import NOTE
 from ..relay.publisher import Publisher
-from ..relay.subscriber import ThreadSubscriber
+from ..relay.threaded import ThreadSubscriber
 from .format import FormatError, QueueMessage, Translator, origin_of, parse, seen
 from .kept import Kept
 from .queue import RedisQueue

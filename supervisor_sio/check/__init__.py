@@ -1,4 +1,9 @@
-"""``supervisor-sio check``: what is missing, misspelt, or will hurt."""
+"""``supervisor-sio check``: what is missing, misspelt, or will hurt.
+
+``reading`` makes a ``configuration`` of the files, as supervisord would. The rules are in
+``wiring`` (sections), ``programs``, ``resources`` (ports, files, users) and ``packages``; what
+they ask of the machine is in ``host``. ``sections`` is what ``supervisor-sio init`` prints.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,10 @@ from typing import Optional
 
 from ..settings import without_credentials
 from . import packages, programs, resources, wiring
-from .configuration import Configuration, Finding, Role, Unreadable, default_path, read, read_whole
+from .configuration import Configuration, Finding
 from .host import Host
+from .reading import Unreadable, default_path, read, read_whole
+from .roles import Role
 
 RULES = (
     wiring.plugin,

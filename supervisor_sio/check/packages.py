@@ -13,8 +13,9 @@ from typing import Any, Iterator, NamedTuple, Optional
 
 from ..common.commands import PROGRAM
 from ..common.limits import PROBE_TIMEOUT
-from .configuration import PLUGIN, Configuration, Finding, Program, Role
+from .configuration import PLUGIN, Configuration, Finding, Program
 from .host import Host, find_command, user
+from .roles import Role
 
 #: Says which of the modules it is given are not there, without importing them.
 _PROBE = (

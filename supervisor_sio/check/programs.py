@@ -11,8 +11,9 @@ import sys
 from typing import Any, Iterator, Optional
 
 from ..common.commands import PROGRAM, lacks_exec, subcommand_of
-from .configuration import PLUGIN, Configuration, Finding, Program, Role, head_of, split_command
+from .configuration import PLUGIN, Configuration, Finding, Program
 from .host import Host, command_fault, terminal_owner, user
+from .roles import Role, head_of, split_command
 
 _SUBCOMMANDS = ("router", "worker")
 
@@ -187,12 +188,18 @@ def stopping(conf: Configuration, host: Host) -> Iterator[Finding]:
     for program in conf.of_role(Role.ROUTER) + conf.workers:
         for process in program.processes[:1]:
             if process.stopsignal not in (signal.SIGTERM, signal.SIGINT):
-                name = signal.Signals(process.stopsignal).name[len("SIG") :]
                 yield conf.warning(
-                    program.section,
-                    "stopsignal",
-                    f"{name} ends it at once, with all that is under way; write TERM",
+                    program.section, "stopsignal", f"{_effect(process.stopsignal)}; write TERM"
                 )
+
+
+def _effect(stopsignal: int) -> str:
+    """Of a signal that neither the router nor a worker handles."""
+    try:
+        name = signal.Signals(stopsignal).name[len("SIG") :]
+    except ValueError:  # supervisord takes any number
+        return f"{stopsignal} is not a signal that ends it in order"
+    return f"{name} ends it at once, with all that is under way"
 
 
 def starting(conf: Configuration, host: Host) -> Iterator[Finding]:

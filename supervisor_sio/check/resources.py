@@ -14,7 +14,7 @@ from ..common.certificates import describe, make_context
 from ..common.redis_client import PackageMissing, QueueError, make_client
 from ..common.rundir import ADVICE, RunDir, is_for_all
 from ..settings import Settings
-from .configuration import PLUGIN, Configuration, Finding, Role
+from .configuration import PLUGIN, Configuration, Finding
 from .host import (
     ENTER,
     READ,
@@ -29,6 +29,7 @@ from .host import (
     overlap,
     user,
 )
+from .roles import Role
 
 #: A worker with fewer descriptors is likely to surprise somebody.
 _DESCRIPTORS = 4096

@@ -16,10 +16,10 @@ from .configuration import (
     PLUGIN,
     Configuration,
     Finding,
-    Role,
-    in_plain_words,
 )
 from .host import Host
+from .roles import Role
+from .wording import in_plain_words
 
 CTL_OPTION = "supervisor.ctl_factory"
 CTL_FACTORY = "supervisor_sio.ctlplugin:make_ctlplugin"

@@ -7,6 +7,7 @@ from typing import Any, Iterable, Optional, Union
 
 from socketio import Manager
 
+from ..common.request import tag_of
 from ..relay.methods import MalformedFields
 
 #: One room, or several, or everybody.
@@ -19,6 +20,17 @@ _SID = re.compile(r"[0-9a-f]{8}\.[\w-]{20}", re.ASCII)
 def is_sid(room: Any) -> bool:
     """Whether this is the name of a client's own room, wherever that client is."""
     return isinstance(room, str) and _SID.fullmatch(room) is not None
+
+
+def tags_of(room: Room) -> set[Optional[str]]:
+    """The workers that an emit to this room or these rooms concerns; ``{None}`` for all.
+
+    A session id is a room too, and names the one worker that has it.
+    """
+    rooms = room if isinstance(room, (list, tuple)) else [room]
+    if not all(map(is_sid, rooms)):
+        return {None}
+    return {tag_of(one) for one in rooms if isinstance(one, str)}
 
 
 def check_name(room: Any) -> None:

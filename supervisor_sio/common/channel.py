@@ -1,8 +1,9 @@
 """The framing that supervisord, router and workers share.
 
 One JSON object a packet over a Unix ``SOCK_SEQPACKET`` socket, with file
-descriptors beside it (``SCM_RIGHTS``, unix(7)). The first packet of either
-side carries the version of this protocol.
+descriptors beside it (``SCM_RIGHTS``, unix(7)); between router and workers also
+connections, see :mod:`.handover`. The first packet of either side carries the version
+of this protocol.
 
 The functions work on any plain non-blocking socket; waiting is the caller's
 business, because each part waits in its own way.
@@ -18,13 +19,13 @@ import socket
 import struct
 import sys
 from binascii import a2b_base64, b2a_base64
-from typing import Any, Iterable, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence, TypeVar
 
 from .limits import MAX_DESCRIPTORS, MAX_PACKET, MAX_REASON, MAX_ROW
 
 __all__ = ["MAX_DESCRIPTORS", "MAX_PACKET"]
 
-VERSION = 2
+VERSION = 3
 
 # Plain numbers: the flags are enums, and slow to combine for each packet.
 _SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -34,6 +35,8 @@ Message = dict[str, Any]
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
+
+Decoded = TypeVar("Decoded")
 
 
 class ChannelError(Exception):
@@ -46,7 +49,7 @@ class DescriptorsLost(OSError):
     That is lost, but not the channel: the peer did nothing wrong.
     """
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Any) -> None:
         super().__init__(errno.EMFILE, os.strerror(errno.EMFILE))
         self.message = message
 
@@ -99,6 +102,25 @@ def send_encoded(sock: socket.socket, data: bytes, descriptors: Sequence[int] = 
 
 
 def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
+    """Read one packet; ``None`` when the peer has closed. See :func:`receive_as`."""
+    received = receive_as(decode, sock, most_descriptors)
+    return None if received is None else Packet(*received)
+
+
+def decode(data: bytes) -> Message:
+    """:raises ChannelError: when it is not a message."""
+    try:
+        message = _decode(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise ChannelError(f"a packet is not JSON: {error}") from None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise ChannelError("a packet is not an object with a type")
+    return message
+
+
+def receive_as(
+    decode: Callable[[bytes], Decoded], sock: socket.socket, most_descriptors: int = 1
+) -> Optional[tuple[Decoded, list[int]]]:
     """Read one packet; ``None`` when the peer has closed.
 
     The caller owns the descriptors it gets. None leak when this raises.
@@ -128,19 +150,14 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
     try:
         if flags & socket.MSG_TRUNC or (flags & socket.MSG_CTRUNC and not lost):
             raise ChannelError("a packet was cut short")
-        try:
-            message = _decode(data.decode())
-        except (ValueError, RecursionError) as error:
-            raise ChannelError(f"a packet is not JSON: {error}") from None
-        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-            raise ChannelError("a packet is not an object with a type")
+        message = decode(data)
     except ChannelError:
         close_all(descriptors)
         raise
     if lost:
         close_all(descriptors)
         raise DescriptorsLost(message)
-    return Packet(message, descriptors)
+    return message, descriptors
 
 
 def row_size(row: Any) -> int:

@@ -1,9 +1,9 @@
 """A process's socket to hear the relay.
 
-How it waits is for a subclass: among eventlet's greenlets in a worker, in a
-thread of its own elsewhere. The rest is the same: what is numbered goes
-through the :class:`.inbox.Inbox`, and the participants' questions to each
-other are asked and answered here.
+How it waits is for a subclass: :mod:`.green` in a worker, :mod:`.threaded`
+elsewhere. The rest is the same: what is numbered goes through the
+:class:`.inbox.Inbox`, and the participants' questions to each other are asked
+and answered here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import zmq
 from ..common.limits import RELAY_HIGH_WATER, RELAY_MOST_FAILURES
 from ..common.refusals import Refusals
 from ..common.rundir import RunDir
-from . import native
 from .inbox import Inbox
 from .message import (
     MessageError,
@@ -40,11 +39,8 @@ _NOBLOCK = int(zmq.NOBLOCK)  # the enum is slow to convert for each message
 #: Messages received before others get a turn.
 _BATCH = 50
 
-#: Seconds that the thread of a subscriber may take to end: one delivery.
-_STOP_TIMEOUT = 5.0
-
 #: Seconds between looks at what is due.
-_TICK = 0.25
+TICK = 0.25
 
 #: A process that did not run for so many seconds may have missed the end of something.
 _STALLED = 1.5
@@ -54,7 +50,7 @@ _LAST_WORDS = 0.5
 
 #: Seconds between two questions whether somebody has everything: at first, at most.
 _FIRST_PAUSE = 0.005
-_LONGEST_PAUSE = 0.2
+LONGEST_PAUSE = 0.2
 
 #: Seconds between lines about the same trouble.
 _QUIET = 10.0
@@ -172,7 +168,7 @@ class Subscriber:
             if now >= due:
                 if now - last > _STALLED:
                     self._ask_everybody = True
-                last, due = now, now + _TICK
+                last, due = now, now + TICK
                 yield from self._look(now)
             try:
                 frame = receive(_NOBLOCK, False)
@@ -200,7 +196,7 @@ class Subscriber:
 
     def _pause(self) -> None:
         """Let others run for a while."""
-        time.sleep(_TICK)
+        time.sleep(TICK)
 
     def close(self) -> None:
         self.closed = True
@@ -366,7 +362,7 @@ class Subscriber:
             for tag in missing:
                 self._publisher.ask_to_confirm(tag, *marks[tag])
             sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     # --- what is due ----------------------------------------------------------
 
@@ -414,102 +410,3 @@ class Subscriber:
         if new and now - self._dropped_shown_at >= _QUIET:
             self._dropped_shown, self._dropped_shown_at = self._inbox.dropped, now
             logger.error("%d messages were lost: their senders keep them no more", new)
-
-
-class GreenSubscriber(Subscriber):
-    """Waits among eventlet's greenlets."""
-
-    def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:
-        from eventlet import hubs
-
-        try:
-            hubs.trampoline(
-                sock.getsockopt(zmq.FD),
-                read=True,
-                timeout=max(timeout, 0.0),
-                timeout_exc=TimeoutError,
-            )
-        except TimeoutError:
-            pass
-
-    def _breathe(self) -> None:
-        import eventlet
-
-        eventlet.sleep()
-
-    def _pause(self) -> None:
-        import eventlet
-
-        eventlet.sleep(_TICK)
-
-
-class ThreadSubscriber(Subscriber):
-    """Waits in a thread of its own, from :meth:`start` to :meth:`close`.
-
-    :param deliver: is called in that thread.
-    """
-
-    def start(self, deliver: Callable[[RelayMessage], None] = lambda message: None) -> None:
-        def run() -> None:
-            try:
-                for message in self.messages():
-                    try:
-                        deliver(message)
-                    except Exception as error:
-                        self._refusals.count("relay-delivery-failed", repr(error))
-            except Deaf as error:
-                logger.critical("%s", error)
-            finally:
-                try:
-                    self.release()
-                finally:
-                    self._done = True
-
-        self._done = False
-        native.start_thread(run, "relay-subscriber")
-
-    def finish(self, timeout: float) -> None:
-        """Stay until everybody has what this process has sent, then leave.
-
-        :param timeout: seconds to stay at most while nobody fetches anything.
-        """
-        deadline = time.monotonic() + timeout
-        while self.receivers is None and time.monotonic() < deadline:
-            self._publisher.ask_router({"method": "who"})
-            until = time.monotonic() + _LONGEST_PAUSE
-            while self.receivers is None and time.monotonic() < until:
-                time.sleep(0.001)
-        missing = self.wait_confirmed(
-            self._present_receivers, lambda: max(deadline, self._answered_at + timeout)
-        )
-        unknown = self.receivers is None and not self._publisher.silent
-        if missing:
-            logger.error(
-                "%d workers have not fetched all that this process has sent: %s",
-                len(missing),
-                ", ".join(missing[:5]),
-            )
-        elif unknown:
-            logger.error(
-                "the router does not answer: "
-                "whether the workers have all that this process has sent is not known"
-            )
-        self._publisher.say_goodbye(confirmed=not missing and not unknown)
-        self.stop()
-
-    def _present_receivers(self) -> Iterable[str]:
-        """As the router has last said; it is asked again, as one of them may end."""
-        self._publisher.ask_router({"method": "who"})
-        return self.receivers or ()
-
-    def stop(self) -> None:
-        """End the thread; the publisher may be closed after that."""
-        self.close()
-        self._publisher.probe()  # wakes it, if the relay is there
-        until = time.monotonic() + _STOP_TIMEOUT
-        while not self._done and time.monotonic() < until:
-            time.sleep(0.002)
-
-    def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:
-        # A poll ends early for close(): it is short.
-        sock.poll(int(max(timeout, 0.0) * 1000) + 1)

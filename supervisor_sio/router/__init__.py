@@ -1,6 +1,9 @@
 """The router process: ``supervisor-sio router``, run as an event listener.
 
-``request`` (beside this package) judges a request line, ``pool`` knows the
-workers and chooses, ``events`` speaks Supervisor's event listener protocol;
-these are pure. ``process`` does the I/O.
+``process`` connects the parts. A client goes through ``entrance`` (with ``proxy_protocol`` and
+``tls``), ``placement`` (with ``pool``, which chooses, and ``waiting``) and ``workers``, which
+hands it over; ``shelf`` keeps those who wait when the process dies. supervisord is behind
+``listener`` (with ``events``) and ``supervisord``: ``commands`` does what it asks, ``report``
+says what it is told, ``exporter`` the same for Prometheus. ``events``, ``pool``, ``membership``,
+``proxy_protocol``, ``health``, ``sums`` and ``reserve`` are pure.
 """

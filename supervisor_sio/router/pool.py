@@ -6,10 +6,10 @@ until it drains, is being stopped, or its channel closes.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, Mapping, Optional
+from typing import Iterator, Mapping, Optional
 
+from ..common.balance import METHODS, round_robin
 from ..common.figures import Figure, Source
 
 
@@ -69,28 +69,6 @@ class Member:
         return "ready" if self.ready else "starting"
 
 
-def _least_connection(members: list[Member], turn: int) -> Member:
-    least = min(member.load for member in members)
-    # Ties take turns, or one worker would get every connection that opens no session.
-    ties = [member for member in members if member.load == least]
-    return ties[turn % len(ties)]
-
-
-def _round_robin(members: list[Member], turn: int) -> Member:
-    return members[turn % len(members)]
-
-
-def _random(members: list[Member], turn: int) -> Member:
-    return random.choice(members)
-
-
-_METHODS: dict[str, Callable[[list[Member], int], Member]] = {
-    "least-connection": _least_connection,
-    "round-robin": _round_robin,
-    "random": _random,
-}
-
-
 @dataclass
 class Pool:
     """All workers with an open channel, by their tags."""
@@ -125,7 +103,8 @@ class Pool:
         if not members:
             return None
         self._turn += 1
-        return _METHODS[self.method](members, self._turn)
+        chosen: Member = METHODS[self.method](members, self._turn)
+        return chosen
 
     def place_plain(self) -> Optional[Member]:
         """The worker for a connection that opens no session: each in its turn."""
@@ -133,4 +112,4 @@ class Pool:
         if not members:
             return None
         self._plain_turn += 1
-        return _round_robin(members, self._plain_turn)
+        return round_robin(members, self._plain_turn)

@@ -11,11 +11,12 @@ import re
 import socket
 import time
 from collections import Counter, deque
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, Optional, Protocol, Union
 
-from ..common import channel, reasons
-from ..common.channel import ChannelError, DescriptorsLost, Message, Packet
+from ..common import channel, handover, reasons
+from ..common.channel import ChannelError, DescriptorsLost, Message
 from ..common.figures import read_report
+from ..common.handover import Handover
 from ..common.limits import MAX_CHANNELS, TALLIES
 from ..common.processes import is_descendant
 from ..common.refusals import Refusals
@@ -64,13 +65,6 @@ class Meter(Protocol):
     def handed_over(self, seconds: float) -> None: ...
 
     def reported(self, member: Member) -> None: ...
-
-
-def _is_address(value: Any) -> bool:
-    """As a connection that was handed over had it."""
-    if isinstance(value, list):
-        return all(isinstance(part, (str, int)) for part in value) and len(value) <= 4
-    return isinstance(value, str)
 
 
 class Workers:
@@ -333,14 +327,14 @@ class WorkerChannel:
         try:
             for _ in range(_BATCH):
                 try:
-                    packet = channel.receive(self._sock)
+                    packet = handover.receive(self._sock)
                 except DescriptorsLost:
                     self._lost_one()
                     continue
                 if packet is None:
                     self.lose("")
                     return False
-                self._handle(packet)
+                self._handle(*packet)
             return True
         except BlockingIOError:
             pass
@@ -352,12 +346,12 @@ class WorkerChannel:
             self.lose(str(error))
         return False
 
-    def _handle(self, packet: Packet) -> None:
-        message, descriptors = packet
-        kind, member = message["type"], self.member
-        if member is not None and kind == "connection":
+    def _handle(self, message: Union[Handover, Message], descriptors: list[int]) -> None:
+        member = self.member
+        if isinstance(message, Handover):
             self._take_back(message, descriptors)
             return
+        kind = message["type"]
         if member is not None and kind == "tally":
             self._take_tally(message, descriptors)
             return
@@ -422,10 +416,10 @@ class WorkerChannel:
     def _lost_one(self) -> None:
         self._workers.count_refusal(reasons.NO_DESCRIPTOR, f"a worker (pid {self.pid})")
 
-    def _take_back(self, message: Message, descriptors: list[int]) -> None:
-        if len(descriptors) != 1:
+    def _take_back(self, message: Handover, descriptors: list[int]) -> None:
+        if len(descriptors) != 1 or self.member is None:
             channel.close_all(descriptors)
-            raise ChannelError("a connection without its descriptor")
+            raise ChannelError("a connection without its descriptor, or of a stranger")
         if descriptors[0] >= self._workers.ceiling():
             channel.close_all(descriptors)
             self._lost_one()
@@ -435,35 +429,28 @@ class WorkerChannel:
         except OSError:
             channel.close_all(descriptors)
             raise ChannelError("a descriptor that is no socket") from None
-        try:
-            prefix = channel.unpack_bytes(message.get("prefix", ""))
-            peer, local, scheme = (message.get(name) for name in ("peer", "local", "scheme"))
-            if not (_is_address(peer) and _is_address(local) and isinstance(scheme, str)):
-                raise ChannelError("a connection without its addresses")
-            connection = Connection(sock, peer, local, scheme, prefix)
-        except ChannelError:
-            sock.close()
-            raise
         self._workers.handed_back += 1
-        self._workers.place_again(connection)
+        self._workers.place_again(
+            Connection(sock, message.peer, message.local, message.scheme, message.prefix)
+        )
 
     def hand_over(self, connection: Connection) -> bool:
         """Pass a connection on; false when this worker can have none now, or is lost."""
         if self._closed or self._blocked or self.member is None:
             return False
-        message: Message = {
-            "type": "connection",
-            "peer": connection.peer,
-            "local": connection.local,
-            "scheme": connection.scheme,
-            # Its first request is for this worker; an idle one's may not be.
-            "placed": connection.kind is not None,
-            "handshake": connection.kind is Kind.HANDSHAKE,
-        }
-        if connection.prefix:
-            message["prefix"] = channel.pack_bytes(connection.prefix)
+        handshake = connection.kind is Kind.HANDSHAKE
         try:
-            channel.send(self._sock, message, [connection.sock.fileno()])
+            data = handover.encode(
+                Handover(
+                    connection.peer,
+                    connection.local,
+                    connection.scheme,
+                    connection.kind is not None,
+                    handshake,
+                    connection.prefix,
+                )
+            )
+            channel.send_encoded(self._sock, data, [connection.sock.fileno()])
         except BlockingIOError:
             self._block()
             return False
@@ -479,7 +466,7 @@ class WorkerChannel:
             # Nothing that one connection is may keep the others from this worker.
             self._drop(connection, error)
         else:
-            if connection.kind is Kind.HANDSHAKE:
+            if handshake:
                 self.member.handshakes += 1
             self._workers.handed_over += 1
             if self._workers.meter is not None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence, Union
 
 import eventlet
 from eventlet import hubs, patcher
 from eventlet.event import Event
 from eventlet.semaphore import Semaphore
 
-from ..common import channel, identity
-from ..common.channel import ChannelError, DescriptorsLost, Message, Packet
+from ..common import channel, handover, identity
+from ..common.channel import ChannelError, DescriptorsLost, Message
 from ..common.descriptors import ceiling
+from ..common.handover import Handover
 from ..common.limits import LEAVE_TIMEOUT
 from ..common.processes import lineage, parent_of
 from ..common.refusals import Refusals
@@ -54,8 +55,8 @@ class Link:
     """One worker's end of the channel, through however many routers.
 
     :param on_settings: gets the router's settings with each new router.
-    :param on_connection: gets each connection: descriptor and its message.
-    :param on_lost: gets the message of each connection for which no descriptor is free.
+    :param on_connection: gets each connection: its descriptor, and what is known of it.
+    :param on_lost: gets what is known of each connection for which no descriptor is free.
     :param figures: the worker's figures as a message of type ``load``.
     :param on_members: gets the workers of the cluster, whenever they change: tag,
         whether on another host, and the channels each of them hears.
@@ -68,8 +69,8 @@ class Link:
         self,
         run_dir: RunDir,
         on_settings: Callable[[Message], None],
-        on_connection: Callable[[int, Message], None],
-        on_lost: Callable[[Message], None],
+        on_connection: Callable[[int, Handover], None],
+        on_lost: Callable[[Handover], None],
         figures: Callable[[], Message],
         on_members: Callable[[list[Any]], None],
         on_query: Callable[[Message], None],
@@ -158,41 +159,32 @@ class Link:
     def _read(self) -> None:
         while self._sock is not None:
             try:
-                packet = channel.receive(self._sock)
+                packet = handover.receive(self._sock)
             except BlockingIOError:
                 hubs.trampoline(self._sock, read=True)
                 continue
             except DescriptorsLost as lost:
-                self._on_lost(lost.message)
+                if isinstance(lost.message, Handover):
+                    self._on_lost(lost.message)
                 continue
             if packet is None:
                 logger.warning("the router is gone, waiting for the next one")
                 return
             try:
-                self._handle(packet)
+                self._handle(*packet)
             except (ChannelError, Refused):
                 raise
             except Exception as error:
                 # One message that cannot be used must not end this worker's channel.
-                self._failures.count("router-message", f"{packet.message['type']}: {error!r}")
+                message = packet[0]
+                what = "connection" if isinstance(message, Handover) else message["type"]
+                self._failures.count("router-message", f"{what}: {error!r}")
 
-    def _handle(self, packet: Packet) -> None:
-        message, descriptors = packet
-        kind = message["type"]
-        if kind == "connection" and len(descriptors) == 1:
-            if descriptors[0] >= ceiling(_RESERVE):
-                with _socket.socket(fileno=descriptors[0]) as sock:
-                    if message["placed"]:  # with a request
-                        answer(sock, "503 Service Unavailable")
-                self._on_lost(message)
-                return
-            hubs.notify_opened(descriptors[0])
-            try:
-                self._on_connection(descriptors[0], message)
-            except Exception:
-                channel.close_all(descriptors)
-                raise
+    def _handle(self, message: Union[Handover, Message], descriptors: list[int]) -> None:
+        if isinstance(message, Handover):
+            self._take_connection(message, descriptors)
             return
+        kind = message["type"]
         channel.close_all(descriptors)
         if kind == "welcome":
             channel.check_version(message, "the router")
@@ -212,6 +204,22 @@ class Link:
             raise Refused(str(message.get("reason")))
         else:
             raise ChannelError(f"unexpected type {kind!r}")
+
+    def _take_connection(self, message: Handover, descriptors: list[int]) -> None:
+        if len(descriptors) != 1:
+            raise ChannelError("a connection without its descriptor")
+        if descriptors[0] >= ceiling(_RESERVE):
+            with _socket.socket(fileno=descriptors[0]) as sock:
+                if message.placed:  # with a request
+                    answer(sock, "503 Service Unavailable")
+            self._on_lost(message)
+            return
+        hubs.notify_opened(descriptors[0])
+        try:
+            self._on_connection(descriptors[0], message)
+        except Exception:
+            channel.close_all(descriptors)
+            raise
 
     def _take_lineage(self, supervisord: int) -> None:
         """Find the wrappers between supervisord, whose pid this is, and this process."""
@@ -280,10 +288,17 @@ class Link:
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send to the router, waiting while it is busy; false when there is none."""
+        return self._send(channel.encode(message), descriptors)
+
+    def hand_back(self, connection: Handover, descriptor: int) -> bool:
+        """As :meth:`send`; the caller keeps the descriptor."""
+        return self._send(handover.encode(connection), [descriptor])
+
+    def _send(self, data: bytes, descriptors: Sequence[int]) -> bool:
         with self._sending:
             while self._sock is not None:
                 try:
-                    channel.send(self._sock, message, descriptors)
+                    channel.send_encoded(self._sock, data, descriptors)
                     return True
                 except BlockingIOError:
                     try:

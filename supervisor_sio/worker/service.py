@@ -15,9 +15,10 @@ from eventlet import hubs, patcher
 from eventlet.event import Event
 
 from ..cluster import sessions
-from ..common import channel, descriptors, figures, identity, reasons
+from ..common import descriptors, figures, identity, reasons
 from ..common.addresses import parse_address
 from ..common.channel import Message
+from ..common.handover import Handover
 from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir, RunDirError
@@ -278,9 +279,8 @@ class _Worker(_Service):
             return
         self.server.paths = tuple(path.encode() for path in message["path"])
         self.drain_timeout = float(message["drain_timeout"])
-        # A router of an older version, which an upgrade has left running, does not send these.
-        for name in ("head_timeout", "keepalive_timeout"):
-            setattr(self.server, name, float(message.get(name, getattr(self.server, name))))
+        self.server.head_timeout = float(message["head_timeout"])
+        self.server.keepalive_timeout = float(message["keepalive_timeout"])
         ours = logging.getLogger("supervisor_sio")
         if ours.handlers:  # else the application has arranged its logging
             ours.setLevel(message["log_level"])
@@ -303,24 +303,24 @@ class _Worker(_Service):
             logger.exception("a question of supervisorctl")
             self.link.send(queries.failed(question, error))
 
-    def _take_connection(self, descriptor: int, message: Message) -> None:
-        connection = Connection(
+    def _take_connection(self, descriptor: int, connection: Handover) -> None:
+        made = Connection(
             self.server,
             _plain_socket(descriptor),
-            _address(message["peer"]),
-            _address(message["local"]),
-            message["scheme"],
-            channel.unpack_bytes(message.get("prefix", "")),
-            message["placed"],
-            self._count_handshake() if message["handshake"] else None,
+            connection.peer,
+            connection.local,
+            connection.scheme,
+            connection.prefix,
+            connection.placed,
+            self._count_handshake() if connection.handshake else None,
         )
-        self.runtime.hub.schedule_call_global(0, connection.open)
+        self.runtime.hub.schedule_call_global(0, made.open)
 
-    def _lose_connection(self, message: Message) -> None:
-        address = _address(message["peer"])
-        source = address[0] if isinstance(address, tuple) else "a local client"
+    def _lose_connection(self, connection: Handover) -> None:
+        peer = connection.peer
+        source = peer[0] if isinstance(peer, tuple) else "a local client"
         refusals.count(reasons.NO_DESCRIPTOR, source)
-        if message["handshake"]:
+        if connection.handshake:
             self._count_handshake()()  # there will be no session of it
 
     def _count_handshake(self) -> Any:
@@ -379,14 +379,8 @@ class _Worker(_Service):
         return not self.server.draining
 
     def hand_back(self, connection: Connection, prefix: bytes) -> bool:
-        message = {
-            "type": "connection",
-            "peer": connection.peer,
-            "local": connection.local,
-            "scheme": connection.scheme,
-            "prefix": channel.pack_bytes(prefix),
-        }
-        while not self.link.send(message, [connection.fileno()]):
+        known = Handover(connection.peer, connection.local, connection.scheme, False, False, prefix)
+        while not self.link.hand_back(known, connection.fileno()):
             if self.server.draining:
                 return False
             eventlet.sleep(_WAIT_FOR_ROUTER)  # supervisord is about to start the next one
@@ -477,7 +471,3 @@ def _plain_socket(descriptor: int) -> Any:
     sock = _socket.SocketType(fileno=descriptor)  # without the attributes of socket.socket
     sock.setblocking(False)
     return sock
-
-
-def _address(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -141,7 +141,7 @@ def our_proxy(run_dir: RunDir) -> None:
 
 
 def our_publisher(run_dir: RunDir, messages: int, started: Any, done: Queue) -> None:
-    from supervisor_sio.relay.subscriber import ThreadSubscriber
+    from supervisor_sio.relay.threaded import ThreadSubscriber
 
     publisher = Publisher(run_dir, ClusterInfo(), "publisher")
     ThreadSubscriber(publisher, run_dir, hears_all=False).start()
@@ -158,7 +158,7 @@ def our_publisher(run_dir: RunDir, messages: int, started: Any, done: Queue) -> 
 
 
 def our_subscriber(run_dir: RunDir, messages: int, ready: Any, done: Queue) -> None:
-    from supervisor_sio.relay.subscriber import GreenSubscriber
+    from supervisor_sio.relay.green import GreenSubscriber
 
     publisher = Publisher(run_dir, ClusterInfo(), f"subscriber{os.getpid()}")
     subscriber = GreenSubscriber(publisher, run_dir, since=time.monotonic())

@@ -53,7 +53,7 @@ command = supervisor-sio router
 events = PROCESS_STATE
 
 [program:workers]
-command = supervisor-sio worker {application}
+command = {command}
 process_name = %(program_name)s_%(process_num)02d
 numprocs = {workers}
 directory = {directory}
@@ -375,10 +375,12 @@ def supervised_cluster(
     settings: str = "",
     application: str = "bench_app:app",
     checkout: Path | None = None,
+    command: str = "",
 ) -> Iterator[Server]:
     """supervisord with the router and workers of this package.
 
     :param settings: more options.
+    :param command: of the workers, if it is not ``supervisor-sio worker``.
     :param checkout: of another version of this package, to run that.
     """
     port = free_port()
@@ -391,7 +393,7 @@ def supervised_cluster(
                 workers=workers,
                 directory=HERE,
                 settings=settings,
-                application=application,
+                command=command or f"supervisor-sio worker {application}",
             )
         )
         scripts = str(Path(sys.executable).parent)
@@ -402,8 +404,8 @@ def supervised_cluster(
         }
         log = here / "supervisord.log"
         # Not by ``python -m``, which looks for packages in this directory first.
-        command = [f"{scripts}/supervisord", "-c", str(conf)]
-        with running(command, here / "output.log", environment) as process:
+        supervisord = [f"{scripts}/supervisord", "-c", str(conf)]
+        with running(supervisord, here / "output.log", environment) as process:
             groups = wait_until_ready(here / "rpc.sock", here, workers)
             wait_for_answer(port, process, log)
             supervisord = psutil.Process(process.pid)

@@ -161,7 +161,7 @@ def test_a_poll_that_waits_when_the_time_is_over(cluster: Cluster) -> None:
     assert session.poll().packets == ["2"]
     began = time.monotonic()
     answer = session.poll()
-    assert answer.status == 400 or answer.packets == ["1"]
+    assert answer.status == 400 or answer.packets in (["1"], [""])
     assert time.monotonic() - began < PING_TIMEOUT + 2
     assert_over(session)
 

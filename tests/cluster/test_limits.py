@@ -290,7 +290,7 @@ def test_false_workers(shared_cluster: Cluster) -> None:
         ([hello, {"type": "load", "sessions": float("inf")}], "'sessions' is not a count"),
         ([{"type": "ready"}], "expected hello"),
         ([hello, {"type": "load", "sessions": "many"}], "'sessions' is not a count"),
-        ([hello, {"type": "connection"}], "without its descriptor"),
+        ([hello, {"type": "connection"}], "unknown type"),
         ([hello, {"type": "conquer"}], "unknown type"),
     ):
         assert reason in refusal(shared_cluster, *messages)

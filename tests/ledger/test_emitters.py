@@ -90,15 +90,15 @@ def test_flask_socketio_without_an_application(shared: Cluster, pair: Pair) -> N
 
 DEADLOCK = """\
 import os, signal, sys, threading, time
-from supervisor_sio.cluster.manager import ZmqManager
-from supervisor_sio.cluster import manager as module
-module._JOIN_TIMEOUT = 1
+from supervisor_sio import RelayUnreachable, ZmqManager
+from supervisor_sio.cluster import relaying
+relaying._JOIN_TIMEOUT = 1
 manager = ZmqManager(write_only=True)
 
 def emit():
     try:
         manager.emit("n", 1)
-    except module.RelayUnreachable:
+    except RelayUnreachable:
         pass
 
 threading.Thread(target=emit).start()  # waits for a relay that is not there

@@ -15,7 +15,8 @@ from cluster.conftest import ClusterFactory
 from cluster.harness import wait_until
 from cluster.raw import Poller
 
-from supervisor_sio.common import channel, figures
+from supervisor_sio.common import channel, figures, handover
+from supervisor_sio.common.handover import Handover
 
 FIGURES = {"type": "load", **figures.report({})}
 COUNT = 500
@@ -67,13 +68,13 @@ class Simulated:
         """Whether the router has left the channel open."""
         with contextlib.suppress(BlockingIOError):
             while True:
-                packet = channel.receive(self.socks[number])
+                packet = handover.receive(self.socks[number])
                 if packet is None:
                     return False
-                channel.close_all(packet.descriptors)
-                message = packet.message
+                message, descriptors = packet
+                channel.close_all(descriptors)
                 self.packets += 1
-                if message["type"] == "members":
+                if not isinstance(message, Handover) and message["type"] == "members":
                     self.bytes += len(json.dumps(message))
                     known = {} if message["first"] else dict(self.known[number])
                     known.update((row[0], row) for row in message["members"])

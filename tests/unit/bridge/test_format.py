@@ -25,7 +25,8 @@ from supervisor_sio.bridge.format import (
     parse,
     seen,
 )
-from supervisor_sio.cluster.manager import ZmqManager, _arguments
+from supervisor_sio.cluster.emitting import as_arguments
+from supervisor_sio.cluster.manager import ZmqManager
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
@@ -120,7 +121,7 @@ def another() -> Translator:
 
 def emitted(event: str, data: Any = None, namespace: str = "/", **fields: Any) -> RelayMessage:
     """As a worker of ours says it."""
-    arguments = [event, *_arguments(data)]
+    arguments = [event, *as_arguments(data)]
     packets = ZmqManager()._encode(sio_packet.EVENT, namespace, arguments, fields.get("ack"))
     emit = {"method": "emit", "namespace": namespace, "packet": JSON_PACKET, **fields}
     return RelayMessage(WORKER, 1, emit, packets)
@@ -178,7 +179,7 @@ def arguments_of(message: RelayMessage) -> list[Any]:
 def test_stock_clients_get_what_ours_get(stock: Stock, bridge: Translator, data: Any) -> None:
     stock.connect("a")
     stock.hear(bridge.to_queue(emitted("news", data)))
-    assert stock.events("a") == [["news", *_arguments(data)]]
+    assert stock.events("a") == [["news", *as_arguments(data)]]
 
 
 def test_stock_servers_send_to_whom_it_is_for(stock: Stock, bridge: Translator) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import Future
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import pytest
+import zmq
+from socketio import packet as sio_packet
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster.fetching import RemoteSocket
@@ -61,4 +64,49 @@ def from_another(manager: ZmqManager, *arguments: Any, **fields: Any) -> None:
     packets = manager._encode(3, "/", list(arguments), 0)
     fields = {"namespace": "/", "packet": manager._packet_format(), **fields}
     message = RelayMessage(OTHER, 1, fields, packets)
-    ZmqManager._HANDLERS[fields["method"]](manager, message)
+    ZmqManager.HANDLERS[fields["method"]](manager, message)
+
+
+def relayed(
+    manager: ZmqManager,
+    *arguments: Any,
+    room: Any = None,
+    skip: tuple[str, ...] = (),
+    ack_id: Optional[int] = None,
+) -> RelayMessage:
+    """An emit of another worker with this manager, as it comes in from the relay."""
+    fields = {
+        "method": "emit",
+        "namespace": "/",
+        "room": room,
+        "skip_sid": list(skip),
+        "ack": ack_id,
+        "packet": manager._packet_format(),
+    }
+    packets = manager._encode(sio_packet.EVENT, "/", list(arguments), ack_id)
+    return RelayMessage.unpack(RelayMessage("ffffffff", 1, fields, packets).pack())
+
+
+class SpacedJson:
+    """A JSON module with an output of its own."""
+
+    loads = staticmethod(json.loads)
+
+    @staticmethod
+    def dumps(value: Any, **options: Any) -> str:
+        return json.dumps(value, **{**options, "separators": (", ", ": ")})
+
+
+class OtherPacket(sio_packet.Packet):  # type: ignore[misc]
+    """Another serializer."""
+
+    json = SpacedJson
+
+
+def next_message(ear: zmq.Socket[bytes]) -> RelayMessage:
+    """The next numbered message."""
+    while True:
+        data = ear.recv()
+        message = RelayMessage.unpack(data, data.index(b"\0", data.index(b"\0") + 1) + 1)
+        if message.sequence:
+            return message

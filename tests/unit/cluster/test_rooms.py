@@ -10,9 +10,12 @@ from typing import Any, Callable
 
 import pytest
 import socketio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supervisor_sio import ZmqManager
-from supervisor_sio.cluster.rooms import IndexedManager, check_entry, check_names, is_sid
+from supervisor_sio.cluster.rooms import IndexedManager, check_entry, check_names, is_sid, tags_of
+from supervisor_sio.common import identity
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import MalformedFields
@@ -111,7 +114,7 @@ def test_nor_does_another_process_let_it_in(server: socketio.Server, fields: Any
     client = PollingClient(server)
     message = RelayMessage("sender", 1, {**fields, "namespace": "/", "sid": client.sid})
     with pytest.raises(MalformedFields, match="it is another client's sid"):
-        server.manager._HANDLERS[fields["method"]](server.manager, message)
+        server.manager.HANDLERS[fields["method"]](server.manager, message)
     assert OTHERS_SID not in server.rooms(client.sid)
 
 
@@ -187,3 +190,47 @@ def test_thousands_that_leave_together_take_no_longer_each() -> None:
     few = min(_seconds_to_disconnect(1000) for _ in range(3))
     many = min(_seconds_to_disconnect(20_000) for _ in range(3))
     assert many / 20 < few * 4
+
+
+# --- which workers a room concerns ------------------------------------------------
+
+tags = st.text("0123456789abcdef", min_size=8, max_size=8)
+ends = st.text(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-", min_size=20, max_size=20
+)
+
+
+@given(st.lists(st.tuples(tags, ends), min_size=1))
+def test_session_ids_name_their_workers(parts: list[tuple[str, str]]) -> None:
+    assert tags_of([f"{tag}.{end}" for tag, end in parts]) == {tag for tag, _ in parts}
+
+
+@given(tags, ends, st.none() | st.text(max_size=12) | st.integers())
+def test_one_other_room_concerns_all(tag: str, end: str, room: Any) -> None:
+    assert tags_of([room]) == {None}
+    assert tags_of([f"{tag}.{end}", room]) == {None}
+
+
+@pytest.mark.parametrize(
+    "room",
+    [
+        "0a1b2c3d.short",
+        "0a1b2c3d",
+        "0A1B2C3D.abcdefghijklmnopqrst",
+        "0a1b2c3dabcdefghijklmnopqrst",
+        "0a1b2c3d.abcdefghijklmno pqrst",
+        "0a1b2c3d.abcdefghijklmnopqrst\n",
+        "x0a1b2c3d.abcdefghijklmnopqrst",
+        "０a1b2c3d.abcdefghijklmnopqrst",
+    ],
+)
+def test_rooms_that_look_almost_like_a_session(room: str) -> None:
+    assert tags_of([room]) == {None}
+
+
+def test_the_ids_of_this_worker_are_such(server: socketio.Server) -> None:
+    assert tags_of([server.eio.generate_id() for _ in range(100)]) == {identity.tag()}
+
+
+def test_no_rooms_concern_nobody() -> None:
+    assert tags_of([]) == set()

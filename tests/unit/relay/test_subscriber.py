@@ -12,6 +12,7 @@ import pytest
 from supervisor_sio.common.limits import RELAY_MOST_FAILURES
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay import subscriber as module
+from supervisor_sio.relay import threaded
 from supervisor_sio.relay.message import (
     TOPIC_FOR_ROUTER,
     RelayMessage,
@@ -19,7 +20,8 @@ from supervisor_sio.relay.message import (
     topic_for_one,
 )
 from supervisor_sio.relay.publisher import Publisher
-from supervisor_sio.relay.subscriber import Deaf, ThreadSubscriber
+from supervisor_sio.relay.subscriber import Deaf
+from supervisor_sio.relay.threaded import ThreadSubscriber
 
 
 class Failing(ThreadSubscriber):
@@ -52,7 +54,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def publisher(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
-    monkeypatch.setattr(module, "_TICK", 0.001)
+    monkeypatch.setattr(module, "TICK", 0.001)
     monkeypatch.setattr("supervisor_sio.relay.publisher._LINGER", 0)
     publisher = Publisher(run_dir, ClusterInfo(), "s")
     yield publisher
@@ -94,7 +96,7 @@ def test_stop_does_not_wait_for_ever(
     publisher: Publisher, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a delivery that does not end."""
-    monkeypatch.setattr(module, "_STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr(threaded, "_STOP_TIMEOUT", 0.2)
     release, entered = threading.Event(), threading.Event()
 
     def stuck(message: RelayMessage) -> None:

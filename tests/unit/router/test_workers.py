@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Awaitable, Callable
 
 import pytest
 
-from supervisor_sio.common import channel, figures
+from supervisor_sio.common import channel, figures, handover
+from supervisor_sio.common.handover import Handover
 from supervisor_sio.common.refusals import Refusals
 from supervisor_sio.common.request import Kind
 from supervisor_sio.router.connection import Connection
@@ -37,17 +39,24 @@ class Worker:
         channel.send(self.sock, message)
 
     def hear(self) -> list[channel.Message]:
-        """All that has come; descriptors are closed."""
-        messages = []
+        """All that has come, connections as messages of a type; descriptors are closed."""
+        messages: list[channel.Message] = []
         while True:
             try:
-                packet = channel.receive(self.sock)
+                packet = handover.receive(self.sock)
             except BlockingIOError:
                 return messages
             if packet is None:
                 return [*messages, {"type": "closed"}]
-            channel.close_all(packet.descriptors)
-            messages.append(packet.message)
+            message, descriptors = packet
+            channel.close_all(descriptors)
+            if isinstance(message, Handover):
+                message = {"type": "connection", **message._asdict()}
+            messages.append(message)
+
+    def hand_back(self, sock: socket.socket, data: bytes) -> None:
+        channel.send_encoded(self.sock, data, [sock.fileno()])
+        sock.close()
 
 
 class Harness:
@@ -99,7 +108,7 @@ class Harness:
     def connection(self, tag: str = "", prefix: bytes = b"") -> Connection:
         client, sock = socket.socketpair()
         self.sockets.append(client)
-        connection = Connection(sock, ("10.0.0.1", 1), None, "http", prefix)
+        connection = Connection(sock, ("10.0.0.1", 1), "", "http", prefix)
         connection.kind = Kind.SESSION if tag else Kind.HANDSHAKE
         connection.tag = tag
         return connection
@@ -110,6 +119,13 @@ class Harness:
 
 
 Scenario = Callable[[Harness], Awaitable[None]]
+
+
+async def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -139,7 +155,7 @@ def test_a_connection_that_cannot_be_said_is_dropped_and_counted(
         bad = [harness.connection() for _ in range(4)]
         bad[0].peer = b"\0bytes"
         bad[1].prefix = b"x" * 100_000
-        bad[2].scheme = object()  # type: ignore[assignment]
+        bad[2].local = ("::1", 65536)
         bad[3].sock.close()
         for connection in [*bad, harness.connection()]:
             harness.placement.place(connection)
@@ -260,25 +276,61 @@ def test_a_stranger_gets_a_short_reason(
     run(scenario)
 
 
+BACK = handover.encode(Handover(("192.0.2.1", 5), ("::1", 80), "https", False, False, b"GET"))
+
+
+def test_a_connection_comes_back(run: Callable[[Scenario], None]) -> None:
+    async def scenario(harness: Harness) -> None:
+        (worker,) = harness.start("a")
+        worker.hear()
+        client, sock = socket.socketpair()
+        harness.sockets += [client, sock]
+        client.sendall(b" / HTTP/1.1\r\n")
+        worker.hand_back(sock, BACK)
+        await wait_for(lambda: harness.workers.handed_back)
+        (message,) = worker.hear()  # the harness places it again at once
+        known = {name: message[name] for name in ("peer", "local", "scheme", "prefix")}
+        assert known == {
+            "peer": ("192.0.2.1", 5),
+            "local": ("::1", 80),
+            "scheme": "https",
+            "prefix": b"GET",
+        }
+        assert not (message["placed"] or message["handshake"])  # no request is known
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
-    "addresses",
-    [{}, {"peer": {}, "local": None}, {"peer": [[]], "local": None}, {"peer": 1, "local": None}],
+    "data", [BACK[:9], BACK[:20], BACK.replace(b"192", b"\xff92"), b'{"type":"connection"}']
 )
 def test_a_connection_comes_back_with_addresses_or_not_at_all(
-    run: Callable[[Scenario], None], addresses: dict[str, Any]
+    run: Callable[[Scenario], None], data: bytes
 ) -> None:
     async def scenario(harness: Harness) -> None:
         (worker,) = harness.start("a")
         worker.hear()
         client, sock = socket.socketpair()
         harness.sockets += [client, sock]
-        channel.send(
-            worker.sock, {"type": "connection", "scheme": "http", **addresses}, [sock.fileno()]
-        )
-        sock.close()
-        await asyncio.sleep(0.05)
+        worker.hand_back(sock, data)
+        await wait_for(lambda: not len(harness.workers))
         assert [message["type"] for message in worker.hear()] == ["refused", "closed"]
         assert client.recv(1) == b""
+
+    run(scenario)
+
+
+def test_a_stranger_hands_nothing_back(run: Callable[[Scenario], None]) -> None:
+    async def scenario(harness: Harness) -> None:
+        stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        client, sock = socket.socketpair()
+        harness.sockets += [stranger, client, sock]
+        stranger.connect(harness.path)
+        channel.send_encoded(stranger, BACK, [sock.fileno()])
+        sock.close()
+        harness.workers._accept()
+        assert harness.refusals.by_reason == {"bad-worker": 1}
+        assert not harness.workers.handed_back and client.recv(1) == b""
 
     run(scenario)
 

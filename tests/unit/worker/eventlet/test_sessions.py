@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
 import re
 import socket
 import time
@@ -27,7 +28,7 @@ import socketio
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import sessions
 from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED_AT_ONCE
-from supervisor_sio.common.reasons import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS
+from supervisor_sio.common.reasons import FAILED, NO_ANSWER, PROTOCOL, TOO_SLOW, WRONG_ARGUMENTS
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.engine.session import Session, State
 from supervisor_sio.worker.dispatch import Dispatcher
@@ -911,3 +912,240 @@ def test_handlers_start_in_the_order_of_the_events(
     if transport == "polling":
         polling.http("POST", sid, "1")
     app.gone()
+
+
+# --- requests of sessions, which go past the application -----------------------------------------
+
+
+def open_session(app: App, client: Client) -> str:
+    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
+    client.http("POST", sid, "40")
+    assert client.http("GET", sid).startswith("40{")
+    return sid
+
+
+def end(app: App) -> None:
+    for session in list(app.sio.eio.sockets.values()):
+        session.close(abort=True)
+    app.gone()
+
+
+def post_of(sid: str, body: str, *fields: str) -> bytes:
+    lines = "".join(f"{field}\r\n" for field in (f"Content-Length: {len(body)}", *fields))
+    target = f"/socket.io/?EIO=4&transport=polling&sid={sid}"
+    return f"POST {target} HTTP/1.1\r\nHost: x\r\n{lines}\r\n{body}".encode()
+
+
+def poll_of(sid: str, *fields: str) -> bytes:
+    lines = "".join(f"{field}\r\n" for field in fields)
+    target = f"/socket.io/?EIO=4&transport=polling&sid={sid}"
+    return f"GET {target} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+
+
+def test_requests_of_sessions_do_not_enter_the_application(make: Any) -> None:
+    app = make()
+    client = Client(app)
+    sid = open_session(app, client)
+    app.http.app = None
+    client.http("POST", sid, '421["echo",1]')
+    assert client.http("GET", sid) == "431[1]"
+    client.http("POST", sid, "1")
+    end(app)
+
+
+def test_unless_nobody_has_come_at_their_path(make: Any) -> None:
+    app = make()
+    client = Client(app)
+    sid = open_session(app, client)
+    for _ in range(2):
+        app.sio.eio.engine.paths.clear()
+        client.http("POST", sid, '421["echo",1]')
+        app.sio.eio.engine.paths.clear()
+        assert client.http("GET", sid) == "431[1]"
+    app.sio.eio.engine.paths.clear()
+    client.send(poll_of(sid))  # it waits
+    eventlet.sleep(0.02)
+    app.sio.emit("news", 1)
+    client.until(b'42["news",1]')
+    end(app)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_many_requests_at_once_are_answered_in_their_order(make: Any, size: int) -> None:
+    app = make()
+    client = Client(app)
+    sid = open_session(app, client)
+    requests = b"".join(post_of(sid, f'42{n}["echo",{n}]') + poll_of(sid) for n in range(1, 6))
+    for start in range(0, len(requests), size):
+        client.send(requests[start : start + size])
+        if not start % 7:
+            eventlet.sleep(0)
+    for number in range(1, 6):
+        client.until(b"\r\n\r\nok")
+        client.until(f"43{number}[{number}]".encode())
+    end(app)
+
+
+def test_what_comes_while_a_poll_waits_has_its_turn_behind_it(make: Any) -> None:
+    app = make()
+    client = Client(app)
+    sid = open_session(app, client)
+    requests = poll_of(sid) + post_of(sid, '421["echo",1]') * 300
+    while requests:
+        requests = requests[client.sock.send(requests[:5000]) :]
+        eventlet.sleep(0.001)
+    (waiting,) = app.http._open
+    app.settle(lambda: waiting._reading is None)  # that is enough for now
+    app.sio.emit("news", 1)
+    client.until(b'42["news",1]')
+    for _ in range(300):
+        client.until(b"\r\n\r\nok")
+    end(app)
+
+
+def test_a_client_that_ends_its_connection_while_its_poll_waits(make: Any) -> None:
+    app = make()
+    client, poll = Client(app), Client(app)
+    sid = open_session(app, client)
+    poll.send(poll_of(sid))
+    eventlet.sleep(0.02)
+    poll.sock.close()
+    app.settle(lambda: not app.sio.eio.sockets)
+    assert app.seen == ["transport close"]
+    end(app)
+
+
+def test_a_post_of_a_session_may_have_to_be_asked_for(make: Any) -> None:
+    app = make()
+    client = Client(app)
+    sid = open_session(app, client)
+    head, _, body = post_of(sid, '421["echo",1]', "Expect: 100-Continue").partition(b"\r\n\r\n")
+    client.send(head + b"\r\n\r\n")
+    client.until(b"HTTP/1.1 100 Continue\r\n\r\n")
+    client.send(body)
+    client.until(b"\r\n\r\nok")
+    end(app)
+
+
+def test_a_post_of_a_session_has_a_least_rate(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BODY_GRACE_SECONDS", 0.3)
+    app = make()
+    client, slow = Client(app), Client(app)
+    sid = open_session(app, client)
+    before = refusals.by_reason[TOO_SLOW]
+    slow.send(post_of(sid, "x" * 1000)[:-900])
+    began = time.monotonic()
+    with pytest.raises(OSError):
+        while time.monotonic() < began + 5:
+            slow.send(b"x")
+            eventlet.sleep(0.05)
+    assert 0.2 < time.monotonic() - began < 3
+    assert refusals.by_reason[TOO_SLOW] == before + 1
+    client.http("POST", sid, '421["echo",1]')  # it can be tried again
+    end(app)
+
+
+def test_who_asks_for_it_has_the_connection_closed_at_once(make: Any) -> None:
+    app = make()
+    client = Client(app)
+    sid = open_session(app, client)
+    app.sio.emit("news", 1)
+    client.send(poll_of(sid, "Connection: close"))
+    began = time.monotonic()
+    assert client.ended().endswith(b'42["news",1]')
+    app.settle(lambda: not app.http.connections)
+    assert time.monotonic() - began < 1
+    end(app)
+
+
+def test_a_poll_with_a_body_is_the_last_of_its_connection(make: Any) -> None:
+    app = make()
+    client = Client(app)
+    sid = open_session(app, client)
+    app.sio.emit("news", 1)
+    client.send(poll_of(sid, "Content-Length: 5") + b"12345" + poll_of(sid))
+    assert client.ended().count(b"HTTP/1.1 ") == 1
+    end(app)
+
+
+def test_a_number_that_is_opened_anew_is_not_closed(make: Any) -> None:
+    """Somebody has closed the descriptor behind our back."""
+    app = make()
+    clients = [connect(app), Client(app)]
+    clients[1].http("GET")
+    ours = list(app.http._open)
+    numbers = [one.fileno() for one in ours]
+    for number in numbers:
+        hubs.notify_opened(number)
+    app.settle(lambda: not app.http.connections)
+    for number in numbers:
+        os.close(number)  # fails if it was closed
+    end(app)
+
+
+def test_a_mistake_of_ours_ends_one_connection(
+    make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make()
+    client, other = Client(app), Client(app)
+    sid, others = open_session(app, client), open_session(app, other)
+    before = refusals.by_reason[FAILED]
+    monkeypatch.setattr(Session, "poll", lambda *_: 1 / 0)
+    client.send(poll_of(sid))
+    assert client.ended() == b""
+    monkeypatch.undo()
+    assert "ZeroDivisionError" in caplog.text
+    assert refusals.by_reason[FAILED] == before + 1
+    other.http("POST", others, '421["echo",1]')
+    assert other.http("GET", others) == "431[1]"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("body", ["", "x"])
+def test_an_application_that_fails_around_the_engine(
+    make: Any, when: str, body: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make()
+    inner = app.http.app
+
+    def fail(environ: Any, start_response: Any) -> Any:
+        if when == "before":
+            environ["supervisor_sio.exchange"].take()
+        else:
+            inner(environ, start_response)
+        raise ValueError("a mistake of the application")
+
+    app.http.app = fail
+    client = Client(app)
+    client.send(
+        b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body.encode())
+    )
+    client.until(b"HTTP/1.1 500 " if when == "before" else b"HTTP/1.1 200 ")
+    # Of many at a time only some are logged.
+    app.settle(lambda: re.search("a mistake of the application| more of ValueError", caplog.text))
+    client.sock.close()
+    app.settle(lambda: not app.http.connections)
+
+
+def test_an_application_that_answers_where_a_handshake_came(make: Any) -> None:
+    app = make()
+
+    def answer(environ: Any, start_response: Any) -> Any:
+        write = start_response("200 OK", [("X-Its", "own")])
+        write(b"one")
+        yield b"two"
+        yield b"three"
+
+    app.http.app = lambda environ, start_response: list(answer(environ, start_response))
+    for lazily in (False, True):
+        if lazily:
+            app.http.app = answer
+        client = Client(app)
+        client.send(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"X-Its: own" in client.until(b"\r\n\r\n")
+        client.until(b"one")
+        client.until(b"two")
+        client.until(b"three")
+        client.until(b"0\r\n\r\n")
+    end(app)

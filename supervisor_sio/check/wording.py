@@ -1,0 +1,56 @@
+"""What Supervisor and configparser say, in plain words."""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import re
+
+from supervisor.events import EventTypes
+
+from ..settings import PERCENT
+
+
+def describe(filename: str, error: configparser.Error) -> str:
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"{filename}, line {error.lineno}: no [section] before {error.line.strip()!r}"
+    if isinstance(error, configparser.ParsingError) and error.errors:
+        number, line = error.errors[0]
+        return (
+            f"{filename}, line {number}: neither a section, an option nor a comment: {line.strip()}"
+        )
+    return f"{filename}: {' '.join(str(error).split())}"
+
+
+def in_plain_words(message: str) -> str:
+    """One line without what the place of a finding says already."""
+    text = " ".join(message.split())
+    text = re.sub(r" in section '[^']*' \(file: '[^']*'\)$", "", text)
+    text = re.sub(r"^\[[^]]*\] (section )?", "", text)
+    match = re.search(r"contains names \('(.*?)'\) which cannot be expanded", text)
+    if match:
+        name = match.group(1)
+        if name.startswith("ENV_"):
+            return (
+                f"%({name})s: {name[4:]} is not in this environment; run the check in the "
+                "environment that supervisord has"
+            )
+        return f"supervisord has no %({name})s for this; write a percent sign as %%"
+    if text.startswith("Format string"):
+        # What it has may be a password.
+        return f"supervisord does not understand what follows a percent sign; {PERCENT}"
+    match = re.fullmatch(r"invalid literal for int\(\) with base 10: (.*)", text)
+    if match:
+        return f"{match.group(1)} is not a whole number"
+    match = re.match(r"Unknown event type (\S+)", text)
+    if match:
+        names = [name for name in vars(EventTypes) if name.isupper()]
+        close = difflib.get_close_matches(match.group(1), names, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see Supervisor's list of event types"
+        return f"{match.group(1)} is not an event; {hint}"
+    if "%(process_num) must be present" in text:
+        return (
+            "more than one process needs a name for each; write "
+            "process_name = %(program_name)s_%(process_num)02d"
+        )
+    return text

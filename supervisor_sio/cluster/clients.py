@@ -1,0 +1,113 @@
+"""Single clients, wherever they are: their rooms, and disconnecting them."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, ClassVar, Mapping, Optional
+
+from ..relay.message import RelayMessage
+from .asking import Asking
+from .rooms import IndexedManager, check_entry, check_name, is_sid, refuse_entry
+
+_WRONG_THREAD = "in another thread than the one that serves the clients"
+
+
+class Clients(Asking, IndexedManager):
+    """The part of :class:`ZmqManager` that moves and disconnects one client, or closes a room."""
+
+    # From ZmqManager.
+    _publish: Callable[[dict[str, Any]], None]
+    _run_in_hub: Callable[..., None]
+
+    def _is_here(self, sid: str, namespace: str) -> bool:
+        """Whether this process has the client."""
+        return bool(self.is_connected(sid, namespace) or self.is_pre_connected(sid, namespace))
+
+    def can_disconnect(self, sid: str, namespace: str) -> bool:
+        """Whether :meth:`socketio.Server.disconnect` shall go on; else it was passed on."""
+        namespace = namespace or "/"
+        if not self._is_here(sid, namespace):
+            self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
+            return False
+        if self._in_another_thread():
+            self._run_in_hub(self.server.disconnect, sid, namespace)
+            return False
+        return bool(self.is_connected(sid, namespace))
+
+    def pre_disconnect(self, sid: str, namespace: str) -> Any:
+        if self._in_another_thread():
+            raise RuntimeError(f"disconnect() with ignore_queue {_WRONG_THREAD}")
+        return super().pre_disconnect(sid, namespace)
+
+    def disconnect(
+        self, sid: str, namespace: Optional[str] = None, ignore_queue: bool = False
+    ) -> None:
+        namespace = namespace or "/"
+        if ignore_queue:
+            self.basic_disconnect(sid, namespace)
+        elif self._is_here(sid, namespace):
+            self._run_in_hub(self.server.disconnect, sid, namespace)
+        else:
+            self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
+
+    def enter_room(
+        self, sid: str, namespace: str, room: Any, eio_sid: Optional[str] = None
+    ) -> None:
+        """Add a client to a room.
+
+        :raises TypeError: when the room is not named by a ``str`` or an ``int``.
+        :raises ValueError: when the name has the form of a sid, and is not this client's.
+        """
+        check_entry(sid, room)
+        self._change_room("enter_room", sid, namespace, room)
+
+    def leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """Remove a client from a room.
+
+        :raises TypeError: when the room is not named by a ``str`` or an ``int``.
+        """
+        check_name(room)
+        self._change_room("leave_room", sid, namespace, room)
+
+    def close_room(self, room: Any, namespace: Optional[str] = None) -> None:
+        """Remove all clients from a room.
+
+        :raises TypeError: when the room is not named by a ``str`` or an ``int``.
+        :raises ValueError: for a client's own room.
+        """
+        check_name(room)
+        if is_sid(room):
+            raise ValueError(f"cannot close {room!r}: it is a client's sid")
+        self._publish({"method": "close_room", "room": room, "namespace": namespace or "/"})
+        self._run_in_hub(self.basic_close_room, room, namespace or "/")
+
+    def _change_room(self, method: str, sid: str, namespace: Optional[str], room: Any) -> None:
+        namespace = namespace or "/"
+        if self._is_here(sid, namespace):
+            self._run_in_hub(self._change_room_here, method, sid, namespace, room)
+        else:
+            self._publish({"method": method, "sid": sid, "room": room, "namespace": namespace})
+
+    def _change_room_here(self, method: str, sid: str, namespace: str, room: Any) -> None:
+        if self._is_here(sid, namespace):
+            change = self.basic_enter_room if method == "enter_room" else self.basic_leave_room
+            change(sid, namespace, room)
+
+    def _on_disconnect(self, message: RelayMessage) -> None:
+        sid, namespace = message.fields["sid"], message.fields["namespace"]
+        self.server.start_background_task(self.server.disconnect, sid, namespace, ignore_queue=True)
+
+    def _on_room_change(self, message: RelayMessage) -> None:
+        fields = message.fields
+        if fields["method"] == "enter_room":
+            refuse_entry(fields["sid"], fields["room"])
+        self._change_room_here(fields["method"], fields["sid"], fields["namespace"], fields["room"])
+
+    def _on_close_room(self, message: RelayMessage) -> None:
+        self.basic_close_room(message.fields["room"], message.fields["namespace"])
+
+    HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
+        "disconnect": _on_disconnect,
+        "enter_room": _on_room_change,
+        "leave_room": _on_room_change,
+        "close_room": _on_close_room,
+    }

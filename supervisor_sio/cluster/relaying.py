@@ -1,0 +1,302 @@
+"""The manager's place on the relay: it joins, sends, hears, and leaves."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import time
+import uuid
+from functools import partial
+from multiprocessing.util import Finalize
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
+
+from greenlet import GreenletExit
+
+from ..common import identity
+from ..common.limits import CATCH_UP_BYTES, CATCH_UP_WAIT
+from ..common.refusals import Refusals
+from ..common.rundir import ClusterInfo, RunDir, RunDirError
+from ..relay import native
+from ..relay.green import GreenSubscriber
+from ..relay.message import EncodedPacket
+from ..relay.methods import BRIDGE, MalformedFields, check_fields
+from ..relay.publisher import Publisher
+from ..relay.subscriber import Deaf, Subscriber
+from ..relay.threaded import ThreadSubscriber
+from . import sessions
+from .asking import Asking
+from .rooms import tags_of
+
+#: Seconds in which a write-only manager must find the relay.
+_JOIN_TIMEOUT = 5.0
+
+#: Seconds between looks whether clients have taken what they were sent.
+_LOOK = 0.01
+
+#: Seconds that a write-only manager at its end waits until all workers have what it sent,
+#: while none of them fetches anything.
+_LEAVE_TIMEOUT = 5.0
+
+#: Those of the managers that hear the relay in this process.
+channels_in_use: set[str] = set()
+
+
+class RelayUnreachable(RuntimeError):
+    """Nobody relays what this process has to say; the text says what to look at."""
+
+
+class Relaying(Asking):
+    """The part of :class:`ZmqManager` that is connected to the relay, from the first emit on."""
+
+    # From ZmqManager.
+    channel: Optional[str]
+    write_only: bool
+    _outlet: Optional[sessions.Outlet]
+
+    def __init__(self, run_dir: Optional[RunDir]) -> None:
+        self._run_dir = run_dir
+        #: Whether this process serves clients, or will as soon as its application is
+        #: imported: a worker. Any other emits as a write-only manager does.
+        self._serves = False
+        self._cluster = ClusterInfo()
+        self._publisher: Optional[Publisher] = None
+        self._joining = native.lock()
+        self._subscriber: Optional[Subscriber] = None
+        #: Bytes of messages delivered since clients had time for them.
+        self._at_once = 0
+
+    def initialize(self) -> None:
+        """Start to hear the other workers; called where clients are served.
+
+        :raises RuntimeError: for a second manager on the same channel in one process.
+        """
+        if self._run_dir is None:
+            return
+        if not self.write_only:
+            if not self._serves:
+                # What it emitted before went out under another name, and is still fetched.
+                native.start_thread(partial(_finish, *self._take_apart()), "relay-finish")
+                self._serves = True
+            publisher = self._join_relay()
+            if publisher.channel in channels_in_use:
+                raise RuntimeError(
+                    f"two ZmqManagers on channel {publisher.channel!r} in one process: "
+                    "give each Socket.IO server its own channel"
+                )
+            channels_in_use.add(publisher.channel)
+            self._subscriber = GreenSubscriber(publisher, self._run_dir, lives=self.lives)
+            self.server.start_background_task(self._thread)
+        self._get_logger().info("zmq backend initialized.")
+
+    def wait_joined(self, given_up: Callable[[], bool]) -> None:
+        """Wait until the relay carries messages both ways, or until ``given_up()``."""
+        subscriber = self._subscriber
+        if subscriber is None:
+            return
+        patience = time.monotonic() + _JOIN_TIMEOUT
+        while not subscriber.joined and not given_up():
+            self._join_relay().probe()
+            self.server.sleep(0.02)
+            if time.monotonic() > patience:
+                patience = time.monotonic() + 60
+                self._get_logger().error("no relay yet, waiting: is [eventlistener:sio] running?")
+
+    def leave(self, timeout: float) -> None:
+        """Wait until all workers have what this one has sent: it is about to end.
+
+        :param timeout: seconds to wait at most.
+        """
+        publisher, subscriber = self._publisher, self._subscriber
+        if publisher is None or subscriber is None or publisher.silent:
+            return
+        deadline = time.monotonic() + timeout
+        self._wait_for_members()  # while the router is new it has not told them
+        subscriber.wait_confirmed(self._receivers, lambda: deadline, self.server.sleep)
+        # From here on nothing needs to be fetched; once more for what came meanwhile.
+        publisher.ends = True
+        missing = subscriber.wait_confirmed(self._receivers, lambda: deadline, self.server.sleep)
+        if missing:
+            self._get_logger().error(
+                "%d workers have not fetched all that this one has sent: %s",
+                len(missing),
+                ", ".join(missing[:5]),
+            )
+
+    def _receivers(self) -> list[str]:
+        """Who hears what this process sends to all, on this host."""
+        tags = [tag for tag in self._members if self.is_local(tag)]
+        return [*tags, BRIDGE] if self._subscriber and self._subscriber.bridged else tags
+
+    @property
+    def tally(self) -> Optional[int]:
+        """The descriptor of the memory in which this worker counts what it sends."""
+        tally = None if self._publisher is None else self._publisher.tally
+        return None if tally is None else tally.descriptor
+
+    def figures(self) -> dict[str, int]:
+        """What this process has heard and said on the relay: counts of messages."""
+        return {
+            "received": getattr(self._subscriber, "received", 0),
+            "dropped": getattr(self._subscriber, "dropped", 0),
+            "malformed": getattr(self._subscriber, "malformed", 0),
+            "sent_again": getattr(self._publisher, "sent_again", 0),
+        }
+
+    def _member_left(self, tag: str) -> None:
+        if self._subscriber is not None:
+            self._subscriber.ended(tag)
+
+    @property
+    def hears(self) -> Optional[str]:
+        """The channel on which this manager hears the others, if it does."""
+        if not self._serves or self._publisher is None or self._subscriber is None:
+            return None
+        return self._publisher.channel
+
+    def _join_relay(self) -> Publisher:
+        publisher = self._publisher
+        if publisher is None:
+            with native.holding(self._joining):  # several threads may emit for the first time
+                publisher = self._publisher or self._join_relay_once()
+        return publisher
+
+    def _join_relay_once(self) -> Publisher:
+        assert self._run_dir is not None
+        try:
+            cluster = self._run_dir.read_cluster()
+        except RunDirError as error:
+            raise RelayUnreachable(str(error)) from None
+        if self.channel and self.channel != cluster.channel:
+            # Other hosts hear the one channel of the cluster.
+            cluster = cluster._replace(channel=self.channel, bridged=False)
+        self._cluster = cluster
+        self.host_id = identity.tag() if self._serves else uuid.uuid4().hex
+        publisher = Publisher(self._run_dir, cluster, self.host_id, counted=self._serves)
+        if not self._serves:
+            self._listen_for_questions(publisher)
+        self._publisher = publisher
+        atexit.register(self.close)
+        # The children of multiprocessing end without what atexit knows.
+        Finalize(None, self.close, exitpriority=10)
+        return publisher
+
+    def _listen_for_questions(self, publisher: Publisher) -> None:
+        """:raises RelayUnreachable: when no relay carries what this process says."""
+        assert self._run_dir is not None
+        subscriber = ThreadSubscriber(publisher, self._run_dir, hears_all=False)
+        subscriber.start()
+        deadline = time.monotonic() + _JOIN_TIMEOUT
+        while not subscriber.joined:
+            if time.monotonic() > deadline:
+                subscriber.stop()
+                publisher.close()
+                raise RelayUnreachable(
+                    f"no relay answers in {self._run_dir.path}: "
+                    "is supervisord running, with [eventlistener:sio]?"
+                )
+            publisher.probe()
+            time.sleep(0.01)
+        self._subscriber = subscriber
+
+    def close(self) -> None:
+        """Send what is left and disconnect from the relay; a later emit connects anew.
+
+        A write-only manager does so at the end of its process by itself.
+        """
+        _finish(*self._take_apart())
+
+    def _take_apart(self) -> tuple[Optional[Publisher], Optional[Subscriber]]:
+        """From here on the next emit connects anew."""
+        atexit.unregister(self.close)
+        publisher, subscriber = self._publisher, self._subscriber
+        self._publisher = None
+        if isinstance(subscriber, ThreadSubscriber):
+            self._subscriber = None
+        return publisher, subscriber
+
+    # --- the other workers ---------------------------------------------------
+
+    def _send_to(
+        self,
+        tags: Iterable[Optional[str]],
+        fields: Mapping[str, Any],
+        packets: Sequence[EncodedPacket] = (),
+        what: str = "a message",
+    ) -> None:
+        """To the workers with these tags, except this one; ``None`` is all of them."""
+        publisher = self._join_relay()
+        publisher.check(packets, what)
+        wanted = set(tags)
+        others = {tag for tag in wanted if tag is not None and tag != self.host_id}
+        # Of a name that is not known there is nobody, or one so new that this
+        # worker has yet to hear of it.
+        unknown = any(map(self._is_unknown, others)) and not _is_answer(fields)
+        if None in wanted or unknown:
+            publisher.publish(None, fields, packets)
+            return
+        for tag in others:
+            if tag == BRIDGE or not self.is_remote(tag):
+                publisher.publish(tag, fields, packets)
+            if tag != BRIDGE and not self.is_local(tag) and self._cluster.bridged:
+                publisher.publish(BRIDGE, {**fields, "to": tag}, packets)
+
+    def _is_unknown(self, tag: str) -> bool:
+        known = tag == BRIDGE or self.lives(tag)
+        return self._members.known and not known
+
+    def _publish(self, fields: dict[str, Any]) -> None:
+        """Tell the worker of a client, or all, of a disconnect or a change of rooms."""
+        if self._run_dir is not None:
+            self._send_to(tags_of(fields.get("sid")), fields)
+
+    def _thread(self) -> None:
+        try:
+            self._hear()
+        except Deaf as error:
+            self._get_logger().critical("this worker ends: %s", error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _hear(self) -> None:
+        assert self._subscriber is not None
+        failures = Refusals(self._get_logger())
+        for message in self._subscriber.messages():
+            try:
+                check_fields(message.fields)
+                self.HANDLERS[message.fields["method"]](self, message)
+            except MalformedFields as error:
+                self._subscriber.refuse(error)
+            except GreenletExit:
+                raise
+            except BaseException as error:  # an application's Timeout is no Exception
+                what = f"handling {message.fields.get('method')} ({type(error).__name__})"
+                failures.count_failure(what, message.sender)
+            if self._subscriber.catching_up:
+                self._give_clients_time(sum(map(len, message.packets)))
+
+    def _give_clients_time(self, delivered: int) -> None:
+        """What is sent again comes in as fast as it can be read, and clients may take it slower.
+
+        Without this, one that is as fast as others would be cut off as too slow.
+        """
+        self._at_once += delivered
+        if self._at_once < CATCH_UP_BYTES or self._outlet is None:
+            return
+        self._at_once = 0
+        until = time.monotonic() + CATCH_UP_WAIT
+        self.server.sleep(0)
+        while self._outlet.is_behind() and time.monotonic() < until:
+            self.server.sleep(_LOOK)
+
+
+def _finish(publisher: Optional[Publisher], subscriber: Optional[Subscriber]) -> None:
+    """Disconnect from the relay, when everybody has what was sent."""
+    if isinstance(subscriber, ThreadSubscriber):
+        subscriber.finish(_LEAVE_TIMEOUT)
+    if publisher is not None:
+        publisher.close()
+
+
+def _is_answer(fields: Mapping[str, Any]) -> bool:
+    """Whether it is for who has asked, and for nobody else."""
+    return fields["method"] in ("callback", "expect", "answer")

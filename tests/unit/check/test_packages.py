@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from supervisor_sio.check.packages import _shebang
+from unit.check.deployment import PYTHON, Deployment
+
+
+def test_redis_is_not_installed(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    (line,) = deployment.set("rpcinterface:sio", message_queue="redis://host").lines()
+    assert line.endswith(
+        "[rpcinterface:sio] message_queue: needs the redis package in the Python of "
+        f"[eventlistener:sio]: {PYTHON} -m pip install 'supervisor-sio[redis]'"
+    )
+
+
+def test_eventlet_is_not_installed(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "eventlet", None)
+    (line,) = deployment.lines()
+    assert line.endswith(
+        f"[program:workers] command: its Python, {PYTHON}, has no eventlet: {PYTHON} -m pip "
+        "install supervisor-sio"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "python"),
+    [
+        ("#!/opt/venv/bin/python3.11\nimport sys\n", "/opt/venv/bin/python3.11"),
+        ("#!/opt/venv/bin/python -s\n", "/opt/venv/bin/python"),
+        ('#!/bin/sh\n\'\'\'exec\' "/my apps/bin/python3" "$0" "$@"\n', "/my apps/bin/python3"),
+        ("#!/bin/sh\n'''exec' /apps/bin/python3 \"$0\" \"$@\"\n", "/apps/bin/python3"),
+        ("#!/usr/bin/env python3\n", None),
+        ("#!/bin/sh\nexec /opt/supervisor-sio\n", None),
+        ("", None),
+    ],
+)
+def test_the_python_of_a_script(tmp_path: Path, first: str, python: Optional[str]) -> None:
+    (tmp_path / "supervisor-sio").write_text(first)
+    assert _shebang(str(tmp_path / "supervisor-sio")) == python
+
+
+@pytest.mark.parametrize("command", ["{}", "env X=1 {}", "sh -c 'cd / && exec {}'"])
+def test_a_python_that_does_not_run(deployment: Deployment, command: str) -> None:
+    script = deployment.directory / "supervisor-sio"
+    script.write_text("#!/no/such/python3\n")
+    script.chmod(0o755)
+    command = command.format(f"{script} worker myapp:app")
+    (line,) = deployment.set("program:workers", command=command).lines()
+    assert line.endswith(
+        "[program:workers] command: its Python, /no/such/python3, does not run: "
+        "No such file or directory"
+    )

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor_sio import cli
+from supervisor_sio.check import judge
+from supervisor_sio.check.reading import read
+from supervisor_sio.check.sections import make_sections
+from unit.check.deployment import HOST, ME, NOBODY
+
+MINIMAL = """\
+[supervisord]
+logfile = /dev/null
+[unix_http_server]
+file = {directory}/s.sock
+[supervisorctl]
+serverurl = unix://{directory}/s.sock
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 4, 40])
+def test_what_init_prints_is_sound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    listen = f"unix:{tmp_path}/100%.sock"
+    assert cli.main(["init", "chat:app", "--listen", listen, "--workers", str(workers)]) == 0
+    sections = capsys.readouterr().out
+    if ME == 0:  # as the comments say
+        sections = sections.replace(";chown = root:www-data", f"chown = root:{NOBODY.pw_gid}")
+        sections = sections.replace(";chmod", "chmod").replace(";user = www-data", "user = nobody")
+        tmp_path.chmod(0o755)
+    path = tmp_path / "supervisord.conf"
+    path.write_text(MINIMAL.format(directory=tmp_path) + sections)
+    configuration = read(str(path))
+    assert judge(configuration, HOST) == []
+    assert configuration.settings is not None
+    assert [str(address) for address in configuration.settings.listen] == [listen]
+    (program,) = configuration.workers
+    assert program.command == "supervisor-sio worker chat:app"
+    assert len(program.processes) == workers
+    # And where the comments say that the second part goes.
+    main, mark, rest = sections.partition("; --- Below them")
+    path.write_text(MINIMAL.format(directory=tmp_path) + main + "[include]\nfiles = sio.conf\n")
+    (tmp_path / "sio.conf").write_text(mark + rest)
+    assert judge(read(str(path)), HOST) == []
+
+
+def test_init_has_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["init"]) == 0
+    out = capsys.readouterr().out
+    assert "listen = 127.0.0.1:8000\n" in out
+    assert "command = supervisor-sio worker myapp:app\n" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["chat"], "'chat' is not module:app, as in chat:app"),
+        (["chat:app x"], "'chat:app x' is not module:app, as in chat:app"),
+        (["--listen", "8000"], "'8000' is not host:port, [v6]:port or unix:/path"),
+        (["--workers", "0"], "0 workers do no work; give 1 or more"),
+    ],
+)
+def test_init_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    assert cli.main(["init", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("supervisor-sio init: error: ")
+    assert reason in err
+
+
+def test_sections_are_parted_as_said() -> None:
+    assert make_sections("a:b", "[::1]:80, x:1", 2).count("; --- ") == 2
+    assert "listen = [::1]:80, x:1\n" in make_sections("a:b", "[::1]:80,x:1", 2)
