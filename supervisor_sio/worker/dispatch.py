@@ -52,7 +52,7 @@ class Dispatcher:
         self._plain = compat.handles_events_as_usual(server)
         #: Whether its packets are those of python-socketio, JSON in a text.
         self._text = server.packet_class is packets.Packet
-        eio.deliver = self.deliver
+        eio.on_message = self.on_message  # type: ignore[method-assign]
         eio.ended = self._forget
         compat.replace_send_packet(server, self.send_packet)
 
@@ -105,7 +105,7 @@ class Dispatcher:
 
     # --- from clients -----------------------------------------------------------------
 
-    def deliver(self, session: Session, data: Payload) -> bool:
+    def on_message(self, session: Session, data: Payload) -> bool:
         """A message of a client; whether the next one may come."""
         traffic.received += 1
         if self._text and data.__class__ is str and session not in self._partials:
