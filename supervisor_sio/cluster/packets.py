@@ -23,9 +23,6 @@ from typing import Any, Optional
 from engineio import json as eio_json
 from socketio import packet
 
-#: Digits of an id that is looked for; clients count from 0.
-_LONGEST_ID = 10
-
 #: What most data are made of; nothing else has to be looked into.
 _NEVER_BINARY = frozenset((str, int, float, bool, type(None)))
 
@@ -103,7 +100,7 @@ class _Json:
     """What a packet needs of a JSON module."""
 
     @classmethod
-    def dumps(cls, data: Any, separators: tuple[str, str]) -> str:
+    def dumps(cls, data: Any, separators: tuple[str, str] = (",", ":")) -> str:
         return encode(data)
 
     @classmethod
@@ -183,31 +180,32 @@ class Packet(packet.Packet):  # type: ignore[misc]
         return data
 
 
-def plain_event(text: str) -> Optional[tuple[Optional[int], list[Any]]]:
-    """The id and the data of a packet that is an event of the default namespace, without
-    attachments: what a :class:`Packet` would say, in half of the time.
+#: An event without attachments: its namespace and its id, before its data.
+_EVENT = re.compile(r"2(?:(/[^,?]*),)?([0-9]{0,100})(?=\[)")
 
-    ``None`` for any other packet, and for what is not one.
+
+def read_event(text: str) -> Optional[tuple[str, Optional[int], Any]]:
+    """The namespace, the id and the data of an event as most are; ``None`` for any other packet.
+
+    The same as :class:`Packet` reads, in half the time.
     """
-    begin = text.find("[", 1, _LONGEST_ID + 2)
-    if begin < 0 or text[0] != "2":
+    match = _EVENT.match(text)
+    if match is None:
         return None
-    digits = text[1:begin]
-    if digits and not (digits.isascii() and digits.isdigit()):
-        return None
+    namespace, number = match.groups()
     try:
-        data = _Json.loads(text[begin:])
+        data = _Json.loads(text[match.end() :])
     except (ValueError, RecursionError):
         return None
-    return (int(digits) if digits else None), data
+    return namespace or "/", int(number) if number else None, data
 
 
-def plain_ack(number: int, data: list[Any]) -> Optional[str]:
-    """The packet that answers such an event; ``None`` when there are bytes in it.
-
-    :raises ValueError: for what is not JSON.
-    """
-    return None if Packet.data_is_binary(data) else f"{packet.ACK}{number}{encode(data)}"
+def ack_text(namespace: str, number: int, data: list[Any]) -> Optional[str]:
+    """The packet that acknowledges an event; ``None`` when it needs attachments."""
+    if Packet.data_is_binary(data):
+        return None
+    prefix = "3" if namespace == "/" else f"3{namespace},"
+    return f"{prefix}{number}{_Json.dumps(data)}"
 
 
 class Partial:

@@ -16,8 +16,7 @@ from engineio import packet
 from socketio import exceptions as sio_exceptions
 from socketio import packet as sio_packet
 
-from ..cluster import packets
-from ..cluster.packets import Partial
+from ..cluster.packets import Packet, Partial, ack_text, read_event
 from ..cluster.sessions import send_to_each, traffic
 from ..common.emission import RESERVED_EVENTS
 from ..common.limits import EVENT_SIZES, SLOW_OUTPUT
@@ -50,17 +49,20 @@ class Dispatcher:
         self._partials: dict[Session, Partial] = {}
         #: Whether an event is handled as python-socketio does it.
         self._plain = compat.handles_events_as_usual(server)
-        #: Whether its packets are those of python-socketio, JSON in a text.
-        self._text = server.packet_class is packets.Packet
+        #: Whether packets are what :func:`.read_event` and :func:`.ack_text` know.
+        self._default_packets = server.packet_class is Packet
         eio.on_message = self.on_message  # type: ignore[method-assign]
         eio.ended = self._forget
-        compat.replace_send_packet(server, self.send_packet)
+        self._send_packet = self.send_packet
+        compat.replace_send_packet(server, self._send_packet)
 
     # --- to clients -------------------------------------------------------------------
 
     def send_packet(self, eio_sid: str, pkt: Any) -> None:
         """``Server._send_packet``, without an Engine.IO packet for each part."""
-        encoded = pkt.encode()
+        self._send(eio_sid, pkt.encode())
+
+    def _send(self, eio_sid: str, encoded: Any) -> None:
         session = self._sessions.get(eio_sid)
         if (
             session is not None
@@ -73,15 +75,15 @@ class Dispatcher:
             return
         self.fan_out((eio_sid,), encoded if isinstance(encoded, list) else (encoded,))
 
-    def fan_out(self, eio_sids: Sequence[str], encoded: Sequence[Payload]) -> None:
+    def fan_out(self, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
         """Send an encoded Socket.IO packet to clients.
 
         It is framed once, and goes straight to each websocket.
         """
         if self._eio.logger.isEnabledFor(logging.INFO):
-            send_to_each(self._server, eio_sids, encoded)  # which tells of each
+            send_to_each(self._server, eio_sids, packets)  # which tells of each
             return
-        messages = [_MESSAGE + p if isinstance(p, str) else p for p in encoded]
+        messages = [_MESSAGE + p if isinstance(p, str) else p for p in packets]
         frames = [message_frame(message) for message in messages]
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         many = len(eio_sids) > 1
@@ -97,7 +99,7 @@ class Dispatcher:
             else:
                 for message in messages:
                     session.send(message)
-        traffic.sent += len(encoded) * count
+        traffic.sent += len(packets) * count
 
     def is_behind(self) -> bool:
         """Whether more than ``SLOW_OUTPUT`` waits for a client."""
@@ -108,9 +110,9 @@ class Dispatcher:
     def on_message(self, session: Session, data: Payload) -> bool:
         """A message of a client; whether the next one may come."""
         traffic.received += 1
-        if self._text and data.__class__ is str and session not in self._partials:
-            event = packets.plain_event(data)
-            if event is not None and _is_event(event[1]) and self._start(session, "/", *event):
+        if self._default_packets and not self._partials and data.__class__ is str:
+            event = read_event(data)
+            if event is not None and _is_event(event[2]) and self._start(session, *event):
                 return True
         try:
             pkt = self._whole(session, data)
@@ -120,9 +122,10 @@ class Dispatcher:
             return True
         if pkt is None:
             return True
-        if pkt.packet_type in _EVENTS:
-            if self._start(session, pkt.namespace or "/", pkt.id, pkt.data):
-                return True
+        if pkt.packet_type in _EVENTS and self._start(
+            session, pkt.namespace or "/", pkt.id, pkt.data
+        ):
+            return True
         return self._eio.run_alone(session, self._dispatch, session.sid, pkt)
 
     def _whole(self, session: Session, data: Payload) -> Any:
@@ -182,19 +185,15 @@ class Dispatcher:
     def _start(
         self, session: Session, namespace: str, number: Optional[int], data: list[Any]
     ) -> bool:
-        """Start the handler of an event at once; false when it is not that simple.
-
-        :param number: the id, if the client wants an answer.
-        """
-        server, manager = self._server, self._server.manager
+        """Start the handler of an event at once; false when it is not that simple."""
+        server = self._server
         if not self._plain or not server.async_handlers:
             return False
         if server.logger.isEnabledFor(logging.INFO):
             return False  # it may write to where a greenlet has to wait
-        sid = manager.sid_from_eio_sid(session.sid, namespace)
-        if manager.is_connected(sid, namespace):
-            run = self._eio.runtime.run
-            run(self._run_handler, sid, session, namespace, number, data)
+        sid = server.manager.sid_from_eio_sid(session.sid, namespace)
+        if server.manager.is_connected(sid, namespace):
+            self._eio.runtime.run(self._run_handler, sid, session, namespace, number, data)
         return True
 
     def _dispatch(self, eio_sid: str, pkt: Any) -> None:
@@ -227,11 +226,11 @@ class Dispatcher:
             self._run_handler(sid, session, namespace, pkt.id, pkt.data)
 
     def _run_handler(
-        self, sid: str, session: Session, namespace: str, number: Optional[int], data: list[Any]
+        self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
     ) -> None:
         server = self._server
         try:
-            answer = compat.trigger_event(server, data[0], namespace, sid, data[1:])
+            answer = compat.trigger_event(server, event[0], namespace, sid, event[1:])
         except TypeError as error:
             if not _never_began(error):
                 raise
@@ -245,22 +244,15 @@ class Dispatcher:
         if number is None or answer is server.not_handled:
             return
         if answer is None:
-            values = []
+            data = []
         else:
-            values = list(answer) if isinstance(answer, tuple) else [answer]
-        self._acknowledge(session, namespace, number, values)
-
-    def _acknowledge(
-        self, session: Session, namespace: str, number: int, values: list[Any]
-    ) -> None:
-        server, link = self._server, session.live
-        if self._text and link is not None and namespace == "/":
-            text = packets.plain_ack(number, values)
-            if text is not None and not self._eio.logger.isEnabledFor(logging.INFO):
-                link.send(message_frame(_MESSAGE + text))
-                traffic.sent += 1
+            data = list(answer) if isinstance(answer, tuple) else [answer]
+        if self._default_packets and compat.sends_by(server, self._send_packet):
+            text = ack_text(namespace, number, data)
+            if text is not None:
+                self._send(session.sid, text)
                 return
-        ack = server.packet_class(sio_packet.ACK, namespace=namespace, id=number, data=values)
+        ack = server.packet_class(sio_packet.ACK, namespace=namespace, id=number, data=data)
         compat.send_packet(server, session.sid, ack)
 
     def _connect(self, eio_sid: str, pkt: Any) -> None:
