@@ -51,7 +51,7 @@ class Dispatcher:
         self._plain = compat.handles_events_as_usual(server)
         #: Whether packets are what :func:`.read_event` and :func:`.ack_text` know.
         self._default_packets = server.packet_class is Packet
-        eio.deliver = self.deliver
+        eio.on_message = self.on_message  # type: ignore[method-assign]
         eio.ended = self._forget
         self._send_packet = self.send_packet
         compat.replace_send_packet(server, self._send_packet)
@@ -107,7 +107,7 @@ class Dispatcher:
 
     # --- from clients -----------------------------------------------------------------
 
-    def deliver(self, session: Session, data: Payload) -> bool:
+    def on_message(self, session: Session, data: Payload) -> bool:
         """A message of a client; whether the next one may come."""
         traffic.received += 1
         if self._default_packets and not self._partials and data.__class__ is str:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from socketio import packet
 
+from supervisor_sio.cluster import packets as module
 from supervisor_sio.cluster.packets import (
     _LONG,
     CheckedJson,
@@ -17,6 +18,7 @@ from supervisor_sio.cluster.packets import (
     Partial,
     ack_text,
     class_for,
+    encode,
     read_event,
     wire_format,
 )
@@ -98,15 +100,12 @@ def outcome(decode: Any, text: str) -> Any:
 @given(text=texts, size=st.sampled_from([0, _LONG]))
 def test_a_long_text_is_decoded_as_a_short_one(text: str, size: int) -> None:
     text = f'[{text},"{"x" * size}"]'
-    assert outcome(Packet.json.loads, text) == outcome(Packet.json._decode, text)
+    assert outcome(Packet.json.loads, text) == outcome(module._decoder.decode, text)
 
 
 @pytest.mark.parametrize("item", ["1,", "-12345.5,", '{"a":1},', "1e22,"])
 def test_no_call_for_each_number_of_a_long_text(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(text: str) -> Any:
-        raise AssertionError("calls Python for each number")
-
-    monkeypatch.setattr(Packet.json, "_decode", slow)
+    monkeypatch.setattr(module, "_decoder", None)  # it calls Python for each number
     assert len(Packet.json.loads(f"[{item * _LONG}0]")) == _LONG + 1
 
 
@@ -192,3 +191,17 @@ def test_an_acknowledgement_is_written_the_same_in_a_short_way(
 ) -> None:
     slowly = Packet(packet.ACK, namespace=namespace, id=7, data=data).encode()
     assert ack_text(namespace, 7, data) == (slowly if isinstance(slowly, str) else None)
+
+
+def test_what_contains_itself_is_named() -> None:
+    data: list[Any] = []
+    data.append(data)
+    with pytest.raises(ValueError, match="[Cc]ircular"):
+        encode(data)
+
+
+def test_without_the_module_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ["é", 1.5, {"a": [None, True]}]
+    expected = encode(data)
+    monkeypatch.setattr(module, "_write", None)
+    assert encode(data) == expected
