@@ -315,7 +315,7 @@ class _Worker(_Service):
             connection.placed,
             self._count_handshake() if connection.handshake else None,
         )
-        self.runtime.hub.schedule_call_global(0, made.open)
+        self.runtime.call_soon(made.open)
 
     def _lose_connection(self, connection: Handover) -> None:
         peer = connection.peer
@@ -446,7 +446,7 @@ class _Alone(_Service):
             hubs.notify_opened(sock.fileno())
             sock.setblocking(False)
             connection = Connection(self.server, sock, peer, local)
-            self.runtime.hub.schedule_call_global(0, connection.open)
+            self.runtime.call_soon(connection.open)
 
 
 def _close_managers() -> None:

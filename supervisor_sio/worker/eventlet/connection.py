@@ -495,7 +495,7 @@ class Connection:
         self.deadline = NEVER
         self.send(response)
         if self.data:
-            self.server.runtime.hub.schedule_call_global(0, self._guarded, self._early)
+            self.server.runtime.call_soon(self._guarded, self._early)
         self._listen()
         self.counted()
         return self
@@ -548,7 +548,7 @@ class Connection:
         self._due_in(self.server.keepalive_timeout)
         if self.data:
             # Who sends many requests at once has one in each turn.
-            self.server.runtime.hub.schedule_call_global(0, self._go_on)
+            self.server.runtime.call_soon(self._go_on)
         elif self.server.draining:
             self._move()
         else:
@@ -580,7 +580,7 @@ class Connection:
         elif not self.data:
             self.end()
         else:
-            self.server.runtime.hub.schedule_call_global(0, self._stay)
+            self.server.runtime.call_soon(self._stay)
 
     def _stay(self) -> None:
         if self.state is _MOVING:
@@ -615,7 +615,7 @@ class Connection:
 
     def resume(self) -> None:
         """:meth:`.Link.resume`"""
-        self.server.runtime.hub.schedule_call_global(0, self._guarded, self._resumed)
+        self.server.runtime.call_soon(self._guarded, self._resumed)
 
     def _resumed(self) -> None:
         self._held = False
@@ -760,7 +760,7 @@ class Connection:
         if backlog.size - len(self._out[0]) > OUTPUT_CEILING:
             self._closing, self._out = True, None
             # Not here: the caller may be in the middle of a fan-out.
-            self.server.runtime.hub.schedule_call_global(0, self.end, TOO_SLOW)
+            self.server.runtime.call_soon(self.end, TOO_SLOW)
         elif not backlog.watched:
             self._watch(backlog)
 

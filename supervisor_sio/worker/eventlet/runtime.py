@@ -37,6 +37,8 @@ class HubRuntime:
         self.hub = hubs.get_hub()
         self.writes = Writes(self.hub)
         self.now: Callable[[], float] = time.monotonic
+        #: For the next turn of the hub.
+        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._date = ""
         self._second = 0
         self._ticking = False
@@ -66,10 +68,20 @@ class HubRuntime:
             greenlets.call(task, *args)
 
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
-        self.hub.schedule_call_global(0, greenlets.run, task, *args)
+        self.call_soon(greenlets.run, task, *args)
 
     def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
-        self.hub.schedule_call_global(0, _guarded, task, *args)
+        if not self._calls:
+            self.hub.schedule_call_global(0, self._call_all)  # one timer for all of a turn
+        self._calls.append((task, args))
+
+    def _call_all(self) -> None:
+        calls, self._calls = self._calls, []
+        for task, args in calls:
+            try:
+                task(*args)
+            except Exception as error:  # the others are to be called as well
+                log(logging.ERROR, "a call in the hub", error)
 
     def watch(self) -> None:
         """Look at the deadlines from here on, for as long as there are some."""
@@ -91,10 +103,3 @@ class HubRuntime:
         self._ticking = False
         if self.deadlines.next() is not None:
             self.watch()
-
-
-def _guarded(task: Callable[..., Any], *args: Any) -> None:
-    try:
-        task(*args)
-    except Exception as error:  # the hub would print it
-        log(logging.ERROR, "a call in the hub", error)

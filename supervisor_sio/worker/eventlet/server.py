@@ -72,7 +72,7 @@ class Server:
     def release_idle(self) -> None:
         """Send every connection that waits for its next request back to the router."""
         for connection in list(self._open):
-            self.runtime.hub.schedule_call_global(0, connection.release)
+            self.runtime.call_soon(connection.release)
 
     def end_websockets(self) -> None:
         """Wait no longer for what clients of websockets have to say."""
