@@ -14,7 +14,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
+from json.encoder import (  # type: ignore[attr-defined]
+    c_make_encoder,
+    encode_basestring_ascii,
+)
+from typing import Any, Optional
 
 from engineio import json as eio_json
 from socketio import packet
@@ -68,25 +72,49 @@ def _is_suspicious(text: str) -> bool:
     return _LARGE_EXPONENT in numbers or _MANY_DIGITS in numbers
 
 
+_encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+#: What ``JSONEncoder.encode`` makes anew for each value; without its look for circles.
+_write: Any = c_make_encoder and c_make_encoder(
+    None, _encoder.default, encode_basestring_ascii, None, ":", ",", False, False, False
+)
+_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_constant=_refuse)
+#: Calls nothing of Python for each number: three times as fast.
+_plain_decoder = json.JSONDecoder(parse_constant=_refuse)
+
+
+def encode(data: Any) -> str:
+    """Data as JSON, without a space.
+
+    :raises ValueError: for NaN and infinities, and for what contains itself.
+    :raises TypeError: for what JSON does not have.
+    """
+    if _write is None:  # a Python without the module in C
+        return _encoder.encode(data)
+    try:
+        return "".join(_write(data, 0))
+    except RecursionError:
+        return _encoder.encode(data)  # says what is wrong
+
+
 class _Json:
     """What a packet needs of a JSON module."""
 
-    _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-    _decode = json.JSONDecoder(
-        parse_int=_integer, parse_float=_finite, parse_constant=_refuse
-    ).decode
-    #: Calls nothing of Python for each number: three times as fast.
-    _decode_plain = json.JSONDecoder(parse_constant=_refuse).decode
-
     @classmethod
-    def dumps(cls, data: Any, separators: tuple[str, str]) -> str:
-        return cls._encode(data)
+    def dumps(cls, data: Any, separators: tuple[str, str] = (",", ":")) -> str:
+        return encode(data)
 
     @classmethod
     def loads(cls, text: str) -> Any:
-        if len(text) < _LONG or _is_suspicious(text):
-            return cls._decode(text)
-        return cls._decode_plain(text)
+        decoder = _decoder
+        if len(text) >= _LONG and not _is_suspicious(text):
+            decoder = _plain_decoder
+        try:
+            data, end = decoder.scan_once(text, 0)  # type: ignore[attr-defined]
+        except StopIteration:
+            end = -1
+        if end == len(text):
+            return data
+        return decoder.decode(text)  # space around it, or an error, which it describes
 
 
 #: All that a text may have in it that is no JSON to others; nearly always in a string.
@@ -150,6 +178,34 @@ class Packet(packet.Packet):  # type: ignore[misc]
         if isinstance(data, dict):
             return {k: cls._deconstruct_binary_internal(v, attachments) for k, v in data.items()}
         return data
+
+
+#: An event without attachments: its namespace and its id, before its data.
+_EVENT = re.compile(r"2(?:(/[^,?]*),)?([0-9]{0,100})(?=\[)")
+
+
+def read_event(text: str) -> Optional[tuple[str, Optional[int], Any]]:
+    """The namespace, the id and the data of an event as most are; ``None`` for any other packet.
+
+    The same as :class:`Packet` reads, in half the time.
+    """
+    match = _EVENT.match(text)
+    if match is None:
+        return None
+    namespace, number = match.groups()
+    try:
+        data = _Json.loads(text[match.end() :])
+    except (ValueError, RecursionError):
+        return None
+    return namespace or "/", int(number) if number else None, data
+
+
+def ack_text(namespace: str, number: int, data: list[Any]) -> Optional[str]:
+    """The packet that acknowledges an event; ``None`` when it needs attachments."""
+    if Packet.data_is_binary(data):
+        return None
+    prefix = "3" if namespace == "/" else f"3{namespace},"
+    return f"{prefix}{number}{_Json.dumps(data)}"
 
 
 class Partial:

@@ -262,7 +262,7 @@ class WebSocket:
                 elif opcode == CLOSE:
                     self._answer_close(payload)  # type: ignore[arg-type]
                     return
-                if self._reader is None:
+                if self._reader is None or not reader.has_more:
                     return
         except ProtocolError as error:
             self._fail(error.code, PROTOCOL, str(error))

@@ -54,6 +54,11 @@ def replace_send_packet(server: Any, send_packet: Callable[[str, Any], None]) ->
     server._send_packet = send_packet
 
 
+def sends_by(server: Any, send_packet: Callable[[str, Any], None]) -> bool:
+    """Whether it is still what :func:`replace_send_packet` has set."""
+    return server._send_packet is send_packet
+
+
 def send_packet(server: Any, eio_sid: str, pkt: Any) -> None:
     """Send a Socket.IO packet to a client."""
     server._send_packet(eio_sid, pkt)

@@ -10,13 +10,13 @@ The names of python-socketio that this needs, and that are not public, are in :m
 from __future__ import annotations
 
 import logging
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 from engineio import packet
 from socketio import exceptions as sio_exceptions
 from socketio import packet as sio_packet
 
-from ..cluster.packets import Partial
+from ..cluster.packets import Packet, Partial, ack_text, read_event
 from ..cluster.sessions import send_to_each, traffic
 from ..common.emission import RESERVED_EVENTS
 from ..common.limits import EVENT_SIZES, SLOW_OUTPUT
@@ -49,15 +49,20 @@ class Dispatcher:
         self._partials: dict[Session, Partial] = {}
         #: Whether an event is handled as python-socketio does it.
         self._plain = compat.handles_events_as_usual(server)
-        eio.deliver = self.deliver
+        #: Whether packets are what :func:`.read_event` and :func:`.ack_text` know.
+        self._default_packets = server.packet_class is Packet
+        eio.on_message = self.on_message  # type: ignore[method-assign]
         eio.ended = self._forget
-        compat.replace_send_packet(server, self.send_packet)
+        self._send_packet = self.send_packet
+        compat.replace_send_packet(server, self._send_packet)
 
     # --- to clients -------------------------------------------------------------------
 
     def send_packet(self, eio_sid: str, pkt: Any) -> None:
         """``Server._send_packet``, without an Engine.IO packet for each part."""
-        encoded = pkt.encode()
+        self._send(eio_sid, pkt.encode())
+
+    def _send(self, eio_sid: str, encoded: Any) -> None:
         session = self._sessions.get(eio_sid)
         if (
             session is not None
@@ -102,9 +107,13 @@ class Dispatcher:
 
     # --- from clients -----------------------------------------------------------------
 
-    def deliver(self, session: Session, data: Payload) -> bool:
+    def on_message(self, session: Session, data: Payload) -> bool:
         """A message of a client; whether the next one may come."""
         traffic.received += 1
+        if self._default_packets and not self._partials and data.__class__ is str:
+            event = read_event(data)
+            if event is not None and _is_event(event[2]) and self._start(session, *event):
+                return True
         try:
             pkt = self._whole(session, data)
         except Exception:
@@ -113,7 +122,9 @@ class Dispatcher:
             return True
         if pkt is None:
             return True
-        if pkt.packet_type in _EVENTS and self._start(session, pkt):
+        if pkt.packet_type in _EVENTS and self._start(
+            session, pkt.namespace or "/", pkt.id, pkt.data
+        ):
             return True
         return self._eio.run_alone(session, self._dispatch, session.sid, pkt)
 
@@ -171,16 +182,18 @@ class Dispatcher:
 
     # --- handlers ---------------------------------------------------------------------
 
-    def _start(self, session: Session, pkt: Any) -> bool:
+    def _start(
+        self, session: Session, namespace: str, number: Optional[int], data: list[Any]
+    ) -> bool:
         """Start the handler of an event at once; false when it is not that simple."""
-        server, namespace = self._server, pkt.namespace or "/"
+        server = self._server
         if not self._plain or not server.async_handlers:
             return False
         if server.logger.isEnabledFor(logging.INFO):
             return False  # it may write to where a greenlet has to wait
         sid = server.manager.sid_from_eio_sid(session.sid, namespace)
         if server.manager.is_connected(sid, namespace):
-            self._eio.runtime.run(self._run_handler, sid, session, namespace, pkt)
+            self._eio.runtime.run(self._run_handler, sid, session, namespace, number, data)
         return True
 
     def _dispatch(self, eio_sid: str, pkt: Any) -> None:
@@ -208,14 +221,16 @@ class Dispatcher:
             server.logger.info("%s is not connected to namespace %s", sid, namespace)
         elif server.async_handlers:
             # Before the next message, which waits for the end of this call.
-            self._eio.runtime.soon(self._run_handler, sid, session, namespace, pkt)
+            self._eio.runtime.soon(self._run_handler, sid, session, namespace, pkt.id, pkt.data)
         else:
-            self._run_handler(sid, session, namespace, pkt)
+            self._run_handler(sid, session, namespace, pkt.id, pkt.data)
 
-    def _run_handler(self, sid: str, session: Session, namespace: str, pkt: Any) -> None:
+    def _run_handler(
+        self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
+    ) -> None:
         server = self._server
         try:
-            answer = compat.trigger_event(server, pkt.data[0], namespace, sid, pkt.data[1:])
+            answer = compat.trigger_event(server, event[0], namespace, sid, event[1:])
         except TypeError as error:
             if not _never_began(error):
                 raise
@@ -226,13 +241,18 @@ class Dispatcher:
                 raise
             self._eio.count_of(session, NO_ANSWER)
             return
-        if pkt.id is None or answer is server.not_handled:
+        if number is None or answer is server.not_handled:
             return
         if answer is None:
             data = []
         else:
             data = list(answer) if isinstance(answer, tuple) else [answer]
-        ack = server.packet_class(sio_packet.ACK, namespace=namespace, id=pkt.id, data=data)
+        if self._default_packets and compat.sends_by(server, self._send_packet):
+            text = ack_text(namespace, number, data)
+            if text is not None:
+                self._send(session.sid, text)
+                return
+        ack = server.packet_class(sio_packet.ACK, namespace=namespace, id=number, data=data)
         compat.send_packet(server, session.sid, ack)
 
     def _connect(self, eio_sid: str, pkt: Any) -> None:

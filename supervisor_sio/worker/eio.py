@@ -25,9 +25,6 @@ from .runtime import Runtime
 #: In the environment of a request: who answers it when the engine does.
 EXCHANGE = "supervisor_sio.exchange"
 
-#: Gets the messages of a session in the loop, and says whether it is ready for the next one.
-Deliver = Callable[[Session, Union[str, bytes]], bool]
-
 
 class EngineServer(engineio.Server):  # type: ignore[misc]
     """An Engine.IO server whose clients are served by the worker itself; owns the engine."""
@@ -44,7 +41,6 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         self.engine = Engine(Options.of(self), self, runtime.deadlines, self.new_sid, runtime.date)
         # Also those whose disconnect handlers are running, as it is with engineio.
         self.sockets = self.engine.sessions
-        self.deliver: Deliver = self._deliver
         #: Called with a session that has ended, in the loop.
         self.ended: Callable[[Session], None] = lambda session: None
         #: Sessions with a message that is being handled; true for those that wait for its end.
@@ -117,8 +113,9 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
     # --- what the engine tells its owner ------------------------------------------------
 
     def on_message(self, session: Session, data: Union[str, bytes]) -> bool:
-        """:meth:`.Owner.on_message`"""
-        return self.deliver(session, data)
+        """:meth:`.Owner.on_message`; a :class:`.Dispatcher` puts its own in this place."""
+        traffic.received += 1
+        return self.run_alone(session, self.handlers["message"], session.sid, data)
 
     def on_close(self, session: Session, reason: str) -> None:
         """:meth:`.Owner.on_close`"""
@@ -156,10 +153,6 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         self.count(reason, session.address or "a client", detail)
 
     # --- messages and the end -----------------------------------------------------------
-
-    def _deliver(self, session: Session, data: Union[str, bytes]) -> bool:
-        traffic.received += 1
-        return self.run_alone(session, self.handlers["message"], session.sid, data)
 
     def run_alone(self, session: Session, task: Callable[..., Any], *args: Any) -> bool:
         """Start a task in the loop. The session's next message waits until it is done.

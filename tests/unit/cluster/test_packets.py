@@ -10,12 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from socketio import packet
 
+from supervisor_sio.cluster import packets as module
 from supervisor_sio.cluster.packets import (
     _LONG,
     CheckedJson,
     Packet,
     Partial,
+    ack_text,
     class_for,
+    encode,
+    read_event,
     wire_format,
 )
 
@@ -96,15 +100,12 @@ def outcome(decode: Any, text: str) -> Any:
 @given(text=texts, size=st.sampled_from([0, _LONG]))
 def test_a_long_text_is_decoded_as_a_short_one(text: str, size: int) -> None:
     text = f'[{text},"{"x" * size}"]'
-    assert outcome(Packet.json.loads, text) == outcome(Packet.json._decode, text)
+    assert outcome(Packet.json.loads, text) == outcome(module._decoder.decode, text)
 
 
 @pytest.mark.parametrize("item", ["1,", "-12345.5,", '{"a":1},', "1e22,"])
 def test_no_call_for_each_number_of_a_long_text(item: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(text: str) -> Any:
-        raise AssertionError("calls Python for each number")
-
-    monkeypatch.setattr(Packet.json, "_decode", slow)
+    monkeypatch.setattr(module, "_decoder", None)  # it calls Python for each number
     assert len(Packet.json.loads(f"[{item * _LONG}0]")) == _LONG + 1
 
 
@@ -157,3 +158,50 @@ def test_attachments_that_are_too_long_together() -> None:
     long.add(bytes(50))
     with pytest.raises(ValueError):
         long.add(bytes(51))
+
+
+PIECES = ["2", "3", "5", "0", "1-", "-", "/a", "/a?b", ",", "7", "9" * 99, "9" * 100, "²", " "]
+DATA = ["[", '["e"]', '["e",{"a":[1.5,null]}]', '["e",NaN]', '["e"]x', "{}", '"e"', "[" * 100_000]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=5).map("".join), st.sampled_from([*DATA, ""]))
+def test_an_event_is_read_the_same_in_a_short_way(head: str, data: str) -> None:
+    text = f"2{head}{data}"
+    try:
+        slowly = Packet(encoded_packet=text)
+    except (ValueError, RecursionError):
+        assert read_event(text) is None
+        return
+    event = read_event(text)
+    if event is not None:  # else it is read in the long way
+        assert event == (slowly.namespace or "/", slowly.id, slowly.data)
+        assert not slowly.attachment_count
+
+
+@pytest.mark.parametrize("head", ["", "0", "/a,", "/a b,12"])
+def test_what_is_read_in_a_short_way(head: str) -> None:
+    event = Packet(encoded_packet=f'2{head}["e",1]')
+    assert read_event(f'2{head}["e",1]') == (event.namespace or "/", event.id, event.data)
+
+
+@pytest.mark.parametrize("namespace", ["/", "/a"])
+@pytest.mark.parametrize("data", [[], [1, {"a": [None, "ä"]}], [[b"x"]], [{"b": b""}], [("t",)]])
+def test_an_acknowledgement_is_written_the_same_in_a_short_way(
+    namespace: str, data: list[Any]
+) -> None:
+    slowly = Packet(packet.ACK, namespace=namespace, id=7, data=data).encode()
+    assert ack_text(namespace, 7, data) == (slowly if isinstance(slowly, str) else None)
+
+
+def test_what_contains_itself_is_named() -> None:
+    data: list[Any] = []
+    data.append(data)
+    with pytest.raises(ValueError, match="[Cc]ircular"):
+        encode(data)
+
+
+def test_without_the_module_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ["é", 1.5, {"a": [None, True]}]
+    expected = encode(data)
+    monkeypatch.setattr(module, "_write", None)
+    assert encode(data) == expected

@@ -37,7 +37,7 @@ class Client:
         self.sent: list[Payload] = []
         self.posted: list[Payload] = []
         self.got: list[Payload] = []
-        self.answers: list[bytes] = []
+        self.answers: list[tuple[str, int]] = []
         #: How many messages of the link are in there.
         self._seen = len(self.link.got) if self.link is not None else 0
         self._count = 0
@@ -54,7 +54,7 @@ class Client:
         for name in ("poll", "post"):
             exchange = getattr(self, name)
             if exchange is not None and exchange.response is not None:
-                self.answers.append(exchange.response)
+                self.answers.append((name, exchange.status))
                 setattr(self, name, None)
                 if name == "poll" and exchange.status == 200:
                     self._take(exchange.packets)
@@ -64,6 +64,7 @@ class Client:
             self._seen = len(got)
 
     def _take(self, packets: list[Any]) -> None:
+        """What the client gets; whether a close comes with it depends on the order of tasks."""
         for packet in packets:
             if packet == "2":
                 if self.link is not None and self.session.live is self.link:
@@ -128,7 +129,7 @@ class Client:
 
     def get_twice(self) -> None:
         if self.poll is not None:
-            self.answers.append(self.world.get(self.session.sid).response or b"")
+            self.answers.append(("second", self.world.get(self.session.sid).status))
 
     def cancel(self) -> None:
         if self.poll is not None:
@@ -154,7 +155,7 @@ class Client:
         if self._can_say():
             self.link.text("1")
         elif self.session.live is None and not self.session.closed:
-            self.answers.append(self.world.post(self.session.sid, "1").response or b"")
+            self.answers.append(("close", self.world.post(self.session.sid, "1").status))
 
     def send_form(self) -> None:
         if self.post is None and self.session.live is None and not self.session.closed:
