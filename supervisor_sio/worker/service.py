@@ -131,6 +131,7 @@ class _Service:
     def __init__(self, app: Any) -> None:
         descriptors.raise_limit()
         self.runtime = HubRuntime.of_this_process()
+        self.runtime.begin()
         self.server = Server(app, self.runtime, self.keeps, self.hand_back, self.changed)
         self.drain_timeout = 10.0
         self._stop: Event = Event()

@@ -48,6 +48,11 @@ class HubRuntime:
             cls._of_this_process = cls()
         return cls._of_this_process
 
+    def begin(self) -> None:
+        """It is about to serve: the application may have chosen another hub meanwhile."""
+        self.hub = hubs.get_hub()
+        self.writes = Writes(self.hub)
+
     def date(self) -> str:
         second = int(time.time())
         if second != self._second:

@@ -1,0 +1,112 @@
+"""The hub as the worker's loop."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import eventlet
+    from eventlet import hubs, patcher
+
+from supervisor_sio.engine.deadlines import NEVER, NOWHERE
+from supervisor_sio.worker.eventlet.runtime import HubRuntime
+
+
+class Item:
+    def __init__(self, fails: bool = False) -> None:
+        self.deadline = NEVER
+        self.slot = NOWHERE
+        self.due = 0
+        self._fails = fails
+
+    def on_deadline(self, now: float) -> None:
+        self.due += 1
+        if self._fails:
+            raise ValueError("a mistake")
+
+
+@pytest.fixture
+def runtime() -> Iterator[HubRuntime]:
+    yield HubRuntime()
+
+
+def until(condition: object, seconds: float = 5) -> None:
+    with eventlet.Timeout(seconds):
+        while not condition():  # type: ignore[operator]
+            eventlet.sleep(0.005)
+
+
+def test_what_is_due_is_told_also_if_something_before_it_fails(
+    runtime: HubRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [Item(), Item(fails=True), Item()]
+    for item in items:
+        runtime.deadlines.after(item, 0.05)
+    runtime.watch()
+    until(lambda: [item.due for item in items] == [1, 1, 1])
+    assert "a mistake" in caplog.text
+
+
+def test_it_does_not_tick_while_nothing_is_due(runtime: HubRuntime) -> None:
+    item = Item()
+    runtime.deadlines.after(item, 0.05)
+    runtime.watch()
+    until(lambda: item.due)
+    until(lambda: not runtime._ticking)
+    runtime.deadlines.after(item, 0.01)
+    runtime.watch()
+    until(lambda: item.due == 2)
+
+
+def test_tasks_and_calls_come_in_their_order_and_end_nothing(
+    runtime: HubRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[object] = []
+
+    def wait() -> None:
+        done.append("begun")
+        eventlet.sleep(0.01)
+        done.append("ended")
+
+    def fail() -> None:
+        raise ValueError("a mistake")
+
+    runtime.soon(wait)
+    runtime.call_soon(fail)
+    runtime.call_soon(done.append, 2)
+    runtime.soon(fail)
+    runtime.call_soon(lambda: runtime.run(done.append, 3))
+    runtime.run(done.append, 1)  # at once, also outside of the hub
+    runtime.run(fail)
+    until(lambda: "ended" in done)
+    assert done == [1, "begun", 2, 3, "ended"]
+    assert [r.levelno for r in caplog.records] == [logging.ERROR] * 3
+
+
+def test_the_date_is_that_of_http(runtime: HubRuntime) -> None:
+    assert runtime.date().endswith(" GMT") and len(runtime.date()) == 29
+    assert runtime.date() is runtime.date()
+
+
+def test_a_hub_that_is_chosen_before_it_serves_is_the_one() -> None:
+    done: list[int] = []
+
+    def in_its_thread() -> None:
+        runtime = HubRuntime()
+        old = runtime.hub
+        hubs.use_hub("poll")
+        runtime.begin()
+        assert runtime.hub is hubs.get_hub() is not old
+        runtime.call_soon(done.append, 1)
+        until(lambda: done)
+        done.append(2)
+
+    thread = patcher.original("threading").Thread(target=in_its_thread)
+    thread.start()
+    thread.join(10)
+    assert done == [1, 2]
