@@ -95,3 +95,8 @@ def test_a_form_is_unquoted_the_same_in_parts(text: str, size: int) -> None:
 
 def test_what_ends_in_the_middle_of_a_character() -> None:
     assert "".join(unquote_in_parts(b"a%E2%82", 3)) == "a\ufffd"
+
+
+@pytest.mark.parametrize("text", ["4a\nb", r"4a\nb", "4a\\\n\\nb"])
+def test_line_ends_in_a_form(text: str) -> None:
+    assert without_turns(form(text)) == [text]
