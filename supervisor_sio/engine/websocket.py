@@ -251,12 +251,11 @@ class WebSocket:
                 opcode, payload = message
                 if opcode <= BINARY:
                     handler = self._handler
-                    if handler is None or opcode == CONTINUATION:
-                        continue
-                    if not handler.on_message(payload) and self.state is OPEN:
-                        self._held = True
-                        self.link.pause()
-                        return
+                    if handler is not None and opcode != CONTINUATION:
+                        if not handler.on_message(payload) and self.state is OPEN:
+                            self._held = True
+                            self.link.pause()
+                            return
                 elif opcode == PING:
                     self.link.send_pong(frame(PONG, payload))  # type: ignore[arg-type]
                 elif opcode == CLOSE:
@@ -270,10 +269,9 @@ class WebSocket:
             self._fail(INTERNAL_ERROR, FAILED, type(error).__name__)
             raise
         else:
-            if reader.has_more:
-                # Others have a turn.
-                self.link.pause()
-                self.link.resume()
+            # Others have a turn.
+            self.link.pause()
+            self.link.resume()
 
     def _answer_close(self, payload: bytes) -> None:
         self._reader = None

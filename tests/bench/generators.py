@@ -13,7 +13,7 @@ from typing import Any
 from servers import HERE, HOST
 
 #: Seconds for all clients to connect, and for a command beyond the seconds it is to take.
-CONNECT_TIMEOUT = 120.0
+CONNECT_TIMEOUT = 300.0
 ANSWER_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
 

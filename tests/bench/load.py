@@ -88,17 +88,20 @@ class Load:
 
     def set_up(self, client: Client) -> Steps[None]:
         began = time.monotonic()
-        yield from client.connect_polling()
+        yield from client.open_polling()
+        yield from client.join_polling()
         yield from client.upgrade()
         yield from self._use_once(client, began)
 
     def websocket(self, client: Client) -> Steps[None]:
         began = time.monotonic()
-        yield from client.connect_websocket()
+        yield from client.open_websocket()
+        yield from client.join_websocket()
         yield from self._use_once(client, began)
 
     def polling(self, client: Client) -> Steps[None]:
-        yield from client.connect_polling()
+        yield from client.open_polling()
+        yield from client.join_polling()
         while self._goes_on():
             self.loop.allow(self._timeout)
             began = time.monotonic()

@@ -76,14 +76,16 @@ class Client:
         assert self._websocket is not None
         return self._websocket
 
-    def connect_polling(self) -> Steps[None]:
-        """Handshake, namespace connect and the poll that brings its answer."""
+    def open_polling(self) -> Steps[None]:
+        """Handshake."""
         self.step = "handshake"
         target = self._target
         self._polling = yield from self._open(target.head("GET", "polling") + b"\r\n")
         self._take_handshake((yield from read_answer(self._polling)))
         self._get = target.head("GET", "polling", self.sid) + b"\r\n"
 
+    def join_polling(self) -> Steps[None]:
+        """Namespace connect, and the poll that brings its answer."""
         self.step = "connect"
         yield from self.post(b"40")
         self.step = "poll"
@@ -92,7 +94,18 @@ class Client:
     def poll(self) -> Steps[bytes]:
         """The packets of the answer."""
         self.polling.write(self._get)
-        return (yield from read_answer(self.polling))
+        return (yield from self._read_poll())
+
+    def _read_poll(self) -> Steps[bytes]:
+        """The packets that come with the pending poll, pings answered."""
+        while True:
+            packets = (yield from read_answer(self.polling)).split(RECORD_SEPARATOR)
+            if b"2" in packets:
+                packets.remove(b"2")
+                yield from self.post(b"3")
+            if packets:
+                return RECORD_SEPARATOR.join(packets)
+            self.polling.write(self._get)
 
     def post(self, packets: bytes) -> Steps[None]:
         self.polling.write(
@@ -114,16 +127,19 @@ class Client:
         yield from self._expect(b"3probe")
 
         self.step = "noop"
-        body = yield from read_answer(self.polling)
+        body = yield from self._read_poll()
         if b"6" not in body.split(RECORD_SEPARATOR):
             raise Failure(f"unexpected {body[:40]!r}")
         self.websocket.write(_UPGRADE)
 
-    def connect_websocket(self) -> Steps[None]:
-        """Handshake and namespace connect on a websocket, without polling before."""
+    def open_websocket(self) -> Steps[None]:
+        """Handshake on a websocket, without polling before."""
         yield from self._open_websocket()
         self.step = "handshake"
         self._take_handshake((yield from self.receive()))
+
+    def join_websocket(self) -> Steps[None]:
+        """Namespace connect."""
         self.step = "connect"
         self.websocket.write(_CONNECT)
         self._take_connect((yield from self.receive()))
@@ -140,9 +156,6 @@ class Client:
         yield from self.post(_ECHO_EVENT)
         self.step = "poll"
         body = yield from self.poll()
-        while body == b"2":
-            yield from self.post(b"3")
-            body = yield from self.poll()
         if body != _ECHO_ANSWER:
             raise Failure(f"unexpected {body[:40]!r}")
 
@@ -173,9 +186,7 @@ class Client:
             while True:
                 yield from self.receive()
         while True:
-            body = yield from self.poll()
-            if b"2" in body.split(RECORD_SEPARATOR):
-                yield from self.post(b"3")
+            yield from self.poll()
 
     def leave(self) -> Steps[None]:
         """Leave as a browser does and see the server hang up; one that polls does not wait."""

@@ -174,6 +174,7 @@ ROWS = {
             Figure("clients", "clients"),
             Figure("seconds", "seconds until the last is back", [Bar(0.4, PM2)]),
             Figure("cpu", "CPU seconds", [Bar(0.4, PM2)]),
+            Figure("missing", "not back in time, all rounds", [Bar(0)], sum),
             Figure("failed", "failed tries, all rounds", (), sum),
         ],
     ),

@@ -78,6 +78,7 @@ class Poller:
 def open_websocket(port: int) -> socket.socket:
     """A websocket with an open Engine.IO session; only its first frame has been read."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as every client of websockets
     sock.sendall(
         f"GET {PATH}websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
         "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

@@ -5,7 +5,7 @@ from typing import Optional
 from urllib.parse import quote, unquote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from supervisor_sio.common.limits import UNQUOTED_AT_ONCE
@@ -39,6 +39,8 @@ def test_what_was_encoded_is_decoded(sent: list[Packet]) -> None:
 
 @given(packets)
 def test_a_form_too(sent: list[Packet]) -> None:
+    # A backslash before a line end looks like one that was doubled, with Node as well.
+    assume("\\\n" not in encode(sent))
     assert without_turns(form(encode(sent))) == sent
 
 
@@ -95,3 +97,8 @@ def test_a_form_is_unquoted_the_same_in_parts(text: str, size: int) -> None:
 
 def test_what_ends_in_the_middle_of_a_character() -> None:
     assert "".join(unquote_in_parts(b"a%E2%82", 3)) == "a\ufffd"
+
+
+@pytest.mark.parametrize("text", ["4a\nb", r"4a\nb"])
+def test_line_ends_in_a_form(text: str) -> None:
+    assert without_turns(form(text)) == [text]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 from supervisor_sio.router.throttle import Throttle
+from unit.router.harness import wait_for
 
 
 def test_many_reasons_make_few_calls() -> None:
@@ -36,7 +37,8 @@ def test_a_call_may_ask_again() -> None:
         ask = Throttle(asyncio.get_running_loop(), 0.01, call)
         ask()
         assert len(calls) == 1
-        await asyncio.sleep(0.1)
+        await wait_for(lambda: len(calls) == 3)
+        await asyncio.sleep(0.05)
         assert len(calls) == 3
 
     asyncio.run(scenario())

@@ -1,0 +1,339 @@
+"""The channel to one worker: what it reports, and what goes over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections import deque
+from typing import Any, Callable, Optional, Protocol, Union
+
+from ..common import channel, handover, reasons
+from ..common.channel import ChannelError, DescriptorsLost, Message
+from ..common.figures import read_report
+from ..common.handover import Handover
+from ..common.limits import TALLIES
+from ..common.request import Kind
+from ..relay import tally
+from ..relay.tally import Sent
+from .connection import Connection
+from .membership import Membership
+from .placement import Placement
+from .pool import Member
+from .queries import Queries
+
+#: Packets read from one worker before other descriptors get a turn.
+_BATCH = 64
+
+#: Seconds to wait while too many descriptors are on their way (unix(7), ETOOMANYREFS).
+_CROWDED = 0.05
+
+
+class Meter(Protocol):
+    """Who measures what happens here."""
+
+    def handed_over(self, seconds: float) -> None: ...
+
+    def reported(self, member: Member) -> None: ...
+
+
+class Owner(Protocol):
+    """What a channel needs of :class:`.workers.Workers`, which has all channels."""
+
+    loop: asyncio.AbstractEventLoop
+    placement: Placement
+    membership: Membership
+    queries: Queries
+    meter: Optional[Meter]
+    #: The first message to each worker.
+    welcome: Message
+    all_stop: bool
+    handed_over: int
+    handed_back: int
+    place_again: Callable[[Connection], None]
+    ceiling: Callable[[], int]
+    hear_supervisord: Callable[[], None]
+    ended: Callable[[str, str, Sent], None]
+
+    def join(self, newcomer: WorkerChannel, hello: Message) -> Member: ...
+
+    def ready(self, member: Member, channels: Any) -> None: ...
+
+    def heard(self, member: Member) -> None: ...
+
+    def members_changed(self) -> None: ...
+
+    def count_refusal(self, reason: str, source: str) -> None: ...
+
+    def leave(self, gone: WorkerChannel, reason: str) -> None: ...
+
+
+class WorkerChannel:
+    """The channel to one worker. A full one shows as ``busy`` at its member."""
+
+    def __init__(self, workers: Owner, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._workers = workers
+        self._sock = sock
+        #: Messages other than connections that the worker has yet to take.
+        self._outbox: deque[bytes] = deque()
+        self._closed = False
+        self._blocked = False  # until the worker reads what was sent
+        #: The version of the membership that it was told, or is about to be.
+        self._known = 0
+        #: The descriptors of the worker's tallies, by channel of the relay.
+        self._tallies: dict[str, int] = {}
+        self.pid = channel.peer_of(sock).pid
+        self.member: Optional[Member] = None
+        #: When it has last reported, by the loop's clock.
+        self.heard_at = workers.loop.time()
+        workers.loop.add_reader(sock, self.read)
+        self._process = self._watch_process()
+
+    def _watch_process(self) -> int:
+        """A descriptor of the worker's process, or -1.
+
+        What the worker has forked keeps the channel open, but cannot serve its sessions.
+        """
+        try:
+            process = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self._workers.loop.call_soon(self._process_ended)
+            return -1
+        except (OSError, AttributeError):
+            return -1  # before Linux 5.3, or not of this pid namespace: the channel must do
+        self._workers.loop.add_reader(process, self._process_ended)
+        return process
+
+    def _process_ended(self) -> None:
+        while self.read():
+            pass
+        self.lose("")
+
+    def read(self) -> bool:
+        """Handle what the worker has sent; false when there is no more of it now."""
+        try:
+            for _ in range(_BATCH):
+                try:
+                    packet = handover.receive(self._sock)
+                except DescriptorsLost:
+                    self._lost_one()
+                    continue
+                if packet is None:
+                    self.lose("")
+                    return False
+                self._handle(*packet)
+            return True
+        except BlockingIOError:
+            pass
+        except ChannelError as error:
+            with contextlib.suppress(OSError):
+                channel.refuse(self._sock, str(error))
+            self.lose(str(error))
+        except OSError as error:
+            self.lose(str(error))
+        return False
+
+    def _handle(self, message: Union[Handover, Message], descriptors: list[int]) -> None:
+        member = self.member
+        if isinstance(message, Handover):
+            self._take_back(message, descriptors)
+            return
+        kind = message["type"]
+        if member is not None and kind == "tally":
+            self._take_tally(message, descriptors)
+            return
+        channel.close_all(descriptors)
+        if member is None:
+            self.member = self._workers.join(self, message)
+            self._post(self._workers.welcome)
+        elif kind == "load":
+            self._update(member, message)
+        elif kind == "answer":
+            self._workers.queries.answer(member.tag, message)
+        elif kind == "ready":
+            self._workers.ready(member, message.get("channels"))
+        elif kind == "draining":
+            member.draining = True
+        elif kind == "leaving":
+            self._leave()
+        else:
+            raise ChannelError(f"unknown type {kind!r}")
+
+    def _take_tally(self, message: Message, descriptors: list[int]) -> None:
+        """Memory in which the worker counts what it sends: it is read when it has ended."""
+        name = message.get("channel")
+        old = self._tallies.pop(name, None) if isinstance(name, str) else None
+        if old is not None:
+            os.close(old)
+        if not isinstance(name, str) or len(descriptors) != 1 or len(self._tallies) >= TALLIES:
+            channel.close_all(descriptors)
+            raise ChannelError("a tally that is none, or one too many")
+        self._tallies[name] = descriptors[0]
+
+    def _read_tallies(self) -> None:
+        for name, descriptor in self._tallies.items():
+            sent = tally.read(descriptor)
+            os.close(descriptor)
+            if sent is not None and self.member is not None:
+                self._workers.ended(self.member.tag, name, sent)
+        self._tallies.clear()
+
+    def _leave(self) -> None:
+        """The worker is about to end: whatever was sent to it is on its way before "left"."""
+        assert self.member is not None
+        self._workers.placement.leave(self.member, self)
+        self.member.channels = []
+        self._workers.members_changed()
+        # It waits for "left", and has to know by then whether supervisord stops it.
+        self._workers.hear_supervisord()
+        if self._workers.all_stop:
+            self.tell_stopping()
+        self._post({"type": "left"})
+
+    def _update(self, member: Member, message: Message) -> None:
+        try:
+            member.figures = read_report(message)
+        except ValueError as error:
+            raise ChannelError(f"a load whose {error}") from None
+        self.heard_at = self._workers.loop.time()
+        self._workers.heard(member)
+        if self._workers.meter is not None:
+            self._workers.meter.reported(member)
+
+    def _lost_one(self) -> None:
+        self._workers.count_refusal(reasons.NO_DESCRIPTOR, f"a worker (pid {self.pid})")
+
+    def _take_back(self, message: Handover, descriptors: list[int]) -> None:
+        if len(descriptors) != 1 or self.member is None:
+            channel.close_all(descriptors)
+            raise ChannelError("a connection without its descriptor, or of a stranger")
+        if descriptors[0] >= self._workers.ceiling():
+            channel.close_all(descriptors)
+            self._lost_one()
+            return
+        try:
+            sock = socket.socket(fileno=descriptors[0])
+        except OSError:
+            channel.close_all(descriptors)
+            raise ChannelError("a descriptor that is no socket") from None
+        self._workers.handed_back += 1
+        self._workers.place_again(
+            Connection(sock, message.peer, message.local, message.scheme, message.prefix)
+        )
+
+    def hand_over(self, connection: Connection) -> bool:
+        """Pass a connection on; false when this worker can have none now, or is lost."""
+        if self._closed or self._blocked or self.member is None:
+            return False
+        handshake = connection.kind is Kind.HANDSHAKE
+        try:
+            data = handover.encode(
+                Handover(
+                    connection.peer,
+                    connection.local,
+                    connection.scheme,
+                    connection.kind is not None,
+                    handshake,
+                    connection.prefix,
+                )
+            )
+            channel.send_encoded(self._sock, data, [connection.sock.fileno()])
+        except BlockingIOError:
+            self._block()
+            return False
+        except OSError as error:
+            if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
+                self._block(_CROWDED)
+                return False
+            if error.errno != errno.EBADF:
+                self.lose(str(error))
+                return False
+            self._drop(connection, error)
+        except Exception as error:
+            # Nothing that one connection is may keep the others from this worker.
+            self._drop(connection, error)
+        else:
+            if handshake:
+                self.member.handshakes += 1
+            self._workers.handed_over += 1
+            if self._workers.meter is not None:
+                self._workers.meter.handed_over(time.monotonic() - connection.since)
+        connection.sock.close()
+        return True
+
+    def _drop(self, connection: Connection, error: Exception) -> None:
+        self._workers.count_refusal(reasons.BAD_CONNECTION, f"{connection.address}: {error}")
+
+    def _block(self, seconds: Optional[float] = None) -> None:
+        """Send no more until the worker reads, or for some seconds."""
+        self._blocked = True
+        if self.member is not None:
+            self.member.busy = True
+        if seconds is None:
+            self._workers.loop.add_writer(self._sock, self._unblock)
+        else:
+            self._workers.loop.call_later(seconds, self._unblock)
+
+    def _unblock(self) -> None:
+        if self._closed or not self._blocked:
+            return
+        self._workers.loop.remove_writer(self._sock)
+        self._blocked = False
+        self.flush()
+        if self.member is not None and not self._blocked and not self._closed:
+            self.member.busy = False
+            self._workers.placement.resume(self.member)
+
+    def _post(self, message: Message) -> None:
+        self._outbox.append(channel.encode(message))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, and what is new about the other workers."""
+        membership = self._workers.membership
+        while not (self._closed or self._blocked):
+            if not self._outbox and self.member is not None and self._known != membership.version:
+                # All of it at a time: a worker that is slow to read misses what came between.
+                self._outbox.extend(membership.since(self._known))
+                self._known = membership.version
+            if not self._outbox:
+                return
+            try:
+                channel.send_encoded(self._sock, self._outbox[0])
+            except BlockingIOError:
+                self._block()
+            except OSError as error:
+                self.lose(str(error))
+            else:
+                self._outbox.popleft()
+
+    def ask(self, question: Message) -> bool:
+        """Whether the worker takes a question now."""
+        try:
+            channel.send(self._sock, question)
+            return True
+        except (OSError, ChannelError):
+            return False
+
+    def tell_stopping(self) -> None:
+        assert self.member is not None
+        self.member.draining = True
+        self._post({"type": "stopping"})
+
+    def lose(self, reason: str) -> None:
+        """The channel is over; what waits for this worker finds another."""
+        if self._closed:
+            return
+        self._closed = True
+        self._workers.loop.remove_reader(self._sock)
+        self._workers.loop.remove_writer(self._sock)
+        self._sock.close()
+        if self._process >= 0:
+            self._workers.loop.remove_reader(self._process)
+            os.close(self._process)
+        self._read_tallies()
+        self._workers.leave(self, reason)

@@ -1,0 +1,129 @@
+"""The router's channels to workers, with sockets of the kernel and no worker behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from pathlib import Path
+from typing import Any, Awaitable, Callable
+
+from supervisor_sio.common import channel, figures, handover
+from supervisor_sio.common.handover import Handover
+from supervisor_sio.common.refusals import Refusals
+from supervisor_sio.common.request import Kind
+from supervisor_sio.router.connection import Connection
+from supervisor_sio.router.placement import Placement
+from supervisor_sio.router.pool import Pool
+from supervisor_sio.router.workers import Workers
+
+FIGURES = figures.report({})
+
+
+class Worker:
+    """The other end of a channel."""
+
+    def __init__(self, path: str, tag: str) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.connect(path)
+        self.tag = tag
+        self.say(type="hello", version=channel.VERSION, tag=tag, name=f"workers:{tag}")
+        self.say(type="load", **FIGURES)
+        self.say(type="ready", channels=[f"channel-{tag}"])
+
+    def say(self, **message: Any) -> None:
+        channel.send(self.sock, message)
+
+    def hear(self) -> list[channel.Message]:
+        """All that has come, connections as messages of a type; descriptors are closed."""
+        messages: list[channel.Message] = []
+        while True:
+            try:
+                packet = handover.receive(self.sock)
+            except BlockingIOError:
+                return messages
+            if packet is None:
+                return [*messages, {"type": "closed"}]
+            message, descriptors = packet
+            channel.close_all(descriptors)
+            if isinstance(message, Handover):
+                message = {"type": "connection", **message._asdict()}
+            messages.append(message)
+
+    def hand_back(self, sock: socket.socket, data: bytes) -> None:
+        channel.send_encoded(self.sock, data, [sock.fileno()])
+        sock.close()
+
+
+class Harness:
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(self.path)
+        listener.listen(1000)
+        self.listener = listener
+        self.refusals = Refusals(logging.getLogger("test"))
+        self.refused: list[str] = []
+        self.pool = Pool("round-robin")
+        self.placement = Placement(self.pool, 30, 400)
+        self.placement.refuser = self
+        self.changes = 0
+        self.sockets: list[socket.socket] = [listener]
+        self.workers = Workers(
+            listener,
+            self.placement,
+            welcome={"path": "/socket.io/"},
+            place_again=self.placement.place,
+            drained=lambda name, pid: False,
+            refusals=self.refusals,
+            ceiling=lambda: 100_000,
+            changed=self.count_change,
+            members_here=lambda members: None,
+            hear_supervisord=lambda: None,
+            ended=lambda tag, name, sent: None,
+        )
+        self.workers._settled = True
+        listener.setblocking(False)
+
+    def count_change(self) -> None:
+        self.changes += 1
+
+    def refuse(self, connection: Connection, reason: str) -> None:
+        self.drop(connection, reason)
+
+    def drop(self, connection: Connection, reason: str) -> None:
+        self.refused.append(reason)
+        connection.sock.close()
+
+    def start(self, *tags: str) -> list[Worker]:
+        started = [Worker(self.path, tag) for tag in tags]
+        self.sockets += [worker.sock for worker in started]
+        self.workers._accept()
+        return started
+
+    def connection(self, tag: str = "", prefix: bytes = b"") -> Connection:
+        client, sock = socket.socketpair()
+        self.sockets.append(client)
+        connection = Connection(sock, ("10.0.0.1", 1), "", "http", prefix)
+        connection.kind = Kind.SESSION if tag else Kind.HANDSHAKE
+        connection.tag = tag
+        return connection
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+
+
+Scenario = Callable[[Harness], Awaitable[None]]
+
+
+async def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+def connections(messages: list[channel.Message]) -> int:
+    return sum(message["type"] == "connection" for message in messages)

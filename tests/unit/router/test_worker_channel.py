@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Callable
+
+import pytest
+
+from supervisor_sio.common import channel, handover
+from supervisor_sio.common.handover import Handover
+from unit.router.harness import Harness, Scenario, connections, wait_for
+
+BACK = handover.encode(Handover(("192.0.2.1", 5), ("::1", 80), "https", False, False, b"GET"))
+
+
+def test_a_connection_that_cannot_be_said_is_dropped_and_counted(
+    run: Callable[[Scenario], None],
+) -> None:
+    async def scenario(harness: Harness) -> None:
+        (worker,) = harness.start("a")
+        bad = [harness.connection() for _ in range(4)]
+        bad[0].peer = b"\0bytes"
+        bad[1].prefix = b"x" * 100_000
+        bad[2].local = ("::1", 65536)
+        bad[3].sock.close()
+        for connection in [*bad, harness.connection()]:
+            harness.placement.place(connection)
+        assert connections(worker.hear()) == 1
+        assert harness.refusals.by_reason == {"bad-connection": 4}
+        assert not len(harness.placement) and len(harness.workers) == 1
+        assert all(connection.sock.fileno() < 0 for connection in bad)
+
+    run(scenario)
+
+
+def test_what_a_worker_does_not_read_waits_counted(run: Callable[[Scenario], None]) -> None:
+    async def scenario(harness: Harness) -> None:
+        slow, quick = harness.start("slow", "quick")
+        for _ in range(1000):
+            harness.placement.place(harness.connection("slow"))
+        # The kernel keeps some, the router a share of max_pending, the others are refused.
+        assert len(harness.placement) == 100
+        assert harness.refused.count("worker-share") == len(harness.refused) > 300
+        assert harness.pool.owner("slow").busy  # type: ignore[union-attr]
+        # Sessions that any worker may open do not wait for it.
+        quick.hear()
+        for _ in range(20):
+            harness.placement.place(harness.connection())
+        assert connections(quick.hear()) == 20 and len(harness.placement) == 100
+        passed = connections(slow.hear())
+        assert passed == 900 - len(harness.refused)
+        await asyncio.sleep(0.05)
+        assert not len(harness.placement)
+        assert connections(slow.hear()) == 100
+
+    run(scenario)
+
+
+def test_nothing_is_lost_or_late_at_a_worker_that_is_slow_to_read(
+    run: Callable[[Scenario], None],
+) -> None:
+    """What it is told, and that it may leave, waits until it reads; after that nothing comes."""
+
+    async def scenario(harness: Harness) -> None:
+        (slow,) = harness.start("slow")
+        while not harness.pool.owner("slow").busy:  # type: ignore[union-attr]
+            harness.placement.place(harness.connection("slow"))
+        harness.start(*(f"w{number}" for number in range(50)))
+        await asyncio.sleep(0.1)
+        slow.say(type="leaving")
+        await asyncio.sleep(0.05)
+        heard = slow.hear()
+        await asyncio.sleep(0.05)
+        heard += slow.hear()
+        kinds = [message["type"] for message in heard]
+        assert kinds[0] == "welcome" and kinds.count("left") == 1 and "closed" not in kinds
+        assert "connection" not in kinds[kinds.index("left") :]
+        (whole,) = [m for m in heard if m["type"] == "members" and len(m["members"]) > 1]
+        assert len(whole["members"]) >= 50
+
+    run(scenario)
+
+
+def test_a_connection_comes_back(run: Callable[[Scenario], None]) -> None:
+    async def scenario(harness: Harness) -> None:
+        (worker,) = harness.start("a")
+        worker.hear()
+        client, sock = socket.socketpair()
+        harness.sockets += [client, sock]
+        client.sendall(b" / HTTP/1.1\r\n")
+        worker.hand_back(sock, BACK)
+        await wait_for(lambda: harness.workers.handed_back)
+        (message,) = worker.hear()  # the harness places it again at once
+        known = {name: message[name] for name in ("peer", "local", "scheme", "prefix")}
+        assert known == {
+            "peer": ("192.0.2.1", 5),
+            "local": ("::1", 80),
+            "scheme": "https",
+            "prefix": b"GET",
+        }
+        assert not (message["placed"] or message["handshake"])  # no request is known
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "data", [BACK[:9], BACK[:20], BACK.replace(b"192", b"\xff92"), b'{"type":"connection"}']
+)
+def test_a_connection_comes_back_with_addresses_or_not_at_all(
+    run: Callable[[Scenario], None], data: bytes
+) -> None:
+    async def scenario(harness: Harness) -> None:
+        (worker,) = harness.start("a")
+        worker.hear()
+        client, sock = socket.socketpair()
+        harness.sockets += [client, sock]
+        worker.hand_back(sock, data)
+        await wait_for(lambda: not len(harness.workers))
+        assert [message["type"] for message in worker.hear()] == ["refused", "closed"]
+        assert client.recv(1) == b""
+
+    run(scenario)
+
+
+def test_a_stranger_hands_nothing_back(run: Callable[[Scenario], None]) -> None:
+    async def scenario(harness: Harness) -> None:
+        stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        client, sock = socket.socketpair()
+        harness.sockets += [stranger, client, sock]
+        stranger.connect(harness.path)
+        channel.send_encoded(stranger, BACK, [sock.fileno()])
+        sock.close()
+        harness.workers._accept()
+        assert harness.refusals.by_reason == {"bad-worker": 1}
+        assert not harness.workers.handed_back and client.recv(1) == b""
+
+    run(scenario)
