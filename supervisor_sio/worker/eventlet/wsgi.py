@@ -12,7 +12,7 @@ import io
 import logging
 import sys
 import time
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional
 from urllib.parse import unquote
 
@@ -58,6 +58,14 @@ _KEYS = {
         "X-Forwarded-Host X-Forwarded-Proto X-Real-IP"
     ).split()
     for spelled in (name, name.lower())
+}
+
+#: Those whose values many clients have in common: their sessions share them, too.
+_SHARED = frozenset(_KEYS.values()) - {
+    "HTTP_COOKIE",
+    "HTTP_SEC_WEBSOCKET_KEY",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_REAL_IP",
 }
 
 #: Fields that are no ``HTTP_`` variables, or come from elsewhere.
@@ -444,10 +452,15 @@ def _make_environ(connection: Connection, head: Head) -> dict[str, Any]:
     return environ
 
 
+@lru_cache(256)
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")
+
+
 def _add_fields(environ: dict[str, Any], head: Head) -> None:
     for name, raw in head.fields:
-        value = raw.decode("latin-1")
         key = _KEYS.get(name)
+        value = _text(raw) if key in _SHARED else raw.decode("latin-1")
         if key is None:
             lower = name.lower()
             if lower in _APART:
