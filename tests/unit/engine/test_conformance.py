@@ -152,47 +152,64 @@ def refused(asked: Asked, stock: Answer) -> Answer:
     return Answer(400, "application/json", "", {})
 
 
-#: What is different, why, whom it concerns, and what our answer is then.
-DIFFERENCES: list[
-    tuple[str, Callable[[Asked, Answer], bool], Callable[[Asked, Answer], Answer]]
-] = [
-    (
-        "A transport has to be named: the protocol's test suite wants it.",
+class Difference(NamedTuple):
+    """Where the engine answers in another way. ``docs/design.md`` has the same rows."""
+
+    what: str
+    why: str
+    #: Whether it concerns a request that stock engineio answers like this.
+    concerns: Callable[[Asked, Answer], bool]
+    #: The engine's answer then.
+    ours: Callable[[Asked, Answer], Answer]
+
+
+#: The first one that concerns a request counts.
+DIFFERENCES = [
+    Difference(
+        "a request that names no transport",
+        "the protocol's test suite",
         lambda asked, stock: "transport" not in asked.query,
         refused,
     ),
-    (
-        "A wrong method gets 400, as from Node's servers; the protocol's test suite wants it.",
+    Difference(
+        "a method that is not known",
+        "the protocol's test suite",
         lambda asked, stock: stock.status == 405,
         refused,
     ),
-    (
-        "A POST that names the websocket is refused, as by Node's servers.",
+    Difference(
+        "a POST with `transport=websocket`",
+        "as Node's servers",
         lambda asked, stock: asked.method == "POST" and asked.query["transport"] == "websocket",
         refused,
     ),
-    (
-        "What is no packet ends the session; the protocol's test suite wants it.",
+    Difference(
+        "something in a POST is not a packet",
+        "the protocol's test suite",
         lambda asked, stock: asked.method == "POST" and asked.body in NO_PACKETS,
         refused,
     ),
-    (
-        "Errors are told in JSON, as by Node's servers, and a page can see them.",
+    Difference(
+        "errors",
+        "as Node's servers; a page of another origin can read why",
         lambda asked, stock: stock.status == 400,
         refused,
     ),
-    (
-        "A POST is answered with ok, as by Node's servers; the protocol's test suite wants it.",
+    Difference(
+        "a POST that is accepted",
+        "the protocol's test suite",
         lambda asked, stock: asked.method == "POST",
         lambda asked, stock: stock._replace(kind="text/html", body="ok"),
     ),
-    (
-        "OPTIONS: text says which character set it has.",
+    Difference(
+        "the answer to OPTIONS",
+        "a text should name its character set",
         lambda asked, stock: asked.method == "OPTIONS",
         lambda asked, stock: stock._replace(kind="text/plain; charset=UTF-8"),
     ),
-    (
-        "JSONP is a script, as it is with Node's servers: browsers refuse to run text.",
+    Difference(
+        "the answer to JSONP",
+        "as Node's servers; browsers may refuse to run plain text",
         lambda asked, stock: "j" in asked.query,
         lambda asked, stock: stock._replace(
             kind="text/javascript; charset=UTF-8", body=script(stock.body)
@@ -209,9 +226,9 @@ def script(body: str) -> str:
 
 
 def expected(asked: Asked, stock: Answer) -> Answer:
-    for _, concerns, ours in DIFFERENCES:
-        if concerns(asked, stock):
-            return ours(asked, stock)
+    for difference in DIFFERENCES:
+        if difference.concerns(asked, stock):
+            return difference.ours(asked, stock)
     return stock
 
 
