@@ -103,6 +103,9 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         except Exception:
             self.logger.exception("connect handler error")
             answer = False
+        except BaseException:  # an application's eventlet.Timeout is not an Exception
+            self.engine.refuse(session, request, exchange, None)
+            raise
         if answer is None or answer is True:
             traffic.opened += 1
             self.engine.accept(session, request, exchange)

@@ -781,6 +781,21 @@ def test_a_connect_handler_that_fails_refuses_the_client(make: Any, fails: str) 
     app.gone()
 
 
+def test_a_handshake_that_takes_the_application_too_long_leaves_no_session(make: Any) -> None:
+    app = make()
+
+    def connecting(sid: str, environ: Any) -> None:
+        with eventlet.Timeout(0.01):
+            eventlet.sleep(5)
+
+    app.sio.eio.on("connect", connecting)
+    client = Client(app)
+    client.send(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n")
+    client.until(b"HTTP/1.1 401 ")
+    assert not app.sio.eio.sockets
+    app.gone()
+
+
 @pytest.mark.parametrize("name", ["own_mistake", "of_a_library"])
 def test_a_type_error_of_the_application_is_not_the_clients(
     make: Any, name: str, caplog: pytest.LogCaptureFixture
