@@ -1,8 +1,9 @@
-"""The worker process: an eventlet WSGI server that the router feeds.
+"""The worker process: serves the connections that the router passes to it.
 
-``link`` is the channel to the router, ``http`` serves one connection,
-``service`` is the life of the worker from ready to drained, ``application``
-finds ``module:app``.
+``service`` is its life, from its start to its end, ``link`` the channel to the router,
+``application`` finds ``module:app``. ``eio`` is what python-socketio finds on ``server.eio``,
+``dispatch`` calls its handlers, ``compat`` has the names of python-socketio that are not public.
+``runtime`` says what runs all of this; ``eventlet`` does.
 """
 
 from .service import serve
