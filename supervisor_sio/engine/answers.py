@@ -28,12 +28,12 @@ _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "deflate": zlib.compress,
 }
 
-#: The weight of what a client does not accept.
+#: The weight of a compression that a client does not accept (RFC 9110, 12.4.2).
 _NEVER = re.compile(r"\s*q=0(\.0*)?\s*", re.IGNORECASE)
 
 
 class Fault(Enum):
-    """Why a request is refused: the code and the message in the answer."""
+    """Why a request is refused: the code and the message of Node's server."""
 
     TRANSPORT = 0, "Transport unknown"
     SESSION = 1, "Session ID unknown"
@@ -55,7 +55,7 @@ class Answers:
     # --- who may ask ------------------------------------------------------------
 
     def is_origin_allowed(self, request: Request) -> bool:
-        """Whether a page of the request's origin may use this server; yes without one."""
+        """Whether the request's origin may use this server; true for a request without one."""
         if self._options.cors_allowed_origins == []:
             return True
         origin = request.header(b"origin")
@@ -76,7 +76,7 @@ class Answers:
         return "*" in allowed or origin in allowed
 
     def _own_origins(self, request: Request) -> list[str]:
-        """Of the server itself, as the client and a proxy in front of it say."""
+        """The origins that are the server itself, by the fields Host and X-Forwarded-*."""
         host = request.head.host
         if not host:
             return []
@@ -113,7 +113,7 @@ class Answers:
         return self._build(request, "200 OK", "text/html", b"ok", (), close)
 
     def preflight(self, request: Request) -> bytes:
-        """The answer to OPTIONS."""
+        """The answer to OPTIONS, by which a browser asks whether it may send a request."""
         return self._build(request, "200 OK", _TEXT, b"OK", (), False)
 
     def refusal(
@@ -124,16 +124,21 @@ class Answers:
         more: Headers = (),
         close: bool = False,
     ) -> bytes:
-        """:param message: instead of the fault's."""
+        """The answer, with status 400, to a request that is refused.
+
+        :param message: instead of the fault's.
+        :param more: fields of the head.
+        :param close: the connection ends after it.
+        """
         code, text = fault.value
         body = json.dumps({"code": code, "message": message or text}, separators=(",", ":"))
         status = "400 Bad Request"
         return self._build(request, status, "application/json", body.encode(), more, close)
 
     def unauthorized(self, request: Request, message: Any) -> bytes:
-        """The application has refused a handshake.
+        """The answer, with status 401, to a handshake that the application has refused.
 
-        :param message: whatever the application says, as JSON.
+        :param message: what the application says; anything that JSON takes.
         """
         body = json.dumps(message or "Unauthorized").encode()
         return self._build(request, "401 Unauthorized", "application/json", body, (), False)
@@ -212,7 +217,7 @@ def _first(values: str) -> str:
 
 
 def _compression(accepted: str) -> Optional[str]:
-    """The first method that a client accepts and we have (RFC 9110, 12.5.3)."""
+    """The first of the methods that the client accepts and we have (RFC 9110, 12.5.3)."""
     for item in accepted.split(","):
         method, _, weight = item.partition(";")
         method = method.strip().lower()

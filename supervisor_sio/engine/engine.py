@@ -1,8 +1,9 @@
-"""All Engine.IO sessions of one server: who may ask for what, and whose request it is.
+"""All Engine.IO sessions of one server.
 
-The runtime gives it requests and the ends of connections; the owner, who has the handlers
-of the application, accepts handshakes and gets messages. Nothing in here waits, and nothing is
-called back but in the course of a call or by :meth:`Owner.soon`.
+The runtime calls it with requests, and when a connection has ended. It refuses what may not be,
+and passes the rest to the session that a request names. The owner, who has the handlers of the
+application, accepts new sessions and gets their messages. Nothing in here waits. The owner's
+methods are called while a method of the engine runs, or in what was given to :meth:`Owner.soon`.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ _REVISION = "4"
 
 
 class Owner(Protocol):
-    """Who has the handlers. Nothing may wait in these calls."""
+    """The one who has the handlers of the application. None of these methods may wait."""
 
     def on_message(self, session: Session, data: Packet) -> bool:
         """A message: its text or its bytes, without the type of the Engine.IO packet.
 
-        :return: false for busy: no more of this session, please, until
-            :meth:`Session.proceed`, which is not called in here.
+        :return: whether the next message of this session may come. If not, it comes after
+            :meth:`Session.proceed`, which must not be called in here.
         """
 
     def on_upgrade(self, session: Session) -> None:
         """A session has changed from polling to its websocket."""
 
     def on_close(self, session: Session, reason: str) -> None:
-        """A session has ended; once for each. Then :meth:`Engine.forget`.
+        """A session has ended; called once for each. The owner calls :meth:`Engine.forget` later.
 
         :param reason: see :mod:`.reasons`.
         """
@@ -52,7 +53,8 @@ class Owner(Protocol):
     def on_refusal(self, kind: str, message: str) -> None:
         """A request was refused.
 
-        :param kind: as engineio, which logs the first of each kind as an error, has them.
+        :param kind: as engineio names it; it logs the first of each kind as an error.
+        :param message: for the log.
         """
 
     def count(self, reason: str, source: str, detail: str = "") -> None:
@@ -93,12 +95,12 @@ class Engine:
         self._generate_id = generate_id
 
     def configure(self, options: Options) -> None:
-        """Set the options, from here on."""
+        """Use these options from now on."""
         self.options = options
         self.answers = Answers(options, self._date)
 
     def add_path(self, path: str) -> None:
-        """The application has passed on a request that came here."""
+        """The application has passed on a request for this path: it is the engine's."""
         if path in self.paths:
             return
         if len(self.paths) >= ENGINE_PATHS:
@@ -108,7 +110,10 @@ class Engine:
     # --- requests -------------------------------------------------------------------
 
     def check(self, request: Request) -> Optional[bytes]:
-        """The answer to a request that needs no session: a refusal, or one to OPTIONS."""
+        """Whether a request may be handled.
+
+        :return: ``None`` if so. Otherwise its answer: a refusal, or that to OPTIONS.
+        """
         if not self.answers.is_origin_allowed(request):
             origin = request.header(b"origin")
             self.owner.on_refusal("bad-origin", f"{origin} is not an accepted origin.")
@@ -177,13 +182,16 @@ class Engine:
     # --- handshakes -------------------------------------------------------------------
 
     def open(self, request: Request) -> Session:
-        """A handshake that :meth:`check` lets pass; :meth:`accept` or :meth:`refuse` follows."""
+        """Make the session for a handshake that may be handled; see :meth:`check`.
+
+        The owner then calls :meth:`accept` or :meth:`refuse`.
+        """
         sid = self._generate_id()
         session = self.sessions[sid] = Session(self, sid, request.address)
         return session
 
     def accept(self, session: Session, request: Request, exchange: Exchange) -> None:
-        """The application has accepted the client."""
+        """Answer the handshake: the application has accepted the client."""
         if session.state is CLOSED:
             exchange.answer(self.answers.refusal(request, Fault.SESSION))
             return
@@ -204,9 +212,9 @@ class Engine:
             session.accept_polling(request, exchange, packet)
 
     def refuse(self, session: Session, request: Request, exchange: Exchange, message: Any) -> None:
-        """The application has refused the client.
+        """Answer the handshake: the application has refused the client.
 
-        :param message: for it; what JSON takes.
+        :param message: for the client; anything that JSON takes.
         """
         session.end()
         self.sessions.pop(session.sid, None)
@@ -215,12 +223,12 @@ class Engine:
     # --- requests of sessions ---------------------------------------------------------
 
     def body_limit(self, request: Request) -> Union[int, bytes]:
-        """Bytes that a POST may have, or the answer to one that may not be."""
+        """Bytes that the body of a POST may have; or the answer, when it is refused."""
         answer = self.check(request)
         return self.options.max_http_buffer_size if answer is None else answer
 
     def refuse_body(self, request: Request, exchange: Exchange) -> None:
-        """A POST is longer than that: it ends its session, and the connection."""
+        """Answer a POST that is longer than :meth:`body_limit`; its session and connection end."""
         answer = self.check(request)
         if answer is None:
             self.sessions[request.sid].refuse_body(request, exchange)
@@ -228,9 +236,9 @@ class Engine:
             exchange.answer(answer)
 
     def handle(self, request: Request, exchange: Exchange, body: Optional[bytes]) -> None:
-        """A request with an id; it is answered in here, or later.
+        """Handle a request of a session; it is answered in here, or later.
 
-        :param body: of a POST, which :meth:`body_limit` has let pass.
+        :param body: of a POST, no longer than :meth:`body_limit`; ``None`` for a GET.
         """
         answer = self.check(request)
         if answer is not None:
@@ -250,7 +258,7 @@ class Engine:
             exchange.session.gone(exchange)
 
     def forget(self, sid: str) -> None:
-        """The owner needs a session no more, whose end it was told."""
+        """Remove a session, once polls cannot need it either: the owner has handled its end."""
         session = self.sessions.get(sid)
         if session is None:
             return

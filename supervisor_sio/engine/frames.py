@@ -82,7 +82,7 @@ class FrameReader:
         A fragment of a message that goes on is a ``CONTINUATION`` without payload: however
         many there are, nobody spends long in here.
 
-        :raises ProtocolError: see there.
+        :raises ProtocolError: for what breaks RFC 6455; the reader is not used any more.
         """
         data, at = self._data, self._at
         there = len(data) - at
@@ -222,7 +222,10 @@ def _table(byte: int) -> bytes:
 
 
 def check_close(payload: bytes) -> None:
-    """:raises ProtocolError: for what a close frame must not carry."""
+    """Check what a close frame carries, RFC 6455, 5.5.1.
+
+    :raises ProtocolError: when it is not valid.
+    """
     if not payload:
         return
     code = int.from_bytes(payload[:2], "big")
@@ -264,4 +267,5 @@ def message_frame(payload: Payload) -> bytes:
 
 
 def close_frame(code: int) -> bytes:
+    """The frame that closes a websocket with this code."""
     return frame(CLOSE, code.to_bytes(2, "big"))

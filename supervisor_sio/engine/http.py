@@ -1,8 +1,8 @@
 """HTTP/1.1 requests, read strictly (RFC 9112): heads, and the bodies behind them.
 
 A proxy in front and a server behind it must agree where a request ends: else what one
-takes for a body is a request to the other. So there is no second guess here: a head that
-could be read in two ways is refused, and the connection closes.
+takes for a body is a request to the other. So a head that could be read in two ways is
+refused, and the connection closes.
 
 llhttp, by way of httptools, reads the head. It forgives some things, others in other
 releases; what must not be forgiven is checked here in addition.
@@ -26,7 +26,7 @@ _TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
 #: each begins with a name, and the colon is right behind it.
 _FIELDS = re.compile(rb"(?:%b:%b\r\n)*\r\n" % (_TOKEN, _TEXT))
 
-#: A path, or all of a URL (section 3.2); without a fragment, which is no part of either.
+#: A path, or all of a URL (section 3.2); without a fragment, which is not part of either.
 _TARGET = re.compile(
     rb"(?:https?://(?P<authority>[^/?#]+))?(?P<path>/[!-\"$->@-~]*)?(?:\?(?P<query>[!-\"$-~]*))?",
     re.IGNORECASE,

@@ -15,13 +15,13 @@ from .payload import Packet
 
 
 class Outbox:
-    """Packets in the order in which they were sent; there is none while none waits."""
+    """Packets in the order in which they were sent. A session has one only while packets wait."""
 
     __slots__ = ("packets", "size", "taken_at")
 
     def __init__(self, now: float) -> None:
         self.packets: list[Packet] = []
-        #: What they are counted for, in bytes.
+        #: What they cost together, in bytes, see :func:`.packets.cost`.
         self.size = 0
         #: When a poll has last taken some, or this began.
         self.taken_at = now
@@ -31,19 +31,21 @@ class Outbox:
         self.size += cost(packet)
 
     def is_long(self) -> bool:
-        """Whether a client has to take some of it before it may ask for more."""
+        """Whether the client has to take some of it before its next packets are handled."""
         return self.size > READING_STOPS
 
     def is_too_long(self, now: float) -> bool:
-        """Whether the client takes too little of it, or will never take all."""
+        """Whether the client is to be cut off, since it takes too little or too much waits."""
         return self.size > SLOW_OUTPUT and (
             self.size > OUTPUT_CEILING or now - self.taken_at > SLOW_OUTPUT_PATIENCE
         )
 
     def take(self, packets: list[Packet], now: float) -> bool:
-        """Add to the packets of an answer: no more than a client takes, or is good in one piece.
+        """Move packets from here to those of an answer.
 
-        :return: whether that is all.
+        The answer has ``POLL_PACKETS`` at most, and about ``POLL_BYTES``.
+
+        :return: whether none is left here.
         """
         waiting = self.packets
         if len(packets) + len(waiting) <= POLL_PACKETS and self.size <= POLL_BYTES:

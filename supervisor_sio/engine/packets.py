@@ -17,7 +17,7 @@ from .saved import Saved
 #: The first character of a text; a binary message is bytes, and has none.
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = TYPES = "0123456"
 
-#: A text that is no packet.
+#: A text that is not a packet.
 _INVALID = "x"
 
 

@@ -3,8 +3,8 @@
 A packet is a text that begins with its type, or the bytes of a binary message. A payload
 joins any number of them (https://github.com/socketio/socket.io, docs/engine.io-protocol).
 
-Pure. Whoever reads a payload takes the packets one at a time, and may stop in between:
-a body of a megabyte has hundreds of thousands of them.
+A payload is read one packet at a time, and the reader may stop in between: a body of a megabyte
+has hundreds of thousands of them.
 """
 
 from __future__ import annotations

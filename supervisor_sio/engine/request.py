@@ -1,4 +1,4 @@
-"""What Engine.IO wants to know of a request; found once, and only what is asked for.
+"""What Engine.IO needs to know of a request.
 
 The names in the query are those of the Engine.IO protocol: ``transport``, ``sid``, ``EIO``, and
 ``j`` of JSONP. Of a name that is there more than once the first counts, as with engineio.
@@ -115,7 +115,10 @@ class Request:
 
     @classmethod
     def restore(cls, state: Saved) -> Request:
-        """:raises ValueError: see :class:`Saved`."""
+        """What :meth:`state_as_dict` has said.
+
+        :raises ValueError: see :class:`.Saved`.
+        """
         fields = [
             (field.text(0).encode("latin-1", "replace"), field.text(1).encode("latin-1", "replace"))
             for field in state.items("fields")

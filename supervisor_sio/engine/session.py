@@ -26,7 +26,7 @@ been told in both. Whatever else ends a session makes it ``CLOSED`` at once.
 What is sent waits for the end of this turn, so that one poll takes all of it. Pings: the
 server sends one ``ping_interval`` after the last pong, and the client has ``ping_timeout`` to
 answer. With polling a ping goes out ahead of what waits, and an answer counts only if a poll
-has fetched the ping: whoever does not poll is not there.
+has fetched the ping: a client that does not poll counts as gone.
 
 The owner may say of a message that it is busy. Then the rest of a POST waits, and the POST for
 its answer, or the websocket's reading, until :meth:`Session.proceed`.
@@ -118,7 +118,7 @@ class State(Enum):
 # Before Python 3.12, to look a member up takes longer than the rest of a comparison.
 OPENING, POLLING, PROBING, UPGRADING, WEBSOCKET, CLOSING, LEFT, CLOSED = State
 
-#: It has ended for its owner, but not for polls.
+#: The owner has been told of its end, but a poll is still answered.
 _LAST = (CLOSING, LEFT)
 
 
@@ -150,7 +150,7 @@ LATER, WAITS, SENT = Ping
 
 
 class Candidate:
-    """A websocket that may become its session's; gone when it has, or when it is given up."""
+    """A websocket to which a session may change; there is one while the session upgrades."""
 
     __slots__ = ("websocket", "until", "deadline", "slot", "_session")
 
@@ -314,7 +314,7 @@ class Session:
         self._after_poll()
 
     def accept_websocket(self, request: Request, exchange: Exchange, packet: str) -> None:
-        """The same for a client that begins with a websocket."""
+        """The same for a handshake by websocket."""
         closing = self.state is not OPENING
         websocket = self._upgrade(request, exchange, None if closing else self)
         websocket.link.send(message_frame(packet))
@@ -327,7 +327,7 @@ class Session:
             self._await_ping()
 
     def end(self) -> None:
-        """It is closed for everybody from here on; nobody is told."""
+        """Close it at once, for polls as well. The owner is not told."""
         self._become_closed()
 
     def poll(self, request: Request, exchange: Exchange) -> None:
@@ -436,9 +436,10 @@ class Session:
     # --- packets of the client ----------------------------------------------------------
 
     def _receive(self, packet: Packet) -> bool:
-        """Whether the next one may come.
+        """Handle a packet.
 
-        :raises ProtocolError: when it is none.
+        :return: whether the next one may be handled now.
+        :raises ProtocolError: when it is not a packet.
         """
         if packet.__class__ is bytes:
             return self._engine.owner.on_message(self, packet)
@@ -451,7 +452,7 @@ class Session:
         elif kind == CLOSE:
             self.close(CLIENT_DISCONNECT, abort=True)
         elif kind not in _IGNORED:
-            raise ProtocolError(INVALID_DATA, "a message that is no packet")
+            raise ProtocolError(INVALID_DATA, "a message that is not a packet")
         return True
 
     def _take(self, post: Post) -> None:
@@ -532,14 +533,17 @@ class Session:
         self.close(TRANSPORT_ERROR, abort=True)
 
     def _flush(self) -> None:
-        """What waits goes out with the poll that waits, if there are both."""
+        """Answer the poll that waits, if there is one, with the packets that wait."""
         self._flushing = False
         if self._poll is not None and (self._outbox is not None or self._ping is WAITS):
             self._answer_waiting(self._next_packets())
             self._after_poll()
 
     def _next_packets(self, first: Optional[Packet] = None) -> list[Packet]:
-        """What the next poll gets."""
+        """The packets for the next poll, which do not wait any more.
+
+        :param first: comes before those that wait.
+        """
         found: list[Packet] = [] if first is None else [first]
         if self._ping is WAITS:
             self._ping = SENT
@@ -560,7 +564,7 @@ class Session:
         exchange.answer(self._engine.answers.packets(request, found, (), close), close)
 
     def _after_poll(self) -> None:
-        """A poll has taken some of what waited."""
+        """A poll has taken packets: a POST that waits for that goes on, or the session closes."""
         post = self._post
         if self.state in _LAST:
             if self._outbox is None:

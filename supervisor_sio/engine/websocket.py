@@ -92,16 +92,20 @@ class Link(Protocol):
 
 
 class Handler(Protocol):
-    """Who has a websocket. Nothing may wait in these calls."""
+    """The one to whom a websocket belongs. None of these methods may wait."""
 
     def on_message(self, payload: Payload) -> bool:
-        """A message; false for no more, please, until :meth:`WebSocket.go_on`.
+        """A message.
 
-        :raises ProtocolError: for one that may not come.
+        :return: whether the next one may come. If not, it comes after :meth:`WebSocket.go_on`.
+        :raises ProtocolError: when the client may not send this one.
         """
 
     def on_close(self, websocket: WebSocket) -> None:
-        """It has ended for a reason that is not the handler's; once, and nothing follows."""
+        """The websocket has ended, and not because the handler has closed it.
+
+        Called once; nothing else is called afterwards.
+        """
 
     def count(self, reason: str, detail: str) -> None:
         """The client did something that is counted, see :mod:`..common.reasons`."""
@@ -119,9 +123,9 @@ OPEN, CLOSING, ANSWERED, ENDED = State
 
 
 def check(request: Request) -> None:
-    """Look at a handshake, section 4.2.1; HTTP itself has been looked at.
+    """Check a handshake, section 4.2.1. That it is valid HTTP has been checked before.
 
-    :raises HandshakeError: when it is none.
+    :raises HandshakeError: when it is not valid; the text says why.
     """
     if request.head.method != "GET":
         raise HandshakeError("the method is not GET")
@@ -159,7 +163,7 @@ class WebSocket:
 
     __slots__ = ("link", "state", "deadline", "slot", "_handler", "_deadlines", "_reader", "_held")
 
-    #: Set by whoever has made the websocket, before anything else.
+    #: Set right after the websocket was made.
     link: Link
 
     def __init__(self, handler: Optional[Handler], deadlines: Deadlines, max_size: int) -> None:
@@ -209,7 +213,7 @@ class WebSocket:
     # --- what its handler calls ------------------------------------------------------
 
     def go_on(self) -> None:
-        """The messages after :meth:`Handler.on_message` has said no."""
+        """The next message may come, after :meth:`Handler.on_message` has returned false."""
         if self._held:
             self._held = False
             self.link.resume()
@@ -227,10 +231,10 @@ class WebSocket:
                 self.link.resume()
 
     def end(self) -> None:
-        """Tell the client that the server goes, and wait but shortly for its answer.
+        """Close it because the worker stops: the client has ``END_SECONDS`` for its answer.
 
-        Also where a close has been sent before. To end the connection at once would reset it
-        if anything is on its way here.
+        That holds also where a close frame has been sent before. To end the connection at once
+        would reset it, if the client is sending something.
         """
         handler = self._handler if self.state is OPEN else None
         self.close(GOING_AWAY)

@@ -265,7 +265,7 @@ class Link:
         self.send({"type": "ready", "channels": list(self._channels)})
 
     def draining(self) -> None:
-        """No new sessions, please; those that live here still find this worker."""
+        """Ask the router for no new sessions; requests of those that are here still come."""
         self._draining = True
         with eventlet.Timeout(LEAVE_TIMEOUT, False):  # a router that is stopped reads nothing
             self.send({"type": "draining"})

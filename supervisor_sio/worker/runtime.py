@@ -1,6 +1,6 @@
-"""What the worker wants of whatever runs it: handlers that may wait, and a clock.
+"""What the worker needs of a runtime: a loop, tasks that may wait, and a clock.
 
-Everything of the engine happens in the loop of the runtime, where nothing may wait.
+All methods of the engine are called in the loop of the runtime, where nothing may wait.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class _Service:
         """Close the sessions and wait for requests in flight.
 
         Sessions end as if the connection broke: a client comes back at once,
-        which it would not do after an orderly goodbye.
+        which it would not do after an orderly end.
         """
         deadline = time.monotonic() + self.drain_timeout
         self.server.draining = True

@@ -10,7 +10,7 @@ WAITING      the engine has the request, and has yet to answer (a poll may wait 
 APPLICATION  a greenlet has the request, see :mod:`.wsgi`
 MOVING       a greenlet hands the connection back to the router
 WEBSOCKET    the engine has a websocket on it
-LINGER       all is said; what the client still sends is read, or it would not get the answer
+LINGER       the last answer is sent; what still comes is read, or the client would not get it
 CLOSED
 ===========  ==================================================================================
 
@@ -385,7 +385,7 @@ class Connection:
         return None
 
     def _go_on(self) -> None:
-        """There is more of what was read: it is the next turn."""
+        """Look at the next request, of which at least a part has been read."""
         if self.state is _HEAD:
             self._guarded(self._look)
 
@@ -664,7 +664,7 @@ class Connection:
         return time.monotonic() - backlog.taken_at < seconds
 
     def end_websocket(self) -> None:
-        """Wait no longer for what the client has to say."""
+        """Close it: the worker stops, and does not wait for what the client may still send."""
         if self._websocket is not None:
             self._websocket.end()
         elif self.upgraded and self.sock is not None:
@@ -809,7 +809,7 @@ class Connection:
             self.end()
 
     def _finish(self) -> None:
-        """Nothing more is to be said."""
+        """The last answer has been sent."""
         if not self._unread and not self.data:
             self._shutdown(socket.SHUT_RDWR)
             self.end()

@@ -79,7 +79,7 @@ def _run_tasks(task: Any, args: Any) -> None:
             raise
         except greenlet.GreenletExit:
             return
-        except BaseException:  # an application's eventlet.Timeout is no Exception
+        except BaseException:  # an application's eventlet.Timeout is not an Exception
             logger.exception("a handler of the application failed")
         task = args = None
         # The parent is the hub; in a forked child, what ends the process.

@@ -31,7 +31,7 @@ _FEW = 256
 
 
 class Backlog:
-    """What a client has yet to take: there is one only while it does not take all."""
+    """What waits for a client. A connection has one only while its client does not take all."""
 
     __slots__ = ("writing", "size", "written", "taken", "taken_at", "pong", "watched", "at_watch")
 

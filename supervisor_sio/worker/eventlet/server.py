@@ -75,7 +75,7 @@ class Server:
             self.runtime.call_soon(connection.release)
 
     def end_websockets(self) -> None:
-        """Wait no longer for what clients of websockets have to say."""
+        """Close all websockets: the worker stops."""
         for connection in list(self._open):
             connection.end_websocket()
 

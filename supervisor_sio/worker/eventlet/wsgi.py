@@ -68,7 +68,7 @@ _SHARED = frozenset(_KEYS.values()) - {
     "HTTP_X_REAL_IP",
 }
 
-#: Fields that are no ``HTTP_`` variables, or come from elsewhere.
+#: Fields that do not become ``HTTP_`` variables, or come from elsewhere.
 _APART = (b"host", b"content-type", b"content-length")
 
 
@@ -222,7 +222,7 @@ class Body(wsgi.Input):  # type: ignore[misc]
     """The body of a request, as ``wsgi.input``. It ends where the body ends.
 
     Reading raises :class:`ClientGone` when the connection ends before, or the client is too
-    slow, and :class:`BadBody` for what are no chunks.
+    slow, and :class:`BadBody` for chunks that are not valid.
     """
 
     # eventlet's attributes; its own constructor takes long
