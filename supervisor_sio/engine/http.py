@@ -248,6 +248,7 @@ class ChunkedBody:
 
     @property
     def ended(self) -> bool:
+        """Whether all of the body has been fed."""
         return self._next is _Part.NONE
 
     @property

@@ -27,6 +27,7 @@ class Outbox:
         self.taken_at = now
 
     def add(self, packet: Packet) -> None:
+        """Let a packet wait behind the others."""
         self.packets.append(packet)
         self.size += cost(packet)
 

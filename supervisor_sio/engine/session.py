@@ -105,6 +105,8 @@ class Exchange(Protocol):
 
 
 class State(Enum):
+    """Of a session; the module's head says what they mean."""
+
     OPENING = "opening"
     POLLING = "polling"
     PROBING = "probing"
@@ -394,6 +396,7 @@ class Session:
         )
 
     def on_deadline(self, now: float) -> None:
+        """A ping is due, or its answer, or the last poll of a session that closes."""
         options = self._engine.options
         if self.state in _LAST:
             self._become_closed()

@@ -112,6 +112,8 @@ class Handler(Protocol):
 
 
 class State(Enum):
+    """How far the closing handshake is; see the module's head."""
+
     OPEN = "open"
     CLOSING = "closing"
     ANSWERED = "answered"

@@ -51,6 +51,7 @@ def handles_events_as_usual(server: Any) -> bool:
 
 
 def replace_send_packet(server: Any, send_packet: Callable[[str, Any], None]) -> None:
+    """Let the server send its packets by this function, which gets an Engine.IO sid."""
     server._send_packet = send_packet
 
 
@@ -70,6 +71,7 @@ def trigger_event(server: Any, event: Any, namespace: str, sid: str, args: Any) 
 
 
 def handle_event(server: Any, eio_sid: str, namespace: str, pkt: Any) -> None:
+    """Call the handler of an event as the server does it."""
     server._handle_event(eio_sid, namespace, pkt.id, pkt.data)
 
 

@@ -58,6 +58,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             self.engine.configure(Options.of(self))
 
     def new_sid(self) -> str:
+        """An id for a session, which names this worker."""
         return str(self.generate_id())
 
     # --- requests -----------------------------------------------------------------
@@ -195,6 +196,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
     # --- engineio's methods ---------------------------------------------------------------
 
     def send_packet(self, sid: str, pkt: Any) -> None:
+        """Send an Engine.IO packet to a client; without its session only a log line is written."""
         session = self.engine.sessions.get(sid)
         if session is None or session.closed:
             self.logger.warning("Cannot send to sid %s", sid)
@@ -218,6 +220,10 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         return session
 
     def get_session(self, sid: str) -> dict[str, Any]:
+        """What the application has stored for a session: the same dictionary each time.
+
+        :raises KeyError: when there is no such session.
+        """
         session = self._get_socket(sid)
         if session.data is None:
             session.data = {}
@@ -225,9 +231,17 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         return data
 
     def save_session(self, sid: str, session: dict[str, Any]) -> None:
+        """Store a dictionary for a session.
+
+        :raises KeyError: when there is no such session.
+        """
         self._get_socket(sid).data = session
 
     def transport(self, sid: str) -> str:
+        """The transport that a client uses: ``polling`` or ``websocket``.
+
+        :raises KeyError: when there is no such session.
+        """
         return self._get_socket(sid).transport
 
     def disconnect(self, sid: Optional[str] = None) -> None:

@@ -72,6 +72,8 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class State(Enum):
+    """Of a connection; the module's head says what they mean."""
+
     HEAD = "head"
     BODY = "body"
     WAITING = "waiting"
@@ -238,6 +240,7 @@ class Connection:
             self._reading.greenlet = hub.greenlet
 
     def stop_reading(self) -> None:
+        """Call :meth:`_readable` no more."""
         if self._reading is not None:
             self.server.runtime.hub.remove(self._reading)
             self._reading = None
@@ -534,6 +537,7 @@ class Connection:
         return self._answered or self.state is _WEBSOCKET
 
     def counted(self) -> None:
+        """The figures of this worker may have changed."""
         if self._on_session is not None:
             self.session_counted()
         self.server.changed()

@@ -25,6 +25,7 @@ class HubLag:
         return max(self._samples)
 
     def start(self) -> None:
+        """Measure from now on; in the thread of the hub."""
         self._due = time.monotonic() + _INTERVAL
         hubs.get_hub().schedule_call_global(_INTERVAL, self._look)
 

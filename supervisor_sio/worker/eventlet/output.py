@@ -53,6 +53,7 @@ class Backlog:
         self.at_watch = 0
 
     def measure(self, pieces: list[Piece]) -> None:
+        """Set the size to that of these pieces."""
         self.size = sum(map(len, pieces)) + OUTPUT_OBJECT * len(pieces)
 
     def look(self, sock: Any) -> None:
@@ -107,6 +108,10 @@ class Writes:
         self._fan_out: list[Writer] = []
 
     def add(self, writer: Writer, fan_out: bool) -> None:
+        """Call :meth:`Writer.flush` soon.
+
+        :param fan_out: the output is part of one to many clients.
+        """
         if not self._soon and not self._fan_out:
             self._hub.schedule_call_global(0, self.flush)
         (self._fan_out if fan_out else self._soon).append(writer)
