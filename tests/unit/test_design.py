@@ -45,6 +45,12 @@ def test_each_change_has_its_file() -> None:
         assert (PACKAGE / name).exists(), name
 
 
+def test_each_module_of_the_engine_is_described() -> None:
+    described = {name for row in rows_behind("## The engine") for name in code(row[0])}
+    modules = {path.name for path in (PACKAGE / "engine").glob("*.py")}
+    assert described == modules - {"__init__.py"}
+
+
 def code(cell: str) -> list[str]:
     """Paths in it."""
     return re.findall(r"`([a-z_/]+(?:\.py|/))`", cell)
