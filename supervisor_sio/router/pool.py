@@ -70,9 +70,10 @@ class Member:
 
 
 def _least_connection(members: list[Member], turn: int) -> Member:
-    least = min(member.load for member in members)
+    loads = [member.load for member in members]
+    least = min(loads)
     # Ties take turns, or one worker would get every connection that opens no session.
-    ties = [member for member in members if member.load == least]
+    ties = [member for member, load in zip(members, loads) if load == least]
     return ties[turn % len(ties)]
 
 
@@ -119,9 +120,12 @@ class Pool:
         """The workers that run under this Supervisor name; more than one only in passing."""
         return [member for member in self if member.name == name]
 
+    def _placeable(self) -> list[Member]:
+        return [member for member in self._members.values() if not member.busy and member.eligible]
+
     def place_handshake(self) -> Optional[Member]:
         """The worker for a new session, by the chosen method; ``None`` while there is none."""
-        members = [member for member in self if member.eligible and not member.busy]
+        members = self._placeable()
         if not members:
             return None
         self._turn += 1
@@ -129,7 +133,7 @@ class Pool:
 
     def place_plain(self) -> Optional[Member]:
         """The worker for a connection that opens no session: each in its turn."""
-        members = [member for member in self if member.eligible and not member.busy]
+        members = self._placeable()
         if not members:
             return None
         self._plain_turn += 1

@@ -232,14 +232,12 @@ class WorkerChannel:
         handshake = connection.kind is Kind.HANDSHAKE
         try:
             data = handover.encode(
-                Handover(
-                    connection.peer,
-                    connection.local,
-                    connection.scheme,
-                    connection.kind is not None,
-                    handshake,
-                    connection.prefix,
-                )
+                connection.peer,
+                connection.local,
+                connection.scheme,
+                connection.kind is not None,
+                handshake,
+                connection.prefix,
             )
             channel.send_encoded(self._sock, data, [connection.sock.fileno()])
         except BlockingIOError:
