@@ -2,9 +2,9 @@
 
 ``process`` connects the parts. A client comes from ``acceptor``, goes through ``entrance``
 (with ``readable``, ``proxy_protocol`` and ``tls``) and ``placement`` (with ``pool``, which chooses,
-and ``waiting``), and a ``worker_channel`` hands it over; ``workers`` has all of these.
-``shelf`` keeps those who wait when the process dies. supervisord is behind ``listener`` (with
-``events``) and ``supervisord``: ``commands`` does what it asks, ``report`` says what it is told,
-``exporter`` the same for Prometheus. ``events``,
-``pool``, ``membership``, ``proxy_protocol``, ``health``, ``sums`` and ``reserve`` are pure.
+and ``waiting``), and a ``worker_channel`` (with ``tallies``) hands it over; ``workers`` has all of
+these. ``shelf`` keeps those who wait when the process dies. supervisord is behind ``listener``
+(with ``events``) and ``supervisord``: ``commands`` does what it asks, ``report`` says what it is
+told, ``exporter`` the same for Prometheus. ``events``, ``pool``, ``membership``,
+``worker_messages``, ``silence``, ``proxy_protocol``, ``health``, ``sums`` and ``reserve`` are pure.
 """

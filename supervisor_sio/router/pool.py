@@ -32,6 +32,8 @@ class Member:
     figures: Mapping[str, int] = field(default_factory=dict)
     #: Channels of the relay on which it hears the others; none before it is ready.
     channels: list[str] = field(default_factory=list)
+    #: When it last reported, by the loop's clock.
+    reported_at: float = 0.0
     #: Handshakes handed over.
     handshakes: int = 0
 
