@@ -164,7 +164,7 @@ WORKER: tuple[Figure, ...] = (
         metric=Metric(
             Kind.COUNTER,
             "worker_protocol_errors",
-            "Websockets ended because the client broke the protocol.",
+            "What clients sent that breaks a protocol or a limit.",
         ),
         total=Total(Section.CLIENTS, "protocol_errors", "protocol errors"),
     ),
@@ -173,7 +173,7 @@ WORKER: tuple[Figure, ...] = (
         metric=Metric(
             Kind.COUNTER,
             "worker_slow_clients",
-            "Websockets ended because the client did not read.",
+            "Clients ended because they did not send or read in time.",
         ),
         total=Total(Section.CLIENTS, "slow_clients", "too slow"),
     ),

@@ -87,7 +87,7 @@ def test_pipelined_requests_for_different_workers(shared_cluster: Cluster) -> No
     with connect(shared_cluster) as sock:
         sock.sendall(requests)
         for _ in order:
-            assert answer(sock) == (200, b"OK")
+            assert answer(sock) == (200, b"ok")
         assert int(answer(sock)[1]) in sessions
     for pid, session in sessions.items():
         numbers = [number for number, other in enumerate(order) if other is session]
@@ -163,6 +163,6 @@ def test_bytes_that_json_would_blow_up(shared_cluster: Cluster) -> None:
         packet = f'421["echo","{text}"]'
         target = f"{PATH}polling&sid={session.sid}&x={'y' * 7000}"
         connection.request("POST", target, packet.encode())
-        assert connection.getresponse().read() == b"OK"
+        assert connection.getresponse().read() == b"ok"
         assert json.loads(session.poll_for("431", connection)[3:]) == [text]
     connection.close()
