@@ -23,9 +23,10 @@ AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
 
 
 def least_connection(workers: list[AnyCandidate], turn: int) -> AnyCandidate:
-    least = min(worker.load for worker in workers)
+    loads = [worker.load for worker in workers]
+    least = min(loads)
     # Ties take turns: else one worker would get every connection that opens no session.
-    ties = [worker for worker in workers if worker.load == least]
+    ties = [worker for worker, load in zip(workers, loads) if load == least]
     return ties[turn % len(ties)]
 
 

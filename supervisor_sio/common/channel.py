@@ -29,6 +29,8 @@ VERSION = 3
 
 # Plain numbers: the flags are enums, and slow to combine for each packet.
 _SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_TRUNCATED = int(socket.MSG_TRUNC)
+_DESCRIPTORS_TRUNCATED = int(socket.MSG_CTRUNC)
 _RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 
 Message = dict[str, Any]
@@ -146,9 +148,9 @@ def receive_as(
         return None
     # The buffer has room for those that may come: with fewer in it than that,
     # it was the process that had none left.
-    lost = bool(flags & socket.MSG_CTRUNC) and len(descriptors) < most_descriptors
+    lost = bool(flags & _DESCRIPTORS_TRUNCATED) and len(descriptors) < most_descriptors
     try:
-        if flags & socket.MSG_TRUNC or (flags & socket.MSG_CTRUNC and not lost):
+        if flags & _TRUNCATED or (flags & _DESCRIPTORS_TRUNCATED and not lost):
             raise ChannelError("a packet was cut short")
         message = decode(data)
     except ChannelError:

@@ -19,14 +19,18 @@ def raise_limit() -> int:
     return hard
 
 
+def limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def ceiling(reserve: int) -> int:
     """The descriptors of clients have numbers below this one.
 
     The kernel gives out the lowest number that is free. So as long as no client
     keeps a higher one, ``reserve`` descriptors are left for everything else.
     """
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return limit - min(reserve, limit // 2)
+    most = limit()
+    return most - min(reserve, most // 2)
 
 
 def listens() -> bool:

@@ -47,9 +47,13 @@ class Handover(NamedTuple):
     prefix: bytes
 
 
-def encode(handover: Handover) -> bytes:
-    """:raises ChannelError: when it is too long."""
-    peer, local, scheme, placed, handshake, prefix = handover
+def encode(
+    peer: Address, local: Address, scheme: str, placed: bool, handshake: bool, prefix: bytes
+) -> bytes:
+    """The fields of :class:`Handover`.
+
+    :raises ChannelError: when it is too long.
+    """
     flags = placed * _PLACED | handshake * _HANDSHAKE
     if scheme == "https":
         flags |= _HTTPS

@@ -19,6 +19,10 @@ from . import reasons
 #: Longest request line with its line end, in bytes; eventlet's wsgi takes no less.
 MAX_REQUEST_LINE = 8190
 
+#: What nearly all clients send, with the parts of the target, and its line end.
+_USUAL = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (/[^\s?]*)(?:\?([^\s]*))? HTTP/1\.[0-9]\r?\n"
+)
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([^\s]+) HTTP/1\.[0-9]")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 
@@ -35,6 +39,9 @@ class Request(NamedTuple):
     kind: Kind
     #: The tag in the session id, of a ``SESSION`` request; empty where the id has none.
     tag: str = ""
+
+
+_PLAIN, _HANDSHAKE = Request(Kind.PLAIN), Request(Kind.HANDSHAKE)
 
 
 class BadRequest(Exception):
@@ -60,6 +67,21 @@ def parse_head(data: bytes, paths: tuple[bytes, ...]) -> Optional[Request]:
 
     :param paths: the Engine.IO paths, each with ``/`` at both ends.
     :raises BadRequest: when it is not, or cannot become, a request line.
+    """
+    end = data.find(b"\n")
+    if 0 < end < MAX_REQUEST_LINE:
+        match = _USUAL.fullmatch(data, 0, end + 1)
+        if match is not None:
+            method, path, query = match.groups(b"")
+            return _judge(method, path, query, paths)
+    parts = _parse_line(data)
+    return None if parts is None else _judge(*parts, paths)
+
+
+def _parse_line(data: bytes) -> Optional[tuple[bytes, bytes, bytes]]:
+    """Any line: its method, and path and query of its target.
+
+    :raises BadRequest: as :func:`parse_head`.
     """
     start = 0
     # A server should skip an empty line before the request line (RFC 9112, 2.2).
@@ -88,12 +110,16 @@ def parse_head(data: bytes, paths: tuple[bytes, ...]) -> Optional[Request]:
     if not target.startswith(b"/"):
         target = _ABSOLUTE.sub(b"", target, count=1)
     path, _, query = target.partition(b"?")
+    return match[1], path, query
+
+
+def _judge(method: bytes, path: bytes, query: bytes, paths: tuple[bytes, ...]) -> Request:
     if not path.startswith(paths):
-        return Request(Kind.PLAIN)
+        return _PLAIN
     sid = _sid(query)
     if sid is None:
         # A CORS preflight opens no session, any worker can answer it.
-        return Request(Kind.PLAIN if match[1] == b"OPTIONS" else Kind.HANDSHAKE)
+        return _PLAIN if method == b"OPTIONS" else _HANDSHAKE
     return Request(Kind.SESSION, tag_of(sid))
 
 
@@ -102,5 +128,6 @@ def _sid(query: bytes) -> Optional[str]:
         return None
     for item in query.split(b"&"):
         if item.startswith(b"sid="):
-            return unquote_to_bytes(item[4:]).decode("latin-1")
+            sid = item[4:]
+            return (unquote_to_bytes(sid) if b"%" in sid else sid).decode("latin-1")
     return None

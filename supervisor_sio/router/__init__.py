@@ -1,9 +1,10 @@
 """The router process: ``supervisor-sio router``, run as an event listener.
 
-``process`` connects the parts. A client goes through ``entrance`` (with ``proxy_protocol`` and
-``tls``), ``placement`` (with ``pool``, which chooses, and ``waiting``) and a ``worker_channel``,
-which hands it over; ``workers`` has all of these, ``shelf`` keeps those who wait when the process
-dies. supervisord is behind ``listener`` (with ``events``) and ``supervisord``: ``commands`` does
-what it asks, ``report`` says what it is told, ``exporter`` the same for Prometheus. ``events``,
-``pool``, ``membership``, ``proxy_protocol``, ``health``, ``sums`` and ``reserve`` are pure.
+``process`` connects the parts. A client comes from ``acceptor``, goes through ``entrance``
+(with ``readable``, ``proxy_protocol`` and ``tls``) and ``placement`` (with ``pool``, which chooses,
+and ``waiting``), and a ``worker_channel`` (with ``tallies``) hands it over; ``workers`` has all of
+these. ``shelf`` keeps those who wait when the process dies. supervisord is behind ``listener``
+(with ``events``) and ``supervisord``: ``commands`` does what it asks, ``report`` says what it is
+told, ``exporter`` the same for Prometheus. ``events``, ``pool``, ``membership``,
+``worker_messages``, ``silence``, ``proxy_protocol``, ``health``, ``sums`` and ``reserve`` are pure.
 """

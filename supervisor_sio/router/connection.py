@@ -28,6 +28,7 @@ class Connection:
         "proxy_header_due",
         "tls_due",
         "in_handshake",
+        "counted_for",
     )
 
     def __init__(
@@ -48,6 +49,8 @@ class Connection:
         self.proxy_header_due = False
         self.tls_due = False
         self.in_handshake = False
+        #: The network whose share of the entrance it is part of.
+        self.counted_for = ""
 
     @property
     def address(self) -> str:
@@ -75,6 +78,8 @@ def _text(address: Any) -> Any:
 
 def network_of(address: str) -> str:
     """Of IPv6 the /64: one client may use any address of it. Else the IPv4 address."""
+    if ":" not in address:
+        return address
     try:
         packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
     except (OSError, ValueError):

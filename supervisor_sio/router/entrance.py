@@ -16,25 +16,17 @@ from collections import Counter
 from typing import Any, Callable, Optional
 
 from ..common import reasons
-from ..common.descriptors import lowest_free
 from ..common.limits import PENDING_SHARE
 from ..common.refusals import Refusals
 from ..common.request import MAX_REQUEST_LINE, BadRequest, Request, parse_head
 from ..common.unavailable import answer
+from .acceptor import Acceptor
 from .connection import Connection
 from .proxy_protocol import parse_proxy_header
+from .readable import Readable
 from .tls import HANDSHAKE_RECORD, Terminator
 
 logger = logging.getLogger("supervisor_sio.router")
-
-#: Connections accepted before other descriptors get a turn.
-_BATCH = 64
-
-#: Seconds without accepting when it failed, or when clients have all their descriptors.
-_PAUSE = 0.1
-
-#: Seconds between log lines about that.
-_TELL = 60.0
 
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
@@ -44,6 +36,7 @@ class Entrance:
 
     :param place: takes each connection whose request is known.
     :param has_room: whether one more connection of this network may wait.
+    :param waiting: how many connections wait, here or for a worker.
     :param ceiling: below it are the numbers of descriptors that clients may have.
     :param head_timeout: seconds from accept to the end of the request line.
     """
@@ -59,9 +52,9 @@ class Entrance:
         refusals: Refusals,
         place: Callable[[Connection], None],
         has_room: Callable[[str], bool],
+        waiting: Callable[[], int],
         ceiling: Callable[[], int],
     ) -> None:
-        self._loop = asyncio.get_running_loop()
         self._paths = paths
         self._head_timeout = head_timeout
         self._share = max(1, max_pending // PENDING_SHARE)
@@ -71,8 +64,16 @@ class Entrance:
         self._place = place
         self._has_room = has_room
         self._ceiling = ceiling
-        self._told = -_TELL
-        self._listeners: list[socket.socket] = []
+        self._acceptor = Acceptor(
+            refusals=refusals,
+            accepted=self._enter,
+            ceiling=ceiling,
+            # With TLS each has more, also of those that a worker has.
+            taken=waiting if terminator is None else None,
+            # A handshake that is due or under way ends with two more for good; so will the next.
+            due=lambda: 2 * (len(self) + 1) if terminator is not None else 0,
+        )
+        self._readable = Readable(asyncio.get_running_loop(), self._examine_pending)
         #: Connections in a stage, by descriptor.
         self._pending: dict[int, Connection] = {}
         #: How many of those and of the TLS handshakes a client's network has.
@@ -83,15 +84,10 @@ class Entrance:
         return len(self._pending) + self._handshakes
 
     def listen(self, listeners: list[socket.socket]) -> None:
-        self._listeners = listeners
-        for listener in listeners:
-            listener.setblocking(False)
-            self._resume(listener, listener.getsockname())
+        self._acceptor.listen(listeners)
 
     def close(self) -> None:
-        for listener in self._listeners:
-            self._loop.remove_reader(listener)
-            listener.close()
+        self._acceptor.close()
 
     def release(self) -> list[Connection]:
         """The router is about to end: unfinished requests are somebody else's from now on."""
@@ -120,52 +116,12 @@ class Entrance:
         self._refusals.count(reason, connection.address or "a local client")
         connection.sock.close()
 
-    def _pause(self, listener: socket.socket, local: Any) -> None:
-        self._loop.remove_reader(listener)
-        self._loop.call_later(_PAUSE, self._resume, listener, local)
-
-    def _resume(self, listener: socket.socket, local: Any) -> None:
-        if listener.fileno() >= 0:  # not closed in the meantime
-            self._loop.add_reader(listener, self._accept, listener, local)
-
-    def _is_full(self, listener: socket.socket) -> bool:
-        """Whether clients have all the descriptors that are for them."""
-        # A handshake that is due or under way ends with two more for good; so will the next.
-        due = 2 * (len(self) + 1) if self._terminator is not None else 0
-        ceiling = self._ceiling()
-        if lowest_free(listener.fileno()) + due < ceiling:
-            return False
-        now = time.monotonic()
-        if now - self._told >= _TELL:
-            self._told = now
-            logger.warning(
-                "new connections wait in the kernel: all %d descriptors for clients are taken; "
-                "raise the limit of open files",
-                ceiling,
-            )
-        return True
-
-    def _accept(self, listener: socket.socket, local: Any) -> None:
-        for _ in range(_BATCH):
-            if self._is_full(listener):
-                self._pause(listener, local)
-                return
-            try:
-                sock, peer = listener.accept()
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                continue
-            except OSError as error:
-                # Out of descriptors, most likely: let some go before the next try.
-                self._refusals.count(reasons.ACCEPT_FAILED, str(error))
-                self._pause(listener, local)
-                return
-            connection = Connection(sock, peer, local, "http")
-            connection.deadline = time.monotonic() + self._head_timeout
-            connection.proxy_header_due = self._proxy_protocol
-            connection.tls_due = self._terminator is not None
-            self._examine(connection)
+    def _enter(self, sock: socket.socket, peer: Any, local: Any) -> None:
+        connection = Connection(sock, peer, local, "http")
+        connection.deadline = time.monotonic() + self._head_timeout
+        connection.proxy_header_due = self._proxy_protocol
+        connection.tls_due = self._terminator is not None
+        self._examine(connection)
 
     def _examine(self, connection: Connection) -> None:
         """Judge what has arrived; come back when there is more."""
@@ -188,6 +144,11 @@ class Entrance:
             self._place(connection)
         elif not connection.in_handshake:
             self._wait(connection)
+
+    def _examine_pending(self, descriptor: int) -> None:
+        connection = self._pending.get(descriptor)
+        if connection is not None:  # it has not gone in the same turn
+            self._examine(connection)
 
     def _read_request(self, connection: Connection) -> Optional[Request]:
         """What the connection wants; ``None`` when that takes more bytes, or TLS first.
@@ -241,9 +202,8 @@ class Entrance:
             raise BadRequest(reasons.PLAIN_ON_TLS)
         assert self._terminator is not None
         self._forget(connection)
-        self._check_room(connection)
+        self._count(connection)
         self._handshakes += 1
-        self._by_network[connection.network] += 1
         connection.in_handshake = True
 
         def over() -> None:
@@ -272,29 +232,37 @@ class Entrance:
         if descriptor in self._pending:
             return
         try:
-            self._check_room(connection)
+            self._count(connection)
         except BadRequest as bad:
             self.refuse(connection, bad.reason)
             return
+        try:
+            self._readable.add(descriptor)
+        except OSError:  # as for descriptors, there is a limit of them: epoll(7)
+            self._discount(connection)
+            self.drop(connection, reasons.NO_DESCRIPTOR)
+            return
         self._pending[descriptor] = connection
-        self._by_network[connection.network] += 1
-        self._loop.add_reader(descriptor, self._examine, connection)
 
-    def _check_room(self, connection: Connection) -> None:
+    def _count(self, connection: Connection) -> None:
         """:raises BadRequest: when it may not wait."""
-        if self._by_network[connection.network] >= self._share:
+        network = connection.network
+        if self._by_network[network] >= self._share:
             raise BadRequest(reasons.ADDRESS_SHARE)
-        if not self._has_room(connection.network):
+        if not self._has_room(network):
             raise BadRequest(reasons.MAX_PENDING)
+        self._by_network[network] += 1
+        connection.counted_for = network
 
     def _forget(self, connection: Connection) -> None:
         descriptor = connection.sock.fileno()
         if self._pending.pop(descriptor, None) is None:
             return
-        self._loop.remove_reader(descriptor)
+        self._readable.remove(descriptor)
         self._discount(connection)
 
     def _discount(self, connection: Connection) -> None:
-        self._by_network[connection.network] -= 1
-        if not self._by_network[connection.network]:
-            del self._by_network[connection.network]
+        network = connection.counted_for
+        self._by_network[network] -= 1
+        if not self._by_network[network]:
+            del self._by_network[network]

@@ -32,6 +32,8 @@ class Member:
     figures: Mapping[str, int] = field(default_factory=dict)
     #: Channels of the relay on which it hears the others; none before it is ready.
     channels: list[str] = field(default_factory=list)
+    #: When it last reported, by the loop's clock.
+    reported_at: float = 0.0
     #: Handshakes handed over.
     handshakes: int = 0
 
@@ -97,9 +99,12 @@ class Pool:
         """The workers that run under this Supervisor name; more than one only in passing."""
         return [member for member in self if member.name == name]
 
+    def _placeable(self) -> list[Member]:
+        return [member for member in self._members.values() if not member.busy and member.eligible]
+
     def place_handshake(self) -> Optional[Member]:
         """The worker for a new session, by the chosen method; ``None`` while there is none."""
-        members = [member for member in self if member.eligible and not member.busy]
+        members = self._placeable()
         if not members:
             return None
         self._turn += 1
@@ -108,7 +113,7 @@ class Pool:
 
     def place_plain(self) -> Optional[Member]:
         """The worker for a connection that opens no session: each in its turn."""
-        members = [member for member in self if member.eligible and not member.busy]
+        members = self._placeable()
         if not members:
             return None
         self._plain_turn += 1

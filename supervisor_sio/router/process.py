@@ -106,6 +106,7 @@ class Router:
             has_room=lambda network: (
                 self._waiting() < self._max_pending or self._placement.make_room(network)
             ),
+            waiting=self._waiting,
             ceiling=lambda: ceiling(self._reserve()),
         )
         self._placement.refuser = self._entrance

@@ -9,21 +9,20 @@ import os
 import socket
 import time
 from collections import deque
-from typing import Any, Callable, Optional, Protocol, Union
+from typing import Callable, Optional, Protocol, Union
 
 from ..common import channel, handover, reasons
 from ..common.channel import ChannelError, DescriptorsLost, Message
 from ..common.figures import read_report
 from ..common.handover import Handover
-from ..common.limits import TALLIES
 from ..common.request import Kind
-from ..relay import tally
 from ..relay.tally import Sent
 from .connection import Connection
 from .membership import Membership
 from .placement import Placement
 from .pool import Member
 from .queries import Queries
+from .tallies import Tallies
 
 #: Packets read from one worker before other descriptors get a turn.
 _BATCH = 64
@@ -60,7 +59,7 @@ class Owner(Protocol):
 
     def join(self, newcomer: WorkerChannel, hello: Message) -> Member: ...
 
-    def ready(self, member: Member, channels: Any) -> None: ...
+    def ready(self, member: Member, message: Message) -> None: ...
 
     def heard(self, member: Member) -> None: ...
 
@@ -84,12 +83,9 @@ class WorkerChannel:
         self._blocked = False  # until the worker reads what was sent
         #: The version of the membership that it was told, or is about to be.
         self._known = 0
-        #: The descriptors of the worker's tallies, by channel of the relay.
-        self._tallies: dict[str, int] = {}
+        self._tallies = Tallies()
         self.pid = channel.peer_of(sock).pid
         self.member: Optional[Member] = None
-        #: When it has last reported, by the loop's clock.
-        self.heard_at = workers.loop.time()
         workers.loop.add_reader(sock, self.read)
         self._process = self._watch_process()
 
@@ -144,7 +140,7 @@ class WorkerChannel:
             return
         kind = message["type"]
         if member is not None and kind == "tally":
-            self._take_tally(message, descriptors)
+            self._tallies.take(message, descriptors)
             return
         channel.close_all(descriptors)
         if member is None:
@@ -155,32 +151,13 @@ class WorkerChannel:
         elif kind == "answer":
             self._workers.queries.answer(member.tag, message)
         elif kind == "ready":
-            self._workers.ready(member, message.get("channels"))
+            self._workers.ready(member, message)
         elif kind == "draining":
             member.draining = True
         elif kind == "leaving":
             self._leave()
         else:
             raise ChannelError(f"unknown type {kind!r}")
-
-    def _take_tally(self, message: Message, descriptors: list[int]) -> None:
-        """Memory in which the worker counts what it sends: it is read when it has ended."""
-        name = message.get("channel")
-        old = self._tallies.pop(name, None) if isinstance(name, str) else None
-        if old is not None:
-            os.close(old)
-        if not isinstance(name, str) or len(descriptors) != 1 or len(self._tallies) >= TALLIES:
-            channel.close_all(descriptors)
-            raise ChannelError("a tally that is none, or one too many")
-        self._tallies[name] = descriptors[0]
-
-    def _read_tallies(self) -> None:
-        for name, descriptor in self._tallies.items():
-            sent = tally.read(descriptor)
-            os.close(descriptor)
-            if sent is not None and self.member is not None:
-                self._workers.ended(self.member.tag, name, sent)
-        self._tallies.clear()
 
     def _leave(self) -> None:
         """The worker is about to end: whatever was sent to it is on its way before "left"."""
@@ -199,7 +176,6 @@ class WorkerChannel:
             member.figures = read_report(message)
         except ValueError as error:
             raise ChannelError(f"a load whose {error}") from None
-        self.heard_at = self._workers.loop.time()
         self._workers.heard(member)
         if self._workers.meter is not None:
             self._workers.meter.reported(member)
@@ -232,14 +208,12 @@ class WorkerChannel:
         handshake = connection.kind is Kind.HANDSHAKE
         try:
             data = handover.encode(
-                Handover(
-                    connection.peer,
-                    connection.local,
-                    connection.scheme,
-                    connection.kind is not None,
-                    handshake,
-                    connection.prefix,
-                )
+                connection.peer,
+                connection.local,
+                connection.scheme,
+                connection.kind is not None,
+                handshake,
+                connection.prefix,
             )
             channel.send_encoded(self._sock, data, [connection.sock.fileno()])
         except BlockingIOError:
@@ -335,5 +309,7 @@ class WorkerChannel:
         if self._process >= 0:
             self._workers.loop.remove_reader(self._process)
             os.close(self._process)
-        self._read_tallies()
+        if self.member is not None:  # else it has sent none
+            for name, sent in self._tallies.end():
+                self._workers.ended(self.member.tag, name, sent)
         self._workers.leave(self, reason)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 from collections import Counter
 from typing import Any, Callable, Optional
@@ -20,23 +19,17 @@ from .membership import Membership
 from .placement import Placement
 from .pool import Member
 from .queries import Queries
+from .silence import LOOK, Silence
 from .sums import add_gone
 from .throttle import Throttle
 from .worker_channel import Meter, WorkerChannel
+from .worker_messages import read_hello, read_ready
 
 logger = logging.getLogger("supervisor_sio.router")
-
-_TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_LONGEST_NAME = 256
 
 #: Seconds in which workers that lived through another router are back. Until
 #: then nobody is told that one is missing.
 _SETTLE_TIME = 1.0
-
-#: Seconds without a report after which a worker hangs, and between looks. A worker that
-#: is well reports every two.
-_SILENCE = 6.0
-_LOOK = 1.0
 
 #: Seconds without new workers after one could not be accepted.
 _PAUSE = 0.1
@@ -92,6 +85,7 @@ class Workers:
         self._refusals = refusals
         self._listener = listener
         self._channels: set[WorkerChannel] = set()
+        self._silence = Silence(self.loop.time())
         self.queries = Queries(self.loop, self._ask)
         self._settled = False
         #: Whether supervisord stops all that it has started, one after the other.
@@ -110,29 +104,23 @@ class Workers:
         self.loop.add_reader(self._listener, self._accept)
         self._accept()
         self.loop.call_later(_SETTLE_TIME, self._settle)
-        self.loop.call_later(_LOOK, self._look, self.loop.time() + _LOOK)
+        self.loop.call_later(LOOK, self._look)
 
-    def _look(self, due: float) -> None:
+    def _look(self) -> None:
         """Place nothing more at workers that hang."""
-        now = self.loop.time()
-        self.loop.call_later(_LOOK, self._look, now + _LOOK)
-        if now > due + _LOOK:
-            return  # it was this process that could not run: their reports may wait in here
-        for worker in self._channels:
-            member = worker.member
-            if member is None or not member.ready or member.hung:
-                continue
-            if now - worker.heard_at > _SILENCE:
-                member.hung = True
-                logger.warning(
-                    "worker %s hangs (pid %d): no new sessions until it reports again",
-                    member.name,
-                    member.pid,
-                )
-                self.changed()
+        self.loop.call_later(LOOK, self._look)
+        members = [worker.member for worker in self._channels if worker.member is not None]
+        for member in self._silence.look(self.loop.time(), members):
+            logger.warning(
+                "worker %s hangs (pid %d): no new sessions until it reports again",
+                member.name,
+                member.pid,
+            )
+            self.changed()
 
     def heard(self, member: Member) -> None:
         """It has reported."""
+        member.reported_at = self.loop.time()
         if member.hung:
             member.hung = False
             logger.info("worker %s is back (pid %d)", member.name, member.pid)
@@ -161,31 +149,21 @@ class Workers:
 
     def join(self, newcomer: WorkerChannel, hello: Message) -> Member:
         """:raises ChannelError: when the hello is not acceptable."""
-        if hello["type"] != "hello":
-            raise ChannelError(f"expected hello, not {hello['type']!r}")
-        channel.check_version(hello, "the worker")
-        tag, name = hello.get("tag"), hello.get("name")
-        if not (isinstance(tag, str) and _TAG.fullmatch(tag)):
-            raise ChannelError("a hello without tag and name")
-        if not (isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and name.isprintable()):
-            raise ChannelError("a hello without tag and name")
+        tag, name = read_hello(hello)
         for other in [c for c in self._channels if c.member is not None and c.member.tag == tag]:
             if other.pid != newcomer.pid:
                 raise ChannelError(f"tag {tag} belongs to pid {other.pid}")
             other.lose("it has connected again")
         member = Member(tag, name, newcomer.pid)
         member.drained = self.drained(name, newcomer.pid)
+        member.reported_at = self.loop.time()
         self.placement.join(member, newcomer)
         return member
 
-    def ready(self, member: Member, channels: Any) -> None:
-        """:raises ChannelError: when the channels are none."""
-        if not isinstance(channels, list) or not all(isinstance(c, str) for c in channels):
-            raise ChannelError("a ready without its channels")
-        if channel.row_size(channels) > MAX_CHANNELS // 2:
-            raise ChannelError("a ready with too many channels")
+    def ready(self, member: Member, message: Message) -> None:
+        """:raises ChannelError: when its channels are none."""
+        member.channels = read_ready(message)
         member.ready = True
-        member.channels = channels
         logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)
         self.placement.ready(member)
         self.members_changed()

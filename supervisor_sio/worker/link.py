@@ -292,7 +292,7 @@ class Link:
 
     def hand_back(self, connection: Handover, descriptor: int) -> bool:
         """As :meth:`send`; the caller keeps the descriptor."""
-        return self._send(handover.encode(connection), [descriptor])
+        return self._send(handover.encode(*connection), [descriptor])
 
     def _send(self, data: bytes, descriptors: Sequence[int]) -> bool:
         with self._sending:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from .conftest import ClusterFactory
-from .harness import Cluster, wait_until
+from .harness import Cluster
 from .protocol_cluster import (
     PING_INTERVAL,
     PING_TIMEOUT,
@@ -117,16 +117,6 @@ def test_texts_and_bytes(session: Session) -> None:
 def test_a_post_of_what_is_no_packet_ends_the_session(session: Session, body: str) -> None:
     assert session.post(body).status == 400
     assert_over(session)
-
-
-def test_a_second_post_at_the_same_time_ends_the_session(session: Session) -> None:
-    session.join()
-    whole = '421["echo",1]'
-    unfinished = session.start_post(whole[:5], length=len(whole))
-    # It may be overtaken, but not for ever.
-    wait_until(lambda: session.post("6").status == 400, 10, "the refusal")
-    assert_over(session)
-    unfinished.abandon()
 
 
 def test_a_text_by_websocket(websocket: WebSocket) -> None:

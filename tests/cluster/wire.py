@@ -53,6 +53,7 @@ class Request:
     """A request that is on its way; its answer is read when it is asked for.
 
     :param length: what Content-Length says, where that is not the body's.
+    :param timeout: seconds to wait for each part of the answer.
     """
 
     def __init__(
@@ -63,13 +64,14 @@ class Request:
         body: str = "",
         headers: Mapping[str, str] | None = None,
         length: int | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         data = body.encode()
         lines = {"Host": f"127.0.0.1:{port}", **(headers or {})}
         if method not in ("GET", "OPTIONS") or data:
             lines["Content-Length"] = str(len(data) if length is None else length)
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.sock.sendall(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + data)
         self._method = method
 

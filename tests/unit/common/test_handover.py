@@ -43,7 +43,7 @@ def pair() -> Iterator[Pair]:
 
 @given(connections)
 def test_a_connection_arrives_as_it_was_sent(connection: Handover) -> None:
-    assert handover.decode(handover.encode(connection)) == connection
+    assert handover.decode(handover.encode(*connection)) == connection
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_connection_arrives_as_it_was_sent(connection: Handover) -> None:
 )
 def test_addresses(given: Address, arrives: Address) -> None:
     connection = CONNECTION._replace(peer=given, local=given)
-    assert handover.decode(handover.encode(connection)) == CONNECTION._replace(
+    assert handover.decode(handover.encode(*connection)) == CONNECTION._replace(
         peer=arrives, local=arrives
     )
 
@@ -66,7 +66,7 @@ def test_addresses(given: Address, arrives: Address) -> None:
 def test_it_comes_with_its_descriptor_among_other_messages(pair: Pair) -> None:
     channel.send(pair[0], {"type": "load"})
     reader, writer = os.pipe()
-    channel.send_encoded(pair[0], handover.encode(CONNECTION), [writer])
+    channel.send_encoded(pair[0], handover.encode(*CONNECTION), [writer])
     os.close(writer)
     assert handover.receive(pair[1]) == ({"type": "load"}, [])
     received = handover.receive(pair[1])
@@ -82,7 +82,7 @@ def test_it_comes_with_its_descriptor_among_other_messages(pair: Pair) -> None:
 
 
 def test_only_between_router_and_worker(pair: Pair) -> None:
-    channel.send_encoded(pair[0], handover.encode(CONNECTION))
+    channel.send_encoded(pair[0], handover.encode(*CONNECTION))
     with pytest.raises(ChannelError, match="a packet is not JSON"):
         channel.receive(pair[1])
 
@@ -92,7 +92,7 @@ def test_one_that_no_descriptor_is_free_for(pair: Pair, monkeypatch: pytest.Monk
         """As recvmsg(2) answers a process that has none left."""
 
         def recvmsg(self, *arguments: int) -> object:
-            return handover.encode(CONNECTION), [], socket.MSG_CTRUNC, None
+            return handover.encode(*CONNECTION), [], socket.MSG_CTRUNC, None
 
     with pytest.raises(DescriptorsLost) as caught:
         handover.receive(Exhausted())  # type: ignore[arg-type]
@@ -100,22 +100,22 @@ def test_one_that_no_descriptor_is_free_for(pair: Pair, monkeypatch: pytest.Monk
 
 
 def test_the_longest() -> None:
-    room = MAX_PACKET - len(handover.encode(CONNECTION._replace(prefix=b"")))
+    room = MAX_PACKET - len(handover.encode(*CONNECTION._replace(prefix=b"")))
     longest = CONNECTION._replace(prefix=b"x" * room)
-    assert handover.decode(handover.encode(longest)) == longest
+    assert handover.decode(handover.encode(*longest)) == longest
     with pytest.raises(ChannelError, match="a connection of 65537 bytes is over the limit"):
-        handover.encode(CONNECTION._replace(prefix=b"x" * (room + 1)))
+        handover.encode(*CONNECTION._replace(prefix=b"x" * (room + 1)))
 
 
-@pytest.mark.parametrize("length", range(1, len(handover.encode(CONNECTION)) - len(b"GET /")))
+@pytest.mark.parametrize("length", range(1, len(handover.encode(*CONNECTION)) - len(b"GET /")))
 def test_one_that_is_cut_short(length: int) -> None:
     with pytest.raises(ChannelError, match="a connection is "):
-        handover.decode(handover.encode(CONNECTION)[:length])
+        handover.decode(handover.encode(*CONNECTION)[:length])
 
 
 def test_a_name_that_is_not_text() -> None:
     with pytest.raises(ChannelError, match="a connection is not understood"):
-        handover.decode(handover.encode(CONNECTION).replace(b"192", b"\xff92"))
+        handover.decode(handover.encode(*CONNECTION).replace(b"192", b"\xff92"))
 
 
 @shares_fixture

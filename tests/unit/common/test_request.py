@@ -175,3 +175,19 @@ def test_more_bytes_do_not_change_a_verdict(data: bytes, more: bytes) -> None:
 def test_the_tag_is_what_stands_before_the_first_dot(tag: str, rest: str) -> None:
     assert tag_of(f"{tag}.{rest}") == tag
     assert tag_of(tag) == ""
+
+
+@given(
+    st.sampled_from(["GET", "POST", "OPTIONS", "GE T", "X" * 33, ""]),
+    st.text("/socket.io?&sid=abc%2E.#:@ \tü", max_size=60),
+    st.sampled_from(["HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/1.10", "http/1.1", ""]),
+    st.sampled_from(["\r\n", "\n", "\r\r\n", "\r"]),
+)
+@example("GET", "/socket.io/?sid=a.b&sid=c.d", "HTTP/1.1", "\r\n")
+@example("OPTIONS", "/socket.io/?", "HTTP/1.1", "\n")
+def test_the_usual_line_is_judged_as_any_other(
+    method: str, target: str, version: str, end: str
+) -> None:
+    line = f"{method} {target} {version}{end}Host: x\r\n\r\n".encode()
+    # An empty line before it makes it unusual, and changes nothing.
+    assert verdict(line) == verdict(b"\r\n" + line)

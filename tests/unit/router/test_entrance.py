@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
 
+from supervisor_sio.common import reasons
 from supervisor_sio.common.refusals import Refusals
+from supervisor_sio.common.request import Kind
 from supervisor_sio.router.connection import Connection, network_of
 from supervisor_sio.router.entrance import Entrance
 
@@ -37,10 +41,12 @@ class Harness:
             refusals=self.refusals,
             place=self.placed.append,
             has_room=lambda network: len(self.entrance) < options["max_pending"],
+            waiting=lambda: len(self.entrance),
             ceiling=lambda: sys.maxsize,
             **{"proxy_protocol": False, "terminator": None, **options},
         )
         self.tls = options.get("terminator") is not None
+        self.proxied = options.get("proxy_protocol", False)
 
     def connect(self, address: str, data: bytes) -> socket.socket:
         """A client that has sent this much."""
@@ -50,6 +56,7 @@ class Harness:
         client.sendall(data)
         connection = Connection(sock, (address, 1), None, "http")
         connection.tls_due = self.tls
+        connection.proxy_header_due = self.proxied
         self.entrance.examine_again(connection)
         return client
 
@@ -129,5 +136,65 @@ def test_one_network_of_ipv6_has_one_share(loop: asyncio.AbstractEventLoop) -> N
         harness.connect("10.1.2.3", b"G")
         assert len(harness.entrance) == 5
         assert harness.refusals.by_reason == {"address-share": 5}
+
+    run(loop, scenario)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+def test_a_request_in_pieces(loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        harness = Harness(max_pending=8)
+        client = harness.connect("10.0.0.1", b"GET /socket.io/?E")
+        other = harness.connect("10.0.0.2", b"")
+        assert len(harness.entrance) == 2 and not harness.placed
+        client.sendall(b"IO=4 HTTP/1.1\r\nHost: x")
+        other.close()
+        await until(lambda: harness.placed and not len(harness.entrance))
+        (connection,) = harness.placed
+        assert connection.kind is Kind.HANDSHAKE and connection.address == "10.0.0.1"
+        left = connection.sock.recv(100, socket.MSG_DONTWAIT)
+        assert connection.prefix + left == b"GET /socket.io/?EIO=4 HTTP/1.1\r\nHost: x"
+        assert harness.refusals.by_reason == {reasons.CLOSED_EARLY: 1}
+
+    loop.run_until_complete(main())
+
+
+def test_an_address_that_the_proxy_names_has_the_share(loop: asyncio.AbstractEventLoop) -> None:
+    def scenario() -> None:
+        harness = Harness(max_pending=8, proxy_protocol=True)
+        header = b"PROXY TCP4 192.0.2.%d 192.0.2.9 1 80\r\n"
+        for number in (1, 1, 2):
+            client = harness.connect("10.0.0.1", b"P")  # the proxy's own share, so far
+            client.sendall(header[1:] % number + b"G")
+            (waiting,) = [c for c in harness.entrance._pending.values() if c.proxy_header_due]
+            harness.entrance.examine_again(waiting)
+        harness.connect("10.0.0.1", header % 1 + b"G")
+        assert harness.refusals.by_reason == {reasons.ADDRESS_SHARE: 1}
+        assert harness.entrance._by_network == {"192.0.2.1": 2, "192.0.2.2": 1}
+        harness.entrance.expire(float("inf"))
+        assert not harness.entrance._by_network and not len(harness.entrance)
+
+    run(loop, scenario)
+
+
+def test_one_that_cannot_be_watched_is_dropped_and_counted(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def scenario() -> None:
+        harness = Harness(max_pending=8)
+        monkeypatch.setattr(harness.entrance._readable, "add", fail)
+        client = harness.connect("10.0.0.1", b"G")
+        assert client.recv(1) == b""
+        assert harness.refusals.by_reason == {reasons.NO_DESCRIPTOR: 1}
+        assert not len(harness.entrance) and not harness.entrance._by_network
 
     run(loop, scenario)

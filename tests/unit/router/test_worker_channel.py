@@ -7,10 +7,9 @@ from typing import Callable
 import pytest
 
 from supervisor_sio.common import channel, handover
-from supervisor_sio.common.handover import Handover
 from unit.router.harness import Harness, Scenario, connections, wait_for
 
-BACK = handover.encode(Handover(("192.0.2.1", 5), ("::1", 80), "https", False, False, b"GET"))
+BACK = handover.encode(("192.0.2.1", 5), ("::1", 80), "https", False, False, b"GET")
 
 
 def test_a_connection_that_cannot_be_said_is_dropped_and_counted(
