@@ -32,7 +32,7 @@ from supervisor_sio.common.reasons import FAILED, NO_ANSWER, PROTOCOL, TOO_SLOW,
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.engine.session import Session, State
 from supervisor_sio.worker.dispatch import Dispatcher
-from supervisor_sio.worker.eventlet import connection, wsgi
+from supervisor_sio.worker.eventlet import body, connection, green
 from supervisor_sio.worker.eventlet.connection import Connection
 from supervisor_sio.worker.eventlet.install import install
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
@@ -346,7 +346,8 @@ def test_a_client_that_stops_in_the_middle(
     make: Any, part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.2)
-    monkeypatch.setattr(wsgi, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(green, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(body, "STALLED_SECONDS", 0.2)
     app = make()
     app.http.head_timeout = 0.2
     stalled, other = Client(app), Client(app)
@@ -367,7 +368,8 @@ def test_a_client_that_does_not_take_the_answer(
     make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.2)
-    monkeypatch.setattr(wsgi, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(green, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(body, "STALLED_SECONDS", 0.2)
     app = make()
     app.http.app = lambda environ, start: start("200 OK", []) and None or [bytes(10_000_000)]
     client = Client(app)
