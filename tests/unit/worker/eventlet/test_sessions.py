@@ -211,6 +211,18 @@ def test_websocket_alone(make: Any) -> None:
     assert app.seen == [("ä", {"a": 1}), "transport close"]
 
 
+def test_an_option_that_is_set_while_it_runs(make: Any) -> None:
+    app = make()
+    eio = app.sio.eio
+    eio.ping_timeout = 7
+    with pytest.raises(ValueError, match="^ping_timeout: -1 is not a number above 0"):
+        eio.ping_timeout = -1
+    assert eio.ping_timeout == 7
+    eio.ping_interval = 9
+    handshake = Client(app).http("GET")
+    assert '"pingTimeout":7000' in handshake and '"pingInterval":9000' in handshake
+
+
 def test_the_environment_does_not_keep_the_connection(make: Any) -> None:
     app = make()
     connect(app)
