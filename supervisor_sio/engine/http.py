@@ -26,10 +26,10 @@ _TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
 #: each begins with a name, and the colon is right behind it.
 _FIELDS = re.compile(rb"(?:%b:%b\r\n)*\r\n" % (_TOKEN, _TEXT))
 
-#: A path, or all of a URL (section 3.2); without a fragment, which is not part of either.
-_TARGET = re.compile(
-    rb"(?:https?://(?P<authority>[^/?#]+))?(?P<path>/[!-\"$->@-~]*)?(?:\?(?P<query>[!-\"$-~]*))?",
-    re.IGNORECASE,
+#: The request line (section 3): a path, or all of a URL, without a fragment.
+_REQUEST_LINE = re.compile(
+    rb"(%b) (?:(?i:https?)://([^/?# \r\n]+))?(/[!-\"$->@-~]*)?(?:\?([!-\"$-~]*))? HTTP/(1\.[01])\r\n"
+    % _TOKEN
 )
 
 #: A name or an address, and perhaps a port (RFC 3986, section 3.2); empty where a URL has none.
@@ -91,13 +91,11 @@ class Head(NamedTuple):
 class _Collector:
     """What llhttp has found."""
 
+    __slots__ = ("fields", "complete")
+
     def __init__(self) -> None:
-        self.target = b""
         self.fields: list[tuple[bytes, bytes]] = []
         self.complete = False
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields.append((name, value.strip(b" \t")))
@@ -130,41 +128,43 @@ def read_head(data: bytes) -> Head:
     :param data: all of it, with the empty line at its end and none before it.
     :raises HttpError: see RFC 9112, sections 2.2, 3, 5.1, 6.1, 6.3 and 11.2.
     """
-    line_end = data.find(b"\r\n") + 2
-    if _FIELDS.fullmatch(data, line_end) is None:
+    line = _REQUEST_LINE.match(data)
+    if line is None:
+        raise HttpError("a malformed request line")
+    method, authority, path, query, version = line.groups()
+    if authority is None and path is None:
+        raise HttpError("a target that is neither a path nor a URL")
+    if _FIELDS.fullmatch(data, line.end()) is None:
         raise HttpError("a malformed header line")
     if data.count(b"\n") - 2 > HEAD_FIELDS:
         raise HttpError("too many header lines", "431 Request Header Fields Too Large")
     found = _Collector()
-    parser = httptools.HttpRequestParser(found)
     try:
-        parser.feed_data(data)
+        httptools.HttpRequestParser(found).feed_data(data)
     except httptools.HttpParserUpgrade:
         pass  # whether there is one is up to the application
     except httptools.HttpParserError as error:
         raise HttpError(str(error)[:100]) from None
-    method, version = parser.get_method(), parser.get_http_version()
-    line = b"%b %b HTTP/%b\r\n" % (method, found.target, version.encode())
-    if not found.complete or data[:line_end] != line or version not in ("1.1", "1.0"):
+    if not found.complete:
         raise HttpError("a malformed request line")
-    authority, path, query = _split_target(found.target)
-    named, repeated = _by_name(found.fields)
+    fields, is_old = found.fields, version == b"1.0"
+    named, repeated = _by_name(fields)
     host = named.get(b"host")
-    if b"host" in repeated or (host is None and version == "1.1"):
+    if b"host" in repeated or (host is None and not is_old):
         raise HttpError("no Host" if host is None else "more than one Host")
-    length = _length(named, repeated, version)
+    length = _length(named, repeated, is_old)
     words = _words(named.get(b"connection", b""))
     return Head(
         method.decode(),
-        path,
-        query,
-        f"HTTP/{version}",
+        path.decode() if path else "/",
+        query.decode() if query else "",
+        "HTTP/1.0" if is_old else "HTTP/1.1",
         _host(host or b"", authority),
-        found.fields,
+        fields,
         length,
-        keep_alive=b"close" not in words and (version == "1.1" or b"keep-alive" in words),
-        may_upgrade=b"upgrade" in words and version == "1.1" and length == 0,
-        named=named,
+        b"close" not in words and (not is_old or b"keep-alive" in words),
+        b"upgrade" in words and not is_old and length == 0,
+        named,
     )
 
 
@@ -190,16 +190,6 @@ def _words(options: bytes) -> frozenset[bytes]:
     return frozenset(word.strip(b" \t").lower() for word in options.split(b","))
 
 
-def _split_target(target: bytes) -> tuple[Optional[bytes], str, str]:
-    match = _TARGET.fullmatch(target)
-    if match is None:
-        raise HttpError("a target that is neither a path nor a URL")
-    authority, path, query = match.group("authority", "path", "query")
-    if authority is None and path is None:
-        raise HttpError("a target that is neither a path nor a URL")
-    return authority, (path or b"/").decode(), (query or b"").decode()
-
-
 @lru_cache(64)
 def _host(host: bytes, authority: Optional[bytes]) -> str:
     if _HOST.fullmatch(host) is None or (authority and _HOST.fullmatch(authority) is None):
@@ -207,11 +197,11 @@ def _host(host: bytes, authority: Optional[bytes]) -> str:
     return (authority or host).decode()
 
 
-def _length(named: dict[bytes, bytes], repeated: set[bytes], version: str) -> Optional[int]:
+def _length(named: dict[bytes, bytes], repeated: set[bytes], is_old: bool) -> Optional[int]:
     encoding = named.get(b"transfer-encoding")
     text = named.get(b"content-length")
     if encoding is not None:
-        if version == "1.0" or text is not None or encoding.lower() != b"chunked":
+        if is_old or text is not None or encoding.lower() != b"chunked":
             raise HttpError("a Transfer-Encoding that is not just chunked")
         return None
     if text is None:

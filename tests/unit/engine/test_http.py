@@ -393,9 +393,9 @@ def test_other_line_ends_are_refused_before_the_head_is_complete(end: bytes) -> 
 def test_a_length_that_the_parser_forgives_is_refused_all_the_same(lengths: list[bytes]) -> None:
     with pytest.raises(HttpError, match="Content-Length"):
         named, repeated = http._by_name([(b"Content-Length", length) for length in lengths])
-        http._length(named, repeated, "1.1")
+        http._length(named, repeated, is_old=False)
 
 
-def test_a_target_that_the_parser_forgives_is_refused_all_the_same() -> None:
+def test_a_target_that_is_a_query_alone_is_refused() -> None:
     with pytest.raises(HttpError, match="target"):
-        http._split_target(b"?query")
+        read_head(b"GET ?query HTTP/1.1\r\nHost: a\r\n\r\n")
