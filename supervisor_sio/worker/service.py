@@ -53,6 +53,9 @@ _LOOK = 0.01
 #: Seconds for what arrived last to be given back, after ``drain_timeout``.
 _LAST_CONNECTIONS = 0.5
 
+#: Seconds without a look at new connections, when there is no descriptor for one.
+_ACCEPT_PAUSE = 0.1
+
 #: Seconds at least for the other workers to fetch what this one has sent them.
 _LAST_MESSAGES = 1.0
 
@@ -416,13 +419,15 @@ class _Alone(_Service):
                 )
             raise ApplicationError(f"cannot listen on {listen}: {reason}") from None
         super().__init__(app)
+        self._accepting: Any = None
 
     def run(self) -> None:
         host, port = self._listener.getsockname()[:2]
         print(f"Serving on http://{host}:{port}/ (Ctrl-C stops)", file=sys.stderr)
-        acceptor = eventlet.spawn(self._accept, (host, port))
+        self._local = host, port
+        self._listen()
         self._stop.wait()
-        acceptor.kill()
+        self._stop_listening()
         self._listener.close()
         self.finish()
 
@@ -430,23 +435,34 @@ class _Alone(_Service):
         super().abandon()
         forks.close_socket(self._listener.fd)
 
-    def _accept(self, local: Any) -> None:
-        while True:
+    def _listen(self) -> None:
+        """Accept connections; in the hub, where a greenlet would cost two system calls for each."""
+        if not self._stop.ready():
+            hub = self.runtime.hub
+            self._accepting = hub.add(
+                hub.READ, self._listener.fileno(), self._accept, lambda _: None, None
+            )
+
+    def _stop_listening(self) -> None:
+        accepting, self._accepting = self._accepting, None
+        if accepting is not None:
+            self.runtime.hub.remove(accepting)
+
+    def _accept(self, _descriptor: int) -> None:
+        try:
             # accept() of the green socket would give a green socket, which closes
             # the connection when it is collected, whoever else still has it.
-            hubs.trampoline(self._listener.fileno(), read=True)
-            try:
-                sock, peer = self._listener.fd.accept()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                logger.warning("cannot accept: %s", error.strerror)
-                eventlet.sleep(0.1)
-                continue
-            hubs.notify_opened(sock.fileno())
-            sock.setblocking(False)
-            connection = Connection(self.server, sock, peer, local)
-            self.runtime.call_soon(connection.open)
+            sock, peer = self._listener.fd.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.runtime.run(logger.warning, "cannot accept: %s", error.strerror)
+            self._stop_listening()
+            self.runtime.hub.schedule_call_global(_ACCEPT_PAUSE, self._listen)
+            return
+        hubs.notify_opened(sock.fileno())
+        sock.setblocking(False)
+        Connection(self.server, sock, peer, self._local).open()
 
 
 def _close_managers() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,3 +26,41 @@ def test_each_figure_that_a_worker_reports_is_counted(monkeypatch: pytest.Monkey
     counted = service._Worker._count(worker)
     assert sorted(counted) == sorted(figures.reported())
     assert (counted["connections"], counted["hub_lag_ms"], counted["sent_again"]) == (3, 5, 14)
+
+
+def test_without_a_descriptor_for_a_connection_it_looks_again_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listening: list[Any] = []
+    later: list[Any] = []
+
+    def add(*listener: Any) -> Any:
+        listening.append(listener)
+        return listener
+
+    def accept() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    alone: Any = service._Alone.__new__(service._Alone)
+    alone._stop = SimpleNamespace(ready=lambda: False)
+    alone._listener = SimpleNamespace(fd=SimpleNamespace(accept=accept), fileno=lambda: 7)
+    alone.runtime = SimpleNamespace(
+        hub=SimpleNamespace(
+            READ="read",
+            add=add,
+            remove=listening.remove,
+            schedule_call_global=lambda seconds, call: later.append(call),
+        ),
+        run=lambda task, *args: task(*args),
+    )
+    alone._listen()
+    (_, _, accept_one, _, _) = listening[0]
+    accept_one(7)
+    assert (listening, caplog.messages) == ([], ["cannot accept: Too many open files"])
+    later.pop()()
+    assert len(listening) == 1
+    alone._stop_listening()
+    alone._stop_listening()
+    alone._stop = SimpleNamespace(ready=lambda: True)
+    alone._listen()
+    assert not listening
