@@ -111,7 +111,7 @@ class Dispatcher:
     def on_message(self, session: Session, data: Payload) -> bool:
         """A message of a client; whether the next one may come."""
         traffic.received += 1
-        if self._default_packets and not self._partials and data.__class__ is str:
+        if self._default_packets and data.__class__ is str and session not in self._partials:
             event = read_event(data)
             if event is not None and _is_event(event[2]) and self._start(session, *event):
                 return True

@@ -10,6 +10,7 @@ which may look at it, wrap it, or refuse it.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, Callable, Optional, Union
 
 import engineio
@@ -51,11 +52,11 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
     def __setattr__(self, name: str, value: Any) -> None:
         """engineio's options may be set while it runs.
 
-        :raises ValueError: for one that cannot be.
+        :raises ValueError: for a value that cannot be; the option stays as it was.
         """
-        super().__setattr__(name, value)
         if name in Options.__dataclass_fields__ and "engine" in vars(self):
-            self.engine.configure(Options.of(self))
+            self.engine.configure(replace(self.engine.options, **{name: value}))
+        super().__setattr__(name, value)
 
     def new_sid(self) -> str:
         """An id for a session, which names this worker."""

@@ -9,8 +9,8 @@ from ...engine.engine import Engine
 from ...engine.http import Head
 from ...engine.request import Request
 from .connection import Connection
+from .environ import EnvironOf
 from .runtime import HubRuntime
-from .wsgi import EnvironOf
 
 
 class Server:

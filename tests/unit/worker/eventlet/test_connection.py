@@ -21,11 +21,11 @@ with warnings.catch_warnings():
 from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
 from supervisor_sio.common.request import Kind, Request
 from supervisor_sio.worker.eio import EXCHANGE
-from supervisor_sio.worker.eventlet import connection, wsgi
+from supervisor_sio.worker.eventlet import body, connection
 from supervisor_sio.worker.eventlet.connection import Connection
+from supervisor_sio.worker.eventlet.green import BadBody, ClientGone
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.eventlet.server import Server
-from supervisor_sio.worker.eventlet.wsgi import BadBody, ClientGone
 from supervisor_sio.worker.refused import refusals
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -142,7 +142,7 @@ def read_all(environ: dict[str, Any]) -> bytes:
 def test_a_body_has_a_least_rate(
     worker: Worker, head: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wsgi, "BODY_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(body, "BODY_GRACE_SECONDS", 0.3)
     worker.serve = read_all
     client = worker.connect()
     client.send(head)
@@ -163,7 +163,7 @@ def test_a_body_has_a_least_rate(
 def test_who_is_slow_but_not_too_slow_is_served(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wsgi, "BODY_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(body, "BODY_GRACE_SECONDS", 0.3)
     worker.serve = read_all
     client = worker.connect()
     client.send(post(1000))
@@ -176,7 +176,7 @@ def test_who_is_slow_but_not_too_slow_is_served(
 def test_the_time_that_the_application_takes_is_not_the_clients(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wsgi, "BODY_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(body, "BODY_GRACE_SECONDS", 0.2)
 
     def slowly(environ: dict[str, Any]) -> bytes:
         eventlet.sleep(0.4)
@@ -241,7 +241,7 @@ def test_a_reader_gives_others_a_turn(worker: Worker) -> None:
     client.send(CHUNKED + chunks + b"0\r\n\r\n")
     client.until(b"turns: ")
     green.kill()
-    least = len(chunks) // 8192 // wsgi.READS_PER_TURN // 2
+    least = len(chunks) // 8192 // body.READS_PER_TURN // 2
     assert int(client.until(b"\n")) >= least
 
 

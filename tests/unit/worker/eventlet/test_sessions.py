@@ -32,7 +32,7 @@ from supervisor_sio.common.reasons import FAILED, NO_ANSWER, PROTOCOL, TOO_SLOW,
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.engine.session import Session, State
 from supervisor_sio.worker.dispatch import Dispatcher
-from supervisor_sio.worker.eventlet import connection, wsgi
+from supervisor_sio.worker.eventlet import body, connection, green
 from supervisor_sio.worker.eventlet.connection import Connection
 from supervisor_sio.worker.eventlet.install import install
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
@@ -211,6 +211,18 @@ def test_websocket_alone(make: Any) -> None:
     assert app.seen == [("ä", {"a": 1}), "transport close"]
 
 
+def test_an_option_that_is_set_while_it_runs(make: Any) -> None:
+    app = make()
+    eio = app.sio.eio
+    eio.ping_timeout = 7
+    with pytest.raises(ValueError, match="^ping_timeout: -1 is not a number above 0"):
+        eio.ping_timeout = -1
+    assert eio.ping_timeout == 7
+    eio.ping_interval = 9
+    handshake = Client(app).http("GET")
+    assert '"pingTimeout":7000' in handshake and '"pingInterval":9000' in handshake
+
+
 def test_the_environment_does_not_keep_the_connection(make: Any) -> None:
     app = make()
     connect(app)
@@ -346,7 +358,8 @@ def test_a_client_that_stops_in_the_middle(
     make: Any, part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.2)
-    monkeypatch.setattr(wsgi, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(green, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(body, "STALLED_SECONDS", 0.2)
     app = make()
     app.http.head_timeout = 0.2
     stalled, other = Client(app), Client(app)
@@ -367,7 +380,8 @@ def test_a_client_that_does_not_take_the_answer(
     make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.2)
-    monkeypatch.setattr(wsgi, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(green, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(body, "STALLED_SECONDS", 0.2)
     app = make()
     app.http.app = lambda environ, start: start("200 OK", []) and None or [bytes(10_000_000)]
     client = Client(app)

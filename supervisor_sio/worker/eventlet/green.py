@@ -1,0 +1,162 @@
+"""A client's connection in a greenlet: reading and writing that waits."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from eventlet import hubs, patcher
+from eventlet.greenio import GreenSocket
+
+from ...common.limits import STALLED_SECONDS
+from ...common.reasons import TOO_SLOW
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+_socket: Any = patcher.original("socket")
+
+#: Bytes of an answer that are joined for one write.
+_BLOCK = 65536
+
+
+class ClientGone(ConnectionResetError):
+    """The connection ended in the middle of a request, or the client paused for too long."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the client is gone")
+
+
+class BadBody(OSError):
+    """The body cannot be read to its end; the connection closes."""
+
+
+class _Stalled(Exception):
+    """The client has not sent, or taken, anything in time."""
+
+
+@cache
+def as_frameworks_expect(error: type[OSError]) -> type[OSError]:
+    """The same error, for which Flask answers 400 instead of logging a traceback.
+
+    Werkzeug does that by itself where a body has a length, but not for one in chunks.
+    """
+    werkzeug: Any = sys.modules.get("werkzeug.exceptions")
+    if werkzeug is None:
+        return error
+
+    def __init__(self: Any, *args: object) -> None:
+        werkzeug.HTTPException.__init__(self)
+        error.__init__(self, *args)
+
+    names = {"__init__": __init__, "__module__": error.__module__}
+    return type(error.__name__, (error, werkzeug.ClientDisconnected), names)
+
+
+def _wait(connection: Connection, what: str, timeout: float, read: bool) -> None:
+    """Until the client sends something, or takes some.
+
+    :raises ClientGone: when it does not.
+    """
+    sock = connection.sock
+    if sock is None:
+        raise as_frameworks_expect(ClientGone)()
+    if read:
+        connection.stop_reading()
+    try:
+        hubs.trampoline(
+            sock.fileno(), read=read, write=not read, timeout=timeout, timeout_exc=_Stalled
+        )
+    except _Stalled:
+        connection.count(TOO_SLOW, what)
+        raise as_frameworks_expect(ClientGone)() from None
+    except hubs.IOClosed:
+        raise as_frameworks_expect(ClientGone)() from None
+
+
+def receive(connection: Connection, size: int, timeout: float) -> bytes:
+    """What the client has sent; empty at its end.
+
+    :raises ClientGone: when nothing comes in time.
+    """
+    if connection.data:
+        data, connection.data = connection.data[:size], connection.data[size:]
+        return data
+    while True:
+        sock = connection.sock
+        if sock is None:
+            return b""
+        try:
+            return bytes(sock.recv(size))
+        except BlockingIOError:
+            _wait(connection, "sends nothing", timeout, read=True)
+
+
+def send_all(connection: Connection, data: Any) -> None:
+    """:raises OSError: when the client does not take all of it."""
+    while data:
+        sock = connection.sock
+        if sock is None:
+            raise ClientGone()
+        try:
+            sent = sock.send(data)
+        except BlockingIOError:
+            _wait(connection, "takes nothing", STALLED_SECONDS, read=False)
+            continue
+        if sent == len(data):
+            return
+        data = memoryview(data)[sent:]
+
+
+class ClientSocket(GreenSocket):  # type: ignore[misc]
+    """The connection as a socket, for an application that wants it for something else."""
+
+    def __init__(self, connection: Connection) -> None:
+        old = connection.sock
+        if old is None:
+            raise ClientGone()
+        sock = connection.sock = _socket.socket(old.family, old.type, old.proto, old.detach())
+        sock.setblocking(False)
+        connection.stop_reading()
+        super().__init__(sock, set_nonblocking=False)
+        self.settimeout(STALLED_SECONDS)
+        self._connection = connection
+
+    def __del__(self) -> None:
+        pass  # the connection closes it
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        connection = self._connection
+        if connection.data:
+            data, connection.data = connection.data[:size], connection.data[size:]
+            return data
+        return bytes(super().recv(size, flags))
+
+    def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:
+        if self._connection.data:
+            view = memoryview(buffer)
+            data = self.recv(size or len(view))
+            view[: len(data)] = data
+            return len(data)
+        return int(super().recv_into(buffer, size or len(buffer), flags))
+
+
+class Writer:
+    """What eventlet writes answers to; nothing waits in it."""
+
+    closed = False
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        if sum(map(len, pieces)) <= _BLOCK:
+            send_all(self._connection, b"".join(pieces))
+        else:
+            for piece in pieces:
+                send_all(self._connection, piece)
+
+    def flush(self) -> None:
+        pass
