@@ -55,11 +55,18 @@ class Answers:
     # --- who may ask ------------------------------------------------------------
 
     def is_origin_allowed(self, request: Request) -> bool:
-        """Whether the request's origin may use this server; true for a request without one."""
-        if self._options.cors_allowed_origins == []:
-            return True
-        origin = request.header(b"origin")
-        return not origin or self._allows(origin, request)
+        """Whether the request's origin may use this server; true for a request without one.
+
+        This may call a function of the application, which may wait, or fail: once for a request.
+        """
+        if request.allowed is None:
+            origin = request.header(b"origin")
+            request.allowed = (
+                self._options.cors_allowed_origins == []
+                or not origin
+                or self._allows(origin, request)
+            )
+        return request.allowed
 
     def _allows(self, origin: str, request: Request) -> bool:
         allowed = self._options.cors_allowed_origins
@@ -200,7 +207,7 @@ class Answers:
             return ""
         lines = ""
         origin = request.header(b"origin")
-        if origin and self._allows(origin, request):
+        if origin and self.is_origin_allowed(request):
             lines = f"Access-Control-Allow-Origin: {origin}\r\n"
         if request.head.method == "OPTIONS":
             lines += "Access-Control-Allow-Methods: OPTIONS, GET, POST\r\n"

@@ -345,8 +345,7 @@ class Session:
             return
         self._poll, self._poll_request = exchange, request
         exchange.session = self
-        if not callable(self._engine.options.cors_allowed_origins):
-            request.shrink()  # such a function may want all of it
+        request.shrink()
         if self._candidate is not None and self.state is UPGRADING:
             self._engine.deadlines.after(self._candidate, UPGRADE_POLL_SECONDS)
 
