@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 #: What a client need not send.
-_IGNORED = (OPEN, PING, UPGRADE, NOOP)
+_IGNORED = (OPEN, UPGRADE, NOOP)
 
 _PROBE = PING + "probe"
 _PROBE_FRAME = message_frame(PONG + "probe")
