@@ -23,9 +23,13 @@ Headers = Sequence[tuple[str, str]]
 _TEXT = "text/plain; charset=UTF-8"
 _SCRIPT = "text/javascript; charset=UTF-8"
 
+#: Nobody else has a turn meanwhile: of a megabyte that is 9 ms by the fastest level, and 58 by
+#: the best, which saves but 7 % of the bytes.
+_LEVEL = 1
+
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
-    "deflate": zlib.compress,
+    "gzip": lambda body: gzip.compress(body, _LEVEL),
+    "deflate": lambda body: zlib.compress(body, _LEVEL),
 }
 
 #: The weight of a compression that a client does not accept (RFC 9110, 12.4.2).
