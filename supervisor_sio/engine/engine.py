@@ -99,6 +99,11 @@ class Engine:
         self.options = options
         self.answers = Answers(options, self._date)
 
+    @property
+    def may_have_to_wait(self) -> bool:
+        """Whether :meth:`check` calls a function of the application for requests with an Origin."""
+        return callable(self.options.cors_allowed_origins)
+
     def add_path(self, path: str) -> None:
         """The application has passed on a request for this path: it is the engine's."""
         if path in self.paths:

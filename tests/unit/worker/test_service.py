@@ -3,12 +3,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import eventlet
 import pytest
 
 from supervisor_sio.cluster import sessions
 from supervisor_sio.cluster.manager import ZmqManager
 from supervisor_sio.common import figures
 from supervisor_sio.worker import service
+from unit.engine.fakes import World
 
 
 def test_each_figure_that_a_worker_reports_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +27,13 @@ def test_each_figure_that_a_worker_reports_is_counted(monkeypatch: pytest.Monkey
     counted = service._Worker._count(worker)
     assert sorted(counted) == sorted(figures.reported())
     assert (counted["connections"], counted["hub_lag_ms"], counted["sent_again"]) == (3, 5, 14)
+
+
+def test_the_end_does_not_wait_for_a_session_that_has_ended_and_was_not_fetched() -> None:
+    world = World()
+    session = world.open()
+    session.close()
+    world.engine.forget(session.sid)  # its handlers are done
+    with eventlet.Timeout(5):
+        service._close_session(world.engine, session.sid)
+    assert session.sid in world.engine.sessions
