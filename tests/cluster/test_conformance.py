@@ -26,6 +26,8 @@ PATHS = (
     "/small.io/",
 )
 
+pytestmark = pytest.mark.long
+
 #: Requests, and conversations, that are made up in a run.
 REQUESTS, CONVERSATIONS = 300, 60
 
