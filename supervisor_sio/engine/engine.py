@@ -106,11 +106,10 @@ class Engine:
 
     def add_path(self, path: str) -> None:
         """The application has passed on a request for this path: it is the engine's."""
-        if path in self.paths:
-            return
-        if len(self.paths) >= ENGINE_PATHS:
-            del self.paths[next(iter(self.paths))]
+        self.paths.pop(path, None)
         self.paths[path] = None
+        if len(self.paths) > ENGINE_PATHS:
+            del self.paths[next(iter(self.paths))]
 
     # --- requests -------------------------------------------------------------------
 

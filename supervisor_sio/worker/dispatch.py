@@ -301,11 +301,14 @@ class Dispatcher:
     def _refuse(self, eio_sid: str, namespace: str) -> None:
         server = self._server
         sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
-        if not server.manager.is_pre_connected(sid, namespace):
+        kind = sio_packet.CONNECT_ERROR
+        if server.always_connect and server.manager.is_connected(sid, namespace):
+            kind = sio_packet.DISCONNECT  # it was told before that it is connected
+        elif not server.manager.is_pre_connected(sid, namespace):
             return
         server.manager.disconnect(sid, namespace, ignore_queue=True)
         reason = sio_exceptions.ConnectionRefusedError().error_args
-        refused = server.packet_class(sio_packet.CONNECT_ERROR, data=reason, namespace=namespace)
+        refused = server.packet_class(kind, data=reason, namespace=namespace)
         compat.send_packet(server, eio_sid, refused)
 
 

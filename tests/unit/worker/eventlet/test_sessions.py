@@ -795,6 +795,19 @@ def test_a_connect_handler_that_fails_refuses_the_client(make: Any, fails: str) 
     app.gone()
 
 
+def test_a_connect_handler_that_fails_refuses_also_who_is_connected_always(make: Any) -> None:
+    app = make(always_connect=True)
+    app.sio.on("connect", lambda sid, environ: 1 / 0)
+    client = Client(app)
+    client.open_websocket()
+    client.text("40")
+    client.until(b'40{"sid":')
+    client.until(b'41{"message":"Connection rejected by server"}')
+    assert not app.sio.manager.rooms
+    app.gone()
+    assert app.seen == []
+
+
 def test_a_handshake_that_takes_the_application_too_long_leaves_no_session(make: Any) -> None:
     app = make()
 
