@@ -116,7 +116,6 @@ class App:
     """A server with a few handlers, and what they saw."""
 
     def __init__(self, max_attachments: int = 10, **options: Any) -> None:
-        sessions.serve_by(install)
         self.sio = socketio.Server(
             async_mode="eventlet",
             client_manager=ZmqManager(max_attachments=max_attachments),
@@ -171,6 +170,12 @@ class App:
             client.sock.close()
         self.settle(lambda: not self.sio.eio.sockets and not self.http.connections)
         assert not self.sio.environ and not self.sio.manager.rooms
+
+
+@pytest.fixture(autouse=True)
+def worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is one, as after :func:`.sessions.serve_by`, until the test ends."""
+    monkeypatch.setattr(sessions, "_install", install)
 
 
 @pytest.fixture
