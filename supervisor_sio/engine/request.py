@@ -45,6 +45,7 @@ class Request:
         "sid",
         "version",
         "jsonp",
+        "allowed",
     )
 
     def __init__(
@@ -58,6 +59,8 @@ class Request:
         self.transport = self.sid = self.version = ""
         #: The index of the client's function; ``None`` without JSONP.
         self.jsonp: Optional[int] = None
+        #: Whether a page of its origin may use the server; ``None`` before anybody has looked.
+        self.allowed: Optional[bool] = None
         self._read(head.query)
 
     def _read(self, query: str) -> None:
@@ -111,6 +114,7 @@ class Request:
             "scheme": self.scheme,
             "address": self.address,
             "jsonp": self.jsonp,
+            "allowed": self.allowed,
         }
 
     @classmethod
@@ -137,6 +141,7 @@ class Request:
         )
         request = cls(head, state.text("scheme"), state.text("address"), dict)
         request.jsonp = None if state.is_none("jsonp") else state.integer("jsonp")
+        request.allowed = None if state.is_none("allowed") else state.flag("allowed")
         return request
 
 

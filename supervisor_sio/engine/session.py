@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 #: What a client need not send.
-_IGNORED = (OPEN, PING, UPGRADE, NOOP)
+_IGNORED = (OPEN, UPGRADE, NOOP)
 
 _PROBE = PING + "probe"
 _PROBE_FRAME = message_frame(PONG + "probe")
@@ -345,8 +345,7 @@ class Session:
             return
         self._poll, self._poll_request = exchange, request
         exchange.session = self
-        if not callable(self._engine.options.cors_allowed_origins):
-            request.shrink()  # such a function may want all of it
+        request.shrink()
         if self._candidate is not None and self.state is UPGRADING:
             self._engine.deadlines.after(self._candidate, UPGRADE_POLL_SECONDS)
 

@@ -223,10 +223,10 @@ class WebSocket:
     def close(self, code: int = NORMAL) -> None:
         """Send a close frame; the client has some seconds to answer. Section 7.1.2.
 
-        The handler is not told any more.
+        The handler is not told any more, also where the client has closed it before.
         """
+        self._handler = None
         if self.state is OPEN:
-            self._handler = None
             self._send_last(close_frame(code), CLOSING)
             if self._held:
                 self._held = False
@@ -238,8 +238,10 @@ class WebSocket:
         That holds also where a close frame has been sent before. To end the connection at once
         would reset it, if the client is sending something.
         """
-        handler = self._handler if self.state is OPEN else None
-        self.close(GOING_AWAY)
+        handler = None
+        if self.state is OPEN:
+            handler = self._handler
+            self.close(GOING_AWAY)
         if self.state is not ENDED:
             self._deadlines.after(self, END_SECONDS)
         if handler is not None:

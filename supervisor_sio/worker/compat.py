@@ -60,6 +60,15 @@ def sends_by(server: Any, send_packet: Callable[[str, Any], None]) -> bool:
     return server._send_packet is send_packet
 
 
+def replace_handle_disconnect(
+    server: Any, handle: Callable[..., None]
+) -> Callable[[str, str, Any], None]:
+    """:return: what was there."""
+    before: Callable[[str, str, Any], None] = server._handle_disconnect
+    server._handle_disconnect = handle
+    return before
+
+
 def send_packet(server: Any, eio_sid: str, pkt: Any) -> None:
     """Send a Socket.IO packet to a client."""
     server._send_packet(eio_sid, pkt)

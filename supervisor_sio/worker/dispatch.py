@@ -55,6 +55,7 @@ class Dispatcher:
         eio.ended = self._forget
         self._send_packet = self.send_packet
         compat.replace_send_packet(server, self._send_packet)
+        self._handle_disconnect = compat.replace_handle_disconnect(server, self._leave)
 
     # --- to clients -------------------------------------------------------------------
 
@@ -271,6 +272,22 @@ class Dispatcher:
                 raise
             self._eio.count_of(self._sessions[eio_sid], WRONG_ARGUMENTS, str(error))
 
+    def _leave(self, eio_sid: str, namespace: Optional[str], reason: Any = None) -> None:
+        """A client leaves a namespace.
+
+        When a handler of ``disconnect`` failed, python-socketio would keep the client's rooms and
+        its environment, and not call the handlers of its other namespaces.
+        """
+        try:
+            self._handle_disconnect(eio_sid, namespace or "/", reason)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # an application's eventlet.Timeout is not an Exception
+            self._eio.logger.exception("disconnect handler error")
+            manager = self._server.manager
+            sid = manager.sid_from_eio_sid(eio_sid, namespace or "/")
+            manager.disconnect(sid, namespace or "/", ignore_queue=True)
+
     def _is_known(self, namespace: str) -> bool:
         """Whether the application has handlers in a namespace, or allows it."""
         server = self._server
@@ -284,11 +301,14 @@ class Dispatcher:
     def _refuse(self, eio_sid: str, namespace: str) -> None:
         server = self._server
         sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
-        if not server.manager.is_pre_connected(sid, namespace):
+        kind = sio_packet.CONNECT_ERROR
+        if server.always_connect and server.manager.is_connected(sid, namespace):
+            kind = sio_packet.DISCONNECT  # it was told before that it is connected
+        elif not server.manager.is_pre_connected(sid, namespace):
             return
         server.manager.disconnect(sid, namespace, ignore_queue=True)
         reason = sio_exceptions.ConnectionRefusedError().error_args
-        refused = server.packet_class(sio_packet.CONNECT_ERROR, data=reason, namespace=namespace)
+        refused = server.packet_class(kind, data=reason, namespace=namespace)
         compat.send_packet(server, eio_sid, refused)
 
 

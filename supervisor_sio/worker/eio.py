@@ -85,7 +85,11 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         return ()
 
     def _handle_late(self, request: Any, exchange: Any, environ: dict[str, Any]) -> None:
-        """A request of a session, at a path that was not known to be the engine's."""
+        """A request of a session that went through the application all the same.
+
+        Its path was not known to be the engine's, or a function of the application had to say
+        whether its origin is accepted.
+        """
         body = None
         if request.head.method == "POST":
             most = self.engine.body_limit(request)
@@ -96,7 +100,12 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             if len(body) > most:
                 self.runtime.call_soon(self.engine.refuse_body, request, exchange)
                 return
-        self.runtime.call_soon(self.engine.handle, request, exchange, body)
+        self.runtime.call_soon(self._handle, request, exchange, body)
+
+    def _handle(self, request: Any, exchange: Any, body: Optional[bytes]) -> None:
+        self.engine.handle(request, exchange, body)
+        if exchange.ended:
+            self.engine.gone(exchange)
 
     def _open(self, request: Any, exchange: Any, environ: dict[str, Any]) -> None:
         session = self.engine.open(request)

@@ -473,14 +473,15 @@ def _close_managers() -> None:
 def _close_session(engine: Engine, sid: str) -> None:
     session = engine.sessions.get(sid)
     if session is None:
-        return
+        return  # it ended while others did
     try:
         session.close(abort=True)
     except Exception:
         logger.exception("closing session %s", sid)
         return
     eventlet.sleep(0)  # for most that is enough
-    while sid in engine.sessions:  # its disconnect handler runs
+    # Its disconnect handler runs. One that was closed before may have to be fetched yet.
+    while sid in engine.sessions and not session.forgotten:
         eventlet.sleep(_LOOK)
 
 

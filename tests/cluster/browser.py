@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from websockets.sync.client import connect
+import websocket
 
 from .harness import wait_until
 
@@ -67,9 +67,11 @@ class Browser:
             port, path = wait_until(self._address, 30, "chromium").split()
             # A socket of our own goes past a proxy that the environment may name.
             sock = socket.create_connection(("127.0.0.1", int(port)))
-            self._devtools = stack.enter_context(
-                connect(f"ws://127.0.0.1:{port}{path}", sock=sock, max_size=None)
+            # Chromium accepts no page's origin here.
+            self._devtools = websocket.create_connection(
+                f"ws://127.0.0.1:{port}{path}", timeout=20, socket=sock, suppress_origin=True
             )
+            stack.callback(self._devtools.shutdown)
             self.close = stack.pop_all().close
 
     def _address(self) -> str:
@@ -89,7 +91,7 @@ class Browser:
             command["sessionId"] = session
         self._devtools.send(json.dumps(command))
         while True:
-            message = json.loads(self._devtools.recv(20))
+            message = json.loads(self._devtools.recv())
             if message.get("id") == number:
                 assert "error" not in message, f"{method}: {message['error']}"
                 result: dict[str, Any] = message["result"]

@@ -146,8 +146,8 @@ class Talk:
 
     ``open`` a session by polling, with a query; ``connect`` one by websocket; ``post`` packets;
     ``drain``: poll until all is there that was asked for; ``poll`` once; ``OPTIONS``, ``PUT`` …;
-    ``websocket``: begin the upgrade; ``send`` a message by it; ``receive`` one; ``end``: wait until
-    the server closes it; ``leave``: close it.
+    ``websocket``: begin the upgrade; ``send`` a message by it; ``receive`` one; ``event``: have one
+    acknowledged; ``end``: wait until the server closes it.
     """
 
     port: int
@@ -226,9 +226,11 @@ class Talk:
         if kind == "send":
             websocket.send(argument.encode("latin-1") if argument[:1] == "\0" else argument)
             return {}
-        if kind == "leave":
-            self._websockets.pop().close()
-            return {}
+        if kind == "event":
+            websocket.send('427["echo",1]')
+            while (message := websocket.receive()) == "6":
+                pass
+            return {"message": str(message)}
         if kind == "end":
             try:
                 websocket.expect_end()

@@ -23,6 +23,10 @@ from supervisor.xmlrpc import SupervisorTransport
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 
+# What is started in the background (``&``, ``nohup``) ignores Ctrl-C, and so would its children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 T = TypeVar("T")
 
 MAIN = """\

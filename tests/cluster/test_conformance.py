@@ -26,6 +26,8 @@ PATHS = (
     "/small.io/",
 )
 
+pytestmark = pytest.mark.long
+
 #: Requests, and conversations, that are made up in a run.
 REQUESTS, CONVERSATIONS = 300, 60
 
@@ -235,15 +237,14 @@ def check_talk(
         said.append(" ".join(step))
         outcome = Outcome(f"{path} {' | '.join(said)}", left, right)
         check(outcome)
-        if outcome.different():
-            return  # it is on the list, but they are not alike any more
+        if left.get("status") != right.get("status"):
+            return  # it is on the list, but what follows is not alike any more
 
 
 _UPGRADED = [
     *(*_JOINED, ("websocket", ""), ("send", "2probe"), ("receive", ""), ("poll", "")),
     ("send", "5"),
 ]
-_AFTER_UPGRADE = [("receive", ""), ("send", '427["echo",1]'), ("receive", "")]
 _BY_WEBSOCKET = [("connect", ""), ("send", "40"), ("receive", "")]
 
 CONVERSATIONS_RECORDED: dict[str, list[Step]] = {
@@ -254,17 +255,17 @@ CONVERSATIONS_RECORDED: dict[str, list[Step]] = {
     "close": [*_JOINED, ("post", "1"), ("poll", "")],
     "close and more": [*_JOINED, ("post", "1\x1e6"), ("post", "6")],
     "no packet": [*_JOINED, ("post", "abc"), ("poll", "")],
+    "an upgrade that is posted": [*_JOINED, ("post", "5"), _LAST],
     "no text": [*_JOINED, ("post", "b!!!"), _LAST],
     "unknown type": [*_JOINED, ("post", "9"), ("poll", "")],
     "too long": [*_JOINED, ("post", f'42["echo","{"x" * 1_000_100}"]')],
     "wrong method": [*_JOINED, ("PUT", "4"), _LAST],
     "preflight": [*_JOINED, ("OPTIONS", ""), _LAST],
     "jsonp": [("open", "EIO=4&transport=polling&j=3"), ("post", "d=40"), ("poll", "")],
-    "upgrade": [*_UPGRADED, ("send", '427["echo",1]'), ("receive", "")],
-    "upgrade, messages": [*_UPGRADED, *_AFTER_UPGRADE],
-    "poll after upgrade": [*_UPGRADED, ("receive", ""), ("poll", "")],
-    "post after upgrade": [*_UPGRADED, ("receive", ""), ("post", "40")],
-    "second websocket": [*_UPGRADED, ("receive", ""), ("websocket", "")],
+    "upgrade": [*_UPGRADED, ("event", "")],
+    "poll after upgrade": [*_UPGRADED, ("event", ""), ("poll", "")],
+    "post after upgrade": [*_UPGRADED, ("event", ""), ("post", "40")],
+    "second websocket": [*_UPGRADED, ("event", ""), ("websocket", "")],
     "no probe": [*_JOINED, ("websocket", ""), ("send", "42[]"), ("end", ""), _LAST],
     "websocket": [*_BY_WEBSOCKET, ("send", '42["echo"]'), ("send", '421["echo"]'), ("receive", "")],
     "websocket closes": [*_BY_WEBSOCKET, ("send", "1"), ("end", "")],

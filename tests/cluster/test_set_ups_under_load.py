@@ -16,7 +16,7 @@ from .setups import SetUps
 pytestmark = pytest.mark.long
 
 #: What may become of sessions, and of connections, of a worker that was stopped or killed.
-ENDED = ("Invalid session", "websocket closed", "unexpected ''")
+ENDED = ("Session ID unknown", "websocket closed", "unexpected ''")
 
 
 def restart(cluster: Cluster) -> None:

@@ -61,6 +61,22 @@ def test_each_namespace_has_a_sid_of_its_own(websocket: WebSocket) -> None:
     assert websocket.join() != websocket.join("/custom")
 
 
+@pytest.mark.parametrize("text", ["40/random", "40/random,", '40/random,{"token":"1"}'])
+def test_a_namespace_that_nobody_has(websocket: WebSocket, text: str) -> None:
+    websocket.send(text)
+    websocket.expect('44/random,{"message":"Invalid namespace"}')
+    websocket.join()
+    websocket.talks()
+
+
+def test_a_namespace_that_nobody_has_by_polling(cluster: Cluster) -> None:
+    session = Session(cluster.port)
+    assert session.post("40/random,").status == 200
+    assert session.poll().packets == ['44/random,{"message":"Invalid namespace"}']
+    session.join()
+    session.talks()
+
+
 def test_a_connect_handler_that_refuses(websocket: WebSocket) -> None:
     websocket.send("40/refusing,")
     packet = websocket.receive()

@@ -117,7 +117,8 @@ def exposition(workers: Iterable[dict[str, int]]) -> list[str]:
         exporter.reported(member)
     exporter.update(Snapshot(members=tuple(known)))
     exporter.tick()
-    lines = generate_latest(exporter.registry).decode().splitlines()
+    # The oldest prometheus_client writes an exponent in another way.
+    lines = generate_latest(exporter.registry).decode().replace("e+012", "e+12").splitlines()
     return sorted(
         line
         for line in lines

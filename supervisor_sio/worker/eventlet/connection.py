@@ -211,6 +211,10 @@ class Connection:
         """Of the client, for the log."""
         return self.peer[0] if isinstance(self.peer, tuple) else "unix"
 
+    @property
+    def ended(self) -> bool:
+        return self.sock is None
+
     def fileno(self) -> int:
         return -1 if self.sock is None else int(self.sock.fileno())
 
@@ -446,7 +450,8 @@ class Connection:
             self._unread = True
             engine.refuse_body(request, self)
             return
-        if not data and request.header(b"expect").lower() == "100-continue":
+        expects = request.header(b"expect").lower() == "100-continue"
+        if expects and not data and request.head.version == "HTTP/1.1":
             self._add(_CONTINUE)
             self.flush()
         self.state = _BODY
@@ -545,7 +550,7 @@ class Connection:
     def _request_over(self) -> None:
         self._request = None
         self.counted()
-        if self._close:
+        if self._close or self._unread:
             self._finish()
             return
         self.state = _HEAD
@@ -630,7 +635,8 @@ class Connection:
         if websocket is None or self._held:
             return
         if backlog is not None and backlog.size > READING_STOPS:
-            return  # _writable() goes on
+            self.stop_reading()  # _writable() goes on
+            return
         self._listen()
         self._receive(websocket.proceed)
 

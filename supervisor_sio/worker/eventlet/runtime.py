@@ -21,6 +21,9 @@ from .threads import HubThread
 #: while its session changes to a websocket.
 RESOLUTION = 0.05
 
+#: Seconds that a look may be late, as long as this process just has much to do.
+_LATE = 1.0
+
 
 class HubRuntime:
     """The hub of the thread that makes it, and what all its connections share."""
@@ -42,6 +45,9 @@ class HubRuntime:
         self._date = ""
         self._second = 0
         self._ticking = False
+        #: When the next look is to be, and whether the one before was left out.
+        self._look_at = 0.0
+        self._left_out = False
 
     @classmethod
     def of_this_process(cls) -> HubRuntime:
@@ -91,10 +97,17 @@ class HubRuntime:
                 outlet.threads = self.threads
         if not self._ticking:
             self._ticking = True
+            self._look_at = self.now() + RESOLUTION
             self.hub.schedule_call_global(RESOLUTION, self._tick)
 
     def _tick(self) -> None:
         now = self.now()
+        self._left_out = now > self._look_at + _LATE and not self._left_out
+        if self._left_out:
+            # Nothing has run for a while: what clients have sent meanwhile is to be read first.
+            self._ticking = False
+            self.watch()
+            return
         for item in self.deadlines.expired(now):
             try:
                 item.on_deadline(now)

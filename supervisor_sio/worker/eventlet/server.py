@@ -61,6 +61,8 @@ class Server:
         if "sid=" not in head.query:
             return None
         for engine in self.runtime.engines:
+            if engine.may_have_to_wait and b"origin" in head.named:
+                continue  # which takes a greenlet
             if head.path in engine.paths:
                 request = Request(
                     head, connection.scheme, connection.address, EnvironOf(connection, head)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -352,6 +354,20 @@ def test_a_body_is_wanted_whole() -> None:
     assert body.wanted == 3
     assert body.feed(b"cdeGET") == b"abcde"
     assert body.rest == b"GET"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_in_small_pieces_takes_no_more_memory_than_others(chunked: bool) -> None:
+    size = 100_000
+    body = Body(None if chunked else size, size)
+    tracemalloc.start()
+    try:
+        for _ in range(size // 2 - 1):
+            body.feed(b"2\r\nxx\r\n" if chunked else b"xx")
+        assert tracemalloc.get_traced_memory()[0] < 2 * size
+    finally:
+        tracemalloc.stop()
+    assert body.feed(b"2\r\nxx\r\n0\r\n\r\n" if chunked else b"xx") == b"x" * size
 
 
 def test_a_body_of_no_length_is_there_at_once() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Optional
 from urllib.parse import quote, unquote_plus
 
@@ -102,3 +103,10 @@ def test_what_ends_in_the_middle_of_a_character() -> None:
 @pytest.mark.parametrize("text", ["4a\nb", r"4a\nb"])
 def test_line_ends_in_a_form(text: str) -> None:
     assert without_turns(form(text)) == [text]
+
+
+@given(text=st.lists(st.sampled_from(["\\", "n", "\n", "x"]), max_size=12).map("".join))
+def test_line_ends_of_a_form_in_any_order(text: str) -> None:
+    expected = re.sub(r"\\?\\n", lambda m: "\n" if len(m[0]) == 2 else r"\n", text)
+    body = b"d=" + quote("4" + text).encode()
+    assert [packet for packet in decode(body) if packet is not None] == ["4" + expected]

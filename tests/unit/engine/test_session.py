@@ -190,8 +190,8 @@ def test_a_post_that_is_not_text(world: World) -> None:
 def test_packets_that_a_client_need_not_send_do_no_harm(world: World) -> None:
     session, link = world.open_websocket()
     polling = world.open()
-    link.text("0", "2", "5", "6", "4x")
-    assert world.post(polling.sid, "0", "2", "5", "6", "4y").body == "ok"
+    link.text("0", "5", "6", "4x")
+    assert world.post(polling.sid, "0", "5", "6", "4y").body == "ok"
     assert world.owner.messages == ["x", "y"] and not world.owner.closed
     assert not session.closed
 
@@ -821,3 +821,43 @@ def test_binary_messages_both_ways(world: World) -> None:
     assert packet == "b" + base64.b64encode(data).decode()
     world.post(session.sid, packet)
     assert world.owner.messages == [data]
+
+
+def test_an_upgrade_and_its_session_that_expire_together(world: World) -> None:
+    session = world.open()
+    ends = session.deadline + world.options.ping_timeout
+    world.wait(ends - UPGRADE_SECONDS - world.now)
+    link = world.upgrade(session.sid)
+    world.now = ends + 1
+    for item in world.deadlines.expired(world.now):
+        item.on_deadline(world.now)
+    assert world.reason == "ping timeout" and session.state is State.CLOSED
+    world.engine.forget(session.sid)
+    link.end()
+    assert not world.engine.sessions
+    world.wait(100)
+    assert world.deadlines.next() is None
+
+
+def test_a_websocket_that_its_client_has_closed_says_no_more(world: World) -> None:
+    """It takes what waits for it before that has an end."""
+    session, link = upgraded(world)
+    link.close = lambda read_on: None  # type: ignore[method-assign]
+    link.receive(masked(CLOSE, b""))
+    session.close()
+    assert world.reason == "server disconnect"
+    link.end()
+    assert world.reason == "server disconnect"
+
+
+def test_a_candidate_that_its_client_has_closed_is_not_the_next_one(world: World) -> None:
+    session = world.open()
+    link = world.upgrade(session.sid)
+    link.close = lambda read_on: None  # type: ignore[method-assign]
+    world.wait(UPGRADE_SECONDS - 1)
+    link.receive(masked(CLOSE, b""))
+    world.wait(1)
+    following = world.upgrade(session.sid)
+    link.end()
+    following.text("2probe", "5")
+    assert session.state is State.WEBSOCKET

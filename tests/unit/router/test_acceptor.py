@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import socket
@@ -155,9 +156,11 @@ def test_connections_wait_in_the_kernel_while_clients_have_all_descriptors(
         harness.make(taken=None)
         harness.listen()
         harness.connect(10)
-        probe = os.dup(0)
-        os.close(probe)
-        harness.ceiling, harness.due = probe + 7, 2  # two are spoken for
+        gc.collect()  # what an earlier test has left must not close in between
+        free = [os.dup(0) for _ in range(6)]  # others may lie between them
+        for descriptor in free:
+            os.close(descriptor)
+        harness.ceiling, harness.due = free[5] + 2, 2  # two are spoken for
         await harness.until(lambda: len(harness.accepted) == 5)
         assert f"all {harness.ceiling} descriptors" in caplog.text
         await asyncio.sleep(2.5 * acceptor._PAUSE)

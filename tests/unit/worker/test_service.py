@@ -4,12 +4,14 @@ import errno
 from types import SimpleNamespace
 from typing import Any
 
+import eventlet
 import pytest
 
 from supervisor_sio.cluster import sessions
 from supervisor_sio.cluster.manager import ZmqManager
 from supervisor_sio.common import figures
 from supervisor_sio.worker import service
+from unit.engine.fakes import World
 
 
 def test_each_figure_that_a_worker_reports_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +66,13 @@ def test_without_a_descriptor_for_a_connection_it_looks_again_later(
     alone._stop = SimpleNamespace(ready=lambda: True)
     alone._listen()
     assert not listening
+
+
+def test_the_end_does_not_wait_for_a_session_that_has_ended_and_was_not_fetched() -> None:
+    world = World()
+    session = world.open()
+    session.close()
+    world.engine.forget(session.sid)  # its handlers are done
+    with eventlet.Timeout(5):
+        service._close_session(world.engine, session.sid)
+    assert session.sid in world.engine.sessions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import warnings
 from collections.abc import Iterator
 
@@ -110,3 +111,30 @@ def test_a_hub_that_is_chosen_before_it_serves_is_the_one() -> None:
     thread.start()
     thread.join(10)
     assert done == [1, 2]
+
+
+def test_what_came_while_nothing_ran_comes_before_what_is_due(runtime: HubRuntime) -> None:
+    """A pong, say: a handler has calculated for long, or the process was stopped."""
+    item, other = Item(), Item()
+    pair = socket.socketpair()
+
+    def calculate(descriptor: int) -> None:
+        pair[0].recv(1)
+        pair[0].send(b"pong")
+        runtime.hub.remove(listeners[0])
+        listeners.append(runtime.hub.add(runtime.hub.READ, pair[1].fileno(), read, print, None))
+        patcher.original("time").sleep(1.3)
+
+    def read(descriptor: int) -> None:
+        runtime.hub.remove(listeners[1])
+        runtime.deadlines.remove(item)
+
+    listeners = [runtime.hub.add(runtime.hub.READ, pair[0].fileno(), calculate, print, None)]
+    for one in (item, other):
+        runtime.deadlines.after(one, 1)
+    runtime.watch()
+    pair[1].send(b"x")
+    until(lambda: other.due)
+    for sock in pair:
+        sock.close()
+    assert not item.due

@@ -116,7 +116,6 @@ class App:
     """A server with a few handlers, and what they saw."""
 
     def __init__(self, max_attachments: int = 10, **options: Any) -> None:
-        sessions.serve_by(install)
         self.sio = socketio.Server(
             async_mode="eventlet",
             client_manager=ZmqManager(max_attachments=max_attachments),
@@ -171,6 +170,12 @@ class App:
             client.sock.close()
         self.settle(lambda: not self.sio.eio.sockets and not self.http.connections)
         assert not self.sio.environ and not self.sio.manager.rooms
+
+
+@pytest.fixture(autouse=True)
+def worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is one, as after :func:`.sessions.serve_by`, until the test ends."""
+    monkeypatch.setattr(sessions, "_install", install)
 
 
 @pytest.fixture
@@ -795,6 +800,19 @@ def test_a_connect_handler_that_fails_refuses_the_client(make: Any, fails: str) 
     app.gone()
 
 
+def test_a_connect_handler_that_fails_refuses_also_who_is_connected_always(make: Any) -> None:
+    app = make(always_connect=True)
+    app.sio.on("connect", lambda sid, environ: 1 / 0)
+    client = Client(app)
+    client.open_websocket()
+    client.text("40")
+    client.until(b'40{"sid":')
+    client.until(b'41{"message":"Connection rejected by server"}')
+    assert not app.sio.manager.rooms
+    app.gone()
+    assert app.seen == []
+
+
 def test_a_handshake_that_takes_the_application_too_long_leaves_no_session(make: Any) -> None:
     app = make()
 
@@ -1178,3 +1196,99 @@ def test_an_application_that_answers_where_a_handshake_came(make: Any) -> None:
         client.until(b"three")
         client.until(b"0\r\n\r\n")
     end(app)
+
+
+@pytest.mark.parametrize("rest", ["fffff\r\n" + 2000 * "x", "not a size\r\n"])
+def test_what_is_left_of_a_refused_body_is_no_request(make: Any, rest: str) -> None:
+    """The session ends meanwhile; the body is longer than any may be, or is none."""
+    app = make(max_http_buffer_size=1000)
+    client = Client(app)
+    sid = open_session(app, client)
+    fields = "Transfer-Encoding: chunked\r\nContent-Type: text/plain"
+    head = post_of(sid, "", fields).replace(b"Content-Length: 0\r\n", b"")
+    client.send(head + b"1\r\n4\r\n")
+    app.settle(lambda: any(c.state is connection.State.BODY for c in app.http._open))
+    app.session.close(abort=True)
+    app.settle(lambda: not app.sio.eio.sockets)
+    client.send(rest.encode())
+    client.until(b"400 Bad Request")
+    client.send(b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"HTTP/1.1 " not in client.ended()
+    end(app)
+
+
+def test_an_old_client_is_not_told_to_continue(make: Any) -> None:
+    """RFC 9110, 10.1.1."""
+    app = make()
+    client = Client(app)
+    sid = open_session(app, client)
+    request = post_of(sid, '421["echo",1]', "Expect: 100-continue").replace(b"TP/1.1", b"TP/1.0")
+    head, _, body = request.partition(b"\r\n\r\n")
+    client.send(head + b"\r\n\r\n")
+    app.settle(lambda: any(c.state is connection.State.BODY for c in app.http._open))
+    client.send(body)
+    assert client.ended().startswith(b"HTTP/1.1 200 OK")
+    end(app)
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_a_disconnect_handler_that_fails_leaves_nothing(make: Any, transport: str) -> None:
+    app = make()
+
+    @app.sio.on("disconnect")  # type: ignore[untyped-decorator]
+    def disconnect(sid: str, reason: str) -> None:
+        raise ValueError("a mistake of the application")
+
+    client = Client(app)
+    if transport == "polling":
+        open_session(app, client)
+    else:
+        connect(app, client)
+    end(app)
+
+
+def test_whether_an_origin_is_accepted_may_take_a_while_and_fail(make: Any) -> None:
+    """A function of the application may look into a database, which is away at times."""
+    fails = False
+
+    def is_allowed(origin: str, environ: dict[str, Any]) -> bool:
+        eventlet.sleep(0.001)
+        if fails:
+            raise OSError("no database")
+        return environ["HTTP_ORIGIN"] == "http://good" == origin
+
+    app = make(cors_allowed_origins=is_allowed)
+    good = "Origin: http://good"
+    client, polling = Client(app), Client(app)
+    client.send(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n")
+    client.send(f"{good}\r\n\r\n".encode())
+    client.until(b"\r\n\r\n0{")
+    sid = app.session.sid
+    client.send(post_of(sid, "40", good))
+    client.until(b"\r\n\r\nok")
+    client.send(poll_of(sid, good))
+    client.until(b"40{")
+    refused, failed = Client(app), Client(app)
+    refused.send(post_of(sid, "40", "Origin: http://bad"))
+    refused.until(b"400 Bad Request")
+    polling.send(poll_of(sid, good))
+    app.settle(lambda: app.session._poll is not None)
+    fails = True
+    failed.send(poll_of(sid, good))
+    failed.until(b"500 Internal Server Error")
+    app.sio.emit("news", 1)
+    assert b"Access-Control-Allow-Origin: http://good\r\n" in polling.until(b'42["news",1]')
+    end(app)
+    assert app.seen == ["server disconnect"]
+
+
+def test_a_poll_whose_client_goes_while_its_origin_is_looked_up(make: Any) -> None:
+    app = make(cors_allowed_origins=lambda origin: eventlet.sleep(0.05) is None)
+    client, polling = Client(app), Client(app)
+    open_session(app, client)
+    polling.send(poll_of(app.session.sid, "Origin: http://good"))
+    app.settle(lambda: any(c.state is connection.State.APPLICATION for c in app.http._open))
+    ours = next(c for c in app.http._open if c.state is connection.State.APPLICATION)
+    ours.end()
+    app.settle(lambda: app.seen == ["transport close"])
+    app.gone()

@@ -91,8 +91,11 @@ def test_a_thread_waits_while_too_much_waits_and_goes_on(size: int) -> None:
 def test_a_thread_that_the_hub_waits_for_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "THREAD_WAIT", 0.1)
     hub_thread = HubThread()
-    thread = in_thread(lambda: [hub_thread.run(0, print) for _ in range(THREAD_CALLS + 1)])
+    thread = in_thread(lambda: [hub_thread.run(0, int) for _ in range(THREAD_CALLS + 1)])
     thread.join(20)
     assert str(thread.outcome) == (
         "the thread that serves has not run for 0.1 seconds: does it wait for this one?"
     )
+    with eventlet.Timeout(10):  # the next test has the same hub
+        while hub_thread._calls:
+            eventlet.sleep(0.001)

@@ -15,7 +15,13 @@ with warnings.catch_warnings():
     import eventlet
     from eventlet import hubs, patcher
 
-from supervisor_sio.common.limits import OUTPUT_CEILING, OUTPUT_OBJECT, READING_STOPS, SLOW_OUTPUT
+from supervisor_sio.common.limits import (
+    MESSAGES_AT_ONCE,
+    OUTPUT_CEILING,
+    OUTPUT_OBJECT,
+    READING_STOPS,
+    SLOW_OUTPUT,
+)
 from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
 from supervisor_sio.engine.frames import (
     CLOSE,
@@ -408,3 +414,23 @@ def test_a_log_that_has_to_be_waited_for(pair: Pair, how: str) -> None:
         assert sum(refusals.by_reason.values()) == 1
     finally:
         logging.getLogger("supervisor_sio.worker").removeHandler(handler)
+
+
+def test_what_came_before_much_output_has_its_turn_when_that_is_gone(pair: Pair) -> None:
+    """Also if the client sends nothing more."""
+    texts = [f"{number}" for number in range(MESSAGES_AT_ONCE + 3)]
+    take = pair.handler.messages.append
+
+    def answer_much(payload: Payload) -> bool:
+        take(payload)
+        if len(pair.handler.messages) == 1:
+            pair.link.send(message_frame("x" * (2 * READING_STOPS)))
+        return True
+
+    pair.handler.on_message = answer_much  # type: ignore[method-assign]
+    pair.send(b"".join(masked(TEXT, text.encode()) for text in texts))
+    pair.wait(lambda: len(pair.handler.messages) == MESSAGES_AT_ONCE)
+    eventlet.sleep(0.02)
+    while pair.link._backlog is not None:
+        pair.received(1)
+    pair.wait(lambda: pair.handler.messages == texts)
