@@ -28,8 +28,8 @@ _FIELDS = re.compile(rb"(?:%b:%b\r\n)*\r\n" % (_TOKEN, _TEXT))
 
 #: The request line (section 3): a path, or all of a URL, without a fragment.
 _REQUEST_LINE = re.compile(
-    rb"(%b) (?:(?i:https?)://([^/?# \r\n]+))?(/[!-\"$->@-~]*)?(?:\?([!-\"$-~]*))? HTTP/(1\.[01])\r\n"
-    % _TOKEN
+    rb"(%b) (?:(?i:https?)://([^/?# \r\n]+))?(/[!-\"$->@-~]*)?(?:\?([!-\"$-~]*))?"
+    rb" HTTP/(1\.[01])\r\n" % _TOKEN
 )
 
 #: A name or an address, and perhaps a port (RFC 3986, section 3.2); empty where a URL has none.

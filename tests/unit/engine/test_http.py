@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -415,3 +416,12 @@ def test_a_length_that_the_parser_forgives_is_refused_all_the_same(lengths: list
 def test_a_target_that_is_a_query_alone_is_refused() -> None:
     with pytest.raises(HttpError, match="target"):
         read_head(b"GET ?query HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+def test_a_head_that_the_parser_takes_for_a_part_of_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = SimpleNamespace(feed_data=lambda data: None)
+    monkeypatch.setattr(http.httptools, "HttpRequestParser", lambda found: waiting)
+    with pytest.raises(HttpError, match="request line"):
+        read_head(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
