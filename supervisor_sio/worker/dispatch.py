@@ -88,19 +88,15 @@ class Dispatcher:
         frames = [message_frame(message) for message in messages]
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         many = len(eio_sids) > 1
-        get = self._sessions.get
-        count = 0
-        for eio_sid in eio_sids:
-            session = get(eio_sid)
-            if session is None:
-                continue
-            count += 1
-            if session.live is not None:
-                session.live.send(data, many)
+        sessions = [found for found in map(self._sessions.get, eio_sids) if found is not None]
+        for session in sessions:
+            link = session.live
+            if link is not None:
+                link.send(data, many)
             else:
                 for message in messages:
                     session.send(message)
-        traffic.sent += len(packets) * count
+        traffic.sent += len(packets) * len(sessions)
 
     def is_behind(self) -> bool:
         """Whether more than ``SLOW_OUTPUT`` waits for a client."""

@@ -30,6 +30,9 @@ MEMORY_WARM_UP_CLIENTS = 100
 MEMORY_SETTLE_SECONDS = 40.0
 MEMORY_CLIENTS = 2000
 IN_FLIGHT = 16
+#: Of set-ups with an upgrade, in which the client's poll waits for 0.1 s: as many as keep every
+#: server busy. One that is idle in between pays for each wake-up.
+UPGRADING = 256
 
 MOST_CLIENTS = 10_000
 #: Descriptors of a process that are not clients.
@@ -54,11 +57,12 @@ RATE = 1000.0
 
 def visits(what: str) -> Measuring:
     """Measures what clients of load.py do."""
+    in_flight = UPGRADING if what == "set-up" else IN_FLIGHT
 
     @contextlib.contextmanager
     def measuring(server: Server, seconds: float) -> Iterator[Callable[[], Sample]]:
         def measure(seconds: float = seconds) -> Sample:
-            run = session_setup.measure(server, seconds, IN_FLIGHT, what)
+            run = session_setup.measure(server, seconds, in_flight, what)
             if run.failures:
                 print(f"  failed: {dict(run.failures)}", file=sys.stderr)
             return {

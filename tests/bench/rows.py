@@ -16,6 +16,7 @@ from measurements import (
     MEMORY_CLIENTS,
     MOST_CLIENTS,
     RATE,
+    UPGRADING,
     Measuring,
     coming_back,
     emitting_to_one,
@@ -112,7 +113,7 @@ def latency_cluster(checkout: Path | None = None) -> ContextManager[Server]:
 
 ROWS = {
     "set-up": Row(
-        f"session set-up, {IN_FLIGHT} in flight, 2 workers",
+        f"session set-up, {UPGRADING} in flight, 2 workers",
         POLLED,
         visits("set-up"),
         [
@@ -202,7 +203,7 @@ ROWS = {
         ],
     ),
     "single-set-up": Row(
-        f"session set-up (poll, post, poll, upgrade), {IN_FLIGHT} in flight, 1 worker",
+        f"session set-up (poll, post, poll, upgrade), {UPGRADING} in flight, 1 worker",
         SINGLE,
         visits("set-up"),
         [

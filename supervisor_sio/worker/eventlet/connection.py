@@ -605,10 +605,10 @@ class Connection:
         out = self._out
         if out is None:
             self._out = data
-        elif isinstance(out, list):
+        elif out.__class__ is list:
             out.append(data)
         else:
-            self._out = [out, data]
+            self._out = [out, data]  # type: ignore[list-item]
         backlog = self._backlog
         if backlog is not None:
             backlog.size += len(data) + OUTPUT_OBJECT
@@ -713,7 +713,7 @@ class Connection:
             out = more
         if backlog is not None:
             self._caught_up(backlog)
-        if self._answered or self._closing:
+        if self._closing or (self.state is _WAITING and self._answered):
             self._flushed()
 
     def _flushed(self) -> None:
@@ -724,7 +724,7 @@ class Connection:
             else:
                 # To close now could reset the connection before the client has read all.
                 self._shutdown(socket.SHUT_WR)
-        elif self.state is _WAITING:
+        else:
             self._request_over()
 
     def _write_later(self, sock: Any, rest: list[Piece]) -> None:
