@@ -61,5 +61,5 @@ def test_a_copy_of_the_environment_keeps_nothing_of_the_connection(
     plain = memory_of_a_client("supervisor_sio.examples.chat:app")
     flask = memory_of_a_client("supervisor_sio.examples.flask_chat:app")
     print(f"KiB for each idle client: chat {plain:.2f}, flask_chat {flask:.2f}")
-    # With the connection kept it was more than twice as much; memory comes in pages.
-    assert flask < 1.5 * plain, f"{flask:.2f} KiB, {plain:.2f} without Flask"
+    # Measured: 1.15 to 1.2. With the connection kept it was more than twice as much.
+    assert flask < 1.3 * plain, f"{flask:.2f} KiB, {plain:.2f} without Flask"
