@@ -6,7 +6,6 @@ import logging
 from typing import Any, Sequence
 
 from ..cluster.sessions import Outlet, send_to_each
-from ..common.limits import SLOW_OUTPUT
 from ..relay.message import EncodedPacket
 from . import compat
 from .dispatch import Dispatcher
@@ -28,8 +27,7 @@ class PlainClients:
         send_to_each(self._server, eio_sids, packets)
 
     def is_behind(self) -> bool:
-        sessions = self._server.eio.engine.sessions.values()
-        return any(session.waiting > SLOW_OUTPUT for session in sessions)
+        return bool(self._server.eio.is_behind())
 
 
 def loggers(server: Any) -> list[logging.Logger]:

@@ -19,7 +19,7 @@ from socketio import packet as sio_packet
 from ..cluster.packets import Packet, Partial, ack_text, read_event
 from ..cluster.sessions import send_to_each, traffic
 from ..common.emission import RESERVED_EVENTS
-from ..common.limits import EVENT_SIZES, SLOW_OUTPUT
+from ..common.limits import EVENT_SIZES
 from ..common.reasons import NO_ANSWER, WRONG_ARGUMENTS
 from ..engine.frames import Payload, message_frame
 from ..engine.session import Session
@@ -99,8 +99,8 @@ class Dispatcher:
         traffic.sent += len(packets) * len(sessions)
 
     def is_behind(self) -> bool:
-        """Whether more than ``SLOW_OUTPUT`` waits for a client."""
-        return any(session.waiting > SLOW_OUTPUT for session in self._sessions.values())
+        """Whether much waits for a client to take it."""
+        return self._eio.is_behind()
 
     # --- from clients -----------------------------------------------------------------
 

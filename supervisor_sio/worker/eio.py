@@ -17,6 +17,7 @@ import engineio
 from engineio import packet
 
 from ..cluster.sessions import traffic
+from ..common.limits import SLOW_OUTPUT
 from ..engine.engine import Engine
 from ..engine.options import Options
 from ..engine.session import Session
@@ -165,6 +166,10 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
     def count_of(self, session: Session, reason: str, detail: str = "") -> None:
         """The client of a session did something that is counted."""
         self.count(reason, session.address or "a client", detail)
+
+    def is_behind(self) -> bool:
+        """Whether more than ``SLOW_OUTPUT`` waits for a client."""
+        return any(session.waiting > SLOW_OUTPUT for session in self.engine.sessions.values())
 
     # --- messages and the end -----------------------------------------------------------
 

@@ -16,9 +16,6 @@ class Runtime(Protocol):
     #: Of the sessions and connections of this process.
     deadlines: Deadlines
 
-    def now(self) -> float:
-        """Seconds of a clock that never goes back."""
-
     def date(self) -> str:
         """The value of the field Date for an answer that is made now (RFC 9110, 5.6.7)."""
 

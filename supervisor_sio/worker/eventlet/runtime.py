@@ -39,7 +39,6 @@ class HubRuntime:
         self.threads: Optional[HubThread] = None
         self.hub = hubs.get_hub()
         self.writes = Writes(self.hub)
-        self.now: Callable[[], float] = time.monotonic
         #: For the next turn of the hub.
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._date = ""
@@ -97,11 +96,11 @@ class HubRuntime:
                 outlet.threads = self.threads
         if not self._ticking:
             self._ticking = True
-            self._look_at = self.now() + RESOLUTION
+            self._look_at = self.deadlines.clock() + RESOLUTION
             self.hub.schedule_call_global(RESOLUTION, self._tick)
 
     def _tick(self) -> None:
-        now = self.now()
+        now = self.deadlines.clock()
         self._left_out = now > self._look_at + _LATE and not self._left_out
         if self._left_out:
             # Nothing has run for a while: what clients have sent meanwhile is to be read first.
