@@ -42,6 +42,14 @@ def worker_with(pollers: dict[str, Poller], token: str) -> tuple[Poller, Poller]
     return pollers[here], pollers[there]
 
 
+def broadcast_secret(here: Poller, there: Poller) -> None:
+    """Both workers emit to all who are accepted, and the one that checks has heard the other."""
+    for poller in (here, there):
+        poller.call("broadcast_checked", "secret")
+    there.must("POST", '42["emit","mark",1]')  # to all as well, and so behind it
+    here.poll_for('42["mark"')
+
+
 @pytest.mark.parametrize("accepted", [True, False])
 def test_with_a_websocket(cluster: Cluster, accepted: bool) -> None:
     pollers = one_at_each_worker(cluster)
@@ -49,8 +57,7 @@ def test_with_a_websocket(cluster: Cluster, accepted: bool) -> None:
     with Stranger(cluster.port, connect=False) as stranger:
         stranger.text(f'40/checked,{{"token":"{token}"}}')
         here, there = worker_with(pollers, token)
-        for poller in (here, there):
-            poller.call("broadcast_checked", "secret")
+        broadcast_secret(here, there)
         here.call("decide", token, accepted)
         if accepted:
             before = stranger.until(b'40/checked,{"sid":"')
@@ -78,8 +85,7 @@ def test_with_polling(cluster: Cluster) -> None:
     post = threading.Thread(target=poller.must, args=("POST", '40/checked,{"token":"polling"}'))
     post.start()
     here, there = worker_with(pollers, "polling")
-    for other in (here, there):
-        other.call("broadcast_checked", "secret")
+    broadcast_secret(here, there)
     here.call("decide", "polling", True)
     post.join(10)
     packets = poller.must("GET").split("\x1e")
