@@ -10,9 +10,10 @@ import warnings
 from typing import Optional, Sequence
 
 from ._version import __version__
+from .common.modes import ASYNC_MODES, ASYNCIO, EVENTLET, THREADING, AsyncMode
 
 _ROUTER = "the router and relay of the cluster; run by supervisord in [eventlistener:sio]"
-_WORKER = "serve a WSGI application; run by supervisord in a [program:x] section"
+_WORKER = "serve a WSGI or ASGI application; run by supervisord in a [program:x] section"
 _CHECK = "say what is missing, misspelt, or will hurt in supervisord's configuration"
 _INIT = "print the sections to paste into supervisord's configuration"
 
@@ -23,6 +24,16 @@ user that starts supervisord, and in the same environment.
 The exit status is 0 without errors, 1 with errors, 2 when a file cannot be read."""
 
 
+_MODE = (
+    f"{EVENTLET.name} and {THREADING.name} run WSGI applications with a socketio.Server, "
+    f"{ASYNCIO.name} ASGI applications with a socketio.AsyncServer (default: {EVENTLET.name})"
+)
+_THREADS = (
+    f"with --async-mode {THREADING.name}: how many handlers and requests run at a time "
+    "(default: 4 more than there are cores, 32 at most)"
+)
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="supervisor-sio", description="Socket.IO clusters under Supervisor."
@@ -31,7 +42,10 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("router", help=_ROUTER, description=_ROUTER)
     worker = commands.add_parser("worker", help=_WORKER, description=_WORKER)
+    _add_mode(worker)
+    worker.add_argument("--threads", metavar="N", type=_count, help=_THREADS)
     worker.add_argument("application", metavar="MODULE:APP", help="for example chat:app")
+    worker.set_defaults(fail=worker.error)
     check = commands.add_parser(
         "check",
         help=_CHECK,
@@ -53,6 +67,7 @@ def _make_parser() -> argparse.ArgumentParser:
         default="myapp:app",
         help="for example chat:app",
     )
+    _add_mode(init)
     init.add_argument(
         "--listen",
         metavar="ADDRESS",
@@ -70,6 +85,22 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_mode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--async-mode", choices=list(ASYNC_MODES), default=EVENTLET.name, help=_MODE
+    )
+
+
+def _count(text: str) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too few, give 1 or more")
+    return count
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Entry point; returns the exit status."""
     arguments = _make_parser().parse_args(argv)
@@ -78,43 +109,44 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
         return run_check(arguments.configuration)
     if arguments.command == "init":
-        return _init(arguments.application, arguments.listen, arguments.workers)
+        return _init(arguments)
     if arguments.command == "router":
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         from .router.process import run
 
         return run()
-    return _worker(arguments.application)
+    mode = ASYNC_MODES[arguments.async_mode]
+    if arguments.threads is not None and mode is not THREADING:
+        arguments.fail(f"argument --threads: only with --async-mode {THREADING.name}")
+    return _worker(arguments.application, mode, arguments.threads)
 
 
-def _init(application: str, listen: str, workers: int) -> int:
+def _init(arguments: argparse.Namespace) -> int:
     from .check.sections import make_sections
 
+    mode = ASYNC_MODES[arguments.async_mode]
     try:
-        print(make_sections(application, listen, workers), end="")
+        sections = make_sections(arguments.application, arguments.listen, arguments.workers, mode)
     except ValueError as error:
         sys.stderr.write(f"supervisor-sio init: error: {error}\n")
         return 2
+    print(sections, end="")
     return 0
 
 
-def _worker(spec: str) -> int:
-    # Before anything of the application is imported.
-    # What eventlet says of itself at every import is not news for an operator's log.
-    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
-    import eventlet
-
-    eventlet.monkey_patch()
+def _worker(spec: str, mode: AsyncMode, threads: Optional[int]) -> int:
+    if mode is EVENTLET:
+        _patch()  # before anything of the application is imported
     from .cluster import sessions
-    from .worker import output
+    from .worker import modes, output
     from .worker.application import ApplicationError, load
-    from .worker.eventlet.install import install
     from .worker.service import run as run_worker
 
     output.show_lines_at_once()
-    sessions.expect_clients()
-    sessions.serve_by(install)
     try:
+        install = modes.installer(mode, threads)
+        sessions.expect_clients()
+        sessions.serve_by(install)
         app = load(spec)
     except ApplicationError as error:
         if error.detail:
@@ -123,3 +155,11 @@ def _worker(spec: str) -> int:
         return 1
     run_worker(app, spec=spec)
     return 0
+
+
+def _patch() -> None:
+    # What eventlet says of itself at every import is not news for an operator's log.
+    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+    import eventlet
+
+    eventlet.monkey_patch()

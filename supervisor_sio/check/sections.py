@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..common.modes import EVENTLET, THREADING, AsyncMode
 from ..settings import parse_settings
 
 _TEXT = """\
@@ -32,9 +33,9 @@ buffer_size = {buffer_size}
 ; set user so that they do not run as root.
 ;user = www-data
 
-; The workers: as many as there are cores to use.
+; The workers: as many as there are cores to use.{note}
 [program:workers]
-command = supervisor-sio worker {application}
+command = supervisor-sio worker {option}{application}
 process_name = %(program_name)s_%(process_num)02d
 numprocs = {workers}
 ; Longer than drain_timeout (10 s), so that a stopping worker can finish its
@@ -49,7 +50,10 @@ redirect_stderr = true
 """
 
 
-def make_sections(application: str, listen: str, workers: int) -> str:
+_POOL = "\n; --threads N before the application: how many handlers run at a time in each."
+
+
+def make_sections(application: str, listen: str, workers: int, mode: AsyncMode = EVENTLET) -> str:
     """:raises ValueError: for what cannot work; the text says why."""
     module, _, name = application.partition(":")
     if not module or not name or len(application.split()) > 1:
@@ -60,6 +64,8 @@ def make_sections(application: str, listen: str, workers: int) -> str:
     return _TEXT.format(
         # supervisord expands what follows a percent sign.
         listen=", ".join(map(str, addresses)).replace("%", "%%"),
+        note=_POOL if mode is THREADING else "",
+        option="" if mode is EVENTLET else f"--async-mode {mode.name} ",
         application=application.replace("%", "%%"),
         workers=workers,
         # Twice what is needed: the router is one of them, and other programs may be there.

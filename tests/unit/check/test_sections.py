@@ -49,6 +49,21 @@ def test_what_init_prints_is_sound(
     assert judge(read(str(path)), HOST) == []
 
 
+@pytest.mark.parametrize(
+    ("mode", "option"),
+    [
+        ("eventlet", ""),
+        ("asyncio", "--async-mode asyncio "),
+        ("threading", "--async-mode threading "),
+    ],
+)
+def test_init_for_each_mode(capsys: pytest.CaptureFixture[str], mode: str, option: str) -> None:
+    assert cli.main(["init", "--async-mode", mode]) == 0
+    out = capsys.readouterr().out
+    assert f"command = supervisor-sio worker {option}myapp:app\n" in out
+    assert ("--threads" in out) is (mode == "threading")
+
+
 def test_init_has_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["init"]) == 0
     out = capsys.readouterr().out

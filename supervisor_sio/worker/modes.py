@@ -1,0 +1,39 @@
+"""The runtime of each mode; its package is imported only where it runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Optional
+
+from ..cluster.sessions import Install
+from ..common.modes import EVENTLET, AsyncMode
+from .application import ApplicationError
+
+
+def installer(mode: AsyncMode, threads: Optional[int] = None) -> Install:
+    """What prepares the Socket.IO servers of this process.
+
+    :param threads: that run handlers and requests, in the mode that has them.
+
+    :raises ApplicationError: when this Python lacks something that the mode needs.
+    """
+    _check_python(mode)
+    if mode is EVENTLET:
+        from .eventlet.install import install
+
+        return install
+    raise ApplicationError(f"--async-mode {mode.name} cannot be run yet")
+
+
+def _check_python(mode: AsyncMode) -> None:
+    if sys.version_info < mode.python:
+        oldest, here = (".".join(map(str, v[:2])) for v in (mode.python, sys.version_info))
+        raise ApplicationError(f"--async-mode {mode.name} needs Python {oldest}, this is {here}")
+    missing = [module for module in mode.modules if importlib.util.find_spec(module) is None]
+    if missing:
+        package = f"supervisor-sio[{mode.extra}]" if mode.extra else "supervisor-sio"
+        raise ApplicationError(
+            f"--async-mode {mode.name} needs {' and '.join(missing)}, which {sys.executable} does "
+            f"not have: {sys.executable} -m pip install '{package}'"
+        )

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from supervisor_sio import cli
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ("--async-mode thread", "argument --async-mode: invalid choice: 'thread'"),
+        (
+            "--async-mode threading --threads few",
+            "argument --threads: 'few' is not a whole number",
+        ),
+        (
+            "--async-mode threading --threads 0",
+            "argument --threads: 0 is too few, give 1 or more",
+        ),
+        ("--threads 2", "argument --threads: only with --async-mode threading"),
+        (
+            "--async-mode asyncio --threads 2",
+            "argument --threads: only with --async-mode threading",
+        ),
+    ],
+)
+def test_options_of_a_worker_that_mean_nothing(
+    capsys: pytest.CaptureFixture[str], options: str, error: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["worker", *options.split(), "chat:app"])
+    assert ended.value.code == 2
+    assert f"\nsupervisor-sio worker: error: {error}" in capsys.readouterr().err
