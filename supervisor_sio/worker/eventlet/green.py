@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import sys
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from eventlet import hubs, patcher
@@ -12,6 +9,7 @@ from eventlet.greenio import GreenSocket
 
 from ...common.limits import STALLED_SECONDS
 from ...common.reasons import TOO_SLOW
+from ..body import ClientGone, as_frameworks_expect
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -22,37 +20,8 @@ _socket: Any = patcher.original("socket")
 _BLOCK = 65536
 
 
-class ClientGone(ConnectionResetError):
-    """The connection ended in the middle of a request, or the client paused for too long."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.ECONNRESET, "the client is gone")
-
-
-class BadBody(OSError):
-    """The body cannot be read to its end; the connection closes."""
-
-
 class _Stalled(Exception):
     """The client has not sent, or taken, anything in time."""
-
-
-@cache
-def as_frameworks_expect(error: type[OSError]) -> type[OSError]:
-    """The same error, for which Flask answers 400 instead of logging a traceback.
-
-    Werkzeug does that by itself where a body has a length, but not for one in chunks.
-    """
-    werkzeug: Any = sys.modules.get("werkzeug.exceptions")
-    if werkzeug is None:
-        return error
-
-    def __init__(self: Any, *args: object) -> None:
-        werkzeug.HTTPException.__init__(self)
-        error.__init__(self, *args)
-
-    names = {"__init__": __init__, "__module__": error.__module__}
-    return type(error.__name__, (error, werkzeug.ClientDisconnected), names)
 
 
 def _wait(connection: Connection, what: str, timeout: float, read: bool) -> None:

@@ -17,10 +17,11 @@ from eventlet import wsgi
 
 from ...engine.http import Head
 from ...engine.request import Request
+from ..body import BadBody, ClientGone
 from ..eio import EXCHANGE
 from .body import Body
 from .environ import NO_INPUT, make_environ
-from .green import BadBody, ClientGone, Writer
+from .green import Writer
 
 if TYPE_CHECKING:
     from .connection import Connection

@@ -18,12 +18,14 @@ with warnings.catch_warnings():
     import eventlet
     from eventlet import hubs
 
+from supervisor_sio.common.limits import READS_PER_TURN
 from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
 from supervisor_sio.common.request import Kind, Request
+from supervisor_sio.worker import body
+from supervisor_sio.worker.body import BadBody, ClientGone
 from supervisor_sio.worker.eio import EXCHANGE
-from supervisor_sio.worker.eventlet import body, connection
+from supervisor_sio.worker.eventlet import connection
 from supervisor_sio.worker.eventlet.connection import Connection
-from supervisor_sio.worker.eventlet.green import BadBody, ClientGone
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.eventlet.server import Server
 from supervisor_sio.worker.refused import refusals
@@ -241,7 +243,7 @@ def test_a_reader_gives_others_a_turn(worker: Worker) -> None:
     client.send(CHUNKED + chunks + b"0\r\n\r\n")
     client.until(b"turns: ")
     green.kill()
-    least = len(chunks) // 8192 // body.READS_PER_TURN // 2
+    least = len(chunks) // 8192 // READS_PER_TURN // 2
     assert int(client.until(b"\n")) >= least
 
 

@@ -1,0 +1,189 @@
+"""The body of a request, as a WSGI application reads it; how it waits is the runtime's."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any, Iterator, Optional
+
+from ..common.limits import BODY_GRACE_SECONDS, BODY_RATE, STALLED_SECONDS, UNREAD_BODY_BYTES
+from ..common.reasons import PROTOCOL
+from ..engine.http import ChunkedBody, HttpError
+
+if TYPE_CHECKING:
+    from .eventlet.connection import Connection
+
+#: Bytes of a body that are read at a time.
+_BLOCK = 65536
+
+
+class ClientGone(ConnectionResetError):
+    """The connection ended in the middle of a request, or the client paused for too long."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the client is gone")
+
+
+class BadBody(OSError):
+    """The body cannot be read to its end; the connection closes."""
+
+
+@cache
+def as_frameworks_expect(error: type[OSError]) -> type[OSError]:
+    """The same error, for which Flask answers 400 instead of logging a traceback.
+
+    Werkzeug does that by itself where a body has a length, but not for one in chunks.
+    """
+    werkzeug: Any = sys.modules.get("werkzeug.exceptions")
+    if werkzeug is None:
+        return error
+
+    def __init__(self: Any, *args: object) -> None:
+        werkzeug.HTTPException.__init__(self)
+        error.__init__(self, *args)
+
+    names = {"__init__": __init__, "__module__": error.__module__}
+    return type(error.__name__, (error, werkzeug.ClientDisconnected), names)
+
+
+class RequestBody:
+    """The body of a request, as ``wsgi.input``. It ends where the body ends.
+
+    Reading raises :class:`ClientGone` when the connection ends before, or the client is too
+    slow, and :class:`BadBody` for chunks that are not valid.
+
+    :param length: as in :class:`.Head`.
+    """
+
+    def __init__(self, connection: Connection, length: Optional[int]) -> None:
+        self.content_length = length or 0
+        self.position = 0
+        self._connection: Optional[Connection] = connection
+        self._chunks = ChunkedBody() if length is None else None
+        #: What has come and was not read yet: from this position on.
+        self._data = b""
+        self._at = 0
+        #: Bytes of the body that have come, and with everything around them.
+        self._received = 0
+        self._transferred = 0
+        #: Seconds for which the client let us wait.
+        self._waited = 0.0
+
+    def wait_for_client(self, connection: Connection, size: int, timeout: float) -> bytes:
+        """What the client has sent; empty at its end.
+
+        :raises ClientGone: when nothing comes in time.
+        """
+        raise NotImplementedError
+
+    def proceed(self) -> None:
+        """Somebody reads: the client may be waiting to be told (``100 Continue``)."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has come."""
+        if self._chunks is not None:
+            return self._chunks.ended
+        return self.position >= self.content_length
+
+    def read(self, length: Optional[int] = None) -> bytes:
+        left = sys.maxsize if length is None or length < 0 else length
+        pieces = []
+        while left and self._more():
+            piece = self._take(min(left, len(self._data) - self._at))
+            left -= len(piece)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def readline(self, size: Optional[int] = None) -> bytes:
+        left = sys.maxsize if size is None or size < 0 else size
+        pieces = []
+        while left and self._more():
+            end = self._data.find(b"\n", self._at, self._at + left) + 1
+            piece = self._take((end or min(len(self._data), self._at + left)) - self._at)
+            left -= len(piece)
+            pieces.append(piece)
+            if end:
+                break
+        return b"".join(pieces)
+
+    def readlines(self, hint: Optional[int] = None) -> list[bytes]:
+        lines: list[bytes] = []
+        size = 0
+        for line in iter(self.readline, b""):
+            lines.append(line)
+            size += len(line)
+            if hint is not None and 0 < hint <= size:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def discard(self, buffer_size: int = 0) -> None:
+        """Read what the application did not, so that the next request can be found.
+
+        :raises BadBody: when that is too much.
+        """
+        most = self._transferred + UNREAD_BODY_BYTES
+        if self.content_length - self.position > UNREAD_BODY_BYTES:
+            raise BadBody("too much of a body is left unread")
+        self._data = b""
+        while self._more():
+            self._data = b""
+            if self._transferred > most:
+                raise BadBody("too much of a body is left unread")
+
+    def release(self) -> None:
+        """The request is over; a copy of its environment may have this for much longer."""
+        self._connection = None
+        self._data = b""
+        self._chunks, self.content_length = None, 0
+
+    def _take(self, size: int) -> bytes:
+        begin, self._at = self._at, self._at + size
+        return self._data[begin : self._at]
+
+    def _more(self) -> bool:
+        """Whether there is something to take, after waiting for it."""
+        if self._at < len(self._data):
+            return True
+        self._data, self._at = b"", 0
+        while not self._data and not self.ended:
+            self.proceed()
+            self._data = self._receive()
+        return bool(self._data)
+
+    def _receive(self) -> bytes:
+        """Some of the body; or nothing, of one in chunks."""
+        connection = self._connection
+        assert connection is not None
+        if self._chunks is None:
+            data = self._receive_raw(connection, min(_BLOCK, self.content_length - self.position))
+            self.position += len(data)
+        else:
+            try:
+                data = self._chunks.feed(self._receive_raw(connection, self._chunks.wanted))
+            except HttpError as error:
+                connection.count(PROTOCOL, error)
+                raise as_frameworks_expect(BadBody)(str(error)) from None
+            if self._chunks.ended:
+                connection.data = self._chunks.rest + connection.data
+        self._received += len(data)
+        return data
+
+    def _receive_raw(self, connection: Connection, size: int) -> bytes:
+        patience = BODY_GRACE_SECONDS + self._received / BODY_RATE - self._waited
+        began = time.monotonic()
+        try:
+            data = self.wait_for_client(
+                connection, size, max(0.001, min(patience, STALLED_SECONDS))
+            )
+        finally:
+            self._waited += time.monotonic() - began
+        if not data:
+            raise as_frameworks_expect(ClientGone)()
+        self._transferred += len(data)
+        return data
