@@ -138,11 +138,11 @@ def _worker(spec: str, mode: AsyncMode, threads: Optional[int]) -> int:
     if mode is EVENTLET:
         _patch()  # before anything of the application is imported
     from .cluster import sessions
-    from .worker import modes, output
+    from .worker import logs, modes
     from .worker.application import ApplicationError, load
     from .worker.service import run as run_worker
 
-    output.show_lines_at_once()
+    logs.show_lines_at_once()
     try:
         install = modes.installer(mode, threads)
         sessions.expect_clients()

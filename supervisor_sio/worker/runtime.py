@@ -1,13 +1,70 @@
-"""What the worker needs of a runtime: a loop, tasks that may wait, and a clock.
+"""What the worker needs of a runtime: a loop, tasks that may wait, a clock, and descriptors.
 
-All methods of the engine are called in the loop of the runtime, where nothing may wait.
+All methods of the engine, and of connections, are called in the loop of the runtime, where
+nothing may wait. What waits is a coroutine that awaits :meth:`Runtime.sleep`,
+:meth:`Event.wait`, or another such coroutine. On asyncio and with threads it is a task of the
+loop. On eventlet it blocks its greenlet, see :mod:`supervisor_sio.common.blocking`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Iterable, Optional, Protocol, TypeVar
 
+from ..cluster.sessions import Outlet
 from ..engine.deadlines import Deadlines
+from ..engine.engine import Engine
+from ..engine.http import Head
+
+if TYPE_CHECKING:
+    import logging
+
+    from .eventlet.connection import Connection
+    from .output import Writes
+
+T = TypeVar("T")
+
+
+class Watch(Protocol):
+    """Something that will be called, until it is cancelled."""
+
+    def cancel(self) -> None:
+        """Call it no more; may be called again."""
+
+
+class DescriptorOwner(Protocol):
+    """Who has a descriptor that is watched."""
+
+    def descriptor_lost(self) -> None:
+        """Somebody else has closed it, and its number is that of another file now: it must not
+        be used any more, nor closed. Only eventlet notices that.
+        """
+
+
+class Event(Protocol):
+    """Something that happens once, for those that wait for it in the loop."""
+
+    def set(self) -> None:
+        """It has happened; only in the thread of the loop. May be called again."""
+
+    def is_set(self) -> bool: ...
+
+    async def wait(self, timeout: Optional[float] = None) -> bool:
+        """Return when it has happened; false when it has not within ``timeout`` seconds."""
+
+
+class Threads(Protocol):
+    """The thread of the loop, for calls of others."""
+
+    @property
+    def here(self) -> bool:
+        """Whether the thread that asks is the one of the loop."""
+
+    def run(self, size: int, call: Callable[..., Any], *args: Any) -> None:
+        """Have it called there, soon, in the order of the calls of a thread.
+
+        :param size: the bytes that it keeps until then.
+        :raises RuntimeError: when too much has been waiting for too long.
+        """
 
 
 class Runtime(Protocol):
@@ -15,20 +72,100 @@ class Runtime(Protocol):
 
     #: Of the sessions and connections of this process.
     deadlines: Deadlines
+    #: Of the Socket.IO servers in this process, and the ways to their clients.
+    engines: list[Engine]
+    outlets: list[Outlet]
+    #: The connections that are to be written to.
+    writes: Writes
+    #: The thread of the loop; ``None`` until there is a connection.
+    threads: Optional[Threads]
 
     def date(self) -> str:
         """The value of the field Date for an answer that is made now (RFC 9110, 5.6.7)."""
 
+    def watch(self) -> None:
+        """Look at the deadlines from here on, for as long as there are some; sets ``threads``."""
+
+    # --- tasks and calls, from the thread of the loop -------------------------------
+
     def run(self, task: Callable[..., Any], *args: Any) -> None:
-        """Start a task at once, until it is done or waits for something; only in the loop.
+        """Start a task at once, until it is done or waits for something.
 
         What it raises is logged.
         """
 
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
-        """Start a task in a later turn of the loop, in the order of the calls; from anywhere
-        in the thread of the loop.
-        """
+        """Start a task in a later turn of the loop, in the order of the calls."""
 
     def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
         """Call what may not wait in a later turn of the loop, in the loop itself; the same."""
+
+    def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch:
+        """Call what may not wait after so many seconds, in the loop itself."""
+
+    def log(
+        self,
+        logger: logging.Logger,
+        level: int,
+        message: str,
+        *args: Any,
+        exc_info: Optional[BaseException] = None,
+    ) -> None:
+        """Log something; the loop does not wait for the handlers of the application's log."""
+
+    # --- descriptors ------------------------------------------------------------------
+
+    def descriptor_opened(self, descriptor: int) -> None:
+        """A file was opened past the runtime: whoever had its number before has closed it."""
+
+    def add_reader(
+        self,
+        descriptor: int,
+        call: Callable[..., None],
+        owner: Optional[DescriptorOwner] = None,
+    ) -> Watch:
+        """Call it in the loop whenever there is something to read, or the other side has ended.
+
+        A watch is cancelled before its descriptor is closed.
+
+        :param call: gets no argument, or the descriptor. May not wait, and raises nothing.
+        """
+
+    def add_writer(
+        self,
+        descriptor: int,
+        call: Callable[..., None],
+        owner: Optional[DescriptorOwner] = None,
+    ) -> Watch:
+        """The same, whenever something can be written."""
+
+    # --- the life of the worker ---------------------------------------------------------
+
+    def event(self) -> Event:
+        """A new one."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Watch:
+        """Run a coroutine as a task of its own in the loop; what it raises is logged."""
+
+    def run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run the loop, in the thread of the program, until a coroutine returns."""
+
+    def on_signal(self, numbers: Iterable[int], call: Callable[[int], None]) -> None:
+        """Call it in the loop after each of these signals; once for a process.
+
+        Their handlers are replaced. A Python signal handler alone would not end the loop's
+        wait (PEP 475).
+        """
+
+    def leave_in_child(self, at_end: Callable[[], None]) -> None:
+        """In a forked child: go on without this loop, whose descriptors are the parent's.
+
+        :param at_end: called when what has forked is done, if the process ends then.
+        """
+
+    # --- requests -------------------------------------------------------------------------
+
+    def serve(self, connection: Connection, head: Head) -> None:
+        """Answer a request by the application, which may pass it on to the engine."""

@@ -23,7 +23,7 @@ from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir, RunDirError
 from ..engine.engine import Engine
-from . import output, queries
+from . import logs, queries
 from .application import ApplicationError, check, check_manager, check_path, check_servers
 from .eventlet import forks
 from .eventlet.connection import Connection
@@ -95,8 +95,8 @@ def run(
     :param spec: what the application is called in errors.
     :param who: says the error.
     """
-    output.show_lines_at_once()
-    output.configure_logging()
+    logs.show_lines_at_once()
+    logs.configure_logging()
     sessions.serve_by(install)
     _warn_unpatched()
     try:

@@ -49,13 +49,15 @@ from ...engine.http import Body, Head, HttpError, find_end, read_head
 from ...engine.request import Request
 from ...engine.session import Session
 from ...engine.websocket import WebSocket
+from ..output import Backlog, Piece, join
 from ..refused import refusals
 from . import greenlets, wsgi
 from .forks import close_socket
-from .output import Backlog, Piece, join, log
 
 if TYPE_CHECKING:
     from .server import Server
+
+logger = logging.getLogger("supervisor_sio.worker")
 
 #: ``(host, port)`` or the like; a Unix peer has an empty name.
 SocketAddress = Any
@@ -267,7 +269,7 @@ class Connection:
 
     def failed(self, error: Exception) -> None:
         """Something of ours went wrong with it."""
-        log(logging.ERROR, "a connection of a client", error)
+        self.server.runtime.log(logger, logging.ERROR, "a connection of a client", exc_info=error)
         self.end(FAILED)
 
     def _readable(self, _descriptor: int) -> None:
@@ -304,7 +306,9 @@ class Connection:
         try:
             task(*args)
         except Exception as error:  # it closes by itself
-            log(logging.ERROR, "a message of a websocket", error)
+            self.server.runtime.log(
+                logger, logging.ERROR, "a message of a websocket", exc_info=error
+            )
         if self._out is None and not self._closing:
             self._collected = False
             return
@@ -860,7 +864,9 @@ class Connection:
             elif session is not None:
                 session.gone(self)
         except Exception as error:
-            log(logging.ERROR, "the end of a connection", error)
+            self.server.runtime.log(
+                logger, logging.ERROR, "the end of a connection", exc_info=error
+            )
 
     def _closed(self) -> Any:
         """Let go of everything; what is left to do is to close the socket."""

@@ -1,52 +1,105 @@
-"""The loop of this process as :class:`..runtime.Runtime` describes it: eventlet's hub."""
+"""The loop of this process as :class:`..runtime.Runtime` describes it: eventlet's hub.
+
+A coroutine blocks here: each runs in a greenlet of its own, and what it awaits waits in the hub.
+"""
 
 from __future__ import annotations
 
 import logging
-import time
-from email.utils import formatdate
-from typing import Any, Callable, ClassVar, Optional
+import signal
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Coroutine, Iterable, Optional, TypeVar
 
-from eventlet import hubs
+import eventlet
+from eventlet import event, hubs, patcher
 from greenlet import getcurrent
 
-from ...cluster.sessions import Outlet
-from ...engine.deadlines import Deadlines
-from ...engine.engine import Engine
-from . import greenlets
-from .output import Writes, log
+from ...common.blocking import run_blocking
+from ...engine.http import Head
+from ..base_runtime import BaseRuntime, logger
+from ..runtime import DescriptorOwner, Watch
+from . import forks, greenlets, wsgi
 from .threads import HubThread
 
-#: Seconds between looks at what is due: the shortest that anybody waits is 0.1 s, for a poll
-#: while its session changes to a websocket.
-RESOLUTION = 0.05
+if TYPE_CHECKING:
+    from .connection import Connection
 
-#: Seconds that a look may be late, as long as this process just has much to do.
-_LATE = 1.0
+# What eventlet has patched may wait, which nothing may in the hub.
+_os: Any = patcher.original("os")
+
+T = TypeVar("T")
 
 
-class HubRuntime:
+class _Watch:
+    """A listener of the hub; for the hub, what it calls when the descriptor is somebody else's."""
+
+    __slots__ = ("_hub", "_listener", "_owner")
+
+    def __init__(
+        self,
+        hub: Any,
+        kind: str,
+        descriptor: int,
+        call: Callable[..., None],
+        owner: Optional[DescriptorOwner],
+    ) -> None:
+        self._hub = hub
+        self._owner = owner
+        self._listener = hub.add(kind, descriptor, call, self, None)
+        # It would keep the greenlet of a request for as long as the connection lives.
+        self._listener.greenlet = hub.greenlet
+
+    def cancel(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._hub.remove(listener)
+
+    def __call__(self, *error: object) -> None:
+        self._listener = None
+        if self._owner is not None:
+            self._owner.descriptor_lost()
+
+
+class _Event:
+    """:class:`..runtime.Event`"""
+
+    def __init__(self) -> None:
+        self._event = event.Event()
+
+    def set(self) -> None:
+        if not self._event.ready():
+            self._event.send()
+
+    def is_set(self) -> bool:
+        return bool(self._event.ready())
+
+    async def wait(self, timeout: Optional[float] = None) -> bool:
+        with eventlet.Timeout(timeout, False):
+            self._event.wait()
+        return self.is_set()
+
+
+class _Task:
+    """A coroutine in a greenlet of its own."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._green = eventlet.spawn(greenlets.call, run_blocking, coroutine)
+
+    def cancel(self) -> None:
+        self._green.kill()
+
+
+class HubRuntime(BaseRuntime):
     """The hub of the thread that makes it, and what all its connections share."""
 
     _of_this_process: ClassVar[Optional[HubRuntime]] = None
 
     def __init__(self) -> None:
-        self.deadlines = Deadlines(time.monotonic)
-        #: Of the Socket.IO servers in this process, and the ways to their clients.
-        self.engines: list[Engine] = []
-        self.outlets: list[Outlet] = []
-        #: This thread, for calls of others; from the first connection on.
-        self.threads: Optional[HubThread] = None
+        super().__init__()
         self.hub = hubs.get_hub()
-        self.writes = Writes(self.hub)
         #: For the next turn of the hub.
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-        self._date = ""
-        self._second = 0
-        self._ticking = False
-        #: When the next look is to be, and whether the one before was left out.
-        self._look_at = 0.0
-        self._left_out = False
+        #: Both ends of the pipe in which signals come.
+        self._signals: tuple[int, ...] = ()
 
     @classmethod
     def of_this_process(cls) -> HubRuntime:
@@ -57,14 +110,11 @@ class HubRuntime:
 
     def begin(self) -> None:
         """It is about to serve: the application may have chosen another hub meanwhile."""
-        self.hub = hubs.get_hub()
-        self.writes = Writes(self.hub)
+        before, self.hub = self.hub, hubs.get_hub()
+        if self._calls and self.hub is not before:
+            self.hub.schedule_call_global(0, self._call_all)
 
-    def date(self) -> str:
-        second = int(time.time())
-        if second != self._second:
-            self._second, self._date = second, formatdate(second, usegmt=True)
-        return self._date
+    # --- tasks and calls -----------------------------------------------------------
 
     def run(self, task: Callable[..., Any], *args: Any) -> None:
         if getcurrent() is self.hub.greenlet:
@@ -86,32 +136,92 @@ class HubRuntime:
             try:
                 task(*args)
             except Exception as error:  # the others are to be called as well
-                log(logging.ERROR, "a call in the hub", error)
+                self.log(logger, logging.ERROR, "a call in the hub", exc_info=error)
 
-    def watch(self) -> None:
-        """Look at the deadlines from here on, for as long as there are some."""
-        if self.threads is None:
-            self.threads = HubThread()
-            for outlet in self.outlets:
-                outlet.threads = self.threads
-        if not self._ticking:
-            self._ticking = True
-            self._look_at = self.deadlines.clock() + RESOLUTION
-            self.hub.schedule_call_global(RESOLUTION, self._tick)
+    def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch:
+        timer: Watch = self.hub.schedule_call_global(seconds, task, *args)
+        return timer
 
-    def _tick(self) -> None:
-        now = self.deadlines.clock()
-        self._left_out = now > self._look_at + _LATE and not self._left_out
-        if self._left_out:
-            # Nothing has run for a while: what clients have sent meanwhile is to be read first.
-            self._ticking = False
-            self.watch()
-            return
-        for item in self.deadlines.expired(now):
-            try:
-                item.on_deadline(now)
-            except Exception as error:  # the others are due as well
-                log(logging.ERROR, "what was due", error)
-        self._ticking = False
-        if self.deadlines.next() is not None:
-            self.watch()
+    def log(
+        self,
+        logger: logging.Logger,
+        level: int,
+        message: str,
+        *args: Any,
+        exc_info: Optional[BaseException] = None,
+    ) -> None:
+        # A handler of the application's may have to wait for its lock.
+        self.run(_log, logger, level, message, args, exc_info)
+
+    # --- descriptors -----------------------------------------------------------------
+
+    def descriptor_opened(self, descriptor: int) -> None:
+        hubs.notify_opened(descriptor)
+
+    def add_reader(
+        self, descriptor: int, call: Callable[..., None], owner: Optional[DescriptorOwner] = None
+    ) -> Watch:
+        return _Watch(self.hub, self.hub.READ, descriptor, call, owner)
+
+    def add_writer(
+        self, descriptor: int, call: Callable[..., None], owner: Optional[DescriptorOwner] = None
+    ) -> Watch:
+        return _Watch(self.hub, self.hub.WRITE, descriptor, call, owner)
+
+    # --- the life of the worker ------------------------------------------------------
+
+    def event(self) -> _Event:
+        return _Event()
+
+    async def sleep(self, seconds: float) -> None:
+        eventlet.sleep(seconds)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Watch:
+        return _Task(coroutine)
+
+    def run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return run_blocking(coroutine)
+
+    def on_signal(self, numbers: Iterable[int], call: Callable[[int], None]) -> None:
+        watched = set(numbers)
+        self._signals = reader, writer = _os.pipe()
+        for descriptor in self._signals:
+            _os.set_blocking(descriptor, False)
+            hubs.notify_opened(descriptor)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in watched:
+            signal.signal(number, _ignore)
+
+        def read(_descriptor: int) -> None:
+            for number in _os.read(reader, 512):
+                if number in watched:
+                    call(number)
+
+        self.add_reader(reader, read)
+
+    def leave_in_child(self, at_end: Callable[[], None]) -> None:
+        forks.leave_hub(at_end)
+        for descriptor in self._signals:
+            _os.close(descriptor)
+
+    # --- requests ----------------------------------------------------------------------
+
+    def serve(self, connection: Connection, head: Head) -> None:
+        greenlets.run(wsgi.serve, connection, head)
+
+    def _make_threads(self) -> HubThread:
+        return HubThread()
+
+
+def _ignore(*_: Any) -> None:
+    """That a handler is there is enough: what is written to the pipe is read in the hub."""
+
+
+def _log(
+    logger: logging.Logger,
+    level: int,
+    message: str,
+    args: tuple[Any, ...],
+    exc_info: Optional[BaseException],
+) -> None:
+    logger.log(level, message, *args, exc_info=exc_info)

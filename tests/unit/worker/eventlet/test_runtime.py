@@ -138,3 +138,101 @@ def test_what_came_while_nothing_ran_comes_before_what_is_due(runtime: HubRuntim
     for sock in pair:
         sock.close()
     assert not item.due
+
+
+class Owner:
+    def __init__(self) -> None:
+        self.lost = 0
+
+    def descriptor_lost(self) -> None:
+        self.lost += 1
+
+
+def test_a_descriptor_is_watched_until_that_is_cancelled(runtime: HubRuntime) -> None:
+    pair = socket.socketpair()
+    calls: list[str] = []
+    reading = runtime.add_reader(pair[0].fileno(), lambda *_: calls.append("read"))
+    writing = runtime.add_writer(pair[0].fileno(), lambda *_: calls.append("write"))
+    until(lambda: "write" in calls)
+    writing.cancel()
+    writing.cancel()
+    eventlet.sleep(0.01)
+    assert calls.count("read") == 0
+    count = len(calls)
+    pair[1].send(b"x")
+    until(lambda: calls.count("read") >= 2)  # it was not read
+    reading.cancel()
+    assert calls.count("write") == count
+    count = len(calls)
+    eventlet.sleep(0.02)
+    assert len(calls) == count
+    for sock in pair:
+        sock.close()
+
+
+def test_the_owner_of_a_descriptor_is_told_that_it_is_another_file_now(runtime: HubRuntime) -> None:
+    pair, owner = socket.socketpair(), Owner()
+    watches = [
+        runtime.add_reader(pair[0].fileno(), print, owner),
+        runtime.add_writer(pair[0].fileno(), lambda *_: None, owner),
+    ]
+    runtime.descriptor_opened(pair[0].fileno())
+    until(lambda: owner.lost == 2)
+    for watch in watches:
+        watch.cancel()
+    for sock in pair:
+        sock.close()
+
+
+def test_a_call_comes_later_unless_it_is_cancelled(runtime: HubRuntime) -> None:
+    calls: list[int] = []
+    runtime.call_later(0.02, calls.append, 2)
+    runtime.call_later(0.01, calls.append, 1)
+    cancelled = runtime.call_later(0.005, calls.append, 3)
+    cancelled.cancel()
+    until(lambda: len(calls) == 2)
+    cancelled.cancel()
+    assert calls == [1, 2]
+
+
+def test_coroutines_wait_in_greenlets_of_their_own(
+    runtime: HubRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
+    event, done = runtime.event(), []
+
+    async def wait(name: str) -> None:
+        assert await event.wait()
+        done.append(name)
+
+    async def fail() -> None:
+        raise ValueError("a mistake")
+
+    async def live() -> str:
+        waiting = [runtime.spawn(wait(name)) for name in "ab"]
+        runtime.spawn(fail())
+        assert not await event.wait(0.01)
+        waiting[0].cancel()
+        runtime.call_soon(event.set)
+        await runtime.sleep(0.01)
+        event.set()
+        assert event.is_set() and await event.wait(0)
+        return "lived"
+
+    assert runtime.run_until_complete(live()) == "lived"
+    assert done == ["b"]
+    assert "a mistake" in caplog.text
+
+
+def test_a_log_that_waits_is_not_waited_for_in_the_hub(runtime: HubRuntime) -> None:
+    logged: list[str] = []
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            eventlet.sleep(0.01)
+            logged.append(record.getMessage())
+
+    logger = logging.Logger("slow")
+    logger.addHandler(Slow())
+    runtime.call_soon(runtime.log, logger, logging.INFO, "in %s", "the hub")
+    runtime.log(logger, logging.INFO, "in a greenlet")
+    until(lambda: sorted(logged) == ["in a greenlet", "in the hub"])

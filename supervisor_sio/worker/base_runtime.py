@@ -1,0 +1,99 @@
+"""What all runtimes have in common: the date, and the timer of the deadlines."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from email.utils import formatdate
+from typing import Any, Callable, Optional
+
+from ..cluster.sessions import Outlet
+from ..engine.deadlines import Deadlines
+from ..engine.engine import Engine
+from .output import Writes
+from .runtime import Threads, Watch
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+#: Seconds between looks at what is due: the shortest that anybody waits is 0.1 s, for a poll
+#: while its session changes to a websocket.
+RESOLUTION = 0.05
+
+#: Seconds that a look may be late, as long as this process just has much to do.
+_LATE = 1.0
+
+
+class BaseRuntime(ABC):
+    """The part of a :class:`.Runtime` that needs only calls, soon and later."""
+
+    def __init__(self) -> None:
+        self.deadlines = Deadlines(time.monotonic)
+        self.engines: list[Engine] = []
+        self.outlets: list[Outlet] = []
+        self.threads: Optional[Threads] = None
+        self.writes = Writes(self.call_soon)
+        self._date = ""
+        self._second = 0
+        self._ticking = False
+        #: When the next look is to be, and whether the one before was left out.
+        self._look_at = 0.0
+        self._left_out = False
+
+    @abstractmethod
+    def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
+        """:meth:`.Runtime.call_soon`"""
+
+    @abstractmethod
+    def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch:
+        """:meth:`.Runtime.call_later`"""
+
+    @abstractmethod
+    def log(
+        self,
+        logger: logging.Logger,
+        level: int,
+        message: str,
+        *args: Any,
+        exc_info: Optional[BaseException] = None,
+    ) -> None:
+        """:meth:`.Runtime.log`"""
+
+    @abstractmethod
+    def _make_threads(self) -> Threads:
+        """For calls of other threads; made where the loop runs."""
+
+    def date(self) -> str:
+        """:meth:`.Runtime.date`"""
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._date = second, formatdate(second, usegmt=True)
+        return self._date
+
+    def watch(self) -> None:
+        """:meth:`.Runtime.watch`"""
+        if self.threads is None:
+            self.threads = self._make_threads()
+            for outlet in self.outlets:
+                outlet.threads = self.threads
+        if not self._ticking:
+            self._ticking = True
+            self._look_at = self.deadlines.clock() + RESOLUTION
+            self.call_later(RESOLUTION, self._tick)
+
+    def _tick(self) -> None:
+        now = self.deadlines.clock()
+        self._left_out = now > self._look_at + _LATE and not self._left_out
+        if self._left_out:
+            # Nothing has run for a while: what clients have sent meanwhile is to be read first.
+            self._ticking = False
+            self.watch()
+            return
+        for item in self.deadlines.expired(now):
+            try:
+                item.on_deadline(now)
+            except Exception as error:  # the others are due as well
+                self.log(logger, logging.ERROR, "what was due", exc_info=error)
+        self._ticking = False
+        if self.deadlines.next() is not None:
+            self.watch()
