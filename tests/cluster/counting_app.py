@@ -10,28 +10,28 @@ _STEP = 10
 
 
 @sio.on("count_slowly")
-def count_slowly(sid: str, event: str, numbers: int, seconds: float) -> None:
+async def count_slowly(sid: str, event: str, numbers: int, seconds: float) -> None:
     """To everybody, evenly over the time; every tenth number also goes to one alone."""
     for number in range(numbers):
-        sio.emit(event, number)
+        await sio.emit(event, number)
         if number % _STEP == _STEP - 1:
-            sio.sleep(seconds * _STEP / numbers)
+            await sio.sleep(seconds * _STEP / numbers)
 
 
 @sio.on("count_in_turn")
-def count_in_turn(sid: str, other: str, event: str, numbers: int, seconds: float) -> None:
+async def count_in_turn(sid: str, other: str, event: str, numbers: int, seconds: float) -> None:
     """To everybody and to one client of another worker, in turn."""
     for number in range(numbers):
-        sio.emit(event, number, to=other if number % 2 else None)
+        await sio.emit(event, number, to=other if number % 2 else None)
         if number % _STEP == _STEP - 1:
-            sio.sleep(seconds * _STEP / numbers)
+            await sio.sleep(seconds * _STEP / numbers)
 
 
 @sio.on("count_to_room")
-def count_to_room(sid: str, room: str, event: str, numbers: int, size: int) -> int:
+async def count_to_room(sid: str, room: str, event: str, numbers: int, size: int) -> int:
     """As fast as it can, with so many characters beside each number."""
     for number in range(numbers):
-        sio.emit(event, (number, "x" * size), room=room)
+        await sio.emit(event, (number, "x" * size), room=room)
         if number % _STEP == _STEP - 1:
-            sio.sleep(0)
+            await sio.sleep(0)
     return numbers

@@ -29,6 +29,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 T = TypeVar("T")
 
+#: How the workers of clusters run, in the environment of all that is started; see portable.py.
+MODE = "ASYNC_MODE"
+
+
+def async_mode() -> str:
+    """As ``pytest --async-mode`` says."""
+    return os.environ.get(MODE, "eventlet")
+
+
+def in_mode(text: str, mode: str) -> str:
+    """The commands of workers in a text, with the option for this mode."""
+    option = "" if mode == "eventlet" else f" --async-mode {mode}"
+    return text.replace("supervisor-sio worker ", f"supervisor-sio worker{option} ")
+
+
 MAIN = """\
 [supervisord]
 logfile = {directory}/supervisord.log
@@ -106,6 +121,8 @@ def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("SUPERVISOR_")}
     # As in an activated virtual environment.
     kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+    # Applications of other directories are built on portable.py, too.
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [kept.get("PYTHONPATH"), str(HERE)]))
     return {**kept, **more}
 
 
@@ -125,11 +142,13 @@ class Cluster:
         user: str = "",
         wrapper: Sequence[str] = (),
         here: Path = HERE,
+        mode: str | None = None,
         **settings: str,
     ) -> None:
         self.directory = directory
         #: Where the application's module is.
         self.here = here
+        self.mode = mode or async_mode()
         # Paths of Unix sockets are short, pytest's directories are not.
         self.short = Path(tempfile.mkdtemp(prefix="sio-"))
         self.run_dir = self.short / "run"
@@ -168,7 +187,7 @@ class Cluster:
         text = text.format(directory=self.directory, short=self.short, user=self.user)
         if self.numprocs:
             text += self.program("workers", self.command, self.numprocs)
-        self.conf.write_text(text + self.extra)
+        self.conf.write_text(in_mode(text + self.extra, self.mode))
 
     def program(self, name: str, command: str, numprocs: int = 1) -> str:
         """The section of a program of workers."""
@@ -194,7 +213,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env=environment(**{MODE: self.mode}),
                 # All that it starts stays in this session, whatever becomes of its parent.
                 start_new_session=True,
             )

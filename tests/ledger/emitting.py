@@ -7,6 +7,8 @@ import sys
 import threading
 from typing import Any
 
+import portable
+
 way, event, text = sys.argv[1:]
 
 
@@ -14,14 +16,17 @@ def with_the_application() -> None:
     """As ``flask shell`` or ``python -c`` does; the first emit is the only one."""
     from manager_app import sio
 
-    sio.emit(event, text)
+    portable.run(sio.emit(event, text))
 
 
 def in_threads() -> None:
     """As views in gunicorn's threads do, the first emits at the same time."""
     from manager_app import sio
 
-    threads = [threading.Thread(target=sio.emit, args=[event, text]) for _ in range(4)]
+    def emit() -> None:
+        portable.run(sio.emit(event, text))
+
+    threads = [threading.Thread(target=emit) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -32,23 +37,29 @@ def after_a_fork() -> None:
     """As gunicorn with ``--preload`` and Celery's pool do: who forks has emitted, too."""
     from manager_app import manager, sio
 
-    sio.emit(event, text)
+    async def emit() -> None:
+        await sio.emit(event, text)
+
+    async def emit_and_close() -> None:
+        await sio.emit(event, text)
+        await portable.done(manager.close())
+
+    portable.run(emit())
     if not os.fork():
         try:
-            sio.emit(event, text)
-            manager.close()
+            portable.run(emit_and_close())
         finally:
             os._exit(0)
     os.wait()
 
 
-def with_rooms_and_disconnects() -> None:
+async def rooms_and_disconnects() -> None:
     from manager_app import manager, sio
 
     sid, room = text.split()
-    sio.enter_room(sid, room)
-    sio.emit(event, "to the room", room=room)
-    sio.disconnect(sid)
+    await sio.enter_room(sid, room)
+    await sio.emit(event, "to the room", room=room)
+    await sio.disconnect(sid)
     for ask in (
         manager.fetch_sockets,
         manager.server_count,
@@ -56,9 +67,13 @@ def with_rooms_and_disconnects() -> None:
         lambda: sio.emit("question", to=sid, callback=print),
     ):
         try:
-            print("not refused:", ask())
+            print("not refused:", await ask())
         except RuntimeError as error:
             assert "work only inside a worker: this process serves no clients" in str(error), error
+
+
+def with_rooms_and_disconnects() -> None:
+    portable.run(rooms_and_disconnects())
 
 
 def with_flask_socketio() -> None:

@@ -13,45 +13,41 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-import eventlet
-import socketio
+import portable
 
-from supervisor_sio import ZmqManager
-
-manager = ZmqManager()
-sio = socketio.Server(async_mode="eventlet", client_manager=manager)
-app = socketio.WSGIApp(sio)
+sio, manager = portable.make()
+app = portable.application(sio)
 
 
 @sio.event
-def whoami(sid: str) -> dict[str, Any]:
+async def whoami(sid: str) -> dict[str, Any]:
     return {"pid": os.getpid(), "name": os.environ.get("SUPERVISOR_PROCESS_NAME", "")}
 
 
 @sio.event
-def echo(sid: str, *args: Any) -> Any:
+async def echo(sid: str, *args: Any) -> Any:
     return args
 
 
 @sio.event
-def emit_all(sid: str, event: str, data: Any, options: dict[str, Any]) -> None:
-    sio.emit(event, data, **options)
+async def emit_all(sid: str, event: str, data: Any, options: dict[str, Any]) -> None:
+    await sio.emit(event, data, **options)
 
 
 @sio.event
-def fork_and_wait(sid: str, seconds: float) -> int:
+async def fork_and_wait(sid: str, seconds: float) -> int:
     """A child that waits as handlers do."""
     pid = os.fork()
     if not pid:
         try:
-            eventlet.sleep(seconds)
+            await sio.sleep(seconds)
         finally:
             os._exit(0)
     return pid
 
 
 @sio.event
-def fork_and_list(sid: str) -> list[str]:
+async def fork_and_list(sid: str) -> list[str]:
     """To what the sockets of a child are connected."""
     reader, writer = os.pipe()
     if not os.fork():
@@ -66,7 +62,7 @@ def fork_and_list(sid: str) -> list[str]:
 
 
 @sio.event
-def list_peers(sid: str) -> list[str]:
+async def list_peers(sid: str) -> list[str]:
     return peers()
 
 
@@ -82,14 +78,14 @@ def peers() -> list[str]:
 
 
 @sio.event
-def fork_and_emit(sid: str, event: str) -> int:
+async def fork_and_emit(sid: str, event: str) -> int:
     """A child that emits; its exit status."""
     pid = os.fork()
     if not pid:
         status = 1
         try:
-            sio.emit(event, os.getpid())
-            manager.close()  # what the end of the interpreter does
+            await sio.emit(event, os.getpid())
+            await portable.done(manager.close())  # what the end of the interpreter does
             status = 0
         finally:
             os._exit(status)
@@ -97,30 +93,32 @@ def fork_and_emit(sid: str, event: str) -> int:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        sio.sleep(0.01)
+        await sio.sleep(0.01)
 
 
 @sio.event
-def fork_and_fall_through(sid: str) -> int:
+async def fork_and_fall_through(sid: str) -> int:
     """A child that goes on as if it were the worker."""
     return os.fork() or os.getpid()
 
 
 @sio.event
-def terminal(sid: str, text: str) -> str:
+async def terminal(sid: str, text: str) -> str:
     """A web terminal: a shell on a pseudo-terminal, read in a background task."""
     pid, descriptor = pty.fork()
     if not pid:
         os.execvp("sh", ["sh", "-c", f"echo {text}; sleep 60"])
     output = ""
 
-    def read() -> None:
+    async def read() -> None:
         nonlocal output
         while text not in output:
-            eventlet.hubs.trampoline(descriptor, read=True)
+            await portable.wait_readable(descriptor)
             output += os.read(descriptor, 1024).decode()
 
-    eventlet.spawn(read).wait()
+    sio.start_background_task(read)
+    while text not in output:
+        await sio.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     os.close(descriptor)
@@ -133,7 +131,7 @@ def square(number: int) -> int:
 
 
 @sio.event
-def pool(sid: str, number: int) -> list[int]:
+async def pool(sid: str, number: int) -> list[int]:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as executor:
         return list(executor.map(square, range(number)))
 
@@ -143,17 +141,17 @@ def wait_long() -> None:
 
 
 @sio.event
-def terminate_child(sid: str) -> int:
+async def terminate_child(sid: str) -> int:
     """The exit code of a child that is told to end, as by a server that stops its helpers."""
     process = multiprocessing.get_context("fork").Process(target=wait_long)
     process.start()
-    sio.sleep(0.3)
+    await sio.sleep(0.3)
     process.terminate()
     while process.exitcode is None:
-        sio.sleep(0.01)
+        await sio.sleep(0.01)
     return process.exitcode
 
 
 @sio.event
-def call_external(sid: str) -> str:
+async def call_external(sid: str) -> str:
     return subprocess.run(["echo", "hi"], capture_output=True, text=True, check=True).stdout

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import time
 
-import socketio
+import portable
 
-from supervisor_sio import ZmqManager
-
-sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
-app = socketio.WSGIApp(sio)
+sio, _ = portable.make()
+app = portable.application(sio)
 
 time.sleep(0.6 * int(os.environ["SUPERVISOR_PROCESS_NAME"][-1]))

@@ -5,21 +5,19 @@ from __future__ import annotations
 import logging.config
 import os
 import signal
-from collections.abc import Callable, Iterable
+import time
 from typing import Any
 
-import socketio
+import portable
 
-from supervisor_sio import ZmqManager
-
-sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
+sio, _ = portable.make()
 
 # Without disable_existing_loggers=False, as most have it.
 logging.config.dictConfig({"version": 1})
 
 
 def on_sigterm(number: int, frame: object) -> None:
-    sio.sleep(0.1)
+    time.sleep(0.1)
     print("the application's handler has run", number, flush=True)
 
 
@@ -27,36 +25,34 @@ signal.signal(signal.SIGTERM, on_sigterm)
 
 
 @sio.event
-def whoami(sid: str) -> dict[str, Any]:
+async def whoami(sid: str) -> dict[str, Any]:
     return {"pid": os.getpid(), "name": os.environ.get("SUPERVISOR_PROCESS_NAME", "")}
 
 
 @sio.event
-def echo(sid: str, *args: Any) -> Any:
+async def echo(sid: str, *args: Any) -> Any:
     return args
 
 
 @sio.event
-def fail(sid: str, why: str) -> None:
+async def fail(sid: str, why: str) -> None:
     raise ArithmeticError(why)
 
 
 @sio.event
-def ask(sid: str) -> Any:
-    return sio.call("question", to=sid, timeout=0.5)
+async def ask(sid: str) -> Any:
+    return await sio.call("question", to=sid, timeout=0.5)
 
 
 @sio.event
-def write(sid: str, text: str) -> None:
+async def write(sid: str, text: str) -> None:
     print(text)
 
 
-def web(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    if environ["PATH_INFO"] == "/fail":
-        raise ArithmeticError(environ["QUERY_STRING"])
-    body = str(os.getpid()).encode()
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
-    return [body]
+async def web(request: portable.Request) -> portable.Answer:
+    if request.path == "/fail":
+        raise ArithmeticError(request.query)
+    return portable.Answer(str(os.getpid()).encode())
 
 
-app = socketio.WSGIApp(sio, web)
+app = portable.application(sio, portable.web(web))

@@ -5,77 +5,73 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import eventlet.patcher
-import eventlet.tpool
-import socketio
+import portable
 
-from supervisor_sio import ZmqManager
-
-manager = ZmqManager()
-sio = socketio.Server(async_mode="eventlet", client_manager=manager)
-app = socketio.WSGIApp(sio)
-
-threading: Any = eventlet.patcher.original("threading")
+sio, manager = portable.make()
+app = portable.application(sio)
 
 
-def attempt(target: Any, method: str, args: list[Any], options: dict[str, Any]) -> Any:
+async def attempt(target: Any, method: str, args: list[Any], options: dict[str, Any]) -> Any:
     """What the call returns, or its error as text."""
     try:
-        return getattr(target, method)(*args, **options)
+        return await portable.done(getattr(target, method)(*args, **options))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
 
 @sio.event
-def whoami(sid: str) -> dict[str, Any]:
+async def whoami(sid: str) -> dict[str, Any]:
     return {"pid": os.getpid()}
 
 
 @sio.event
-def echo(sid: str, *args: Any) -> Any:
+async def echo(sid: str, *args: Any) -> Any:
     return args
 
 
 @sio.event
-def server_call(sid: str, method: str, args: list[Any], options: dict[str, Any]) -> Any:
-    return attempt(sio, method, args, options)
+async def server_call(sid: str, method: str, args: list[Any], options: dict[str, Any]) -> Any:
+    return await attempt(sio, method, args, options)
 
 
 @sio.event
-def manager_call(sid: str, method: str, args: list[Any], options: dict[str, Any]) -> Any:
-    return attempt(manager, method, args, options)
+async def manager_call(sid: str, method: str, args: list[Any], options: dict[str, Any]) -> Any:
+    return await attempt(manager, method, args, options)
 
 
 @sio.event
-def ask(sid: str, other: str, event: str, *args: Any) -> None:
+async def ask(sid: str, other: str, event: str, *args: Any) -> None:
     """Ask another client, and do not care whether it answers."""
-    sio.emit(event, args, to=other, callback=lambda *answer: None)
+    await sio.emit(event, args, to=other, callback=lambda *answer: None)
 
 
 @sio.event
-def from_thread(
+async def from_thread(
     sid: str, kind: str, target: str, method: str, args: list[Any], options: dict[str, Any]
 ) -> Any:
     """The same in a thread of the operating system: eventlet's pool, or one of its own."""
-    call = attempt, {"sio": sio, "manager": manager}[target], method, args, options
+
+    def call() -> Any:
+        return portable.run(
+            attempt({"sio": sio, "manager": manager}[target], method, args, options)
+        )
+
     if kind == "tpool":
-        return eventlet.tpool.execute(*call)
-    answers: list[Any] = []
-    threading.Thread(target=lambda: answers.append(call[0](*call[1:]))).start()
-    while not answers:
-        eventlet.sleep(0.002)
-    return answers[0]
+        import eventlet.tpool
+
+        return eventlet.tpool.execute(call)
+    return await portable.in_thread(call)
 
 
 @sio.event
-def count_in_thread(sid: str, event: str, numbers: int) -> None:
+async def count_in_thread(sid: str, event: str, numbers: int) -> None:
     """Nobody waits for that thread: nothing else wakes the hub."""
 
     def run() -> None:
         for number in range(numbers):
-            sio.emit(event, number)
+            portable.run(sio.emit(event, number))
 
-    threading.Thread(target=run).start()
+    portable.start_thread(run)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import socketio
+import portable
 
-from supervisor_sio import ZmqManager
-
-manager = ZmqManager()
-sio = socketio.Server(async_mode="eventlet", client_manager=manager)
-app = socketio.WSGIApp(sio)
+sio, manager = portable.make()
 
 DIRECTORY = Path(os.environ.get("RELAY_APP", "/nowhere"))
 PAUSE = float(os.environ.get("RELAY_APP_PAUSE", "0"))
@@ -27,17 +23,17 @@ SIZES = [100, 1000, 20_000, 100, 60_000, 1000, 200_000, 100, 1_000_000, 17_000]
 
 
 @sio.event
-def whoami(sid: str) -> dict[str, Any]:
+async def whoami(sid: str) -> dict[str, Any]:
     return {"pid": os.getpid(), "name": os.environ.get("SUPERVISOR_PROCESS_NAME", "")}
 
 
 @sio.event
-def echo(sid: str, data: Any) -> Any:
+async def echo(sid: str, data: Any) -> Any:
     return data
 
 
 @sio.event
-def block(sid: str, seconds: float) -> None:
+async def block(sid: str, seconds: float) -> None:
     """Hold up this worker's loop, as an application should not."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -45,13 +41,13 @@ def block(sid: str, seconds: float) -> None:
 
 
 @sio.event
-def burst(sid: str, event: str, count: int, size: int) -> None:
+async def burst(sid: str, event: str, count: int, size: int) -> None:
     for number in range(count):
-        sio.emit(event, (number, "x" * size))
+        await sio.emit(event, (number, "x" * size))
 
 
 @sio.event
-def relay(sid: str) -> dict[str, int]:
+async def relay(sid: str) -> dict[str, int]:
     return manager.figures()
 
 
@@ -62,19 +58,20 @@ def target() -> Any:
         return None
 
 
-def pump() -> None:
-    while not manager.server_count() > 1 or target() is None:
-        sio.sleep(0.01)
+async def pump() -> None:
+    while not await manager.server_count() > 1 or target() is None:
+        await sio.sleep(0.01)
     to = target()
     done = os.open(DIRECTORY / str(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     number = 0
     while True:
         size = SIZES[number % len(SIZES)]
-        sio.emit("pump", (os.getpid(), number, "x" * size), to=to if number % 3 == 2 else None)
+        await sio.emit(
+            "pump", (os.getpid(), number, "x" * size), to=to if number % 3 == 2 else None
+        )
         os.write(done, b".")
         number += 1
-        sio.sleep(PAUSE)
+        await sio.sleep(PAUSE)
 
 
-if PAUSE:
-    sio.start_background_task(pump)
+app = portable.application(sio, start=pump if PAUSE else None)

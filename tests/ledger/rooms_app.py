@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import socketio
+import portable
 
-from supervisor_sio import ZmqManager
-
-sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
-app = socketio.WSGIApp(sio)
+sio, _ = portable.make()
+app = portable.application(sio)
 
 
 @sio.event
-def join(sid: str, rooms: list[str]) -> int:
+async def join(sid: str, rooms: list[str]) -> int:
     for room in rooms:
-        sio.enter_room(sid, room)
+        await sio.enter_room(sid, room)
     return len(rooms)
 
 
 @sio.event
-def join_numbered(sid: str, first: int, last: int) -> int:
+async def join_numbered(sid: str, first: int, last: int) -> int:
     for number in range(first, last):
-        sio.enter_room(sid, f"room-{number:06}")
+        await sio.enter_room(sid, f"room-{number:06}")
     return last - first
