@@ -10,7 +10,8 @@ import warnings
 from typing import Optional, Sequence
 
 from ._version import __version__
-from .common.modes import ASYNC_MODES, ASYNCIO, EVENTLET, THREADING, AsyncMode
+from .common.modes import ASYNC_MODES, EVENTLET
+from .common.worker_options import WorkerOptions, add_mode, add_worker_options, worker_options
 
 _ROUTER = "the router and relay of the cluster; run by supervisord in [eventlistener:sio]"
 _WORKER = "serve a WSGI or ASGI application; run by supervisord in a [program:x] section"
@@ -19,19 +20,10 @@ _INIT = "print the sections to paste into supervisord's configuration"
 
 _CHECK_MORE = """\
 %(prog)s reads the file and all that it includes, as supervisord would, and starts
-nothing; it only asks the Python of each supervisor-sio for its packages. Run it as the
-user that starts supervisord, and in the same environment.
+nothing; it only asks the Python of each supervisor-sio for its packages, and reads the
+module of the application. Run it as the user that starts supervisord, and in the same
+environment.
 The exit status is 0 without errors, 1 with errors, 2 when a file cannot be read."""
-
-
-_MODE = (
-    f"{EVENTLET.name} and {THREADING.name} run WSGI applications with a socketio.Server, "
-    f"{ASYNCIO.name} ASGI applications with a socketio.AsyncServer (default: {EVENTLET.name})"
-)
-_THREADS = (
-    f"with --async-mode {THREADING.name}: how many handlers and requests run at a time "
-    "(default: 4 more than there are cores, 32 at most)"
-)
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -42,9 +34,7 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("router", help=_ROUTER, description=_ROUTER)
     worker = commands.add_parser("worker", help=_WORKER, description=_WORKER)
-    _add_mode(worker)
-    worker.add_argument("--threads", metavar="N", type=_count, help=_THREADS)
-    worker.add_argument("application", metavar="MODULE:APP", help="for example chat:app")
+    add_worker_options(worker)
     worker.set_defaults(fail=worker.error)
     check = commands.add_parser(
         "check",
@@ -67,7 +57,7 @@ def _make_parser() -> argparse.ArgumentParser:
         default="myapp:app",
         help="for example chat:app",
     )
-    _add_mode(init)
+    add_mode(init)
     init.add_argument(
         "--listen",
         metavar="ADDRESS",
@@ -85,22 +75,6 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_mode(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--async-mode", choices=list(ASYNC_MODES), default=EVENTLET.name, help=_MODE
-    )
-
-
-def _count(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is too few, give 1 or more")
-    return count
-
-
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Entry point; returns the exit status."""
     arguments = _make_parser().parse_args(argv)
@@ -115,10 +89,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         from .router.process import run
 
         return run()
-    mode = ASYNC_MODES[arguments.async_mode]
-    if arguments.threads is not None and mode is not THREADING:
-        arguments.fail(f"argument --threads: only with --async-mode {THREADING.name}")
-    return _worker(arguments.application, mode, arguments.threads)
+    try:
+        options = worker_options(arguments)
+    except ValueError as error:
+        arguments.fail(str(error))
+    return _worker(options)
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -134,8 +109,8 @@ def _init(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _worker(spec: str, mode: AsyncMode, threads: Optional[int]) -> int:
-    if mode is EVENTLET:
+def _worker(options: WorkerOptions) -> int:
+    if options.mode is EVENTLET:
         _patch()  # before anything of the application is imported
     from .cluster import sessions
     from .worker import logs, modes
@@ -144,16 +119,16 @@ def _worker(spec: str, mode: AsyncMode, threads: Optional[int]) -> int:
 
     logs.show_lines_at_once()
     try:
-        install = modes.installer(mode, threads)
+        install = modes.installer(options.mode, options.threads)
         sessions.expect_clients()
         sessions.serve_by(install)
-        app = load(spec)
+        app = load(options.application)
     except ApplicationError as error:
         if error.detail:
             sys.stderr.write(error.detail)
         sys.stderr.write(f"supervisor-sio worker: error: {error}\n")
         return 1
-    run_worker(app, spec=spec)
+    run_worker(app, spec=options.application)
     return 0
 
 

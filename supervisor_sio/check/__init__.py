@@ -1,8 +1,9 @@
 """``supervisor-sio check``: what is missing, misspelt, or will hurt.
 
 ``reading`` makes a ``configuration`` of the files, as supervisord would. The rules are in
-``wiring`` (sections), ``programs``, ``resources`` (ports, files, users) and ``packages``; what
-they ask of the machine is in ``host``. ``sections`` is what ``supervisor-sio init`` prints.
+``wiring`` (sections), ``programs``, ``modes`` (what workers are told), ``resources`` (ports, files,
+users) and ``packages``; what they ask of the machine is in ``host``, of an application's module in
+``source``. ``sections`` is what ``supervisor-sio init`` prints.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from typing import Optional
 
 from ..settings import without_credentials
-from . import packages, programs, resources, wiring
+from . import modes, packages, programs, resources, wiring
 from .configuration import Configuration, Finding
 from .host import Host
 from .reading import Unreadable, default_path, read, read_whole
@@ -29,8 +30,11 @@ RULES = (
     wiring.spelling,
     programs.commands,
     programs.arguments,
+    modes.options,
     programs.wrappers,
     programs.applications,
+    modes.applications,
+    modes.threads,
     programs.root,
     programs.logs,
     programs.stopping,

@@ -27,6 +27,8 @@ class Host:
     #: Below this one, ports are for root.
     first_port: int
     path: tuple[str, ...]
+    #: That a user may have, or a container; root's own are not counted.
+    threads: int = sys.maxsize
 
     @classmethod
     def here(cls) -> Host:
@@ -36,6 +38,7 @@ class Host:
             descriptors=sys.maxsize if hard == resource.RLIM_INFINITY else hard,
             somaxconn=_figure("/proc/sys/net/core/somaxconn", sys.maxsize),
             first_port=_figure("/proc/sys/net/ipv4/ip_unprivileged_port_start", 1024),
+            threads=_most_threads(),
             path=tuple(os.environ.get("PATH", "/bin:/usr/bin:/usr/local/bin").split(os.pathsep)),
         )
 
@@ -46,6 +49,18 @@ def _figure(path: str, default: int) -> int:
             return int(file.read())
     except (OSError, ValueError):
         return default
+
+
+def _most_threads() -> int:
+    # All that are there count, not only ours: but nobody knows what will be there.
+    limits = [
+        _figure("/proc/sys/kernel/threads-max", sys.maxsize),
+        _figure("/sys/fs/cgroup/pids.max", sys.maxsize),
+    ]
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    if hard != resource.RLIM_INFINITY and os.getuid() != 0:  # setrlimit(2)
+        limits.append(hard)
+    return min(limits)
 
 
 class User(NamedTuple):

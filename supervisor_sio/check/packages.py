@@ -13,13 +13,17 @@ from typing import Any, Iterator, NamedTuple, Optional
 
 from ..common.commands import PROGRAM
 from ..common.limits import PROBE_TIMEOUT
+from ..common.modes import AsyncMode
 from .configuration import PLUGIN, Configuration, Finding, Program
 from .host import Host, find_command, user
+from .modes import options_of
 from .roles import Role
 
-#: Says which of the modules it is given are not there, without importing them.
+#: Says which Python it is, and which of the modules it is given are not there, without importing
+#: them.
 _PROBE = (
     "import importlib.util, sys\n"
+    "print(*sys.version_info[:2])\n"
     "print(*[m for m in sys.argv[1:] if importlib.util.find_spec(m) is None])"
 )
 
@@ -41,8 +45,12 @@ OPTIONAL = (
 )
 _NEEDED = {
     Role.ROUTER: ("supervisor_sio", "zmq"),
-    Role.WORKER: ("supervisor_sio", "zmq", "eventlet", "socketio"),
+    Role.WORKER: ("supervisor_sio", "zmq", "socketio"),
 }
+
+
+#: For the router, and for workers whose arguments cannot be seen.
+_NO_MODE = AsyncMode("", (3, 9), ())
 
 
 def packages(conf: Configuration, host: Host) -> Iterator[Finding]:
@@ -55,14 +63,16 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
     python = _python(conf, host, process)
     if python is None:
         return  # another rule says that the command cannot be found
-    needed = list(_NEEDED[program.role])
     optional = []
     if program.role is Role.ROUTER and conf.settings:
         optional = [need for need in OPTIONAL if getattr(conf.settings, need.option)]
-    modules = [*needed, *(need.module for need in optional)]
+    told = options_of(program) if program.role is Role.WORKER else None
+    mode = told.mode if told else _NO_MODE
+    needed = [*_NEEDED[program.role], *mode.modules]
+    modules = [*needed, *mode.faster, *(need.module for need in optional)]
     uid = conf.uid if process.uid is None else process.uid
     try:
-        missing = _look(python, modules, uid, process.environment)
+        version, missing = _look(python, modules, uid, process.environment)
     # ValueError: an environment that no process can have.
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
@@ -70,12 +80,28 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
             program.section, "command", f"its Python, {python}, does not run: {reason}"
         )
         return
+    install = f"{python} -m pip install"
+    if version < mode.python:
+        oldest, found = (".".join(map(str, each)) for each in (mode.python, version))
+        yield conf.error(
+            program.section,
+            "command",
+            f"--async-mode {mode.name} needs Python {oldest}, and {python} is {found}",
+        )
+        return
+    package = f"'supervisor-sio[{mode.extra}]'" if mode.extra else "supervisor-sio"
     if lacking := [module for module in needed if module in missing]:
         yield conf.error(
             program.section,
             "command",
-            f"its Python, {python}, has no {', '.join(lacking)}: {python} -m pip install "
-            "supervisor-sio",
+            f"its Python, {python}, has no {', '.join(lacking)}: {install} {package}",
+        )
+    if slower := [module for module in mode.faster if module in missing]:
+        yield conf.warning(
+            program.section,
+            "command",
+            f"its Python, {python}, has no {', '.join(slower)}, with which --async-mode "
+            f"{mode.name} takes less CPU: {install} {package}",
         )
     for need in optional:
         if need.module in missing:
@@ -83,7 +109,7 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
                 PLUGIN,
                 need.option,
                 f"needs the {need.module} package in the Python of [{program.section}]: "
-                f"{python} -m pip install 'supervisor-sio[{need.extra}]'",
+                f"{install} 'supervisor-sio[{need.extra}]'",
             )
 
 
@@ -129,14 +155,15 @@ def _shebang(path: str) -> Optional[str]:
 
 def _look(
     python: str, modules: list[str], uid: Optional[int], environment: dict[str, str]
-) -> list[str]:
-    """Those that are missing there.
+) -> tuple[tuple[int, ...], list[str]]:
+    """The version, and the modules that are missing there.
 
     :raises OSError: when that Python does not run.
     :raises subprocess.SubprocessError: when it fails, or takes too long.
     """
     if _is_this(python) and "PYTHONPATH" not in environment:
-        return [module for module in modules if importlib.util.find_spec(module) is None]
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        return sys.version_info[:2], missing
     identity: dict[str, Any] = {}
     if uid and os.getuid() == 0:
         # What belongs to a user is not run by root.
@@ -156,7 +183,8 @@ def _look(
         timeout=PROBE_TIMEOUT,
         **identity,
     )
-    return done.stdout.split()
+    version, _, names = done.stdout.partition("\n")
+    return tuple(map(int, version.split())), names.split()
 
 
 def _is_this(python: str) -> bool:

@@ -11,13 +11,13 @@ import sys
 from typing import Any, Iterator, Optional
 
 from ..common.commands import PROGRAM, lacks_exec, subcommand_of
+from ..common.modes import AsyncMode
 from .configuration import PLUGIN, Configuration, Finding, Program
 from .host import Host, command_fault, terminal_owner, user
+from .modes import options_of
 from .roles import Role, head_of, split_command
 
 _SUBCOMMANDS = ("router", "worker")
-
-_APPLICATION = re.compile(r"supervisor-sio[\"']?\s+worker\s+([^\s\"';&|]+)")
 
 #: Names of what supervisord itself has open.
 _STREAM = re.compile(r"/dev/(fd/\d+|stdout|stderr|tty)|/proc/self/fd/\d+")
@@ -74,14 +74,6 @@ def arguments(conf: Configuration, host: Host) -> Iterator[Finding]:
             close = difflib.get_close_matches(subcommand, _SUBCOMMANDS, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "write router, or worker module:app"
             yield conf.error(program.section, "command", f"supervisor-sio {subcommand}: {hint}")
-        elif subcommand == "worker":
-            module, _, name = (words[2] if len(words) > 2 else "").partition(":")
-            if not module or not name:
-                yield conf.error(
-                    program.section,
-                    "command",
-                    "the application is missing; write supervisor-sio worker module:app",
-                )
 
 
 def wrappers(conf: Configuration, host: Host) -> Iterator[Finding]:
@@ -110,15 +102,19 @@ def wrappers(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 
 def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """All workers of a supervisord serve one port: whoever connects gets any of them."""
-    first: Optional[tuple[Program, Any]] = None
+    """All workers of a supervisord serve one port: whoever connects gets any of them.
+
+    Who moves from one mode to another has two for a time, which is what modes are compared for.
+    """
+    first: Optional[tuple[Program, Any, AsyncMode]] = None
     for program in conf.of_role(Role.WORKER):
-        match = _APPLICATION.search(head_of(program.script) or program.command)
-        for process in program.processes[:1] if match else []:
-            application = match.group(1), process.directory  # type: ignore[union-attr]
+        told = options_of(program)
+        for process in program.processes[:1] if told else []:
+            assert told is not None
+            application = told.application, process.directory
             if first is None:
-                first = program, application
-            elif application != first[1]:
+                first = program, application, told.mode
+            elif application != first[1] and told.mode is first[2]:
                 yield conf.warning(
                     program.section,
                     "command",

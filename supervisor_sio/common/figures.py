@@ -248,7 +248,9 @@ WORKER: tuple[Figure, ...] = (
         key="hub_lag",
         per=1000,
         metric=Metric(
-            Kind.WORST, "worker_hub_lag_seconds", "Worst delay of the worker's hub, of each second."
+            Kind.WORST,
+            "worker_hub_lag_seconds",
+            "Worst delay of the loop of the worker, of each second.",
         ),
         workers=Column("lag ms", times=1000),
         top=TopColumn("lag ms", "hub_lag_ms", times=1000, last=True),

@@ -433,7 +433,7 @@ SCRIPT_LENGTH = _limit(
     65536,
     "characters",
     "program",
-    "of a start script that `supervisor-sio check` reads",
+    "of a start script, or a module of the application, that `supervisor-sio check` reads",
 )
 PROBE_TIMEOUT = _limit(
     "PROBE_TIMEOUT",

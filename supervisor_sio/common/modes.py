@@ -15,11 +15,13 @@ class AsyncMode(NamedTuple):
     modules: tuple[str, ...]
     #: The extra of this package that installs them; without one they come with the package.
     extra: str = ""
+    #: Modules without which it needs more CPU.
+    faster: tuple[str, ...] = ()
 
 
 EVENTLET = AsyncMode("eventlet", (3, 9), ("eventlet",))
-ASYNCIO = AsyncMode("asyncio", (3, 10), ("uvicorn",), "asyncio")
-THREADING = AsyncMode("threading", (3, 10), ("uvicorn", "a2wsgi"), "threading")
+ASYNCIO = AsyncMode("asyncio", (3, 10), ("uvicorn",), "asyncio", ("uvloop",))
+THREADING = AsyncMode("threading", (3, 10), ("uvicorn", "a2wsgi"), "threading", ("uvloop",))
 
 #: By name; the first is the default.
 ASYNC_MODES = {mode.name: mode for mode in (EVENTLET, ASYNCIO, THREADING)}

@@ -56,14 +56,14 @@ COMMANDS: dict[str, Command] = {
             "workers",
             "Show what each worker has done since its start",
             "Sessions it has and has opened, Engine.IO messages in from its clients and out to "
-            "them, CPU time, how late its hub ran in the last second, memory. Exit status as of "
+            "them, CPU time, how late its loop ran in the last second, memory. Exit status as of "
             "sio status.",
             figures=True,
         ),
         Command(
             "top",
             "Show rates, each second, until q is typed",
-            "New sessions, events in and out, CPU, memory and the lag of each worker's hub. "
+            "New sessions, events in and out, CPU, memory and the lag of the loop of each worker. "
             "Prints one sample and ends with --json, or when its output is no terminal.",
             figures=True,
         ),

@@ -29,6 +29,61 @@ def test_eventlet_is_not_installed(deployment: Deployment, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
+    ("mode", "module", "severity", "text"),
+    [
+        ("asyncio", "uvicorn", "error", "has no uvicorn: "),
+        ("threading", "a2wsgi", "error", "has no a2wsgi: "),
+        (
+            "asyncio",
+            "uvloop",
+            "warning",
+            "has no uvloop, with which --async-mode asyncio takes less CPU: ",
+        ),
+    ],
+)
+def test_what_a_mode_needs_is_not_installed(
+    deployment: Deployment,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    module: str,
+    severity: str,
+    text: str,
+) -> None:
+    command = f"supervisor-sio worker --async-mode {mode} myapp:app"
+    deployment.set("program:workers", command=command)
+    assert deployment.lines() == []
+    monkeypatch.setitem(sys.modules, module, None)
+    (line,) = deployment.lines()
+    assert line.startswith(f"{severity}: ")
+    assert line.endswith(
+        f"[program:workers] command: its Python, {PYTHON}, {text}{PYTHON} -m pip install "
+        f"'supervisor-sio[{mode}]'"
+    )
+
+
+def test_asyncio_needs_no_eventlet(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "eventlet", None)
+    deployment.set(
+        "program:workers", command="supervisor-sio worker --async-mode asyncio myapp:app"
+    )
+    assert deployment.lines() == []
+
+
+def test_the_python_is_too_old_for_the_mode(deployment: Deployment) -> None:
+    python = deployment.directory / "python3"
+    python.write_text("#!/bin/sh\necho 3 9\necho uvicorn\n")
+    script = deployment.directory / "supervisor-sio"
+    script.write_text(f"#!{python}\n")
+    for path in (python, script):
+        path.chmod(0o755)
+    command = f"{script} worker --async-mode asyncio myapp:app"
+    (line,) = deployment.set("program:workers", command=command).lines()
+    assert line.endswith(
+        f"[program:workers] command: --async-mode asyncio needs Python 3.10, and {python} is 3.9"
+    )
+
+
+@pytest.mark.parametrize(
     ("first", "python"),
     [
         ("#!/opt/venv/bin/python3.11\nimport sys\n", "/opt/venv/bin/python3.11"),

@@ -1,0 +1,125 @@
+"""Rules about ``--async-mode``: its value, the threads it has, and the application it is for."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Iterator, Optional
+
+from ..common.modes import ASYNCIO, EVENTLET, THREADING, AsyncMode
+from ..common.worker_options import WorkerOptions, read_worker_options
+from .configuration import Configuration, Finding, Program
+from .host import Host
+from .roles import Role, head_of, split_command
+from .source import Application, Server, look
+
+#: The words behind the command, up to what a shell would take for itself.
+_WORKER = re.compile(r"""supervisor-sio["']?\s+worker((?:\s+(?!\d*[<>])[^\s"';&|<>]+)*)""")
+
+#: Threads of a worker beside its pool: the loop, and what ZeroMQ has for itself.
+_OWN_THREADS = 4
+
+
+def options_of(program: Program) -> Optional[WorkerOptions]:
+    """What the workers of a program are told, where that can be seen."""
+    match = _WORKER.search(head_of(program.script) or program.command)
+    try:
+        return read_worker_options(match.group(1).split()) if match else None
+    except ValueError:
+        return None
+
+
+def options(conf: Configuration, host: Host) -> Iterator[Finding]:
+    for program in conf.of_role(Role.WORKER):
+        words = split_command(program.command)
+        if not words or os.path.basename(words[0]) != "supervisor-sio":
+            continue  # behind a shell or a wrapper, words can be anything
+        try:
+            application = read_worker_options(words[2:]).application
+        except ValueError as error:
+            if "application" not in str(error) and "MODULE:APP" not in str(error):
+                yield conf.error(program.section, "command", f"supervisor-sio worker: {error}")
+                continue
+            application = ""
+        module, _, name = application.partition(":")
+        if not module or not name:
+            yield conf.error(
+                program.section,
+                "command",
+                "the application is missing; write supervisor-sio worker module:app",
+            )
+
+
+def threads(conf: Configuration, host: Host) -> Iterator[Finding]:
+    for program in conf.of_role(Role.WORKER):
+        told = options_of(program)
+        if told is None or told.threads is None:
+            continue
+        if told.threads == 1:
+            yield conf.warning(
+                program.section,
+                "command",
+                "--threads 1: while a handler waits, no other one of its worker runs; write more, "
+                "or take the option out",
+            )
+        wanted = len(program.processes) * (told.threads + _OWN_THREADS)
+        if wanted > host.threads:
+            yield conf.warning(
+                program.section,
+                "command",
+                f"--threads {told.threads}: {len(program.processes)} workers have up to {wanted} "
+                f"threads, and {host.threads} are allowed here: a worker cannot start all of its "
+                "own; write fewer, or raise TasksMax= of supervisord's service or `ulimit -Hu`",
+            )
+
+
+def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
+    """Does the mode run what the application is, as far as its module shows?"""
+    for program in conf.of_role(Role.WORKER):
+        told = options_of(program)
+        for process in program.processes[:1] if told else []:
+            assert told is not None
+            start = getattr(conf.supervisord, "directory", None) or os.getcwd()
+            directory = os.path.join(start, process.directory or "")
+            found = look(directory, told.application)
+            fault = _fault(told, found) if found else None
+            if fault:
+                yield conf.error(program.section, "command", f"{told.application} {fault}")
+
+
+def _fault(told: WorkerOptions, found: Application) -> Optional[str]:
+    mode = told.mode
+    command = f"supervisor-sio worker --async-mode asyncio {told.application}"
+    if found.interface == "ASGI" and mode is not ASYNCIO:
+        return f"is an ASGI application ({found.maker}); write {command}"
+    if found.interface == "WSGI" and mode is ASYNCIO:
+        return (
+            f"is a WSGI application ({found.maker}), and --async-mode asyncio serves ASGI: write "
+            "--async-mode threading, or leave it out for eventlet"
+        )
+    # Which one of several it is does not show.
+    fault = _fault_of_server(mode, found.servers[0], command) if len(found.servers) == 1 else None
+    return fault and f"has {fault}"
+
+
+def _fault_of_server(mode: AsyncMode, server: Server, command: str) -> Optional[str]:
+    if server.is_async and mode is not ASYNCIO:
+        return f"a socketio.AsyncServer; write {command}"
+    if not server.is_async and mode is ASYNCIO:
+        return (
+            f"a {server.maker}, and --async-mode asyncio runs socketio.AsyncServer: make it one, "
+            "or write --async-mode threading"
+        )
+    if not server.is_async and server.async_mode and server.async_mode != mode.name:
+        known = server.async_mode in (EVENTLET.name, THREADING.name)
+        other = f", or write --async-mode {server.async_mode}" if known else ""
+        return (
+            f"a {server.maker}(async_mode={server.async_mode!r}), and its workers run in mode "
+            f"{mode.name}: set async_mode={mode.name!r}{other}"
+        )
+    right, wrong = "ZmqManager", "AsyncZmqManager"
+    if server.is_async:
+        right, wrong = wrong, right
+    if server.manager == wrong:
+        return f"a {server.maker}(client_manager={wrong}()): write {right}()"
+    return None

@@ -1,0 +1,129 @@
+"""What a module says of its application: it is read, and not imported."""
+
+from __future__ import annotations
+
+import ast
+import os
+import warnings
+from typing import Iterator, NamedTuple, Optional
+
+from ..common.limits import SCRIPT_LENGTH
+from .roles import head_of
+
+#: What makes an application, by the last part of its name.
+_INTERFACES = {
+    "WSGIApp": "WSGI",
+    "Flask": "WSGI",
+    "get_wsgi_application": "WSGI",
+    "ASGIApp": "ASGI",
+    "FastAPI": "ASGI",
+    "Starlette": "ASGI",
+    "Quart": "ASGI",
+    "get_asgi_application": "ASGI",
+}
+
+#: What makes a Socket.IO server, and whether that is for asyncio.
+_SERVERS = {
+    "socketio.Server": False,
+    "socketio.AsyncServer": True,
+    "flask_socketio.SocketIO": False,
+}
+
+
+class Server(NamedTuple):
+    """A Socket.IO server; what is not written down as such is ``None``."""
+
+    maker: str
+    is_async: bool
+    async_mode: Optional[str]
+    manager: Optional[str]
+
+
+class Application(NamedTuple):
+    """``interface`` is ``WSGI``, ``ASGI``, or empty when it does not show."""
+
+    interface: str
+    maker: str
+    servers: list[Server]
+
+
+def look(directory: str, spec: str) -> Optional[Application]:
+    """The application ``module:app`` below a directory, if its module is there and can be read."""
+    module, _, name = spec.partition(":")
+    path = os.path.join(directory, *module.split("."))
+    text = head_of(f"{path}.py") or head_of(os.path.join(path, "__init__.py"))
+    if len(text) == SCRIPT_LENGTH:
+        return None  # there may be more of it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its string literals
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    imported = dict(_imports(tree))
+    maker = _maker(tree, name, imported)
+    servers = [_server(call, imported) for call in ast.walk(tree) if isinstance(call, ast.Call)]
+    return Application(
+        _INTERFACES.get(maker.rpartition(".")[2], ""), maker, [one for one in servers if one]
+    )
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Names of the module, and what they are elsewhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.asname or alias.name, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+
+
+def _maker(tree: ast.Module, name: str, imported: dict[str, str]) -> str:
+    """What is called to make the application; empty unless one statement alone makes it."""
+    made = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Name, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        and (
+            isinstance(node.ctx, ast.Store) and node.id == name
+            if isinstance(node, ast.Name)
+            else node.name == name
+        )
+    ]
+    if len(made) != 1:
+        return ""
+    for statement in tree.body:
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and isinstance(
+            statement.value, ast.Call
+        ):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            if made[0] in targets:
+                return _name(statement.value.func, imported)
+    return ""
+
+
+def _server(call: ast.Call, imported: dict[str, str]) -> Optional[Server]:
+    maker = _name(call.func, imported)
+    if maker not in _SERVERS:
+        return None
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    mode, manager = given.get("async_mode"), given.get("client_manager")
+    return Server(
+        maker,
+        _SERVERS[maker],
+        mode.value if isinstance(mode, ast.Constant) and isinstance(mode.value, str) else None,
+        _name(manager.func, imported).rpartition(".")[2] if isinstance(manager, ast.Call) else None,
+    )
+
+
+def _name(node: ast.expr, imported: dict[str, str]) -> str:
+    """A dotted name, with what it is imported as in its place."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return ""
+    parts.append(imported.get(node.id, node.id))
+    return ".".join(reversed(parts))

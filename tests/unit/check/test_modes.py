@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from typing import Optional
+
+import pytest
+
+from unit.check.deployment import Deployment, host_with
+
+
+def _with(deployment: Deployment, options: str, application: str = "myapp:app") -> Deployment:
+    command = f"supervisor-sio worker {options} {application}"
+    return deployment.set("program:workers", command=command, directory=str(deployment.directory))
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ("", None),
+        ("--async-mode asyncio", None),
+        ("--async-mode=threading --threads=8", None),
+        ("--async-mode thread", "argument --async-mode: invalid choice: 'thread'"),
+        ("--async-mode threading --threads 0", "argument --threads: 0 is too few, give 1 or more"),
+        ("--threads 8", "argument --threads: only with --async-mode threading"),
+        ("--thread-count 8", "unrecognized arguments: --thread-count myapp:app"),
+    ],
+)
+def test_arguments_of_a_worker(deployment: Deployment, options: str, fault: Optional[str]) -> None:
+    lines = _with(deployment, options).lines()
+    if fault is None:
+        assert lines == []
+    else:
+        (line,) = lines
+        place = f"error: {deployment.path}: [program:workers] command: supervisor-sio worker: "
+        assert line.startswith(f"{place}{fault}")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sh -c 'exec supervisor-sio worker --async-mode asyncio myapp:app 2>&1'",
+        "env A=b supervisor-sio worker myapp:app --async-mode asyncio",
+    ],
+)
+def test_arguments_behind_a_wrapper(deployment: Deployment, command: str) -> None:
+    (deployment.directory / "myapp.py").write_text("app = WSGIApp()\n")
+    deployment.set("program:workers", directory=str(deployment.directory), command=command)
+    (line,) = deployment.lines()
+    assert "myapp:app is a WSGI application (WSGIApp), and --async-mode asyncio" in line
+
+
+_FASTAPI = """\
+import fastapi, socketio
+from supervisor_sio import AsyncZmqManager
+api = fastapi.FastAPI()
+sio = socketio.AsyncServer(async_mode="asgi", client_manager=AsyncZmqManager())
+app = socketio.ASGIApp(sio, api)
+"""
+_FLASK = """\
+from flask import Flask as Application
+from flask_socketio import SocketIO
+from supervisor_sio import ZmqManager
+app = Application(__name__)
+socketio = SocketIO(app, async_mode="threading", client_manager=ZmqManager())
+"""
+_UNKNOWN = """\
+import socketio
+sio = socketio.Server(client_manager=ZmqManager())
+app = wrap(socketio.WSGIApp(sio))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "mode", "fault"),
+    [
+        (_FASTAPI, "asyncio", None),
+        (
+            _FASTAPI,
+            "eventlet",
+            "is an ASGI application (socketio.ASGIApp); write supervisor-sio worker --async-mode "
+            "asyncio myapp:app",
+        ),
+        (_FLASK, "threading", None),
+        (
+            _FLASK,
+            "eventlet",
+            "has a flask_socketio.SocketIO(async_mode='threading'), and its workers run in mode "
+            "eventlet: set async_mode='eventlet', or write --async-mode threading",
+        ),
+        (
+            _FLASK,
+            "asyncio",
+            "is a WSGI application (flask.Flask), and --async-mode asyncio serves ASGI: write "
+            "--async-mode threading, or leave it out for eventlet",
+        ),
+        (_UNKNOWN, "eventlet", None),
+        (
+            _UNKNOWN,
+            "asyncio",
+            "has a socketio.Server, and --async-mode asyncio runs socketio.AsyncServer: make it "
+            "one, or write --async-mode threading",
+        ),
+        (
+            _UNKNOWN.replace("Server", "AsyncServer"),
+            "eventlet",
+            "has a socketio.AsyncServer; write supervisor-sio worker --async-mode asyncio "
+            "myapp:app",
+        ),
+        (
+            _FASTAPI.replace("manager=Async", "manager="),
+            "asyncio",
+            "has a socketio.AsyncServer(client_manager=ZmqManager()): write AsyncZmqManager()",
+        ),
+        (
+            _UNKNOWN.replace("Zmq", "AsyncZmq"),
+            "threading",
+            "has a socketio.Server(client_manager=AsyncZmqManager()): write ZmqManager()",
+        ),
+        ("if production: app = FastAPI()\nelse: app = Flask(__name__)\n", "eventlet", None),
+        ("app = FastAPI()\napp = to_wsgi(app)\n", "eventlet", None),
+        ("async def app(scope, receive, send): ...\n", "eventlet", None),
+        ("this is not Python\n", "asyncio", None),
+        ("app = Flask(__name__)\n" + "#" * 70000 + "\n(", "asyncio", None),
+    ],
+)
+def test_what_the_module_shows(
+    deployment: Deployment, module: str, mode: str, fault: Optional[str]
+) -> None:
+    (deployment.directory / "myapp.py").write_text(module)
+    lines = _with(deployment, f"--async-mode {mode}").lines()
+    where = f"error: {deployment.path}: [program:workers] command: myapp:app "
+    assert lines == ([] if fault is None else [where + fault])
+
+
+def test_a_package_has_the_application(deployment: Deployment) -> None:
+    package = deployment.directory / "site" / "chat"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("app = FastAPI()\n")
+    (line,) = _with(deployment, "", "site.chat:app").lines()
+    assert "site.chat:app is an ASGI application (FastAPI); write" in line
+
+
+@pytest.mark.parametrize(
+    ("threads", "allowed", "told"),
+    [
+        (8, 1000, None),
+        (1, 1000, "--threads 1: while a handler waits, no other one of its worker runs; "),
+        (500, 1000, "--threads 500: 2 workers have up to 1008 threads, and 1000 are allowed here"),
+    ],
+)
+def test_threads(deployment: Deployment, threads: int, allowed: int, told: Optional[str]) -> None:
+    lines = _with(deployment, f"--async-mode threading --threads {threads}").lines(
+        host_with(threads=allowed)
+    )
+    where = f"warning: {deployment.path}: [program:workers] command: "
+    assert [line.startswith(f"{where}{told}") for line in lines] == [True] * (told is not None)
+
+
+def test_a_worker_of_each_mode_on_one_port(deployment: Deployment) -> None:
+    first = deployment.sections["program:workers"]
+    command = "supervisor-sio worker --async-mode asyncio myapp_async:app"
+    deployment.set("program:new", **{**first, "command": command})
+    assert deployment.lines() == []
