@@ -13,7 +13,7 @@ from ..common.reasons import PROTOCOL
 from ..engine.http import ChunkedBody, HttpError
 
 if TYPE_CHECKING:
-    from .eventlet.connection import Connection
+    from .connection import Connection
 
 #: Bytes of a body that are read at a time.
 _BLOCK = 65536

@@ -18,7 +18,7 @@ from ..engine.http import Head
 if TYPE_CHECKING:
     import logging
 
-    from .eventlet.connection import Connection
+    from .connection import Connection
     from .output import Writes
 
 T = TypeVar("T")

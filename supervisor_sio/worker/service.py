@@ -25,14 +25,14 @@ from ..common.rundir import RunDir, RunDirError
 from ..engine.engine import Engine
 from . import logs, queries
 from .application import ApplicationError, check, check_manager, check_path, check_servers
+from .connection import Connection
 from .eventlet import forks
-from .eventlet.connection import Connection
 from .eventlet.install import install
 from .eventlet.lag import HubLag
 from .eventlet.runtime import HubRuntime
-from .eventlet.server import Server
 from .link import Link, Refused
 from .refused import refusals
+from .server import Server
 from .signals import Signals
 
 logger = logging.getLogger("supervisor_sio.worker")

@@ -9,7 +9,7 @@ from typing import Any
 from bench_app import app as app
 from bench_app import sio
 
-from supervisor_sio.worker.eventlet.connection import Connection
+from supervisor_sio.worker.connection import Connection
 
 TICK = b'42["tick",'
 

@@ -12,7 +12,7 @@ from ..body import RequestBody
 from .green import ClientSocket, Writer, receive
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 
 class Body(RequestBody, wsgi.Input):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from ...common.reasons import TOO_SLOW
 from ..body import ClientGone, as_frameworks_expect
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 _socket: Any = patcher.original("socket")
 

@@ -21,7 +21,7 @@ from . import forks, greenlets, wsgi
 from .threads import HubThread
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 # What eventlet has patched may wait, which nothing may in the hub.
 _os: Any = patcher.original("os")

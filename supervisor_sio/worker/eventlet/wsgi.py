@@ -19,12 +19,12 @@ from ...engine.http import Head
 from ...engine.request import Request
 from ..body import BadBody, ClientGone
 from ..eio import EXCHANGE
+from ..environ import NO_INPUT, make_environ
 from .body import Body
-from .environ import NO_INPUT, make_environ
 from .green import Writer
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 logger = logging.getLogger("supervisor_sio.worker")
 

@@ -31,14 +31,14 @@ from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED
 from supervisor_sio.common.reasons import FAILED, NO_ANSWER, PROTOCOL, TOO_SLOW, WRONG_ARGUMENTS
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.engine.session import Session, State
-from supervisor_sio.worker import body
+from supervisor_sio.worker import body, connection
+from supervisor_sio.worker.connection import Connection
 from supervisor_sio.worker.dispatch import Dispatcher
-from supervisor_sio.worker.eventlet import connection, green
-from supervisor_sio.worker.eventlet.connection import Connection
+from supervisor_sio.worker.eventlet import green
 from supervisor_sio.worker.eventlet.install import install
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
-from supervisor_sio.worker.eventlet.server import Server
 from supervisor_sio.worker.refused import refusals
+from supervisor_sio.worker.server import Server
 
 HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"

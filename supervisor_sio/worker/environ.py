@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from eventlet import wsgi
 
-from ...engine.http import Head
+from ..engine.http import Head
 
 if TYPE_CHECKING:
     from .connection import Connection

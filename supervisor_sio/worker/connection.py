@@ -28,7 +28,7 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
-from ...common.limits import (
+from ..common.limits import (
     BODY_GRACE_SECONDS,
     BODY_RATE,
     HEAD_BYTES,
@@ -41,18 +41,18 @@ from ...common.limits import (
     SLOW_OUTPUT_TAKEN,
     STALLED_SECONDS,
 )
-from ...common.reasons import FAILED, PROTOCOL, TOO_SLOW
-from ...common.request import BadRequest, parse_head
-from ...engine.deadlines import NEVER, NOWHERE
-from ...engine.engine import Engine
-from ...engine.http import Body, Head, HttpError, find_end, read_head
-from ...engine.request import Request
-from ...engine.session import Session
-from ...engine.websocket import WebSocket
-from ..output import Backlog, Piece, join
-from ..refused import refusals
-from . import greenlets, wsgi
-from .forks import close_socket
+from ..common.reasons import FAILED, PROTOCOL, TOO_SLOW
+from ..common.request import BadRequest, parse_head
+from ..engine.deadlines import NEVER, NOWHERE
+from ..engine.engine import Engine
+from ..engine.http import Body, Head, HttpError, find_end, read_head
+from ..engine.request import Request
+from ..engine.session import Session
+from ..engine.websocket import WebSocket
+from .eventlet import greenlets, wsgi
+from .eventlet.forks import close_socket
+from .output import Backlog, Piece, join
+from .refused import refusals
 
 if TYPE_CHECKING:
     from .server import Server

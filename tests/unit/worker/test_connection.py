@@ -21,14 +21,13 @@ with warnings.catch_warnings():
 from supervisor_sio.common.limits import READS_PER_TURN
 from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
 from supervisor_sio.common.request import Kind, Request
-from supervisor_sio.worker import body
+from supervisor_sio.worker import body, connection
 from supervisor_sio.worker.body import BadBody, ClientGone
+from supervisor_sio.worker.connection import Connection
 from supervisor_sio.worker.eio import EXCHANGE
-from supervisor_sio.worker.eventlet import connection
-from supervisor_sio.worker.eventlet.connection import Connection
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
-from supervisor_sio.worker.eventlet.server import Server
 from supervisor_sio.worker.refused import refusals
+from supervisor_sio.worker.server import Server
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional
 
-from ...common.request import Request as RequestLine
-from ...engine.engine import Engine
-from ...engine.http import Head
-from ...engine.request import Request
+from ..common.request import Request as RequestLine
+from ..engine.engine import Engine
+from ..engine.http import Head
+from ..engine.request import Request
 from .connection import Connection
 from .environ import EnvironOf
-from .runtime import HubRuntime
+from .eventlet.runtime import HubRuntime
 
 
 class Server:

@@ -34,11 +34,11 @@ from supervisor_sio.engine.frames import (
     message_frame,
 )
 from supervisor_sio.engine.websocket import WebSocket
-from supervisor_sio.worker.eventlet import connection as module
-from supervisor_sio.worker.eventlet.connection import Connection, State
+from supervisor_sio.worker import connection as module
+from supervisor_sio.worker.connection import Connection, State
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
-from supervisor_sio.worker.eventlet.server import Server
 from supervisor_sio.worker.refused import refusals
+from supervisor_sio.worker.server import Server
 from unit.client_frames import masked
 
 
