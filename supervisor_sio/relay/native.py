@@ -6,8 +6,8 @@ gevent have patched the process is not to matter.
 
 from __future__ import annotations
 
+import importlib
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator
@@ -18,12 +18,13 @@ def _patched_by_gevent() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
-def _threading() -> Any:
+def original(name: str) -> Any:
+    """A module of the standard library without what eventlet has replaced in it."""
     if "eventlet" in sys.modules:
         from eventlet import patcher
 
-        return patcher.original("threading")
-    return threading
+        return patcher.original(name)
+    return importlib.import_module(name)
 
 
 def lock() -> Any:
@@ -32,7 +33,7 @@ def lock() -> Any:
         from gevent import monkey
 
         return monkey.get_original("_thread", "allocate_lock")()
-    return _threading().Lock()
+    return original("threading").Lock()
 
 
 @contextmanager
@@ -53,4 +54,4 @@ def start_thread(target: Callable[[], None], name: str) -> None:
 
         get_hub().threadpool.spawn(target)
     else:
-        _threading().Thread(target=target, name=name, daemon=True).start()
+        original("threading").Thread(target=target, name=name, daemon=True).start()

@@ -35,7 +35,7 @@ _WITH_ATTACHMENTS = (sio_packet.BINARY_EVENT, sio_packet.BINARY_ACK)
 class Dispatcher:
     """Between the engine and one ``socketio.Server``.
 
-    :param threads: calls of other threads come here by it, see :class:`.threads.HubThread`.
+    :param threads: calls of other threads come here by it, see :class:`.runtime.Threads`.
     :param max_attachments: most of an event of a client.
     """
 

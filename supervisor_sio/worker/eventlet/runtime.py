@@ -16,9 +16,9 @@ from greenlet import getcurrent
 from ...common.blocking import run_blocking
 from ...engine.http import Head
 from ..base_runtime import BaseRuntime, logger
+from ..loop_thread import LoopThread
 from ..runtime import DescriptorOwner, Watch
 from . import forks, greenlets, wsgi
-from .threads import HubThread
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -209,8 +209,8 @@ class HubRuntime(BaseRuntime):
     def serve(self, connection: Connection, head: Head) -> None:
         greenlets.run(wsgi.serve, connection, head)
 
-    def _make_threads(self) -> HubThread:
-        return HubThread()
+    def _make_threads(self) -> LoopThread:
+        return LoopThread(self)
 
 
 def _ignore(*_: Any) -> None:

@@ -13,8 +13,9 @@ with warnings.catch_warnings():
     from eventlet import patcher
 
 from supervisor_sio.common.limits import THREAD_CALLS, THREAD_CALLS_BYTES
-from supervisor_sio.worker.eventlet import threads
-from supervisor_sio.worker.eventlet.threads import HubThread
+from supervisor_sio.worker import loop_thread
+from supervisor_sio.worker.eventlet.runtime import HubRuntime
+from supervisor_sio.worker.loop_thread import LoopThread
 
 threading: Any = patcher.original("threading")
 
@@ -34,20 +35,22 @@ def in_thread(call: Callable[[], Any]) -> Any:
 
 
 def test_here_is_where_it_was_made() -> None:
-    hub_thread = HubThread()
-    assert hub_thread.here
-    thread = in_thread(lambda: hub_thread.here)
+    thread_of_loop = LoopThread(HubRuntime())
+    assert thread_of_loop.here
+    thread = in_thread(lambda: thread_of_loop.here)
     thread.join()
     assert thread.outcome is False
 
 
-def test_calls_run_in_the_thread_of_the_hub_and_in_order() -> None:
-    hub_thread = HubThread()
+def test_calls_run_in_the_thread_of_the_loop_and_in_order() -> None:
+    thread_of_loop = LoopThread(HubRuntime())
     ran: list[Any] = []
     for start in (0, 1000):
         in_thread(
             lambda start=start: [
-                hub_thread.run(0, lambda n: ran.append((n, hub_thread.here)), start + number)
+                thread_of_loop.run(
+                    0, lambda n: ran.append((n, thread_of_loop.here)), start + number
+                )
                 for number in range(500)
             ]
         )
@@ -57,13 +60,15 @@ def test_calls_run_in_the_thread_of_the_hub_and_in_order() -> None:
     for start in (0, 1000):
         mine = [item for item in ran if start <= item[0] < start + 500]
         assert mine == [(start + number, True) for number in range(500)]
-    assert hub_thread._bytes == 0
+    assert thread_of_loop._bytes == 0
 
 
 def test_a_call_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    hub_thread = HubThread()
+    thread_of_loop = LoopThread(HubRuntime())
     ran: list[int] = []
-    in_thread(lambda: [hub_thread.run(0, call) for call in (lambda: 1 // 0, lambda: ran.append(1))])
+    in_thread(
+        lambda: [thread_of_loop.run(0, call) for call in (lambda: 1 // 0, lambda: ran.append(1))]
+    )
     with eventlet.Timeout(10):
         while not ran:
             eventlet.sleep(0.001)
@@ -72,30 +77,30 @@ def test_a_call_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -> Non
 
 @pytest.mark.parametrize("size", [0, THREAD_CALLS_BYTES // 10])
 def test_a_thread_waits_while_too_much_waits_and_goes_on(size: int) -> None:
-    hub_thread = HubThread()
+    thread_of_loop = LoopThread(HubRuntime())
     count = 0
 
     def add() -> None:
         nonlocal count
         count += 1
 
-    thread = in_thread(lambda: [hub_thread.run(size, add) for _ in range(2 * THREAD_CALLS)])
+    thread = in_thread(lambda: [thread_of_loop.run(size, add) for _ in range(2 * THREAD_CALLS)])
     thread.join(0.2)  # this thread's hub does not run
     assert thread.is_alive()
-    assert len(hub_thread._calls) == (11 if size else THREAD_CALLS)
+    assert len(thread_of_loop._calls) == (11 if size else THREAD_CALLS)
     with eventlet.Timeout(30):
         while thread.is_alive() or count < 2 * THREAD_CALLS:
             eventlet.sleep(0.001)
 
 
-def test_a_thread_that_the_hub_waits_for_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "THREAD_WAIT", 0.1)
-    hub_thread = HubThread()
-    thread = in_thread(lambda: [hub_thread.run(0, int) for _ in range(THREAD_CALLS + 1)])
+def test_a_thread_that_the_loop_waits_for_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_thread, "THREAD_WAIT", 0.1)
+    thread_of_loop = LoopThread(HubRuntime())
+    thread = in_thread(lambda: [thread_of_loop.run(0, int) for _ in range(THREAD_CALLS + 1)])
     thread.join(20)
     assert str(thread.outcome) == (
         "the thread that serves has not run for 0.1 seconds: does it wait for this one?"
     )
     with eventlet.Timeout(10):  # the next test has the same hub
-        while hub_thread._calls:
+        while thread_of_loop._calls:
             eventlet.sleep(0.001)

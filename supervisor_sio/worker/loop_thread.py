@@ -1,0 +1,87 @@
+"""Calls from other threads of the operating system, run in the thread of the worker's loop.
+
+Nothing of eventlet may be used from another thread: its hub there is one that nobody runs. Of
+asyncio's loop only one method may, which takes no count of what waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Callable, Deque
+
+from ..common.limits import THREAD_CALLS, THREAD_CALLS_BYTES, THREAD_WAIT
+from ..relay import native
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+#: Seconds between looks whether there is room for one more call.
+_LOOK = 0.005
+
+#: Calls in a row before others have a turn.
+_TURN = 64
+
+
+class LoopThread:
+    """This thread and its loop; made where the loop runs."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        # Not at the import of this module, after which an application may yet patch them.
+        self._os = native.original("os")
+        self._time = native.original("time")
+        self._get_ident = native.original("threading").get_ident
+        self._ident = self._get_ident()
+        self._calls: Deque[tuple[int, Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._bytes = 0
+        self._lock = native.lock()
+        self._reader, self._writer = self._os.pipe()
+        for descriptor in (self._reader, self._writer):
+            self._os.set_blocking(descriptor, False)
+            runtime.descriptor_opened(descriptor)
+        runtime.add_reader(self._reader, self._awake)
+
+    @property
+    def here(self) -> bool:
+        """Whether the thread that asks is the one of the loop."""
+        same: bool = self._get_ident() == self._ident
+        return same
+
+    def run(self, size: int, call: Callable[..., Any], *args: Any) -> None:
+        """Have it called there, soon, in the order of the calls of a thread.
+
+        :param size: the bytes that it keeps until then.
+        :raises RuntimeError: when too much has been waiting for too long.
+        """
+        until = self._time.monotonic() + THREAD_WAIT
+        while not self._add(size, call, args):
+            if self._time.monotonic() > until:
+                raise RuntimeError(
+                    f"the thread that serves has not run for {THREAD_WAIT:g} seconds: "
+                    "does it wait for this one?"
+                )
+            self._time.sleep(_LOOK)
+
+    def _add(self, size: int, call: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+        with self._lock:
+            if len(self._calls) >= THREAD_CALLS or self._bytes > THREAD_CALLS_BYTES:
+                return False
+            if not self._calls:
+                self._os.write(self._writer, b"\0")
+            self._calls.append((size, call, args))
+            self._bytes += size
+            return True
+
+    def _awake(self, *_: object) -> None:
+        self._os.read(self._reader, 4096)
+        self._run_some()
+
+    def _run_some(self) -> None:
+        for _ in range(_TURN):
+            with self._lock:
+                if not self._calls:
+                    return
+                size, call, args = self._calls.popleft()
+                self._bytes -= size
+            self._runtime.run(call, *args)
+        self._runtime.call_soon(self._run_some)
