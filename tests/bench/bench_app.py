@@ -1,7 +1,7 @@
 """The application every measured server runs; node/server.js is the same for Node.
 
 BENCH_MANAGER=zmq joins it to our cluster, the address of a broker to one of stock
-python-socketio.
+python-socketio. BENCH_ASYNC_MODE is eventlet, or threading.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def make_manager() -> Any:
     raise SystemExit(f"BENCH_MANAGER: expected zmq, zmq+tcp://… or none, got {choice!r}")
 
 
-sio = socketio.Server(async_mode="eventlet", client_manager=make_manager())
+async_mode = os.environ.get("BENCH_ASYNC_MODE", "eventlet")
+sio = socketio.Server(async_mode=async_mode, client_manager=make_manager())
 app = socketio.WSGIApp(sio)
 
 

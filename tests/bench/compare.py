@@ -8,8 +8,10 @@ python-socketio on eventlet behind nginx, with a ZeroMQ broker ("stock"). Where 
 poll it is one stock worker: nginx cannot keep those apart that come from one address.
 The peers of rows with one worker, our router with it, are of one process each: socket.io
 on Node ("node"), on Bun with @socket.io/bun-engine ("bun"), and socketio.AsyncServer on
-uvicorn ("uvicorn"). All have the same application. What they need is installed the first
-time, into a cache directory of the user.
+uvicorn ("uvicorn"). There are workers of ours of each mode there: "ours" (eventlet),
+"ours-asyncio", "ours-threading", and "ours-orjson", which is "ours-asyncio" with orjson as
+its JSON module. All have the same application. What they need is installed the first time,
+into a cache directory of the user.
 
 The servers of a row run side by side and are measured in turn, in each round in another
 order. Figures are medians over the rounds, ratios the medians of each round's ratio. CPU
@@ -20,8 +22,8 @@ With ``--ours`` another checkout of this package is a peer as well ("before"), o
 code runs on the same Python and dependencies. No figure may be more than 5 % worse than
 there, where it has no bar for that. ``--peers ours`` leaves all others out.
 
-Ends with 1 if a bar is missed. ``--profile`` shows instead what one of our workers does
-during the row of ``--only``; it needs py-spy.
+Ends with 1 if a bar is missed. ``--profile`` shows instead what one of our workers does, the
+first of ``--peers``, during the row of ``--only``; it needs py-spy.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import os
 import signal
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
@@ -42,13 +44,16 @@ from measurements import Sample
 from node import ask_node, bun_version
 from profiling import print_profile, py_spy
 from rows import (
+    ASYNCIO,
     BEFORE,
     BUN,
     NODE,
+    ORJSON,
     OURS,
     PM2,
     ROWS,
     STOCK,
+    THREADING,
     UVICORN,
     Bar,
     Figure,
@@ -58,7 +63,9 @@ from rows import (
 from servers import Server
 from uvicorn_peer import uvicorn_version
 
-PEERS = (OURS, PM2, STOCK, NODE, BUN, UVICORN)
+#: What ratios and bars are of.
+ALL_OURS = (OURS, ASYNCIO, ORJSON, THREADING)
+PEERS = (*ALL_OURS, PM2, STOCK, NODE, BUN, UVICORN)
 Samples = dict[str, list[Sample]]
 
 
@@ -100,21 +107,21 @@ def values(figure: Figure, samples: Samples, peer: str) -> list[float]:
     return [sample[figure.key] for sample in samples[peer]]
 
 
-def ratio(figure: Figure, samples: Samples, peer: str) -> float:
+def ratio(figure: Figure, samples: Samples, ours: str, peer: str) -> float:
     """Within each round, so that a machine that gets slower or faster does not show."""
     return statistics.median(
-        ours / other if other else float("inf")
-        for ours, other in zip(values(figure, samples, OURS), values(figure, samples, peer))
+        mine / other if other else float("inf")
+        for mine, other in zip(values(figure, samples, ours), values(figure, samples, peer))
     )
 
 
 def verdict(bar: Bar, figure: Figure, samples: Samples) -> bool | None:
     """Whether our figure is as the bar wants it; None if its peer was not measured."""
-    if OURS not in samples or (bar.peer and bar.peer not in samples):
+    if bar.peer and bar.peer not in samples:
         return None
     if bar.peer:
-        return bar.is_met(ratio(figure, samples, bar.peer))
-    return bar.is_met(figure.over(values(figure, samples, OURS)))
+        return bar.is_met(ratio(figure, samples, bar.of, bar.peer))
+    return bar.is_met(figure.over(values(figure, samples, bar.of)))
 
 
 def number(value: float) -> str:
@@ -124,27 +131,39 @@ def number(value: float) -> str:
 def print_row(row: Row, samples: Samples, peers: Sequence[str]) -> bool:
     """Whether no bar is missed."""
     all_met = True
-    others = [peer for peer in peers if peer != OURS]
+    widths = {peer: max(10, len(peer) + 2) for peer in peers}
+    ours = [peer for peer in peers if peer in ALL_OURS]
+    others = [peer for peer in peers if peer not in ALL_OURS]
     print(f"\n{row.title}")
-    print(
-        f"{'':38}"
-        + "".join(f"{peer:>10}" for peer in peers)
-        + "".join(f"{'/ ' + peer:>{len(peer) + 5}}" for peer in others)
-    )
+    print(f"{'':38}" + "".join(f"{peer:>{widths[peer]}}" for peer in peers))
     for figure in row.figures:
-        line = f"  {figure.label:36}"
-        for peer in peers:
-            line += f"{number(figure.over(values(figure, samples, peer))):>10}"
-        for peer in others:
-            comparable = figure.over is statistics.median and OURS in samples
-            shown = f"{ratio(figure, samples, peer):.2f}" if comparable else ""
-            line += f"{shown:>{len(peer) + 5}}"
-        verdicts = [(bar, verdict(bar, figure, samples)) for bar in figure.bars]
-        words = {True: "met", False: "MISSED", None: "not measured"}
-        print(line + "  " + ", ".join(f"{bar}: {words[met]}" for bar, met in verdicts))
-        all_met = all_met and all(met is not False for _, met in verdicts)
+        found = {peer: number(figure.over(values(figure, samples, peer))) for peer in peers}
+        print(f"  {figure.label:36}" + "".join(f"{found[peer]:>{widths[peer]}}" for peer in peers))
+        for mine in ours:
+            bars = [(bar, verdict(bar, figure, samples)) for bar in figure.bars if bar.of == mine]
+            comparable = figure.over is statistics.median and others
+            if comparable or bars:
+                print_comparison(figure, samples, mine, widths, bool(comparable), bars)
+            all_met = all_met and all(met is not False for _, met in bars)
     sys.stdout.flush()
     return all_met
+
+
+def print_comparison(
+    figure: Figure,
+    samples: Samples,
+    mine: str,
+    widths: Mapping[str, int],
+    comparable: bool,
+    bars: Sequence[tuple[Bar, bool | None]],
+) -> None:
+    """One of ours divided by each that is not ours, and its bars."""
+    line = f"    {f'{mine} / …':34}"
+    for peer, width in widths.items():
+        other = comparable and peer not in ALL_OURS
+        line += f"{f'{ratio(figure, samples, mine, peer):.2f}' if other else '':>{width}}"
+    words = {True: "met", False: "MISSED", None: "not measured"}
+    print(line + "  " + ", ".join(f"{bar}: {words[met]}" for bar, met in bars))
 
 
 def end(*_: Any) -> None:
@@ -160,7 +179,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ours", type=Path, metavar="CHECKOUT", help="one more peer")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
-    parser.add_argument("--profile", action="store_true", help="one of our workers; with --only")
+    parser.add_argument("--profile", action="store_true", help="the first of ours of --peers")
     options = parser.parse_args()
     options.peers = options.peers.split(",")
     options.only = options.only.split(",") if options.only else list(ROWS)
@@ -172,6 +191,8 @@ def parse() -> argparse.Namespace:
         parser.error(f"--ours: {options.ours} is not a checkout of this package")
     if options.ours:
         options.peers.insert(1, BEFORE)
+    if options.profile and not set(options.peers) & set(ALL_OURS):
+        parser.error("--profile needs one of ours among --peers")
     if options.profile and (len(options.only) > 1 or ROWS[options.only[0]].fresh):
         parser.error("--profile needs --only, with a row that is not about memory")
     return options
@@ -206,7 +227,8 @@ def versions(peers: Sequence[str]) -> str:
 
 def profile(options: argparse.Namespace) -> None:
     program = py_spy()
-    with measuring(ROWS[options.only[0]], OURS, options.seconds) as (server, measure):
+    peer = next(peer for peer in options.peers if peer in ALL_OURS)
+    with measuring(ROWS[options.only[0]], peer, options.seconds) as (server, measure):
         print_profile(program, server.parts["workers"][0], measure)
 
 

@@ -30,17 +30,23 @@ from pm2 import pm2_cluster
 from servers import Server, behind_nginx, stock_cluster, stock_worker, supervised_cluster
 from uvicorn_peer import uvicorn
 
-OURS, BEFORE = "ours", "before"
+#: This package, on eventlet unless it says otherwise; the last with orjson as its JSON module.
+OURS, ASYNCIO, THREADING, ORJSON = "ours", "ours-asyncio", "ours-threading", "ours-orjson"
+BEFORE = "before"
 PM2, STOCK, NODE, BUN, UVICORN = "pm2", "stock", "node", "bun", "uvicorn"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What our figure may be at most or has to be at least, as such or times a peer's."""
+    """What our figure may be at most or has to be at least, as such or times a peer's.
+
+    :ivar of: which of ours.
+    """
 
     limit: float
     peer: str | None = None
     at_least: bool = False
+    of: str = OURS
 
     def __str__(self) -> str:
         sign = "≥" if self.at_least else "≤"
@@ -93,9 +99,17 @@ def one_stock_worker() -> Iterator[Server]:
 CLUSTERS = {OURS: supervised_cluster, PM2: pm2_cluster, STOCK: stock_cluster}
 POLLED = {OURS: supervised_cluster, PM2: pm2_cluster, STOCK: one_stock_worker}
 RESTARTED = {OURS: supervised_cluster, PM2: pm2_cluster}
+ONE_ASYNCIO = partial(supervised_cluster, workers=1, application="asgi.app:app", mode="asyncio")
 #: One process each, ours with the router.
 SINGLE: Mapping[str, Callable[..., ContextManager[Server]]] = {
     OURS: partial(supervised_cluster, workers=1),
+    ASYNCIO: ONE_ASYNCIO,
+    THREADING: partial(
+        supervised_cluster,
+        workers=1,
+        mode="threading",
+        environment={"BENCH_ASYNC_MODE": "threading"},
+    ),
     NODE: bare_node,
     BUN: bun,
     UVICORN: uvicorn,
@@ -105,6 +119,15 @@ GENERATOR_US = Figure("generator", "CPU µs of the generator")
 GENERATOR_MS = Figure("generator", "CPU ms of the generator")
 NONE_FAILED = Figure("failed", "failed, all rounds", [Bar(0)], sum)
 COMPLETED = Figure("completed", "completed, all rounds", (), sum)
+
+
+#: Where JSON is much of what is done.
+CODING = {**SINGLE, ORJSON: partial(ONE_ASYNCIO, environment={"BENCH_JSON": "orjson"})}
+
+
+def of_asyncio(*bars: tuple[float, str | None]) -> list[Bar]:
+    """Each at most so many times a peer's."""
+    return [Bar(limit, peer, of=ASYNCIO) for limit, peer in bars]
 
 
 def latency_cluster(checkout: Path | None = None) -> ContextManager[Server]:
@@ -207,7 +230,14 @@ ROWS = {
         SINGLE,
         visits("set-up"),
         [
-            Figure("cpu", "CPU ms per set-up", [Bar(0.4, BEFORE), Bar(0.7, NODE), Bar(1.5, BUN)]),
+            Figure(
+                "cpu",
+                "CPU ms per set-up",
+                [
+                    *(Bar(0.4, BEFORE), Bar(0.7, NODE), Bar(1.5, BUN)),
+                    *of_asyncio((0.35, UVICORN), (1.2, BUN)),
+                ],
+            ),
             NONE_FAILED,
             COMPLETED,
             GENERATOR_MS,
@@ -237,10 +267,18 @@ ROWS = {
     ),
     "single-echo": Row(
         "echo with ack, 100 clients, one event after another each, 1 worker",
-        SINGLE,
+        CODING,
         traffic("echo", 100),
         [
-            Figure("cpu", "CPU µs per echo", [Bar(0.75, BEFORE), Bar(0.75, NODE)]),
+            Figure(
+                "cpu",
+                "CPU µs per echo",
+                [
+                    *(Bar(0.75, BEFORE), Bar(0.75, NODE)),
+                    *of_asyncio((0.35, UVICORN), (0.8, NODE), (1.6, BUN)),
+                    Bar(1.2, BUN, of=ORJSON),
+                ],
+            ),
             Figure("rate", "echoes/s"),
             GENERATOR_US,
         ],
@@ -250,7 +288,7 @@ ROWS = {
         SINGLE,
         traffic("broadcast", 200, in_a_row=10),
         [
-            Figure("cpu", "CPU µs per delivery", [Bar(0.25, BUN)]),
+            Figure("cpu", "CPU µs per delivery", [Bar(0.25, BUN), *of_asyncio((0.2, BUN))]),
             Figure("rate", "deliveries/s"),
             GENERATOR_US,
         ],
@@ -260,7 +298,7 @@ ROWS = {
         SINGLE,
         traffic("broadcast", 800, in_a_row=1),
         [
-            Figure("cpu", "CPU µs per delivery", [Bar(0.8, BUN)]),
+            Figure("cpu", "CPU µs per delivery", [Bar(0.8, BUN), *of_asyncio((0.9, BUN))]),
             Figure("rate", "deliveries/s"),
             GENERATOR_US,
         ],
@@ -269,14 +307,14 @@ ROWS = {
         f"{MEMORY_CLIENTS} idle clients, websocket alone, 1 worker",
         SINGLE,
         idle("websocket"),
-        [Figure("memory", "KiB per client", [Bar(4)])],
+        [Figure("memory", "KiB per client", [Bar(4), *of_asyncio((5, None))])],
         fresh=True,
     ),
     "single-memory-polling": Row(
         f"{MEMORY_CLIENTS} idle clients that poll, 1 worker",
         SINGLE,
         idle("polling"),
-        [Figure("memory", "KiB per client", [Bar(12)])],
+        [Figure("memory", "KiB per client", [Bar(12), *of_asyncio((5, None))])],
         fresh=True,
     ),
 }

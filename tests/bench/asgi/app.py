@@ -1,4 +1,7 @@
-"""The application of bench_app.py for asyncio, as uvicorn runs it."""
+"""The application of bench_app.py for asyncio, as uvicorn runs it, or a worker of ours.
+
+BENCH_MANAGER=zmq joins it to our cluster; with BENCH_JSON=orjson that codes its JSON.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,34 @@ from typing import Any
 
 import socketio
 
-sio = socketio.AsyncServer(async_mode="asgi")
+
+def make_manager() -> Any:
+    if os.environ.get("BENCH_MANAGER") != "zmq":
+        return None
+    from supervisor_sio import AsyncZmqManager
+
+    return AsyncZmqManager()
+
+
+class Orjson:
+    """orjson, as python-socketio calls a module for JSON."""
+
+    @staticmethod
+    def dumps(value: Any, **_: Any) -> str:
+        return orjson.dumps(value).decode()
+
+    @staticmethod
+    def loads(text: Any, **_: Any) -> Any:
+        return orjson.loads(text)
+
+
+codec = None
+if os.environ.get("BENCH_JSON") == "orjson":
+    import orjson
+
+    codec = Orjson
+
+sio = socketio.AsyncServer(async_mode="asgi", client_manager=make_manager(), json=codec)
 app = socketio.ASGIApp(sio)
 
 
