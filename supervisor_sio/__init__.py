@@ -1,7 +1,8 @@
 """Socket.IO clusters under Supervisor.
 
-:class:`ZmqManager`, its :class:`RelayUnreachable` and :func:`serve` are loaded on first use:
-supervisord and supervisorctl import this package too, and have no use for eventlet.
+:class:`ZmqManager`, :class:`AsyncZmqManager`, their :class:`RelayUnreachable` and :func:`serve`
+are loaded on first use: supervisord and supervisorctl import this package too, and have no use
+for Socket.IO.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .cluster.async_manager import AsyncZmqManager as AsyncZmqManager
     from .cluster.manager import RelayUnreachable as RelayUnreachable
     from .cluster.manager import ZmqManager as ZmqManager
     from .worker import serve as serve
 
-__all__ = ["RelayUnreachable", "ZmqManager", "__version__", "serve"]
+__all__ = ["AsyncZmqManager", "RelayUnreachable", "ZmqManager", "__version__", "serve"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "AsyncZmqManager":
+        from .cluster.async_manager import AsyncZmqManager
+
+        return AsyncZmqManager
     if name in ("RelayUnreachable", "ZmqManager"):
         from .cluster import manager
 

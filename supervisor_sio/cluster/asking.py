@@ -7,8 +7,18 @@ from __future__ import annotations
 
 import itertools
 import time
+from _thread import RLock
 from contextlib import contextmanager
-from typing import Any, Callable, ClassVar, Iterable, Iterator, Mapping, Optional
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    ClassVar,
+    Iterable,
+    Iterator,
+    Mapping,
+    Optional,
+)
 
 from socketio import packet as sio_packet
 
@@ -26,37 +36,70 @@ _LAST_WORDS = 0.05
 _MEMBERS_TIMEOUT = 2.0
 
 
-class _Call:
-    """A question to the cluster, while somebody waits for the answers."""
+class Call:
+    """A question to the cluster, while somebody waits for the answers.
 
-    def __init__(self, gathering: Gathering, event: Any) -> None:
-        self.gathering = gathering
-        self._event = event
+    :param done: an event of the runtime, which is set when nothing more will come.
+    :param lock: guards the answers: they may come in other threads.
+    """
 
-    def changed(self) -> None:
-        if self.gathering.done:
-            self._event.set()
+    def __init__(self, gathering: Gathering, done: Any, lock: RLock) -> None:
+        self.workers = gathering.workers
+        self._gathering = gathering
+        self._done = done
+        self._lock = lock
 
-    def wait(self, timeout: float) -> Answers[Any]:
-        if not self.gathering.done:
-            self._event.wait(timeout)
-        timed_out = not self.gathering.done
-        self.gathering.give_up()
-        answers: Answers[Any] = Answers(self.gathering.answers)
-        answers.timed_out, answers.missing = timed_out, self.gathering.missing
+    def expect(self, worker: str, count: int) -> None:
+        """This worker will give so many answers."""
+        self._note(self._gathering.expect, worker, count)
+
+    def answer(self, worker: str, value: Any) -> None:
+        self._note(self._gathering.answer, worker, value)
+
+    def no_answer(self, worker: str) -> None:
+        """One that was expected of this worker will not come."""
+        self._note(self._gathering.no_answer, worker)
+
+    def lost(self, worker: str) -> None:
+        """This worker is gone."""
+        self._note(self._gathering.lost, worker)
+
+    def _note(self, change: Callable[..., None], *args: Any) -> None:
+        with self._lock:
+            change(*args)
+            done = self._gathering.done
+        if done:
+            self._done.set()
+
+    async def wait(
+        self, timeout: float, wait_for: Callable[[Any, float], Awaitable[None]]
+    ) -> Answers[Any]:
+        if not self._gathering.done:
+            await wait_for(self._done, timeout)
+        with self._lock:
+            timed_out = not self._gathering.done
+            self._gathering.give_up()
+        answers: Answers[Any] = Answers(self._gathering.answers)
+        answers.timed_out, answers.missing = timed_out, self._gathering.missing
         return answers
 
 
 class Asking:
-    """The part of :class:`ZmqManager` that asks, waits, and answers."""
+    """The part of a manager that asks, waits, and answers."""
 
-    # From ZmqManager and its bases.
+    # From the manager and its other parts.
     server: Any
+    _tables: RLock
     host_id: str
     _get_logger: Callable[[], Any]
     _run_dir: Any
     _serves: bool
-    _in_another_thread: Callable[[], bool]
+    _check_caller: Callable[[str, bool], None]
+    _join: Callable[[], Awaitable[None]]
+    _create_event: Callable[[], Any]
+    _wait_for: Callable[[Any, float], Awaitable[None]]
+    _sleep: Callable[[float], Awaitable[None]]
+    _spawn: Callable[..., None]
     _encode: Callable[..., list[EncodedPacket]]
     _decode: Callable[[RelayMessage], list[Any]]
     _send_to: Callable[..., None]
@@ -72,7 +115,7 @@ class Asking:
 
     def __init__(self) -> None:
         self._members = Members()
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._requests = itertools.count(1)
 
     # --- who is there ---------------------------------------------------------
@@ -86,33 +129,30 @@ class Asking:
         for tag in left:
             self._member_left(tag)
         if left and self._calls:
-            self.server.start_background_task(self._give_up_on, left)
+            self._spawn(self._give_up_on, left)
 
-    def _give_up_on(self, left: list[str]) -> None:
+    async def _give_up_on(self, left: list[str]) -> None:
         # What they said last comes another way than the word that they left.
-        self.server.sleep(_LAST_WORDS)
+        await self._sleep(_LAST_WORDS)
         for call in list(self._calls.values()):
             for tag in left:
-                call.gathering.lost(tag)
-            call.changed()
+                call.lost(tag)
 
-    def _need_server(self, what: str = "fetch_sockets() and other calls with answers") -> None:
-        """:raises RuntimeError: where no answer would come."""
+    def _need_server(
+        self, what: str = "fetch_sockets() and other calls with answers", waits: bool = True
+    ) -> None:
+        """:raises RuntimeError: where no answer would come, or where it cannot be waited for."""
         if self.server is None or not (self._serves or self._run_dir is None):
             raise RuntimeError(
                 f"{what} work only inside a worker: this process serves no clients and cannot "
                 "receive answers"
             )
-        if self._in_another_thread():
-            raise RuntimeError(
-                f"{what} work only in the thread that serves the clients; "
-                "emit() works in any thread"
-            )
+        self._check_caller(what, waits)
 
-    def _wait_for_members(self) -> None:
+    async def _wait_for_members(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         until = time.monotonic() + _MEMBERS_TIMEOUT
         while self.hears and not self._members.known and time.monotonic() < until:
-            self.server.sleep(0.02)  # a router tells it soon after its start
+            await sleep(0.02)  # a router tells it soon after its start
 
     def lives(self, tag: str) -> bool:
         return tag in self._members
@@ -124,29 +164,35 @@ class Asking:
     def is_remote(self, tag: str) -> bool:
         return self._members.is_remote(tag)
 
-    def server_count(self) -> int:
+    async def server_count(self) -> int:
         """Return the number of workers in the cluster, this one included.
 
         :raises RuntimeError: in a write-only manager.
         """
         self._need_server()
-        self._wait_for_members()
+        await self._wait_for_members(self._sleep)
         return len({*self._members, self.host_id})
 
     # --- asking ---------------------------------------------------------------
 
+    async def _prepare_call(self) -> None:
+        """Before :meth:`_call`.
+
+        :raises RuntimeError: where no answer would come.
+        """
+        self._need_server()
+        await self._wait_for_members(self._sleep)
+
     @contextmanager
     def _call(
         self, local: bool, with_self: bool, each: Optional[int]
-    ) -> Iterator[tuple[int, _Call]]:
-        """A question to the workers that live now: its number, and who waits for it."""
-        self._need_server()
-        self._wait_for_members()
+    ) -> Iterator[tuple[int, Call]]:
+        """A question to the workers that live now: its number, and what gathers the answers."""
         workers = set() if local else set(self._members) - {self.host_id}
         if with_self:
             workers.add(self.host_id)
         request = next(self._requests)
-        call = _Call(Gathering(workers, each), self.server.eio.create_event())
+        call = Call(Gathering(workers, each), self._create_event(), self._tables)
         self._calls[request] = call
         try:
             yield request, call
@@ -154,12 +200,12 @@ class Asking:
             del self._calls[request]
 
     def _send_to_others(
-        self, call: _Call, fields: Mapping[str, Any], packets: list[EncodedPacket], what: str
+        self, call: Call, fields: Mapping[str, Any], packets: list[EncodedPacket], what: str
     ) -> None:
-        if call.gathering.workers - {self.host_id}:
+        if call.workers - {self.host_id}:
             self._send_to([None], fields, packets, what)
 
-    def _gather(
+    async def _gather(
         self,
         operation: str,
         namespace: str,
@@ -173,6 +219,7 @@ class Asking:
 
         :param own: makes that of this one; without it, only the others are asked.
         """
+        await self._prepare_call()
         with self._call(local, own is not None, each=1) as (request, call):
             fields = {
                 "method": "request",
@@ -184,14 +231,13 @@ class Asking:
             }
             self._send_to_others(call, fields, packets or [], operation)
             if own is not None:
-                call.gathering.answer(self.host_id, own())
-            return call.wait(timeout)
+                call.answer(self.host_id, own())
+            return await call.wait(timeout, self._wait_for)
 
     def _on_expect(self, message: RelayMessage) -> None:
         call = self._calls.get(message.fields["request"])
         if call is not None:
-            call.gathering.expect(message.fields["worker"], message.fields["count"])
-            call.changed()
+            call.expect(message.fields["worker"], message.fields["count"])
 
     def _on_answer(self, message: RelayMessage) -> None:
         fields = message.fields
@@ -199,12 +245,11 @@ class Asking:
         if call is None:
             return  # too late
         if not message.packets:
-            call.gathering.no_answer(fields["worker"])
+            call.no_answer(fields["worker"])
         else:
             values = self._decode(message)
             single = values[0] if len(values) == 1 else tuple(values) if values else None
-            call.gathering.answer(fields["worker"], single)
-        call.changed()
+            call.answer(fields["worker"], single)
 
     # --- answering ------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, ClassVar, Mapping, Optional
+from typing import Any, Callable, ClassVar, Coroutine, Mapping, Optional
 
+from ..common.blocking import settle
 from ..relay.message import RelayMessage
 from .asking import Asking
 from .rooms import IndexedManager, check_entry, check_name, is_sid, refuse_entry
@@ -12,24 +13,25 @@ _WRONG_THREAD = "in another thread than the one that serves the clients"
 
 
 class Clients(Asking, IndexedManager):
-    """The part of :class:`ZmqManager` that moves and disconnects one client, or closes a room."""
+    """The part of a manager that moves and disconnects one client, or closes a room."""
 
-    # From ZmqManager.
-    _publish: Callable[[dict[str, Any]], None]
-    _run_in_hub: Callable[..., None]
+    # From the manager.
+    _publish: Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
+    _in_another_thread: Callable[[], bool]
+    _run_where_served: Callable[..., None]
 
     def _is_here(self, sid: str, namespace: str) -> bool:
         """Whether this process has the client."""
         return bool(self.is_connected(sid, namespace) or self.is_pre_connected(sid, namespace))
 
-    def can_disconnect(self, sid: str, namespace: str) -> bool:
+    async def can_disconnect(self, sid: str, namespace: str) -> bool:
         """Whether :meth:`socketio.Server.disconnect` shall go on; else it was passed on."""
         namespace = namespace or "/"
         if not self._is_here(sid, namespace):
-            self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
+            await self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
             return False
         if self._in_another_thread():
-            self._run_in_hub(self.server.disconnect, sid, namespace)
+            self._run_where_served(self.server.disconnect, sid, namespace)
             return False
         return bool(self.is_connected(sid, namespace))
 
@@ -38,18 +40,20 @@ class Clients(Asking, IndexedManager):
             raise RuntimeError(f"disconnect() with ignore_queue {_WRONG_THREAD}")
         return super().pre_disconnect(sid, namespace)
 
-    def disconnect(
+    async def disconnect(
         self, sid: str, namespace: Optional[str] = None, ignore_queue: bool = False
     ) -> None:
         namespace = namespace or "/"
         if ignore_queue:
             self.basic_disconnect(sid, namespace)
-        elif self._is_here(sid, namespace):
-            self._run_in_hub(self.server.disconnect, sid, namespace)
+        elif not self._is_here(sid, namespace):
+            await self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
+        elif self._in_another_thread():
+            self._run_where_served(self.server.disconnect, sid, namespace)
         else:
-            self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
+            await settle(self.server.disconnect(sid, namespace))
 
-    def enter_room(
+    async def enter_room(
         self, sid: str, namespace: str, room: Any, eio_sid: Optional[str] = None
     ) -> None:
         """Add a client to a room.
@@ -58,17 +62,17 @@ class Clients(Asking, IndexedManager):
         :raises ValueError: when the name has the form of a sid, and is not this client's.
         """
         check_entry(sid, room)
-        self._change_room("enter_room", sid, namespace, room)
+        await self._change_room("enter_room", sid, namespace, room)
 
-    def leave_room(self, sid: str, namespace: str, room: Any) -> None:
+    async def leave_room(self, sid: str, namespace: str, room: Any) -> None:
         """Remove a client from a room.
 
         :raises TypeError: when the room is not named by a ``str`` or an ``int``.
         """
         check_name(room)
-        self._change_room("leave_room", sid, namespace, room)
+        await self._change_room("leave_room", sid, namespace, room)
 
-    def close_room(self, room: Any, namespace: Optional[str] = None) -> None:
+    async def close_room(self, room: Any, namespace: Optional[str] = None) -> None:
         """Remove all clients from a room.
 
         :raises TypeError: when the room is not named by a ``str`` or an ``int``.
@@ -77,24 +81,33 @@ class Clients(Asking, IndexedManager):
         check_name(room)
         if is_sid(room):
             raise ValueError(f"cannot close {room!r}: it is a client's sid")
-        self._publish({"method": "close_room", "room": room, "namespace": namespace or "/"})
-        self._run_in_hub(self.basic_close_room, room, namespace or "/")
+        await self._publish({"method": "close_room", "room": room, "namespace": namespace or "/"})
+        self._run_where_served(self.basic_close_room, room, namespace or "/")
 
-    def _change_room(self, method: str, sid: str, namespace: Optional[str], room: Any) -> None:
+    async def _change_room(
+        self, method: str, sid: str, namespace: Optional[str], room: Any
+    ) -> None:
         namespace = namespace or "/"
         if self._is_here(sid, namespace):
-            self._run_in_hub(self._change_room_here, method, sid, namespace, room)
+            self._run_where_served(self._change_room_here, method, sid, namespace, room)
         else:
-            self._publish({"method": method, "sid": sid, "room": room, "namespace": namespace})
+            fields = {"method": method, "sid": sid, "room": room, "namespace": namespace}
+            await self._publish(fields)
 
     def _change_room_here(self, method: str, sid: str, namespace: str, room: Any) -> None:
-        if self._is_here(sid, namespace):
-            change = self.basic_enter_room if method == "enter_room" else self.basic_leave_room
-            change(sid, namespace, room)
+        change = self.basic_enter_room if method == "enter_room" else self.basic_leave_room
+        with self._tables:
+            if self._is_here(sid, namespace):
+                change(sid, namespace, room)
+
+    async def _disconnect_here(self, sids: list[str], namespace: str) -> None:
+        for sid in sids:
+            await settle(self.server.disconnect(sid, namespace, ignore_queue=True))
 
     def _on_disconnect(self, message: RelayMessage) -> None:
-        sid, namespace = message.fields["sid"], message.fields["namespace"]
-        self.server.start_background_task(self.server.disconnect, sid, namespace, ignore_queue=True)
+        # The application's disconnect handlers may take their time.
+        fields = message.fields
+        self._spawn(self._disconnect_here, [fields["sid"]], fields["namespace"])
 
     def _on_room_change(self, message: RelayMessage) -> None:
         fields = message.fields

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from greenlet import getcurrent
+from typing import Any
 
 from ..common.limits import EARLY_OUTPUT, OUTPUT_OBJECT
 from ..relay.message import EncodedPacket
 
 
 class Early:
-    """What is emitted to one of them."""
+    """What is emitted to one of them.
 
-    def __init__(self) -> None:
-        #: Who runs the handler.
-        self.connecting = getcurrent()
+    :param connecting: the task, greenlet or thread that runs the handler.
+    """
+
+    def __init__(self, connecting: Any) -> None:
+        self.connecting = connecting
         self.emits: list[list[EncodedPacket]] = []
         self._size = 0
 

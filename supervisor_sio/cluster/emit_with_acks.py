@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, Optional, Union
+from typing import Any, Awaitable, Callable, Iterator, Optional, Union
 
 from socketio import packet as sio_packet
 
@@ -14,14 +14,14 @@ from .rooms import Room, check_names
 
 
 class EmitWithAcks(Asking):
-    """The part of :class:`ZmqManager` that asks clients."""
+    """The part of a manager that asks clients."""
 
-    # From ZmqManager.
+    # From the manager and its other parts.
     _ack_ids: Iterator[int]
-    _deliver: Callable[..., None]
+    _deliver: Callable[..., Optional[Awaitable[Any]]]
     _audience: Callable[..., list[tuple[str, str]]]
 
-    def emit_with_acks(
+    async def emit_with_acks(
         self,
         event: str,
         data: Any = None,
@@ -60,12 +60,13 @@ class EmitWithAcks(Asking):
             "packet": self._packet_format(),
             "timeout": timeout,
         }
+        await self._prepare_call()
         with self._call(local, with_self=True, each=None) as (request, call):
             fields["request"] = request
             self._send_to_others(call, fields, packets, f"event {event!r}")
             recipients = self._audience(namespace, room, except_room, skip)
             self._deliver_and_gather(RelayMessage(self.host_id, 0, fields), recipients, packets)
-            return call.wait(timeout)
+            return await call.wait(timeout, self._wait_for)
 
     def _deliver_and_gather(
         self,

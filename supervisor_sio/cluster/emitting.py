@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any, Callable, ClassVar, Iterable, Iterator, Mapping, Optional, Sequence, Union
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    ClassVar,
+    Iterable,
+    Iterator,
+    Mapping,
+    Optional,
+    Sequence,
+    Union,
+)
 
-from greenlet import getcurrent
 from socketio import packet as sio_packet
+from socketio.base_manager import BaseManager
 
 from ..common import descriptors
+from ..common.blocking import settle
 from ..common.rundir import ENVIRONMENT_VARIABLE
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.publisher import MessageTooLong
@@ -25,9 +37,10 @@ _looked_who_hears = False
 
 
 class Emitting(Asking, IndexedManager):
-    """The part of :class:`ZmqManager` that emits."""
+    """The part of a manager that emits."""
 
-    # From ZmqManager.
+    # From the manager.
+    _connecting: Callable[[], Any]
     _ack_ids: Iterator[int]
     _callbacks: acks.Callbacks
     _awaited: acks.Clients
@@ -35,50 +48,33 @@ class Emitting(Asking, IndexedManager):
     _outlet: Optional[sessions.Outlet]
     _deliver_and_gather: Callable[..., None]
 
-    def emit(
+    def _emit(
         self,
         event: str,
         data: Any,
-        namespace: Optional[str] = None,
-        room: Room = None,
-        skip_sid: Union[str, list[str], None] = None,
-        callback: Optional[Callable[..., Any]] = None,
-        to: Room = None,
-        except_room: Room = None,
-        local: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        """Emit a message to a single client, a room, or all the clients
-        connected to the namespace, whichever workers they are connected to.
+        namespace: Optional[str],
+        room: Room,
+        skip_sid: Union[str, list[str], None],
+        callback: Optional[Callable[..., Any]],
+        except_room: Room,
+        local: bool,
+    ) -> Optional[Awaitable[Any]]:
+        """As the ``emit`` of the managers; it does not wait.
 
-        The parameters are the same as in :meth:`socketio.Server.emit`, and two
-        more. When several clients answer a ``callback``, the first answer
-        counts; see :meth:`emit_with_acks` for all of them.
-
-        :param except_room: a room or a list of rooms whose members do not get it.
-        :param local: only to clients of this process.
-        :raises TypeError: when ``data`` cannot be encoded, or a room is not named by a
-                           ``str`` or an ``int``; nothing is sent then.
-        :raises ValueError: when it has NaN or Infinity, which are not JSON; likewise.
-        :raises MessageTooLong: when it is longer than ``message_maxbytes``.
-        :raises RelayUnreachable: in a process that serves no clients, when no relay answers.
-        :raises RuntimeError: with a ``callback``, in a process that serves no clients, or in
-                              another thread than the one that does.
+        :return: what an asyncio server has to await before it sends anything else.
         """
-        room = to or room
         check_names(room)
         check_names(except_room)
         namespace = namespace or "/"
-        local = local or bool(kwargs.get("ignore_queue")) or self._run_dir is None
         ack_id: Optional[int] = None
         if callback is not None:
             if room is None:
                 raise ValueError("Cannot use callback without a room set.")
-            self._need_server("call() and callbacks")
+            self._need_server("call() and callbacks", waits=False)
             ack_id = next(self._ack_ids)
         packets = self._encode(sio_packet.EVENT, namespace, [event, *as_arguments(data)], ack_id)
         skip = [skip_sid] if isinstance(skip_sid, str) else list(skip_sid or ())
-        if not local:
+        if not local and self._run_dir is not None:
             fields: dict[str, Any] = {
                 "method": "emit",
                 "namespace": namespace,
@@ -94,19 +90,19 @@ class Emitting(Asking, IndexedManager):
                     fields[name] = value
             self._send_to(tags_of(room), fields, packets, f"event {event!r}")
         if ack_id is not None and callback is not None:
-            self._callbacks.add(ack_id, callback)
+            with self._tables:
+                self._callbacks.add(ack_id, callback)
         outlet = self._outlet
         if outlet is None:
-            return
+            return None
         if self._run_dir is None:
             _tell_if_unheard(self.server)
-        if outlet.threads is None or outlet.threads.here:
-            self._emit_here(namespace, room, except_room, skip, packets, ack_id)
-        else:
-            size = sum(map(len, packets))
-            outlet.threads.run(
-                size, self._emit_here, namespace, room, except_room, skip, packets, ack_id
-            )
+        threads = outlet.threads
+        if threads is None or outlet.concurrent or threads.here:
+            return self._emit_here(namespace, room, except_room, skip, packets, ack_id)
+        size = sum(map(len, packets))
+        threads.run(size, self._emit_here, namespace, room, except_room, skip, packets, ack_id)
+        return None
 
     def _emit_here(
         self,
@@ -116,64 +112,97 @@ class Emitting(Asking, IndexedManager):
         skip: list[str],
         packets: list[EncodedPacket],
         ack_id: Optional[int],
-    ) -> None:
+    ) -> Optional[Awaitable[Any]]:
         recipients = self._audience(namespace, room, except_room, skip)
         question = None
         if ack_id is not None:
             question = acks.Question(ack_id, partial(self._answered, ack_id))
-        self._deliver(recipients, packets, question)
+        return self._deliver(recipients, packets, question)
 
     def _deliver(
         self,
         recipients: Sequence[tuple[str, str]],
         packets: list[EncodedPacket],
         question: Optional[acks.Question] = None,
-    ) -> None:
+    ) -> Optional[Awaitable[Any]]:
         """Send an encoded packet to clients of this process."""
-        if question is not None:
-            self._awaited.ask([sid for sid, _ in recipients], question)
-        if self._early:
-            for sid, _ in recipients:
-                if sid in self._early and not self._early[sid].add(packets):
-                    self._get_logger().error("too much for %s, who has yet to connect", sid)
-            recipients = [pair for pair in recipients if pair[0] not in self._early]
-        if recipients and self._outlet is not None:
-            self._outlet.fan_out([eio_sid for _, eio_sid in recipients], packets)
+        with self._tables:
+            if question is not None:
+                self._awaited.ask([sid for sid, _ in recipients], question)
+            if self._early:
+                for sid, _ in recipients:
+                    if sid in self._early and not self._early[sid].add(packets):
+                        self._get_logger().error("too much for %s, who has yet to connect", sid)
+                recipients = [pair for pair in recipients if pair[0] not in self._early]
+        outlet = self._outlet
+        if not recipients or outlet is None:
+            return None
+        eio_sids = [eio_sid for _, eio_sid in recipients]
+        if outlet.concurrent and outlet.threads is not None and not outlet.threads.here:
+            outlet.threads.run(sum(map(len, packets)), outlet.fan_out, eio_sids, packets)
+            return None
+        return outlet.fan_out(eio_sids, packets)
 
-    def _answered(self, ack_id: int, *args: Any) -> None:
-        callback = self._callbacks.take(ack_id)
-        if callback is not None:
-            callback(*args)
+    def _answered(self, ack_id: int, *args: Any) -> Any:
+        with self._tables:
+            callback = self._callbacks.take(ack_id)
+        return callback(*args) if callback is not None else None
 
-    def trigger_callback(self, sid: str, id: Any, data: Any) -> None:
+    async def trigger_callback(self, sid: str, id: Any, data: Any) -> None:
         """A client of this process acknowledges an event."""
-        answered = self._awaited.answered(sid, id) if isinstance(data, (list, tuple)) else None
+        if not isinstance(data, (list, tuple)):
+            return
+        with self._tables:
+            answered = self._awaited.answered(sid, id)
         if answered is not None:
-            answered(*data)
+            await settle(answered(*data))
 
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
         """A client is gone: those who wait for its answer need not any longer."""
-        self._early.pop(sid, None)
-        super().basic_disconnect(sid, namespace, **kwargs)
-        for no_answer in self._awaited.left(sid):
+        with self._tables:
+            self._early.pop(sid, None)
+            super().basic_disconnect(sid, namespace, **kwargs)
+            left = self._awaited.left(sid)
+        for no_answer in left:
             no_answer()
 
     # --- clients whose connect handler has yet to say yes --------------------
 
-    def pre_connect(self, eio_sid: str, namespace: str) -> Optional[str]:
-        sid: Optional[str] = super().pre_connect(eio_sid, namespace)
-        if sid is not None:
-            self._early[sid] = Early()
+    async def pre_connect(self, eio_sid: str, namespace: str) -> Optional[str]:
+        return self._pre_connect(eio_sid, namespace)
+
+    def _pre_connect(self, eio_sid: str, namespace: str) -> Optional[str]:
+        with self._tables:
+            sid: Optional[str] = BaseManager.pre_connect(self, eio_sid, namespace)
+            if sid is not None:
+                self._early[sid] = Early(self._connecting())
         return sid
 
-    def connect(self, sid: str, namespace: str) -> Any:
-        sid = super().connect(sid, namespace)
-        early = self._early.pop(sid, None)
-        if early is not None and early.emits and self._outlet is not None:
-            eio_sid = self.eio_sid_from_sid(sid, namespace)
-            for packets in early.emits:
-                self._outlet.fan_out([eio_sid], packets)
+    async def connect(self, sid: str, namespace: str) -> Any:
+        if not self.is_pre_connected(sid, namespace):
+            connected = self._pre_connect(sid, namespace)
+            if connected is None:
+                return None
+            sid = connected
+        with self._tables:
+            self.pending_connect.discard(sid, namespace)
+        outlet = self._outlet
+        if outlet is not None and outlet.concurrent and outlet.threads is not None:
+            # Behind the answer to the client, and before what others emit to it from now on.
+            outlet.threads.run(0, self._let_in, sid, namespace)
+        else:
+            for sent in self._let_in(sid, namespace):
+                await sent
         return sid
+
+    def _let_in(self, sid: str, namespace: str) -> list[Awaitable[Any]]:
+        with self._tables:
+            early = self._early.pop(sid, None)
+            eio_sid = self.eio_sid_from_sid(sid, namespace)
+        if early is None or not early.emits or self._outlet is None:
+            return []
+        sent = [self._outlet.fan_out([eio_sid], packets) for packets in early.emits]
+        return [one for one in sent if one is not None]
 
     def _audience(
         self, namespace: str, room: Room, except_room: Room, skip_sid: Iterable[str]
@@ -183,19 +212,22 @@ class Emitting(Asking, IndexedManager):
         Of those who have yet to be let in, only whom it names, or whose own connect
         handler emits: it reaches them when they are in.
         """
-        recipients = self._participants(namespace, room, except_room, skip_sid)
-        pending = self.pending_connect.get(namespace)
-        if not pending:
-            return recipients
-        named = set(room) if isinstance(room, (list, tuple)) else {room}
-        emits = getcurrent()
-        return [
-            pair
-            for pair in recipients
-            if pair[0] not in pending
-            or pair[0] in named
-            or (pair[0] in self._early and self._early[pair[0]].connecting is emits)
-        ]
+        with self._tables:
+            recipients = self._participants(namespace, room, except_room, skip_sid)
+            pending = self.pending_connect.get(namespace)
+            if not pending:
+                return recipients
+            named = set(room) if isinstance(room, (list, tuple)) else {room}
+            return [
+                pair
+                for pair in recipients
+                if pair[0] not in pending or pair[0] in named or self._connects(pair[0])
+            ]
+
+    def _connects(self, sid: str) -> bool:
+        """Whether it is the connect handler of this client that emits."""
+        early, emits = self._early.get(sid), self._connecting()
+        return early is not None and emits is not None and early.connecting is emits
 
     # --- of other workers ------------------------------------------------------
 
@@ -229,8 +261,10 @@ class Emitting(Asking, IndexedManager):
     def _on_callback(self, message: RelayMessage) -> None:
         # The application's callbacks and handlers may take their time, and may
         # wait for what comes through here.
-        arguments = self._decode(message)
-        self.server.start_background_task(self._answered, message.fields["ack"], *arguments)
+        self._spawn(self._call_back, message.fields["ack"], self._decode(message))
+
+    async def _call_back(self, ack_id: int, arguments: list[Any]) -> None:
+        await settle(self._answered(ack_id, *arguments))
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         "emit": _on_emit,

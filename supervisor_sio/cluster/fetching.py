@@ -39,9 +39,10 @@ class RoomSizes(Counter[Any]):
 
 
 class Fetching(Asking):
-    """The part of :class:`ZmqManager` that says who is connected, and where."""
+    """The part of a manager that says who is connected, and where."""
 
-    # From IndexedManager.
+    # From the manager and its other parts.
+    _session: Callable[[str, str], dict[str, Any]]
     rooms: dict[str, dict[Any, Any]]
     get_rooms: Callable[[str, str], list[Any]]
     _participants: Callable[..., list[tuple[str, str]]]
@@ -49,7 +50,7 @@ class Fetching(Asking):
     #: Those of each client's session that all workers may see.
     _shared_keys: tuple[str, ...] = ()
 
-    def fetch_sockets(
+    async def fetch_sockets(
         self,
         room: Room = None,
         namespace: Optional[str] = None,
@@ -65,7 +66,7 @@ class Fetching(Asking):
         check_names(room)
         check_names(except_room)
         namespace = namespace or "/"
-        answers = self._gather(
+        answers = await self._gather(
             "fetch_sockets",
             namespace,
             {"room": room, "except_room": except_room},
@@ -87,7 +88,7 @@ class Fetching(Asking):
         """
         self._shared_keys += keys
 
-    def fetch_rooms(
+    async def fetch_rooms(
         self,
         namespace: Optional[str] = None,
         local: bool = False,
@@ -101,7 +102,7 @@ class Fetching(Asking):
         :raises RuntimeError: in a write-only manager.
         """
         namespace = namespace or "/"
-        answers = self._gather(
+        answers = await self._gather(
             "fetch_rooms",
             namespace,
             {},
@@ -122,7 +123,7 @@ class Fetching(Asking):
         found = []
         for sid, _ in self._participants(namespace, room, except_room):
             try:
-                session = self.server.get_session(sid, namespace) if self._shared_keys else {}
+                session = self._session(sid, namespace) if self._shared_keys else {}
                 socket = RemoteSocket(
                     sid=sid,
                     namespace=namespace,
@@ -138,13 +139,14 @@ class Fetching(Asking):
         return found
 
     def _local_rooms(self, namespace: str) -> list[list[Any]]:
-        rooms = self.rooms.get(namespace, {})
-        everybody = rooms.get(None, {})
-        return [
-            [r, len(members)]
-            for r, members in rooms.items()
-            if r not in everybody and r is not None
-        ]
+        with self._tables:
+            rooms = self.rooms.get(namespace, {})
+            everybody = rooms.get(None, {})
+            return [
+                [r, len(members)]
+                for r, members in rooms.items()
+                if r not in everybody and r is not None
+            ]
 
     def _on_fetch_sockets(self, message: RelayMessage) -> None:
         fields = message.fields

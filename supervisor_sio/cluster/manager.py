@@ -1,36 +1,28 @@
-"""The client manager that makes one cluster of all workers of a supervisord."""
+"""The client manager of a ``socketio.Server``."""
+
+# mypy: disable-error-code="assignment"
+# (What blocks has the name of the coroutine that it runs.)
 
 from __future__ import annotations
 
-import itertools
-import os
-import random
-import uuid
-import weakref
-from typing import Any, Callable, ClassVar, Mapping, Optional
+import asyncio
+from typing import Any, Callable, Optional, Union
 
-from ..common import identity
-from ..common.limits import ATTACHMENTS
-from ..common.rundir import ENVIRONMENT_VARIABLE, RunDir
-from ..relay import native
-from ..relay.message import RelayMessage
+from greenlet import getcurrent
+from socketio import Manager
+
+from ..common.blocking import blocking, run_blocking
+from ..common.rundir import RunDir
+from ..relay.green import GreenSubscriber
 from ..relay.publisher import MessageTooLong as MessageTooLong
-from . import acks, admin, relaying, sessions
-from .clients import Clients
-from .coding import Coding
-from .early import Early
-from .emitting import Emitting
-from .operations import Operations
-from .relaying import Relaying
+from ..relay.publisher import Publisher
+from ..relay.subscriber import Deaf, Subscriber
+from .core import Core
 from .relaying import RelayUnreachable as RelayUnreachable
-from .rooms import IndexedManager
-
-_URL_SCHEME = "zmq+ipc://"
-
-_managers: weakref.WeakSet[ZmqManager] = weakref.WeakSet()
+from .rooms import Room
 
 
-class ZmqManager(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
+class ZmqManager(Core, Manager):  # type: ignore[misc]
     """ZeroMQ based client manager for workers under one supervisord.
 
     To use it, initialize the :class:`socketio.Server` instance as follows::
@@ -68,99 +60,142 @@ class ZmqManager(Operations, Emitting, Clients, Relaying, Coding, IndexedManager
                         manager has neither ``url`` nor a supervisord.
     """
 
-    name = "zmq"
-
-    def __init__(
-        self,
-        url: Optional[str] = None,
-        channel: Optional[str] = None,
-        write_only: bool = False,
-        logger: Any = None,
-        json: Any = None,
-        max_attachments: int = ATTACHMENTS,
-    ) -> None:
-        run_dir = RunDir.from_environment()
-        if url is not None:
-            if not url.startswith(_URL_SCHEME + "/"):
-                raise ValueError(
-                    f"url {url!r} is not supported: leave url out in a worker, or write "
-                    f"{_URL_SCHEME}/run/myapp-sio (the run_dir)"
-                )
-            run_dir = RunDir(url[len(_URL_SCHEME) :])
-        if run_dir is None and write_only:
-            raise ValueError(
-                "ZmqManager(write_only=True) outside supervisord: set "
-                f"{ENVIRONMENT_VARIABLE} or pass url='{_URL_SCHEME}' and the run_dir "
-                "of [rpcinterface:sio]"
-            )
-        IndexedManager.__init__(self)
-        Operations.__init__(self)
-        Relaying.__init__(self, run_dir)
-        self.channel = channel
-        self.write_only = write_only
-        self.logger = logger
-        self.host_id = uuid.uuid4().hex if write_only else identity.tag()
-        self._write_only_json = json
-        self._max_attachments = max_attachments
-        #: By sid, for clients whose connect handlers have yet to say yes.
-        self._early: dict[str, Early] = {}
-        #: The way to the clients, from the server on.
-        self._outlet: Optional[sessions.Outlet] = None
-        # A client echoes the id it was given, so ids that no two workers share
-        # need no translation on the way. 20 random and 32 counted bits: within
-        # the 53 that are exact in JavaScript.
-        self._ack_ids = itertools.count(random.getrandbits(20) << 32 | 1)
-        self._callbacks = acks.Callbacks()
-        self._awaited = acks.Clients()
-        _managers.add(self)
-        sessions.manager_made()
-
     def set_server(self, server: Any) -> None:
+        """:raises TypeError: for a ``socketio.AsyncServer``."""
+        if server.is_asyncio_based():
+            raise TypeError(
+                "ZmqManager is for a socketio.Server: write "
+                "socketio.AsyncServer(client_manager=AsyncZmqManager())"
+            )
         super().set_server(server)
-        sessions.attach(server, self._max_attachments, self._send_through)
-        self._serves = not self.write_only and sessions.are_expected()
-        admin.span_cluster(server, self)
 
-    def _send_through(self, outlet: sessions.Outlet) -> None:
-        self._outlet = outlet
+    def emit(
+        self,
+        event: str,
+        data: Any,
+        namespace: Optional[str] = None,
+        room: Room = None,
+        skip_sid: Union[str, list[str], None] = None,
+        callback: Optional[Callable[..., Any]] = None,
+        to: Room = None,
+        except_room: Room = None,
+        local: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Emit a message to a single client, a room, or all the clients
+        connected to the namespace, whichever workers they are connected to.
 
-    def _in_another_thread(self) -> bool:
-        """Whether clients are served, and in another thread than this one."""
-        threads = self._outlet.threads if self._outlet is not None else None
-        return threads is not None and not threads.here
+        The parameters are the same as in :meth:`socketio.Server.emit`, and two
+        more. When several clients answer a ``callback``, the first answer
+        counts; see :meth:`emit_with_acks` for all of them.
 
-    def _run_in_hub(self, call: Callable[..., Any], *args: Any) -> None:
-        """Call it, in the thread that serves the clients."""
-        threads = self._outlet.threads if self._outlet is not None else None
-        if threads is None or threads.here:
-            call(*args)
-        else:
-            threads.run(0, call, *args)
+        :param except_room: a room or a list of rooms whose members do not get it.
+        :param local: only to clients of this process.
+        :raises TypeError: when ``data`` cannot be encoded, or a room is not named by a
+                           ``str`` or an ``int``; nothing is sent then.
+        :raises ValueError: when it has NaN or Infinity, which are not JSON; likewise.
+        :raises MessageTooLong: when it is longer than ``message_maxbytes``.
+        :raises RelayUnreachable: in a process that serves no clients, when no relay answers.
+        :raises RuntimeError: with a ``callback``, in a process that serves no clients, or in
+                              a thread in which its handlers do not run.
+        """
+        local = local or bool(kwargs.get("ignore_queue"))
+        self._emit(event, data, namespace, to or room, skip_sid, callback, except_room, local)
 
-    def _forget_parent(self) -> None:
-        """This is the child of a fork: clients, relay and locks are its parent's."""
-        self._joining = native.lock()  # another thread of the parent may hold the old one
-        self._publisher = self._subscriber = None
-        self._serves = False
-        if self._outlet is not None:
-            self._outlet.threads = None
-        self._calls.clear()
-        self._callbacks, self._awaited = acks.Callbacks(), acks.Clients()
-        self.forget_clients()
-        self._early.clear()
+    server_count = blocking(Core.server_count)
+    emit_with_acks = blocking(Core.emit_with_acks)
+    fetch_sockets = blocking(Core.fetch_sockets)
+    fetch_rooms = blocking(Core.fetch_rooms)
+    sockets_join = blocking(Core.sockets_join)
+    sockets_leave = blocking(Core.sockets_leave)
+    disconnect_sockets = blocking(Core.disconnect_sockets)
+    server_side_emit = blocking(Core.server_side_emit)
+    server_side_call = blocking(Core.server_side_call)
 
-    #: What handles each method of the messages of other processes.
-    HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
-        **Operations.HANDLERS,
-        **Emitting.HANDLERS,
-        **Clients.HANDLERS,
-    }
+    # What python-socketio calls.
+    can_disconnect = blocking(Core.can_disconnect)
+    pre_connect = blocking(Core.pre_connect)
+    connect = blocking(Core.connect)
+    disconnect = blocking(Core.disconnect)
+    enter_room = blocking(Core.enter_room)
+    leave_room = blocking(Core.leave_room)
+    close_room = blocking(Core.close_room)
+    trigger_callback = blocking(Core.trigger_callback)
+
+    def close(self) -> None:
+        """Send what is left and disconnect from the relay; a later emit connects anew.
+
+        A write-only manager does so at the end of its process by itself.
+        """
+        self.finish()
+
+    # --- how it waits ----------------------------------------------------------
+
+    async def _join(self) -> None:
+        self._join_relay()
+
+    async def _sleep(self, seconds: float) -> None:
+        self.server.sleep(seconds)
+
+    def _create_event(self) -> Any:
+        return self.server.eio.create_event()
+
+    async def _wait_for(self, event: Any, timeout: float) -> None:
+        event.wait(timeout)
+
+    def _spawn(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run a coroutine function that may wait, beside what runs now."""
+        self.server.start_background_task(_run, function, *args)
+
+    def _session(self, sid: str, namespace: str) -> dict[str, Any]:
+        session: dict[str, Any] = self.server.get_session(sid, namespace)
+        return session
+
+    # --- where it is called ----------------------------------------------------
+
+    def _connecting(self) -> Any:
+        """Who runs a connect handler now."""
+        return getcurrent()
+
+    def _check_caller(self, what: str, waits: bool) -> None:
+        """:raises RuntimeError: in a thread in which no answer would come."""
+        if self._in_another_thread():
+            raise RuntimeError(
+                f"{what} work only in the thread that serves the clients; "
+                "emit() works in any thread"
+            )
+        outlet = self._outlet
+        if waits and outlet is not None and outlet.concurrent and outlet.threads is not None:
+            if outlet.threads.here:
+                raise RuntimeError(
+                    f"{what} would wait for what this thread has to receive: call them in a "
+                    "handler, or in a thread of their own"
+                )
+
+    def _start_to_hear(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
+        if self.server.eio.async_mode != "eventlet" and _loop_runs():
+            return self._hear_in_loop(publisher, run_dir)
+        subscriber = GreenSubscriber(
+            publisher, run_dir, lives=self.lives, behind=self._clients_are_behind
+        )
+
+        def hear() -> None:
+            try:
+                subscriber.run(self._hear)
+            except Deaf as error:
+                self._deaf(error)
+
+        self.server.start_background_task(hear)
+        return subscriber
 
 
-def _forget_parent() -> None:
-    relaying.channels_in_use.clear()
-    for manager in list(_managers):
-        manager._forget_parent()
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
-os.register_at_fork(after_in_child=_forget_parent)
+def _run(function: Callable[..., Any], *args: Any) -> None:
+    run_blocking(function(*args))

@@ -7,19 +7,18 @@ import os
 import signal
 import time
 import uuid
-from functools import partial
+from functools import cached_property, partial
 from multiprocessing.util import Finalize
-from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
+from typing import Any, Awaitable, Callable, Iterable, Mapping, Optional, Sequence
 
 from greenlet import GreenletExit
 
 from ..common import identity
-from ..common.limits import CATCH_UP_BYTES, CATCH_UP_WAIT
 from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir, RunDirError
 from ..relay import native
-from ..relay.green import GreenSubscriber
-from ..relay.message import EncodedPacket
+from ..relay.looped import LoopSubscriber
+from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.methods import BRIDGE, MalformedFields, check_fields
 from ..relay.publisher import Publisher
 from ..relay.subscriber import Deaf, Subscriber
@@ -30,9 +29,6 @@ from .rooms import tags_of
 
 #: Seconds in which a write-only manager must find the relay.
 _JOIN_TIMEOUT = 5.0
-
-#: Seconds between looks whether clients have taken what they were sent.
-_LOOK = 0.01
 
 #: Seconds that a write-only manager at its end waits until all workers have what it sent,
 #: while none of them fetches anything.
@@ -47,12 +43,13 @@ class RelayUnreachable(RuntimeError):
 
 
 class Relaying(Asking):
-    """The part of :class:`ZmqManager` that is connected to the relay, from the first emit on."""
+    """The part of a manager that is connected to the relay, from the first emit on."""
 
-    # From ZmqManager.
+    # From the manager.
     channel: Optional[str]
     write_only: bool
     _outlet: Optional[sessions.Outlet]
+    _start_to_hear: Callable[[Publisher, RunDir], Subscriber]
 
     def __init__(self, run_dir: Optional[RunDir]) -> None:
         self._run_dir = run_dir
@@ -63,8 +60,6 @@ class Relaying(Asking):
         self._publisher: Optional[Publisher] = None
         self._joining = native.lock()
         self._subscriber: Optional[Subscriber] = None
-        #: Bytes of messages delivered since clients had time for them.
-        self._at_once = 0
 
     def initialize(self) -> None:
         """Start to hear the other workers; called where clients are served.
@@ -76,7 +71,7 @@ class Relaying(Asking):
         if not self.write_only:
             if not self._serves:
                 # What it emitted before went out under another name, and is still fetched.
-                native.start_thread(partial(_finish, *self._take_apart()), "relay-finish")
+                native.start_thread(partial(finish, *self._take_apart()), "relay-finish")
                 self._serves = True
             publisher = self._join_relay()
             if publisher.channel in channels_in_use:
@@ -85,37 +80,42 @@ class Relaying(Asking):
                     "give each Socket.IO server its own channel"
                 )
             channels_in_use.add(publisher.channel)
-            self._subscriber = GreenSubscriber(publisher, self._run_dir, lives=self.lives)
-            self.server.start_background_task(self._thread)
+            self._subscriber = self._start_to_hear(publisher, self._run_dir)
         self._get_logger().info("zmq backend initialized.")
 
-    def wait_joined(self, given_up: Callable[[], bool]) -> None:
-        """Wait until the relay carries messages both ways, or until ``given_up()``."""
+    async def wait_joined(
+        self, given_up: Callable[[], bool], sleep: Callable[[float], Awaitable[None]]
+    ) -> None:
+        """Wait until the relay carries messages both ways, or until ``given_up()``.
+
+        :param sleep: waits for so many seconds, as the worker does.
+        """
         subscriber = self._subscriber
         if subscriber is None:
             return
         patience = time.monotonic() + _JOIN_TIMEOUT
         while not subscriber.joined and not given_up():
             self._join_relay().probe()
-            self.server.sleep(0.02)
+            await sleep(0.02)
             if time.monotonic() > patience:
                 patience = time.monotonic() + 60
                 self._get_logger().error("no relay yet, waiting: is [eventlistener:sio] running?")
 
-    def leave(self, timeout: float) -> None:
+    async def leave(self, timeout: float, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Wait until all workers have what this one has sent: it is about to end.
 
         :param timeout: seconds to wait at most.
+        :param sleep: waits for so many seconds, as the worker does.
         """
         publisher, subscriber = self._publisher, self._subscriber
         if publisher is None or subscriber is None or publisher.silent:
             return
         deadline = time.monotonic() + timeout
-        self._wait_for_members()  # while the router is new it has not told them
-        subscriber.wait_confirmed(self._receivers, lambda: deadline, self.server.sleep)
+        await self._wait_for_members(sleep)  # while the router is new it has not told them
+        await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
         # From here on nothing needs to be fetched; once more for what came meanwhile.
         publisher.ends = True
-        missing = subscriber.wait_confirmed(self._receivers, lambda: deadline, self.server.sleep)
+        missing = await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
         if missing:
             self._get_logger().error(
                 "%d workers have not fetched all that this one has sent: %s",
@@ -176,9 +176,9 @@ class Relaying(Asking):
         if not self._serves:
             self._listen_for_questions(publisher)
         self._publisher = publisher
-        atexit.register(self.close)
+        atexit.register(self.finish)
         # The children of multiprocessing end without what atexit knows.
-        Finalize(None, self.close, exitpriority=10)
+        Finalize(None, self.finish, exitpriority=10)
         return publisher
 
     def _listen_for_questions(self, publisher: Publisher) -> None:
@@ -199,23 +199,32 @@ class Relaying(Asking):
             time.sleep(0.01)
         self._subscriber = subscriber
 
-    def close(self) -> None:
-        """Send what is left and disconnect from the relay; a later emit connects anew.
-
-        A write-only manager does so at the end of its process by itself.
-        """
-        _finish(*self._take_apart())
+    def finish(self) -> None:
+        """As ``close()`` of the managers, where a loop does not run; it may block."""
+        finish(*self._take_apart())
 
     def _take_apart(self) -> tuple[Optional[Publisher], Optional[Subscriber]]:
         """From here on the next emit connects anew."""
-        atexit.unregister(self.close)
+        atexit.unregister(self.finish)
         publisher, subscriber = self._publisher, self._subscriber
         self._publisher = None
-        if isinstance(subscriber, ThreadSubscriber):
+        if isinstance(subscriber, LoopSubscriber):
+            subscriber.stop()
+            self._serves = False
+            channels_in_use.discard(publisher.channel if publisher is not None else "")
+        if isinstance(subscriber, (LoopSubscriber, ThreadSubscriber)):
             self._subscriber = None
         return publisher, subscriber
 
     # --- the other workers ---------------------------------------------------
+
+    def _hear_in_loop(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
+        """Where the loop of this thread runs."""
+        subscriber = LoopSubscriber(
+            publisher, run_dir, lives=self.lives, behind=self._clients_are_behind
+        )
+        subscriber.start(self._hear, self._deaf)
+        return subscriber
 
     def _send_to(
         self,
@@ -245,51 +254,39 @@ class Relaying(Asking):
         known = tag == BRIDGE or self.lives(tag)
         return self._members.known and not known
 
-    def _publish(self, fields: dict[str, Any]) -> None:
+    async def _publish(self, fields: dict[str, Any]) -> None:
         """Tell the worker of a client, or all, of a disconnect or a change of rooms."""
         if self._run_dir is not None:
+            await self._join()
             self._send_to(tags_of(fields.get("sid")), fields)
 
-    def _thread(self) -> None:
-        try:
-            self._hear()
-        except Deaf as error:
-            self._get_logger().critical("this worker ends: %s", error)
-            os.kill(os.getpid(), signal.SIGTERM)
+    @cached_property
+    def _failed_to_handle(self) -> Refusals:
+        return Refusals(self._get_logger())
 
-    def _hear(self) -> None:
+    def _deaf(self, error: Deaf) -> None:
+        self._get_logger().critical("this worker ends: %s", error)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _hear(self, message: RelayMessage) -> None:
+        """A message of another process."""
         assert self._subscriber is not None
-        failures = Refusals(self._get_logger())
-        for message in self._subscriber.messages():
-            try:
-                check_fields(message.fields)
-                self.HANDLERS[message.fields["method"]](self, message)
-            except MalformedFields as error:
-                self._subscriber.refuse(error)
-            except GreenletExit:
-                raise
-            except BaseException as error:  # an application's Timeout is no Exception
-                what = f"handling {message.fields.get('method')} ({type(error).__name__})"
-                failures.count_failure(what, message.sender)
-            if self._subscriber.catching_up:
-                self._give_clients_time(sum(map(len, message.packets)))
+        try:
+            check_fields(message.fields)
+            self.HANDLERS[message.fields["method"]](self, message)
+        except MalformedFields as error:
+            self._subscriber.refuse(error)
+        except GreenletExit:
+            raise
+        except BaseException as error:  # an application's Timeout is no Exception
+            what = f"handling {message.fields.get('method')} ({type(error).__name__})"
+            self._failed_to_handle.count_failure(what, message.sender)
 
-    def _give_clients_time(self, delivered: int) -> None:
-        """What is sent again comes in as fast as it can be read, and clients may take it slower.
-
-        Without this, one that is as fast as others would be cut off as too slow.
-        """
-        self._at_once += delivered
-        if self._at_once < CATCH_UP_BYTES or self._outlet is None:
-            return
-        self._at_once = 0
-        until = time.monotonic() + CATCH_UP_WAIT
-        self.server.sleep(0)
-        while self._outlet.is_behind() and time.monotonic() < until:
-            self.server.sleep(_LOOK)
+    def _clients_are_behind(self) -> bool:
+        return self._outlet is not None and self._outlet.is_behind()
 
 
-def _finish(publisher: Optional[Publisher], subscriber: Optional[Subscriber]) -> None:
+def finish(publisher: Optional[Publisher], subscriber: Optional[Subscriber]) -> None:
     """Disconnect from the relay, when everybody has what was sent."""
     if isinstance(subscriber, ThreadSubscriber):
         subscriber.finish(_LEAVE_TIMEOUT)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from _thread import RLock
 from typing import Any, Iterable, Optional, Union
 
-from socketio import Manager
+from socketio.base_manager import BaseManager
 
 from ..common.request import tag_of
 from ..relay.methods import MalformedFields
@@ -75,16 +76,17 @@ def refuse_entry(sid: str, room: Any) -> None:
         raise MalformedFields(str(error)) from None
 
 
-class IndexedManager(Manager):  # type: ignore[misc]
+class IndexedManager(BaseManager):  # type: ignore[misc]
     """python-socketio's manager, with an index from each client to its rooms.
 
     Without it, whoever disconnects is looked for in all rooms, and each client has one of its own.
+    Threads may use it together; python-socketio's own may not be.
     """
 
     # What python-socketio calls, and has in its classes.
     rooms: dict[str, dict[Any, Any]]
-    pending_connect: dict[str, Any]
-    pending_disconnect: dict[str, Any]
+    pending_connect: _Pending
+    pending_disconnect: _Pending
     #: By namespace and sid; without its own room and that of everybody: most have no other.
     _rooms_of: dict[tuple[str, str], dict[Any, None]]
 
@@ -93,44 +95,59 @@ class IndexedManager(Manager):  # type: ignore[misc]
         self.forget_clients()
 
     def forget_clients(self) -> None:
+        #: Guards what threads share, for no longer than a moment. That of the operating system,
+        #: whatever a library has put in its place: it is not held while greenlets switch.
+        self._tables = RLock()
         self.rooms, self._rooms_of = {}, {}
         self.pending_connect, self.pending_disconnect = _Pending(), _Pending()
 
     def basic_enter_room(
         self, sid: str, namespace: str, room: Any, eio_sid: Optional[str] = None
     ) -> None:
-        if room == sid and eio_sid is not None:
-            # Its own, when it connects; it has entered that of everybody before.
-            self.rooms[namespace][sid] = _Room({sid: eio_sid})
-            return
-        if room is None or room == sid:
+        with self._tables:
+            if room == sid and eio_sid is not None:
+                # Its own, when it connects; it has entered that of everybody before.
+                self.rooms[namespace][sid] = _Room({sid: eio_sid})
+                return
+            if room is None or room == sid:
+                super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
+                return
+            check_entry(sid, room)
             super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
-            return
-        check_entry(sid, room)
-        super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
-        self._rooms_of.setdefault((namespace, sid), {})[room] = None
+            self._rooms_of.setdefault((namespace, sid), {})[room] = None
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
-        super().basic_leave_room(sid, namespace, room)
-        rooms = self._rooms_of.get((namespace, sid))
-        if rooms is not None:
-            rooms.pop(room, None)
-            if not rooms:
-                del self._rooms_of[namespace, sid]
+        with self._tables:
+            super().basic_leave_room(sid, namespace, room)
+            rooms = self._rooms_of.get((namespace, sid))
+            if rooms is not None:
+                rooms.pop(room, None)
+                if not rooms:
+                    del self._rooms_of[namespace, sid]
+
+    def basic_close_room(self, room: Any, namespace: str) -> None:
+        with self._tables:
+            super().basic_close_room(room, namespace)
 
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
-        for room in (*self._rooms_of.pop((namespace, sid), ()), sid, None):
-            self.basic_leave_room(sid, namespace, room)
-        for pending in (self.pending_connect, self.pending_disconnect):
-            sids = pending.get(namespace, {})
-            if sid in sids:
-                sids.remove(sid)
-                if not sids:
-                    del pending[namespace]
+        with self._tables:
+            for room in (*self._rooms_of.pop((namespace, sid), ()), sid, None):
+                self.basic_leave_room(sid, namespace, room)
+            self.pending_connect.discard(sid, namespace)
+            self.pending_disconnect.discard(sid, namespace)
 
     def get_rooms(self, sid: str, namespace: str) -> list[Any]:
-        own = [sid] if sid in self.rooms.get(namespace, {}).get(sid, ()) else []
-        return own + list(self._rooms_of.get((namespace, sid), ()))
+        with self._tables:
+            own = [sid] if sid in self.rooms.get(namespace, {}).get(sid, ()) else []
+            return own + list(self._rooms_of.get((namespace, sid), ()))
+
+    def get_participants(self, namespace: str, room: Room) -> list[tuple[str, str]]:
+        with self._tables:
+            return list(super().get_participants(namespace, room))
+
+    def pre_disconnect(self, sid: str, namespace: str) -> Any:
+        with self._tables:
+            return super().pre_disconnect(sid, namespace)
 
     def _participants(
         self,
@@ -143,10 +160,11 @@ class IndexedManager(Manager):  # type: ignore[misc]
         if isinstance(room, (list, tuple)) and not room:
             return []
         skip = set(skip_sid)
-        if except_room is not None and except_room != []:
-            skip.update(sid for sid, _ in self.get_participants(namespace, except_room))
-        everybody = self.get_participants(namespace, room)
-        return [pair for pair in everybody if pair[0] not in skip] if skip else list(everybody)
+        with self._tables:
+            if except_room is not None and except_room != []:
+                skip.update(sid for sid, _ in self.get_participants(namespace, except_room))
+            everybody = self.get_participants(namespace, room)
+        return [pair for pair in everybody if pair[0] not in skip] if skip else everybody
 
 
 class _Room(dict[str, str]):
@@ -170,6 +188,18 @@ class _Pending(dict[str, Any]):
 
     def __setitem__(self, namespace: str, sids: Any) -> None:
         super().__setitem__(namespace, _Sids.fromkeys(sids))
+
+    def __missing__(self, namespace: str) -> _Sids:
+        """For who has just looked whether there are any, while another thread removes the last."""
+        return _Sids()
+
+    def discard(self, sid: str, namespace: str) -> None:
+        """That client does not connect or disconnect any more, or never did."""
+        sids = self[namespace]
+        if sid in sids:
+            sids.remove(sid)
+            if not sids:
+                del self[namespace]
 
 
 class _Sids(dict[str, None]):

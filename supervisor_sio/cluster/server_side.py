@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Callable, ClassVar, Mapping, Optional
 
 from socketio import packet as sio_packet
 
+from ..common.blocking import settle
 from ..relay.message import RelayMessage
 from .asking import TIMEOUT, Asking
 from .gathering import Answers
@@ -15,7 +15,7 @@ Handler = Callable[..., Any]
 
 
 class ServerSide(Asking):
-    """The part of :class:`ZmqManager` that speaks to the other workers themselves."""
+    """The part of a manager that speaks to the other workers themselves."""
 
     def __init__(self) -> None:
         #: By namespace and event.
@@ -28,7 +28,7 @@ class ServerSide(Asking):
 
         Can be used as a decorator. The handler gets the arguments; what it
         returns is its answer to :meth:`server_side_call`. Each event runs in a
-        background task of its own.
+        background task of its own. Of an asyncio server it may be a coroutine.
         """
 
         def set_handler(handler: Handler) -> Handler:
@@ -37,7 +37,9 @@ class ServerSide(Asking):
 
         return set_handler if handler is None else set_handler(handler)
 
-    def server_side_emit(self, event: str, *args: Any, namespace: Optional[str] = None) -> None:
+    async def server_side_emit(
+        self, event: str, *args: Any, namespace: Optional[str] = None
+    ) -> None:
         """Emit an event to the handlers of all other workers; see :meth:`on`.
 
         :raises TypeError: when an argument cannot be encoded; nothing is sent then.
@@ -52,9 +54,10 @@ class ServerSide(Asking):
                 "namespace": namespace,
                 "packet": self._packet_format(),
             }
+            await self._join()
             self._send_to([None], fields, packets, f"server-side event {event!r}")
 
-    def server_side_call(
+    async def server_side_call(
         self,
         event: str,
         *args: Any,
@@ -73,39 +76,37 @@ class ServerSide(Asking):
         """
         namespace = namespace or "/"
         packets = self._encode(sio_packet.ACK, namespace, list(args), 0)
-        return self._gather(
+        return await self._gather(
             "server_side_call", namespace, {"event": event}, False, timeout, packets
         )
 
     def _on_server_side_emit(self, message: RelayMessage) -> None:
-        self._run_server_side(message, None)
+        self._run_server_side(message, answers=False)
 
     def _on_server_side_call(self, message: RelayMessage) -> None:
-        self._run_server_side(message, partial(self._reply, message))
+        self._run_server_side(message, answers=True)
 
-    def _run_server_side(
-        self, message: RelayMessage, reply: Optional[Callable[[Any], None]]
-    ) -> None:
+    def _run_server_side(self, message: RelayMessage, answers: bool) -> None:
         fields = message.fields
         arguments = self._decode(message)
         handler = self._server_side.get((fields["namespace"], fields["event"]))
-
-        def run() -> None:
-            try:
-                assert handler is not None
-                result = handler(*arguments)
-            except Exception:
-                self._get_logger().exception("server-side event %r", fields["event"])
-                if reply is not None:
-                    self._reply_nothing(message)
-            else:
-                if reply is not None:
-                    reply(result)
-
         if handler is not None:
-            self.server.start_background_task(run)
-        elif reply is not None:
+            self._spawn(self._call_handler, handler, arguments, message, answers)
+        elif answers:
             self._reply_nothing(message)
+
+    async def _call_handler(
+        self, handler: Handler, arguments: list[Any], message: RelayMessage, answers: bool
+    ) -> None:
+        try:
+            result = await settle(handler(*arguments))
+        except Exception:
+            self._get_logger().exception("server-side event %r", message.fields["event"])
+            if answers:
+                self._reply_nothing(message)
+        else:
+            if answers:
+                self._reply(message, result)
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         "server_side_emit": _on_server_side_emit,

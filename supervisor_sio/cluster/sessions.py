@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import weakref
-from typing import Any, Callable, NamedTuple, Optional, Protocol, Sequence
+from typing import Any, Awaitable, Callable, NamedTuple, Optional, Protocol, Sequence
 
 from engineio import packet
 
@@ -13,15 +14,38 @@ from ..relay.message import EncodedPacket
 from . import packets
 
 
+class Threads(Protocol):
+    """The thread that serves the clients, for calls from others."""
+
+    @property
+    def here(self) -> bool:
+        """Whether the thread that asks is that one."""
+
+    def run(self, size: int, call: Callable[..., Any], *args: Any) -> None:
+        """Have it called there, soon, in the order of the calls of each thread.
+
+        :param size: bytes that it keeps until then.
+        :raises RuntimeError: when too much has been waiting for too long.
+        """
+
+
 class Outlet(Protocol):
     """The way to the clients of a server."""
 
-    #: Calls what others ask for in the thread that serves the clients; ``None`` where they may
-    #: be served in any thread, or none has come yet.
-    threads: Any
+    #: ``None`` where clients may be served in any thread, or none has come yet.
+    threads: Optional[Threads]
 
-    def fan_out(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
-        """Send an encoded Socket.IO packet to clients, by their Engine.IO sids."""
+    #: Whether handlers run in other threads than the one that serves the clients. They may do
+    #: all that a manager can do then; only what is sent goes by ``threads``.
+    concurrent: bool
+
+    def fan_out(
+        self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]
+    ) -> Optional[Awaitable[Any]]:
+        """Send an encoded Socket.IO packet to clients, by their Engine.IO sids.
+
+        :return: what an emit has to await yet, before the client may get anything else.
+        """
 
     def is_behind(self) -> bool:
         """Whether much waits for a client to take it."""
@@ -30,15 +54,45 @@ class Outlet(Protocol):
 class PlainOutlet:
     """Through the engineio of a server, as it is."""
 
+    threads: Optional[Threads] = None
+    concurrent = False
+
     def __init__(self, server: Any) -> None:
-        self.threads = None
         self._server = server
 
-    def fan_out(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
+    def fan_out(
+        self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]
+    ) -> Optional[Awaitable[Any]]:
         send_to_each(self._server, eio_sids, packets)
+        return None
 
     def is_behind(self) -> bool:
         return False  # nobody counts it here
+
+
+class PlainAsyncOutlet(PlainOutlet):
+    """The same for a ``socketio.AsyncServer``."""
+
+    def __init__(self, server: Any) -> None:
+        super().__init__(server)
+        #: Nobody else may refer to them.
+        self._sending: set[asyncio.Future[Any]] = set()
+
+    def fan_out(
+        self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]
+    ) -> Optional[Awaitable[Any]]:
+        if not eio_sids:
+            return None
+        # One for each, as one that has gone may have a disconnect handler that takes its time.
+        each = [self._send(eio_sid, packets) for eio_sid in eio_sids]
+        sending = asyncio.gather(*each, return_exceptions=True)
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        return sending
+
+    async def _send(self, eio_sid: str, packets: Sequence[EncodedPacket]) -> None:
+        for part in packets:
+            await self._server.eio.send_packet(eio_sid, packet.Packet(packet.MESSAGE, part))
 
 
 class Traffic:
@@ -122,7 +176,7 @@ def why_no_manager(app: str = "the application", fault: str = "has no ZmqManager
 
 
 def attach(server: Any, max_attachments: int, use: Callable[[Outlet], None]) -> None:
-    """Let the session ids of a ``socketio.Server`` name this worker.
+    """Let the session ids of a ``socketio.Server`` or ``AsyncServer`` name this worker.
 
     An id becomes ``<tag>.<random>``: whoever sees it knows where it belongs,
     without a table of sessions. The server's packets are coded faster, too.
@@ -138,7 +192,8 @@ def attach(server: Any, max_attachments: int, use: Callable[[Outlet], None]) -> 
     server.eio.generate_id = lambda: prefix + generate_id()
     server.packet_class = packets.class_for(server)
     _servers[server] = _Attached(max_attachments, weakref.WeakMethod(use))
-    use(_install(server, max_attachments) if _install is not None else PlainOutlet(server))
+    plain = PlainAsyncOutlet if server.is_asyncio_based() else PlainOutlet
+    use(_install(server, max_attachments) if _install is not None else plain(server))
 
 
 def send_to_each(server: Any, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Callable, ClassVar, Mapping, Optional
+from typing import Any, Callable, ClassVar, Coroutine, Mapping, Optional
 
 from ..relay.message import RelayMessage
 from .asking import Asking
@@ -11,15 +11,16 @@ from .rooms import Room, check_entry, check_name, check_names, refuse_entry
 
 
 class Steering(Asking):
-    """The part of :class:`ZmqManager` that moves and disconnects clients of all workers."""
+    """The part of a manager that moves and disconnects clients of all workers."""
 
-    # From ZmqManager and its bases.
+    # From the manager and its other parts.
     basic_enter_room: Callable[..., None]
     basic_leave_room: Callable[..., None]
     _participants: Callable[..., list[tuple[str, str]]]
-    _run_in_hub: Callable[..., None]
+    _run_where_served: Callable[..., None]
+    _disconnect_here: Callable[[list[str], str], Coroutine[Any, Any, None]]
 
-    def sockets_join(
+    async def sockets_join(
         self,
         rooms: Room,
         room: Room = None,
@@ -36,9 +37,9 @@ class Steering(Asking):
         for name in names:
             # A client that is selected alone may enter its own.
             check_entry(room if isinstance(room, str) else "", name)
-        self._command("sockets_join", namespace, room, except_room, local, rooms=names)
+        await self._command("sockets_join", namespace, room, except_room, local, rooms=names)
 
-    def sockets_leave(
+    async def sockets_leave(
         self,
         rooms: Room,
         room: Room = None,
@@ -50,9 +51,11 @@ class Steering(Asking):
 
         :raises TypeError: when a room is not named by a ``str`` or an ``int``.
         """
-        self._command("sockets_leave", namespace, room, except_room, local, rooms=_list(rooms))
+        await self._command(
+            "sockets_leave", namespace, room, except_room, local, rooms=_list(rooms)
+        )
 
-    def disconnect_sockets(
+    async def disconnect_sockets(
         self,
         room: Room = None,
         namespace: Optional[str] = None,
@@ -60,9 +63,9 @@ class Steering(Asking):
         local: bool = False,
     ) -> None:
         """Disconnect clients from the namespace."""
-        self._command("disconnect_sockets", namespace, room, except_room, local)
+        await self._command("disconnect_sockets", namespace, room, except_room, local)
 
-    def _command(
+    async def _command(
         self,
         method: str,
         namespace: Optional[str],
@@ -82,10 +85,11 @@ class Steering(Asking):
             **more,
         }
         if self._run_dir is not None and not local:
+            await self._join()
             self._send_to([None], fields, (), method)
         if self.server is not None:
             handle = self.HANDLERS[method]
-            self._run_in_hub(handle, self, RelayMessage(self.host_id, 0, fields))
+            self._run_where_served(handle, self, RelayMessage(self.host_id, 0, fields))
 
     def _selected(self, message: RelayMessage) -> list[tuple[str, str]]:
         fields = message.fields
@@ -95,27 +99,22 @@ class Steering(Asking):
 
     def _on_sockets_join(self, message: RelayMessage) -> None:
         namespace, rooms = message.fields["namespace"], _list(message.fields["rooms"])
-        sids = [sid for sid, _ in self._selected(message)]
-        for sid, room in itertools.product(sids, rooms):
-            refuse_entry(sid, room)
-            self.basic_enter_room(sid, namespace, room)
+        with self._tables:
+            sids = [sid for sid, _ in self._selected(message)]
+            for sid, room in itertools.product(sids, rooms):
+                refuse_entry(sid, room)
+                self.basic_enter_room(sid, namespace, room)
 
     def _on_sockets_leave(self, message: RelayMessage) -> None:
         namespace = message.fields["namespace"]
-        for sid, _ in self._selected(message):
-            for room in _list(message.fields["rooms"]):
-                self.basic_leave_room(sid, namespace, room)
+        with self._tables:
+            for sid, _ in self._selected(message):
+                for room in _list(message.fields["rooms"]):
+                    self.basic_leave_room(sid, namespace, room)
 
     def _on_disconnect_sockets(self, message: RelayMessage) -> None:
-        namespace = message.fields["namespace"]
         sids = [sid for sid, _ in self._selected(message)]
-
-        def disconnect() -> None:
-            for sid in sids:
-                self.server.disconnect(sid, namespace=namespace, ignore_queue=True)
-
-        # The application's disconnect handlers may take their time.
-        self.server.start_background_task(disconnect)
+        self._spawn(self._disconnect_here, sids, message.fields["namespace"])
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         "sockets_join": _on_sockets_join,

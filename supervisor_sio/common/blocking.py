@@ -6,7 +6,9 @@ the primitives that it awaits block, and :func:`run_blocking` runs it to its end
 
 from __future__ import annotations
 
-from typing import Any, Coroutine, TypeVar
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -24,3 +26,34 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
     coroutine.close()
     name = getattr(coroutine, "__qualname__", "a coroutine")
     raise RuntimeError(f"{name} waits for something of asyncio: there is no loop")
+
+
+def _blocking(function: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
+    """A method that does the same as a coroutine method, and blocks."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return run_blocking(function(*args, **kwargs))
+
+    return call
+
+
+if TYPE_CHECKING:
+    from typing_extensions import Concatenate, ParamSpec
+
+    P = ParamSpec("P")
+
+    class blocking(Generic[P, T]):
+        def __init__(
+            self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
+        ) -> None: ...
+
+        def __get__(self, instance: Any, owner: Any = None) -> Callable[P, T]: ...
+
+else:
+    blocking = _blocking
+
+
+async def settle(result: Any) -> Any:
+    """The result of what may be a plain function or a coroutine function."""
+    return await result if inspect.isawaitable(result) else result

@@ -2,5 +2,5 @@
 
 ``message``, ``inbox`` and ``outbox`` are pure; ``proxy`` runs in the router process;
 ``publisher`` and ``subscriber`` are the side of workers and of whoever else emits,
-``green`` and ``threaded`` how a subscriber waits.
+``green``, ``looped`` and ``threaded`` how a subscriber waits.
 """

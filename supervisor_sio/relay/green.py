@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import zmq
 
-from .subscriber import TICK, Subscriber
+from .subscriber import Wait, WaitingSubscriber
 
 
-class GreenSubscriber(Subscriber):
+class GreenSubscriber(WaitingSubscriber):
     """Waits among eventlet's greenlets."""
 
-    def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:
+    def _wait(self, wait: Wait) -> None:
+        import eventlet
         from eventlet import hubs
 
+        if not wait.readable:
+            eventlet.sleep(wait.seconds)
+            return
         try:
             hubs.trampoline(
-                sock.getsockopt(zmq.FD),
+                self._socket.getsockopt(zmq.FD),
                 read=True,
-                timeout=max(timeout, 0.0),
+                timeout=max(wait.seconds, 0.0),
                 timeout_exc=TimeoutError,
             )
         except TimeoutError:
             pass
-
-    def _breathe(self) -> None:
-        import eventlet
-
-        eventlet.sleep()
-
-    def _pause(self) -> None:
-        import eventlet
-
-        eventlet.sleep(TICK)

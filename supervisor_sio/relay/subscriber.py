@@ -1,9 +1,9 @@
 """A process's socket to hear the relay.
 
-How it waits is for a subclass: :mod:`.green` in a worker, :mod:`.threaded`
-elsewhere. The rest is the same: what is numbered goes through the
-:class:`.inbox.Inbox`, and the participants' questions to each other are asked
-and answered here.
+What it does is a generator that says when it has to wait, and for what. The waiting is for a
+subclass: :mod:`.green` among greenlets, :mod:`.looped` on an asyncio loop, :mod:`.threaded` in a
+thread of its own. What is numbered goes through the :class:`.inbox.Inbox`, and the participants'
+questions to each other are asked and answered here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,27 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence
+from typing import (
+    Any,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+)
 
 import zmq
 
-from ..common.limits import RELAY_HIGH_WATER, RELAY_MOST_FAILURES
+from ..common.limits import (
+    CATCH_UP_BYTES,
+    CATCH_UP_WAIT,
+    RELAY_HIGH_WATER,
+    RELAY_MOST_FAILURES,
+)
 from ..common.refusals import Refusals
 from ..common.rundir import RunDir
 from .inbox import Inbox
@@ -42,6 +58,9 @@ _BATCH = 50
 #: Seconds between looks at what is due.
 TICK = 0.25
 
+#: Seconds between looks whether clients have taken what they were sent.
+_LOOK = 0.01
+
 #: A process that did not run for so many seconds may have missed the end of something.
 _STALLED = 1.5
 
@@ -56,8 +75,26 @@ LONGEST_PAUSE = 0.2
 _QUIET = 10.0
 
 
+#: Takes a message, and raises nothing.
+Deliver = Callable[[RelayMessage], None]
+
+
 class Deaf(RuntimeError):
     """Nothing can be received from the relay any more; the text says why."""
+
+
+class Wait(NamedTuple):
+    """For how long a subscriber does nothing. With 0, others have a turn."""
+
+    seconds: float
+    #: Whether it ends as soon as there may be something to receive.
+    readable: bool
+
+
+#: An exception of a wait may be thrown into it: it is counted, and the next wait follows.
+Steps = Generator[Wait, None, None]
+
+_TURN = Wait(0.0, False)
 
 
 class Subscriber:
@@ -68,6 +105,7 @@ class Subscriber:
         questions about what it has sent.
     :param lives: whether the sender of this name is known to live: it is waited
         for as long as it takes.
+    :param behind: whether clients of this process have yet to take much of what they were sent.
     :param since: what was sent from then on is for this process; by default, from
         when it begins to hear the relay. In seconds of the host's monotonic clock.
     """
@@ -79,11 +117,13 @@ class Subscriber:
         tag: Optional[str] = None,
         hears_all: bool = True,
         lives: Callable[[str], bool] = lambda sender: False,
+        behind: Callable[[], bool] = lambda: False,
         since: Optional[float] = None,
     ) -> None:
         self._publisher = publisher
         self._tag = publisher.sender if tag is None else tag
         self._lives = lives
+        self._behind = behind
         self._hears_all = hears_all
         #: Who hears what is sent to all, once the router has said so.
         self.receivers: Optional[list[str]] = None
@@ -115,6 +155,10 @@ class Subscriber:
         self._answered_at = 0.0
         #: Whether messages come that were asked for: as fast as they can be fetched.
         self.catching_up = False
+        #: Bytes of messages delivered since clients had time for them.
+        self._at_once = 0
+        #: Failures to receive since the last message.
+        self._failures = 0
         self.closed = False
         self._refusals = Refusals(logger)
         self._context = zmq.Context()
@@ -140,63 +184,71 @@ class Subscriber:
         """That sender is gone: what is missing of it will not come any more."""
         self._ended[sender] = time.monotonic()
 
-    def messages(self) -> Iterator[RelayMessage]:
-        """What the others send, until :meth:`close`.
+    def steps(self, deliver: Deliver) -> Steps:
+        """Deliver what the others send, until :meth:`close`.
 
         :raises Deaf: when nothing can be received any more.
         """
-        failures = 0
         while not self.closed:
             try:
-                for message in self._receive():
-                    failures = 0
-                    yield message
+                yield from self._receive(deliver)
             except Exception as error:
                 # Whatever it was, the next message may be received.
                 self._refusals.count("relay-receive-failed", repr(error))
-                failures += 1
-                if failures > RELAY_MOST_FAILURES:
+                self._failures += 1
+                if self._failures > RELAY_MOST_FAILURES:
                     raise Deaf(f"the relay is not heard any more: {error!r}") from error
-                self._pause()
+                yield Wait(TICK, False)
 
-    def _receive(self) -> Iterator[RelayMessage]:
+    def _receive(self, deliver: Deliver) -> Steps:
         due = last = time.monotonic()
         count = 0
         receive = self._socket.recv
         while not self.closed:
             now = time.monotonic()
+            messages: Iterable[RelayMessage] = ()
             if now >= due:
                 if now - last > _STALLED:
                     self._ask_everybody = True
                 last, due = now, now + TICK
-                yield from self._look(now)
-            try:
-                frame = receive(_NOBLOCK, False)
-            except zmq.Again:
-                self._wait(self._socket, due - now)
-                continue
-            if frame.more:
-                while receive(_NOBLOCK, False).more:
-                    pass
-                self.refuse(MessageError("several frames"))
+                messages = self._look(now)
             else:
-                yield from self._take(frame.bytes, now)
+                try:
+                    frame = receive(_NOBLOCK, False)
+                except zmq.Again:
+                    yield Wait(due - now, True)
+                    continue
+                if frame.more:
+                    while receive(_NOBLOCK, False).more:
+                        pass
+                    self.refuse(MessageError("several frames"))
+                else:
+                    messages = self._take(frame.bytes, now)
+                count += 1
+            for message in messages:
+                self._failures = 0
+                deliver(message)
                 if self.catching_up:
-                    self.catching_up = self._inbox.waits
-            count += 1
-            if not count % _BATCH:
-                self._breathe()  # a flood must not keep a worker from its clients
+                    yield from self._give_clients_time(sum(map(len, message.packets)))
+            if self.catching_up:
+                self.catching_up = self._inbox.waits
+            if count == _BATCH:
+                count = 0
+                yield _TURN  # a flood must not keep a worker from its clients
 
-    def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:
-        """Until there may be something to receive, or for that many seconds."""
-        raise NotImplementedError
+    def _give_clients_time(self, delivered: int) -> Steps:
+        """What is sent again comes in as fast as it can be read, and clients may take it slower.
 
-    def _breathe(self) -> None:
-        """Let others run."""
-
-    def _pause(self) -> None:
-        """Let others run for a while."""
-        time.sleep(TICK)
+        Without this, one that is as fast as others would be cut off as too slow.
+        """
+        self._at_once += delivered
+        if self._at_once < CATCH_UP_BYTES:
+            return
+        self._at_once = 0
+        until = time.monotonic() + CATCH_UP_WAIT
+        yield _TURN
+        while self._behind() and time.monotonic() < until:
+            yield Wait(_LOOK, False)
 
     def close(self) -> None:
         self.closed = True
@@ -336,16 +388,17 @@ class Subscriber:
 
     # --- whether the others have everything ------------------------------------
 
-    def wait_confirmed(
+    async def wait_confirmed(
         self,
         receivers: Callable[[], Iterable[str]],
         until: Callable[[], float],
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> list[str]:
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> List[str]:
         """Wait until they all have what this process has sent before the call.
 
         :param receivers: the tags of those who are there, whenever it is called.
         :param until: when to give up, by the host's monotonic clock, in seconds.
+        :param sleep: waits for so many seconds, as the caller may.
         :returns: the tags of those who did not say so in time.
         """
         marks = self._publisher.marks(receivers())
@@ -361,7 +414,7 @@ class Subscriber:
                 return missing
             for tag in missing:
                 self._publisher.ask_to_confirm(tag, *marks[tag])
-            sleep(pause)
+            await sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     # --- what is due ----------------------------------------------------------
@@ -410,3 +463,28 @@ class Subscriber:
         if new and now - self._dropped_shown_at >= _QUIET:
             self._dropped_shown, self._dropped_shown_at = self._inbox.dropped, now
             logger.error("%d messages were lost: their senders keep them no more", new)
+
+
+class WaitingSubscriber(Subscriber):
+    """One that waits where it is called: a subclass knows how."""
+
+    def run(self, deliver: Deliver) -> None:
+        """Deliver what the others send, until :meth:`close`.
+
+        :raises Deaf: when nothing can be received any more.
+        """
+        steps = self.steps(deliver)
+        try:
+            wait = next(steps)
+            while True:
+                try:
+                    self._wait(wait)
+                except Exception as error:
+                    wait = steps.throw(error)
+                else:
+                    wait = next(steps)
+        except StopIteration:
+            pass
+
+    def _wait(self, wait: Wait) -> None:
+        raise NotImplementedError

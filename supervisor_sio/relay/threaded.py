@@ -6,11 +6,10 @@ import logging
 import time
 from typing import Callable, Iterable
 
-import zmq
-
+from ..common.blocking import run_blocking
 from . import native
 from .message import RelayMessage
-from .subscriber import LONGEST_PAUSE, Deaf, Subscriber
+from .subscriber import LONGEST_PAUSE, Deaf, Wait, WaitingSubscriber
 
 logger = logging.getLogger("supervisor_sio.relay")
 
@@ -18,20 +17,22 @@ logger = logging.getLogger("supervisor_sio.relay")
 _STOP_TIMEOUT = 5.0
 
 
-class ThreadSubscriber(Subscriber):
+class ThreadSubscriber(WaitingSubscriber):
     """Waits in a thread of its own, from :meth:`start` to :meth:`close`.
 
     :param deliver: is called in that thread.
     """
 
     def start(self, deliver: Callable[[RelayMessage], None] = lambda message: None) -> None:
+        def deliver_each(message: RelayMessage) -> None:
+            try:
+                deliver(message)
+            except Exception as error:
+                self._refusals.count("relay-delivery-failed", repr(error))
+
         def run() -> None:
             try:
-                for message in self.messages():
-                    try:
-                        deliver(message)
-                    except Exception as error:
-                        self._refusals.count("relay-delivery-failed", repr(error))
+                self.run(deliver_each)
             except Deaf as error:
                 logger.critical("%s", error)
             finally:
@@ -54,8 +55,12 @@ class ThreadSubscriber(Subscriber):
             until = time.monotonic() + LONGEST_PAUSE
             while self.receivers is None and time.monotonic() < until:
                 time.sleep(0.001)
-        missing = self.wait_confirmed(
-            self._present_receivers, lambda: max(deadline, self._answered_at + timeout)
+        missing = run_blocking(
+            self.wait_confirmed(
+                self._present_receivers,
+                lambda: max(deadline, self._answered_at + timeout),
+                _sleep,
+            )
         )
         unknown = self.receivers is None and not self._publisher.silent
         if missing:
@@ -85,6 +90,13 @@ class ThreadSubscriber(Subscriber):
         while not self._done and time.monotonic() < until:
             time.sleep(0.002)
 
-    def _wait(self, sock: zmq.Socket[bytes], timeout: float) -> None:
-        # A poll ends early for close(): it is short.
-        sock.poll(int(max(timeout, 0.0) * 1000) + 1)
+    def _wait(self, wait: Wait) -> None:
+        if wait.readable:
+            # A poll ends early for close(): it is short.
+            self._socket.poll(int(max(wait.seconds, 0.0) * 1000) + 1)
+        elif wait.seconds:
+            time.sleep(wait.seconds)
+
+
+async def _sleep(seconds: float) -> None:
+    time.sleep(seconds)

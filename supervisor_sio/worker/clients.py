@@ -19,6 +19,8 @@ logger = logging.getLogger("supervisor_sio.worker")
 class PlainClients:
     """By python-socketio's public interface alone."""
 
+    concurrent = False
+
     def __init__(self, server: Any, threads: Any) -> None:
         self.threads = threads
         self._server = server

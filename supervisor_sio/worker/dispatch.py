@@ -39,6 +39,8 @@ class Dispatcher:
     :param max_attachments: most of an event of a client.
     """
 
+    concurrent = False
+
     def __init__(self, server: Any, eio: EngineServer, threads: Any, max_attachments: int) -> None:
         self.threads = threads
         self.max_attachments = max_attachments

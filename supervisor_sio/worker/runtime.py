@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Iterable, Optional, Protocol, TypeVar
 
 from ..cluster.sessions import Outlet
+from ..cluster.sessions import Threads as Threads
 from ..engine.deadlines import Deadlines
 from ..engine.engine import Engine
 from ..engine.http import Head
@@ -50,21 +51,6 @@ class Event(Protocol):
 
     async def wait(self, timeout: Optional[float] = None) -> bool:
         """Return when it has happened; false when it has not within ``timeout`` seconds."""
-
-
-class Threads(Protocol):
-    """The thread of the loop, for calls of others."""
-
-    @property
-    def here(self) -> bool:
-        """Whether the thread that asks is the one of the loop."""
-
-    def run(self, size: int, call: Callable[..., Any], *args: Any) -> None:
-        """Have it called there, soon, in the order of the calls of a thread.
-
-        :param size: the bytes that it keeps until then.
-        :raises RuntimeError: when too much has been waiting for too long.
-        """
 
 
 class Runtime(Protocol):

@@ -17,6 +17,7 @@ from eventlet.event import Event
 from ..cluster import sessions
 from ..common import descriptors, figures, identity, reasons
 from ..common.addresses import parse_address
+from ..common.blocking import run_blocking
 from ..common.channel import Message
 from ..common.handover import Handover
 from ..common.limits import CLOSING_AT_ONCE
@@ -238,7 +239,7 @@ class _Worker(_Service):
                 except RuntimeError as error:  # two of them have the same channel
                     raise ApplicationError(str(error)) from None
         for manager in managers:
-            manager.wait_joined(self._stop.ready)
+            run_blocking(manager.wait_joined(self._stop.ready, _sleep))
         while not self.server.paths and not self._stop.ready():
             eventlet.sleep(_WAIT_FOR_ROUTER)
         if not self._stop.ready():
@@ -364,7 +365,7 @@ class _Worker(_Service):
     def hand_over(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         for server in sessions.servers():
-            server.manager.leave(deadline - time.monotonic())
+            run_blocking(server.manager.leave(deadline - time.monotonic(), _sleep))
 
     def leave(self) -> None:
         self.link.leave()
@@ -465,9 +466,13 @@ class _Alone(_Service):
         Connection(self.server, sock, peer, self._local).open()
 
 
+async def _sleep(seconds: float) -> None:
+    eventlet.sleep(seconds)
+
+
 def _close_managers() -> None:
     for server in sessions.servers():
-        server.manager.close()
+        server.manager.finish()
 
 
 def _close_session(engine: Engine, sid: str) -> None:

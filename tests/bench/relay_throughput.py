@@ -163,7 +163,9 @@ def our_subscriber(run_dir: RunDir, messages: int, ready: Any, done: Queue) -> N
     publisher = Publisher(run_dir, ClusterInfo(), f"subscriber{os.getpid()}")
     subscriber = GreenSubscriber(publisher, run_dir, since=time.monotonic())
     count = 0
-    for message in subscriber.messages():
+
+    def deliver(message: RelayMessage) -> None:
+        nonlocal count
         if not count:
             ready.release()
             count = 1
@@ -171,7 +173,9 @@ def our_subscriber(run_dir: RunDir, messages: int, ready: Any, done: Queue) -> N
             assert message.packets == [PACKET]
             count += 1
             if count > messages:
-                break
+                subscriber.close()
+
+    subscriber.run(deliver)
     ended = time.monotonic()
     assert not subscriber.dropped, f"{subscriber.dropped} dropped"
     done.put(("subscriber", ended))

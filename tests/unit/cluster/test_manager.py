@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from supervisor_sio import ZmqManager
-from supervisor_sio.cluster import manager as manager_module
+from supervisor_sio.cluster import core
 from supervisor_sio.common.rundir import OwnedRunDir
 from unit.polling import PollingClient, make_server
 
@@ -33,8 +33,8 @@ def test_the_child_of_a_fork_has_nothing_of_its_parent(
     client = PollingClient(server)
     server.enter_room(client.sid, "room")
     manager._joining.acquire()
-    monkeypatch.setattr(manager_module, "_managers", [manager])
-    manager_module._forget_parent()  # as os.fork() does
+    monkeypatch.setattr(core, "_managers", [manager])
+    core._forget_parent()  # as os.fork() does
     assert manager.rooms == {} and list(manager.get_participants("/", None)) == []
     assert manager._publisher is manager._subscriber is manager.hears is None
     assert manager._joining.acquire(blocking=False)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
 import socketio
@@ -13,7 +13,9 @@ from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import relaying, sessions
 from supervisor_sio.cluster.manager import MessageTooLong, RelayUnreachable
 from supervisor_sio.common import identity
+from supervisor_sio.common.blocking import run_blocking
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
+from supervisor_sio.relay.green import GreenSubscriber
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
 from unit.cluster.others import next_message
 from unit.polling import make_server
@@ -86,7 +88,7 @@ def test_who_emits_before_it_serves_goes_on_under_its_own_name(
 ) -> None:
     """Also a manager without a server in a worker: that has another one under its name."""
     monkeypatch.setattr(relaying, "channels_in_use", set())
-    monkeypatch.setattr(ZmqManager, "_thread", lambda self: None)
+    monkeypatch.setattr(GreenSubscriber, "run", lambda self, deliver: None)
     ear = subscribe(topic_for_all("my app"))
     own = subscribe(topic_for_one("my app", identity.tag()))
     time.sleep(0.3)
@@ -120,9 +122,13 @@ def test_who_emits_before_it_serves_goes_on_under_its_own_name(
     subscriber.release()
 
 
+async def _never(seconds: float) -> None:
+    pytest.fail("it sleeps")
+
+
 def test_alone_there_is_nothing_to_wait_for_or_lose(server: socketio.Server) -> None:
     assert set(server.manager.figures().values()) == {0}
-    server.manager.wait_joined(lambda: pytest.fail("it waits"))
+    run_blocking(server.manager.wait_joined(lambda: pytest.fail("it waits"), _never))
     server.manager.initialize()
 
 
@@ -131,19 +137,13 @@ def test_messages_that_fail_are_not_a_traceback_each(
 ) -> None:
     fields = {"method": "emit", "namespace": "/", "packet": server.manager._packet_format()}
 
-    class Heard:
-        catching_up = False
-
-        def messages(self) -> Iterator[RelayMessage]:
-            for _ in range(1000):
-                yield RelayMessage("0a1b2c3d", 1, fields, ['2["x"]'])
-
     def fail(*args: Any) -> None:
         raise ArithmeticError("no")
 
     monkeypatch.setattr(server.manager, "_audience", fail)
-    monkeypatch.setattr(server.manager, "_subscriber", Heard())
-    server.manager._hear()
+    monkeypatch.setattr(server.manager, "_subscriber", object())
+    for _ in range(1000):
+        server.manager._hear(RelayMessage("0a1b2c3d", 1, fields, ['2["x"]']))
     lines = [r for r in caplog.records if "handling emit (ArithmeticError)" in r.getMessage()]
     assert 1 <= len(lines) <= 5  # not 1000, however slow this host is
     assert lines[0].exc_info

@@ -20,7 +20,7 @@ from supervisor_sio.relay.message import (
     topic_for_one,
 )
 from supervisor_sio.relay.publisher import Publisher
-from supervisor_sio.relay.subscriber import Deaf
+from supervisor_sio.relay.subscriber import Deaf, Wait
 from supervisor_sio.relay.threaded import ThreadSubscriber
 
 
@@ -39,8 +39,9 @@ class Failing(ThreadSubscriber):
             raise item
         return [item]
 
-    def _pause(self) -> None:
-        pass
+    def _wait(self, wait: Wait) -> None:
+        if wait.readable:
+            super()._wait(wait)
 
 
 def message(text: str) -> RelayMessage:
@@ -64,10 +65,39 @@ def publisher(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publ
 def test_an_exception_stops_nothing(publisher: Publisher, run_dir: RunDir) -> None:
     items: list[Any] = [message("1"), OSError(9, "gone"), RuntimeError("odd"), message("2")]
     subscriber = Failing(publisher, run_dir, items)
-    heard = subscriber.messages()
-    assert [next(heard).packets, next(heard).packets] == [["1"], ["2"]]
-    subscriber.close()
-    assert list(heard) == []
+    heard: list[Any] = []
+
+    def deliver(message: RelayMessage) -> None:
+        heard.append(message.packets)
+        if len(heard) == 2:
+            subscriber.close()
+
+    subscriber.run(deliver)
+    assert heard == [["1"], ["2"]]
+    subscriber.release()
+
+
+def test_nor_does_an_exception_of_a_wait(publisher: Publisher, run_dir: RunDir) -> None:
+    items: list[Any] = [message("1")]
+    subscriber = Failing(publisher, run_dir, items)
+    waits: list[Any] = [OSError(9, "gone"), None]
+
+    def wait(wait: Wait) -> None:
+        error = waits.pop(0)
+        if error:
+            items.append(message("2"))
+            raise error
+
+    subscriber._wait = wait  # type: ignore[method-assign]
+    heard: list[Any] = []
+
+    def deliver(message: RelayMessage) -> None:
+        heard.append(message.packets)
+        if len(heard) == 2:
+            subscriber.close()
+
+    subscriber.run(deliver)
+    assert heard == [["1"], ["2"]] and waits == []
     subscriber.release()
 
 
@@ -75,10 +105,10 @@ def test_who_hears_nothing_any_more_says_so(publisher: Publisher, run_dir: RunDi
     failures: list[Any] = [OSError(9, "gone")] * (2 * RELAY_MOST_FAILURES)
     failures.insert(RELAY_MOST_FAILURES, message("in between"))
     subscriber = Failing(publisher, run_dir, [*failures, *failures])
-    heard = subscriber.messages()
-    assert next(heard).packets == ["in between"]
+    heard: list[Any] = []
     with pytest.raises(Deaf, match="gone"):
-        next(heard)
+        subscriber.run(heard.append)
+    assert [message.packets for message in heard] == [["in between"]]
     subscriber.release()
 
 

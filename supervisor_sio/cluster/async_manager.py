@@ -1,0 +1,196 @@
+"""The client manager of a ``socketio.AsyncServer``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Callable, Coroutine, Optional, Union
+
+from socketio import AsyncManager
+
+from ..common.blocking import run_blocking
+from ..common.rundir import RunDir
+from ..relay.publisher import Publisher
+from ..relay.subscriber import Subscriber
+from .core import Core
+from .relaying import finish
+from .rooms import Room
+
+
+class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
+    """ZeroMQ based client manager for asyncio workers under one supervisord.
+
+    To use it, initialize the :class:`socketio.AsyncServer` instance as follows::
+
+        server = socketio.AsyncServer(async_mode='asgi', client_manager=AsyncZmqManager())
+
+    It is to an ``AsyncServer`` what :class:`ZmqManager` is to a ``Server``: the
+    same operations with the same parameters, as coroutines; both may be in one
+    cluster. Where clients are served they run in the loop that serves, and
+    raise :exc:`RuntimeError` in another: from a thread, use
+    ``asyncio.run_coroutine_threadsafe(manager.emit(...), loop)``.
+
+    A write-only manager emits from any loop, and blocks none: the first emit
+    awaits the relay. What was sent is confirmed at the end of the process, also
+    when its loop has ended before, or in ``await manager.close()``.
+
+    :param url: ``zmq+ipc://`` and the run directory of the cluster. The
+                default is the one of the supervisord that started this
+                process, from ``SUPERVISOR_SIO_RUN_DIR``.
+    :param channel: The name of the cluster on the relay. The default is the
+                    ``channel`` of ``[rpcinterface:sio]``.
+    :param write_only: If set to ``True``, only initialize to emit events. A
+                       write-only instance can be used independently of the
+                       server to emit to clients from an external process.
+    :param logger: a custom logger to log it. If not given, the server logger
+                   is used.
+    :param json: An alternative JSON module to use for encoding packets, as
+                 :class:`ZmqManager` has it.
+    :param max_attachments: Most binary attachments that an event of a client,
+                            or its acknowledgement, may have. The default is 10.
+    :raises ValueError: when ``url`` is not of this form, or when a write-only
+                        manager has neither ``url`` nor a supervisord.
+    """
+
+    #: The loop in which clients are served.
+    _loop: Optional[asyncio.AbstractEventLoop] = None
+    #: Finds the relay, for all who emit meanwhile.
+    _join_task: Optional[asyncio.Task[None]] = None
+    #: Nobody else may refer to them.
+    _tasks: set[asyncio.Task[None]]
+
+    def set_server(self, server: Any) -> None:
+        """:raises TypeError: for a ``socketio.Server``."""
+        if not server.is_asyncio_based():
+            raise TypeError(
+                "AsyncZmqManager is for a socketio.AsyncServer: write "
+                "socketio.Server(client_manager=ZmqManager())"
+            )
+        self._tasks = set()
+        super().set_server(server)
+
+    def initialize(self) -> None:
+        """Start to hear the other workers; called in the loop that serves clients.
+
+        :raises RuntimeError: for a second manager on the same channel in one process.
+        """
+        self._loop = asyncio.get_running_loop()
+        super().initialize()
+
+    async def emit(
+        self,
+        event: str,
+        data: Any,
+        namespace: Optional[str] = None,
+        room: Room = None,
+        skip_sid: Union[str, list[str], None] = None,
+        callback: Optional[Callable[..., Any]] = None,
+        to: Room = None,
+        except_room: Room = None,
+        local: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Emit a message to a single client, a room, or all the clients
+        connected to the namespace, whichever workers they are connected to.
+
+        The parameters are the same as in :meth:`socketio.AsyncServer.emit`, and
+        two more. When several clients answer a ``callback``, a function or a
+        coroutine function, the first answer counts; see :meth:`emit_with_acks`
+        for all of them.
+
+        :param except_room: a room or a list of rooms whose members do not get it.
+        :param local: only to clients of this process.
+        :raises TypeError: when ``data`` cannot be encoded, or a room is not named by a
+                           ``str`` or an ``int``; nothing is sent then.
+        :raises ValueError: when it has NaN or Infinity, which are not JSON; likewise.
+        :raises MessageTooLong: when it is longer than ``message_maxbytes``.
+        :raises RelayUnreachable: in a process that serves no clients, when no relay answers.
+        :raises RuntimeError: in another loop than the one that serves the clients; with a
+                              ``callback``, in a process that serves no clients.
+        """
+        local = local or bool(kwargs.get("ignore_queue"))
+        self._check_loop()
+        if self._publisher is None and self._run_dir is not None and not local:
+            await self._join()
+        sent = self._emit(
+            event, data, namespace, to or room, skip_sid, callback, except_room, local
+        )
+        if sent is not None:
+            await sent
+
+    async def close(self) -> None:
+        """Send what is left and disconnect from the relay; a later emit connects anew.
+
+        A write-only manager does so at the end of its process by itself.
+        """
+        await asyncio.to_thread(finish, *self._take_apart())
+
+    # --- how it waits ----------------------------------------------------------
+
+    async def _join(self) -> None:
+        self._check_loop()
+        if self._publisher is not None:
+            return
+        if self._serves:
+            self._join_relay()  # waits for nobody
+            return
+        loop, task = asyncio.get_running_loop(), self._join_task
+        if task is None or task.done() or task.get_loop() is not loop:
+            task = self._join_task = loop.create_task(self._join_in_thread())
+        await asyncio.shield(task)
+
+    async def _join_in_thread(self) -> None:
+        await asyncio.to_thread(self._join_relay)
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def _create_event(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    async def _wait_for(self, event: asyncio.Event, timeout: float) -> None:
+        try:
+            await asyncio.wait_for(event.wait(), timeout)
+        except asyncio.TimeoutError:
+            pass
+
+    def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Run a coroutine function that may wait, beside what runs now."""
+        task = asyncio.get_running_loop().create_task(self._run(function, *args))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        try:
+            await function(*args)
+        except Exception:
+            self._get_logger().exception("%s", function.__name__)
+
+    def _session(self, sid: str, namespace: str) -> dict[str, Any]:
+        # A coroutine, which has nothing to wait for.
+        session: dict[str, Any] = run_blocking(self.server.get_session(sid, namespace))
+        return session
+
+    # --- where it is called ----------------------------------------------------
+
+    def _connecting(self) -> Any:
+        """Who runs a connect handler now."""
+        return asyncio.current_task()
+
+    def _check_loop(self) -> None:
+        """:raises RuntimeError: in another loop than the one that serves the clients."""
+        loop = self._loop
+        if loop is not None and loop is not asyncio.get_running_loop() and not loop.is_closed():
+            raise RuntimeError(
+                "another loop serves the clients: use "
+                "asyncio.run_coroutine_threadsafe(coroutine, loop), with the loop of the worker"
+            )
+
+    def _check_caller(self, what: str, waits: bool) -> None:
+        self._check_loop()
+
+    def _start_to_hear(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
+        return self._hear_in_loop(publisher, run_dir)
+
+    def _forget_parent(self) -> None:
+        super()._forget_parent()
+        self._loop = self._join_task = None

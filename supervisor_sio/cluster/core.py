@@ -1,0 +1,134 @@
+"""What the two managers have in common: all but how they wait."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import uuid
+import weakref
+from typing import Any, Callable, ClassVar, Mapping, Optional
+
+from ..common import identity
+from ..common.limits import ATTACHMENTS
+from ..common.rundir import ENVIRONMENT_VARIABLE, RunDir
+from ..relay import native
+from ..relay.message import RelayMessage
+from . import acks, admin, relaying, sessions
+from .clients import Clients
+from .coding import Coding
+from .early import Early
+from .emitting import Emitting
+from .operations import Operations
+from .relaying import Relaying
+from .rooms import IndexedManager
+
+_URL_SCHEME = "zmq+ipc://"
+
+_managers: weakref.WeakSet[Core] = weakref.WeakSet()
+
+
+class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
+    """A manager whose operations are coroutines, but for ``emit``.
+
+    A subclass says how it waits, and what it is called where.
+    """
+
+    name = "zmq"
+
+    def __init__(
+        self,
+        url: Optional[str] = None,
+        channel: Optional[str] = None,
+        write_only: bool = False,
+        logger: Any = None,
+        json: Any = None,
+        max_attachments: int = ATTACHMENTS,
+    ) -> None:
+        run_dir = RunDir.from_environment()
+        if url is not None:
+            if not url.startswith(_URL_SCHEME + "/"):
+                raise ValueError(
+                    f"url {url!r} is not supported: leave url out in a worker, or write "
+                    f"{_URL_SCHEME}/run/myapp-sio (the run_dir)"
+                )
+            run_dir = RunDir(url[len(_URL_SCHEME) :])
+        if run_dir is None and write_only:
+            raise ValueError(
+                f"{type(self).__name__}(write_only=True) outside supervisord: set "
+                f"{ENVIRONMENT_VARIABLE} or pass url='{_URL_SCHEME}' and the run_dir "
+                "of [rpcinterface:sio]"
+            )
+        IndexedManager.__init__(self)
+        Operations.__init__(self)
+        Relaying.__init__(self, run_dir)
+        self.channel = channel
+        self.write_only = write_only
+        self.logger = logger
+        self.host_id = uuid.uuid4().hex if write_only else identity.tag()
+        self._write_only_json = json
+        self._max_attachments = max_attachments
+        #: By sid, for clients whose connect handlers have yet to say yes.
+        self._early: dict[str, Early] = {}
+        #: The way to the clients, from the server on.
+        self._outlet: Optional[sessions.Outlet] = None
+        # A client echoes the id it was given, so ids that no two workers share
+        # need no translation on the way. 20 random and 32 counted bits: within
+        # the 53 that are exact in JavaScript.
+        self._ack_ids = itertools.count(random.getrandbits(20) << 32 | 1)
+        self._callbacks = acks.Callbacks()
+        self._awaited = acks.Clients()
+        _managers.add(self)
+        sessions.manager_made()
+
+    def set_server(self, server: Any) -> None:
+        super().set_server(server)
+        sessions.attach(server, self._max_attachments, self._send_through)
+        self._serves = not self.write_only and sessions.are_expected()
+        admin.span_cluster(server, self)
+
+    def _send_through(self, outlet: sessions.Outlet) -> None:
+        self._outlet = outlet
+
+    def _in_another_thread(self) -> bool:
+        """Whether clients are served in another thread than this one, and only there."""
+        outlet = self._outlet
+        if outlet is None or outlet.threads is None or outlet.concurrent:
+            return False
+        return not outlet.threads.here
+
+    def _run_where_served(self, call: Callable[..., Any], *args: Any) -> None:
+        """Call it, in a thread that may serve the clients."""
+        outlet = self._outlet
+        if self._in_another_thread() and outlet is not None and outlet.threads is not None:
+            outlet.threads.run(0, call, *args)
+        else:
+            call(*args)
+
+    def _forget_parent(self) -> None:
+        """This is the child of a fork: clients, relay and locks are its parent's."""
+        self._joining = native.lock()  # another thread of the parent may hold the old one
+        self._publisher = self._subscriber = None
+        self._serves = False
+        if self._outlet is not None:
+            self._outlet.threads = None
+        self._calls.clear()
+        self._callbacks, self._awaited = acks.Callbacks(), acks.Clients()
+        self.forget_clients()
+        self._early.clear()
+
+    #: What handles each method of the messages of other processes.
+    HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
+        **Operations.HANDLERS,
+        **Emitting.HANDLERS,
+        **Clients.HANDLERS,
+    }
+
+
+def _forget_parent() -> None:
+    relaying.channels_in_use.clear()
+    for manager in list(_managers):
+        manager._forget_parent()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
