@@ -26,9 +26,16 @@ class Refusals:
 
     def count(self, reason: str, source: str) -> None:
         """One more of ``reason``; ``source`` says who, for the log."""
+        line = self.counted(reason, source)
+        if line:
+            self._logger.warning("%s", line)
+
+    def counted(self, reason: str, source: str) -> str:
+        """As :meth:`count`, where no log may be waited for: the line for it, or nothing."""
         untold = self._count(reason)
-        if untold and reason not in _QUIET:
-            self._logger.warning("refused %d (%s), last from %s", untold, reason, source)
+        if not untold or reason in _QUIET:
+            return ""
+        return f"refused {untold} ({reason}), last from {source}"
 
     def count_failure(self, what: str, source: str) -> None:
         """The same for what the exception that is being handled has ended: with its traceback."""

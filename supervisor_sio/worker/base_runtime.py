@@ -12,6 +12,7 @@ from ..cluster.sessions import Outlet
 from ..engine.deadlines import Deadlines
 from ..engine.engine import Engine
 from .output import Writes
+from .refused import refusals
 from .runtime import Threads, Watch
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -69,6 +70,12 @@ class BaseRuntime(ABC):
         if second != self._second:
             self._second, self._date = second, formatdate(second, usegmt=True)
         return self._date
+
+    def count(self, reason: str, source: str) -> None:
+        """:meth:`.Runtime.count`"""
+        line = refusals.counted(reason, source)
+        if line:
+            self.log(logger, logging.WARNING, "%s", line)
 
     def watch(self) -> None:
         """:meth:`.Runtime.watch`"""

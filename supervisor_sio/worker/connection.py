@@ -1,14 +1,14 @@
-"""One TCP connection of a client, on callbacks of eventlet's hub.
+"""One TCP connection of a client, on callbacks of the runtime's loop.
 
-No greenlet waits for a client: the hub calls :meth:`Connection._readable` when something has
+No task waits for a client: the loop calls :meth:`Connection._readable` when something has
 come. It is in one of these states:
 
 ===========  ==================================================================================
 HEAD         the next request is awaited, or the rest of its head
 BODY         the rest of a body that the engine wants whole
 WAITING      the engine has the request, and has yet to answer (a poll may wait for long)
-APPLICATION  a greenlet has the request, see :mod:`.wsgi`
-MOVING       a greenlet hands the connection back to the router
+APPLICATION  the application has the request, see :meth:`.Runtime.serve`
+MOVING       the connection goes back to the router, as soon as there is one
 WEBSOCKET    the engine has a websocket on it
 LINGER       the last answer is sent; what still comes is read, or the client would not get it
 CLOSED
@@ -26,35 +26,30 @@ import re
 import socket
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ..common.limits import (
     BODY_GRACE_SECONDS,
     BODY_RATE,
     HEAD_BYTES,
     LINGER_SECONDS,
-    OUTPUT_CEILING,
-    OUTPUT_OBJECT,
     READING_STOPS,
     SLOW_OUTPUT,
-    SLOW_OUTPUT_PATIENCE,
-    SLOW_OUTPUT_TAKEN,
     STALLED_SECONDS,
 )
 from ..common.reasons import FAILED, PROTOCOL, TOO_SLOW
 from ..common.request import BadRequest, parse_head
-from ..engine.deadlines import NEVER, NOWHERE
+from ..engine.deadlines import NEVER
 from ..engine.engine import Engine
 from ..engine.http import Body, Head, HttpError, find_end, read_head
 from ..engine.request import Request
 from ..engine.session import Session
 from ..engine.websocket import WebSocket
-from .eventlet import greenlets, wsgi
-from .eventlet.forks import close_socket
-from .output import Backlog, Piece, join
-from .refused import refusals
+from .forks import close_socket
+from .output import Backlog, Output
 
 if TYPE_CHECKING:
+    from .runtime import Watch
     from .server import Server
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -110,7 +105,7 @@ class _Gathering:
         return min(at_its_rate, now + STALLED_SECONDS)
 
 
-class Connection:
+class Connection(Output):
     """A client's connection: an Exchange, and then perhaps a Link, of the engine.
 
     :param sock: plain and non-blocking; belongs to the connection from here on.
@@ -120,15 +115,11 @@ class Connection:
     """
 
     __slots__ = (
-        "server",
         "peer",
         "local",
         "scheme",
         "state",
-        "sock",
         "data",
-        "deadline",
-        "slot",
         "session",
         "upgraded",
         "_on_session",
@@ -139,14 +130,9 @@ class Connection:
         "_request",
         "_close",
         "_unread",
-        "_answered",
         "_body",
         "_websocket",
         "_held",
-        "_closing",
-        "_out",
-        "_collected",
-        "_backlog",
     )
 
     def __init__(
@@ -160,23 +146,19 @@ class Connection:
         placed: bool = True,
         on_session: Optional[Callable[[], None]] = None,
     ) -> None:
-        self.server = server
-        self.sock: Optional[Any] = sock
+        super().__init__(server, sock)
         self.peer = peer
         self.local = local
         self.scheme = scheme
         self.state = _HEAD
         #: What was read, and nobody has looked at.
         self.data = prefix
-        #: Of the wheel.
-        self.deadline = NEVER
-        self.slot = NOWHERE
         #: Whose poll waits here for its answer.
         self.session: Optional[Session] = None
         #: Whether an application has made something else than HTTP of it.
         self.upgraded = False
         self._on_session = on_session
-        self._reading: Any = None
+        self._reading: Optional[Watch] = None
         #: How many bytes of a head have been looked through; whether there was a request before
         #: it; and whether it is certain that this worker serves it.
         self._looked = 0
@@ -184,26 +166,21 @@ class Connection:
         self._settled = placed and not server.draining
         #: What the engine has of this request, if it has it.
         self._request: Optional[tuple[Engine, Request]] = None
-        #: Whether the connection ends after this request; whether some of its body was not
-        #: read; and whether the engine has answered it.
-        self._close = self._unread = self._answered = False
+        #: Whether the connection ends after this request; and whether some of its body was not
+        #: read.
+        self._close = self._unread = False
         self._body: Optional[_Gathering] = None
         self._websocket: Optional[WebSocket] = None
-        #: Whether the websocket wants no more until it says so, and whether it sends no more.
-        self._held = self._closing = False
-        #: What is to be sent: nothing, most of the time, or a single piece.
-        self._out: Union[None, bytes, list[Piece]] = None
-        #: Whether somebody will write it at the end of this turn.
-        self._collected = False
-        self._backlog: Optional[Backlog] = None
+        #: Whether the websocket wants no more until it says so.
+        self._held = False
 
     def open(self) -> None:
-        """Begin to serve it; in the hub."""
+        """Begin to serve it; in the loop."""
         self.server.opened(self)
         self._guarded(self._open)
 
     def _open(self) -> None:
-        self._due_in(self.server.head_timeout)
+        self.due_in(self.server.head_timeout)
         self._listen()
         if self.data:
             self._look()
@@ -223,7 +200,7 @@ class Connection:
     def count(self, reason: str, detail: object = "") -> None:
         """Its client did something that is counted."""
         source = f"{self.address} ({detail})" if detail else self.address
-        self.server.runtime.run(refusals.count, reason, source)
+        self.server.runtime.count(reason, source)
 
     def session_counted(self) -> None:
         """The handshake this connection was placed for shows in the count of sessions."""
@@ -231,31 +208,19 @@ class Connection:
         if done is not None:
             done()
 
-    def _due_in(self, seconds: float) -> None:
-        self.server.runtime.deadlines.after(self, seconds)
-
     # --- reading ------------------------------------------------------------------
 
     def _listen(self) -> None:
         if self._reading is None and self.sock is not None:
-            hub = self.server.runtime.hub
-            self._reading = hub.add(
-                hub.READ, self.sock.fileno(), self._readable, self._obsolete, None
-            )
-            # It would keep the greenlet of a request for as long as the connection lives.
-            self._reading.greenlet = hub.greenlet
+            self._reading = self.server.runtime.add_reader(self.sock.fileno(), self._readable, self)
 
     def stop_reading(self) -> None:
         """Call :meth:`_readable` no more."""
         if self._reading is not None:
-            self.server.runtime.hub.remove(self._reading)
+            self._reading.cancel()
             self._reading = None
 
-    def _obsolete(self, *error: object) -> None:
-        """The hub has seen this descriptor's number opened anew."""
-        self._reading = None
-        if self._backlog is not None:
-            self._backlog.writing = None
+    def descriptor_lost(self) -> None:
         if self.sock is not None:
             self.sock.detach()  # it is somebody else's now
         self.end(FAILED)
@@ -272,7 +237,7 @@ class Connection:
         self.server.runtime.log(logger, logging.ERROR, "a connection of a client", exc_info=error)
         self.end(FAILED)
 
-    def _readable(self, _descriptor: int) -> None:
+    def _readable(self, _descriptor: int = -1) -> None:
         sock = self.sock
         if sock is None:
             return  # ended by another callback of this turn
@@ -320,7 +285,7 @@ class Connection:
     def _read_http(self, sock: Any) -> None:
         state, body = self.state, self._body
         if state is _APPLICATION or state is _MOVING:
-            self.stop_reading()  # the greenlet reads what it wants
+            self.stop_reading()  # the application reads what it wants
             return
         if state is _HEAD and self.data and not self._looked:
             self.stop_reading()  # there is a request already, whose turn comes
@@ -387,7 +352,7 @@ class Connection:
             self._looked = 0
             return head
         if data and not self._looked and self._kept:
-            self._due_in(server.head_timeout)
+            self.due_in(server.head_timeout)
         self._looked = len(data)
         if server.draining and not tried_to_move:
             self._move()
@@ -425,7 +390,7 @@ class Connection:
         self.deadline = NEVER
         if self._request is None:
             self.state = _APPLICATION
-            greenlets.run(wsgi.serve, self, head)
+            self.server.runtime.serve(self, head)
             return
         engine, request = self._request
         self.state = _WAITING
@@ -519,7 +484,7 @@ class Connection:
             self._receive(self._websocket.receive, data)
 
     def application_ended(self, close: bool, unread: bool) -> None:
-        """The greenlet of an application is done with the request."""
+        """The application is done with the request."""
         if self.state is not _APPLICATION:
             return  # it has become a websocket, or ended
         self._close = self._close or close
@@ -558,7 +523,7 @@ class Connection:
             self._finish()
             return
         self.state = _HEAD
-        self._due_in(self.server.keepalive_timeout)
+        self.due_in(self.server.keepalive_timeout)
         if self.data:
             # Who sends many requests at once has one in each turn.
             self.server.runtime.call_soon(self._go_on)
@@ -576,18 +541,16 @@ class Connection:
 
     def _move(self) -> None:
         self.state = _MOVING
-        self.server.runtime.run(self._hand_back)
-
-    def _hand_back(self) -> None:
-        """In a greenlet: there may be no router for a while."""
         try:
-            moved = self.server.hand_back(self, self.data)
+            self.server.hand_back(self, self.data)
         except Exception as error:
             self.failed(error)
-            return
+
+    def moved(self, gone: bool) -> None:
+        """The router has it; or it could not be given back, and stays here."""
         if self.sock is None:
             return
-        if moved:
+        if gone:
             # It lives on elsewhere: a shutdown() here would end it there too.
             self._closed().close()
         elif not self.data:
@@ -601,26 +564,6 @@ class Connection:
             self._guarded(self._look, True)
 
     # --- a websocket ----------------------------------------------------------------
-
-    def send(self, data: bytes, fan_out: bool = False) -> None:
-        """:meth:`.Link.send`"""
-        if self._closing:
-            return
-        out = self._out
-        if out is None:
-            self._out = data
-        elif out.__class__ is list:
-            out.append(data)
-        else:
-            self._out = [out, data]  # type: ignore[list-item]
-        backlog = self._backlog
-        if backlog is not None:
-            backlog.size += len(data) + OUTPUT_OBJECT
-            if backlog.size > SLOW_OUTPUT:
-                self._is_behind(backlog)
-        elif not self._collected:
-            self._collected = True
-            self.server.runtime.writes.add(self, fan_out)
 
     def pause(self) -> None:
         """:meth:`.Link.pause`"""
@@ -644,13 +587,6 @@ class Connection:
         self._listen()
         self._receive(websocket.proceed)
 
-    def send_pong(self, data: bytes) -> None:
-        """:meth:`.Link.send_pong`"""
-        if self._backlog is not None:
-            self._backlog.pong = data
-        else:
-            self.send(data)
-
     def close(self, read_on: bool) -> None:
         """:meth:`.Link.close`"""
         if not self._closing:
@@ -664,19 +600,6 @@ class Connection:
         """:meth:`.Link.abort`"""
         self.end()
 
-    @property
-    def waiting(self) -> int:
-        """:meth:`.Link.waiting`"""
-        return 0 if self._backlog is None else self._backlog.size
-
-    def took_output_within(self, seconds: float) -> bool:
-        """:meth:`.Link.took_output_within`"""
-        backlog = self._backlog
-        if backlog is None or self.sock is None:
-            return False
-        backlog.look(self.sock)
-        return time.monotonic() - backlog.taken_at < seconds
-
     def end_websocket(self) -> None:
         """Close it: the worker stops, and does not wait for what the client may still send."""
         if self._websocket is not None:
@@ -687,113 +610,25 @@ class Connection:
 
     # --- writing ----------------------------------------------------------------------
 
-    def _add(self, data: bytes) -> None:
-        if self._out is None:
-            self._out = data
-        elif isinstance(self._out, list):
-            self._out.append(data)
-        else:
-            self._out = [self._out, data]
-
-    def flush(self) -> None:
-        """Write what is to be sent, as far as the client takes it."""
-        self._collected = False
-        sock, backlog = self.sock, self._backlog
-        if sock is None or (backlog is not None and backlog.writing is not None):
-            return
-        out, self._out = self._out, None
-        while out:
-            data, more = (out, None) if out.__class__ is bytes else join(out)  # type: ignore[arg-type]
-            try:
-                sent = sock.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self.end()
-                return
-            if sent < len(data):
-                self._write_later(sock, [memoryview(data)[sent:], *(more or ())])
-                return
-            out = more
-        if backlog is not None:
-            self._caught_up(backlog)
-        if self._closing or (self.state is _WAITING and self._answered):
-            self._flushed()
-
     def _flushed(self) -> None:
-        """All has been written."""
         if self._closing:
             if self._close:
                 self.end()
             else:
                 # To close now could reset the connection before the client has read all.
                 self._shutdown(socket.SHUT_WR)
-        else:
+        elif self.state is _WAITING:
             self._request_over()
 
-    def _write_later(self, sock: Any, rest: list[Piece]) -> None:
-        hub = self.server.runtime.hub
-        self._out = rest
-        if self._backlog is None:
-            self._backlog = Backlog(sock)
-        backlog = self._backlog
-        backlog.measure(rest)
-        backlog.writing = hub.add(hub.WRITE, sock.fileno(), self._writable, self._obsolete, None)
-        backlog.writing.greenlet = hub.greenlet
+    def _stalled(self, backlog: Backlog) -> None:
         if self._websocket is None:
-            self._due_in(STALLED_SECONDS)
+            self.due_in(STALLED_SECONDS)
         elif backlog.size > SLOW_OUTPUT:
             self._is_behind(backlog)
 
-    def _writable(self, _descriptor: int) -> None:
-        backlog = self._backlog
-        if backlog is not None and backlog.writing is not None:
-            self._guarded(self._write_more, backlog)
-
-    def _write_more(self, backlog: Backlog) -> None:
-        self.server.runtime.hub.remove(backlog.writing)
-        backlog.writing = None
-        before = backlog.size
-        self.flush()
-        if self._backlog is backlog:
-            backlog.written += before - backlog.size
+    def _took_some(self) -> None:
         if self._reading is None:
             self._read_on()
-
-    def _caught_up(self, backlog: Backlog) -> None:
-        self._backlog = None
-        if backlog.watched:
-            self.deadline = NEVER
-        if backlog.pong is not None:
-            self.send(backlog.pong)
-
-    def _is_behind(self, backlog: Backlog) -> None:
-        """Much waits for the client: is it there at all?"""
-        assert isinstance(self._out, list)
-        # A message that is longer than that alone is the application's wish.
-        if backlog.size - len(self._out[0]) > OUTPUT_CEILING:
-            self._closing, self._out = True, None
-            # Not here: the caller may be in the middle of a fan-out.
-            self.server.runtime.call_soon(self.end, TOO_SLOW)
-        elif not backlog.watched:
-            self._watch(backlog)
-
-    def _watch(self, backlog: Backlog) -> None:
-        assert self.sock is not None
-        backlog.look(self.sock)
-        backlog.watched, backlog.at_watch = True, backlog.taken
-        self._due_in(SLOW_OUTPUT_PATIENCE)
-
-    def _judge(self, backlog: Backlog) -> None:
-        """It has had its time to take some of what waits."""
-        backlog.watched = False
-        if backlog.size <= SLOW_OUTPUT:
-            return
-        backlog.look(self.sock)
-        if backlog.taken - backlog.at_watch < SLOW_OUTPUT_TAKEN:
-            self.end(TOO_SLOW)
-        else:
-            self._watch(backlog)
 
     # --- the end ----------------------------------------------------------------------
 
@@ -833,7 +668,7 @@ class Connection:
         self.state = _LINGER
         self.data = b""
         if self._shutdown(socket.SHUT_WR):
-            self._due_in(LINGER_SECONDS)
+            self.due_in(LINGER_SECONDS)
             self._listen()
 
     def _shutdown(self, how: int) -> bool:
@@ -871,9 +706,7 @@ class Connection:
     def _closed(self) -> Any:
         """Let go of everything; what is left to do is to close the socket."""
         self.stop_reading()
-        backlog = self._backlog
-        if backlog is not None and backlog.writing is not None:
-            self.server.runtime.hub.remove(backlog.writing)
+        self._stop_writing()
         return self._forget()
 
     def _forget(self) -> Any:

@@ -8,8 +8,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from eventlet import wsgi
-
 from ..engine.http import Head
 
 if TYPE_CHECKING:
@@ -58,9 +56,9 @@ class EnvironOf:
 
 
 def make_environ(connection: Connection, head: Head) -> dict[str, Any]:
-    peer, peer_port = wsgi.addr_to_host_port(connection.peer)
+    peer, peer_port = _host_and_port(connection.peer)
     # Behind TLS, or a PROXY header, the socket's own address is not the client's view.
-    local, local_port = wsgi.addr_to_host_port(connection.local)
+    local, local_port = _host_and_port(connection.local)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": head.method,
         "SCRIPT_NAME": "",
@@ -88,6 +86,10 @@ def make_environ(connection: Connection, head: Head) -> dict[str, Any]:
     if not head.may_upgrade:
         environ.pop("HTTP_UPGRADE", None)
     return environ
+
+
+def _host_and_port(address: Any) -> tuple[str, Any]:
+    return address if isinstance(address, tuple) else ("unix", "")
 
 
 @lru_cache(256)

@@ -2,7 +2,7 @@
 
 What is sent in one turn of the loop leaves in one system call for each connection, in slices
 between which others have their turn. What the client does not take waits here, in a
-:class:`Backlog`.
+:class:`Backlog`. Who sends is an :class:`Output`, the half of a connection that writes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,22 @@ import fcntl
 import struct
 import termios
 import time
-from typing import Any, Callable, Optional, Protocol, Union
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
-from ..common.limits import OUTPUT_OBJECT
+from ..common.limits import (
+    OUTPUT_CEILING,
+    OUTPUT_OBJECT,
+    SLOW_OUTPUT,
+    SLOW_OUTPUT_PATIENCE,
+    SLOW_OUTPUT_TAKEN,
+)
+from ..common.reasons import TOO_SLOW
+from ..engine.deadlines import NEVER, NOWHERE
+
+if TYPE_CHECKING:
+    from .runtime import Watch
+    from .server import Server
 
 Piece = Union[bytes, memoryview]
 
@@ -32,7 +45,7 @@ class Backlog:
 
     def __init__(self, sock: Any) -> None:
         #: Calls when the client takes more.
-        self.writing: Any = None
+        self.writing: Optional[Watch] = None
         #: The bytes that wait here, and something for each piece of them.
         self.size = 0
         #: Bytes that have left here, from those on that the kernel has yet to send.
@@ -124,3 +137,204 @@ class Writes:
                 writer.flush()
             except Exception as error:  # the others' output must go out
                 writer.failed(error)
+
+
+class Output(ABC):
+    """A connection with its socket, as far as it writes; an :class:`..engine.deadlines.Item`."""
+
+    __slots__ = (
+        "server",
+        "sock",
+        "deadline",
+        "slot",
+        "_out",
+        "_collected",
+        "_backlog",
+        "_closing",
+        "_answered",
+    )
+
+    def __init__(self, server: Server, sock: Any) -> None:
+        self.server = server
+        self.sock: Optional[Any] = sock
+        #: Of the wheel.
+        self.deadline = NEVER
+        self.slot = NOWHERE
+        #: What is to be sent: nothing, most of the time, or a single piece.
+        self._out: Union[None, bytes, list[Piece]] = None
+        #: Whether somebody will write it at the end of this turn.
+        self._collected = False
+        self._backlog: Optional[Backlog] = None
+        #: Whether nothing more is sent; and whether a request has its answer, which is to be
+        #: written.
+        self._closing = self._answered = False
+
+    @abstractmethod
+    def end(self, reason: str = "") -> None:
+        """The client is gone, or takes too little: close."""
+
+    @abstractmethod
+    def failed(self, error: Exception) -> None:
+        """Something of ours went wrong with it."""
+
+    @abstractmethod
+    def on_deadline(self, now: float) -> None:
+        """:meth:`.Item.on_deadline`"""
+
+    @abstractmethod
+    def descriptor_lost(self) -> None:
+        """:meth:`.DescriptorOwner.descriptor_lost`"""
+
+    @abstractmethod
+    def _stalled(self, backlog: Backlog) -> None:
+        """The client does not take all: a backlog begins, or goes on."""
+
+    @abstractmethod
+    def _took_some(self) -> None:
+        """Some of the backlog has been written."""
+
+    @abstractmethod
+    def _flushed(self) -> None:
+        """All has been written, of a connection that closes or an answer."""
+
+    def due_in(self, seconds: float) -> None:
+        """Set its deadline."""
+        self.server.runtime.deadlines.after(self, seconds)
+
+    def send(self, data: bytes, fan_out: bool = False) -> None:
+        """:meth:`.Link.send`"""
+        if self._closing:
+            return
+        out = self._out
+        if out is None:
+            self._out = data
+        elif out.__class__ is list:
+            out.append(data)
+        else:
+            self._out = [out, data]  # type: ignore[list-item]
+        backlog = self._backlog
+        if backlog is not None:
+            backlog.size += len(data) + OUTPUT_OBJECT
+            if backlog.size > SLOW_OUTPUT:
+                self._is_behind(backlog)
+        elif not self._collected:
+            self._collected = True
+            self.server.runtime.writes.add(self, fan_out)
+
+    def send_pong(self, data: bytes) -> None:
+        """:meth:`.Link.send_pong`"""
+        if self._backlog is not None:
+            self._backlog.pong = data
+        else:
+            self.send(data)
+
+    @property
+    def waiting(self) -> int:
+        """:meth:`.Link.waiting`"""
+        return 0 if self._backlog is None else self._backlog.size
+
+    def took_output_within(self, seconds: float) -> bool:
+        """:meth:`.Link.took_output_within`"""
+        backlog = self._backlog
+        if backlog is None or self.sock is None:
+            return False
+        backlog.look(self.sock)
+        return time.monotonic() - backlog.taken_at < seconds
+
+    def _add(self, data: bytes) -> None:
+        """To what :meth:`flush` writes."""
+        if self._out is None:
+            self._out = data
+        elif isinstance(self._out, list):
+            self._out.append(data)
+        else:
+            self._out = [self._out, data]
+
+    def flush(self) -> None:
+        """Write what is to be sent, as far as the client takes it."""
+        self._collected = False
+        sock, backlog = self.sock, self._backlog
+        if sock is None or (backlog is not None and backlog.writing is not None):
+            return
+        out, self._out = self._out, None
+        while out:
+            data, more = (out, None) if out.__class__ is bytes else join(out)  # type: ignore[arg-type]
+            try:
+                sent = sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.end()
+                return
+            if sent < len(data):
+                self._write_later(sock, [memoryview(data)[sent:], *(more or ())])
+                return
+            out = more
+        if backlog is not None:
+            self._caught_up(backlog)
+        if self._closing or self._answered:
+            self._flushed()
+
+    def _write_later(self, sock: Any, rest: list[Piece]) -> None:
+        self._out = rest
+        if self._backlog is None:
+            self._backlog = Backlog(sock)
+        backlog = self._backlog
+        backlog.measure(rest)
+        backlog.writing = self.server.runtime.add_writer(sock.fileno(), self._writable, self)
+        self._stalled(backlog)
+
+    def _writable(self, _descriptor: int = -1) -> None:
+        backlog = self._backlog
+        if backlog is None or backlog.writing is None:
+            return
+        backlog.writing.cancel()
+        backlog.writing = None
+        before = backlog.size
+        try:
+            self.flush()
+            if self._backlog is backlog:
+                backlog.written += before - backlog.size
+            self._took_some()
+        except Exception as error:
+            self.failed(error)
+
+    def _caught_up(self, backlog: Backlog) -> None:
+        self._backlog = None
+        if backlog.watched:
+            self.deadline = NEVER
+        if backlog.pong is not None:
+            self.send(backlog.pong)
+
+    def _is_behind(self, backlog: Backlog) -> None:
+        """Much waits for the client: is it there at all?"""
+        assert isinstance(self._out, list)
+        # A message that is longer than that alone is the application's wish.
+        if backlog.size - len(self._out[0]) > OUTPUT_CEILING:
+            self._closing, self._out = True, None
+            # Not here: the caller may be in the middle of a fan-out.
+            self.server.runtime.call_soon(self.end, TOO_SLOW)
+        elif not backlog.watched:
+            self._watch(backlog)
+
+    def _watch(self, backlog: Backlog) -> None:
+        assert self.sock is not None
+        backlog.look(self.sock)
+        backlog.watched, backlog.at_watch = True, backlog.taken
+        self.due_in(SLOW_OUTPUT_PATIENCE)
+
+    def _judge(self, backlog: Backlog) -> None:
+        """It has had its time to take some of what waits."""
+        backlog.watched = False
+        if backlog.size <= SLOW_OUTPUT:
+            return
+        backlog.look(self.sock)
+        if backlog.taken - backlog.at_watch < SLOW_OUTPUT_TAKEN:
+            self.end(TOO_SLOW)
+        else:
+            self._watch(backlog)
+
+    def _stop_writing(self) -> None:
+        """Before the socket is closed, or given away."""
+        if self._backlog is not None and self._backlog.writing is not None:
+            self._backlog.writing.cancel()

@@ -99,6 +99,12 @@ class Runtime(Protocol):
     ) -> None:
         """Log something; the loop does not wait for the handlers of the application's log."""
 
+    def count(self, reason: str, source: str) -> None:
+        """A client did something that is counted, and logged at most once a second.
+
+        :param reason: of :mod:`supervisor_sio.common.reasons`.
+        """
+
     # --- descriptors ------------------------------------------------------------------
 
     def descriptor_opened(self, descriptor: int) -> None:

@@ -10,7 +10,7 @@ from ..engine.http import Head
 from ..engine.request import Request
 from .connection import Connection
 from .environ import EnvironOf
-from .eventlet.runtime import HubRuntime
+from .runtime import Runtime
 
 
 class Server:
@@ -19,17 +19,17 @@ class Server:
     They come from the router, or from a listener of this process, and may go back.
 
     :param keeps: whether a request on a kept connection is for this worker.
-    :param hand_back: gives a connection to the router, with what was read of the next request;
-        false when that cannot be. It may wait.
+    :param hand_back: gives a connection to the router, with what was read of the next request,
+        as soon as there is one; calls :meth:`.Connection.moved` then, or when that cannot be.
     :param changed: called when the figures of this worker may have changed.
     """
 
     def __init__(
         self,
         app: Any,
-        runtime: HubRuntime,
+        runtime: Runtime,
         keeps: Callable[[RequestLine], bool],
-        hand_back: Callable[[Connection, bytes], bool],
+        hand_back: Callable[[Connection, bytes], None],
         changed: Callable[[], None],
     ) -> None:
         self.app = app
@@ -62,7 +62,7 @@ class Server:
             return None
         for engine in self.runtime.engines:
             if engine.may_have_to_wait and b"origin" in head.named:
-                continue  # which takes a greenlet
+                continue  # which only a task may
             if head.path in engine.paths:
                 request = Request(
                     head, connection.scheme, connection.address, EnvironOf(connection, head)

@@ -24,10 +24,9 @@ from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir, RunDirError
 from ..engine.engine import Engine
-from . import logs, queries
+from . import forks, logs, queries
 from .application import ApplicationError, check, check_manager, check_path, check_servers
 from .connection import Connection
-from .eventlet import forks
 from .eventlet.install import install
 from .eventlet.lag import HubLag
 from .eventlet.runtime import HubRuntime
@@ -145,8 +144,8 @@ class _Service:
     def keeps(self, request: Request) -> bool:
         return True
 
-    def hand_back(self, connection: Connection, prefix: bytes) -> bool:
-        return False
+    def hand_back(self, connection: Connection, prefix: bytes) -> None:
+        connection.moved(False)
 
     def changed(self) -> None:
         pass
@@ -189,7 +188,7 @@ class _Service:
 
     def abandon(self) -> None:
         """In a forked child: let go of everything that is the parent's."""
-        forks.leave_hub(_close_managers)
+        self.runtime.leave_in_child(_close_managers)
         self.signals.release()
         self.server.abandon()
         sessions.abandon()
@@ -383,13 +382,17 @@ class _Worker(_Service):
             return request.tag == self._tag
         return not self.server.draining
 
-    def hand_back(self, connection: Connection, prefix: bytes) -> bool:
+    def hand_back(self, connection: Connection, prefix: bytes) -> None:
+        self.runtime.run(self._hand_back, connection, prefix)
+
+    def _hand_back(self, connection: Connection, prefix: bytes) -> None:
         known = Handover(connection.peer, connection.local, connection.scheme, False, False, prefix)
         while not self.link.hand_back(known, connection.fileno()):
             if self.server.draining:
-                return False
+                connection.moved(False)
+                return
             eventlet.sleep(_WAIT_FOR_ROUTER)  # supervisord is about to start the next one
-        return True
+        connection.moved(True)
 
     def changed(self) -> None:
         self.link.changed()

@@ -2,26 +2,21 @@
 
 The child has a copy of everything: the hub with all its greenlets, every client's
 connection, the channel to the router. None of that is its own. It gets a hub of its own,
-in which only the greenlet that forked goes on, and lets go of the rest. What belongs to
-the parent is closed here without a word to the other end, which has the parent still.
+in which only the greenlet that forked goes on.
 """
 
 from __future__ import annotations
 
 import os
-import socket
-import stat
 import sys
 import traceback
 from contextlib import suppress
 from typing import Any, Callable
 
 import greenlet
-from eventlet import hubs, patcher
+from eventlet import hubs
 
 from . import greenlets
-
-_socket: Any = patcher.original("socket")
 
 #: What the parent's greenlets refer to. Were it collected, they would run to their ends.
 _kept: list[Any] = []
@@ -76,33 +71,3 @@ def _wait_for_end(current: Any, at_end: Callable[[], None]) -> None:
         with suppress(Exception):
             sys.stdout.flush()
         os._exit(status)
-
-
-def close_socket(sock: Any) -> None:
-    """Close this process's descriptor of a socket, without a shutdown."""
-    descriptor = sock.detach()
-    if descriptor >= 0:
-        os.close(descriptor)
-
-
-def close_connections_to(directory: str) -> None:
-    """Close the sockets that are connected to a Unix socket in this directory.
-
-    libzmq does not tell which descriptors it has.
-    """
-    prefix = os.path.join(directory, "")
-    for name in os.listdir("/proc/self/fd"):
-        descriptor = int(name)
-        try:
-            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                continue
-            sock = _socket.socket(fileno=descriptor)
-        except OSError:
-            continue  # that of the listing itself
-        try:
-            peer = sock.getpeername() if sock.family == socket.AF_UNIX else ""
-        except OSError:
-            peer = ""
-        sock.detach()
-        if isinstance(peer, str) and peer.startswith(prefix):
-            os.close(descriptor)

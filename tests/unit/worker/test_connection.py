@@ -63,9 +63,9 @@ class Worker:
         start_response("200 OK", [])
         return [body]
 
-    def _hand_back(self, connection: Connection, prefix: bytes) -> bool:
+    def _hand_back(self, connection: Connection, prefix: bytes) -> None:
         self.handed_back.append(prefix)
-        return self.takes_back
+        connection.moved(self.takes_back)
 
     def connect(self, **options: Any) -> Client:
         ours, theirs = socket.socketpair()

@@ -34,7 +34,7 @@ from supervisor_sio.engine.frames import (
     message_frame,
 )
 from supervisor_sio.engine.websocket import WebSocket
-from supervisor_sio.worker import connection as module
+from supervisor_sio.worker import output
 from supervisor_sio.worker.connection import Connection, State
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.refused import refusals
@@ -68,7 +68,7 @@ class Pair:
         ours.setblocking(False)
         self.client.setblocking(False)
         runtime = HubRuntime.of_this_process()
-        self.server = Server(None, runtime, lambda _: True, lambda *_: False, lambda: None)
+        self.server = Server(None, runtime, lambda _: True, lambda *_: None, lambda: None)
         self.handler = Recorder()
         self.link = self.handler.connection = Connection(
             self.server, ours, ("192.0.2.1", 5), ("192.0.2.2", 80), prefix=early
@@ -213,7 +213,7 @@ def test_order_and_completeness_when_the_client_is_slow(pair: Pair) -> None:
 def test_a_client_that_takes_nothing_is_cut_off(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SLOW_OUTPUT_PATIENCE", 0.05)
+    monkeypatch.setattr(output, "SLOW_OUTPUT_PATIENCE", 0.05)
     data = message_frame("x" * 100_000)
     with eventlet.Timeout(5):
         while pair.open:
@@ -292,7 +292,7 @@ def test_pieces_count_as_well_as_bytes(pair: Pair) -> None:
 
 
 def test_who_takes_it_slowly_is_not_cut_off(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SLOW_OUTPUT_PATIENCE", 0.1)
+    monkeypatch.setattr(output, "SLOW_OUTPUT_PATIENCE", 0.1)
     let_wait(pair, 3 * SLOW_OUTPUT)
     while pair.link._backlog is not None and pair.link._backlog.size > SLOW_OUTPUT:
         pair.received(400_000)

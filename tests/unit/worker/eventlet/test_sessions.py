@@ -127,7 +127,7 @@ class App:
             socketio.WSGIApp(self.sio),
             HubRuntime.of_this_process(),
             lambda request: True,
-            lambda connection, data: False,
+            lambda connection, data: None,
             lambda: None,
         )
         self.seen: list[Any] = []
