@@ -21,7 +21,7 @@ MAX_REQUEST_LINE = 8190
 
 #: What nearly all clients send, with the parts of the target, and its line end.
 _USUAL = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (/[^\s?]*)(?:\?([^\s]*))? HTTP/1\.[0-9]\r?\n"
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (/[!->@-~]*)(?:\?([!-~]*))? HTTP/1\.[0-9]\r?\n"
 )
 _LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([^\s]+) HTTP/1\.[0-9]")
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
@@ -35,13 +35,17 @@ class Kind(Enum):
     PLAIN = "plain"  # anything else the application serves
 
 
+# Before Python 3.12, to look a member up takes longer than the rest of a comparison.
+HANDSHAKE, SESSION, PLAIN = Kind
+
+
 class Request(NamedTuple):
     kind: Kind
     #: The tag in the session id, of a ``SESSION`` request; empty where the id has none.
     tag: str = ""
 
 
-_PLAIN, _HANDSHAKE = Request(Kind.PLAIN), Request(Kind.HANDSHAKE)
+_PLAIN, _HANDSHAKE = Request(PLAIN), Request(HANDSHAKE)
 
 
 class BadRequest(Exception):
@@ -120,14 +124,12 @@ def _judge(method: bytes, path: bytes, query: bytes, paths: tuple[bytes, ...]) -
     if sid is None:
         # A CORS preflight opens no session, any worker can answer it.
         return _PLAIN if method == b"OPTIONS" else _HANDSHAKE
-    return Request(Kind.SESSION, tag_of(sid))
+    return Request(SESSION, tag_of(sid))
 
 
 def _sid(query: bytes) -> Optional[str]:
-    if b"sid=" not in query:
+    _, found, rest = (b"&" + query).partition(b"&sid=")
+    if not found:
         return None
-    for item in query.split(b"&"):
-        if item.startswith(b"sid="):
-            sid = item[4:]
-            return (unquote_to_bytes(sid) if b"%" in sid else sid).decode("latin-1")
-    return None
+    sid = rest.partition(b"&")[0]
+    return (unquote_to_bytes(sid) if b"%" in sid else sid).decode("latin-1")

@@ -35,8 +35,8 @@ class Connection:
         self, sock: socket.socket, peer: Any, local: Any, scheme: str, prefix: bytes = b""
     ) -> None:
         self.sock = sock
-        self.peer = _text(peer)
-        self.local = _text(local)
+        self.peer = peer if peer.__class__ is tuple else _text(peer)
+        self.local = local if local.__class__ is tuple else _text(local)
         self.scheme = scheme
         #: What was read of it before, here or by a worker that gave it back.
         self.prefix = prefix

@@ -25,7 +25,7 @@ from typing import Optional, Protocol
 
 from ..common import reasons
 from ..common.limits import MAX_SETTLE_TIME, PENDING_SHARE
-from ..common.request import Kind
+from ..common.request import HANDSHAKE, SESSION
 from .connection import Connection
 from .pool import Member, Pool
 from .shelf import Shelf
@@ -279,7 +279,7 @@ class Placement:
                 self._keep_soon()
 
     def _choose(self, connection: Connection, now: float) -> Optional[Member]:
-        if connection.kind is Kind.SESSION:
+        if connection.kind is SESSION:
             owner = self._pool.owner(connection.tag)
             if owner is not None or self._waits_for(connection, now):
                 return owner
@@ -287,13 +287,13 @@ class Placement:
             return self._pool.place_plain()
         if not self._settled:
             return None
-        if connection.kind is Kind.HANDSHAKE:
+        if connection.kind is HANDSHAKE:
             return self._pool.place_handshake()
         return self._pool.place_plain()
 
     def _waits_for(self, connection: Connection, now: float) -> str:
         """The tag of the only worker that may serve it; empty when any may."""
-        if connection.kind is not Kind.SESSION or not connection.tag:
+        if connection.kind is not SESSION or not connection.tag:
             return ""
         if self._pool.owner(connection.tag) is None and now - self._started >= _REJOIN_TIME:
             return ""

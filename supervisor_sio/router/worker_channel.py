@@ -15,7 +15,7 @@ from ..common import channel, handover, reasons
 from ..common.channel import ChannelError, DescriptorsLost, Message
 from ..common.figures import read_report
 from ..common.handover import Handover
-from ..common.request import Kind
+from ..common.request import HANDSHAKE
 from ..relay.tally import Sent
 from .connection import Connection
 from .membership import Membership
@@ -205,7 +205,7 @@ class WorkerChannel:
         """Pass a connection on; false when this worker can have none now, or is lost."""
         if self._closed or self._blocked or self.member is None:
             return False
-        handshake = connection.kind is Kind.HANDSHAKE
+        handshake = connection.kind is HANDSHAKE
         try:
             data = handover.encode(
                 connection.peer,
