@@ -1,9 +1,9 @@
 """From the listening socket to a request that can be placed.
 
 A connection passes up to three stages here: the PROXY header, TLS, and the
-request line. The header is consumed; a line that is there at once is only peeked,
-so that the worker finds the connection as the client left it; what came of one
-in pieces goes along as ``prefix``.
+request line. The header is consumed, and TLS finds the connection as the client left
+it. What was read with the line goes along as ``prefix``: a worker that has the whole head
+need not read, nor wait to be told that it can.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ from .tls import HANDSHAKE_RECORD, Terminator
 
 logger = logging.getLogger("supervisor_sio.router")
 
-_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+_NOW = int(socket.MSG_DONTWAIT)
+_PEEK = _NOW | int(socket.MSG_PEEK)
+
+#: Bytes that are read at a time: most heads are shorter, and who waits keeps what was read.
+_READ = 2048
 
 
 class Entrance:
@@ -118,7 +122,7 @@ class Entrance:
 
     def _enter(self, sock: socket.socket, peer: Any, local: Any) -> None:
         connection = Connection(sock, peer, local, "http")
-        connection.deadline = time.monotonic() + self._head_timeout
+        connection.deadline = connection.since + self._head_timeout
         connection.proxy_header_due = self._proxy_protocol
         connection.tls_due = self._terminator is not None
         self._examine(connection)
@@ -155,11 +159,26 @@ class Entrance:
 
         :raises EOFError: when no more will come.
         """
-        if connection.prefix and not connection.proxy_header_due:
+        if connection.proxy_header_due or connection.tls_due:
+            if not self._pass_preamble(connection):
+                return None
+        data = connection.prefix
+        if data:
             # A worker that gave it back has read the whole line.
-            request = parse_head(connection.prefix, self._paths)
+            request = parse_head(data, self._paths)
             if request is not None:
                 return request
+        read = connection.sock.recv(_READ, _NOW)
+        if not read:
+            raise EOFError
+        connection.prefix = data = data + read
+        return parse_head(data, self._paths)
+
+    def _pass_preamble(self, connection: Connection) -> bool:
+        """Whether the request is next, and not a PROXY header or TLS.
+
+        :raises EOFError: when no more will come.
+        """
         peeked = connection.sock.recv(MAX_REQUEST_LINE + 16, _PEEK)
         if not peeked:
             raise EOFError
@@ -167,24 +186,18 @@ class Entrance:
         if connection.proxy_header_due:
             data = self._take_proxy_header(connection, data)
             if not data:
-                return None
+                return False
         if connection.tls_due:
             self._start_tls(connection, data)
-            return None
-        request = parse_head(data, self._paths)
-        if request is None:
-            # Left in the socket it would stay readable, and a Unix socket
-            # cannot be asked to wait for more: take it along.
-            taken = len(data) - len(connection.prefix)
-            connection.prefix += connection.sock.recv(taken, socket.MSG_DONTWAIT)
-        return request
+            return False
+        return True
 
     def _take_proxy_header(self, connection: Connection, data: bytes) -> bytes:
         """Take the header out; what is behind it, if it is complete, is the result."""
         header = parse_proxy_header(data)
         # All of an incomplete header can be taken, there is nothing behind it yet.
         length = len(data) if header is None else header.length
-        connection.sock.recv(length - len(connection.prefix), socket.MSG_DONTWAIT)
+        connection.sock.recv(length - len(connection.prefix), _NOW)
         if header is None:
             connection.prefix = data
             return b""

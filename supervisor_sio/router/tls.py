@@ -1,7 +1,7 @@
 """TLS at the router: the handshake, and a pump between the client and its worker.
 
 After the handshake the worker's end of a socket pair takes the place of the
-client's connection: it is peeked, handed over and handed back like any other,
+client's connection: it is read, handed over and handed back like any other,
 and the worker knows TLS only as ``wsgi.url_scheme``.
 
 The sockets are OpenSSL's own, without asyncio's transports: those keep a buffer of

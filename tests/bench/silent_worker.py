@@ -56,7 +56,8 @@ def main() -> None:
             (descriptor,) = array.array("i", payload)
             taken += 1
             with socket.socket(fileno=descriptor) as client, contextlib.suppress(OSError):
-                client.recv(65536)
+                with contextlib.suppress(BlockingIOError):  # the router has read it already
+                    client.recv(65536, socket.MSG_DONTWAIT)
                 client.sendall(answer)
 
 
