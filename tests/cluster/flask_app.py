@@ -1,17 +1,18 @@
-"""A Flask-SocketIO application, unchanged but for its client manager."""
+"""A Flask-SocketIO application, unchanged but for its mode and its client manager."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
+import portable
 from flask import Flask
 from flask_socketio import SocketIO, emit
 
 from supervisor_sio import ZmqManager
 
 app = Flask(__name__)
-socketio = SocketIO(app, client_manager=ZmqManager())
+socketio = SocketIO(app, async_mode=portable.MODE, client_manager=ZmqManager())
 
 
 @app.route("/pid")

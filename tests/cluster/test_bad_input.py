@@ -15,6 +15,7 @@ import pytest
 
 from .conftest import Clients, ClusterFactory
 from .harness import BIN, HERE, Cluster, environment, wait_until
+from .modes import NO_WORKER
 from .raw import exchange
 
 SECTION = "[rpcinterface:sio]"
@@ -32,6 +33,7 @@ def the_error(cluster: Cluster) -> str:
     return line
 
 
+@NO_WORKER
 @pytest.mark.parametrize(
     "option, value, reason",
     [
@@ -54,6 +56,7 @@ def test_supervisord_refuses_to_start(
     assert f"{SECTION} {option}:" in line and reason in line
 
 
+@NO_WORKER
 def test_a_port_in_use(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster()
     with socket.create_server(("127.0.0.1", cluster.port)):
@@ -61,6 +64,7 @@ def test_a_port_in_use(make_cluster: ClusterFactory) -> None:
     assert f"{SECTION} listen: 127.0.0.1:{cluster.port}" in line and "in use" in line
 
 
+@NO_WORKER
 def test_two_supervisords_with_one_run_dir(
     make_cluster: ClusterFactory, cluster: Cluster, clients: Clients
 ) -> None:
@@ -72,6 +76,7 @@ def test_two_supervisords_with_one_run_dir(
     assert not client.disconnects
 
 
+@NO_WORKER
 def test_no_rpcinterface_section(make_cluster: ClusterFactory) -> None:
     """supervisord cannot know; the router, the workers and ``sio status`` say so."""
     cluster = make_cluster(plugin=False, workers=1, startsecs=20, startretries=0)
@@ -103,6 +108,7 @@ def complaint(*arguments: str) -> str:
     return line
 
 
+@NO_WORKER
 def test_the_router_by_hand() -> None:
     line = complaint("router")
     assert "supervisor-sio router: error:" in line and "[eventlistener:sio]" in line
@@ -203,6 +209,7 @@ def test_forged_control_messages_harm_only_their_sender(
     assert clients.connect(shared_cluster).call("echo", 2) == 2
 
 
+@NO_WORKER
 def test_supervisord_keeps_no_connections_of_strangers(
     shared_cluster: Cluster, clients: Clients
 ) -> None:
@@ -237,6 +244,7 @@ while True:
 """
 
 
+@NO_WORKER
 def test_a_worker_is_no_router(make_cluster: ClusterFactory, tmp_path: Path) -> None:
     """Not even while there is none, though supervisord has started it."""
     script = tmp_path / "ask.py"
@@ -258,6 +266,7 @@ def test_a_worker_is_no_router(make_cluster: ClusterFactory, tmp_path: Path) -> 
     )
 
 
+@NO_WORKER
 def test_a_silent_event_listener_keeps_no_router_out(
     make_cluster: ClusterFactory, tmp_path: Path
 ) -> None:

@@ -9,7 +9,10 @@ import pytest
 
 from .conftest import ClusterFactory
 from .harness import Cluster, wait_until
+from .modes import NO_WORKER
 from .raw import open_websocket
+
+pytestmark = NO_WORKER
 
 
 class Sessions:

@@ -12,6 +12,9 @@ import pytest
 from .browser import Browser, Page, find_browser
 from .conftest import ClusterFactory
 from .harness import wait_until
+from .modes import OWN_MODES
+
+pytestmark = OWN_MODES
 
 CHAT = "supervisor-sio worker supervisor_sio.examples.chat:app"
 

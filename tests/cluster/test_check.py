@@ -12,7 +12,10 @@ import pytest
 
 from .conftest import Clients, ClusterFactory
 from .harness import BIN, HERE, Cluster, environment
+from .modes import NO_WORKER
 from .test_listeners import view_for_all
+
+pytestmark = NO_WORKER
 
 ROOT = HERE.parents[1]
 

@@ -19,6 +19,7 @@ import pytest
 
 from .conftest import Clients, ClusterFactory
 from .harness import BIN, Cluster, environment, wait_until
+from .modes import NO_WORKER
 
 FIGURES = ("status", "workers", "top", "sockets", "rooms")
 CHANGES = (
@@ -116,6 +117,7 @@ def test_everything_runs(make_cluster: ClusterFactory, clients: Clients) -> None
     assert cluster.ctl("help", "sio top").stdout == run(cluster, "help", "top")
 
 
+@NO_WORKER
 def test_what_does_not_run(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=3, startsecs=20, startretries=0)
     cluster.extra = cluster.program("broken", "supervisor-sio worker no_such_module:app")
@@ -155,6 +157,7 @@ def test_what_does_not_run(make_cluster: ClusterFactory) -> None:
         assert "no router is running" in document(cluster, *words, status=1)["error"]
 
 
+@NO_WORKER
 def test_supervisord_is_away(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=0)
     cluster.write_config()
@@ -164,6 +167,7 @@ def test_supervisord_is_away(make_cluster: ClusterFactory) -> None:
         assert document(cluster, *words, status=status) == {"error": expected}
 
 
+@NO_WORKER
 def test_supervisord_without_the_plugin(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=0, plugin=False, router=False)
     cluster.spawn()
@@ -277,6 +281,7 @@ def watched(make_module_cluster: ClusterFactory, module_clients: Clients) -> Clu
     return cluster
 
 
+@NO_WORKER
 @pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize("command", ["status", "workers", "sockets", "rooms", "help"])
 def test_nothing_wraps(watched: Cluster, command: str, columns: int) -> None:
@@ -296,6 +301,7 @@ def _width(line: str) -> int:
     return sum(2 if char in "部屋" else 1 for char in line)
 
 
+@NO_WORKER
 @pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize("command", ["status", "top"])
 def test_a_real_terminal_shows_each_line_on_one_row(
@@ -327,6 +333,7 @@ def test_a_real_terminal_shows_each_line_on_one_row(
         ), lines
 
 
+@NO_WORKER
 def test_top_lives(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=2).start()
     with on_terminal(cluster, "sio", "top") as terminal:
@@ -364,6 +371,7 @@ def test_top_lives(make_cluster: ClusterFactory) -> None:
     assert text.endswith("\x1b[?25h\x1b[?1049l")
 
 
+@NO_WORKER
 def test_top_ends_with_ctrl_c_and_the_shell_goes_on(watched: Cluster) -> None:
     with on_terminal(watched) as terminal:
         terminal.wait_for("supervisor> ")
@@ -375,6 +383,7 @@ def test_top_ends_with_ctrl_c_and_the_shell_goes_on(watched: Cluster) -> None:
         terminal.wait_for("room 1", seen)
 
 
+@NO_WORKER
 def test_tab(watched: Cluster) -> None:
     name = "workers-of-the-shop"
     with on_terminal(watched, columns=200) as terminal:

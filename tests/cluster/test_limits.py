@@ -19,6 +19,7 @@ from supervisor_sio.common import channel
 from .conftest import ClusterFactory
 from .descriptors import limit_descriptors
 from .harness import Cluster, wait_until
+from .modes import NO_WORKER
 from .raw import PATH, Poller, exchange
 
 HANDSHAKE = f"GET {PATH}polling HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
@@ -53,6 +54,7 @@ def is_answered(sock: socket.socket, start: bytes = b"HTTP/1.1 200") -> bool:
         return False
 
 
+@NO_WORKER
 def test_a_slow_head_is_turned_away(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(head_timeout="1").start()
     began = time.monotonic()
@@ -73,6 +75,7 @@ def test_a_kept_connection_ends_when_nothing_comes(make_cluster: ClusterFactory)
     wait_for(cluster, lambda r: not r["waiting"] and not r["refused"])
 
 
+@NO_WORKER
 def test_nobody_waits_longer_than_hold_timeout(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1, hold_timeout="1").start()
     assert cluster.ctl("stop", "workers:*").returncode == 0
@@ -81,6 +84,7 @@ def test_nobody_waits_longer_than_hold_timeout(make_cluster: ClusterFactory) -> 
     wait_for(cluster, lambda r: r["refused"] == {"hold-timeout": 1})
 
 
+@NO_WORKER
 def test_max_pending(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1, max_pending="8").start()
     assert cluster.ctl("stop", "workers:*").returncode == 0
@@ -92,6 +96,7 @@ def test_max_pending(make_cluster: ClusterFactory) -> None:
     assert statuses == [b"200"] * 8 + [b"503"] * 4
 
 
+@NO_WORKER
 def test_who_waits_is_found_when_the_router_starts_again(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1).start()
     idle = keep_alive(cluster)
@@ -108,6 +113,7 @@ def test_who_waits_is_found_when_the_router_starts_again(make_cluster: ClusterFa
     idle.close()
 
 
+@NO_WORKER
 def test_idle_and_abandoned_connections_take_no_ones_place(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1, max_pending="8").start()
     idle = [keep_alive(cluster) for _ in range(10)]
@@ -132,6 +138,7 @@ def test_idle_and_abandoned_connections_take_no_ones_place(make_cluster: Cluster
         sock.close()
 
 
+@NO_WORKER
 def test_one_address_has_a_share(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(max_pending="40").start()
     slow = [open_slowly(cluster) for _ in range(30)]
@@ -159,6 +166,7 @@ def test_router_and_workers_use_what_descriptors_they_may_have(
     assert "max_pending is 1468: the limit of 3000 open files" in cluster.log("router")
 
 
+@NO_WORKER
 def test_more_slow_clients_than_descriptors(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster().start()
     limit_descriptors(cluster.router_pid, 150)
@@ -278,6 +286,7 @@ def refusal(cluster: Cluster, *messages: dict[str, Any]) -> str:
         return said
 
 
+@NO_WORKER
 def test_false_workers(shared_cluster: Cluster) -> None:
     living = shared_cluster.workers()[0]
     hello = {"type": "hello", "version": channel.VERSION, "tag": "fffffff0", "name": "false"}

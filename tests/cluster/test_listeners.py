@@ -15,6 +15,7 @@ import pytest
 
 from .conftest import Clients, ClusterFactory
 from .harness import wait_until
+from .modes import NO_WORKER
 from .raw import exchange
 from .test_sticky import Traffic, proxy
 
@@ -109,6 +110,7 @@ def view_for_all() -> list[str]:
     return ["unshare", "--mount", "sh", "-ec", OPEN_TO_ALL, "sh", str(base), str(private[-1])]
 
 
+@NO_WORKER
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives processes to other users")
 def test_privileged_port_with_everything_else_as_nobody(
     make_cluster: ClusterFactory, clients: Clients
@@ -125,6 +127,7 @@ def test_privileged_port_with_everything_else_as_nobody(
         assert client.call("echo", 1) == 1
 
 
+@NO_WORKER
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives processes to other users")
 def test_who_may_not_enter_the_run_dir_says_so(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1, user="nobody", wrapper=view_for_all(), router=False)

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, free_port, wait_until
+from .modes import NO_WORKER
 from .raw import exchange
 from .test_bad_input import SECTION, the_error
 from .test_hosts import Redis, queue
@@ -176,6 +177,7 @@ def test_counters_move_with_traffic(cluster: Cluster, clients: Clients) -> None:
     assert not moved("relay_dropped_total")(found)
 
 
+@NO_WORKER
 def test_a_waiting_connection(make_cluster: ClusterFactory) -> None:
     cluster = with_metrics(make_cluster, workers=1).start()
     assert health(cluster) == (200, "ok\n")
@@ -210,6 +212,7 @@ def test_the_queue(make_cluster: ClusterFactory, clients: Clients, queue: Redis)
     assert found["queue_missed_total", ""] == found["queue_malformed_total", ""] == 0
 
 
+@NO_WORKER
 def test_health(cluster: Cluster) -> None:
     assert health(cluster) == (200, "ok\n")
     assert cluster.ctl("stop", "workers:*").returncode == 0
@@ -293,6 +296,7 @@ def test_garbage_and_idle_connections(cluster: Cluster, clients: Clients) -> Non
     assert "Traceback" not in cluster.log("router")
 
 
+@NO_WORKER
 def test_a_unix_socket(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1)
     path = cluster.short / "metrics.sock"
@@ -307,6 +311,7 @@ def test_a_unix_socket(make_cluster: ClusterFactory) -> None:
     assert not path.exists()
 
 
+@NO_WORKER
 def test_a_port_in_use(make_cluster: ClusterFactory) -> None:
     cluster = with_metrics(make_cluster)
     with socket.create_server(("127.0.0.1", port_of(cluster))):
@@ -314,6 +319,7 @@ def test_a_port_in_use(make_cluster: ClusterFactory) -> None:
     assert f"{SECTION} metrics: {cluster.settings['metrics']}" in line and "in use" in line
 
 
+@NO_WORKER
 def test_without_the_library(make_cluster: ClusterFactory, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nsys.modules['prometheus_client'] = None\n"

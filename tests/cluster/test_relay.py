@@ -20,6 +20,7 @@ from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, environment, wait_until
+from .modes import NO_WORKER
 from .recorder import TestClient
 
 
@@ -70,6 +71,7 @@ def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
     yield shared_cluster
 
 
+@NO_WORKER
 def test_the_relay_is_reachable_through_its_directory_only(cluster: Cluster) -> None:
     assert stat.S_IMODE(cluster.run_dir.stat().st_mode) == 0o700
     pids = [cluster.router_pid, *(row["pid"] for row in cluster.workers())]
@@ -242,6 +244,7 @@ def test_a_process_that_ends_while_there_is_no_relay(cluster: Cluster, clients: 
     cluster.wait_new_router(old)
 
 
+@NO_WORKER
 def test_supervisorctl_emits(cluster: Cluster, clients: Clients) -> None:
     cluster.wait_ready()
     red, blue = (clients.connect(cluster, kind) for kind in ("python", "node"))

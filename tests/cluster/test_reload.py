@@ -18,6 +18,7 @@ from supervisor_sio.supervisorctl.session import Session, refused
 
 from .conftest import ClusterFactory
 from .harness import BIN, HERE, Cluster, environment, wait_until
+from .modes import NO_WORKER
 from .raw import Poller
 
 
@@ -59,6 +60,7 @@ def test_reload_by_name(cluster: Cluster) -> None:
     assert done.stdout == "nobody: ERROR (no such worker)\n" and done.returncode == 1
 
 
+@NO_WORKER
 def test_reload_stops_at_a_worker_that_does_not_come_back(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=3, startsecs=1, startretries=0)
     broken = cluster.directory / "broken"
@@ -80,6 +82,7 @@ def test_reload_stops_at_a_worker_that_does_not_come_back(make_cluster: ClusterF
     assert str(HERE) not in done.stdout
 
 
+@NO_WORKER
 @pytest.mark.parametrize("command", ["reload", "scale"])
 def test_ctrl_c(cluster: Cluster, command: str) -> None:
     """While the worker is drained, before it is stopped."""
@@ -102,6 +105,7 @@ def test_ctrl_c(cluster: Cluster, command: str) -> None:
     assert by_name(cluster) == before
 
 
+@NO_WORKER
 def test_a_worker_that_cannot_be_stopped_takes_sessions_again(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +125,7 @@ def test_a_worker_that_cannot_be_stopped_takes_sessions_again(
     assert by_name(cluster) == before
 
 
+@NO_WORKER
 def test_drain_and_undrain(cluster: Cluster) -> None:
     drained, other = cluster.workers()
     session = next(s for s in iter_sessions(cluster) if s.sid.startswith(drained["tag"]))
@@ -150,6 +155,7 @@ def iter_sessions(cluster: Cluster) -> Any:
         yield session
 
 
+@NO_WORKER
 def test_a_drained_worker_comes_back_undrained(cluster: Cluster) -> None:
     name = cluster.workers()[0]["name"]
     assert cluster.ctl("sio", "drain", name).returncode == 0
@@ -157,6 +163,7 @@ def test_a_drained_worker_comes_back_undrained(cluster: Cluster) -> None:
     cluster.wait_ready(2)
 
 
+@NO_WORKER
 def test_commands_that_cannot_be_done(cluster: Cluster) -> None:
     with pytest.raises(xmlrpc.client.Fault, match="no worker nobody is connected"):
         cluster.rpc.sio.drainWorker("nobody")

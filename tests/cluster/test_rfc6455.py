@@ -9,7 +9,10 @@ import pytest
 
 from .conftest import ClusterFactory
 from .harness import Cluster
+from .modes import EVENTLET
 from .websocket_cases import PING, PONG, TEXT, Case, cases, check, echoed, frame
+
+pytestmark = EVENTLET
 
 HELLO = (TEXT, b"Hello")
 SERVES = echoed("serves", [frame(*HELLO), frame(PING)], HELLO, (PONG, b""))

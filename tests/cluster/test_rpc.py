@@ -11,6 +11,9 @@ from supervisor.xmlrpc import Faults
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster
+from .modes import NO_WORKER
+
+pytestmark = NO_WORKER
 
 #: What XML-RPC has, but no string.
 NO_STRINGS: list[Any] = [5, 1.5, True, [], ["x"], {}, {"a": 1}, datetime(2025, 1, 1)]

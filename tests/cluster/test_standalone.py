@@ -13,6 +13,7 @@ import pytest
 
 from .conftest import Clients, ClusterFactory
 from .harness import HERE, environment, free_port, wait_until
+from .modes import WSGI
 
 
 class Server:
@@ -92,6 +93,7 @@ def test_a_program_that_serves_itself_joins_the_cluster(
         assert client.wait_for("hello") == [[1]]
 
 
+@WSGI
 def test_flask_socketio(make_cluster: ClusterFactory, clients: Clients) -> None:
     cluster = make_cluster(command="supervisor-sio worker flask_app:app").start()
     made = clients.mixed(cluster, 6)

@@ -10,6 +10,7 @@ import pytest
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, wait_until
+from .modes import NO_WORKER
 from .raw import open_websocket
 from .recorder import TestClient
 
@@ -127,6 +128,7 @@ def test_status_answers_within_a_second_with_500_clients(cluster: Cluster) -> No
             sock.close()
 
 
+@NO_WORKER
 def test_status_of_what_does_not_run(make_cluster: ClusterFactory) -> None:
     """Exit code 3, as ``supervisorctl status`` has it, and a word that says what it is."""
     cluster = make_cluster(workers=2, startsecs=20, startretries=0)
@@ -157,6 +159,7 @@ def test_status_of_what_does_not_run(make_cluster: ClusterFactory) -> None:
     assert len(done.stdout.splitlines()) == 1
 
 
+@NO_WORKER
 @pytest.mark.parametrize(("level", "shown"), [("info", True), ("warn", False)])
 def test_logs_follow_the_loglevel_of_supervisord(
     make_cluster: ClusterFactory, level: str, shown: bool
@@ -172,6 +175,7 @@ def test_logs_follow_the_loglevel_of_supervisord(
         wait_until(lambda: "protocol error" in cluster.log("workers_00"), 10, "a warning")
 
 
+@NO_WORKER
 def test_the_router_takes_events_of_any_name(make_cluster: ClusterFactory) -> None:
     """Of a program that is not its own, from a supervisord that is called anything."""
     extra = (

@@ -16,6 +16,9 @@ import pytest
 
 from .conftest import ClusterFactory
 from .harness import BIN, wait_until
+from .modes import NO_WORKER
+
+pytestmark = NO_WORKER
 
 CONF_D = Path(__file__).parent.parent.parent / "conf.d"
 

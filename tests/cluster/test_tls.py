@@ -19,6 +19,7 @@ from .conftest import ClusterFactory
 from .descriptors import limit_descriptors
 from .harness import Cluster, wait_until
 from .jsclient import JS, find_node
+from .modes import NO_WORKER
 from .raw import exchange
 
 
@@ -121,6 +122,7 @@ def test_what_the_worker_sees(tls_cluster: Cluster, files: tuple[Path, Path]) ->
     assert environ["SERVER_PORT"] == str(tls_cluster.port)
 
 
+@NO_WORKER
 def test_more_clients_than_descriptors(
     make_cluster: ClusterFactory, files: tuple[Path, Path]
 ) -> None:
@@ -146,6 +148,7 @@ def test_more_clients_than_descriptors(
     assert cluster.router_pid == pid
 
 
+@NO_WORKER
 def test_who_waits_is_answered_when_the_router_stops(
     tls_cluster: Cluster, files: tuple[Path, Path]
 ) -> None:
@@ -159,6 +162,7 @@ def test_who_waits_is_answered_when_the_router_stops(
             assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
 
 
+@NO_WORKER
 def test_old_versions_and_other_protocols_are_refused(
     tls_cluster: Cluster, files: tuple[Path, Path]
 ) -> None:
@@ -181,6 +185,7 @@ def test_old_versions_and_other_protocols_are_refused(
     assert request(tls_cluster, files[0], "/pid")[0]
 
 
+@NO_WORKER
 def test_reload_tls_touches_no_connection(
     tls_cluster: Cluster, files: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -211,6 +216,7 @@ def test_reload_tls_touches_no_connection(
     client.disconnect()
 
 
+@NO_WORKER
 @pytest.mark.parametrize("broken", ["missing", "garbage", "foreign-key"])
 def test_a_bad_certificate_stops_supervisord(
     make_cluster: ClusterFactory, files: tuple[Path, Path], tmp_path: Path, broken: str

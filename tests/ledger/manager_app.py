@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -47,19 +48,24 @@ async def ask(sid: str, other: str, event: str, *args: Any) -> None:
 
 @sio.event
 async def from_thread(
-    sid: str, kind: str, target: str, method: str, args: list[Any], options: dict[str, Any]
+    sid: str, kind: str, name: str, method: str, args: list[Any], options: dict[str, Any]
 ) -> Any:
     """The same in a thread of the operating system: eventlet's pool, or one of its own."""
+    target = sio if name == "sio" else manager
 
     def call() -> Any:
-        return portable.run(
-            attempt({"sio": sio, "manager": manager}[target], method, args, options)
-        )
+        return portable.run(attempt(target, method, args, options))
 
     if kind == "tpool":
         import eventlet.tpool
 
         return eventlet.tpool.execute(call)
+    if kind == "threadsafe":
+        loop = asyncio.get_running_loop()
+        coroutine = attempt(target, method, args, options)
+        return await portable.in_thread(
+            lambda: asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+        )
     return await portable.in_thread(call)
 
 

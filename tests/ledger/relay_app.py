@@ -41,6 +41,13 @@ async def block(sid: str, seconds: float) -> None:
 
 
 @sio.event
+async def wait(sid: str, seconds: float) -> float:
+    """As for the answer of a slow service, with nothing to make it asynchronous."""
+    time.sleep(seconds)
+    return seconds
+
+
+@sio.event
 async def burst(sid: str, event: str, count: int, size: int) -> None:
     for number in range(count):
         await sio.emit(event, (number, "x" * size))

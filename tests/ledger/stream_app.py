@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+import portable
 from flask import Flask, Response, request
 from flask_socketio import SocketIO
 
 from supervisor_sio import ZmqManager
 
 app = Flask(__name__)
-socketio = SocketIO(app, client_manager=ZmqManager())
+socketio = SocketIO(app, async_mode=portable.MODE, client_manager=ZmqManager())
 
 #: How many streams of /ticks have ended since the client was gone.
 left: list[int] = []

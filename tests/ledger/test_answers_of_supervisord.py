@@ -9,6 +9,9 @@ from pathlib import Path
 from cluster.conftest import ClusterFactory
 from cluster.harness import HERE as CLUSTER
 from cluster.harness import Cluster
+from cluster.modes import NO_WORKER
+
+pytestmark = NO_WORKER
 
 HERE = Path(__file__).parent
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from cluster.harness import environment, free_port, wait_until
+from cluster.modes import EVENTLET
+
+pytestmark = EVENTLET
 
 
 @contextmanager

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 from cluster.harness import environment
+from cluster.modes import EVENTLET
+
+pytestmark = EVENTLET
 
 CLIENTS = 20_000
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, environment
+from cluster.modes import NO_WORKER
 from cluster.recorder import TestClient
 
 from ledger.pairs import connect_pair
@@ -82,6 +83,7 @@ def test_rooms_and_disconnects_reach_the_worker(
     assert pair[0].received("n") == pair[1].received("question") == []
 
 
+@NO_WORKER
 def test_flask_socketio_without_an_application(shared: Cluster, pair: Pair) -> None:
     emit(shared.run_dir, "with_flask_socketio", "celery", "task")
     gather(pair, "celery", 1)
@@ -113,6 +115,7 @@ os._exit(0)
 """
 
 
+@NO_WORKER
 def test_a_fork_while_another_thread_emits_first_does_not_deadlock_the_child(
     tmp_path: Path,
 ) -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, wait_until
+from cluster.modes import NO_WORKER
 from cluster.raw import Poller
 
 HERE = Path(__file__).parent
@@ -45,6 +46,7 @@ def test_a_worker_that_somebody_kills_starts_again(shared: Cluster, number: sign
     shared.wait_ready()
 
 
+@NO_WORKER
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_router_that_somebody_kills_starts_again(shared: Cluster, number: signal.Signals) -> None:
     old = shared.router_pid

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 from cluster.conftest import ClusterFactory
 from cluster.harness import Cluster, wait_until
+from cluster.modes import NO_WORKER
 from cluster.raw import PATH, Poller
 
 from .victim import descriptors
@@ -74,6 +75,7 @@ def test_requests_for_a_hung_worker_are_counted_and_end(make_cluster: ClusterFac
     assert session_at(cluster, hung["tag"]).call("echo", "back") == "back"
 
 
+@NO_WORKER
 def test_one_address_does_not_take_every_place_of_those_who_wait(
     make_cluster: ClusterFactory,
 ) -> None:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 import pytest
 from cluster.conftest import ClusterFactory
 from cluster.harness import wait_until
+from cluster.modes import OWN_MODES
 from cluster.raw import open_websocket
 
 from .victim import memory
+
+pytestmark = OWN_MODES
 
 WARM_UP, CLIENTS = 200, 1000
 

@@ -17,9 +17,12 @@ import psutil
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import BIN, Cluster, free_port, wait_until
+from cluster.modes import NO_WORKER
 from cluster.test_check import check
 from cluster.test_listeners import view_for_all
 from cluster.test_tls import make_certificate, request
+
+pytestmark = NO_WORKER
 
 HERE = Path(__file__).parent
 

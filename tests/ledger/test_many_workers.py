@@ -13,10 +13,13 @@ from typing import Any
 import psutil
 from cluster.conftest import ClusterFactory
 from cluster.harness import wait_until
+from cluster.modes import NO_WORKER
 from cluster.raw import Poller
 
 from supervisor_sio.common import channel, figures, handover
 from supervisor_sio.common.handover import Handover
+
+pytestmark = NO_WORKER
 
 FIGURES = {"type": "load", **figures.report({})}
 COUNT = 500

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import BIN, ROUTER, Cluster, free_port
+from cluster.modes import NO_WORKER
 from cluster.test_check import check
+
+pytestmark = NO_WORKER
 
 #: Some packages of our environment are missing in this Python.
 HIDES = "import sys\nsys.modules.update(dict.fromkeys({names!r}))\n"

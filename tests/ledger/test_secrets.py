@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from cluster.conftest import ClusterFactory
 from cluster.harness import Cluster, free_port, wait_until
+from cluster.modes import NO_WORKER
 from cluster.test_check import check
+
+pytestmark = NO_WORKER
 
 #: In the environment of supervisord, which its expansion of a percent sign takes in whole.
 CANARY = "c4nary-of-the-environment"

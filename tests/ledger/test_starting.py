@@ -8,7 +8,10 @@ from pathlib import Path
 
 from cluster.conftest import ClusterFactory
 from cluster.harness import wait_until
+from cluster.modes import NO_WORKER
 from cluster.raw import Poller
+
+pytestmark = NO_WORKER
 
 
 def test_the_first_worker_does_not_get_everybody(make_cluster: ClusterFactory) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from cluster.conftest import ClusterFactory
 from cluster.harness import Cluster, wait_until
+from cluster.modes import WSGI
+
+pytestmark = WSGI
 
 
 @pytest.fixture(scope="module")

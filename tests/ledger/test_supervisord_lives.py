@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import RPCINTERFACE, Cluster, wait_until
+from cluster.modes import NO_WORKER
 from supervisor.xmlrpc import Faults
+
+pytestmark = NO_WORKER
 
 HERE = Path(__file__).parent
 

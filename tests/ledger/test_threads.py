@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 from cluster.conftest import Clients, ClusterFactory
-from cluster.harness import Cluster
+from cluster.harness import Cluster, async_mode
+from cluster.modes import ASYNCIO, EVENTLET, OTHER_THREADS
 from cluster.recorder import TestClient
 
 from ledger.pairs import connect_pair
 
 Pair = tuple[TestClient, TestClient]
+
+#: Who runs the threads: eventlet, or the application.
+KINDS = ["tpool", "thread"] if async_mode() == "eventlet" else ["thread"]
 
 
 @pytest.fixture(scope="module", params=["supervisor-sio worker", "python"])
@@ -39,7 +43,8 @@ def in_thread(client: TestClient, kind: str, target: str, method: str, *args: ob
     return client.call("from_thread", kind, target, method, positional, options)
 
 
-@pytest.mark.parametrize("kind", ["tpool", "thread"])
+@pytest.mark.parametrize("kind", KINDS)
+@OTHER_THREADS
 def test_an_emit_reaches_everybody_and_nothing_falls_silent(pair: Pair, kind: str) -> None:
     for emitter in pair:
         event = f"{kind}-of-{emitter.name}"
@@ -52,6 +57,7 @@ def test_an_emit_reaches_everybody_and_nothing_falls_silent(pair: Pair, kind: st
         assert len(client.wait_for("after", 2)) == 2
 
 
+@OTHER_THREADS
 def test_the_hub_is_woken_at_once_and_the_order_stays(pair: Pair) -> None:
     for emitter in pair:
         began = time.monotonic()
@@ -64,7 +70,8 @@ def test_the_hub_is_woken_at_once_and_the_order_stays(pair: Pair) -> None:
         assert time.monotonic() - began < 15
 
 
-@pytest.mark.parametrize("kind", ["tpool", "thread"])
+@pytest.mark.parametrize("kind", KINDS)
+@OTHER_THREADS
 def test_rooms_and_disconnects(pair: Pair, kind: str) -> None:
     for emitter, other in (pair, pair[::-1]):
         room = f"room-{kind}-{emitter.name}"
@@ -82,7 +89,8 @@ def test_rooms_and_disconnects(pair: Pair, kind: str) -> None:
         assert other.received(room) == [[1]]
 
 
-@pytest.mark.parametrize("kind", ["tpool", "thread"])
+@pytest.mark.parametrize("kind", KINDS)
+@EVENTLET
 def test_what_waits_for_clients_raises_in_the_thread(pair: Pair, kind: str) -> None:
     first, second = pair
     calls = [
@@ -101,7 +109,8 @@ def test_what_waits_for_clients_raises_in_the_thread(pair: Pair, kind: str) -> N
     assert first.call("manager_call", "server_count", [], {}) == 2
 
 
-@pytest.mark.parametrize("kind", ["tpool", "thread"])
+@pytest.mark.parametrize("kind", KINDS)
+@OTHER_THREADS
 def test_a_disconnect(shared: Cluster, clients: Clients, kind: str) -> None:
     made = [clients.connect(shared, transports=["websocket"]) for _ in range(3)]
     assert in_thread(made[0], kind, "sio", "disconnect", made[1].sid(), {}) is None
@@ -109,3 +118,36 @@ def test_a_disconnect(shared: Cluster, clients: Clients, kind: str) -> None:
     made[1].wait_disconnected()
     made[2].wait_disconnected()
     assert made[0].call("echo", "still") == "still"
+
+
+@ASYNCIO
+def test_what_is_called_in_another_thread_raises_there_and_names_the_right_call(pair: Pair) -> None:
+    """Nothing of it is sent, and the loop goes on."""
+    first, second = pair
+    calls = [
+        ("sio", "emit", "question", 1, {}),
+        ("sio", "call", "question", {"to": second.sid()}),
+        ("sio", "enter_room", first.sid(), "room", {}),
+        ("sio", "disconnect", second.sid(), {}),
+        ("manager", "emit_with_acks", "question", {}),
+        ("manager", "fetch_sockets", {}),
+        ("manager", "server_count", {}),
+        ("manager", "server_side_emit", "question", {}),
+        ("manager", "server_side_call", "question", {}),
+        ("manager", "sockets_leave", "room", {}),
+    ]
+    for target, method, *args in calls:
+        answer = str(in_thread(first, "thread", target, method, *args))
+        assert answer.startswith("RuntimeError: "), (method, answer)
+        assert "asyncio.run_coroutine_threadsafe(" in answer, (method, answer)
+    first.call("server_call", "emit", ["after", 1], {})
+    assert first.wait_for("after") == second.wait_for("after") == [[1]]
+    assert first.received("question") == second.received("question") == []
+
+
+@ASYNCIO
+def test_the_right_call_from_another_thread(pair: Pair) -> None:
+    first, second = pair
+    assert in_thread(first, "threadsafe", "sio", "emit", "news", 1, {}) is None
+    assert first.wait_for("news") == second.wait_for("news") == [[1]]
+    assert in_thread(first, "threadsafe", "manager", "server_count", {}) == 2

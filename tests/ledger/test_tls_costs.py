@@ -9,9 +9,12 @@ from pathlib import Path
 
 from cluster.conftest import ClusterFactory
 from cluster.harness import wait_until
+from cluster.modes import NO_WORKER
 from cluster.test_tls import make_certificate
 
 from .victim import descriptors, memory
+
+pytestmark = NO_WORKER
 
 CLIENTS = 200
 GET = b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n"

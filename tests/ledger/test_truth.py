@@ -9,6 +9,9 @@ from typing import Any
 
 from cluster.conftest import ClusterFactory
 from cluster.harness import Cluster, wait_until
+from cluster.modes import NO_WORKER
+
+pytestmark = NO_WORKER
 
 HERE = Path(__file__).parent
 

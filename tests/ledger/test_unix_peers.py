@@ -9,7 +9,10 @@ import socket
 from pathlib import Path
 
 from cluster.conftest import ClusterFactory
+from cluster.modes import NO_WORKER
 from cluster.raw import Poller
+
+pytestmark = NO_WORKER
 
 GET = b"GET /environ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 

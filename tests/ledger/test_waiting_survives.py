@@ -11,9 +11,12 @@ import psutil
 import pytest
 from cluster.conftest import ClusterFactory
 from cluster.harness import Cluster, wait_until
+from cluster.modes import NO_WORKER
 from cluster.raw import PATH
 
 from .victim import descriptors
+
+pytestmark = NO_WORKER
 
 REQUEST = f"GET {PATH}polling HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
 

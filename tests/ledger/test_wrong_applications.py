@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import BIN, environment, wait_until
+from cluster.modes import EVENTLET
+
+pytestmark = EVENTLET
 
 HERE = Path(__file__).parent
 
