@@ -1,0 +1,43 @@
+"""docs/reference.md lists the methods of both managers, with the parameters that they have."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import supervisor_sio
+from supervisor_sio import AsyncZmqManager, ZmqManager
+
+DOCUMENT = Path(supervisor_sio.__file__).parents[1] / "docs" / "reference.md"
+
+
+def _rows() -> dict[str, list[str]]:
+    """The parameters of each method."""
+    found = re.findall(r"^\| `(\w+)\((.*?)\)` \|", DOCUMENT.read_text(), re.MULTILINE)
+    return {name: [word for word in parameters.split(", ") if word] for name, parameters in found}
+
+
+def test_each_method_is_there_with_its_parameters() -> None:
+    rows = _rows()
+    assert len(rows) > 10
+    for name, parameters in rows.items():
+        for manager in (ZmqManager, AsyncZmqManager):
+            signature = inspect.signature(getattr(manager, name))
+            words = [str(one).partition(":")[0] for one in signature.parameters.values()]
+            assert [word for word in words if word not in ("self", "**kwargs")] == parameters, name
+
+
+def test_coroutines_are_told_from_plain_methods() -> None:
+    plain = re.search(r"Plain methods of both:\n\n((?:\|.*\n)+)", DOCUMENT.read_text())
+    assert plain is not None
+    for name in _rows():
+        is_plain = f"| `{name}(" in plain[1]
+        assert inspect.iscoroutinefunction(getattr(AsyncZmqManager, name)) is not is_plain, name
+        assert not inspect.iscoroutinefunction(getattr(ZmqManager, name)), name
+
+
+def test_all_that_is_exported_is_described() -> None:
+    text = DOCUMENT.read_text()
+    for name in supervisor_sio.__all__:
+        assert name == "__version__" or f"`{name}" in text
