@@ -6,14 +6,11 @@ import errno
 import sys
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Protocol
 
 from ..common.limits import BODY_GRACE_SECONDS, BODY_RATE, STALLED_SECONDS, UNREAD_BODY_BYTES
 from ..common.reasons import PROTOCOL
 from ..engine.http import ChunkedBody, HttpError
-
-if TYPE_CHECKING:
-    from .connection import Connection
 
 #: Bytes of a body that are read at a time.
 _BLOCK = 65536
@@ -48,6 +45,16 @@ def as_frameworks_expect(error: type[OSError]) -> type[OSError]:
     return type(error.__name__, (error, werkzeug.ClientDisconnected), names)
 
 
+class Source(Protocol):
+    """The client's connection, as far as its body needs it."""
+
+    #: What was read, and nobody has looked at.
+    data: bytes
+
+    def count(self, reason: str, detail: object = "") -> None:
+        """The client did something that is counted."""
+
+
 class RequestBody:
     """The body of a request, as ``wsgi.input``. It ends where the body ends.
 
@@ -57,10 +64,10 @@ class RequestBody:
     :param length: as in :class:`.Head`.
     """
 
-    def __init__(self, connection: Connection, length: Optional[int]) -> None:
+    def __init__(self, source: Source, length: Optional[int]) -> None:
         self.content_length = length or 0
         self.position = 0
-        self._connection: Optional[Connection] = connection
+        self._source: Optional[Source] = source
         self._chunks = ChunkedBody() if length is None else None
         #: What has come and was not read yet: from this position on.
         self._data = b""
@@ -71,7 +78,7 @@ class RequestBody:
         #: Seconds for which the client let us wait.
         self._waited = 0.0
 
-    def wait_for_client(self, connection: Connection, size: int, timeout: float) -> bytes:
+    def wait_for_client(self, source: Any, size: int, timeout: float) -> bytes:
         """What the client has sent; empty at its end.
 
         :raises ClientGone: when nothing comes in time.
@@ -138,7 +145,7 @@ class RequestBody:
 
     def release(self) -> None:
         """The request is over; a copy of its environment may have this for much longer."""
-        self._connection = None
+        self._source = None
         self._data = b""
         self._chunks, self.content_length = None, 0
 
@@ -158,29 +165,27 @@ class RequestBody:
 
     def _receive(self) -> bytes:
         """Some of the body; or nothing, of one in chunks."""
-        connection = self._connection
-        assert connection is not None
+        source = self._source
+        assert source is not None
         if self._chunks is None:
-            data = self._receive_raw(connection, min(_BLOCK, self.content_length - self.position))
+            data = self._receive_raw(source, min(_BLOCK, self.content_length - self.position))
             self.position += len(data)
         else:
             try:
-                data = self._chunks.feed(self._receive_raw(connection, self._chunks.wanted))
+                data = self._chunks.feed(self._receive_raw(source, self._chunks.wanted))
             except HttpError as error:
-                connection.count(PROTOCOL, error)
+                source.count(PROTOCOL, error)
                 raise as_frameworks_expect(BadBody)(str(error)) from None
             if self._chunks.ended:
-                connection.data = self._chunks.rest + connection.data
+                source.data = self._chunks.rest + source.data
         self._received += len(data)
         return data
 
-    def _receive_raw(self, connection: Connection, size: int) -> bytes:
+    def _receive_raw(self, source: Any, size: int) -> bytes:
         patience = BODY_GRACE_SECONDS + self._received / BODY_RATE - self._waited
         began = time.monotonic()
         try:
-            data = self.wait_for_client(
-                connection, size, max(0.001, min(patience, STALLED_SECONDS))
-            )
+            data = self.wait_for_client(source, size, max(0.001, min(patience, STALLED_SECONDS)))
         finally:
             self._waited += time.monotonic() - began
         if not data:

@@ -28,6 +28,7 @@ class Body(RequestBody, wsgi.Input):  # type: ignore[misc]
         self, connection: Connection, length: Optional[int], wfile: Optional[Writer]
     ) -> None:
         super().__init__(connection, length)
+        self._connection: Optional[Connection] = connection
         self.chunked_input = length is None
         self.wfile = wfile
         self.is_hundred_continue_response_sent = False
@@ -50,12 +51,12 @@ class Body(RequestBody, wsgi.Input):  # type: ignore[misc]
             self.send_hundred_continue_response()
             self.is_hundred_continue_response_sent = True
 
-    def wait_for_client(self, connection: Connection, size: int, timeout: float) -> bytes:
+    def wait_for_client(self, source: Connection, size: int, timeout: float) -> bytes:
         self._reads += 1
         if not self._reads % READS_PER_TURN:
             eventlet.sleep(0)
-        return receive(connection, size, timeout)
+        return receive(source, size, timeout)
 
     def release(self) -> None:
         super().release()
-        self._socket = self.wfile = None
+        self._connection = self._socket = self.wfile = None

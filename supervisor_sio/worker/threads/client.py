@@ -1,0 +1,113 @@
+"""A client's connection in the thread that has its request: reading and writing that waits."""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from ...common.limits import STALLED_SECONDS
+from ...common.reasons import TOO_SLOW
+from ..body import ClientGone, RequestBody, as_frameworks_expect
+from ..runtime import Threads
+
+if TYPE_CHECKING:
+    from ..connection import Connection
+
+Piece = Union[bytes, memoryview]
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Client:
+    """What a thread has of a connection. Nobody else reads or writes there meanwhile.
+
+    The loop does not close the socket before the thread says that it is done.
+    """
+
+    __slots__ = ("_connection", "_threads", "_sock")
+
+    def __init__(self, connection: Connection, threads: Threads) -> None:
+        self._threads = threads
+        self._connection = connection
+        self._sock: Any = connection.sock
+
+    @property
+    def data(self) -> bytes:
+        """What was read, and nobody has looked at."""
+        data: bytes = self._connection.data
+        return data
+
+    @data.setter
+    def data(self, data: bytes) -> None:
+        self._connection.data = data
+
+    def count(self, reason: str, detail: object = "") -> None:
+        """The client did something that is counted."""
+        self._threads.run(0, self._connection.count, reason, detail)
+
+    def receive(self, size: int, timeout: float) -> bytes:
+        """What the client has sent; empty at its end.
+
+        :param timeout: seconds to wait at most.
+        :raises ClientGone: when nothing comes in time.
+        """
+        if self.data:
+            data, self.data = self.data[:size], self.data[size:]
+            return data
+        while True:
+            try:
+                return bytes(self._sock.recv(size))
+            except BlockingIOError:
+                if not self._wait(select.POLLIN, "sends nothing", timeout):
+                    raise as_frameworks_expect(ClientGone)() from None
+            except OSError:
+                return b""
+
+    def send(self, data: Piece) -> None:
+        """:raises ClientGone: when the client does not take all of it."""
+        while True:
+            try:
+                sent = self._sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                raise ClientGone() from None
+            if sent == len(data):
+                return
+            data = memoryview(data)[sent:]
+            if not self._wait(select.POLLOUT, "takes nothing", STALLED_SECONDS):
+                raise ClientGone()
+
+    def _wait(self, event: int, what: str, timeout: float) -> bool:
+        """Whether it can go on."""
+        poll = select.poll()
+        poll.register(self._sock, event)
+        if poll.poll(timeout * 1000):
+            return True
+        self.count(TOO_SLOW, what)
+        return False
+
+
+class Body(RequestBody):
+    """The body of a request, in a thread.
+
+    :param waits: whether the client sends it only when it is told that somebody reads it.
+    """
+
+    def __init__(self, client: Client, length: Optional[int], waits: bool) -> None:
+        super().__init__(client, length)
+        self._client = client
+        self._waits = waits
+
+    def proceed(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._client.send(_CONTINUE)
+
+    @property
+    def has_to_be_asked_for(self) -> bool:
+        """Whether the client still waits to be told; without that it may send none of it."""
+        return self._waits and not self.ended
+
+    def wait_for_client(self, source: Any, size: int, timeout: float) -> bytes:
+        return self._client.receive(size, timeout)

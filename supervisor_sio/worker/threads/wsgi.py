@@ -1,0 +1,145 @@
+"""A request through the WSGI application, in a thread of the pool.
+
+The thread has the connection's socket meanwhile, so that what waits for a client waits here, and
+a body or an answer of any length goes through without a step in the loop. A handshake of
+Engine.IO is passed on to the engine by the application; what the application answers instead goes
+out as any other answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Optional
+
+from ...engine.http import Head
+from ...engine.request import Request
+from ..body import BadBody, ClientGone
+from ..eio import EXCHANGE
+from ..environ import NO_INPUT, make_environ
+from ..runtime import Threads
+from .answer import Answer, FileWrapper
+from .client import Body, Client
+
+if TYPE_CHECKING:
+    from ..connection import Connection
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+
+class _Taker:
+    """How the Socket.IO server takes a request from its application, see :mod:`..eio`.
+
+    A copy of the environment may have this for much longer than the request lasts.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: _Call) -> None:
+        self._call: Optional[_Call] = call
+
+    def take(self) -> tuple[Request, Connection]:
+        """The engine answers it: the application's answer does not count.
+
+        :raises RuntimeError: when the request is over.
+        """
+        if self._call is None:
+            raise RuntimeError("the request is over")
+        return self._call.take()
+
+    def release(self) -> None:
+        self._call = None
+
+
+class _Call:
+    """One request, and the application's answer."""
+
+    def __init__(self, connection: Connection, head: Head, threads: Threads) -> None:
+        self._connection = connection
+        self._head = head
+        self._threads = threads
+        self._taken = False
+        client = Client(connection, threads)
+        self._environ = environ = make_environ(connection, head)
+        waits = head.length != 0 and head.version == "HTTP/1.1"
+        waits = waits and environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+        self._body = environ["wsgi.input"] = Body(client, head.length, waits)
+        self._answer = Answer(client, head, self._body, connection.server.runtime.date())
+        if head.length is None:
+            # Else there is a length to go by; Werkzeug makes a 400 of what it finds wrong then.
+            environ["wsgi.input_terminated"] = True
+        environ["wsgi.file_wrapper"] = FileWrapper
+        self._taker = environ[EXCHANGE] = _Taker(self)
+
+    def take(self) -> tuple[Request, Connection]:
+        self._taken = True
+        connection, environ = self._connection, self._environ
+        request = Request(self._head, connection.scheme, connection.address, lambda: environ)
+        return request, connection
+
+    def run(self) -> None:
+        """Have the application answer it, and give the connection back to the loop."""
+        connection, threads = self._connection, self._threads
+        gone = unread = False
+        try:
+            self._respond()
+            unread = not self._leave_nothing_unread()
+        except ClientGone:
+            gone = True
+        finally:
+            self._release()
+        if gone:
+            threads.run(0, connection.end)
+        elif self._taken:
+            threads.run(0, connection.leave_to_engine, unread)
+        else:
+            threads.run(0, connection.application_ended, self._answer.closes, unread)
+
+    def _respond(self) -> None:
+        result: Any = None
+        try:
+            try:
+                result = self._connection.server.app(self._environ, self._answer.start_response)
+                if not self._taken:
+                    self._answer.send(result)
+            finally:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+        except ClientGone:
+            raise
+        except BadBody:
+            if not self._taken:
+                self._answer.fail("400 Bad Request")
+        except BaseException:
+            logger.exception("a request to the application failed")
+            if not self._taken:
+                self._answer.fail("500 Internal Server Error")
+
+    def _leave_nothing_unread(self) -> bool:
+        """Whether the next request, if there is one, follows."""
+        body = self._body
+        if self._taken or body.ended or self._answer.closes or body.has_to_be_asked_for:
+            return body.ended
+        try:
+            body.discard()
+        except BadBody:
+            return False
+        return True
+
+    def _release(self) -> None:
+        """A session may keep the environment of its handshake, but not the connection."""
+        self._environ["wsgi.input"] = NO_INPUT
+        self._environ.pop(EXCHANGE, None)
+        self._taker.release()
+        self._body.release()
+
+
+def serve(connection: Connection, head: Head, threads: Threads) -> None:
+    """Serve a request; in a thread of the pool.
+
+    :param threads: the way back to the loop.
+    """
+    try:
+        _Call(connection, head, threads).run()
+    except Exception as error:
+        threads.run(0, connection.failed, error)
