@@ -7,7 +7,6 @@ the primitives that it awaits block, and :func:`run_blocking` runs it to its end
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Generic, TypeVar
 
 T = TypeVar("T")
@@ -56,4 +55,4 @@ else:
 
 async def settle(result: Any) -> Any:
     """The result of what may be a plain function or a coroutine function."""
-    return await result if inspect.isawaitable(result) else result
+    return await result if hasattr(result, "__await__") else result

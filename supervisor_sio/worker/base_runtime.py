@@ -28,6 +28,9 @@ _LATE = 1.0
 class BaseRuntime(ABC):
     """The part of a :class:`.Runtime` that needs only calls, soon and later."""
 
+    #: A task is started whenever it is to be, where no number of threads is a limit.
+    is_busy = False
+
     def __init__(self) -> None:
         self.deadlines = Deadlines(time.monotonic)
         self.engines: list[Engine] = []

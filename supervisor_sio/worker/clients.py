@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any, Sequence
 
-from ..cluster.sessions import Outlet, send_to_each
+from ..cluster.sessions import Outlet
 from ..relay.message import EncodedPacket
 from . import compat
-from .dispatch import Dispatcher
-from .eio import EngineServer
+from .dispatch import AsyncDispatcher, Dispatcher, SyncDispatcher, ThreadDispatcher
+from .eio import AsyncEngineServer, EngineServer
 from .printable import PRINTABLE
 from .runtime import Runtime
 
@@ -19,27 +19,26 @@ logger = logging.getLogger("supervisor_sio.worker")
 class PlainClients:
     """By python-socketio's public interface alone."""
 
-    concurrent = False
-
     def __init__(self, server: Any, threads: Any) -> None:
         self.threads = threads
+        self.concurrent = _has_threads(server)
         self._server = server
 
     def fan_out(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
-        send_to_each(self._server, eio_sids, packets)
+        self._server.eio.deliver_each(eio_sids, packets)
 
     def is_behind(self) -> bool:
         return bool(self._server.eio.is_behind())
 
 
 def loggers(server: Any) -> list[logging.Logger]:
-    """Those of a ``socketio.Server`` that are not the application's own."""
+    """Those of a server that are not the application's own."""
     names = ("socketio.", "engineio.")
     return [log for log in (server.logger, server.eio.logger) if log.name.startswith(names)]
 
 
 def install(server: Any, runtime: Runtime, threads: Any, max_attachments: int) -> Outlet:
-    """Let the worker serve the clients of a ``socketio.Server``.
+    """Let the worker serve the clients of a ``socketio.Server`` or an ``AsyncServer``.
 
     :param threads: calls of other threads come here by it.
     :param max_attachments: most of an event of a client.
@@ -48,14 +47,25 @@ def install(server: Any, runtime: Runtime, threads: Any, max_attachments: int) -
     eio = server.eio
     for log in loggers(server):
         log.addFilter(PRINTABLE)
-    eio.__class__ = EngineServer
+    eio.__class__ = AsyncEngineServer if compat.is_async(server) else EngineServer
     eio.start(runtime)
     changed = compat.missing(server)
     if not changed:
-        return Dispatcher(server, eio, threads, max_attachments)
+        return _dispatcher_for(server)(server, eio, threads, max_attachments)
     logger.warning(
         "this python-socketio has changed %s: messages take more time, until there is a "
         "supervisor-sio that knows it",
         ", ".join(changed),
     )
     return PlainClients(server, threads)
+
+
+def _dispatcher_for(server: Any) -> type[Dispatcher]:
+    if compat.is_async(server):
+        return AsyncDispatcher
+    return ThreadDispatcher if _has_threads(server) else SyncDispatcher
+
+
+def _has_threads(server: Any) -> bool:
+    """Whether its handlers run in threads."""
+    return bool(server.eio.async_mode == "threading")

@@ -1,5 +1,8 @@
 """The names of python-socketio that are not public, and that a worker needs: all are in here.
 
+They are those of a ``Server`` and of an ``AsyncServer``, where all of them are coroutine functions:
+what a function in here returns is to be awaited then.
+
 They are checked at the start of a worker, with how they are called. When a release of
 python-socketio has changed one, :func:`missing` names it, and the worker delivers and sends
 messages by the public interface, which takes more time for each of them.
@@ -14,7 +17,7 @@ from typing import Any, Callable
 
 import socketio
 
-#: Methods of a server, and the number of arguments that they get here.
+#: Methods of a server of either kind, and the number of arguments that they get here.
 _METHODS = {
     "_send_packet": 2,
     "_trigger_event": 4,
@@ -27,13 +30,18 @@ _METHODS = {
 
 
 def missing(server: Any) -> list[str]:
-    """The names that a ``socketio.Server`` does not have, or that are not what they were."""
+    """The names that a server does not have, or that are not what they were."""
     return [name for name, count in _METHODS.items() if not _takes(server, name, count)]
+
+
+def is_async(server: Any) -> bool:
+    """Whether it is an ``AsyncServer``."""
+    return bool(server.is_asyncio_based())
 
 
 def _takes(server: Any, name: str, count: int) -> bool:
     method = getattr(server, name, None)
-    if not callable(method):
+    if not callable(method) or inspect.iscoroutinefunction(method) != is_async(server):
         return False
     try:
         inspect.signature(method).bind(*[None] * count)
@@ -44,34 +52,35 @@ def _takes(server: Any, name: str, count: int) -> bool:
 
 def handles_events_as_usual(server: Any) -> bool:
     """Whether no subclass has a way of its own to call the handler of an event."""
+    base = socketio.AsyncServer if is_async(server) else socketio.Server
     return all(
-        getattr(type(server), name) is getattr(socketio.Server, name)
+        getattr(type(server), name) is getattr(base, name)
         for name in ("_handle_event", "_handle_event_internal")
     )
 
 
-def replace_send_packet(server: Any, send_packet: Callable[[str, Any], None]) -> None:
+def replace_send_packet(server: Any, send_packet: Callable[[str, Any], Any]) -> None:
     """Let the server send its packets by this function, which gets an Engine.IO sid."""
     server._send_packet = send_packet
 
 
-def sends_by(server: Any, send_packet: Callable[[str, Any], None]) -> bool:
+def sends_by(server: Any, send_packet: Callable[[str, Any], Any]) -> bool:
     """Whether it is still what :func:`replace_send_packet` has set."""
     return server._send_packet is send_packet
 
 
 def replace_handle_disconnect(
-    server: Any, handle: Callable[..., None]
-) -> Callable[[str, str, Any], None]:
+    server: Any, handle: Callable[..., Any]
+) -> Callable[[str, str, Any], Any]:
     """:return: what was there."""
-    before: Callable[[str, str, Any], None] = server._handle_disconnect
+    before: Callable[[str, str, Any], Any] = server._handle_disconnect
     server._handle_disconnect = handle
     return before
 
 
-def send_packet(server: Any, eio_sid: str, pkt: Any) -> None:
+def send_packet(server: Any, eio_sid: str, pkt: Any) -> Any:
     """Send a Socket.IO packet to a client."""
-    server._send_packet(eio_sid, pkt)
+    return server._send_packet(eio_sid, pkt)
 
 
 def trigger_event(server: Any, event: Any, namespace: str, sid: str, args: Any) -> Any:
@@ -79,21 +88,21 @@ def trigger_event(server: Any, event: Any, namespace: str, sid: str, args: Any) 
     return server._trigger_event(event, namespace, sid, *args)
 
 
-def handle_event(server: Any, eio_sid: str, namespace: str, pkt: Any) -> None:
+def handle_event(server: Any, eio_sid: str, namespace: str, pkt: Any) -> Any:
     """Call the handler of an event as the server does it."""
-    server._handle_event(eio_sid, namespace, pkt.id, pkt.data)
+    return server._handle_event(eio_sid, namespace, pkt.id, pkt.data)
 
 
-def handle_ack(server: Any, eio_sid: str, pkt: Any) -> None:
+def handle_ack(server: Any, eio_sid: str, pkt: Any) -> Any:
     """The answer of a client to an event with a callback."""
-    server._handle_ack(eio_sid, pkt.namespace, pkt.id, pkt.data)
+    return server._handle_ack(eio_sid, pkt.namespace, pkt.id, pkt.data)
 
 
-def handle_connect(server: Any, eio_sid: str, namespace: str, pkt: Any) -> None:
+def handle_connect(server: Any, eio_sid: str, namespace: str, pkt: Any) -> Any:
     """A client wants to connect to a namespace."""
-    server._handle_connect(eio_sid, namespace, pkt.data)
+    return server._handle_connect(eio_sid, namespace, pkt.data)
 
 
-def handle_disconnect(server: Any, eio_sid: str, pkt: Any) -> None:
+def handle_disconnect(server: Any, eio_sid: str, pkt: Any) -> Any:
     """A client leaves a namespace."""
-    server._handle_disconnect(eio_sid, pkt.namespace, server.reason.CLIENT_DISCONNECT)
+    return server._handle_disconnect(eio_sid, pkt.namespace, server.reason.CLIENT_DISCONNECT)

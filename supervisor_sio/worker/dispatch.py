@@ -1,8 +1,13 @@
 """Socket.IO packets to the handlers of an application, and back.
 
 python-socketio calls the handlers; what it does around that is shortened here. A plain event
-starts its handler in the loop, at once; what is encoded once goes straight to each
-client. Whatever else comes runs alone for its session: the next message waits for its end.
+starts its handler at once; what is encoded once goes straight to each client. Whatever else
+comes runs alone for its session: the next message waits for its end.
+
+There is one :class:`Dispatcher`, for sync and for async servers. What may wait for a handler is
+an ``async def``; a :class:`SyncDispatcher` runs it in a greenlet or a thread, where it blocks.
+Only the call of an event's handler is written for each of them, between two halves that are
+plain functions: it is what an echo takes its time for.
 
 The names of python-socketio that this needs, and that are not public, are in :mod:`.compat`.
 """
@@ -10,30 +15,33 @@ The names of python-socketio that this needs, and that are not public, are in :m
 from __future__ import annotations
 
 import logging
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from engineio import packet
 from socketio import exceptions as sio_exceptions
 from socketio import packet as sio_packet
 
 from ..cluster.packets import Packet, Partial, ack_text, read_event
-from ..cluster.sessions import send_to_each, traffic
+from ..cluster.sessions import traffic
+from ..common.blocking import run_blocking, settle
 from ..common.emission import RESERVED_EVENTS
 from ..common.limits import EVENT_SIZES
 from ..common.reasons import NO_ANSWER, WRONG_ARGUMENTS
 from ..engine.frames import Payload, message_frame
 from ..engine.session import Session
 from . import compat
-from .eio import EngineServer
+from .eio import ENDS, EngineOwner
 
 _MESSAGE = str(packet.MESSAGE)
 _EVENTS = (sio_packet.EVENT, sio_packet.BINARY_EVENT)
 _ACKS = (sio_packet.ACK, sio_packet.BINARY_ACK)
+#: Where ``call()`` is, of sync and of async servers.
+_CALLERS = ("socketio.server", "socketio.async_server")
 _WITH_ATTACHMENTS = (sio_packet.BINARY_EVENT, sio_packet.BINARY_ACK)
 
 
 class Dispatcher:
-    """Between the engine and one ``socketio.Server``.
+    """Between the engine and one ``socketio.Server`` or ``AsyncServer``.
 
     :param threads: calls of other threads come here by it, see :class:`.runtime.Threads`.
     :param max_attachments: most of an event of a client.
@@ -41,7 +49,7 @@ class Dispatcher:
 
     concurrent = False
 
-    def __init__(self, server: Any, eio: EngineServer, threads: Any, max_attachments: int) -> None:
+    def __init__(self, server: Any, eio: EngineOwner, threads: Any, max_attachments: int) -> None:
         self.threads = threads
         self.max_attachments = max_attachments
         self._server = server
@@ -57,13 +65,31 @@ class Dispatcher:
         eio.ended = self._forget
         self._send_packet = self.send_packet
         compat.replace_send_packet(server, self._send_packet)
-        self._handle_disconnect = compat.replace_handle_disconnect(server, self._leave)
+        self._handle_disconnect = compat.replace_handle_disconnect(
+            server, self._as_called(self._leave)
+        )
+        self._disconnect = server.disconnect
+        server.disconnect = self._as_called(self.disconnect)
+
+    def _as_called(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A coroutine function as a method of the server is called."""
+        raise NotImplementedError
+
+    def _run_handler(
+        self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
+    ) -> Any:
+        """Call the handler of an event, and send the acknowledgement."""
+        raise NotImplementedError
+
+    def _reply(self, eio_sid: str, encoded: Any) -> None:
+        """Send an encoded packet, from where handlers run."""
+        self._send(eio_sid, encoded)
 
     # --- to clients -------------------------------------------------------------------
 
-    def send_packet(self, eio_sid: str, pkt: Any) -> None:
+    def send_packet(self, eio_sid: str, pkt: Any) -> Any:
         """``Server._send_packet``, without an Engine.IO packet for each part."""
-        self._send(eio_sid, pkt.encode())
+        raise NotImplementedError
 
     def _send(self, eio_sid: str, encoded: Any) -> None:
         session = self._sessions.get(eio_sid)
@@ -84,7 +110,7 @@ class Dispatcher:
         It is framed once, and goes straight to each websocket.
         """
         if self._eio.logger.isEnabledFor(logging.INFO):
-            send_to_each(self._server, eio_sids, packets)  # which tells of each
+            self._eio.deliver_each(eio_sids, packets)
             return
         messages = [_MESSAGE + p if isinstance(p, str) else p for p in packets]
         frames = [message_frame(message) for message in messages]
@@ -195,23 +221,23 @@ class Dispatcher:
             self._eio.runtime.run(self._run_handler, sid, session, namespace, number, data)
         return True
 
-    def _dispatch(self, eio_sid: str, pkt: Any) -> None:
+    async def _dispatch(self, eio_sid: str, pkt: Any) -> None:
         """What ``Server._handle_eio_message`` does, with a packet that is whole."""
         server, kind = self._server, pkt.packet_type
         if kind in _EVENTS:
-            self._start_in_turn(eio_sid, pkt)
+            await self._start_in_turn(eio_sid, pkt)
         elif kind in _ACKS:
-            compat.handle_ack(server, eio_sid, pkt)
+            await settle(compat.handle_ack(server, eio_sid, pkt))
         elif kind == sio_packet.CONNECT:
-            self._connect(eio_sid, pkt)
+            await self._connect(eio_sid, pkt)
         else:
-            compat.handle_disconnect(server, eio_sid, pkt)
+            await settle(compat.handle_disconnect(server, eio_sid, pkt))
 
-    def _start_in_turn(self, eio_sid: str, pkt: Any) -> None:
-        """Handlers start in the order of their events, each in a greenlet of its own."""
+    async def _start_in_turn(self, eio_sid: str, pkt: Any) -> None:
+        """Handlers start in the order of their events, each as a task of its own."""
         server, namespace = self._server, pkt.namespace or "/"
         if not self._plain:
-            compat.handle_event(server, eio_sid, namespace, pkt)
+            await settle(compat.handle_event(server, eio_sid, namespace, pkt))
             return
         sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
         server.logger.info('received event "%s" from %s [%s]', pkt.data[0], sid, namespace)
@@ -220,28 +246,29 @@ class Dispatcher:
             server.logger.info("%s is not connected to namespace %s", sid, namespace)
         elif server.async_handlers:
             # Before the next message, which waits for the end of this call.
-            self._eio.runtime.soon(self._run_handler, sid, session, namespace, pkt.id, pkt.data)
+            soon = self._eio.runtime.soon
+            self._eio.in_loop(soon, self._run_handler, sid, session, namespace, pkt.id, pkt.data)
         else:
-            self._run_handler(sid, session, namespace, pkt.id, pkt.data)
+            await settle(self._run_handler(sid, session, namespace, pkt.id, pkt.data))
 
-    def _run_handler(
-        self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
-    ) -> None:
-        server = self._server
-        try:
-            answer = compat.trigger_event(server, event[0], namespace, sid, event[1:])
-        except TypeError as error:
-            if not _never_began(error):
-                raise
+    def _is_counted(self, session: Session, error: Exception) -> bool:
+        """Whether it is the client's mistake, and no handler's, that a handler has failed."""
+        if isinstance(error, TypeError) and _never_began(error):
             self._eio.count_of(session, WRONG_ARGUMENTS, str(error))
-            return
-        except sio_exceptions.TimeoutError as error:
-            if not _of_call(error):
-                raise
+            return True
+        if isinstance(error, sio_exceptions.TimeoutError) and _of_call(error):
             self._eio.count_of(session, NO_ANSWER)
-            return
-        if number is None or answer is server.not_handled:
-            return
+            return True
+        return False
+
+    def _acknowledge(self, session: Session, namespace: str, number: int, answer: Any) -> Any:
+        """Send what a handler has returned.
+
+        :return: what the server's own way to send has returned, where it has another one.
+        """
+        server = self._server
+        if answer is server.not_handled:
+            return None
         if answer is None:
             data = []
         else:
@@ -249,42 +276,60 @@ class Dispatcher:
         if self._default_packets and compat.sends_by(server, self._send_packet):
             text = ack_text(namespace, number, data)
             if text is not None:
-                self._send(session.sid, text)
-                return
+                self._reply(session.sid, text)
+                return None
         ack = server.packet_class(sio_packet.ACK, namespace=namespace, id=number, data=data)
-        compat.send_packet(server, session.sid, ack)
+        return compat.send_packet(server, session.sid, ack)
 
-    def _connect(self, eio_sid: str, pkt: Any) -> None:
+    async def _connect(self, eio_sid: str, pkt: Any) -> None:
         server, namespace = self._server, pkt.namespace or "/"
         if not self._is_known(namespace):
             data = {"message": "Invalid namespace"}  # as with Node; python-socketio sends no object
             refused = server.packet_class(sio_packet.CONNECT_ERROR, data=data, namespace=namespace)
-            compat.send_packet(server, eio_sid, refused)
+            await settle(compat.send_packet(server, eio_sid, refused))
             return
         try:
-            compat.handle_connect(server, eio_sid, namespace, pkt)
+            await settle(compat.handle_connect(server, eio_sid, namespace, pkt))
         except BaseException as error:
             # python-socketio would leave the client neither refused nor connected.
-            self._refuse(eio_sid, namespace)
+            await self._refuse(eio_sid, namespace)
             if not isinstance(error, TypeError) or not _never_began(error):
                 raise
             self._eio.count_of(self._sessions[eio_sid], WRONG_ARGUMENTS, str(error))
 
-    def _leave(self, eio_sid: str, namespace: Optional[str], reason: Any = None) -> None:
+    async def _leave(self, eio_sid: str, namespace: Optional[str], reason: Any = None) -> None:
         """A client leaves a namespace.
 
         When a handler of ``disconnect`` failed, python-socketio would keep the client's rooms and
         its environment, and not call the handlers of its other namespaces.
         """
+        namespace = namespace or "/"
         try:
-            self._handle_disconnect(eio_sid, namespace or "/", reason)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # an application's eventlet.Timeout is not an Exception
+            await settle(self._handle_disconnect(eio_sid, namespace, reason))
+        except BaseException as error:
+            sid = self._server.manager.sid_from_eio_sid(eio_sid, namespace)
+            await self._forget_client(sid, namespace)
+            if isinstance(error, ENDS):
+                raise
             self._eio.logger.exception("disconnect handler error")
-            manager = self._server.manager
-            sid = manager.sid_from_eio_sid(eio_sid, namespace or "/")
-            manager.disconnect(sid, namespace or "/", ignore_queue=True)
+
+    async def disconnect(
+        self, sid: str, namespace: Optional[str] = None, ignore_queue: bool = False
+    ) -> None:
+        """``Server.disconnect``; when the handler fails, its caller gets the error as well.
+
+        python-socketio would keep the client's rooms.
+        """
+        try:
+            await settle(self._disconnect(sid, namespace, ignore_queue))
+        except BaseException:
+            namespace = namespace or "/"
+            if sid in self._server.manager.pending_disconnect.get(namespace, ()):
+                await self._forget_client(sid, namespace)
+            raise
+
+    async def _forget_client(self, sid: str, namespace: str) -> None:
+        await settle(self._server.manager.disconnect(sid, namespace, ignore_queue=True))
 
     def _is_known(self, namespace: str) -> bool:
         """Whether the application has handlers in a namespace, or allows it."""
@@ -296,7 +341,7 @@ class Dispatcher:
             or namespace in server.namespaces
         )
 
-    def _refuse(self, eio_sid: str, namespace: str) -> None:
+    async def _refuse(self, eio_sid: str, namespace: str) -> None:
         server = self._server
         sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
         kind = sio_packet.CONNECT_ERROR
@@ -304,10 +349,77 @@ class Dispatcher:
             kind = sio_packet.DISCONNECT  # it was told before that it is connected
         elif not server.manager.is_pre_connected(sid, namespace):
             return
-        server.manager.disconnect(sid, namespace, ignore_queue=True)
+        await self._forget_client(sid, namespace)
         reason = sio_exceptions.ConnectionRefusedError().error_args
         refused = server.packet_class(kind, data=reason, namespace=namespace)
-        compat.send_packet(server, eio_sid, refused)
+        await settle(compat.send_packet(server, eio_sid, refused))
+
+
+class SyncDispatcher(Dispatcher):
+    """For a ``Server`` whose handlers run in greenlets of the loop's thread."""
+
+    def _as_called(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: run_blocking(function(*args, **kwargs))
+
+    def send_packet(self, eio_sid: str, pkt: Any) -> None:
+        self._reply(eio_sid, pkt.encode())
+
+    def _run_handler(
+        self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
+    ) -> None:
+        try:
+            answer = compat.trigger_event(self._server, event[0], namespace, sid, event[1:])
+        except Exception as error:
+            if not self._is_counted(session, error):
+                raise
+            return
+        if number is not None:
+            self._acknowledge(session, namespace, number, answer)
+
+
+class ThreadDispatcher(SyncDispatcher):
+    """For a ``Server`` whose handlers run in threads."""
+
+    concurrent = True
+
+    def _start(
+        self, session: Session, namespace: str, number: Optional[int], data: list[Any]
+    ) -> bool:
+        # Where all threads are busy, and much waits for them, the session waits as well.
+        if self._eio.runtime.is_busy:
+            return False
+        return super()._start(session, namespace, number, data)
+
+    def _reply(self, eio_sid: str, encoded: Any) -> None:
+        if self.threads is None or self.threads.here:
+            self._send(eio_sid, encoded)
+            return
+        size = len(encoded) if isinstance(encoded, str) else sum(map(len, encoded))
+        self.threads.run(size, self._send, eio_sid, encoded)
+
+
+class AsyncDispatcher(Dispatcher):
+    """For an ``AsyncServer``."""
+
+    def _as_called(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function
+
+    async def send_packet(self, eio_sid: str, pkt: Any) -> None:
+        self._reply(eio_sid, pkt.encode())
+
+    async def _run_handler(
+        self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
+    ) -> None:
+        try:
+            answer = await compat.trigger_event(self._server, event[0], namespace, sid, event[1:])
+        except Exception as error:
+            if not self._is_counted(session, error):
+                raise
+            return
+        if number is not None:
+            sending = self._acknowledge(session, namespace, number, answer)
+            if sending is not None:
+                await sending
 
 
 def _is_event(data: Any) -> bool:
@@ -340,4 +452,4 @@ def _of_call(error: sio_exceptions.TimeoutError) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "socketio.server"
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") in _CALLERS

@@ -1,35 +1,63 @@
 """What python-socketio finds on ``server.eio``: engineio's interface, over our engine.
 
-A ``socketio.Server`` makes an ``engineio.Server`` and registers its handlers with it. Where a
-worker serves, that object becomes an :class:`EngineServer`: the same options and the same
-public methods, while :mod:`supervisor_sio.engine` has the sessions. Requests of sessions
-come from the connections straight to the engine; a handshake comes through the application,
-which may look at it, wrap it, or refuse it.
+A ``socketio.Server`` makes an ``engineio.Server``, an ``AsyncServer`` an ``engineio.AsyncServer``,
+and registers its handlers with it. Where a worker serves, that object becomes an
+:class:`EngineServer` or an :class:`AsyncEngineServer`: the same options and the same public
+methods, while :mod:`supervisor_sio.engine` has the sessions. Requests of sessions come from the
+connections straight to the engine; a handshake comes through the application, which may look at
+it, wrap it, or refuse it.
+
+All methods of the engine are called in the loop. The public methods of an :class:`EngineServer`
+may be called in any thread, those of an :class:`AsyncEngineServer` are coroutines of the loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Protocol, Sequence, Union
 
 import engineio
 from engineio import packet
 
 from ..cluster.sessions import traffic
+from ..common.blocking import run_blocking, settle
 from ..common.limits import SLOW_OUTPUT
 from ..engine.engine import Engine
 from ..engine.options import Options
-from ..engine.session import Session
+from ..engine.request import Request
+from ..engine.session import Exchange, Session
+from ..relay import native
+from .asgi_environ import make_environ
 from .refused import refusals
 from .runtime import Runtime
 
-#: In the environment of a request: who answers it when the engine does.
+#: In the environment of a request, or in its scope: who answers it when the engine does.
 EXCHANGE = "supervisor_sio.exchange"
 
+#: What ends the process, or the task that runs.
+ENDS = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)
 
-class EngineServer(engineio.Server):  # type: ignore[misc]
-    """An Engine.IO server whose clients are served by the worker itself; owns the engine."""
+
+class _Connection(Exchange, Protocol):
+    """The connection of a request that comes through the application."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client is gone."""
+
+
+class EngineOwner:
+    """The owner of an engine, for the handlers of a sync or an async server."""
+
+    # From engineio.
+    handlers: dict[str, Callable[..., Any]]
+    logger: Any
+    log_message_keys: set[str]
+    max_http_buffer_size: int
+    reason: Any
+    generate_id: Callable[[], str]
 
     engine: Engine
     runtime: Runtime
@@ -49,6 +77,8 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         self._busy: dict[Session, bool] = {}
         #: Why sessions have ended that are busy yet.
         self._reasons: dict[Session, str] = {}
+        #: Held while what the application stores for a session is made.
+        self._making = native.lock()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """engineio's options may be set while it runs.
@@ -63,55 +93,69 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         """An id for a session, which names this worker."""
         return str(self.generate_id())
 
+    def call(self, task: Callable[..., Any], *args: Any) -> Any:
+        """For the runtime: call an ``async def`` that may wait for handlers."""
+        raise NotImplementedError
+
+    def in_loop(self, task: Callable[..., Any], *args: Any) -> None:
+        """Call what may not wait in the loop: at once, when this is its thread."""
+        threads = self.runtime.threads
+        if threads is None or threads.here:
+            task(*args)
+        else:
+            threads.run(0, task, *args)
+
     # --- requests -----------------------------------------------------------------
 
-    def handle_request(self, environ: dict[str, Any], start_response: Any) -> Any:
-        """A request that the application has passed on: nearly always a handshake."""
-        taken = environ.get(EXCHANGE)
-        if taken is None:
+    def _take(self, request_of: dict[str, Any], kind: str) -> tuple[Request, _Connection]:
+        taker = request_of.get(EXCHANGE)
+        if taker is None:
             raise RuntimeError(
                 "a Socket.IO server of a supervisor-sio worker cannot be called by another "
-                "WSGI server"
+                f"{kind} server"
             )
-        request, exchange = taken.take()
+        taken: tuple[Request, _Connection] = taker.take()
+        return taken
+
+    async def _handle(
+        self,
+        request: Request,
+        exchange: _Connection,
+        environ: dict[str, Any],
+        read: Callable[[int], Any],
+    ) -> None:
+        """Handle a request that the application has passed on: nearly always a handshake.
+
+        Other requests went through the application because their path was not known to be the
+        engine's, or a function of the application had to say whether their origin is accepted.
+
+        :param read: reads the body of a POST, so many bytes at most.
+        """
         engine = self.engine
         engine.add_path(request.head.path)
         refusal = engine.check(request)
         if refusal is not None:
             exchange.answer(refusal)
-        elif request.sid:
-            self._handle_late(request, exchange, environ)
+        elif not request.sid:
+            await self._open(request, exchange, environ)
         else:
-            self._open(request, exchange, environ)
-        return ()
+            body = None
+            if request.head.method == "POST":
+                body = await settle(read(engine.options.max_http_buffer_size + 1))
+            self.runtime.call_soon(self._handle_late, request, exchange, body)
 
-    def _handle_late(self, request: Any, exchange: Any, environ: dict[str, Any]) -> None:
-        """A request of a session that went through the application all the same.
-
-        Its path was not known to be the engine's, or a function of the application had to say
-        whether its origin is accepted.
-        """
-        body = None
-        if request.head.method == "POST":
-            most = self.engine.body_limit(request)
-            if isinstance(most, bytes):
-                exchange.answer(most)
-                return
-            body = environ["wsgi.input"].read(most + 1)
-            if len(body) > most:
-                self.runtime.call_soon(self.engine.refuse_body, request, exchange)
-                return
-        self.runtime.call_soon(self._handle, request, exchange, body)
-
-    def _handle(self, request: Any, exchange: Any, body: Optional[bytes]) -> None:
-        self.engine.handle(request, exchange, body)
+    def _handle_late(self, request: Request, exchange: _Connection, body: Optional[bytes]) -> None:
+        if body is not None and len(body) > self.engine.options.max_http_buffer_size:
+            self.engine.refuse_body(request, exchange)
+        else:
+            self.engine.handle(request, exchange, body)
         if exchange.ended:
             self.engine.gone(exchange)
 
-    def _open(self, request: Any, exchange: Any, environ: dict[str, Any]) -> None:
+    async def _open(self, request: Request, exchange: _Connection, environ: dict[str, Any]) -> None:
         session = self.engine.open(request)
         try:
-            answer = self.handlers["connect"](session.sid, environ)
+            answer = await settle(self.handlers["connect"](session.sid, environ))
         except Exception:
             self.logger.exception("connect handler error")
             answer = False
@@ -138,21 +182,22 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         if session in self._busy:
             self._reasons[session] = reason
         else:
-            self.runtime.soon(self._disconnect, session, reason)
+            self.runtime.soon(self.call, self._disconnect, session, reason)
 
     def on_upgrade(self, session: Session) -> None:
         """:meth:`.Owner.on_upgrade`"""
         if self.logger.isEnabledFor(logging.INFO):
-            self.runtime.run(self.logger.info, "%s: Upgrade to websocket successful", session.sid)
+            text = "%s: Upgrade to websocket successful"
+            self.runtime.log(self.logger, logging.INFO, text, session.sid)
 
     def on_refusal(self, kind: str, message: str) -> None:
         """:meth:`.Owner.on_refusal`"""
         if kind not in self.log_message_keys:
             self.log_message_keys.add(kind)
             message += " (further occurrences of this error will be logged with level INFO)"
-            self.runtime.run(self.logger.error, message)
+            self.runtime.log(self.logger, logging.ERROR, message)
         elif self.logger.isEnabledFor(logging.INFO):
-            self.runtime.run(self.logger.info, message)
+            self.runtime.log(self.logger, logging.INFO, message)
 
     def soon(self, task: Callable[[], None]) -> None:
         """:meth:`.Owner.soon`"""
@@ -165,7 +210,7 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
 
     def count_of(self, session: Session, reason: str, detail: str = "") -> None:
         """The client of a session did something that is counted."""
-        self.count(reason, session.address or "a client", detail)
+        self.in_loop(self.count, reason, session.address or "a client", detail)
 
     def is_behind(self) -> bool:
         """Whether more than ``SLOW_OUTPUT`` waits for a client."""
@@ -176,42 +221,49 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
     def run_alone(self, session: Session, task: Callable[..., Any], *args: Any) -> bool:
         """Start a task in the loop. The session's next message waits until it is done.
 
+        :param task: of a sync server, or a coroutine function of an async one.
         :return: whether it is done.
         """
         self._busy[session] = False
-        self.runtime.run(self._run, session, task, args)
+        self.runtime.run(self.call, self._run, session, task, args)
         if session not in self._busy:
             return True
         self._busy[session] = True
         return False
 
-    def _run(self, session: Session, task: Callable[..., Any], args: Any) -> None:
+    async def _run(self, session: Session, task: Callable[..., Any], args: Any) -> None:
         try:
-            task(*args)
-        except (KeyboardInterrupt, SystemExit):
+            await settle(task(*args))
+        except ENDS:
             raise
         except BaseException:  # an application's eventlet.Timeout is not an Exception
             self.logger.exception("message handler error")
         finally:
-            awaited = self._busy.pop(session)
-            reason = self._reasons.pop(session, None)
-            if reason is not None:
-                self.runtime.soon(self._disconnect, session, reason)
-            elif awaited:
-                self.runtime.call_soon(session.proceed)
+            self.in_loop(self._done, session)
 
-    def _disconnect(self, session: Session, reason: str) -> None:
+    def _done(self, session: Session) -> None:
+        awaited = self._busy.pop(session)
+        reason = self._reasons.pop(session, None)
+        if reason is not None:
+            self.runtime.soon(self.call, self._disconnect, session, reason)
+        elif awaited:
+            self.runtime.call_soon(session.proceed)
+
+    async def _disconnect(self, session: Session, reason: str) -> None:
         try:
-            self.handlers["disconnect"](session.sid, reason)
+            await settle(self.handlers["disconnect"](session.sid, reason))
         except Exception:
             self.logger.exception("disconnect handler error")
         finally:
-            self.engine.forget(session.sid)
+            self.in_loop(self.engine.forget, session.sid)
 
-    # --- engineio's methods ---------------------------------------------------------------
+    # --- for engineio's methods -----------------------------------------------------------
 
-    def send_packet(self, sid: str, pkt: Any) -> None:
-        """Send an Engine.IO packet to a client; without its session only a log line is written."""
+    def deliver(self, sid: str, pkt: Any) -> None:
+        """Send an Engine.IO packet to a client; without its session only a log line is written.
+
+        In the loop.
+        """
         session = self.engine.sessions.get(sid)
         if session is None or session.closed:
             self.logger.warning("Cannot send to sid %s", sid)
@@ -227,6 +279,20 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
                 "<binary>" if isinstance(pkt.data, bytes) else pkt.data,
             )
 
+    def deliver_each(self, sids: Sequence[str], messages: Sequence[Union[str, bytes]]) -> None:
+        """Send messages to clients, and tell of each. In the loop."""
+        for sid in sids:
+            for message in messages:
+                self.deliver(sid, packet.Packet(packet.MESSAGE, message))
+
+    def close(self, sid: Optional[str]) -> None:
+        """Disconnect a client, or all: its disconnect handlers run soon. In the loop."""
+        sids = list(self.engine.sessions) if sid is None else [sid]
+        for one in sids:
+            session = self.engine.sessions.get(one)
+            if session is not None:
+                session.close(self.reason.SERVER_DISCONNECT)
+
     def _get_socket(self, sid: str) -> Session:
         """Also for python-socketio's Admin UI."""
         session = self.engine.sessions.get(sid)
@@ -234,23 +300,14 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
             raise KeyError("Session not found")
         return session
 
-    def get_session(self, sid: str) -> dict[str, Any]:
-        """What the application has stored for a session: the same dictionary each time.
-
-        :raises KeyError: when there is no such session.
-        """
+    def _data_of(self, sid: str) -> dict[str, Any]:
         session = self._get_socket(sid)
         if session.data is None:
-            session.data = {}
+            with self._making:
+                if session.data is None:
+                    session.data = {}
         data: dict[str, Any] = session.data
         return data
-
-    def save_session(self, sid: str, session: dict[str, Any]) -> None:
-        """Store a dictionary for a session.
-
-        :raises KeyError: when there is no such session.
-        """
-        self._get_socket(sid).data = session
 
     def transport(self, sid: str) -> str:
         """The transport that a client uses: ``polling`` or ``websocket``.
@@ -259,10 +316,94 @@ class EngineServer(engineio.Server):  # type: ignore[misc]
         """
         return self._get_socket(sid).transport
 
+
+class EngineServer(EngineOwner, engineio.Server):  # type: ignore[misc]
+    """An Engine.IO server whose clients are served by the worker itself."""
+
+    def call(self, task: Callable[..., Any], *args: Any) -> Any:
+        return run_blocking(task(*args))
+
+    def handle_request(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """A request that the application has passed on."""
+        request, exchange = self._take(environ, "WSGI")
+        read, threads = environ["wsgi.input"].read, self.runtime.threads
+        if threads is None or threads.here:
+            run_blocking(self._handle(request, exchange, environ, read))
+            return ()
+        # What may wait, in this thread; what it tells is kept with the request.
+        self.engine.answers.is_origin_allowed(request)
+        body = b""
+        if request.sid and request.head.method == "POST":
+            body = read(self.max_http_buffer_size + 1)
+        threads.run(
+            len(body), self.call, self._handle, request, exchange, environ, lambda most: body
+        )
+        return ()
+
+    def send_packet(self, sid: str, pkt: Any) -> None:
+        """Send an Engine.IO packet to a client; without its session only a log line is written."""
+        self.in_loop(self.deliver, sid, pkt)
+
+    def get_session(self, sid: str) -> dict[str, Any]:
+        """What the application has stored for a session: the same dictionary each time.
+
+        :raises KeyError: when there is no such session.
+        """
+        return self._data_of(sid)
+
+    def save_session(self, sid: str, session: dict[str, Any]) -> None:
+        """Store a dictionary for a session.
+
+        :raises KeyError: when there is no such session.
+        """
+        self._get_socket(sid).data = session
+
     def disconnect(self, sid: Optional[str] = None) -> None:
         """Disconnect a client, or all: its disconnect handlers run soon."""
-        sids = list(self.engine.sessions) if sid is None else [sid]
-        for one in sids:
-            session = self.engine.sessions.get(one)
-            if session is not None:
-                session.close(self.reason.SERVER_DISCONNECT)
+        self.in_loop(self.close, sid)
+
+
+class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc]
+    """The same for an ``AsyncServer``: coroutines where engineio has them."""
+
+    def call(self, task: Callable[..., Any], *args: Any) -> Any:
+        return task(*args)
+
+    async def handle_request(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """A request that the application has passed on."""
+        request, exchange = self._take(scope, "ASGI")
+        try:
+            environ = make_environ(scope)
+            await self._handle(request, exchange, environ, lambda most: _read(receive, most))
+        finally:
+            # The session keeps the scope, but not the connection.
+            scope.pop(EXCHANGE, None)
+
+    async def send_packet(self, sid: str, pkt: Any) -> None:
+        """Send an Engine.IO packet to a client; without its session only a log line is written."""
+        self.deliver(sid, pkt)
+
+    async def get_session(self, sid: str) -> dict[str, Any]:
+        """:meth:`EngineServer.get_session`"""
+        return self._data_of(sid)
+
+    async def save_session(self, sid: str, session: dict[str, Any]) -> None:
+        """:meth:`EngineServer.save_session`"""
+        self._get_socket(sid).data = session
+
+    async def disconnect(self, sid: Optional[str] = None) -> None:
+        """:meth:`EngineServer.disconnect`"""
+        self.close(sid)
+
+
+async def _read(receive: Callable[[], Any], most: int) -> bytes:
+    """The body of an ASGI request, so many bytes at most."""
+    parts, size, more = [], 0, True
+    while more and size < most:
+        event = await receive()
+        if event["type"] != "http.request":
+            break  # the client is gone
+        parts.append(event.get("body", b""))
+        size += len(parts[-1])
+        more = event.get("more_body", False)
+    return b"".join(parts)[:most]

@@ -66,6 +66,10 @@ class Runtime(Protocol):
     #: The thread of the loop; ``None`` until there is a connection.
     threads: Optional[Threads]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether so many tasks wait to be started that clients are to wait with more of them."""
+
     def date(self) -> str:
         """The value of the field Date for an answer that is made now (RFC 9110, 5.6.7)."""
 

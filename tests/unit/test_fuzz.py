@@ -30,7 +30,7 @@ from supervisor_sio.relay.methods import MalformedFields, check_fields
 from supervisor_sio.router.events import EventReader
 from supervisor_sio.router.proxy_protocol import parse_proxy_header
 from supervisor_sio.worker import clients
-from supervisor_sio.worker.dispatch import Dispatcher
+from supervisor_sio.worker.dispatch import SyncDispatcher
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from unit.client_frames import masked
 
@@ -215,7 +215,7 @@ def websocket_frames(data: bytes) -> None:
         pass
 
 
-class _Connected(Dispatcher):
+class _Connected(SyncDispatcher):
     """Without attachments before CONNECT there would be none to look at."""
 
     def _is_connected(self, eio_sid: str, namespace: str) -> bool:

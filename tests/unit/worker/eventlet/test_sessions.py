@@ -33,7 +33,7 @@ from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.engine.session import Session, State
 from supervisor_sio.worker import body, connection
 from supervisor_sio.worker.connection import Connection
-from supervisor_sio.worker.dispatch import Dispatcher
+from supervisor_sio.worker.dispatch import SyncDispatcher
 from supervisor_sio.worker.eventlet import green
 from supervisor_sio.worker.eventlet.install import install
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
@@ -690,7 +690,7 @@ def test_an_application_that_is_there_first_is_served_too(
     sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
     assert type(sio.manager._outlet) is sessions.PlainOutlet
     sessions.serve_by(install)
-    assert type(sio.manager._outlet) is Dispatcher
+    assert type(sio.manager._outlet) is SyncDispatcher
 
 
 def test_an_instrumented_server_has_the_same_sessions(make: Any) -> None:
@@ -1245,6 +1245,23 @@ def test_a_disconnect_handler_that_fails_leaves_nothing(make: Any, transport: st
         open_session(app, client)
     else:
         connect(app, client)
+    end(app)
+
+
+def test_the_application_disconnects_a_client_and_its_handler_fails(make: Any) -> None:
+    """Who calls ``disconnect()`` gets the error, and nothing of the client is left."""
+    app = make()
+    app.sio.on("disconnect", lambda sid, reason: 1 / 0)
+    client = connect(app)
+    ((sid, _),) = app.sio.manager.get_participants("/", None)
+    app.sio.enter_room(sid, "blue")
+    with pytest.raises(ZeroDivisionError):
+        app.sio.disconnect(sid)
+    client.until(b"41")
+    assert not app.sio.manager.rooms and not app.sio.manager.pending_disconnect
+    app.sio.disconnect(sid)  # it is gone
+    client.text("40")
+    client.until(b'40{"sid":"')
     end(app)
 
 
