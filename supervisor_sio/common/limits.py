@@ -686,6 +686,14 @@ LEAVE_TIMEOUT = _limit(
     "worker",
     "that a router may take to let it go",
 )
+LINK_MESSAGES = _limit(
+    "LINK_MESSAGES",
+    100,
+    "messages",
+    "worker",
+    "that wait for a router which does not read; each answer to a question has one there at a "
+    "time, and one more is not sent",
+)
 
 THREAD_CALLS = _limit(
     "THREAD_CALLS",

@@ -1,20 +1,18 @@
-"""The worker's channel to the router.
+"""The worker's channel to the router, on callbacks of the runtime's loop.
 
 The socket it connects to belongs to supervisord, so a worker that lost its
 router simply connects again and waits there for the next one.
+
+Nobody waits to send: what the router does not take yet is queued, see :mod:`.outgoing`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
-from typing import Any, Callable, Optional, Sequence, Union
-
-import eventlet
-from eventlet import hubs, patcher
-from eventlet.event import Event
-from eventlet.semaphore import Semaphore
+from typing import Any, Callable, Optional, Sequence
 
 from ..common import channel, handover, identity
 from ..common.channel import ChannelError, DescriptorsLost, Message
@@ -25,11 +23,11 @@ from ..common.processes import lineage, parent_of
 from ..common.refusals import Refusals
 from ..common.rundir import RunDir
 from ..common.unavailable import answer
+from .forks import close_socket
+from .outgoing import Blocked, Mover, Outgoing, RouterGone
+from .runtime import Event, Runtime, Watch
 
 logger = logging.getLogger("supervisor_sio.worker")
-
-# Green sockets have no sendmsg and recvmsg, and need none of eventlet's own waiting.
-_socket: Any = patcher.original("socket")
 
 #: Seconds over which changes of the figures are gathered into one message.
 _GATHER = 0.02
@@ -40,7 +38,11 @@ _LOOK = 1.0
 #: Seconds between reports at most: a worker that is silent for longer hangs.
 _HEARTBEAT = 2.0
 
+#: Seconds between tries to find a router, and to send what the kernel does not take.
 _RETRY = 0.2
+
+#: Messages in a row before others have a turn.
+_TURN = 64
 
 #: Descriptors that are not for clients: for the channel, for ZeroMQ, which ends the
 #: process when it gets none, and for the application.
@@ -54,6 +56,9 @@ class Refused(Exception):
 class Link:
     """One worker's end of the channel, through however many routers.
 
+    The callbacks are called in the loop, and may not wait, but for ``on_settings`` and
+    ``on_members``: until these return, the next message is not read.
+
     :param on_settings: gets the router's settings with each new router.
     :param on_connection: gets each connection: its descriptor, and what is known of it.
     :param on_lost: gets what is known of each connection for which no descriptor is free.
@@ -63,19 +68,23 @@ class Link:
     :param on_query: gets each question of ``supervisorctl sio``.
     :param on_stopping: called when supervisord stops this worker, and with false when
         what supervisord has started is gone without that.
+    :param on_refused: called when the router does not want this worker.
     """
 
     def __init__(
         self,
+        runtime: Runtime,
         run_dir: RunDir,
         on_settings: Callable[[Message], None],
         on_connection: Callable[[int, Handover], None],
         on_lost: Callable[[Handover], None],
         figures: Callable[[], Message],
         on_members: Callable[[list[Any]], None],
-        on_query: Callable[[Message], None],
+        on_query: Callable[[Message], object],
         on_stopping: Callable[[bool], None],
+        on_refused: Callable[[Refused], None],
     ) -> None:
+        self._runtime = runtime
         self._run_dir = run_dir
         self._on_settings = on_settings
         self._on_connection = on_connection
@@ -84,14 +93,26 @@ class Link:
         self._on_members = on_members
         self._on_query = on_query
         self._on_stopping = on_stopping
+        self._on_refused = on_refused
         self._sock: Optional[Any] = None
-        self._sending = Semaphore(1)
+        self._reading: Optional[Watch] = None
+        self._writing: Optional[Watch] = None
+        self._outgoing = Outgoing(self._fail)
+        #: Happens when the router takes again what is sent; ``None`` while it does.
+        self._blocked: Optional[Event] = None
+        #: Calls that are due: to connect, to look around, to send once more.
+        self._connecting: Optional[Watch] = None
+        self._looking: Optional[Watch] = None
+        self._trying: Optional[Watch] = None
+        #: Whether a message is being handled, by what may wait.
+        self._handling = False
+        self._closed = False
         self._failures = Refusals(logger)
         self._channels: Optional[dict[str, Optional[int]]] = None
         #: The workers of the cluster by their tags, as the router says them.
         self._members: dict[str, list[Any]] = {}
         self._draining = False
-        self._left = Event()
+        self._left = runtime.event()
         self._last_figures: Message = {}
         self._last_told = 0.0
         self._gathering = False
@@ -103,23 +124,25 @@ class Link:
         #: Whether a router is there: until one is, the other end waits in supervisord's socket.
         self.welcomed = False
 
-    def run(self) -> None:
-        """Stay in touch until :meth:`close`, or until supervisord is gone.
+    # --- the connection to a router ---------------------------------------------------
 
-        :raises Refused: when the router says no.
-        """
-        eventlet.spawn_n(self._look)
-        while not self._orphaned:
-            try:
-                self._connect()
-                self._read()
-            except OSError as error:
-                logger.debug("no router at %s: %s", self._run_dir.router, error)
-            except ChannelError as error:
-                logger.error("the router is not understood: %s", error)
-            finally:
-                self._disconnect()
-            eventlet.sleep(_RETRY)
+    def start(self) -> None:
+        """Stay in touch until :meth:`close`, or until supervisord is gone."""
+        self._looking = self._runtime.call_later(_LOOK, self._look)
+        self._connect()
+
+    def close(self) -> None:
+        """End it; connections that could not be given back stay here."""
+        self._closed = True
+        for call in (self._connecting, self._looking):
+            if call is not None:
+                call.cancel()
+        self._disconnect()
+        self._outgoing.keep_all()
+
+    @property
+    def up(self) -> bool:
+        return self._sock is not None
 
     @property
     def _orphaned(self) -> bool:
@@ -129,12 +152,19 @@ class Link:
         """
         if not self._orphan and any(parent_of(pid) != parent for pid, parent in self._lineage):
             self._orphan = True
-            logger.error("supervisord or its start script is gone, the worker leaves too")
+            text = "supervisord or its start script is gone, the worker leaves too"
+            self._runtime.log(logger, logging.ERROR, text)
         return self._orphan
 
     def _connect(self) -> None:
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        hubs.notify_opened(sock.fileno())
+        if self._closed:
+            return
+        if self._orphaned:
+            self._on_stopping(False)
+            return
+        # No subclass of it, which a library may have replaced.
+        sock: Any = socket.SocketType(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._runtime.descriptor_opened(sock.fileno())
         try:
             sock.setblocking(False)
             sock.connect(self._run_dir.router)
@@ -145,81 +175,145 @@ class Link:
                 "name": identity.process_name(),
             }
             channel.send(sock, hello)
-        except OSError:
+        except OSError as error:
             sock.close()
-            raise
+            if logger.isEnabledFor(logging.DEBUG):
+                text = "no router at %s: %s"
+                self._runtime.log(logger, logging.DEBUG, text, self._run_dir.router, error)
+            self._connect_later()
+            return
         self.generation += 1
         self._sock = sock
         self._last_figures = {}
         self._send_figures()
         self._send_ready()
         if self._draining:
-            self.send({"type": "draining"})
+            self._post({"type": "draining"})
+        self._flush()  # what waited for a router
+        self._listen()
 
-    def _read(self) -> None:
-        while self._sock is not None:
+    def _connect_later(self) -> None:
+        self._connecting = self._runtime.call_later(_RETRY, self._connect)
+
+    def _lost(self, level: int, text: str, *args: object) -> None:
+        """The router is gone, or cannot be talked to: there may be another one."""
+        self._runtime.log(logger, level, text, *args)
+        self._disconnect()
+        if not self._closed:
+            self._connect_later()
+
+    def _disconnect(self) -> None:
+        self._stop_reading()
+        self._stop_writing()
+        sock, self._sock = self._sock, None
+        self.welcomed = False
+        self._outgoing.forget_messages()
+        if self._draining:
+            self._outgoing.keep_all()
+        if sock is not None:
+            sock.close()
+
+    def abandon(self) -> None:
+        """In a forked child: the channel is the parent's."""
+        self._closed = True
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            close_socket(sock)
+
+    # --- what the router sends ----------------------------------------------------------
+
+    def _listen(self) -> None:
+        if self._sock is not None and self._reading is None and not self._handling:
+            self._reading = self._runtime.add_reader(self._sock.fileno(), self._readable)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _readable(self, _descriptor: int = -1) -> None:
+        for _ in range(_TURN):
+            if self._sock is None or self._handling:
+                return
             try:
                 packet = handover.receive(self._sock)
             except BlockingIOError:
-                hubs.trampoline(self._sock, read=True)
-                continue
+                return
             except DescriptorsLost as lost:
                 if isinstance(lost.message, Handover):
                     self._on_lost(lost.message)
                 continue
-            if packet is None:
-                logger.warning("the router is gone, waiting for the next one")
+            except ChannelError as error:
+                self._lost(logging.ERROR, "the router is not understood: %s", error)
                 return
-            try:
-                self._handle(*packet)
-            except (ChannelError, Refused):
-                raise
-            except Exception as error:
-                # One message that cannot be used must not end this worker's channel.
-                message = packet[0]
-                what = "connection" if isinstance(message, Handover) else message["type"]
-                self._failures.count("router-message", f"{what}: {error!r}")
+            except OSError as error:
+                self._lost(logging.DEBUG, "the router: %s", error)
+                return
+            if packet is None:
+                self._lost(logging.WARNING, "the router is gone, waiting for the next one")
+                return
+            message, descriptors = packet
+            if isinstance(message, Handover):
+                self._guarded("connection", self._take_connection, message, descriptors)
+            else:
+                channel.close_all(descriptors)
+                self._handle(message)
 
-    def _handle(self, message: Union[Handover, Message], descriptors: list[int]) -> None:
-        if isinstance(message, Handover):
-            self._take_connection(message, descriptors)
-            return
+    def _guarded(self, what: str, task: Callable[..., object], *args: Any) -> None:
+        """One message that cannot be used must not end this worker's channel."""
+        try:
+            task(*args)
+        except ChannelError as error:
+            self._lost(logging.ERROR, "the router is not understood: %s", error)
+        except Exception as error:
+            self._fail("router-message", f"{what}: {error!r}")
+
+    def _fail(self, reason: str, source: str) -> None:
+        line = self._failures.counted(reason, source)
+        if line:
+            self._runtime.log(logger, logging.WARNING, "%s", line)
+
+    def _handle(self, message: Message) -> None:
         kind = message["type"]
-        channel.close_all(descriptors)
         if kind == "welcome":
-            channel.check_version(message, "the router")
-            self.welcomed = True
-            self._take_lineage(message["supervisord"])
-            self._on_settings(message)
+            self._guarded(kind, self._take_welcome, message)
         elif kind == "members":
-            self._take_members(message)
+            self._guarded(kind, self._take_members, message)
         elif kind == "query":
-            self._on_query(message)
+            self._guarded(kind, self._on_query, message)
         elif kind == "stopping":
             self._on_stopping(True)
         elif kind == "left":
-            if not self._left.ready():
-                self._left.send()
+            self._left.set()
         elif kind == "refused":
-            raise Refused(str(message.get("reason")))
+            self.close()
+            self._on_refused(Refused(str(message.get("reason"))))
         else:
-            raise ChannelError(f"unexpected type {kind!r}")
+            self._lost(logging.ERROR, "the router is not understood: unexpected type %r", kind)
 
     def _take_connection(self, message: Handover, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
             raise ChannelError("a connection without its descriptor")
-        if descriptors[0] >= ceiling(_RESERVE):
-            with _socket.socket(fileno=descriptors[0]) as sock:
-                if message.placed:  # with a request
-                    answer(sock, "503 Service Unavailable")
+        (descriptor,) = descriptors
+        if descriptor >= ceiling(_RESERVE):
+            sock: Any = socket.SocketType(fileno=descriptor)
+            if message.placed:  # with a request
+                answer(sock, "503 Service Unavailable")
+            sock.close()
             self._on_lost(message)
             return
-        hubs.notify_opened(descriptors[0])
+        self._runtime.descriptor_opened(descriptor)
         try:
-            self._on_connection(descriptors[0], message)
+            self._on_connection(descriptor, message)
         except Exception:
-            channel.close_all(descriptors)
+            os.close(descriptor)
             raise
+
+    def _take_welcome(self, message: Message) -> None:
+        channel.check_version(message, "the router")
+        self.welcomed = True
+        self._take_lineage(message["supervisord"])
+        self._wait_for("welcome", self._on_settings, message)
 
     def _take_lineage(self, supervisord: int) -> None:
         """Find the wrappers between supervisord, whose pid this is, and this process."""
@@ -238,20 +332,26 @@ class Link:
         for tag in message["gone"]:
             self._members.pop(tag, None)
         if message["last"]:
-            self._on_members(list(self._members.values()))
+            self._wait_for("members", self._on_members, list(self._members.values()))
 
-    def _disconnect(self) -> None:
-        sock, self._sock = self._sock, None
-        self.welcomed = False
-        if sock is not None:
-            hubs.notify_close(sock.fileno())
-            sock.close()
+    def _wait_for(self, what: str, task: Callable[..., None], *args: Any) -> None:
+        """Read no more before this is done."""
+        self._handling = True
+        self._stop_reading()
+        self._runtime.spawn(self._do(what, task, *args))
+
+    async def _do(self, what: str, task: Callable[..., None], *args: Any) -> None:
+        self._guarded(what, task, *args)
+        self._handling = False
+        self._listen()
+
+    # --- what the router gets -------------------------------------------------------------
 
     def ready(self, channels: dict[str, Optional[int]]) -> None:
         """Connections are welcome from now on.
 
         :param channels: of the relay, on which this worker hears the others, each with
-            the descriptor of its tally there.
+            the descriptor of its tally there, which stays open.
         """
         self._channels = channels
         self._send_ready()
@@ -261,79 +361,103 @@ class Link:
             return
         for name, tally in self._channels.items():
             if tally is not None:
-                self.send({"type": "tally", "channel": name}, [tally])
-        self.send({"type": "ready", "channels": list(self._channels)})
+                self._post({"type": "tally", "channel": name}, [tally])
+        self._post({"type": "ready", "channels": list(self._channels)})
 
     def draining(self) -> None:
         """Ask the router for no new sessions; requests of those that are here still come."""
         self._draining = True
-        with eventlet.Timeout(LEAVE_TIMEOUT, False):  # a router that is stopped reads nothing
-            self.send({"type": "draining"})
+        self._post({"type": "draining"})
+        if self._sock is None:
+            self._outgoing.keep_all()
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """Return when no connection can be on its way to this worker any more."""
-        with eventlet.Timeout(LEAVE_TIMEOUT, False):
-            if self.send({"type": "leaving"}):
-                self._left.wait()
+        if self._sock is not None:
+            self._post({"type": "leaving"})
+            await self._left.wait(LEAVE_TIMEOUT)
 
-    def abandon(self) -> None:
-        """In a forked child: the channel is the parent's."""
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            os.close(sock.detach())
+    def hand_back(self, known: Handover, connection: Mover) -> None:
+        """Give a connection to the router: now, soon, or to the next one; :meth:`.Mover.moved`
+        is called then. While this worker drains, and no router is there, it stays here.
 
-    @property
-    def up(self) -> bool:
-        return self._sock is not None
+        :raises ChannelError: when that is too long.
+        """
+        self._outgoing.add_move(handover.encode(*known), connection)
+        if self._sock is None and self._draining:
+            self._outgoing.keep_all()
+        self._flush()
 
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
-        """Send to the router, waiting while it is busy; false when there is none."""
-        return self._send(channel.encode(message), descriptors)
+    async def send(self, message: Message) -> bool:
+        """Send when the router has taken all before it; false when there is none, or when too
+        many others want the same.
+        """
+        data = channel.encode(message)
+        while self._blocked is not None:
+            await self._blocked.wait()
+        if self._sock is None or not self._outgoing.has_room:
+            return False
+        self._outgoing.add(data)
+        self._flush()
+        return True
 
-    def hand_back(self, connection: Handover, descriptor: int) -> bool:
-        """As :meth:`send`; the caller keeps the descriptor."""
-        return self._send(handover.encode(*connection), [descriptor])
+    def _post(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """One of the few about this worker; each router is told them once."""
+        if self._sock is not None:
+            self._outgoing.add(channel.encode(message), descriptors)
+            self._flush()
 
-    def _send(self, data: bytes, descriptors: Sequence[int]) -> bool:
-        with self._sending:
-            while self._sock is not None:
-                try:
-                    channel.send_encoded(self._sock, data, descriptors)
-                    return True
-                except BlockingIOError:
-                    try:
-                        hubs.trampoline(self._sock, write=True)
-                    except OSError:
-                        return False
-                except OSError:
-                    return False
-        return False
+    def _flush(self) -> None:
+        if self._sock is None or self._blocked is not None:
+            return
+        try:
+            self._outgoing.send_all(self._sock)
+        except BlockingIOError:
+            self._blocked = self._runtime.event()
+            self._writing = self._runtime.add_writer(self._sock.fileno(), self._writable)
+        except Blocked:
+            self._blocked = self._runtime.event()
+            self._writing = self._runtime.call_later(_RETRY, self._writable)
+        except RouterGone:
+            pass  # which is read as well, after what it has sent
+
+    def _writable(self, _descriptor: int = -1) -> None:
+        self._stop_writing()
+        self._flush()
+
+    def _stop_writing(self) -> None:
+        writing, self._writing = self._writing, None
+        blocked, self._blocked = self._blocked, None
+        if writing is not None:
+            writing.cancel()
+        if blocked is not None:
+            blocked.set()
+
+    # --- the figures ----------------------------------------------------------------------
 
     def changed(self) -> None:
         """The figures may have changed: tell the router soon."""
         if not self._gathering and self._sock is not None:
             self._gathering = True
-            hubs.get_hub().schedule_call_global(_GATHER, self._gathered)
+            self._runtime.call_later(_GATHER, self._gathered)
 
     def _gathered(self) -> None:
         self._gathering = False
         self._send_figures()
 
     def _look(self) -> None:
-        while True:
-            eventlet.sleep(_LOOK)
-            if self._orphaned:
-                self._on_stopping(False)
-            self._send_figures()
+        self._looking = self._runtime.call_later(_LOOK, self._look)
+        if self._orphaned:
+            self._on_stopping(False)
+        self._send_figures()
 
     def _send_figures(self) -> None:
-        # Called by hub timers, which must not wait: a busy router gets them later.
-        if self._sock is None:
-            return
+        if self._sock is None or self._blocked is not None:
+            return  # a busy router gets them later
         try:
             figures = self._figures()
         except Exception as error:  # of the application's manager; the next look may do
-            self._failures.count("figures", repr(error))
+            self._fail("figures", repr(error))
             return
         now = time.monotonic()
         if figures == self._last_figures and now < self._last_told + _HEARTBEAT:

@@ -9,6 +9,7 @@ from typing import Optional
 from ..cluster.sessions import Install
 from ..common.modes import EVENTLET, AsyncMode
 from .application import ApplicationError
+from .runtime import Runtime
 
 
 def installer(mode: AsyncMode, threads: Optional[int] = None) -> Install:
@@ -23,6 +24,16 @@ def installer(mode: AsyncMode, threads: Optional[int] = None) -> Install:
         from .eventlet.install import install
 
         return install
+    raise ApplicationError(f"--async-mode {mode.name} cannot be run yet")
+
+
+def make_runtime(mode: AsyncMode, threads: Optional[int] = None) -> Runtime:
+    """The loop of this process, which is about to serve; see :func:`installer`."""
+    _check_python(mode)
+    if mode is EVENTLET:
+        from .eventlet.install import make_runtime
+
+        return make_runtime()
     raise ApplicationError(f"--async-mode {mode.name} cannot be run yet")
 
 

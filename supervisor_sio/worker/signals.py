@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from typing import Any, Callable, Optional
 
-import eventlet
-from eventlet import hubs
+from .runtime import Runtime
 
 logger = logging.getLogger("supervisor_sio.worker")
 
+#: Seconds between looks whether the application's handlers are done.
+_LOOK = 0.01
+
 
 class Signals:
-    """Calls ``stop`` in the hub after SIGTERM, SIGINT or SIGHUP.
-
-    A Python signal handler alone would not end the hub's wait (PEP 475).
+    """Calls ``stop`` in the loop after SIGTERM, SIGINT or SIGHUP.
 
     The application's own handlers for SIGTERM and SIGINT are called as well, in a
-    greenlet, with no frame. A SIGHUP for which the application has a handler, or
+    task, with no frame. A SIGHUP for which the application has a handler, or
     which nohup(1) ignores, is not watched.
     """
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, runtime: Runtime, stop: Callable[[], None]) -> None:
+        self._runtime = runtime
         self._stop = stop
         #: The signal that came first.
         self.first: Optional[signal.Signals] = None
-        self._handlers = eventlet.GreenPool()
-        self._reader, self._writer = os.pipe()
-        for descriptor in (self._reader, self._writer):
-            os.set_blocking(descriptor, False)
-            hubs.notify_opened(descriptor)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        #: How many handlers of the application are running.
+        self._running = 0
         watched = [signal.SIGTERM, signal.SIGINT]
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
             watched.append(signal.SIGHUP)
         #: What was there before.
-        self._previous = {number: signal.signal(number, _ignore) for number in watched}
-        eventlet.spawn_n(self._watch)
+        self._previous = {number: signal.getsignal(number) for number in watched}
+        runtime.on_signal(watched, self._take)
 
-    def wait(self) -> None:
+    async def wait(self) -> None:
         """Return when the application's handlers are done."""
-        self._handlers.waitall()
+        while self._running:
+            await self._runtime.sleep(_LOOK)
 
     def release(self) -> None:
         """In a forked child: let signals do what they did before, and tell the parent nothing."""
@@ -50,33 +47,23 @@ class Signals:
         for number, handler in self._previous.items():
             if handler is not None:  # else it was not installed from Python
                 signal.signal(number, handler)
-        os.close(self._reader)
-        os.close(self._writer)
 
-    def _watch(self) -> None:
-        while True:
-            hubs.trampoline(self._reader, read=True)
-            for number in os.read(self._reader, 512):
-                if number in self._previous:
-                    self._take(signal.Signals(number))
-
-    def _take(self, number: signal.Signals) -> None:
-        handler = self._previous[number]
+    def _take(self, number: int) -> None:
+        of = signal.Signals(number)
+        handler = self._previous[of]
         if callable(handler) and handler is not signal.default_int_handler:
-            self._handlers.spawn_n(_call, handler, number)
+            self._running += 1
+            self._runtime.spawn(self._call(handler, of))
         if self.first is None:
-            self.first = number
+            self.first = of
         self._stop()
 
-
-def _ignore(*_: Any) -> None:
-    """That a handler is there is enough: what is written to the pipe is read in the hub."""
-
-
-def _call(handler: Callable[..., Any], number: signal.Signals) -> None:
-    try:
-        handler(number, None)
-    except SystemExit:
-        pass  # the worker is about to end
-    except Exception:
-        logger.exception("the application's handler of %s", number.name)
+    async def _call(self, handler: Callable[..., Any], number: signal.Signals) -> None:
+        try:
+            handler(number, None)
+        except SystemExit:
+            pass  # the worker is about to end
+        except Exception:
+            logger.exception("the application's handler of %s", number.name)
+        finally:
+            self._running -= 1

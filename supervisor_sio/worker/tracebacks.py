@@ -6,12 +6,10 @@ import logging
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
-from eventlet import hubs
-
-from ...common.limits import TRACEBACKS
-from . import greenlets
+from ..common.limits import TRACEBACKS
+from .runtime import Runtime
 
 #: Seconds over which those of a place are counted.
 _WINDOW = 1.0
@@ -38,25 +36,27 @@ class FewTracebacks(logging.Filter):
         self._now = now
         self._counts: Counter[_Place] = Counter()
         self._began = 0.0
-        self._timer: Any = None
 
     def filter(self, record: logging.LogRecord) -> bool:
         error, _, trace = record.exc_info or (None, None, None)
         if error is None or trace is None:
             return True
         if self._counts and self._now() - self._began >= _WINDOW:
-            self.tell()  # the hub of this thread has not run since
+            self.tell()  # nobody has looked since
         if not self._counts:
             self._began = self._now()
-            hub = hubs.get_hub()
-            self._timer = hub.schedule_call_global(_WINDOW, greenlets.run, self.tell)
         place = _Place(record.name, record.levelno, error.__name__, *_raised_at(trace))
         self._counts[place] += 1
         return self._counts[place] <= TRACEBACKS
 
+    def look(self, runtime: Runtime) -> None:
+        """Tell from here on, also when no more come; in the loop."""
+        runtime.call_later(_WINDOW, self.look, runtime)
+        if self._counts and self._now() - self._began >= _WINDOW:
+            runtime.soon(self.tell)
+
     def tell(self) -> None:
-        """The end of a second."""
-        self._timer.cancel()
+        """The end of a second, for those that were counted in it."""
         counts, self._counts = self._counts, Counter()
         for place, count in counts.items():
             if count > TRACEBACKS:

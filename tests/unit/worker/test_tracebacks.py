@@ -2,17 +2,12 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from typing import Any
 
 import pytest
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import eventlet  # noqa: F401
-
 from supervisor_sio.common.limits import TRACEBACKS
-from supervisor_sio.worker.eventlet.tracebacks import FewTracebacks
+from supervisor_sio.worker.tracebacks import FewTracebacks
 
 
 class Clock:

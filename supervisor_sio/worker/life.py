@@ -1,0 +1,165 @@
+"""What the life of a worker and that of a server by hand have in common."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any, Coroutine
+
+from ..cluster import sessions
+from ..common import descriptors
+from ..common.limits import CLOSING_AT_ONCE
+from ..common.request import Request
+from ..engine.engine import Engine
+from .connection import Connection
+from .runtime import Runtime
+from .server import Server
+from .signals import Signals
+from .tracebacks import FEW_TRACEBACKS
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+#: Seconds between looks whether what has been asked for is done.
+_LOOK = 0.01
+
+#: Seconds for what arrived last to be given back, after ``drain_timeout``.
+_LAST_CONNECTIONS = 0.5
+
+#: Seconds at least for the other workers to fetch what this one has sent them.
+_LAST_MESSAGES = 1.0
+
+
+class Life:
+    """From the application, which is there and checked, to the end of the process."""
+
+    def __init__(self, app: Any, runtime: Runtime) -> None:
+        descriptors.raise_limit()
+        self.runtime = runtime
+        self.server = Server(app, runtime, self.keeps, self.hand_back, self.changed)
+        #: Seconds.
+        self.drain_timeout = 10.0
+        self.stopped = runtime.event()
+        self.signals = Signals(runtime, self.stop)
+        os.register_at_fork(after_in_child=self.abandon)
+
+    def run(self) -> None:
+        """:raises SystemExit: when the status of the process is to be another one than 0."""
+        FEW_TRACEBACKS.look(self.runtime)
+        status = self.runtime.run_until_complete(self.live())
+        if status:
+            raise SystemExit(status)
+
+    async def live(self) -> int:
+        """Serve until :meth:`stop`, and drain.
+
+        :return: the status of the process.
+        """
+        raise NotImplementedError
+
+    def keeps(self, request: Request) -> bool:
+        """Whether a request on a kept connection is for this worker."""
+        return True
+
+    def hand_back(self, connection: Connection, prefix: bytes) -> None:
+        """See :class:`.Server`."""
+        connection.moved(False)
+
+    def changed(self) -> None:
+        """The figures may have changed."""
+
+    def stop(self) -> None:
+        """End, in the loop."""
+        self.stopped.set()
+
+    async def finish(self) -> None:
+        """Close the sessions and wait for requests in flight.
+
+        Sessions end as if the connection broke: a client comes back at once,
+        which it would not do after an orderly end.
+        """
+        deadline = time.monotonic() + self.drain_timeout
+        self.server.draining = True
+        self.server.release_idle()
+        await within(self.runtime, self.drain_timeout, self._drain())
+        await self.hand_over(max(_LAST_MESSAGES, deadline - time.monotonic()))
+        await self.leave()
+        await within(self.runtime, _LAST_CONNECTIONS, self._wait_for_connections())
+
+    async def _drain(self) -> None:
+        await self._close_sessions()
+        self.server.end_websockets()
+        await self._wait_for_connections()
+        await self.signals.wait()
+
+    async def _close_sessions(self) -> None:
+        """Disconnect all clients; ``CLOSING_AT_ONCE`` of their handlers run at a time."""
+        open_ones = [(engine, sid) for engine in self.runtime.engines for sid in engine.sessions]
+        closing: list[tuple[Engine, str]] = []
+        while open_ones or closing:
+            before = len(closing)
+            closing = [one for one in closing if has_handler(*one)]
+            stuck = len(closing) == before == CLOSING_AT_ONCE or not open_ones
+            while open_ones and len(closing) < CLOSING_AT_ONCE:
+                one = open_ones.pop()
+                close_session(*one)
+                closing.append(one)
+            await self.runtime.sleep(_LOOK if stuck else 0)
+
+    async def _wait_for_connections(self) -> None:
+        while self.server.connections:
+            await self.runtime.sleep(2 * _LOOK)
+
+    async def hand_over(self, timeout: float) -> None:
+        """Make sure that the others have what this process has sent them.
+
+        :param timeout: seconds to wait at most.
+        """
+
+    async def leave(self) -> None:
+        """Make sure that nothing more is coming."""
+
+    def abandon(self) -> None:
+        """In a forked child: let go of everything that is the parent's."""
+        self.runtime.leave_in_child(_close_managers)
+        self.signals.release()
+        self.server.abandon()
+        sessions.abandon()
+
+
+def close_session(engine: Engine, sid: str) -> None:
+    """As if its connection broke; its disconnect handlers run soon."""
+    session = engine.sessions.get(sid)
+    if session is None:
+        return  # it ended while others did
+    try:
+        session.close(abort=True)
+    except Exception:
+        logger.exception("closing session %s", sid)
+
+
+def has_handler(engine: Engine, sid: str) -> bool:
+    """Whether a disconnect handler of a closed session is yet to end."""
+    session = engine.sessions.get(sid)
+    # One that was closed before may have to be fetched yet.
+    return session is not None and not session.forgotten
+
+
+async def within(runtime: Runtime, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine for so many seconds at most."""
+    done = runtime.event()
+
+    async def run() -> None:
+        try:
+            await coroutine
+        finally:
+            done.set()
+
+    task = runtime.spawn(run())
+    if not await done.wait(seconds):
+        task.cancel()
+
+
+def _close_managers() -> None:
+    for server in sessions.servers():
+        server.manager.finish()

@@ -1,0 +1,101 @@
+"""What a worker has to send to its router, in order, without waiting.
+
+Two queues. A message is for one router: it is dropped when that is gone, since the next one is
+told the state of the worker anew. A connection that goes back waits for the next router; there
+are no more of them than connections.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from typing import Any, Callable, Deque, Protocol, Sequence
+
+from ..common import channel
+from ..common.limits import LINK_MESSAGES
+
+#: The other side has closed.
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED)
+
+#: The kernel takes no more of this user's descriptors at present, or has no memory.
+_BUSY = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
+
+
+class RouterGone(Exception):
+    """The channel has ended."""
+
+
+class Blocked(Exception):
+    """The kernel does not take it now, and will not say when it does."""
+
+
+class Mover(Protocol):
+    """A connection that goes back to the router."""
+
+    @property
+    def ended(self) -> bool: ...
+
+    def fileno(self) -> int: ...
+
+    def moved(self, gone: bool) -> None:
+        """The router has it; or it could not be given back, and stays here."""
+
+
+class Outgoing:
+    """:param failed: gets a reason and a text for each message that cannot be sent."""
+
+    def __init__(self, failed: Callable[[str, str], None]) -> None:
+        self._failed = failed
+        self._messages: Deque[tuple[bytes, Sequence[int]]] = deque()
+        self._moves: Deque[tuple[bytes, Mover]] = deque()
+
+    @property
+    def has_room(self) -> bool:
+        """For one more message."""
+        return len(self._messages) < LINK_MESSAGES
+
+    def add(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """:param descriptors: stay open until it is sent."""
+        self._messages.append((data, descriptors))
+
+    def add_move(self, data: bytes, connection: Mover) -> None:
+        self._moves.append((data, connection))
+
+    def forget_messages(self) -> None:
+        """The router is gone that they were for."""
+        self._messages.clear()
+
+    def keep_all(self) -> None:
+        """No router will come for the connections."""
+        moves, self._moves = self._moves, deque()
+        for _, connection in moves:
+            connection.moved(False)
+
+    def send_all(self, sock: Any) -> None:
+        """:raises BlockingIOError: when the router must read first.
+        :raises Blocked: see there.
+        :raises RouterGone: see there.
+        """
+        while self._messages:
+            self._send(sock, *self._messages[0])
+            self._messages.popleft()
+        while self._moves:
+            data, connection = self._moves[0]
+            gone = not connection.ended and self._send(sock, data, (connection.fileno(),))
+            self._moves.popleft()
+            connection.moved(gone)
+
+    def _send(self, sock: Any, data: bytes, descriptors: Sequence[int]) -> bool:
+        """False when it is its own fault that it cannot be sent."""
+        try:
+            channel.send_encoded(sock, data, descriptors)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno in _GONE:
+                raise RouterGone from None
+            if error.errno in _BUSY:
+                raise Blocked from None
+            self._failed("message", str(error))
+            return False
+        return True

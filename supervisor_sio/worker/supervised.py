@@ -1,0 +1,235 @@
+"""A worker under supervisord: its connections come from the router, and may go back there."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections import Counter
+from typing import Any, Callable, Union
+
+from ..cluster import sessions
+from ..common import figures, identity, reasons
+from ..common.channel import Message
+from ..common.handover import Handover
+from ..common.request import Kind, Request
+from ..common.rundir import RunDir
+from . import forks, queries
+from .application import ApplicationError, check_path
+from .connection import Connection
+from .lag import LoopLag
+from .life import Life, within
+from .link import Link, Refused
+from .refused import refusals
+from .runtime import Runtime
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+#: Seconds between looks whether there is a router.
+_WAIT_FOR_ROUTER = 0.05
+
+#: Seconds between supervisord's word that it stops a worker and the end of the signal's handler.
+_SIGNAL_TIMEOUT = 2.0
+
+
+class Worker(Life):
+    """A worker under supervisord."""
+
+    def __init__(self, app: Any, runtime: Runtime, run_dir: RunDir) -> None:
+        super().__init__(app, runtime)
+        self._app = app
+        self._run_dir = run_dir
+        self._handshakes = 0
+        self._tag = identity.tag()
+        self._refused: Union[Refused, ApplicationError, None] = None
+        #: Whether it is supervisord that stops this worker.
+        self._stop_wanted = False
+        self.link = Link(
+            runtime,
+            run_dir,
+            self._take_settings,
+            self._take_connection,
+            self._lose_connection,
+            self._figures,
+            self._take_members,
+            lambda question: runtime.spawn(self._answer(question)),
+            self._stopping,
+            self._refuse,
+        )
+        self._lag = LoopLag(runtime)
+
+    async def live(self) -> int:
+        managers = [server.manager for server in sessions.servers()]
+        if not managers:
+            logger.warning("%s", sessions.why_no_manager())
+        self._lag.start()
+        self.link.start()
+        for server in sessions.servers():
+            # python-socketio does this with the first client; to be ready means
+            # to hear the other workers already.
+            if not server.manager_initialized:
+                server.manager_initialized = True
+                try:
+                    server.manager.initialize()
+                except RuntimeError as error:  # two of them have the same channel
+                    raise ApplicationError(str(error)) from None
+        for manager in managers:
+            await manager.wait_joined(self.stopped.is_set, self.runtime.sleep)
+        while not self.server.paths and not self.stopped.is_set():
+            await self.runtime.sleep(_WAIT_FOR_ROUTER)
+        if not self.stopped.is_set():
+            self.link.ready({manager.hears: manager.tally for manager in managers if manager.hears})
+            logger.info("ready (tag %s)", self._tag)
+        await self.stopped.wait()
+        has_router = self.link.welcomed
+        self.link.draining()
+        await self.finish()
+        # supervisord tells before it sends the signal: the application may have a handler for it.
+        await within(self.runtime, _SIGNAL_TIMEOUT, self._wait_for_signal())
+        self.link.close()
+        return self._status(has_router)
+
+    async def _wait_for_signal(self) -> None:
+        while self._stop_wanted and self.signals.first is None:
+            await self.runtime.sleep(0.01)
+        await self.signals.wait()
+
+    def _status(self, has_router: bool) -> int:
+        if self._refused is not None:
+            raise self._refused
+        number = self.signals.first
+        if number is None or self._stop_wanted:
+            return 0
+        who = "not by supervisord" if has_router else "with no router there to say by whom"
+        logger.warning("stopped by %s, %s", number.name, who)
+        return 128 + number
+
+    def _stopping(self, wanted: bool) -> None:
+        self._stop_wanted = self._stop_wanted or wanted
+        self.stop()
+
+    def _refuse(self, refused: Union[Refused, ApplicationError]) -> None:
+        self._refused = refused
+        self.stop()
+
+    # --- what the router sends --------------------------------------------------------
+
+    def _take_settings(self, message: Message) -> None:
+        try:
+            check_path(self._app, message["path"])
+        except ApplicationError as error:
+            self._refuse(error)
+            return
+        self.server.paths = tuple(path.encode() for path in message["path"])
+        self.drain_timeout = float(message["drain_timeout"])
+        self.server.head_timeout = float(message["head_timeout"])
+        self.server.keepalive_timeout = float(message["keepalive_timeout"])
+        ours = logging.getLogger("supervisor_sio")
+        if ours.handlers:  # else the application has arranged its logging
+            ours.setLevel(message["log_level"])
+        self._handshakes = 0
+
+    def _take_members(self, members: list[Any]) -> None:
+        for server in sessions.servers():
+            hears = server.manager.hears
+            server.manager.set_members(
+                {tag: remote for tag, remote, channels in members if hears in channels}
+            )
+
+    async def _answer(self, question: Message) -> None:
+        try:
+            rows, total = queries.answer(question)
+            for message in queries.packets(question, rows, total):
+                await self.link.send(message)
+                await self.runtime.sleep(0)  # 25,000 rooms take a tenth of a second
+        except Exception as error:
+            logger.exception("a question of supervisorctl")
+            await self.link.send(queries.failed(question, error))
+
+    def _take_connection(self, descriptor: int, connection: Handover) -> None:
+        sock = socket.SocketType(fileno=descriptor)  # without the attributes of socket.socket
+        sock.setblocking(False)
+        made = Connection(
+            self.server,
+            sock,
+            connection.peer,
+            connection.local,
+            connection.scheme,
+            connection.prefix,
+            connection.placed,
+            self._count_handshake() if connection.handshake else None,
+        )
+        self.runtime.call_soon(made.open)
+
+    def _lose_connection(self, connection: Handover) -> None:
+        peer = connection.peer
+        source = peer[0] if isinstance(peer, tuple) else "a local client"
+        self.runtime.count(reasons.NO_DESCRIPTOR, source)
+        if connection.handshake:
+            self._count_handshake()()  # there will be no session of it
+
+    def _count_handshake(self) -> Callable[[], None]:
+        generation = self.link.generation
+
+        def counted() -> None:
+            if self.link.generation == generation:
+                self._handshakes += 1
+                self.link.changed()
+
+        return counted
+
+    # --- what the router gets -----------------------------------------------------------
+
+    def _figures(self) -> Message:
+        return {"type": "load", **figures.report(self._count())}
+
+    def _count(self) -> dict[str, int]:
+        """The figures of this worker, by their names."""
+        return {
+            "sessions": sessions.count(),
+            "connections": self.server.connections,
+            "handshakes_seen": self._handshakes,
+            **self._heard(),
+            **reasons.by_figure(refusals.by_reason),
+            "opened": sessions.traffic.opened,
+            "events_in": sessions.traffic.received,
+            "events_out": sessions.traffic.sent,
+            "cpu_ms": int(time.process_time() * 1000),
+            "hub_lag_ms": int(self._lag.worst * 1000),
+        }
+
+    def _heard(self) -> dict[str, int]:
+        heard: Counter[str] = Counter()
+        for server in sessions.servers():
+            heard.update(server.manager.figures())
+        return heard
+
+    def keeps(self, request: Request) -> bool:
+        if request.kind is Kind.HANDSHAKE:
+            # To be balanced; while no router is there to do it, this worker will do.
+            return not self.link.up and not self.server.draining
+        if request.kind is Kind.SESSION and request.tag:
+            return request.tag == self._tag
+        return not self.server.draining
+
+    def hand_back(self, connection: Connection, prefix: bytes) -> None:
+        known = Handover(connection.peer, connection.local, connection.scheme, False, False, prefix)
+        self.link.hand_back(known, connection)
+
+    def changed(self) -> None:
+        self.link.changed()
+
+    # --- the end --------------------------------------------------------------------------
+
+    async def hand_over(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        for server in sessions.servers():
+            await server.manager.leave(deadline - time.monotonic(), self.runtime.sleep)
+
+    async def leave(self) -> None:
+        await self.link.leave()
+
+    def abandon(self) -> None:
+        super().abandon()
+        self.link.abandon()
+        forks.close_connections_to(self._run_dir.path)

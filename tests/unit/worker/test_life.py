@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from supervisor_sio.common.blocking import run_blocking
+from supervisor_sio.common.limits import CLOSING_AT_ONCE
+from supervisor_sio.worker import life
+from supervisor_sio.worker.eventlet.runtime import HubRuntime
+from unit.engine.fakes import World
+
+
+class Loop:
+    """A runtime in which a turn is what the test does in it."""
+
+    def __init__(self, *engines: Any) -> None:
+        self.engines = engines
+        self.turns = 0
+        self.turn: Any = lambda: None
+
+    async def sleep(self, seconds: float) -> None:
+        self.turns += 1
+        assert self.turns < 1000, "it waits for ever"
+        self.turn()
+
+
+def test_the_end_does_not_wait_for_a_session_that_has_ended_and_was_not_fetched() -> None:
+    world = World()
+    session = world.open()
+    session.close()
+    world.engine.forget(session.sid)  # its handlers are done
+    life.close_session(world.engine, session.sid)
+    assert session.sid in world.engine.sessions
+    assert not life.has_handler(world.engine, session.sid)
+
+
+def test_so_many_disconnect_handlers_run_at_a_time_and_each_session_is_closed() -> None:
+    world = World()
+    sids = [world.open().sid for _ in range(3 * CLOSING_AT_ONCE + 1)]
+    loop: Any = Loop(world.engine)
+    most = 0
+
+    def turn() -> None:
+        nonlocal most
+        closing = [sid for sid in sids if sid in open_ones() and open_ones()[sid].closed]
+        most = max(most, len(closing))
+        for sid in closing[: CLOSING_AT_ONCE // 2]:  # half of the handlers end
+            world.engine.forget(sid)
+            world.engine.sessions.pop(sid, None)
+
+    def open_ones() -> Any:
+        return world.engine.sessions
+
+    loop.turn = turn
+    run_blocking(life.Life._close_sessions(SimpleNamespace(runtime=loop)))  # type: ignore[arg-type]
+    assert most == CLOSING_AT_ONCE and not world.engine.sessions
+
+
+def test_a_session_that_cannot_be_closed_does_not_keep_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(abort: bool) -> None:
+        raise ValueError("a mistake")
+
+    engine: Any = SimpleNamespace(sessions={"a": SimpleNamespace(close=fail, forgotten=True)})
+    life.close_session(engine, "a")
+    assert "closing session a" in caplog.text
+
+
+def test_what_takes_too_long_is_cancelled_and_what_fails_ends() -> None:
+    runtime = HubRuntime()
+    done: list[str] = []
+
+    async def wait() -> None:
+        try:
+            await runtime.sleep(60)
+        finally:
+            done.append("cancelled")
+
+    async def fail() -> None:
+        raise ValueError("a mistake")
+
+    began = time.monotonic()
+    run_blocking(life.within(runtime, 0.02, wait()))
+    run_blocking(life.within(runtime, 60, fail()))
+    assert done == ["cancelled"] and time.monotonic() - began < 30

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from supervisor_sio.cluster import sessions
+from supervisor_sio.cluster.manager import ZmqManager
+from supervisor_sio.common import figures
+from supervisor_sio.worker.supervised import Worker
+
+
+def test_each_figure_that_a_worker_reports_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = SimpleNamespace(_subscriber=None, _publisher=SimpleNamespace(sent_again=7))
+    manager.figures = lambda: ZmqManager.figures(manager)  # type: ignore[arg-type]
+    two: list[Any] = [SimpleNamespace(manager=manager)] * 2
+    monkeypatch.setattr(sessions, "servers", lambda: two)
+    worker: Any = SimpleNamespace(
+        server=SimpleNamespace(connections=3),
+        _handshakes=4,
+        _lag=SimpleNamespace(worst=0.005),
+    )
+    worker._heard = lambda: Worker._heard(worker)
+    counted = Worker._count(worker)
+    assert sorted(counted) == sorted(figures.reported())
+    assert (counted["connections"], counted["hub_lag_ms"], counted["sent_again"]) == (3, 5, 14)
