@@ -1,9 +1,10 @@
 """The worker process: serves the connections that the router passes to it.
 
-``service`` is its life, from its start to its end, ``link`` the channel to the router,
-``application`` finds ``module:app``. ``eio`` is what python-socketio finds on ``server.eio``,
+``service`` starts one of two lives: ``supervised``, with ``link``, the channel to the router,
+or ``alone``, by hand. ``application`` finds ``module:app``. ``connection`` is that of one client,
+``server`` all of them. ``eio`` is what python-socketio finds on ``server.eio``,
 ``dispatch`` calls its handlers, ``compat`` has the names of python-socketio that are not public.
-``runtime`` says what runs all of this; ``eventlet`` does.
+``runtime`` says what all of this needs of a loop; ``modes`` knows the packages that have one.
 """
 
 from .service import serve

@@ -1,0 +1,433 @@
+"""The worker's end of the channel, with a router that the test is."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Callable, Optional
+
+import eventlet
+import pytest
+
+from supervisor_sio.common import channel, handover
+from supervisor_sio.common.handover import Handover
+from supervisor_sio.common.limits import LINK_MESSAGES
+from supervisor_sio.worker import link as module
+from supervisor_sio.worker.eventlet.runtime import HubRuntime
+from supervisor_sio.worker.link import Link, Refused
+
+KNOWN = Handover(("192.0.2.1", 5), ("192.0.2.2", 80), "http", True, False, b"GET /")
+
+
+class Connection:
+    """On its way back to the router."""
+
+    def __init__(self) -> None:
+        self.sock, self.client = socket.socketpair()
+        self.told: list[bool] = []
+
+    @property
+    def ended(self) -> bool:
+        return self.sock.fileno() < 0
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def moved(self, gone: bool) -> None:
+        self.told.append(gone)
+
+    def close(self) -> None:
+        self.sock.close()
+        self.client.close()
+
+
+class Router:
+    """Supervisord's socket, and the router behind it."""
+
+    def __init__(self, path: str) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(path)
+        self._listener.listen()
+        self._listener.setblocking(False)
+        self._sock: Optional[socket.socket] = None
+        self._messages: list[Any] = []
+
+    def accept(self) -> None:
+        """Be the next router."""
+        until(self._accept, "connected")
+        assert self.expect("hello")["version"] == channel.VERSION
+
+    def _accept(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            self._sock = self._listener.accept()[0]
+            self._sock.setblocking(False)
+        return self._sock is not None
+
+    def send(self, message: dict[str, Any]) -> None:
+        assert self._sock is not None
+        channel.send(self._sock, message)
+
+    def welcome(self) -> None:
+        self.send({"type": "welcome", "version": channel.VERSION, "supervisord": os.getppid()})
+
+    def pass_on(self, descriptor: int) -> None:
+        assert self._sock is not None
+        channel.send_encoded(self._sock, handover.encode(*KNOWN), [descriptor])
+
+    def expect(self, kind: str) -> Any:
+        """The next message of this type; those before it are gone."""
+        found: list[Any] = []
+
+        def look() -> bool:
+            while not found:
+                packet = self.read()
+                if packet is None:
+                    return False
+                message, descriptors = packet
+                if isinstance(message, Handover):
+                    channel.close_all(descriptors)
+                    if kind == "connection":
+                        found.append(message)
+                elif message["type"] == kind:
+                    found.append({**message, "descriptors": len(descriptors)})
+                    channel.close_all(descriptors)
+            return True
+
+        until(look, kind)
+        return found[0]
+
+    def read(self) -> Any:
+        assert self._sock is not None
+        try:
+            return handover.receive(self._sock)
+        except BlockingIOError:
+            return None
+
+    def die(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def close(self) -> None:
+        self.die()
+        self._listener.close()
+
+
+class Worker:
+    """What is called, and how."""
+
+    def __init__(self, runtime: HubRuntime, run_dir: Any) -> None:
+        self.settings: list[Any] = []
+        self.taken: list[bytes] = []
+        self.members: list[list[str]] = []
+        self.stopping: list[bool] = []
+        self.refused: list[Refused] = []
+        self.questions: list[Any] = []
+        self.on_members: Callable[[], None] = lambda: None
+        self.figure = 0
+        self.link = Link(
+            runtime,
+            run_dir,
+            self.settings.append,
+            self._take,
+            lambda known: None,
+            lambda: {"type": "load", "figure": self.figure},
+            self._take_members,
+            self.questions.append,
+            self.stopping.append,
+            self.refused.append,
+        )
+
+    def _take(self, descriptor: int, known: Handover) -> None:
+        os.close(descriptor)
+        self.taken.append(known.prefix)
+
+    def _take_members(self, members: list[Any]) -> None:
+        self.on_members()
+        self.members.append([row[0] for row in members])
+
+
+def until(condition: Callable[[], object], what: object = "") -> None:
+    with eventlet.Timeout(10, AssertionError(f"not {what}")):
+        while not condition():
+            eventlet.sleep(0.005)
+
+
+@pytest.fixture
+def runtime() -> HubRuntime:
+    return HubRuntime()
+
+
+@pytest.fixture
+def router(tmp_path: Path) -> Iterator[Router]:
+    made = Router(str(tmp_path / "router.sock"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def worker(
+    runtime: HubRuntime, router: Router, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Worker]:
+    monkeypatch.setattr(module, "_RETRY", 0.02)
+    made = Worker(runtime, SimpleNamespace(router=str(tmp_path / "router.sock")))
+    made.link.start()
+    yield made
+    made.link.close()
+
+
+@pytest.fixture
+def connections() -> Iterator[list[Connection]]:
+    made = [Connection() for _ in range(3)]
+    yield made
+    for connection in made:
+        connection.close()
+
+
+def fill(worker: Worker, connection: Connection) -> int:
+    """Hand a connection back until the router has to read; the number of those that went."""
+    while not worker.link._blocked:
+        worker.link.hand_back(KNOWN, connection)
+    return len(connection.told)
+
+
+def test_the_next_router_is_told_the_state_anew(worker: Worker, router: Router) -> None:
+    router.accept()
+    router.expect("load")
+    worker.link.ready({"a": None, "b": 0})
+    assert router.expect("tally")["descriptors"] == 1
+    assert router.expect("ready")["channels"] == ["a", "b"]
+    router.welcome()
+    until(lambda: worker.link.welcomed)
+    worker.link.draining()
+    router.expect("draining")
+    router.die()
+    until(lambda: not worker.link.up)
+    assert not worker.link.welcomed
+    router.accept()
+    for kind in ("load", "tally", "ready", "draining"):
+        router.expect(kind)
+    assert worker.link.generation == 2 and len(worker.settings) == 1
+
+
+def test_connections_come_after_what_was_said_before_them(worker: Worker, router: Router) -> None:
+    """Also while that takes its time, such as a log that waits."""
+    router.accept()
+    go_on = eventlet.event.Event()
+    worker.on_members = go_on.wait
+    router.send({"type": "members", "first": True, "last": True, "gone": [], "members": [["a"]]})
+    router.pass_on(0)
+    until(lambda: worker.link._handling)
+    eventlet.sleep(0.05)
+    assert not worker.taken and not worker.members
+    go_on.send()
+    until(lambda: worker.taken)
+    assert worker.members == [["a"]] and worker.taken == [b"GET /"]
+
+
+def test_one_message_that_cannot_be_used_ends_nothing(
+    worker: Worker, router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    router.accept()
+    router.send({"type": "members"})
+    router.send({"type": "query", "id": 1})
+    until(lambda: worker.questions)
+    assert worker.link.up
+    assert "refused 1 (router-message), last from members: KeyError('first')" in caplog.text
+
+
+def test_who_is_refused_does_not_come_back(worker: Worker, router: Router) -> None:
+    router.accept()
+    router.send({"type": "refused", "reason": "a stranger"})
+    until(lambda: worker.refused)
+    assert str(worker.refused[0]) == "a stranger"
+    router.die()
+    eventlet.sleep(0.1)
+    assert not worker.link.up
+
+
+def test_what_is_not_understood_is_tried_with_the_next_router(
+    worker: Worker, router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    router.accept()
+    router.send({"type": "nonsense"})
+    until(lambda: not worker.link.up)
+    router.die()
+    router.accept()
+    assert "the router is not understood: unexpected type 'nonsense'" in caplog.text
+
+
+def test_a_router_that_reads_nothing_keeps_nobody_waiting(
+    worker: Worker, router: Router, connections: list[Connection]
+) -> None:
+    router.accept()
+    filler, one, other = connections
+    fill(worker, filler)
+    worker.link.hand_back(KNOWN._replace(prefix=b"one"), one)
+    worker.link.hand_back(KNOWN._replace(prefix=b"other"), other)
+    worker.link.draining()
+    assert one.told == other.told == []
+    other.close()  # its client is gone meanwhile
+    moved = [router.expect("connection").prefix for _ in range(len(filler.told))]
+    assert set(moved) == {KNOWN.prefix}
+    until(lambda: one.told == [True], "moved")
+    router.expect("draining")
+    while True:
+        prefix = router.expect("connection").prefix
+        if prefix != KNOWN.prefix:
+            break
+    assert prefix == b"one" and other.told == [False]
+
+
+def test_a_connection_waits_for_the_next_router(
+    worker: Worker, router: Router, connections: list[Connection]
+) -> None:
+    router.accept()
+    router.die()
+    until(lambda: not worker.link.up)
+    worker.link.hand_back(KNOWN, connections[0])
+    assert not connections[0].told
+    router.accept()
+    assert router.expect("connection") == KNOWN._replace(placed=True)
+    assert connections[0].told == [True]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_while_it_drains_and_no_router_is_there_a_connection_stays(
+    worker: Worker, router: Router, connections: list[Connection], when: str
+) -> None:
+    router.accept()
+    router.die()
+    until(lambda: not worker.link.up)
+    worker.link._connecting.cancel()  # type: ignore[union-attr]
+    if when == "before":
+        worker.link.draining()
+    worker.link.hand_back(KNOWN, connections[0])
+    if when == "after":
+        worker.link.draining()
+    assert connections[0].told == [False]
+
+
+def test_a_router_that_goes_while_the_worker_drains_gets_no_more(
+    worker: Worker, router: Router, connections: list[Connection]
+) -> None:
+    router.accept()
+    filler, one, _ = connections
+    went = fill(worker, filler)
+    worker.link.draining()
+    worker.link.hand_back(KNOWN, one)
+    router.die()
+    until(lambda: one.told == [False])
+    assert filler.told[:went] == [True] * went
+
+
+def test_an_answer_waits_for_those_before_it(
+    runtime: HubRuntime, worker: Worker, router: Router, connections: list[Connection]
+) -> None:
+    router.accept()
+    fill(worker, connections[0])
+    sent: list[bool] = []
+
+    async def answer(number: int) -> None:
+        sent.append(await worker.link.send({"type": "answer", "id": number}))
+
+    for number in range(LINK_MESSAGES):
+        runtime.spawn(answer(number))
+    eventlet.sleep(0.05)
+    assert not sent and not worker.link._outgoing._messages
+    numbers = [router.expect("answer")["id"] for _ in range(LINK_MESSAGES)]
+    assert sorted(numbers) == list(range(LINK_MESSAGES))
+
+
+def test_an_answer_for_a_router_that_is_gone_is_dropped(
+    runtime: HubRuntime, worker: Worker, router: Router, connections: list[Connection]
+) -> None:
+    router.accept()
+    fill(worker, connections[0])
+    sent: list[bool] = []
+
+    async def answer() -> None:
+        sent.append(await worker.link.send({"type": "answer"}))
+
+    runtime.spawn(answer())
+    eventlet.sleep(0.01)
+    worker.link.close()
+    until(lambda: sent == [False])
+
+
+def test_it_leaves_when_the_router_says_so_or_says_nothing(
+    runtime: HubRuntime, worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAVE_TIMEOUT", 0.05)
+    router.accept()
+    left: list[str] = []
+
+    async def leave(name: str) -> None:
+        await worker.link.leave()
+        left.append(name)
+
+    runtime.spawn(leave("no answer"))
+    until(lambda: left)
+    monkeypatch.setattr(module, "LEAVE_TIMEOUT", 60)
+    runtime.spawn(leave("answer"))
+    router.expect("leaving")
+    router.expect("leaving")
+    assert left == ["no answer"]
+    router.send({"type": "left"})
+    until(lambda: left == ["no answer", "answer"])
+
+
+def test_figures_come_when_they_change_and_as_a_sign_of_life(
+    worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router.accept()
+    assert router.expect("load")["figure"] == 0
+    worker.figure = 1
+    worker.link.changed()
+    worker.link.changed()
+    assert router.expect("load")["figure"] == 1
+    worker.link._send_figures()
+    assert router.read() is None  # nothing has changed
+    monkeypatch.setattr(module, "_HEARTBEAT", 0)
+    worker.link._send_figures()
+    assert router.expect("load")["figure"] == 1
+
+
+def test_without_supervisord_it_stops(
+    worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router.accept()
+    monkeypatch.setattr(module, "parent_of", lambda pid: 1)
+    router.die()
+    until(lambda: worker.stopping)
+    assert worker.stopping == [False]
+
+
+def test_without_a_descriptor_for_a_client_it_is_answered_and_told(
+    worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[Handover] = []
+    worker.link._on_lost = lost.append
+    monkeypatch.setattr(module, "ceiling", lambda reserve: 0)
+    router.accept()
+    ours, client = socket.socketpair()
+    router.pass_on(ours.fileno())
+    ours.close()
+    until(lambda: lost)
+    client.settimeout(5)
+    assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+    client.close()
+
+
+def test_the_child_of_a_fork_leaves_the_channel_alone(worker: Worker, router: Router) -> None:
+    router.accept()
+    worker.link.abandon()
+    assert not worker.link.up
+    with pytest.raises(OSError) as error:
+        os.fstat(worker.link._reading._listener.fileno)  # type: ignore[union-attr]
+    assert error.value.errno == errno.EBADF
