@@ -95,7 +95,9 @@ class Asking:
     _run_dir: Any
     _serves: bool
     _check_caller: Callable[[str, bool], None]
-    _join: Callable[[], Awaitable[None]]
+    #: Every operation begins with it. It raises where the operation must not be called, and
+    #: joins the relay for one that publishes.
+    _begin: Callable[[bool], Awaitable[None]]
     _create_event: Callable[[], Any]
     _wait_for: Callable[[Any, float], Awaitable[None]]
     _sleep: Callable[[float], Awaitable[None]]

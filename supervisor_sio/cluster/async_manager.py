@@ -108,9 +108,7 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
                               ``callback``, in a process that serves no clients.
         """
         local = local or bool(kwargs.get("ignore_queue"))
-        self._check_loop()
-        if self._publisher is None and self._run_dir is not None and not local:
-            await self._join()
+        await self._begin(not local)
         sent = self._emit(
             event, data, namespace, to or room, skip_sid, callback, except_room, local
         )
@@ -126,9 +124,9 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
 
     # --- how it waits ----------------------------------------------------------
 
-    async def _join(self) -> None:
+    async def _begin(self, publishes: bool) -> None:
         self._check_loop()
-        if self._publisher is not None:
+        if self._publisher is not None or self._run_dir is None or not publishes:
             return
         if self._serves:
             self._join_relay()  # waits for nobody

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, ClassVar, Coroutine, Mapping, Optional
+from typing import Any, Callable, ClassVar, Mapping, Optional
 
 from ..common.blocking import settle
 from ..relay.message import RelayMessage
@@ -16,7 +16,7 @@ class Clients(Asking, IndexedManager):
     """The part of a manager that moves and disconnects one client, or closes a room."""
 
     # From the manager.
-    _publish: Callable[[dict[str, Any]], Coroutine[Any, Any, None]]
+    _publish: Callable[[dict[str, Any]], None]
     _in_another_thread: Callable[[], bool]
     _run_where_served: Callable[..., None]
 
@@ -27,8 +27,10 @@ class Clients(Asking, IndexedManager):
     async def can_disconnect(self, sid: str, namespace: str) -> bool:
         """Whether :meth:`socketio.Server.disconnect` shall go on; else it was passed on."""
         namespace = namespace or "/"
-        if not self._is_here(sid, namespace):
-            await self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
+        here = self._is_here(sid, namespace)
+        await self._begin(not here)
+        if not here:
+            self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
             return False
         if self._in_another_thread():
             self._run_where_served(self.server.disconnect, sid, namespace)
@@ -46,8 +48,11 @@ class Clients(Asking, IndexedManager):
         namespace = namespace or "/"
         if ignore_queue:
             self.basic_disconnect(sid, namespace)
-        elif not self._is_here(sid, namespace):
-            await self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
+            return
+        here = self._is_here(sid, namespace)
+        await self._begin(not here)
+        if not here:
+            self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
         elif self._in_another_thread():
             self._run_where_served(self.server.disconnect, sid, namespace)
         else:
@@ -81,18 +86,20 @@ class Clients(Asking, IndexedManager):
         check_name(room)
         if is_sid(room):
             raise ValueError(f"cannot close {room!r}: it is a client's sid")
-        await self._publish({"method": "close_room", "room": room, "namespace": namespace or "/"})
+        await self._begin(True)
+        self._publish({"method": "close_room", "room": room, "namespace": namespace or "/"})
         self._run_where_served(self.basic_close_room, room, namespace or "/")
 
     async def _change_room(
         self, method: str, sid: str, namespace: Optional[str], room: Any
     ) -> None:
         namespace = namespace or "/"
-        if self._is_here(sid, namespace):
+        here = self._is_here(sid, namespace)
+        await self._begin(not here)
+        if here:
             self._run_where_served(self._change_room_here, method, sid, namespace, room)
         else:
-            fields = {"method": method, "sid": sid, "room": room, "namespace": namespace}
-            await self._publish(fields)
+            self._publish({"method": method, "sid": sid, "room": room, "namespace": namespace})
 
     def _change_room_here(self, method: str, sid: str, namespace: str, room: Any) -> None:
         change = self.basic_enter_room if method == "enter_room" else self.basic_leave_room

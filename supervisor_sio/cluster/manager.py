@@ -131,8 +131,9 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
 
     # --- how it waits ----------------------------------------------------------
 
-    async def _join(self) -> None:
-        self._join_relay()
+    async def _begin(self, publishes: bool) -> None:
+        if publishes and self._run_dir is not None:
+            self._join_relay()
 
     async def _sleep(self, seconds: float) -> None:
         self.server.sleep(seconds)

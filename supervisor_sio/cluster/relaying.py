@@ -254,10 +254,9 @@ class Relaying(Asking):
         known = tag == BRIDGE or self.lives(tag)
         return self._members.known and not known
 
-    async def _publish(self, fields: dict[str, Any]) -> None:
+    def _publish(self, fields: dict[str, Any]) -> None:
         """Tell the worker of a client, or all, of a disconnect or a change of rooms."""
         if self._run_dir is not None:
-            await self._join()
             self._send_to(tags_of(fields.get("sid")), fields)
 
     @cached_property

@@ -47,6 +47,7 @@ class ServerSide(Asking):
         """
         namespace = namespace or "/"
         packets = self._encode(sio_packet.ACK, namespace, list(args), 0)
+        await self._begin(True)
         if self._run_dir is not None:
             fields = {
                 "method": "server_side_emit",
@@ -54,7 +55,6 @@ class ServerSide(Asking):
                 "namespace": namespace,
                 "packet": self._packet_format(),
             }
-            await self._join()
             self._send_to([None], fields, packets, f"server-side event {event!r}")
 
     async def server_side_call(

@@ -84,8 +84,8 @@ class Steering(Asking):
             "except_room": except_room,
             **more,
         }
+        await self._begin(not local)
         if self._run_dir is not None and not local:
-            await self._join()
             self._send_to([None], fields, (), method)
         if self.server is not None:
             handle = self.HANDLERS[method]

@@ -1,4 +1,4 @@
-"""Clients of a Socket.IO server in the same process: WSGI calls instead of a network."""
+"""Clients of a Socket.IO server in the same process: WSGI or ASGI calls instead of a network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import socketio
+
+from unit.in_loop import InLoop, ask
 
 SEPARATOR = "\x1e"
 
@@ -25,19 +27,22 @@ ADDRESS = "192.0.2.1"
 class PollingClient:
     """A client of one namespace, with the polling transport."""
 
-    def __init__(self, server: socketio.Server, namespace: str = "/") -> None:
-        self._app = socketio.WSGIApp(server)
+    def __init__(self, server: Any, namespace: str = "/") -> None:
+        self._server = server
         self._namespace = "" if namespace == "/" else namespace + ","
         self.eio_sid = ""
         self.eio_sid = json.loads(self.request("GET")[1:])["sid"]
         self.send("0" + self._namespace)
-        (packet,) = self.receive()
+        #: What came together with the answer.
+        packet, *self.early = self.receive()
         self.sid: str = json.loads(packet.partition(f"40{self._namespace}")[2])["sid"]
 
     def request(self, method: str, body: str = "") -> str:
         query = {"EIO": "4", "transport": "polling"}
         if self.eio_sid:
             query["sid"] = self.eio_sid
+        if isinstance(self._server, InLoop):
+            return self._request_asgi(method, urlencode(query), body.encode())
         environ = {
             "REQUEST_METHOD": method,
             "PATH_INFO": "/socket.io/",
@@ -47,10 +52,25 @@ class PollingClient:
             "wsgi.input": io.BytesIO(body.encode()),
         }
         statuses: list[str] = []
-        answer = self._app(environ, lambda status, headers: statuses.append(status))
+        app = socketio.WSGIApp(self._server)
+        answer = app(environ, lambda status, headers: statuses.append(status))
         text = b"".join(answer).decode()
         assert statuses == ["200 OK"], text
         return text
+
+    def _request_asgi(self, method: str, query: str, body: bytes) -> str:
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": "/socket.io/",
+            "query_string": query.encode(),
+            "headers": [(b"content-length", b"%d" % len(body))],
+            "client": (ADDRESS, 1),
+        }
+        app = socketio.ASGIApp(self._server.target)
+        status, answer = self._server.run(ask(app, scope, body))
+        assert status == 200, answer
+        return bytes(answer).decode()
 
     def send(self, packet: str) -> None:
         """A Socket.IO packet to the server."""

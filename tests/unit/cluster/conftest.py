@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import socket
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 import socketio
 import zmq
 
-from supervisor_sio import ZmqManager
+from supervisor_sio import AsyncZmqManager, ZmqManager
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
-from supervisor_sio.relay.proxy import Relay
 from unit.cluster.others import Sent, Start
+from unit.in_loop import InLoop, make_async_server, running_loop
 from unit.polling import PollingClient, make_server
+from unit.relays import relay_in
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +25,21 @@ def outside_supervisord(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def manager() -> ZmqManager:
-    manager = ZmqManager()
-    server = make_server(client_manager=manager)
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    with running_loop() as loop:
+        yield loop
+
+
+@pytest.fixture(params=[ZmqManager, AsyncZmqManager])
+def manager(request: pytest.FixtureRequest) -> Any:
+    """With a server: each manager, called as if it blocked."""
+    manager = request.param()
+    if request.param is ZmqManager:
+        server = make_server(client_manager=manager)
+    else:
+        loop = request.getfixturevalue("loop")
+        server = make_async_server(loop, client_manager=manager)
+        manager = InLoop(manager, loop)
     server.on("connect", lambda sid, environ: None, namespace="/chat")
     return manager
 
@@ -61,16 +74,9 @@ def sent(manager: ZmqManager, monkeypatch: pytest.MonkeyPatch) -> Sent:
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Iterator[OwnedRunDir]:
-    """A run directory with a relay, as supervisord and the router make it."""
-    owned = OwnedRunDir(str(tmp_path))
-    owned.write_cluster(ClusterInfo("my app", message_maxbytes=2000))
-    listeners = [owned.bind(path, socket.SOCK_STREAM) for path in (owned.xsub, owned.xpub)]
-    xsub, xpub = (listener.detach() for listener in listeners)
-    relay = Relay(owned.xsub, xsub, owned.xpub, xpub)
-    yield owned
-    relay.close()
-    assert not relay.alive
-    owned.close()
+    """A run directory with a relay."""
+    with relay_in(tmp_path, ClusterInfo("my app", message_maxbytes=2000)) as owned:
+        yield owned
 
 
 @pytest.fixture

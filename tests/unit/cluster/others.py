@@ -64,7 +64,8 @@ def from_another(manager: ZmqManager, *arguments: Any, **fields: Any) -> None:
     packets = manager._encode(3, "/", list(arguments), 0)
     fields = {"namespace": "/", "packet": manager._packet_format(), **fields}
     message = RelayMessage(OTHER, 1, fields, packets)
-    ZmqManager.HANDLERS[fields["method"]](manager, message)
+    method = ZmqManager.HANDLERS[fields["method"]]
+    getattr(manager, method.__name__)(message)
 
 
 def relayed(

@@ -13,7 +13,7 @@ from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import relaying, sessions
 from supervisor_sio.cluster.manager import MessageTooLong, RelayUnreachable
 from supervisor_sio.common import identity
-from supervisor_sio.common.blocking import run_blocking
+from supervisor_sio.common.blocking import run_blocking, settle
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
 from supervisor_sio.relay.green import GreenSubscriber
 from supervisor_sio.relay.message import RelayMessage, topic_for_all, topic_for_one
@@ -128,7 +128,7 @@ async def _never(seconds: float) -> None:
 
 def test_alone_there_is_nothing_to_wait_for_or_lose(server: socketio.Server) -> None:
     assert set(server.manager.figures().values()) == {0}
-    run_blocking(server.manager.wait_joined(lambda: pytest.fail("it waits"), _never))
+    run_blocking(settle(server.manager.wait_joined(lambda: pytest.fail("it waits"), _never)))
     server.manager.initialize()
 
 
