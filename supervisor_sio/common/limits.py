@@ -79,6 +79,20 @@ STALLED_SECONDS = _limit(
 READS_PER_TURN = _limit(
     "READS_PER_TURN", 2, "reads of 64 KB", "request", "of a body, before others have a turn"
 )
+APPLICATION_MESSAGE = _limit(
+    "APPLICATION_MESSAGE",
+    16 * 1024 * 1024,
+    "bytes",
+    "message of a websocket of the ASGI application",
+    "as uvicorn has it; a longer one ends the websocket with 1009",
+)
+APPLICATION_READ = _limit(
+    "APPLICATION_READ",
+    16384,
+    "bytes",
+    "read of a websocket of the ASGI application",
+    "after which no more is read until the application has received the messages in it",
+)
 
 # --- Engine.IO sessions and websockets ------------------------------------------
 

@@ -26,7 +26,7 @@ import re
 import socket
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..common.limits import (
     BODY_GRACE_SECONDS,
@@ -105,6 +105,16 @@ class _Gathering:
         return min(at_its_rate, now + STALLED_SECONDS)
 
 
+class Tenant(Protocol):
+    """Who reads from the socket of a connection, and writes to it, in its place."""
+
+    def stop(self) -> None:
+        """The worker stops."""
+
+    def lost(self) -> None:
+        """The connection has ended: let go of the socket, which is about to be closed."""
+
+
 class Connection(Output):
     """A client's connection: an Exchange, and then perhaps a Link, of the engine.
 
@@ -122,6 +132,7 @@ class Connection(Output):
         "data",
         "session",
         "upgraded",
+        "tenant",
         "_on_session",
         "_reading",
         "_looked",
@@ -157,6 +168,9 @@ class Connection(Output):
         self.session: Optional[Session] = None
         #: Whether an application has made something else than HTTP of it.
         self.upgraded = False
+        #: Who has the socket while the application has the request, where it is not a task that
+        #: sees by itself that the connection has ended.
+        self.tenant: Optional[Tenant] = None
         self._on_session = on_session
         self._reading: Optional[Watch] = None
         #: How many bytes of a head have been looked through; whether there was a request before
@@ -604,6 +618,8 @@ class Connection(Output):
         """Close it: the worker stops, and does not wait for what the client may still send."""
         if self._websocket is not None:
             self._websocket.end()
+        elif self.tenant is not None:
+            self.tenant.stop()
         elif self.upgraded and self.sock is not None:
             # Some clients of a websocket never close their end.
             self._shutdown(socket.SHUT_RD)
@@ -707,6 +723,8 @@ class Connection(Output):
         """Let go of everything; what is left to do is to close the socket."""
         self.stop_reading()
         self._stop_writing()
+        if self.tenant is not None:
+            self.tenant.lost()
         return self._forget()
 
     def _forget(self) -> Any:

@@ -1,0 +1,485 @@
+"""Requests through the ASGI application, by uvicorn's protocol classes.
+
+A protocol gets exactly one request: its head has been read by ourselves, strictly, and the next
+request on the connection is looked at by ourselves again. A handshake of Engine.IO needs none of
+that, see :mod:`.handshake`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Awaitable, Callable, Optional
+
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from ...common.limits import (
+    APPLICATION_MESSAGE,
+    APPLICATION_READ,
+    BODY_GRACE_SECONDS,
+    BODY_RATE,
+    HEAD_BYTES,
+    STALLED_SECONDS,
+    UNREAD_BODY_BYTES,
+)
+from ...common.reasons import PROTOCOL, TOO_SLOW
+from ...engine.deadlines import NEVER, NOWHERE
+from ...engine.http import ChunkedBody, Head, HttpError
+from ...engine.request import Request
+from ..application import ApplicationError
+from ..asgi_environ import make_environ
+from ..eio import EXCHANGE
+from .handshake import Handshake
+from .scope import Taker, is_websocket
+from .transport import ClientTransport
+
+if TYPE_CHECKING:
+    from ..connection import Connection
+    from .runtime import AsyncioRuntime
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+App = Callable[[Any, Any, Any], Awaitable[Any]]
+
+#: In the state of a scope, until the application gets it: the call that the scope belongs to.
+_CALL = "supervisor_sio.call"
+
+#: Bytes of a body that are read at a time.
+_BLOCK = 65536
+
+_BAD_REQUEST = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 16\r\n\r\n400 Bad Request\n"
+)
+
+
+class Application:
+    """The ASGI application of a worker.
+
+    :param app: of ASGI 3, or 2.
+    """
+
+    def __init__(self, app: Any, runtime: AsyncioRuntime) -> None:
+        self.runtime = runtime
+        self._config = Config(
+            app,
+            http="httptools",
+            ws="wsproto" if find_spec("wsproto") else "none",
+            ws_max_size=APPLICATION_MESSAGE,
+            lifespan="auto",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # whose to believe, the router knows
+            server_header=False,
+            date_header=False,  # it is among the default headers, which are ours
+        )
+        self._config.load()
+        self.app: App = self._config.loaded_app
+        self._config.loaded_app = self._call
+        self._server_state = ServerState()
+        self._lifespan: Any = None
+        self._startup_message = ""
+        # What uvicorn says of every websocket, and of its own start, is not the worker's.
+        log = logging.getLogger("uvicorn.error")
+        if log.level == logging.NOTSET:
+            log.setLevel(logging.WARNING)
+
+    # --- lifespan ---------------------------------------------------------------------
+
+    async def start_up(self) -> None:
+        """Let the application prepare itself.
+
+        :raises ApplicationError: when it could not.
+        """
+        self._lifespan = self._config.lifespan_class(self._config)
+        await self._lifespan.startup()
+        if self._lifespan.should_exit:
+            lines = self._startup_message.strip().splitlines() or ["it did not say why"]
+            raise ApplicationError(
+                f"the application's startup failed: {lines[-1]}", "\n".join(lines[:-1])
+            )
+
+    async def shut_down(self) -> None:
+        """Let the application end what it has begun; what fails is logged."""
+        if self._lifespan is not None and not self._lifespan.should_exit:
+            await self._lifespan.shutdown()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Of the lifespan: each scope has a copy."""
+        return self._lifespan.state if self._lifespan is not None else {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request, or what the application does after one, has not ended."""
+        return bool(self._server_state.tasks)
+
+    async def _run_lifespan(self, scope: Any, receive: Any, send: Any) -> None:
+        async def note(message: Any) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                self._startup_message = message.get("message", "")
+                message = {"type": message["type"]}  # it is told by who asked for the startup
+            await send(message)
+
+        await self.app(scope, receive, note)
+
+    # --- requests ---------------------------------------------------------------------
+
+    def serve(self, connection: Connection, head: Head) -> None:
+        """Answer a request, see :meth:`..runtime.Runtime.serve`."""
+        if "EIO=" in head.query and head.length == 0:
+            self.runtime.run(Handshake(self, connection, head).run)
+        else:
+            self.pass_on(connection, head, self.app)
+
+    def pass_on(
+        self,
+        connection: Connection,
+        head: Head,
+        app: App,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Let uvicorn call ``app``, and write what it sends.
+
+        :param ended: called when the connection is not the application's any more.
+        """
+        Call(self, connection, head, app, ended).begin()
+
+    def make_protocol(self, head: Head, call: Call) -> Any:
+        """One of uvicorn's, for one request."""
+        # That of httptools sends chunks to clients of HTTP/1.0, too.
+        kind: Any = self._config.http_protocol_class if head.version != "HTTP/1.0" else H11Protocol
+        self._server_state.default_headers = [(b"date", self.runtime.date().encode())]
+        state = {**self.state, _CALL: call}
+        return kind(
+            config=self._config,
+            server_state=self._server_state,
+            app_state=state,
+            _loop=self.runtime.loop,
+        )
+
+    async def _call(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._run_lifespan(scope, receive, send)
+            return
+        call: Call = scope["state"].pop(_CALL)
+        await call.run(scope, receive, send)
+
+
+class Call:
+    """One request that uvicorn serves, from its head to the end of its answer."""
+
+    __slots__ = (
+        "deadline",
+        "slot",
+        "_application",
+        "_connection",
+        "_head",
+        "_app",
+        "_ended",
+        "_transport",
+        "_protocol",
+        "_chunks",
+        "_left",
+        "_received",
+        "_discarded",
+        "_waiting_since",
+        "_waited",
+        "_taker",
+        "_taken",
+        "_environ",
+        "_upgraded",
+        "_accepted",
+        "_started",
+        "_answered",
+        "_closes",
+        "_failed",
+    )
+
+    def __init__(
+        self,
+        application: Application,
+        connection: Connection,
+        head: Head,
+        app: App,
+        ended: Callable[[], None],
+    ) -> None:
+        #: Of the wheel: for the client to send some of the body.
+        self.deadline = NEVER
+        self.slot = NOWHERE
+        self._application = application
+        self._connection: Optional[Connection] = connection
+        self._head = head
+        self._app = app
+        self._ended = ended
+        self._transport = ClientTransport(connection, self)
+        self._protocol: Any = application.make_protocol(head, self)
+        self._chunks = ChunkedBody() if head.length is None else None
+        #: Bytes that are to come of a body with a length.
+        self._left = head.length or 0
+        self._received = self._discarded = 0
+        #: Since when the application waits for the client, and for how long it has waited before.
+        self._waiting_since: Optional[float] = None
+        self._waited = 0.0
+        self._taker = Taker(self)
+        self._environ: Callable[[], dict[str, Any]] = dict
+        self._taken = self._upgraded = self._accepted = False
+        #: Whether the answer has begun, whether it has ended, and whether the connection ends then.
+        self._started = self._answered = self._closes = False
+        #: Whether the body is not one.
+        self._failed = False
+
+    def begin(self) -> None:
+        """Feed the protocol with what is there."""
+        connection = self._connection
+        assert connection is not None
+        connection.stop_reading()
+        connection.tenant = self
+        self._transport.set_protocol(self._protocol)
+        self._protocol.connection_made(self._transport)
+        self._protocol.data_received(_as_bytes(self._head))
+        if not self._upgraded:
+            self._take_early(connection)
+        self._transport.listen()
+
+    def _take_early(self, connection: Connection) -> None:
+        """What came right behind the head, or the handshake of a websocket."""
+        data, connection.data = connection.data, b""
+        if data and self._connection is not None:
+            self.received(data)
+
+    # --- the application --------------------------------------------------------------
+
+    async def run(self, scope: Any, receive: Any, send: Any) -> None:
+        """Call the application."""
+        if scope["type"] == "http":
+            receive, send = self._receiving(receive), self._sending(send)
+        else:
+            send = self._sending_frames(send)
+        self._environ = partial(make_environ, scope)
+        scope[EXCHANGE] = self._taker
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._taker.release()
+            scope.pop(EXCHANGE, None)
+            if self._taken:
+                self._leave_to_engine()
+
+    def take(self) -> tuple[Request, Connection]:
+        """:meth:`.Taker.take`"""
+        connection = self._connection
+        if connection is None or self._started:
+            raise RuntimeError("the request is over")
+        self._taken = True
+        if self._body_ended:
+            self._transport.pause_reading()
+        environ = self._environ
+        return Request(self._head, connection.scheme, connection.address, environ), connection
+
+    def _receiving(self, receive: Any) -> Any:
+        async def wait() -> Any:
+            if self._body_ended:
+                return await receive()
+            self._wait(time.monotonic())
+            try:
+                return await receive()
+            finally:
+                if not self._answered:
+                    self._wait_no_more(time.monotonic())
+
+        return wait
+
+    def _sending(self, send: Any) -> Any:
+        async def pass_on(message: Any) -> None:
+            if self._taken:
+                return
+            self._started = True
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self._answer_ended()
+
+        return pass_on
+
+    def _sending_frames(self, send: Any) -> Any:
+        async def pass_on(message: Any) -> None:
+            if self._taken:
+                return
+            self._started = True
+            await send(message)
+            connection = self._connection
+            if message["type"] == "websocket.accept" and connection is not None:
+                self._accepted = True
+                self._take_early(connection)
+
+        return pass_on
+
+    def _wait(self, now: float) -> None:
+        """The application waits for the client: not longer than it may be slow."""
+        self._waiting_since = now
+        patience = BODY_GRACE_SECONDS + self._received / BODY_RATE - self._waited
+        runtime = self._application.runtime
+        runtime.deadlines.set(self, now + max(0.0, min(patience, STALLED_SECONDS)))
+        runtime.watch()
+
+    def _wait_no_more(self, now: float) -> None:
+        if self._waiting_since is not None:
+            self._waited += now - self._waiting_since
+            self._waiting_since = None
+        self.deadline = NEVER
+
+    def on_deadline(self, now: float) -> None:
+        """The client sends nothing."""
+        if self._connection is not None and not self._body_ended:
+            self._connection.count(TOO_SLOW, "sends nothing")
+            self._connection.end()
+
+    # --- the client -------------------------------------------------------------------
+
+    @property
+    def wanted(self) -> int:
+        """:meth:`.transport.User.wanted`"""
+        if self._accepted:
+            return APPLICATION_READ
+        if not self._body_ended:
+            return min(_BLOCK, self._left) if self._chunks is None else self._chunks.wanted
+        connection = self._connection
+        return 0 if connection is None else max(0, HEAD_BYTES - len(connection.data))
+
+    @property
+    def _body_ended(self) -> bool:
+        return not self._left if self._chunks is None else self._chunks.ended
+
+    def received(self, data: bytes) -> None:
+        """:meth:`.transport.User.received`"""
+        if self._connection is None:
+            return
+        if self._accepted:
+            self._protocol.data_received(data)
+        elif self._body_ended:
+            self._connection.data += data
+        else:
+            self._take_body(self._connection, data)
+
+    def _take_body(self, connection: Connection, data: bytes) -> None:
+        now = time.monotonic()
+        waits = self._waiting_since is not None
+        self._wait_no_more(now)
+        if self._chunks is None:
+            piece, rest = data[: self._left], data[self._left :]
+            self._left -= len(piece)
+            framed = piece
+        else:
+            try:
+                piece = self._chunks.feed(data)
+            except HttpError as error:
+                self._refuse_body(connection, error)
+                return
+            framed = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
+            rest = b""
+            if self._chunks.ended:
+                framed, rest = framed + b"0\r\n\r\n", self._chunks.rest
+        connection.data += rest
+        self._received += len(piece)
+        if self._answered:
+            self._discarded += len(data)
+            self._see_rest()
+        elif framed:
+            if waits and not self._body_ended:
+                self._wait(now)
+            self._protocol.data_received(framed)
+
+    def _refuse_body(self, connection: Connection, error: HttpError) -> None:
+        connection.count(PROTOCOL, error)
+        self._failed = True
+        self._transport.pause_reading()
+        if not self._started:
+            self._started = True
+            self._transport.write(_BAD_REQUEST)
+        self._transport.close()
+        self._protocol.connection_lost(None)  # for the application the client is gone
+
+    def upgraded(self) -> None:
+        """:meth:`.transport.User.upgraded`"""
+        connection = self._connection
+        if connection is not None:
+            self._upgraded = connection.upgraded = True
+            self._protocol = self._transport.get_protocol()
+            connection.counted()
+
+    # --- the end ----------------------------------------------------------------------
+
+    def _answer_ended(self) -> None:
+        self._answered = True
+        self._closes = self._transport.is_closing()
+        if not self._closes:
+            self._see_rest()
+
+    def _see_rest(self) -> None:
+        """The answer has been given: the next request comes behind the rest of the body."""
+        if self._is_rest_short():
+            self._wait(time.monotonic())
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
+
+    def _is_rest_short(self) -> bool:
+        if self._body_ended or self._head.named.get(b"expect"):
+            return False
+        return self._left <= UNREAD_BODY_BYTES and self._discarded <= UNREAD_BODY_BYTES
+
+    def written(self) -> None:
+        """:meth:`.transport.User.written`"""
+        connection = self._connection
+        if connection is not None and self._transport.is_closing():
+            self._let_go()
+            close = self._closes or not self._answered
+            connection.application_ended(close, self._upgraded or not self._body_ended)
+
+    def _leave_to_engine(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            self._let_go()
+            connection.leave_to_engine(not self._body_ended)
+
+    def stop(self) -> None:
+        """:meth:`..connection.Tenant.stop`: a websocket ends with 1012; a request may end."""
+        if self._upgraded:
+            self._protocol.shutdown()
+
+    def lost(self) -> None:
+        """:meth:`..connection.Tenant.lost`"""
+        if self._connection is not None:
+            try:
+                self._let_go()
+            except Exception:
+                logger.exception("the end of a request to the application")
+
+    def _let_go(self) -> None:
+        assert self._connection is not None
+        self._connection.tenant = None
+        self._connection = None
+        self._transport.release()
+        self._application.runtime.deadlines.remove(self)
+        if not self._failed:
+            self._protocol.connection_lost(None)
+        self._ended()
+
+
+def _as_bytes(head: Head) -> bytes:
+    """A head for uvicorn, which may make a websocket of it but nothing else."""
+    upgrades = is_websocket(head)
+    query = f"?{head.query}" if head.query else ""
+    lines = [f"{head.method} {head.path}{query} {head.version}".encode()]
+    for name, value in head.fields:
+        lower = name.lower()
+        if lower == b"host":
+            value = head.host.encode()
+        elif lower == b"upgrade" and not upgrades:
+            continue
+        lines.append(b"%b: %b" % (name, value))
+    return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -1,0 +1,110 @@
+"""What a child that a handler forks must not have of its worker.
+
+The child has a copy of the loop, and the descriptor of the parent's epoll: whatever the child
+would remove there is removed for the parent. So it gets something else by the same number, and
+what the loop does in the child, at the end of a transport for example, has no effect.
+
+Only the handler that has forked goes on. When it gives control back to the loop, for which other
+clients are waiting, the child ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from types import CodeType, FrameType
+from typing import Any, Callable, Optional
+
+_EPOLL = "anon_inode:[eventpoll]"
+
+#: Modules of asyncio whose frames are those of the loop itself.
+_OF_LOOP = ("asyncio.base_events", "asyncio.events", "asyncio.unix_events")
+
+_at_end: Callable[[], None] = print
+
+
+def leave_loop(running: CodeType, at_end: Callable[[], None]) -> None:
+    """Go on without the loop. When what has forked is done, the process ends.
+
+    :param running: the code that runs the loop.
+    :param at_end: called before that.
+    """
+    global _at_end
+    _at_end = at_end
+    signal.set_wakeup_fd(-1)
+    _replace_epoll()
+    frame = _first_of_handler(running)
+    if frame is not None:  # else it was not a handler: the program goes on
+        _Leaving(frame).watch()
+
+
+def _replace_epoll() -> None:
+    """Let no epoll of the parent be changed. libzmq has some as well, in threads that are gone."""
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # that of the listing itself
+            if os.readlink(f"/proc/self/fd/{name}") == _EPOLL:
+                os.dup2(null, int(name), inheritable=False)
+    os.close(null)
+
+
+def _first_of_handler(running: CodeType) -> Optional[FrameType]:
+    """The frame that the loop has called."""
+    frame: Optional[FrameType] = sys._getframe()
+    inner: list[FrameType] = []
+    while frame is not None and frame.f_code is not running:
+        inner.append(frame)
+        frame = frame.f_back
+    if frame is None:
+        return None
+    while inner and inner[-1].f_globals.get("__name__") in _OF_LOOP:
+        inner.pop()
+    return inner[-1]
+
+
+class _Leaving:
+    """Sees, as a debugger does, how a frame is left: by its end, an error, or an ``await``."""
+
+    def __init__(self, frame: FrameType) -> None:
+        self._frame = frame
+        self._error: Optional[BaseException] = None
+
+    def watch(self) -> None:
+        self._frame.f_trace = self._trace
+        sys.settrace(lambda *_: None)
+
+    def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "exception":
+            self._error = arg[1]
+        elif event == "line":
+            self._error = None  # it was caught
+        elif event == "return":
+            end(self._error)
+        return self._trace
+
+
+def end(error: Optional[BaseException] = None) -> None:
+    """End the child.
+
+    :param error: what the handler has raised.
+    """
+    sys.settrace(None)
+    status = 1
+    try:
+        if isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error is not None:
+            traceback.print_exception(type(error), error, error.__traceback__)
+        else:
+            os.write(2, b"a forked child of this worker has left its handler, and ends\n")
+            _at_end()
+            status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+        os._exit(status)

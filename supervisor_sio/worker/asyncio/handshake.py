@@ -1,0 +1,151 @@
+"""A handshake of Engine.IO through the ASGI application.
+
+Most likely the Socket.IO server takes it: the engine answers then, and uvicorn has nothing to do
+with it. Where the application answers by itself (a middleware refuses it, or another route has
+the path), uvicorn writes what it sends, from the first message on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, Optional
+
+from ...engine.http import Head
+from ...engine.request import Request
+from ..asgi_environ import make_environ
+from ..eio import EXCHANGE
+from .scope import Taker, make_scope
+
+if TYPE_CHECKING:
+    from ..connection import Connection
+    from .asgi import Application
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+_NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
+_GONE = {"type": "http.disconnect"}
+
+
+class Handshake:
+    """One request without a body, as the application gets it."""
+
+    __slots__ = (
+        "_application",
+        "_connection",
+        "_head",
+        "_scope",
+        "_taker",
+        "_taken",
+        "_received",
+        "_bridge",
+    )
+
+    def __init__(self, application: Application, connection: Connection, head: Head) -> None:
+        self._application = application
+        self._connection = connection
+        self._head = head
+        self._taker = Taker(self)
+        self._scope = make_scope(connection, head, application.state)
+        self._scope[EXCHANGE] = self._taker
+        self._taken = self._received = False
+        self._bridge: Optional[_Bridge] = None
+
+    async def run(self) -> None:
+        """Call the application."""
+        scope = self._scope
+        bridge: Optional[_Bridge] = None
+        try:
+            await self._application.app(scope, self._receive, self._send)
+        except Exception as error:
+            if self._taken and self._connection.is_answered:
+                logger.exception("a request to the application failed")
+            else:
+                self._taken = False
+                bridge = self._bridge or self._begin_bridge()
+                bridge.end(error)
+        else:
+            if not self._taken:
+                bridge = self._bridge or self._begin_bridge()
+                bridge.end(None)
+        finally:
+            scope.pop(EXCHANGE, None)
+            self._taker.release()
+        if self._taken:
+            self._connection.leave_to_engine(False)
+
+    def take(self) -> tuple[Request, Connection]:
+        """:meth:`.Taker.take`"""
+        if self._bridge is not None:
+            raise RuntimeError("the request is over")
+        self._taken = True
+        connection = self._connection
+        environ = partial(make_environ, self._scope)
+        return Request(self._head, connection.scheme, connection.address, environ), connection
+
+    async def _receive(self) -> Any:
+        is_websocket = self._scope["type"] == "websocket"
+        if not self._received:
+            self._received = True
+            return {"type": "websocket.connect"} if is_websocket else _NO_BODY
+        if self._taken:
+            return {"type": "websocket.disconnect", "code": 1006} if is_websocket else _GONE
+        bridge = self._bridge or self._begin_bridge()
+        return await bridge.receive()
+
+    async def _send(self, message: Any) -> None:
+        if not self._taken:
+            bridge = self._bridge or self._begin_bridge()
+            await bridge.send(message)
+
+    def _begin_bridge(self) -> _Bridge:
+        bridge = self._bridge = _Bridge(self._received)
+        application = self._application
+        application.pass_on(self._connection, self._head, bridge.run, bridge.close)
+        return bridge
+
+
+class _Bridge:
+    """From an application that runs already to the calls that uvicorn has for one.
+
+    :param received: whether the application has received the first message.
+    """
+
+    def __init__(self, received: bool) -> None:
+        self._received = received
+        loop = asyncio.get_running_loop()
+        #: ``receive`` and ``send`` of uvicorn; ``None`` when it has closed the connection.
+        self._calls: asyncio.Future[Any] = loop.create_future()
+        self._ended: asyncio.Future[None] = loop.create_future()
+
+    async def run(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application, for uvicorn."""
+        if self._received:
+            await receive()
+        if not self._calls.done():
+            self._calls.set_result((receive, send))
+        await self._ended
+
+    async def receive(self) -> Any:
+        calls = await self._calls
+        return _GONE if calls is None else await calls[0]()
+
+    async def send(self, message: Any) -> None:
+        calls = await self._calls
+        if calls is not None:
+            await calls[1](message)
+
+    def close(self) -> None:
+        """The connection is not the application's any more."""
+        if not self._calls.done():
+            self._calls.set_result(None)
+
+    def end(self, error: Optional[Exception]) -> None:
+        """The application has returned, or failed."""
+        if self._ended.done():
+            return
+        if error is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(error)

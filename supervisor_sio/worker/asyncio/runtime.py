@@ -1,0 +1,243 @@
+"""The loop of this process as :class:`..runtime.Runtime` describes it: asyncio's, or uvloop's.
+
+What the worker calls runs in contexts of its own: a connection that was first read in a task of
+the application would else keep, and pass on, the context variables of that task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from contextvars import Context
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Coroutine, Iterable, Optional, TypeVar
+
+from ...engine.http import Head
+from ..base_runtime import BaseRuntime, logger
+from ..loop_thread import LoopThread
+from ..runtime import DescriptorOwner, Watch
+from . import forks
+
+if TYPE_CHECKING:
+    from ..connection import Connection
+    from .asgi import Application
+
+T = TypeVar("T")
+
+#: Seconds for tasks that were cancelled at the end of the process.
+_LAST_TASKS = 1.0
+
+#: A task that begins at once saves a turn of the loop, and half of a task's cost.
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class _Watch:
+    """A descriptor that the loop looks at."""
+
+    __slots__ = ("_remove", "_descriptor")
+
+    def __init__(self, remove: Callable[[int], object], descriptor: int) -> None:
+        self._remove: Optional[Callable[[int], object]] = remove
+        self._descriptor = descriptor
+
+    def cancel(self) -> None:
+        remove, self._remove = self._remove, None
+        if remove is not None:
+            remove(self._descriptor)
+
+
+class _Event:
+    """:class:`..runtime.Event`"""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.set = self._event.set
+        self.is_set = self._event.is_set
+
+    async def wait(self, timeout: Optional[float] = None) -> bool:
+        try:
+            await asyncio.wait_for(self._event.wait(), timeout)
+        except asyncio.TimeoutError:
+            pass
+        return self._event.is_set()
+
+
+class _Task:
+    """A task of the worker itself."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+
+class AsyncioRuntime(BaseRuntime):
+    """An event loop, and what all its connections share.
+
+    :param loop: a new one when there is none.
+    """
+
+    _of_this_process: ClassVar[Optional[AsyncioRuntime]] = None
+
+    def __init__(self, loop: Optional[asyncio.AbstractEventLoop] = None) -> None:
+        super().__init__()
+        self.loop = loop or new_loop()
+        #: Who answers what is not the engine's; set before the first connection.
+        self.application: Optional[Application] = None
+        #: For the next turn of the loop.
+        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        #: Nobody else has references to them.
+        self._tasks: set[asyncio.Task[Any]] = set()
+        # A context cannot be entered twice: one for calls, and one to add calls to the loop.
+        self._calling, self._adding = Context(), Context()
+        #: Whether this is a child that a handler has forked.
+        self._left = False
+
+    @classmethod
+    def of_this_process(cls) -> AsyncioRuntime:
+        """The one of the thread that asked first: that of the program."""
+        if cls._of_this_process is None:
+            cls._of_this_process = cls()
+        return cls._of_this_process
+
+    # --- tasks and calls -------------------------------------------------------------
+
+    def run(self, task: Callable[..., Any], *args: Any) -> None:
+        """:meth:`.Runtime.run`: a coroutine goes on as a task of the loop."""
+        try:
+            result = task(*args)
+        except Exception:
+            logger.exception("a task failed")
+            result = None
+        if result.__class__ is CoroutineType:
+            self._start(result)
+        if self._left:
+            forks.end()
+
+    def _start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=self.loop, **_EAGER)
+        if task.done():
+            _log_failure(task)
+        else:
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        _log_failure(task)
+
+    def soon(self, task: Callable[..., Any], *args: Any) -> None:
+        self.call_soon(self.run, task, *args)
+
+    def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
+        if not self._calls:
+            self.loop.call_soon(self._call_all, context=self._calling)  # one for all of a turn
+        self._calls.append((task, args))
+
+    def _call_all(self) -> None:
+        calls, self._calls = self._calls, []
+        for task, args in calls:
+            try:
+                task(*args)
+            except Exception:  # the others are to be called as well
+                logger.exception("a call in the loop")
+
+    def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch:
+        return self.loop.call_later(seconds, _call, task, args, context=self._calling)
+
+    def log(
+        self,
+        logger: logging.Logger,
+        level: int,
+        message: str,
+        *args: Any,
+        exc_info: Optional[BaseException] = None,
+    ) -> None:
+        logger.log(level, message, *args, exc_info=exc_info)
+
+    # --- descriptors -----------------------------------------------------------------
+
+    def descriptor_opened(self, descriptor: int) -> None:
+        """Nothing is to be done: a watch is cancelled before its descriptor is closed."""
+
+    def add_reader(
+        self, descriptor: int, call: Callable[..., None], owner: Optional[DescriptorOwner] = None
+    ) -> Watch:
+        self._adding.run(self.loop.add_reader, descriptor, call)
+        return _Watch(self.loop.remove_reader, descriptor)
+
+    def add_writer(
+        self, descriptor: int, call: Callable[..., None], owner: Optional[DescriptorOwner] = None
+    ) -> Watch:
+        self._adding.run(self.loop.add_writer, descriptor, call)
+        return _Watch(self.loop.remove_writer, descriptor)
+
+    # --- the life of the worker ------------------------------------------------------
+
+    def event(self) -> _Event:
+        return _Event()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Watch:
+        return _Task(self._start(coroutine))
+
+    def run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        asyncio.set_event_loop(self.loop)
+        try:
+            return self.loop.run_until_complete(coroutine)
+        finally:
+            self._end_tasks()
+
+    def _end_tasks(self) -> None:
+        """Cancel what runs yet, as :func:`asyncio.run` does it."""
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=_LAST_TASKS))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+
+    def on_signal(self, numbers: Iterable[int], call: Callable[[int], None]) -> None:
+        for number in numbers:
+            self.loop.add_signal_handler(number, call, number)
+
+    def leave_in_child(self, at_end: Callable[[], None]) -> None:
+        self._left = True
+        forks.leave_loop(type(self).run_until_complete.__code__, at_end)
+
+    def _make_threads(self) -> LoopThread:
+        return LoopThread(self)
+
+    # --- requests ----------------------------------------------------------------------
+
+    def serve(self, connection: Connection, head: Head) -> None:
+        assert self.application is not None
+        self.application.serve(connection, head)
+
+
+def _call(task: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        task(*args)
+    except Exception:
+        logger.exception("a call in the loop")
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        error = task.exception()
+        if error is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+            logger.error("a task failed", exc_info=error)

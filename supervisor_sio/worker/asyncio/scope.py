@@ -1,0 +1,128 @@
+"""The ASGI scope of a handshake, and how the Socket.IO server takes it from its application.
+
+A session keeps the scope of its handshake for as long as it lives. So what many clients have in
+common is shared, and nothing in it leads to the connection.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Optional, Protocol
+from urllib.parse import unquote
+
+from ...engine.http import Head
+from ...engine.request import Request
+
+if TYPE_CHECKING:
+    from ..connection import Connection
+
+#: Fields of which each client has a value of its own.
+_OWN = frozenset(
+    (b"cookie", b"authorization", b"sec-websocket-key", b"x-forwarded-for", b"x-real-ip")
+)
+
+#: Fields that are kept at most to be shared, and the bytes that each may have.
+_SHARED = 512
+_SHORT = 256
+
+#: As uvicorn has them; nobody changes them.
+_HTTP = {"version": "3.0", "spec_version": "2.3"}
+_WEBSOCKET = {"version": "3.0", "spec_version": "2.4"}
+_EXTENSIONS: dict[str, Any] = {"websocket.http.response": {}}
+
+
+class Takable(Protocol):
+    """A request that the engine may answer in the application's place."""
+
+    def take(self) -> tuple[Request, Connection]: ...
+
+
+class Taker:
+    """In the scope of a request, see :data:`..eio.EXCHANGE`.
+
+    A copy of the scope may have this for much longer than the request lasts.
+    """
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Takable) -> None:
+        self._request: Optional[Takable] = request
+
+    def take(self) -> tuple[Request, Connection]:
+        """The engine answers it: the application's answer does not count.
+
+        :raises RuntimeError: when the request is over.
+        """
+        if self._request is None:
+            raise RuntimeError("the request is over")
+        return self._request.take()
+
+    def release(self) -> None:
+        self._request = None
+
+
+def make_scope(connection: Connection, head: Head, state: dict[str, Any]) -> dict[str, Any]:
+    """The scope of a request without a body: of a websocket if it wants to become one.
+
+    :param state: of the lifespan.
+    """
+    secure = connection.scheme == "https"
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": _HTTP,
+        "http_version": head.version[5:],
+        "server": address(connection.local),
+        "client": address(connection.peer),
+        "scheme": "https" if secure else "http",
+        "root_path": "",
+        "headers": make_headers(head),
+        "path": unquote(head.path) if "%" in head.path else head.path,
+        "raw_path": head.path.encode(),
+        "query_string": head.query.encode(),
+        "state": state.copy(),
+    }
+    if is_websocket(head):
+        scope["type"] = "websocket"
+        scope["asgi"] = _WEBSOCKET
+        scope["scheme"] = "wss" if secure else "ws"
+        protocols = head.named.get(b"sec-websocket-protocol", b"").decode("latin-1")
+        scope["subprotocols"] = [name.strip() for name in protocols.split(",") if name.strip()]
+        scope["extensions"] = _EXTENSIONS
+    else:
+        scope["method"] = head.method
+    return scope
+
+
+def is_websocket(head: Head) -> bool:
+    return head.may_upgrade and head.named.get(b"upgrade", b"").lower() == b"websocket"
+
+
+def address(address: Any) -> Any:
+    """Host and port; of a client on a Unix socket nothing is known."""
+    return address[:2] if isinstance(address, tuple) else None
+
+
+def make_headers(head: Head) -> list[tuple[bytes, bytes]]:
+    """The fields of a head, as ASGI has them."""
+    fields = []
+    for name, value in head.fields:
+        if len(name) + len(value) <= _SHORT:
+            fields.append(_field(name, value))
+        else:
+            fields.append((name.lower(), value))
+    return fields
+
+
+@lru_cache(_SHARED)
+def _lower(name: bytes) -> bytes:
+    return name.lower()
+
+
+@lru_cache(_SHARED)
+def _shared(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    return name, value
+
+
+def _field(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    name = _lower(name)
+    return (name, value) if name in _OWN else _shared(name, value)
