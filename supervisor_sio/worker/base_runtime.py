@@ -67,6 +67,19 @@ class BaseRuntime(ABC):
     def _make_threads(self) -> Threads:
         """For calls of other threads; made where the loop runs."""
 
+    async def start_up(self, app: Any) -> None:
+        """:meth:`.Runtime.start_up`; one of WSGI has nothing to prepare."""
+        return
+
+    async def shut_down(self) -> None:
+        """:meth:`.Runtime.shut_down`"""
+        return
+
+    @property
+    def busy(self) -> bool:
+        """:meth:`.Runtime.busy`"""
+        return False
+
     def date(self) -> str:
         """:meth:`.Runtime.date`"""
         second = int(time.time())

@@ -26,7 +26,8 @@ _LOOK = 0.01
 #: Seconds for what arrived last to be given back, after ``drain_timeout``.
 _LAST_CONNECTIONS = 0.5
 
-#: Seconds at least for the other workers to fetch what this one has sent them.
+#: Seconds at least for the application to shut down, and then for the other workers to fetch
+#: what this one has sent them.
 _LAST_MESSAGES = 1.0
 
 
@@ -82,9 +83,14 @@ class Life:
         self.server.draining = True
         self.server.release_idle()
         await within(self.runtime, self.drain_timeout, self._drain())
-        await self.hand_over(max(_LAST_MESSAGES, deadline - time.monotonic()))
+        await within(self.runtime, self._left(deadline), self.runtime.shut_down())
+        await self.hand_over(self._left(deadline))
         await self.leave()
         await within(self.runtime, _LAST_CONNECTIONS, self._wait_for_connections())
+
+    @staticmethod
+    def _left(deadline: float) -> float:
+        return max(_LAST_MESSAGES, deadline - time.monotonic())
 
     async def _drain(self) -> None:
         await self._close_sessions()
@@ -107,7 +113,7 @@ class Life:
             await self.runtime.sleep(_LOOK if stuck else 0)
 
     async def _wait_for_connections(self) -> None:
-        while self.server.connections:
+        while self.server.connections or self.runtime.busy:
             await self.runtime.sleep(2 * _LOOK)
 
     async def hand_over(self, timeout: float) -> None:

@@ -161,7 +161,20 @@ class Runtime(Protocol):
         :param at_end: called when what has forked is done, if the process ends then.
         """
 
-    # --- requests -------------------------------------------------------------------------
+    # --- the application ------------------------------------------------------------------
+
+    async def start_up(self, app: Any) -> None:
+        """Let the application prepare itself, before the first request.
+
+        :raises ApplicationError: when it cannot.
+        """
+
+    async def shut_down(self) -> None:
+        """Let it end what it has begun: all connections are gone. What it raises is logged."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether it still does something that belongs to no connection."""
 
     def serve(self, connection: Connection, head: Head) -> None:
         """Answer a request by the application, which may pass it on to the engine."""
