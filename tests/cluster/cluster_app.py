@@ -13,6 +13,8 @@ from typing import Any
 
 import portable
 
+from supervisor_sio.common.blocking import settle
+
 sio, manager = portable.make(cors_allowed_origins="*")
 
 manager.share_session_keys("user", "picture", "unknown")
@@ -149,7 +151,7 @@ class Events(portable.Namespace):
         As it is it may have more bytes objects than socket.io-client takes in a packet.
         """
         began = time.monotonic()
-        value = await portable.done(getattr(manager, name)(*args, **options))
+        value = await settle(getattr(manager, name)(*args, **options))
         elapsed = time.monotonic() - began
         outcome = {
             "elapsed": elapsed,

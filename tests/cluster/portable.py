@@ -21,27 +21,13 @@ import engineio
 import socketio
 
 import supervisor_sio
+from supervisor_sio.common.blocking import blocking, run_blocking
 
 #: The harness sets it; ``supervisor-sio worker --async-mode`` is the same.
 MODE = os.environ.get("ASYNC_MODE", "eventlet")
 
 ASYNCIO = MODE == "asyncio"
 
-
-async def _waits_for_it() -> None:
-    pass
-
-
-# Until there is one.
-_AsyncZmqManager: Any = getattr(supervisor_sio, "AsyncZmqManager", None) or type(
-    "AsyncZmqManager",
-    (socketio.AsyncManager,),
-    dict.fromkeys(
-        "emit_with_acks fetch_sockets fetch_rooms server_count server_side_emit server_side_call "
-        "sockets_join sockets_leave disconnect_sockets close".split(),
-        _waits_for_it,
-    ),
-)
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -70,25 +56,9 @@ class Answer(NamedTuple):
         return [("Content-Type", self.kind), ("Content-Length", str(len(self.body)))]
 
 
-def drive(coroutine: Any) -> Any:
-    """The value of a coroutine that never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as ended:
-        return ended.value
-    raise RuntimeError(f"{coroutine} suspends")
-
-
-def blocking(handler: Any) -> Any:
+def plain(handler: Any) -> Any:
     """A coroutine function as a plain function; other values as they are."""
-    if not inspect.iscoroutinefunction(handler):
-        return handler
-
-    @functools.wraps(handler)
-    def call(*args: Any, **options: Any) -> Any:
-        return drive(handler(*args, **options))
-
-    return call
+    return blocking(handler) if inspect.iscoroutinefunction(handler) else handler
 
 
 def _as_coroutine(call: Callable[..., Any]) -> Handler:
@@ -96,9 +66,7 @@ def _as_coroutine(call: Callable[..., Any]) -> Handler:
 
     @functools.wraps(call)
     async def blocks(*args: Any, **options: Any) -> Any:
-        return call(
-            *map(blocking, args), **{name: blocking(value) for name, value in options.items()}
-        )
+        return call(*map(plain, args), **{name: plain(value) for name, value in options.items()})
 
     return blocks
 
@@ -124,7 +92,7 @@ class _Facade:
 
     def on(self, event: str, handler: Any = None, **options: Any) -> Any:
         def register(handler: Any) -> Any:
-            self._target.on(event, blocking(handler), **options)
+            self._target.on(event, plain(handler), **options)
             return handler
 
         return register if handler is None else register(handler)
@@ -138,7 +106,7 @@ def _with_handlers(call: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(call)
     def with_handlers(*args: Any, **options: Any) -> Any:
-        return call(*map(blocking, args), **options)
+        return call(*map(plain, args), **options)
 
     return with_handlers
 
@@ -148,7 +116,7 @@ class _BlockingNamespace(socketio.Namespace):
 
     def trigger_event(self, event: str, *args: Any) -> Any:
         value = super().trigger_event(event, *args)
-        return drive(value) if inspect.iscoroutine(value) else value
+        return run_blocking(value) if inspect.iscoroutine(value) else value
 
 
 for _name, _call in inspect.getmembers(socketio.Namespace, inspect.isfunction):
@@ -167,7 +135,7 @@ def make(channel: str | None = None, **options: Any) -> tuple[Any, Any]:
         return sio, manager
     manager = supervisor_sio.ZmqManager(**among)
     sio = socketio.Server(async_mode=MODE, client_manager=manager, **options)
-    return _Facade(sio, socketio.AsyncServer), _Facade(manager, _AsyncZmqManager)
+    return _Facade(sio, socketio.AsyncServer), _Facade(manager, supervisor_sio.AsyncZmqManager)
 
 
 def application(
@@ -198,7 +166,7 @@ def _wsgi(handle: Callable[[Request], Awaitable[Answer]]) -> Any:
             return data
 
         text = {name: value for name, value in environ.items() if isinstance(value, str)}
-        answer: Answer = drive(handle(Request(text, read)))
+        answer: Answer = run_blocking(handle(Request(text, read)))
         status = {200: "200 OK", 404: "404 Not Found"}[answer.status]
         start_response(status, answer.headers)
         return [answer.body]
@@ -248,16 +216,11 @@ def _environ(scope: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-async def done(value: Any) -> Any:
-    """What a call ends with, be it a coroutine or not."""
-    return await value if inspect.isawaitable(value) else value
-
-
 def run(coroutine: Any) -> Any:
     """Run it to its end where no handler runs: in a program, or in another thread."""
     if ASYNCIO:
         return asyncio.run(coroutine)
-    return drive(coroutine)
+    return run_blocking(coroutine)
 
 
 def start_thread(call: Callable[[], Any]) -> threading.Thread:

@@ -9,6 +9,8 @@ from typing import Any
 
 import portable
 
+from supervisor_sio.common.blocking import settle
+
 way, event, text = sys.argv[1:]
 
 
@@ -42,7 +44,7 @@ def after_a_fork() -> None:
 
     async def emit_and_close() -> None:
         await sio.emit(event, text)
-        await portable.done(manager.close())
+        await settle(manager.close())
 
     portable.run(emit())
     if not os.fork():

@@ -15,6 +15,8 @@ from typing import Any
 
 import portable
 
+from supervisor_sio.common.blocking import settle
+
 sio, manager = portable.make()
 app = portable.application(sio)
 
@@ -85,7 +87,7 @@ async def fork_and_emit(sid: str, event: str) -> int:
         status = 1
         try:
             await sio.emit(event, os.getpid())
-            await portable.done(manager.close())  # what the end of the interpreter does
+            await settle(manager.close())  # what the end of the interpreter does
             status = 0
         finally:
             os._exit(status)

@@ -8,6 +8,8 @@ from typing import Any
 
 import portable
 
+from supervisor_sio.common.blocking import settle
+
 sio, manager = portable.make()
 app = portable.application(sio)
 
@@ -15,7 +17,7 @@ app = portable.application(sio)
 async def attempt(target: Any, method: str, args: list[Any], options: dict[str, Any]) -> Any:
     """What the call returns, or its error as text."""
     try:
-        return await portable.done(getattr(target, method)(*args, **options))
+        return await settle(getattr(target, method)(*args, **options))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
