@@ -128,7 +128,7 @@ def _worker(options: WorkerOptions) -> int:
             sys.stderr.write(error.detail)
         sys.stderr.write(f"supervisor-sio worker: error: {error}\n")
         return 1
-    run_worker(app, spec=options.application)
+    run_worker(app, spec=options.application, mode=options.mode, threads=options.threads)
     return 0
 
 

@@ -10,9 +10,8 @@ import sys
 import traceback
 from typing import Any, Iterator, Sequence
 
-import socketio
-
 from ..cluster import sessions
+from ..common.modes import ASYNC_MODES, ASYNCIO, EVENTLET, AsyncMode
 
 #: What an application is called by most.
 _USUAL_NAMES = ("app", "application")
@@ -92,37 +91,80 @@ def _call(factory: Any, spec: str) -> Any:
         raise _failed(spec) from None
 
 
-def check(app: Any, spec: str = "the application") -> None:
-    """:raises ApplicationError: for what is not a WSGI application of eventlet's Socket.IO."""
+def check(app: Any, spec: str = "the application", mode: AsyncMode = EVENTLET) -> None:
+    """:raises ApplicationError: for what is not an application that the mode serves."""
     kind = type(app).__name__
+    gateway = "ASGI" if mode is ASYNCIO else "WSGI"
     if not callable(app):
         hint = ""
-        if _is_coroutine_function(getattr(app, "handle_request", None)):
-            _check_server(app, spec)
-        if hasattr(app, "handle_request"):  # a socketio.Server
-            hint = "; wrap it: app = socketio.WSGIApp(sio)"
-        raise ApplicationError(f"{spec} is a {kind}, not a WSGI application{hint}")
-    if _is_coroutine_function(app):
-        raise ApplicationError(
-            f"{spec} is an ASGI application ({kind}), a worker serves WSGI: socketio.WSGIApp, "
-            "Flask, or what Django's get_wsgi_application() returns"
-        )
+        if hasattr(app, "handle_request"):  # a server of python-socketio
+            if _is_coroutine_function(app.handle_request) is not (mode is ASYNCIO):
+                _check_server(app, spec, mode)
+            hint = f"; wrap it: app = socketio.{gateway}App(sio)"
+        article = "an" if mode is ASYNCIO else "a"
+        raise ApplicationError(f"{spec} is a {kind}, not {article} {gateway} application{hint}")
     if _is_factory(app):
         raise ApplicationError(
             f"{spec} is a function that makes an application; write module:{app.__name__}()"
+        )
+    if mode is ASYNCIO:
+        _check_asgi(app, spec)
+    else:
+        _check_wsgi(app, spec, mode)
+    for layer in _layers(app):
+        _check_server(_server_of(layer), spec, mode)
+
+
+def mode_for(app: Any) -> AsyncMode:
+    """The mode that serves an application, as far as that shows."""
+    if is_asgi(app):
+        return ASYNCIO
+    servers = [_server_of(layer) for layer in _layers(app)]
+    modes = [getattr(server, "async_mode", None) for server in servers]
+    return next((ASYNC_MODES[mode] for mode in modes if mode in ASYNC_MODES), EVENTLET)
+
+
+def is_asgi(app: Any) -> bool:
+    """Whether it is called as an ASGI application, as far as its signature tells."""
+    return _is_coroutine_function(app) or not (_takes(app, 2) or not _takes(app, 3))
+
+
+def _check_wsgi(app: Any, spec: str, mode: AsyncMode) -> None:
+    kind = type(app).__name__
+    if is_asgi(app):
+        raise ApplicationError(
+            f"{spec} is an ASGI application ({kind}), a worker serves WSGI with --async-mode "
+            f"{mode.name}: write --async-mode asyncio"
         )
     if not _takes(app, 2):
         raise ApplicationError(
             f"{spec} ({kind}) does not take environ and start_response as a WSGI application does"
         )
-    for layer in _layers(app):
-        _check_server(getattr(layer, "engineio_app", None), spec)
 
 
-def check_servers() -> None:
+def _check_asgi(app: Any, spec: str) -> None:
+    if is_asgi(app):
+        return
+    kind = type(app).__name__
+    if _takes(app, 2):
+        raise ApplicationError(
+            f"{spec} is a WSGI application ({kind}), a worker serves ASGI with --async-mode "
+            "asyncio: write --async-mode threading, or eventlet"
+        )
+    raise ApplicationError(
+        f"{spec} ({kind}) does not take scope, receive and send as an ASGI application does"
+    )
+
+
+def _server_of(layer: Any) -> Any:
+    """That of a WSGIApp, or of an ASGIApp."""
+    return getattr(layer, "engineio_app", None) or getattr(layer, "engineio_server", None)
+
+
+def check_servers(mode: AsyncMode = EVENTLET) -> None:
     """:raises ApplicationError: when the Socket.IO servers of this process cannot run in it."""
     for server in sessions.servers():
-        _check_server(server, "the application")
+        _check_server(server, "the application", mode)
     _check_imported_once()
 
 
@@ -135,7 +177,7 @@ def check_manager(app: Any, spec: str = "the application") -> None:
     if sessions.servers():
         return
     for layer in _layers(app):
-        if isinstance(getattr(layer, "engineio_app", None), socketio.Server):
+        if hasattr(_server_of(layer), "manager"):
             fault = "has a Socket.IO server without ZmqManager"
             raise ApplicationError(sessions.why_no_manager(spec, fault))
 
@@ -169,18 +211,27 @@ def _layers(app: Any) -> Iterator[Any]:
             return
 
 
-def _check_server(server: Any, spec: str) -> None:
+def _check_server(server: Any, spec: str, mode: AsyncMode) -> None:
     """:raises ApplicationError: for a Socket.IO server that cannot run in this worker."""
-    mode = getattr(server, "async_mode", "eventlet")
-    if _is_coroutine_function(getattr(server, "handle_request", None)):
+    if server is None:
+        return
+    kind, its_mode = type(server).__name__, getattr(server, "async_mode", mode.name)
+    is_async = _is_coroutine_function(getattr(server, "handle_request", None))
+    if is_async and mode is not ASYNCIO:
         raise ApplicationError(
-            f"{spec} has a {type(server).__name__}, for asyncio: a worker runs "
-            "socketio.Server(async_mode='eventlet')"
+            f"{spec} has a {kind}, for asyncio: write --async-mode asyncio, or use "
+            f"socketio.Server(async_mode={mode.name!r})"
         )
-    if mode != "eventlet":
+    if mode is ASYNCIO and not is_async:
         raise ApplicationError(
-            f"{spec} has a Socket.IO server with async_mode={mode!r}: a worker runs on eventlet, "
-            "set async_mode='eventlet'"
+            f"{spec} has a {kind} with async_mode={its_mode!r}: --async-mode asyncio runs "
+            "socketio.AsyncServer"
+        )
+    if not is_async and its_mode != mode.name:
+        other = f"write --async-mode {its_mode}, or " if its_mode in ASYNC_MODES else ""
+        raise ApplicationError(
+            f"{spec} has a Socket.IO server with async_mode={its_mode!r}: {other}"
+            f"set async_mode={mode.name!r}"
         )
 
 

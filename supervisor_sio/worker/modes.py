@@ -7,7 +7,7 @@ import sys
 from typing import Optional
 
 from ..cluster.sessions import Install
-from ..common.modes import EVENTLET, AsyncMode
+from ..common.modes import ASYNCIO, EVENTLET, AsyncMode
 from .application import ApplicationError
 from .runtime import Runtime
 
@@ -24,6 +24,12 @@ def installer(mode: AsyncMode, threads: Optional[int] = None) -> Install:
         from .eventlet.install import install
 
         return install
+    if mode is ASYNCIO:
+        from .asyncio.install import install as install_async
+        from .asyncio.install import make_runtime as make_async_runtime
+
+        make_async_runtime()  # an application may want a loop at its import
+        return install_async
     raise ApplicationError(f"--async-mode {mode.name} cannot be run yet")
 
 
@@ -34,6 +40,10 @@ def make_runtime(mode: AsyncMode, threads: Optional[int] = None) -> Runtime:
         from .eventlet.install import make_runtime
 
         return make_runtime()
+    if mode is ASYNCIO:
+        from .asyncio.install import make_runtime as make_async_runtime
+
+        return make_async_runtime()
     raise ApplicationError(f"--async-mode {mode.name} cannot be run yet")
 
 

@@ -11,7 +11,7 @@ from ..common.modes import EVENTLET, AsyncMode
 from ..common.rundir import RunDir, RunDirError
 from . import logs, modes
 from .alone import Alone
-from .application import ApplicationError, check, check_manager, check_servers
+from .application import ApplicationError, check, check_manager, check_servers, mode_for
 from .link import Refused
 from .supervised import Worker
 
@@ -22,18 +22,22 @@ _LISTEN = "127.0.0.1:8000"
 
 
 def serve(app: Any, listen: str = _LISTEN) -> None:
-    """Serve a WSGI application until the process is told to stop.
+    """Serve an application until the process is told to stop: a WSGI one, or one of ASGI.
 
     Under supervisord with ``[rpcinterface:sio]`` the connections come from the
     router; by hand, on a laptop, it listens itself. Returns after SIGTERM,
     SIGINT or SIGHUP, when requests in flight are finished. The application's own
     handlers for SIGTERM and SIGINT are called as well.
 
-    It wants ``eventlet.monkey_patch()`` before all other imports, and warns
-    without it: whatever waits in a handler would stop all others.
+    The mode is that of the application: asyncio for ASGI, threading for a
+    ``socketio.Server(async_mode="threading")``, and else eventlet. That wants
+    ``eventlet.monkey_patch()`` before all other imports, and warns without it:
+    whatever waits in a handler would stop all others.
 
     :param app: a WSGI application such as ``socketio.WSGIApp(sio)`` or a Flask
-        application, whose Socket.IO server has a :class:`ZmqManager`.
+        application, whose Socket.IO server has a :class:`ZmqManager`; or an ASGI
+        application such as ``socketio.ASGIApp(sio)`` or one of FastAPI, with an
+        :class:`AsyncZmqManager`.
     :param listen: where to listen when supervisord is not there to do it,
         ``host:port``.
     :raises SystemExit: with status 1 and a line on standard error when the
@@ -42,7 +46,8 @@ def serve(app: Any, listen: str = _LISTEN) -> None:
         another status than 0 again.
     """
     by_hand = RunDir.from_environment() is None
-    run(app, listen, who="supervisor_sio.serve" if by_hand else _COMMAND)
+    who = "supervisor_sio.serve" if by_hand else _COMMAND
+    run(app, listen, who=who, mode=mode_for(app))
 
 
 def run(
@@ -63,8 +68,8 @@ def run(
     logs.configure_logging()
     try:
         sessions.serve_by(modes.installer(mode, threads))
-        check(app, spec)
-        check_servers()
+        check(app, spec, mode)
+        check_servers(mode)
         run_dir = RunDir.from_environment()
         if run_dir is None and "SUPERVISOR_ENABLED" in os.environ:
             raise ApplicationError(
@@ -77,5 +82,6 @@ def run(
         life = Alone(app, runtime, listen) if run_dir is None else Worker(app, runtime, run_dir)
         life.run()
     except (ApplicationError, Refused, RunDirError) as error:
+        sys.stderr.write(getattr(error, "detail", ""))
         sys.stderr.write(f"{who}: error: {error}\n")
         raise SystemExit(1) from None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ...cluster.sessions import Outlet, PlainOutlet
 from .. import clients
+from ..tracebacks import FEW_TRACEBACKS
 from .runtime import AsyncioRuntime
+
+logger = logging.getLogger("supervisor_sio.worker")
 
 
 def make_runtime() -> AsyncioRuntime:
@@ -26,4 +30,6 @@ def install(server: Any, max_attachments: int) -> Outlet:
     outlet = clients.install(server, runtime, runtime.threads, max_attachments)
     runtime.engines.append(server.eio.engine)
     runtime.outlets.append(outlet)
+    for log in (*clients.loggers(server), logger, logging.getLogger("uvicorn.error")):
+        log.addFilter(FEW_TRACEBACKS)
     return outlet

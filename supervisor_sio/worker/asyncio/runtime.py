@@ -109,6 +109,8 @@ class AsyncioRuntime(BaseRuntime):
         """The one of the thread that asked first: that of the program."""
         if cls._of_this_process is None:
             cls._of_this_process = cls()
+            # For what an application makes at its import.
+            asyncio.set_event_loop(cls._of_this_process.loop)
         return cls._of_this_process
 
     # --- tasks and calls -------------------------------------------------------------
@@ -118,7 +120,7 @@ class AsyncioRuntime(BaseRuntime):
         try:
             result = task(*args)
         except Exception:
-            logger.exception("a task failed")
+            logger.exception("a handler of the application failed")
             result = None
         if result.__class__ is CoroutineType:
             self._start(result)
@@ -196,7 +198,6 @@ class AsyncioRuntime(BaseRuntime):
         return _Task(self._start(coroutine))
 
     def run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        asyncio.set_event_loop(self.loop)
         try:
             return self.loop.run_until_complete(coroutine)
         finally:
@@ -222,7 +223,21 @@ class AsyncioRuntime(BaseRuntime):
     def _make_threads(self) -> LoopThread:
         return LoopThread(self)
 
-    # --- requests ----------------------------------------------------------------------
+    # --- the application -----------------------------------------------------------------
+
+    async def start_up(self, app: Any) -> None:
+        from .asgi import Application  # uvicorn is not needed where threads run WSGI
+
+        self.application = Application(app, self)
+        await self.application.start_up()
+
+    async def shut_down(self) -> None:
+        if self.application is not None:
+            await self.application.shut_down()
+
+    @property
+    def busy(self) -> bool:
+        return self.application is not None and self.application.busy
 
     def serve(self, connection: Connection, head: Head) -> None:
         assert self.application is not None
@@ -240,4 +255,4 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         error = task.exception()
         if error is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
-            logger.error("a task failed", exc_info=error)
+            logger.error("a handler of the application failed", exc_info=error)

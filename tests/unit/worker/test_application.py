@@ -13,12 +13,14 @@ from flask import Flask
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import sessions
+from supervisor_sio.common.modes import ASYNCIO, EVENTLET, THREADING
 from supervisor_sio.worker.application import (
     ApplicationError,
     check,
     check_manager,
     check_path,
     load,
+    mode_for,
 )
 
 Write = Callable[[str, str], None]
@@ -181,6 +183,68 @@ class Asgi:
 def test_asgi_applications(app: Any) -> None:
     with pytest.raises(ApplicationError, match="^chat:app is an ASGI application "):
         check(app, "chat:app")
+
+
+class Plain:
+    """As a middleware of ASGI that has nothing to await."""
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    "app", [asgi, Asgi(), Plain(), partial(asgi, None), socketio.ASGIApp(socketio.AsyncServer())]
+)
+def test_asgi_applications_on_asyncio(app: Any) -> None:
+    check(app, mode=ASYNCIO)
+    assert mode_for(app) is ASYNCIO
+
+
+def wsgi(environ: Any, start_response: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("app", "reason"),
+    [
+        (
+            wsgi,
+            "chat:app is a WSGI application (function), a worker serves ASGI with --async-mode "
+            "asyncio: write --async-mode threading, or eventlet",
+        ),
+        (lambda: None, "chat:app is a function that makes an application; write module:<lambda>()"),
+        (
+            socketio.AsyncServer(),
+            "chat:app is a AsyncServer, not an ASGI application; wrap it: "
+            "app = socketio.ASGIApp(sio)",
+        ),
+        (
+            socketio.Server(async_mode="threading"),
+            "chat:app has a Server with "
+            "async_mode='threading': --async-mode asyncio runs socketio.AsyncServer",
+        ),
+        (
+            socketio.ASGIApp(socketio.Server(async_mode="threading")),
+            "chat:app has a Server with "
+            "async_mode='threading': --async-mode asyncio runs socketio.AsyncServer",
+        ),
+        (
+            lambda scope: None,
+            "chat:app (function) does not take scope, receive and send as an ASGI application does",
+        ),
+    ],
+)
+def test_what_asyncio_does_not_serve(app: Any, reason: str) -> None:
+    with pytest.raises(ApplicationError) as caught:
+        check(app, "chat:app", ASYNCIO)
+    assert str(caught.value) == reason
+
+
+def test_the_mode_that_an_application_is_for() -> None:
+    assert mode_for(wsgi) is EVENTLET
+    assert mode_for(socketio.WSGIApp(socketio.Server(async_mode="threading"))) is THREADING
+    assert mode_for(eventlet_app()) is EVENTLET
+    app = Flask("chat")
+    flask_socketio.SocketIO(app, async_mode="threading")
+    assert mode_for(app) is THREADING
 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, Middleware])

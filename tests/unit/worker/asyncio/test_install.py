@@ -1,0 +1,56 @@
+"""What a worker on asyncio imports, and that a whole one starts and ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+PROGRAM = """
+import asyncio, os, signal, socket, sys, threading
+import socketio
+from supervisor_sio import AsyncZmqManager, serve
+
+sio = socketio.AsyncServer(async_mode="asgi", client_manager=AsyncZmqManager())
+seen = []
+
+async def other(scope, receive, send):
+    while True:
+        event = (await receive())["type"]
+        seen.append(event)
+        await send({"type": event + ".complete"})
+        if event == "lifespan.shutdown":
+            return
+
+def poll():
+    while True:
+        try:
+            client = socket.create_connection(("127.0.0.1", PORT))
+            break
+        except ConnectionRefusedError:
+            pass
+    with client:
+        client.sendall(b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+        seen.append(client.recv(1000)[:15].decode())
+    os.kill(os.getpid(), signal.SIGTERM)
+
+probe = socket.socket()
+probe.bind(("127.0.0.1", 0))
+PORT = probe.getsockname()[1]
+probe.close()
+threading.Thread(target=poll).start()
+serve(socketio.ASGIApp(sio, other), f"127.0.0.1:{PORT}")
+print(seen, "eventlet" in sys.modules)
+"""
+
+
+def test_a_worker_without_eventlet() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = ["lifespan.startup", "HTTP/1.1 200 OK", "lifespan.shutdown"]
+    assert done.stdout.splitlines()[-1] == f"{expected} False"
