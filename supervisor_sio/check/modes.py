@@ -110,6 +110,11 @@ def _fault_of_server(mode: AsyncMode, server: Server, command: str) -> Optional[
             f"a {server.maker}, and --async-mode asyncio runs socketio.AsyncServer: make it one, "
             "or write --async-mode threading"
         )
+    if mode is THREADING and server.async_mode == "":
+        return (
+            f"a {server.maker}() without async_mode, which is eventlet where that is installed: "
+            f"set async_mode={mode.name!r}"
+        )
     if not server.is_async and server.async_mode and server.async_mode != mode.name:
         known = server.async_mode in (EVENTLET.name, THREADING.name)
         other = f", or write --async-mode {server.async_mode}" if known else ""

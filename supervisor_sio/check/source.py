@@ -31,10 +31,11 @@ _SERVERS = {
 
 
 class Server(NamedTuple):
-    """A Socket.IO server; what is not written down as such is ``None``."""
+    """A Socket.IO server; what is given, and cannot be seen, is ``None``."""
 
     maker: str
     is_async: bool
+    #: Empty without one.
     async_mode: Optional[str]
     manager: Optional[str]
 
@@ -108,7 +109,8 @@ def _server(call: ast.Call, imported: dict[str, str]) -> Optional[Server]:
     if maker not in _SERVERS:
         return None
     given = {keyword.arg: keyword.value for keyword in call.keywords}
-    mode, manager = given.get("async_mode"), given.get("client_manager")
+    not_given = None if None in given else ast.Constant("")  # **options may have it
+    mode, manager = given.get("async_mode", not_given), given.get("client_manager")
     return Server(
         maker,
         _SERVERS[maker],

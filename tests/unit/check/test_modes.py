@@ -111,8 +111,16 @@ app = wrap(socketio.WSGIApp(sio))
             "has a socketio.AsyncServer(client_manager=ZmqManager()): write AsyncZmqManager()",
         ),
         (
-            _UNKNOWN.replace("Zmq", "AsyncZmq"),
+            _UNKNOWN,
             "threading",
+            "has a socketio.Server() without async_mode, which is eventlet where that is "
+            "installed: set async_mode='threading'",
+        ),
+        (_UNKNOWN.replace("(client", "(**options, client"), "threading", None),
+        (_UNKNOWN.replace("(client", "(async_mode=mode(), client"), "threading", None),
+        (
+            _UNKNOWN.replace("Zmq", "AsyncZmq"),
+            "eventlet",
             "has a socketio.Server(client_manager=AsyncZmqManager()): write ZmqManager()",
         ),
         ("if production: app = FastAPI()\nelse: app = Flask(__name__)\n", "eventlet", None),
