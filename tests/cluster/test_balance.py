@@ -40,7 +40,14 @@ class Sessions:
             sock.close()
 
 
-@pytest.mark.parametrize("balance", ["least-connection", "round-robin", "random"])
+@pytest.mark.parametrize(
+    "balance",
+    [
+        "least-connection",
+        pytest.param("round-robin", marks=pytest.mark.long),
+        pytest.param("random", marks=pytest.mark.long),
+    ],
+)
 def test_forty_at_once(make_cluster: ClusterFactory, balance: str) -> None:
     cluster = make_cluster(workers=4, balance=balance).start()
     sessions = Sessions(cluster)
@@ -65,6 +72,7 @@ def test_a_new_worker_catches_up(make_cluster: ClusterFactory) -> None:
     sessions.close()
 
 
+@pytest.mark.long  # ledger/test_starting.py has more of it
 def test_those_who_waited_are_spread(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=4).start()
     assert cluster.ctl("stop", "workers:*").returncode == 0

@@ -35,6 +35,18 @@ def tags_of_new_sessions(cluster: Cluster, count: int = 8) -> set[str]:
     return tags
 
 
+@pytest.fixture(scope="module")
+def shared(make_module_cluster: ClusterFactory) -> Cluster:
+    return make_module_cluster().start()
+
+
+@pytest.fixture
+def cluster(shared: Cluster) -> Cluster:
+    """Each test leaves the two workers as it finds them, but for their processes."""
+    shared.wait_ready()
+    return shared
+
+
 def test_reload_one_after_the_other(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=3).start()
     before = by_name(cluster)
@@ -179,3 +191,4 @@ def test_commands_that_cannot_be_done(cluster: Cluster) -> None:
         1,
         "ERROR (no router is running; try again in a second, or see: supervisorctl sio status)\n",
     )
+    assert cluster.ctl("start", "sio").returncode == 0

@@ -35,14 +35,20 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
     return cert, key
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> tuple[Path, Path]:
-    return make_certificate(tmp_path)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture
 def tls_cluster(make_cluster: ClusterFactory, files: tuple[Path, Path]) -> Cluster:
+    """For a test that changes it."""
     return make_cluster(tls_certfile=str(files[0]), tls_keyfile=str(files[1])).start()
+
+
+@pytest.fixture(scope="module")
+def shared(make_module_cluster: ClusterFactory, files: tuple[Path, Path]) -> Cluster:
+    return make_module_cluster(tls_certfile=str(files[0]), tls_keyfile=str(files[1])).start()
 
 
 def request(cluster: Cluster, cert: Path, path: str) -> tuple[bytes, Any]:
@@ -69,10 +75,10 @@ def connect(cluster: Cluster, cert: Path, transports: list[str] | None) -> socke
     return client
 
 
-def test_python_client(tls_cluster: Cluster, files: tuple[Path, Path]) -> None:
+def test_python_client(shared: Cluster, files: tuple[Path, Path]) -> None:
     # By polling: two threads of its websocket client use one SSL object, and about
     # one time in thirty that ends the connection when they meet.
-    client = connect(tls_cluster, files[0], ["polling"])
+    client = connect(shared, files[0], ["polling"])
     for payload in ("x", b"\0\xff" * 1000, "y" * 300_000):
         assert client.call("echo", payload) == payload
     client.disconnect()
@@ -98,12 +104,12 @@ socket.on("connect", async () => {
 
 @pytest.mark.parametrize("transports", [["polling"], ["websocket"], ["polling", "websocket"]])
 def test_node_client(
-    tls_cluster: Cluster, files: tuple[Path, Path], node: object, transports: list[str]
+    shared: Cluster, files: tuple[Path, Path], node: object, transports: list[str]
 ) -> None:
     bin_dir = find_node()
     assert bin_dir is not None
     done = subprocess.run(
-        [bin_dir / "node", "-e", NODE, f"https://127.0.0.1:{tls_cluster.port}",
+        [bin_dir / "node", "-e", NODE, f"https://127.0.0.1:{shared.port}",
          json.dumps(transports)],
         cwd=JS,
         env={"NODE_EXTRA_CA_CERTS": str(files[0]), "PATH": str(bin_dir)},
@@ -115,11 +121,11 @@ def test_node_client(
     assert done.stdout == f"{echoed}{transports[-1]}\n"
 
 
-def test_what_the_worker_sees(tls_cluster: Cluster, files: tuple[Path, Path]) -> None:
-    environ = json.loads(request(tls_cluster, files[0], "/environ")[0])
+def test_what_the_worker_sees(shared: Cluster, files: tuple[Path, Path]) -> None:
+    environ = json.loads(request(shared, files[0], "/environ")[0])
     assert environ["wsgi.url_scheme"] == "https" and environ["HTTPS"] == "on"
     assert environ["REMOTE_ADDR"] == "127.0.0.1"
-    assert environ["SERVER_PORT"] == str(tls_cluster.port)
+    assert environ["SERVER_PORT"] == str(shared.port)
 
 
 @NO_WORKER

@@ -17,12 +17,16 @@ from cluster.test_hosts import Host, Redis, join, queue
 __all__ = ["queue"]
 
 
+@pytest.fixture(scope="module")
+def clusters(make_module_cluster: ClusterFactory, queue: Redis) -> list[Cluster]:
+    return [make_module_cluster(message_queue=queue.url).start() for _ in "ab"]
+
+
 @pytest.fixture
-def hosts(make_cluster: ClusterFactory, clients: Clients, queue: Redis) -> list[Host]:
-    channel = f"ledger{time.monotonic_ns()}"
-    return join(
-        [make_cluster(message_queue=queue.url, channel=channel).start() for _ in "ab"], clients
-    )
+def hosts(clusters: list[Cluster], clients: Clients) -> list[Host]:
+    for cluster in clusters:
+        cluster.wait_ready()
+    return join(clusters, clients)
 
 
 class Ticks:

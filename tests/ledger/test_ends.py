@@ -186,7 +186,7 @@ def stop_workers(cluster: Cluster) -> None:
 @pytest.mark.parametrize("depth", [1, 2])
 def test_an_old_worker_behind_a_start_script_ends(make_cluster: ClusterFactory, depth: int) -> None:
     cluster = make_cluster(command=wrapped(depth)).start()
-    for _ in range(3):
+    for _ in range(2):
         assert cluster.ctl("restart", "workers:*").returncode == 0
     wait_until(lambda: len(workers_alive(cluster)) == 2, 20, "the old ones have ended")
     cluster.wait_ready()
