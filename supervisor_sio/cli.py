@@ -122,7 +122,7 @@ def _worker(options: WorkerOptions) -> int:
         install = modes.installer(options.mode, options.threads)
         sessions.expect_clients()
         sessions.serve_by(install)
-        app = load(options.application)
+        app = load(options.application, options.mode)
     except ApplicationError as error:
         if error.detail:
             sys.stderr.write(error.detail)

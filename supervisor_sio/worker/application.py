@@ -31,12 +31,12 @@ class ApplicationError(Exception):
         self.detail = detail
 
 
-def load(spec: str) -> Any:
+def load(spec: str, mode: AsyncMode = EVENTLET) -> Any:
     """Import ``module:app``; the working directory comes first on the path.
 
     ``module:make()`` calls a factory without arguments.
 
-    :raises ApplicationError: when there is no such application.
+    :raises ApplicationError: when there is no such application, or the mode does not serve it.
     """
     module_name, colon, attribute = spec.partition(":")
     calls = attribute.endswith("()")
@@ -68,7 +68,7 @@ def load(spec: str) -> Any:
             raise ApplicationError(f"module {module_name!r} has no {name_of_app!r}{hint}") from None
     if calls:
         target = _call(target, spec)
-    check(target, spec)
+    check(target, spec, mode)
     return target
 
 

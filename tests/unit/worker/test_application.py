@@ -191,6 +191,13 @@ class Plain:
     def __call__(self, scope: Any, receive: Any, send: Any) -> Any: ...
 
 
+def test_an_application_is_loaded_for_its_mode(write: Write) -> None:
+    write("asyncchat.py", "async def app(scope, receive, send): ...\n")
+    assert callable(load("asyncchat:app", ASYNCIO))
+    with pytest.raises(ApplicationError, match="is an ASGI application"):
+        load("asyncchat:app")
+
+
 @pytest.mark.parametrize(
     "app", [asgi, Asgi(), Plain(), partial(asgi, None), socketio.ASGIApp(socketio.AsyncServer())]
 )
