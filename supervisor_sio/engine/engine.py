@@ -15,7 +15,7 @@ from ..common.limits import ENGINE_PATHS
 from . import websocket
 from .answers import Answers, Fault
 from .deadlines import Deadlines
-from .options import WEBSOCKET, Options
+from .options import TRANSPORTS, WEBSOCKET, Options
 from .packets import OPEN
 from .payload import Packet
 from .reasons import PING_TIMEOUT
@@ -98,6 +98,8 @@ class Engine:
         """Use these options from now on."""
         self.options = options
         self.answers = Answers(options, self._date)
+        #: By transport, what all clients are told behind their sid.
+        self._told = {transport: _told(options, transport) for transport in TRANSPORTS}
 
     @property
     def may_have_to_wait(self) -> bool:
@@ -199,17 +201,7 @@ class Engine:
         if session.state is CLOSED:
             exchange.answer(self.answers.refusal(request, Fault.SESSION))
             return
-        options = self.options
-        told = {
-            "sid": session.sid,
-            "upgrades": options.upgrades(request.transport),
-            "pingTimeout": round(options.ping_timeout * 1000),
-            "pingInterval": round(
-                (options.ping_interval + options.ping_interval_grace_period) * 1000
-            ),
-            "maxPayload": options.max_http_buffer_size,
-        }
-        packet = OPEN + _encode(told)
+        packet = f'{OPEN}{{"sid":{_encode(session.sid)},{self._told[request.transport]}'
         if request.transport == WEBSOCKET:
             session.accept_websocket(request, exchange, packet)
         else:
@@ -294,3 +286,17 @@ class Engine:
         session = Session.restore(self, saved, connect, poll, post)
         self.sessions[session.sid] = session
         return session
+
+
+def _told(options: Options, transport: str) -> str:
+    """The packet that opens a session, from behind its sid on."""
+    interval = options.ping_interval + options.ping_interval_grace_period
+    text = _encode(
+        {
+            "upgrades": options.upgrades(transport),
+            "pingTimeout": round(options.ping_timeout * 1000),
+            "pingInterval": round(interval * 1000),
+            "maxPayload": options.max_http_buffer_size,
+        }
+    )
+    return text[1:]
