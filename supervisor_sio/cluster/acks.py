@@ -57,7 +57,10 @@ class Clients:
 
     def left(self, sid: str) -> list[Callable[[], None]]:
         """That client is gone: whom to call for each answer that will not come."""
-        questions = (question for _, question in self._asked.pop(sid, {}).values())
+        asked = self._asked.pop(sid, None)
+        if not asked:
+            return []
+        questions = (question for _, question in asked.values())
         return [question.no_answer for question in questions if question.no_answer is not None]
 
 

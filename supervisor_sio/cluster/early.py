@@ -14,6 +14,8 @@ class Early:
     :param connecting: the task, greenlet or thread that runs the handler.
     """
 
+    __slots__ = ("connecting", "emits", "_size")
+
     def __init__(self, connecting: Any) -> None:
         self.connecting = connecting
         self.emits: list[list[EncodedPacket]] = []

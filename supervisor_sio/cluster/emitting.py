@@ -178,11 +178,18 @@ class Emitting(Asking, IndexedManager):
                 self._early[sid] = Early(self._connecting())
         return sid
 
-    async def connect(self, sid: str, namespace: str) -> Any:
+    async def connect(self, sid: str, namespace: str) -> Optional[str]:
+        connected, sent = self._connect(sid, namespace)
+        for one in sent:
+            await one
+        return connected
+
+    def _connect(self, sid: str, namespace: str) -> tuple[Optional[str], list[Awaitable[Any]]]:
+        """The client's sid, and what an asyncio server has to await."""
         if not self.is_pre_connected(sid, namespace):
             connected = self._pre_connect(sid, namespace)
             if connected is None:
-                return None
+                return None, []
             sid = connected
         with self._tables:
             self.pending_connect.discard(sid, namespace)
@@ -190,17 +197,15 @@ class Emitting(Asking, IndexedManager):
         if outlet is not None and outlet.concurrent and outlet.threads is not None:
             # Behind the answer to the client, and before what others emit to it from now on.
             outlet.threads.run(0, self._let_in, sid, namespace)
-        else:
-            for sent in self._let_in(sid, namespace):
-                await sent
-        return sid
+            return sid, []
+        return sid, self._let_in(sid, namespace)
 
     def _let_in(self, sid: str, namespace: str) -> list[Awaitable[Any]]:
         with self._tables:
             early = self._early.pop(sid, None)
+            if early is None or not early.emits or self._outlet is None:
+                return []
             eio_sid = self.eio_sid_from_sid(sid, namespace)
-        if early is None or not early.emits or self._outlet is None:
-            return []
         sent = [self._outlet.fan_out([eio_sid], packets) for packets in early.emits]
         return [one for one in sent if one is not None]
 

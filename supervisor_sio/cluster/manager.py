@@ -114,13 +114,23 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
 
     # What python-socketio calls.
     can_disconnect = blocking(Core.can_disconnect)
-    pre_connect = blocking(Core.pre_connect)
-    connect = blocking(Core.connect)
-    disconnect = blocking(Core.disconnect)
     enter_room = blocking(Core.enter_room)
     leave_room = blocking(Core.leave_room)
     close_room = blocking(Core.close_room)
     trigger_callback = blocking(Core.trigger_callback)
+    # And for each client, without a coroutine, as there is nothing to wait for.
+    pre_connect = Core._pre_connect
+
+    def connect(self, sid: str, namespace: str) -> Optional[str]:  # type: ignore[override]
+        return self._connect(sid, namespace)[0]
+
+    def disconnect(  # type: ignore[override]
+        self, sid: str, namespace: Optional[str] = None, ignore_queue: bool = False
+    ) -> None:
+        if ignore_queue:  # its handlers have run
+            self.basic_disconnect(sid, namespace or "/")
+        else:
+            run_blocking(Core.disconnect(self, sid, namespace))
 
     def close(self) -> None:
         """Send what is left and disconnect from the relay; a later emit connects anew.

@@ -131,8 +131,11 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
 
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
         with self._tables:
-            for room in (*self._rooms_of.pop((namespace, sid), ()), sid, None):
+            for room in self._rooms_of.pop((namespace, sid), ()):
                 self.basic_leave_room(sid, namespace, room)
+            rooms = self.rooms.get(namespace)
+            if rooms is not None and rooms.pop(sid, None) is not None:  # its own
+                super().basic_leave_room(sid, namespace, None)
             self.pending_connect.discard(sid, namespace)
             self.pending_disconnect.discard(sid, namespace)
 
@@ -195,9 +198,9 @@ class _Pending(dict[str, Any]):
 
     def discard(self, sid: str, namespace: str) -> None:
         """That client does not connect or disconnect any more, or never did."""
-        sids = self[namespace]
-        if sid in sids:
-            sids.remove(sid)
+        sids = self.get(namespace)
+        if sids and sid in sids:
+            del sids[sid]
             if not sids:
                 del self[namespace]
 
