@@ -31,6 +31,7 @@ class Alone(Life):
 
     def __init__(self, app: Any, runtime: Runtime, listen: str) -> None:
         self._listener = _listen_on(listen)
+        runtime.descriptor_opened(self._listener.fileno())
         super().__init__(app, runtime)
         self._accepting: Optional[Watch] = None
 

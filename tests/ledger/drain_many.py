@@ -15,9 +15,10 @@ import socketio
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import sessions
+from supervisor_sio.common.blocking import run_blocking
 from supervisor_sio.engine.session import Session, State
-from supervisor_sio.worker import service
-from supervisor_sio.worker.eventlet.install import install
+from supervisor_sio.worker.eventlet.install import install, make_runtime
+from supervisor_sio.worker.life import Life
 
 sessions.serve_by(install)
 sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
@@ -39,7 +40,7 @@ def watch() -> None:
         longest = max(longest, time.monotonic() - began)
 
 
-server = service._Service(socketio.WSGIApp(sio))
+life = Life(socketio.WSGIApp(sio), make_runtime())
 for number in range(int(sys.argv[1])):
     eio_sid = sio.eio.generate_id()
     session = Session(sio.eio.engine, eio_sid, "a client")
@@ -48,7 +49,7 @@ for number in range(int(sys.argv[1])):
     sio.manager.enter_room(sio.manager.connect(eio_sid, "/"), "/", f"room {number % 1000}")
 eventlet.spawn_n(watch)
 began = time.process_time()
-server.finish()
+run_blocking(life.finish())
 print(
     json.dumps(
         {
