@@ -13,18 +13,29 @@ import supervisor_sio.examples
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster
+from .modes import OWN_MODES
+
+pytestmark = OWN_MODES
 
 PAGES = Path(supervisor_sio.examples.__file__).parent
 
 
+#: The mode of each.
+MODULES = {
+    "chat": "eventlet",
+    "flask_chat": "eventlet",
+    "django_chat": "eventlet",
+    "fastapi_chat": "asyncio",
+}
+
+
 @pytest.fixture
 def cluster(make_cluster: ClusterFactory, module: str) -> Cluster:
-    return make_cluster(
-        command=f"supervisor-sio worker supervisor_sio.examples.{module}:app"
-    ).start()
+    command = f"supervisor-sio worker supervisor_sio.examples.{module}:app"
+    return make_cluster(command=command, mode=MODULES[module]).start()
 
 
-@pytest.mark.parametrize("module", ["chat", "flask_chat", "django_chat"])
+@pytest.mark.parametrize("module", MODULES)
 def test_chat(cluster: Cluster, clients: Clients, module: str) -> None:
     for path, file in (("/", "chat.html"), ("/socket.io.min.js", "socket.io.min.js")):
         assert urlopen(cluster.url + path, timeout=10).read() == (PAGES / file).read_bytes()
@@ -51,15 +62,17 @@ def test_chat(cluster: Cluster, clients: Clients, module: str) -> None:
         assert "Traceback" not in cluster.log(name)
 
 
-@pytest.mark.parametrize("module", ["django_chat"])
-def test_a_view_speaks_to_the_clients_of_all_workers(cluster: Cluster, clients: Clients) -> None:
+@pytest.mark.parametrize("module, who", [("django_chat", "Django")])
+def test_a_view_speaks_to_the_clients_of_all_workers(
+    cluster: Cluster, clients: Clients, who: str
+) -> None:
     made = clients.mixed(cluster, 4)
     body = urlencode({"text": "from a view"}).encode()
     with urlopen(f"{cluster.url}/announce", body, timeout=10) as response:
         assert response.read() == b"said\n"
     for client in made:
         ((said,),) = client.wait_for("message")
-        assert (said["who"], said["text"]) == ("Django", "from a view")
+        assert (said["who"], said["text"]) == (who, "from a view")
     assert {client.sid().partition(".")[0] for client in made} == {
         row["tag"] for row in cluster.workers()
     }

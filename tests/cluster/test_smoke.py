@@ -1,17 +1,29 @@
-"""A little of everything, quickly: with it CI tries other Pythons and versions of dependencies."""
+"""A little of everything, quickly, in each mode.
+
+With it CI tries other Pythons and versions of dependencies.
+"""
 
 from __future__ import annotations
 
+import sys
 import urllib.request
 
 import pytest
 
+from supervisor_sio.common.modes import ASYNC_MODES
+
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, free_port, wait_until
+from .modes import OWN_MODES
 from .recorder import TestClient
 from .test_hosts import Redis, queue
 
 __all__ = ["queue"]
+
+pytestmark = OWN_MODES
+
+#: Those that this Python can run.
+MODES = [mode.name for mode in ASYNC_MODES.values() if sys.version_info >= mode.python][:2]
 
 
 def sessions(metrics_port: int) -> float:
@@ -22,17 +34,25 @@ def sessions(metrics_port: int) -> float:
     return sum(float(line.split()[-1]) for line in lines if "_worker_sessions{" in line)
 
 
+@pytest.fixture(scope="module", params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def metrics_port() -> int:
+def metrics_port(mode: str) -> int:
     return free_port()
 
 
 @pytest.fixture(scope="module")
-def both(make_module_cluster: ClusterFactory, queue: Redis, metrics_port: int) -> list[Cluster]:
+def both(
+    make_module_cluster: ClusterFactory, queue: Redis, metrics_port: int, mode: str
+) -> list[Cluster]:
     """Two hosts, so to speak, of two workers each; one has metrics."""
+    among = {"mode": mode, "message_queue": queue.url, "channel": mode}
     made = [
-        make_module_cluster(message_queue=queue.url, metrics=f"127.0.0.1:{metrics_port}"),
-        make_module_cluster(message_queue=queue.url),
+        make_module_cluster(metrics=f"127.0.0.1:{metrics_port}", **among),
+        make_module_cluster(**among),
     ]
     for cluster in made:
         cluster.spawn()

@@ -1,0 +1,43 @@
+"""The same chat with FastAPI, on asyncio.
+
+supervisor-sio worker --async-mode asyncio supervisor_sio.examples.fastapi_chat:app
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import socketio
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+
+from supervisor_sio import AsyncZmqManager
+
+HERE = Path(__file__).parent
+WORKER = os.environ.get("SUPERVISOR_PROCESS_NAME", "no supervisor")
+
+sio = socketio.AsyncServer(async_mode="asgi", client_manager=AsyncZmqManager())
+web = FastAPI()
+app = socketio.ASGIApp(sio, web)
+
+
+@web.get("/")
+async def page() -> FileResponse:
+    return FileResponse(HERE / "chat.html")
+
+
+@web.get("/socket.io.min.js")
+async def library() -> FileResponse:
+    return FileResponse(HERE / "socket.io.min.js")
+
+
+@sio.event
+async def connect(sid: str, environ: dict[str, Any]) -> None:
+    await sio.emit("welcome", {"worker": WORKER, "sid": sid}, to=sid)
+
+
+@sio.event
+async def message(sid: str, who: str, text: str) -> None:
+    await sio.emit("message", {"who": who, "text": text, "worker": WORKER})
