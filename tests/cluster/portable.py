@@ -184,11 +184,16 @@ def _asgi(handle: Callable[[Request], Awaitable[Answer]]) -> Any:
                     return
         assert scope["type"] == "http", scope
 
+        more = True
+
         async def read() -> bytes:
-            while True:
+            nonlocal more
+            while more:  # what comes then is the end of the client
                 message = await receive()
-                if message.get("body") or not message.get("more_body"):
-                    return message.get("body", b"")
+                more = message.get("more_body", False)
+                if message.get("body"):
+                    return message["body"]
+            return b""
 
         answer = await handle(Request(_environ(scope), read))
         headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
