@@ -161,17 +161,23 @@ def manager_made() -> None:
     _managers_without_server += 1
 
 
-def why_no_manager(app: str = "the application", fault: str = "has no ZmqManager") -> str:
-    """What to tell when no server of the application has a :class:`.ZmqManager`."""
+def why_no_manager(
+    app: str = "the application", fault: str = "has no", is_async: bool = False
+) -> str:
+    """What to tell when no server of the application has one of our managers.
+
+    :param is_async: whether it is for a ``socketio.AsyncServer``.
+    """
     if _managers_without_server > 0:
         return (
             f"{app} makes a ZmqManager, but its server has another manager: sessions are "
             "not sticky and emits stay in this worker; Flask-SocketIO puts that of message_queue "
             "in its place: leave message_queue out of SocketIO() and init_app()"
         )
+    kind = "Async" if is_async else ""
     return (
-        f"{app} {fault}: sessions are not sticky and emits stay in this worker; "
-        "write socketio.Server(client_manager=ZmqManager())"
+        f"{app} {fault} {kind}ZmqManager: sessions are not sticky and emits stay in this worker; "
+        f"write socketio.{kind}Server(client_manager={kind}ZmqManager())"
     )
 
 

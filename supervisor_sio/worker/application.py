@@ -1,4 +1,4 @@
-"""Finding the WSGI application that ``module:app`` names."""
+"""Finding the application that ``module:app`` names, and whether a mode can serve it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,27 @@ import sys
 import traceback
 from typing import Any, Iterator, Sequence
 
+import socketio
+
 from ..cluster import sessions
-from ..common.modes import ASYNC_MODES, ASYNCIO, EVENTLET, AsyncMode
+from ..common.modes import ASYNC_MODES, ASYNCIO, EVENTLET, THREADING, AsyncMode
 
 #: What an application is called by most.
 _USUAL_NAMES = ("app", "application")
 
-#: Middleware within middleware that is looked through.
-_MOST_LAYERS = 16
+#: Applications within applications that are looked through.
+_MOST_LAYERS = 256
+
+#: By what an application calls the one that it wraps: socketio.WSGIApp and Flask, then
+#: socketio.ASGIApp, and most middleware of both.
+_INNER = ("wsgi_app", "other_asgi_app", "app", "application", "asgi_app")
+
+#: By what socketio.WSGIApp and socketio.ASGIApp call their server.
+_SERVER = ("engineio_app", "engineio_server")
+
+#: What the modes serve.
+_WSGI = "socketio.WSGIApp, Flask, or what Django's get_wsgi_application() returns"
+_ASGI = "socketio.ASGIApp, FastAPI, Starlette"
 
 
 class ApplicationError(Exception):
@@ -36,7 +49,7 @@ def load(spec: str, mode: AsyncMode = EVENTLET) -> Any:
 
     ``module:make()`` calls a factory without arguments.
 
-    :raises ApplicationError: when there is no such application, or the mode does not serve it.
+    :raises ApplicationError: when there is no such application, or the mode cannot serve it.
     """
     module_name, colon, attribute = spec.partition(":")
     calls = attribute.endswith("()")
@@ -94,71 +107,47 @@ def _call(factory: Any, spec: str) -> Any:
 def check(app: Any, spec: str = "the application", mode: AsyncMode = EVENTLET) -> None:
     """:raises ApplicationError: for what is not an application that the mode serves."""
     kind = type(app).__name__
-    gateway = "ASGI" if mode is ASYNCIO else "WSGI"
+    wanted = "ASGI" if mode is ASYNCIO else "WSGI"
     if not callable(app):
         hint = ""
-        if hasattr(app, "handle_request"):  # a server of python-socketio
-            if _is_coroutine_function(app.handle_request) is not (mode is ASYNCIO):
+        if _is_server(app):
+            if app.is_asyncio_based() != (mode is ASYNCIO):
                 _check_server(app, spec, mode)
-            hint = f"; wrap it: app = socketio.{gateway}App(sio)"
-        article = "an" if mode is ASYNCIO else "a"
-        raise ApplicationError(f"{spec} is a {kind}, not {article} {gateway} application{hint}")
-    if _is_factory(app):
+            hint = f"; wrap it: app = socketio.{wanted}App(sio)"
+        raise ApplicationError(f"{spec} is {_a(kind)}, not {_a(wanted)} application{hint}")
+    found = _interface(app)
+    if found == "ASGI" and mode is not ASYNCIO:
+        raise ApplicationError(
+            f"{spec} is an ASGI application ({kind}), which takes --async-mode asyncio; "
+            f"{mode.name} serves WSGI: {_WSGI}"
+        )
+    if found != "ASGI" and _is_factory(app):
         raise ApplicationError(
             f"{spec} is a function that makes an application; write module:{app.__name__}()"
         )
-    if mode is ASYNCIO:
-        _check_asgi(app, spec)
-    else:
-        _check_wsgi(app, spec, mode)
+    if found == "WSGI" and mode is ASYNCIO:
+        raise ApplicationError(
+            f"{spec} is a WSGI application ({kind}), which takes --async-mode {EVENTLET.name} or "
+            f"{THREADING.name}; {mode.name} serves ASGI: {_ASGI}"
+        )
+    if not found:
+        arguments = "scope, receive and send" if mode is ASYNCIO else "environ and start_response"
+        raise ApplicationError(
+            f"{spec} ({kind}) does not take {arguments} as {_a(wanted)} application does"
+        )
     for layer in _layers(app):
-        _check_server(_server_of(layer), spec, mode)
+        server = _server_of(layer)
+        if server is not None:
+            _check_server(server, spec, mode)
 
 
 def mode_for(app: Any) -> AsyncMode:
-    """The mode that serves an application, as far as that shows."""
-    if is_asgi(app):
+    """The mode that serves an application, as far as that shows; by default eventlet."""
+    servers = [server for server in map(_server_of, _layers(app)) if server is not None]
+    servers += sessions.servers()
+    if _interface(app) == "ASGI" or any(server.is_asyncio_based() for server in servers):
         return ASYNCIO
-    servers = [_server_of(layer) for layer in _layers(app)]
-    modes = [getattr(server, "async_mode", None) for server in servers]
-    return next((ASYNC_MODES[mode] for mode in modes if mode in ASYNC_MODES), EVENTLET)
-
-
-def is_asgi(app: Any) -> bool:
-    """Whether it is called as an ASGI application, as far as its signature tells."""
-    return _is_coroutine_function(app) or not (_takes(app, 2) or not _takes(app, 3))
-
-
-def _check_wsgi(app: Any, spec: str, mode: AsyncMode) -> None:
-    kind = type(app).__name__
-    if is_asgi(app):
-        raise ApplicationError(
-            f"{spec} is an ASGI application ({kind}), a worker serves WSGI with --async-mode "
-            f"{mode.name}: write --async-mode asyncio"
-        )
-    if not _takes(app, 2):
-        raise ApplicationError(
-            f"{spec} ({kind}) does not take environ and start_response as a WSGI application does"
-        )
-
-
-def _check_asgi(app: Any, spec: str) -> None:
-    if is_asgi(app):
-        return
-    kind = type(app).__name__
-    if _takes(app, 2):
-        raise ApplicationError(
-            f"{spec} is a WSGI application ({kind}), a worker serves ASGI with --async-mode "
-            "asyncio: write --async-mode threading, or eventlet"
-        )
-    raise ApplicationError(
-        f"{spec} ({kind}) does not take scope, receive and send as an ASGI application does"
-    )
-
-
-def _server_of(layer: Any) -> Any:
-    """That of a WSGIApp, or of an ASGIApp."""
-    return getattr(layer, "engineio_app", None) or getattr(layer, "engineio_server", None)
+    return THREADING if any(s.async_mode == THREADING.name for s in servers) else EVENTLET
 
 
 def check_servers(mode: AsyncMode = EVENTLET) -> None:
@@ -171,15 +160,16 @@ def check_servers(mode: AsyncMode = EVENTLET) -> None:
 def check_manager(app: Any, spec: str = "the application") -> None:
     """Whether the workers of a cluster can share the clients of the application.
 
-    :raises ApplicationError: when it has a Socket.IO server, and none with a ZmqManager: each
-        poll of a client could come to a worker that does not know its session.
+    :raises ApplicationError: when it has a Socket.IO server, and none with one of our managers:
+        each poll of a client could come to a worker that does not know its session.
     """
     if sessions.servers():
         return
     for layer in _layers(app):
-        if hasattr(_server_of(layer), "manager"):
-            fault = "has a Socket.IO server without ZmqManager"
-            raise ApplicationError(sessions.why_no_manager(spec, fault))
+        server = _server_of(layer)
+        if server is not None:
+            fault, is_async = "has a Socket.IO server without", server.is_asyncio_based()
+            raise ApplicationError(sessions.why_no_manager(spec, fault, is_async))
 
 
 def check_path(app: Any, paths: Sequence[str]) -> None:
@@ -199,39 +189,58 @@ def check_path(app: Any, paths: Sequence[str]) -> None:
 
 
 def _layers(app: Any) -> Iterator[Any]:
-    """The application, and what it wraps, as far as that shows.
+    """The application, and what it wraps or mounts, as far as that shows; each once."""
+    seen = {id(app)}
+    layers = [app]
+    for layer in layers:  # which grows meanwhile
+        yield layer
+        for inner in _inside(layer):
+            if id(inner) not in seen and len(layers) < _MOST_LAYERS:
+                seen.add(id(inner))
+                layers.append(inner)
 
-    The names are those of socketio.WSGIApp and Flask, and of most middleware.
-    """
-    for _ in range(_MOST_LAYERS):
-        yield app
-        inner = [getattr(app, name, None) for name in ("wsgi_app", "app", "application")]
-        app = next((one for one in inner if callable(one)), None)
-        if app is None:
-            return
+
+def _inside(layer: Any) -> Iterator[Any]:
+    for name in _INNER:
+        inner = getattr(layer, name, None)
+        if callable(inner):
+            yield inner
+    routes = getattr(layer, "routes", None)  # of Starlette and FastAPI
+    if isinstance(routes, (list, tuple)):
+        yield from (route for route in routes if hasattr(route, "app"))
+
+
+def _server_of(layer: Any) -> Any:
+    """The Socket.IO server of a layer that has one."""
+    servers = (getattr(layer, name, None) for name in _SERVER)
+    return next((server for server in servers if _is_server(server)), None)
+
+
+def _is_server(one: Any) -> bool:
+    return isinstance(one, (socketio.Server, socketio.AsyncServer))
 
 
 def _check_server(server: Any, spec: str, mode: AsyncMode) -> None:
     """:raises ApplicationError: for a Socket.IO server that cannot run in this worker."""
-    if server is None:
+    if server.is_asyncio_based() and mode is not ASYNCIO:
+        raise ApplicationError(
+            f"{spec} has {_a(type(server).__name__)}, for asyncio: write --async-mode asyncio; "
+            f"{mode.name} runs a socketio.Server(async_mode={mode.name!r})"
+        )
+    if server.is_asyncio_based():
         return
-    kind, its_mode = type(server).__name__, getattr(server, "async_mode", mode.name)
-    is_async = _is_coroutine_function(getattr(server, "handle_request", None))
-    if is_async and mode is not ASYNCIO:
+    if mode is ASYNCIO:
         raise ApplicationError(
-            f"{spec} has a {kind}, for asyncio: write --async-mode asyncio, or use "
-            f"socketio.Server(async_mode={mode.name!r})"
+            f"{spec} has {_a(type(server).__name__)}, whose handlers would stop the loop: write "
+            "socketio.AsyncServer(client_manager=AsyncZmqManager()), or serve it as WSGI with "
+            f"--async-mode {THREADING.name}"
         )
-    if mode is ASYNCIO and not is_async:
+    if server.async_mode != mode.name:
+        other = ASYNC_MODES.get(server.async_mode)
+        hint = f", or write --async-mode {other.name}" if other else ""
         raise ApplicationError(
-            f"{spec} has a {kind} with async_mode={its_mode!r}: --async-mode asyncio runs "
-            "socketio.AsyncServer"
-        )
-    if not is_async and its_mode != mode.name:
-        other = f"write --async-mode {its_mode}, or " if its_mode in ASYNC_MODES else ""
-        raise ApplicationError(
-            f"{spec} has a Socket.IO server with async_mode={its_mode!r}: {other}"
-            f"set async_mode={mode.name!r}"
+            f"{spec} has a Socket.IO server with async_mode={server.async_mode!r}: a worker with "
+            f"--async-mode {mode.name} needs async_mode={mode.name!r}{hint}"
         )
 
 
@@ -248,6 +257,16 @@ def _check_imported_once() -> None:
                 "well: there are two Socket.IO servers; put sio into a module of its own, or "
                 f"start it with: supervisor-sio worker {name}:app"
             )
+
+
+def _interface(app: Any) -> str:
+    """``ASGI``, ``WSGI``, ``any`` for what takes whatever it gets, or nothing."""
+    if _is_coroutine_function(app):
+        return "ASGI"
+    asgi, wsgi = _takes(app, 3), _takes(app, 2)
+    if asgi and wsgi:
+        return "any"
+    return "ASGI" if asgi else "WSGI" if wsgi else ""
 
 
 def _is_coroutine_function(call: Any) -> bool:
@@ -269,6 +288,10 @@ def _takes(call: Any, count: int) -> bool:
     return True
 
 
+def _a(word: str) -> str:
+    return f"{'an' if word[0] in 'AEIO' else 'a'} {word}"
+
+
 def _is_factory(call: Any) -> bool:
     if not inspect.isfunction(call) or not _takes(call, 0):
         return False
@@ -278,7 +301,24 @@ def _is_factory(call: Any) -> bool:
 
 def _failed(what: str) -> ApplicationError:
     error = sys.exc_info()[1]
+    assert error is not None
     text = " ".join(str(error).split())
+    caller = _caller_of_ours(error)
+    if caller:
+        return ApplicationError(f"{what} failed at {caller}: {text}")
     return ApplicationError(
         f"{what} failed with {type(error).__name__}: {text}", traceback.format_exc()
     )
+
+
+def _caller_of_ours(error: BaseException) -> str:
+    """Where the application has called what we have refused: our text says all there is to say."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    libraries = os.path.dirname(os.path.abspath(socketio.__file__)) + os.sep
+    if not frames or not frames[-1].filename.startswith(ours):
+        return ""
+    for frame in reversed(frames):
+        if not frame.filename.startswith((ours, libraries)):
+            return f"{os.path.basename(frame.filename)}:{frame.lineno}"
+    return ""

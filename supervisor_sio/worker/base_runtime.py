@@ -29,7 +29,7 @@ class BaseRuntime(ABC):
     """The part of a :class:`.Runtime` that needs only calls, soon and later."""
 
     #: A task is started whenever it is to be, where no number of threads is a limit.
-    is_busy = False
+    is_full = False
 
     def __init__(self) -> None:
         self.deadlines = Deadlines(time.monotonic)

@@ -12,6 +12,7 @@ from .dispatch import AsyncDispatcher, Dispatcher, SyncDispatcher, ThreadDispatc
 from .eio import AsyncEngineServer, EngineServer
 from .printable import PRINTABLE
 from .runtime import Runtime
+from .tracebacks import FEW_TRACEBACKS
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -31,33 +32,42 @@ class PlainClients:
         return bool(self._server.eio.is_behind())
 
 
-def loggers(server: Any) -> list[logging.Logger]:
+def _loggers(server: Any) -> list[logging.Logger]:
     """Those of a server that are not the application's own."""
     names = ("socketio.", "engineio.")
     return [log for log in (server.logger, server.eio.logger) if log.name.startswith(names)]
 
 
-def install(server: Any, runtime: Runtime, threads: Any, max_attachments: int) -> Outlet:
+def install(server: Any, runtime: Runtime, max_attachments: int) -> Outlet:
     """Let the worker serve the clients of a ``socketio.Server`` or an ``AsyncServer``.
 
-    :param threads: calls of other threads come here by it.
     :param max_attachments: most of an event of a client.
     :raises ValueError: for an option of engineio that cannot be.
     """
     eio = server.eio
-    for log in loggers(server):
+    for log in _loggers(server):
         log.addFilter(PRINTABLE)
+        log.addFilter(FEW_TRACEBACKS)
+    logger.addFilter(FEW_TRACEBACKS)
     eio.__class__ = AsyncEngineServer if compat.is_async(server) else EngineServer
     eio.start(runtime)
+    outlet = _way_to_clients(server, runtime, max_attachments)
+    runtime.engines.append(eio.engine)
+    runtime.outlets.append(outlet)
+    return outlet
+
+
+def _way_to_clients(server: Any, runtime: Runtime, max_attachments: int) -> Outlet:
     changed = compat.missing(server)
     if not changed:
-        return _dispatcher_for(server)(server, eio, threads, max_attachments)
+        dispatcher = _dispatcher_for(server)
+        return dispatcher(server, server.eio, runtime.threads, max_attachments)
     logger.warning(
         "this python-socketio has changed %s: messages take more time, until there is a "
         "supervisor-sio that knows it",
         ", ".join(changed),
     )
-    return PlainClients(server, threads)
+    return PlainClients(server, runtime.threads)
 
 
 def _dispatcher_for(server: Any) -> type[Dispatcher]:

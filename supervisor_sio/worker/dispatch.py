@@ -386,7 +386,7 @@ class ThreadDispatcher(SyncDispatcher):
         self, session: Session, namespace: str, number: Optional[int], data: list[Any]
     ) -> bool:
         # Where all threads are busy, and much waits for them, the session waits as well.
-        if self._eio.runtime.is_busy:
+        if self._eio.runtime.is_full:
             return False
         return super()._start(session, namespace, number, data)
 

@@ -67,7 +67,7 @@ class Runtime(Protocol):
     threads: Optional[Threads]
 
     @property
-    def is_busy(self) -> bool:
+    def is_full(self) -> bool:
         """Whether so many tasks wait to be started that clients are to wait with more of them."""
 
     def date(self) -> str:

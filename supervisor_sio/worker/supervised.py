@@ -12,10 +12,11 @@ from ..cluster import sessions
 from ..common import figures, identity, reasons
 from ..common.channel import Message
 from ..common.handover import Handover
+from ..common.modes import ASYNCIO
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir
 from . import forks, queries
-from .application import ApplicationError, check_path
+from .application import ApplicationError, check_path, mode_for
 from .connection import Connection
 from .lag import LoopLag
 from .life import Life, within
@@ -61,7 +62,8 @@ class Worker(Life):
     async def live(self) -> int:
         managers = [server.manager for server in sessions.servers()]
         if not managers:
-            logger.warning("%s", sessions.why_no_manager())
+            is_async = mode_for(self._app) is ASYNCIO
+            logger.warning("%s", sessions.why_no_manager(is_async=is_async))
         self._lag.start()
         self.link.start()
         for server in sessions.servers():

@@ -224,7 +224,7 @@ class _Connected(SyncDispatcher):
 
 def socketio_packet() -> Callable[[bytes], None]:
     server = socketio.Server(async_mode="eventlet")
-    clients.install(server, HubRuntime.of_this_process(), None, 10)
+    clients.install(server, HubRuntime.of_this_process(), 10)
     dispatcher = _Connected(server, server.eio, None, max_attachments=10)
 
     def read(data: bytes) -> None:

@@ -10,8 +10,6 @@ from .. import clients
 from ..tracebacks import FEW_TRACEBACKS
 from .runtime import AsyncioRuntime
 
-logger = logging.getLogger("supervisor_sio.worker")
-
 
 def make_runtime() -> AsyncioRuntime:
     """The loop of this process."""
@@ -26,10 +24,5 @@ def install(server: Any, max_attachments: int) -> Outlet:
     """
     if not server.eio.is_asyncio_based():
         return PlainOutlet(server)  # the worker refuses it
-    runtime = make_runtime()
-    outlet = clients.install(server, runtime, runtime.threads, max_attachments)
-    runtime.engines.append(server.eio.engine)
-    runtime.outlets.append(outlet)
-    for log in (*clients.loggers(server), logger, logging.getLogger("uvicorn.error")):
-        log.addFilter(FEW_TRACEBACKS)
-    return outlet
+    logging.getLogger("uvicorn.error").addFilter(FEW_TRACEBACKS)
+    return clients.install(server, make_runtime(), max_attachments)

@@ -9,8 +9,6 @@ from eventlet import patcher
 
 from ...cluster.sessions import Outlet, PlainOutlet
 from .. import clients
-from ..tracebacks import FEW_TRACEBACKS
-from . import greenlets
 from .runtime import HubRuntime
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -42,10 +40,4 @@ def install(server: Any, max_attachments: int) -> Outlet:
     """
     if server.eio.async_mode != "eventlet":
         return PlainOutlet(server)  # the worker refuses it
-    runtime = HubRuntime.of_this_process()
-    outlet = clients.install(server, runtime, runtime.threads, max_attachments)
-    runtime.engines.append(server.eio.engine)
-    runtime.outlets.append(outlet)
-    for log in (*clients.loggers(server), greenlets.logger):
-        log.addFilter(FEW_TRACEBACKS)
-    return outlet
+    return clients.install(server, HubRuntime.of_this_process(), max_attachments)

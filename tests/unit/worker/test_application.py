@@ -11,14 +11,15 @@ import pytest
 import socketio
 from flask import Flask
 
-from supervisor_sio import ZmqManager
+from supervisor_sio import AsyncZmqManager, ZmqManager
 from supervisor_sio.cluster import sessions
-from supervisor_sio.common.modes import ASYNCIO, EVENTLET, THREADING
+from supervisor_sio.common.modes import ASYNCIO, EVENTLET, THREADING, AsyncMode
 from supervisor_sio.worker.application import (
     ApplicationError,
     check,
     check_manager,
     check_path,
+    check_servers,
     load,
     mode_for,
 )
@@ -198,14 +199,6 @@ def test_an_application_is_loaded_for_its_mode(write: Write) -> None:
         load("asyncchat:app")
 
 
-@pytest.mark.parametrize(
-    "app", [asgi, Asgi(), Plain(), partial(asgi, None), socketio.ASGIApp(socketio.AsyncServer())]
-)
-def test_asgi_applications_on_asyncio(app: Any) -> None:
-    check(app, mode=ASYNCIO)
-    assert mode_for(app) is ASYNCIO
-
-
 def wsgi(environ: Any, start_response: Any) -> Any: ...
 
 
@@ -214,24 +207,26 @@ def wsgi(environ: Any, start_response: Any) -> Any: ...
     [
         (
             wsgi,
-            "chat:app is a WSGI application (function), a worker serves ASGI with --async-mode "
-            "asyncio: write --async-mode threading, or eventlet",
+            "chat:app is a WSGI application (function), which takes --async-mode eventlet or "
+            "threading; asyncio serves ASGI: socketio.ASGIApp, FastAPI, Starlette",
         ),
         (lambda: None, "chat:app is a function that makes an application; write module:<lambda>()"),
         (
             socketio.AsyncServer(),
-            "chat:app is a AsyncServer, not an ASGI application; wrap it: "
+            "chat:app is an AsyncServer, not an ASGI application; wrap it: "
             "app = socketio.ASGIApp(sio)",
         ),
         (
             socketio.Server(async_mode="threading"),
-            "chat:app has a Server with "
-            "async_mode='threading': --async-mode asyncio runs socketio.AsyncServer",
+            "chat:app has a Server, whose handlers would stop the loop: write "
+            "socketio.AsyncServer(client_manager=AsyncZmqManager()), or serve it as WSGI with "
+            "--async-mode threading",
         ),
         (
             socketio.ASGIApp(socketio.Server(async_mode="threading")),
-            "chat:app has a Server with "
-            "async_mode='threading': --async-mode asyncio runs socketio.AsyncServer",
+            "chat:app has a Server, whose handlers would stop the loop: write "
+            "socketio.AsyncServer(client_manager=AsyncZmqManager()), or serve it as WSGI with "
+            "--async-mode threading",
         ),
         (
             lambda scope: None,
@@ -245,7 +240,8 @@ def test_what_asyncio_does_not_serve(app: Any, reason: str) -> None:
     assert str(caught.value) == reason
 
 
-def test_the_mode_that_an_application_is_for() -> None:
+def test_the_mode_that_an_application_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "_servers", weakref.WeakKeyDictionary())
     assert mode_for(wsgi) is EVENTLET
     assert mode_for(socketio.WSGIApp(socketio.Server(async_mode="threading"))) is THREADING
     assert mode_for(eventlet_app()) is EVENTLET
@@ -264,6 +260,140 @@ def test_servers_for_other_ways_to_run(wrap: Any) -> None:
             check(wrap(socketio.WSGIApp(server)), "chat:app")
     with pytest.raises(ApplicationError, match="AsyncServer, for asyncio"):
         check(socketio.AsyncServer(async_mode="asgi"))
+
+
+class Mount:
+    """As Starlette has it."""
+
+    def __init__(self, app: Any) -> None:
+        self.path, self.app = "/ws", app
+
+
+class Fast:
+    """As FastAPI has it."""
+
+    def __init__(self, *routes: Any) -> None:
+        self.routes = list(routes)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+def under(app: Any) -> Any:
+    return Fast(object(), Mount(app))
+
+
+def beside(app: Any) -> Any:
+    return socketio.ASGIApp(socketio.AsyncServer(async_mode="asgi"), app)
+
+
+def by_function(app: Any) -> Any:
+    return lambda scope, receive, send: app(scope, receive, send)
+
+
+async_app = socketio.ASGIApp(socketio.AsyncServer(async_mode="asgi"))
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        *(asgi, Asgi(), Plain(), partial(asgi, None), async_app, under(async_app), beside(asgi)),
+        *(by_function(async_app), Middleware(async_app)),
+    ],
+)
+def test_asgi_applications_on_asyncio(app: Any) -> None:
+    check(app, mode=ASYNCIO)
+    assert mode_for(app) is ASYNCIO
+
+
+@pytest.mark.parametrize("mode", [EVENTLET, THREADING])
+def test_wsgi_applications_and_their_mode(mode: AsyncMode) -> None:
+    app = socketio.WSGIApp(socketio.Server(async_mode=mode.name))
+    for each in (app, Middleware(app)):
+        check(each, mode=mode)
+        assert mode_for(each) is mode
+        with pytest.raises(ApplicationError) as caught:
+            check(each, "chat:app", mode=EVENTLET if mode is THREADING else THREADING)
+        assert str(caught.value).endswith(f", or write --async-mode {mode.name}")
+    for each in (app, socketio.Server(async_mode=mode.name)):
+        with pytest.raises(ApplicationError, match="--async-mode (eventlet or )?threading"):
+            check(each, "chat:app", ASYNCIO)
+
+
+def test_the_mode_of_an_application_whose_server_does_not_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "_servers", weakref.WeakKeyDictionary())
+    server = socketio.Server(async_mode="threading", client_manager=ZmqManager())
+    assert mode_for(print) is THREADING
+    assert server.async_mode == "threading"
+
+
+@pytest.mark.parametrize("mode", [EVENTLET, THREADING])
+@pytest.mark.parametrize("app", [async_app, under(async_app), by_function(async_app)])
+def test_asgi_applications_in_other_modes(app: Any, mode: AsyncMode) -> None:
+    with pytest.raises(ApplicationError, match="which takes --async-mode asyncio"):
+        check(app, "chat:app", mode)
+
+
+@pytest.mark.parametrize("wrap", [under, beside, Middleware])
+def test_a_sync_server_on_asyncio(wrap: Any) -> None:
+    app = wrap(socketio.ASGIApp(socketio.Server(async_mode="threading")))
+    with pytest.raises(ApplicationError, match="has a Server, whose handlers would stop the loop"):
+        check(app, "chat:app", ASYNCIO)
+
+
+def test_servers_that_do_not_show_are_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "_servers", weakref.WeakKeyDictionary())
+    server = socketio.AsyncServer(client_manager=AsyncZmqManager())
+    check_servers(ASYNCIO)
+    with pytest.raises(ApplicationError, match="^the application has an AsyncServer, for asyncio"):
+        check_servers(THREADING)
+    assert server.manager
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, under, beside])
+def test_an_async_server_without_our_manager(wrap: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "_servers", weakref.WeakKeyDictionary())
+    monkeypatch.setattr(sessions, "_managers_without_server", 0)
+    with pytest.raises(ApplicationError) as caught:
+        check_manager(wrap(async_app), "chat:app")
+    assert str(caught.value).endswith(
+        "write socketio.AsyncServer(client_manager=AsyncZmqManager())"
+    )
+
+
+def test_the_path_of_a_mounted_application() -> None:
+    app = under(socketio.ASGIApp(socketio.AsyncServer(async_mode="asgi"), socketio_path="/ws/io"))
+    check_path(app, ["/ws/io/"])
+    with pytest.raises(ApplicationError, match="at /ws/io/, the router looks for /socket.io/"):
+        check_path(app, ["/socket.io/"])
+    # It takes all that comes under its mount, wherever that is.
+    server = socketio.AsyncServer(async_mode="asgi")
+    check_path(under(socketio.ASGIApp(server, socketio_path=None)), ["/socket.io/"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "socketio.AsyncServer(async_mode='asgi', client_manager=ZmqManager())",
+            "ZmqManager is for a socketio.Server: ",
+        ),
+        (
+            "socketio.Server(async_mode='threading', client_manager=AsyncZmqManager())",
+            "AsyncZmqManager is for a socketio.AsyncServer: ",
+        ),
+        ("ZmqManager(url='tcp://x')", "url 'tcp://x' is not supported: "),
+    ],
+)
+def test_what_we_refuse_is_told_in_a_line(write: Write, text: str, reason: str) -> None:
+    write(
+        "unit_chat.py",
+        f"import socketio\nfrom supervisor_sio import AsyncZmqManager, ZmqManager\nsio = {text}\n",
+    )
+    error = error_of("unit_chat:app")
+    assert str(error).startswith(f"importing 'unit_chat' failed at unit_chat.py:3: {reason}")
+    assert error.detail == ""
 
 
 def test_an_application_of_flask() -> None:

@@ -39,6 +39,7 @@ from supervisor_sio.worker.eventlet.install import install
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.refused import refusals
 from supervisor_sio.worker.server import Server
+from supervisor_sio.worker.tracebacks import FEW_TRACEBACKS
 
 HANDSHAKE = (
     "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"
@@ -177,6 +178,12 @@ class App:
 def worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is one, as after :func:`.sessions.serve_by`, until the test ends."""
     monkeypatch.setattr(sessions, "_install", install)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def look_at_tracebacks() -> None:
+    """As a worker does; the hub of these tests has no end."""
+    FEW_TRACEBACKS.look(HubRuntime.of_this_process())
 
 
 @pytest.fixture
