@@ -7,8 +7,9 @@ from typing import Any, Callable, Coroutine, Optional, Union
 
 from socketio import AsyncManager
 
-from ..common.blocking import run_blocking
+from ..common.blocking import run_blocking, settle
 from ..common.rundir import RunDir
+from ..relay.looped import running_loop
 from ..relay.publisher import Publisher
 from ..relay.subscriber import Subscriber
 from .core import Core
@@ -115,6 +116,18 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         if sent is not None:
             await sent
 
+    async def pre_connect(self, eio_sid: str, namespace: str) -> Optional[str]:
+        return self._pre_connect(eio_sid, namespace)
+
+    async def connect(self, sid: str, namespace: str) -> Optional[str]:
+        connected, sent = self._connect(sid, namespace)
+        for one in sent:
+            await one
+        return connected
+
+    async def trigger_callback(self, sid: str, id: Any, data: Any) -> None:
+        await settle(self._acknowledged(sid, id, data))
+
     async def close(self) -> None:
         """Send what is left and disconnect from the relay; a later emit connects anew.
 
@@ -177,7 +190,7 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
     def _check_loop(self) -> None:
         """:raises RuntimeError: in another loop than the one that serves the clients."""
         loop = self._loop
-        if loop is not None and loop is not asyncio.get_running_loop() and not loop.is_closed():
+        if loop is not None and loop is not running_loop() and not loop.is_closed():
             raise RuntimeError(
                 "another loop serves the clients: use "
                 "asyncio.run_coroutine_threadsafe(coroutine, loop), with the loop of the worker"

@@ -88,7 +88,7 @@ class Clients(Asking, IndexedManager):
             raise ValueError(f"cannot close {room!r}: it is a client's sid")
         await self._begin(True)
         self._publish({"method": "close_room", "room": room, "namespace": namespace or "/"})
-        self._run_where_served(self.basic_close_room, room, namespace or "/")
+        self._run_where_served(self._close_room_here, room, namespace or "/")
 
     async def _change_room(
         self, method: str, sid: str, namespace: Optional[str], room: Any
@@ -107,6 +107,10 @@ class Clients(Asking, IndexedManager):
             if self._is_here(sid, namespace):
                 change(sid, namespace, room)
 
+    def _close_room_here(self, room: Any, namespace: str) -> None:
+        with self._tables:
+            self.basic_close_room(room, namespace)
+
     async def _disconnect_here(self, sids: list[str], namespace: str) -> None:
         for sid in sids:
             await settle(self.server.disconnect(sid, namespace, ignore_queue=True))
@@ -123,7 +127,7 @@ class Clients(Asking, IndexedManager):
         self._change_room_here(fields["method"], fields["sid"], fields["namespace"], fields["room"])
 
     def _on_close_room(self, message: RelayMessage) -> None:
-        self.basic_close_room(message.fields["room"], message.fields["namespace"])
+        self._close_room_here(message.fields["room"], message.fields["namespace"])
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         "disconnect": _on_disconnect,

@@ -18,7 +18,8 @@ class EmitWithAcks(Asking):
 
     # From the manager and its other parts.
     _ack_ids: Iterator[int]
-    _deliver: Callable[..., Optional[Awaitable[Any]]]
+    _admit: Callable[..., list[str]]
+    _fan_out: Callable[..., Optional[Awaitable[Any]]]
     _audience: Callable[..., list[tuple[str, str]]]
 
     async def emit_with_acks(
@@ -64,14 +65,12 @@ class EmitWithAcks(Asking):
         with self._call(local, with_self=True, each=None) as (request, call):
             fields["request"] = request
             self._send_to_others(call, fields, packets, f"event {event!r}")
-            recipients = self._audience(namespace, room, except_room, skip)
-            self._deliver_and_gather(RelayMessage(self.host_id, 0, fields), recipients, packets)
+            self._deliver_and_gather(RelayMessage(self.host_id, 0, fields), packets)
             return await call.wait(timeout, self._wait_for)
 
     def _deliver_and_gather(
         self,
         question: RelayMessage,
-        recipients: list[tuple[str, str]],
         packets: list[EncodedPacket],
     ) -> None:
         """Ask clients of this process, and send each one's answer to who asked."""
@@ -82,8 +81,6 @@ class EmitWithAcks(Asking):
             fields["namespace"],
             self._answer_to(question),
         )
-        expected = {**answer, "method": "expect", "count": len(recipients)}
-        self._tell(asker, expected)
 
         def no_answer() -> None:
             self._tell(asker, answer)
@@ -98,4 +95,13 @@ class EmitWithAcks(Asking):
                 no_answer()
 
         asked = Question(fields["ack"], answered, no_answer, fields["timeout"])
-        self._deliver(recipients, packets, asked)
+        with self._tables:
+            recipients = self._audience(
+                namespace,
+                fields.get("room"),
+                fields.get("except_room"),
+                fields.get("skip_sid", ()),
+            )
+            eio_sids = self._admit(recipients, packets, asked)
+        self._tell(asker, {**answer, "method": "expect", "count": len(recipients)})
+        self._fan_out(eio_sids, packets)

@@ -109,35 +109,49 @@ class Emitting(Asking, IndexedManager):
         namespace: str,
         room: Room,
         except_room: Room,
-        skip: list[str],
+        skip: Sequence[str],
         packets: list[EncodedPacket],
-        ack_id: Optional[int],
+        ack_id: Optional[int] = None,
+        answered: Optional[Callable[..., Any]] = None,
     ) -> Optional[Awaitable[Any]]:
-        recipients = self._audience(namespace, room, except_room, skip)
+        """Send an encoded packet to clients of this process.
+
+        :param answered: called with the answer of each, by default for the application.
+        """
         question = None
         if ack_id is not None:
-            question = acks.Question(ack_id, partial(self._answered, ack_id))
-        return self._deliver(recipients, packets, question)
-
-    def _deliver(
-        self,
-        recipients: Sequence[tuple[str, str]],
-        packets: list[EncodedPacket],
-        question: Optional[acks.Question] = None,
-    ) -> Optional[Awaitable[Any]]:
-        """Send an encoded packet to clients of this process."""
+            question = acks.Question(ack_id, answered or partial(self._answered, ack_id))
         with self._tables:
-            if question is not None:
-                self._awaited.ask([sid for sid, _ in recipients], question)
-            if self._early:
-                for sid, _ in recipients:
-                    if sid in self._early and not self._early[sid].add(packets):
-                        self._get_logger().error("too much for %s, who has yet to connect", sid)
-                recipients = [pair for pair in recipients if pair[0] not in self._early]
+            recipients = self._audience(namespace, room, except_room, skip)
+            eio_sids = self._admit(recipients, packets, question)
+        return self._fan_out(eio_sids, packets)
+
+    def _admit(
+        self,
+        recipients: list[tuple[str, str]],
+        packets: list[EncodedPacket],
+        question: Optional[acks.Question],
+    ) -> list[str]:
+        """Note what is asked of clients, and keep what is for those who are not in yet.
+
+        :return: the Engine.IO sids of the others.
+        """
+        if question is not None:
+            self._awaited.ask([sid for sid, _ in recipients], question)
+        if not self._early:
+            return [eio_sid for _, eio_sid in recipients]
+        for sid, _ in recipients:
+            if sid in self._early and not self._early[sid].add(packets):
+                self._get_logger().error("too much for %s, who has yet to connect", sid)
+        return [eio_sid for sid, eio_sid in recipients if sid not in self._early]
+
+    def _fan_out(
+        self, eio_sids: Sequence[str], packets: list[EncodedPacket]
+    ) -> Optional[Awaitable[Any]]:
+        """Not with ``_tables``: it may wait until there is room for it."""
         outlet = self._outlet
-        if not recipients or outlet is None:
+        if not eio_sids or outlet is None:
             return None
-        eio_sids = [eio_sid for _, eio_sid in recipients]
         if outlet.concurrent and outlet.threads is not None and not outlet.threads.here:
             outlet.threads.run(sum(map(len, packets)), outlet.fan_out, eio_sids, packets)
             return None
@@ -148,14 +162,16 @@ class Emitting(Asking, IndexedManager):
             callback = self._callbacks.take(ack_id)
         return callback(*args) if callback is not None else None
 
-    async def trigger_callback(self, sid: str, id: Any, data: Any) -> None:
-        """A client of this process acknowledges an event."""
+    def _acknowledged(self, sid: str, id: Any, data: Any) -> Any:
+        """A client of this process acknowledges an event.
+
+        :return: what the application's callback returns.
+        """
         if not isinstance(data, (list, tuple)):
-            return
+            return None
         with self._tables:
             answered = self._awaited.answered(sid, id)
-        if answered is not None:
-            await settle(answered(*data))
+        return answered(*data) if answered is not None else None
 
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
         """A client is gone: those who wait for its answer need not any longer."""
@@ -168,9 +184,6 @@ class Emitting(Asking, IndexedManager):
 
     # --- clients whose connect handler has yet to say yes --------------------
 
-    async def pre_connect(self, eio_sid: str, namespace: str) -> Optional[str]:
-        return self._pre_connect(eio_sid, namespace)
-
     def _pre_connect(self, eio_sid: str, namespace: str) -> Optional[str]:
         with self._tables:
             sid: Optional[str] = BaseManager.pre_connect(self, eio_sid, namespace)
@@ -178,14 +191,11 @@ class Emitting(Asking, IndexedManager):
                 self._early[sid] = Early(self._connecting())
         return sid
 
-    async def connect(self, sid: str, namespace: str) -> Optional[str]:
-        connected, sent = self._connect(sid, namespace)
-        for one in sent:
-            await one
-        return connected
-
     def _connect(self, sid: str, namespace: str) -> tuple[Optional[str], list[Awaitable[Any]]]:
-        """The client's sid, and what an asyncio server has to await."""
+        """That client is in.
+
+        :return: its sid, and what is to be awaited before it may get anything else.
+        """
         if not self.is_pre_connected(sid, namespace):
             connected = self._pre_connect(sid, namespace)
             if connected is None:
@@ -193,19 +203,24 @@ class Emitting(Asking, IndexedManager):
             sid = connected
         with self._tables:
             self.pending_connect.discard(sid, namespace)
+            early = self._early.get(sid)
+            if early is None or not early.emits:
+                self._early.pop(sid, None)
+                return sid, []
         outlet = self._outlet
-        if outlet is not None and outlet.concurrent and outlet.threads is not None:
-            # Behind the answer to the client, and before what others emit to it from now on.
-            outlet.threads.run(0, self._let_in, sid, namespace)
-            return sid, []
-        return sid, self._let_in(sid, namespace)
+        threads = outlet.threads if outlet is not None and outlet.concurrent else None
+        if threads is None or threads.here:
+            return sid, self._send_early(sid, namespace)
+        # Behind the answer to the client, and before what others emit to it from now on.
+        threads.run(0, self._send_early, sid, namespace)
+        return sid, []
 
-    def _let_in(self, sid: str, namespace: str) -> list[Awaitable[Any]]:
+    def _send_early(self, sid: str, namespace: str) -> list[Awaitable[Any]]:
         with self._tables:
             early = self._early.pop(sid, None)
-            if early is None or not early.emits or self._outlet is None:
-                return []
             eio_sid = self.eio_sid_from_sid(sid, namespace)
+        if early is None or self._outlet is None:
+            return []
         sent = [self._outlet.fan_out([eio_sid], packets) for packets in early.emits]
         return [one for one in sent if one is not None]
 
@@ -217,17 +232,16 @@ class Emitting(Asking, IndexedManager):
         Of those who have yet to be let in, only whom it names, or whose own connect
         handler emits: it reaches them when they are in.
         """
-        with self._tables:
-            recipients = self._participants(namespace, room, except_room, skip_sid)
-            pending = self.pending_connect.get(namespace)
-            if not pending:
-                return recipients
-            named = set(room) if isinstance(room, (list, tuple)) else {room}
-            return [
-                pair
-                for pair in recipients
-                if pair[0] not in pending or pair[0] in named or self._connects(pair[0])
-            ]
+        recipients = self._participants(namespace, room, except_room, skip_sid)
+        pending = self.pending_connect.get(namespace)
+        if not pending:
+            return recipients
+        named = set(room) if isinstance(room, (list, tuple)) else {room}
+        return [
+            pair
+            for pair in recipients
+            if pair[0] not in pending or pair[0] in named or self._connects(pair[0])
+        ]
 
     def _connects(self, sid: str) -> bool:
         """Whether it is the connect handler of this client that emits."""
@@ -243,17 +257,15 @@ class Emitting(Asking, IndexedManager):
         if fields["packet"] != self._packet_format():
             data = self._decode(message)
             packets = self._encode(sio_packet.EVENT, namespace, data, ack_id)
-        recipients = self._audience(
-            namespace, fields.get("room"), fields.get("except_room"), fields.get("skip_sid", ())
-        )
         if "request" in fields:
-            self._deliver_and_gather(message, recipients, packets)
-        else:
-            question = None
-            if ack_id is not None:  # nothing of the message: it may be long, and never answered
-                answered = partial(self._send_answer, self._asker(message), namespace, ack_id)
-                question = acks.Question(ack_id, answered)
-            self._deliver(recipients, packets, question)
+            self._deliver_and_gather(message, packets)
+            return
+        answered = None
+        if ack_id is not None:  # nothing of the message: it may be long, and never answered
+            answered = partial(self._send_answer, self._asker(message), namespace, ack_id)
+        room, except_room = fields.get("room"), fields.get("except_room")
+        skip = fields.get("skip_sid", ())
+        self._emit_here(namespace, room, except_room, skip, packets, ack_id, answered)
 
     def _send_answer(self, asker: str, namespace: str, ack_id: int, *args: Any) -> None:
         packets = self._encode(sio_packet.ACK, namespace, list(args), ack_id)

@@ -121,7 +121,9 @@ class Fetching(Asking):
         self, namespace: str, room: Room = None, except_room: Room = None
     ) -> list[dict[str, Any]]:
         found = []
-        for sid, _ in self._participants(namespace, room, except_room):
+        with self._tables:
+            selected = self._participants(namespace, room, except_room)
+        for sid, _ in selected:
             try:
                 session = self._session(sid, namespace) if self._shared_keys else {}
                 socket = RemoteSocket(

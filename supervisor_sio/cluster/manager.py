@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Callable, Optional, Union
 
 from greenlet import getcurrent
@@ -14,6 +13,7 @@ from socketio import Manager
 from ..common.blocking import blocking, run_blocking
 from ..common.rundir import RunDir
 from ..relay.green import GreenSubscriber
+from ..relay.looped import running_loop
 from ..relay.publisher import MessageTooLong as MessageTooLong
 from ..relay.publisher import Publisher
 from ..relay.subscriber import Deaf, Subscriber
@@ -117,11 +117,13 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
     enter_room = blocking(Core.enter_room)
     leave_room = blocking(Core.leave_room)
     close_room = blocking(Core.close_room)
-    trigger_callback = blocking(Core.trigger_callback)
-    # And for each client, without a coroutine, as there is nothing to wait for.
-    pre_connect = Core._pre_connect
 
-    def connect(self, sid: str, namespace: str) -> Optional[str]:  # type: ignore[override]
+    # And for each client, without a coroutine, as there is nothing to wait for.
+
+    def pre_connect(self, eio_sid: str, namespace: str) -> Optional[str]:
+        return self._pre_connect(eio_sid, namespace)
+
+    def connect(self, sid: str, namespace: str) -> Optional[str]:
         return self._connect(sid, namespace)[0]
 
     def disconnect(  # type: ignore[override]
@@ -131,6 +133,9 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
             self.basic_disconnect(sid, namespace or "/")
         else:
             run_blocking(Core.disconnect(self, sid, namespace))
+
+    def trigger_callback(self, sid: str, id: Any, data: Any) -> None:
+        self._acknowledged(sid, id, data)
 
     def close(self) -> None:
         """Send what is left and disconnect from the relay; a later emit connects anew.
@@ -184,7 +189,7 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
                 )
 
     def _start_to_hear(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
-        if self.server.eio.async_mode != "eventlet" and _loop_runs():
+        if self.server.eio.async_mode != "eventlet" and running_loop() is not None:
             return self._hear_in_loop(publisher, run_dir)
         subscriber = GreenSubscriber(
             publisher, run_dir, lives=self.lives, behind=self._clients_are_behind
@@ -198,14 +203,6 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
 
         self.server.start_background_task(hear)
         return subscriber
-
-
-def _loop_runs() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _run(function: Callable[..., Any], *args: Any) -> None:

@@ -80,7 +80,8 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
     """python-socketio's manager, with an index from each client to its rooms.
 
     Without it, whoever disconnects is looked for in all rooms, and each client has one of its own.
-    Threads may use it together; python-socketio's own may not be.
+    Threads may use it together: whoever calls a method that begins with ``basic_`` or ``_`` holds
+    ``_tables``.
     """
 
     # What python-socketio calls, and has in its classes.
@@ -95,8 +96,8 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
         self.forget_clients()
 
     def forget_clients(self) -> None:
-        #: Guards what threads share, for no longer than a moment. That of the operating system,
-        #: whatever a library has put in its place: it is not held while greenlets switch.
+        #: Held for no longer than a moment, and never while greenlets switch: one of the
+        #: operating system, whatever a library has put in its place.
         self._tables = RLock()
         self.rooms, self._rooms_of = {}, {}
         self.pending_connect, self.pending_disconnect = _Pending(), _Pending()
@@ -104,40 +105,35 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
     def basic_enter_room(
         self, sid: str, namespace: str, room: Any, eio_sid: Optional[str] = None
     ) -> None:
-        with self._tables:
-            if room == sid and eio_sid is not None:
-                # Its own, when it connects; it has entered that of everybody before.
-                self.rooms[namespace][sid] = _Room({sid: eio_sid})
-                return
-            if room is None or room == sid:
-                super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
-                return
-            check_entry(sid, room)
+        if room == sid and eio_sid is not None:
+            # Its own, when it connects; it has entered that of everybody before.
+            self.rooms[namespace][sid] = _Room({sid: eio_sid})
+            return
+        if room is None or room == sid:
             super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
-            self._rooms_of.setdefault((namespace, sid), {})[room] = None
+            return
+        check_entry(sid, room)
+        super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
+        self._rooms_of.setdefault((namespace, sid), {})[room] = None
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
-        with self._tables:
-            super().basic_leave_room(sid, namespace, room)
-            rooms = self._rooms_of.get((namespace, sid))
-            if rooms is not None:
-                rooms.pop(room, None)
-                if not rooms:
-                    del self._rooms_of[namespace, sid]
-
-    def basic_close_room(self, room: Any, namespace: str) -> None:
-        with self._tables:
-            super().basic_close_room(room, namespace)
+        super().basic_leave_room(sid, namespace, room)
+        rooms = self._rooms_of.get((namespace, sid))
+        if rooms is not None:
+            rooms.pop(room, None)
+            if not rooms:
+                del self._rooms_of[namespace, sid]
 
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
-        with self._tables:
-            for room in self._rooms_of.pop((namespace, sid), ()):
-                self.basic_leave_room(sid, namespace, room)
-            rooms = self.rooms.get(namespace)
-            if rooms is not None and rooms.pop(sid, None) is not None:  # its own
-                super().basic_leave_room(sid, namespace, None)
-            self.pending_connect.discard(sid, namespace)
-            self.pending_disconnect.discard(sid, namespace)
+        for room in self._rooms_of.pop((namespace, sid), ()):
+            self.basic_leave_room(sid, namespace, room)
+        # Its own, if it has not left that, and that of everybody: most have no others.
+        self.rooms.get(namespace, {}).pop(sid, None)
+        super().basic_leave_room(sid, namespace, None)
+        self.pending_connect.discard(sid, namespace)
+        self.pending_disconnect.discard(sid, namespace)
+
+    # What others call.
 
     def get_rooms(self, sid: str, namespace: str) -> list[Any]:
         with self._tables:
@@ -146,7 +142,7 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
 
     def get_participants(self, namespace: str, room: Room) -> list[tuple[str, str]]:
         with self._tables:
-            return list(super().get_participants(namespace, room))
+            return self._members_of(namespace, room)
 
     def pre_disconnect(self, sid: str, namespace: str) -> Any:
         with self._tables:
@@ -160,14 +156,23 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
         skip_sid: Iterable[str] = (),
     ) -> list[tuple[str, str]]:
         """The clients of this process that are selected: sid and Engine.IO sid."""
-        if isinstance(room, (list, tuple)) and not room:
-            return []
+        selected = self._members_of(namespace, room)
         skip = set(skip_sid)
-        with self._tables:
-            if except_room is not None and except_room != []:
-                skip.update(sid for sid, _ in self.get_participants(namespace, except_room))
-            everybody = self.get_participants(namespace, room)
-        return [pair for pair in everybody if pair[0] not in skip] if skip else everybody
+        if except_room is not None and except_room != []:
+            skip.update(sid for sid, _ in self._members_of(namespace, except_room))
+        return [pair for pair in selected if pair[0] not in skip] if skip else selected
+
+    def _members_of(self, namespace: str, room: Room) -> list[tuple[str, str]]:
+        rooms = self.rooms.get(namespace)
+        if rooms is None:
+            return []
+        if isinstance(room, (list, tuple)):
+            several: dict[str, str] = {}
+            for one in room:
+                several.update(rooms.get(one, ()))
+            return list(several.items())
+        members = rooms.get(room)
+        return [] if members is None else list(members.items())
 
 
 class _Room(dict[str, str]):

@@ -113,7 +113,8 @@ class Steering(Asking):
                     self.basic_leave_room(sid, namespace, room)
 
     def _on_disconnect_sockets(self, message: RelayMessage) -> None:
-        sids = [sid for sid, _ in self._selected(message)]
+        with self._tables:
+            sids = [sid for sid, _ in self._selected(message)]
         self._spawn(self._disconnect_here, sids, message.fields["namespace"])
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {

@@ -10,6 +10,14 @@ import zmq
 from .subscriber import Deaf, Deliver, Subscriber
 
 
+def running_loop() -> Optional[asyncio.AbstractEventLoop]:
+    """The asyncio loop of this thread, if one runs."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class LoopSubscriber(Subscriber):
     """Hears in the thread whose loop runs when it is started.
 

@@ -126,6 +126,13 @@ def test_a_client_may_leave_its_own_room_and_enter_it_again(server: socketio.Ser
     assert server.rooms(client.sid) == [client.sid]
 
 
+def test_who_has_left_its_own_room_leaves_nothing_behind(server: socketio.Server) -> None:
+    client = PollingClient(server)
+    server.leave_room(client.sid, client.sid)
+    server.disconnect(client.sid)
+    assert server.manager.rooms == {}
+
+
 def test_the_index_says_what_the_rooms_say(server: socketio.Server) -> None:
     """After any changes; the stock manager looks through all rooms for the same answer."""
     seed = random.randrange(2**32)

@@ -188,6 +188,7 @@ def failing(
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK", 0.001)
+    monkeypatch.setattr(module, "CATCH_UP_WAIT", 60)
     monkeypatch.setattr("supervisor_sio.relay.publisher._LINGER", 0)
 
 
