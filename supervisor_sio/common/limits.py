@@ -709,6 +709,36 @@ LINK_MESSAGES = _limit(
     "time, and one more is not sent",
 )
 
+EVENTS_WAITING = _limit(
+    "EVENTS_WAITING",
+    64,
+    "events",
+    "client",
+    "that wait for a thread of the application; the next message stays unread until they have "
+    "begun",
+)
+LONG_EVENT = _limit(
+    "LONG_EVENT",
+    16384,
+    "bytes",
+    "client",
+    "of an event that waits for a thread: behind a longer one none is read",
+)
+LOG_LINES = _limit(
+    "LOG_LINES",
+    1000,
+    "lines",
+    "worker",
+    "of the loop that wait for a log of the application beside which there are threads; further "
+    "ones are not written",
+)
+LAST_THREADS_SECONDS = _limit(
+    "LAST_THREADS_SECONDS",
+    1.0,
+    "seconds",
+    "worker",
+    "at its end, for threads of the application that are not daemons",
+)
 THREAD_CALLS = _limit(
     "THREAD_CALLS",
     1000,

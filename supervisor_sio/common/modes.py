@@ -21,7 +21,7 @@ class AsyncMode(NamedTuple):
 
 EVENTLET = AsyncMode("eventlet", (3, 9), ("eventlet",))
 ASYNCIO = AsyncMode("asyncio", (3, 10), ("uvicorn", "wsproto"), "asyncio", ("uvloop",))
-THREADING = AsyncMode("threading", (3, 10), ("uvicorn", "a2wsgi"), "threading", ("uvloop",))
+THREADING = AsyncMode("threading", (3, 10), (), "threading", ("uvloop",))
 
 #: By name; the first is the default.
 ASYNC_MODES = {mode.name: mode for mode in (EVENTLET, ASYNCIO, THREADING)}

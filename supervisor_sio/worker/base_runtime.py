@@ -28,9 +28,6 @@ _LATE = 1.0
 class BaseRuntime(ABC):
     """The part of a :class:`.Runtime` that needs only calls, soon and later."""
 
-    #: A task is started whenever it is to be, where no number of threads is a limit.
-    is_full = False
-
     def __init__(self) -> None:
         self.deadlines = Deadlines(time.monotonic)
         self.engines: list[Engine] = []
@@ -43,6 +40,14 @@ class BaseRuntime(ABC):
         #: When the next look is to be, and whether the one before was left out.
         self._look_at = 0.0
         self._left_out = False
+
+    @abstractmethod
+    def run(self, task: Callable[..., Any], *args: Any) -> None:
+        """:meth:`.Runtime.run`"""
+
+    def run_answer(self, task: Callable[..., Any], *args: Any) -> None:
+        """:meth:`.Runtime.run_answer`"""
+        self.run(task, *args)
 
     @abstractmethod
     def call_soon(self, task: Callable[..., Any], *args: Any) -> None:

@@ -25,7 +25,7 @@ from ..cluster.packets import Packet, Partial, ack_text, read_event
 from ..cluster.sessions import traffic
 from ..common.blocking import run_blocking, settle
 from ..common.emission import RESERVED_EVENTS
-from ..common.limits import EVENT_SIZES
+from ..common.limits import EVENT_SIZES, EVENTS_WAITING, LONG_EVENT
 from ..common.reasons import NO_ANSWER, WRONG_ARGUMENTS
 from ..engine.frames import Payload, message_frame
 from ..engine.session import Session
@@ -151,7 +151,8 @@ class Dispatcher:
             session, pkt.namespace or "/", pkt.id, pkt.data
         ):
             return True
-        return self._eio.run_alone(session, self._dispatch, session.sid, pkt)
+        answer = pkt.packet_type in _ACKS
+        return self._eio.run_alone(session, self._dispatch, session.sid, pkt, answer=answer)
 
     def _whole(self, session: Session, data: Payload) -> Any:
         """The packet that a message is or completes; ``None``: more has to come.
@@ -218,8 +219,11 @@ class Dispatcher:
             return False  # it may write to where a greenlet has to wait
         sid = server.manager.sid_from_eio_sid(session.sid, namespace)
         if server.manager.is_connected(sid, namespace):
-            self._eio.runtime.run(self._run_handler, sid, session, namespace, number, data)
+            self._begin(sid, session, namespace, number, data)
         return True
+
+    def _begin(self, sid: str, session: Session, *event: Any) -> None:
+        self._eio.runtime.run(self._run_handler, sid, session, *event)
 
     async def _dispatch(self, eio_sid: str, pkt: Any) -> None:
         """What ``Server._handle_eio_message`` does, with a packet that is whole."""
@@ -382,13 +386,46 @@ class ThreadDispatcher(SyncDispatcher):
 
     concurrent = True
 
-    def _start(
-        self, session: Session, namespace: str, number: Optional[int], data: list[Any]
-    ) -> bool:
-        # Where all threads are busy, and much waits for them, the session waits as well.
-        if self._eio.runtime.is_full:
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        #: An item for each event of a session that no thread has begun. They are added in the
+        #: loop, and taken out in the threads.
+        self._waiting: dict[Session, list[None]] = {}
+        #: Sessions whose next message waits for the begin of all of theirs.
+        self._held: set[Session] = set()
+
+    def on_message(self, session: Session, data: Payload) -> bool:
+        if not super().on_message(session, data):
             return False
-        return super()._start(session, namespace, number, data)
+        waiting = self._waiting.get(session)
+        if not waiting or (len(waiting) < EVENTS_WAITING and len(data) <= LONG_EVENT):
+            return True
+        self._held.add(session)
+        if waiting:
+            return False
+        self._held.discard(session)  # all have begun meanwhile, and have not seen it there
+        return True
+
+    def _begin(self, sid: str, session: Session, *event: Any) -> None:
+        waiting = self._waiting.setdefault(session, [])
+        waiting.append(None)
+        self._eio.runtime.run(self._begun, waiting, sid, session, *event)
+
+    def _begun(self, waiting: list[None], sid: str, session: Session, *event: Any) -> None:
+        waiting.pop()
+        if not waiting and session in self._held:
+            self.threads.run(0, self._go_on, session)
+        self._run_handler(sid, session, *event)
+
+    def _go_on(self, session: Session) -> None:
+        if session in self._held:
+            self._held.remove(session)
+            session.proceed()
+
+    def _forget(self, session: Session) -> None:
+        super()._forget(session)
+        self._waiting.pop(session, None)
+        self._held.discard(session)
 
     def _reply(self, eio_sid: str, encoded: Any) -> None:
         if self.threads is None or self.threads.here:

@@ -30,7 +30,6 @@ from ..engine.request import Request
 from ..engine.session import Exchange, Session
 from ..relay import native
 from .asgi_environ import make_environ
-from .refused import refusals
 from .runtime import Runtime
 
 #: In the environment of a request, or in its scope: who answers it when the engine does.
@@ -205,8 +204,7 @@ class EngineOwner:
 
     def count(self, reason: str, source: str, detail: str = "") -> None:
         """:meth:`.Owner.count`"""
-        # The log may have to wait.
-        self.runtime.run(refusals.count, reason, f"{source}: {detail}" if detail else source)
+        self.runtime.count(reason, f"{source}: {detail}" if detail else source)
 
     def count_of(self, session: Session, reason: str, detail: str = "") -> None:
         """The client of a session did something that is counted."""
@@ -218,14 +216,18 @@ class EngineOwner:
 
     # --- messages and the end -----------------------------------------------------------
 
-    def run_alone(self, session: Session, task: Callable[..., Any], *args: Any) -> bool:
-        """Start a task in the loop. The session's next message waits until it is done.
+    def run_alone(
+        self, session: Session, task: Callable[..., Any], *args: Any, answer: bool = False
+    ) -> bool:
+        """Start a task. The session's next message waits until it is done.
 
         :param task: of a sync server, or a coroutine function of an async one.
+        :param answer: whether a handler may be waiting for it.
         :return: whether it is done.
         """
         self._busy[session] = False
-        self.runtime.run(self.call, self._run, session, task, args)
+        run = self.runtime.run_answer if answer else self.runtime.run
+        run(self.call, self._run, session, task, args)
         if session not in self._busy:
             return True
         self._busy[session] = True

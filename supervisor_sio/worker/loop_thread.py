@@ -7,7 +7,8 @@ asyncio's loop only one method may, which takes no count of what waits.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, Deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Callable, Deque, Optional
 
 from ..common.limits import THREAD_CALLS, THREAD_CALLS_BYTES, THREAD_WAIT
 from ..relay import native
@@ -23,10 +24,15 @@ _TURN = 64
 
 
 class LoopThread:
-    """This thread and its loop; made where the loop runs."""
+    """This thread and its loop; made where the loop runs.
 
-    def __init__(self, runtime: Runtime) -> None:
+    :param make_call: makes a call in the loop, and logs what it raises; the default is the
+        runtime's ``run``.
+    """
+
+    def __init__(self, runtime: Runtime, make_call: Optional[Callable[..., None]] = None) -> None:
         self._runtime = runtime
+        self._make_call = make_call or runtime.run
         # Not at the import of this module, after which an application may yet patch them.
         self._os = native.original("os")
         self._time = native.original("time")
@@ -77,11 +83,19 @@ class LoopThread:
         self._run_some()
 
     def _run_some(self) -> None:
-        for _ in range(_TURN):
+        with self._lock:
+            calls = list(islice(self._calls, _TURN))
+        done = 0
+        try:
+            for _, call, args in calls:
+                done += 1
+                self._make_call(call, *args)
+        finally:
+            # Now, and not before: until then one that is added need not wake the loop.
             with self._lock:
-                if not self._calls:
-                    return
-                size, call, args = self._calls.popleft()
-                self._bytes -= size
-            self._runtime.run(call, *args)
-        self._runtime.call_soon(self._run_some)
+                for size, _, _ in calls[:done]:
+                    self._calls.popleft()
+                    self._bytes -= size
+                more = bool(self._calls)
+            if more:
+                self._runtime.call_soon(self._run_some)

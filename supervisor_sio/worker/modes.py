@@ -30,7 +30,9 @@ def installer(mode: AsyncMode, threads: Optional[int] = None) -> Install:
 
         make_async_runtime()  # an application may want a loop at its import
         return install_async
-    raise ApplicationError(f"--async-mode {mode.name} cannot be run yet")
+    from .threads.install import install as install_threads
+
+    return install_threads
 
 
 def make_runtime(mode: AsyncMode, threads: Optional[int] = None) -> Runtime:
@@ -44,7 +46,9 @@ def make_runtime(mode: AsyncMode, threads: Optional[int] = None) -> Runtime:
         from .asyncio.install import make_runtime as make_async_runtime
 
         return make_async_runtime()
-    raise ApplicationError(f"--async-mode {mode.name} cannot be run yet")
+    from .threads.install import make_runtime as make_threads_runtime
+
+    return make_threads_runtime(threads)
 
 
 def _check_python(mode: AsyncMode) -> None:

@@ -66,10 +66,6 @@ class Runtime(Protocol):
     #: The thread of the loop; ``None`` until there is a connection.
     threads: Optional[Threads]
 
-    @property
-    def is_full(self) -> bool:
-        """Whether so many tasks wait to be started that clients are to wait with more of them."""
-
     def date(self) -> str:
         """The value of the field Date for an answer that is made now (RFC 9110, 5.6.7)."""
 
@@ -83,6 +79,9 @@ class Runtime(Protocol):
 
         What it raises is logged.
         """
+
+    def run_answer(self, task: Callable[..., Any], *args: Any) -> None:
+        """The same for what a task may be waiting for: an acknowledgement of a client."""
 
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
         """Start a task in a later turn of the loop, in the order of the calls."""

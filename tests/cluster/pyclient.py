@@ -27,11 +27,15 @@ class _Transport(engineio.Client):
         return super()._trigger_event(event, *args, **kwargs)
 
 
-class _Client(socketio.Client):
-    """python-socketio answers with whatever a handler returns, unless that is silence."""
+class InOrder(socketio.Client):
+    """Its handlers are called in the order of the events."""
 
     def _engineio_client_class(self) -> type[engineio.Client]:
         return _Transport
+
+
+class _Client(InOrder):
+    """python-socketio answers with whatever a handler returns, unless that is silence."""
 
     def _send_packet(self, pkt: Any) -> None:
         if pkt.data != [_SILENCE]:

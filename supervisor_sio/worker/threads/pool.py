@@ -62,11 +62,12 @@ class Pool:
         number = len(self._done)
         self._done.append(0)
         thread = threading.Thread(
-            target=self._work, args=(number,), name=f"handler-{number}", daemon=True
+            target=self.work, args=(number,), name=f"handler-{number}", daemon=True
         )
         thread.start()
 
-    def _work(self, number: int) -> None:
+    def work(self, number: int) -> None:
+        """What the thread of this number does."""
         done = self._done
         while True:
             task, args = self._tasks.get()

@@ -32,7 +32,12 @@ def test_eventlet_is_not_installed(deployment: Deployment, monkeypatch: pytest.M
     ("mode", "module", "severity", "text"),
     [
         ("asyncio", "uvicorn", "error", "has no uvicorn: "),
-        ("threading", "a2wsgi", "error", "has no a2wsgi: "),
+        (
+            "threading",
+            "uvloop",
+            "warning",
+            "has no uvloop, with which --async-mode threading takes less CPU: ",
+        ),
         (
             "asyncio",
             "uvloop",

@@ -15,7 +15,6 @@ from supervisor_sio.worker.modes import installer
     [
         ("eventlet", "eventlet", "supervisor-sio"),
         ("asyncio", "uvicorn", "supervisor-sio[asyncio]"),
-        ("threading", "a2wsgi", "supervisor-sio[threading]"),
     ],
 )
 def test_a_module_is_missing(

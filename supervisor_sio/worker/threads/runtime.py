@@ -1,0 +1,108 @@
+"""The loop of this process as :class:`..runtime.Runtime` describes it, with threads beside it.
+
+The loop is asyncio's. Nothing of the application runs in it: its handlers, and requests through
+it, run in the threads of a pool. What they want of clients comes back to the loop by
+:attr:`ThreadsRuntime.threads`, with one wake-up for all that has come meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Optional, TypeVar
+
+from ...common.limits import LOG_LINES
+from ...engine.http import Head
+from ..asyncio import forks
+from ..asyncio.runtime import AsyncioRuntime
+from ..loop_thread import LoopThread
+from . import wsgi
+from .ending import end_in_time
+from .pool import Pool, default_threads
+
+if TYPE_CHECKING:
+    from ..connection import Connection
+
+T = TypeVar("T")
+
+
+class ThreadsRuntime(AsyncioRuntime):
+    """An event loop, and the threads in which the application runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = Pool(default_threads())
+        #: For acknowledgements of clients: handlers that wait for them may have all threads.
+        self._answers = Pool(default_threads())
+        #: A handler of the application's log may wait, and has its lock meanwhile.
+        self._logs = Pool(1)
+        #: From the beginning, and of this kind.
+        self.thread = LoopThread(self, super().run)
+        self.threads = self.thread
+
+    @classmethod
+    def of_this_process(cls) -> ThreadsRuntime:
+        runtime = super().of_this_process()
+        assert isinstance(runtime, cls)
+        return runtime
+
+    # --- tasks and calls -------------------------------------------------------------
+
+    def run(self, task: Callable[..., Any], *args: Any) -> None:
+        """:meth:`.Runtime.run`, in a thread of the pool; from any thread."""
+        self.pool.run(task, *args)
+
+    soon = run
+
+    def run_answer(self, task: Callable[..., Any], *args: Any) -> None:
+        """:meth:`.Runtime.run_answer`"""
+        self._answers.run(task, *args)
+
+    def log(
+        self,
+        logger: logging.Logger,
+        level: int,
+        message: str,
+        *args: Any,
+        exc_info: Optional[BaseException] = None,
+    ) -> None:
+        if logger.isEnabledFor(level) and self._logs.waiting < LOG_LINES:
+            self._logs.run(_log, logger, level, message, args, exc_info)
+
+    # --- the life of the worker ------------------------------------------------------
+
+    def run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        status: object = 1
+        try:
+            result = status = super().run_until_complete(coroutine)
+            return result
+        finally:
+            end_in_time(status if isinstance(status, int) else 0)
+
+    def leave_in_child(self, at_end: Callable[[], None]) -> None:
+        if self.thread.here:
+            super().leave_in_child(at_end)
+        else:
+            forks.leave_loop(Pool.work.__code__, at_end)
+
+    # --- the application ---------------------------------------------------------------
+
+    async def start_up(self, app: Any) -> None:
+        """Nothing is to be done: a WSGI application is not told."""
+
+    @property
+    def busy(self) -> bool:
+        return self.pool.unfinished > 0
+
+    def serve(self, connection: Connection, head: Head) -> None:
+        connection.stop_reading()
+        self.pool.run(wsgi.serve, connection, head, self.thread)
+
+
+def _log(
+    logger: logging.Logger,
+    level: int,
+    message: str,
+    args: tuple[Any, ...],
+    exc_info: Optional[BaseException],
+) -> None:
+    logger.log(level, message, *args, exc_info=exc_info)
