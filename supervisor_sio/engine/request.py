@@ -65,10 +65,10 @@ class Request:
 
     def _read(self, query: str) -> None:
         if "%" in query or "+" in query:
-            pairs = parse_qsl(query)
+            parts = [(name, "=", value) for name, value in parse_qsl(query)]
         else:
-            pairs = [(n, v) for n, _, v in [part.partition("=") for part in query.split("&")]]
-        for name, value in pairs:
+            parts = [part.partition("=") for part in query.split("&")]
+        for name, _, value in parts:
             if not value:
                 continue  # as if it were not there
             if name == "transport":

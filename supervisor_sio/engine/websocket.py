@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from enum import Enum
 from typing import Any, Optional, Protocol
 
@@ -46,6 +47,9 @@ from .request import Request
 from .saved import Saved
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+
+#: 16 bytes in base64 (section 4.1).
+_KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
 
 #: The field that says which version of the protocol is spoken here (section 4.4).
 VERSION = ("Sec-WebSocket-Version", "13")
@@ -137,11 +141,7 @@ def check(request: Request) -> None:
         raise HandshakeError("no Connection: Upgrade")
     if request.header(b"sec-websocket-version") != VERSION[1]:
         raise HandshakeError("Sec-WebSocket-Version is not 13")
-    try:
-        key = base64.b64decode(request.header(b"sec-websocket-key"), validate=True)
-    except ValueError:
-        key = b""
-    if len(key) != 16:
+    if _KEY.fullmatch(request.header(b"sec-websocket-key")) is None:
         raise HandshakeError("no valid Sec-WebSocket-Key")
 
 
