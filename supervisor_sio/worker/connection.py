@@ -194,10 +194,12 @@ class Connection(Output):
         self._guarded(self._open)
 
     def _open(self) -> None:
-        self.due_in(self.server.head_timeout)
-        self._listen()
         if self.data:
             self._look()
+        else:
+            self._listen()
+        if self.state is _HEAD and not self._kept:
+            self.due_in(self.server.head_timeout)
 
     @property
     def address(self) -> str:

@@ -150,7 +150,8 @@ class Worker(Life):
             await self.link.send(queries.failed(question, error))
 
     def _take_connection(self, descriptor: int, connection: Handover) -> None:
-        sock = socket.SocketType(fileno=descriptor)  # without the attributes of socket.socket
+        # Without the attributes of socket.socket, and without two questions to the kernel.
+        sock = socket.SocketType(-1, socket.SOCK_STREAM, 0, descriptor)
         sock.setblocking(False)
         made = Connection(
             self.server,
@@ -162,7 +163,7 @@ class Worker(Life):
             connection.placed,
             self._count_handshake() if connection.handshake else None,
         )
-        self.runtime.call_soon(made.open)
+        made.open()
 
     def _lose_connection(self, connection: Handover) -> None:
         peer = connection.peer
