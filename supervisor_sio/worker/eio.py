@@ -377,6 +377,10 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
         try:
             environ = make_environ(scope)
             await self._handle(request, exchange, environ, lambda most: _read(receive, most))
+            if scope["type"] == "http":
+                # The engine has answered, or will; but there is middleware that fails without.
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
         finally:
             # The session keeps the scope, but not the connection.
             scope.pop(EXCHANGE, None)
