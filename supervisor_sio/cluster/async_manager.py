@@ -109,7 +109,8 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
                               ``callback``, in a process that serves no clients.
         """
         local = local or bool(kwargs.get("ignore_queue"))
-        await self._begin(not local)
+        if self._publisher is None or self._loop is not running_loop():
+            await self._begin(not local)
         sent = self._emit(
             event, data, namespace, to or room, skip_sid, callback, except_room, local
         )
@@ -133,6 +134,7 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
 
         A write-only manager does so at the end of its process by itself.
         """
+        self._check_loop()
         await asyncio.to_thread(finish, *self._take_apart())
 
     # --- how it waits ----------------------------------------------------------

@@ -10,9 +10,9 @@ from .packets import CheckedJson, Packet, wire_format
 
 
 class Coding:
-    """The part of :class:`ZmqManager` that knows how its server encodes packets."""
+    """The part of a manager that knows how its server encodes packets."""
 
-    # From ZmqManager.
+    # From the manager.
     server: Any
     _write_only_json: Any
 

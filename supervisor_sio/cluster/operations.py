@@ -13,7 +13,7 @@ from .steering import Steering
 
 
 class Operations(Fetching, Steering, EmitWithAcks, ServerSide):
-    """The part of :class:`ZmqManager` that speaks to all workers at once.
+    """The part of a manager that speaks to all workers at once.
 
     Each call takes a ``namespace``, by default ``/``; a ``room`` or a list of
     rooms, by default everybody in the namespace; ``except_room``, a room or

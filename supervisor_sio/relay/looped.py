@@ -42,8 +42,11 @@ class LoopSubscriber(Subscriber):
         self._loop.call_soon(self._go_on)
 
     def stop(self) -> None:
-        """Hear no more; called in the loop, or after its end."""
+        """Hear no more, soon; called in any thread, also after the end of the loop."""
         self.close()
+        if self._loop.is_running() and running_loop() is not self._loop:
+            self._loop.call_soon_threadsafe(self.stop)
+            return
         if self._due is not None:
             self._due.cancel()
         if not self._loop.is_closed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
@@ -90,6 +91,27 @@ def with_flask_socketio() -> None:
     socketio.emit(event, {"text": text}, namespace="/", to=None, include_self=True)
 
 
+def in_asyncio() -> None:
+    """As a script does: its loop has ended before all workers have what it has sent."""
+    from supervisor_sio import AsyncZmqManager
+
+    asyncio.run(AsyncZmqManager(write_only=True).emit(event, text))
+
+
+def in_tasks() -> None:
+    """As views do, the first emits at the same time; in an application that serves nobody."""
+    import socketio
+
+    from supervisor_sio import AsyncZmqManager
+
+    sio = socketio.AsyncServer(async_mode="asgi", client_manager=AsyncZmqManager())
+
+    async def emit() -> None:
+        await asyncio.gather(*(sio.emit(event, text) for _ in range(4)))
+
+    asyncio.run(emit())
+
+
 ways: dict[str, Any] = {
     call.__name__: call
     for call in (
@@ -98,6 +120,8 @@ ways: dict[str, Any] = {
         after_a_fork,
         with_rooms_and_disconnects,
         with_flask_socketio,
+        in_asyncio,
+        in_tasks,
     )
 }
 ways[way]()

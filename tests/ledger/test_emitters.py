@@ -59,7 +59,13 @@ def gather(pair: Pair, event: str, count: int) -> None:
 
 @pytest.mark.parametrize(
     ("way", "count"),
-    [("with_the_application", 1), ("in_threads", 4), ("after_a_fork", 2)],
+    [
+        ("with_the_application", 1),
+        ("in_threads", 4),
+        ("after_a_fork", 2),
+        ("in_asyncio", 1),
+        ("in_tasks", 4),
+    ],
 )
 @pytest.mark.parametrize("length", [5, 100_000])
 def test_the_first_emit_arrives_too(

@@ -230,6 +230,20 @@ def test_clients_that_are_behind_have_time(run: Any, tmp_path: Path) -> None:
     assert len(looks) == 10 and heard[1] >= looks[-1]
 
 
+def test_it_can_be_stopped_in_another_thread(run: Any, run_dir: OwnedRunDir) -> None:
+    async def main() -> None:
+        async with hearing(run_dir) as heard:
+            await asyncio.to_thread(heard.subscriber.stop)
+            async with asyncio_timeout(10):
+                while not heard.subscriber._socket.closed:
+                    await asyncio.sleep(0.001)
+            heard.say(1, first=1)
+            await asyncio.sleep(0.05)
+            assert heard.numbers == [0]
+
+    run(main())
+
+
 def test_after_the_end_of_its_loop_it_can_be_stopped_too(run: Any, run_dir: OwnedRunDir) -> None:
     async def main() -> Heard:
         heard = Heard(run_dir)
