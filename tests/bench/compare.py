@@ -10,7 +10,8 @@ The peers of rows with one worker, our router with it, are of one process each: 
 on Node ("node"), on Bun with @socket.io/bun-engine ("bun"), and socketio.AsyncServer on
 uvicorn ("uvicorn"). There are workers of ours of each mode there: "ours" (eventlet),
 "ours-asyncio", "ours-threading", and "ours-orjson", which is "ours-asyncio" with orjson as
-its JSON module. All have the same application. What they need is installed the first time,
+its JSON module. The peer of rows with threads is python-socketio on gunicorn's gthread
+("gunicorn"). All have the same application. What they need is installed the first time,
 into a cache directory of the user.
 
 The servers of a row run side by side and are measured in turn, in each round in another
@@ -47,6 +48,7 @@ from rows import (
     ASYNCIO,
     BEFORE,
     BUN,
+    GUNICORN,
     NODE,
     ORJSON,
     OURS,
@@ -65,7 +67,7 @@ from uvicorn_peer import uvicorn_version
 
 #: What ratios and bars are of.
 ALL_OURS = (OURS, ASYNCIO, ORJSON, THREADING)
-PEERS = (*ALL_OURS, PM2, STOCK, NODE, BUN, UVICORN)
+PEERS = (*ALL_OURS, PM2, STOCK, NODE, BUN, UVICORN, GUNICORN)
 Samples = dict[str, list[Sample]]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Callable, ContextManager
 
 import session_setup
+from gunicorn_peer import gunicorn
 from measurements import (
     IN_FLIGHT,
     MEMORY_CLIENTS,
@@ -34,6 +35,7 @@ from uvicorn_peer import uvicorn
 OURS, ASYNCIO, THREADING, ORJSON = "ours", "ours-asyncio", "ours-threading", "ours-orjson"
 BEFORE = "before"
 PM2, STOCK, NODE, BUN, UVICORN = "pm2", "stock", "node", "bun", "uvicorn"
+GUNICORN = "gunicorn"
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,17 @@ CLUSTERS = {OURS: supervised_cluster, PM2: pm2_cluster, STOCK: stock_cluster}
 POLLED = {OURS: supervised_cluster, PM2: pm2_cluster, STOCK: one_stock_worker}
 RESTARTED = {OURS: supervised_cluster, PM2: pm2_cluster}
 ONE_ASYNCIO = partial(supervised_cluster, workers=1, application="asgi.app:app", mode="asyncio")
+ONE_WITH_THREADS = partial(
+    supervised_cluster,
+    workers=1,
+    mode="threading",
+    environment={"BENCH_ASYNC_MODE": "threading"},
+)
 #: One process each, ours with the router.
 SINGLE: Mapping[str, Callable[..., ContextManager[Server]]] = {
     OURS: partial(supervised_cluster, workers=1),
     ASYNCIO: ONE_ASYNCIO,
-    THREADING: partial(
-        supervised_cluster,
-        workers=1,
-        mode="threading",
-        environment={"BENCH_ASYNC_MODE": "threading"},
-    ),
+    THREADING: ONE_WITH_THREADS,
     NODE: bare_node,
     BUN: bun,
     UVICORN: uvicorn,
@@ -120,6 +123,14 @@ GENERATOR_MS = Figure("generator", "CPU ms of the generator")
 NONE_FAILED = Figure("failed", "failed, all rounds", [Bar(0)], sum)
 COMPLETED = Figure("completed", "completed, all rounds", (), sum)
 
+
+SIXTEEN_THREADS = "supervisor-sio worker --async-mode threading --threads 16 bench_app:app"
+
+#: With handlers in threads.
+IN_THREADS: Mapping[str, Callable[..., ContextManager[Server]]] = {
+    THREADING: ONE_WITH_THREADS,
+    GUNICORN: gunicorn,
+}
 
 #: Where JSON is much of what is done.
 CODING = {**SINGLE, ORJSON: partial(ONE_ASYNCIO, environment={"BENCH_JSON": "orjson"})}
@@ -308,6 +319,33 @@ ROWS = {
         SINGLE,
         idle("websocket"),
         [Figure("memory", "KiB per client", [Bar(4), *of_asyncio((5, None))])],
+        fresh=True,
+    ),
+    "threads-echo": Row(
+        "echo with ack, 100 clients, one event after another each, handlers in threads",
+        IN_THREADS,
+        traffic("echo", 100),
+        [
+            Figure("cpu", "CPU µs per echo", [Bar(0.5, GUNICORN, of=THREADING)]),
+            Figure("rate", "echoes/s"),
+            GENERATOR_US,
+        ],
+    ),
+    "threads-500": Row(
+        "echo with ack, 500 clients on 16 threads",
+        {THREADING: partial(ONE_WITH_THREADS, command=SIXTEEN_THREADS), GUNICORN: gunicorn},
+        traffic("echo", 500),
+        [
+            Figure("cpu", "CPU µs per echo", [Bar(0.5, GUNICORN, of=THREADING)]),
+            Figure("rate", "echoes/s"),
+            GENERATOR_US,
+        ],
+    ),
+    "threads-memory": Row(
+        f"{MEMORY_CLIENTS} idle clients, websocket alone, handlers in threads",
+        IN_THREADS,
+        idle("websocket"),
+        [Figure("memory", "KiB per client", [Bar(0.1, GUNICORN, of=THREADING)])],
         fresh=True,
     ),
     "single-memory-polling": Row(
