@@ -391,8 +391,16 @@ class Session:
         return (
             self._ping is not LATER
             and self.state not in _LAST
+            and not self._is_held
             and self._engine.deadlines.clock() >= self._pong_due
         )
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether nothing is read of the client: the owner is busy with its last message."""
+        if self._post is not None:
+            return self._post.step is OWNER
+        return self._websocket is not None and self._websocket.held
 
     def on_deadline(self, now: float) -> None:
         """A ping is due, or its answer, or the last poll of a session that closes."""
@@ -409,8 +417,10 @@ class Session:
             else:
                 self._ping = WAITS
                 self._flush()
-        elif self.live is not None and self.live.took_output_within(options.ping_timeout):
-            # The ping may be behind what the client takes.
+        elif self._is_held or (
+            self.live is not None and self.live.took_output_within(options.ping_timeout)
+        ):
+            # The answer may be behind what is not read; or the ping behind what the client takes.
             self._engine.deadlines.set(self, now + options.ping_timeout)
         else:
             self.close(PING_TIMEOUT)

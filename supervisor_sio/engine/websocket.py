@@ -220,6 +220,11 @@ class WebSocket:
             self._held = False
             self.link.resume()
 
+    @property
+    def held(self) -> bool:
+        """Whether the next message has to wait for :meth:`go_on`: it is not read before."""
+        return self._held
+
     def close(self, code: int = NORMAL) -> None:
         """Send a close frame; the client has some seconds to answer. Section 7.1.2.
 

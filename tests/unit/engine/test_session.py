@@ -707,6 +707,27 @@ def test_an_owner_that_is_busy_holds_up_the_websocket(world: World) -> None:
     world.post(session.sid, "4x")
 
 
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_who_is_held_up_need_not_answer_pings(transport: str) -> None:
+    """The answer would not be read; afterwards it is awaited as before."""
+    world = World(ping_interval=10, ping_timeout=5)
+    busy: list[bool] = [True]
+    world.owner.handler = lambda session, data: not busy[0]
+    if transport == "websocket":
+        session, link = world.open_websocket()
+        link.text("4one", "3")
+    else:
+        session = world.open()
+        world.post(session.sid, "4one\x1e3")
+    for _ in range(10):
+        world.wait(10)
+        assert not session.closed and not session.overdue
+    busy[0] = False
+    session.proceed()
+    world.wait(30)
+    assert session.closed
+
+
 # --- pings --------------------------------------------------------------------------------------
 
 

@@ -104,3 +104,33 @@ def test_a_thread_that_the_loop_waits_for_gets_an_error(monkeypatch: pytest.Monk
     with eventlet.Timeout(10):  # the next test has the same hub
         while thread_of_loop._calls:
             eventlet.sleep(0.001)
+
+
+def test_many_calls_cost_one_wake_up() -> None:
+    thread_of_loop = LoopThread(HubRuntime())
+    writes: list[bytes] = []
+    os_of_loop = thread_of_loop._os
+
+    class CountingOs:
+        read = os_of_loop.read
+
+        @staticmethod
+        def write(descriptor: int, data: bytes) -> None:
+            writes.append(data)
+            os_of_loop.write(descriptor, data)
+
+    thread_of_loop._os = CountingOs
+    ran: list[int] = []
+
+    def call(number: int) -> None:
+        ran.append(number)
+        if number < 10:  # what comes while others are called
+            in_thread(lambda: thread_of_loop.run(0, ran.append, 1000 + number)).join()
+
+    in_thread(lambda: [thread_of_loop.run(0, call, n) for n in range(200)]).join()
+    with eventlet.Timeout(10):
+        while len(ran) < 210:
+            eventlet.sleep(0.001)
+    assert ran == [*range(200), *range(1000, 1010)]
+    assert len(writes) == 1
+    assert thread_of_loop._bytes == 0 and not thread_of_loop._calls
