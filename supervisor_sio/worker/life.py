@@ -108,8 +108,8 @@ class Life:
             stuck = len(closing) == before == CLOSING_AT_ONCE or not open_ones
             while open_ones and len(closing) < CLOSING_AT_ONCE:
                 one = open_ones.pop()
-                close_session(*one)
-                closing.append(one)
+                if close_session(*one):
+                    closing.append(one)
             await self.runtime.sleep(_LOOK if stuck else 0)
 
     async def _wait_for_connections(self) -> None:
@@ -133,15 +133,17 @@ class Life:
         sessions.abandon()
 
 
-def close_session(engine: Engine, sid: str) -> None:
-    """As if its connection broke; its disconnect handlers run soon."""
+def close_session(engine: Engine, sid: str) -> bool:
+    """As if its connection broke; its disconnect handlers run soon, unless this is false."""
     session = engine.sessions.get(sid)
     if session is None:
-        return  # it ended while others did
+        return False  # it ended while others did
     try:
         session.close(abort=True)
     except Exception:
         logger.exception("closing session %s", sid)
+        return False
+    return True
 
 
 def has_handler(engine: Engine, sid: str) -> bool:
