@@ -14,7 +14,7 @@ class Coding:
 
     # From the manager.
     server: Any
-    _write_only_json: Any
+    _write_only_json: Optional[CheckedJson]
 
     def _packet_class(self) -> Any:
         return self.server.packet_class if self.server is not None else Packet
@@ -28,7 +28,7 @@ class Coding:
     ) -> list[EncodedPacket]:
         packet = self._packet_class()(kind, namespace=namespace, data=data, id=ack_id)
         if self.server is None and self._write_only_json is not None:
-            packet.json = CheckedJson(self._write_only_json)
+            packet.json = self._write_only_json
         encoded = packet.encode()
         parts = encoded if isinstance(encoded, list) else [encoded]
         return [part if isinstance(part, str) else bytes(part) for part in parts]

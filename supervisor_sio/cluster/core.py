@@ -20,6 +20,7 @@ from .coding import Coding
 from .early import Early
 from .emitting import Emitting
 from .operations import Operations
+from .packets import CheckedJson
 from .relaying import Relaying
 from .rooms import IndexedManager
 
@@ -66,7 +67,7 @@ class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
         self.write_only = write_only
         self.logger = logger
         self.host_id = uuid.uuid4().hex if write_only else identity.tag()
-        self._write_only_json = json
+        self._write_only_json = None if json is None else CheckedJson(json)
         self._max_attachments = max_attachments
         #: By sid, for clients whose connect handlers have yet to say yes.
         self._early: dict[str, Early] = {}

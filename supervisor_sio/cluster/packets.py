@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import partial
 from json.encoder import (  # type: ignore[attr-defined]
     c_make_encoder,
     encode_basestring_ascii,
 )
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from engineio import json as eio_json
 from socketio import packet
@@ -121,28 +122,61 @@ class _Json:
 _SUSPICIOUS = re.compile(r"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{309}")
 
 
+#: What is not JSON to others, as texts and as data.
+_NO_JSON = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400)
+_NO_JSON_DATA = (math.nan, math.inf, -math.inf, 10**399)
+
+
 class CheckedJson:
-    """A JSON module of the application's; what it reads and writes is JSON to others as well."""
+    """A JSON module of the application's; what it reads and writes is JSON to others as well.
+
+    Its texts are looked at, unless it refuses what is not JSON by itself, as orjson does.
+    """
 
     def __init__(self, module: Any) -> None:
         self._module = module
+        if not any(_reads(module, text) for text in _NO_JSON):
+            self.loads = module.loads  # type: ignore[method-assign]
+        if not any(_writes(module, value) for value in _NO_JSON_DATA):
+            self.dumps = module.dumps  # type: ignore[method-assign]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
 
     def dumps(self, data: Any, *args: Any, **options: Any) -> Any:
         text = self._module.dumps(data, *args, **options)
-        self._check(text)
+        _check(text)
         return text
 
     def loads(self, text: Any, *args: Any, **options: Any) -> Any:
-        self._check(text)
+        _check(text)
         return self._module.loads(text, *args, **options)
 
-    @staticmethod
-    def _check(text: Any) -> None:
-        """:raises ValueError: for what RFC 8259 does not know."""
-        if isinstance(text, str) and _SUSPICIOUS.search(text):
+
+def _reads(module: Any, text: str) -> bool:
+    try:
+        module.loads(f"[{text}]")
+    except Exception:
+        return False
+    return True
+
+
+def _writes(module: Any, value: float) -> bool:
+    """Whether it writes that as such; orjson writes null."""
+    try:
+        text = module.dumps([value], separators=(",", ":"))
+    except Exception:
+        return False
+    return not isinstance(text, str) or _SUSPICIOUS.search(text) is not None
+
+
+def _check(text: Any) -> None:
+    """:raises ValueError: for what RFC 8259 does not know."""
+    if not isinstance(text, str):
+        return
+    # The expression alone takes much longer than these looks, which nearly all pass.
+    if _is_suspicious(text) or "NaN" in text or "Infinity" in text:
+        if _SUSPICIOUS.search(text):
             _Json.loads(text)
 
 
@@ -184,28 +218,37 @@ class Packet(packet.Packet):  # type: ignore[misc]
 _EVENT = re.compile(r"2(?:(/[^,?]*),)?([0-9]{0,100})(?=\[)")
 
 
-def read_event(text: str) -> Optional[tuple[str, Optional[int], Any]]:
+def read_event(
+    text: str, loads: Callable[[str], Any] = _Json.loads
+) -> Optional[tuple[str, Optional[int], Any]]:
     """The namespace, the id and the data of an event as most are; ``None`` for any other packet.
 
     The same as :class:`Packet` reads, in half the time.
+
+    :param loads: of the JSON module of the server.
     """
     match = _EVENT.match(text)
     if match is None:
         return None
     namespace, number = match.groups()
     try:
-        data = _Json.loads(text[match.end() :])
-    except (ValueError, RecursionError):
+        data = loads(text[match.end() :])
+    except Exception:  # a module of the application's may raise any
         return None
     return namespace or "/", int(number) if number else None, data
 
 
-def ack_text(namespace: str, number: int, data: list[Any]) -> Optional[str]:
-    """The packet that acknowledges an event; ``None`` when it needs attachments."""
+def ack_text(
+    namespace: str, number: int, data: list[Any], dumps: Callable[[Any], str] = encode
+) -> Optional[str]:
+    """The packet that acknowledges an event; ``None`` when it needs attachments.
+
+    :param dumps: of the JSON module of the server.
+    """
     if Packet.data_is_binary(data):
         return None
     prefix = "3" if namespace == "/" else f"3{namespace},"
-    return f"{prefix}{number}{_Json.dumps(data)}"
+    return f"{prefix}{number}{dumps(data)}"
 
 
 class Partial:
@@ -269,6 +312,18 @@ def class_for(server: Any) -> Any:
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     base = Packet if cls is packet.Packet else cls
     return type(cls.__name__, (base,), {**names, "json": CheckedJson(cls.json)})
+
+
+def coders(cls: Any) -> Optional[tuple[Callable[[Any], str], Callable[[str], Any]]]:
+    """What writes and reads the data of a packet, for :func:`ack_text` and :func:`read_event`.
+
+    ``None`` for a class that is not :class:`Packet` with a JSON module.
+    """
+    if not issubclass(cls, Packet) or cls.encode is not Packet.encode:
+        return None
+    if cls.json is _Json:
+        return encode, _Json.loads
+    return partial(cls.json.dumps, separators=(",", ":")), cls.json.loads
 
 
 def wire_format(cls: Any) -> str:

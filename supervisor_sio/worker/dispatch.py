@@ -21,7 +21,7 @@ from engineio import packet
 from socketio import exceptions as sio_exceptions
 from socketio import packet as sio_packet
 
-from ..cluster.packets import Packet, Partial, ack_text, read_event
+from ..cluster.packets import Partial, ack_text, coders, read_event
 from ..cluster.sessions import traffic
 from ..common.blocking import run_blocking, settle
 from ..common.emission import RESERVED_EVENTS
@@ -59,8 +59,12 @@ class Dispatcher:
         self._partials: dict[Session, Partial] = {}
         #: Whether an event is handled as python-socketio does it.
         self._plain = compat.handles_events_as_usual(server)
-        #: Whether packets are what :func:`.read_event` and :func:`.ack_text` know.
-        self._default_packets = server.packet_class is Packet
+        #: For packets that :func:`.read_event` and :func:`.ack_text` know.
+        self._dumps: Optional[Callable[[Any], str]] = None
+        self._loads: Optional[Callable[[str], Any]] = None
+        known = coders(server.packet_class)
+        if known is not None:
+            self._dumps, self._loads = known
         eio.on_message = self.on_message  # type: ignore[method-assign]
         eio.ended = self._forget
         self._send_packet = self.send_packet
@@ -135,8 +139,9 @@ class Dispatcher:
     def on_message(self, session: Session, data: Payload) -> bool:
         """A message of a client; whether the next one may come."""
         traffic.received += 1
-        if self._default_packets and data.__class__ is str and session not in self._partials:
-            event = read_event(data)
+        loads = self._loads
+        if loads is not None and data.__class__ is str and session not in self._partials:
+            event = read_event(data, loads)
             if event is not None and _is_event(event[2]) and self._start(session, *event):
                 return True
         try:
@@ -277,8 +282,8 @@ class Dispatcher:
             data = []
         else:
             data = list(answer) if isinstance(answer, tuple) else [answer]
-        if self._default_packets and compat.sends_by(server, self._send_packet):
-            text = ack_text(namespace, number, data)
+        if self._dumps is not None and compat.sends_by(server, self._send_packet):
+            text = ack_text(namespace, number, data, self._dumps)
             if text is not None:
                 self._reply(session.sid, text)
                 return None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import types
 from typing import Any
 
@@ -18,6 +19,7 @@ from supervisor_sio.cluster.packets import (
     Partial,
     ack_text,
     class_for,
+    coders,
     encode,
     read_event,
     wire_format,
@@ -62,6 +64,28 @@ def test_what_is_not_json(checked: Any, number: str, text: str) -> None:
 def test_what_only_looks_like_it(checked: Any) -> None:
     data = ["NaN", "to Infinity", "1e999", "9" * 400, 1e300, -1e-999, 1.5, {"NaN": 10**20}]
     assert checked.loads(checked.dumps(data, separators=(",", ":"))) == data
+
+
+class _Strict:
+    """As orjson: it reads no such thing, and writes null in its place."""
+
+    @staticmethod
+    def dumps(data: Any, **_: Any) -> str:
+        (value,) = data
+        if isinstance(value, int) and value.bit_length() > 64:
+            raise TypeError("an integer of more than 64 bits")
+        return json.dumps([value if math.isfinite(value) else None])
+
+    @staticmethod
+    def loads(text: str) -> Any:
+        return Packet.json.loads(text)
+
+
+def test_a_module_that_is_strict_by_itself_is_not_looked_after() -> None:
+    checked = CheckedJson(_Strict)
+    assert checked.loads is _Strict.loads and checked.dumps is _Strict.dumps
+    lax = CheckedJson(json)
+    assert lax.loads is not json.loads and lax.dumps is not json.dumps
 
 
 #: Numbers at the edge of what is refused, and what is not JSON to anybody.
@@ -119,6 +143,7 @@ def test_json_modules_and_packets_of_the_application() -> None:
         json = Json
 
     cls = class_for(socketio.Server(async_mode="threading", serializer=Own))
+    assert coders(cls) is None
     assert issubclass(cls, Own) and wire_format(cls) == wire_format(Own)
     assert cls.json.more == 5
     assert cls(packet.EVENT, data=["e", 1]).encode() == '2["e",1]'
@@ -128,6 +153,35 @@ def test_json_modules_and_packets_of_the_application() -> None:
         cls(encoded_packet='2["e",NaN]')
     plain = class_for(socketio.Server(async_mode="threading"))
     assert wire_format(plain) == wire_format(packet.Packet) == wire_format(Packet)
+
+
+class _Brackets:
+    """A JSON module that shows where it was used."""
+
+    @staticmethod
+    def dumps(data: Any, separators: tuple[str, str]) -> str:
+        return json.dumps([data], separators=separators)
+
+    @staticmethod
+    def loads(text: str) -> Any:
+        if "raise" in text:
+            raise KeyError(text)
+        return ["read", json.loads(text)]
+
+
+def test_the_short_ways_by_the_json_module_of_the_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packet.Packet, "json", packet.Packet.json)  # the server sets it
+    cls = class_for(socketio.Server(async_mode="threading", json=_Brackets))
+    known = coders(cls)
+    assert known is not None
+    dumps, loads = known
+    assert ack_text("/", 7, [1], dumps) == cls(packet.ACK, id=7, data=[1]).encode() == "37[[1]]"
+    assert read_event('2["e"]', loads) == ("/", None, cls(encoded_packet='2["e"]').data)
+    assert read_event('2["raise"]', loads) is None
+    with pytest.raises(ValueError):
+        ack_text("/", 7, [float("nan")], dumps)
 
 
 def partial(text: str, size: int = 100) -> Partial:
