@@ -78,7 +78,8 @@ class _Leaving:
 
     def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "exception":
-            self._error = arg[1]
+            if arg[0] is not StopIteration:  # which is how a coroutine that it awaits returns
+                self._error = arg[1]
         elif event == "line":
             self._error = None  # it was caught
         elif event == "return":
