@@ -724,6 +724,14 @@ LONG_EVENT = _limit(
     "client",
     "of an event that waits for a thread: behind a longer one none is read",
 )
+SLOW_CLIENT_SECONDS = _limit(
+    "SLOW_CLIENT_SECONDS",
+    2.0,
+    "seconds",
+    "request",
+    "in which a client sends nothing of its body, or takes nothing of its answer, while others "
+    "wait for the thread that waits for it",
+)
 LOG_LINES = _limit(
     "LOG_LINES",
     1000,

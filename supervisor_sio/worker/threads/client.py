@@ -5,10 +5,11 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from ...common.limits import STALLED_SECONDS
+from ...common.limits import SLOW_CLIENT_SECONDS, STALLED_SECONDS
 from ...common.reasons import TOO_SLOW
 from ..body import ClientGone, RequestBody, as_frameworks_expect
 from ..runtime import Threads
+from .pool import Pool
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -24,10 +25,11 @@ class Client:
     The loop does not close the socket before the thread says that it is done.
     """
 
-    __slots__ = ("_connection", "_threads", "_sock")
+    __slots__ = ("_connection", "_threads", "_pool", "_sock")
 
-    def __init__(self, connection: Connection, threads: Threads) -> None:
+    def __init__(self, connection: Connection, threads: Threads, pool: Pool) -> None:
         self._threads = threads
+        self._pool = pool
         self._connection = connection
         self._sock: Any = connection.sock
 
@@ -82,8 +84,13 @@ class Client:
         """Whether it can go on."""
         poll = select.poll()
         poll.register(self._sock, event)
-        if poll.poll(timeout * 1000):
-            return True
+        left = timeout
+        while left > 0:
+            if poll.poll(min(left, SLOW_CLIENT_SECONDS) * 1000):
+                return True
+            left -= SLOW_CLIENT_SECONDS
+            if self._pool.waiting:
+                break  # somebody else needs the thread
         self.count(TOO_SLOW, what)
         return False
 

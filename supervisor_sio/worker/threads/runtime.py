@@ -95,7 +95,7 @@ class ThreadsRuntime(AsyncioRuntime):
 
     def serve(self, connection: Connection, head: Head) -> None:
         connection.stop_reading()
-        self.pool.run(wsgi.serve, connection, head, self.thread)
+        self.pool.run(wsgi.serve, connection, head, self.thread, self.pool)
 
 
 def _log(

@@ -19,6 +19,7 @@ from ..environ import NO_INPUT, make_environ
 from ..runtime import Threads
 from .answer import Answer, FileWrapper
 from .client import Body, Client
+from .pool import Pool
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -53,12 +54,12 @@ class _Taker:
 class _Call:
     """One request, and the application's answer."""
 
-    def __init__(self, connection: Connection, head: Head, threads: Threads) -> None:
+    def __init__(self, connection: Connection, head: Head, threads: Threads, pool: Pool) -> None:
         self._connection = connection
         self._head = head
         self._threads = threads
         self._taken = False
-        client = Client(connection, threads)
+        client = Client(connection, threads, pool)
         self._environ = environ = make_environ(connection, head)
         waits = head.length != 0 and head.version == "HTTP/1.1"
         waits = waits and environ.get("HTTP_EXPECT", "").lower() == "100-continue"
@@ -134,12 +135,12 @@ class _Call:
         self._body.release()
 
 
-def serve(connection: Connection, head: Head, threads: Threads) -> None:
+def serve(connection: Connection, head: Head, threads: Threads, pool: Pool) -> None:
     """Serve a request; in a thread of the pool.
 
     :param threads: the way back to the loop.
     """
     try:
-        _Call(connection, head, threads).run()
+        _Call(connection, head, threads, pool).run()
     except Exception as error:
         threads.run(0, connection.failed, error)

@@ -50,6 +50,7 @@ class Server:
         #: What the connection was told at the end of each request.
         self.ends: list[tuple[Any, ...]] = []
         self.thread: Optional[threading.Thread] = None
+        self.pool: Any = SimpleNamespace(waiting=0)
 
     def count(self, reason: str, detail: object = "") -> None:
         self.counted.append(reason)
@@ -76,7 +77,7 @@ class Server:
                 self.data += self.sock.recv(65536)
             end = find_end(self.data)
             head, self.data = read_head(self.data[:end]), self.data[end:]
-            wsgi.serve(self, head, Threads())  # type: ignore[arg-type]
+            wsgi.serve(self, head, Threads(), self.pool)  # type: ignore[arg-type]
 
     def begin(self, request: bytes, requests: int = 1) -> None:
         self.thread = threading.Thread(target=self._serve, args=(requests,), daemon=True)
@@ -478,6 +479,32 @@ def test_a_client_that_takes_nothing(server: Server, monkeypatch: pytest.MonkeyP
     server.begin(GET)
     assert server.wait() == ("gone",)
     assert server.counted == [TOO_SLOW]
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+@pytest.mark.parametrize("sends", [False, True])
+def test_a_client_may_pause_while_nobody_needs_the_thread(
+    server: Server, monkeypatch: pytest.MonkeyPatch, waiting: int, sends: bool
+) -> None:
+    monkeypatch.setattr(clients, "SLOW_CLIENT_SECONDS", 0.1)
+    server.pool.waiting = waiting
+    content = b"x" * 10_000_000
+    server.app = echo if sends else answers(content, headers=[("Content-Length", "10000000")])
+    server.begin(post(b"abcdef")[:-3] if sends else GET)
+    assert server.thread is not None
+    server.thread.join(0.6)
+    assert server.thread.is_alive() == (not waiting)
+    if waiting:
+        assert server.ends == [("gone",)]
+        assert server.counted == [TOO_SLOW]
+        return
+    if sends:
+        server.client.sendall(b"def")
+    else:
+        collected = 0
+        while collected < len(content):
+            collected += len(server.client.recv(1_000_000))
+    assert server.wait() == ("application", False, False)
 
 
 def test_a_client_that_takes_a_little_at_a_time(
