@@ -724,6 +724,13 @@ LONG_EVENT = _limit(
     "client",
     "of an event that waits for a thread: behind a longer one none is read",
 )
+BODY_AHEAD = _limit(
+    "BODY_AHEAD",
+    65536,
+    "bytes",
+    "request",
+    "of its body that are read before a thread of the application is taken for it",
+)
 SLOW_CLIENT_SECONDS = _limit(
     "SLOW_CLIENT_SECONDS",
     2.0,

@@ -509,3 +509,38 @@ def test_hundreds_of_clients_on_a_few_threads(one_worker: Cluster, connect: Conn
             websocket.close()
     names = {thread.id for thread in psutil.Process(one_worker.workers()[0]["pid"]).threads()}
     assert len(names) < THREADS + 10
+
+
+def test_clients_that_send_no_body_keep_no_thread(one_worker: Cluster, connect: Connect) -> None:
+    client = connect(one_worker)
+    slow = [socket.create_connection(("127.0.0.1", one_worker.port), 20) for _ in range(20)]
+    try:
+        for sock in slow:
+            sock.sendall(b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nuser=")
+        wait_until(lambda: one_worker.workers()[0]["connections"] > 20, 20, "all of them")
+        began = time.monotonic()
+        for number in range(20):
+            assert client.call("echo", number) == number
+        assert requests.get(f"{one_worker.url}/pid").ok
+        assert time.monotonic() - began < 5
+    finally:
+        for sock in slow:
+            sock.close()
+
+
+def test_clients_that_take_no_answer_keep_no_thread_that_others_need(
+    one_worker: Cluster, connect: Connect
+) -> None:
+    client = connect(one_worker)
+    slow = [socket.create_connection(("127.0.0.1", one_worker.port), 20) for _ in range(20)]
+    try:
+        for sock in slow:
+            sock.sendall(b"GET /download/50000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(1)
+        began = time.monotonic()
+        assert client.call("echo", "there", timeout=60) == "there"
+        # Each has a thread for SLOW_CLIENT_SECONDS.
+        assert time.monotonic() - began < 20 / THREADS * 2 + 10
+    finally:
+        for sock in slow:
+            sock.close()

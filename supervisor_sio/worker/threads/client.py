@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ...common.limits import SLOW_CLIENT_SECONDS, STALLED_SECONDS
 from ...common.reasons import TOO_SLOW
+from ...engine.http import Head
 from ..body import ClientGone, RequestBody, as_frameworks_expect
 from ..runtime import Threads
 from .pool import Pool
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 Piece = Union[bytes, memoryview]
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def is_to_be_asked_for(head: Head) -> bool:
+    """Whether the client waits with the body until it is told that somebody reads it."""
+    expect = head.named.get(b"expect", b"")
+    return head.length != 0 and head.version == "HTTP/1.1" and expect.lower() == b"100-continue"
 
 
 class Client:

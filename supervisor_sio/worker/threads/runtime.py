@@ -8,6 +8,7 @@ it, run in the threads of a pool. What they want of clients comes back to the lo
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Optional, TypeVar
 
 from ...common.limits import LOG_LINES
@@ -16,6 +17,8 @@ from ..asyncio import forks
 from ..asyncio.runtime import AsyncioRuntime
 from ..loop_thread import LoopThread
 from . import wsgi
+from .ahead import Ahead
+from .client import is_to_be_asked_for
 from .ending import end_in_time
 from .pool import Pool, default_threads
 
@@ -95,7 +98,11 @@ class ThreadsRuntime(AsyncioRuntime):
 
     def serve(self, connection: Connection, head: Head) -> None:
         connection.stop_reading()
-        self.pool.run(wsgi.serve, connection, head, self.thread, self.pool)
+        call = partial(self.pool.run, wsgi.serve, connection, head, self.thread, self.pool)
+        if head.length == 0 or is_to_be_asked_for(head):
+            call()
+        else:
+            Ahead(connection, head, call)
 
 
 def _log(

@@ -18,7 +18,7 @@ from ..eio import EXCHANGE
 from ..environ import NO_INPUT, make_environ
 from ..runtime import Threads
 from .answer import Answer, FileWrapper
-from .client import Body, Client
+from .client import Body, Client, is_to_be_asked_for
 from .pool import Pool
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class _Call:
         self._taken = False
         client = Client(connection, threads, pool)
         self._environ = environ = make_environ(connection, head)
-        waits = head.length != 0 and head.version == "HTTP/1.1"
-        waits = waits and environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+        waits = is_to_be_asked_for(head)
         self._body = environ["wsgi.input"] = Body(client, head.length, waits)
         self._answer = Answer(client, head, self._body, connection.server.runtime.date())
         if head.length is None:
