@@ -210,6 +210,8 @@ def _environ(scope: dict[str, Any]) -> dict[str, str]:
         "QUERY_STRING": scope["query_string"].decode(),
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
         "wsgi.url_scheme": scope["scheme"],
+        **({"HTTPS": "on"} if scope["scheme"] == "https" else {}),
+        "REMOTE_ADDR": "unix",  # unless there is another
     }
     for names, address in ((("REMOTE_ADDR", "REMOTE_PORT"), scope.get("client")),
                            (("SERVER_NAME", "SERVER_PORT"), scope.get("server"))):  # fmt: skip

@@ -26,6 +26,7 @@ MODULES = {
     "flask_chat": "eventlet",
     "django_chat": "eventlet",
     "fastapi_chat": "asyncio",
+    "threaded_chat": "threading",
 }
 
 
@@ -62,7 +63,7 @@ def test_chat(cluster: Cluster, clients: Clients, module: str) -> None:
         assert "Traceback" not in cluster.log(name)
 
 
-@pytest.mark.parametrize("module, who", [("django_chat", "Django")])
+@pytest.mark.parametrize("module, who", [("django_chat", "Django"), ("threaded_chat", "Flask")])
 def test_a_view_speaks_to_the_clients_of_all_workers(
     cluster: Cluster, clients: Clients, who: str
 ) -> None:

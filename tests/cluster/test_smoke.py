@@ -23,7 +23,7 @@ __all__ = ["queue"]
 pytestmark = OWN_MODES
 
 #: Those that this Python can run.
-MODES = [mode.name for mode in ASYNC_MODES.values() if sys.version_info >= mode.python][:2]
+MODES = [mode.name for mode in ASYNC_MODES.values() if sys.version_info >= mode.python]
 
 
 def sessions(metrics_port: int) -> float:

@@ -1,0 +1,42 @@
+"""The same chat with Flask-SocketIO in threads: nothing is patched, and handlers may block.
+
+supervisor-sio worker --async-mode threading supervisor_sio.examples.threaded_chat:app
+curl -d text=hello http://127.0.0.1:8000/announce
+"""
+
+from __future__ import annotations
+
+import os
+
+from flask import Flask, Response, request
+from flask_socketio import SocketIO
+
+from supervisor_sio import ZmqManager
+
+WORKER = os.environ.get("SUPERVISOR_PROCESS_NAME", "no supervisor")
+
+app = Flask(__name__, static_folder=".", static_url_path="")
+socketio = SocketIO(app, async_mode="threading", client_manager=ZmqManager())
+
+
+@app.get("/")
+def page() -> Response:
+    return app.send_static_file("chat.html")
+
+
+@app.post("/announce")
+def announce() -> str:
+    """Views and handlers run in threads; all of them may emit."""
+    message("Flask", request.form["text"])
+    return "said\n"
+
+
+@socketio.on("connect")
+def connect() -> None:
+    sid: str = request.sid  # type: ignore[attr-defined]
+    socketio.emit("welcome", {"worker": WORKER, "sid": sid}, to=sid)
+
+
+@socketio.on("message")
+def message(who: str, text: str) -> None:
+    socketio.emit("message", {"who": who, "text": text, "worker": WORKER})
