@@ -79,6 +79,14 @@ STALLED_SECONDS = _limit(
 READS_PER_TURN = _limit(
     "READS_PER_TURN", 2, "reads of 64 KB", "request", "of a body, before others have a turn"
 )
+HALF_CLOSED_SECONDS = _limit(
+    "HALF_CLOSED_SECONDS",
+    2.0,
+    "seconds",
+    "request",
+    "for an ASGI application to answer a client that has ended its side of the connection; then "
+    "it is told that the client is gone, as most are",
+)
 APPLICATION_MESSAGE = _limit(
     "APPLICATION_MESSAGE",
     16 * 1024 * 1024,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -42,7 +43,7 @@ async def fork_and_wait(sid: str, seconds: float) -> int:
     pid = os.fork()
     if not pid:
         try:
-            await sio.sleep(seconds)
+            time.sleep(seconds)
         finally:
             os._exit(0)
     return pid
@@ -79,6 +80,11 @@ def peers() -> list[str]:
     return found
 
 
+async def emit_and_close(event: str) -> None:
+    await sio.emit(event, os.getpid())
+    await settle(manager.close())  # what the end of the interpreter does
+
+
 @sio.event
 async def fork_and_emit(sid: str, event: str) -> int:
     """A child that emits; its exit status."""
@@ -86,8 +92,10 @@ async def fork_and_emit(sid: str, event: str) -> int:
     if not pid:
         status = 1
         try:
-            await sio.emit(event, os.getpid())
-            await settle(manager.close())  # what the end of the interpreter does
+            if portable.ASYNCIO:
+                asyncio.run(emit_and_close(event))  # the loop of the worker is not the child's
+            else:
+                await emit_and_close(event)
             status = 0
         finally:
             os._exit(status)

@@ -22,6 +22,7 @@ from ...common.limits import (
     APPLICATION_READ,
     BODY_GRACE_SECONDS,
     BODY_RATE,
+    HALF_CLOSED_SECONDS,
     HEAD_BYTES,
     STALLED_SECONDS,
     UNREAD_BODY_BYTES,
@@ -178,6 +179,7 @@ class Call:
         "slot",
         "_application",
         "_connection",
+        "_client",
         "_head",
         "_app",
         "_ended",
@@ -212,7 +214,9 @@ class Call:
         self.deadline = NEVER
         self.slot = NOWHERE
         self._application = application
+        #: While it is the application's, and until the application has returned.
         self._connection: Optional[Connection] = connection
+        self._client: Optional[Connection] = connection
         self._head = head
         self._app = app
         self._ended = ended
@@ -264,7 +268,12 @@ class Call:
         scope[EXCHANGE] = self._taker
         try:
             await self._app(scope, receive, send)
+        except Exception as error:
+            if self._connection is not None or not _is_about_client(error):
+                raise
+            logger.debug("a request to the application failed", exc_info=True)
         finally:
+            self._client = None
             self._taker.release()
             scope.pop(EXCHANGE, None)
             if self._taken:
@@ -272,7 +281,7 @@ class Call:
 
     def take(self) -> tuple[Request, Connection]:
         """:meth:`.Taker.take`"""
-        connection = self._connection
+        connection = self._client  # which may have ended
         if connection is None or self._started:
             raise RuntimeError("the request is over")
         self._taken = True
@@ -333,9 +342,10 @@ class Call:
         self.deadline = NEVER
 
     def on_deadline(self, now: float) -> None:
-        """The client sends nothing."""
-        if self._connection is not None and not self._body_ended:
-            self._connection.count(TOO_SLOW, "sends nothing")
+        """The client sends nothing, or waits no more."""
+        if self._connection is not None:
+            if not self._body_ended:
+                self._connection.count(TOO_SLOW, "sends nothing")
             self._connection.end()
 
     # --- the client -------------------------------------------------------------------
@@ -364,6 +374,17 @@ class Call:
             self._connection.data += data
         else:
             self._take_body(self._connection, data)
+
+    def client_ended(self) -> None:
+        """:meth:`.transport.User.client_ended`: it may yet read the answer, if it soon comes."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self._upgraded or not self._body_ended:
+            connection.end()
+        else:
+            self._application.runtime.deadlines.after(self, HALF_CLOSED_SECONDS)
+            self._application.runtime.watch()
 
     def _take_body(self, connection: Connection, data: bytes) -> None:
         now = time.monotonic()
@@ -468,6 +489,11 @@ class Call:
         if not self._failed:
             self._protocol.connection_lost(None)
         self._ended()
+
+
+def _is_about_client(error: Exception) -> bool:
+    """Whether it says that the client is gone; Starlette has an error of its own for that."""
+    return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"
 
 
 def _as_bytes(head: Head) -> bytes:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from contextvars import Context
-from types import CoroutineType
+from types import CodeType, CoroutineType
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Coroutine, Iterable, Optional, TypeVar
 
 from ...engine.http import Head
@@ -101,6 +102,8 @@ class AsyncioRuntime(BaseRuntime):
         self._tasks: set[asyncio.Task[Any]] = set()
         # A context cannot be entered twice: one for calls, and one to add calls to the loop.
         self._calling, self._adding = Context(), Context()
+        #: To what a signal writes, which wakes the loop.
+        self._wakeup = -1
         #: Whether this is a child that a handler has forked.
         self._left = False
 
@@ -198,10 +201,15 @@ class AsyncioRuntime(BaseRuntime):
         return _Task(self._start(coroutine))
 
     def run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        self.loop.call_soon(self._note_wakeup)
         try:
             return self.loop.run_until_complete(coroutine)
         finally:
             self._end_tasks()
+
+    def _note_wakeup(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._wakeup = forks.wakeup_descriptor()
 
     def _end_tasks(self) -> None:
         """Cancel what runs yet, as :func:`asyncio.run` does it."""
@@ -218,7 +226,10 @@ class AsyncioRuntime(BaseRuntime):
 
     def leave_in_child(self, at_end: Callable[[], None]) -> None:
         self._left = True
-        forks.leave_loop(type(self).run_until_complete.__code__, at_end)
+        self._leave(AsyncioRuntime.run_until_complete.__code__, at_end)
+
+    def _leave(self, running: CodeType, at_end: Callable[[], None]) -> None:
+        forks.leave_loop(running, self._wakeup, at_end)
 
     def _make_threads(self) -> LoopThread:
         return LoopThread(self)

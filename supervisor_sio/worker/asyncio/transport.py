@@ -33,6 +33,9 @@ class User(Protocol):
 
     def received(self, data: bytes) -> None: ...
 
+    def client_ended(self) -> None:
+        """It sends no more; perhaps it is gone."""
+
     def upgraded(self) -> None:
         """From here on the protocol gets everything as it comes."""
 
@@ -53,6 +56,7 @@ class ClientTransport(asyncio.Transport):
         "_reading",
         "_writing",
         "_paused",
+        "_ended",
         "_out",
         "_size",
         "_collected",
@@ -72,6 +76,8 @@ class ClientTransport(asyncio.Transport):
         self._reading: Optional[Watch] = None
         self._writing: Optional[Watch] = None
         self._paused = False
+        #: Whether the client sends no more.
+        self._ended = False
         self._out: list[Piece] = []
         self._size = 0
         #: Whether it will be written at the end of this turn.
@@ -155,6 +161,7 @@ class ClientTransport(asyncio.Transport):
         if (
             self._reading is None
             and not self._paused
+            and not self._ended
             and connection is not None
             and connection.sock is not None
         ):
@@ -178,12 +185,15 @@ class ClientTransport(asyncio.Transport):
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            connection.end()
+            return
         try:
             if data:
                 self._user.received(data)
             else:
-                connection.end()
+                self._stop_reading()
+                self._ended = True
+                self._user.client_ended()
         except Exception as error:
             connection.failed(error)
 

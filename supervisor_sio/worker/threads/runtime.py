@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Callable, Coroutine, Optional, TypeVar
 
 from ...common.limits import LOG_LINES
 from ...engine.http import Head
-from ..asyncio import forks
 from ..asyncio.runtime import AsyncioRuntime
 from ..loop_thread import LoopThread
 from . import wsgi
@@ -85,7 +84,7 @@ class ThreadsRuntime(AsyncioRuntime):
         if self.thread.here:
             super().leave_in_child(at_end)
         else:
-            forks.leave_loop(Pool.work.__code__, at_end)
+            self._leave(Pool.work.__code__, at_end)
 
     # --- the application ---------------------------------------------------------------
 

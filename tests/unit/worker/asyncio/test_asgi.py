@@ -7,6 +7,7 @@ import gc
 import hashlib
 import logging
 import resource
+import socket
 import weakref
 from contextvars import ContextVar
 from typing import Any
@@ -465,7 +466,8 @@ def test_an_application_that_fails(rig: Rig, caplog: pytest.LogCaptureFixture, b
     assert caplog.text.count("ValueError: a mistake") == 1
 
 
-def test_an_application_that_never_answers(rig: Rig) -> None:
+def test_an_application_that_never_answers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "HALF_CLOSED_SECONDS", 0.1)
     outcome: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -483,6 +485,46 @@ def test_an_application_that_never_answers(rig: Rig) -> None:
         await until(lambda: outcome and not rig.server.connections)
 
     rig.run(test())
+
+
+def test_a_client_that_has_ended_its_side_gets_an_answer(rig: Rig) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.1)
+        await echo(scope, receive, send)
+
+    rig.use(app)
+
+    async def test() -> None:
+        client = rig.connect()
+        await client.send(post(5) + b"hello")
+        client.sock.shutdown(socket.SHUT_WR)
+        assert (await client.ended()).endswith(b"hello")
+
+    rig.run(test())
+
+
+def test_what_an_application_says_of_a_client_that_is_gone_is_not_news(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await read_body(receive)
+        finally:
+            ended.append(1)
+
+    rig.use(app)
+
+    async def test() -> None:
+        client = rig.connect()
+        await client.send(post(5))
+        client.sock.close()
+        await until(lambda: ended)
+        await asyncio.sleep(0.01)
+
+    rig.run(test())
+    assert not caplog.records
 
 
 def test_an_upgrade_to_something_else_is_a_plain_request(

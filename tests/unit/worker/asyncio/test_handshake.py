@@ -201,6 +201,32 @@ def test_a_request_with_a_body_that_the_engine_answers(rig: Rig) -> None:
     assert b"".join(bodies) == b"40414041"
 
 
+def test_a_request_is_taken_when_its_client_is_gone(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await until(lambda: not rig.server.connections)
+        taken.append(scope[EXCHANGE].take()[1])
+        taken[0].answer(ANSWER)
+
+    rig.use(app)
+
+    async def test() -> None:
+        client = rig.connect()
+        await client.send(
+            b"POST /socket.io/?EIO=4 HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+        )
+        await until(lambda: client.connection.tenant)
+        client.sock.close()
+        await until(lambda: taken)
+        assert taken[0].ended
+
+    rig.run(test())
+    assert not caplog.records
+
+
 def test_a_handshake_that_uvicorn_refuses(rig: Rig) -> None:
     """The application is not left waiting to send."""
     ended: list[int] = []
