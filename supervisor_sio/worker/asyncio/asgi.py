@@ -35,7 +35,7 @@ from ..application import ApplicationError
 from ..asgi_environ import make_environ
 from ..eio import EXCHANGE
 from .handshake import Handshake
-from .scope import Taker, is_websocket
+from .scope import Taker, is_websocket, release
 from .transport import ClientTransport
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ class Call:
         finally:
             self._client = None
             self._taker.release()
-            scope.pop(EXCHANGE, None)
+            release(scope)
             if self._taken:
                 self._leave_to_engine()
 

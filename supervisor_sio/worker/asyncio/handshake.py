@@ -16,7 +16,7 @@ from ...engine.http import Head
 from ...engine.request import Request
 from ..asgi_environ import make_environ
 from ..eio import EXCHANGE
-from .scope import Taker, make_scope
+from .scope import Taker, make_scope, release
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -70,8 +70,8 @@ class Handshake:
                 bridge = self._bridge or self._begin_bridge()
                 bridge.end(None)
         finally:
-            scope.pop(EXCHANGE, None)
             self._taker.release()
+            release(scope)
         if self._taken:
             self._connection.leave_to_engine(False)
 

@@ -6,12 +6,14 @@ common is shared, and nothing in it leads to the connection.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 from urllib.parse import unquote
 
 from ...engine.http import Head
 from ...engine.request import Request
+from ..eio import EXCHANGE
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -91,6 +93,16 @@ def make_scope(connection: Connection, head: Head, state: dict[str, Any]) -> dic
     else:
         scope["method"] = head.method
     return scope
+
+
+def release(scope: dict[str, Any]) -> None:
+    """The request is over: take away what is of no use then, and large.
+
+    FastAPI leaves an exit stack in there, which has been closed.
+    """
+    scope.pop(EXCHANGE, None)
+    for name in [name for name, value in scope.items() if value.__class__ is AsyncExitStack]:
+        del scope[name]
 
 
 def is_websocket(head: Head) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -74,6 +75,7 @@ def test_handshakes(rig: Rig, caplog: pytest.LogCaptureFixture, mounted: bool) -
     assert not caplog.records
     (environ,) = environs
     scope = environ["asgi.scope"]
+    assert not any(isinstance(value, AsyncExitStack) for value in scope.values())
     if mounted:
         assert scope["state"]["user"] == "somebody"
     assert environ["REMOTE_ADDR"] == "192.0.2.1"

@@ -233,7 +233,9 @@ def test_many_small_messages_wait_in_the_system(rig: Rig) -> None:
         client = rig.connect()
         await client.send(HANDSHAKE)
         await client.until(b"\r\n\r\n")
-        flood = asyncio.ensure_future(client.send((b"\x81\x94\x00\x00\x00\x00" + b"x" * 20) * 20_000))
+        flood = asyncio.ensure_future(
+            client.send((b"\x81\x94\x00\x00\x00\x00" + b"x" * 20) * 20_000)
+        )
         await asyncio.sleep(0.2)
         tenant: Any = client.connection.tenant
         assert tenant._protocol.queue.qsize() < 1000 and not flood.done()
