@@ -752,7 +752,7 @@ LOG_LINES = _limit(
     1000,
     "lines",
     "worker",
-    "of the loop that wait for a log of the application beside which there are threads; further "
+    "of the loop that wait for the application's log handlers, in a worker with threads; further "
     "ones are not written",
 )
 LAST_THREADS_SECONDS = _limit(
