@@ -436,7 +436,7 @@ class ThreadDispatcher(SyncDispatcher):
         if self.threads is None or self.threads.here:
             self._send(eio_sid, encoded)
             return
-        size = len(encoded) if isinstance(encoded, str) else sum(map(len, encoded))
+        size = sum(map(len, encoded)) if isinstance(encoded, list) else len(encoded)
         self.threads.run(size, self._send, eio_sid, encoded)
 
 

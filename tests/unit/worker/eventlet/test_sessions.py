@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import re
 import socket
 import time
 import warnings
-from typing import Any, Callable, Iterator, Optional
+from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from unit.client_frames import masked
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -27,213 +22,24 @@ import socketio
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import sessions
-from supervisor_sio.common.limits import MALFORMED_PACKETS, TRACEBACKS, UNQUOTED_AT_ONCE
-from supervisor_sio.common.reasons import FAILED, NO_ANSWER, PROTOCOL, TOO_SLOW, WRONG_ARGUMENTS
-from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
+from supervisor_sio.common.limits import MALFORMED_PACKETS, UNQUOTED_AT_ONCE
+from supervisor_sio.common.reasons import FAILED, PROTOCOL, TOO_SLOW
+from supervisor_sio.engine.frames import BINARY, close_frame
 from supervisor_sio.engine.session import Session, State
 from supervisor_sio.worker import body, connection
-from supervisor_sio.worker.connection import Connection
 from supervisor_sio.worker.dispatch import SyncDispatcher
 from supervisor_sio.worker.eventlet import green
 from supervisor_sio.worker.eventlet.install import install
-from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.refused import refusals
-from supervisor_sio.worker.server import Server
-from supervisor_sio.worker.tracebacks import FEW_TRACEBACKS
-
-HANDSHAKE = (
-    "GET /socket.io/?EIO=4&transport=websocket{sid} HTTP/1.1\r\nHost: x\r\n"
-    "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: {version}\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-
-
-class Client:
-    """One connection, with what has come over it."""
-
-    def __init__(self, app: App) -> None:
-        ours, self.sock = socket.socketpair()
-        self.sock.setblocking(False)
-        self.data = b""
-        ours.setblocking(False)
-        made = Connection(app.http, ours, ("192.0.2.1", 5), ("192.0.2.2", 80))
-        hubs.get_hub().schedule_call_global(0, made.open)
-        app.clients.append(self)
-
-    def send(self, data: bytes) -> None:
-        self.sock.send(data)
-
-    def text(self, *texts: str) -> None:
-        self.send(b"".join(masked(TEXT, text.encode()) for text in texts))
-
-    def wait(self, condition: Callable[[bytes], Any], what: str) -> Any:
-        with eventlet.Timeout(5, AssertionError(f"no {what} in {self.data[-300:]!r}")):
-            while not (found := condition(self.data)):
-                try:
-                    more = self.sock.recv(65536)
-                    assert more, f"ended without {what}: {self.data[-300:]!r}"
-                    self.data += more
-                except BlockingIOError:
-                    eventlet.sleep(0.002)
-        return found
-
-    def until(self, part: bytes) -> bytes:
-        """What came up to this part; the next call looks behind it."""
-        self.wait(lambda data: part in data, repr(part))
-        before, _, self.data = self.data.partition(part)
-        return before
-
-    def ended(self) -> bytes:
-        with eventlet.Timeout(5):
-            while True:
-                try:
-                    more = self.sock.recv(65536)
-                    if not more:
-                        return self.data
-                    self.data += more
-                except BlockingIOError:
-                    eventlet.sleep(0.002)
-                except ConnectionResetError:
-                    return self.data
-
-    def http(self, method: str, sid: str = "", body: str = "") -> str:
-        target = "/socket.io/?EIO=4&transport=polling" + (f"&sid={sid}" if sid else "")
-        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-        self.send((head + body).encode())
-        head = self.until(b"\r\n\r\n").decode()
-        length = int(re.search(r"Content-Length: (\d+)", head)[1])  # type: ignore[index]
-        self.wait(lambda data: len(data) >= length, "body")
-        body, self.data = self.data[:length].decode(), self.data[length:]
-        assert " 200 " in head, head + body
-        return body
-
-    def open_websocket(self, sid: str = "", version: int = 13) -> None:
-        extra = f"&sid={sid}" if sid else ""
-        self.send(HANDSHAKE.format(sid=extra, version=version).encode())
-        self.until(b"HTTP/1.1 101 Switching Protocols\r\n")
-        self.until(b"\r\n\r\n")
-
-
-class App:
-    """A server with a few handlers, and what they saw."""
-
-    def __init__(self, max_attachments: int = 10, **options: Any) -> None:
-        self.sio = socketio.Server(
-            async_mode="eventlet",
-            client_manager=ZmqManager(max_attachments=max_attachments),
-            monitor_clients=False,
-            **options,
-        )
-        self.http = Server(
-            socketio.WSGIApp(self.sio),
-            HubRuntime.of_this_process(),
-            lambda request: True,
-            lambda connection, data: None,
-            lambda: None,
-        )
-        self.seen: list[Any] = []
-        self.go_on = eventlet.event.Event()
-        self.clients: list[Client] = []
-        for name in ("disconnect", "echo", "wait", "fail", "order"):
-            self.sio.on(name, getattr(self, name))
-
-    def disconnect(self, sid: str, reason: str) -> None:
-        self.seen.append(reason)
-
-    def echo(self, sid: str, *data: Any) -> Any:
-        self.seen.append(data)
-        return data
-
-    def wait(self, sid: str) -> str:
-        self.go_on.wait()
-        return "waited"
-
-    def fail(self, sid: str) -> None:
-        raise ValueError("a mistake of the application")
-
-    def order(self, sid: str, number: int) -> None:
-        self.seen.append(number)
-        eventlet.sleep(0.02 if number == 1 else 0)
-        self.seen.append(-number)
-
-    @property
-    def session(self) -> Any:
-        (session,) = self.sio.eio.sockets.values()
-        return session
-
-    def settle(self, condition: Callable[[], Any]) -> None:
-        with eventlet.Timeout(5):
-            while not condition():
-                eventlet.sleep(0.002)
-
-    def gone(self) -> None:
-        """Nothing is left of anybody when all connections are closed."""
-        for client in self.clients:
-            client.sock.close()
-        self.settle(lambda: not self.sio.eio.sockets and not self.http.connections)
-        assert not self.sio.environ and not self.sio.manager.rooms
-
-
-@pytest.fixture(autouse=True)
-def worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process is one, as after :func:`.sessions.serve_by`, until the test ends."""
-    monkeypatch.setattr(sessions, "_install", install)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def look_at_tracebacks() -> None:
-    """As a worker does; the hub of these tests has no end."""
-    FEW_TRACEBACKS.look(HubRuntime.of_this_process())
+from unit.client_frames import masked
+from unit.worker.served import HANDSHAKE, Client, connect, end, open_session, serve_by, upgrade
+from unit.worker.served import GreenApp as App
 
 
 @pytest.fixture
-def make() -> Iterator[Callable[..., App]]:
-    yield App
-
-
-def connect(app: App, client: Optional[Client] = None) -> Client:
-    client = client or Client(app)
-    client.open_websocket()
-    client.until(b'"maxPayload":')
-    client.text("40")
-    client.until(b'40{"sid":"')
-    client.until(b'"}')
-    return client
-
-
-def upgrade(app: App) -> tuple[Client, Client, str]:
-    polling, websocket = Client(app), Client(app)
-    sid = re.search('"sid":"([^"]+)"', polling.http("GET"))[1]  # type: ignore[index]
-    polling.http("POST", sid, "40")
-    assert polling.http("GET", sid).startswith("40{")
-    websocket.open_websocket(sid)
-    return polling, websocket, sid
-
-
-def test_websocket_alone(make: Any) -> None:
-    app = make()
-    client = connect(app)
-    assert type(app.session) is Session and app.session.transport == "websocket"
-    client.text('421["echo","ä",{"a":1}]')
-    client.until(b'431["\\u00e4",{"a":1}]')
-    app.sio.emit("news", 5)
-    client.until(b'42["news",5]')
-    client.send(masked(CLOSE, b"\x03\xe8"))
-    client.until(close_frame(1000))
-    app.gone()
-    assert app.seen == [("ä", {"a": 1}), "transport close"]
-
-
-def test_an_option_that_is_set_while_it_runs(make: Any) -> None:
-    app = make()
-    eio = app.sio.eio
-    eio.ping_timeout = 7
-    with pytest.raises(ValueError, match="^ping_timeout: -1 is not a number above 0"):
-        eio.ping_timeout = -1
-    assert eio.ping_timeout == 7
-    eio.ping_interval = 9
-    handshake = Client(app).http("GET")
-    assert '"pingTimeout":7000' in handshake and '"pingInterval":9000' in handshake
+def make(monkeypatch: pytest.MonkeyPatch) -> Any:
+    serve_by(App, monkeypatch)
+    return App
 
 
 def test_the_environment_does_not_keep_the_connection(make: Any) -> None:
@@ -335,7 +141,7 @@ def test_an_emit_does_not_wait_for_the_end_of_a_client_that_is_gone(make: Any) -
     for _ in range(3):
         app.sio.emit("news", 1)
     app.settle(lambda: app.session.closed)
-    app.go_on.send()
+    app.go_on.set()
     app.settle(lambda: not app.sio.eio.sockets)
 
 
@@ -429,34 +235,6 @@ def test_what_is_no_websocket_handshake(make: Any, sid: bool) -> None:
     client.until(b"HTTP/1.1 400 ")
     client.until(b"Sec-WebSocket-Version is not 13")
     assert len(app.sio.eio.sockets) == sid
-
-
-def test_a_handler_that_waits_holds_up_nobody(make: Any) -> None:
-    app = make()
-    client = connect(app)
-    client.text('421["wait"]', '422["echo",1]')
-    client.until(b"432[1]")
-    app.go_on.send()
-    client.until(b'431["waited"]')
-    app.gone()
-
-
-def test_handlers_one_after_the_other(make: Any) -> None:
-    app = make(async_handlers=False)
-    client = connect(app)
-    client.text(*(f'42["order",{number}]' for number in (1, 2, 3)))
-    app.settle(lambda: len(app.seen) == 6)
-    assert app.seen == [1, -1, 2, -2, 3, -3]
-    app.gone()
-
-
-def test_a_handler_that_fails(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    app = make()
-    client = connect(app)
-    client.text('421["fail"]', '422["echo",1]')
-    client.until(b"432[1]")
-    assert "a mistake of the application" in caplog.text
-    app.gone()
 
 
 @pytest.mark.parametrize(
@@ -600,51 +378,6 @@ def test_what_is_no_packet_ends_the_session(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_attachments(make: Any) -> None:
-    app = make()
-    client = connect(app)
-    client.send(
-        masked(TEXT, b'451-7["echo",{"_placeholder":true,"num":0}]') + masked(BINARY, b"\x00\xff")
-    )
-    client.until(b'461-7[{"_placeholder":true,"num":0}]')
-    client.until(b"\x82\x02\x00\xff")
-    app.gone()
-
-
-def test_another_serializer(make: Any) -> None:
-    import msgpack
-
-    app = make(serializer="msgpack")
-    client = Client(app)
-    client.open_websocket()
-    client.until(b'"maxPayload":1000000}')
-    client.send(masked(BINARY, msgpack.dumps({"type": 0, "data": None, "nsp": "/"})))
-    client.until(b"sid")
-    event = {"type": 2, "data": ["echo", b"\x00"], "nsp": "/", "id": 4}
-    client.send(masked(BINARY, msgpack.dumps(event)))
-    client.until(msgpack.dumps([b"\x00"]))
-    app.gone()
-
-
-def test_a_client_that_leaves_while_it_connects(make: Any) -> None:
-    app = make()
-
-    def connecting(sid: str, environ: Any) -> None:
-        app.seen.append("connecting")
-        app.go_on.wait()
-
-    app.sio.on("connect", connecting)
-    client = Client(app)
-    client.open_websocket()
-    client.text("40")
-    app.settle(lambda: app.seen)
-    client.sock.close()
-    eventlet.sleep(0.02)
-    app.go_on.send()
-    app.gone()
-    assert app.seen == ["connecting", "transport close"]
-
-
 def test_pings(make: Any) -> None:
     app = make(ping_interval=0.1, ping_timeout=0.3)
     client = connect(app)
@@ -657,37 +390,6 @@ def test_pings(make: Any) -> None:
     assert app.seen == ["ping timeout"]
 
 
-def test_the_application_disconnects(make: Any) -> None:
-    app = make()
-    client = connect(app)
-    ((sid, _),) = app.sio.manager.get_participants("/", None)
-    app.sio.emit("bye", 1)
-    app.sio.disconnect(sid)
-    client.until(b'42["bye",1]')
-    client.until(b"41")
-    app.sio.eio.disconnect(app.session.sid)
-    client.until(close_frame(1000))
-    client.send(masked(CLOSE, b"\x03\xe8"))
-    client.ended()
-    app.gone()
-    assert app.seen == ["server disconnect"]
-
-
-def test_with_loggers(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    loud = logging.getLogger("loud")
-    loud.setLevel(logging.INFO)
-    app = make(logger=loud, engineio_logger=loud)
-    client = connect(app)
-    client.text('421["echo",1]')
-    client.until(b"431[1]")
-    app.sio.emit("news", 7)
-    client.until(b'42["news",7]')
-    assert "Sending packet MESSAGE data 31[1]" in caplog.text
-    assert 'Sending packet MESSAGE data 2["news",7]' in caplog.text
-    assert 'received event "echo"' in caplog.text
-    app.gone()
-
-
 def test_an_application_that_is_there_first_is_served_too(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -698,26 +400,6 @@ def test_an_application_that_is_there_first_is_served_too(
     assert type(sio.manager._outlet) is sessions.PlainOutlet
     sessions.serve_by(install)
     assert type(sio.manager._outlet) is SyncDispatcher
-
-
-def test_an_instrumented_server_has_the_same_sessions(make: Any) -> None:
-    from engineio.socket import Socket
-
-    before = dict(vars(Socket))
-    app = make()
-    admin = app.sio.instrument(auth=False)
-    try:
-        client = connect(app)
-        assert type(app.session) is Session
-        client.text('421["echo",1]')
-        client.until(b"431[1]")
-        client.sock.close()
-        app.settle(lambda: not app.sio.environ)
-    finally:
-        admin.stop_stats_event.send = None
-        for name, value in before.items():
-            if vars(Socket).get(name) is not value:
-                setattr(Socket, name, value)
 
 
 PLACE = '{"_placeholder":true,"num":%d}'
@@ -788,39 +470,6 @@ def test_a_post_to_a_session_that_has_just_expired(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-@pytest.mark.parametrize("fails", ["arguments", "error"])
-def test_a_connect_handler_that_fails_refuses_the_client(make: Any, fails: str) -> None:
-    app = make()
-    before = refusals.by_reason[WRONG_ARGUMENTS]
-
-    def connecting(sid: str, environ: Any) -> None:
-        if fails == "error":
-            raise ValueError("a mistake of the application")
-
-    app.sio.on("connect", connecting)
-    client = Client(app)
-    client.open_websocket()
-    client.text('40{"token":1}' if fails == "arguments" else "40")
-    client.until(b'44{"message":"Connection rejected by server"}')
-    assert not app.sio.manager.rooms and not app.sio.manager.pending_connect
-    assert not app.sio.manager._early
-    assert refusals.by_reason[WRONG_ARGUMENTS] - before == (fails == "arguments")
-    app.gone()
-
-
-def test_a_connect_handler_that_fails_refuses_also_who_is_connected_always(make: Any) -> None:
-    app = make(always_connect=True)
-    app.sio.on("connect", lambda sid, environ: 1 / 0)
-    client = Client(app)
-    client.open_websocket()
-    client.text("40")
-    client.until(b'40{"sid":')
-    client.until(b'41{"message":"Connection rejected by server"}')
-    assert not app.sio.manager.rooms
-    app.gone()
-    assert app.seen == []
-
-
 def test_a_handshake_that_takes_the_application_too_long_leaves_no_session(make: Any) -> None:
     app = make()
 
@@ -836,153 +485,7 @@ def test_a_handshake_that_takes_the_application_too_long_leaves_no_session(make:
     app.gone()
 
 
-@pytest.mark.parametrize("name", ["own_mistake", "of_a_library"])
-def test_a_type_error_of_the_application_is_not_the_clients(
-    make: Any, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    app = make()
-    before = refusals.by_reason[WRONG_ARGUMENTS]
-    app.sio.on("own_mistake", lambda sid: len(5))  # type: ignore[arg-type]
-    app.sio.on("of_a_library", lambda sid: app.sio.emit())
-    client = connect(app)
-    client.text(f'421["{name}"]', '422["echo",1]')
-    client.until(b"432[1]")
-    assert "TypeError" in caplog.text
-    assert refusals.by_reason[WRONG_ARGUMENTS] == before
-    app.gone()
-
-
-def test_no_answer_to_call_is_no_traceback(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    app = make()
-    before = refusals.by_reason[NO_ANSWER]
-    app.sio.on("ask", lambda sid: app.sio.call("question", to=sid, timeout=0.01))
-    client = connect(app)
-    client.text(*(f'421{number}["ask"]' for number in range(50)))
-    app.settle(lambda: refusals.by_reason[NO_ANSWER] == before + 50)
-    client.text('421["echo",1]')
-    client.until(b"431[1]")
-    assert not [record for record in caplog.records if record.exc_info]
-    assert len([record for record in caplog.records if NO_ANSWER in record.getMessage()]) <= 2
-    app.gone()
-
-
-def test_a_timeout_of_the_application_is_told(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    def ask_others(sid: str) -> None:
-        raise socketio.exceptions.TimeoutError()  # as a client of another server does
-
-    app = make()
-    app.sio.on("ask", ask_others)
-    client = connect(app)
-    client.text('42["ask"]', '421["echo",1]')
-    client.until(b"431[1]")
-    assert "ask_others" in caplog.text
-    app.gone()
-
-
-def test_a_handler_that_fails_all_the_time_does_not_fill_the_log(
-    make: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    def often(sid: str) -> None:
-        raise ValueError("again and again")
-
-    app = make()
-    app.sio.on("often", often)
-    client = connect(app)
-    client.text(*['42["often"]'] * 300, '421["echo",1]')
-    client.until(b"431[1]")
-    app.settle(lambda: " more of ValueError at " in caplog.text)
-    told = [record for record in caplog.records if record.exc_info]
-    assert TRACEBACKS <= len(told) <= 6 * TRACEBACKS
-    more = sum(map(int, re.findall(r"and (\d+) more of ValueError at ", caplog.text)))
-    assert more + len(told) == 300
-    app.gone()
-
-
-def test_much_for_a_client_that_has_yet_to_connect(make: Any) -> None:
-    app = make()
-
-    def connecting(sid: str, environ: Any) -> None:
-        for number in range(30):
-            app.sio.emit("early", str(number) * 50_000, to=sid)
-
-    app.sio.on("connect", connecting)
-    client = Client(app)
-    client.open_websocket()
-    client.text("40")
-    client.until(b'40{"sid"')
-    app.sio.emit("now", 1)
-    assert 5 < client.until(b'42["now",1]').count(b'42["early"') < 30
-    app.gone()
-
-
-#: What a client sends: for each event how many attachments it has.
-events = st.lists(st.integers(0, 3), min_size=1, max_size=12)
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    events=events,
-    waiting=st.sets(st.integers(0, 11)),
-    transport=st.sampled_from(["polling", "websocket", "upgraded"]),
-    async_handlers=st.booleans(),
-    loud=st.booleans(),
-)
-def test_handlers_start_in_the_order_of_the_events(
-    events: list[int], waiting: set[int], transport: str, async_handlers: bool, loud: bool
-) -> None:
-    logger = logging.getLogger("events")
-    logger.setLevel(logging.INFO if loud else logging.ERROR)
-    app = App(async_handlers=async_handlers, logger=logger)
-
-    def number(sid: str, value: int, *attachments: bytes) -> None:
-        assert attachments == (b"%d" % value,) * events[value]
-        app.seen.append(value)
-        if value in waiting:
-            eventlet.sleep(0.001)
-
-    app.sio.on("number", number)
-    messages: list[Any] = []
-    for value, count in enumerate(events):
-        places = "".join("," + PLACE % n for n in range(count))
-        kind = f"5{count}-" if count else "2"
-        messages += [f'4{kind}["number",{value}{places}]', *[b"%d" % value] * count]
-    if transport == "websocket":
-        client = connect(app)
-    else:
-        polling, client, sid = upgrade(app)
-    if transport == "polling":
-        encode = base64.b64encode
-        body = [m if isinstance(m, str) else "b" + encode(m).decode() for m in messages]
-        polling.http("POST", sid, "\x1e".join(body))
-    else:
-        if transport == "upgraded":
-            client.text("2probe", "5")
-        for message in messages:
-            if isinstance(message, str):
-                client.text(message)
-            else:
-                client.send(masked(BINARY, message))
-    app.settle(lambda: len(app.seen) == len(events))
-    assert app.seen == list(range(len(events)))
-    if transport == "polling":
-        polling.http("POST", sid, "1")
-    app.gone()
-
-
 # --- requests of sessions, which go past the application -----------------------------------------
-
-
-def open_session(app: App, client: Client) -> str:
-    sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
-    client.http("POST", sid, "40")
-    assert client.http("GET", sid).startswith("40{")
-    return sid
-
-
-def end(app: App) -> None:
-    for session in list(app.sio.eio.sockets.values()):
-        session.close(abort=True)
-    app.gone()
 
 
 def post_of(sid: str, body: str, *fields: str) -> bytes:
@@ -1236,39 +739,6 @@ def test_an_old_client_is_not_told_to_continue(make: Any) -> None:
     app.settle(lambda: any(c.state is connection.State.BODY for c in app.http._open))
     client.send(body)
     assert client.ended().startswith(b"HTTP/1.1 200 OK")
-    end(app)
-
-
-@pytest.mark.parametrize("transport", ["polling", "websocket"])
-def test_a_disconnect_handler_that_fails_leaves_nothing(make: Any, transport: str) -> None:
-    app = make()
-
-    @app.sio.on("disconnect")  # type: ignore[untyped-decorator]
-    def disconnect(sid: str, reason: str) -> None:
-        raise ValueError("a mistake of the application")
-
-    client = Client(app)
-    if transport == "polling":
-        open_session(app, client)
-    else:
-        connect(app, client)
-    end(app)
-
-
-def test_the_application_disconnects_a_client_and_its_handler_fails(make: Any) -> None:
-    """Who calls ``disconnect()`` gets the error, and nothing of the client is left."""
-    app = make()
-    app.sio.on("disconnect", lambda sid, reason: 1 / 0)
-    client = connect(app)
-    ((sid, _),) = app.sio.manager.get_participants("/", None)
-    app.sio.enter_room(sid, "blue")
-    with pytest.raises(ZeroDivisionError):
-        app.sio.disconnect(sid)
-    client.until(b"41")
-    assert not app.sio.manager.rooms and not app.sio.manager.pending_disconnect
-    app.sio.disconnect(sid)  # it is gone
-    client.text("40")
-    client.until(b'40{"sid":"')
     end(app)
 
 
