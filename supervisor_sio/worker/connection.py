@@ -108,6 +108,9 @@ class _Gathering:
 class Tenant(Protocol):
     """Who reads from the socket of a connection, and writes to it, in its place."""
 
+    def readable(self) -> None:
+        """There is something to read; while the connection listens."""
+
     def stop(self) -> None:
         """The worker stops."""
 
@@ -197,7 +200,7 @@ class Connection(Output):
         if self.data:
             self._look()
         else:
-            self._listen()
+            self.listen()
         if self.state is _HEAD and not self._kept:
             self.due_in(self.server.head_timeout)
 
@@ -226,7 +229,8 @@ class Connection(Output):
 
     # --- reading ------------------------------------------------------------------
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Call :meth:`_readable` when there is something to read."""
         if self._reading is None and self.sock is not None:
             self._reading = self.server.runtime.add_reader(self.sock.fileno(), self._readable, self)
 
@@ -300,6 +304,9 @@ class Connection(Output):
 
     def _read_http(self, sock: Any) -> None:
         state, body = self.state, self._body
+        if self.tenant is not None:
+            self.tenant.readable()
+            return
         if state is _APPLICATION or state is _MOVING:
             self.stop_reading()  # the application reads what it wants
             return
@@ -373,7 +380,7 @@ class Connection(Output):
         if server.draining and not tried_to_move:
             self._move()
         else:
-            self._listen()
+            self.listen()
         return None
 
     def _go_on(self) -> None:
@@ -410,7 +417,7 @@ class Connection(Output):
             return
         engine, request = self._request
         self.state = _WAITING
-        self._listen()  # to see its end
+        self.listen()  # to see its end
         if head.method == "POST":
             self._begin_body(engine, request)
             return
@@ -457,7 +464,7 @@ class Connection(Output):
             return
         if whole is None:
             self.server.runtime.deadlines.set(self, gathering.deadline(now))
-            self._listen()
+            self.listen()
             return
         self.data, self._body = gathering.body.rest, None
         self._wait_for_engine()
@@ -489,7 +496,7 @@ class Connection(Output):
         self.send(response)
         if self.data:
             self.server.runtime.call_soon(self._guarded, self._early)
-        self._listen()
+        self.listen()
         self.counted()
         return self
 
@@ -519,7 +526,7 @@ class Connection(Output):
             self.application_ended(False, unread)
         else:
             self.state = _WAITING
-            self._listen()
+            self.listen()
 
     @property
     def is_answered(self) -> bool:
@@ -546,7 +553,7 @@ class Connection(Output):
         elif self.server.draining:
             self._move()
         else:
-            self._listen()
+            self.listen()
 
     # --- back to the router ---------------------------------------------------------
 
@@ -600,7 +607,7 @@ class Connection(Output):
         if backlog is not None and backlog.size > READING_STOPS:
             self.stop_reading()  # _writable() goes on
             return
-        self._listen()
+        self.listen()
         self._receive(websocket.proceed)
 
     def close(self, read_on: bool) -> None:
@@ -687,7 +694,7 @@ class Connection(Output):
         self.data = b""
         if self._shutdown(socket.SHUT_WR):
             self.due_in(LINGER_SECONDS)
-            self._listen()
+            self.listen()
 
     def _shutdown(self, how: int) -> bool:
         """False when the client was faster."""

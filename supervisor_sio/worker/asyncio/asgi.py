@@ -71,6 +71,7 @@ class Application:
             http="httptools",
             ws="wsproto" if find_spec("wsproto") else "none",
             ws_max_size=APPLICATION_MESSAGE,
+            ws_per_message_deflate=False,  # a quarter of a megabyte for each client
             lifespan="auto",
             log_config=None,
             access_log=False,
@@ -241,7 +242,6 @@ class Call:
         """Feed the protocol with what is there."""
         connection = self._connection
         assert connection is not None
-        connection.stop_reading()
         connection.tenant = self
         self._transport.set_protocol(self._protocol)
         self._protocol.connection_made(self._transport)
@@ -466,6 +466,10 @@ class Call:
         if connection is not None:
             self._let_go()
             connection.leave_to_engine(not self._body_ended)
+
+    def readable(self) -> None:
+        """:meth:`..connection.Tenant.readable`"""
+        self._transport.readable()
 
     def stop(self) -> None:
         """:meth:`..connection.Tenant.stop`: a websocket ends with 1012; a request may end."""

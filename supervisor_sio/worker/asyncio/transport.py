@@ -53,7 +53,6 @@ class ClientTransport(asyncio.Transport):
         "_runtime",
         "_user",
         "_protocol",
-        "_reading",
         "_writing",
         "_paused",
         "_ended",
@@ -73,7 +72,6 @@ class ClientTransport(asyncio.Transport):
         self._runtime = connection.server.runtime
         self._user = user
         self._protocol: Any = None
-        self._reading: Optional[Watch] = None
         self._writing: Optional[Watch] = None
         self._paused = False
         #: Whether the client sends no more.
@@ -157,22 +155,15 @@ class ClientTransport(asyncio.Transport):
 
     def listen(self) -> None:
         """Read when there is something, unless the protocol wants nothing."""
-        connection = self._connection
-        if (
-            self._reading is None
-            and not self._paused
-            and not self._ended
-            and connection is not None
-            and connection.sock is not None
-        ):
-            self._reading = self._runtime.add_reader(connection.fileno(), self._readable)
+        if not self._paused and not self._ended and self._connection is not None:
+            self._connection.listen()
 
     def _stop_reading(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
+        if self._connection is not None:
+            self._connection.stop_reading()
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
+        """:meth:`..connection.Tenant.readable`"""
         connection = self._connection
         if connection is None or connection.sock is None:
             return
@@ -243,7 +234,7 @@ class ClientTransport(asyncio.Transport):
                 self.flush()
             except Exception as error:
                 self.failed(error)
-            if self._reading is None and self._size <= READING_STOPS:
+            if self._size <= READING_STOPS:
                 self.listen()
 
     def _check_size(self) -> None:
@@ -268,7 +259,6 @@ class ClientTransport(asyncio.Transport):
 
     def release(self) -> None:
         """Give the socket back."""
-        self._stop_reading()
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None
