@@ -54,6 +54,8 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
 
     #: The loop in which clients are served.
     _loop: Optional[asyncio.AbstractEventLoop] = None
+    #: That which ran where this process was forked.
+    _loop_of_parent: Optional[asyncio.AbstractEventLoop] = None
     #: Finds the relay, for all who emit meanwhile.
     _join_task: Optional[asyncio.Task[None]] = None
     #: Nobody else may refer to them.
@@ -135,7 +137,10 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         A write-only manager does so at the end of its process by itself.
         """
         self._check_loop()
-        await asyncio.to_thread(finish, *self._take_apart())
+        if self._may_suspend():
+            await asyncio.to_thread(finish, *self._take_apart())
+        else:
+            self.finish()
 
     # --- how it waits ----------------------------------------------------------
 
@@ -143,8 +148,8 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         self._check_loop()
         if self._publisher is not None or self._run_dir is None or not publishes:
             return
-        if self._serves:
-            self._join_relay()  # waits for nobody
+        if self._serves or not self._may_suspend():
+            self._join_relay()  # where clients are served, it waits for nobody
             return
         loop, task = asyncio.get_running_loop(), self._join_task
         if task is None or task.done() or task.get_loop() is not loop:
@@ -189,6 +194,10 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         """Who runs a connect handler now."""
         return asyncio.current_task()
 
+    def _may_suspend(self) -> bool:
+        """Not in the child that a coroutine has forked: the loop there is its parent's."""
+        return running_loop() not in (None, self._loop_of_parent)
+
     def _check_loop(self) -> None:
         """:raises RuntimeError: in another loop than the one that serves the clients."""
         loop = self._loop
@@ -207,3 +216,4 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
     def _forget_parent(self) -> None:
         super()._forget_parent()
         self._loop = self._join_task = None
+        self._loop_of_parent = running_loop()  # since Python 3.12 there is none

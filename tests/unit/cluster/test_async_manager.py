@@ -335,19 +335,39 @@ def test_what_was_sent_is_confirmed_at_the_end_of_the_process(run_dir: OwnedRunD
     assert "the router does not answer: whether the workers have all" in told
 
 
+FORK = """
+import os, signal
+asyncio.run(manager.emit('n', 1))
+pid = os.fork()
+asyncio.run(manager.emit('n', 2))
+if pid:
+    os.wait()
+"""
+
+FORK_IN_A_COROUTINE = """
+import os, signal
+async def main():
+    await manager.emit('n', 1)
+    pid = os.fork()
+    if not pid:
+        signal.alarm(30)
+    await manager.emit('n', 2)
+    await manager.close()
+    if not pid:
+        os._exit(0)
+    await asyncio.to_thread(os.wait)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("program", [FORK, FORK_IN_A_COROUTINE])
 def test_the_child_of_a_fork_emits_under_its_own_name(
-    run_dir: OwnedRunDir, subscribe: Callable[[bytes], zmq.Socket[bytes]]
+    run_dir: OwnedRunDir, subscribe: Callable[[bytes], zmq.Socket[bytes]], program: str
 ) -> None:
+    """One that a coroutine has forked has no loop in which it could wait."""
     ear = subscribe(topic_for_all("my app"))
     time.sleep(0.3)
-    in_a_process(
-        run_dir,
-        "import os\n"
-        "asyncio.run(manager.emit('n', 1))\n"
-        "pid = os.fork()\n"
-        "asyncio.run(manager.emit('n', 2))\n"
-        "if pid: os.wait()",
-    )
+    in_a_process(run_dir, program)
     first, *others = [next_message(ear) for _ in range(3)]
     assert [first.packets, *(other.packets for other in others)] == [
         ['2["n",1]'],
