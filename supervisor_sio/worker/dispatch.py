@@ -15,7 +15,8 @@ The names of python-socketio that this needs, and that are not public, are in :m
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable, Optional, Sequence
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 from engineio import packet
 from socketio import exceptions as sio_exceptions
@@ -57,6 +58,8 @@ class Dispatcher:
         self._sessions = eio.engine.sessions
         #: Packets whose attachments have yet to come.
         self._partials: dict[Session, Partial] = {}
+        #: Clients that are being disconnected, and by which call.
+        self._leaving: dict[Optional[str], object] = {}
         #: Whether an event is handled as python-socketio does it.
         self._plain = compat.handles_events_as_usual(server)
         #: For packets that :func:`.read_event` and :func:`.ack_text` know.
@@ -313,14 +316,17 @@ class Dispatcher:
         its environment, and not call the handlers of its other namespaces.
         """
         namespace = namespace or "/"
-        try:
-            await settle(self._handle_disconnect(eio_sid, namespace, reason))
-        except BaseException as error:
-            sid = self._server.manager.sid_from_eio_sid(eio_sid, namespace)
-            await self._forget_client(sid, namespace)
-            if isinstance(error, ENDS):
-                raise
-            self._eio.logger.exception("disconnect handler error")
+        sid = self._server.manager.sid_from_eio_sid(eio_sid, namespace)
+        with self._disconnecting(sid) as first:
+            if not first:
+                return
+            try:
+                await settle(self._handle_disconnect(eio_sid, namespace, reason))
+            except BaseException as error:
+                await self._forget_client(sid, namespace)
+                if isinstance(error, ENDS):
+                    raise
+                self._eio.logger.exception("disconnect handler error")
 
     async def disconnect(
         self, sid: str, namespace: Optional[str] = None, ignore_queue: bool = False
@@ -329,13 +335,31 @@ class Dispatcher:
 
         python-socketio would keep the client's rooms.
         """
+        with self._disconnecting(sid) as first:
+            if not first:
+                return
+            try:
+                await settle(self._disconnect(sid, namespace, ignore_queue))
+            except BaseException:
+                namespace = namespace or "/"
+                if sid in self._server.manager.pending_disconnect.get(namespace, ()):
+                    await self._forget_client(sid, namespace)
+                raise
+
+    @contextmanager
+    def _disconnecting(self, sid: Optional[str]) -> Iterator[bool]:
+        """Whether nobody else disconnects that client now: its handler is called once.
+
+        python-socketio looks whether it is connected, and notes later that it is not any more: two
+        threads could both go on.
+        """
+        this = object()
+        first = self._leaving.setdefault(sid, this) is this
         try:
-            await settle(self._disconnect(sid, namespace, ignore_queue))
-        except BaseException:
-            namespace = namespace or "/"
-            if sid in self._server.manager.pending_disconnect.get(namespace, ()):
-                await self._forget_client(sid, namespace)
-            raise
+            yield first
+        finally:
+            if first:
+                del self._leaving[sid]
 
     async def _forget_client(self, sid: str, namespace: str) -> None:
         await settle(self._server.manager.disconnect(sid, namespace, ignore_queue=True))
