@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -34,3 +35,25 @@ def test_python_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ApplicationError) as raised:
         installer(ASYNC_MODES["asyncio"])
     assert str(raised.value) == "--async-mode asyncio needs Python 3.10, this is 3.9"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="these modes need 3.10")
+@pytest.mark.parametrize("name", ["asyncio", "threading"])
+def test_a_mode_imports_no_other(name: str) -> None:
+    program = (
+        "import sys\n"
+        "from supervisor_sio import ZmqManager\n"
+        "from supervisor_sio.common.modes import ASYNC_MODES\n"
+        "from supervisor_sio.worker import modes, service, supervised\n"
+        f"mode = ASYNC_MODES[{name!r}]\n"
+        "modes.installer(mode)\n"
+        "modes.make_runtime(mode)\n"
+        "from supervisor_sio.worker import clients\n"
+        "print(*{m.partition('.')[0] for m in sys.modules} & {'eventlet', 'gevent', 'a2wsgi'})\n"
+        "print('uvicorn' in sys.modules)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    others, uvicorn = ran.stdout.splitlines()
+    assert others == ""
+    if name == "threading":
+        assert uvicorn == "False"
