@@ -70,6 +70,7 @@ async def list_peers(sid: str) -> list[str]:
 
 
 def peers() -> list[str]:
+    """But for the pair of sockets by which a loop wakes itself, which have no names."""
     found = []
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         try:
@@ -77,7 +78,7 @@ def peers() -> list[str]:
                 found.append(str(sock.getpeername()))
         except OSError:
             pass
-    return found
+    return list(filter(None, found))
 
 
 async def emit_and_close(event: str) -> None:

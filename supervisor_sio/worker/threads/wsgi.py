@@ -20,6 +20,7 @@ from ..runtime import Threads
 from .answer import Answer, FileWrapper
 from .client import Body, Client, is_to_be_asked_for
 from .pool import Pool
+from .upgraded import SOCKET, UpgradedSocket
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -69,6 +70,9 @@ class _Call:
             environ["wsgi.input_terminated"] = True
         environ["wsgi.file_wrapper"] = FileWrapper
         self._taker = environ[EXCHANGE] = _Taker(self)
+        self._upgraded: Optional[UpgradedSocket] = None
+        if "HTTP_UPGRADE" in environ:
+            self._upgraded = environ[SOCKET] = UpgradedSocket(connection, threads)
 
     def take(self) -> tuple[Request, Connection]:
         self._taken = True
@@ -87,7 +91,7 @@ class _Call:
             gone = True
         finally:
             self._release()
-        if gone:
+        if gone or self._has_upgraded:
             threads.run(0, connection.end)
         elif self._taken:
             threads.run(0, connection.leave_to_engine, unread)
@@ -99,7 +103,7 @@ class _Call:
         try:
             try:
                 result = self._connection.server.app(self._environ, self._answer.start_response)
-                if not self._taken:
+                if self._is_answer_wanted:
                     self._answer.send(result)
             finally:
                 close = getattr(result, "close", None)
@@ -108,12 +112,23 @@ class _Call:
         except ClientGone:
             raise
         except BadBody:
-            if not self._taken:
+            if self._is_answer_wanted:
                 self._answer.fail("400 Bad Request")
-        except BaseException:
-            logger.exception("a request to the application failed")
-            if not self._taken:
+        except BaseException as error:
+            # That is how gunicorn is told that the connection has become a websocket.
+            if not (self._has_upgraded and isinstance(error, StopIteration)):
+                logger.exception("a request to the application failed")
+            if self._is_answer_wanted:
                 self._answer.fail("500 Internal Server Error")
+
+    @property
+    def _has_upgraded(self) -> bool:
+        """Whether the application has made something else than HTTP of the connection."""
+        return self._upgraded is not None and self._upgraded.is_used
+
+    @property
+    def _is_answer_wanted(self) -> bool:
+        return not (self._taken or self._has_upgraded)
 
     def _leave_nothing_unread(self) -> bool:
         """Whether the next request, if there is one, follows."""
@@ -132,6 +147,9 @@ class _Call:
         self._environ.pop(EXCHANGE, None)
         self._taker.release()
         self._body.release()
+        if self._upgraded is not None:
+            self._environ.pop(SOCKET, None)
+            self._upgraded.release()
 
 
 def serve(connection: Connection, head: Head, threads: Threads, pool: Pool) -> None:

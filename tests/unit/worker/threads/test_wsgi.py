@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, Callable, Iterator, Optional
 
 import pytest
+import simple_websocket
 
 from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
 from supervisor_sio.engine.http import find_end, read_head
@@ -22,6 +23,8 @@ from supervisor_sio.worker import body as bodies
 from supervisor_sio.worker.eio import EXCHANGE
 from supervisor_sio.worker.threads import client as clients
 from supervisor_sio.worker.threads import wsgi
+from supervisor_sio.worker.threads.upgraded import SOCKET, UpgradedSocket
+from unit.client_frames import masked
 
 DATE = "Thu, 01 Jan 1970 00:00:00 GMT"
 
@@ -46,14 +49,18 @@ class Server:
         self.peer, self.local, self.scheme = ("192.0.2.1", 5000), ("192.0.2.2", 80), "http"
         self.address = "192.0.2.1"
         self.data = b""
-        self.counted: list[str] = []
+        self.upgraded = False
+        self.refused: list[str] = []
         #: What the connection was told at the end of each request.
         self.ends: list[tuple[Any, ...]] = []
         self.thread: Optional[threading.Thread] = None
         self.pool: Any = SimpleNamespace(waiting=0)
 
+    def counted(self) -> None:
+        pass
+
     def count(self, reason: str, detail: object = "") -> None:
-        self.counted.append(reason)
+        self.refused.append(reason)
 
     def application_ended(self, close: bool, unread: bool) -> None:
         self.ends.append(("application", close, unread))
@@ -478,7 +485,7 @@ def test_a_client_that_takes_nothing(server: Server, monkeypatch: pytest.MonkeyP
     server.app = answers(b"x" * 10_000_000)
     server.begin(GET)
     assert server.wait() == ("gone",)
-    assert server.counted == [TOO_SLOW]
+    assert server.refused == [TOO_SLOW]
 
 
 @pytest.mark.parametrize("waiting", [0, 1])
@@ -496,7 +503,7 @@ def test_a_client_may_pause_while_nobody_needs_the_thread(
     assert server.thread.is_alive() == (not waiting)
     if waiting:
         assert server.ends == [("gone",)]
-        assert server.counted == [TOO_SLOW]
+        assert server.refused == [TOO_SLOW]
         return
     if sends:
         server.client.sendall(b"def")
@@ -616,14 +623,56 @@ def test_a_client_that_sends_nothing(server: Server, monkeypatch: pytest.MonkeyP
     server.app = echo
     server.begin(post(b"abcdef")[:-3])
     assert server.wait() == ("gone",)
-    assert server.counted == [TOO_SLOW]
+    assert server.refused == [TOO_SLOW]
 
 
 def test_chunks_that_are_none(server: Server) -> None:
     server.app = echo
     assert server.ask(CHUNKED + b"no size\r\n").startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert server.counted == [PROTOCOL]
+    assert server.refused == [PROTOCOL]
     assert server.ends == [("application", True, True)]
+
+
+# --- websockets of the application --------------------------------------------------------
+
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("ends_with", [StopIteration(), ValueError("broken"), None])
+def test_a_websocket_of_the_application(
+    server: Server, ends_with: Optional[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    kept: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        websocket = simple_websocket.Server.accept(environ)
+        kept.append(websocket)
+        websocket.send(websocket.receive())
+        if ends_with is not None:
+            raise ends_with
+        start_response("200 OK", [])
+        return [b"nobody wants it"]
+
+    server.app = app
+    server.begin(UPGRADE + masked(1, b"early"))
+    assert server.wait() == ("gone",)
+    assert server.upgraded and not server.data
+    answer = server.read_all()
+    assert answer.startswith(b"HTTP/1.1 101 ") and answer.endswith(b"\x81\x05early")
+    kept[0].thread.join(10)
+    assert not kept[0].thread.is_alive()
+    assert len(caplog.records) == isinstance(ends_with, ValueError)
+    with pytest.raises(ConnectionError):
+        kept[0].environ.get(SOCKET, UpgradedSocket(None, None)).recv(1)  # type: ignore[arg-type]
+
+
+def test_an_application_that_does_not_upgrade(server: Server) -> None:
+    server.app = answers(b"no", status="400 Bad Request")
+    assert server.ask(UPGRADE).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert server.ends == [("application", False, False)] and not server.upgraded
 
 
 # --- the engine ---------------------------------------------------------------------------
