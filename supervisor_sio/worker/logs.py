@@ -46,6 +46,14 @@ def configure_logging() -> None:
             _keep_enabled(logging.getLogger(name))
 
 
+def adopt(logger: logging.Logger) -> None:
+    """Show what a library logs as our own lines are, unless the application has arranged that."""
+    _keep_enabled(logger)
+    if not logger.hasHandlers():
+        for handler in logging.getLogger("supervisor_sio").handlers:
+            logger.addHandler(handler)
+
+
 def _keep_enabled(logger: logging.Logger) -> None:
     cls = type(logger)
     if not issubclass(cls, _StaysEnabled):

@@ -34,6 +34,7 @@ from ...engine.request import Request
 from ..application import ApplicationError
 from ..asgi_environ import make_environ
 from ..eio import EXCHANGE
+from ..logs import adopt
 from .handshake import Handshake
 from .scope import Taker, is_websocket, release
 from .transport import ClientTransport
@@ -89,6 +90,7 @@ class Application:
         log = logging.getLogger("uvicorn.error")
         if log.level == logging.NOTSET:
             log.setLevel(logging.WARNING)
+        adopt(log)
 
     # --- lifespan ---------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, ClassVar, Coroutine, Iterable, 
 
 from ...engine.http import Head
 from ..base_runtime import BaseRuntime, logger
+from ..ending import end_in_time
 from ..loop_thread import LoopThread
 from ..runtime import DescriptorOwner, Watch
 from . import forks
@@ -202,10 +203,14 @@ class AsyncioRuntime(BaseRuntime):
 
     def run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
         self.loop.call_soon(self._note_wakeup)
+        status: object = 1
         try:
-            return self.loop.run_until_complete(coroutine)
+            result = status = self.loop.run_until_complete(coroutine)
+            return result
         finally:
             self._end_tasks()
+            if self is self._of_this_process:
+                end_in_time(status if isinstance(status, int) else 0)
 
     def _note_wakeup(self) -> None:
         if threading.current_thread() is threading.main_thread():

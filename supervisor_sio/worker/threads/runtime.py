@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ...common.limits import LOG_LINES
 from ...engine.http import Head
@@ -18,13 +18,10 @@ from ..loop_thread import LoopThread
 from . import wsgi
 from .ahead import Ahead
 from .client import is_to_be_asked_for
-from .ending import end_in_time
 from .pool import Pool, default_threads
 
 if TYPE_CHECKING:
     from ..connection import Connection
-
-T = TypeVar("T")
 
 
 class ThreadsRuntime(AsyncioRuntime):
@@ -71,14 +68,6 @@ class ThreadsRuntime(AsyncioRuntime):
             self._logs.run(_log, logger, level, message, args, exc_info)
 
     # --- the life of the worker ------------------------------------------------------
-
-    def run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        status: object = 1
-        try:
-            result = status = super().run_until_complete(coroutine)
-            return result
-        finally:
-            end_in_time(status if isinstance(status, int) else 0)
 
     def leave_in_child(self, at_end: Callable[[], None]) -> None:
         if self.thread.here:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import textwrap
@@ -54,3 +55,33 @@ def test_a_worker_without_eventlet() -> None:
     assert done.returncode == 0, done.stderr
     expected = ["lifespan.startup", "HTTP/1.1 200 OK", "lifespan.shutdown"]
     assert done.stdout.splitlines()[-1] == f"{expected} False"
+
+
+BLOCKED = """
+import asyncio, os, signal, threading, time
+from supervisor_sio import serve
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        while True:
+            event = (await receive())["type"]
+            await send({"type": event + ".complete"})
+
+serve(app, "127.0.0.1:PORT")
+"""
+
+
+def test_a_blocked_thread_does_not_keep_the_process() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED.replace("PORT", str(port))],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "threads of the application run yet, the process ends: " in done.stderr

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """\
 import atexit, sys, threading, time
-from supervisor_sio.worker.threads.ending import end_in_time
+from supervisor_sio.worker.ending import end_in_time
 
 atexit.register(lambda: (time.sleep({at_exit}), print("at exit")))
 threading.Thread(target=time.sleep, args=({seconds},), name="mine", daemon={daemon}).start()

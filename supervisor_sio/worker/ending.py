@@ -1,7 +1,7 @@
 """The end of a process whose application has threads that do not end.
 
-Those of the pool are daemons. Of others that the application has started, Python waits for each
-that is none, however long it takes.
+Those of our pool are daemons. Of the others (the application's own, and those in which asyncio and
+FastAPI call what may block) Python waits for each that is none, however long it takes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import Executor, ThreadPoolExecutor
 
-from ...common.limits import LAST_THREADS_SECONDS
+from ..common.limits import LAST_THREADS_SECONDS
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -29,7 +30,9 @@ def end_in_time(status: int) -> None:
 
 
 def _end(status: int) -> None:
-    threading.main_thread().join()
+    probe = ThreadPoolExecutor(1)
+    while not _is_main_over(probe):
+        time.sleep(_LOOK)
     # From here on Python waits for these, and then calls what atexit knows.
     deadline = time.monotonic() + LAST_THREADS_SECONDS
     while _last_threads():
@@ -40,6 +43,17 @@ def _end(status: int) -> None:
                 stream.flush()
             os._exit(status)
         time.sleep(_LOOK)
+
+
+def _is_main_over(probe: Executor) -> bool:
+    """Whether Python waits for threads; for those of executors while the main thread lives."""
+    if not threading.main_thread().is_alive():
+        return True
+    try:
+        probe.submit(int)
+    except RuntimeError:
+        return True
+    return False
 
 
 def _last_threads() -> list[threading.Thread]:
