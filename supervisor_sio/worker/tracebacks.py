@@ -58,7 +58,7 @@ class FewTracebacks(logging.Filter):
     def tell(self) -> None:
         """The end of a second, for those that were counted in it."""
         counts, self._counts = self._counts, Counter()
-        for place, count in counts.items():
+        for place, count in list(counts.items()):  # other threads may add to it yet
             if count > TRACEBACKS:
                 logging.getLogger(place.logger).log(
                     place.level, "and %d more of %s at %s:%d", count - TRACEBACKS, *place[2:]

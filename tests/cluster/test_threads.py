@@ -403,6 +403,8 @@ def test_all_threads_are_blocked(
         assert not answers
         assert cluster.workers()[0]["sessions"] == 3
         assert all(client.sio.connected for client in (blocked, other))
+        line = f"all {THREADS} threads of the application have been busy for "
+        wait_until(lambda: line in logs(cluster)[0], 20, "a line in the log")
         released.touch()
         wait_until(lambda: len(answers) == 300, 30, "the answers")
         assert sorted(answers) == list(range(300))

@@ -54,6 +54,11 @@ class Pool:
         return self._tasks.qsize()
 
     @property
+    def begun(self) -> int:
+        """Tasks that threads have begun, since the start."""
+        return self._submitted - self._tasks.qsize()
+
+    @property
     def unfinished(self) -> int:
         """Tasks that wait or run."""
         return self._submitted - sum(self._done)

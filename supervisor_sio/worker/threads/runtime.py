@@ -17,6 +17,7 @@ from ..asyncio.runtime import AsyncioRuntime
 from ..loop_thread import LoopThread
 from . import wsgi
 from .ahead import Ahead
+from .busy import Busy
 from .client import is_to_be_asked_for
 from .pool import Pool, default_threads
 
@@ -78,7 +79,8 @@ class ThreadsRuntime(AsyncioRuntime):
     # --- the application ---------------------------------------------------------------
 
     async def start_up(self, app: Any) -> None:
-        """Nothing is to be done: a WSGI application is not told."""
+        """:meth:`.Runtime.start_up`; one of WSGI has nothing to prepare."""
+        Busy(self, self.pool).look()
 
     @property
     def busy(self) -> bool:
