@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 
 import psutil
 from frames import server_frame
-from servers import HOST
+from servers import HOST, own_cpu
 from swarm import PATIENCE, PAYLOAD, Swarm
 
 MESSAGE = f'42["news","{PAYLOAD}"]'.encode()
@@ -67,8 +67,7 @@ def processes(shares: Sequence[Sequence[socket.socket]]) -> Iterator[dict[int, i
 
 
 def cpu(pids: Sequence[int]) -> float:
-    times = [psutil.Process(pid).cpu_times() for pid in pids]
-    return float(sum(time.user + time.system for time in times))
+    return sum(own_cpu(psutil.Process(pid)) for pid in pids)
 
 
 def measure(swarm: Swarm, senders: dict[int, int], seconds: float) -> tuple[float, float]:
