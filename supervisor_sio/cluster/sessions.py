@@ -10,6 +10,7 @@ from typing import Any, Awaitable, Callable, NamedTuple, Optional, Protocol, Seq
 from engineio import packet
 
 from ..common import identity
+from ..common.ids import new_id
 from ..relay.message import EncodedPacket
 from . import packets
 
@@ -193,9 +194,8 @@ def attach(server: Any, max_attachments: int, use: Callable[[Outlet], None]) -> 
     """
     global _managers_without_server
     _managers_without_server -= 1
-    generate_id = server.eio.generate_id
     prefix = identity.tag() + "."
-    server.eio.generate_id = lambda: prefix + generate_id()
+    server.eio.generate_id = lambda: prefix + new_id()
     server.packet_class = packets.class_for(server)
     _servers[server] = _Attached(max_attachments, weakref.WeakMethod(use))
     plain = PlainAsyncOutlet if server.is_asyncio_based() else PlainOutlet
