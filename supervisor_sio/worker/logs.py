@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
-#: A handler, a request or a task of the application that fails is told of by one of these.
-_LOGGERS = ("supervisor_sio", "socketio", "engineio", "uvicorn", "asyncio")
+#: A handler or a task of the application that fails is told of by one of these.
+_LOGGERS = ("supervisor_sio", "socketio", "engineio", "asyncio")
 
 
 class _StaysEnabled:

@@ -9,8 +9,10 @@ from typing import Callable, Iterator
 import pytest
 from hypothesis import settings
 
+from .examples import examples
+
 # Machines of all speeds run these; what hangs is stopped by pytest-timeout.
-settings.register_profile("unit", deadline=None)
+settings.register_profile("unit", deadline=None, max_examples=examples(100))
 settings.load_profile("unit")
 
 #: Of test_fuzz.py; the processes of pytest-xdist inherit it.

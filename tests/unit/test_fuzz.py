@@ -33,8 +33,9 @@ from supervisor_sio.worker import clients
 from supervisor_sio.worker.dispatch import SyncDispatcher
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from unit.client_frames import masked
+from unit.examples import examples
 
-INPUTS = 100_000
+INPUTS = examples(100_000)
 
 REQUESTS = [
     b"GET /socket.io/?EIO=4&transport=polling&sid=0a1b2c3d.AbCdEfGhIjKlMnOpQrSt HTTP/1.1\r\n",

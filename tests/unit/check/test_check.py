@@ -16,6 +16,7 @@ from supervisor_sio.check import judge, run
 from supervisor_sio.check.reading import Unreadable, read
 from supervisor_sio.check.wiring import OPTIONS
 from unit.check.deployment import HOST, ME, ROOT, Deployment
+from unit.examples import examples
 
 # --- what is sound -----------------------------------------------------------------
 
@@ -583,7 +584,7 @@ RANDOM = [
     st.sampled_from(["rpcinterface:sio", "program:workers", "[", "fcgi-program:x"]),
     st.text("abc:=%[](){}\n \t;#s", max_size=20),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 def test_any_text_is_judged(
     tmp_path: Path, changes: list[tuple[tuple[str, str], str]], section: str, more: str
 ) -> None:

@@ -24,6 +24,7 @@ from supervisor_sio.cluster.packets import (
     read_event,
     wire_format,
 )
+from unit.examples import examples
 
 NOT_JSON = ["NaN", "Infinity", "-Infinity", "1e999", "-1E+999", "9" * 400 + ".5"]
 
@@ -120,7 +121,7 @@ def outcome(decode: Any, text: str) -> Any:
         return str(error)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(text=texts, size=st.sampled_from([0, _LONG]))
 def test_a_long_text_is_decoded_as_a_short_one(text: str, size: int) -> None:
     text = f'[{text},"{"x" * size}"]'

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from supervisor_sio.engine.session import Session
 from unit.engine.fakes import FakeExchange, Payload, World
+from unit.examples import examples
 
 HOST = "example.org"
 
@@ -370,7 +371,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(options=options, asked=st.lists(requests(), max_size=10))
 def test_the_same_requests_get_the_same_answers(options: Any, asked: list[Asked]) -> None:
     both = Both(**options)

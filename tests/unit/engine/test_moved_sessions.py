@@ -14,6 +14,7 @@ from supervisor_sio.engine.session import Session, State
 from supervisor_sio.engine.websocket import WebSocket
 from unit.client_frames import masked
 from unit.engine.fakes import FakeExchange, FakeLink, Payload, World
+from unit.examples import examples
 
 PINGS = {"ping_interval": 60, "ping_timeout": 40}
 
@@ -266,7 +267,7 @@ ANY = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(steps=st.lists(st.sampled_from(ORDINARY), max_size=60), websocket=st.booleans())
 def test_nothing_is_lost_or_doubled_or_out_of_order(steps: list[str], websocket: bool) -> None:
     client = Client(websocket)
@@ -289,7 +290,7 @@ def as_text(packet: Payload) -> str:
     return encode([packet])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(ANY), st.booleans()), max_size=40),
     websocket=st.booleans(),

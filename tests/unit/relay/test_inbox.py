@@ -13,6 +13,7 @@ from supervisor_sio.relay import outbox as outbox_module
 from supervisor_sio.relay.inbox import Impossible, Inbox, Question
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.outbox import Outbox
+from unit.examples import examples
 
 PLENTY = 2**30
 SENDER = "s"
@@ -213,7 +214,7 @@ def run(world: World, plan: list[tuple[str, str, bool, int]]) -> None:
             assert receiver.inbox._held_bytes == held(receiver.inbox)
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(plans())
 def test_each_message_arrives_once_and_in_order(plan: list[tuple[str, str, bool, int]]) -> None:
     world = World(TAGS)
@@ -224,7 +225,7 @@ def test_each_message_arrives_once_and_in_order(plan: list[tuple[str, str, bool,
         assert receiver.inbox.dropped == 0
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(plans(), st.integers(0, 6), st.integers(0, 60), st.integers(1, 4))
 def test_little_is_held_and_little_sent_at_a_time(
     plan: list[tuple[str, str, bool, int]], most_held: int, most_bytes: int, batch: int
@@ -241,7 +242,7 @@ def test_little_is_held_and_little_sent_at_a_time(
         assert receiver.inbox.dropped == 0
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(plans("listen", "listen"))
 def test_who_comes_late_hears_what_is_sent_from_then_on(
     plan: list[tuple[str, str, bool, int]],
@@ -254,7 +255,7 @@ def test_who_comes_late_hears_what_is_sent_from_then_on(
         assert receiver.inbox.dropped == 0
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(plans(), st.integers(1, 8), st.sampled_from([PLENTY, 1000, 1]))
 def test_what_does_not_arrive_is_counted(
     plan: list[tuple[str, str, bool, int]], messages: int, most_bytes: int
@@ -270,7 +271,7 @@ def test_what_does_not_arrive_is_counted(
         assert receiver.inbox.dropped == len(meant) - len(receiver.delivered)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(plans(), st.integers(1, 3), st.sampled_from([4, 10]))
 def test_more_workers_than_streams(
     plan: list[tuple[str, str, bool, int]], streams: int, messages: int
@@ -292,7 +293,7 @@ def test_more_workers_than_streams(
         assert receiver.inbox.dropped == 0
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(plans("listen"), st.sampled_from([PLENTY, 3]))
 def test_a_sender_that_is_gone_is_not_waited_for(
     plan: list[tuple[str, str, bool, int]], messages: int
@@ -330,7 +331,7 @@ def test_what_arrived_is_delivered_though_its_sender_has_forgotten_it() -> None:
     assert receiver.delivered == receiver.arrived == ["1 to all", "2 to all"]
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(plans(), st.sampled_from([PLENTY, 3]), st.booleans())
 @example(
     # It no longer keeps the first of four when it is asked which of them are meant.
@@ -361,7 +362,7 @@ def test_what_a_sender_had_sent_that_is_gone_is_counted(
         assert not inbox.waits and inbox._held_bytes == 0
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(250))
 @given(plans(), plans(), st.sampled_from([PLENTY, 3]))
 def test_a_sender_that_was_given_up_is_heard_again(
     plan: list[tuple[str, str, bool, int]],

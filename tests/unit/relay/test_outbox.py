@@ -11,6 +11,7 @@ from supervisor_sio.common.limits import RELAY_MOST_STREAMS
 from supervisor_sio.relay import outbox as outbox_module
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.outbox import Again, Kept, Outbox
+from unit.examples import examples
 
 PLENTY = 2**30
 EMIT = {"method": "emit"}
@@ -207,7 +208,7 @@ def test_it_never_exceeds_its_bounds(
         assert {id(one) for _, one in latest} == {id(one) for one in kept}
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     st.lists(st.sampled_from([None, "a"]), min_size=1, max_size=30),
     st.integers(1, 10),

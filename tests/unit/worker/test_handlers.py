@@ -23,6 +23,7 @@ from supervisor_sio.worker import compat
 from supervisor_sio.worker.clients import PlainClients
 from supervisor_sio.worker.refused import refusals
 from unit.client_frames import masked
+from unit.examples import examples
 from unit.worker.served import APPS, App, Client, connect, end, open_session, serve_by, upgrade
 
 PLACE = '{"_placeholder":true,"num":%d}'
@@ -651,7 +652,7 @@ def test_the_environment_does_not_keep_the_connection(make: Any) -> None:
 # --- order ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     events=st.lists(st.integers(0, 3), min_size=1, max_size=12),
     waiting=st.sets(st.integers(0, 11)),
