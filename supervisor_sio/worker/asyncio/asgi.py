@@ -62,13 +62,15 @@ _BAD_REQUEST = (
 class Application:
     """The ASGI application of a worker.
 
-    :param app: of ASGI 3, or 2.
+    :param app: of ASGI 3.
     """
 
-    def __init__(self, app: Any, runtime: AsyncioRuntime) -> None:
+    def __init__(self, app: App, runtime: AsyncioRuntime) -> None:
+        self.app = app
         self.runtime = runtime
         self._config = Config(
-            app,
+            self._call,
+            interface="asgi3",
             http="httptools",
             ws="wsproto" if find_spec("wsproto") else "none",
             ws_max_size=APPLICATION_MESSAGE,
@@ -81,8 +83,6 @@ class Application:
             date_header=False,  # it is among the default headers, which are ours
         )
         self._config.load()
-        self.app: App = self._config.loaded_app
-        self._config.loaded_app = self._call
         self._server_state = ServerState()
         self._lifespan: Any = None
         self._startup_message = ""
@@ -341,7 +341,7 @@ class Call:
         if self._waiting_since is not None:
             self._waited += now - self._waiting_since
             self._waiting_since = None
-        self.deadline = NEVER
+            self.deadline = NEVER
 
     def on_deadline(self, now: float) -> None:
         """The client sends nothing, or waits no more."""

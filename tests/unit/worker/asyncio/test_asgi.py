@@ -503,6 +503,32 @@ def test_a_client_that_has_ended_its_side_gets_an_answer(rig: Rig) -> None:
     rig.run(test())
 
 
+def test_a_client_that_ends_with_its_body_is_gone_soon(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both come in one turn of the loop, while the application waits for the body."""
+    monkeypatch.setattr(asgi, "HALF_CLOSED_SECONDS", 0.1)
+    outcome: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert await read_body(receive) == b"hello"
+        outcome.append((await receive())["type"])
+
+    rig.use(app)
+
+    async def test() -> None:
+        client = rig.connect()
+        await client.send(post(5))
+        await until(lambda: client.connection.tenant)
+        await asyncio.sleep(0.02)
+        client.sock.send(b"hello")
+        client.sock.close()
+        await until(lambda: outcome)
+
+    rig.run(test())
+    assert outcome == ["http.disconnect"]
+
+
 def test_what_an_application_says_of_a_client_that_is_gone_is_not_news(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
