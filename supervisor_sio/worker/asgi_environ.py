@@ -30,7 +30,7 @@ def make_environ(scope: dict[str, Any]) -> dict[str, Any]:
 
     :param scope: of type ``http`` or ``websocket``; the environment keeps it.
     """
-    query = _decode(scope.get("query_string", b"")) or ""
+    query = _text(scope.get("query_string", b"")) or ""
     path = scope["path"]
     address, port = scope.get("client") or ("", 0)
     server = scope.get("server") or ("asgi", 0)
@@ -46,7 +46,7 @@ def make_environ(scope: dict[str, Any]) -> dict[str, Any]:
         "REQUEST_METHOD": scope.get("method", "GET"),
         "PATH_INFO": path,
         "QUERY_STRING": query,
-        "RAW_URI": f"{path}?{query}" if query else path,
+        "RAW_URI": _uri(path, query),
         "SCRIPT_NAME": "",
         "SERVER_PROTOCOL": "HTTP/1.1",
         # Those of the client and of the server; engineio has made-up ones.
@@ -82,6 +82,11 @@ def _decode(value: bytes) -> Optional[str]:
 
 
 _text = lru_cache(_SHARED)(_decode)
+
+
+@lru_cache(_SHARED)
+def _uri(path: str, query: str) -> str:
+    return f"{path}?{query}" if query else path
 
 
 def _scheme(scope: dict[str, Any]) -> str:

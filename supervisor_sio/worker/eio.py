@@ -374,8 +374,8 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
     async def handle_request(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """A request that the application has passed on."""
         request, exchange = self._take(scope, "ASGI")
+        environ = make_environ(scope)
         try:
-            environ = make_environ(scope)
             await self._handle(request, exchange, environ, lambda most: _read(receive, most))
             if scope["type"] == "http":
                 # The engine has answered, or will; but there is middleware that fails without.

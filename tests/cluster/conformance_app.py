@@ -1,6 +1,6 @@
 """The same Socket.IO servers twice: for a worker, and stock, ``python conformance_app.py PORT``.
 
-Stock is python-socketio with its own manager, on ``eventlet.wsgi``.
+Stock is python-socketio with its own manager, on ``eventlet.wsgi``, whatever the worker's mode is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import socketio
 
 #: By path, the options of a server; without a path, those of all.
-COMMON: dict[str, Any] = {"async_mode": "eventlet", "ping_interval": 60, "ping_timeout": 60}
+COMMON: dict[str, Any] = {"ping_interval": 60, "ping_timeout": 60}
 SERVERS: dict[str, dict[str, Any]] = {
     "/socket.io/": {},
     "/anybody.io/": {"cors_allowed_origins": "*", "cookie": "io", "compression_threshold": 200},
@@ -27,19 +27,20 @@ SERVERS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(new_manager: Callable[[str], Any]) -> Any:
-    """The WSGI application of all.
+def make(new_server: Callable[..., Any], application: Callable[..., Any], other: Any) -> Any:
+    """The application of all.
 
-    :param new_manager: for the server of this path; ``None`` is python-socketio's.
+    :param new_server: gets the path and the options.
+    :param application: gets the server, what is beside it, and ``socketio_path``.
     """
-    app: Any = not_found
+    app = other
     for path, options in SERVERS.items():
-        sio = socketio.Server(client_manager=new_manager(path), **COMMON, **options)
+        sio = new_server(path, **COMMON, **options)
         sio.on("connect", connect)
         sio.on("disconnect", lambda sid, reason: None)
         sio.on("echo", lambda sid, *args: args)
         sio.on("long", lambda sid, size: "x" * size)
-        app = socketio.WSGIApp(sio, app, socketio_path=path)
+        app = application(sio, app, socketio_path=path)
     return app
 
 
@@ -60,12 +61,24 @@ def main() -> None:
 
     eventlet.monkey_patch()
     listener = eventlet.listen(("127.0.0.1", int(sys.argv[1])))
-    eventlet.wsgi.server(listener, make(lambda path: None), log_output=False)
+
+    def new_server(path: str, **options: Any) -> Any:
+        return socketio.Server(async_mode="eventlet", **options)
+
+    app = make(new_server, socketio.WSGIApp, not_found)
+    eventlet.wsgi.server(listener, app, log_output=False)
 
 
 if __name__ == "__main__":
     main()
 else:
-    from supervisor_sio import ZmqManager
+    import portable
 
-    app = make(lambda path: ZmqManager(channel=path.strip("/")))
+    async def nothing(request: portable.Request) -> portable.Answer:
+        return portable.Answer(b"nothing here", 404)
+
+    app = make(
+        lambda path, **options: portable.make(path.strip("/"), **options)[0],
+        portable.application,
+        portable.web(nothing),
+    )

@@ -66,3 +66,19 @@ def test_a_copy_of_the_environment_keeps_nothing_of_the_connection(
     print(f"KiB for each idle client: chat {plain:.2f}, flask_chat {flask:.2f}")
     # Measured: 1.15 to 1.2. With the connection kept it was more than twice as much.
     assert flask < 1.3 * plain, f"{flask:.2f} KiB, {plain:.2f} without Flask"
+
+
+@pytest.mark.parametrize(
+    ("mode", "app", "most"),
+    [
+        ("asyncio", "fastapi_chat", 5.0),
+        ("threading", "threaded_chat", 4.0),
+    ],
+)
+def test_an_idle_client_of_another_mode(
+    memory_of_a_client: Callable[[str], float], mode: str, app: str, most: float
+) -> None:
+    """On asyncio its session keeps the ASGI scope of the handshake as well."""
+    taken = memory_of_a_client(f"--async-mode {mode} supervisor_sio.examples.{app}:app")
+    print(f"KiB for each idle client: {app} {taken:.2f}")
+    assert taken < most
