@@ -8,6 +8,7 @@ Nobody waits to send: what the router does not take yet is queued, see :mod:`.ou
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -40,6 +41,10 @@ _HEARTBEAT = 2.0
 
 #: Seconds between tries to find a router, and to send what the kernel does not take.
 _RETRY = 0.2
+
+#: Seconds without supervisord's socket after which a worker leaves that knows no parents to go
+#: by. supervisord has the socket from before it starts a worker until its end.
+_GONE = 5.0
 
 #: Messages in a row before others have a turn.
 _TURN = 64
@@ -119,6 +124,11 @@ class Link:
         #: This process, and each wrapper between it and supervisord, with its parent.
         self._lineage = [(os.getpid(), os.getppid())]
         self._orphan = False
+        #: Whether a router has said who supervisord is: until then the parent may be the one
+        #: that got this process when a wrapper ended.
+        self._knows_supervisord = False
+        #: Since when there is no socket to connect to.
+        self._no_socket_since: Optional[float] = None
         #: Which router, counted from 1: figures of one mean nothing to the next.
         self.generation = 0
         #: Whether a router is there: until one is, the other end waits in supervisord's socket.
@@ -151,10 +161,27 @@ class Link:
         A signal for a start script without ``exec`` ends only that script.
         """
         if not self._orphan and any(parent_of(pid) != parent for pid, parent in self._lineage):
-            self._orphan = True
-            text = "supervisord or its start script is gone, the worker leaves too"
-            self._runtime.log(logger, logging.ERROR, text)
+            self._leave_alone()
         return self._orphan
+
+    def _leave_alone(self) -> None:
+        self._orphan = True
+        text = "supervisord or its start script is gone, the worker leaves too"
+        self._runtime.log(logger, logging.ERROR, text)
+
+    def _note_no_router(self, error: OSError) -> None:
+        if logger.isEnabledFor(logging.DEBUG):
+            text = "no router at %s: %s"
+            self._runtime.log(logger, logging.DEBUG, text, self._run_dir.router, error)
+        if error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
+            self._no_socket_since = None
+            return
+        now = time.monotonic()
+        if self._no_socket_since is None:
+            self._no_socket_since = now
+        elif now - self._no_socket_since > _GONE:
+            if identity.of_supervisord() and not self._knows_supervisord:
+                self._leave_alone()
 
     def _connect(self) -> None:
         if self._closed:
@@ -177,11 +204,10 @@ class Link:
             channel.send(sock, hello)
         except OSError as error:
             sock.close()
-            if logger.isEnabledFor(logging.DEBUG):
-                text = "no router at %s: %s"
-                self._runtime.log(logger, logging.DEBUG, text, self._run_dir.router, error)
+            self._note_no_router(error)
             self._connect_later()
             return
+        self._no_socket_since = None
         self.generation += 1
         self._sock = sock
         self._last_figures = {}
@@ -311,7 +337,7 @@ class Link:
 
     def _take_welcome(self, message: Message) -> None:
         channel.check_version(message, "the router")
-        self.welcomed = True
+        self.welcomed = self._knows_supervisord = True
         self._take_lineage(message["supervisord"])
         self._wait_for("welcome", self._on_settings, message)
 

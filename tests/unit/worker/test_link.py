@@ -408,6 +408,27 @@ def test_without_supervisord_it_stops(
     assert worker.stopping == [False]
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_who_never_saw_its_parents_leaves_when_supervisord_has_no_socket(
+    worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Its start script has ended before it looked, and supervisord before it was ready."""
+    monkeypatch.setattr(module, "_GONE", 0.1)
+    monkeypatch.setattr(module.identity, "of_supervisord", lambda: True)
+    router.accept()
+    if known:
+        router.welcome()
+        until(lambda: worker.link.welcomed)
+    router.close()
+    until(lambda: not worker.link.up)
+    if known:
+        eventlet.sleep(0.3)
+        assert not worker.stopping  # its parents are there
+    else:
+        until(lambda: worker.stopping)
+        assert worker.stopping == [False]
+
+
 def test_without_a_descriptor_for_a_client_it_is_answered_and_told(
     worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
