@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 #: Wrappers within wrappers that are looked through.
@@ -28,11 +29,28 @@ def lineage(pid: int, ancestor: int) -> list[tuple[int, int]]:
 def parent_of(pid: int) -> int:
     """0 for one that is gone, or whose parent this pid namespace does not have."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            # The second field is the command in parentheses, the fourth the parent.
-            return int(file.read().rpartition(")")[2].split()[1])
+        return _read_parent(pid)
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def has_parent(pid: int, parent: int) -> bool:
+    """Whether a process is there, and its parent is this one.
+
+    True as well when this process has no descriptor left to look with.
+    """
+    try:
+        return _read_parent(pid) == parent
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    except (ValueError, IndexError):
+        return False
+
+
+def _read_parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        # The second field is the command in parentheses, the fourth the parent.
+        return int(file.read().rpartition(")")[2].split()[1])
 
 
 def process_memory(pid: int) -> int:

@@ -20,7 +20,7 @@ from ..common.channel import ChannelError, DescriptorsLost, Message
 from ..common.descriptors import ceiling
 from ..common.handover import Handover
 from ..common.limits import LEAVE_TIMEOUT
-from ..common.processes import lineage, parent_of
+from ..common.processes import has_parent, lineage
 from ..common.refusals import Refusals
 from ..common.rundir import RunDir
 from ..common.unavailable import answer
@@ -160,7 +160,7 @@ class Link:
 
         A signal for a start script without ``exec`` ends only that script.
         """
-        if not self._orphan and any(parent_of(pid) != parent for pid, parent in self._lineage):
+        if not self._orphan and not all(has_parent(*pair) for pair in self._lineage):
             self._leave_alone()
         return self._orphan
 

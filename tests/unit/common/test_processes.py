@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
-from supervisor_sio.common.processes import is_descendant, process_memory
+from supervisor_sio.common.processes import has_parent, is_descendant, process_memory
 
 ME = os.getpid()
 
@@ -74,3 +75,24 @@ def test_the_first_process_is_an_ancestor_too() -> None:
 def test_memory() -> None:
     # In KiB; a Python interpreter takes some MiB.
     assert 2_000 < process_memory(ME) < 10_000_000
+
+
+def test_without_descriptors_nobody_counts_as_gone() -> None:
+    """A worker whose clients have them all would else leave, because supervisord were gone."""
+    program = (
+        "import os, resource\n"
+        "from supervisor_sio.common.processes import has_parent\n"
+        "child = os.fork() or os.execvp('sleep', ['sleep', '60'])\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "print(has_parent(child, os.getpid()))\n"
+        "os.kill(child, 9), os.waitpid(child, 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_who_has_which_parent() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert has_parent(child.pid, os.getpid()) and not has_parent(child.pid, 1)
+        child.kill()
+    assert not has_parent(child.pid, os.getpid())

@@ -402,7 +402,7 @@ def test_without_supervisord_it_stops(
     worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     router.accept()
-    monkeypatch.setattr(module, "parent_of", lambda pid: 1)
+    monkeypatch.setattr(module, "has_parent", lambda pid, parent: False)
     router.die()
     until(lambda: worker.stopping)
     assert worker.stopping == [False]
