@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import socketio
+from engineio import packet as eio_packet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from socketio import packet
@@ -173,7 +174,8 @@ class _Brackets:
 def test_the_short_ways_by_the_json_module_of_the_application(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(packet.Packet, "json", packet.Packet.json)  # the server sets it
+    for kind in (packet.Packet, eio_packet.Packet):  # the server sets it in both
+        monkeypatch.setattr(kind, "json", kind.json)
     cls = class_for(socketio.Server(async_mode="threading", json=_Brackets))
     known = coders(cls)
     assert known is not None
