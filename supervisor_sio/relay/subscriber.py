@@ -52,8 +52,9 @@ logger = logging.getLogger("supervisor_sio.relay")
 
 _NOBLOCK = int(zmq.NOBLOCK)  # the enum is slow to convert for each message
 
-#: Messages received before others get a turn.
+#: Messages received before others get a turn, and seconds: some are for thousands of clients.
 _BATCH = 50
+_SLICE = 0.01
 
 #: Seconds between looks at what is due.
 TICK = 0.25
@@ -201,11 +202,17 @@ class Subscriber:
                 yield Wait(TICK, False)
 
     def _receive(self, deliver: Deliver) -> Steps:
-        due = last = time.monotonic()
+        due = last = began = time.monotonic()
         count = 0
         receive = self._socket.recv
         while not self.closed:
             now = time.monotonic()
+            if not count:
+                began = now
+            elif count == _BATCH or now - began > _SLICE:
+                count = 0
+                yield _TURN  # a flood must not keep a worker from its clients
+                continue
             messages: Iterable[RelayMessage] = ()
             if now >= due:
                 if now - last > _STALLED:
@@ -216,6 +223,7 @@ class Subscriber:
                 try:
                     frame = receive(_NOBLOCK, False)
                 except zmq.Again:
+                    count = 0
                     yield Wait(due - now, True)
                     continue
                 if frame.more:
@@ -232,9 +240,6 @@ class Subscriber:
                     yield from self._give_clients_time(sum(map(len, message.packets)))
             if self.catching_up:
                 self.catching_up = self._inbox.waits
-            if count == _BATCH:
-                count = 0
-                yield _TURN  # a flood must not keep a worker from its clients
 
     def _give_clients_time(self, delivered: int) -> Steps:
         """What is sent again comes in as fast as it can be read, and clients may take it slower.
