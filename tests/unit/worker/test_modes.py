@@ -11,11 +11,14 @@ from supervisor_sio.worker.application import ApplicationError
 from supervisor_sio.worker.modes import installer
 
 
+NEW_PYTHON = pytest.mark.skipif(sys.version_info < (3, 10), reason="these modes need 3.10")
+
+
 @pytest.mark.parametrize(
     ("name", "module", "package"),
     [
         ("eventlet", "eventlet", "supervisor-sio"),
-        ("asyncio", "uvicorn", "supervisor-sio[asyncio]"),
+        pytest.param("asyncio", "uvicorn", "supervisor-sio[asyncio]", marks=NEW_PYTHON),
     ],
 )
 def test_a_module_is_missing(
@@ -37,7 +40,7 @@ def test_python_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(raised.value) == "--async-mode asyncio needs Python 3.10, this is 3.9"
 
 
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="these modes need 3.10")
+@NEW_PYTHON
 @pytest.mark.parametrize("name", ["asyncio", "threading"])
 def test_a_mode_imports_no_other(name: str) -> None:
     program = (
