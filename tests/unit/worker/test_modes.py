@@ -10,7 +10,6 @@ from supervisor_sio.worker import modes
 from supervisor_sio.worker.application import ApplicationError
 from supervisor_sio.worker.modes import installer
 
-
 NEW_PYTHON = pytest.mark.skipif(sys.version_info < (3, 10), reason="these modes need 3.10")
 
 
