@@ -18,12 +18,14 @@ ALSO = ["setuptools<82"]
 
 
 def constraints(text: str) -> Iterator[str]:
+    """Each once: the extra ``test`` has requirements of others."""
     config = configparser.ConfigParser()
     config.read_string(text)
     extras = dict(config["options.extras_require"])
-    for lines in (config["options"]["install_requires"], *extras.values()):
-        for name, version in REQUIREMENT.findall(lines):
-            yield f"{name}=={version}"
+    required = "\n".join((config["options"]["install_requires"], *extras.values()))
+    yield from dict.fromkeys(
+        f"{name}=={version}" for name, version in REQUIREMENT.findall(required)
+    )
     yield from ALSO
 
 
