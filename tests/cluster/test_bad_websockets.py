@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import statistics
 import time
 
 import psutil
@@ -117,18 +118,19 @@ def test_a_client_that_never_reads(shared_cluster: Cluster, other: TestClient) -
     before = figures(shared_cluster)["slow_clients"]
     with open_websocket(shared_cluster.port) as sock:
         sock.sendall(masked(1, b"40"))
-        worst, deadline = 0.0, time.monotonic() + 60
+        latencies, deadline = [], time.monotonic() + 60
         while figures(shared_cluster)["slow_clients"] == before:
             assert time.monotonic() < deadline, "it is not cut off"
             for _ in range(5):
                 other.emit("emit_long", "noise", 200_000)
             began = time.monotonic()
             assert other.call("echo", 1) == 1
-            worst = max(worst, time.monotonic() - began)
+            latencies.append(time.monotonic() - began)
             time.sleep(0.1)
         assert figures(shared_cluster)["slow_clients"] == before + 1
-    print(f"slowest answer meanwhile {worst * 1000:.0f} ms")
-    assert worst < 2
+    print(f"slowest answer meanwhile {max(latencies) * 1000:.0f} ms")
+    # Where they wait for that client, most do; the machine may be busy with something else.
+    assert statistics.median(latencies) < 1
     assert not other.disconnects
     text = shared_cluster.ctl("sio", "status").stdout
     assert f"too slow {before + 1}" in text

@@ -76,13 +76,12 @@ class Ahead:
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
             self._stop()
             connection.end()
             return
         self._data += data
-        if self._is_enough(data):
+        # At the end of a client that still listens, who reads the body finds that, and answers.
+        if not data or self._is_enough(data):
             self._stop()
             connection.data = bytes(self._data)
             self._ready()

@@ -111,9 +111,19 @@ def test_what_are_no_chunks_is_for_who_reads_it(connection: Connection) -> None:
     assert connection.ready == 1 and connection.data == b"no size\r\n"
 
 
-def test_a_client_that_ends(connection: Connection) -> None:
+def test_a_client_that_ends_and_listens_is_for_who_reads(connection: Connection) -> None:
     ahead = connection.begin(LENGTH, b"abc")
     connection.client.shutdown(socket.SHUT_WR)
+    assert connection.reader is not None
+    connection.reader()
+    assert connection.ready == 1 and connection.data == b"abc"
+    assert ahead.deadline == NEVER
+
+
+def test_a_client_that_is_gone(connection: Connection) -> None:
+    ahead = connection.begin(LENGTH, b"abc")
+    connection.sock.send(b"unread")
+    connection.client.close()
     assert connection.reader is not None
     connection.reader()
     assert connection.ended and not connection.ready
