@@ -110,6 +110,9 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _worker(options: WorkerOptions) -> int:
+    # What eventlet says of itself at every import is not news for an operator's log; a server that
+    # is meant for eventlet imports it in any mode.
+    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     if options.mode is EVENTLET:
         _patch()  # before anything of the application is imported
     from .cluster import sessions
@@ -133,8 +136,6 @@ def _worker(options: WorkerOptions) -> int:
 
 
 def _patch() -> None:
-    # What eventlet says of itself at every import is not news for an operator's log.
-    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     import eventlet
 
     eventlet.monkey_patch()

@@ -386,7 +386,11 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
             scope.pop(EXCHANGE, None)
 
     async def send_packet(self, sid: str, pkt: Any) -> None:
-        """Send an Engine.IO packet to a client; without its session only a log line is written."""
+        """:meth:`EngineServer.send_packet`
+
+        :raises RuntimeError: in another loop than the one that serves the clients.
+        """
+        self._check_loop()
         self.deliver(sid, pkt)
 
     async def get_session(self, sid: str) -> dict[str, Any]:
@@ -398,8 +402,20 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
         self._get_socket(sid).data = session
 
     async def disconnect(self, sid: Optional[str] = None) -> None:
-        """:meth:`EngineServer.disconnect`"""
+        """:meth:`EngineServer.disconnect`
+
+        :raises RuntimeError: in another loop than the one that serves the clients.
+        """
+        self._check_loop()
         self.close(sid)
+
+    def _check_loop(self) -> None:
+        threads = self.runtime.threads
+        if threads is not None and not threads.here:
+            raise RuntimeError(
+                "another loop serves the clients: use "
+                "asyncio.run_coroutine_threadsafe(coroutine, loop), with the loop of the worker"
+            )
 
 
 async def _read(receive: Callable[[], Any], most: int) -> bytes:

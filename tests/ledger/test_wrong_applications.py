@@ -9,28 +9,57 @@ from pathlib import Path
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import BIN, environment, wait_until
-from cluster.modes import EVENTLET
+from cluster.modes import OWN_MODES
 
-pytestmark = EVENTLET
+pytestmark = OWN_MODES
 
 HERE = Path(__file__).parent
 
 
+_ASGI = "which takes --async-mode asyncio; {} serves WSGI: socketio.WSGIApp"
+_ASYNC = "has an AsyncServer, for asyncio: write --async-mode asyncio; {0} runs a socketio.Server("
+_STOPS = "has a Server, whose handlers would stop the loop: write socketio.AsyncServer("
+_OTHER = "a worker with --async-mode {} needs async_mode='{}', or write --async-mode {}"
+
+EVENTLET, THREADING, ASYNCIO = "eventlet", "threading", "asyncio"
+
+
 @pytest.mark.parametrize(
-    ("application", "reason"),
+    ("mode", "application", "reason"),
     [
-        ("asgi", "is an ASGI application (ASGIApp), a worker serves WSGI"),
-        ("server", "has a AsyncServer, for asyncio"),
-        ("asyncio_server()", "has a AsyncServer, for asyncio"),
-        ("threads()", "has a Socket.IO server with async_mode='threading'"),
-        ("flask_threads()", "has a Socket.IO server with async_mode='threading'"),
-        ("create_app", "write module:create_app()"),
-        ("make_server()", "is a Server, not a WSGI application"),
+        *((mode, "asgi", _ASGI.format(mode)) for mode in (EVENTLET, THREADING)),
+        *((mode, "server", _ASYNC.format(mode)) for mode in (EVENTLET, THREADING)),
+        *((mode, "asyncio_server()", _ASYNC.format(mode)) for mode in (EVENTLET, THREADING)),
+        (EVENTLET, "threads()", _OTHER.format(EVENTLET, EVENTLET, THREADING)),
+        (EVENTLET, "flask_threads()", _OTHER.format(EVENTLET, EVENTLET, THREADING)),
+        (THREADING, "create_app()", _OTHER.format(THREADING, THREADING, EVENTLET)),
+        (ASYNCIO, "create_app()", "which takes --async-mode eventlet or threading; asyncio serves"),
+        (ASYNCIO, "make_server()", _STOPS),
+        (ASYNCIO, "sync_server()", _STOPS),
+        (ASYNCIO, "mounted()", _STOPS),
+        (ASYNCIO, "server", "is an AsyncServer, not an ASGI application; wrap it: app = socketio."),
+        (
+            EVENTLET,
+            "make_server()",
+            "is a Server, not a WSGI application; wrap it: app = socketio.",
+        ),
+        *(
+            (mode, "create_app", "write module:create_app()")
+            for mode in (EVENTLET, THREADING, ASYNCIO)
+        ),
+        (
+            ASYNCIO,
+            "wrong_manager()",
+            ": ZmqManager is for a socketio.Server: write "
+            "socketio.AsyncServer(client_manager=AsyncZmqManager())",
+        ),
     ],
 )
-def test_what_cannot_be_served_is_told_in_one_line(application: str, reason: str) -> None:
+def test_what_cannot_be_served_is_told_in_one_line(
+    mode: str, application: str, reason: str
+) -> None:
     ended = subprocess.run(
-        [BIN / "supervisor-sio", "worker", f"wrong_app:{application}"],
+        [BIN / "supervisor-sio", "worker", "--async-mode", mode, f"wrong_app:{application}"],
         cwd=HERE,
         env=environment(),
         capture_output=True,
@@ -71,14 +100,24 @@ def test_a_program_that_is_imported_as_well() -> None:
             "ZmqManager: ",
         ),
         ("two_servers()", "two ZmqManagers on channel 'another' in one process"),
+        (
+            "mounted_at_another_path()",
+            "the application has its Socket.IO server at /ws/, the router looks for /socket.io/: "
+            "set path = /ws/ in [rpcinterface:sio]",
+        ),
+        (
+            "asgi",
+            "supervisor-sio worker: error: wrong_app:asgi has a Socket.IO server without "
+            "AsyncZmqManager: ",
+        ),
     ],
 )
 def test_what_cannot_work_in_this_cluster_is_never_ready(
     make_cluster: ClusterFactory, application: str, reason: str
 ) -> None:
-    cluster = make_cluster(
-        here=HERE, command=f"supervisor-sio worker wrong_app:{application}", workers=1, startsecs=2
-    )
+    mode = ASYNCIO if application in ("asgi", "mounted_at_another_path()") else EVENTLET
+    command = f"supervisor-sio worker --async-mode {mode} wrong_app:{application}"
+    cluster = make_cluster(here=HERE, command=command, workers=1, startsecs=2)
     cluster.spawn()
     wait_until(lambda: reason in cluster.log("workers_00"), 20, "the reason")
     assert "ready (tag" not in cluster.log("workers_00")

@@ -7,7 +7,7 @@ from typing import Any
 import socketio
 from flask import Flask
 
-from supervisor_sio import ZmqManager, serve
+from supervisor_sio import AsyncZmqManager, ZmqManager, serve
 
 
 def make_server(**options: Any) -> socketio.Server:
@@ -46,6 +46,28 @@ def another_path() -> Any:
 
 def two_servers() -> Any:
     return socketio.WSGIApp(make_server(), socketio.WSGIApp(make_server()))
+
+
+def sync_server() -> Any:
+    return socketio.ASGIApp(make_server())
+
+
+def mounted(server: Any = None, path: str = "socket.io") -> Any:
+    from fastapi import FastAPI
+
+    app = FastAPI()
+    app.mount("/", socketio.ASGIApp(server or make_server(), socketio_path=path))
+    return app
+
+
+def mounted_at_another_path() -> Any:
+    manager = AsyncZmqManager()
+    server = socketio.AsyncServer(async_mode="asgi", client_manager=manager)
+    return mounted(server, "/ws")
+
+
+def wrong_manager() -> Any:
+    return socketio.ASGIApp(socketio.AsyncServer(client_manager=ZmqManager()))
 
 
 asgi = socketio.ASGIApp(socketio.AsyncServer(async_mode="asgi"))

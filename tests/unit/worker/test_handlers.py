@@ -773,6 +773,36 @@ def test_many_threads_that_make_what_is_stored_for_a_client(make: Any) -> None:
 
 
 @only["asyncio"]
+def test_another_loop_is_told_what_to_write(make: Any) -> None:
+    app = make()
+    client = connect(app)
+    sid, eio_sid = app.sid, app.session.sid
+    eio = app.sio.eio
+    told: list[str] = []
+
+    def work() -> None:
+        for call, args in (
+            (app.sio.emit, ("news", 1)),
+            (app.sio.disconnect, (sid,)),
+            (eio.send, (eio_sid, "x")),
+            (eio.disconnect, (eio_sid,)),
+        ):
+            try:
+                asyncio.run(call(*args))
+            except RuntimeError as error:
+                told.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(told) == 4
+    assert all("asyncio.run_coroutine_threadsafe(" in text for text in told)
+    client.text('421["echo",1]')
+    client.until(b"431[1]")
+    app.gone()
+
+
+@only["asyncio"]
 def test_handlers_that_are_cancelled(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     """As at the end of a worker: the sessions end, and nothing is logged."""
     app: App = make()
