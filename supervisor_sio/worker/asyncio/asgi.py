@@ -271,7 +271,8 @@ class Call:
         try:
             await self._app(scope, receive, send)
         except Exception as error:
-            if self._connection is not None or not _is_about_client(error):
+            gone = self._connection is None or self._failed
+            if not gone or not _is_about_client(error):
                 raise
             logger.debug("a request to the application failed", exc_info=True)
         finally:
@@ -382,8 +383,10 @@ class Call:
         connection = self._connection
         if connection is None:
             return
-        if self._upgraded or not self._body_ended:
+        if self._upgraded:
             connection.end()
+        elif not self._body_ended:
+            self._end_by_ourselves()
         else:
             self._application.runtime.deadlines.after(self, HALF_CLOSED_SECONDS)
             self._application.runtime.watch()
@@ -418,13 +421,17 @@ class Call:
 
     def _refuse_body(self, connection: Connection, error: HttpError) -> None:
         connection.count(PROTOCOL, error)
+        self._end_by_ourselves()
+
+    def _end_by_ourselves(self) -> None:
+        """The body does not go on: for the application the client is gone."""
         self._failed = True
         self._transport.pause_reading()
         if not self._started:
             self._started = True
             self._transport.write(_BAD_REQUEST)
         self._transport.close()
-        self._protocol.connection_lost(None)  # for the application the client is gone
+        self._protocol.connection_lost(None)
 
     def upgraded(self) -> None:
         """:meth:`.transport.User.upgraded`"""

@@ -529,6 +529,22 @@ def test_a_client_that_ends_with_its_body_is_gone_soon(
     assert outcome == ["http.disconnect"]
 
 
+@pytest.mark.parametrize("request_", [post(5) + b"hel", CHUNKED + b"5\r\nhel"])
+def test_a_body_that_breaks_off(
+    rig: Rig, caplog: pytest.LogCaptureFixture, request_: bytes
+) -> None:
+    rig.use(echo)
+
+    async def test() -> None:
+        client = rig.connect()
+        await client.send(request_)
+        client.sock.shutdown(socket.SHUT_WR)
+        assert (await client.ended()).startswith(b"HTTP/1.1 400 ")
+
+    rig.run(test())
+    assert not caplog.records
+
+
 def test_what_an_application_says_of_a_client_that_is_gone_is_not_news(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
