@@ -41,11 +41,14 @@ class Pool:
         self._done: list[int] = []
 
     def run(self, task: Callable[..., Any], *args: Any) -> None:
-        """Run it in one of the threads; from any thread. What it raises is logged."""
+        """Run it in one of the threads; from any thread. What it raises is logged.
+
+        :raises RuntimeError: when there is no thread, and the system allows none.
+        """
         with self._lock:
             self._submitted += 1
             self._tasks.put((task, args))
-            if len(self._done) < min(self.size, self.unfinished):
+            if len(self._done) < self.size and len(self._done) < self.unfinished:
                 self._start_thread()
 
     @property
@@ -69,7 +72,12 @@ class Pool:
         thread = threading.Thread(
             target=self.work, args=(number,), name=f"handler-{number}", daemon=True
         )
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system allows no more; those that are there have more to do
+            self._done.pop()
+            if not self._done:
+                raise
 
     def work(self, number: int) -> None:
         """What the thread of this number does."""

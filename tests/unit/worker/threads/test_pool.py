@@ -118,6 +118,29 @@ def test_nothing_of_a_task_is_kept() -> None:
     assert gone() is None
 
 
+def test_the_system_allows_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(4)
+    go, done = threading.Event(), [0]
+
+    def task() -> None:
+        go.wait(10)
+        done[0] += 1
+
+    pool.run(task)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(5):
+        pool.run(task)
+    go.set()
+    wait_for(lambda: not pool.unfinished)
+    assert done == [6]
+    with pytest.raises(RuntimeError, match="new thread"):
+        Pool(1).run(task)
+
+
 def test_many_threads_may_submit() -> None:
     pool = Pool(4)
     done: list[int] = []
