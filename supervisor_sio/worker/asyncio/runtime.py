@@ -95,6 +95,9 @@ class AsyncioRuntime(BaseRuntime):
     def __init__(self, loop: Optional[asyncio.AbstractEventLoop] = None) -> None:
         super().__init__()
         self.loop = loop or new_loop()
+        # One of each, which all watches have.
+        self._remove_reader = self.loop.remove_reader
+        self._remove_writer = self.loop.remove_writer
         #: Who answers what is not the engine's; set before the first connection.
         self.application: Optional[Application] = None
         #: For the next turn of the loop.
@@ -182,13 +185,13 @@ class AsyncioRuntime(BaseRuntime):
         self, descriptor: int, call: Callable[..., None], owner: Optional[DescriptorOwner] = None
     ) -> Watch:
         self._adding.run(self.loop.add_reader, descriptor, call)
-        return _Watch(self.loop.remove_reader, descriptor)
+        return _Watch(self._remove_reader, descriptor)
 
     def add_writer(
         self, descriptor: int, call: Callable[..., None], owner: Optional[DescriptorOwner] = None
     ) -> Watch:
         self._adding.run(self.loop.add_writer, descriptor, call)
-        return _Watch(self.loop.remove_writer, descriptor)
+        return _Watch(self._remove_writer, descriptor)
 
     # --- the life of the worker ------------------------------------------------------
 
