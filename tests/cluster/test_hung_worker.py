@@ -41,7 +41,8 @@ def test_a_hung_worker_gets_no_new_sessions(cluster: Cluster, clients: Clients) 
         return stopped["tag"] in cluster_tags
 
     wait_until(placed_again, 10, "a session at the worker that is back")
-    assert f"worker {stopped['name']} hangs" in cluster.log("router")
+    line = f"worker {stopped['name']} hangs"
+    wait_until(lambda: line in cluster.log("router"), 5, "the router's line")
     for row in cluster.workers("drained"):
         assert cluster.ctl("sio", "undrain", row["name"]).returncode == 0
 

@@ -202,7 +202,7 @@ def test_more_clients_than_descriptors_in_a_worker(make_cluster: ClusterFactory,
     refused.sendall(HANDSHAKE)
     assert not is_answered(refused)
     assert session.call("echo", "x", connection=kept) == "x"
-    assert "no-descriptor" in cluster.log("workers_00")
+    wait_until(lambda: "no-descriptor" in cluster.log("workers_00"), 5, "the worker's line")
     for sock in [*clients, refused]:
         sock.close()
     assert pids(cluster) == before
@@ -217,7 +217,8 @@ def test_more_idle_connections_than_descriptors_come_back(make_cluster: ClusterF
     assert cluster.ctl("restart", "workers:*").returncode == 0
     cluster.wait_ready()
     assert cluster.router_pid == router_pid
-    assert "refused 1 (no-descriptor), last from a worker" in cluster.log("router")
+    line = "refused 1 (no-descriptor), last from a worker"
+    wait_until(lambda: line in cluster.log("router"), 5, "the router's line")
     for name in ("workers_00", "workers_01"):
         assert "error" not in cluster.log(name)
     assert "exit status 1" not in cluster.log("supervisord")

@@ -12,9 +12,12 @@ import psutil
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, wait_until
+from cluster.modes import NO_WORKER
 from cluster.test_hosts import Host, Redis, join, queue
 
 __all__ = ["queue"]
+
+pytestmark = NO_WORKER
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,8 @@ def test_a_worker_that_leaves_does_not_wait_longer_than_drain_timeout(
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: dropped(cluster) == 20, 15, "the lost ones are counted")
     assert numbers(receiver, "long") == []
-    assert "workers have not fetched all" in cluster.log("workers_00")
+    line = "workers have not fetched all"
+    wait_until(lambda: line in cluster.log("workers_00"), 5, "the worker's line")
 
 
 def test_all_workers_stop_at_once(two_workers: Cluster, clients: Clients) -> None:

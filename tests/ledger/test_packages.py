@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from cluster.conftest import Clients, ClusterFactory
-from cluster.harness import BIN, ROUTER, Cluster, free_port
+from cluster.harness import BIN, ROUTER, Cluster, free_port, wait_until
 from cluster.modes import NO_WORKER
 from cluster.test_check import check
 
@@ -85,7 +85,8 @@ def test_packages_that_the_router_lacks(
     ):
         install = f"{python} -m pip install 'supervisor-sio[{extra}]'"
         fault = f"{option}: needs the {package} package: {install}"
-        assert f"[rpcinterface:sio] {fault}" in cluster.log("router")
+        line = f"[rpcinterface:sio] {fault}"
+        wait_until(lambda text=line: text in cluster.log("router"), 5, line)  # type: ignore[misc]
         assert f"fault    {fault}" in done.stdout
         found = f"{option}: needs the {package} package in the Python of [eventlistener:sio]"
         assert f"[rpcinterface:sio] {found}: {install}" in said

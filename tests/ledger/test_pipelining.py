@@ -8,6 +8,7 @@ import threading
 import time
 
 from cluster.conftest import ClusterFactory
+from cluster.harness import wait_until
 
 from .victim import Echoes
 
@@ -34,6 +35,8 @@ def test_a_flood_of_requests_leaves_turns_to_others(make_cluster: ClusterFactory
 
     threads = [threading.Thread(target=flood, daemon=True) for _ in range(CONNECTIONS)]
     with Echoes(cluster.port) as others:
+        wait_until(lambda: len(others.latencies) >= 50, 30, "some before the flood")
+        calm = sorted(others.latencies)[len(others.latencies) // 2]
         for thread in threads:
             thread.start()
         time.sleep(2)
@@ -45,7 +48,9 @@ def test_a_flood_of_requests_leaves_turns_to_others(make_cluster: ClusterFactory
         thread.join(10)
     assert during, "no echo in 5 s"
     half, most = during[len(during) // 2], during[len(during) * 9 // 10]
-    print(f"{len(during)} echoes, half in {half * 1000:.0f} ms, nine of ten in {most * 1000:.0f}")
-    # Each is a POST and a poll, on connections of their own.
-    assert half < 0.03 and most < 0.06, during[-5:]
+    print(f"before: half in {calm * 1000:.1f} ms; meanwhile {len(during)} echoes, ")
+    print(f"half in {half * 1000:.0f} ms, nine of ten in {most * 1000:.0f}")
+    # Each is a POST and a poll, on connections of their own. On a busy machine all take longer.
+    busy = max(1.0, calm / 0.003)
+    assert half < 0.03 * busy and most < 0.06 * busy, during[-5:]
     assert [row["state"] for row in cluster.status()["workers"]] == ["ready"]

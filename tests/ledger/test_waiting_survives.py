@@ -62,7 +62,7 @@ def test_all_who_wait_are_answered_by_the_next_router(
         wait_until(lambda: waiting(cluster) == 101, 10, "they wait")
         for _ in range(2):
             end_router(cluster, how)
-            wait_until(lambda: waiting(cluster) == 101, 10, "they wait at the next")
+            wait_until(lambda: waiting(cluster) == 101, 20, "they wait at the next")
         assert cluster.ctl("start", "workers:*").returncode == 0
         for sock in [*socks, slow]:
             assert read_all(sock).startswith(b"HTTP/1.1 200 ")  # to the end of the connection
@@ -80,7 +80,9 @@ def test_the_time_to_wait_goes_on_over_a_restart(make_cluster: ClusterFactory) -
         end_router(cluster, "kill")
         answer = read_all(sock)
         assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer
-    assert cluster.status()["router"]["refused"] == {"hold-timeout": 1}
+    wait_until(
+        lambda: cluster.status()["router"]["refused"] == {"hold-timeout": 1}, 5, "it is counted"
+    )
 
 
 def test_nobody_waits_for_a_supervisord_that_stops(make_cluster: ClusterFactory) -> None:
