@@ -36,7 +36,7 @@ class Alone(Life):
         self._accepting: Optional[Watch] = None
 
     async def live(self) -> int:
-        await self.runtime.start_up(self.server.app)
+        await self.start_up()
         host, port = self._listener.getsockname()[:2]
         print(f"Serving on http://{host}:{port}/ (Ctrl-C stops)", file=sys.stderr)
         self._local = host, port

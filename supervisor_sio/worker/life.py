@@ -12,6 +12,7 @@ from ..common import descriptors
 from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Request
 from ..engine.engine import Engine
+from .application import ApplicationError
 from .connection import Connection
 from .runtime import Runtime
 from .server import Server
@@ -57,6 +58,29 @@ class Life:
         :return: the status of the process.
         """
         raise NotImplementedError
+
+    async def start_up(self) -> None:
+        """Let the application prepare itself, until it has, or :meth:`stop` is called.
+
+        :raises ApplicationError: when it cannot.
+        """
+        done = self.runtime.event()
+        failed: list[ApplicationError] = []
+
+        async def run() -> None:
+            try:
+                await self.runtime.start_up(self.server.app)
+            except ApplicationError as error:
+                failed.append(error)
+            finally:
+                done.set()
+
+        task = self.runtime.spawn(run())
+        while not done.is_set() and not self.stopped.is_set():
+            await done.wait(_LOOK)
+        task.cancel()
+        if failed:
+            raise failed[0]
 
     def keeps(self, request: Request) -> bool:
         """Whether a request on a kept connection is for this worker."""

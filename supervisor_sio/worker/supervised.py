@@ -77,7 +77,7 @@ class Worker(Life):
                     raise ApplicationError(str(error)) from None
         for manager in managers:
             await manager.wait_joined(self.stopped.is_set, self.runtime.sleep)
-        await self.runtime.start_up(self._app)
+        await self.start_up()
         while not self.server.paths and not self.stopped.is_set():
             await self.runtime.sleep(_WAIT_FOR_ROUTER)
         if not self.stopped.is_set():

@@ -85,6 +85,7 @@ class Application:
         self._config.load()
         self._server_state = ServerState()
         self._lifespan: Any = None
+        self._has_started = False
         self._startup_message = ""
         # What uvicorn says of every websocket, and of its own start, is not the worker's.
         log = logging.getLogger("uvicorn.error")
@@ -106,10 +107,11 @@ class Application:
             raise ApplicationError(
                 f"the application's startup failed: {lines[-1]}", "\n".join(lines[:-1])
             )
+        self._has_started = True
 
     async def shut_down(self) -> None:
         """Let the application end what it has begun; what fails is logged."""
-        if self._lifespan is not None and not self._lifespan.should_exit:
+        if self._has_started:
             await self._lifespan.shutdown()
 
     @property

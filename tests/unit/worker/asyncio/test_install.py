@@ -73,15 +73,36 @@ serve(app, "127.0.0.1:PORT")
 """
 
 
-def test_a_blocked_thread_does_not_keep_the_process() -> None:
+def run(program: str) -> subprocess.CompletedProcess[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    done = subprocess.run(
-        [sys.executable, "-c", BLOCKED.replace("PORT", str(port))],
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    command = [sys.executable, "-c", program.replace("PORT", str(port))]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+def test_a_blocked_thread_does_not_keep_the_process() -> None:
+    done = run(BLOCKED)
     assert done.returncode == 0, done.stderr
     assert "threads of the application run yet, the process ends: " in done.stderr
+
+
+HANGS = """
+import asyncio, os, signal, threading
+from supervisor_sio import serve
+
+async def app(scope, receive, send):
+    await receive()
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        await asyncio.sleep(60)
+    finally:
+        print("cancelled")
+
+serve(app, "127.0.0.1:PORT")
+"""
+
+
+def test_it_can_be_stopped_while_the_application_starts() -> None:
+    done = run(HANGS)
+    assert (done.returncode, done.stdout) == (0, "cancelled\n"), done.stderr
