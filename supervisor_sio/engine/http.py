@@ -132,7 +132,7 @@ def read_head(data: bytes) -> Head:
     if line is None:
         raise HttpError("a malformed request line")
     method, authority, path, query, version = line.groups()
-    if authority is None and path is None:
+    if (authority is None and path is None) or method == b"CONNECT":
         raise HttpError("a target that is neither a path nor a URL")
     if _FIELDS.fullmatch(data, line.end()) is None:
         raise HttpError("a malformed header line")

@@ -36,7 +36,7 @@ from ..asgi_environ import make_environ
 from ..eio import EXCHANGE
 from ..logs import adopt
 from .handshake import Handshake
-from .scope import Taker, is_websocket, release
+from .scope import Taker, is_about_client, is_websocket, release
 from .transport import ClientTransport
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class Call:
             await self._app(scope, receive, send)
         except Exception as error:
             gone = self._connection is None or self._failed
-            if not gone or not _is_about_client(error):
+            if not gone or not is_about_client(error):
                 raise
             logger.debug("a request to the application failed", exc_info=True)
         finally:
@@ -504,11 +504,6 @@ class Call:
         if not self._failed:
             self._protocol.connection_lost(None)
         self._ended()
-
-
-def _is_about_client(error: Exception) -> bool:
-    """Whether it says that the client is gone; Starlette has an error of its own for that."""
-    return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"
 
 
 def _as_bytes(head: Head) -> bytes:

@@ -16,7 +16,7 @@ from ...engine.http import Head
 from ...engine.request import Request
 from ..asgi_environ import make_environ
 from ..eio import EXCHANGE
-from .scope import Taker, make_scope, release
+from .scope import Taker, is_about_client, make_scope, release
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("supervisor_sio.worker")
 
 _NO_BODY = {"type": "http.request", "body": b"", "more_body": False}
-_GONE = {"type": "http.disconnect"}
+_GONE: dict[str, dict[str, Any]] = {
+    "http": {"type": "http.disconnect"},
+    "websocket": {"type": "websocket.disconnect", "code": 1006},
+}
 
 
 class Handshake:
@@ -58,7 +61,7 @@ class Handshake:
         bridge: Optional[_Bridge] = None
         try:
             await self._application.app(scope, self._receive, self._send)
-        except Exception as error:
+        except BaseException as error:  # as uvicorn does it: the client is to get an answer
             if self._taken and self._connection.is_answered:
                 logger.exception("a request to the application failed")
             else:
@@ -85,12 +88,12 @@ class Handshake:
         return Request(self._head, connection.scheme, connection.address, environ), connection
 
     async def _receive(self) -> Any:
-        is_websocket = self._scope["type"] == "websocket"
+        kind = self._scope["type"]
         if not self._received:
             self._received = True
-            return {"type": "websocket.connect"} if is_websocket else _NO_BODY
+            return {"type": "websocket.connect"} if kind == "websocket" else _NO_BODY
         if self._taken:
-            return {"type": "websocket.disconnect", "code": 1006} if is_websocket else _GONE
+            return _GONE[kind].copy()
         bridge = self._bridge or self._begin_bridge()
         return await bridge.receive()
 
@@ -100,7 +103,7 @@ class Handshake:
             await bridge.send(message)
 
     def _begin_bridge(self) -> _Bridge:
-        bridge = self._bridge = _Bridge(self._received)
+        bridge = self._bridge = _Bridge(self._scope["type"], self._received)
         application = self._application
         application.pass_on(self._connection, self._head, bridge.run, bridge.close)
         return bridge
@@ -109,10 +112,12 @@ class Handshake:
 class _Bridge:
     """From an application that runs already to the calls that uvicorn has for one.
 
+    :param kind: of the scope.
     :param received: whether the application has received the first message.
     """
 
-    def __init__(self, received: bool) -> None:
+    def __init__(self, kind: str, received: bool) -> None:
+        self._kind = kind
         self._received = received
         loop = asyncio.get_running_loop()
         #: ``receive`` and ``send`` of uvicorn; ``None`` when it has closed the connection.
@@ -128,24 +133,30 @@ class _Bridge:
         await self._ended
 
     async def receive(self) -> Any:
-        calls = await self._calls
-        return _GONE if calls is None else await calls[0]()
+        calls = await asyncio.shield(self._calls)  # an application may give up one receive()
+        return _GONE[self._kind].copy() if calls is None else await calls[0]()
 
     async def send(self, message: Any) -> None:
-        calls = await self._calls
-        if calls is not None:
-            await calls[1](message)
+        calls = await asyncio.shield(self._calls)
+        if calls is None:
+            # Who sends in a loop would else never let others have a turn.
+            raise ConnectionResetError("the client is gone")
+        await calls[1](message)
 
     def close(self) -> None:
         """The connection is not the application's any more."""
         if not self._calls.done():
             self._calls.set_result(None)
 
-    def end(self, error: Optional[Exception]) -> None:
+    def end(self, error: Optional[BaseException]) -> None:
         """The application has returned, or failed."""
         if self._ended.done():
             return
-        if error is None:
+        if self._calls.done() and self._calls.result() is None:
+            # uvicorn has refused it, and waits for nothing.
+            if error is not None and not is_about_client(error):
+                logger.error("a request to the application failed", exc_info=error)
+        elif error is None:
             self._ended.set_result(None)
         else:
             self._ended.set_exception(error)

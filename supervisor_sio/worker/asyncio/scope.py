@@ -105,6 +105,11 @@ def release(scope: dict[str, Any]) -> None:
         del scope[name]
 
 
+def is_about_client(error: BaseException) -> bool:
+    """Whether it says that the client is gone; Starlette has an error of its own for that."""
+    return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"
+
+
 def is_websocket(head: Head) -> bool:
     return head.may_upgrade and head.named.get(b"upgrade", b"").lower() == b"websocket"
 

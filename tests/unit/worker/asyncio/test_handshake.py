@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 from typing import Any
 
 import pytest
@@ -233,7 +234,8 @@ def test_a_handshake_that_uvicorn_refuses(rig: Rig) -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        await send({"type": "websocket.accept"})
+        with pytest.raises(OSError):
+            await send({"type": "websocket.accept"})
         ended.append(1)
 
     rig.use(app)
@@ -243,5 +245,81 @@ def test_a_handshake_that_uvicorn_refuses(rig: Rig) -> None:
         await client.send(WEBSOCKET.replace(b": 13", b": 7"))
         assert (await client.ended()).startswith(b"HTTP/1.1 4")
         await until(lambda: ended)
+
+    rig.run(test())
+
+
+def test_uvicorn_refuses_a_websocket(rig: Rig) -> None:
+    """The application that has been called learns of it as it does of any other end."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while not seen or seen[-1] != "websocket.disconnect":
+            seen.append((await receive())["type"])
+
+    seen: list[str] = []
+    rig.use(app)
+
+    async def test() -> None:
+        client = rig.connect()
+        await client.send(re.sub(rb"Sec-WebSocket-Key.*\r\n", b"", WEBSOCKET))
+        assert (await client.ended()).startswith(b"HTTP/1.1 400 ")
+        await until(lambda: "websocket.disconnect" in seen)
+
+    rig.run(test())
+
+
+def test_an_application_fails_that_has_been_refused(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        assert (await receive())["type"] == "websocket.disconnect"
+        raise ValueError("of the application")
+
+    rig.use(app)
+
+    async def test() -> None:
+        client = rig.connect()
+        await client.send(re.sub(rb"Sec-WebSocket-Key.*\r\n", b"", WEBSOCKET))
+        await client.ended()
+        await until(lambda: "of the application" in caplog.text)
+        gc.collect()
+
+    rig.run(test())
+    assert "never retrieved" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+def test_an_application_ends_its_task(rig: Rig, error: type[BaseException]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["query_string"]:
+            raise error
+        await answering()(scope, receive, send)
+
+    rig.use(app)
+
+    async def test() -> None:
+        client = rig.connect()
+        await client.send(OPEN)
+        assert (await client.ended()).startswith(b"HTTP/1.1 500 ")
+        assert (await rig.connect().request(GET)).body == b"served"
+
+    rig.run(test())
+
+
+def test_a_receive_that_is_given_up(rig: Rig) -> None:
+    """As Starlette looks whether the client is there yet."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        look = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        look.cancel()
+        await answering()(scope, receive, send)
+
+    rig.use(app)
+
+    async def test() -> None:
+        assert (await rig.connect().request(OPEN)).body == b"served"
 
     rig.run(test())
