@@ -304,7 +304,7 @@ def test_clients_that_do_not_answer(crowd: Crowd) -> None:
     outcome = operation(crowd.emitters[0], "emit_with_acks", "silent", silent, timeout=0.7)
     assert outcome.timed_out and outcome.missing == len(silent)
     assert senders(outcome) == names_of(crowd.rest(crowd.some()))
-    assert 0.7 <= outcome.elapsed < 2
+    assert 0.69 <= outcome.elapsed < 2
 
 
 def test_a_client_that_leaves_is_not_waited_for(
@@ -583,7 +583,7 @@ def test_server_side_call_of_a_worker_that_is_too_slow(crowd: Crowd) -> None:
     emitter = crowd.by_worker[here][0]
     outcome = operation(emitter, "server_side_call", "ask_slowly", slow, 1.5, timeout=0.7)
     assert (outcome.value, outcome.timed_out, outcome.missing) == ([quick], True, 1)
-    assert 0.7 <= outcome.elapsed < 1.5
+    assert 0.69 <= outcome.elapsed < 1.5
     # Nor does its late answer come up in another call.
     outcome = operation(emitter, "server_side_call", "ask_slowly", slow, 1.5)
     assert sorted(outcome.value) == sorted([slow, quick]) and outcome.complete
@@ -633,7 +633,7 @@ def test_a_worker_that_is_stopped_is_waited_for_until_the_time_is_up(crowd: Crow
         outcome = operation(emitter, "fetch_sockets", timeout=0.7)
         assert sorted(socket["sid"] for socket in outcome.value) == sids(rest)
         assert (outcome.timed_out, outcome.missing) == (True, 1)
-        assert 0.7 <= outcome.elapsed < 2
+        assert 0.69 <= outcome.elapsed < 2
         outcome = operation(emitter, "emit_with_acks", event, 1, timeout=0.7)
         assert senders(outcome) == names_of(rest)
         assert (outcome.timed_out, outcome.missing) == (True, 1)
