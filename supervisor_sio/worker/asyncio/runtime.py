@@ -220,13 +220,14 @@ class AsyncioRuntime(BaseRuntime):
             self._wakeup = forks.wakeup_descriptor()
 
     def _end_tasks(self) -> None:
-        """Cancel what runs yet, as :func:`asyncio.run` does it."""
+        """Cancel what runs yet, as :func:`asyncio.run` does it, but do not wait for it for long."""
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
         if tasks:
             self.loop.run_until_complete(asyncio.wait(tasks, timeout=_LAST_TASKS))
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        closing = self.loop.create_task(self.loop.shutdown_asyncgens())
+        self.loop.run_until_complete(asyncio.wait((closing,), timeout=_LAST_TASKS))
 
     def on_signal(self, numbers: Iterable[int], call: Callable[[int], None]) -> None:
         for number in numbers:

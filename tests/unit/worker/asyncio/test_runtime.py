@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -241,3 +242,26 @@ def test_what_runs_at_the_end_is_cancelled(runtime: AsyncioRuntime) -> None:
 
     assert runtime.run_until_complete(test()) == 7
     assert ended == [1]
+
+
+def test_a_generator_that_does_not_end_is_not_waited_for(
+    runtime: AsyncioRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor_sio.worker.asyncio.runtime._LAST_TASKS", 0.05)
+    steps: list[str] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            steps.append("ending")
+            await asyncio.sleep(5)
+            steps.append("ended")
+
+    kept = numbers()
+
+    async def work() -> None:
+        await kept.__anext__()
+
+    runtime.run_until_complete(work())
+    assert steps == ["ending"]
