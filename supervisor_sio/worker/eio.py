@@ -14,6 +14,7 @@ may be called in any thread, those of an :class:`AsyncEngineServer` are coroutin
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from dataclasses import replace
 from typing import Any, Callable, Optional, Protocol, Sequence, Union
@@ -419,12 +420,15 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
 
 
 async def _read(receive: Callable[[], Any], most: int) -> bytes:
-    """The body of an ASGI request, so many bytes at most."""
+    """The body of an ASGI request, so many bytes at most.
+
+    :raises ConnectionResetError: when the client is gone before its end.
+    """
     parts, size, more = [], 0, True
     while more and size < most:
         event = await receive()
         if event["type"] != "http.request":
-            break  # the client is gone
+            raise ConnectionResetError(errno.ECONNRESET, "the client is gone")
         parts.append(event.get("body", b""))
         size += len(parts[-1])
         more = event.get("more_body", False)

@@ -281,7 +281,7 @@ class Call:
             self._client = None
             self._taker.release()
             release(scope)
-            if self._taken:
+            if self._taken and not self._failed:
                 self._leave_to_engine()
 
     def take(self) -> tuple[Request, Connection]:
@@ -430,7 +430,6 @@ class Call:
         self._failed = True
         self._transport.pause_reading()
         if not self._started:
-            self._started = True
             self._transport.write(_BAD_REQUEST)
         self._transport.close()
         self._protocol.connection_lost(None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -11,7 +13,7 @@ import socketio
 
 from supervisor_sio.worker import clients
 
-from .rig import Rig
+from .rig import Rig, until
 
 fastapi = pytest.importorskip("fastapi")
 
@@ -93,3 +95,40 @@ def test_a_middleware_of_fastapi_refuses(rig: Rig, caplog: pytest.LogCaptureFixt
 
     rig.run(test())
     assert not caplog.records
+
+
+def test_half_a_post_is_no_post(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """One that goes through the application, which has to say whether its origin is accepted."""
+    sio = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=lambda origin, environ: True)
+    clients.install(sio, rig.runtime, 10)
+    got: list[Any] = []
+
+    @sio.event
+    async def said(sid: str, text: str) -> None:
+        got.append(text)
+
+    rig.use(socketio.ASGIApp(sio))
+
+    async def test() -> None:
+        client = rig.connect()
+        answer = await client.request(OPEN % b"Origin: http://a\r\n")
+        query = (
+            b"/socket.io/?EIO=4&transport=polling&sid="
+            + json.loads(answer.body[1:])["sid"].encode()
+        )
+        head = b"POST %b HTTP/1.1\r\nHost: x\r\nOrigin: http://a\r\nContent-Length: %d\r\n\r\n"
+        assert (await client.request(head % (query, 2) + b"40")).body == b"ok"
+        whole = b'42["said","one"]'
+        assert (await client.request(head % (query, len(whole)) + whole)).body == b"ok"
+        for shut in (True, False):
+            other = rig.connect()
+            await other.send(head % (query, 100) + b'42["said","two"]')
+            await asyncio.sleep(0.02)
+            if shut:
+                other.sock.shutdown(socket.SHUT_WR)
+                assert (await other.ended()).startswith(b"HTTP/1.1 400 ")
+            other.sock.close()
+        await until(lambda: rig.server.connections == 1)
+
+    rig.run(test())
+    assert got == ["one"] and not caplog.records
