@@ -23,6 +23,7 @@ class Runtime(HubRuntime):
     def __init__(self) -> None:
         super().__init__()
         self.watched: list[int] = []
+        self.watches: list[Any] = []
 
     def add_reader(self, descriptor: int, *args: Any) -> Any:
         return self._note(descriptor, super().add_reader(descriptor, *args))
@@ -42,6 +43,7 @@ class Runtime(HubRuntime):
                     watch.cancel()
 
         noted = [Noted()]
+        self.watches.append(noted[0])
         return noted[0]
 
     def serve(self, connection: Connection, head: Any) -> None:
@@ -86,6 +88,8 @@ def world() -> Iterator[World]:
     yield made
     made.connection.end()
     made.client.close()
+    for watch in made.runtime.watches:  # the next test may get the same descriptor
+        watch.cancel()
 
 
 def lose(world: World) -> None:
