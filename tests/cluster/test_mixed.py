@@ -145,12 +145,19 @@ def test_one_connection_for_sessions_of_all(mixed: Cluster) -> None:
     shared.close()
 
 
+@pytest.fixture(scope="module")
+def changing(make_module_cluster: ClusterFactory) -> Cluster:
+    """The same again, for tests that replace its workers."""
+    return of_each_mode(make_module_cluster)
+
+
 @pytest.mark.parametrize("mode", ["eventlet", "asyncio", "threading"])
 def test_a_worker_is_replaced_while_the_others_emit(
-    make_cluster: ClusterFactory, clients: Clients, mode: str
+    changing: Cluster, clients: Clients, mode: str
 ) -> None:
     """Clients of the others have all; those of the replaced one come back."""
-    cluster = of_each_mode(make_cluster)
+    cluster = changing
+    cluster.wait_ready(3)
     by_mode = {}
     for client in clients.mixed(cluster, 9):
         by_mode.setdefault(client.whoami()["name"].partition("_")[0], []).append(client)

@@ -130,6 +130,7 @@ def test_status_answers_within_a_second_with_500_clients(cluster: Cluster) -> No
             sock.close()
 
 
+@pytest.mark.long  # test_ctl.py has more of it
 @NO_WORKER
 def test_status_of_what_does_not_run(make_cluster: ClusterFactory) -> None:
     """Exit code 3, as ``supervisorctl status`` has it, and a word that says what it is."""
