@@ -32,9 +32,7 @@ from ..engine.session import Exchange, Session
 from ..relay import native
 from .asgi_environ import make_environ
 from .runtime import Runtime
-
-#: In the environment of a request, or in its scope: who answers it when the engine does.
-EXCHANGE = "supervisor_sio.exchange"
+from .taker import EXCHANGE
 
 #: What ends the process, or the task that runs.
 ENDS = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)

@@ -33,10 +33,10 @@ from ...engine.http import ChunkedBody, Head, HttpError
 from ...engine.request import Request
 from ..application import ApplicationError
 from ..asgi_environ import make_environ
-from ..eio import EXCHANGE
 from ..logs import adopt
+from ..taker import EXCHANGE, Taker
 from .handshake import Handshake
-from .scope import Taker, is_about_client, is_websocket, release
+from .scope import is_about_client, is_websocket, release
 from .transport import ClientTransport
 
 if TYPE_CHECKING:

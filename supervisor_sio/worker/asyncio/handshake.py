@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Optional
 from ...engine.http import Head
 from ...engine.request import Request
 from ..asgi_environ import make_environ
-from ..eio import EXCHANGE
-from .scope import Taker, is_about_client, make_scope, release
+from ..taker import EXCHANGE, Taker
+from .scope import is_about_client, make_scope, release
 
 if TYPE_CHECKING:
     from ..connection import Connection

@@ -1,4 +1,4 @@
-"""The ASGI scope of a handshake, and how the Socket.IO server takes it from its application.
+"""The ASGI scope of a handshake.
 
 A session keeps the scope of its handshake for as long as it lives. So what many clients have in
 common is shared, and nothing in it leads to the connection.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from ...engine.http import Head
-from ...engine.request import Request
-from ..eio import EXCHANGE
+from ..taker import EXCHANGE
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -31,36 +30,6 @@ _SHORT = 256
 _HTTP = {"version": "3.0", "spec_version": "2.3"}
 _WEBSOCKET = {"version": "3.0", "spec_version": "2.4"}
 _EXTENSIONS: dict[str, Any] = {"websocket.http.response": {}}
-
-
-class Takable(Protocol):
-    """A request that the engine may answer in the application's place."""
-
-    def take(self) -> tuple[Request, Connection]: ...
-
-
-class Taker:
-    """In the scope of a request, see :data:`..eio.EXCHANGE`.
-
-    A copy of the scope may have this for much longer than the request lasts.
-    """
-
-    __slots__ = ("_request",)
-
-    def __init__(self, request: Takable) -> None:
-        self._request: Optional[Takable] = request
-
-    def take(self) -> tuple[Request, Connection]:
-        """The engine answers it: the application's answer does not count.
-
-        :raises RuntimeError: when the request is over.
-        """
-        if self._request is None:
-            raise RuntimeError("the request is over")
-        return self._request.take()
-
-    def release(self) -> None:
-        self._request = None
 
 
 def make_scope(connection: Connection, head: Head, state: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, cast
 
 import eventlet
 import greenlet
@@ -18,8 +18,8 @@ from eventlet import wsgi
 from ...engine.http import Head
 from ...engine.request import Request
 from ..body import BadBody, ClientGone
-from ..eio import EXCHANGE
 from ..environ import NO_INPUT, make_environ
+from ..taker import EXCHANGE, Taker
 from .body import Body
 from .green import Writer
 
@@ -33,33 +33,14 @@ logger = logging.getLogger("supervisor_sio.worker")
 _OF_CONNECTION = ("eventlet.set_idle", "eventlet.posthooks", EXCHANGE)
 
 
-class _Taker:
-    """How the Socket.IO server takes a request from its application, see :mod:`..eio`.
-
-    A copy of the environment may have this for much longer than the request lasts.
-    """
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: _Call) -> None:
-        self._call: Optional[_Call] = call
-
-    def take(self) -> tuple[Request, Connection]:
-        """The engine answers it: the application's answer does not count.
-
-        :raises RuntimeError: when the request is over.
-        """
-        if self._call is None:
-            raise RuntimeError("the request is over")
-        return self._call.take()
+class _Taker(Taker):
+    __slots__ = ()
 
     def set_idle(self) -> None:
         """Of eventlet's own websocket: the connection has become one."""
-        if self._call is not None:
-            self._call.upgraded()
-
-    def release(self) -> None:
-        self._call = None
+        call = cast("Optional[_Call]", self._request)
+        if call is not None:
+            call.upgraded()
 
 
 #: In a traceback, of what clients do.

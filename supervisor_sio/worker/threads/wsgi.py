@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Optional
 from ...engine.http import Head
 from ...engine.request import Request
 from ..body import BadBody, ClientGone
-from ..eio import EXCHANGE
 from ..environ import NO_INPUT, make_environ
 from ..runtime import Threads
+from ..taker import EXCHANGE, Taker
 from .answer import Answer, FileWrapper
 from .client import Body, Client, is_to_be_asked_for
 from .pool import Pool
@@ -26,30 +26,6 @@ if TYPE_CHECKING:
     from ..connection import Connection
 
 logger = logging.getLogger("supervisor_sio.worker")
-
-
-class _Taker:
-    """How the Socket.IO server takes a request from its application, see :mod:`..eio`.
-
-    A copy of the environment may have this for much longer than the request lasts.
-    """
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: _Call) -> None:
-        self._call: Optional[_Call] = call
-
-    def take(self) -> tuple[Request, Connection]:
-        """The engine answers it: the application's answer does not count.
-
-        :raises RuntimeError: when the request is over.
-        """
-        if self._call is None:
-            raise RuntimeError("the request is over")
-        return self._call.take()
-
-    def release(self) -> None:
-        self._call = None
 
 
 class _Call:
@@ -69,7 +45,7 @@ class _Call:
             # Else there is a length to go by; Werkzeug makes a 400 of what it finds wrong then.
             environ["wsgi.input_terminated"] = True
         environ["wsgi.file_wrapper"] = FileWrapper
-        self._taker = environ[EXCHANGE] = _Taker(self)
+        self._taker = environ[EXCHANGE] = Taker(self)
         self._upgraded: Optional[UpgradedSocket] = None
         if "HTTP_UPGRADE" in environ:
             self._upgraded = environ[SOCKET] = UpgradedSocket(connection, threads)

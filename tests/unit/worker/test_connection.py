@@ -24,10 +24,10 @@ from supervisor_sio.common.request import Kind, Request
 from supervisor_sio.worker import body, connection
 from supervisor_sio.worker.body import BadBody, ClientGone
 from supervisor_sio.worker.connection import Connection
-from supervisor_sio.worker.eio import EXCHANGE
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.refused import refusals
 from supervisor_sio.worker.server import Server
+from supervisor_sio.worker.taker import EXCHANGE
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

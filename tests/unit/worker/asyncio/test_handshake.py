@@ -11,7 +11,7 @@ import pytest
 
 from supervisor_sio.worker.asyncio.handshake import Handshake
 from supervisor_sio.worker.connection import Connection
-from supervisor_sio.worker.eio import EXCHANGE
+from supervisor_sio.worker.taker import EXCHANGE
 
 from .rig import GET, Rig, answering, until
 

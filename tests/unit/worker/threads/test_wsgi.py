@@ -20,7 +20,7 @@ import simple_websocket
 from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
 from supervisor_sio.engine.http import find_end, read_head
 from supervisor_sio.worker import body as bodies
-from supervisor_sio.worker.eio import EXCHANGE
+from supervisor_sio.worker.taker import EXCHANGE
 from supervisor_sio.worker.threads import client as clients
 from supervisor_sio.worker.threads import wsgi
 from supervisor_sio.worker.threads.upgraded import SOCKET, UpgradedSocket
