@@ -7,6 +7,7 @@ that, see :mod:`.handshake`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from functools import partial
@@ -314,6 +315,10 @@ class Call:
                 return
             self._started = True
             await send(message)
+            if self._connection is None:
+                # uvicorn has nothing to wait for then, and who sends on and on would stop the loop.
+                await asyncio.sleep(0)
+                return
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 self._answer_ended()
 

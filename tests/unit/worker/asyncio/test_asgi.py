@@ -696,3 +696,30 @@ def test_an_application_without_a_lifespan(rig: Rig, caplog: pytest.LogCaptureFi
 
     rig.run(test())
     assert not caplog.records
+
+
+def test_who_sends_on_to_nobody_does_not_stop_the_loop(rig: Rig) -> None:
+    sent: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/":
+            await echo(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(20_000):
+            sent.append(number)
+            await send({"type": "http.response.body", "body": b"x" * 1000, "more_body": True})
+
+    rig.use(app)
+
+    async def test() -> None:
+        client = rig.connect()
+        await client.send(GET.replace(b"/", b"/stream", 1))
+        await client.until(b"x" * 1000)
+        client.sock.close()
+        await until(lambda: not rig.server.connections)
+        assert (await rig.connect().request(GET)).status == 200
+        assert len(sent) < 10_000
+        await until(lambda: not rig.runtime.busy, 20)
+
+    rig.run(test())
