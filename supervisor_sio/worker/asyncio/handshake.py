@@ -152,11 +152,12 @@ class _Bridge:
         """The application has returned, or failed."""
         if self._ended.done():
             return
-        if self._calls.done() and self._calls.result() is None:
-            # uvicorn has refused it, and waits for nothing.
-            if error is not None and not is_about_client(error):
-                logger.error("a request to the application failed", exc_info=error)
-        elif error is None:
+        if error is None:
             self._ended.set_result(None)
+        elif self._calls.done() and self._calls.result() is None:
+            # uvicorn has refused it, or its client was gone before: it waits for no error.
+            self._ended.set_result(None)
+            if not is_about_client(error):
+                logger.error("a request to the application failed", exc_info=error)
         else:
             self._ended.set_exception(error)

@@ -323,3 +323,26 @@ def test_a_receive_that_is_given_up(rig: Rig) -> None:
         assert (await rig.connect().request(OPEN)).body == b"served"
 
     rig.run(test())
+
+
+def test_a_client_is_gone_before_uvicorn_begins(rig: Rig) -> None:
+    """Nothing of the request is left, or the worker would wait for it when it stops."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        look = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        look.cancel()
+        client.connection.end()
+
+    client: Any = None
+    rig.use(app)
+
+    async def test() -> None:
+        nonlocal client
+        client = rig.connect()
+        await client.send(OPEN)
+        await until(lambda: client.connection.ended)
+        await until(lambda: not rig.runtime.busy)
+
+    rig.run(test())
