@@ -20,6 +20,7 @@ from ..ending import end_in_time
 from ..loop_thread import LoopThread
 from ..runtime import DescriptorOwner, Watch
 from . import forks
+from .uv_readers import UvReaders
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -97,6 +98,8 @@ class AsyncioRuntime(BaseRuntime):
         self.loop = loop or new_loop()
         # One of each, which all watches have.
         self._remove_reader = self.loop.remove_reader
+        is_uv = type(self.loop).__module__.partition(".")[0] == "uvloop"
+        self._uv_readers = UvReaders(self.loop, self._add_reader) if is_uv else None
         self._remove_writer = self.loop.remove_writer
         #: Who answers what is not the engine's; set before the first connection.
         self.application: Optional[Application] = None
@@ -184,8 +187,13 @@ class AsyncioRuntime(BaseRuntime):
     def add_reader(
         self, descriptor: int, call: Callable[..., None], owner: Optional[DescriptorOwner] = None
     ) -> Watch:
-        self._adding.run(self.loop.add_reader, descriptor, call)
+        if self._uv_readers is not None:
+            return self._uv_readers.add(descriptor, call)
+        self._add_reader(descriptor, call)
         return _Watch(self._remove_reader, descriptor)
+
+    def _add_reader(self, descriptor: int, call: Callable[..., None]) -> None:
+        self._adding.run(self.loop.add_reader, descriptor, call)
 
     def add_writer(
         self, descriptor: int, call: Callable[..., None], owner: Optional[DescriptorOwner] = None

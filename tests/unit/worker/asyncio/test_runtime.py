@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -168,6 +169,53 @@ def test_descriptors(runtime: AsyncioRuntime) -> None:
     runtime.run_until_complete(test())
     for sock in (ours, theirs):
         sock.close()
+
+
+def test_a_reset_that_comes_with_data(runtime: AsyncioRuntime) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        sock, _ = server.accept()
+    sock.setblocking(False)
+    read: list[object] = []
+
+    def readable() -> None:
+        try:
+            read.append(sock.recv(100))
+        except OSError as error:
+            read.append(type(error))
+            watch.cancel()
+
+    async def test() -> None:
+        await until(lambda: len(read) == 2, 5)
+
+    watch = runtime.add_reader(sock.fileno(), readable)
+    client.sendall(b"last words")
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    with sock:
+        runtime.run_until_complete(test())
+    assert read == [b"last words", ConnectionResetError]
+
+
+def test_a_reader_that_was_called_and_cancelled_is_not_started_anew(
+    runtime: AsyncioRuntime,
+) -> None:
+    first, second = socket.socketpair()
+    called: list[str] = []
+
+    def readable() -> None:
+        called.append("first")
+        watch.cancel()
+
+    async def test() -> None:
+        await until(lambda: bool(called))
+        await asyncio.sleep(1.2)  # longer than readers of uvloop wait to be started anew
+
+    with first, second:
+        watch = runtime.add_reader(first.fileno(), readable)
+        second.send(b"x")
+        runtime.run_until_complete(test())
+    assert called == ["first"]
 
 
 def test_callbacks_have_no_context_of_a_task(runtime: AsyncioRuntime) -> None:
