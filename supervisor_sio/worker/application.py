@@ -144,7 +144,7 @@ def check(app: Any, spec: str = "the application", mode: AsyncMode = EVENTLET) -
 def mode_for(app: Any) -> AsyncMode:
     """The mode that serves an application, as far as that shows; by default eventlet."""
     servers = [server for server in map(_server_of, _layers(app)) if server is not None]
-    servers += sessions.servers()
+    servers = servers or sessions.servers()
     if _interface(app) == "ASGI" or any(server.is_asyncio_based() for server in servers):
         return ASYNCIO
     return THREADING if any(s.async_mode == THREADING.name for s in servers) else EVENTLET

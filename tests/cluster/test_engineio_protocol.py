@@ -308,7 +308,7 @@ def test_who_has_no_answer_to_a_ping_is_refused(cluster: Cluster) -> None:
     session = Session(cluster.port, QUICK)
     sid = session.join()
     assert session.poll().packets == ["2"]
-    time.sleep(PING_TIMEOUT)
+    time.sleep(PING_TIMEOUT + 0.1)  # a ping may come a moment before its time
     assert session.post("3").status == 400
     assert wait_for_reason(cluster, sid) == "ping timeout"
 

@@ -47,7 +47,8 @@ class _Call:
         environ["wsgi.file_wrapper"] = FileWrapper
         self._taker = environ[EXCHANGE] = Taker(self)
         self._upgraded: Optional[UpgradedSocket] = None
-        if "HTTP_UPGRADE" in environ:
+        # Not in a handshake of Engine.IO, whose environment lives as long as its session.
+        if "HTTP_UPGRADE" in environ and "EIO=" not in head.query:
             self._upgraded = environ[SOCKET] = UpgradedSocket(connection, threads)
 
     def take(self) -> tuple[Request, Connection]:
