@@ -122,7 +122,7 @@ def _worker(options: WorkerOptions) -> int:
 
     logs.show_lines_at_once()
     try:
-        install = modes.installer(options.mode, options.threads)
+        install = modes.installer(options.mode)
         sessions.expect_clients()
         sessions.serve_by(install)
         app = load(options.application, options.mode)

@@ -12,10 +12,8 @@ from .application import ApplicationError
 from .runtime import Runtime
 
 
-def installer(mode: AsyncMode, threads: Optional[int] = None) -> Install:
+def installer(mode: AsyncMode) -> Install:
     """What prepares the Socket.IO servers of this process.
-
-    :param threads: that run handlers and requests, in the mode that has them.
 
     :raises ApplicationError: when this Python lacks something that the mode needs.
     """
@@ -36,7 +34,11 @@ def installer(mode: AsyncMode, threads: Optional[int] = None) -> Install:
 
 
 def make_runtime(mode: AsyncMode, threads: Optional[int] = None) -> Runtime:
-    """The loop of this process, which is about to serve; see :func:`installer`."""
+    """The loop of this process, which is about to serve.
+
+    :param threads: that run handlers and requests, in the mode that has them.
+    :raises ApplicationError: as :func:`installer`.
+    """
     _check_python(mode)
     if mode is EVENTLET:
         from .eventlet.install import make_runtime

@@ -67,7 +67,7 @@ def run(
     logs.show_lines_at_once()
     logs.configure_logging()
     try:
-        sessions.serve_by(modes.installer(mode, threads))
+        sessions.serve_by(modes.installer(mode))
         check(app, spec, mode)
         check_servers(mode)
         run_dir = RunDir.from_environment()
