@@ -5,6 +5,7 @@ from typing import Optional
 import pytest
 
 from unit.check.deployment import Deployment, host_with
+from unit.pythons import NEW_PYTHON
 
 
 def _with(deployment: Deployment, options: str, application: str = "myapp:app") -> Deployment:
@@ -12,6 +13,7 @@ def _with(deployment: Deployment, options: str, application: str = "myapp:app") 
     return deployment.set("program:workers", command=command, directory=str(deployment.directory))
 
 
+@NEW_PYTHON
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
@@ -34,6 +36,7 @@ def test_arguments_of_a_worker(deployment: Deployment, options: str, fault: Opti
         assert line.startswith(f"{place}{fault}")
 
 
+@NEW_PYTHON
 @pytest.mark.parametrize(
     "command",
     [
@@ -69,6 +72,7 @@ app = wrap(socketio.WSGIApp(sio))
 """
 
 
+@NEW_PYTHON
 @pytest.mark.parametrize(
     ("module", "mode", "fault"),
     [
@@ -147,6 +151,7 @@ def test_a_package_has_the_application(deployment: Deployment) -> None:
     assert "site.chat:app is an ASGI application (FastAPI); write" in line
 
 
+@NEW_PYTHON
 @pytest.mark.parametrize(
     ("threads", "allowed", "told"),
     [
@@ -163,6 +168,7 @@ def test_threads(deployment: Deployment, threads: int, allowed: int, told: Optio
     assert [line.startswith(f"{where}{told}") for line in lines] == [True] * (told is not None)
 
 
+@NEW_PYTHON
 def test_a_worker_of_each_mode_on_one_port(deployment: Deployment) -> None:
     first = deployment.sections["program:workers"]
     command = "supervisor-sio worker --async-mode asyncio myapp_async:app"

@@ -8,6 +8,7 @@ import pytest
 
 from supervisor_sio.check.packages import _shebang
 from unit.check.deployment import PYTHON, Deployment
+from unit.pythons import NEW_PYTHON
 
 
 def test_redis_is_not_installed(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +29,7 @@ def test_eventlet_is_not_installed(deployment: Deployment, monkeypatch: pytest.M
     )
 
 
+@NEW_PYTHON
 @pytest.mark.parametrize(
     ("mode", "module", "severity", "text"),
     [
@@ -66,6 +68,7 @@ def test_what_a_mode_needs_is_not_installed(
     )
 
 
+@NEW_PYTHON
 def test_asyncio_needs_no_eventlet(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "eventlet", None)
     deployment.set(

@@ -27,7 +27,6 @@ from supervisor_sio import AsyncZmqManager, ZmqManager
 from supervisor_sio.cluster import sessions
 from supervisor_sio.common.blocking import run_blocking
 from supervisor_sio.engine.frames import TEXT
-from supervisor_sio.worker.asyncio.asgi import Application
 from supervisor_sio.worker.asyncio.install import install as install_async
 from supervisor_sio.worker.asyncio.runtime import AsyncioRuntime
 from supervisor_sio.worker.connection import Connection
@@ -270,6 +269,9 @@ class AsyncApp(_LoopApp):
         return socketio.AsyncServer(async_mode="asgi", client_manager=manager, **options)
 
     def make_application(self) -> Any:
+        # uvicorn's, which Pythons without asyncio workers need not have.
+        from supervisor_sio.worker.asyncio.asgi import Application
+
         app = socketio.ASGIApp(self.sio)
         self.runtime.application = Application(app, self.runtime)
         return app

@@ -9,8 +9,7 @@ from supervisor_sio.common.modes import ASYNC_MODES
 from supervisor_sio.worker import modes
 from supervisor_sio.worker.application import ApplicationError
 from supervisor_sio.worker.modes import installer
-
-NEW_PYTHON = pytest.mark.skipif(sys.version_info < (3, 10), reason="these modes need 3.10")
+from unit.pythons import NEW_PYTHON
 
 
 @pytest.mark.parametrize(

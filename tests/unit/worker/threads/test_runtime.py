@@ -12,8 +12,9 @@ import pytest
 
 from supervisor_sio.common.limits import LOG_LINES
 from supervisor_sio.worker.threads.runtime import ThreadsRuntime
+from unit.pythons import NEW_PYTHON
 
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 10), reason="the mode needs 3.10")
+pytestmark = NEW_PYTHON
 
 
 @pytest.fixture
