@@ -498,6 +498,8 @@ class Connection(Output):
             self.server.runtime.call_soon(self._guarded, self._early)
         self.listen()
         self.counted()
+        if self.server.ending:  # its handshake was with the application meanwhile
+            self.server.runtime.call_soon(self.end_websocket)
         return self
 
     def _early(self) -> None:

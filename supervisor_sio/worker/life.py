@@ -120,6 +120,7 @@ class Life:
         await self._close_sessions()
         self.server.end_websockets()
         await self._wait_for_connections()
+        await self._close_sessions()  # of handshakes that were with the application meanwhile
         await self.signals.wait()
 
     async def _close_sessions(self) -> None:

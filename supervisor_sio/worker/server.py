@@ -42,6 +42,8 @@ class Server:
         self.head_timeout = 10.0
         self.keepalive_timeout = 75.0
         self.draining = False
+        #: Whether a connection that becomes a websocket is to end at once.
+        self.ending = False
         self._open: set[Connection] = set()
 
     @property
@@ -77,7 +79,8 @@ class Server:
             self.runtime.call_soon(connection.release)
 
     def end_websockets(self) -> None:
-        """Close all websockets: the worker stops."""
+        """Close all websockets, and those that come yet: the worker stops."""
+        self.ending = True
         for connection in list(self._open):
             connection.end_websocket()
 

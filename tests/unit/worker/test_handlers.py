@@ -832,3 +832,14 @@ def test_handlers_that_are_cancelled(make: Any, caplog: pytest.LogCaptureFixture
         app.sleep(0.01)
     app.gone()
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_websocket_whose_handshake_was_with_the_application_when_all_were_ended(
+    make: Any,
+) -> None:
+    app = make()
+    app.http.end_websockets()
+    client = Client(app)
+    client.open_websocket()
+    client.ended()
+    app.settle(lambda: not app.http.connections)
