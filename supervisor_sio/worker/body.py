@@ -8,9 +8,10 @@ import time
 from functools import cache
 from typing import Any, Iterator, Optional, Protocol
 
-from ..common.limits import BODY_GRACE_SECONDS, BODY_RATE, STALLED_SECONDS, UNREAD_BODY_BYTES
+from ..common.limits import UNREAD_BODY_BYTES
 from ..common.reasons import PROTOCOL
 from ..engine.http import ChunkedBody, HttpError
+from .patience import patience
 
 #: Bytes of a body that are read at a time.
 _BLOCK = 65536
@@ -182,10 +183,10 @@ class RequestBody:
         return data
 
     def _receive_raw(self, source: Any, size: int) -> bytes:
-        patience = BODY_GRACE_SECONDS + self._received / BODY_RATE - self._waited
+        timeout = max(0.001, patience(self._received, self._waited))
         began = time.monotonic()
         try:
-            data = self.wait_for_client(source, size, max(0.001, min(patience, STALLED_SECONDS)))
+            data = self.wait_for_client(source, size, timeout)
         finally:
             self._waited += time.monotonic() - began
         if not data:

@@ -29,8 +29,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..common.limits import (
-    BODY_GRACE_SECONDS,
-    BODY_RATE,
     HEAD_BYTES,
     LINGER_SECONDS,
     READING_STOPS,
@@ -47,6 +45,7 @@ from ..engine.session import Session
 from ..engine.websocket import WebSocket
 from .forks import close_socket
 from .output import Backlog, Output
+from .patience import patience
 
 if TYPE_CHECKING:
     from .runtime import Watch
@@ -101,8 +100,7 @@ class _Gathering:
 
     def deadline(self, now: float) -> float:
         """When the client has sent too little."""
-        at_its_rate = self._began + BODY_GRACE_SECONDS + self._received / BODY_RATE
-        return min(at_its_rate, now + STALLED_SECONDS)
+        return now + patience(self._received, now - self._began)
 
 
 class Tenant(Protocol):

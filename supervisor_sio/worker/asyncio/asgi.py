@@ -21,11 +21,8 @@ from uvicorn.server import ServerState
 from ...common.limits import (
     APPLICATION_MESSAGE,
     APPLICATION_READ,
-    BODY_GRACE_SECONDS,
-    BODY_RATE,
     HALF_CLOSED_SECONDS,
     HEAD_BYTES,
-    STALLED_SECONDS,
     UNREAD_BODY_BYTES,
 )
 from ...common.reasons import PROTOCOL, TOO_SLOW
@@ -35,6 +32,7 @@ from ...engine.request import Request
 from ..application import ApplicationError
 from ..asgi_environ import make_environ
 from ..logs import adopt
+from ..patience import patience
 from ..taker import EXCHANGE, Taker
 from .handshake import Handshake
 from .scope import is_about_client, is_websocket, release
@@ -340,9 +338,8 @@ class Call:
     def _wait(self, now: float) -> None:
         """The application waits for the client: not longer than it may be slow."""
         self._waiting_since = now
-        patience = BODY_GRACE_SECONDS + self._received / BODY_RATE - self._waited
         runtime = self._application.runtime
-        runtime.deadlines.set(self, now + max(0.0, min(patience, STALLED_SECONDS)))
+        runtime.deadlines.set(self, now + max(0.0, patience(self._received, self._waited)))
         runtime.watch()
 
     def _wait_no_more(self, now: float) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Callable
 
-from ...common.limits import BODY_AHEAD, BODY_GRACE_SECONDS, BODY_RATE, STALLED_SECONDS
+from ...common.limits import BODY_AHEAD
 from ...common.reasons import TOO_SLOW
 from ...engine.deadlines import NEVER, NOWHERE
 from ...engine.http import ChunkedBody, Head, HttpError
+from ..patience import patience
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -65,9 +66,8 @@ class Ahead:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        at_its_rate = self._began + BODY_GRACE_SECONDS + len(self._data) / BODY_RATE
         deadlines = self._connection.server.runtime.deadlines
-        deadlines.set(self, min(at_its_rate, now + STALLED_SECONDS))
+        deadlines.set(self, now + patience(len(self._data), now - self._began))
 
     def _readable(self, _descriptor: int = -1) -> None:
         connection = self._connection

@@ -21,7 +21,7 @@ with warnings.catch_warnings():
 from supervisor_sio.common.limits import READS_PER_TURN
 from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
 from supervisor_sio.common.request import Kind, Request
-from supervisor_sio.worker import body, connection
+from supervisor_sio.worker import connection, patience
 from supervisor_sio.worker.body import BadBody, ClientGone
 from supervisor_sio.worker.connection import Connection
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
@@ -143,7 +143,7 @@ def read_all(environ: dict[str, Any]) -> bytes:
 def test_a_body_has_a_least_rate(
     worker: Worker, head: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body, "BODY_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "BODY_GRACE_SECONDS", 0.3)
     worker.serve = read_all
     client = worker.connect()
     client.send(head)
@@ -164,7 +164,7 @@ def test_a_body_has_a_least_rate(
 def test_who_is_slow_but_not_too_slow_is_served(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body, "BODY_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "BODY_GRACE_SECONDS", 0.3)
     worker.serve = read_all
     client = worker.connect()
     client.send(post(1000))
@@ -177,7 +177,7 @@ def test_who_is_slow_but_not_too_slow_is_served(
 def test_the_time_that_the_application_takes_is_not_the_clients(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body, "BODY_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "BODY_GRACE_SECONDS", 0.2)
 
     def slowly(environ: dict[str, Any]) -> bytes:
         eventlet.sleep(0.4)

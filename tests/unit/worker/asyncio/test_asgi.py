@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
+from supervisor_sio.worker import patience
 from supervisor_sio.worker.application import ApplicationError
 from supervisor_sio.worker.asyncio import asgi, transport
 from supervisor_sio.worker.refused import refusals
@@ -238,7 +239,7 @@ def test_a_client_that_takes_nothing_is_cut_off(rig: Rig, monkeypatch: pytest.Mo
 def test_a_client_that_sends_no_body_is_cut_off(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, request_: bytes
 ) -> None:
-    monkeypatch.setattr(asgi, "BODY_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "BODY_GRACE_SECONDS", 0.2)
     outcome: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -263,7 +264,7 @@ def test_a_client_that_sends_no_body_is_cut_off(
 def test_time_that_the_application_takes_is_not_the_clients(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asgi, "BODY_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "BODY_GRACE_SECONDS", 0.3)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()

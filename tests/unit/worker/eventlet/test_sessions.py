@@ -26,7 +26,7 @@ from supervisor_sio.common.limits import MALFORMED_PACKETS, UNQUOTED_AT_ONCE
 from supervisor_sio.common.reasons import FAILED, PROTOCOL, TOO_SLOW
 from supervisor_sio.engine.frames import BINARY, close_frame
 from supervisor_sio.engine.session import Session, State
-from supervisor_sio.worker import body, connection
+from supervisor_sio.worker import connection, patience
 from supervisor_sio.worker.dispatch import SyncDispatcher
 from supervisor_sio.worker.eventlet import green
 from supervisor_sio.worker.eventlet.install import install
@@ -178,7 +178,7 @@ def test_a_client_that_stops_in_the_middle(
 ) -> None:
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.2)
     monkeypatch.setattr(green, "STALLED_SECONDS", 0.2)
-    monkeypatch.setattr(body, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "STALLED_SECONDS", 0.2)
     app = make()
     app.http.head_timeout = 0.2
     stalled, other = Client(app), Client(app)
@@ -200,7 +200,7 @@ def test_a_client_that_does_not_take_the_answer(
 ) -> None:
     monkeypatch.setattr(connection, "STALLED_SECONDS", 0.2)
     monkeypatch.setattr(green, "STALLED_SECONDS", 0.2)
-    monkeypatch.setattr(body, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "STALLED_SECONDS", 0.2)
     app = make()
     app.http.app = lambda environ, start: start("200 OK", []) and None or [bytes(10_000_000)]
     client = Client(app)
@@ -586,7 +586,7 @@ def test_a_post_of_a_session_may_have_to_be_asked_for(make: Any) -> None:
 
 
 def test_a_post_of_a_session_has_a_least_rate(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "BODY_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(patience, "BODY_GRACE_SECONDS", 0.3)
     app = make()
     client, slow = Client(app), Client(app)
     sid = open_session(app, client)

@@ -19,7 +19,7 @@ import simple_websocket
 
 from supervisor_sio.common.reasons import PROTOCOL, TOO_SLOW
 from supervisor_sio.engine.http import find_end, read_head
-from supervisor_sio.worker import body as bodies
+from supervisor_sio.worker import patience
 from supervisor_sio.worker.taker import EXCHANGE
 from supervisor_sio.worker.threads import client as clients
 from supervisor_sio.worker.threads import wsgi
@@ -619,7 +619,7 @@ def test_a_body_that_ends_too_early_is_not_taken_for_a_whole_one(
 
 
 def test_a_client_that_sends_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "BODY_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "BODY_GRACE_SECONDS", 0.2)
     server.app = echo
     server.begin(post(b"abcdef")[:-3])
     assert server.wait() == ("gone",)
