@@ -495,10 +495,18 @@ class Connection(Output):
         if self.data:
             self.server.runtime.call_soon(self._guarded, self._early)
         self.listen()
+        self._has_websocket()
+        return self
+
+    def note_upgrade(self) -> None:
+        """The application has made something else than HTTP of it."""
+        self.upgraded = True
+        self._has_websocket()
+
+    def _has_websocket(self) -> None:
         self.counted()
         if self.server.ending:  # its handshake was with the application meanwhile
             self.server.runtime.call_soon(self.end_websocket)
-        return self
 
     def _early(self) -> None:
         """What came right behind the handshake of a websocket."""

@@ -440,9 +440,9 @@ class Call:
         """:meth:`.transport.User.upgraded`"""
         connection = self._connection
         if connection is not None:
-            self._upgraded = connection.upgraded = True
+            self._upgraded = True
             self._protocol = self._transport.get_protocol()
-            connection.counted()
+            connection.note_upgrade()
 
     # --- the end ----------------------------------------------------------------------
 

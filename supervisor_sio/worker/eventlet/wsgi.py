@@ -154,8 +154,7 @@ class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
         sock = self._body.get_socket()
         if sock is not None:
             sock.settimeout(None)
-        self._connection.upgraded = True
-        self._connection.counted()
+        self._connection.note_upgrade()
 
     def _try_handshake(self) -> None:
         """Most likely the engine answers."""

@@ -59,7 +59,7 @@ class UpgradedSocket:
             assert old is not None
             self._sock = socket.fromfd(old.fileno(), old.family, old.type)
             self._sock.settimeout(None)
-            self._threads.run(0, _has_upgraded, connection)
+            self._threads.run(0, connection.note_upgrade)
         return self._sock
 
     def release(self) -> None:
@@ -70,8 +70,3 @@ class UpgradedSocket:
                 self._sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # the client was faster
-
-
-def _has_upgraded(connection: Connection) -> None:
-    connection.upgraded = True
-    connection.counted()

@@ -376,6 +376,19 @@ def test_upgrades_are_for_requests_without_a_body(
     assert ("HTTP_UPGRADE" in worker.seen[0]) is offered
 
 
+def test_what_becomes_a_websocket_when_all_were_ended(worker: Worker) -> None:
+    def serve(environ: dict[str, Any]) -> bytes:
+        environ["eventlet.set_idle"]()
+        received: bytes = environ["eventlet.input"].get_socket().recv(1)
+        return received
+
+    worker.serve = serve
+    worker.server.end_websockets()
+    client = worker.connect()
+    client.send(UPGRADE + b"\r\n")
+    client.ended()
+
+
 def test_a_copied_environment_lets_go_of_the_connection(worker: Worker) -> None:
     client = worker.connect()
     client.send(UPGRADE + b"\r\n")

@@ -191,6 +191,19 @@ def test_a_worker_that_drains_ends_them_with_1012(rig: Rig) -> None:
     rig.run(test())
 
 
+def test_one_that_comes_when_all_were_ended(rig: Rig) -> None:
+    rig.use(echo)
+
+    async def test() -> None:
+        rig.server.draining = True
+        rig.server.end_websockets()
+        client = rig.connect()
+        await client.send(HANDSHAKE)
+        await until(lambda: scopes and not rig.server.connections)
+
+    rig.run(test())
+
+
 def test_pings_of_a_client_that_takes_no_pongs_take_no_memory(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,8 +56,8 @@ class Server:
         self.thread: Optional[threading.Thread] = None
         self.pool: Any = SimpleNamespace(waiting=0)
 
-    def counted(self) -> None:
-        pass
+    def note_upgrade(self) -> None:
+        self.upgraded = True
 
     def count(self, reason: str, detail: object = "") -> None:
         self.refused.append(reason)
