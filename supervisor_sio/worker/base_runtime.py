@@ -34,6 +34,8 @@ class BaseRuntime(ABC):
         self.outlets: list[Outlet] = []
         self.threads: Optional[Threads] = None
         self.writes = Writes(self.call_soon)
+        #: For the next turn of the loop.
+        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._date = ""
         self._second = 0
         self._ticking = False
@@ -50,8 +52,22 @@ class BaseRuntime(ABC):
         self.run(task, *args)
 
     @abstractmethod
+    def _in_next_turn(self, call: Callable[[], None]) -> None:
+        """Have it called by the loop itself."""
+
     def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
         """:meth:`.Runtime.call_soon`"""
+        if not self._calls:
+            self._in_next_turn(self._call_all)  # one for all of a turn
+        self._calls.append((task, args))
+
+    def _call_all(self) -> None:
+        calls, self._calls = self._calls, []
+        for task, args in calls:
+            try:
+                task(*args)
+            except Exception as error:  # the others are to be called as well
+                self.log(logger, logging.ERROR, "a call in the loop", exc_info=error)
 
     @abstractmethod
     def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch:
@@ -125,3 +141,14 @@ class BaseRuntime(ABC):
         self._ticking = False
         if self.deadlines.next() is not None:
             self.watch()
+
+
+def write_log(
+    logger: logging.Logger,
+    level: int,
+    message: str,
+    args: tuple[Any, ...],
+    exc_info: Optional[BaseException],
+) -> None:
+    """What :meth:`BaseRuntime.log` starts, where it is a task."""
+    logger.log(level, message, *args, exc_info=exc_info)

@@ -103,8 +103,6 @@ class AsyncioRuntime(BaseRuntime):
         self._remove_writer = self.loop.remove_writer
         #: Who answers what is not the engine's; set before the first connection.
         self.application: Optional[Application] = None
-        #: For the next turn of the loop.
-        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         #: Nobody else has references to them.
         self._tasks: set[asyncio.Task[Any]] = set()
         # A context cannot be entered twice: one for calls, and one to add calls to the loop.
@@ -153,18 +151,8 @@ class AsyncioRuntime(BaseRuntime):
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
         self.call_soon(self.run, task, *args)
 
-    def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
-        if not self._calls:
-            self.loop.call_soon(self._call_all, context=self._calling)  # one for all of a turn
-        self._calls.append((task, args))
-
-    def _call_all(self) -> None:
-        calls, self._calls = self._calls, []
-        for task, args in calls:
-            try:
-                task(*args)
-            except Exception:  # the others are to be called as well
-                logger.exception("a call in the loop")
+    def _in_next_turn(self, call: Callable[[], None]) -> None:
+        self.loop.call_soon(call, context=self._calling)
 
     def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch:
         return self.loop.call_later(seconds, _call, task, args, context=self._calling)

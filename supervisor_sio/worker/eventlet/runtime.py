@@ -15,7 +15,7 @@ from greenlet import getcurrent
 
 from ...common.blocking import run_blocking
 from ...engine.http import Head
-from ..base_runtime import BaseRuntime, logger
+from ..base_runtime import BaseRuntime, write_log
 from ..loop_thread import LoopThread
 from ..runtime import DescriptorOwner, Watch
 from . import forks, greenlets, wsgi
@@ -96,8 +96,6 @@ class HubRuntime(BaseRuntime):
     def __init__(self) -> None:
         super().__init__()
         self.hub = hubs.get_hub()
-        #: For the next turn of the hub.
-        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         #: Both ends of the pipe in which signals come.
         self._signals: tuple[int, ...] = ()
 
@@ -112,7 +110,7 @@ class HubRuntime(BaseRuntime):
         """It is about to serve: the application may have chosen another hub meanwhile."""
         before, self.hub = self.hub, hubs.get_hub()
         if self._calls and self.hub is not before:
-            self.hub.schedule_call_global(0, self._call_all)
+            self._in_next_turn(self._call_all)
 
     # --- tasks and calls -----------------------------------------------------------
 
@@ -125,18 +123,8 @@ class HubRuntime(BaseRuntime):
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
         self.call_soon(greenlets.run, task, *args)
 
-    def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
-        if not self._calls:
-            self.hub.schedule_call_global(0, self._call_all)  # one timer for all of a turn
-        self._calls.append((task, args))
-
-    def _call_all(self) -> None:
-        calls, self._calls = self._calls, []
-        for task, args in calls:
-            try:
-                task(*args)
-            except Exception as error:  # the others are to be called as well
-                self.log(logger, logging.ERROR, "a call in the hub", exc_info=error)
+    def _in_next_turn(self, call: Callable[[], None]) -> None:
+        self.hub.schedule_call_global(0, call)
 
     def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch:
         timer: Watch = self.hub.schedule_call_global(seconds, task, *args)
@@ -151,7 +139,7 @@ class HubRuntime(BaseRuntime):
         exc_info: Optional[BaseException] = None,
     ) -> None:
         # A handler of the application's may have to wait for its lock.
-        self.run(_log, logger, level, message, args, exc_info)
+        self.run(write_log, logger, level, message, args, exc_info)
 
     # --- descriptors -----------------------------------------------------------------
 
@@ -215,13 +203,3 @@ class HubRuntime(BaseRuntime):
 
 def _ignore(*_: Any) -> None:
     """That a handler is there is enough: what is written to the pipe is read in the hub."""
-
-
-def _log(
-    logger: logging.Logger,
-    level: int,
-    message: str,
-    args: tuple[Any, ...],
-    exc_info: Optional[BaseException],
-) -> None:
-    logger.log(level, message, *args, exc_info=exc_info)

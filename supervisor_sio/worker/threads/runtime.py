@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from ...common.limits import LOG_LINES
 from ...engine.http import Head
 from ..asyncio.runtime import AsyncioRuntime
+from ..base_runtime import write_log
 from ..loop_thread import LoopThread
 from . import wsgi
 from .ahead import Ahead
@@ -72,7 +73,7 @@ class ThreadsRuntime(AsyncioRuntime):
         exc_info: Optional[BaseException] = None,
     ) -> None:
         if logger.isEnabledFor(level) and self._logs.waiting < LOG_LINES:
-            self._logs.run(_log, logger, level, message, args, exc_info)
+            self._logs.run(write_log, logger, level, message, args, exc_info)
 
     # --- the life of the worker ------------------------------------------------------
 
@@ -101,13 +102,3 @@ class ThreadsRuntime(AsyncioRuntime):
             call()
         else:
             Ahead(connection, head, call)
-
-
-def _log(
-    logger: logging.Logger,
-    level: int,
-    message: str,
-    args: tuple[Any, ...],
-    exc_info: Optional[BaseException],
-) -> None:
-    logger.log(level, message, *args, exc_info=exc_info)
