@@ -31,6 +31,8 @@ T = TypeVar("T")
 #: Seconds for tasks that were cancelled at the end of the process.
 _LAST_TASKS = 1.0
 
+_FAILED = "a handler of the application failed"
+
 #: A task that begins at once saves a turn of the loop, and half of a task's cost.
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
@@ -127,8 +129,8 @@ class AsyncioRuntime(BaseRuntime):
         """:meth:`.Runtime.run`: a coroutine goes on as a task of the loop."""
         try:
             result = task(*args)
-        except Exception:
-            logger.exception("a handler of the application failed")
+        except Exception as error:
+            self.log(logger, logging.ERROR, _FAILED, exc_info=error)
             result = None
         if result.__class__ is CoroutineType:
             self._start(result)
@@ -138,7 +140,7 @@ class AsyncioRuntime(BaseRuntime):
     def _start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.Task(coroutine, loop=self.loop, **_EAGER)
         if task.done():
-            _log_failure(task)
+            self._log_failure(task)
         else:
             self._tasks.add(task)
             task.add_done_callback(self._done)
@@ -146,7 +148,13 @@ class AsyncioRuntime(BaseRuntime):
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        _log_failure(task)
+        self._log_failure(task)
+
+    def _log_failure(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self.log(logger, logging.ERROR, _FAILED, exc_info=error)
 
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
         self.call_soon(self.run, task, *args)
@@ -155,7 +163,13 @@ class AsyncioRuntime(BaseRuntime):
         self.loop.call_soon(call, context=self._calling)
 
     def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch:
-        return self.loop.call_later(seconds, _call, task, args, context=self._calling)
+        return self.loop.call_later(seconds, self._call, task, args, context=self._calling)
+
+    def _call(self, task: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            task(*args)
+        except Exception as error:
+            self.log(logger, logging.ERROR, "a call in the loop", exc_info=error)
 
     def log(
         self,
@@ -258,17 +272,3 @@ class AsyncioRuntime(BaseRuntime):
     def serve(self, connection: Connection, head: Head) -> None:
         assert self.application is not None
         self.application.serve(connection, head)
-
-
-def _call(task: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    try:
-        task(*args)
-    except Exception:
-        logger.exception("a call in the loop")
-
-
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        error = task.exception()
-        if error is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
-            logger.error("a handler of the application failed", exc_info=error)
