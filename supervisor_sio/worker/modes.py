@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import Optional
+from typing import Any, Optional
 
 from ..cluster.sessions import Install
-from ..common.modes import ASYNCIO, EVENTLET, AsyncMode
+from ..common.modes import ASYNCIO, EVENTLET, THREADING, AsyncMode
 from .application import ApplicationError
 from .runtime import Runtime
 
@@ -18,39 +18,35 @@ def installer(mode: AsyncMode) -> Install:
     :raises ApplicationError: when this Python lacks something that the mode needs.
     """
     _check_python(mode)
-    if mode is EVENTLET:
-        from .eventlet.install import install
-
-        return install
+    package = _package(mode)
     if mode is ASYNCIO:
-        from .asyncio.install import install as install_async
-        from .asyncio.install import make_runtime as make_async_runtime
-
-        make_async_runtime()  # an application may want a loop at its import
-        return install_async
-    from .threads.install import install as install_threads
-
-    return install_threads
+        package.make_runtime()  # an application may want a loop at its import
+    install: Install = package.install
+    return install
 
 
 def make_runtime(mode: AsyncMode, threads: Optional[int] = None) -> Runtime:
-    """The loop of this process, which is about to serve.
+    """The loop of this process, which is about to serve; after :func:`installer`.
 
     :param threads: that run handlers and requests, in the mode that has them.
-    :raises ApplicationError: as :func:`installer`.
     """
-    _check_python(mode)
+    make = _package(mode).make_runtime
+    runtime: Runtime = make(threads) if mode is THREADING else make()
+    return runtime
+
+
+def _package(mode: AsyncMode) -> Any:
     if mode is EVENTLET:
-        from .eventlet.install import make_runtime
+        from .eventlet import install as eventlet
 
-        return make_runtime()
+        return eventlet
     if mode is ASYNCIO:
-        from .asyncio.install import make_runtime as make_async_runtime
+        from .asyncio import install as asyncio
 
-        return make_async_runtime()
-    from .threads.install import make_runtime as make_threads_runtime
+        return asyncio
+    from .threads import install as threads
 
-    return make_threads_runtime(threads)
+    return threads
 
 
 def _check_python(mode: AsyncMode) -> None:
