@@ -15,6 +15,7 @@ from ..relay.subscriber import Subscriber
 from .core import Core
 from .relaying import finish
 from .rooms import Room
+from .sessions import ANOTHER_LOOP
 
 
 class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
@@ -202,10 +203,7 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         """:raises RuntimeError: in another loop than the one that serves the clients."""
         loop = self._loop
         if loop is not None and loop is not running_loop() and not loop.is_closed():
-            raise RuntimeError(
-                "another loop serves the clients: use "
-                "asyncio.run_coroutine_threadsafe(coroutine, loop), with the loop of the worker"
-            )
+            raise RuntimeError(ANOTHER_LOOP)
 
     def _check_caller(self, what: str, waits: bool) -> None:
         self._check_loop()

@@ -14,6 +14,12 @@ from ..common.ids import new_id
 from ..relay.message import EncodedPacket
 from . import packets
 
+#: Of a ``RuntimeError`` in another asyncio loop than the one that serves the clients.
+ANOTHER_LOOP = (
+    "another loop serves the clients: use "
+    "asyncio.run_coroutine_threadsafe(coroutine, loop), with the loop of the worker"
+)
+
 
 class Threads(Protocol):
     """The thread that serves the clients, for calls from others."""

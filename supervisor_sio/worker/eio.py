@@ -22,7 +22,7 @@ from typing import Any, Callable, Optional, Protocol, Sequence, Union
 import engineio
 from engineio import packet
 
-from ..cluster.sessions import traffic
+from ..cluster.sessions import ANOTHER_LOOP, traffic
 from ..common.blocking import run_blocking, settle
 from ..common.limits import SLOW_OUTPUT
 from ..engine.engine import Engine
@@ -411,10 +411,7 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
     def _check_loop(self) -> None:
         threads = self.runtime.threads
         if threads is not None and not threads.here:
-            raise RuntimeError(
-                "another loop serves the clients: use "
-                "asyncio.run_coroutine_threadsafe(coroutine, loop), with the loop of the worker"
-            )
+            raise RuntimeError(ANOTHER_LOOP)
 
 
 async def _read(receive: Callable[[], Any], most: int) -> bytes:
