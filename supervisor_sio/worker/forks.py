@@ -1,4 +1,4 @@
-"""Descriptors of a worker in a child that a handler forks.
+"""A child that a handler forks: the descriptors of its worker, and its end.
 
 What belongs to the parent is closed without a word to the other end, which has the parent still.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from typing import Any
+import sys
+import traceback
+from contextlib import suppress
+from typing import Any, Callable, Optional
 
 
 def close_socket(sock: Any) -> None:
@@ -39,3 +42,27 @@ def close_connections_to(directory: str) -> None:
         sock.detach()
         if isinstance(peer, str) and peer.startswith(prefix):
             os.close(descriptor)
+
+
+def end_child(error: Optional[BaseException], at_end: Callable[[], None]) -> None:
+    """End the process: what has forked is done.
+
+    :param error: what it has raised.
+    :param at_end: called before that, unless something was raised.
+    """
+    status = 1
+    try:
+        if isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error is not None:
+            traceback.print_exception(type(error), error, error.__traceback__)
+        else:
+            os.write(2, b"a forked child of this worker has left its handler, and ends\n")
+            at_end()
+            status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+        os._exit(status)

@@ -15,10 +15,11 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from contextlib import suppress
 from types import CodeType, FrameType
 from typing import Any, Callable, Optional
+
+from ..forks import end_child
 
 _EPOLL = "anon_inode:[eventpoll]"
 
@@ -126,19 +127,4 @@ def end(error: Optional[BaseException] = None) -> None:
     :param error: what the handler has raised.
     """
     sys.settrace(None)
-    status = 1
-    try:
-        if isinstance(error, SystemExit):
-            status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        elif error is not None:
-            traceback.print_exception(type(error), error, error.__traceback__)
-        else:
-            os.write(2, b"a forked child of this worker has left its handler, and ends\n")
-            _at_end()
-            status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-        os._exit(status)
+    end_child(error, _at_end)

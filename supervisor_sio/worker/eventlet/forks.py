@@ -7,15 +7,13 @@ in which only the greenlet that forked goes on.
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
-from contextlib import suppress
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import greenlet
 from eventlet import hubs
 
+from ..forks import end_child
 from . import greenlets
 
 #: What the parent's greenlets refer to. Were it collected, they would run to their ends.
@@ -57,17 +55,9 @@ def _forget_threads() -> None:
 
 
 def _wait_for_end(current: Any, at_end: Callable[[], None]) -> None:
-    status = 1
+    error: Optional[BaseException] = None
     try:
         current.switch()
-        os.write(2, b"a forked child of this worker has left its handler, and ends\n")
-        at_end()
-        status = 0
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-        os._exit(status)
+    except BaseException as raised:
+        error = raised
+    end_child(error, at_end)
