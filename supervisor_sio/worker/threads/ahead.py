@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Ahead:
-    """Waits for the body of one request; in the loop.
+    """Waits for the body of one request; in the loop, as a :class:`..connection.Tenant`.
 
     :param ready: called when there is enough to begin.
     """
@@ -34,7 +34,6 @@ class Ahead:
         "_wanted",
         "_data",
         "_began",
-        "_reading",
     )
 
     def __init__(self, connection: Connection, head: Head, ready: Callable[[], None]) -> None:
@@ -49,8 +48,8 @@ class Ahead:
         if self._is_enough(connection.data):
             ready()
             return
-        runtime = connection.server.runtime
-        self._reading = runtime.add_reader(connection.fileno(), self._readable)
+        connection.tenant = self
+        connection.listen()
         self._wait()
 
     def _is_enough(self, data: bytes) -> bool:
@@ -69,31 +68,35 @@ class Ahead:
         deadlines = self._connection.server.runtime.deadlines
         deadlines.set(self, now + patience(len(self._data), now - self._began))
 
-    def _readable(self, _descriptor: int = -1) -> None:
+    def readable(self) -> None:
+        """:meth:`..connection.Tenant.readable`"""
         connection = self._connection
         try:
             data = connection.sock.recv(self._wanted - len(self._data))  # type: ignore[union-attr]
         except BlockingIOError:
             return
         except OSError:
-            self._stop()
             connection.end()
             return
         self._data += data
         # At the end of a client that still listens, who reads the body finds that, and answers.
         if not data or self._is_enough(data):
-            self._stop()
+            connection.stop_reading()
+            self.lost()
             connection.data = bytes(self._data)
             self._ready()
         else:
             self._wait()
 
-    def _stop(self) -> None:
-        self._reading.cancel()
+    def stop(self) -> None:
+        """:meth:`..connection.Tenant.stop`: a request may end."""
+
+    def lost(self) -> None:
+        """:meth:`..connection.Tenant.lost`"""
+        self._connection.tenant = None
         self._connection.server.runtime.deadlines.remove(self)
 
     def on_deadline(self, now: float) -> None:
         """The client has sent too little."""
-        self._stop()
         self._connection.count(TOO_SLOW, "sends nothing")
         self._connection.end()

@@ -24,26 +24,25 @@ class Connection:
         self.server = self.runtime = self
         self.deadlines = Deadlines(lambda: 0.0)
         self.reader: Callable[[], None] | None = None
+        self.tenant: Any = None
         self.counted: list[str] = []
         self.ended = False
         self.ready = 0
 
-    def fileno(self) -> int:
-        return self.sock.fileno()
+    def listen(self) -> None:
+        assert self.reader is None
+        self.reader = self.tenant.readable
 
-    def add_reader(self, descriptor: int, call: Callable[[], None]) -> Any:
-        assert self.reader is None and descriptor == self.fileno()
-        self.reader = call
-        return self
-
-    def cancel(self) -> None:
+    def stop_reading(self) -> None:
         self.reader = None
 
     def count(self, reason: str, detail: object = "") -> None:
         self.counted.append(reason)
 
     def end(self) -> None:
-        assert self.reader is None
+        self.stop_reading()
+        self.tenant.lost()
+        assert self.tenant is None
         self.ended = True
 
     def begin(self, fields: bytes, data: bytes = b"") -> Any:
@@ -51,7 +50,7 @@ class Connection:
         head = read_head(b"POST / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n\r\n")
 
         def ready() -> None:
-            assert self.reader is None
+            assert self.reader is None and self.tenant is None
             self.ready += 1
 
         return Ahead(self, head, ready)  # type: ignore[arg-type]
