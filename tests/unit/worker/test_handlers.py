@@ -599,6 +599,12 @@ def test_requests_of_sessions_at_a_path_where_nobody_has_come(make: Any) -> None
     app.sio.eio.engine.paths.clear()
     client.http("POST", sid, '421["echo","' + "x" * 200_000 + '"]')
     assert len(client.http("GET", sid)) > 200_000
+    app.sio.eio.engine.paths.clear()
+    target = f"/socket.io/?EIO=4&transport=polling&sid={sid}"
+    client.send(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())  # it waits
+    app.sleep(0.02)
+    app.emit("news", 1)
+    client.until(b'42["news",1]')
     end(app)
 
 

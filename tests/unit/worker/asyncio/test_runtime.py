@@ -15,23 +15,10 @@ from typing import Any
 
 import pytest
 
-from supervisor_sio.engine.deadlines import NEVER, NOWHERE
 from supervisor_sio.worker.asyncio.runtime import AsyncioRuntime
+from unit.worker.due import Item
 
 from .rig import until
-
-
-class Item:
-    def __init__(self, fails: bool = False) -> None:
-        self.deadline = NEVER
-        self.slot = NOWHERE
-        self.due = 0
-        self._fails = fails
-
-    def on_deadline(self, now: float) -> None:
-        self.due += 1
-        if self._fails:
-            raise ValueError("a mistake")
 
 
 @pytest.fixture

@@ -14,21 +14,8 @@ with warnings.catch_warnings():
     import eventlet
     from eventlet import hubs, patcher
 
-from supervisor_sio.engine.deadlines import NEVER, NOWHERE
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
-
-
-class Item:
-    def __init__(self, fails: bool = False) -> None:
-        self.deadline = NEVER
-        self.slot = NOWHERE
-        self.due = 0
-        self._fails = fails
-
-    def on_deadline(self, now: float) -> None:
-        self.due += 1
-        if self._fails:
-            raise ValueError("a mistake")
+from unit.worker.due import Item
 
 
 @pytest.fixture

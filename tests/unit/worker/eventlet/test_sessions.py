@@ -511,23 +511,6 @@ def test_requests_of_sessions_do_not_enter_the_application(make: Any) -> None:
     end(app)
 
 
-def test_unless_nobody_has_come_at_their_path(make: Any) -> None:
-    app = make()
-    client = Client(app)
-    sid = open_session(app, client)
-    for _ in range(2):
-        app.sio.eio.engine.paths.clear()
-        client.http("POST", sid, '421["echo",1]')
-        app.sio.eio.engine.paths.clear()
-        assert client.http("GET", sid) == "431[1]"
-    app.sio.eio.engine.paths.clear()
-    client.send(poll_of(sid))  # it waits
-    eventlet.sleep(0.02)
-    app.sio.emit("news", 1)
-    client.until(b'42["news",1]')
-    end(app)
-
-
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 def test_many_requests_at_once_are_answered_in_their_order(make: Any, size: int) -> None:
     app = make()
