@@ -189,13 +189,13 @@ class RouterChannel(Dispatcher):
         ends = time.monotonic() + ROUTER_TURN
         try:
             for _ in range(ROUTER_PACKETS_PER_TURN):
-                if self.closed or time.monotonic() >= ends:
-                    return
                 packet = channel.receive(self._sock, most_descriptors=0)
                 if packet is None:
                     self._lost("has closed its channel")
                     return
                 self._handle(packet.message)
+                if self.closed or time.monotonic() >= ends:
+                    return
         except BlockingIOError:
             return
         except ChannelError as error:

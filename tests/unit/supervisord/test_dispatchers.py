@@ -262,6 +262,17 @@ def test_figures_in_parts_count_when_they_are_whole(router: Router) -> None:
     assert [row["tag"] for row in router.channel.figures["workers"]] == ["c", "d", "e"]
 
 
+def test_each_turn_takes_a_packet_however_late_the_turn_comes(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatchers, "ROUTER_TURN", 0)
+    for waiting in range(3):
+        channel.send(router.sock, {**FIGURES, "waiting": waiting})
+    for waiting in range(3):
+        router.channel.handle_read_event()
+        assert router.channel.figures["waiting"] == waiting
+
+
 def test_a_command_leaves_room_for_what_the_router_says_with_it(router: Router) -> None:
     with pytest.raises(RPCError, match="over the limit of 65000"):
         router.channel.command({"type": "query", "room": "r" * 65000})
