@@ -119,8 +119,10 @@ class Life:
     async def _drain(self) -> None:
         await self._close_sessions()
         self.server.end_websockets()
-        await self._wait_for_connections()
-        await self._close_sessions()  # of handshakes that were with the application meanwhile
+        while self._has_connections:
+            await self.runtime.sleep(2 * _LOOK)
+            # Of handshakes that were with the application meanwhile: their polls would stay.
+            await self._close_sessions()
         await self.signals.wait()
 
     async def _close_sessions(self) -> None:
@@ -137,8 +139,12 @@ class Life:
                     closing.append(one)
             await self.runtime.sleep(_LOOK if stuck else 0)
 
+    @property
+    def _has_connections(self) -> bool:
+        return bool(self.server.connections) or self.runtime.busy
+
     async def _wait_for_connections(self) -> None:
-        while self.server.connections or self.runtime.busy:
+        while self._has_connections:
             await self.runtime.sleep(2 * _LOOK)
 
     async def hand_over(self, timeout: float) -> None:

@@ -59,6 +59,34 @@ def test_so_many_disconnect_handlers_run_at_a_time_and_each_session_is_closed() 
     assert most == CLOSING_AT_ONCE and not world.engine.sessions
 
 
+def test_a_session_that_opens_while_the_worker_ends_does_not_hold_it() -> None:
+    world = World()
+    opened: list[Any] = []
+
+    class Worker(life.Life):
+        def __init__(self) -> None:
+            self.runtime = Loop(world.engine)  # type: ignore[assignment]
+            self.runtime.turn = turn
+            self.server: Any = SimpleNamespace(end_websockets=lambda: None)
+            self.signals: Any = SimpleNamespace(wait=wait)
+
+        @property
+        def _has_connections(self) -> bool:
+            return not opened or not opened[0].closed  # its poll waits
+
+    async def wait() -> None:
+        return
+
+    def turn() -> None:
+        if not opened:
+            opened.append(world.open())
+        elif opened[0].closed:
+            world.engine.forget(opened[0].sid)
+
+    run_blocking(Worker()._drain())
+    assert opened[0].closed
+
+
 def test_a_session_that_cannot_be_closed_does_not_keep_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
