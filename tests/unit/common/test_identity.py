@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from supervisor.options import make_namespec
 
 from supervisor_sio.common import identity
 
@@ -62,3 +63,5 @@ def test_the_name_that_supervisorctl_shows(
         else:
             monkeypatch.setenv(variable, value)
     assert identity.process_name() == name.format(pid=os.getpid())
+    if process and group:
+        assert identity.process_name() == make_namespec(group, process)
