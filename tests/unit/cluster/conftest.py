@@ -12,8 +12,9 @@ import socketio
 import zmq
 
 from supervisor_sio import AsyncZmqManager, ZmqManager
+from supervisor_sio.cluster import relaying
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
-from unit.cluster.others import Sent, Start
+from unit.cluster.others import Sent, Start, wait_until_heard
 from unit.in_loop import InLoop, make_async_server, running_loop
 from unit.polling import PollingClient, make_server
 from unit.relays import relay_in
@@ -22,6 +23,8 @@ from unit.relays import relay_in
 @pytest.fixture(autouse=True)
 def outside_supervisord(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    # Nobody confirms what was sent: there is no router.
+    monkeypatch.setattr(relaying, "_LEAVE_TIMEOUT", 0.1)
 
 
 @pytest.fixture
@@ -81,6 +84,7 @@ def run_dir(tmp_path: Path) -> Iterator[OwnedRunDir]:
 
 @pytest.fixture
 def subscribe(run_dir: OwnedRunDir) -> Iterator[Callable[[bytes], zmq.Socket[bytes]]]:
+    """Makes sockets that hear a topic from then on."""
     with zmq.Context() as context:
 
         def make(topic: bytes) -> zmq.Socket[bytes]:
@@ -89,7 +93,11 @@ def subscribe(run_dir: OwnedRunDir) -> Iterator[Callable[[bytes], zmq.Socket[byt
             ear.setsockopt(zmq.RCVTIMEO, 5000)
             ear.setsockopt(zmq.SUBSCRIBE, topic)
             ear.connect(f"ipc://{run_dir.xpub}")
+            wait_until_heard(ear, topic, mouth)
             return ear
+
+        mouth = context.socket(zmq.PUB)
+        mouth.connect(f"ipc://{run_dir.xsub}")
 
         yield make
         context.destroy(linger=0)

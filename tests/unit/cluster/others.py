@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from concurrent.futures import Future
@@ -104,10 +105,24 @@ class OtherPacket(sio_packet.Packet):  # type: ignore[misc]
     json = SpacedJson
 
 
+def _receive(ear: zmq.Socket[bytes]) -> RelayMessage:
+    data = ear.recv()
+    return RelayMessage.unpack(data, data.index(b"\0", data.index(b"\0") + 1) + 1)
+
+
 def next_message(ear: zmq.Socket[bytes]) -> RelayMessage:
     """The next numbered message."""
     while True:
-        data = ear.recv()
-        message = RelayMessage.unpack(data, data.index(b"\0", data.index(b"\0") + 1) + 1)
+        message = _receive(ear)
         if message.sequence:
             return message
+
+
+def wait_until_heard(ear: zmq.Socket[bytes], topic: bytes, mouth: zmq.Socket[bytes]) -> None:
+    """The relay knows what ``ear`` subscribes to; nothing that says so is left in it."""
+    for number in itertools.count():
+        mouth.send(topic + RelayMessage("test", 0, {"method": "test", "number": number}).pack())
+        if ear.poll(10):
+            break
+    while _receive(ear).fields["number"] != number:
+        pass

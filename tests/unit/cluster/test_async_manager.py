@@ -224,7 +224,6 @@ def test_emits_of_one_loop_after_another(
     run_dir: OwnedRunDir, subscribe: Callable[[bytes], zmq.Socket[bytes]]
 ) -> None:
     ear = subscribe(topic_for_all("my app"))
-    time.sleep(0.3)
     manager = write_only(run_dir)
 
     async def emit(first: int) -> None:
@@ -255,7 +254,6 @@ def test_closing_blocks_no_loop(run_dir: OwnedRunDir, monkeypatch: pytest.Monkey
 def test_who_serves_and_closes_hears_no_more_and_emits_on(
     run_dir: OwnedRunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relaying, "_LEAVE_TIMEOUT", 0.1)
     monkeypatch.setattr(relaying, "channels_in_use", set())
     url = f"zmq+ipc://{run_dir.path}"
 
@@ -282,7 +280,6 @@ def test_who_serves_and_closes_hears_no_more_and_emits_on(
 def test_another_emits_to_clients_here(
     run_dir: OwnedRunDir, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relaying, "_LEAVE_TIMEOUT", 0.1)
     monkeypatch.setattr(relaying, "channels_in_use", set())
     server = make_async_server(loop, client_manager=AsyncZmqManager(f"zmq+ipc://{run_dir.path}"))
     client = PollingClient(server)
@@ -370,7 +367,6 @@ def test_the_child_of_a_fork_emits_under_its_own_name(
 ) -> None:
     """One that a coroutine has forked has no loop in which it could wait."""
     ear = subscribe(topic_for_all("my app"))
-    time.sleep(0.3)
     in_a_process(run_dir, program)
     first, *others = [next_message(ear) for _ in range(3)]
     assert [first.packets, *(other.packets for other in others)] == [

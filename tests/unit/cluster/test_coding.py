@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from typing import Any, Callable, Optional
 
 import zmq
@@ -47,7 +46,6 @@ def test_the_json_module_of_a_write_only_manager(
     run_dir: OwnedRunDir, subscribe: Callable[[bytes], zmq.Socket[bytes]]
 ) -> None:
     ear = subscribe(topic_for_all("other"))
-    time.sleep(0.3)
     url = f"zmq+ipc://{run_dir.path}"
     manager = ZmqManager(url, channel="other", write_only=True, json=SpacedJson)
     manager.emit("news", 1)

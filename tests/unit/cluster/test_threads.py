@@ -188,7 +188,6 @@ def test_it_hears_in_the_loop_that_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(relaying, "channels_in_use", set())
-    monkeypatch.setattr(relaying, "_LEAVE_TIMEOUT", 0.1)
     url = f"zmq+ipc://{run_dir.path}"
     manager = ZmqManager(url)
     make_server(client_manager=manager)

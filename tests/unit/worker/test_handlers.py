@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from supervisor_sio.common.limits import TRACEBACKS
 from supervisor_sio.common.reasons import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS
+from supervisor_sio.engine import session as session_module
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.engine.session import Session, State
 from supervisor_sio.worker import compat
@@ -668,6 +669,7 @@ def test_the_environment_does_not_keep_the_connection(make: Any) -> None:
 )
 def test_handlers_start_in_the_order_of_the_events(
     make: Any,
+    monkeypatch: pytest.MonkeyPatch,
     events: list[int],
     waiting: set[int],
     transport: str,
@@ -675,6 +677,7 @@ def test_handlers_start_in_the_order_of_the_events(
     loud: bool,
 ) -> None:
     """``events``: what a client sends, for each event how many attachments it has."""
+    monkeypatch.setattr(session_module, "CROSSED_POLL_SECONDS", 0.01)
     logger = logging.getLogger("events")
     logger.setLevel(logging.INFO if loud else logging.ERROR)
     app = make(async_handlers=async_handlers, logger=logger)
