@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import random
@@ -20,8 +21,14 @@ from typing import Any, TypeVar
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from .supervisorctl import supervisorctl
+
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
+
+#: What python-socketio imports where it is there, and takes a third of the time that a worker
+#: needs to start: Redis, and what its clients are built on.
+ABSENT = HERE / "absent"
 
 # What is started in the background (``&``, ``nohup``) ignores Ctrl-C, and so would its children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -92,15 +99,18 @@ stdout_logfile = {directory}/%(program_name)s_%(process_num)02d.log
 
 
 def wait_until(predicate: Callable[[], T], timeout: float, message: str) -> T:
-    """The first true value of ``predicate``, looked at again and again."""
+    """The first true value of ``predicate``, looked at again and again, and less and less often:
+    a question to supervisord takes time that what is waited for may need."""
     deadline = time.monotonic() + timeout
+    pause = 0.01
     while True:
         value = predicate()
         if value:
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"{message}: not within {timeout:g} s")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.1)
 
 
 def free_port() -> int:
@@ -209,13 +219,16 @@ class Cluster:
     def spawn(self) -> None:
         """Start supervisord without waiting for anything."""
         self.write_config()
+        variables = environment(**{MODE: self.mode})
+        if "message_queue" not in self.settings:
+            variables["PYTHONPATH"] = f"{ABSENT}{os.pathsep}{variables['PYTHONPATH']}"
         with open(self.directory / "supervisord.out", "ab") as output:
             process = subprocess.Popen(
                 [*self.wrapper, str(BIN / "supervisord"), "-n", "-c", str(self.conf)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(**{MODE: self.mode}),
+                env=variables,
                 # All that it starts stays in this session, whatever becomes of its parent.
                 start_new_session=True,
             )
@@ -245,10 +258,11 @@ class Cluster:
         if self.process is not None:
             if self.process.poll() is None:
                 self.process.send_signal(number)
-            try:
-                code = self.process.wait(40)
-            except subprocess.TimeoutExpired:
-                code = -1
+            deadline = time.monotonic() + 40
+            while self.process.poll() is None and time.monotonic() < deadline:
+                self.knock()
+                time.sleep(0.05)
+            code = -1 if self.process.returncode is None else self.process.returncode
         left = self.processes()
         described = [f"{p.pid} {' '.join(p.cmdline())}" for p in left if _alive(p)]
         for process in left:
@@ -258,6 +272,13 @@ class Cluster:
         self.process = None
         assert not described, f"left behind: {described}"
         return code
+
+    def knock(self) -> None:
+        """Let supervisord look around: at signals, at processes that have ended, and at answers
+        that it owes it does so once a second, unless something comes."""
+        with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError):
+            sock.setblocking(False)
+            sock.connect(str(self.socket))
 
     def clean_up(self) -> None:
         """At the end of a test: nothing runs any more, the sockets' directory goes."""
@@ -331,16 +352,7 @@ class Cluster:
 
     def ctl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """The real supervisorctl, with errors in its output."""
-        return subprocess.run(
-            [BIN / "supervisorctl", "-c", self.conf, *args],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            env=environment(),
-        )
+        return supervisorctl(["-c", str(self.conf), *args], environment(), self.knock)
 
     def log(self, name: str) -> str:
         path = self.directory / f"{name}.log"

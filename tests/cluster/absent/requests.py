@@ -1,0 +1,1 @@
+raise ImportError("tests/cluster/absent: no worker of the tests needs it")
