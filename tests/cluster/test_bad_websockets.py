@@ -121,7 +121,8 @@ def test_a_client_that_never_reads(shared_cluster: Cluster, other: TestClient) -
         latencies, deadline = [], time.monotonic() + 60
         while figures(shared_cluster)["slow_clients"] == before:
             assert time.monotonic() < deadline, "it is not cut off"
-            for _ in range(5):
+            # More than the kernel takes and a client may leave behind, and then what is in time.
+            for _ in range(5 if len(latencies) < 12 else 1):
                 other.emit("emit_long", "noise", 200_000)
             began = time.monotonic()
             assert other.call("echo", 1) == 1

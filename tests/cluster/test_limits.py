@@ -56,7 +56,7 @@ def is_answered(sock: socket.socket, start: bytes = b"HTTP/1.1 200") -> bool:
 
 @NO_WORKER
 def test_a_slow_head_is_turned_away(make_cluster: ClusterFactory) -> None:
-    cluster = make_cluster(head_timeout="1").start()
+    cluster = make_cluster(workers=1, head_timeout="1").start()
     began = time.monotonic()
     with open_slowly(cluster) as sock:
         assert sock.recv(100).startswith(b"HTTP/1.1 408 ")
@@ -121,12 +121,12 @@ def test_idle_and_abandoned_connections_take_no_ones_place(make_cluster: Cluster
     assert cluster.ctl("stop", "workers:*").returncode == 0
     wait_for(cluster, lambda r: (r["waiting"], r["refused"]) == (8, {"max-pending": 2}))
     with contextlib.ExitStack() as requests:
-        for number in range(1, 9):
+        for _ in range(8):
             sock = socket.create_connection(("127.0.0.1", cluster.port), timeout=20)
             requests.enter_context(sock)
             sock.sendall(HANDSHAKE)
-            # An idle one made room for it.
-            wait_for(cluster, lambda r, number=number: r["refused"].get("idle") == number)
+        # An idle one made room for each.
+        wait_for(cluster, lambda r: (r["waiting"], r["refused"].get("idle")) == (8, 8))
     wait_for(cluster, lambda r: r["refused"].get("closed-early") == 8)
     with ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(exchange, cluster.port, HANDSHAKE) for _ in range(4)]
@@ -140,7 +140,7 @@ def test_idle_and_abandoned_connections_take_no_ones_place(make_cluster: Cluster
 
 @NO_WORKER
 def test_one_address_has_a_share(make_cluster: ClusterFactory) -> None:
-    cluster = make_cluster(max_pending="40").start()
+    cluster = make_cluster(workers=1, max_pending="40").start()
     slow = [open_slowly(cluster) for _ in range(30)]
     wait_for(cluster, lambda r: (r["waiting"], r["refused"]) == (10, {"address-share": 20}))
     Poller(cluster.port).open()  # a request in one piece does not wait
@@ -168,7 +168,7 @@ def test_router_and_workers_use_what_descriptors_they_may_have(
 
 @NO_WORKER
 def test_more_slow_clients_than_descriptors(make_cluster: ClusterFactory) -> None:
-    cluster = make_cluster().start()
+    cluster = make_cluster(workers=1).start()
     limit_descriptors(cluster.router_pid, 150)
     before = pids(cluster)
     session, kept = Poller(cluster.port), Poller(cluster.port).connection()
@@ -227,7 +227,8 @@ def test_more_idle_connections_than_descriptors_come_back(make_cluster: ClusterF
         sock.close()
 
 
-def test_a_worker_for_whom_no_descriptor_is_free_waits(cluster: Cluster) -> None:
+def test_a_worker_for_whom_no_descriptor_is_free_waits(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1).start()
     pid = cluster.router_pid
     limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     limit_descriptors(pid, 0)
@@ -243,7 +244,7 @@ def test_a_worker_for_whom_no_descriptor_is_free_waits(cluster: Cluster) -> None
 
 
 def test_random_starts_of_connections(shared_cluster: Cluster) -> None:
-    """5,000 of them, some cut off, some reset; the router is the same afterwards."""
+    """2,000 of them, some cut off, some reset; the router is the same afterwards."""
     dice = random.Random()
     before = router(shared_cluster)
     descriptors = len(os.listdir(f"/proc/{before['pid']}/fd"))
@@ -264,7 +265,7 @@ def test_random_starts_of_connections(shared_cluster: Cluster) -> None:
                 pass
 
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(try_one, range(5000)))
+        list(pool.map(try_one, range(2000)))
     wait_until(
         lambda: len(os.listdir(f"/proc/{before['pid']}/fd")) == descriptors, 5, "no descriptor left"
     )

@@ -43,10 +43,10 @@ def settled(cluster: Cluster) -> dict[int, int]:
 def test_what_is_for_one_client_reaches_its_worker_only(
     make_cluster: ClusterFactory, clients: Clients
 ) -> None:
-    cluster = make_cluster(workers=8).start()
-    made = [clients.connect(cluster, "python", ["websocket"]) for _ in range(8)]
+    cluster = make_cluster(workers=4).start()
+    made = [clients.connect(cluster, "python", ["websocket"]) for _ in range(4)]
     by_pid = {client.whoami()["pid"]: client for client in made}
-    assert len(by_pid) == 8
+    assert len(by_pid) == 4
     (_, here), (pid, there), *_ = by_pid.items()
     before = settled(cluster)
     for number in range(100):

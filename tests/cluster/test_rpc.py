@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xmlrpc.client
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -88,11 +89,16 @@ def test_no_json(shared_cluster: Cluster, clients: Clients, data: str) -> None:
 
 def test_nested_arrays(shared_cluster: Cluster) -> None:
     """Each step of an emit has its own limit, none is an error of HTTP."""
-    for depth in [*range(300, 900, 100), *range(900, 1100, 20), 5000, 30000]:
+
+    def emit(depth: int) -> None:
         try:
             shared_cluster.rpc.sio.emit("deep", "[" * depth + "]" * depth)
         except xmlrpc.client.Fault as error:
             assert error.faultCode in (Faults.INCORRECT_PARAMETERS, Faults.FAILED)
+
+    depths = [*range(300, 900, 100), *range(900, 1100, 20), 5000, 30000]
+    with ThreadPoolExecutor(len(depths)) as pool:
+        list(pool.map(emit, depths))
     assert shared_cluster.ctl("sio", "status").returncode == 0
     shared_cluster.rpc.sio.emit("flat", "[]")
 

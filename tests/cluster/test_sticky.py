@@ -86,7 +86,7 @@ def check(cluster: Cluster, port: int, seconds: float, what: str) -> None:
 
 
 def test_sessions_share_kept_connections(shared_cluster: Cluster) -> None:
-    check(shared_cluster, shared_cluster.port, 10, "direct")
+    check(shared_cluster, shared_cluster.port, 3, "direct")
 
 
 NGINX = """
@@ -186,4 +186,4 @@ def proxy(tmp_path: Path) -> Iterator[Callable[..., int]]:
 def test_a_proxy_shares_its_connections(
     shared_cluster: Cluster, proxy: Callable[..., int], name: str
 ) -> None:
-    check(shared_cluster, proxy(name, shared_cluster.port), 5, name)
+    check(shared_cluster, proxy(name, shared_cluster.port), 2, name)
