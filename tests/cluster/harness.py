@@ -138,6 +138,13 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, **more}
 
 
+def of_workers(**more: str) -> dict[str, str]:
+    """The same for workers, which start sooner with it."""
+    variables = environment(**more)
+    variables["PYTHONPATH"] = f"{ABSENT}{os.pathsep}{variables['PYTHONPATH']}"
+    return variables
+
+
 class Cluster:
     """One supervisord and what it starts. ``settings`` go to ``[rpcinterface:sio]``."""
 
@@ -219,9 +226,8 @@ class Cluster:
     def spawn(self) -> None:
         """Start supervisord without waiting for anything."""
         self.write_config()
-        variables = environment(**{MODE: self.mode})
-        if "message_queue" not in self.settings:
-            variables["PYTHONPATH"] = f"{ABSENT}{os.pathsep}{variables['PYTHONPATH']}"
+        has_redis = "message_queue" in self.settings
+        variables = (environment if has_redis else of_workers)(**{MODE: self.mode})
         with open(self.directory / "supervisord.out", "ab") as output:
             process = subprocess.Popen(
                 [*self.wrapper, str(BIN / "supervisord"), "-n", "-c", str(self.conf)],

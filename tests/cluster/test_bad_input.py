@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from .conftest import Clients, ClusterFactory
-from .harness import BIN, HERE, Cluster, environment, wait_until
+from .harness import BIN, HERE, Cluster, of_workers, wait_until
 from .modes import NO_WORKER
 from .raw import exchange
 
@@ -65,9 +65,8 @@ def test_a_port_in_use(make_cluster: ClusterFactory) -> None:
 
 
 @NO_WORKER
-def test_two_supervisords_with_one_run_dir(
-    make_cluster: ClusterFactory, cluster: Cluster, clients: Clients
-) -> None:
+def test_two_supervisords_with_one_run_dir(make_cluster: ClusterFactory, clients: Clients) -> None:
+    cluster = make_cluster(workers=1).start()
     client = clients.connect(cluster)
     line = the_error(make_cluster(run_dir=str(cluster.run_dir)))
     assert f"{SECTION} run_dir:" in line and str(cluster.pid) in line
@@ -101,7 +100,7 @@ def complaint(*arguments: str) -> str:
         capture_output=True,
         text=True,
         timeout=20,
-        env=environment(),
+        env=of_workers(),
     )
     assert done.returncode != 0 and not done.stdout
     (line,) = done.stderr.splitlines()
@@ -138,8 +137,9 @@ def test_an_unknown_application_under_supervisord(make_cluster: ClusterFactory) 
     assert line.startswith("supervisor-sio worker: error: ") and "no_such_module" in line
 
 
-def test_a_new_supervisord_after_kill_9(cluster: Cluster, clients: Clients) -> None:
+def test_a_new_supervisord_after_kill_9(make_cluster: ClusterFactory, clients: Clients) -> None:
     """What the killed one left in the run directory is in nobody's way."""
+    cluster = make_cluster(workers=1).start()
     client = clients.connect(cluster)
     assert cluster.process is not None
     cluster.process.kill()

@@ -58,11 +58,11 @@ def test_the_shipped_deployment_is_sound() -> None:
 
 
 def test_what_is_sound_starts(make_cluster: ClusterFactory) -> None:
-    cluster = make_cluster(startsecs=1, user=AS_ROOT)
+    cluster = make_cluster(workers=1, startsecs=1, user=AS_ROOT)
     status, said = check(cluster)
     assert status == 0
     assert said == (
-        f"{cluster.conf}: sound (listen 127.0.0.1:{cluster.port}, 1 router, workers: workers × 2)\n"
+        f"{cluster.conf}: sound (listen 127.0.0.1:{cluster.port}, 1 router, workers: workers × 1)\n"
     )
     cluster.start()
     # And stays so while it runs: the port is in use by whom it should be.
@@ -75,7 +75,12 @@ def test_what_is_advised_for_workers_of_another_user_works(
 ) -> None:
     group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
     cluster = make_cluster(
-        startsecs=1, user="nobody", wrapper=view_for_all(), chown=f"root:{group}", chmod="0710"
+        workers=1,
+        startsecs=1,
+        user="nobody",
+        wrapper=view_for_all(),
+        chown=f"root:{group}",
+        chmod="0710",
     )
     cluster.short.chmod(0o755)
     status, said = check(cluster)
@@ -89,7 +94,7 @@ def test_what_is_advised_for_workers_of_another_user_works(
 def test_what_init_prints_starts(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=0, plugin=False, router=False)
     status, sections = supervisor_sio(
-        "init", "cluster_app:app", "--listen", f"127.0.0.1:{cluster.port}", "--workers", "3"
+        "init", "cluster_app:app", "--listen", f"127.0.0.1:{cluster.port}", "--workers", "2"
     )
     assert status == 0
     main, _, rest = sections.partition("; --- Below them")
@@ -100,7 +105,7 @@ def test_what_init_prints_starts(make_cluster: ClusterFactory) -> None:
     verdict = "2 warnings (" if AS_ROOT else "sound ("
     assert (status, verdict in said) == (0, True), said
     cluster.spawn()
-    cluster.wait_ready(3)
+    cluster.wait_ready(2)
 
 
 def test_what_is_wrong_does_not_start(make_cluster: ClusterFactory) -> None:

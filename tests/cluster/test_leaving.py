@@ -82,7 +82,7 @@ def test_a_request_in_flight_is_finished(cluster: Cluster, tmp_path: Path) -> No
 
 
 def test_drain_timeout_ends_what_does_not_end(make_cluster: ClusterFactory, tmp_path: Path) -> None:
-    cluster = make_cluster(drain_timeout="1").start()
+    cluster = make_cluster(workers=1, drain_timeout="1").start()
     stopping = cluster.workers()[0]
     connection = kept_connection(cluster, stopping["pid"])
     connection.request("GET", f"/wait?{tmp_path / 'never'}")
@@ -106,7 +106,8 @@ def test_clients_come_back_at_once(cluster: Cluster, clients: Clients) -> None:
     assert all(client.call("echo", 2) == 2 and not client.disconnects for client in others)
 
 
-def test_websockets_whose_clients_say_nothing_do_not_hold_it(cluster: Cluster) -> None:
+def test_websockets_whose_clients_say_nothing_do_not_hold_it(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1).start()
     silent = [open_websocket(cluster.port) for _ in range(20)]
     began = time.monotonic()
     assert cluster.ctl("stop", "workers:*").returncode == 0

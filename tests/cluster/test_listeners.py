@@ -33,7 +33,7 @@ def body(answer: bytes) -> dict[str, str]:
 
 
 def test_proxy_protocol(make_cluster: ClusterFactory) -> None:
-    cluster = make_cluster(proxy_protocol="on").start()
+    cluster = make_cluster(workers=1, proxy_protocol="on").start()
     v1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 80\r\n"
     addresses = socket.inet_pton(socket.AF_INET6, "2001:db8::7") * 2 + struct.pack("!HH", 1, 443)
     tls = b"\x20\x00\x05\x01\x00\x00\x00\x00"
@@ -58,17 +58,17 @@ def test_proxy_protocol(make_cluster: ClusterFactory) -> None:
 def test_haproxy_says_who_the_client_is(
     make_cluster: ClusterFactory, proxy: Callable[..., int]
 ) -> None:
-    cluster = make_cluster(workers=4, proxy_protocol="on").start()
+    cluster = make_cluster(workers=2, proxy_protocol="on").start()
     port = proxy("haproxy", cluster.port, "send-proxy-v2")
     traffic = Traffic(port)
     traffic.open_sessions()
-    traffic.run(2)
-    assert not traffic.errors and len(traffic.pids) == 4
+    traffic.run(1)
+    assert not traffic.errors and len(traffic.pids) == 2
     assert body(exchange(port, GET))["REMOTE_ADDR"] == "127.0.0.1"
 
 
 def test_unix_socket_and_ipv6(make_cluster: ClusterFactory) -> None:
-    cluster = make_cluster()
+    cluster = make_cluster(workers=1)
     path = cluster.short / "public.sock"
     cluster.settings["listen"] += f", unix:{path}, [::1]:{cluster.port}"
     cluster.start()

@@ -69,7 +69,10 @@ def test_restart_stop_start_update_reload(cluster: Cluster, clients: Clients) ->
     assert [len(client.disconnects) for client in made] == counts
 
 
-def test_new_clients_wait_while_every_worker_restarts(cluster: Cluster, clients: Clients) -> None:
+def test_new_clients_wait_while_every_worker_restarts(
+    make_cluster: ClusterFactory, clients: Clients
+) -> None:
+    cluster = make_cluster(workers=1).start()
     assert cluster.ctl("stop", "workers:*").returncode == 0
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(clients.connect, cluster, kind) for kind in ("python", "node") * 2]
@@ -110,7 +113,8 @@ def test_sio_shows_the_cluster(cluster: Cluster) -> None:
 
 
 @NO_WORKER
-def test_status_answers_within_a_second_with_500_clients(cluster: Cluster) -> None:
+def test_status_answers_within_a_second_with_500_clients(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster(workers=1).start()
     with ThreadPoolExecutor(16) as pool:
         sockets = list(pool.map(lambda _: open_websocket(cluster.port), range(500)))
     try:

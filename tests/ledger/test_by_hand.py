@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster.harness import environment, free_port, wait_until
+from cluster.harness import free_port, of_workers, wait_until
 from cluster.modes import EVENTLET
 
 pytestmark = EVENTLET
@@ -24,7 +24,7 @@ def server(tmp_path: Path, *args: str) -> Iterator[tuple[subprocess.Popen[bytes]
             [sys.executable, *args],
             cwd=Path(__file__).parent,
             stderr=file,
-            env=environment(),
+            env=of_workers(),
         ) as process,
     ):
         try:

@@ -24,7 +24,7 @@ def test_an_idle_client_costs_tens_of_kilobytes(
     make_cluster: ClusterFactory, tmp_path: Path
 ) -> None:
     cert, key = make_certificate(tmp_path)
-    cluster = make_cluster(tls_certfile=str(cert), tls_keyfile=str(key)).start()
+    cluster = make_cluster(workers=1, tls_certfile=str(cert), tls_keyfile=str(key)).start()
     context = ssl.create_default_context(cafile=str(cert))
 
     def keep_alive(stack: ExitStack) -> None:

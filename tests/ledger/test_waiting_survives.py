@@ -46,7 +46,7 @@ def read_all(sock: socket.socket) -> bytes:
 def test_all_who_wait_are_answered_by_the_next_router(
     make_cluster: ClusterFactory, how: str
 ) -> None:
-    cluster = make_cluster().start()
+    cluster = make_cluster(workers=1).start()
     assert cluster.ctl("stop", "workers:*").returncode == 0
     with ExitStack() as stack:
         socks = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster.conftest import Clients, ClusterFactory
-from cluster.harness import BIN, environment, wait_until
+from cluster.harness import BIN, of_workers, wait_until
 from cluster.modes import OWN_MODES
 
 pytestmark = OWN_MODES
@@ -61,7 +61,7 @@ def test_what_cannot_be_served_is_told_in_one_line(
     ended = subprocess.run(
         [BIN / "supervisor-sio", "worker", "--async-mode", mode, f"wrong_app:{application}"],
         cwd=HERE,
-        env=environment(),
+        env=of_workers(),
         capture_output=True,
         text=True,
         timeout=30,
@@ -75,7 +75,7 @@ def test_a_program_that_is_imported_as_well() -> None:
     ended = subprocess.run(
         [sys.executable, "wrong_app.py"],
         cwd=HERE,
-        env=environment(),
+        env=of_workers(),
         capture_output=True,
         text=True,
         timeout=30,
