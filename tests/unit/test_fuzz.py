@@ -1,7 +1,8 @@
 """Random and mutated input for everything that reads what strangers send.
 
-For each reader 100,000 inputs: at most the error it is documented to raise, no second spent on
-any, and no descriptor more than before. pytest prints the seed; FUZZ_SEED=… gives one.
+For each reader 30,000 inputs, and 100,000 more with ``pytest -m long``: at most the error it is
+documented to raise, no second spent on any, and no descriptor more than before. pytest prints
+the seed; FUZZ_SEED=… gives one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from unit.client_frames import masked
 from unit.examples import examples
 
-INPUTS = examples(100_000)
+#: So many for each reader, in a run of each kind.
+INPUTS = [examples(30_000), pytest.param(100_000, marks=pytest.mark.long)]
 
 REQUESTS = [
     b"GET /socket.io/?EIO=4&transport=polling&sid=0a1b2c3d.AbCdEfGhIjKlMnOpQrSt HTTP/1.1\r\n",
@@ -281,15 +283,16 @@ READERS: list[tuple[str, Callable[[], Callable[[bytes], None]], list[bytes]]] = 
 ]
 
 
+@pytest.mark.parametrize("count", INPUTS)
 @pytest.mark.parametrize(("name", "make", "seeds"), READERS, ids=[name for name, *_ in READERS])
 def test_survives(
-    name: str, make: Callable[[], Callable[[bytes], None]], seeds: list[bytes]
+    name: str, make: Callable[[], Callable[[bytes], None]], seeds: list[bytes], count: int
 ) -> None:
     seed = int(os.environ["FUZZ_SEED"])
     read = make()
     before = len(os.listdir("/proc/self/fd"))
     slowest = 0.0
-    for data in inputs(seeds, INPUTS, random.Random(f"{seed} {name}")):
+    for data in inputs(seeds, count, random.Random(f"{seed} {count} {name}")):
         start = time.thread_time()  # whatever else the machine does
         try:
             read(data)
@@ -298,4 +301,4 @@ def test_survives(
         slowest = max(slowest, time.thread_time() - start)
     assert len(os.listdir("/proc/self/fd")) <= before  # fewer, when garbage is collected
     assert slowest < 1
-    print(f"{name}: {INPUTS} inputs, slowest {slowest * 1000:.1f} ms, no descriptor leaked")
+    print(f"{name}: {count} inputs, slowest {slowest * 1000:.1f} ms, no descriptor leaked")
