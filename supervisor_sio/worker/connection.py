@@ -197,6 +197,8 @@ class Connection(Output):
     def _open(self) -> None:
         if self.data:
             self._look()
+        elif self.server.draining:
+            self._move()  # idle ones were asked to before it came
         else:
             self.listen()
         if self.state is _HEAD and not self._kept:

@@ -454,6 +454,17 @@ def test_a_draining_worker_gives_back_what_has_begun(worker: Worker, part: bytes
     assert not worker.server.connections
 
 
+def test_a_draining_worker_gives_back_an_idle_connection_that_comes_yet(worker: Worker) -> None:
+    """The router had sent it before it heard of the end: all of drain_timeout it was waited for."""
+    worker.server.draining = True
+    worker.server.release_idle()
+    worker.connect()
+    with eventlet.Timeout(5):
+        while not worker.handed_back:
+            eventlet.sleep(0.002)
+    assert worker.handed_back == [b""] and not worker.server.connections
+
+
 def test_without_a_router_a_draining_worker_serves_what_has_begun(worker: Worker) -> None:
     worker.takes_back = False
     client = worker.connect()
