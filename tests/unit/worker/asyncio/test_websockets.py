@@ -195,9 +195,10 @@ def test_one_that_comes_when_all_were_ended(rig: Rig) -> None:
     rig.use(echo)
 
     async def test() -> None:
+        client = rig.connect()
+        await until(lambda: rig.server.connections)
         rig.server.draining = True
         rig.server.end_websockets()
-        client = rig.connect()
         await client.send(HANDSHAKE)
         await until(lambda: scopes and not rig.server.connections)
 
