@@ -85,6 +85,10 @@ class Client:
         before, _, self.data = self.data.partition(part)
         return before
 
+    def until_all(self, *parts: bytes) -> None:
+        """All of these come, in any order: handlers in threads run side by side."""
+        self.wait(lambda data: all(part in data for part in parts), repr(parts))
+
     def ended(self) -> bytes:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:

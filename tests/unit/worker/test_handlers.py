@@ -124,8 +124,7 @@ def test_plain_functions_are_handlers_in_each_mode(make: Any) -> None:
     app.sio.on("connect", lambda sid, environ: app.seen.append(environ["REMOTE_ADDR"]))
     client = connect(app)
     client.text('421["double",21]', '422["anything",1]')
-    client.until(b"431[42]")
-    client.until(b'432[["anything",1]]')
+    client.until_all(b"431[42]", b'432[["anything",1]]')
     assert app.seen == ["192.0.2.1"]
     app.gone()
 
@@ -187,8 +186,7 @@ def test_packets_that_mean_nothing(make: Any, caplog: pytest.LogCaptureFixture) 
     client = connect(app)
     before = refusals.by_reason[PROTOCOL]
     client.text('42["echo"', '422["echo",1]', '43123["x"]', '423["echo",2]')
-    client.until(b"432[1]")
-    client.until(b"433[2]")
+    client.until_all(b"432[1]", b"433[2]")
     app.gone()
     assert refusals.by_reason[PROTOCOL] == before + 1
     assert not [record for record in caplog.records if record.exc_info]
