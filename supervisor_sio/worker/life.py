@@ -123,6 +123,7 @@ class Life:
             await self.runtime.sleep(2 * _LOOK)
             # Of handshakes that were with the application meanwhile: their polls would stay.
             await self._close_sessions()
+        await self._close_sessions()  # also of those whose connection is gone
         await self.signals.wait()
 
     async def _close_sessions(self) -> None:

@@ -59,23 +59,24 @@ def test_so_many_disconnect_handlers_run_at_a_time_and_each_session_is_closed() 
     assert most == CLOSING_AT_ONCE and not world.engine.sessions
 
 
+class Ending(life.Life):
+    """A worker that drains; a turn of its loop is what the test does in it."""
+
+    def __init__(self, world: World, turn: Any, has_connections: Any) -> None:
+        self.runtime: Any = Loop(world.engine)
+        self.runtime.turn = turn
+        self.server: Any = SimpleNamespace(end_websockets=lambda: None)
+        self.signals: Any = SimpleNamespace(wait=self.leave)
+        self._look_for_connections = has_connections
+
+    @property
+    def _has_connections(self) -> bool:
+        return bool(self._look_for_connections())
+
+
 def test_a_session_that_opens_while_the_worker_ends_does_not_hold_it() -> None:
     world = World()
     opened: list[Any] = []
-
-    class Worker(life.Life):
-        def __init__(self) -> None:
-            self.runtime = Loop(world.engine)  # type: ignore[assignment]
-            self.runtime.turn = turn
-            self.server: Any = SimpleNamespace(end_websockets=lambda: None)
-            self.signals: Any = SimpleNamespace(wait=wait)
-
-        @property
-        def _has_connections(self) -> bool:
-            return not opened or not opened[0].closed  # its poll waits
-
-    async def wait() -> None:
-        return
 
     def turn() -> None:
         if not opened:
@@ -83,8 +84,24 @@ def test_a_session_that_opens_while_the_worker_ends_does_not_hold_it() -> None:
         elif opened[0].closed:
             world.engine.forget(opened[0].sid)
 
-    run_blocking(Worker()._drain())
+    # Its poll waits.
+    run_blocking(Ending(world, turn, lambda: not opened or not opened[0].closed)._drain())
     assert opened[0].closed
+
+
+def test_a_session_that_opens_while_others_are_closed_is_closed_without_a_connection() -> None:
+    world = World()
+    sessions = [world.open()]
+
+    def turn() -> None:
+        for session in sessions:
+            if session.closed:
+                world.engine.forget(session.sid)
+        if len(sessions) == 1:
+            sessions.append(world.open())
+
+    run_blocking(Ending(world, turn, lambda: False)._drain())
+    assert len(sessions) == 2 and sessions[1].closed
 
 
 def test_a_session_that_cannot_be_closed_does_not_keep_the_others(
