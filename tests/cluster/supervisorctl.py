@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 
@@ -26,6 +27,9 @@ _LOCK = threading.Lock()
 #: Seconds between calls of what happens meanwhile.
 _PAUSE = 0.05
 
+#: Seconds for a command.
+_TIMEOUT = 60.0
+
 
 def supervisorctl(
     words: Sequence[str], environment: Mapping[str, str], meanwhile: Callable[[], None]
@@ -33,6 +37,7 @@ def supervisorctl(
     """Run it to its end, with errors in its output.
 
     :param meanwhile: is called as long as it runs.
+    :raises subprocess.TimeoutExpired: when it takes longer than a minute; it is killed then.
     """
     ours, theirs = _FORKS.Pipe(duplex=False)
     arguments = (words, dict(environment), theirs)
@@ -40,9 +45,13 @@ def supervisorctl(
     with _LOCK, theirs:
         process.start()
     said = b""
+    deadline = time.monotonic() + _TIMEOUT
     with ours:
         while True:
             while not ours.poll(_PAUSE):
+                if time.monotonic() > deadline:
+                    process.kill()
+                    raise subprocess.TimeoutExpired(list(words), _TIMEOUT, said)
                 meanwhile()
             more = os.read(ours.fileno(), 65536)
             if not more:
