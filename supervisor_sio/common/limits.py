@@ -787,8 +787,8 @@ TRACEBACKS = _limit(
     "TRACEBACKS",
     3,
     "tracebacks",
-    "place in the code and second",
-    "of the application in a worker's log; then one line says how many more there were: "
+    "place in the code and minute",
+    "of the application in a worker's log; a line a second says how many more there were: "
     "clients decide how often a handler fails",
 )
 

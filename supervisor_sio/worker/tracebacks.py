@@ -11,8 +11,10 @@ from typing import Callable, NamedTuple
 from ..common.limits import TRACEBACKS
 from .runtime import Runtime
 
-#: Seconds over which those of a place are counted.
-_WINDOW = 1.0
+#: Seconds after which a place may have tracebacks again.
+_WINDOW = 60.0
+#: Seconds from one line about those that were left out to the next.
+_TELL = 1.0
 
 
 class _Place(NamedTuple):
@@ -26,7 +28,8 @@ class _Place(NamedTuple):
 
 
 class FewTracebacks(logging.Filter):
-    """Lets ``TRACEBACKS`` of a place in the code pass each second, and tells how many more it had.
+    """Lets ``TRACEBACKS`` of a place in the code pass each minute, and tells each second how many
+    more it had.
 
     :param now: the clock, in seconds.
     """
@@ -34,35 +37,46 @@ class FewTracebacks(logging.Filter):
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now = now
-        self._counts: Counter[_Place] = Counter()
-        self._began = 0.0
+        self._passed: Counter[_Place] = Counter()
+        self._passed_since = 0.0
+        self._left_out: Counter[_Place] = Counter()
+        self._left_out_since = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
         error, _, trace = record.exc_info or (None, None, None)
         if error is None or trace is None:
             return True
-        if self._counts and self._now() - self._began >= _WINDOW:
-            self.tell()  # nobody has looked since
-        if not self._counts:
-            self._began = self._now()
+        now = self._now()
+        self._tell_when_due(now)  # nobody may have looked since
+        if now - self._passed_since >= _WINDOW:
+            self._passed = Counter()
+            self._passed_since = now
         place = _Place(record.name, record.levelno, error.__name__, *_raised_at(trace))
-        self._counts[place] += 1
-        return self._counts[place] <= TRACEBACKS
+        if self._passed[place] < TRACEBACKS:
+            self._passed[place] += 1
+            return True
+        if not self._left_out:
+            self._left_out_since = now
+        self._left_out[place] += 1
+        return False
 
     def look(self, runtime: Runtime) -> None:
         """Tell from here on, also when no more come; in the loop."""
-        runtime.call_later(_WINDOW, self.look, runtime)
-        if self._counts and self._now() - self._began >= _WINDOW:
-            runtime.soon(self.tell)
+        runtime.call_later(_TELL, self.look, runtime)
+        if self._left_out:
+            runtime.soon(self._tell_when_due, self._now())
+
+    def _tell_when_due(self, now: float) -> None:
+        if self._left_out and now - self._left_out_since >= _TELL:
+            self.tell()
 
     def tell(self) -> None:
-        """The end of a second, for those that were counted in it."""
-        counts, self._counts = self._counts, Counter()
-        for place, count in list(counts.items()):  # other threads may add to it yet
-            if count > TRACEBACKS:
-                logging.getLogger(place.logger).log(
-                    place.level, "and %d more of %s at %s:%d", count - TRACEBACKS, *place[2:]
-                )
+        """One line for each place of which tracebacks were left out."""
+        left_out, self._left_out = self._left_out, Counter()
+        for place, count in list(left_out.items()):  # other threads may add to it yet
+            logging.getLogger(place.logger).log(
+                place.level, "and %d more of %s at %s:%d", count, *place[2:]
+            )
 
 
 #: One for all loggers: a logger has a filter once, however often it is added.

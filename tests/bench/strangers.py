@@ -3,7 +3,7 @@
     python tests/bench/strangers.py [--seconds 12] [--seed N] [--workers 2]
 
 16 set-ups are in flight all the time. Ends with 1 if a bar is missed: no failure, an echo within
-100 ms in the 99th percentile, 200 MB for a worker, 100 lines in all logs.
+100 ms in the 99th percentile, 200 MB for a worker, 500 lines in all logs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
             "0 failures": not damage.failures,
             "99th percentile under 100 ms": damage.percentile(0.99) < 0.1,
             "under 200 MB": damage.memory < 200e6,
-            "under 100 lines": damage.lines < 100,
+            "under 500 lines": damage.lines < 500,
             "the same processes": damage.same,
         }.items()
         if not met

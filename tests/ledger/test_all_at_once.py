@@ -23,4 +23,6 @@ def test_others_do_not_notice(make_cluster: ClusterFactory) -> None:
     # 100 ms on a machine that does nothing else, see the bench.
     assert damage.percentile(0.99) < 0.3
     assert damage.memory < 200e6
-    assert damage.lines < 100
+    # Packets that make handlers fail come by thousands. Each of two workers logs TRACEBACKS of
+    # about 20 lines for each of three places in a minute, and else a line a second for a reason.
+    assert damage.lines < 500

@@ -52,8 +52,18 @@ def test_where_the_hub_does_not_run_the_next_error_tells(caplog: pytest.LogCaptu
     for _ in range(TRACEBACKS + 5):
         few.filter(record(fail("here")))
     clock.time += 1.0
-    assert few.filter(record(fail("here")))
+    assert not few.filter(record(fail("here")))
     assert "and 5 more of ValueError" in caplog.text
+
+
+def test_a_place_has_tracebacks_again_after_a_minute() -> None:
+    clock = Clock()
+    few = FewTracebacks(clock)
+    passed = 0
+    for _ in range(120):
+        passed += few.filter(record(fail("here")))
+        clock.time += 1.0
+    assert passed == 2 * TRACEBACKS
 
 
 def test_lines_without_a_traceback_pass() -> None:
