@@ -33,6 +33,16 @@ _TRUNCATED = int(socket.MSG_TRUNC)
 _DESCRIPTORS_TRUNCATED = int(socket.MSG_CTRUNC)
 _RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 
+#: What sending says of descriptors that can be sent later: too many of this user's are on their
+#: way between processes (unix(7)), or the kernel has no memory.
+CROWDED = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
+
+#: What to do about it.
+ON_THEIR_WAY = (
+    "too many descriptors of this user are on their way between processes: raise the hard limit "
+    "of open files"
+)
+
 Message = dict[str, Any]
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import socket
 import sys
+from typing import Iterator
 
 
 def raise_limit() -> int:
@@ -17,6 +19,21 @@ def raise_limit() -> int:
     except (ValueError, OSError):
         return soft
     return hard
+
+
+@contextlib.contextmanager
+def raised_limit() -> Iterator[None]:
+    """The same while the block lasts: for what it sends, not for what it starts.
+
+    A user may have as many descriptors on their way between processes as the process that sends
+    one more may have open (unix(7), ETOOMANYREFS).
+    """
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raise_limit()
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def limit() -> int:

@@ -21,6 +21,7 @@ class Refusals:
     def __init__(self, logger: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
         self.by_reason: Counter[str] = Counter()
+        self._notes: Counter[str] = Counter()
         self._now = now
         self._logged: dict[str, tuple[float, int]] = {}
 
@@ -32,21 +33,26 @@ class Refusals:
 
     def counted(self, reason: str, source: str) -> str:
         """As :meth:`count`, where no log may be waited for: the line for it, or nothing."""
-        untold = self._count(reason)
+        untold = self._count(self.by_reason, reason)
         if not untold or reason in _QUIET:
             return ""
         return f"refused {untold} ({reason}), last from {source}"
 
     def count_failure(self, what: str, source: str) -> None:
         """The same for what the exception that is being handled has ended: with its traceback."""
-        untold = self._count(what)
+        untold = self._count(self.by_reason, what)
         if untold:
             self._logger.exception("%s failed %d times, last of %s", what, untold, source)
 
-    def _count(self, reason: str) -> int:
+    def noted(self, reason: str, text: str) -> str:
+        """As :meth:`counted`, of what refuses nobody; ``text`` says what became of the last."""
+        untold = self._count(self._notes, reason)
+        return f"{text}: {reason} ({untold} times)" if untold else ""
+
+    def _count(self, counter: Counter[str], reason: str) -> int:
         """Those since the last line, if it is time for one, else 0."""
-        self.by_reason[reason] += 1
-        total = self.by_reason[reason]
+        counter[reason] += 1
+        total = counter[reason]
         last, told = self._logged.get(reason, (0.0, 0))
         if told and self._now() - last < 1.0:
             return 0

@@ -8,7 +8,7 @@ passes on any of them: nobody may find there what a worker reads already.
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import logging
 import socket
 from typing import Any, Iterable, NamedTuple, Optional
@@ -16,6 +16,7 @@ from typing import Any, Iterable, NamedTuple, Optional
 from ..common import channel
 from ..common.channel import ChannelError, DescriptorsLost
 from ..common.limits import MAX_DESCRIPTORS, MAX_ROW
+from ..common.refusals import Refusals
 from ..common.request import Kind
 from .connection import Connection
 
@@ -35,6 +36,7 @@ class Shelf:
     def __init__(self, *ends: socket.socket) -> None:
         self._into, self._out_of = ends
         self._messages = 0
+        self._failures = Refusals(logger)
         for end in ends:
             end.setblocking(False)
 
@@ -64,12 +66,26 @@ class Shelf:
             if row is not None:
                 rows.append(row)
                 socks.append(connection.sock.fileno())
-        with contextlib.suppress(OSError):  # those that have no room are as safe as this process
+        try:
             for part in channel.in_parts(rows, MAX_DESCRIPTORS):
                 if part:
                     channel.send(self._into, {"type": "kept", "rows": part}, socks[: len(part)])
                     self._messages += 1
                     del socks[: len(part)]
+        except OSError as error:
+            self._note_unsafe(len(socks), len(rows), error)
+
+    def _note_unsafe(self, count: int, total: int, error: OSError) -> None:
+        """They wait on, and are as safe as this process."""
+        reason = str(error)
+        if error.errno == errno.EAGAIN:
+            reason = "their socket is full, for more raise net.core.wmem_max"
+        elif error.errno in channel.CROWDED:
+            reason = channel.ON_THEIR_WAY
+        text = f"{count} of {total} connections that wait are lost if this process is killed"
+        line = self._failures.noted(reason, text)
+        if line:
+            logger.warning("%s", line)
 
     def clear(self) -> None:
         if self._messages:

@@ -27,7 +27,7 @@ from .tallies import Tallies
 #: Packets read from one worker before other descriptors get a turn.
 _BATCH = 64
 
-#: Seconds to wait while too many descriptors are on their way (unix(7), ETOOMANYREFS).
+#: Seconds to wait while too many descriptors are on their way, see :data:`.channel.CROWDED`.
 _CROWDED = 0.05
 
 
@@ -66,6 +66,8 @@ class Owner(Protocol):
     def members_changed(self) -> None: ...
 
     def count_refusal(self, reason: str, source: str) -> None: ...
+
+    def note_crowded(self, pid: int) -> None: ...
 
     def leave(self, gone: WorkerChannel, reason: str) -> None: ...
 
@@ -220,7 +222,7 @@ class WorkerChannel:
             self._block()
             return False
         except OSError as error:
-            if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS):
+            if error.errno in channel.CROWDED:
                 self._block(_CROWDED)
                 return False
             if error.errno != errno.EBADF:
@@ -251,6 +253,7 @@ class WorkerChannel:
             self._workers.loop.add_writer(self._sock, self._unblock)
         else:
             self._workers.loop.call_later(seconds, self._unblock)
+            self._workers.note_crowded(self.pid)
 
     def _unblock(self) -> None:
         if self._closed or not self._blocked:

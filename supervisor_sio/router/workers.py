@@ -217,6 +217,13 @@ class Workers:
     def count_refusal(self, reason: str, source: str) -> None:
         self._refusals.count(reason, source)
 
+    def note_crowded(self, pid: int) -> None:
+        """What is for this worker waits until other descriptors have arrived."""
+        text = f"a worker (pid {pid}) gets its next connection later"
+        line = self._refusals.noted(channel.ON_THEIR_WAY, text)
+        if line:
+            logger.warning("%s", line)
+
     def leave(self, gone: WorkerChannel, reason: str) -> None:
         self._channels.discard(gone)
         member = gone.member

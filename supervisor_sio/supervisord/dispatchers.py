@@ -20,6 +20,7 @@ from supervisor.xmlrpc import Faults, RPCError
 
 from ..common import channel
 from ..common.channel import ChannelError, Message
+from ..common.descriptors import raised_limit
 from ..common.limits import (
     ANSWER_TIMEOUT,
     GUARD_PAUSE,
@@ -210,9 +211,7 @@ class RouterChannel(Dispatcher):
                 channel.refuse(self._sock, refusal)
                 self._lost(f"is refused: {refusal}")
                 return
-            self.admitted = True
-            channel.send(self._sock, *self._welcome)
-            self._logger.info(f"sio: router (pid {self.pid}) has the listening sockets")
+            self._send_welcome()
         elif message["type"] == "figures":
             self._forget_answers()
             self._take_figures(message)
@@ -222,6 +221,21 @@ class RouterChannel(Dispatcher):
             answer.rows.extend(map(answer.convert, message["rows"]))
         elif message["type"] == "result" and message.get("id") in self._answers:
             self._answers[message["id"]].result = message
+
+    def _send_welcome(self) -> None:
+        try:
+            # supervisord may have few open, its user may have many on their way: clients that
+            # wait for this router.
+            with raised_limit():
+                channel.send(self._sock, *self._welcome)
+        except OSError as error:
+            if error.errno not in channel.CROWDED:
+                raise
+            channel.refuse(self._sock, channel.ON_THEIR_WAY)
+            self._lost(f"is refused: {channel.ON_THEIR_WAY}")
+            return
+        self.admitted = True
+        self._logger.info(f"sio: router (pid {self.pid}) has the listening sockets")
 
     def _take_figures(self, message: Message) -> None:
         """They come in parts, of which the first has all but the workers' rows.

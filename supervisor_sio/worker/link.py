@@ -295,7 +295,9 @@ class Link:
             self._fail("router-message", f"{what}: {error!r}")
 
     def _fail(self, reason: str, source: str) -> None:
-        line = self._failures.counted(reason, source)
+        self._log_failure(self._failures.counted(reason, source))
+
+    def _log_failure(self, line: str) -> None:
         if line:
             self._runtime.log(logger, logging.WARNING, "%s", line)
 
@@ -444,6 +446,8 @@ class Link:
         except Blocked:
             self._blocked = self._runtime.event()
             self._writing = self._runtime.call_later(_RETRY, self._writable)
+            text = "the router gets what is for it later"
+            self._log_failure(self._failures.noted(channel.ON_THEIR_WAY, text))
         except RouterGone:
             pass  # which is read as well, after what it has sent
 

@@ -17,9 +17,6 @@ from ..common.limits import LINK_MESSAGES
 #: The other side has closed.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED)
 
-#: The kernel takes no more of this user's descriptors at present, or has no memory.
-_BUSY = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
-
 
 class RouterGone(Exception):
     """The channel has ended."""
@@ -94,7 +91,7 @@ class Outgoing:
         except OSError as error:
             if error.errno in _GONE:
                 raise RouterGone from None
-            if error.errno in _BUSY:
+            if error.errno in channel.CROWDED:
                 raise Blocked from None
             self._failed("message", str(error))
             return False

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import resource
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import pytest
 from supervisor_sio.common import channel
 
 from .conftest import ClusterFactory
-from .descriptors import limit_descriptors
+from .descriptors import COUNTED, limit_descriptors
 from .harness import Cluster, wait_until
 from .modes import NO_WORKER
 from .raw import PATH, Poller, exchange
@@ -223,6 +224,30 @@ def test_more_idle_connections_than_descriptors_come_back(make_cluster: ClusterF
         assert "error" not in cluster.log(name)
     assert "exit status 1" not in cluster.log("supervisord")
     Poller(cluster.port).open()
+    for sock in clients:
+        sock.close()
+
+
+@NO_WORKER
+def test_more_are_on_their_way_to_a_hung_worker_than_its_user_may_have(
+    make_cluster: ClusterFactory,
+) -> None:
+    cluster = make_cluster(wrapper=COUNTED, balance="round-robin").start()
+    limit_descriptors(cluster.router_pid, 120)
+    hung = cluster.workers()[0]["pid"]
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        clients = [
+            socket.create_connection(("127.0.0.1", cluster.port), timeout=20) for _ in range(500)
+        ]
+        for sock in clients:
+            sock.sendall(HANDSHAKE)
+        wait_until(lambda: channel.ON_THEIR_WAY in cluster.log("router"), 10, "the router's line")
+    finally:
+        os.kill(hung, signal.SIGCONT)
+    assert all(is_answered(sock) for sock in clients)
+    wait_for(cluster, lambda figures: not figures["waiting"])
+    assert not router(cluster)["refused"] and len(cluster.workers()) == 2
     for sock in clients:
         sock.close()
 

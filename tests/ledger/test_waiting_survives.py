@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 import psutil
 import pytest
 from cluster.conftest import ClusterFactory
+from cluster.descriptors import COUNTED, limit_descriptors
 from cluster.harness import Cluster, wait_until
 from cluster.modes import NO_WORKER
 from cluster.raw import PATH
@@ -69,6 +71,28 @@ def test_all_who_wait_are_answered_by_the_next_router(
     assert not cluster.status()["router"]["refused"]
     wait_until(lambda: waiting(cluster) == 0, 5, "nobody waits")
     assert descriptors(cluster.router_pid) < 80
+
+
+def test_more_wait_than_supervisord_may_send_descriptors(make_cluster: ClusterFactory) -> None:
+    """Those who wait are on their way, too, and its user may have no more there."""
+    cluster = make_cluster(workers=1, wrapper=COUNTED).start()
+    assert cluster.ctl("stop", "workers:*").returncode == 0
+    limit_descriptors(cluster.pid, 20)
+    limit = resource.prlimit(cluster.pid, resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        socks = []
+        for _ in range(2 * limit[0]):
+            sock = socket.create_connection(("127.0.0.1", cluster.port), timeout=30)
+            socks.append(stack.enter_context(sock))
+            sock.sendall(REQUEST)
+        wait_until(lambda: waiting(cluster) == len(socks), 10, "they wait")
+        end_router(cluster, "kill")
+        wait_until(lambda: waiting(cluster) == len(socks), 20, "they wait at the next")
+        assert resource.prlimit(cluster.pid, resource.RLIMIT_NOFILE) == limit
+        assert cluster.ctl("start", "workers:*").returncode == 0
+        for sock in socks:
+            assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+    assert not cluster.status()["router"]["refused"]
 
 
 def test_the_time_to_wait_goes_on_over_a_restart(make_cluster: ClusterFactory) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import resource
 import time
 from contextlib import AbstractContextManager, contextmanager
 from typing import Callable, Iterator
@@ -15,6 +16,10 @@ from .examples import examples
 # Machines of all speeds run these; what hangs is stopped by pytest-timeout.
 settings.register_profile("unit", deadline=None, max_examples=examples(100))
 settings.load_profile("unit")
+
+# Some make hundreds of connections; the soft limit of a login is 1,024 open files.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, min(_hard, 4096)), _hard))
 
 #: Of test_fuzz.py; the processes of pytest-xdist inherit it.
 os.environ.setdefault("FUZZ_SEED", str(random.randrange(2**32)))

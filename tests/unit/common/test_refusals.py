@@ -91,6 +91,17 @@ def test_lines_tell_no_refusal_twice(pauses: list[float]) -> None:
     assert len(handler.told) <= 1 + sum(pauses)
 
 
+def test_what_refuses_nobody_is_not_counted_with_the_refused(
+    refusals: Refusals, clock: Clock
+) -> None:
+    assert refusals.noted("full", "1 waits") == "1 waits: full (1 times)"
+    assert not refusals.noted("full", "2 wait")
+    assert refusals.noted("slow", "3 wait") == "3 wait: slow (1 times)"
+    clock.time += 1
+    assert refusals.noted("full", "4 wait") == "4 wait: full (2 times)"
+    assert not refusals.by_reason
+
+
 def test_failures_are_counted_and_told_once_a_second_with_a_traceback(
     refusals: Refusals, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -106,6 +108,41 @@ def test_more_than_the_kernel_has_room_for(pair: Pair) -> None:
     assert [kept.tag for kept, _ in found] == [f"tag-{number}" for number in range(len(found))]
     for kept, _ in found:
         kept.sock.close()
+    for client, kept in made:
+        client.close()
+        kept.sock.close()
+
+
+@pytest.mark.parametrize(
+    "number, reason",
+    [
+        (errno.ETOOMANYREFS, "raise the hard limit of open files"),
+        (errno.EAGAIN, "raise net.core.wmem_max"),
+        (errno.EPIPE, "Broken pipe"),
+    ],
+)
+def test_who_is_not_safe_is_told(
+    pair: Pair,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    reason: str,
+) -> None:
+    send, made = channel.send, [connection(number) for number in range(300)]
+
+    def send_one(*args: Any) -> None:
+        if shelf._messages:
+            raise OSError(number, os.strerror(number))
+        send(*args)
+
+    monkeypatch.setattr(channel, "send", send_one)
+    shelf = Shelf(*pair)
+    for _ in range(3):
+        shelf.keep(kept for _, kept in made)
+    (line,) = caplog.messages
+    assert line.startswith("47 of 300 connections that wait are lost if this process is killed: ")
+    assert reason in line
+    shelf.clear()
     for client, kept in made:
         client.close()
         kept.sock.close()

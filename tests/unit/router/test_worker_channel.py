@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -51,6 +52,39 @@ def test_what_a_worker_does_not_read_waits_counted(run: Callable[[Scenario], Non
         await asyncio.sleep(0.05)
         assert not len(harness.placement)
         assert connections(slow.hear()) == 100
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("number", sorted(channel.CROWDED))
+def test_while_too_many_descriptors_are_on_their_way_all_wait(
+    run: Callable[[Scenario], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    send, crowded = channel.send_encoded, True
+
+    def send_unless_crowded(sock: socket.socket, data: bytes, descriptors: Any = ()) -> None:
+        if crowded and descriptors:
+            raise OSError(number, os.strerror(number))
+        send(sock, data, descriptors)
+
+    monkeypatch.setattr(channel, "send_encoded", send_unless_crowded)
+
+    async def scenario(harness: Harness) -> None:
+        nonlocal crowded
+        workers = harness.start("a", "b")
+        for tag in ("a", "b", "", ""):
+            harness.placement.place(harness.connection(tag))
+        await asyncio.sleep(0.2)
+        assert len(harness.placement) == 4 and len(harness.workers) == 2
+        assert not harness.refused and not harness.refusals.by_reason
+        (line,) = [message for message in caplog.messages if "later" in message]
+        assert "raise the hard limit of open files (1 times)" in line
+        crowded = False
+        await wait_for(lambda: not len(harness.placement))
+        assert sum(connections(worker.hear()) for worker in workers) == 4
 
     run(scenario)
 

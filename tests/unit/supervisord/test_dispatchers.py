@@ -173,6 +173,26 @@ def router() -> Iterator[Router]:
     made.close()
 
 
+def test_a_router_that_can_get_no_descriptors_reads_why(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(sock: socket.socket, message: channel.Message, *descriptors: Any) -> None:
+        if message["type"] == "welcome":
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        real(sock, message)
+
+    real = channel.send
+    monkeypatch.setattr(channel, "send", send)
+    router.channel.admitted = False
+    router.send({"type": "hello", "version": channel.VERSION})
+    assert router.channel.closed and not router.channel.admitted and not router.guard.caught
+    packet = channel.receive(router.sock)
+    assert packet is not None
+    assert packet.message == {"type": "refused", "reason": channel.ON_THEIR_WAY}
+    assert channel.receive(router.sock) is None
+    assert channel.ON_THEIR_WAY in router.daemon.logged[-1]
+
+
 def test_answers_come_in_any_order(router: Router) -> None:
     (one, first), (two, second), (_, third) = router.ask(), router.ask(), router.ask()
     router.answer(two)
