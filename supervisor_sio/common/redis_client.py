@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 #: Seconds that an answer of Redis may take.
 _TIMEOUT = 5.0
 
+#: What a URL may have before its host as it is, and %xx (RFC 3986, section 3.2.1).
+_USER_AND_PASSWORD = re.compile(r"[\w.~!$&'()*+,;=:%-]*", re.ASCII)
+
 _UNQUOTED = "special characters in a user or password must be written as %xx"
 
 
@@ -72,6 +75,8 @@ def _reason(url: str, error: Exception) -> str:
     """One line; Python's own errors quote what they stumble over."""
     text = " ".join(str(error).split())
     secret = url.partition("://")[2].rpartition("@")[0]
+    if not (secret.startswith("/") or _USER_AND_PASSWORD.fullmatch(secret)):
+        return _UNQUOTED
     for _, quoted in re.findall(r"(['\"])(.+)\1", text):
         if secret and (quoted in secret or secret in quoted):
             return _UNQUOTED
