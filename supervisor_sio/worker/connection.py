@@ -195,12 +195,7 @@ class Connection(Output):
         self._guarded(self._open)
 
     def _open(self) -> None:
-        if self.data:
-            self._look()
-        elif self.server.draining:
-            self._move()  # idle ones were asked to before it came
-        else:
-            self.listen()
+        self._look()
         if self.state is _HEAD and not self._kept:
             self.due_in(self.server.head_timeout)
 
