@@ -12,6 +12,28 @@ from .reasons import TABLE
 _QUIET = {reason.name for reason in TABLE.values() if reason.quiet}
 
 
+class Untold:
+    """Counts by reason, and says when it is time for a line in the log: each second at most.
+
+    :param now: the clock, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        #: When the last line was, and how many there have been since.
+        self._logged: dict[str, tuple[float, int]] = {}
+
+    def count(self, reason: str) -> int:
+        """One more; all since the last line, if it is time for one, else 0."""
+        last, untold = self._logged.get(reason, (float("-inf"), 0))
+        now = self._now()
+        if now - last < 1.0:
+            self._logged[reason] = (last, untold + 1)
+            return 0
+        self._logged[reason] = (now, 0)
+        return untold + 1
+
+
 class Refusals:
     """Counters by reason.
 
@@ -21,9 +43,7 @@ class Refusals:
     def __init__(self, logger: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
         self.by_reason: Counter[str] = Counter()
-        self._notes: Counter[str] = Counter()
-        self._now = now
-        self._logged: dict[str, tuple[float, int]] = {}
+        self._untold = Untold(now)
 
     def count(self, reason: str, source: str) -> None:
         """One more of ``reason``; ``source`` says who, for the log."""
@@ -33,28 +53,22 @@ class Refusals:
 
     def counted(self, reason: str, source: str) -> str:
         """As :meth:`count`, where no log may be waited for: the line for it, or nothing."""
-        untold = self._count(self.by_reason, reason)
+        untold = self._count(reason)
         if not untold or reason in _QUIET:
             return ""
         return f"refused {untold} ({reason}), last from {source}"
 
     def count_failure(self, what: str, source: str) -> None:
         """The same for what the exception that is being handled has ended: with its traceback."""
-        untold = self._count(self.by_reason, what)
+        untold = self._count(what)
         if untold:
             self._logger.exception("%s failed %d times, last of %s", what, untold, source)
 
     def noted(self, reason: str, text: str) -> str:
         """As :meth:`counted`, of what refuses nobody; ``text`` says what became of the last."""
-        untold = self._count(self._notes, reason)
+        untold = self._untold.count(reason)
         return f"{text}: {reason} ({untold} times)" if untold else ""
 
-    def _count(self, counter: Counter[str], reason: str) -> int:
-        """Those since the last line, if it is time for one, else 0."""
-        counter[reason] += 1
-        total = counter[reason]
-        last, told = self._logged.get(reason, (0.0, 0))
-        if told and self._now() - last < 1.0:
-            return 0
-        self._logged[reason] = (self._now(), total)
-        return total - told
+    def _count(self, reason: str) -> int:
+        self.by_reason[reason] += 1
+        return self._untold.count(reason)

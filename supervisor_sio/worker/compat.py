@@ -13,7 +13,8 @@ They are looked up at each call: ``sio.instrument()`` replaces some while the se
 from __future__ import annotations
 
 import inspect
-from typing import Any, Callable
+from types import TracebackType
+from typing import Any, Callable, Optional
 
 import socketio
 
@@ -86,6 +87,16 @@ def send_packet(server: Any, eio_sid: str, pkt: Any) -> Any:
 def trigger_event(server: Any, event: Any, namespace: str, sid: str, args: Any) -> Any:
     """Call the handler of an event, and return what it returns."""
     return server._trigger_event(event, namespace, sid, *args)
+
+
+def event_of(trace: Optional[TracebackType]) -> Optional[str]:
+    """The event whose handler was called where this leads to; ``None`` when it was none."""
+    code = {kind._trigger_event.__code__ for kind in (socketio.Server, socketio.AsyncServer)}
+    while trace is not None:
+        if trace.tb_frame.f_code in code:
+            return str(trace.tb_frame.f_locals.get("event"))
+        trace = trace.tb_next
+    return None
 
 
 def handle_event(server: Any, eio_sid: str, namespace: str, pkt: Any) -> Any:

@@ -12,6 +12,7 @@ from ..common import descriptors
 from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Request
 from ..engine.engine import Engine
+from . import exits
 from .application import ApplicationError
 from .connection import Connection
 from .runtime import Runtime
@@ -46,9 +47,15 @@ class Life:
         os.register_at_fork(after_in_child=self.abandon)
 
     def run(self) -> None:
-        """:raises SystemExit: when the status of the process is to be another one than 0."""
+        """:raises SystemExit: when the status of the process is to be another one than 0, or the
+        application has called ``sys.exit()``."""
         FEW_TRACEBACKS.look(self.runtime)
-        status = self.runtime.run_until_complete(self.live())
+        try:
+            status = self.runtime.run_until_complete(self.live())
+        except SystemExit as error:
+            text = "%s: the worker ends with status %d"
+            logger.error(text, exits.describe(error), exits.status(error))
+            raise
         if status:
             raise SystemExit(status)
 

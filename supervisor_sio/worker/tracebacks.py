@@ -51,7 +51,7 @@ class FewTracebacks(logging.Filter):
         if now - self._passed_since >= _WINDOW:
             self._passed = Counter()
             self._passed_since = now
-        place = _Place(record.name, record.levelno, error.__name__, *_raised_at(trace))
+        place = _Place(record.name, record.levelno, error.__name__, *raised_at(trace))
         if self._passed[place] < TRACEBACKS:
             self._passed[place] += 1
             return True
@@ -83,7 +83,8 @@ class FewTracebacks(logging.Filter):
 FEW_TRACEBACKS = FewTracebacks()
 
 
-def _raised_at(trace: TracebackType) -> tuple[str, int]:
+def raised_at(trace: TracebackType) -> tuple[str, int]:
+    """File and line."""
     while trace.tb_next is not None:
         trace = trace.tb_next
     return trace.tb_frame.f_code.co_filename, trace.tb_lineno

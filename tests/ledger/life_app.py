@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging.config
 import os
 import signal
+import sys
 import time
 from typing import Any
 
@@ -40,6 +41,21 @@ async def fail(sid: str, why: str) -> None:
 
 
 @sio.event
+async def leave(sid: str, status: Any) -> None:
+    sys.exit(status)
+
+
+@sio.event
+async def leave_later(sid: str, status: Any) -> None:
+    task = exit_soon if portable.ASYNCIO else portable.plain(exit_soon)
+    sio.start_background_task(task, status)
+
+
+async def exit_soon(status: Any) -> None:
+    sys.exit(status)
+
+
+@sio.event
 async def ask(sid: str) -> Any:
     return await sio.call("question", to=sid, timeout=0.5)
 
@@ -56,3 +72,10 @@ async def web(request: portable.Request) -> portable.Answer:
 
 
 app = portable.application(sio, portable.web(web))
+
+if portable.ASYNCIO:
+    answering = app
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path") != "/no-answer":
+            await answering(scope, receive, send)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, wait_until
-from cluster.modes import NO_WORKER
+from cluster.modes import LOOP, NO_WORKER
 from cluster.raw import Poller
 
 HERE = Path(__file__).parent
@@ -109,6 +109,46 @@ def test_all_that_a_shutdown_stops_ends_with_0(make_cluster: ClusterFactory) -> 
         True,
     ]
     assert "exit status 1" not in log
+
+
+@pytest.mark.parametrize(
+    "status, called, ends",
+    [
+        (3, "sys.exit(3)", 3),
+        ("full\ndisk", "sys.exit('full\\ndisk')", 1),
+        (259, "sys.exit(259)", 3),
+    ],
+)
+def test_the_log_says_which_handler_has_called_exit(
+    shared: Cluster, clients: Clients, status: Any, called: str, ends: int
+) -> None:
+    client = clients.connect(shared, transports=["websocket"])
+    me = client.call("whoami")
+    process = me["name"]
+    before, ended = len(shared.log(process)), len(shared.log("supervisord"))
+    client.emit("leave", status)
+    line = f"ERROR the handler of 'leave' called {called} at life_app.py:"
+    wait_until(lambda: line in shared.log(process)[before:], 10, "the worker's line")
+    (line,) = [whole for whole in shared.log(process)[before:].splitlines() if line in whole]
+    if shared.mode == "threading":
+        assert line.endswith(": it ends, and not the worker")
+        assert client.call("whoami") == me
+        return
+    assert line.endswith(f": the worker ends with status {ends}")
+    wait_for_successor(shared, f"workers:{process}", me["pid"])
+    assert f"{process} (exit status {ends}; not expected)" in shared.log("supervisord")[ended:]
+    shared.wait_ready()
+
+
+@LOOP
+def test_the_log_says_when_a_task_has_called_exit(shared: Cluster, clients: Clients) -> None:
+    client = clients.connect(shared, transports=["websocket"])
+    me = client.call("whoami")
+    before = len(shared.log(me["name"]))
+    client.emit("leave_later", 4)
+    wait_for_successor(shared, f"workers:{me['name']}", me["pid"])
+    assert "ERROR the application called sys.exit(4) at " in shared.log(me["name"])[before:]
+    shared.wait_ready()
 
 
 def test_the_applications_own_sigterm_handler_runs(shared: Cluster) -> None:

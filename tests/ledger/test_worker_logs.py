@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, wait_until
+from cluster.modes import ASYNCIO
 from cluster.raw import exchange
 
 from ledger.stranger import Stranger
@@ -78,3 +79,16 @@ def test_print_shows_within_a_second(shared: Cluster, clients: Clients) -> None:
     wait_until(lambda: "as you can see" in shared.log("workers_00"), 5, "the line")
     assert time.monotonic() - began < 1
     assert "as you can see" in shared.ctl("tail", "workers:workers_00").stdout
+
+
+@ASYNCIO
+def test_a_client_does_not_fill_the_log_with_lines_of_uvicorn(shared: Cluster) -> None:
+    with log_lines(shared, "workers_00") as lines:
+        began = time.monotonic()
+        for _ in range(200):
+            answer = exchange(
+                shared.port, b"GET /no-answer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            )
+            assert answer.startswith(b"HTTP/1.1 500")
+        assert 1 <= lines() <= 2 + time.monotonic() - began
+    assert "ASGI callable returned without starting response." in shared.log("workers_00")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...cluster.sessions import Outlet, PlainOutlet
 from .. import clients
+from ..few_lines import FEW_LINES
 from ..tracebacks import FEW_TRACEBACKS
 from .runtime import AsyncioRuntime
 
@@ -24,5 +25,6 @@ def install(server: Any, max_attachments: int) -> Outlet:
     """
     if not server.eio.is_asyncio_based():
         return PlainOutlet(server)  # the worker refuses it
-    logging.getLogger("uvicorn.error").addFilter(FEW_TRACEBACKS)
+    for few in (FEW_TRACEBACKS, FEW_LINES):
+        logging.getLogger("uvicorn.error").addFilter(few)
     return clients.install(server, make_runtime(), max_attachments)

@@ -14,6 +14,8 @@ from contextvars import Context
 from queue import SimpleQueue
 from typing import Any, Callable
 
+from .. import exits
+
 logger = logging.getLogger("supervisor_sio.worker")
 
 _Task = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -86,7 +88,9 @@ class Pool:
             task, args = self._tasks.get()
             try:
                 Context().run(task, *args)
-            except BaseException:  # also SystemExit: it ends this task, and not the worker
+            except SystemExit as error:
+                logger.exception("%s: it ends, and not the worker", exits.describe(error))
+            except BaseException:
                 logger.exception("a handler of the application failed")
             task = args = None  # type: ignore[assignment]
             done[number] += 1
