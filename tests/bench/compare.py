@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import psutil
-from measurements import Sample
+from measurements import Sample, ending
 from node import ask_node, bun_version
 from profiling import print_profile, py_spy
 from rows import (
@@ -171,6 +171,7 @@ def print_comparison(
 def end(*_: Any) -> None:
     """A signal ends the bench as an error does: with all that it has started."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ending.set()
     sys.exit("ended by a signal")
 
 

@@ -7,6 +7,7 @@ import contextlib
 import resource
 import statistics
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,16 @@ RESTART_SETTLE_SECONDS = 5.0
 COME_BACK_SECONDS = 180.0
 
 RATE = 1000.0
+
+
+#: Set when the bench is about to end: what is measured in threads ends as well.
+ending = threading.Event()
+
+
+def settle() -> None:
+    """:raises RuntimeError: when the bench is about to end."""
+    if ending.wait(MEMORY_SETTLE_SECONDS):
+        raise RuntimeError("the bench is ending")
 
 
 # --- clients that come and go ---------------------------------------------------------
@@ -114,12 +125,12 @@ def idle(transport: str) -> Measuring:
     def measuring(server: Server, seconds: float) -> Iterator[Callable[[], Sample]]:
         def settled_memory(clients: int) -> float:
             with crowd(server.port, clients, transport, IN_FLIGHT):
-                time.sleep(MEMORY_SETTLE_SECONDS)
+                settle()
                 return server.memory()
 
         with crowd(server.port, MEMORY_WARM_UP_CLIENTS, transport, IN_FLIGHT):
             pass
-        time.sleep(MEMORY_SETTLE_SECONDS)
+        settle()
         before = server.memory()
         yield lambda: {"memory": (settled_memory(MEMORY_CLIENTS) - before) / MEMORY_CLIENTS / 1024}
 

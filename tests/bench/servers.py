@@ -141,12 +141,18 @@ class Server:
         return seconds
 
     def memory(self) -> int:
-        """Bytes of all parts but supervisord: what they share is counted once (PSS)."""
-        return sum(
+        """Bytes of all parts but supervisord: what they share is counted once (PSS).
+
+        :raises RuntimeError: when one of them has ended.
+        """
+        sizes = [
             process.memory_full_info().pss
             for part in self.parts
             for process in self.processes(part)
-        )
+        ]
+        if not all(sizes):  # nobody has waited for it
+            raise RuntimeError("a server has ended")
+        return sum(sizes)
 
     def processes(self, part: str) -> list[psutil.Process]:
         """Of the part, with children that are not a part themselves."""
