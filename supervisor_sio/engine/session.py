@@ -421,7 +421,8 @@ class Session:
             self.live is not None and self.live.took_output_within(options.ping_timeout)
         ):
             # The answer may be behind what is not read; or the ping behind what the client takes.
-            self._engine.deadlines.set(self, now + options.ping_timeout)
+            self._pong_due = now + options.ping_timeout
+            self._engine.deadlines.set(self, self._pong_due)
         else:
             self.close(PING_TIMEOUT)
 

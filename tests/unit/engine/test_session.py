@@ -728,6 +728,23 @@ def test_who_is_held_up_need_not_answer_pings(transport: str) -> None:
     assert session.closed
 
 
+def test_who_was_held_up_has_time_for_the_next_request() -> None:
+    world = World(ping_interval=10, ping_timeout=5)
+    busy: list[bool] = [True]
+    world.owner.handler = lambda session, data: not busy[0]
+    session = world.open()
+    world.post(session.sid, "4one")
+    for _ in range(3):
+        world.wait(10)
+    busy[0] = False
+    session.proceed()
+    world.wait(1)
+    assert world.get(session.sid).packets == ["2"]  # the ping that was due meanwhile
+    world.post(session.sid, "3")
+    world.wait(9)
+    assert not session.closed
+
+
 # --- pings --------------------------------------------------------------------------------------
 
 
