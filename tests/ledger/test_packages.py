@@ -16,7 +16,7 @@ from cluster.test_check import check
 pytestmark = NO_WORKER
 
 #: Some packages of our environment are missing in this Python.
-HIDES = "import sys\nsys.modules.update(dict.fromkeys({names!r}))\n"
+HIDES = "import sys; sys.modules.update(dict.fromkeys({names!r}))\n"
 
 
 def make_python(directory: Path, *hidden: str) -> Path:
@@ -31,8 +31,8 @@ def make_python(directory: Path, *hidden: str) -> Path:
     ).stdout.strip()
     # addsitedir() also follows the .pth of an editable install.
     ours = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
-    (Path(purelib) / "ours.pth").write_text(ours)
-    (Path(purelib) / "sitecustomize.py").write_text(HIDES.format(names=hidden))
+    # Not by sitecustomize: Debian's Python has one of its own, and finds that first.
+    (Path(purelib) / "ours.pth").write_text(ours + HIDES.format(names=hidden))
     script = directory / "bin" / "supervisor-sio"
     body = (BIN / "supervisor-sio").read_text().partition("\n")[2]
     script.write_text(f"#!{python}\n{body}")
