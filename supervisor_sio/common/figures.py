@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Mapping, Optional
 
+from .reasons import TABLE as REASONS
+
 #: Largest figure that a worker may report: what a double, as XML-RPC has it, can carry.
 MOST = 2**53
 
@@ -57,6 +59,8 @@ class Section(Enum):
     RELAY = "relay"
     CLIENTS = "clients"
     REFUSED = "refused"  # of the router, who counts there as well, by reason
+    TAKEOVER = "takeover"
+    NOT_MOVED = "not_moved"  # of the same, by reason; the router counts there as well
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,13 @@ class Column:
 
     :ivar times: what the figure of the status is multiplied by.
     :ivar digits: after the point.
+    :ivar optional: whether it is left out while the figure is 0 for all workers.
     """
 
     head: str
     times: int = 1
     digits: int = 0
+    optional: bool = False
 
 
 class Sample(Enum):
@@ -217,6 +223,24 @@ WORKER: tuple[Figure, ...] = (
         metric=Metric(Kind.COUNTER, "worker_sessions_opened", "Sessions opened."),
         workers=Column("opened"),
         top=TopColumn("connects/s", "connects_per_second", Sample.PER_SECOND, sum="set-ups"),
+    ),
+    Figure(
+        "taken_over",
+        key="taken_over",
+        metric=Metric(
+            Kind.COUNTER,
+            "worker_sessions_taken_over",
+            "Sessions that the worker took over from another one.",
+        ),
+        total=Total(Section.TAKEOVER, "taken_over", "taken over"),
+        workers=Column("taken over", optional=True),
+    ),
+    # Who counts this ends at once: only the sum is of use.
+    Figure("passed_on", total=Total(Section.TAKEOVER, "passed_on", "passed on")),
+    *(
+        Figure(reason.figure, total=Total(Section.NOT_MOVED, reason.name))
+        for reason in REASONS.values()
+        if reason.not_moved
     ),
     Figure(
         "events_in",

@@ -1,9 +1,10 @@
-"""Why a client is turned away or its connection ended: every reason, in one table.
+"""Why a client is turned away, its connection ended, or its session not moved to another worker:
+every reason, in one table.
 
 A reason is a string with a name here; the code that turns somebody away imports it by that
 name and counts it in :class:`.refusals.Refusals`. What is counted in the router is the label
-``reason`` of a metric and stands behind ``refused`` in ``sio status``; what is counted in a
-worker adds to one of its figures, and its log names the reason.
+``reason`` of a metric and stands behind ``refused`` or ``not moved`` in ``sio status``; what is
+counted in a worker adds to one of its figures, and its log names the reason.
 ``python -m supervisor_sio.common.reasons`` prints the table that ``docs/operating.md`` shows; a
 test compares the two.
 """
@@ -26,6 +27,8 @@ class Reason(NamedTuple):
     figure: str
     #: Nobody's fault, and not worth a line in the log.
     quiet: bool
+    #: Whether it is why a worker that ends, or the router, closed a session instead of moving it.
+    not_moved: bool = False
 
 
 TABLE: dict[str, Reason] = {}
@@ -42,6 +45,15 @@ def _refused(name: str, help: str, answer: str = "", figure: str = "", quiet: bo
 
 def _by_worker(name: str, help: str, figure: str = "") -> str:
     return _reason(name, help, False, "", figure, False)
+
+
+def _not_moved(name: str, help: str) -> str:
+    return _reason(name, help, False, "", not_moved_figure(name), False, True)
+
+
+def not_moved_figure(name: str) -> str:
+    """The figure of a worker for sessions that were not moved for this reason."""
+    return f"not_moved_{name.replace('-', '_')}"
 
 
 _BAD_REQUEST = "400 Bad Request"
@@ -112,6 +124,33 @@ NO_ANSWER = _by_worker(
 )
 FAILED = _by_worker("internal error", "see the traceback in the log of the worker")
 
+# --- when a worker with takeover ends: its session is closed, as without takeover --------
+
+HANDLER_RUNNING = _not_moved(
+    "handler-running", "a handler of it did not end within `drain_timeout`"
+)
+SESSION_DATA = _not_moved(
+    "session-data",
+    "its session or its environ has what is not JSON; the log of the worker names the key",
+)
+STATE_TOO_LONG = _not_moved("state-too-long", "its state is longer than the limit, see limits")
+MID_REQUEST = _not_moved("mid-request", "a request of it was in a state that cannot be moved")
+PASS_TIMEOUT = _not_moved("pass-timeout", "`drain_timeout` was over before its turn came")
+NO_ROUTER = _not_moved("no-router", "there was no router to hold it")
+HELD_FULL = _not_moved("held-full", "the router has no descriptors to hold more")
+OTHER_FORMAT = _not_moved(
+    "other-format", "no worker there understands it: another version of supervisor-sio"
+)
+NOT_ADOPTED = _not_moved("not-adopted", "no worker adopted it within `hold_timeout`")
+NOT_RESTORED = _not_moved(
+    "not-restored", "the worker that adopted it could not go on with it; see its log"
+)
+
+
+def is_of_session(name: str) -> bool:
+    """Whether it is why a session was not moved; else it is of a client or a connection."""
+    return name in TABLE and TABLE[name].not_moved
+
 
 def by_figure(counted: Mapping[str, int]) -> dict[str, int]:
     """A worker's counts by reason, added up to the figures that it reports."""
@@ -134,6 +173,8 @@ def render() -> str:
 def _counted(row: Reason) -> str:
     if row.refused:
         return "refused"
+    if row.not_moved:
+        return "not moved"
     return row.figure.replace("_", " ") or "only in the log"
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Callable
 
-from .reasons import TABLE
+from .reasons import TABLE, is_of_session
 
 _QUIET = {reason.name for reason in TABLE.values() if reason.quiet}
 
@@ -23,15 +23,15 @@ class Untold:
         #: When the last line was, and how many there have been since.
         self._logged: dict[str, tuple[float, int]] = {}
 
-    def count(self, reason: str) -> int:
-        """One more; all since the last line, if it is time for one, else 0."""
+    def count(self, reason: str, times: int = 1) -> int:
+        """So many more; all since the last line, if it is time for one, else 0."""
         last, untold = self._logged.get(reason, (float("-inf"), 0))
         now = self._now()
         if now - last < 1.0:
-            self._logged[reason] = (last, untold + 1)
+            self._logged[reason] = (last, untold + times)
             return 0
         self._logged[reason] = (now, 0)
-        return untold + 1
+        return untold + times
 
 
 class Refusals:
@@ -45,17 +45,19 @@ class Refusals:
         self.by_reason: Counter[str] = Counter()
         self._untold = Untold(now)
 
-    def count(self, reason: str, source: str) -> None:
-        """One more of ``reason``; ``source`` says who, for the log."""
-        line = self.counted(reason, source)
+    def count(self, reason: str, source: str, times: int = 1) -> None:
+        """So many more of ``reason``; ``source`` says who, for the log."""
+        line = self.counted(reason, source, times)
         if line:
             self._logger.warning("%s", line)
 
-    def counted(self, reason: str, source: str) -> str:
+    def counted(self, reason: str, source: str, times: int = 1) -> str:
         """As :meth:`count`, where no log may be waited for: the line for it, or nothing."""
-        untold = self._count(reason)
+        untold = self._count(reason, times)
         if not untold or reason in _QUIET:
             return ""
+        if is_of_session(reason):
+            return f"not moved {untold} ({reason}), last {source}"
         return f"refused {untold} ({reason}), last from {source}"
 
     def count_failure(self, what: str, source: str) -> None:
@@ -69,6 +71,6 @@ class Refusals:
         untold = self._untold.count(reason)
         return f"{text}: {reason} ({untold} times)" if untold else ""
 
-    def _count(self, reason: str) -> int:
-        self.by_reason[reason] += 1
-        return self._untold.count(reason)
+    def _count(self, reason: str, times: int = 1) -> int:
+        self.by_reason[reason] += times
+        return self._untold.count(reason, times)

@@ -22,6 +22,11 @@ class Snapshot:
     refused: Mapping[str, int] = field(default_factory=dict)
     relay_alive: bool = False
     relay_messages: int = 0
+    #: Sessions, since the router's start.
+    passed_on: int = 0
+    #: Those that wait for a worker to adopt them.
+    held: int = 0
+    not_moved: Mapping[str, int] = field(default_factory=dict)
     #: Of the bridge; empty without one.
     queue: Mapping[str, Any] = field(default_factory=dict)
     #: Copies. Of two with the same name, the first is about to be gone.

@@ -161,6 +161,18 @@ def _of_router(snapshot: Snapshot) -> Iterable[Metric]:
     for reason, count in snapshot.refused.items():
         refused.add_metric([reason], count)
     yield refused
+    yield _counter(
+        "sessions_passed_on", "Sessions that workers passed on when they ended.", snapshot.passed_on
+    )
+    yield _gauge("sessions_held", "Sessions that no worker has adopted yet.", snapshot.held)
+    not_moved = CounterMetricFamily(
+        f"{PREFIX}sessions_not_moved",
+        "Sessions closed because they could not be moved to another worker.",
+        labels=["reason"],
+    )
+    for reason, count in snapshot.not_moved.items():
+        not_moved.add_metric([reason], count)
+    yield not_moved
 
 
 def _of_relay(snapshot: Snapshot) -> Iterable[Metric]:

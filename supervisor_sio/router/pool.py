@@ -34,6 +34,8 @@ class Member:
     channels: list[str] = field(default_factory=list)
     #: When it last reported, by the loop's clock.
     reported_at: float = 0.0
+    #: The format of sessions that it adopts; 0 for none.
+    takes: int = 0
     #: Handshakes handed over.
     handshakes: int = 0
 

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any, Callable, Mapping
 
+from ..common import reasons
 from ..common.channel import Message
 from ..common.figures import Section
 from ..common.refusals import Refusals
@@ -57,6 +58,10 @@ class Report:
             "messages": self._relay.received(),
             **self._sums(Section.RELAY),
             **self._sums(Section.CLIENTS),
+            **self._sums(Section.TAKEOVER),
+            "takes": any(member.takes for member in self._pool),
+            "held": self._workers.held_sessions(),
+            "not_moved": self._not_moved(),
             "queue": self._queue(),
         }
 
@@ -74,6 +79,9 @@ class Report:
             refused=self._refused(),
             relay_alive=self._relay.alive,
             relay_messages=self._relay.received(),
+            passed_on=self._sums(Section.TAKEOVER)["passed_on"],
+            held=self._workers.held_sessions(),
+            not_moved=self._not_moved(),
             queue=self._queue(),
             members=tuple(replace(member) for member in self._pool),
         )
@@ -83,7 +91,20 @@ class Report:
         return sums.totals(section, self._pool, self._workers.gone)
 
     def _refused(self) -> dict[str, int]:
-        """By reason, here and at the workers."""
-        refused = Counter(self._refusals.by_reason)
-        refused.update(self._sums(Section.REFUSED))
-        return {reason: count for reason, count in refused.items() if count}
+        """Clients by reason, here and at the workers."""
+        return self._by_reason(Section.REFUSED)
+
+    def _not_moved(self) -> dict[str, int]:
+        """Sessions by reason, likewise."""
+        return self._by_reason(Section.NOT_MOVED)
+
+    def _by_reason(self, section: Section) -> dict[str, int]:
+        counted = Counter(
+            {
+                reason: count
+                for reason, count in self._refusals.by_reason.items()
+                if reasons.is_of_session(reason) is (section is Section.NOT_MOVED)
+            }
+        )
+        counted.update(self._sums(section))
+        return {reason: count for reason, count in counted.items() if count}

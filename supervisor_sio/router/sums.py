@@ -19,6 +19,7 @@ def rows(members: Iterable[Member]) -> list[dict[str, Any]]:
             "name": member.name,
             "pid": member.pid,
             "state": member.state,
+            "takes": member.takes,
             **{figure.name: member.count(figure) for figure in shown if figure.counted},
         }
         for member in members

@@ -98,6 +98,10 @@ class Workers:
     def __len__(self) -> int:
         return len(self._channels)
 
+    def held_sessions(self) -> int:
+        """Sessions that no worker has adopted yet."""
+        return 0
+
     def listen(self) -> None:
         """Let workers in; those that lived through another router have connected already."""
         self._listener.setblocking(False)

@@ -105,7 +105,7 @@ def _parts(status: dict[str, Any]) -> Iterable[str]:
     yield (
         f"router   pid {router['pid']}, uptime {_duration(router['uptime'])}, "
         f"handed over {router['handed_over']:.0f}, handed back {router['handed_back']:.0f}, "
-        f"waiting {router['waiting']}, refused {_refused(router['refused'])}"
+        f"waiting {router['waiting']}, refused {_by_reason(router['refused'])}"
     )
     for fault in router["faults"]:
         yield f"fault    {fault}"
@@ -114,6 +114,7 @@ def _parts(status: dict[str, Any]) -> Iterable[str]:
         f"{_totals(Section.RELAY, relay)}"
     )
     yield f"clients  {_totals(Section.CLIENTS, status['clients'])}"
+    yield from _takeover(status.get("takeover", {}))
     if status["queue"]["state"] != "none":
         yield _queue(status["queue"])
 
@@ -122,6 +123,16 @@ def _totals(section: Section, sums: dict[str, float]) -> str:
     return ", ".join(
         f"{total.label} {sums.get(total.key, 0):.0f}" for _, total in figures.totals(section)
     )
+
+
+def _takeover(takeover: dict[str, Any]) -> Iterable[str]:
+    """Nothing of a cluster that has never moved a session, and will not."""
+    not_moved = takeover.get("not_moved", {})
+    if takeover.get("state") == "on" or takeover.get("passed_on") or not_moved:
+        yield (
+            f"takeover {_totals(Section.TAKEOVER, takeover)}, held {takeover['held']:.0f}, "
+            f"not moved {_by_reason(not_moved)}"
+        )
 
 
 def router_down(router: dict[str, Any]) -> Iterable[str]:
@@ -159,7 +170,15 @@ def _cell(figure: Figure, column: figures.Column, worker: dict[str, Any]) -> str
 def format_workers(status: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:
     """The lines that ``sio workers`` prints."""
     if status["workers"]:
-        shown = [(figure, figure.workers) for figure in figures.WORKER if figure.workers]
+        shown = [
+            (figure, figure.workers)
+            for figure in figures.WORKER
+            if figure.workers
+            and not (
+                figure.workers.optional
+                and not any(worker.get(figure.key) for worker in status["workers"])
+            )
+        ]
         heads = [Column(column.head, right=True) for _, column in shown]
         rows = [_workers_row(worker, shown) for worker in status["workers"]]
         yield from table([*_WORKERS, *heads], rows, width)
@@ -238,7 +257,7 @@ def mebibytes(kibibytes: float) -> str:
     return f"{kibibytes / 1024:.0f} MiB"
 
 
-def _refused(reasons: dict[str, float]) -> str:
+def _by_reason(reasons: dict[str, float]) -> str:
     if not reasons:
         return "0"
     detail = ", ".join(f"{reason} {count:.0f}" for reason, count in sorted(reasons.items()))

@@ -91,9 +91,7 @@ def build_status(
             "handed_over": _number(figures.get("handed_over", 0)),
             "handed_back": _number(figures.get("handed_back", 0)),
             "waiting": figures.get("waiting", 0),
-            "refused": {
-                reason: _number(count) for reason, count in figures.get("refused", {}).items()
-            },
+            "refused": _by_reason(figures.get("refused", {})),
             "faults": figures.get("faults", []),
         },
         "relay": {
@@ -102,6 +100,12 @@ def build_status(
             **_totals(Section.RELAY, figures),
         },
         "clients": _totals(Section.CLIENTS, figures),
+        "takeover": {
+            "state": "on" if figures.get("takes") else "off",
+            **_totals(Section.TAKEOVER, figures),
+            "held": _number(figures.get("held", 0)),
+            "not_moved": _by_reason(figures.get("not_moved", {})),
+        },
         "queue": {
             "url": queue,
             "state": _queue_state(figures.get("queue", {})) if queue else "none",
@@ -113,6 +117,10 @@ def build_status(
 
 def _totals(section: Section, figures: dict[str, Any]) -> dict[str, float]:
     return {total.key: _number(figures.get(total.key, 0)) for _, total in table.totals(section)}
+
+
+def _by_reason(counted: dict[str, float]) -> dict[str, float]:
+    return {reason: _number(count) for reason, count in counted.items()}
 
 
 def _queue_state(figures: dict[str, Any]) -> str:
@@ -157,6 +165,8 @@ def _worker(
             for figure in table.WORKER
             if figure.key
         },
+        # Whether its sessions move to another worker when it is stopped.
+        "takeover": bool(member.get("takes")),
         "failures": process.failures,
         "tail": process.tail,
     }

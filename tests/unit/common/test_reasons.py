@@ -47,11 +47,24 @@ def test_what_is_counted_for_a_figure_is_reported() -> None:
         assert reasons.TABLE[total.key].refused
 
 
+def test_why_sessions_were_not_moved_is_counted_by_itself() -> None:
+    rows = [row for row in reasons.TABLE.values() if row.not_moved]
+    shown = {figure.name: total.key for figure, total in figures.totals(Section.NOT_MOVED)}
+    assert shown == {row.figure: row.name for row in rows}
+    for row in rows:
+        assert reasons.by_figure({row.name: 3})[row.figure] == 3
+        assert reasons.is_of_session(row.name) and not row.refused
+        assert f"| `{row.name}` | not moved |" in reasons.render()
+    assert not reasons.is_of_session(reasons.GARBAGE)
+    assert not reasons.is_of_session("emit failed")  # what count_failure() counts
+
+
 def test_a_new_reason_needs_a_row_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     row = Reason("too loud", "it shouts", False, "429 Too Many Requests", "protocol_errors", True)
     monkeypatch.setitem(reasons.TABLE, row.name, row)
     counted = {reasons.PROTOCOL: 1, reasons.TOO_SLOW: 2, reasons.NO_ANSWER: 4, row.name: 8}
-    assert reasons.by_figure(counted) == {
+    figures = reasons.by_figure(counted)
+    assert {name: n for name, n in figures.items() if not name.startswith("not_moved_")} == {
         "protocol_errors": 9,
         "slow_clients": 2,
         "no_descriptor": 0,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor_sio.common import reasons
 from supervisor_sio.common.refusals import Refusals
 
 
@@ -73,6 +74,20 @@ def test_ends_that_are_nobodys_fault_are_only_counted(
     for reason in ("closed-early", "reset", "idle"):
         refusals.count(reason, "10.0.0.1")
     assert not caplog.messages and sum(refusals.by_reason.values()) == 3
+
+
+def test_sessions_that_were_not_moved(
+    refusals: Refusals, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusals.count(reasons.NOT_ADOPTED, "of workers:workers_00", 3)
+    refusals.count(reasons.NOT_ADOPTED, "of workers:workers_01", 1000)
+    clock.time += 1
+    refusals.count(reasons.NOT_ADOPTED, "of workers:workers_02", 2)
+    assert caplog.messages == [
+        "not moved 3 (not-adopted), last of workers:workers_00",
+        "not moved 1002 (not-adopted), last of workers:workers_02",
+    ]
+    assert refusals.by_reason == {reasons.NOT_ADOPTED: 1005}
 
 
 @given(st.lists(st.floats(0, 3), max_size=50))

@@ -40,6 +40,7 @@ ONE = Member(
         "hub_lag_ms": 4,
         "protocol_errors": 8,
         "slow_clients": 9,
+        "taken_over": 10,
     },
     handshakes=51,
 )
@@ -50,6 +51,9 @@ SNAPSHOT = Snapshot(
     handed_back=3,
     waiting=2,
     refused={"garbage": 4, "max-pending": 1},
+    passed_on=8,
+    held=3,
+    not_moved={"session-data": 2},
     relay_alive=True,
     relay_messages=42,
     queue={
@@ -97,6 +101,8 @@ def test_router_relay_and_queue() -> None:
         "connections_handed_over_total": 21,
         "connections_handed_back_total": 3,
         "connections_waiting": 2,
+        "sessions_passed_on_total": 8,
+        "sessions_held": 3,
         "relay_up": 1,
         "relay_messages_total": 42,
         "queue_connected": 1,
@@ -117,6 +123,8 @@ def test_labelled_figures_of_the_router() -> None:
     found = list(samples(metrics_of(SNAPSHOT)))
     refused = {s.labels["reason"]: s.value for s in found if s.name == "connections_refused_total"}
     assert refused == {"garbage": 4, "max-pending": 1}
+    not_moved = {s.labels["reason"]: s.value for s in found if s.name == "sessions_not_moved_total"}
+    assert not_moved == {"session-data": 2}
     (build,) = [s.labels for s in found if s.name == "build_info"]
     assert build["version"] == __version__
 
@@ -130,6 +138,7 @@ def test_workers() -> None:
         "worker_connections": 7,
         "sessions_placed_total": 51,
         "worker_sessions_opened_total": 50,
+        "worker_sessions_taken_over_total": 10,
         "worker_events_received_total": 400,
         "worker_events_sent_total": 600,
         "worker_cpu_seconds_total": 12.345,

@@ -87,6 +87,47 @@ def test_what_was_refused() -> None:
     assert lines(answer)[1].endswith(", refused 8589934594 (garbage 8589934592, reset 2)")
 
 
+def test_what_moved() -> None:
+    moved = {"takes": True, "taken_over": 11, "passed_on": 14, "held": 1}
+    figures = {**FIGURES, **moved, "not_moved": {"session-data": 2, "handler-running": 1}}
+    (line,) = [line for line in lines(status(figures=figures)) if line.startswith("takeover")]
+    assert line == (
+        "takeover taken over 11, passed on 14, held 1, not moved 3 (handler-running 1, "
+        "session-data 2)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("figures", "shown"),
+    [
+        ({}, False),
+        ({"takes": False, "held": 0, "not_moved": {}, "passed_on": 0}, False),
+        ({"takes": True}, True),
+        ({"passed_on": 5}, True),  # while all of them restart
+        ({"not_moved": {"no-router": 1}}, True),
+    ],
+)
+def test_a_cluster_without_takeover_says_nothing_of_it(
+    figures: dict[str, Any], shown: bool
+) -> None:
+    answer = status(figures={**FIGURES, **figures})
+    assert any(line.startswith("takeover") for line in lines(answer)) is shown
+    del answer["takeover"]  # as from a supervisord that an upgrade has left running
+    assert not any(line.startswith("takeover") for line in lines(answer))
+
+
+def test_sessions_taken_over_are_a_column_once_there_are_any() -> None:
+    members = [{**READY, "opened": 5, "taken_over": count} for count in (0, 3)]
+    none, some = (
+        format_workers(status(worker(0, 20, "RUNNING"), figures={**FIGURES, "workers": [member]}))
+        for member in members
+    )
+    assert "taken over" not in list(none)[0]
+    head, row = some
+    assert head[head.index("taken over") :].startswith("taken over")
+    assert row.split()[2:5] == ["0", "5", "3"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
