@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import os
-import time
 from typing import Any, Callable, Optional
 
-from supervisor.compat import xmlrpclib
 from supervisor.supervisorctl import LSBInitExitStatuses, LSBStatusExitStatuses
 
 from ..common.emission import EmissionError, parse_emission
 from .formatting import (
     MOST_SOCKETS,
-    STOPPED,
     format_rooms,
     format_sockets,
     format_status,
@@ -24,20 +19,10 @@ from .formatting import (
     workers_are_well,
 )
 from .grammar import Line, UsageError, format_help, parse_line
+from .reload import DRAIN_TIME, reload
 from .scale import scale
 from .session import CommandError, Session, Unreachable, refused
 from .top import top
-
-#: Seconds between the last new session of a worker and its stop, so that
-#: clients in the middle of connecting (upgrading, say) get to the end of it.
-_DRAIN_TIME = 2.0
-
-#: Seconds that the successor of a worker has to become ready.
-_READY_TIMEOUT = 60.0
-
-#: Supervisor's words for a process that ended within its ``startsecs``.
-_ENDED = {"spawn error", "abnormal termination"}
-_TOO_QUICKLY = "Exited too quickly"
 
 #: Clients that ``sio sockets`` asks for unless it is told otherwise.
 _LIMIT = 1000
@@ -209,110 +194,17 @@ def _each(session: Session, line: Line, method: str, done: str) -> dict[str, Any
 
 
 def _reload(session: Session, line: Line) -> dict[str, Any]:
-    """Restart workers one by one, each when its predecessor in the list is ready."""
     names = _named(session, line)
     if not names:
         raise refused("", "no workers")
-    done: list[dict[str, Any]] = []
-    try:
-        for name in names:
-            done.append(_reload_one(session, name))
-    except CommandError as error:
-        error.details["workers"] = done
-        raise
-    return {"ok": True, "workers": done}
-
-
-def _reload_one(session: Session, name: str) -> dict[str, Any]:
-    before = _worker(session, name)
-    if before["state"] not in ("ready", "hung", "draining", "drained", "starting", "failing"):
-        session.say(f"{name}: {before['state']}, left alone")
-        return {"name": name, "reloaded": False, "state": before["state"]}
-    started = time.monotonic()
-    _restart(session, before)
-    while True:
-        after = _worker(session, name)
-        if after["state"] == "ready" and after["pid"] != before["pid"]:
-            break
-        if after["state"] in STOPPED | {"failing"} or time.monotonic() - started > _READY_TIMEOUT:
-            raise _not_ready(session, after)
-        time.sleep(0.1)
-    seconds = round(time.monotonic() - started, 1)
-    session.say(f"{name}: reloaded (pid {before['pid']} -> {after['pid']}, {seconds:.1f} s)")
-    return {"name": name, "reloaded": True, "pid": after["pid"], "seconds": seconds}
-
-
-def _restart(session: Session, worker: dict[str, Any]) -> None:
-    name = worker["name"]
-    others = [
-        other
-        for other in session.call("sio.getStatus")["workers"]
-        if other["name"] != name and other["state"] == "ready"
-    ]
-    drains = bool(others) and worker["state"] == "ready"
-    try:
-        if drains:
-            session.call("sio.drainWorker", name)
-            time.sleep(_DRAIN_TIME)
-        session.call("supervisor.stopProcess", name, about=name)
-    except BaseException:
-        # Also Ctrl-C: a worker that serves on would never get a session again.
-        if drains:
-            with contextlib.suppress(CommandError):
-                session.call("sio.undrainWorker", name)
-        raise
-    try:
-        session.call("supervisor.startProcess", name)
-    except Unreachable:
-        raise
-    except CommandError as error:
-        raise _not_ready(session, worker, error.error) from None
-
-
-def _worker(session: Session, name: str) -> dict[str, Any]:
-    """The first row of that name: supervisord's own process."""
-    for worker in session.call("sio.getStatus")["workers"]:
-        if worker["name"] == name:
-            return dict(worker)
-    raise refused(name, "no such worker")
-
-
-def _not_ready(session: Session, worker: dict[str, Any], fault: str = "") -> CommandError:
-    """:param fault: why supervisord says that the process did not start, if it does."""
-    name = worker["name"]
-    reason = f"the new process is not ready: {_fate(session, worker, fault)}"
-    advice = f"the other workers keep serving, see: supervisorctl tail {worker['tail'] or name}"
-    return CommandError(f"{name}: ERROR ({reason}); {advice}", error=f"{name}: {reason}; {advice}")
-
-
-def _fate(session: Session, worker: dict[str, Any], fault: str) -> str:
-    """What became of a process that was to get ready."""
-    if not fault and worker["state"] not in STOPPED | {"failing"}:
-        return f"{worker['state']} after {_READY_TIMEOUT:.0f} s"
-    if not fault and worker["state"] == "stopped":
-        return "it was stopped"
-    if fault and fault not in _ENDED:
-        return fault
-    try:
-        info = session.call("supervisor.getProcessInfo", worker["name"])
-    except CommandError:
-        return "it ended"
-    if info["exitstatus"] > 0:  # 0 where Supervisor does not know it, -1 for a signal
-        return f"it ended with exit status {info['exitstatus']}"
-    if info["spawnerr"] and not info["spawnerr"].startswith(_TOO_QUICKLY):
-        return str(info["spawnerr"])  # it could not even begin
-    return "it ended"
+    return reload(session, names, surge="--surge" in line.options)
 
 
 def _scale(session: Session, line: Line) -> dict[str, Any]:
     name, numprocs = line.arguments
     group = name[:-2] if name.endswith(":*") else name
-    try:
-        return {"ok": True, **scale(session.ctl, group, numprocs, _DRAIN_TIME, session.say)}
-    except BrokenPipeError:
-        raise
-    except (xmlrpclib.Error, OSError, http.client.HTTPException) as error:
-        raise session.translate(error, group) from None
+    with session.translating(group):
+        return {"ok": True, **scale(session.ctl, group, numprocs, DRAIN_TIME, session.say)}
 
 
 def _reload_tls(session: Session, line: Line) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def _possible(words: list[str], text: str, list_workers: Callable[[], list[str]]
     if not words:
         return COMMANDS
     command = COMMANDS.get(words[0])
-    if command is None or words[-1] in command.options:
+    if command is None or command.options.get(words[-1]):
         return ()
     if text.startswith("-"):
         return [*command.options, "--json", "--help"]

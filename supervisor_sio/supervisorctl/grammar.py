@@ -25,7 +25,8 @@ class Command:
     arguments: str = ""
     least: int = 0
     most: Optional[int] = 0
-    #: Options by name, with what their value is called; ``--json`` they all have.
+    #: Options by name, with what their value is called, or nothing where they have none;
+    #: ``--json`` they all have.
     options: dict[str, str] = field(default_factory=dict)
     #: What completes an argument: ``workers``, ``groups``, ``commands``.
     completes: str = ""
@@ -34,7 +35,7 @@ class Command:
 
     @property
     def usage(self) -> str:
-        options = [f"[{name} {value}]" for name, value in self.options.items()]
+        options = [f"[{f'{name} {value}'.strip()}]" for name, value in self.options.items()]
         json = [] if self.name == "help" else ["[--json]"]
         return " ".join(filter(None, ["sio", self.name, self.arguments, *options, *json]))
 
@@ -106,15 +107,20 @@ COMMANDS: dict[str, Command] = {
             "Restart workers, one after the other",
             "All of them without a name. Each gets no new sessions for two seconds, is stopped "
             "and started; the next one's turn comes when it is ready. Stops at one that does not "
-            f"come back. {_NAMES}",
+            "come back. With takeover, without the two seconds: its clients stay connected, the "
+            "new process goes on with them when it is ready. With --surge the group has one more "
+            "process meanwhile, which is ready before the first is stopped, and another worker "
+            f"goes on with them at once. {_NAMES}",
             arguments="[NAME ...]",
             most=None,
+            options={"--surge": ""},
             completes="workers",
         ),
         Command(
             "drain",
             "Place no new sessions on a worker",
-            "Those it has stay. Lasts until sio undrain, or until the process ends. " + _NAMES,
+            "Those it has stay. Lasts until sio undrain, or until the process ends: with takeover "
+            f"another worker goes on with them then, and not its successor. {_NAMES}",
             arguments="NAME ...",
             least=1,
             most=None,
@@ -132,7 +138,8 @@ COMMANDS: dict[str, Command] = {
         Command(
             "scale",
             "Add processes to a group, or remove some",
-            "To N, by +N or -N, or to as many as there are cores.",
+            "To N, by +N or -N, or to as many as there are cores. Those with the highest numbers "
+            "leave; with takeover the others go on with their clients.",
             arguments="GROUP N|+N|-N|max",
             least=2,
             most=2,
@@ -211,6 +218,11 @@ def _parse(command: Command, rest: str) -> Line:
             if name not in command.options:
                 hint = _did_you_mean(name, [*command.options, "--json"])
                 raise UsageError(f"unknown option {name}{hint or f'; usage: {command.usage}'}")
+            if not command.options[name]:
+                if equals:
+                    raise UsageError(f"{name} has no value; usage: {command.usage}")
+                line.options[name] = value
+                continue
             if not equals:
                 value, rest = next_word(rest)
             if not value:

@@ -19,20 +19,35 @@ def scale(
     :param say: is called with a line for each step.
     :raises xmlrpclib.Fault: as supervisord says it; what is done stays done.
     """
-    sio = controller.get_server_proxy("sio")
-    answer = sio.scaleGroup(group, numprocs)
+    answer = change(controller, group, numprocs)
     for name in answer["added"]:
         say(f"{name}: added")
-    if answer["kept"]:
-        _bring_back(controller, answer["kept"])
-    if answer["surplus"]:
-        _stop(controller, answer["surplus"], drain_time)
-    for name in answer["surplus"]:
-        sio.removeProcess(name)
-        say(f"{name}: removed")
+    remove(controller, answer["surplus"], drain_time, say)
     say(summary(answer))
     done = {key: answer[key] for key in ("group", "numprocs", "added", "configured")}
     return {**done, "removed": answer["surplus"]}
+
+
+def change(controller: Any, group: str, numprocs: str) -> dict[str, Any]:
+    """Add what is missing: the answer of ``sio.scaleGroup``, with what is too much.
+
+    :raises xmlrpclib.Fault: as supervisord says it.
+    """
+    answer: dict[str, Any] = controller.get_server_proxy("sio").scaleGroup(group, numprocs)
+    if answer["kept"]:
+        _bring_back(controller, answer["kept"])
+    return answer
+
+
+def remove(
+    controller: Any, names: list[str], drain_time: float, say: Callable[[str], None]
+) -> None:
+    """Stop the surplus of a group and remove it; see :func:`scale`."""
+    if names:
+        _stop(controller, names, drain_time)
+    for name in names:
+        controller.get_server_proxy("sio").removeProcess(name)
+        say(f"{name}: removed")
 
 
 def summary(answer: dict[str, Any]) -> str:
@@ -50,30 +65,35 @@ def summary(answer: dict[str, Any]) -> str:
     )
 
 
-def _states(controller: Any) -> dict[str, str]:
+def _workers(controller: Any) -> dict[str, dict[str, Any]]:
     workers = controller.get_server_proxy("sio").getStatus()["workers"]
     # The first row of a name is that of supervisord's own process.
-    return {worker["name"]: worker["state"] for worker in reversed(workers)}
+    return {worker["name"]: worker for worker in reversed(workers)}
 
 
 def _bring_back(controller: Any, names: list[str]) -> None:
     """What another ``scale``, which did not come to its end, was about to remove."""
-    states = _states(controller)
+    workers = _workers(controller)
     for name in names:
-        if states.get(name) == "drained":
+        state = workers[name]["state"] if name in workers else ""
+        if state == "drained":
             controller.get_server_proxy("sio").undrainWorker(name)
-        elif states.get(name) == "stopped":
+        elif state == "stopped":
             controller.get_supervisor().startProcess(name, False)
 
 
 def _stop(controller: Any, names: list[str], drain_time: float) -> None:
-    """Stop processes, all at the same time; new sessions go elsewhere before that."""
-    states = _states(controller)
-    if any(state == "ready" for name, state in states.items() if name not in names):
-        ready = [name for name in names if states.get(name) == "ready"]
-        for name in ready:
-            controller.get_server_proxy("sio").drainWorker(name)
-        if ready:
+    """Stop processes, all at the same time; new sessions go elsewhere before that.
+
+    With takeover, those that they have go there as well: nobody has to finish connecting first.
+    """
+    workers = _workers(controller).values()
+    ready = [worker for worker in workers if worker["state"] == "ready"]
+    if any(worker["name"] not in names for worker in ready):
+        leaving = [worker for worker in ready if worker["name"] in names]
+        for worker in sorted(leaving, key=lambda worker: names.index(worker["name"])):
+            controller.get_server_proxy("sio").drainWorker(worker["name"])
+        if not all(worker.get("takeover") for worker in leaving):
             time.sleep(drain_time)
     for name in names:
         try:

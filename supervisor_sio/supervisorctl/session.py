@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import json
 import os
 import socket
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 from xml.parsers.expat import ExpatError
 
 from supervisor import xmlrpc
@@ -37,6 +38,11 @@ class CommandError(Exception):
         self.exitstatus = exitstatus
         self.error = error or line
         self.details = details or {}
+
+    def advise(self, advice: str) -> None:
+        """Say also what to type."""
+        self.args = (f"{self}; {advice}",)
+        self.error = f"{self.error}; {advice}"
 
 
 class Unreachable(CommandError):
@@ -68,6 +74,19 @@ class Session:
         try:
             return getattr(self.ctl.get_server_proxy(namespace), name)(*arguments)
         except (xmlrpclib.Error, OSError, http.client.HTTPException, ExpatError) as error:
+            raise self.translate(error, about) from None
+
+    @contextlib.contextmanager
+    def translating(self, about: str) -> Iterator[None]:
+        """For calls that are not made by :meth:`call`.
+
+        :raises CommandError: what :meth:`translate` makes of theirs.
+        """
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except (xmlrpclib.Error, OSError, http.client.HTTPException) as error:
             raise self.translate(error, about) from None
 
     def translate(self, error: Exception, about: str = "") -> Exception:

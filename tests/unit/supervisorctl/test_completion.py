@@ -24,6 +24,8 @@ def offered(line: str) -> Optional[list[str]]:
         ("sio drain ", [*WORKERS, "chat:*", "solo:*"]),
         ("sio drain chat:chat_00 chat:", ["chat:chat_01", "chat:*"]),
         ("sio reload so", ["solo", "solo:*"]),
+        ("sio reload --", ["--surge", "--json", "--help"]),
+        ("sio reload --surge so", ["solo", "solo:*"]),
         ("sio scale c", ["chat"]),
         ("sio scale chat ", []),
         ("sio sockets --", ["--room", "--namespace", "--limit", "--json", "--help"]),

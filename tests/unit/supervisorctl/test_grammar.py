@@ -36,6 +36,10 @@ from supervisor_sio.supervisorctl.grammar import COMMANDS, Line, UsageError, for
         ("kick --help", Line(COMMANDS["help"], ["kick"])),
         ("kick x -h", Line(COMMANDS["help"], ["kick"])),
         ("emit --help", Line(COMMANDS["help"], ["emit"])),
+        (
+            "reload a:b --surge c",
+            Line(COMMANDS["reload"], ["a:b", "c"], {"--surge": ""}, rest="a:b --surge c"),
+        ),
         ("help top", Line(COMMANDS["help"], ["top"], rest="top")),
     ],
 )
@@ -55,6 +59,10 @@ def test_what_is_typed(text: str, line: Line) -> None:
         ("scale workers", "sio scale needs GROUP N|+N|-N|max"),
         ("rooms --namspace /x", "unknown option --namspace, did you mean --namespace?"),
         ("rooms --qqq", "unknown option --qqq; usage: sio rooms [--namespace NAMESPACE] [--json]"),
+        (
+            "reload --surge=2",
+            "--surge has no value; usage: sio reload [NAME ...] [--surge] [--json]",
+        ),
         ("rooms --namespace", "--namespace needs a value"),
         ("rooms --namespace=", "--namespace needs a value"),
         ('kick "abc', 'a quote without its end: "abc'),

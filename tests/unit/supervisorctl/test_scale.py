@@ -112,6 +112,23 @@ def test_what_another_scale_left_half_way_comes_back() -> None:
     assert server.said == ["w: 4 processes already"]
 
 
+@pytest.mark.parametrize(("takeover", "pauses"), [([True, True], []), ([True, False], [2.0])])
+def test_with_takeover_nobody_has_to_finish_connecting(
+    takeover: list[bool], pauses: list[float], slept: list[float]
+) -> None:
+    server = Server({"numprocs": 1, "configured": 1, "surplus": ["w:w_2", "w:w_1"]}, {})
+    rows = [{"name": f"w:w_{n}", "state": "ready"} for n in range(3)]
+    for row, moves in zip(rows[1:], takeover):
+        row["takeover"] = moves  # type: ignore[assignment]
+    server.getStatus = lambda: {"workers": rows}  # type: ignore[method-assign]
+    scale(server, "w", "1", 2.0, server.output)
+    assert server.asked[1:5] == [
+        *[("drain", "w:w_2"), ("drain", "w:w_1")],
+        *[("stop", "w:w_2", False), ("stop", "w:w_1", False)],
+    ]
+    assert slept == pauses
+
+
 def test_other_faults_are_told() -> None:
     server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, {})
 

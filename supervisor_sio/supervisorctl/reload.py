@@ -1,0 +1,206 @@
+"""``supervisorctl sio reload``: workers restart one after the other, and the cluster serves on.
+
+What becomes of the clients of a worker meanwhile:
+
+=========================  =========================================================
+without takeover           they reconnect to the others
+with takeover              its successor goes on with them when it is ready; it is not
+                           drained before, or the others would take them
+with takeover, ``surge``   it is drained, so another worker goes on with them at once; one
+                           more process than usual makes up for who is restarting
+=========================  =========================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, Iterator
+
+from supervisor import xmlrpc
+from supervisor.compat import xmlrpclib
+
+from .formatting import STOPPED
+from .scale import change, remove
+from .session import CommandError, Session, Unreachable, refused
+
+#: Seconds between the last new session of a worker and its stop, so that
+#: clients in the middle of connecting (upgrading, say) get to the end of it.
+DRAIN_TIME = 2.0
+
+#: Seconds that the successor of a worker has to become ready.
+_READY_TIMEOUT = 60.0
+
+#: Seconds between looks whether it is.
+_LOOK = 0.1
+
+#: States of a worker that is restarted; others are left alone.
+_RESTARTED = ("ready", "hung", "draining", "drained", "starting", "failing")
+
+#: Supervisor's words for a process that ended within its ``startsecs``.
+_ENDED = {"spawn error", "abnormal termination"}
+_TOO_QUICKLY = "Exited too quickly"
+
+
+def reload(session: Session, names: list[str], surge: bool) -> dict[str, Any]:
+    """Restart workers, each when its predecessor in the list is ready: what was done.
+
+    :param names: of workers.
+    :param surge: with one more process in each group while its workers restart.
+    :raises CommandError: at the first that does not come back.
+    """
+    done: list[dict[str, Any]] = []
+    try:
+        for group, members in (by_group(names) if surge else {"": names}).items():
+            with _one_more(session, group, members) if surge else contextlib.nullcontext():
+                for name in members:
+                    done.append(_reload_one(session, name, surge))
+    except CommandError as error:
+        error.details["workers"] = done
+        raise
+    return {"ok": True, "workers": done}
+
+
+def by_group(names: list[str]) -> dict[str, list[str]]:
+    """Workers by their groups, both in the order in which they are named."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.partition(":")[0], []).append(name)
+    return groups
+
+
+@contextlib.contextmanager
+def _one_more(session: Session, group: str, members: list[str]) -> Iterator[None]:
+    """Have one more process in a group meanwhile; for nobody who restarts, none.
+
+    :raises CommandError: when there cannot be one, or it is still there; the text says how
+        to remove it then.
+    """
+    if not any(_worker(session, name)["state"] in _RESTARTED for name in members):
+        yield
+        return
+    with session.translating(group):
+        answer = change(session.ctl, group, "+1")
+    (name,) = answer["added"]
+    usual = str(answer["numprocs"] - 1)
+    advice = f"supervisorctl sio scale {group} {usual} removes {name} again"
+    try:
+        _start_added(session, name)
+        yield
+        with session.translating(group):
+            surplus = change(session.ctl, group, usual)["surplus"]
+            if surplus != [name]:
+                raise refused(group, "it was scaled meanwhile")
+            remove(session.ctl, surplus, DRAIN_TIME, session.say)
+    except KeyboardInterrupt:
+        raise CommandError(f"interrupted; {advice}") from None
+    except CommandError as error:
+        error.advise(advice)
+        raise
+
+
+def _start_added(session: Session, name: str) -> None:
+    started = time.monotonic()
+    with session.translating(name):
+        try:
+            session.ctl.get_supervisor().startProcess(name, False)
+        except xmlrpclib.Fault as fault:
+            if fault.faultCode != xmlrpc.Faults.ALREADY_STARTED:
+                raise
+    worker = _wait_ready(session, name)
+    seconds = time.monotonic() - started
+    session.say(f"{name}: added (pid {worker['pid']}, {seconds:.1f} s)")
+
+
+def _reload_one(session: Session, name: str, surge: bool) -> dict[str, Any]:
+    before = _worker(session, name)
+    if before["state"] not in _RESTARTED:
+        session.say(f"{name}: {before['state']}, left alone")
+        return {"name": name, "reloaded": False, "state": before["state"]}
+    started = time.monotonic()
+    _restart(session, before, surge)
+    after = _wait_ready(session, name, before["pid"])
+    seconds = round(time.monotonic() - started, 1)
+    session.say(f"{name}: reloaded (pid {before['pid']} -> {after['pid']}, {seconds:.1f} s)")
+    return {"name": name, "reloaded": True, "pid": after["pid"], "seconds": seconds}
+
+
+def _restart(session: Session, worker: dict[str, Any], surge: bool) -> None:
+    name, moves = worker["name"], worker.get("takeover", False)
+    others = [
+        other
+        for other in session.call("sio.getStatus")["workers"]
+        if other["name"] != name and other["state"] == "ready"
+    ]
+    drains = bool(others) and worker["state"] == "ready" and (surge or not moves)
+    try:
+        if drains:
+            session.call("sio.drainWorker", name)
+            if not moves:
+                time.sleep(DRAIN_TIME)
+        session.call("supervisor.stopProcess", name, about=name)
+    except BaseException:
+        # Also Ctrl-C: a worker that serves on would never get a session again.
+        if drains:
+            with contextlib.suppress(CommandError):
+                session.call("sio.undrainWorker", name)
+        raise
+    try:
+        session.call("supervisor.startProcess", name)
+    except Unreachable:
+        raise
+    except CommandError as error:
+        raise _not_ready(session, worker, error.error) from None
+
+
+def _wait_ready(session: Session, name: str, old_pid: int = 0) -> dict[str, Any]:
+    """The worker, once it is ready.
+
+    :param old_pid: of its predecessor.
+    :raises CommandError: when it does not become ready.
+    """
+    started = time.monotonic()
+    while True:
+        worker = _worker(session, name)
+        if worker["state"] == "ready" and worker["pid"] != old_pid:
+            return worker
+        if worker["state"] in STOPPED | {"failing"} or time.monotonic() - started > _READY_TIMEOUT:
+            raise _not_ready(session, worker)
+        time.sleep(_LOOK)
+
+
+def _worker(session: Session, name: str) -> dict[str, Any]:
+    """The first row of that name: supervisord's own process."""
+    for worker in session.call("sio.getStatus")["workers"]:
+        if worker["name"] == name:
+            return dict(worker)
+    # Of a program that calls serve() it does not show, until it has, that it is a worker.
+    info = session.call("supervisor.getProcessInfo", name, about=name)
+    return {"name": name, "state": info["statename"].lower(), "pid": info["pid"], "tail": name}
+
+
+def _not_ready(session: Session, worker: dict[str, Any], fault: str = "") -> CommandError:
+    """:param fault: why supervisord says that the process did not start, if it does."""
+    name = worker["name"]
+    reason = f"the new process is not ready: {_fate(session, worker, fault)}"
+    advice = f"the other workers keep serving, see: supervisorctl tail {worker['tail'] or name}"
+    return CommandError(f"{name}: ERROR ({reason}); {advice}", error=f"{name}: {reason}; {advice}")
+
+
+def _fate(session: Session, worker: dict[str, Any], fault: str) -> str:
+    """What became of a process that was to get ready."""
+    if not fault and worker["state"] not in STOPPED | {"failing"}:
+        return f"{worker['state']} after {_READY_TIMEOUT:.0f} s"
+    if not fault and worker["state"] == "stopped":
+        return "it was stopped"
+    if fault and fault not in _ENDED:
+        return fault
+    try:
+        info = session.call("supervisor.getProcessInfo", worker["name"])
+    except CommandError:
+        return "it ended"
+    if info["exitstatus"] > 0:  # 0 where Supervisor does not know it, -1 for a signal
+        return f"it ended with exit status {info['exitstatus']}"
+    if info["spawnerr"] and not info["spawnerr"].startswith(_TOO_QUICKLY):
+        return str(info["spawnerr"])  # it could not even begin
+    return "it ended"

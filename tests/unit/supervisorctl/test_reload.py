@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import io
+import json
+import time
+from typing import Any, Callable, Optional
+
+import pytest
+from supervisor.compat import xmlrpclib
+from supervisor.xmlrpc import Faults
+
+from supervisor_sio.supervisorctl.commands import run
+from supervisor_sio.supervisorctl.reload import DRAIN_TIME, by_group
+
+FIRST, SECOND, ADDED = (f"w:w_{number}" for number in range(3))
+ADVICE = f"supervisorctl sio scale w 2 removes {ADDED} again"
+
+
+class Cluster:
+    """supervisorctl and the supervisord that it asks, of two workers; notes what it is asked."""
+
+    def __init__(self, takeover: bool = True) -> None:
+        self.stdout, self.exitstatus = io.StringIO(), 0
+        self.options = self
+        self.serverurl = "http://localhost"
+        self.said: list[str] = []
+        self.asked: list[tuple[Any, ...]] = []
+        self.pids = iter(range(10, 100))
+        self.takeover = takeover
+        self.states = {FIRST: "ready", SECOND: "ready"}
+        self.by_name = {name: next(self.pids) for name in self.states}
+        #: What becomes of a process that is started.
+        self.fate = "ready"
+        #: Called with each request, before it is done.
+        self.before: Callable[..., None] = lambda *request: None
+
+    def output(self, line: str) -> None:
+        self.said.append(line)
+
+    def get_supervisor(self) -> Cluster:
+        return self
+
+    def get_server_proxy(self, namespace: str) -> Cluster:
+        return self
+
+    def _note(self, *request: Any) -> None:
+        self.before(*request)
+        self.asked.append(request)
+
+    def getStatus(self) -> dict[str, Any]:
+        workers = [
+            {
+                "name": name,
+                "state": state,
+                "pid": self.by_name[name],
+                "tail": name,
+                "takeover": self.takeover and state == "ready",
+            }
+            for name, state in self.states.items()
+        ]
+        return {"workers": workers, "router": {"process": "sio"}}
+
+    def getProcessInfo(self, name: str) -> dict[str, Any]:
+        return {"exitstatus": 3, "spawnerr": "", "statename": "RUNNING", "pid": self.by_name[name]}
+
+    def scaleGroup(self, name: str, numprocs: str) -> dict[str, Any]:
+        self._note("scale", name, numprocs)
+        answer = {"group": name, "configured": 2, "added": [], "surplus": [], "kept": []}
+        if numprocs == "+1":
+            self.states[ADDED], self.by_name[ADDED] = "stopped", 0
+            return {**answer, "numprocs": 3, "added": [ADDED]}
+        return {**answer, "numprocs": 2, "surplus": [n for n in self.states if n >= "w:w_2"][::-1]}
+
+    def drainWorker(self, name: str) -> None:
+        self._note("drain", name)
+        self.states[name] = "drained"
+
+    def undrainWorker(self, name: str) -> None:
+        self._note("undrain", name)
+
+    def stopProcess(self, name: str, wait: bool = True) -> None:
+        self._note("stop", name)
+        self.states[name] = "stopped"
+
+    def startProcess(self, name: str, wait: bool = True) -> None:
+        self._note("start", name)
+        self.states[name], self.by_name[name] = self.fate, next(self.pids)
+
+    def removeProcess(self, name: str) -> None:
+        self._note("remove", name)
+        del self.states[name]
+
+
+@pytest.fixture(autouse=True)
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    times: list[float] = []
+    monkeypatch.setattr(time, "sleep", times.append)
+    return times
+
+
+def restart(name: str, drained: bool = True) -> list[tuple[str, str]]:
+    return [("drain", name)] * drained + [("stop", name), ("start", name)]
+
+
+def test_workers_by_their_groups() -> None:
+    assert by_group(["b:b_1", "a:a_0", "b:b_0", "one"]) == {
+        "b": ["b:b_1", "b:b_0"],
+        "a": ["a:a_0"],
+        "one": ["one"],
+    }
+
+
+def test_without_takeover_a_worker_is_drained_for_a_while(slept: list[float]) -> None:
+    cluster = Cluster(takeover=False)
+    run(cluster, "reload")
+    assert cluster.asked == restart(FIRST) + restart(SECOND)
+    assert slept == [DRAIN_TIME, DRAIN_TIME]
+
+
+def test_with_takeover_it_is_not_or_others_would_adopt(slept: list[float]) -> None:
+    cluster = Cluster()
+    run(cluster, "reload")
+    assert cluster.asked == restart(FIRST, False) + restart(SECOND, False)
+    assert not slept
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+def test_one_more_meanwhile(takeover: bool, slept: list[float]) -> None:
+    cluster = Cluster(takeover)
+    run(cluster, "reload --surge")
+    assert cluster.asked == [
+        *[("scale", "w", "+1"), ("start", ADDED)],
+        *restart(FIRST),
+        *restart(SECOND),
+        *[("scale", "w", "2"), ("drain", ADDED), ("stop", ADDED), ("remove", ADDED)],
+    ]
+    assert [line.partition(" (")[0] for line in cluster.said] == [
+        f"{ADDED}: added",
+        f"{FIRST}: reloaded",
+        f"{SECOND}: reloaded",
+        f"{ADDED}: removed",
+    ]
+    assert slept == ([] if takeover else [DRAIN_TIME] * 3)
+    assert cluster.exitstatus == 0
+
+
+def test_only_those_that_are_named() -> None:
+    cluster = Cluster()
+    run(cluster, f"reload {SECOND} --surge --json")
+    assert [name for kind, name, *_ in cluster.asked if kind == "stop"] == [SECOND, ADDED]
+    (document,) = map(json.loads, cluster.said)
+    assert [worker["name"] for worker in document["workers"]] == [SECOND]
+
+
+def test_where_nobody_restarts_nobody_is_added() -> None:
+    cluster = Cluster()
+    cluster.states[FIRST] = "stopped"
+    run(cluster, f"reload --surge {FIRST}")
+    assert (cluster.asked, cluster.said) == ([], [f"{FIRST}: stopped, left alone"])
+
+
+def test_a_program_that_can_have_one_process_only() -> None:
+    cluster = Cluster()
+
+    def refuse(*request: Any) -> None:
+        raise xmlrpclib.Fault(Faults.FAILED, "FAILED: [program:w] can have 1 process only")
+
+    cluster.before = refuse
+    run(cluster, "reload --surge")
+    assert cluster.said == ["w: ERROR ([program:w] can have 1 process only)"]
+    assert (cluster.asked, cluster.exitstatus) == ([], 1)
+
+
+def test_what_supervisord_has_started_already() -> None:
+    cluster = Cluster()
+
+    def started(kind: str, name: str, *rest: Any) -> None:
+        if (kind, name) == ("start", ADDED):
+            cluster.states[ADDED], cluster.by_name[ADDED] = "ready", 99
+            raise xmlrpclib.Fault(Faults.ALREADY_STARTED, "ALREADY_STARTED")
+
+    cluster.before = started
+    run(cluster, f"reload --surge {FIRST}")
+    assert cluster.exitstatus == 0, cluster.said
+
+
+@pytest.mark.parametrize("which", [ADDED, FIRST])
+def test_one_that_does_not_become_ready(which: str) -> None:
+    cluster = Cluster()
+
+    def fail(kind: str, name: str, *rest: Any) -> None:
+        cluster.fate = "fatal" if (kind, name) == ("start", which) else "ready"
+
+    cluster.before = fail
+    run(cluster, "reload --surge")
+    assert cluster.said[-1] == (
+        f"{which}: ERROR (the new process is not ready: it ended with exit status 3); the other "
+        f"workers keep serving, see: supervisorctl tail {which}; {ADVICE}"
+    )
+    assert cluster.exitstatus == 1
+    assert cluster.asked[-1] == ("start", which)
+    assert ADDED in cluster.states and cluster.states[SECOND] == "ready"
+
+
+def interrupt_at(*wanted: str) -> Callable[..., None]:
+    def interrupt(*request: str) -> None:
+        if request == wanted:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+@pytest.mark.parametrize(
+    ("at", "undrained"),
+    [(("start", ADDED), False), (("stop", FIRST), True), (("remove", ADDED), False)],
+)
+def test_ctrl_c(at: tuple[str, str], undrained: bool) -> None:
+    cluster = Cluster()
+    cluster.before = interrupt_at(*at)
+    run(cluster, "reload --surge --json")
+    (document,) = map(json.loads, cluster.said)
+    assert document["error"] == f"interrupted; {ADVICE}"
+    assert cluster.exitstatus == 1
+    assert (("undrain", FIRST) in cluster.asked) is undrained
+
+
+def test_who_was_scaled_meanwhile_is_left_as_it_is() -> None:
+    cluster = Cluster()
+
+    def scale(kind: str, *rest: Any) -> None:
+        if (kind, *rest) == ("scale", "w", "2"):
+            cluster.states["w:w_3"], cluster.by_name["w:w_3"] = "ready", 9
+
+    cluster.before = scale
+    run(cluster, f"reload --surge {FIRST}")
+    assert cluster.said[-1] == f"w: ERROR (it was scaled meanwhile); {ADVICE}"
+    assert ("remove", ADDED) not in cluster.asked
+
+
+def test_a_program_that_calls_serve_is_no_worker_before_it_has_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = Cluster()
+    looks = iter([False, False, True])
+    hidden: Optional[str] = None
+
+    def joins(seconds: float) -> None:
+        nonlocal hidden
+        hidden = None if next(looks) else ADDED
+
+    monkeypatch.setattr(time, "sleep", joins)
+    status = cluster.getStatus
+
+    def without_hidden() -> dict[str, Any]:
+        answer = status()
+        rows = [row for row in answer["workers"] if row["name"] != hidden]
+        return {**answer, "workers": rows}
+
+    def start(kind: str, name: str, *rest: Any) -> None:
+        nonlocal hidden
+        if (kind, name) == ("start", ADDED):
+            hidden = ADDED
+
+    monkeypatch.setattr(cluster, "getStatus", without_hidden)
+    cluster.before = start
+    run(cluster, f"reload --surge {FIRST}")
+    assert cluster.exitstatus == 0, cluster.said
+    assert next(looks, None) is None
