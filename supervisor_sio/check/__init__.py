@@ -1,9 +1,10 @@
 """``supervisor-sio check``: what is missing, misspelt, or will hurt.
 
 ``reading`` makes a ``configuration`` of the files, as supervisord would. The rules are in
-``wiring`` (sections), ``programs``, ``modes`` (what workers are told), ``resources`` (ports, files,
-users) and ``packages``; what they ask of the machine is in ``host``, of an application's module in
-``source``. ``sections`` is what ``supervisor-sio init`` prints.
+``wiring`` (sections), ``programs``, ``modes`` (what workers are told), ``takeover``,
+``resources`` (ports, files, users) and ``packages``; what they ask of the machine is in
+``host``, of an application's module in ``source``. ``sections`` is what ``supervisor-sio init``
+prints.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from typing import Optional
 
 from ..settings import without_credentials
-from . import modes, packages, programs, resources, wiring
+from . import modes, packages, programs, resources, takeover, wiring
 from .configuration import Configuration, Finding
 from .host import Host
 from .reading import Unreadable, default_path, read, read_whole
@@ -38,6 +39,7 @@ RULES = (
     programs.root,
     programs.logs,
     programs.stopping,
+    takeover.times,
     programs.starting,
     resources.descriptors,
     resources.backlog,

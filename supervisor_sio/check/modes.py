@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Iterator, Optional
+from typing import Any, Iterator, Optional
 
 from ..common.modes import ASYNCIO, EVENTLET, THREADING, AsyncMode
 from ..common.worker_options import WorkerOptions, read_worker_options
@@ -79,12 +79,16 @@ def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
         told = options_of(program)
         for process in program.processes[:1] if told else []:
             assert told is not None
-            start = getattr(conf.supervisord, "directory", None) or os.getcwd()
-            directory = os.path.join(start, process.directory or "")
-            found = look(directory, told.application)
+            found = application_of(conf, process, told)
             fault = _fault(told, found) if found else None
             if fault:
                 yield conf.error(program.section, "command", f"{told.application} {fault}")
+
+
+def application_of(conf: Configuration, process: Any, told: WorkerOptions) -> Optional[Application]:
+    """What the module of a process says of its application, if it can be read."""
+    start = getattr(conf.supervisord, "directory", None) or os.getcwd()
+    return look(os.path.join(start, process.directory or ""), told.application)
 
 
 def _fault(told: WorkerOptions, found: Application) -> Optional[str]:

@@ -29,6 +29,8 @@ _SERVERS = {
     "flask_socketio.SocketIO": False,
 }
 
+_MANAGERS = ("ZmqManager", "AsyncZmqManager")
+
 
 class Server(NamedTuple):
     """A Socket.IO server; what is given, and cannot be seen, is ``None``."""
@@ -46,6 +48,8 @@ class Application(NamedTuple):
     interface: str
     maker: str
     servers: list[Server]
+    #: Whether a manager is made with ``takeover=True`` there.
+    takeover: bool = False
 
 
 def look(directory: str, spec: str) -> Optional[Application]:
@@ -63,9 +67,13 @@ def look(directory: str, spec: str) -> Optional[Application]:
         return None
     imported = dict(_imports(tree))
     maker = _maker(tree, name, imported)
-    servers = [_server(call, imported) for call in ast.walk(tree) if isinstance(call, ast.Call)]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    servers = [_server(call, imported) for call in calls]
     return Application(
-        _INTERFACES.get(maker.rpartition(".")[2], ""), maker, [one for one in servers if one]
+        _INTERFACES.get(maker.rpartition(".")[2], ""),
+        maker,
+        [one for one in servers if one],
+        any(_takes_over(call, imported) for call in calls),
     )
 
 
@@ -117,6 +125,14 @@ def _server(call: ast.Call, imported: dict[str, str]) -> Optional[Server]:
         mode.value if isinstance(mode, ast.Constant) and isinstance(mode.value, str) else None,
         _name(manager.func, imported).rpartition(".")[2] if isinstance(manager, ast.Call) else None,
     )
+
+
+def _takes_over(call: ast.Call, imported: dict[str, str]) -> bool:
+    if _name(call.func, imported).rpartition(".")[2] not in _MANAGERS:
+        return False
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    value = given.get("takeover")
+    return isinstance(value, ast.Constant) and bool(value.value)
 
 
 def _name(node: ast.expr, imported: dict[str, str]) -> str:
