@@ -19,7 +19,7 @@ from json.encoder import (  # type: ignore[attr-defined]
     c_make_encoder,
     encode_basestring_ascii,
 )
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from engineio import json as eio_json
 from socketio import packet
@@ -255,13 +255,14 @@ class Partial:
     """A packet of a client whose attachments have yet to come.
 
     :param pkt: its data name each of the attachments once.
+    :param text: the message that it was.
     :param size: bytes that the attachments may have together.
     :raises ValueError: when the data name an attachment that does not come, twice, or not at all.
     """
 
-    __slots__ = ("packet", "_places", "_size")
+    __slots__ = ("packet", "messages", "_places", "_size")
 
-    def __init__(self, pkt: Any, size: int) -> None:
+    def __init__(self, pkt: Any, text: str, size: int) -> None:
         places = _placeholders(pkt.data)
         numbers = [number for number, _, _ in places]
         if not all(type(number) is int for number in numbers) or sorted(numbers) != list(
@@ -269,6 +270,8 @@ class Partial:
         ):
             raise ValueError("an attachment that is not named exactly once")
         self.packet = pkt
+        #: All that has come, as it came.
+        self.messages: list[Union[str, bytes]] = [text]
         #: Where the attachments belong, the next one last.
         self._places = sorted(places, key=lambda place: place[0], reverse=True)
         self._size = size
@@ -281,6 +284,7 @@ class Partial:
         self._size -= len(attachment)
         if self._size < 0:
             raise ValueError("an event that is too long")
+        self.messages.append(attachment)
         _, container, key = self._places.pop()
         container[key] = attachment
         return not self._places

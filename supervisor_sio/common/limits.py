@@ -694,6 +694,22 @@ CLOSING_AT_ONCE = _limit(
     "worker",
     "of the application that run at a time while it drains",
 )
+TAKEOVER_HELD = _limit(
+    "TAKEOVER_HELD",
+    256 * 1024,
+    "bytes",
+    "client",
+    "of its messages, and OUTPUT_OBJECT for each, that wait while its session moves to another "
+    "worker; then no more is read of it",
+)
+TAKEOVER_BATCH = _limit(
+    "TAKEOVER_BATCH",
+    1024 * 1024,
+    "bytes",
+    "batch",
+    "of sessions that move, after which the next batch begins; it also has one packet's "
+    "descriptors at most",
+)
 IDLE_GREENLETS = _limit(
     "IDLE_GREENLETS",
     100,

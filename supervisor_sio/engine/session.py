@@ -187,6 +187,7 @@ class Session:
         "state",
         "address",
         "data",
+        "running",
         "live",
         "deadline",
         "slot",
@@ -207,8 +208,10 @@ class Session:
         self.sid = sid
         self.state = OPENING
         self.address = address
-        #: The owner's.
+        #: The owner's: what the application stores, and an item for each event that is being
+        #: handled.
         self.data: Any = None
+        self.running: Optional[list[None]] = None
         #: The websocket's connection while everything goes through it: whoever has a frame for
         #: many may send it there.
         self.live: Optional[Link] = None

@@ -92,6 +92,10 @@ class BaseRuntime(ABC):
         """:meth:`.Runtime.start_up`; one of WSGI has nothing to prepare."""
         return
 
+    def lifespan_state(self) -> dict[str, Any]:
+        """:meth:`.Runtime.lifespan_state`"""
+        return {}
+
     async def shut_down(self) -> None:
         """:meth:`.Runtime.shut_down`"""
         return

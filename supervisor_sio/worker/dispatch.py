@@ -32,12 +32,15 @@ from ..engine.frames import Payload, message_frame
 from ..engine.session import Session
 from . import compat
 from .eio import ENDS, EngineOwner
+from .hold import Hold
 
 _MESSAGE = str(packet.MESSAGE)
 _EVENTS = (sio_packet.EVENT, sio_packet.BINARY_EVENT)
 _ACKS = (sio_packet.ACK, sio_packet.BINARY_ACK)
 #: Where ``call()`` is, of sync and of async servers.
 _CALLERS = ("socketio.server", "socketio.async_server")
+#: The first characters of these.
+_ANSWERS = tuple(str(kind) for kind in _ACKS)
 _WITH_ATTACHMENTS = (sio_packet.BINARY_EVENT, sio_packet.BINARY_ACK)
 
 
@@ -70,6 +73,8 @@ class Dispatcher:
             self._dumps, self._loads = known
         eio.on_message = self.on_message  # type: ignore[method-assign]
         eio.ended = self._forget
+        #: What no handler gets before, or after, a session moves.
+        self.hold = Hold(self, eio)
         self._send_packet = self.send_packet
         compat.replace_send_packet(server, self._send_packet)
         self._handle_disconnect = compat.replace_handle_disconnect(
@@ -85,7 +90,9 @@ class Dispatcher:
     def _run_handler(
         self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
     ) -> Any:
-        """Call the handler of an event, and send the acknowledgement."""
+        """Call the handler of an event, and send the acknowledgement; takes an item out of
+        :attr:`.Session.running`.
+        """
         raise NotImplementedError
 
     def _reply(self, eio_sid: str, encoded: Any) -> None:
@@ -179,7 +186,7 @@ class Dispatcher:
         if not pkt.attachment_count:
             return pkt
         most = EVENT_SIZES * int(self._eio.max_http_buffer_size)
-        self._partials[session] = Partial(pkt, most - len(data))
+        self._partials[session] = Partial(pkt, data, most - len(data))  # type: ignore[arg-type]
         return None
 
     def _parse(self, eio_sid: str, data: Payload) -> Any:
@@ -213,8 +220,76 @@ class Dispatcher:
 
     def _forget(self, session: Session) -> None:
         self._partials.pop(session, None)
+        self.hold.forget(session)
+
+    # --- while sessions move ------------------------------------------------------------
+
+    def moves(self, server: Any) -> bool:
+        """Whether this is for that server, and starts all of its handlers, which can be waited for
+        then.
+        """
+        return server is self._server and self._plain
+
+    def is_running(self, session: Session) -> bool:
+        """Whether a handler runs for one of its messages, or for its end in a namespace."""
+        if session.running or self._eio.is_busy(session):
+            return True
+        leaving = list(self._leaving)  # threads may be about to change it
+        if not leaving:
+            return False
+        sid_of = self._server.manager.sid_from_eio_sid
+        namespaces = list(self._server.manager.get_namespaces())
+        return any(sid_of(session.sid, namespace) in leaving for namespace in namespaces)
+
+    def take_begun(self) -> Iterator[tuple[Session, list[Payload]]]:
+        """The messages of events whose attachments have yet to come: none is handled here."""
+        for session, partial in list(self._partials.items()):
+            if partial.packet.packet_type in _EVENTS:
+                del self._partials[session]
+                yield session, partial.messages
+
+    def take_answer(self, session: Session, data: Payload) -> bool:
+        """Handle a message that is, or belongs to, an acknowledgement; false for any other."""
+        if session in self._partials and not isinstance(data, bytes):
+            del self._partials[session]
+            session.count_malformed()  # what was begun does not end
+        if session not in self._partials and not self._is_answer(data):
+            return False
+        traffic.received += 1
+        try:
+            pkt = self._whole(session, data)
+        except Exception:
+            session.count_malformed()
+            return True
+        if pkt is not None:
+            # Also beside what runs alone: that may be what waits for it.
+            self._count(session)
+            self._eio.runtime.run_answer(self._eio.call, self._run_answer, session, pkt)
+        return True
+
+    def _is_answer(self, data: Payload) -> bool:
+        if self._loads is not None:
+            return data.__class__ is str and data[:1] in _ANSWERS
+        try:
+            return self._server.packet_class(encoded_packet=data).packet_type in _ACKS
+        except Exception:  # the application's own class; it is looked at again
+            return False
+
+    async def _run_answer(self, session: Session, pkt: Any) -> None:
+        try:
+            await self._dispatch(session.sid, pkt)
+        finally:
+            assert session.running is not None
+            session.running.pop()
 
     # --- handlers ---------------------------------------------------------------------
+
+    @staticmethod
+    def _count(session: Session) -> None:
+        """A handler of this session is about to run."""
+        if session.running is None:
+            session.running = []
+        session.running.append(None)
 
     def _start(
         self, session: Session, namespace: str, number: Optional[int], data: list[Any]
@@ -231,6 +306,10 @@ class Dispatcher:
         return True
 
     def _begin(self, sid: str, session: Session, *event: Any) -> None:
+        running = session.running
+        if running is None:
+            running = session.running = []
+        running.append(None)
         self._eio.runtime.run(self._run_handler, sid, session, *event)
 
     async def _dispatch(self, eio_sid: str, pkt: Any) -> None:
@@ -258,9 +337,11 @@ class Dispatcher:
             server.logger.info("%s is not connected to namespace %s", sid, namespace)
         elif server.async_handlers:
             # Before the next message, which waits for the end of this call.
+            self._count(session)
             soon = self._eio.runtime.soon
             self._eio.in_loop(soon, self._run_handler, sid, session, namespace, pkt.id, pkt.data)
         else:
+            self._count(session)
             await settle(self._run_handler(sid, session, namespace, pkt.id, pkt.data))
 
     def _is_counted(self, session: Session, error: Exception) -> bool:
@@ -401,13 +482,16 @@ class SyncDispatcher(Dispatcher):
         self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
     ) -> None:
         try:
-            answer = compat.trigger_event(self._server, event[0], namespace, sid, event[1:])
-        except Exception as error:
-            if not self._is_counted(session, error):
-                raise
-            return
-        if number is not None:
-            self._acknowledge(session, namespace, number, answer)
+            try:
+                answer = compat.trigger_event(self._server, event[0], namespace, sid, event[1:])
+            except Exception as error:
+                if not self._is_counted(session, error):
+                    raise
+                return
+            if number is not None:
+                self._acknowledge(session, namespace, number, answer)
+        finally:
+            session.running.pop()  # type: ignore[union-attr]
 
 
 class ThreadDispatcher(SyncDispatcher):
@@ -438,6 +522,7 @@ class ThreadDispatcher(SyncDispatcher):
     def _begin(self, sid: str, session: Session, *event: Any) -> None:
         waiting = self._waiting.setdefault(session, [])
         waiting.append(None)
+        self._count(session)
         self._eio.runtime.run(self._begun, waiting, sid, session, *event)
 
     def _begun(self, waiting: list[None], sid: str, session: Session, *event: Any) -> None:
@@ -449,7 +534,7 @@ class ThreadDispatcher(SyncDispatcher):
     def _go_on(self, session: Session) -> None:
         if session in self._held:
             self._held.remove(session)
-            session.proceed()
+            self._eio.proceed(session)
 
     def _forget(self, session: Session) -> None:
         super()._forget(session)
@@ -476,16 +561,20 @@ class AsyncDispatcher(Dispatcher):
     async def _run_handler(
         self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
     ) -> None:
+        server = self._server
         try:
-            answer = await compat.trigger_event(self._server, event[0], namespace, sid, event[1:])
-        except Exception as error:
-            if not self._is_counted(session, error):
-                raise
-            return
-        if number is not None:
-            sending = self._acknowledge(session, namespace, number, answer)
-            if sending is not None:
-                await sending
+            try:
+                answer = await compat.trigger_event(server, event[0], namespace, sid, event[1:])
+            except Exception as error:
+                if not self._is_counted(session, error):
+                    raise
+                return
+            if number is not None:
+                sending = self._acknowledge(session, namespace, number, answer)
+                if sending is not None:
+                    await sending
+        finally:
+            session.running.pop()  # type: ignore[union-attr]
 
 
 def _is_event(data: Any) -> bool:

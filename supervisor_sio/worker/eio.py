@@ -69,8 +69,10 @@ class EngineOwner:
         self.engine = Engine(Options.of(self), self, runtime.deadlines, self.new_sid, runtime.date)
         # Also those whose disconnect handlers are running, as it is with engineio.
         self.sockets = self.engine.sessions
-        #: Called with a session that has ended, in the loop.
+        #: Called with a session that has ended, before its disconnect handlers, in the loop.
         self.ended: Callable[[Session], None] = lambda session: None
+        #: Called when the next message of a session may come, in the loop.
+        self.proceed: Callable[[Session], None] = Session.proceed
         #: Sessions with a message that is being handled; true for those that wait for its end.
         self._busy: dict[Session, bool] = {}
         #: Why sessions have ended that are busy yet.
@@ -176,11 +178,10 @@ class EngineOwner:
 
     def on_close(self, session: Session, reason: str) -> None:
         """:meth:`.Owner.on_close`"""
-        self.ended(session)
         if session in self._busy:
             self._reasons[session] = reason
         else:
-            self.runtime.soon(self.call, self._disconnect, session, reason)
+            self._end(session, reason)
 
     def on_upgrade(self, session: Session) -> None:
         """:meth:`.Owner.on_upgrade`"""
@@ -246,9 +247,17 @@ class EngineOwner:
         awaited = self._busy.pop(session)
         reason = self._reasons.pop(session, None)
         if reason is not None:
-            self.runtime.soon(self.call, self._disconnect, session, reason)
+            self._end(session, reason)
         elif awaited:
-            self.runtime.call_soon(session.proceed)
+            self.runtime.call_soon(self.proceed, session)
+
+    def is_busy(self, session: Session) -> bool:
+        """Whether :meth:`run_alone` runs a task for it."""
+        return session in self._busy
+
+    def _end(self, session: Session, reason: str) -> None:
+        self.ended(session)
+        self.runtime.soon(self.call, self._disconnect, session, reason)
 
     async def _disconnect(self, session: Session, reason: str) -> None:
         try:

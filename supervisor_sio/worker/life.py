@@ -32,6 +32,9 @@ _LAST_CONNECTIONS = 0.5
 #: what this one has sent them.
 _LAST_MESSAGES = 1.0
 
+#: Seconds of ``drain_timeout`` for the sessions that are not passed on; half of a shorter one.
+_LAST_SESSIONS = 1.0
+
 
 class Life:
     """From the application, which is there and checked, to the end of the process."""
@@ -105,19 +108,31 @@ class Life:
         self.stopped.set()
 
     async def finish(self) -> None:
-        """Close the sessions and wait for requests in flight.
+        """Pass the sessions on, or close them, and wait for requests in flight.
 
-        Sessions end as if the connection broke: a client comes back at once,
+        Sessions that are closed end as if the connection broke: a client comes back at once,
         which it would not do after an orderly end.
         """
         deadline = time.monotonic() + self.drain_timeout
         self.server.draining = True
         self.server.release_idle()
-        await within(self.runtime, self.drain_timeout, self._drain())
+        last = min(_LAST_SESSIONS, self.drain_timeout / 2)
+        try:
+            await self.pass_on(self.drain_timeout - last)
+        except Exception:  # those that are here yet are closed
+            logger.exception("passing sessions on")
+        seconds = max(last, deadline - time.monotonic())
+        await within(self.runtime, seconds, self._drain())
         await within(self.runtime, self._left(deadline), self.runtime.shut_down())
         await self.hand_over(self._left(deadline))
         await self.leave()
         await within(self.runtime, _LAST_CONNECTIONS, self._wait_for_connections())
+
+    async def pass_on(self, seconds: float) -> None:
+        """Let another process go on with the sessions, where that is possible.
+
+        :param seconds: to do so in.
+        """
 
     @staticmethod
     def _left(deadline: float) -> float:

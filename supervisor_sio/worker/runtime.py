@@ -168,6 +168,9 @@ class Runtime(Protocol):
         :raises ApplicationError: when it cannot.
         """
 
+    def lifespan_state(self) -> dict[str, Any]:
+        """What it has put into the state of the lifespan; none without one."""
+
     async def shut_down(self) -> None:
         """Let it end what it has begun: all connections are gone. What it raises is logged."""
 

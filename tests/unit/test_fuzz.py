@@ -238,7 +238,7 @@ def socketio_packet() -> Callable[[bytes], None]:
                 continue
             if packet.attachment_count:
                 try:
-                    partial = Partial(packet, 10_000 - len(message))
+                    partial = Partial(packet, message, 10_000 - len(message))
                 except ValueError:
                     continue
                 wholes = [partial.add(b"x") for _ in range(packet.attachment_count)]

@@ -261,6 +261,9 @@ class AsyncioRuntime(BaseRuntime):
         self.application = Application(app, self)
         await self.application.start_up()
 
+    def lifespan_state(self) -> dict[str, Any]:
+        return {} if self.application is None else self.application.state
+
     async def shut_down(self) -> None:
         if self.application is not None:
             await self.application.shut_down()

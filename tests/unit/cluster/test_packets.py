@@ -188,7 +188,7 @@ def test_the_short_ways_by_the_json_module_of_the_application(
 
 
 def partial(text: str, size: int = 100) -> Partial:
-    return Partial(Packet(encoded_packet=text), size)
+    return Partial(Packet(encoded_packet=text), text, size)
 
 
 def test_attachments_come_to_their_places() -> None:

@@ -129,8 +129,9 @@ class App:
     #: What a handler may wait for, and a test lets happen.
     go_on: Any
 
-    def __init__(self, max_attachments: int = 10, **options: Any) -> None:
-        self.sio = self.make_server(max_attachments, monitor_clients=False, **options)
+    def __init__(self, takeover: bool = False, max_attachments: int = 10, **options: Any) -> None:
+        of_manager = {"max_attachments": max_attachments}
+        self.sio = self.make_server(of_manager, monitor_clients=False, **options)
         self.http = Server(
             self.make_application(),
             self.runtime,
@@ -143,8 +144,8 @@ class App:
         for name in ("disconnect", "echo", "wait", "fail", "order"):
             self.on(name, getattr(self, name))
 
-    def make_server(self, max_attachments: int, **options: Any) -> Any:
-        manager = ZmqManager(max_attachments=max_attachments)
+    def make_server(self, of_manager: dict[str, Any], **options: Any) -> Any:
+        manager = ZmqManager(**of_manager)
         return socketio.Server(async_mode=self.mode, client_manager=manager, **options)
 
     def make_application(self) -> Any:
@@ -268,8 +269,8 @@ class AsyncApp(_LoopApp):
         self.go_on = asyncio.Event()
         super().__init__(*args, **options)
 
-    def make_server(self, max_attachments: int, **options: Any) -> Any:
-        manager = AsyncZmqManager(max_attachments=max_attachments)
+    def make_server(self, of_manager: dict[str, Any], **options: Any) -> Any:
+        manager = AsyncZmqManager(**of_manager)
         return socketio.AsyncServer(async_mode="asgi", client_manager=manager, **options)
 
     def make_application(self) -> Any:
