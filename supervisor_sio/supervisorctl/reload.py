@@ -22,7 +22,7 @@ from supervisor.compat import xmlrpclib
 
 from .formatting import STOPPED
 from .scale import change, remove
-from .session import CommandError, Session, Unreachable, refused
+from .session import CommandError, Session, Unreachable, fault_text, refused
 
 #: Seconds between the last new session of a worker and its stop, so that
 #: clients in the middle of connecting (upgrading, say) get to the end of it.
@@ -106,7 +106,7 @@ def _start_added(session: Session, name: str) -> None:
             session.ctl.get_supervisor().startProcess(name, False)
         except xmlrpclib.Fault as fault:
             if fault.faultCode != xmlrpc.Faults.ALREADY_STARTED:
-                raise
+                raise _not_ready(session, _worker(session, name), fault_text(fault)) from None
     worker = _wait_ready(session, name)
     seconds = time.monotonic() - started
     session.say(f"{name}: added (pid {worker['pid']}, {seconds:.1f} s)")

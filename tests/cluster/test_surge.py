@@ -75,7 +75,7 @@ def test_new_code_that_does_not_start_stops_nobody(make_cluster: ClusterFactory)
     done = cluster.ctl("sio", "reload", "--surge")
     assert done.returncode == 1
     (line,) = done.stdout.splitlines()
-    assert line.startswith(f"{ADDED}: ERROR (the new process is not ready: it ended with exit")
+    assert line.startswith(f"{ADDED}: ERROR (the new process is not ready: it ended)")
     assert line.endswith(f"; supervisorctl sio scale workers 2 removes {ADDED} again")
     assert pids(cluster) == before
     assert cluster.ctl("sio", "scale", "workers", "2").returncode == 0

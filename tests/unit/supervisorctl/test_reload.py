@@ -202,6 +202,21 @@ def test_one_that_does_not_become_ready(which: str) -> None:
     assert ADDED in cluster.states and cluster.states[SECOND] == "ready"
 
 
+def test_an_added_one_that_cannot_be_started() -> None:
+    cluster = Cluster()
+
+    def fail(kind: str, name: str, *rest: Any) -> None:
+        if (kind, name) == ("start", ADDED):
+            raise xmlrpclib.Fault(Faults.SPAWN_ERROR, f"SPAWN_ERROR: {name}")
+
+    cluster.before = fail
+    run(cluster, "reload --surge")
+    assert cluster.said[-1] == (
+        f"{ADDED}: ERROR (the new process is not ready: it ended with exit status 3); the other "
+        f"workers keep serving, see: supervisorctl tail {ADDED}; {ADVICE}"
+    )
+
+
 def interrupt_at(*wanted: str) -> Callable[..., None]:
     def interrupt(*request: str) -> None:
         if request == wanted:
