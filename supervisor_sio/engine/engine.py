@@ -262,7 +262,26 @@ class Engine:
         if session.state is CLOSED:
             del self.sessions[sid]
 
-    # --- from another process -----------------------------------------------------------
+    # --- to another process, and from one -----------------------------------------------
+
+    def take_out(self, sid: str) -> dict[str, Any]:
+        """Stop a session with which another process goes on; its owner is not told.
+
+        What of it is left here does nothing any more, whoever calls it. Its connections, see
+        :meth:`Session.connections`, are the caller's.
+
+        :return: what :meth:`restore` takes.
+        :raises NotMovable: as :meth:`Session.check_movable`; nothing has been changed then.
+        """
+        session = self.sessions[sid]
+        session.check_movable()
+        state = session.state_as_dict()
+        self.drop(sid)
+        return state
+
+    def drop(self, sid: str) -> None:
+        """The same, where nobody wants its state."""
+        self.sessions[sid].let_go()
 
     def restore(
         self,
@@ -270,20 +289,25 @@ class Engine:
         connect: Callable[[WebSocket], Link],
         poll: Optional[Exchange] = None,
         post: Optional[Exchange] = None,
+        elapsed: float = 0.0,
     ) -> Session:
-        """Go on with a session of another process.
+        """Have a session of another process, which goes on with :meth:`Session.start`.
 
-        :param state: what :meth:`Session.state_as_dict` has said there.
-        :param connect: gives its websocket the connection, which does not read yet; called once
-            at most.
+        Nothing is due or called before that. What is sent to it is passed on to its connections.
+
+        :param state: what :meth:`take_out` has returned there.
+        :param connect: gives its websocket the connection, which does not read before
+            :meth:`.WebSocket.start`; called once at most, when all else is right.
         :param poll: the poll that waits, where there is one.
         :param post: the POST that has yet to be answered, where there is one.
+        :param elapsed: seconds since it was taken out: the next ping is due as if it had been
+            here meanwhile.
         :raises ValueError: names the argument, or the field of the state, that is wrong.
         """
         saved = Saved(state, "session")
         if saved.text("sid") in self.sessions:
             raise ValueError(f"session: sid {saved.text('sid')!r} is here already")
-        session = Session.restore(self, saved, connect, poll, post)
+        session = Session.restore(self, saved, connect, poll, post, elapsed)
         self.sessions[session.sid] = session
         return session
 

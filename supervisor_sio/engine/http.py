@@ -347,6 +347,16 @@ class Body:
         """How many bytes to read next: few of them can be those of the next request."""
         return min(_DATA_READ, self._left) if self._chunks is None else self._chunks.wanted
 
+    @property
+    def left(self) -> Optional[int]:
+        """How many bytes are to come; ``None`` of one in chunks."""
+        return self._left if self._chunks is None else None
+
+    @property
+    def received(self) -> bytes:
+        """What has come of it."""
+        return bytes(self._data)
+
     def feed(self, data: bytes) -> Optional[bytes]:
         """All of the body, or ``None`` while there is more to come.
 

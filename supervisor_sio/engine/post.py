@@ -73,24 +73,22 @@ class Post:
         """Polls have taken too little."""
         self._session.cut_off()
 
-    def state_as_dict(self, now: float) -> dict[str, Any]:
+    def state_as_dict(self) -> dict[str, Any]:
         """See :meth:`.Session.state_as_dict`."""
+        self.request.shrink()
         return {
             "request": self.request.state_as_dict(),
             "packets": packets.save(chain([self.ahead], self.packets)),
             "malformed": self.malformed,
             "step": self.step.value,
-            "deadline": None if self.deadline == NEVER else self.deadline - now,
         }
 
     @classmethod
-    def restore(cls, session: Session, state: Saved, exchange: Exchange, now: float) -> Post:
+    def restore(cls, session: Session, state: Saved, exchange: Exchange) -> Post:
         """See :meth:`.Engine.restore`."""
         request = Request.restore(state.object("request"))
         rest = packets.restore(state.list("packets"), valid=False)
         post = cls(session, request, exchange, iter(rest))
         post.malformed = state.integer("malformed")
         post.step = state.choice("step", Step)
-        if post.step is POLLS:
-            post.deadline = now + state.seconds("deadline")
         return post

@@ -101,7 +101,7 @@ class Request:
     # --- for another process ------------------------------------------------------
 
     def state_as_dict(self) -> dict[str, Any]:
-        """What an answer needs, as JSON takes it."""
+        """What an answer needs, and which session it is for, as JSON takes it."""
         head = self.head
         return {
             "method": head.method,
@@ -113,6 +113,8 @@ class Request:
             ],
             "scheme": self.scheme,
             "address": self.address,
+            "transport": self.transport,
+            "sid": self.sid,
             "jsonp": self.jsonp,
             "allowed": self.allowed,
         }
@@ -140,6 +142,7 @@ class Request:
             dict(fields),
         )
         request = cls(head, state.text("scheme"), state.text("address"), dict)
+        request.transport, request.sid = state.text("transport"), state.text("sid")
         request.jsonp = None if state.is_none("jsonp") else state.integer("jsonp")
         request.allowed = None if state.is_none("allowed") else state.flag("allowed")
         return request

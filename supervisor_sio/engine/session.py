@@ -35,7 +35,7 @@ its answer, or the websocket's reading, until :meth:`Session.proceed`.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
 from ..common.limits import (
     CROSSED_POLL_SECONDS,
@@ -46,7 +46,8 @@ from ..common.limits import (
     UPGRADE_POLL_SECONDS,
     UPGRADE_SECONDS,
 )
-from ..common.reasons import PROTOCOL, TOO_SLOW
+from ..common.not_movable import NotMovable
+from ..common.reasons import HANDLER_RUNNING, MID_REQUEST, PROTOCOL, TOO_SLOW
 from . import packets, payload
 from .answers import Fault
 from .deadlines import NEVER, NOWHERE
@@ -124,16 +125,14 @@ OPENING, POLLING, PROBING, UPGRADING, WEBSOCKET, CLOSING, LEFT, CLOSED = State
 _LAST = (CLOSING, LEFT)
 
 
-#: By state: what it cannot be without, and what else it may have, when it is restored.
-_FIELDS = {
-    OPENING: ((), ("queue",)),
-    POLLING: (("deadline",), ("queue", "poll", "post")),
-    PROBING: (("deadline", "candidate"), ("queue", "poll", "post")),
-    UPGRADING: (("deadline", "candidate"), ("queue", "poll", "post")),
-    WEBSOCKET: (("deadline", "websocket"), ("post",)),
-    CLOSING: (("deadline", "queue"), ()),
-    LEFT: (("deadline", "queue"), ()),
-    CLOSED: ((), ()),
+#: By state that can be restored: what it cannot be without, and what else it may have.
+_FIELDS: dict[State, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    POLLING: ((), ("queue", "poll", "post")),
+    PROBING: (("candidate",), ("queue", "poll", "post")),
+    UPGRADING: (("candidate",), ("queue", "poll", "post")),
+    WEBSOCKET: (("websocket",), ("post",)),
+    CLOSING: (("queue",), ()),
+    LEFT: (("queue",), ()),
 }
 
 
@@ -163,13 +162,6 @@ class Candidate:
         self.deadline = NEVER
         self.slot = NOWHERE
         self._session = session
-
-    def state_as_dict(self, now: float) -> dict[str, Any]:
-        return {
-            "websocket": self.websocket.state_as_dict(),
-            "until": self.until - now,
-            "deadline": self.deadline - now,
-        }
 
     def on_deadline(self, now: float) -> None:
         # An upgrade that ends a little early is better than one more deadline.
@@ -394,12 +386,12 @@ class Session:
         return (
             self._ping is not LATER
             and self.state not in _LAST
-            and not self._is_held
+            and not self.held
             and self._engine.deadlines.clock() >= self._pong_due
         )
 
     @property
-    def _is_held(self) -> bool:
+    def held(self) -> bool:
         """Whether nothing is read of the client: the owner is busy with its last message."""
         if self._post is not None:
             return self._post.step is OWNER
@@ -420,7 +412,7 @@ class Session:
             else:
                 self._ping = WAITS
                 self._flush()
-        elif self._is_held or (
+        elif self.held or (
             self.live is not None and self.live.took_output_within(options.ping_timeout)
         ):
             # The answer may be behind what is not read; or the ping behind what the client takes.
@@ -698,30 +690,73 @@ class Session:
         if self._poll is not None:
             self._answer_waiting([NOOP])
 
-    # --- for another process ----------------------------------------------------------------
+    # --- to another process, and from one -----------------------------------------------
+
+    def check_movable(self) -> None:
+        """Whether another process can go on with it.
+
+        :raises NotMovable: when not, or not now.
+        """
+        if self.state is OPENING or (self.closed and not self.forgotten):
+            raise NotMovable(HANDLER_RUNNING)
+        if not all(websocket.is_open for websocket in self._websockets):
+            raise NotMovable(MID_REQUEST, "its websocket closes")
+
+    @property
+    def _websockets(self) -> list[WebSocket]:
+        """The one through which everything goes, or the one to which it may change."""
+        candidate = self._candidate
+        both = (self._websocket, None if candidate is None else candidate.websocket)
+        return [websocket for websocket in both if websocket is not None]
+
+    def connections(self) -> dict[str, Union[Exchange, Link]]:
+        """Those that go with it, by the field of its state that each belongs to."""
+        found: dict[str, Union[Exchange, Link]] = {}
+        if self._poll is not None:
+            found["poll"] = self._poll
+        if self._post is not None:
+            found["post"] = self._post.exchange
+        if self._candidate is not None:
+            found["candidate"] = self._candidate.websocket.link
+        if self.live is not None:
+            found["websocket"] = self.live
+        return found
 
     def state_as_dict(self) -> dict[str, Any]:
         """All of it, but for :attr:`data`, as JSON takes it; the session is not used any more.
 
-        Times are seconds from now on, or back. Packets are texts, as in a payload.
+        Packets are texts, as in a payload. Of all that is due only the next ping is there: the
+        client has its time for anything else anew.
         """
-        now = self._engine.deadlines.clock()
         box, post = self._outbox, self._post
         candidate, websocket = self._candidate, self._websocket
+        is_ping_due = self._ping is LATER and not self.closed
+        now = self._engine.deadlines.clock()
         return {
             "sid": self.sid,
             "state": self.state.value,
             "address": self.address,
-            "forgotten": self.forgotten,
             "ping": self._ping.value,
-            "deadline": None if self.deadline == NEVER else self.deadline - now,
+            "next_ping": self.deadline - now if is_ping_due else None,
             "queue": None if box is None else packets.save(box.packets),
-            "queue_age": 0.0 if box is None else now - box.taken_at,
             "poll": None if self._poll_request is None else self._poll_request.state_as_dict(),
-            "post": None if post is None else post.state_as_dict(now),
-            "candidate": None if candidate is None else candidate.state_as_dict(now),
+            "post": None if post is None else post.state_as_dict(),
+            "candidate": None if candidate is None else candidate.websocket.state_as_dict(),
             "websocket": None if websocket is None else websocket.state_as_dict(),
         }
+
+    def let_go(self) -> None:
+        """Be nobody's session any more; nobody is told."""
+        for item in (self._candidate, self._post):
+            if item is not None:
+                self._engine.deadlines.remove(item)
+        for websocket in self._websockets:
+            websocket.let_go()
+        if self._poll is not None:
+            self._poll.session = None
+        self._poll = self._poll_request = self._post = self._candidate = None
+        self.forgotten = True
+        self._become_closed()
 
     @classmethod
     def restore(
@@ -731,25 +766,29 @@ class Session:
         connect: Callable[[WebSocket], Link],
         poll: Optional[Exchange],
         post: Optional[Exchange],
+        elapsed: float,
     ) -> Session:
         """See :meth:`.Engine.restore`."""
         session = cls(engine, state.text("sid"), state.text("address"))
         session.state = state.choice("state", State)
-        session.forgotten = state.flag("forgotten")
+        session.forgotten = session.closed
         session._ping = state.choice("ping", Ping)
         session._check_fields(state)
         now = engine.deadlines.clock()
-        if not state.is_none("deadline"):
-            session.deadline = session._pong_due = now + state.seconds("deadline")
+        if session._ping is LATER and not session.closed:
+            left = min(state.seconds("next_ping"), engine.options.ping_interval) - elapsed
+            session.deadline = session._pong_due = now + max(0.0, left)
         if not state.is_none("queue"):
-            box = session._outbox = Outbox(now - state.seconds("queue_age"))
+            box = session._outbox = Outbox(now)
             for packet in packets.restore(state.list("queue")):
                 box.add(packet)
         if not state.is_none("websocket"):
             session._websocket = session._make_websocket(session)
             session._websocket.restore(state.object("websocket"))
         if not state.is_none("candidate"):
-            session._restore_candidate(state.object("candidate"), now)
+            websocket = session._make_websocket(session)
+            websocket.restore(state.object("candidate"))
+            session._candidate = Candidate(session, websocket, NEVER)
         if not state.is_none("poll"):
             if poll is None:
                 raise ValueError("poll: the session has one that waits for its answer")
@@ -757,39 +796,62 @@ class Session:
         if not state.is_none("post"):
             if post is None:
                 raise ValueError("post: the session has one that waits for its answer")
-            session._post = Post.restore(session, state.object("post"), post, now)
-        session._go_on(connect)
+            session._post = Post.restore(session, state.object("post"), post)
+        session._connect(connect)
         return session
 
     def _check_fields(self, state: Saved) -> None:
         """Of the fields that may be null, those are there that this state has."""
+        if self.state not in _FIELDS:
+            names = ", ".join(one.value for one in _FIELDS)
+            raise state.wrong("state", f"one of {names}")
         needed, possible = _FIELDS[self.state]
-        for name in ("deadline", "queue", "poll", "post", "candidate", "websocket"):
+        for name in ("queue", "poll", "post", "candidate", "websocket"):
             if state.is_none(name):
                 if name in needed:
                     raise state.wrong(name, f"there, in state {self.state.value}")
             elif name not in needed and name not in possible:
                 raise state.wrong(name, f"null, in state {self.state.value}")
 
-    def _restore_candidate(self, state: Saved, now: float) -> None:
-        websocket = self._make_websocket(self)
-        websocket.restore(state.object("websocket"))
-        self._candidate = Candidate(self, websocket, now + state.seconds("until"))
-        self._candidate.deadline = now + state.seconds("deadline")
-
-    def _go_on(self, connect: Callable[[WebSocket], Link]) -> None:
-        """All fields are right: from here on things happen."""
-        deadlines, owner = self._engine.deadlines, self._engine.owner
-        for item in (self, self._candidate, self._post):
-            if item is not None and item.deadline != NEVER:
-                deadlines.set(item, item.deadline)
+    def _connect(self, connect: Callable[[WebSocket], Link]) -> None:
+        """All fields are right."""
         if self._candidate is not None:
-            self._candidate.websocket.start(connect(self._candidate.websocket))
+            self._candidate.websocket.link = connect(self._candidate.websocket)
         if self._websocket is not None:
-            self.live = connect(self._websocket)
-            self._websocket.start(self.live)
+            self.live = self._websocket.link = connect(self._websocket)
         if self._poll is not None:
             self._poll.session = self
+            self._flushing = True  # by start()
+
+    def start(self) -> None:
+        """Go on, after :meth:`.Engine.restore`: from here on things are due, and happen.
+
+        The runtime then starts its websocket, see :meth:`.WebSocket.start`.
+        """
+        owner = self._engine.owner
+        self.renew()
+        if self._flushing:
             owner.soon(self._flush)
         if self._post is not None and self._post.step is TURN:
             owner.soon(self._take_turn)
+
+    def renew(self) -> None:
+        """Nothing has come of the client for a while: it has all of its time anew."""
+        deadlines, candidate, post = self._engine.deadlines, self._candidate, self._post
+        if self.state is CLOSING:
+            deadlines.after(self, LAST_POLL_SECONDS)
+        elif self.state is LEFT:
+            deadlines.after(self, CROSSED_POLL_SECONDS)
+        elif self.state is not CLOSED:
+            if self._ping is not LATER:
+                self._pong_due = deadlines.clock() + self._engine.options.ping_timeout
+            deadlines.set(self, self._pong_due)
+        if self._outbox is not None:
+            self._outbox.taken_at = deadlines.clock()
+        if candidate is not None:
+            candidate.until = deadlines.clock() + UPGRADE_SECONDS
+            deadlines.set(candidate, candidate.until)
+            if self._poll is not None and self.state is UPGRADING:
+                deadlines.after(candidate, UPGRADE_POLL_SECONDS)
+        if post is not None and post.step is POLLS:
+            deadlines.after(post, SLOW_OUTPUT_PATIENCE)

@@ -208,6 +208,11 @@ class WebSocket:
         if handler is not None:
             handler.on_close(self)
 
+    def let_go(self) -> None:
+        """The connection is another process's, which goes on with it; the handler is not told."""
+        self._handler = None
+        self.ended()
+
     def on_deadline(self, now: float) -> None:
         """The client has not answered our close."""
         self.link.abort()
@@ -219,6 +224,11 @@ class WebSocket:
         if self._held:
             self._held = False
             self.link.resume()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has closed it."""
+        return self.state is OPEN
 
     @property
     def held(self) -> bool:
@@ -311,25 +321,26 @@ class WebSocket:
 
     # --- for another process ------------------------------------------------------
 
+    def keep(self, data: bytes) -> None:
+        """Received, and for another process to handle. Nothing was received before."""
+        assert self._reader is not None
+        self._reader.feed(data)
+
     def state_as_dict(self) -> dict[str, Any]:
         """What an open one has received and not handled, as JSON takes it."""
         assert self._reader is not None
         return {"held": self._held, "received": self._reader.state_as_dict()}
 
     def restore(self, state: Saved) -> None:
-        """Be as another one has been; :meth:`start` follows.
+        """Be as another one has been; the handler sets :attr:`link` next.
 
-        :raises ValueError: see :class:`Saved`.
+        :raises ValueError: see :class:`.Saved`.
         """
         assert self._reader is not None
         self._held = state.flag("held")
         self._reader.restore(state.object("received"))
 
-    def start(self, link: Link) -> None:
-        """Go on where the other one has been.
-
-        :param link: does not read yet.
-        """
-        self.link = link
+    def start(self) -> None:
+        """Go on where the other one has been: read from here on. The runtime calls it."""
         if not self._held:
-            link.resume()
+            self.link.resume()

@@ -25,7 +25,6 @@ import logging
 import re
 import socket
 import time
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..common.limits import (
@@ -39,22 +38,18 @@ from ..common.reasons import FAILED, PROTOCOL, TOO_SLOW
 from ..common.request import BadRequest, parse_head
 from ..engine.deadlines import NEVER
 from ..engine.engine import Engine
-from ..engine.http import Body, Head, HttpError, find_end, read_head
+from ..engine.http import Head, HttpError, find_end, read_head
 from ..engine.request import Request
-from ..engine.session import Session
 from ..engine.websocket import WebSocket
 from .forks import close_socket
-from .output import Backlog, Output
-from .patience import patience
+from .movable import Gathering, Movable, SocketAddress
+from .movable import State as State
+from .output import Backlog
 
 if TYPE_CHECKING:
-    from .runtime import Watch
     from .server import Server
 
 logger = logging.getLogger("supervisor_sio.worker")
-
-#: ``(host, port)`` or the like; a Unix peer has an empty name.
-SocketAddress = Any
 
 #: Bytes that are read at a time where a head is expected: most are shorter, and what comes
 #: behind one has to fit into a message to the router.
@@ -67,40 +62,8 @@ _EMPTY_LINES = re.compile(rb"(?:\r?\n){0,4}")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class State(Enum):
-    """Of a connection; the module's head says what they mean."""
-
-    HEAD = "head"
-    BODY = "body"
-    WAITING = "waiting"
-    APPLICATION = "application"
-    MOVING = "moving"
-    WEBSOCKET = "websocket"
-    LINGER = "linger"
-    CLOSED = "closed"
-
-
 # Found in a tenth of the time that a member of an enum takes.
 _HEAD, _BODY, _WAITING, _APPLICATION, _MOVING, _WEBSOCKET, _LINGER, _CLOSED = State
-
-
-class _Gathering:
-    """A body that the engine wants whole, and the time that its client has for it."""
-
-    __slots__ = ("body", "_began", "_received")
-
-    def __init__(self, length: Optional[int], most: int, now: float) -> None:
-        self.body = Body(length, most)
-        self._began = now
-        self._received = 0
-
-    def feed(self, data: bytes) -> Optional[bytes]:
-        self._received += len(data)
-        return self.body.feed(data)
-
-    def deadline(self, now: float) -> float:
-        """When the client has sent too little."""
-        return now + patience(self._received, now - self._began)
 
 
 class Tenant(Protocol):
@@ -116,7 +79,7 @@ class Tenant(Protocol):
         """The connection has ended: let go of the socket, which is about to be closed."""
 
 
-class Connection(Output):
+class Connection(Movable):
     """A client's connection: an Exchange, and then perhaps a Link, of the engine.
 
     :param sock: plain and non-blocking; belongs to the connection from here on.
@@ -125,27 +88,7 @@ class Connection(Output):
     :param on_session: called when the handshake it was placed for shows in the figures.
     """
 
-    __slots__ = (
-        "peer",
-        "local",
-        "scheme",
-        "state",
-        "data",
-        "session",
-        "upgraded",
-        "tenant",
-        "_on_session",
-        "_reading",
-        "_looked",
-        "_kept",
-        "_settled",
-        "_request",
-        "_close",
-        "_unread",
-        "_body",
-        "_websocket",
-        "_held",
-    )
+    __slots__ = ("upgraded", "tenant", "_on_session", "_looked")
 
     def __init__(
         self,
@@ -158,36 +101,17 @@ class Connection(Output):
         placed: bool = True,
         on_session: Optional[Callable[[], None]] = None,
     ) -> None:
-        super().__init__(server, sock)
-        self.peer = peer
-        self.local = local
-        self.scheme = scheme
-        self.state = _HEAD
-        #: What was read, and nobody has looked at.
+        super().__init__(server, sock, peer, local, scheme)
         self.data = prefix
-        #: Whose poll waits here for its answer.
-        self.session: Optional[Session] = None
         #: Whether an application has made something else than HTTP of it.
         self.upgraded = False
         #: Who has the socket while the application has the request, where it is not a task that
         #: sees by itself that the connection has ended.
         self.tenant: Optional[Tenant] = None
         self._on_session = on_session
-        self._reading: Optional[Watch] = None
-        #: How many bytes of a head have been looked through; whether there was a request before
-        #: it; and whether it is certain that this worker serves it.
+        #: How many bytes of a head have been looked through.
         self._looked = 0
-        self._kept = False
         self._settled = placed and not server.draining
-        #: What the engine has of this request, if it has it.
-        self._request: Optional[tuple[Engine, Request]] = None
-        #: Whether the connection ends after this request; and whether some of its body was not
-        #: read.
-        self._close = self._unread = False
-        self._body: Optional[_Gathering] = None
-        self._websocket: Optional[WebSocket] = None
-        #: Whether the websocket wants no more until it says so.
-        self._held = False
 
     def open(self) -> None:
         """Begin to serve it; in the loop."""
@@ -401,6 +325,7 @@ class Connection(Output):
         """Forget the request before."""
         self._kept = True
         self._settled = self._close = self._unread = self._answered = False
+        self._sid = ""
 
     def _begin(self, head: Head) -> None:
         self._begun()
@@ -408,6 +333,8 @@ class Connection(Output):
         self.deadline = NEVER
         if self._request is None:
             self.state = _APPLICATION
+            if "sid=" in head.query and head.path.encode().startswith(self.server.paths):
+                self._sid = Request(head, self.scheme, self.address, dict).sid
             self.server.runtime.serve(self, head)
             return
         engine, request = self._request
@@ -432,7 +359,7 @@ class Connection(Output):
             self.answer(most, close=True)
             return
         try:
-            self._body = _Gathering(length, most, time.monotonic())
+            self._body = Gathering(length, most, time.monotonic())
         except HttpError:
             self._unread = True
             engine.refuse_body(request, self)
@@ -445,7 +372,7 @@ class Connection(Output):
         self.data = b""
         self._take_body(self._body, data)
 
-    def _take_body(self, gathering: _Gathering, data: bytes) -> None:
+    def _take_body(self, gathering: Gathering, data: bytes) -> None:
         assert self._request is not None
         engine, request = self._request
         now = time.monotonic()

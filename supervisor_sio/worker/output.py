@@ -23,6 +23,7 @@ from ..common.limits import (
 )
 from ..common.reasons import TOO_SLOW
 from ..engine.deadlines import NEVER, NOWHERE
+from ..engine.saved import Saved, as_text
 
 if TYPE_CHECKING:
     from .runtime import Watch
@@ -92,6 +93,13 @@ def join(pieces: list[Piece]) -> tuple[Piece, Optional[list[Piece]]]:
             break
         count += 1
     return pieces[0] if count == 1 else b"".join(pieces[:count]), pieces[count:]
+
+
+class _NotStarted:
+    """In place of a watch: nothing is written before :meth:`Output.go_on_writing`."""
+
+    def cancel(self) -> None:
+        """There is nothing to cancel."""
 
 
 class Writer(Protocol):
@@ -338,3 +346,35 @@ class Output(ABC):
         """Before the socket is closed, or given away."""
         if self._backlog is not None and self._backlog.writing is not None:
             self._backlog.writing.cancel()
+
+    # --- to another process, and from one ------------------------------------------
+
+    def saved_output(self) -> dict[str, Any]:
+        """What has yet to be written, as JSON takes it."""
+        out, backlog = self._out, self._backlog
+        pieces = out if isinstance(out, list) else [] if out is None else [out]
+        pong = None if backlog is None else backlog.pong
+        return {
+            "out": [as_text(bytes(piece)) for piece in pieces],
+            "pong": None if pong is None else as_text(pong),
+        }
+
+    def restore_output(self, state: Saved) -> None:
+        """What :meth:`saved_output` has said. It waits, with all that is sent meanwhile.
+
+        :raises ValueError: see :class:`.Saved`.
+        """
+        pieces = state.list("out")
+        self._out = [pieces.data(index) for index in range(len(pieces))]
+        backlog = self._backlog = Backlog(self.sock)
+        backlog.measure(self._out)
+        backlog.pong = None if state.is_none("pong") else state.data("pong")
+        # As if the client took nothing, which nobody is to look at yet.
+        backlog.writing, backlog.watched = _NotStarted(), True
+
+    def go_on_writing(self) -> None:
+        """From here on it is written."""
+        backlog = self._backlog
+        if backlog is not None:
+            backlog.writing, backlog.watched = None, False
+            self.flush()

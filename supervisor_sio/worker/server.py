@@ -8,9 +8,11 @@ from ..common.request import Request as RequestLine
 from ..engine.engine import Engine
 from ..engine.http import Head
 from ..engine.request import Request
-from .connection import Connection
+from .connection import Connection, State
 from .environ import EnvironOf
 from .runtime import Runtime
+
+_WITH_REQUEST = (State.BODY, State.WAITING, State.APPLICATION)
 
 
 class Server:
@@ -72,6 +74,14 @@ class Server:
                 if request.sid in engine.sessions:
                     return engine, request
         return None
+
+    def requests(self) -> dict[str, list[Connection]]:
+        """The connections with a request that is not over, by the id of its session."""
+        found: dict[str, list[Connection]] = {}
+        for connection in self._open:
+            if connection.requested and connection.state in _WITH_REQUEST:
+                found.setdefault(connection.requested, []).append(connection)
+        return found
 
     def release_idle(self) -> None:
         """Send every connection that waits for its next request back to the router."""

@@ -7,9 +7,22 @@ from typing import Any, Callable
 
 import pytest
 
-from supervisor_sio.common.limits import ENGINE_PATHS, READING_STOPS
+from supervisor_sio.common.limits import (
+    CROSSED_POLL_SECONDS,
+    ENGINE_PATHS,
+    LAST_POLL_SECONDS,
+    OUTPUT_CEILING,
+    READING_STOPS,
+    SLOW_OUTPUT_PATIENCE,
+    UPGRADE_SECONDS,
+)
+from supervisor_sio.common.not_movable import NotMovable
+from supervisor_sio.common.reasons import HANDLER_RUNNING, MID_REQUEST
+from supervisor_sio.engine.deadlines import NEVER, NOWHERE
+from supervisor_sio.engine.frames import CLOSE
 from supervisor_sio.engine.session import Session, State
 from supervisor_sio.engine.websocket import WebSocket
+from unit.client_frames import masked
 from unit.engine.fakes import UPGRADE, FakeExchange, FakeLink, World
 
 
@@ -187,12 +200,13 @@ def no_websocket(websocket: WebSocket) -> FakeLink:
 
 
 def state_of(session: Session) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads(json.dumps(session.state_as_dict()))
+    """Of one that is taken out."""
+    state: dict[str, Any] = json.loads(json.dumps(session._engine.take_out(session.sid)))
     return state
 
 
 def full(world: World, state: State) -> Session:
-    """A session with as much in it as this state allows."""
+    """A session that can be moved, with as much in it as this state allows."""
     world.owner.handler = lambda session, data: False
     if state is State.WEBSOCKET:
         session = world.open()
@@ -202,16 +216,14 @@ def full(world: World, state: State) -> Session:
         link.text("5")
         link.receive(b"\x81")
         return session
-    if state is State.OPENING:
-        session = world.engine.open(world.request())
-        session.send("4x")
-        return session
     session = world.open()
     if state is State.CLOSING:
         session.close()
+        world.engine.forget(session.sid)
         return session
     if state is State.LEFT:
         world.post(session.sid, "1")
+        world.engine.forget(session.sid)
         return session
     if state in (State.PROBING, State.UPGRADING):
         link = world.upgrade(session.sid)
@@ -224,7 +236,7 @@ def full(world: World, state: State) -> Session:
     return session
 
 
-ALL = [state for state in State if state is not State.CLOSED]
+ALL = [state for state in State if state not in (State.OPENING, State.CLOSED)]
 
 
 @pytest.mark.parametrize("state", ALL)
@@ -243,33 +255,264 @@ def test_a_state_that_goes_round(world: World, state: State) -> None:
     again = there.engine.restore(told, connect, poll, post)
     assert there.engine.sessions == {session.sid: again}
     assert len(links) == sum(told[name] is not None for name in ("websocket", "candidate"))
-    now = state_of(again)
-    for name, value in told.items():
-        if isinstance(value, float):
-            assert now[name] == pytest.approx(value), name
-        elif name not in ("candidate", "post"):
-            assert now[name] == value, name
-    if told["post"] is not None:
-        assert now["post"]["packets"] == told["post"]["packets"]
     with pytest.raises(ValueError, match="sid 'sid1' is here already"):
         there.engine.restore(told, connect, poll, post)
+    assert state_of(again) == told | {"next_ping": told["next_ping"] and pytest.approx(25)}
 
 
-def test_a_session_that_has_ended(world: World) -> None:
+@pytest.mark.parametrize("state", ALL)
+def test_nothing_is_left_of_a_session_that_was_taken_out(world: World, state: State) -> None:
+    session = full(world, state)
+    told, closed = session.connections(), list(world.owner.closed)
+    websockets = session._websockets
+    world.engine.take_out(session.sid)
+    assert not world.engine.sessions
+    for item in (session, *websockets):
+        assert (item.deadline, item.slot) == (NEVER, NOWHERE)
+    for call in (
+        world.turn,
+        session.proceed,
+        session.count_malformed,
+        session.close,
+        lambda: session.send("4x"),
+        *(websocket.proceed for websocket in websockets),
+        lambda: world.wait(1000),
+    ):
+        call()
+    assert world.deadlines.next() is None
+    assert session.closed and world.owner.closed == closed
+    assert not session.connections() and session.waiting == 0
+    for exchange in told.values():
+        if isinstance(exchange, FakeExchange):
+            assert exchange.response is None and exchange.session is None
+            world.engine.gone(exchange)
+        else:
+            assert isinstance(exchange, FakeLink) and not (exchange.ended or exchange.closing)
+            exchange.end()
+    assert world.owner.closed == closed and world.get(session.sid).error == 1
+
+
+@pytest.mark.parametrize("state", ALL)
+def test_a_restored_session_does_nothing_before_it_is_started(state: State) -> None:
+    here, there, post = World(ping_interval=20), World(ping_interval=10), FakeExchange()
+    poll = FakeExchange()
+    links: list[FakeLink] = []
+
+    def connect(websocket: WebSocket) -> FakeLink:
+        links.append(FakeLink(websocket))
+        return links[-1]
+
+    session = full(here, state)
+    closed = session.closed
+    told = state_of(session)
+    again = there.engine.restore(told, connect, poll, post, elapsed=19)
+    again.send("4sent")
+    there.turn()
+    assert there.deadlines.next() is None and not there.owner.messages
+    there.wait(100)
+    assert poll.response is None and post.response is None
+    got = {State.WEBSOCKET: [["4sent"]], State.PROBING: [[]], State.UPGRADING: [[]]}
+    assert [link.got for link in links] == got.get(state, [])
+    again.start()
+    there.wait(0.1)
+    assert again.closed is closed
+    if told["poll"] is not None:
+        assert poll.packets == ["4x", "bAA==", "4sent"]
+        assert there.poll(again.sid) == ["2"], "it was due meanwhile"
+
+
+@pytest.mark.parametrize("elapsed", [0.0, 7.0, 100.0])
+def test_a_ping_is_sent_when_it_would_have_been_due(elapsed: float) -> None:
+    world = World(ping_interval=20, ping_timeout=15)
+    session, link = world.open_websocket()
+    world.wait(10)
+    told, there = state_of(session), World(ping_interval=20, ping_timeout=15)
+    again = there.engine.restore(told, lambda websocket: link, elapsed=elapsed)
+    link.websocket = again._websocket  # type: ignore[assignment]
+    seen = len(link.got)
+    again.start()
+    if elapsed < 10:
+        there.wait(9.5 - elapsed)
+        assert link.got[seen:] == []
+        there.wait(0.5)
+    else:
+        there.wait(0.02)
+    assert link.got[seen:] == ["2"]
+    there.wait(14)
+    assert not again.closed
+    there.wait(1.1)
+    assert there.reason == "ping timeout"
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_a_pong_has_its_time_anew(transport: str) -> None:
+    world, there = World(ping_interval=20, ping_timeout=15), World(ping_timeout=15)
+    session, link = world.open(), None
+    if transport == "websocket":
+        session, link = world.open_websocket()
+    world.wait(34.9)
+    assert not session.closed
+
+    def connect(websocket: WebSocket) -> FakeLink:
+        assert link is not None
+        link.websocket = websocket
+        return link
+
+    again = there.engine.restore(state_of(session), connect, elapsed=3)
+    there.wait(1000)
+    again.start()
+    there.wait(14.9)
+    assert not again.closed and not again.overdue
+    if link is not None:
+        link.text("3")
+    else:
+        assert there.poll(again.sid) == ["2"]
+        there.post(again.sid, "3")
+    there.wait(20)
+    assert not again.closed
+
+
+def test_a_last_poll_has_its_time_anew(world: World) -> None:
+    for state, seconds in ((State.CLOSING, LAST_POLL_SECONDS), (State.LEFT, CROSSED_POLL_SECONDS)):
+        session = full(world, state)
+        world.wait(seconds - 0.1)
+        again = world.engine.restore(state_of(session), no_websocket, elapsed=1)
+        again.start()
+        closed = list(world.owner.closed)
+        world.wait(seconds - 0.1)
+        assert again.state is state
+        assert world.get(again.sid).packets == (["1"] if state is State.CLOSING else ["6"])
+        again = world.engine.restore(state_of(full(world, state)), no_websocket)
+        again.start()
+        world.wait(seconds)
+        assert again.state is State.CLOSED and not world.engine.sessions
+        assert len(world.owner.closed) == len(closed) + 1, "here, where it was made"
+
+
+@pytest.mark.parametrize("state", [State.PROBING, State.UPGRADING])
+def test_an_upgrade_has_its_time_anew(state: State) -> None:
+    world, there = World(ping_interval=100), World(ping_interval=100)
     session = world.open()
+    link = world.upgrade(session.sid)
+    if state is State.UPGRADING:
+        link.text("2probe")
+    world.wait(UPGRADE_SECONDS - 0.5)
+    assert session.state is state
+
+    def connect(websocket: WebSocket) -> FakeLink:
+        link.websocket = websocket
+        return link
+
+    again = there.engine.restore(state_of(session), connect, elapsed=5)
+    again.start()
+    there.wait(UPGRADE_SECONDS - 0.5)
+    assert again.state is state
+    if state is State.PROBING:
+        link.text("2probe")
+    link.text("5")
+    assert again.state is State.WEBSOCKET and there.owner.upgraded == [again.sid]
+
+
+def test_an_upgrade_that_is_not_finished_is_given_up_elsewhere(world: World) -> None:
+    session, there = full(world, State.UPGRADING), World()
+    links: list[FakeLink] = []
+
+    def connect(websocket: WebSocket) -> FakeLink:
+        links.append(FakeLink(websocket))
+        return links[-1]
+
+    poll = FakeExchange()
+    session._outbox = None  # so that the poll waits
+    again = there.engine.restore(state_of(session), connect, poll, FakeExchange())
+    again.start()
+    there.wait(0.2)
+    assert poll.packets == ["6"] and poll.closes
+    there.wait(UPGRADE_SECONDS)
+    assert again.state is State.POLLING and links[0].closing
+
+
+def test_output_that_nobody_could_take_meanwhile_is_not_slowness(world: World) -> None:
+    session = world.open()
+    session.send("4" + "x" * (OUTPUT_CEILING // 2))
+    world.wait(SLOW_OUTPUT_PATIENCE - 1)
+    again = world.engine.restore(state_of(session), no_websocket, elapsed=5)
+    world.wait(5)
+    again.start()
+    again.send("4more")
+    assert not again.closed
+    world.wait(SLOW_OUTPUT_PATIENCE + 1)
+    again.send("4more")
+    assert again.closed
+
+
+def test_a_session_that_is_closed_before_it_is_started(world: World) -> None:
+    for state in ALL[:4]:
+        session, there, poll = full(world, state), World(), FakeExchange()
+        links: list[FakeLink] = []
+
+        def connect(websocket: WebSocket, links: list[FakeLink] = links) -> FakeLink:
+            links.append(FakeLink(websocket))
+            return links[-1]
+
+        again = there.engine.restore(state_of(session), connect, poll, FakeExchange())
+        again.close()
+        there.engine.forget(again.sid)
+        again.start()
+        for link in links:
+            link.end()
+        there.wait(100)
+        assert again.state is State.CLOSED and there.reason == "server disconnect"
+        assert not there.engine.sessions and there.deadlines.next() is None
+        if state is not State.WEBSOCKET:
+            assert poll.packets[-1] == "1"
+
+
+def test_a_session_that_nobody_starts_is_dropped(world: World) -> None:
+    for state in ALL:
+        there = World()
+        told = state_of(full(world, state))
+        there.engine.restore(told, FakeLink, FakeExchange(), FakeExchange())
+        there.engine.drop(told["sid"])
+        assert not there.engine.sessions and there.deadlines.next() is None
+        assert not there.owner.tasks and not there.owner.closed
+
+
+def test_sessions_that_cannot_be_moved(world: World) -> None:
+    def cannot(session: Session, reason: str) -> None:
+        before = session.state
+        with pytest.raises(NotMovable) as caught:
+            world.engine.take_out(session.sid)
+        assert caught.value.reason == reason
+        assert session.state is before and world.engine.sessions[session.sid] is session
+
+    request = world.request()
+    session, exchange = world.engine.open(request), FakeExchange()
+    cannot(session, HANDLER_RUNNING)
+    world.engine.accept(session, request, exchange)
+    link = world.upgrade(session.sid)
+    link.close = lambda read_on: None  # type: ignore[method-assign]  # as while output waits
+    link.receive(masked(CLOSE, b""))
+    cannot(session, MID_REQUEST)
+    link.end()
+    world.engine.take_out(session.sid)
+    session, link = world.open_websocket()
+    link.close = lambda read_on: None  # type: ignore[method-assign]
+    link.receive(masked(CLOSE, b""))
+    assert not session.closed
+    cannot(session, MID_REQUEST)
+    link.end()
+    cannot(session, HANDLER_RUNNING)
+    session = world.open()
+    world.get(session.sid)
     session.close("ping timeout")
-    there = World()
-    again = there.engine.restore(state_of(session), no_websocket)
-    assert again.closed and there.get(again.sid).error == 1
-    there.engine.forget(again.sid)
-    assert not there.engine.sessions
+    cannot(session, HANDLER_RUNNING)
 
 
 def test_a_post_whose_turn_it_will_be_goes_on_elsewhere(world: World) -> None:
     session = world.open()
     world.post(session.sid, *(f"4{number}" for number in range(50)), "bQ")
     there, post = World(), FakeExchange()
-    there.engine.restore(state_of(session), no_websocket, post=post)
+    there.engine.restore(state_of(session), no_websocket, post=post).start()
     there.turn()
     messages = world.owner.messages + there.owner.messages
     assert messages == [str(number) for number in range(50)] and there.owner.messages
@@ -284,7 +527,7 @@ def test_a_post_that_waits_for_polls_goes_on_elsewhere(world: World) -> None:
     assert state["post"]["step"] == "polls"
     for polls in (True, False):
         there, post = World(), FakeExchange()
-        there.engine.restore(json.loads(json.dumps(state)), no_websocket, post=post)
+        there.engine.restore(json.loads(json.dumps(state)), no_websocket, post=post).start()
         there.turn()
         assert post.response is None
         if polls:
@@ -323,11 +566,12 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     [
         *((state, "sid", 5, "sid is not a text") for state in ALL),
         (State.POLLING, "state", "asleep", "state is not one of opening, polling, "),
-        (State.POLLING, "forgotten", 0, "forgotten is not true or false"),
+        (State.POLLING, "state", "opening", "state is not one of polling, probing, "),
+        (State.CLOSING, "state", "closed", "state is not one of polling, probing, "),
         (State.POLLING, "ping", "never", "ping is not one of later, waits, sent"),
         (State.POLLING, "address", None, "address is not a text"),
-        (State.POLLING, "deadline", None, "deadline is not there, in state polling"),
-        (State.POLLING, "deadline", "soon", "deadline is not a number of seconds"),
+        (State.POLLING, "next_ping", None, "next_ping is not a number of seconds"),
+        (State.POLLING, "next_ping", "soon", "next_ping is not a number of seconds"),
         (State.POLLING, "websocket", {}, "websocket is not null, in state polling"),
         (State.POLLING, "candidate", {}, "candidate is not null, in state polling"),
         (State.POLLING, "queue", "4x", "queue is not a list"),
@@ -335,7 +579,6 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (State.POLLING, "queue.1", "", r"queue\[1\] is not a packet"),
         (State.POLLING, "queue.1", 5, r"queue\[1\] is not a text"),
         (State.POLLING, "queue.0", "b§", r"queue\[0\] is not base64"),
-        (State.POLLING, "queue_age", None, "queue_age is not a number of seconds"),
         (State.POLLING, "poll", [], "poll is not an object"),
         (State.POLLING, "poll.host", 5, "poll.host is not a text"),
         (State.POLLING, "post.step", "jump", "post.step is not one of turn, owner, polls"),
@@ -345,15 +588,15 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (State.POLLING, "post.request", None, "post.request is not an object"),
         (State.POLLING, "post.request.fields", [5], r"post.request.fields\[0\] is not a list"),
         (State.PROBING, "candidate", None, "candidate is not there, in state probing"),
-        (State.UPGRADING, "candidate.until", None, "candidate.until is not a number of seconds"),
-        (State.UPGRADING, "candidate.websocket", 5, "candidate.websocket is not an object"),
+        (State.UPGRADING, "candidate.held", 5, "candidate.held is not true or false"),
+        (State.UPGRADING, "candidate.received", 5, "candidate.received is not an object"),
         (State.WEBSOCKET, "websocket", None, "websocket is not there, in state websocket"),
         (State.WEBSOCKET, "websocket.held", 5, "websocket.held is not true or false"),
         (State.WEBSOCKET, "websocket.received.data", 5, "websocket.received.data is not base64"),
         (State.WEBSOCKET, "queue", [], "queue is not null, in state websocket"),
         (State.CLOSING, "queue", None, "queue is not there, in state closing"),
         (State.LEFT, "queue", None, "queue is not there, in state left"),
-        (State.OPENING, "poll", {}, "poll is not null, in state opening"),
+        (State.LEFT, "poll", {}, "poll is not null, in state left"),
     ],
 )
 def test_a_state_that_was_changed_by_hand(

@@ -218,18 +218,27 @@ class Client:
     # --- another process
 
     def move(self) -> None:
-        world, old = self.world, self.session
-        state = json.loads(json.dumps(old.state_as_dict()))
-        world.owner.tasks.clear()
-        old.deadline = float("inf")
-        for item in (old._candidate, old._post):
-            if item is not None:
-                item.deadline = float("inf")
-        world.engine = world.make_engine()
-        self.session = world.engine.restore(state, self.connect, self.poll, self.post)
+        """What is left of it here, as tasks that wait, does nothing any more."""
+        world = self.world
+        if self._is_there():
+            state = json.loads(json.dumps(world.engine.take_out(self.session.sid)))
+            assert not world.engine.sessions
+            world.engine = world.make_engine()
+            self.session = world.engine.restore(state, self.connect, self.poll, self.post)
+            self.session.start()
+            if self.link is not None:
+                self.link.websocket.start()
 
     def stay(self) -> None:
-        """A turn without a move."""
+        """A turn without a move; who is moved has its time anew."""
+        if self._is_there():
+            self.session.renew()
+
+    def _is_there(self) -> bool:
+        engine, sid = self.world.engine, self.session.sid
+        if self.session.closed:
+            engine.forget(sid)
+        return sid in engine.sessions
 
     def connect(self, websocket: WebSocket) -> FakeLink:
         assert self.link is not None

@@ -296,9 +296,10 @@ def move(pair: Pair) -> None:
     state = json.loads(json.dumps(pair.websocket.state_as_dict()))
     pair.websocket = WebSocket(pair.handler, pair.deadlines, 10_000)
     pair.websocket.restore(Saved(state, "websocket"))
+    pair.websocket.link = pair.link
     pair.link.websocket = pair.websocket
     pair.link.pause()
-    pair.websocket.start(pair.link)
+    pair.websocket.start()
     pair.link.turn()
 
 
