@@ -54,7 +54,8 @@ _TICK = 0.25
 #: Seconds for the workers to say what had come from other hosts before this bridge.
 _WORKERS_ANSWER = 2.0
 
-#: A worker as the router tells of it: tag, whether on another host, its channels.
+#: A worker as the router tells of it: tag, whether on another host, its channels, and whether
+#: the tag is no more than an alias, under which nobody sends.
 Member = list[Any]
 
 
@@ -113,6 +114,8 @@ class Bridge:
         self._elsewhere: dict[str, list[Member]] = {}
         self._here: list[Member] = []
         self._tags_here: frozenset[str] = frozenset()
+        #: Those of them that are no aliases.
+        self._living_here: frozenset[str] = frozenset()
         self._members_known = False
         self._refusals = Refusals(logger)
         self._wake = threading.Event()
@@ -136,7 +139,8 @@ class Bridge:
         """The workers of this host have changed."""
         self._here = members
         self._members_known = True
-        self._tags_here = frozenset(tag for tag, _, _ in members)
+        self._tags_here = frozenset(tag for tag, *_ in members)
+        self._living_here = frozenset(tag for tag, _, _, *alias in members if not any(alias))
         self._wake.set()
 
     def figures(self) -> dict[str, Any]:
@@ -162,7 +166,7 @@ class Bridge:
         self._publisher.close()
 
     def _lives(self, sender: str) -> bool:
-        return sender in self._tags_here
+        return sender in self._living_here
 
     # --- the other bridges ----------------------------------------------------
 
@@ -179,7 +183,7 @@ class Bridge:
                 if time.monotonic() >= beat or self._wake.is_set() or last:
                     self._wake.clear()
                     beat = time.monotonic() + _BEAT
-                    self._send_members([[tag, True, channels] for tag, _, channels in self._here])
+                    self._send_members(self._here)
                     self._tell_workers()
                 self._look(time.monotonic())
             except Exception as error:  # of what others have said: the rest goes on
@@ -242,7 +246,8 @@ class Bridge:
             check_fields(message.fields)
             if message.fields.get("to") in self._tags_here:
                 return  # it has got it
-            if message.time < self._predecessor_ended:
+            volatile = message.fields["method"] == "volatile"
+            if message.time < self._predecessor_ended and not volatile:
                 # The bridge before may have passed it on: only bridges notice.
                 data: Optional[QueueMessage] = self._translator.to_bridges(message)
             else:
@@ -250,7 +255,9 @@ class Bridge:
         except (MalformedFields, FormatError) as error:
             self._refuse(f"of {message.sender}", error)
             return
-        if data is not None:
+        if data is not None and volatile:
+            self._say(data)
+        elif data is not None:
             alone = "to" in message.fields or message.fields["method"] == "callback"
             origin = [message.sender, alone, message.sequence]
             self._send({**data, "origin": origin}, message.time)
@@ -298,12 +305,18 @@ class Bridge:
         )
 
     def _say(self, data: QueueMessage) -> None:
-        """What only bridges understand, and nobody misses."""
+        """What nobody misses: it has no number, and is not kept."""
         self._queue.publish(json.dumps(data).encode(), counts=False)
 
     def _send_members(self, members: list[Member]) -> None:
         """Not numbered: it says the number of the last one that is."""
-        data: QueueMessage = {"method": "members", "host_id": self._id, "members": members}
+        living, aliases = (
+            [[tag, True, channels] for tag, _, channels, *alias in members if any(alias) is wanted]
+            for wanted in (False, True)
+        )
+        data: QueueMessage = {"method": "members", "host_id": self._id, "members": living}
+        if aliases:  # beside the others: a bridge of an older version knows none
+            data["aliases"] = aliases
         with self._numbering:
             data.update(via=self._id, seq=self._number)
             self._queue.publish(json.dumps(data).encode(), counts=False)
@@ -338,7 +351,7 @@ class Bridge:
                     raise FormatError("somebody else's messages")
                 messages.append(RelayMessage(bridge, mark[1], other, (raw,)))
             self._deliver(
-                self._inbox.again(bridge, True, int(data["asked"]), int(data["first"]), messages)
+                self._inbox.again(bridge, None, int(data["asked"]), int(data["first"]), messages)
             )
             self._ask(time.monotonic())
 
@@ -350,12 +363,12 @@ class Bridge:
         self._heard[bridge] = now
         if data["method"] == "members":
             self._place(bridge, number)
-            self._deliver(self._inbox.position(bridge, number, 0))
-            self._meet(bridge, data.get("members"))
+            self._deliver(self._inbox.position(bridge, {None: number}))
+            self._meet(bridge, data.get("members"), data.get("aliases", []))
         else:
             self._place(bridge, number - 1)
             message = RelayMessage(bridge, number, data, (raw.decode(),))
-            self._deliver(self._inbox.receive(message, True))
+            self._deliver(self._inbox.receive(message))
         if self._inbox.waits:
             self._ask(now)
 
@@ -374,7 +387,7 @@ class Bridge:
         if before is None:
             self._deliver(self._inbox.give_up(bridge))
         else:
-            self._deliver(self._inbox.position(bridge, before, 0, (before, 0)))
+            self._deliver(self._inbox.position(bridge, {None: before}, {None: before}))
 
     def _deliver(self, messages: Sequence[RelayMessage]) -> None:
         for message in messages:
@@ -394,6 +407,9 @@ class Bridge:
         if tag is not None and self._members_known and tag not in self._tags_here:
             return  # for a worker of another host
         self.received += 1
+        if fields["method"] == "volatile":
+            self._publisher.publish_volatile(tag, fields, packets)
+            return
         self._publisher.publish(tag, fields if via is None else {**fields, "via": via}, packets)
 
     def _is_new_of(self, sender: str, alone: bool, number: int) -> bool:
@@ -407,10 +423,14 @@ class Bridge:
             self._origins.popitem(last=False)
         return True
 
-    def _meet(self, bridge: str, members: Any) -> None:
+    def _meet(self, bridge: str, members: Any, aliases: Any) -> None:
         """:raises FormatError: when these are no members."""
         try:
-            known = [[str(tag), True, [str(c) for c in channels]] for tag, _, channels in members]
+            known: list[Member] = [
+                [str(tag), True, [str(c) for c in channels], is_alias]
+                for is_alias, rows in ((False, members), (True, aliases))
+                for tag, _, channels in rows
+            ]
         except (TypeError, ValueError):
             raise FormatError("members that are none") from None
         if not known:

@@ -81,6 +81,8 @@ class Translator:
             return self._callback_to_queue(message)
         if method == "emit" and "request" not in fields:
             return self._emit_to_queue(message)
+        if method == "volatile":
+            return {**self._emit_to_queue(message), "volatile": True}
         if method in _SHARED:
             shared = {name: fields.get(name) for name in _SHARED[method]}
             return {"method": method, **shared, "host_id": self._origin(message)}
@@ -216,7 +218,7 @@ class Translator:
         namespace = data.get("namespace") or "/"
         skip = data.get("skip_sid") or []
         fields: dict[str, Any] = {
-            "method": "emit",
+            "method": "volatile" if data.get("volatile") else "emit",
             "namespace": namespace,
             "packet": JSON_PACKET,
             "room": data.get("room"),

@@ -122,13 +122,15 @@ class Asking:
 
     # --- who is there ---------------------------------------------------------
 
-    def set_members(self, members: Mapping[str, bool]) -> None:
+    def set_members(self, members: Mapping[str, bool], aliases: Iterable[str] = ()) -> None:
         """The workers of the cluster have changed; the worker's link calls it.
 
         :param members: by tag, whether that worker is on another host.
+        :param aliases: those of the tags under which nobody sends any more; who adopts the
+            sessions of that worker answers for it, too.
         """
-        left = self._members.set(members)
-        for tag in left:
+        ended, left = self._members.set(members, aliases)
+        for tag in ended:
             self._member_left(tag)
         if left and self._calls:
             self._spawn(self._give_up_on, left)
@@ -157,10 +159,11 @@ class Asking:
             await sleep(0.02)  # a router tells it soon after its start
 
     def lives(self, tag: str) -> bool:
+        """Whether a worker lives that sends under this tag."""
         return tag in self._members
 
     def is_local(self, tag: str) -> bool:
-        """Whether this is a living worker of this host."""
+        """Whether somebody on this host hears under this tag."""
         return self._members.is_local(tag)
 
     def is_remote(self, tag: str) -> bool:

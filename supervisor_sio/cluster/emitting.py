@@ -285,6 +285,7 @@ class Emitting(Asking, IndexedManager):
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         "emit": _on_emit,
+        "volatile": _on_emit,
         "callback": _on_callback,
     }
 

@@ -125,8 +125,11 @@ class Relaying(Asking):
 
     def _receivers(self) -> list[str]:
         """Who hears what this process sends to all, on this host."""
-        tags = [tag for tag in self._members if self.is_local(tag)]
-        return [*tags, BRIDGE] if self._subscriber and self._subscriber.bridged else tags
+        subscriber = self._subscriber
+        assert subscriber is not None
+        here = set(subscriber.tags)  # none of them when its sessions are passed on
+        tags = [tag for tag in self._members.receivers if tag not in here]
+        return [*tags, BRIDGE] if subscriber.bridged else tags
 
     @property
     def tally(self) -> Optional[int]:
@@ -251,7 +254,7 @@ class Relaying(Asking):
                 publisher.publish(BRIDGE, {**fields, "to": tag}, packets)
 
     def _is_unknown(self, tag: str) -> bool:
-        known = tag == BRIDGE or self.lives(tag)
+        known = tag == BRIDGE or self._members.hear(tag)
         return self._members.known and not known
 
     def _publish(self, fields: dict[str, Any]) -> None:

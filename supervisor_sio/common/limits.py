@@ -633,6 +633,37 @@ RELAY_HIGH_WATER = _limit(
     "dropped beyond that from the sender",
 )
 
+STAND_IN_MESSAGES = _limit(
+    "STAND_IN_MESSAGES",
+    100_000,
+    "messages",
+    "worker whose sessions the router holds",
+    "that are kept for them until another worker adopts them: ten seconds of 10,000 a second; "
+    "what comes beyond that is lost to them and counted as dropped",
+)
+STAND_IN_BYTES = _limit(
+    "STAND_IN_BYTES",
+    64 * 1024 * 1024,
+    "bytes",
+    "worker whose sessions the router holds",
+    "the same, with RELAY_KEPT_OVERHEAD for each message",
+)
+RELAY_KEPT_OVERHEAD = _limit(
+    "RELAY_KEPT_OVERHEAD",
+    400,
+    "bytes",
+    "message that is kept",
+    "that it is counted with beside its own: objects and links",
+)
+POSITION_BYTES = _limit(
+    "POSITION_BYTES",
+    128 * 1024 * 1024,
+    "bytes",
+    "worker that passes its sessions on",
+    "how far they have heard the others: what STAND_IN_BYTES and RELAY_MOST_HELD_BYTES allow, "
+    "and the positions of RELAY_MOST_SENDERS",
+)
+
 # --- The bridge: messages between hosts -----------------------------------------
 
 BRIDGE_MOST_WAITING = _limit(

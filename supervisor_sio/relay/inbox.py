@@ -1,19 +1,24 @@
 """What a process hears: each message once, and each sender's in the order it sent them.
 
-Pure: no sockets and no clocks here. The two streams of a sender that concern
-this process (see :mod:`.outbox`) are put together again. When a number is
+Pure: no sockets and no clocks here. The streams of a sender that concern this process
+(see :mod:`.outbox`) are put together again: the one to all, and the one to each of its
+tags, of which nearly every process has one. When a number is
 missing, later messages of that sender are held, and :meth:`Inbox.questions`
 says whom to ask for what; other senders are not held up.
 
 A sender heard for the first time may have sent a lot before this process
 listened. It is asked which of its messages came before that.
+
+How far each sender was heard can be saved, for another process to go on from there. If that
+one hears already, it brings both to the same point (:meth:`Inbox.level`), and makes them one
+(:meth:`Inbox.merge`).
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import NamedTuple, Optional, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from ..common.limits import (
     RELAY_GIVE_UP,
@@ -29,6 +34,9 @@ _ASK_AGAIN = 0.3
 #: A gap that no sender of ours can leave.
 _LARGEST_GAP = 2**31 - 1
 
+#: Numbers of messages by the tag to which they are; with ``None``, of those to all.
+Numbers = Mapping[Optional[str], int]
+
 
 class Impossible(ValueError):
     """A number that the sender cannot have reached."""
@@ -41,7 +49,8 @@ class Question(NamedTuple):
     """
 
     sender: str
-    to_all: bool
+    #: To whom; ``None`` for those to all.
+    tag: Optional[str]
     first: int
     last: int
 
@@ -49,11 +58,11 @@ class Question(NamedTuple):
 class _Stream:
     """One stream of one sender, as far as it has been heard."""
 
-    def __init__(self) -> None:
+    def __init__(self, next: int = 1, last: int = 0) -> None:
         #: The number that comes next.
-        self.next = 1
+        self.next = next
         #: The highest number that is known to exist.
-        self.last = 0
+        self.last = last
         self.held: dict[int, RelayMessage] = {}
         self.asked = -_ASK_AGAIN
 
@@ -79,29 +88,43 @@ class _Stream:
 class _Sender:
     def __init__(self) -> None:
         self.to_all = _Stream()
-        self.to_us = _Stream()
+        #: By tag, those of which something is known.
+        self.own: dict[str, _Stream] = {}
         #: Whether it is known which messages are the first for this process.
         self.placed = False
+        #: Whether nothing is missing, as of the last :meth:`look`.
+        self.in_step = False
         #: Since when it is asked in vain.
         self.waiting_since: Optional[float] = None
 
+    def stream(self, tag: Optional[str]) -> _Stream:
+        """To read: an empty one where nothing is known."""
+        return self.to_all if tag is None else self.own.get(tag) or _Stream()
+
+    def kept(self, tag: Optional[str]) -> _Stream:
+        """To change."""
+        return self.to_all if tag is None else self.own.setdefault(tag, _Stream())
+
     @property
-    def in_step(self) -> bool:
-        return (
-            self.to_all.last < self.to_all.next
-            and self.to_us.last < self.to_us.next
-            and self.placed
-        )
+    def streams(self) -> dict[Optional[str], _Stream]:
+        streams: dict[Optional[str], _Stream] = {None: self.to_all}
+        streams.update(self.own.items())
+        return streams
+
+    def look(self) -> bool:
+        """Whether nothing is missing."""
+        self.in_step = self.placed and all(one.last < one.next for one in self.streams.values())
+        return self.in_step
 
 
 class Inbox:
     """All senders.
 
-    :param tag: of this process; what is to it alone comes under this name.
+    :param tags: of this process; what is to it alone comes under these names.
     """
 
-    def __init__(self, tag: str) -> None:
-        self._tag = tag
+    def __init__(self, *tags: str) -> None:
+        self.tags = tags
         self._senders: OrderedDict[str, _Sender] = OrderedDict()
         #: Those of which something is missing.
         self._behind: dict[str, _Sender] = {}
@@ -109,39 +132,48 @@ class Inbox:
         #: Messages for this process that nobody can send again.
         self.dropped = 0
 
-    def receive(self, message: RelayMessage, to_all: bool) -> Sequence[RelayMessage]:
+    def receive(self, message: RelayMessage, tag: Optional[str] = None) -> Sequence[RelayMessage]:
         """Take a numbered message; what can be delivered now, in order.
 
+        :param tag: to whom it is, of :attr:`tags`; ``None`` for one to all.
         :raises Impossible: for a number out of all reason; nothing has changed then.
         """
         sender = self._senders.get(message.sender) or _Sender()
-        stream = sender.to_all if to_all else sender.to_us
+        stream = sender.to_all if tag is None else sender.stream(tag)
         number = message.sequence
-        self._check(sender, message, to_all)
+        before = self._before(message, tag)
+        if before:
+            self._check(sender, before)
         # Nearly always: the next one, and nothing is waiting.
-        if number == stream.next and sender.in_step and self._follows(sender, message, to_all):
+        if number == stream.next and sender.in_step and self._follows(sender, before):
             stream.next = number + 1
             stream.last = number
+            if tag is not None:
+                sender.own[tag] = stream
             self._senders.move_to_end(message.sender)
             return (message,)
         stream.knows(number)
+        if tag is not None:
+            sender.own[tag] = stream
         self._remember(message.sender, sender)
-        if number == 1 and not self._before(message, to_all):
-            sender.placed = True  # it has said nothing before
+        if number == 1 and not any(last for _, last in before):
+            # To us: of those to other tags of this process it says nothing.
+            if tag is None or len(self.tags) == 1:
+                sender.placed = True  # it has said nothing before
         self._hold(stream, message)
         return self._advance(message.sender, sender)
 
     def position(
         self,
         name: str,
-        to_all: int,
-        to_us: int,
-        before: Optional[tuple[int, int]] = None,
+        numbers: Numbers,
+        before: Optional[Numbers] = None,
         since: float = math.inf,
     ) -> Sequence[RelayMessage]:
         """What a sender says of its streams: the number of the last message of each.
 
-        :param before: the last message of either stream that was not meant for this
+        :param numbers: of streams to other tags, too; of one that is missing nothing is new.
+        :param before: the last message of each stream that was not meant for this
             process: it did not listen yet. Of messages that the sender no longer
             keeps it says the same, as it has forgotten when they were sent.
         :param since: when this process began to listen. Messages sent from then on
@@ -149,25 +181,32 @@ class Inbox:
         :raises Impossible: for a number out of all reason; nothing has changed then.
         """
         sender = self._senders.get(name) or _Sender()
-        sender.to_us.check(to_us)
-        sender.to_all.knows(to_all)
-        sender.to_us.knows(to_us)
+        ours = {tag: numbers.get(tag, 0) for tag in (None, *self.tags)}
+        for tag, last in ours.items():
+            sender.stream(tag).check(last)
+        for tag, last in ours.items():
+            if last:
+                sender.kept(tag).knows(last)
         self._remember(name, sender)
         sender.waiting_since = None
-        if not to_all and not to_us:
+        if not any(ours.values()):
             sender.placed = True
         elif before is not None and not sender.placed:
             self._place(
                 sender,
-                min(before[0] + 1, to_all + 1, *_sent_from(since, sender.to_all)),
-                min(before[1] + 1, to_us + 1, *_sent_from(since, sender.to_us)),
+                {
+                    tag: min(
+                        before.get(tag, last) + 1, last + 1, *_sent_from(since, sender.stream(tag))
+                    )
+                    for tag, last in ours.items()
+                },
             )
         return self._advance(name, sender)
 
     def again(
         self,
         name: str,
-        to_all: bool,
+        tag: Optional[str],
         asked: int,
         first: int,
         messages: Sequence[RelayMessage],
@@ -181,9 +220,9 @@ class Inbox:
         :raises Impossible: for a number out of all reason.
         """
         sender = self._senders.get(name)
-        stream = None if sender is None else sender.to_all if to_all else sender.to_us
-        if sender is None or stream is None or asked != stream.next:
+        if sender is None or asked != sender.stream(tag).next:
             return ()  # an answer that comes twice
+        stream = sender.kept(tag)
         sender.waiting_since = None
         stream.asked = -_ASK_AGAIN
         if first > asked:
@@ -193,14 +232,16 @@ class Inbox:
             self._skip(stream, here)
         for message in messages:
             if message.sequence <= stream.last:
-                self._check(sender, message, to_all)
+                self._check(sender, self._before(message, tag))
                 self._hold(stream, message, asked_for=True)
         return self._advance(name, sender)
 
-    def has(self, name: str, to_all: int, to_us: int) -> bool:
+    def has(self, name: str, numbers: Numbers) -> bool:
         """Whether all messages of a sender up to these numbers were delivered or given up."""
         sender = self._senders.get(name)
-        return sender is not None and sender.to_all.next > to_all and sender.to_us.next > to_us
+        return sender is not None and all(
+            sender.stream(tag).next > numbers.get(tag, 0) for tag in (None, *self.tags)
+        )
 
     def delivered_to_all(self, name: str) -> int:
         """The number of the last message to all of a sender that was delivered."""
@@ -222,23 +263,27 @@ class Inbox:
         sender.waiting_since = None
         if not sender.placed:
             # What it sent before may not have been for us: start with what is here.
-            known = max(sender.to_all.last, *(m.after for m in sender.to_us.held.values()), 0)
+            named = (one.after for stream in sender.own.values() for one in stream.held.values())
+            known = max(sender.to_all.last, *named, 0)
             self._place(
                 sender,
-                min(sender.to_all.held, default=known + 1),
-                min(sender.to_us.held, default=sender.to_us.last + 1),
+                {
+                    tag: min(stream.held, default=(known if tag is None else stream.last) + 1)
+                    for tag, stream in sender.streams.items()
+                },
             )
         delivered = self._deliverable(sender)
-        while not sender.in_step:
+        while not sender.look():
             # To us first: what is held then says itself whether it was sent before.
-            for stream in (sender.to_us, sender.to_all):
+            streams = (*sender.own.values(), sender.to_all)
+            for stream in streams:
                 if stream.missing is not None:
                     self._skip(stream, stream.missing[1] + 1)
                     break
             else:
                 # Each waits for the other: no sender of ours says such a thing.
-                self._skip(sender.to_all, sender.to_all.last + 1)
-                self._skip(sender.to_us, sender.to_us.last + 1)
+                for stream in streams:
+                    self._skip(stream, stream.last + 1)
             delivered += self._deliverable(sender)
         return delivered
 
@@ -246,22 +291,28 @@ class Inbox:
         """Whom to ask for what now; each question comes again until it is answered."""
         asked: list[Question] = []
         for name, sender in self._behind.items():
-            for stream in (sender.to_all, sender.to_us):
+            for question in self.lacks(name):
+                stream = sender.stream(question.tag)
                 if now - stream.asked < _ASK_AGAIN:
-                    continue
-                if not sender.placed:
-                    if stream is sender.to_us:
-                        continue
-                    question = Question(name, True, 0, 0)
-                elif stream.missing is not None:
-                    question = Question(name, stream is sender.to_all, *stream.missing)
-                else:
                     continue
                 asked.append(question)
                 stream.asked = now
                 if sender.waiting_since is None:
                     sender.waiting_since = now
         return asked
+
+    def lacks(self, name: str) -> list[Question]:
+        """What a sender is to be asked for."""
+        sender = self._behind.get(name)
+        if sender is None:
+            return []
+        if not sender.placed:
+            return [Question(name, None, 0, 0)]
+        return [
+            Question(name, tag, *stream.missing)
+            for tag, stream in sender.streams.items()
+            if stream.missing is not None
+        ]
 
     @property
     def waits(self) -> bool:
@@ -281,7 +332,81 @@ class Inbox:
         for sender in self._behind.values():
             sender.waiting_since = None
 
-    # --- the two streams of a sender ------------------------------------------
+    # --- another process goes on from here --------------------------------------
+
+    def save(self) -> dict[str, Any]:
+        """How far each sender was heard, as JSON; what is :attr:`held` goes beside it.
+
+        By name: whether it is placed, the number that comes next to all and the highest that
+        is known to exist, and those two to each tag.
+        """
+        return {
+            name: [
+                sender.placed,
+                sender.to_all.next,
+                sender.to_all.last,
+                {tag: [stream.next, stream.last] for tag, stream in sender.own.items()},
+            ]
+            for name, sender in self._senders.items()
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on where another inbox was saved; this one has yet to hear anything."""
+        for name, (placed, next, last, own) in saved.items():
+            sender = self._senders[name] = _Sender()
+            sender.placed, sender.to_all = placed, _Stream(next, last)
+            sender.own = {tag: _Stream(*numbers) for tag, numbers in own.items()}
+            self._advance(name, sender)
+
+    @property
+    def held(self) -> Iterator[tuple[Optional[str], RelayMessage]]:
+        """What has arrived and waits for an earlier one; :meth:`receive` takes it."""
+        for sender in self._behind.values():
+            for tag, stream in sender.streams.items():
+                for message in stream.held.values():
+                    yield tag, message
+
+    def strangers(self, other: Inbox) -> set[str]:
+        """Senders that only one of the two has heard."""
+        return self._senders.keys() ^ other._senders.keys()
+
+    def level(self, other: Inbox) -> bool:
+        """Let both know how much each sender that both have heard has sent to all.
+
+        :return: whether nothing is missing in either: they stand at the same point.
+        """
+        for name in self._senders.keys() & other._senders.keys():
+            last = max(inbox._senders[name].to_all.last for inbox in (self, other))
+            for inbox in (self, other):
+                sender = inbox._senders[name]
+                if sender.to_all.last < last:
+                    sender.to_all.last = last
+                    inbox._advance(name, sender)  # delivers nothing
+        return not self.waits and not other.waits
+
+    def merge(self, other: Inbox) -> None:
+        """Hear for the tags of another inbox, too, which stands at the same point."""
+        self.tags = (*self.tags, *other.tags)
+        self.dropped += other.dropped
+        for name, theirs in other._senders.items():
+            ours = self._senders.get(name)
+            if ours is None:
+                self._remember(name, theirs)
+            else:
+                ours.own.update(theirs.own)
+
+    def forget(self, tag: str) -> Sequence[RelayMessage]:
+        """Nobody is left under this tag; what waited for a message to it need not."""
+        self.tags = tuple(one for one in self.tags if one != tag)
+        delivered: list[RelayMessage] = []
+        for name, sender in self._senders.items():
+            stream = sender.own.pop(tag, None)
+            if stream is not None:
+                self._release(stream, stream.last + 1)
+                delivered += self._advance(name, sender)
+        return delivered
+
+    # --- the streams of a sender ------------------------------------------------
 
     def _remember(self, name: str, sender: _Sender) -> None:
         if name not in self._senders and len(self._senders) >= RELAY_MOST_SENDERS:
@@ -291,12 +416,13 @@ class Inbox:
         self._senders[name] = sender
         self._senders.move_to_end(name)
 
-    def _place(self, sender: _Sender, first_to_all: int, first_to_us: int) -> None:
+    def _place(self, sender: _Sender, first: Numbers) -> None:
         """Everything from these numbers on is for this process."""
         sender.placed = True
-        for stream, first in ((sender.to_all, first_to_all), (sender.to_us, first_to_us)):
-            self._release(stream, first)
-            stream.next = first
+        for tag, number in first.items():
+            stream = sender.kept(tag)
+            self._release(stream, number)
+            stream.next = number
 
     def _release(self, stream: _Stream, before: int) -> None:
         for number in [number for number in stream.held if number < before]:
@@ -323,48 +449,53 @@ class Inbox:
         self.dropped += to - stream.next
         stream.next = to
 
-    def _before(self, message: RelayMessage, to_all: bool) -> int:
-        """The number of the other stream's last message before this one."""
-        if not to_all:
-            return message.after
-        after = message.fields.get("after")
-        # Ours alone may be missing in it, and then there is nothing to wait for.
-        return after.get(self._tag, 0) if after else 0
+    def _before(
+        self, message: RelayMessage, tag: Optional[str]
+    ) -> Sequence[tuple[Optional[str], Any]]:
+        """Of other streams, the number of the last message before this one.
 
-    def _check(self, sender: _Sender, message: RelayMessage, to_all: bool) -> None:
-        """:raises Impossible: when the message names another that cannot be."""
+        :raises Impossible: when it says so in no form of ours.
+        """
         after = message.fields.get("after")
         if after is not None and not isinstance(after, dict):
             raise Impossible("after is no object")
-        before = self._before(message, to_all)
-        other = sender.to_us if to_all else sender.to_all
-        if type(before) is not int or before - other.next > _LARGEST_GAP:
-            raise Impossible(f"after number {before!r}")
+        if tag is not None:
+            return ((None, message.after),)
+        # Ours alone may be missing in it, and then there is nothing to wait for.
+        return [(tag, after.get(tag, 0)) for tag in self.tags] if after else ()
 
-    def _follows(self, sender: _Sender, message: RelayMessage, to_all: bool) -> bool:
-        """Whether nothing of the other stream was sent before this one and is missing."""
-        before = self._before(message, to_all)
-        other = sender.to_us if to_all else sender.to_all
-        if before < other.next:
-            return True
-        other.knows(before)
-        return False
+    def _check(self, sender: _Sender, before: Sequence[tuple[Optional[str], Any]]) -> None:
+        """:raises Impossible: when a message names another that cannot be."""
+        for tag, number in before:
+            if type(number) is not int or number - sender.stream(tag).next > _LARGEST_GAP:
+                raise Impossible(f"after number {number!r}")
+
+    def _follows(self, sender: _Sender, before: Sequence[tuple[Optional[str], int]]) -> bool:
+        """Whether nothing that was sent before is missing."""
+        follows = True
+        for tag, number in before:
+            if number >= sender.stream(tag).next:
+                sender.kept(tag).knows(number)
+                follows = False
+        return follows
 
     def _deliverable(self, sender: _Sender) -> list[RelayMessage]:
         delivered: list[RelayMessage] = []
         # To us first: it would say so if it had been sent after the next to all.
-        while self._deliver_next(sender, False, delivered) or self._deliver_next(
-            sender, True, delivered
-        ):
+        while any(self._deliver_next(sender, tag, delivered) for tag in (*sender.own, None)):
             pass
         return delivered
 
-    def _deliver_next(self, sender: _Sender, to_all: bool, delivered: list[RelayMessage]) -> bool:
-        stream = sender.to_all if to_all else sender.to_us
+    def _deliver_next(
+        self, sender: _Sender, tag: Optional[str], delivered: list[RelayMessage]
+    ) -> bool:
+        stream = sender.stream(tag)
         message = stream.held.get(stream.next)
-        if message is None or not sender.placed or not self._follows(sender, message, to_all):
+        if message is None or not sender.placed:
             return False
-        if to_all and self._overtakes(sender, message):
+        if not self._follows(sender, self._before(message, tag)):
+            return False
+        if tag is None and self._overtakes(sender, message):
             return False
         del stream.held[stream.next]
         self._held_bytes -= _size(message)
@@ -377,12 +508,15 @@ class Inbox:
 
         The one to all that said so may be lost for good.
         """
-        held = sender.to_us.held
-        return bool(held) and held[min(held)].after < message.sequence
+        return any(
+            stream.held[min(stream.held)].after < message.sequence
+            for stream in sender.own.values()
+            if stream.held
+        )
 
     def _advance(self, name: str, sender: _Sender) -> Sequence[RelayMessage]:
         delivered = self._deliverable(sender)
-        if sender.in_step:
+        if sender.look():
             self._behind.pop(name, None)
             sender.waiting_since = None
         else:

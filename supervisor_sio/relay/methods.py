@@ -57,6 +57,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "emit": ("namespace", "packet"),
+    "volatile": ("namespace", "packet"),
     "callback": ("ack",),
     "disconnect": ("sid", "namespace"),
     "enter_room": ("sid", "namespace", "room"),
@@ -71,6 +72,9 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "answer": ("request", "worker"),
 }
 
+
+#: Answers to what a process has asked: of no use to others.
+ANSWERS = frozenset({"callback", "expect", "answer"})
 
 #: What changes one room: ``None`` would be everybody, and they would be gone.
 _OF_ONE_ROOM = ("enter_room", "leave_room", "close_room")

@@ -25,11 +25,13 @@ import math
 from collections import OrderedDict, deque
 from typing import Any, Deque, Iterator, Mapping, NamedTuple, Optional, Sequence
 
-from ..common.limits import RELAY_BATCH_BYTES, RELAY_BATCH_MESSAGES, RELAY_MOST_STREAMS
+from ..common.limits import (
+    RELAY_BATCH_BYTES,
+    RELAY_BATCH_MESSAGES,
+    RELAY_KEPT_OVERHEAD,
+    RELAY_MOST_STREAMS,
+)
 from .message import EncodedPacket, RelayMessage
-
-#: Memory that a kept message takes beside its bytes: objects and links.
-_OVERHEAD = 400
 
 #: Seconds for which everybody is told of a stream: a worker that was stopped for
 #: longer asks by itself.
@@ -151,7 +153,7 @@ class Outbox:
         stream.began = min(stream.began, now)
         self.began = min(self.began, now)
         stream.time = now
-        kept = Kept(stream.last, now, data, len(data) + _OVERHEAD)
+        kept = Kept(stream.last, now, data, len(data) + RELAY_KEPT_OVERHEAD)
         stream.kept[kept.sequence] = kept
         if tag is None:
             self._since = {}
@@ -194,23 +196,25 @@ class Outbox:
             own[tag] = stream.last
         return {"all": self._to_all.last, "own": own}
 
-    def position_for(self, tag: str, since: float) -> dict[str, Any]:
-        """The same for one worker, with what came before it began to listen.
+    def position_for(self, tags: Sequence[str], since: float) -> dict[str, Any]:
+        """The same for who hears under these tags, with what came before it began to listen.
 
         :param since: when that was; messages from before are not meant for it.
         """
-        stream = self._to_one.get(tag) or _Stream()
+        streams = {tag: self._to_one.get(tag) or _Stream() for tag in tags}
         return {
             "all": self._to_all.last,
-            "own": {tag: stream.last},
+            "own": {tag: stream.last for tag, stream in streams.items()},
             "before": self._to_all.last_before(since),
-            "own_before": stream.last_before(since),
+            "own_before": {tag: stream.last_before(since) for tag, stream in streams.items()},
         }
 
-    def last(self, tag: str) -> tuple[int, int]:
-        """The numbers of the last message to all, and to this worker alone."""
-        stream = self._to_one.get(tag)
-        return self._to_all.last, 0 if stream is None else stream.last
+    def last(self, *tags: str) -> dict[Optional[str], int]:
+        """The numbers of the last message to all, and to each of these workers alone."""
+        return {
+            None: self._to_all.last,
+            **{tag: self._to_one[tag].last for tag in tags if tag in self._to_one},
+        }
 
     @property
     def empty(self) -> bool:

@@ -9,7 +9,7 @@ is what they have got.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Mapping
+from typing import Any, Iterable, Mapping
 
 from ..common.limits import BRIDGE_MOST_OTHERS
 
@@ -18,8 +18,10 @@ NOTE = "via"
 
 
 class Passed:
-    def __init__(self) -> None:
-        self._numbers: OrderedDict[str, int] = OrderedDict()
+    """:param numbers: as another process had them, by bridge."""
+
+    def __init__(self, numbers: Iterable[tuple[str, int]] = ()) -> None:
+        self._numbers: OrderedDict[str, int] = OrderedDict(numbers)
 
     def is_new(self, fields: Mapping[str, Any]) -> bool:
         """Note where a message comes from; false when it has come before.
@@ -44,3 +46,8 @@ class Passed:
     def numbers(self) -> dict[str, int]:
         """The last number that has come through each bridge."""
         return dict(self._numbers)
+
+    def merge(self, other: Passed) -> None:
+        """Both have had the same: one of them may have known it earlier."""
+        for bridge, number in other._numbers.items():
+            self._numbers[bridge] = max(number, self._numbers.get(bridge, 0))

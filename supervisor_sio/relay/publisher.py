@@ -12,6 +12,7 @@ import zmq
 from ..common.limits import RELAY_HIGH_WATER, RELAY_LONGEST_PUSHED
 from ..common.rundir import ClusterInfo, RunDir
 from . import native
+from .inbox import Inbox, Numbers
 from .message import (
     TOPIC_FOR_ROUTER,
     EncodedPacket,
@@ -56,7 +57,7 @@ class Publisher:
         self.ends = False
         #: What others have, at this process's end: by tag, the last number to all and
         #: to it alone.
-        self._confirmed: dict[str, tuple[int, int]] = {}
+        self._confirmed: dict[str, Numbers] = {}
         self.tally = Tally() if counted else None
         self._for_all = topic_for_all(self.channel)
         self._outbox = Outbox(sender, cluster.buffer_messages, cluster.buffer_maxbytes)
@@ -70,6 +71,8 @@ class Publisher:
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
         self._socket.connect(f"ipc://{run_dir.xsub}")
         self._pid = os.getpid()
+        #: Messages published, whoever they were for.
+        self.sent = 0
         #: Messages sent once more, to somebody who missed them.
         self.sent_again = 0
 
@@ -89,9 +92,10 @@ class Publisher:
         tag: Optional[str],
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket] = (),
-    ) -> None:
+    ) -> int:
         """Send to the worker with this tag, or to all for ``None``.
 
+        :return: how many messages this process has published, this one included.
         :raises TypeError: when a field is not JSON; nothing is sent then.
         """
         with self._lock:
@@ -109,6 +113,22 @@ class Publisher:
                 self._send_position(topic, now)
             self._last_sent = now
             self._beat = _FIRST_BEAT
+            self.sent += 1
+            return self.sent
+
+    def publish_volatile(
+        self,
+        tag: Optional[str],
+        fields: Mapping[str, Any],
+        packets: Sequence[EncodedPacket] = (),
+    ) -> None:
+        """Send to those who hear it now: it has no number, and nobody keeps it.
+
+        It may overtake what is published, and may be lost.
+        """
+        with self._lock:
+            topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
+            self._send(topic, fields, packets)
 
     # --- what the participants of the relay tell each other: not numbered, not kept ---
 
@@ -157,26 +177,62 @@ class Publisher:
 
     # --- whether the others have what this process has sent ---
 
-    def marks(self, tags: Iterable[str]) -> dict[str, tuple[int, int]]:
+    def marks(self, tags: Iterable[str]) -> dict[str, Numbers]:
         """How far the streams of each of these workers have come: to all, and to it alone."""
         with self._lock:
-            return {tag: self._outbox.last(tag) for tag in tags if tag != self.sender}
+            return {tag: self._outbox.last(tag) for tag in tags}
 
-    def ask_to_confirm(self, tag: str, to_all: int, to_it: int) -> None:
+    def ask_to_confirm(self, tag: str, mark: Numbers) -> None:
         """Ask the worker with this tag to fetch what it lacks, and to say when it has it."""
-        self._confirmed.setdefault(tag, (0, 0))
+        self._confirmed.setdefault(tag, {})
         with self._lock:
-            fields = {"method": "position", "all": to_all, "own": {tag: to_it}, "confirm": True}
+            own = {tag: mark.get(tag, 0)}
+            fields = {"method": "position", "all": mark[None], "own": own, "confirm": True}
             self._send(topic_for_one(self.channel, tag), fields)
 
     def note_confirmed(self, tag: str, to_all: int, to_it: int) -> None:
         """That worker has everything up to these numbers."""
         if tag in self._confirmed:  # it was asked
-            self._confirmed[tag] = to_all, to_it
+            self._confirmed[tag] = {None: to_all, tag: to_it}
 
-    def has_confirmed(self, tag: str, to_all: int, to_it: int) -> bool:
-        has_to_all, has_to_it = self._confirmed.get(tag, (0, 0))
-        return has_to_all >= to_all and has_to_it >= to_it
+    def has_confirmed(self, tag: str, mark: Numbers) -> bool:
+        confirmed = self._confirmed.get(tag, {})
+        return all(confirmed.get(stream, 0) >= number for stream, number in mark.items())
+
+    # --- those who hear in this process, and what it has sent itself ---
+
+    def last(self, tags: Iterable[str]) -> tuple[Numbers, int]:
+        """The numbers of the last message to all and to each of these, and :attr:`sent`."""
+        with self._lock:
+            return self._outbox.last(*tags), self.sent
+
+    def give(self, inbox: Inbox, since: float) -> tuple[list[RelayMessage], int]:
+        """What an inbox of this process has yet to get of what this process has sent.
+
+        The relay brings a process nothing of its own.
+
+        :param since: what was sent from then on is for it.
+        :return: the messages in their order, and :attr:`sent`: so many are in the inbox now.
+        """
+        with self._lock:
+            position = self._outbox.position_for(inbox.tags, since)
+            delivered = [
+                *inbox.position(
+                    self.sender,
+                    {None: position["all"], **position["own"]},
+                    {None: position["before"], **position["own_before"]},
+                    since,
+                )
+            ]
+            while lacks := inbox.lacks(self.sender):
+                for _, tag, first, last in lacks:
+                    again = self._outbox.again(tag, first, last)
+                    assert again is not None  # as it has just said how many there are
+                    messages = [RelayMessage.unpack(kept.data) for kept in again.messages]
+                    delivered += inbox.again(
+                        self.sender, tag, first, again.first, messages, again.start
+                    )
+            return delivered, self.sent
 
     def beat(self, now: float) -> None:
         """Tell everybody where the streams stand, if it is time to."""
@@ -197,24 +253,34 @@ class Publisher:
         self._beat = _FIRST_BEAT
 
     def answer(
-        self, asker: str, tag: str, to_all: bool, first: int, last: int, since: float
+        self,
+        asker: str,
+        tags: Sequence[str],
+        tag: Optional[str],
+        first: int,
+        last: int,
+        since: float,
     ) -> None:
         """Send again what somebody missed, or tell where the streams stand for ``first`` 0.
 
-        :param tag: of the worker whose stream it is about.
+        :param tags: under which that one hears.
+        :param tag: whose stream it is about; ``None`` for the one to all.
         """
         with self._lock:
             topic = topic_for_one(self.channel, asker)
             if not first:
-                position = self._outbox.position_for(tag, since)
+                position = self._outbox.position_for(tags, since)
+                if len(tags) == 1:
+                    position["own_before"] = position["own_before"][tags[0]]
                 self._send(topic, {"method": "position", **position})
                 return
-            again = self._outbox.again(None if to_all else tag, first, last)
+            again = self._outbox.again(tag, first, last)
             if again is not None:
                 messages = [kept.data for kept in again.messages]
                 fields = {
                     "method": "again",
-                    "to_all": to_all,
+                    "to_all": tag is None,
+                    "tag": tag,
                     "asked": first,
                     "first": again.first,
                     "start": again.start,
@@ -230,13 +296,13 @@ class Publisher:
     ) -> None:
         self._socket.send(topic + RelayMessage(self.sender, 0, fields, packets).pack(), zmq.NOBLOCK)
 
-    def close(self) -> None:
-        """Let go of the sockets; what is still to be sent has five seconds.
+    def close(self, linger: Optional[int] = None) -> None:
+        """Let go of the sockets. Nobody may use it any more, in any thread.
 
-        Nobody may use it any more, in any thread.
+        :param linger: milliseconds that what is still to be sent has; by default five seconds.
         """
         if self._pid == os.getpid() and not self._socket.closed:
-            self._socket.close()
+            self._socket.close(linger)
             self._context.term()
             if self.tally is not None:
                 self.tally.close()

@@ -4,13 +4,16 @@ What it does is a generator that says when it has to wait, and for what. The wai
 subclass: :mod:`.green` among greenlets, :mod:`.looped` on an asyncio loop, :mod:`.threaded` in a
 thread of its own. What is numbered goes through the :class:`.inbox.Inbox`, and the participants'
 questions to each other are asked and answered here.
+
+A process that is to end passes its sessions on: :meth:`Subscriber.detach` says how far they have
+heard the others, and another process goes on from there, :meth:`Subscriber.adopt`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
+from functools import partial
 from typing import (
     Any,
     Awaitable,
@@ -22,6 +25,7 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Tuple,
 )
 
 import zmq
@@ -31,10 +35,12 @@ from ..common.limits import (
     CATCH_UP_WAIT,
     RELAY_HIGH_WATER,
     RELAY_MOST_FAILURES,
+    RELAY_MOST_STREAMS,
 )
 from ..common.refusals import Refusals
 from ..common.rundir import RunDir
 from .inbox import Inbox
+from .listener import Listener, read_messages
 from .message import (
     MessageError,
     RelayMessage,
@@ -44,7 +50,7 @@ from .message import (
     topic_for_publishers,
 )
 from .methods import BRIDGE
-from .passed import Passed
+from .position import Part, Position
 from .proxy import WELCOME, read_welcome
 from .publisher import RECONNECT, Publisher
 
@@ -76,8 +82,17 @@ LONGEST_PAUSE = 0.2
 _QUIET = 10.0
 
 
+#: Seconds for everybody to answer who is asked how much it has sent. A sender that does not is
+#: dead, unless it is known to live, and then it is waited for.
+_ANSWERS = 1.0
+
+
 #: Takes a message, and raises nothing.
 Deliver = Callable[[RelayMessage], None]
+
+#: What this process has sent itself that those who are adopted have yet to get, in order, and
+#: how many messages it has published: of these and of those before they need nothing more.
+Fetch = Callable[[], Tuple[List[RelayMessage], int]]
 
 
 class Deaf(RuntimeError):
@@ -96,6 +111,23 @@ class Wait(NamedTuple):
 Steps = Generator[Wait, None, None]
 
 _TURN = Wait(0.0, False)
+
+
+class _Adoption:
+    """Sessions of another worker, until they hear as those of this process do."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        deliver: Deliver,
+        own: Optional[Callable[[Fetch], None]],
+        merged: Callable[[], None],
+    ) -> None:
+        self.listener = listener
+        self.deliver = deliver
+        #: Takes what this process has sent, once; ``None`` from then on.
+        self.own = own
+        self.merged = merged
 
 
 class Subscriber:
@@ -122,27 +154,36 @@ class Subscriber:
         since: Optional[float] = None,
     ) -> None:
         self._publisher = publisher
-        self._tag = publisher.sender if tag is None else tag
+        tag = publisher.sender if tag is None else tag
         self._lives = lives
         self._behind = behind
         self._hears_all = hears_all
         #: Who hears what is sent to all, once the router has said so.
         self.receivers: Optional[list[str]] = None
         self._for_all = topic_for_all(publisher.channel)
-        self._for_us = topic_for_one(publisher.channel, self._tag)
+        self._for_us = topic_for_one(publisher.channel, tag)
         self._channel_length = len(publisher.channel.encode()) + 1
-        self._inbox = Inbox(self._tag)
-        self._passed = Passed()
+        #: The clients of this process, until they are passed on.
+        self._main: Optional[Listener] = Listener(tag, since=since, refuse=self.refuse)
+        self._inbox = self._main.inbox
+        self._adoptions: List[_Adoption] = []
+        #: Whether it hears for its own clients and nobody else.
+        self._simple = True
+        #: The tags of all who are heard for, by topic.
+        self._tags = {self._for_us: tag}
+        #: Lost for good by those who were passed on.
+        self._dropped_before = 0
         #: Gets the tag of each worker that answers what has come from other hosts.
         self.on_passed: Callable[[str, dict[str, int]], None] = lambda tag, numbers: None
         self._ended: dict[str, float] = {}
         # Where all stand who are there already is known before one of them ends.
         self._ask_everybody = True
+        #: When everybody was asked.
+        self._asked_at = 0.0
         #: When the router was to be asked who has ended; 0 when that is done.
         self._missed_ends = 0.0
         self._dropped_shown = 0
         self._dropped_shown_at = -_QUIET
-        self._since = since
         #: Whether the relay has carried a message of this process back to it.
         self.joined = False
         #: When the relay began that it hears.
@@ -167,19 +208,31 @@ class Subscriber:
         self._socket.setsockopt(zmq.RCVHWM, RELAY_HIGH_WATER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
-        for topic in {
-            topic_for_one(publisher.channel, publisher.sender),
-            topic_for_publishers(publisher.channel),
-            *((self._for_all, self._for_us) if hears_all else ()),
-            WELCOME,
-        }:
-            self._socket.setsockopt(zmq.SUBSCRIBE, topic)
+        self._to_process = topic_for_one(publisher.channel, publisher.sender)
+        self._topics: set[bytes] = set()
+        topics = (self._to_process, topic_for_publishers(publisher.channel), WELCOME)
+        self._subscribe(*topics, *((self._for_all, self._for_us) if hears_all else ()))
         self._socket.connect(f"ipc://{run_dir.xpub}")
 
     @property
     def dropped(self) -> int:
         """Messages for this process that were lost for good."""
-        return self._inbox.dropped
+        return self._dropped_before + sum(one.inbox.dropped for one in self._listeners)
+
+    @property
+    def _listeners(self) -> List[Listener]:
+        adopted = [adoption.listener for adoption in self._adoptions]
+        return adopted if self._main is None else [self._main, *adopted]
+
+    @property
+    def tags(self) -> List[str]:
+        """Under which this process hears."""
+        return [tag for listener in self._listeners for tag in listener.tags]
+
+    @property
+    def detached(self) -> bool:
+        """Whether it hears for clients of its own no more."""
+        return self._main is None
 
     def ended(self, sender: str) -> None:
         """That sender is gone: what is missing of it will not come any more."""
@@ -233,13 +286,34 @@ class Subscriber:
                 else:
                     messages = self._take(frame.bytes, now)
                 count += 1
+            if self.catching_up or not self._simple:
+                if self._main is not None:
+                    self._main.wait(messages)
+                yield from self._deliver_pending(deliver)
+                self.catching_up = any(one.inbox.waits for one in self._listeners)
+                continue
             for message in messages:
                 self._failures = 0
                 deliver(message)
-                if self.catching_up:
-                    yield from self._give_clients_time(sum(map(len, message.packets)))
-            if self.catching_up:
-                self.catching_up = self._inbox.waits
+
+    def _deliver_pending(self, deliver: Deliver) -> Steps:
+        if self._main is not None:
+            yield from self._deliver_to(self._main, deliver)
+        for adoption in list(self._adoptions):
+            yield from self._deliver_to(adoption.listener, adoption.deliver)
+            if adoption.own is not None and adoption in self._adoptions:
+                own, adoption.own = adoption.own, None
+                own(partial(self._fetch_own, adoption.listener))
+
+    def _deliver_to(self, listener: Listener, deliver: Deliver) -> Steps:
+        began = time.monotonic()
+        for message in listener.next_ones():
+            self._failures = 0
+            deliver(message)
+            yield from self._give_clients_time(sum(map(len, message.packets)))
+            if time.monotonic() - began > _SLICE:
+                yield _TURN
+                began = time.monotonic()
 
     def _give_clients_time(self, delivered: int) -> Steps:
         """What is sent again comes in as fast as it can be read, and clients may take it slower.
@@ -263,6 +337,126 @@ class Subscriber:
         self._socket.close()
         self._context.term()
 
+    def _subscribe(self, *topics: bytes) -> None:
+        for topic in set(topics) - self._topics:
+            self._socket.setsockopt(zmq.SUBSCRIBE, topic)
+            self._topics.add(topic)
+
+    def _unsubscribe(self, *topics: bytes) -> None:
+        # What answers and questions to the process come under stays.
+        for topic in self._topics.intersection(topics) - {self._to_process}:
+            self._socket.setsockopt(zmq.UNSUBSCRIBE, topic)
+            self._topics.remove(topic)
+
+    # --- sessions go from one process to another -------------------------------
+
+    def detach(self) -> Position:
+        """Hear no more for the clients of this process: another one goes on from here.
+
+        What is sent to it is still heard: questions for what it has published, and whether
+        others have that. Called where :meth:`steps` runs, as all of these.
+        """
+        numbers, published = self._publisher.last(self.tags)
+        for listener in self._listeners:
+            if listener.since is None:
+                listener.since = time.monotonic()
+        parts = self.save()
+        for part, own_is_due in zip(parts, self._whether_own_is_due()):
+            part.dropped = 0  # this process has counted them
+            if not own_is_due:
+                part.has(self._publisher.sender, numbers)
+        self._dropped_before = self.dropped
+        for listener in self._listeners:
+            listener.clear()
+        self._unsubscribe(self._for_all, *self._tags)
+        self._main, self._adoptions, self._simple = None, [], False
+        self._inbox = Inbox()
+        return Position(self._publisher.channel, parts, published)
+
+    def save(self) -> List[Part]:
+        """How far all who are heard for have heard the others."""
+        return [listener.save() for listener in self._listeners]
+
+    def adopt(
+        self,
+        part: Part,
+        deliver: Deliver,
+        own: Optional[Callable[[Fetch], None]] = None,
+        merged: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Hear for sessions of another process, too, from where that one has come to.
+
+        :param deliver: gets what they have yet to get. What is to all comes to ``deliver`` of
+            :meth:`steps` as well, for the others.
+        :param own: is called once, when what the other process and the stand-in have kept is
+            delivered; what this process has sent since then is fetched there, see :data:`Fetch`.
+        :param merged: is called once they stand where all others do: from the next message on
+            ``deliver`` of :meth:`steps` gets everything.
+        :raises ValueError: for a message in it that is not one.
+        """
+        listener = Listener.restored(part, self.refuse)
+        self._adoptions.append(_Adoption(listener, deliver, own, merged))
+        self._simple = False
+        self._tags.update((topic_for_one(self._publisher.channel, tag), tag) for tag in part.tags)
+        self._subscribe(self._for_all, *self._tags)
+        self._ask_everybody = True
+        self._publisher.probe()  # it may wait for something to receive
+
+    def give_up(self, tag: str) -> None:
+        """Nobody is left under this tag, which was adopted."""
+        topic = topic_for_one(self._publisher.channel, tag)
+        self._unsubscribe(topic)
+        self._tags.pop(topic, None)
+        for listener in self._listeners:
+            if tag in listener.tags:
+                listener.take(listener.inbox.forget(tag))
+        self._adoptions = [one for one in self._adoptions if one.listener.tags]
+        self.catching_up = True  # what was held for it is pending now
+        self._look_whether_simple()
+
+    def _whether_own_is_due(self) -> List[bool]:
+        """For each listener, whether what this process has sent is yet to come to it."""
+        due = [adoption.own is not None for adoption in self._adoptions]
+        return due if self._main is None else [False, *due]
+
+    def _look_whether_simple(self) -> None:
+        self._simple = self._main is not None and not self._adoptions
+
+    def _fetch_own(self, listener: Listener) -> Tuple[List[RelayMessage], int]:
+        messages, published = self._publisher.give(listener.inbox, listener.began)
+        return [message for message in messages if listener.is_meant(message)], published
+
+    def _merge(self, now: float) -> None:
+        """Let those who are adopted hear as the others do, when they have come as far."""
+        main = self._main
+        if main is None or self._ask_everybody or self._missed_ends:
+            return  # some may not have been asked
+        if now - self._asked_at < _ANSWERS:
+            return
+        for adoption in list(self._adoptions):
+            listener = adoption.listener
+            if listener.has_pending or adoption.own is not None:
+                continue
+            if self._await_strangers(listener):
+                continue
+            if main.inbox.level(listener.inbox):
+                listener.inbox.gone(self._publisher.sender)
+                main.merge(listener)
+                self._adoptions.remove(adoption)
+                self._look_whether_simple()
+                adoption.merged()
+
+    def _await_strangers(self, listener: Listener) -> bool:
+        """Whether a sender lives that only these or only the others have heard."""
+        main = self._main
+        assert main is not None
+        strangers = main.inbox.strangers(listener.inbox) - {self._publisher.sender}
+        living = [sender for sender in strangers if self._lives(sender)]
+        for sender in living:
+            for one in (main, listener):
+                self._publisher.tell(sender, self._question(one, None, 0, 0))
+        return bool(living)
+
     # --- what comes -----------------------------------------------------------
 
     def _take(self, data: bytes, now: float) -> Iterable[RelayMessage]:
@@ -276,40 +470,54 @@ class Subscriber:
                 topic = data[: data.index(b"\0", self._channel_length) + 1]
             message = RelayMessage.unpack(data, len(topic))
             if message.sender == self._publisher.sender:
-                # Its own; what it says to all is delivered here already.
-                if self._since is None:
-                    self._since = now
-                self.joined = True
-                if self._missed_ends and message.fields.get("at") == self._missed_ends:
-                    self._missed_ends = 0.0
-                    self._publisher.ask_router({"method": "ended"})
+                self._take_own(message, now)
                 return ()
             if message.sequence:
-                if not to_all and topic != self._for_us:
-                    raise MessageError("a numbered message under another topic")
-                delivered = self._inbox.receive(message, to_all)
+                tag = None
+                if not to_all:
+                    tag = self._tags.get(topic)
+                    if tag is None and topic == self._to_process:
+                        raise MessageError("a numbered message under another topic")
+                    if tag is None:
+                        return ()  # it was on its way when the tag was given up
+                if self._simple:
+                    delivered = self._inbox.receive(message, tag)
+                else:
+                    delivered = self._each(
+                        lambda one: one.inbox.receive(message, tag) if one.hears(tag) else ()
+                    )
             else:
                 delivered = self._heed(message)
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             self.refuse(error)
             return ()
-        if self._inbox.waits:
+        if self._inbox.waits or not self._simple:
             self._ask(now)
         self.received += len(delivered)
         for message in delivered:  # nearly always one, of this host, and for all
             if "via" in message.fields or "only" in message.fields:
-                return [message for message in delivered if self._is_meant(message)]
+                return self._meant(delivered)
         return delivered
 
-    def _is_meant(self, message: RelayMessage) -> bool:
-        """False for what is to all because one more worker has no stream, and for what
-        has come from another host before."""
-        try:
-            new = self._passed.is_new(message.fields)
-        except (ValueError, TypeError, LookupError) as error:
-            self.refuse(error)
-            return False
-        return bool(new and message.fields.get("only", self._tag) == self._tag)
+    def _take_own(self, message: RelayMessage, now: float) -> None:
+        """Its own; what it says to all is delivered here already."""
+        if self._main is not None and self._main.since is None:
+            self._main.since = now
+        self.joined = True
+        if self._missed_ends and message.fields.get("at") == self._missed_ends:
+            self._missed_ends = 0.0
+            self._publisher.ask_router({"method": "ended"})
+
+    def _each(self, take: Callable[[Listener], Sequence[RelayMessage]]) -> Sequence[RelayMessage]:
+        """Let all take it; what the clients of this process get, while the others' waits."""
+        for adoption in self._adoptions:
+            adoption.listener.take(take(adoption.listener))
+        return () if self._main is None else take(self._main)
+
+    def _meant(self, messages: Iterable[RelayMessage]) -> List[RelayMessage]:
+        """Those for the clients of this process."""
+        main = self._main
+        return [] if main is None else [message for message in messages if main.is_meant(message)]
 
     def _welcome(self, began: float) -> None:
         """Connected, or connected again: what was on its way may be lost, both ways."""
@@ -328,26 +536,22 @@ class Subscriber:
         fields, sender = message.fields, message.sender
         method = fields["method"]
         if method == "position":
-            to_all, to_us = read_number(fields["all"]), read_number(fields["own"].get(self._tag, 0))
-            before = None
-            if "before" in fields:
-                before = read_number(fields["before"]), read_number(fields["own_before"])
-            delivered = self._inbox.position(sender, to_all, to_us, before, self._began_to_listen)
-            if fields.get("confirm") and self._inbox.has(sender, to_all, to_us):
-                confirmed = {"tag": self._tag, "all": to_all, "own": to_us}
-                self._publisher.tell(sender, {"method": "confirmed", **confirmed})
+            delivered = self._each(lambda one: one.position(sender, fields))
+            if fields.get("confirm"):
+                self._confirm(sender, fields)
             return delivered
         if method == "ended":
             self.ended(sender)
-            return self._take_end(sender, fields)
+            return self._each(lambda one: one.end(sender, fields))
         if method == "confirmed":
             numbers = read_number(fields["all"]), read_number(fields["own"])
             self._publisher.note_confirmed(str(fields["tag"]), *numbers)
             return ()
         if method == "ask_passed":
-            if self._hears_all:
-                answer = {"tag": self._tag, "numbers": self._passed.numbers}
-                self._publisher.tell(sender, {"method": "passed", **answer})
+            for listener in self._listeners if self._hears_all else ():
+                for tag in listener.tags:
+                    answer = {"tag": tag, "numbers": listener.numbers_passed}
+                    self._publisher.tell(sender, {"method": "passed", **answer})
             return ()
         if method == "passed":
             numbers_of = {str(name): read_number(last) for name, last in fields["numbers"].items()}
@@ -358,38 +562,33 @@ class Subscriber:
             return ()
         if method == "question":
             self._answered_at = time.monotonic()
-            self.bridged = self.bridged or fields["tag"] == BRIDGE
-            self._publisher.answer(
-                sender,
-                str(fields["tag"]),
-                bool(fields["to_all"]),
-                read_number(fields["first"]),
-                read_number(fields["last"]),
-                float(fields["since"]),
-            )
+            tag = str(fields["tag"])
+            self.bridged = self.bridged or tag == BRIDGE
+            tags = [str(one) for one in fields.get("tags", (tag,))]
+            if len(tags) > RELAY_MOST_STREAMS:
+                raise MessageError("more tags than there are streams")
+            numbers = read_number(fields["first"]), read_number(fields["last"])
+            since = float(fields["since"])
+            whose = None if fields["to_all"] else tag
+            self._publisher.answer(sender, tags, whose, *numbers, since)
         elif method == "again":
-            messages = [RelayMessage.unpack(data) for data in message.packets]  # type: ignore[arg-type]
-            if any(other.sender != sender for other in messages):
-                raise MessageError("somebody else's messages")
-            asked, first = read_number(fields["asked"]), read_number(fields["first"])
-            start = read_number(fields["start"])
+            messages = read_messages(sender, message.packets)
             self.catching_up = True
-            return self._inbox.again(sender, bool(fields["to_all"]), asked, first, messages, start)
+            return self._each(lambda one: one.again(sender, fields, messages))
         elif method == "bye":
-            return [*self._take_end(sender, fields), *self._inbox.gone(sender)]
+            ended = self._each(lambda one: one.end(sender, fields))
+            return [*ended, *self._each(lambda one: one.inbox.gone(sender))]
+        elif method == "volatile":
+            return () if self._main is None else (message,)
         elif method != "probe":
             raise MessageError(f"unknown method {method!r}")
         return ()
 
-    @property
-    def _began_to_listen(self) -> float:
-        return math.inf if self._since is None else self._since
-
-    def _take_end(self, sender: str, fields: Mapping[str, Any]) -> Sequence[RelayMessage]:
-        """A sender has ended, with so many messages in all."""
-        before = (0, 0) if self._began_to_listen <= float(fields["began"]) else None
-        to_all, to_us = read_number(fields["all"]), read_number(fields["own"].get(self._tag, 0))
-        return self._inbox.position(sender, to_all, to_us, before, self._began_to_listen)
+    def _confirm(self, sender: str, fields: Mapping[str, Any]) -> None:
+        for listener in self._listeners:
+            confirmed = listener.confirms(sender, fields)
+            if confirmed is not None:
+                self._publisher.tell(sender, {"method": "confirmed", **confirmed})
 
     # --- whether the others have everything ------------------------------------
 
@@ -413,60 +612,73 @@ class Subscriber:
             missing = [
                 tag
                 for tag, mark in marks.items()
-                if tag in there and not self._publisher.has_confirmed(tag, *mark)
+                if tag in there and not self._publisher.has_confirmed(tag, mark)
             ]
             if not missing or time.monotonic() > until():
                 return missing
             for tag in missing:
-                self._publisher.ask_to_confirm(tag, *marks[tag])
+                self._publisher.ask_to_confirm(tag, marks[tag])
             await sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     # --- what is due ----------------------------------------------------------
 
-    def _look(self, now: float) -> list[RelayMessage]:
-        delivered: list[RelayMessage] = []
+    def _look(self, now: float) -> Sequence[RelayMessage]:
+        delivered: List[RelayMessage] = []
         for sender in [name for name, at in self._ended.items() if now - at > _LAST_WORDS]:
             del self._ended[sender]
             if not self._lives(sender):  # it was not only out of touch
-                delivered += self._inbox.give_up(sender)
-        for sender in self._inbox.silent(now):
-            if not self._lives(sender):
-                delivered += self._inbox.give_up(sender)
+                delivered += self._give_up(sender, self._listeners)
+        for listener in self._listeners:
+            for sender in listener.inbox.silent(now):
+                if not self._lives(sender):
+                    delivered += self._give_up(sender, [listener])
         self._publisher.beat(now)
         if self._ask_everybody and self._hears_all and self.joined:
             self._ask_everybody = False
-            self._publisher.ask_all(self._question(True, 0, 0))
-            self._missed_ends = now
+            for listener in self._listeners:
+                self._publisher.ask_all(self._question(listener, None, 0, 0))
+            self._missed_ends = self._asked_at = now
         if self._missed_ends:
             # Nobody says it again, and the relay drops the answer while what waits there
             # for this process is as much as can: a probe is let in behind that.
             self._publisher.probe(self._missed_ends)
+        if self._adoptions and not delivered:
+            self._merge(now)
         self._ask(now)
         self._tell_of_losses(now)
         self.received += len(delivered)
-        return [message for message in delivered if self._is_meant(message)]
+        return self._meant(delivered)
+
+    def _give_up(self, sender: str, listeners: Iterable[Listener]) -> Sequence[RelayMessage]:
+        """What the clients of this process get, as :meth:`_each`."""
+        return self._each(lambda one: one.inbox.give_up(sender) if one in listeners else ())
 
     def _ask(self, now: float) -> None:
-        if self._since is None:
-            return  # it could not say which messages are for it
-        for sender, to_all, first, last in self._inbox.questions(now):
-            self._publisher.tell(sender, self._question(to_all, first, last))
+        for listener in self._listeners:
+            if listener.since is None:
+                continue  # it could not say which messages are for it
+            for sender, tag, first, last in listener.inbox.questions(now):
+                self._publisher.tell(sender, self._question(listener, tag, first, last))
 
-    def _question(self, to_all: bool, first: int, last: int) -> dict[str, Any]:
+    def _question(
+        self, listener: Listener, tag: Optional[str], first: int, last: int
+    ) -> dict[str, Any]:
+        tags = listener.tags
         return {
             "method": "question",
-            "tag": self._tag,
-            "to_all": to_all,
+            "tag": tags[0] if tag is None else tag,
+            **({"tags": tags} if len(tags) > 1 else {}),
+            "to_all": tag is None,
             "first": first,
             "last": last,
-            "since": self._since,
+            "since": listener.since,
         }
 
     def _tell_of_losses(self, now: float) -> None:
-        new = self._inbox.dropped - self._dropped_shown
+        new = self.dropped - self._dropped_shown
         if new and now - self._dropped_shown_at >= _QUIET:
-            self._dropped_shown, self._dropped_shown_at = self._inbox.dropped, now
+            self._dropped_shown, self._dropped_shown_at = self.dropped, now
             logger.error("%d messages were lost: their senders keep them no more", new)
 
 

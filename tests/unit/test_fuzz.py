@@ -181,7 +181,7 @@ def message() -> Callable[[bytes], None]:
     def read(data: bytes) -> None:
         try:
             received = RelayMessage.unpack(data)
-            inbox.receive(received, to_all=len(data) % 2 == 0)
+            inbox.receive(received, "ear" if len(data) % 2 else None)
             check_fields(received.fields)
         except (MessageError, Impossible, MalformedFields):
             pass

@@ -10,6 +10,7 @@ import pytest
 
 from supervisor_sio.bridge import bridge as module
 from supervisor_sio.bridge.bridge import Bridge, Member
+from supervisor_sio.bridge.format import JSON_PACKET
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
@@ -24,9 +25,13 @@ class Relay:
         self.options = kwargs
         self.joined = True
         self.said: list[tuple[Optional[str], dict[str, Any]]] = []
+        self.volatile: list[tuple[Optional[str], str, list[Any]]] = []
 
     def publish(self, tag: Optional[str], fields: dict[str, Any], packets: Any) -> None:
         self.said.append((tag, fields))
+
+    def publish_volatile(self, tag: Optional[str], fields: dict[str, Any], packets: Any) -> None:
+        self.volatile.append((tag, fields["room"], list(packets)))
 
     def ask_all(self, fields: dict[str, Any]) -> None: ...
 
@@ -47,7 +52,9 @@ class Queue:
 
     def publish(self, data: bytes, counts: bool = True, since: float = 0.0) -> bool:
         self.published.append(json.loads(data))
-        assert counts == (self.published[-1]["method"] not in ("members", "question", "again"))
+        one = self.published[-1]
+        uncounted = one["method"] in ("members", "question", "again") or "volatile" in one
+        assert counts != uncounted
         return True
 
     def start(self) -> None: ...
@@ -70,7 +77,7 @@ class BridgeAlone(Bridge):
         super().__init__(
             "redis://", run_dir, cluster, predecessor_ended, self.told.append, unsent_since
         )
-        self.set_members([[HERE, False, ["socketio"]], [ALSO_HERE, False, ["socketio"]]])
+        self.set_members([[tag, False, ["socketio"], False] for tag in (HERE, ALSO_HERE)])
 
     def hear(self, *messages: Any) -> None:
         for message in messages:
@@ -87,7 +94,7 @@ class BridgeAlone(Bridge):
     @property
     def elsewhere(self) -> list[str]:
         """The workers of other hosts, as last told."""
-        return [tag for tag, _, _ in self.told[-1]]
+        return [tag for tag, *_ in self.told[-1]]
 
 
 @pytest.fixture
@@ -318,13 +325,27 @@ def test_malformed_messages_are_counted_and_told_of_once(
 
 def test_members_of_other_hosts_are_told(bridge: BridgeAlone) -> None:
     bridge.hear(members(1, "a", "b"))
-    assert bridge.told == [[["a", True, ["socketio"]], ["b", True, ["socketio"]]]]
+    assert bridge.told == [[["a", True, ["socketio"], False], ["b", True, ["socketio"], False]]]
     bridge.hear(members(2, "a", "b"))
     assert len(bridge.told) == 1
     bridge.hear(members(1, "c", via="bridge-3"), members(3, "b"))
     assert bridge.elsewhere == ["b", "c"]
     assert bridge.figures()["hosts"] == 2
     assert bridge.said == [] and bridge.received == 0
+
+
+def test_aliases_of_other_hosts_are_told_as_such(bridge: BridgeAlone) -> None:
+    """And to a bridge that knows none they say nothing."""
+    bridge.set_members([[HERE, False, ["socketio"], False], [ALSO_HERE, False, ["socketio"], True]])
+    assert bridge._lives(HERE) and not bridge._lives(ALSO_HERE)
+    bridge._send_members(bridge._here)
+    told = bridge._queue.published[-1]
+    assert told["members"] == [[HERE, True, ["socketio"]]]
+    assert told["aliases"] == [[ALSO_HERE, True, ["socketio"]]]
+    bridge.hear({**members(1, "a"), "aliases": [["b", True, ["socketio"]]]})
+    assert bridge.told == [[["a", True, ["socketio"], False], ["b", True, ["socketio"], True]]]
+    bridge.hear({**members(2, "a"), "aliases": ["b"]})
+    assert bridge.malformed == 1 and len(bridge.told) == 1
 
 
 def test_a_host_that_says_it_leaves_is_gone(bridge: BridgeAlone) -> None:
@@ -377,7 +398,7 @@ def test_a_silent_host_is_gone(bridge: BridgeAlone, monkeypatch: pytest.MonkeyPa
 def test_it_tells_who_is_here_and_at_its_end_that_nobody_is(bridge: BridgeAlone) -> None:
     bridge.start()
     wait_until(lambda: bridge._queue.published)
-    bridge.set_members([[HERE, False, ["chat"]]])
+    bridge.set_members([[HERE, False, ["chat"], False]])
     wait_until(lambda: len(bridge._queue.published) > 1)
     bridge.hear(members(1, "new"))  # is answered at once
     wait_until(lambda: len(bridge._queue.published) > 2)
@@ -404,6 +425,20 @@ def test_what_the_workers_say_is_numbered(bridge: BridgeAlone) -> None:
     assert bridge._queue.published[-1]["seq"] == 3
     origins = [message["origin"] for message in (first, second, third)]
     assert origins == [[HERE, False, 7], [HERE, False, 8], [HERE, True, 1]]
+
+
+def test_what_is_volatile_has_no_number(bridge: BridgeAlone) -> None:
+    """Nobody misses it, and servers of others get it as any emit."""
+    packet = '2["news",1]'
+    fields = {"method": "volatile", "namespace": "/", "packet": JSON_PACKET, "room": "red"}
+    bridge._from_relay(RelayMessage(HERE, 0, fields, [packet]))
+    (sent,) = bridge._queue.published
+    assert sent["method"] == "emit" and sent["data"] == [1] and "seq" not in sent
+    other = BridgeAlone()
+    other.hear(sent, sent)
+    assert other._publisher.volatile == [(None, "red", [packet])] * 2 and other.said == []
+    bridge.hear(sent)
+    assert bridge._publisher.volatile == []  # it is its own
 
 
 def test_what_is_for_a_worker_here_stays_here(bridge: BridgeAlone) -> None:

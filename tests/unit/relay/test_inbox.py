@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections import deque
 from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
@@ -48,17 +49,18 @@ class Receiver:
         fields = message.fields
         if to_all is not None:
             self.arrived += message.packets  # type: ignore[arg-type]
-            delivered = self.inbox.receive(message, to_all)
+            delivered = self.inbox.receive(message, None if to_all else self.tag)
         elif fields["method"] == "position":
-            before = (fields["before"], fields["own_before"]) if "before" in fields else None
-            to_us = fields["own"].get(self.tag, 0)
+            before = None
+            if "before" in fields:
+                before = {None: fields["before"], **fields["own_before"]}
             assert self.since is not None
-            delivered = self.inbox.position(SENDER, fields["all"], to_us, before, self.since)
+            numbers = {None: fields["all"], **fields["own"]}
+            delivered = self.inbox.position(SENDER, numbers, before, self.since)
         else:
             again = [RelayMessage.unpack(data) for data in message.packets]  # type: ignore[arg-type]
-            delivered = self.inbox.again(
-                SENDER, fields["to_all"], fields["asked"], fields["first"], again, fields["start"]
-            )
+            numbers = fields["asked"], fields["first"], again, fields["start"]
+            delivered = self.inbox.again(SENDER, fields["tag"], *numbers)
         self.take(delivered)
         if self.inbox.waits:
             self.ask(now)
@@ -70,6 +72,18 @@ class Receiver:
 
     def ask(self, now: float) -> None:
         self.questions.extend(self.inbox.questions(now))
+
+    def move(self) -> None:
+        """Another process goes on from here; what is on its way is lost."""
+        successor = Inbox(self.tag)
+        successor.restore(json.loads(json.dumps(self.inbox.save())))
+        for tag, message in self.inbox.held:
+            assert list(successor.receive(message, tag)) == []
+        assert successor.save() == self.inbox.save()
+        assert successor._behind.keys() == self.inbox._behind.keys()
+        self.inbox = successor
+        self.incoming.clear()
+        self.questions.clear()
 
 
 class World:
@@ -120,17 +134,17 @@ class World:
             self.tell(None, {"method": "position", **self.outbox.position(0.0)})
 
     def answer(self, receiver: Receiver) -> None:
-        _, to_all, first, last = receiver.questions.popleft()
+        _, whose, first, last = receiver.questions.popleft()
         tag, since = receiver.tag, receiver.since
         assert since is not None
         if not first:
-            self.tell(tag, {"method": "position", **self.outbox.position_for(tag, since)})
+            self.tell(tag, {"method": "position", **self.outbox.position_for([tag], since)})
             return
-        again = self.outbox.again(None if to_all else tag, first, last)
+        again = self.outbox.again(whose, first, last)
         if again is not None:
             fields = {
                 "method": "again",
-                "to_all": to_all,
+                "tag": whose,
                 "asked": first,
                 "first": again.first,
                 "start": again.start,
@@ -160,6 +174,8 @@ class World:
             receiver.ask(self.now)
         elif kind == "listen":
             self.listen(tag)
+        elif kind == "move":
+            receiver.move()
 
     def settle(self) -> None:
         """Nothing is lost any more, until everything is quiet."""
@@ -201,7 +217,7 @@ def held(inbox: Inbox) -> int:
     return sum(
         len(packet)
         for sender in inbox._senders.values()
-        for stream in (sender.to_all, sender.to_us)
+        for stream in sender.streams.values()
         for message in stream.held.values()
         for packet in message.packets
     )
@@ -256,13 +272,24 @@ def test_who_comes_late_hears_what_is_sent_from_then_on(
 
 
 @settings(max_examples=examples(250))
+@given(plans("move", "move", "listen"))
+def test_another_process_goes_on_where_one_was(plan: list[tuple[str, str, bool, int]]) -> None:
+    world = World(TAGS, late="c")
+    run(world, plan)
+    world.settle()
+    for receiver in world.receivers.values():
+        assert receiver.delivered == world.meant_for(receiver)
+        assert receiver.inbox.dropped == 0
+
+
+@settings(max_examples=examples(250))
 @given(plans(), st.integers(1, 8), st.sampled_from([PLENTY, 1000, 1]))
 def test_what_does_not_arrive_is_counted(
     plan: list[tuple[str, str, bool, int]], messages: int, most_bytes: int
 ) -> None:
     world = World(TAGS, messages=messages, most_bytes=most_bytes)
     for receiver in world.receivers.values():
-        receiver.inbox.position(SENDER, 0, 0)  # it was there before anything was sent
+        receiver.inbox.position(SENDER, {None: 0})  # it was there before anything was sent
     run(world, plan)
     world.settle()
     for receiver in world.receivers.values():
@@ -281,7 +308,7 @@ def test_more_workers_than_streams(
         monkeypatch.setattr(outbox_module, "RELAY_MOST_STREAMS", streams)
         world = World(TAGS, messages=messages)
         for receiver in world.receivers.values():
-            receiver.inbox.position(SENDER, 0, 0)
+            receiver.inbox.position(SENDER, {None: 0})
         for action in plan:
             world.act(action)
             assert len(world.outbox._to_one) <= streams
@@ -353,7 +380,8 @@ def test_what_a_sender_had_sent_that_is_gone_is_counted(
     for receiver in world.receivers.values():
         inbox = receiver.inbox
         all_in_all = world.outbox.last(receiver.tag)
-        receiver.take(inbox.position(SENDER, *all_in_all, (0, 0), receiver.since or 0.0))
+        nothing = {None: 0, receiver.tag: 0}
+        receiver.take(inbox.position(SENDER, all_in_all, nothing, receiver.since or 0.0))
         receiver.take(inbox.gone(SENDER) if at_once else inbox.give_up(SENDER))
         meant = world.meant_for(receiver)
         assert receiver.delivered == [text for text in meant if text in receiver.delivered]
@@ -371,7 +399,7 @@ def test_a_sender_that_was_given_up_is_heard_again(
 ) -> None:
     world = World(TAGS, messages=messages)
     for receiver in world.receivers.values():
-        receiver.inbox.position(SENDER, 0, 0)
+        receiver.inbox.position(SENDER, {None: 0})
     run(world, plan)
     for receiver in world.receivers.values():
         receiver.take(receiver.inbox.give_up(SENDER))
@@ -404,26 +432,31 @@ def numbers(delivered: Sequence[RelayMessage]) -> list[int]:
 def inbox() -> Inbox:
     """It has had the first message of a sender."""
     inbox = Inbox("ear")
-    assert numbers(inbox.receive(message(1), True)) == [1]
+    assert numbers(inbox.receive(message(1))) == [1]
     return inbox
 
 
 def state(inbox: Inbox) -> Any:
     senders = {
-        name: (vars(sender.to_all), vars(sender.to_us), sender.placed, sender.waiting_since)
+        name: (
+            {tag: vars(stream) for tag, stream in sender.streams.items()},
+            sender.placed,
+            sender.in_step,
+            sender.waiting_since,
+        )
         for name, sender in inbox._senders.items()
     }
     return copy.deepcopy((senders, sorted(inbox._behind), inbox._held_bytes, inbox.dropped))
 
 
 def test_what_comes_twice_is_delivered_once(inbox: Inbox) -> None:
-    assert inbox.receive(message(1), True) == []
-    assert inbox.receive(message(3), True) == []
-    assert inbox.receive(message(3, text="longer"), True) == []
+    assert inbox.receive(message(1)) == []
+    assert inbox.receive(message(3)) == []
+    assert inbox.receive(message(3, text="longer")) == []
     assert inbox._held_bytes == len("text")
-    assert numbers(inbox.receive(message(2), True)) == [2, 3]
+    assert numbers(inbox.receive(message(2))) == [2, 3]
     for number in (1, 2, 3):
-        assert inbox.receive(message(number), True) == []
+        assert inbox.receive(message(number)) == []
     assert not inbox.waits and inbox._held_bytes == 0
 
 
@@ -449,9 +482,10 @@ def test_an_impossible_number_changes_nothing(
 ) -> None:
     before = state(inbox)
     with pytest.raises(Impossible):
-        inbox.receive(message(number, after, SENDER if known else "new", own=own), to_all)
+        one = message(number, after, SENDER if known else "new", own=own)
+        inbox.receive(one, None if to_all else "ear")
     assert state(inbox) == before
-    assert numbers(inbox.receive(message(2), True)) == [2]
+    assert numbers(inbox.receive(message(2))) == [2]
 
 
 @pytest.mark.parametrize("numbers", [(FAR + 2, 0), (0, FAR + 2), (2, FAR + 2)])
@@ -461,98 +495,98 @@ def test_an_impossible_position_changes_nothing(
 ) -> None:
     before = state(inbox)
     with pytest.raises(Impossible):
-        inbox.position(name, *numbers)
+        inbox.position(name, {None: numbers[0], "ear": numbers[1]})
     assert state(inbox) == before
 
 
 def test_an_impossible_answer(inbox: Inbox) -> None:
-    inbox.receive(message(3), True)
+    inbox.receive(message(3))
     with pytest.raises(Impossible):
-        inbox.again(SENDER, True, 2, 2, [message(2, after={"ear": [1]}, own=1)])
-    assert numbers(inbox.again(SENDER, True, 2, 2, [message(2)])) == [2, 3]
+        inbox.again(SENDER, None, 2, 2, [message(2, after={"ear": [1]}, own=1)])
+    assert numbers(inbox.again(SENDER, None, 2, 2, [message(2)])) == [2, 3]
 
 
 def test_a_negative_number_of_another_means_none(inbox: Inbox) -> None:
-    assert numbers(inbox.receive(message(2, own={"ear": -1}), True)) == [2]
+    assert numbers(inbox.receive(message(2, own={"ear": -1}))) == [2]
 
 
 def test_an_answer_nobody_asked_for(inbox: Inbox) -> None:
-    assert inbox.again("stranger", True, 1, 1, [message(1, sender="stranger")]) == ()
-    assert inbox.again(SENDER, True, 1, 1, [message(1)]) == ()
-    assert inbox.again(SENDER, True, 3, 3, [message(3)]) == ()
-    assert inbox.again(SENDER, True, 2, 2, [message(2)]) == []  # it does not exist yet
-    inbox.receive(message(4), True)
-    assert inbox.again(SENDER, True, 2, 2**40, []) == [] or not inbox.waits
+    assert inbox.again("stranger", None, 1, 1, [message(1, sender="stranger")]) == ()
+    assert inbox.again(SENDER, None, 1, 1, [message(1)]) == ()
+    assert inbox.again(SENDER, None, 3, 3, [message(3)]) == ()
+    assert inbox.again(SENDER, None, 2, 2, [message(2)]) == []  # it does not exist yet
+    inbox.receive(message(4))
+    assert inbox.again(SENDER, None, 2, 2**40, []) == [] or not inbox.waits
     assert not inbox.waits and inbox.dropped == 2
 
 
 def test_other_senders_are_not_held_up(inbox: Inbox) -> None:
-    assert inbox.receive(message(3), True) == []
-    assert numbers(inbox.receive(message(1, sender="other"), True)) == [1]
-    assert numbers(inbox.receive(message(2, sender="other"), True)) == [2]
+    assert inbox.receive(message(3)) == []
+    assert numbers(inbox.receive(message(1, sender="other"))) == [1]
+    assert numbers(inbox.receive(message(2, sender="other"))) == [2]
     assert [question.sender for question in inbox.questions(0.0)] == [SENDER]
 
 
 def test_what_is_missing_is_asked_for(inbox: Inbox) -> None:
-    inbox.receive(message(4), True)
-    inbox.receive(message(7), True)
-    inbox.receive(message(3, after=7), False)
-    assert inbox.questions(10.0) == [Question(SENDER, True, 2, 3), Question(SENDER, False, 1, 2)]
-    assert numbers(inbox.again(SENDER, True, 2, 2, [message(2), message(3)])) == [2, 3, 4]
-    assert inbox.questions(10.0) == [Question(SENDER, True, 5, 6)]
+    inbox.receive(message(4))
+    inbox.receive(message(7))
+    inbox.receive(message(3, after=7), "ear")
+    assert inbox.questions(10.0) == [Question(SENDER, None, 2, 3), Question(SENDER, "ear", 1, 2)]
+    assert numbers(inbox.again(SENDER, None, 2, 2, [message(2), message(3)])) == [2, 3, 4]
+    assert inbox.questions(10.0) == [Question(SENDER, None, 5, 6)]
 
 
 def test_a_question_comes_again_until_it_is_answered(inbox: Inbox) -> None:
-    inbox.receive(message(3), True)
-    question = [Question(SENDER, True, 2, 2)]
+    inbox.receive(message(3))
+    question = [Question(SENDER, None, 2, 2)]
     asked = [inbox.questions(now / 8) for now in range(80, 87)]
     assert asked == [question, [], [], question, [], [], question]
-    inbox.receive(message(2), True)
+    inbox.receive(message(2))
     assert not inbox.waits and inbox.questions(99.0) == []
 
 
 def test_a_sender_met_in_the_middle_is_asked_where_it_stands() -> None:
     inbox = Inbox("ear")
-    assert inbox.receive(message(7), True) == []
-    assert inbox.receive(message(8, own={"ear": 3}), True) == []
-    assert inbox.questions(1.0) == [Question(SENDER, True, 0, 0)]
+    assert inbox.receive(message(7)) == []
+    assert inbox.receive(message(8, own={"ear": 3})) == []
+    assert inbox.questions(1.0) == [Question(SENDER, None, 0, 0)]
     assert inbox.questions(1.1) == []
-    assert numbers(inbox.position(SENDER, 8, 3, (5, 3))) == []
-    assert inbox.questions(2.0) == [Question(SENDER, True, 6, 6)]
-    assert numbers(inbox.again(SENDER, True, 6, 6, [message(6)])) == [6, 7, 8]
+    assert numbers(inbox.position(SENDER, {None: 8, "ear": 3}, {None: 5, "ear": 3})) == []
+    assert inbox.questions(2.0) == [Question(SENDER, None, 6, 6)]
+    assert numbers(inbox.again(SENDER, None, 6, 6, [message(6)])) == [6, 7, 8]
     assert not inbox.waits and inbox.dropped == 0
 
 
 def test_what_came_before_it_listened_is_let_go() -> None:
     inbox = Inbox("ear")
-    inbox.receive(message(7), True)
-    inbox.receive(message(5, after=7), False)
-    assert inbox.position(SENDER, 7, 5, (7, 5)) == []
+    inbox.receive(message(7))
+    inbox.receive(message(5, after=7), "ear")
+    assert inbox.position(SENDER, {None: 7, "ear": 5}, {None: 7, "ear": 5}) == []
     assert not inbox.waits and inbox._held_bytes == inbox.dropped == 0
-    assert numbers(inbox.receive(message(8, own={"ear": 5}), True)) == [8]
+    assert numbers(inbox.receive(message(8, own={"ear": 5}))) == [8]
 
 
 def test_a_position_before_the_first_message_says_that_all_is_for_it() -> None:
     inbox = Inbox("ear")
-    assert inbox.position(SENDER, 0, 0) == []
+    assert inbox.position(SENDER, {None: 0}) == []
     assert not inbox.waits
-    inbox.receive(message(2), True)
-    assert inbox.questions(1.0) == [Question(SENDER, True, 1, 1)]
+    inbox.receive(message(2))
+    assert inbox.questions(1.0) == [Question(SENDER, None, 1, 1)]
 
 
 def test_the_end_of_what_was_sent_is_missing(inbox: Inbox) -> None:
-    assert inbox.position(SENDER, 3, 1) == []
-    assert inbox.questions(1.0) == [Question(SENDER, True, 2, 3), Question(SENDER, False, 1, 1)]
+    assert inbox.position(SENDER, {None: 3, "ear": 1}) == []
+    assert inbox.questions(1.0) == [Question(SENDER, None, 2, 3), Question(SENDER, "ear", 1, 1)]
 
 
 def test_a_sender_is_silent_after_ten_seconds(inbox: Inbox) -> None:
-    inbox.receive(message(3), True)
+    inbox.receive(message(3))
     assert inbox.silent(100.0) == []  # it was not asked yet
     inbox.questions(100.0)
     assert inbox.silent(110.0) == []
     inbox.questions(105.0)
     assert inbox.silent(110.1) == [SENDER]
-    inbox.position(SENDER, 3, 0)  # it lives
+    inbox.position(SENDER, {None: 3})  # it lives
     assert inbox.silent(110.2) == []
     inbox.questions(111.0)
     assert inbox.silent(122.0) == [SENDER]
@@ -561,20 +595,20 @@ def test_a_sender_is_silent_after_ten_seconds(inbox: Inbox) -> None:
 
 
 def test_one_given_up_has_its_ten_seconds_when_it_is_asked_again(inbox: Inbox) -> None:
-    inbox.receive(message(3), True)
+    inbox.receive(message(3))
     inbox.questions(100.0)
     inbox.give_up(SENDER)
-    inbox.receive(message(5), True)
+    inbox.receive(message(5))
     inbox.questions(200.0)
     assert inbox.silent(200.1) == []
     assert inbox.silent(210.1) == [SENDER]
 
 
 def test_one_that_made_up_for_it_has_its_ten_seconds_too(inbox: Inbox) -> None:
-    inbox.receive(message(3), True)
+    inbox.receive(message(3))
     inbox.questions(100.0)
-    assert numbers(inbox.receive(message(2), True)) == [2, 3]
-    inbox.receive(message(5), True)
+    assert numbers(inbox.receive(message(2))) == [2, 3]
+    inbox.receive(message(5))
     inbox.questions(200.0)
     assert inbox.silent(200.1) == []
 
@@ -588,17 +622,17 @@ def test_nothing_is_left_of_one_that_is_gone(inbox: Inbox, name: str) -> None:
 
 def test_one_that_is_gone_before_it_said_where_it_stands() -> None:
     inbox = Inbox("ear")
-    inbox.receive(message(7), True)
-    inbox.receive(message(9, own={"ear": 4}), True)
-    inbox.receive(message(4, after=8), False)
+    inbox.receive(message(7))
+    inbox.receive(message(9, own={"ear": 4}))
+    inbox.receive(message(4, after=8), "ear")
     delivered = [(one.sequence, one.after) for one in inbox.gone(SENDER)]
     assert delivered == [(7, 0), (4, 8), (9, 0)]
     assert (inbox.dropped, inbox._held_bytes) == (1, 0)
 
 
 def test_two_that_wait_for_each_other_are_given_up(inbox: Inbox) -> None:
-    assert inbox.receive(message(2, own={"ear": 1}), True) == []
-    assert inbox.receive(message(1, after=2), False) == []
+    assert inbox.receive(message(2, own={"ear": 1})) == []
+    assert inbox.receive(message(1, after=2), "ear") == []
     assert inbox.waits and inbox.questions(1.0) == []
     assert inbox.give_up(SENDER) == []
     assert not inbox.waits and (inbox.dropped, inbox._held_bytes) == (2, 0)
@@ -607,49 +641,132 @@ def test_two_that_wait_for_each_other_are_given_up(inbox: Inbox) -> None:
 def test_so_much_is_held_and_no_more(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "RELAY_MOST_HELD", 3)
     for number in range(3, 20):
-        inbox.receive(message(number), True)
+        inbox.receive(message(number))
     assert inbox._held_bytes == 3 * len("text")
-    assert inbox.questions(1.0) == [Question(SENDER, True, 2, 2)]
-    assert numbers(inbox.receive(message(2), True)) == [2, 3, 4, 5]
-    assert inbox.questions(2.0) == [Question(SENDER, True, 6, 19)]
-    again = inbox.again(SENDER, True, 6, 6, [message(number) for number in range(6, 20)])
+    assert inbox.questions(1.0) == [Question(SENDER, None, 2, 2)]
+    assert numbers(inbox.receive(message(2))) == [2, 3, 4, 5]
+    assert inbox.questions(2.0) == [Question(SENDER, None, 6, 19)]
+    again = inbox.again(SENDER, None, 6, 6, [message(number) for number in range(6, 20)])
     assert numbers(again) == list(range(6, 20))
     assert not inbox.waits
 
 
 def test_so_many_bytes_are_held_of_all(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "RELAY_MOST_HELD_BYTES", 100)
-    inbox.receive(message(3, text="x" * 60), True)
-    inbox.receive(message(1, sender="other"), True)
-    inbox.receive(message(3, sender="other", text="x" * 60), True)
-    inbox.receive(message(4, sender="other", text="x" * 40), True)
+    inbox.receive(message(3, text="x" * 60))
+    inbox.receive(message(1, sender="other"))
+    inbox.receive(message(3, sender="other", text="x" * 60))
+    inbox.receive(message(4, sender="other", text="x" * 40))
     assert inbox._held_bytes == 100
-    assert numbers(inbox.receive(message(2), True)) == [2, 3]
-    assert inbox.questions(1.0) == [Question("other", True, 2, 3)]
+    assert numbers(inbox.receive(message(2))) == [2, 3]
+    assert inbox.questions(1.0) == [Question("other", None, 2, 3)]
     again = [message(number, sender="other", text="x" * 60) for number in (2, 3)]
-    assert numbers(inbox.again("other", True, 2, 2, again)) == [2, 3, 4]
+    assert numbers(inbox.again("other", None, 2, 2, again)) == [2, 3, 4]
     assert inbox._held_bytes == 0
 
 
 def test_senders_that_are_long_silent_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "RELAY_MOST_SENDERS", 3)
     inbox = Inbox("ear")
-    inbox.receive(message(1, sender="behind"), True)
-    inbox.receive(message(3, sender="behind"), True)
+    inbox.receive(message(1, sender="behind"))
+    inbox.receive(message(3, sender="behind"))
     for number in range(10):
-        inbox.receive(message(1, sender=f"once {number}"), True)
-        inbox.position("behind", 3, 0)
+        inbox.receive(message(1, sender=f"once {number}"))
+        inbox.position("behind", {None: 3})
     assert list(inbox._senders) == ["once 8", "once 9", "behind"]
-    assert numbers(inbox.receive(message(2, sender="behind"), True)) == [2, 3]
+    assert numbers(inbox.receive(message(2, sender="behind"))) == [2, 3]
 
 
 def test_no_sender_is_forgotten_of_which_something_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "RELAY_MOST_SENDERS", 3)
     inbox = Inbox("ear")
     for number in range(5):
-        inbox.receive(message(7, sender=f"{number}"), True)
+        inbox.receive(message(7, sender=f"{number}"))
         assert inbox._held_bytes == held(inbox)
     assert set(inbox._behind) <= set(inbox._senders)
     for number in range(5):
         inbox.gone(f"{number}")
     assert not inbox.waits and inbox._held_bytes == 0
+
+
+# --- several tags, and two that become one ----------------------------------------
+
+
+def to(tag: str, number: int, after: int, sender: str = SENDER) -> RelayMessage:
+    return RelayMessage(
+        sender, number, {"method": "emit", "to": tag}, [f"{number} to {tag}"], after
+    )
+
+
+def texts(delivered: Sequence[RelayMessage]) -> list[Any]:
+    return [packet for message in delivered for packet in message.packets]
+
+
+def test_each_stream_is_in_order_with_those_to_all() -> None:
+    inbox = Inbox("a", "b")
+    assert texts(inbox.receive(message(1, text="1"))) == ["1"]
+    assert inbox.receive(message(2, own={"a": 1, "b": 2, "other": 9}, text="2")) == []
+    assert texts(inbox.receive(to("a", 1, 1), "a")) == ["1 to a"]
+    assert inbox.receive(to("b", 2, 1), "b") == []
+    assert inbox.questions(1.0) == [Question(SENDER, "b", 1, 1)]
+    again = inbox.again(SENDER, "b", 1, 1, [to("b", 1, 1)])
+    assert texts(again) == ["1 to b", "2 to b", "2"]
+    assert not inbox.waits and inbox._held_bytes == 0
+
+
+def test_the_first_to_one_tag_says_nothing_of_those_to_another() -> None:
+    """They may have come before this process listened: the sender is asked."""
+    inbox = Inbox("a", "b")
+    assert inbox.receive(to("b", 1, 0), "b") == []
+    assert inbox.questions(1.0) == [Question(SENDER, None, 0, 0)]
+    numbers = {None: 0, "a": 4, "b": 1}
+    assert texts(inbox.position(SENDER, numbers, {None: 0, "a": 4, "b": 0})) == ["1 to b"]
+    assert not inbox.waits and inbox.dropped == 0
+    assert texts(inbox.receive(to("a", 5, 0), "a")) == ["5 to a"]
+
+
+def test_what_one_is_behind_is_asked_for_before_they_are_one() -> None:
+    ours, theirs = Inbox("a"), Inbox("b")
+    for inbox in (ours, theirs):
+        inbox.receive(message(1))
+    ours.receive(message(2))
+    ours.receive(message(1, sender="only ours"))
+    theirs.receive(to("b", 1, 1), "b")
+    assert ours.strangers(theirs) == theirs.strangers(ours) == {"only ours"}
+    assert not ours.level(theirs)
+    assert ours.questions(1.0) == [] and theirs.questions(1.0) == [Question(SENDER, None, 2, 2)]
+    assert numbers(theirs.again(SENDER, None, 2, 2, [message(2)])) == [2]
+    assert ours.level(theirs) and ours.level(theirs)
+    ours.merge(theirs)
+    assert ours.tags == ("a", "b") and not ours.waits
+    assert ours.receive(message(3, own={"a": 1, "b": 2}, text="3")) == []
+    questions = [Question(SENDER, "a", 1, 1), Question(SENDER, "b", 2, 2)]
+    assert sorted(ours.questions(2.0)) == questions
+    assert texts(ours.receive(to("b", 2, 2), "b")) == ["2 to b"]
+    assert texts(ours.receive(to("a", 1, 2), "a")) == ["1 to a", "3"]
+
+
+def test_who_has_sent_to_all_less_than_another_is_given_up_in_time() -> None:
+    """A sender that is dead answers neither."""
+    ours, theirs = Inbox("a"), Inbox("b")
+    for number in (1, 2, 3):
+        ours.receive(message(number))
+    theirs.receive(message(1))
+    assert not ours.level(theirs)
+    theirs.questions(1.0)
+    (silent,) = theirs.silent(12.0)
+    assert list(theirs.give_up(silent)) == [] and theirs.dropped == 2
+    assert ours.level(theirs)
+    ours.merge(theirs)
+    assert ours.dropped == 2
+
+
+def test_what_waits_for_a_tag_that_is_given_up_is_delivered() -> None:
+    inbox = Inbox("a", "b")
+    inbox.receive(message(1))
+    assert inbox.receive(message(2, own={"b": 2}, text="2")) == []
+    assert inbox.receive(to("b", 2, 1), "b") == []
+    assert texts(inbox.forget("b")) == ["2"]
+    assert inbox.tags == ("a",) and not inbox.waits
+    assert inbox._held_bytes == inbox.dropped == 0
+    assert numbers(inbox.receive(message(3, own={"b": 7}))) == [3]

@@ -11,6 +11,7 @@ from supervisor_sio.relay.methods import _CHECKS, _REQUIRED, MalformedFields, ch
 
 COMPLETE: list[dict[str, Any]] = [
     {"method": "emit", "namespace": "/", "packet": "p"},
+    {"method": "volatile", "namespace": "/", "packet": "p"},
     {"method": "callback", "ack": 1},
     {"method": "disconnect", "sid": "s", "namespace": "/"},
     {"method": "enter_room", "sid": "s", "namespace": "/", "room": "r"},

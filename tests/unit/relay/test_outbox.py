@@ -126,15 +126,23 @@ def test_what_was_before_a_worker_listened() -> None:
         (5.0, (2, 1)),
         (9.0, (3, 2)),
     ):
-        position = outbox.position_for("a", since)
-        assert position == {**expected, "before": before[0], "own_before": before[1]}
-    assert outbox.position_for("new", 0.0)["own"] == {"new": 0}
+        position = outbox.position_for(["a"], since)
+        assert position == {**expected, "before": before[0], "own_before": {"a": before[1]}}
+    assert outbox.position_for(["new"], 0.0)["own"] == {"new": 0}
     assert outbox.position(0.0)["own"] == {"a": 2, "b": 1}
+    several = outbox.position_for(["b", "a", "new"], 5.0)
+    assert several == {
+        "all": 3,
+        "own": {"b": 1, "a": 2, "new": 0},
+        "before": 2,
+        "own_before": {"b": 1, "a": 1, "new": 0},
+    }
+    assert outbox.last("a", "new") == {None: 3, "a": 2}
 
 
 def test_what_is_not_kept_was_before_unless_all_was_later() -> None:
     outbox = outbox_of(*[None] * 10, messages=3)
-    before = [outbox.position_for("a", since)["before"] for since in (0.0, 1.0, 1.5, 8.0, 8.5)]
+    before = [outbox.position_for(["a"], since)["before"] for since in (0.0, 1.0, 1.5, 8.0, 8.5)]
     assert before == [0, 0, 7, 7, 8]
 
 
@@ -146,7 +154,7 @@ def test_everybody_is_told_of_what_was_in_use_lately() -> None:
     assert outbox.position(200.0) == {"all": 1, "own": {}}
     assert outbox.position(200.0, math.inf) == {"all": 1, "own": {"a": 2, "b": 1}}
     # Who asks is told whatever the time.
-    assert outbox.position_for("b", 0.0)["own"] == {"b": 1}
+    assert outbox.position_for(["b"], 0.0)["own"] == {"b": 1}
 
 
 def test_tags_without_end_do_not_take_memory_without_end() -> None:
@@ -157,7 +165,7 @@ def test_tags_without_end_do_not_take_memory_without_end() -> None:
             outbox.add(tag, EMIT, [], float(number))
     assert len(outbox._to_one) == RELAY_MOST_STREAMS
     assert len(outbox._since) <= RELAY_MOST_STREAMS
-    assert outbox.position_for("often", 0.0)["own"] == {"often": 5000}
+    assert outbox.position_for(["often"], 0.0)["own"] == {"often": 5000}
     assert len(outbox.position(5000.0)["own"]) <= 62
 
 

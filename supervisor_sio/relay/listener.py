@@ -1,0 +1,182 @@
+"""For whom a process hears: its own clients, or sessions that it has adopted.
+
+Pure: no sockets and no clocks here. Nearly always there is one of these in a process. Sessions
+that come from another worker have heard the senders so far, and the process that adopts them
+has heard them so far: these hear for themselves until both have come to the same point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any, Callable, Deque, Iterable, Iterator, Mapping, Optional, Sequence
+
+from .inbox import Inbox, Numbers
+from .message import MessageError, RelayMessage, read_number
+from .passed import Passed
+from .position import Held, Part
+
+
+class Listener:
+    """:param tags: of those who are heard for.
+    :param since: what was sent from then on is for them; ``None`` while that is not known.
+        In seconds of the host's monotonic clock.
+    :param refuse: gets why a message cannot be understood.
+    """
+
+    def __init__(
+        self, *tags: str, since: Optional[float], refuse: Callable[[Exception], None]
+    ) -> None:
+        self.inbox = Inbox(*tags)
+        self.since = since
+        self._refuse = refuse
+        self._passed = Passed()
+        #: Messages to deliver, in their order; before them those that other processes have kept.
+        self._pending: Deque[RelayMessage] = deque()
+        self._kept: Deque[bytes] = deque()
+
+    @classmethod
+    def restored(cls, part: Part, refuse: Callable[[Exception], None]) -> Listener:
+        """:raises ValueError: for a message that waits for another, and is not one."""
+        listener = cls(*part.tags, since=part.since, refuse=refuse)
+        listener._passed = Passed(part.passed.items())
+        listener.inbox.restore(part.senders)
+        listener.inbox.dropped = part.dropped
+        listener._kept.extend(part.kept)
+        for tag, data in part.held:
+            listener.take(listener.inbox.receive(RelayMessage.unpack(data), tag))
+        return listener
+
+    def save(self) -> Part:
+        """The same for another process."""
+        return Part(
+            self.tags,
+            0.0 if self.since is None else self.since,
+            self.inbox.save(),
+            self.numbers_passed,
+            [*self._kept, *(message.pack() for message in self._pending)],
+            [Held(tag, message.pack()) for tag, message in self.inbox.held],
+            self.inbox.dropped,
+        )
+
+    def clear(self) -> None:
+        """Another process delivers what is pending."""
+        self._kept.clear()
+        self._pending.clear()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.inbox.tags
+
+    @property
+    def began(self) -> float:
+        return math.inf if self.since is None else self.since
+
+    @property
+    def numbers_passed(self) -> dict[str, int]:
+        """The last number that has come through each bridge to other hosts."""
+        return self._passed.numbers
+
+    def hears(self, tag: Optional[str]) -> bool:
+        """Whether a message to that one, or to all for ``None``, is for these."""
+        return tag is None or tag in self.inbox.tags
+
+    def take(self, messages: Iterable[RelayMessage]) -> None:
+        """Let those that are meant for these wait to be delivered."""
+        self._pending.extend(filter(self.is_meant, messages))
+
+    def wait(self, messages: Iterable[RelayMessage]) -> None:
+        """Let them all wait."""
+        self._pending.extend(messages)
+
+    def next_ones(self) -> Iterator[RelayMessage]:
+        """What is to be delivered now. It can be cleared at any time."""
+        while self.has_pending:
+            if not self._kept:
+                yield self._pending.popleft()
+                continue
+            try:
+                message = RelayMessage.unpack(self._kept.popleft())
+            except MessageError as error:
+                self._refuse(error)
+            else:
+                yield message
+
+    @property
+    def has_pending(self) -> bool:
+        return bool(self._kept or self._pending)
+
+    def is_meant(self, message: RelayMessage) -> bool:
+        """False for what is to all because one more worker has no stream, and for what
+        has come from another host before."""
+        try:
+            new = self._passed.is_new(message.fields)
+        except (ValueError, TypeError, LookupError) as error:
+            self._refuse(error)
+            return False
+        only = message.fields.get("only")
+        return new and (only is None or only in self.inbox.tags)
+
+    # --- what a sender says of its streams ---------------------------------------
+
+    def position(self, sender: str, fields: Mapping[str, Any]) -> Sequence[RelayMessage]:
+        """:raises ValueError: or another exception of wrong fields."""
+        before: Optional[dict[Optional[str], int]] = None
+        if "before" in fields:
+            if not any(tag in fields["own"] for tag in self.tags):
+                return ()  # the answer to a question of others
+            own_before = fields["own_before"]
+            if not isinstance(own_before, dict):  # there is one tag that it can be
+                own_before = {tag: own_before for tag in fields["own"]}
+            before = {None: read_number(fields["before"])}
+            before.update((tag, read_number(last)) for tag, last in own_before.items())
+        return self.inbox.position(sender, self._numbers(fields), before, self.began)
+
+    def end(self, sender: str, fields: Mapping[str, Any]) -> Sequence[RelayMessage]:
+        """It has ended, with so many messages in all."""
+        before: Optional[Numbers] = None
+        if self.began <= float(fields["began"]):
+            before = {tag: 0 for tag in (None, *self.tags)}
+        return self.inbox.position(sender, self._numbers(fields), before, self.began)
+
+    def again(
+        self, sender: str, fields: Mapping[str, Any], messages: Sequence[RelayMessage]
+    ) -> Sequence[RelayMessage]:
+        tag = None if fields["to_all"] else fields.get("tag", self.tags[0])
+        if not self.hears(tag):
+            return ()
+        asked, first = read_number(fields["asked"]), read_number(fields["first"])
+        start = read_number(fields["start"])
+        return self.inbox.again(sender, tag, asked, first, messages, start)
+
+    def confirms(self, sender: str, fields: Mapping[str, Any]) -> Optional[dict[str, Any]]:
+        """What that sender is to be told, when all that it asks for was delivered."""
+        own = [tag for tag in fields["own"] if tag in self.tags]
+        numbers = self._numbers(fields)
+        if not own or not self.inbox.has(sender, numbers):
+            return None
+        return {"tag": own[0], "all": numbers[None], "own": numbers[own[0]]}
+
+    def _numbers(self, fields: Mapping[str, Any]) -> dict[Optional[str], int]:
+        own = fields["own"]
+        numbers: dict[Optional[str], int] = {None: read_number(fields["all"])}
+        numbers.update((tag, read_number(own[tag])) for tag in self.tags if tag in own)
+        return numbers
+
+    # --- two become one ------------------------------------------------------------
+
+    def merge(self, other: Listener) -> None:
+        """Hear for those of another one, too, which stands at the same point."""
+        self.inbox.merge(other.inbox)
+        self._passed.merge(other._passed)
+
+
+def read_messages(sender: str, packets: Iterable[Any]) -> list[RelayMessage]:
+    """Messages that a sender sends again.
+
+    :raises MessageError: when they are not messages, or another's.
+    """
+    messages = [RelayMessage.unpack(data) for data in packets]
+    if any(other.sender != sender for other in messages):
+        raise MessageError("somebody else's messages")
+    return messages

@@ -1,0 +1,235 @@
+"""How far a process has heard the others, for another process to go on from there.
+
+It travels as a file in memory (memfd_create(2)): a head, a JSON object, and messages as the
+relay has them. Whoever reads it shares the file's offset with others, and does not use it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Callable, NamedTuple, Optional
+
+from ..common.limits import POSITION_BYTES, RELAY_MOST_SENDERS, RELAY_MOST_STREAMS
+from .inbox import Numbers
+
+_VERSION = 1
+
+#: mark, version, length of the JSON object
+_HEAD = struct.Struct("!4sHI")
+_MARK = b"siop"
+#: length of a message
+_PART = struct.Struct("!I")
+
+#: As in messages: numbers stay far from where they would wrap.
+_LARGEST_NUMBER = 2**53
+
+
+class Held(NamedTuple):
+    """A message that waits for an earlier one of its sender."""
+
+    #: To whom it is; ``None`` for all.
+    tag: Optional[str]
+    data: bytes
+
+
+@dataclass
+class Part:
+    """How far the sessions with these tags have heard the others."""
+
+    tags: tuple[str, ...]
+    #: When their first worker began to listen, in seconds of the host's monotonic clock.
+    since: float
+    #: See :meth:`.inbox.Inbox.save`.
+    senders: dict[str, Any]
+    #: The last number that has come through each bridge to other hosts.
+    passed: dict[str, int]
+    #: Packed messages that are yet to be delivered, in order.
+    kept: list[bytes] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    #: Messages lost for good that nobody has counted yet.
+    dropped: int = 0
+
+    def has(self, sender: str, numbers: Numbers) -> None:
+        """They have what that sender has sent up to these numbers."""
+        if not any(numbers.values()):
+            return
+        own = {tag: [numbers[tag] + 1, numbers[tag]] for tag in self.tags if tag in numbers}
+        self.senders[sender] = [True, numbers[None] + 1, numbers[None], own]
+
+
+@dataclass
+class Position:
+    #: The channel on the relay.
+    channel: str
+    #: Nearly always one; more of a process that was adopting when it was asked to end.
+    parts: list[Part]
+    #: How many messages the process itself had published: its own clients have so many.
+    sent: int = 0
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(tag for part in self.parts for tag in part.tags)
+
+    def write(self) -> int:
+        """The descriptor of a file with it, which is the caller's; without :attr:`sent`.
+
+        :raises OSError: when there is no memory for it, or no descriptor.
+        """
+        head = {
+            "channel": self.channel,
+            "parts": [
+                {
+                    "tags": part.tags,
+                    "since": part.since,
+                    "senders": part.senders,
+                    "passed": part.passed,
+                    "dropped": part.dropped,
+                    "kept": len(part.kept),
+                    "held": [one.tag for one in part.held],
+                }
+                for part in self.parts
+            ],
+        }
+        data = json.dumps(head, separators=(",", ":")).encode()
+        descriptor = os.memfd_create("sio-position", os.MFD_CLOEXEC)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(_HEAD.pack(_MARK, _VERSION, len(data)) + data)
+                for part in self.parts:
+                    for message in (*part.kept, *(one.data for one in part.held)):
+                        file.write(_PART.pack(len(message)))
+                        file.write(message)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    @classmethod
+    def read(cls, descriptor: int) -> Position:
+        """What :meth:`write` has written; the descriptor stays open.
+
+        :raises ValueError: when anything in it is wrong; the text names it.
+        """
+        file = _File(descriptor)
+        mark, version, length = _HEAD.unpack(file.take(_HEAD.size, "head"))
+        if mark != _MARK:
+            raise ValueError("position: not a position")
+        if version != _VERSION:
+            raise ValueError(f"version: {version} of the format, not {_VERSION}")
+        try:
+            head = json.loads(file.take(length, "head"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"head: not JSON: {error}") from None
+        if not isinstance(head, dict):
+            raise ValueError("head: not an object")
+        channel = _checked(head, "channel", _is_text)
+        parts = [_read_part(part, file) for part in _checked(head, "parts", _is_list)]
+        if not parts:
+            raise ValueError("parts: none")
+        position = cls(channel, parts)
+        if len(set(position.tags)) != len(position.tags):
+            raise ValueError("tags: one of them comes twice")
+        file.end()
+        return position
+
+
+class _File:
+    """What a descriptor has, from the beginning."""
+
+    def __init__(self, descriptor: int) -> None:
+        try:
+            size = os.fstat(descriptor).st_size
+            if size > POSITION_BYTES:
+                raise ValueError(f"position: {size} bytes, over the limit of {POSITION_BYTES}")
+            self._data = memoryview(os.pread(descriptor, size, 0))
+        except OSError as error:
+            raise ValueError(f"position: cannot be read: {error}") from None
+        self._at = 0
+
+    def take(self, size: int, what: str) -> bytes:
+        taken = bytes(self._data[self._at : self._at + size])
+        if len(taken) != size:
+            raise ValueError(f"{what}: cut short")
+        self._at += size
+        return taken
+
+    def message(self, what: str) -> bytes:
+        (size,) = _PART.unpack(self.take(_PART.size, what))
+        return self.take(size, what)
+
+    def end(self) -> None:
+        if self._at != len(self._data):
+            raise ValueError("position: longer than its messages")
+
+
+def _read_part(part: Any, file: _File) -> Part:
+    if not isinstance(part, dict):
+        raise ValueError("parts: one that is not an object")
+    tags = tuple(_checked(part, "tags", _are_tags))
+    for name, sender in _checked(part, "senders", _is_senders).items():
+        _check_sender(name, sender, tags)
+    kept, held = _checked(part, "kept", _is_number), _checked(part, "held", _is_list)
+    if any(tag is not None and tag not in tags for tag in held):
+        raise ValueError("held: a message to another tag")
+    return Part(
+        tags,
+        float(_checked(part, "since", _is_time)),
+        part["senders"],
+        _checked(part, "passed", _is_numbers),
+        [file.message("kept") for _ in range(kept)],
+        [Held(tag, file.message("held")) for tag in held],
+        _checked(part, "dropped", _is_number),
+    )
+
+
+def _check_sender(name: str, sender: Any, tags: tuple[str, ...]) -> None:
+    """:raises ValueError: when it is not as an inbox saves it."""
+    try:
+        placed, next, last, own = sender
+        if type(placed) is not bool or not all(tag in tags for tag in own):
+            raise ValueError
+        for first, highest in ((next, last), *own.values()):
+            if not (_is_number(first) and _is_number(highest) and 1 <= first <= highest + 1):
+                raise ValueError
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError(f"senders: {name!r:.40} with {sender!r:.80}") from None
+
+
+def _checked(fields: dict[str, Any], name: str, check: Callable[[Any], bool]) -> Any:
+    """:raises ValueError: when that field is missing or wrong."""
+    value = fields.get(name)
+    if not check(value):
+        raise ValueError(f"{name}: {value!r:.80}")
+    return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST_NUMBER
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e12
+
+
+def _are_tags(value: Any) -> bool:
+    few = isinstance(value, list) and 0 < len(value) <= RELAY_MOST_STREAMS
+    return few and all(map(_is_text, value))
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _is_senders(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) <= RELAY_MOST_SENDERS + 1
