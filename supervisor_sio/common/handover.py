@@ -101,6 +101,8 @@ def decode(data: bytes) -> Union[Handover, Message]:
     )
 
 
-def receive(sock: socket.socket) -> Optional[tuple[Union[Handover, Message], list[int]]]:
-    """As :func:`.channel.receive`, one descriptor at most."""
-    return channel.receive_as(decode, sock)
+def receive(
+    sock: socket.socket, most_descriptors: int = 1
+) -> Optional[tuple[Union[Handover, Message], list[int]]]:
+    """As :func:`.channel.receive`."""
+    return channel.receive_as(decode, sock, most_descriptors)

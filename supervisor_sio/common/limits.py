@@ -373,6 +373,62 @@ MAX_CHANNELS = _limit(
     "the row with its tag and channels that the other workers are sent, a fraction of MAX_ROW",
 )
 
+# --- Sessions that move from one worker to another --------------------------------
+
+HELD_SHARE = _limit(
+    "HELD_SHARE",
+    0.75,
+    "of the descriptors for clients",
+    "router",
+    "that sessions which wait for the next worker may have; the others are left for new clients, "
+    "and for what is on its way (the kernel counts that, too: unix(7), ETOOMANYREFS)",
+)
+TAKEOVER_TAGS = _limit(
+    "TAKEOVER_TAGS",
+    500,
+    "tags",
+    "worker",
+    "of workers before it whose sessions it has; each is a topic of the relay, and a row in what "
+    "every worker is told",
+)
+TAKEOVER_CHANNELS = _limit(
+    "TAKEOVER_CHANNELS",
+    16,
+    "channels of the relay",
+    "worker that ends",
+    "in each of which the router listens in its place; as TALLIES",
+)
+TAKEOVER_BATCHES = _limit(
+    "TAKEOVER_BATCHES",
+    2,
+    "batches",
+    "worker that adopts",
+    "on their way to it: each has up to 252 connections, which the kernel counts until they are "
+    "read, and a worker that hangs reads none",
+)
+TAKEOVER_TRIES = _limit(
+    "TAKEOVER_TRIES",
+    8,
+    "workers",
+    "worker that ended",
+    "that are asked to adopt its sessions, each once: what one cannot take, or dies of, is not "
+    "for ever",
+)
+PASS_TIMEOUT = _limit(
+    "PASS_TIMEOUT",
+    5.0,
+    "seconds",
+    "batch of sessions",
+    "for the router to have it; a router that is killed meanwhile is back in one or two",
+)
+ADOPT_TIMEOUT = _limit(
+    "ADOPT_TIMEOUT",
+    15.0,
+    "seconds",
+    "step of an adoption",
+    "without which the next worker is asked; to make 10,000 sessions anew takes a few",
+)
+
 # --- The channels between supervisord, the router and the workers ---------------
 
 MAX_PACKET = _limit(

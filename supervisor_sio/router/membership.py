@@ -10,7 +10,9 @@ from typing import Any, Iterable, Optional
 
 from ..common import channel
 
-#: A worker: its tag, whether it is on another host, the channels that it hears.
+#: A worker: its tag, whether it is on another host, the channels that it hears, and whether
+#: the tag is an alias: another worker, or the router, has the sessions of one that has ended.
+#: Somebody hears under it, and nobody sends.
 Row = list[Any]
 
 

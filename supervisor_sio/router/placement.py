@@ -9,11 +9,12 @@ opens a session, or needs no session      while no worker takes new ones
 belongs to a session                      while its worker hangs or its channel is full;
                                           in the first seconds of a router also for a
                                           worker that is not back yet
+belongs to a session that is held         until a worker has adopted it, see :mod:`.held`
 none yet: idle                            as the first, and makes room for requests
 ========================================  =================================================
 
-Whoever waits has ``hold_timeout`` seconds, is let go when its client leaves, and
-counts for ``max_pending``.
+Whoever waits has ``hold_timeout`` seconds, or as long as its session is held, is let go
+when its client leaves, and counts for ``max_pending``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ logger = logging.getLogger("supervisor_sio.router")
 
 #: Seconds after its start in which a router waits for workers that lived
 #: through the one before it, before it calls their sessions unknown.
-_REJOIN_TIME = 2.0
+REJOIN_TIME = 2.0
 
 #: Seconds between the first worker after none and the release of those who
 #: waited: its siblings are about to join, and should get their share.
@@ -108,10 +109,18 @@ class Placement:
         if self._carriers.get(member.tag) is not carrier:
             return
         del self._carriers[member.tag]
+        tags = member.tags
         self._pool.remove(member)
-        self.waiting.for_anybody(member.tag)
+        for tag in tags:
+            self.released(tag)
         # Later: this may be in the middle of placing, when many workers die together.
         self._loop.call_soon(self.place_held)
+
+    def released(self, tag: str) -> None:
+        """The sessions with this tag have left a worker, or the router: unless somebody has
+        them, who waits for them may go to anybody, who can say so."""
+        if tag not in self._pool.held and self._pool.owner(tag) is None:
+            self.waiting.for_anybody(tag)
 
     def starting(self, name: str) -> None:
         """supervisord has started a worker of this name."""
@@ -141,10 +150,11 @@ class Placement:
     def resume(self, member: Member) -> None:
         """A worker can be given connections again."""
         now = time.monotonic()
-        while member.reachable:
-            connection = self.waiting.first_for(member.tag)
-            if connection is None or not self._take(connection, now):
-                break
+        for tag in member.tags:
+            while member.reachable:
+                connection = self.waiting.first_for(tag)
+                if connection is None or not self._take(connection, now):
+                    break
         self.place_held()
 
     # --- connections ----------------------------------------------------------------
@@ -164,7 +174,8 @@ class Placement:
             self._turn_away(connection, reasons.MAX_PENDING)
             return
         tag = self._waits_for(connection, now)
-        if tag and self.waiting.count_for(tag) >= self.waiting.share and not self._sweep(now):
+        full = tag not in self._pool.held and self.waiting.count_for(tag) >= self.waiting.share
+        if tag and full and not self._sweep(now):
             self._turn_away(connection, reasons.WORKER_SHARE)
             return
         connection.deadline = now + self._hold_timeout if deadline is None else deadline
@@ -188,12 +199,13 @@ class Placement:
         """Once a second: deadlines, and clients that have gone."""
         now = time.monotonic()
         self._sweep(now)
-        if now - self._started >= _REJOIN_TIME:
+        if now - self._started >= REJOIN_TIME:
             for tag in self.waiting.tags:
-                if self._pool.owner(tag) is None:
-                    self.waiting.for_anybody(tag)
+                self.released(tag)
         self.place_held()
         for connection in self.waiting.overdue(now):
+            if connection.tag in self._pool.held:
+                continue  # which has a deadline of its own
             self.waiting.remove(connection)
             self._turn_away(connection, reasons.HOLD_TIMEOUT)
         if bool(len(self)) is not self._told:
@@ -295,9 +307,9 @@ class Placement:
         """The tag of the only worker that may serve it; empty when any may."""
         if connection.kind is not SESSION or not connection.tag:
             return ""
-        if self._pool.owner(connection.tag) is None and now - self._started >= _REJOIN_TIME:
-            return ""
-        return connection.tag
+        if connection.tag in self._pool.held or now - self._started < REJOIN_TIME:
+            return connection.tag
+        return connection.tag if self._pool.owner(connection.tag) is not None else ""
 
     def _turn_away(self, connection: Connection, reason: str) -> None:
         if connection.kind is None:  # idle: there is no request to answer

@@ -32,10 +32,12 @@ class Member:
     figures: Mapping[str, int] = field(default_factory=dict)
     #: Channels of the relay on which it hears the others; none before it is ready.
     channels: list[str] = field(default_factory=list)
+    #: The format of the sessions that it adopts; 0 when it adopts none.
+    takes: int = 0
+    #: Tags of workers before it whose sessions it has adopted.
+    adopted: list[str] = field(default_factory=list)
     #: When it last reported, by the loop's clock.
     reported_at: float = 0.0
-    #: The format of sessions that it adopts; 0 for none.
-    takes: int = 0
     #: Handshakes handed over.
     handshakes: int = 0
 
@@ -52,6 +54,11 @@ class Member:
             count: int = getattr(self, figure.name)
             return count
         return self.figures.get(figure.name, 0)
+
+    @property
+    def tags(self) -> list[str]:
+        """Those in the ids of its sessions."""
+        return [self.tag, *self.adopted]
 
     @property
     def eligible(self) -> bool:
@@ -78,7 +85,11 @@ class Pool:
     """All workers with an open channel, by their tags."""
 
     method: str
+    #: The tags of sessions that the router holds: no worker has them now.
+    held: set[str] = field(default_factory=set)
     _members: dict[str, Member] = field(default_factory=dict)
+    #: By tags that are not their own.
+    _adopters: dict[str, Member] = field(default_factory=dict)
     _turn: int = 0
     _plain_turn: int = 0
 
@@ -91,10 +102,21 @@ class Pool:
     def remove(self, member: Member) -> None:
         if self._members.get(member.tag) is member:
             del self._members[member.tag]
+        self.adopted(member, [])
+
+    def adopted(self, member: Member, tags: list[str]) -> None:
+        """These, and no others, are the tags of others whose sessions the worker has."""
+        for tag in member.adopted:
+            if self._adopters.get(tag) is member:
+                del self._adopters[tag]
+        member.adopted = tags
+        self._adopters.update(dict.fromkeys(tags, member))
 
     def owner(self, tag: str) -> Optional[Member]:
-        """The living worker with this tag, draining or not: its sessions are its own."""
-        member = self._members.get(tag)
+        """The living worker with this tag, draining or not, if its sessions are there."""
+        if tag in self.held:
+            return None
+        member = self._members.get(tag) or self._adopters.get(tag)
         return member if member is not None and member.ready else None
 
     def named(self, name: str) -> list[Member]:

@@ -25,12 +25,15 @@ from .connection import Connection
 from .emitter import Emitter
 from .entrance import Entrance
 from .events import Event
+from .held import Held
+from .held_shelf import HeldShelf
 from .listener import EventListener
 from .placement import Placement
 from .pool import Pool
 from .report import Report
 from .reserve import RESERVE, affordable, reserve
 from .shelf import Shelf
+from .stand_ins import StandIns
 from .supervisord import SupervisordChannel, connect, in_messages
 from .throttle import Throttle
 from .tls import Terminator
@@ -59,7 +62,8 @@ class Router:
         settings = welcome.message
         # Supervisor's levels have the numbers of logging's, and two below DEBUG.
         logging.getLogger("supervisor_sio").setLevel(settings["log_level"])
-        *listeners, workers, xsub, xpub, into_shelf, out_of_shelf = welcome.descriptors
+        *listeners, workers, xsub, xpub = welcome.descriptors[:-4]
+        into_shelf, out_of_shelf, into_held, out_of_held = welcome.descriptors[-4:]
         metrics = listeners.pop() if settings["metrics"] else None
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
@@ -86,12 +90,28 @@ class Router:
         self._refusals = Refusals(logger)
         self._pool = Pool(settings["balance"])
         self._shelf = Shelf(socket.socket(fileno=into_shelf), socket.socket(fileno=out_of_shelf))
+        cluster = run_dir.read_cluster()
+        self._stand_ins = StandIns(run_dir, cluster)
+        held_shelf = HeldShelf(socket.socket(fileno=into_held), socket.socket(fileno=out_of_held))
+        # TLS ends in this process, and cannot outlive it.
+        outlived = self._terminator is None
         self._placement = Placement(
             self._pool,
             settings["hold_timeout"],
             self._max_pending,
-            # TLS ends in this process, and cannot outlive it.
-            self._shelf if self._terminator is None else None,
+            self._shelf if outlived else None,
+        )
+        self._held = Held(
+            pool=self._pool,
+            placement=self._placement,
+            carriers=lambda: self._workers,
+            hold_timeout=settings["hold_timeout"],
+            shelf=held_shelf if outlived else None,
+            ceiling=lambda: ceiling(self._reserve()),
+            refusals=self._refusals,
+            listen=self._stand_ins.listen,
+            members_changed=lambda: self._workers.members_changed(),
+            all_stops=self._all_stops,
         )
         #: Processes that are workers, by Supervisor's name.
         self._names: set[str] = set(settings["workers"])
@@ -145,10 +165,10 @@ class Router:
             members_here=self._members_here,
             hear_supervisord=self._supervisord.read,
             ended=lambda tag, name, sent: self._registrar.ended(tag, name, sent),
+            held=self._held,
             meter=self._exporter.metrics if self._exporter is not None else None,
         )
         self._relay = Relay(run_dir.xsub, xsub, run_dir.xpub, xpub)
-        cluster = run_dir.read_cluster()
         self._registrar = Registrar(run_dir, cluster)
         self._bridge: Optional[Bridge] = None
         if settings["message_queue"]:
@@ -206,6 +226,7 @@ class Router:
         self._supervisord.listen()
         self._events.listen()
         self._registrar.start()
+        self._held.restore()
         self._workers.listen()
         self._take_over()
         self._entrance.listen(self._listeners)
@@ -222,8 +243,10 @@ class Router:
             # Another router is about to start, or will be some time, as for those who
             # wait in the kernel.
             self._shelf.keep([*self._placement.release(), *self._entrance.release()])
+            self._held.release()
         else:
             self._placement.close()
+            self._held.close()
         if self._terminator is not None:
             await asyncio.sleep(_LAST_ANSWERS)
         if self._exporter is not None:
@@ -260,9 +283,14 @@ class Router:
         self._stop(0 if self._stop_wanted else 128 + number)
 
     def _members_here(self, members: list[Any]) -> None:
-        self._registrar.set_members((tag, channels) for tag, _, channels in members)
+        self._registrar.set_members((tag, channels) for tag, _, channels, _ in members)
+        self._stand_ins.set_members(members)
         if self._bridge is not None:
             self._bridge.set_members(members)
+
+    def _all_stops(self) -> bool:
+        self._supervisord.read()
+        return self._workers.all_stop
 
     def _call_soon(self, call: Callable[[Any], None], argument: Any) -> None:
         """From a thread of the bridge, which may live a little longer than the loop."""
@@ -279,6 +307,7 @@ class Router:
             workers=len(self._workers),
             metrics=self._exporter is not None,
             handshakes=self._max_pending if self._terminator is not None else 0,
+            listeners=self._held.listeners,
         )
 
     def _place_again(self, connection: Connection) -> None:
@@ -294,6 +323,7 @@ class Router:
         self._loop.call_later(1.0, self._tick)
         self._entrance.expire(time.monotonic())
         self._placement.tick()
+        self._held.look()
         self._send_figures()
         if self._exporter is not None:
             self._exporter.metrics.tick()
@@ -321,6 +351,8 @@ class Router:
             self._placement.starting(name)
         elif event.name not in ("PROCESS_STATE_RUNNING", "PROCESS_STATE_STOPPING"):
             self._placement.not_starting(name)
+        if event.name == "PROCESS_STATE_FATAL":
+            self._held.no_successor(name)
 
     def _execute(self, command: Message) -> None:
         """:raises CommandError: when it cannot be done."""

@@ -8,17 +8,21 @@ from __future__ import annotations
 RESERVE = 64
 _FOR_WORKER = 5
 _FOR_METRICS = 128
+#: With a context of ZeroMQ each.
+_FOR_LISTENER = 16
 
 
-def reserve(workers: int, metrics: bool, handshakes: int) -> int:
+def reserve(workers: int, metrics: bool, handshakes: int, listeners: int = 0) -> int:
     """Descriptors that new clients do not get.
 
     :param workers: how many channels of workers there are.
     :param metrics: whether there is a port for them.
     :param handshakes: how many of TLS may be under way.
+    :param listeners: to the relay, in the place of workers that have ended.
     """
     # Each handshake may end with two more at the same time.
-    return RESERVE + _FOR_WORKER * workers + _FOR_METRICS * metrics + 2 * handshakes
+    own = RESERVE + _FOR_WORKER * workers + _FOR_METRICS * metrics + _FOR_LISTENER * listeners
+    return own + 2 * handshakes
 
 
 def affordable(max_pending: int, limit: int, tls: bool) -> int:

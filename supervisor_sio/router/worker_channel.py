@@ -9,15 +9,17 @@ import os
 import socket
 import time
 from collections import deque
-from typing import Callable, Optional, Protocol, Union
+from typing import Callable, Optional, Protocol, Sequence, Union
 
 from ..common import channel, handover, reasons
 from ..common.channel import ChannelError, DescriptorsLost, Message
 from ..common.figures import read_report
 from ..common.handover import Handover
+from ..common.limits import MAX_DESCRIPTORS
 from ..common.request import HANDSHAKE
 from ..relay.tally import Sent
 from .connection import Connection
+from .held import Held
 from .membership import Membership
 from .placement import Placement
 from .pool import Member
@@ -44,6 +46,7 @@ class Owner(Protocol):
 
     loop: asyncio.AbstractEventLoop
     placement: Placement
+    held: Held
     membership: Membership
     queries: Queries
     meter: Optional[Meter]
@@ -116,9 +119,11 @@ class WorkerChannel:
         try:
             for _ in range(_BATCH):
                 try:
-                    packet = handover.receive(self._sock)
-                except DescriptorsLost:
+                    packet = handover.receive(self._sock, MAX_DESCRIPTORS)
+                except DescriptorsLost as lost:
                     self._lost_one()
+                    if not isinstance(lost.message, Handover):
+                        self._workers.held.lost_descriptors(self, lost.message)
                     continue
                 if packet is None:
                     self.lose("")
@@ -144,10 +149,13 @@ class WorkerChannel:
         if member is not None and kind == "tally":
             self._tallies.take(message, descriptors)
             return
+        if member is not None and self._workers.held.handles(kind):
+            self._workers.held.handle(self, message, descriptors)
+            return
         channel.close_all(descriptors)
         if member is None:
             self.member = self._workers.join(self, message)
-            self._post(self._workers.welcome)
+            self.tell(self._workers.welcome)
         elif kind == "load":
             self._update(member, message)
         elif kind == "answer":
@@ -171,7 +179,7 @@ class WorkerChannel:
         self._workers.hear_supervisord()
         if self._workers.all_stop:
             self.tell_stopping()
-        self._post({"type": "left"})
+        self.tell({"type": "left"})
 
     def _update(self, member: Member, message: Message) -> None:
         try:
@@ -217,18 +225,8 @@ class WorkerChannel:
                 handshake,
                 connection.prefix,
             )
-            channel.send_encoded(self._sock, data, [connection.sock.fileno()])
-        except BlockingIOError:
-            self._block()
-            return False
-        except OSError as error:
-            if error.errno in channel.CROWDED:
-                self._block(_CROWDED)
+            if not self._send(data, [connection.sock.fileno()]):
                 return False
-            if error.errno != errno.EBADF:
-                self.lose(str(error))
-                return False
-            self._drop(connection, error)
         except Exception as error:
             # Nothing that one connection is may keep the others from this worker.
             self._drop(connection, error)
@@ -240,6 +238,28 @@ class WorkerChannel:
                 self._workers.meter.handed_over(time.monotonic() - connection.since)
         connection.sock.close()
         return True
+
+    def pass_on(self, data: bytes, descriptors: Sequence[int]) -> bool:
+        """A part of the sessions that this worker is to adopt; false when it can have none now,
+        or is lost."""
+        return not (self._closed or self._blocked) and self._send(data, descriptors)
+
+    def _send(self, data: bytes, descriptors: Sequence[int]) -> bool:
+        """:raises OSError: when it is the descriptors' fault that it cannot be sent."""
+        try:
+            channel.send_encoded(self._sock, data, descriptors)
+        except BlockingIOError:
+            self._block()
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise
+            if error.errno in channel.CROWDED:
+                self._block(_CROWDED)
+            else:
+                self.lose(str(error))
+        else:
+            return True
+        return False
 
     def _drop(self, connection: Connection, error: Exception) -> None:
         self._workers.count_refusal(reasons.BAD_CONNECTION, f"{connection.address}: {error}")
@@ -264,8 +284,10 @@ class WorkerChannel:
         if self.member is not None and not self._blocked and not self._closed:
             self.member.busy = False
             self._workers.placement.resume(self.member)
+            self._workers.held.resume(self)
 
-    def _post(self, message: Message) -> None:
+    def tell(self, message: Message) -> None:
+        """Send a message, behind those that wait."""
         self._outbox.append(channel.encode(message))
         self.flush()
 
@@ -299,7 +321,7 @@ class WorkerChannel:
     def tell_stopping(self) -> None:
         assert self.member is not None
         self.member.draining = True
-        self._post({"type": "stopping"})
+        self.tell({"type": "stopping", "all": self._workers.all_stop})
 
     def lose(self, reason: str) -> None:
         """The channel is over; what waits for this worker finds another."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..common import channel
 from ..common.channel import ChannelError, Message
 from ..common.limits import MAX_CHANNELS
+from ..common.takeover import is_tag
 
-_TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _LONGEST_NAME = 256
 
 
@@ -27,22 +26,30 @@ def read_hello(message: Message) -> Hello:
     if message["type"] != "hello":
         raise ChannelError(f"expected hello, not {message['type']!r}")
     channel.check_version(message, "the worker")
-    tag, name = message.get("tag"), message.get("name")
-    if not (isinstance(tag, str) and _TAG.fullmatch(tag)):
+    tag: Any = message.get("tag")
+    name = message.get("name")
+    if not is_tag(tag):
         raise ChannelError("a hello without tag and name")
     if not (isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and name.isprintable()):
         raise ChannelError("a hello without tag and name")
     return Hello(tag, name)
 
 
-def read_ready(message: Message) -> list[str]:
-    """The channels of the relay on which the worker hears the others.
+class Ready(NamedTuple):
+    #: Of the relay, on which the worker hears the others.
+    channels: list[str]
+    #: The format of the sessions that it adopts; 0 when it adopts none.
+    takes: int
 
-    :raises ChannelError: when it does not say them, or too many.
-    """
+
+def read_ready(message: Message) -> Ready:
+    """:raises ChannelError: when it does not say its channels, or too many."""
     channels = message.get("channels")
     if not isinstance(channels, list) or not all(isinstance(c, str) for c in channels):
         raise ChannelError("a ready without its channels")
     if channel.row_size(channels) > MAX_CHANNELS // 2:
         raise ChannelError("a ready with too many channels")
-    return channels
+    takes = message.get("takes", 0)
+    if type(takes) is not int or takes < 0:
+        raise ChannelError("a ready without the format that it takes")
+    return Ready(channels, takes)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Iterator, Optional
 
 from ..common import channel, reasons
 from ..common.channel import ChannelError, Message
@@ -15,6 +15,7 @@ from ..common.processes import is_descendant
 from ..common.refusals import Refusals
 from ..relay.tally import Sent
 from .connection import Connection
+from .held import Held
 from .membership import Membership
 from .placement import Placement
 from .pool import Member
@@ -49,6 +50,7 @@ class Workers:
     :param members_here: gets the workers here that hear the relay.
     :param hear_supervisord: reads what supervisord has sent so far.
     :param ended: gets the tag of each worker that has ended, and its tally on each channel.
+    :param held: the sessions that workers pass on.
     :param meter: is told how long each hand-over took, and of figures that came.
     """
 
@@ -65,6 +67,7 @@ class Workers:
         members_here: Callable[[list[Any]], None],
         hear_supervisord: Callable[[], None],
         ended: Callable[[str, str, Sent], None],
+        held: Held,
         meter: Optional[Meter] = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -77,6 +80,7 @@ class Workers:
         self.members_here = members_here
         self.hear_supervisord = hear_supervisord
         self.ended = ended
+        self.held = held
         self.meter = meter
         self.handed_over = 0
         self.handed_back = 0
@@ -98,9 +102,12 @@ class Workers:
     def __len__(self) -> int:
         return len(self._channels)
 
+    def __iter__(self) -> Iterator[WorkerChannel]:
+        return iter(self._channels)
+
     def held_sessions(self) -> int:
-        """Sessions that no worker has adopted yet."""
-        return 0
+        """How many no worker has now: one has passed them on, and another will adopt them."""
+        return self.held.sessions
 
     def listen(self) -> None:
         """Let workers in; those that lived through another router have connected already."""
@@ -129,6 +136,7 @@ class Workers:
             member.hung = False
             logger.info("worker %s is back (pid %d)", member.name, member.pid)
             self.placement.ready(member)
+            self.held.look()
             self.changed()
 
     def _accept(self) -> None:
@@ -166,10 +174,11 @@ class Workers:
 
     def ready(self, member: Member, message: Message) -> None:
         """:raises ChannelError: when its channels are none."""
-        member.channels = read_ready(message)
+        member.channels, member.takes = read_ready(message)
         member.ready = True
         logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)
         self.placement.ready(member)
+        self.held.look()
         self.members_changed()
         self.changed()
 
@@ -177,11 +186,14 @@ class Workers:
         """Tell every worker who hears the relay."""
         if not self._settled:
             return
-        here = [
-            [worker.member.tag, False, worker.member.channels]
-            for worker in self._channels
-            if worker.member is not None and worker.member.channels
+        members = [worker.member for worker in self._channels if worker.member is not None]
+        rows = [
+            *self.held.rows(),
+            *([tag, False, m.channels, True] for m in members for tag in m.adopted if m.channels),
+            *([m.tag, False, m.channels, False] for m in members if m.channels),
         ]
+        # One that passes on its sessions still sends: the last row counts.
+        here = list({row[0]: row for row in rows}.values())
         self.members_here(here)
         self.membership.set([*self._elsewhere, *here])
         for worker in list(self._channels):
@@ -207,10 +219,12 @@ class Workers:
 
     def _ask(self, question: Message) -> tuple[dict[str, str], int]:
         asked: dict[str, str] = {}
-        missing = 0
+        missing, tag = 0, question["tag"]
+        if self.held.has(tag):
+            return asked, 1  # whoever adopts it
         for worker in self._channels:
             member = worker.member
-            if member is None or not member.ready or question["tag"] not in ("", member.tag):
+            if member is None or not member.ready or (tag and tag not in member.tags):
                 continue
             if worker.ask(question):
                 asked[member.tag] = member.name
@@ -238,6 +252,7 @@ class Workers:
         self.queries.lost(member.tag)
         add_gone(self.gone, member)
         self.placement.leave(member, gone)
+        self.held.lost(gone)
         if member.channels:
             self.members_changed()
         if member.draining:

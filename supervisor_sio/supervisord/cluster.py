@@ -118,10 +118,12 @@ class Cluster:
             ):
                 self._run_dir_sockets.append(run_dir.bind(path, kind))
             # What a router puts into the one end, it or the next one takes out of the other:
-            # clients that wait. They are in the kernel, no descriptors of supervisord.
-            pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SHELF_BUFFER)
-            self._run_dir_sockets.extend(pair)
+            # clients that wait, and sessions that are held. They are in the kernel, no
+            # descriptors of supervisord.
+            for _ in range(2):
+                pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SHELF_BUFFER)
+                self._run_dir_sockets.extend(pair)
             own = run_dir.bind(run_dir.supervisord, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise SettingsError("run_dir", str(error)) from None

@@ -8,43 +8,34 @@ Nobody waits to send: what the router does not take yet is queued, see :mod:`.ou
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
-import time
 from typing import Any, Callable, Optional, Sequence
 
 from ..common import channel, handover, identity
 from ..common.channel import ChannelError, DescriptorsLost, Message
 from ..common.descriptors import ceiling
 from ..common.handover import Handover
-from ..common.limits import LEAVE_TIMEOUT
-from ..common.processes import has_parent, lineage
+from ..common.limits import LEAVE_TIMEOUT, MAX_DESCRIPTORS
 from ..common.refusals import Refusals
 from ..common.rundir import RunDir
 from ..common.unavailable import answer
+from .ancestors import Ancestors
+from .arriving import Adopter, Arriving
 from .forks import close_socket
 from .outgoing import Blocked, Mover, Outgoing, RouterGone
+from .passing import Passing
+from .reporting import Reporting
 from .runtime import Event, Runtime, Watch
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds over which changes of the figures are gathered into one message.
-_GATHER = 0.02
-
 #: Seconds between looks at what changes without a request, such as a ping timeout.
 _LOOK = 1.0
 
-#: Seconds between reports at most: a worker that is silent for longer hangs.
-_HEARTBEAT = 2.0
-
 #: Seconds between tries to find a router, and to send what the kernel does not take.
 _RETRY = 0.2
-
-#: Seconds without supervisord's socket after which a worker leaves that knows no parents to go
-#: by. supervisord has the socket from before it starts a worker until its end.
-_GONE = 5.0
 
 #: Messages in a row before others have a turn.
 _TURN = 64
@@ -52,6 +43,10 @@ _TURN = 64
 #: Descriptors that are not for clients: for the channel, for ZeroMQ, which ends the
 #: process when it gets none, and for the application.
 _RESERVE = 64
+
+
+#: Of the messages about sessions that move, those for who adopts them.
+_ARRIVING = frozenset(("adopt", "sessions", "adopt-end", "adopt-go", "adopt-off"))
 
 
 class Refused(Exception):
@@ -94,7 +89,6 @@ class Link:
         self._on_settings = on_settings
         self._on_connection = on_connection
         self._on_lost = on_lost
-        self._figures = figures
         self._on_members = on_members
         self._on_query = on_query
         self._on_stopping = on_stopping
@@ -109,6 +103,8 @@ class Link:
         self._connecting: Optional[Watch] = None
         self._looking: Optional[Watch] = None
         self._trying: Optional[Watch] = None
+        #: With one packet.
+        self._most_descriptors = 1
         #: Whether a message is being handled, by what may wait.
         self._handling = False
         self._closed = False
@@ -118,17 +114,17 @@ class Link:
         self._members: dict[str, list[Any]] = {}
         self._draining = False
         self._left = runtime.event()
-        self._last_figures: Message = {}
-        self._last_told = 0.0
-        self._gathering = False
-        #: This process, and each wrapper between it and supervisord, with its parent.
-        self._lineage = [(os.getpid(), os.getppid())]
-        self._orphan = False
-        #: Whether a router has said who supervisord is: until then the parent may be the one
-        #: that got this process when a wrapper ended.
-        self._knows_supervisord = False
-        #: Since when there is no socket to connect to.
-        self._no_socket_since: Optional[float] = None
+        self._reporting = Reporting(runtime, figures, self._free_sock, self._fail)
+        self.changed = self._reporting.changed
+        self._ancestors = Ancestors(self._note_orphan)
+        self._passing = Passing(runtime, self)
+        self._arriving = Arriving(self.post, lambda: ceiling(_RESERVE))
+        self.pass_on = self._passing.run
+        self.adopted = self._arriving.adopted
+        self.not_adopted = self._arriving.not_adopted
+        self.tags = self._arriving.set_tags
+        #: Whether supervisord stops all that it has started, as far as is known.
+        self.all_stop = False
         #: Which router, counted from 1: figures of one mean nothing to the next.
         self.generation = 0
         #: Whether a router is there: until one is, the other end waits in supervisord's socket.
@@ -149,23 +145,13 @@ class Link:
                 call.cancel()
         self._disconnect()
         self._outgoing.keep_all()
+        self._arriving.close()
 
     @property
     def up(self) -> bool:
         return self._sock is not None
 
-    @property
-    def _orphaned(self) -> bool:
-        """Whether supervisord is gone, or a wrapper that it started.
-
-        A signal for a start script without ``exec`` ends only that script.
-        """
-        if not self._orphan and not all(has_parent(*pair) for pair in self._lineage):
-            self._leave_alone()
-        return self._orphan
-
-    def _leave_alone(self) -> None:
-        self._orphan = True
+    def _note_orphan(self) -> None:
         text = "supervisord or its start script is gone, the worker leaves too"
         self._runtime.log(logger, logging.ERROR, text)
 
@@ -173,20 +159,12 @@ class Link:
         if logger.isEnabledFor(logging.DEBUG):
             text = "no router at %s: %s"
             self._runtime.log(logger, logging.DEBUG, text, self._run_dir.router, error)
-        if error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
-            self._no_socket_since = None
-            return
-        now = time.monotonic()
-        if self._no_socket_since is None:
-            self._no_socket_since = now
-        elif now - self._no_socket_since > _GONE:
-            if identity.of_supervisord() and not self._knows_supervisord:
-                self._leave_alone()
+        self._ancestors.note_no_router(error)
 
     def _connect(self) -> None:
         if self._closed:
             return
-        if self._orphaned:
+        if self._ancestors.gone:
             self._on_stopping(False)
             return
         # No subclass of it, which a library may have replaced.
@@ -207,14 +185,15 @@ class Link:
             self._note_no_router(error)
             self._connect_later()
             return
-        self._no_socket_since = None
+        self._ancestors.note_router()
         self.generation += 1
         self._sock = sock
-        self._last_figures = {}
-        self._send_figures()
+        self._reporting.report_all()
+        self._arriving.greet()
         self._send_ready()
+        self._arriving.repeat()
         if self._draining:
-            self._post({"type": "draining"})
+            self.post({"type": "draining"})
         self._flush()  # what waited for a router
         self._listen()
 
@@ -236,6 +215,8 @@ class Link:
         self._outgoing.forget_messages()
         if self._draining:
             self._outgoing.keep_all()
+        self._arriving.lost()
+        self._passing.lost()
         if sock is not None:
             sock.close()
 
@@ -262,12 +243,14 @@ class Link:
             if self._sock is None or self._handling:
                 return
             try:
-                packet = handover.receive(self._sock)
+                packet = handover.receive(self._sock, self._most_descriptors)
             except BlockingIOError:
                 return
             except DescriptorsLost as lost:
                 if isinstance(lost.message, Handover):
                     self._on_lost(lost.message)
+                else:
+                    self._guarded("sessions", self._arriving.lost_descriptors, lost.message)
                 continue
             except ChannelError as error:
                 self._lost(logging.ERROR, "the router is not understood: %s", error)
@@ -281,6 +264,8 @@ class Link:
             message, descriptors = packet
             if isinstance(message, Handover):
                 self._guarded("connection", self._take_connection, message, descriptors)
+            elif message["type"] in _ARRIVING:
+                self._guarded("sessions", self._take_sessions, message, descriptors)
             else:
                 channel.close_all(descriptors)
                 self._handle(message)
@@ -310,7 +295,11 @@ class Link:
         elif kind == "query":
             self._guarded(kind, self._on_query, message)
         elif kind == "stopping":
-            self._on_stopping(True)
+            self._take_stopping(message)
+        elif kind == "pass":
+            self._guarded(kind, self._passing.wants, message)
+        elif kind == "no-pass":
+            self._passing.end(str(message.get("reason")))
         elif kind == "left":
             self._left.set()
         elif kind == "refused":
@@ -337,20 +326,28 @@ class Link:
             os.close(descriptor)
             raise
 
+    def _take_sessions(self, message: Message, descriptors: list[int]) -> None:
+        for descriptor in descriptors:
+            self._runtime.descriptor_opened(descriptor)
+        kept = False
+        try:
+            kept = self._arriving.handle(message, descriptors)
+        finally:
+            if not kept:
+                channel.close_all(descriptors)
+
+    def _take_stopping(self, message: Message) -> None:
+        if message.get("all"):
+            self.all_stop = True
+            self._passing.end("")
+        self._on_stopping(True)
+
     def _take_welcome(self, message: Message) -> None:
         channel.check_version(message, "the router")
-        self.welcomed = self._knows_supervisord = True
-        self._take_lineage(message["supervisord"])
+        self.welcomed = True
+        same_host = self._sock is not None and channel.peer_of(self._sock).pid != 0
+        self._ancestors.take_supervisord(message["supervisord"], same_host)
         self._wait_for("welcome", self._on_settings, message)
-
-    def _take_lineage(self, supervisord: int) -> None:
-        """Find the wrappers between supervisord, whose pid this is, and this process."""
-        pairs = lineage(os.getpid(), supervisord)
-        if pairs:
-            self._lineage = pairs
-        elif identity.of_supervisord() and self._sock and channel.peer_of(self._sock).pid:
-            # Not another pid namespace, where the kernel says 0: the wrapper is gone already.
-            self._lineage = [(os.getpid(), supervisord)]
 
     def _take_members(self, message: Message) -> None:
         """All of them, or what has changed; in parts."""
@@ -389,20 +386,21 @@ class Link:
             return
         for name, tally in self._channels.items():
             if tally is not None:
-                self._post({"type": "tally", "channel": name}, [tally])
-        self._post({"type": "ready", "channels": list(self._channels)})
+                self.post({"type": "tally", "channel": name}, [tally])
+        channels = list(self._channels)
+        self.post({"type": "ready", "channels": channels, "takes": self._arriving.takes})
 
     def draining(self) -> None:
         """Ask the router for no new sessions; requests of those that are here still come."""
         self._draining = True
-        self._post({"type": "draining"})
+        self.post({"type": "draining"})
         if self._sock is None:
             self._outgoing.keep_all()
 
     async def leave(self) -> None:
         """Return when no connection can be on its way to this worker any more."""
         if self._sock is not None:
-            self._post({"type": "leaving"})
+            self.post({"type": "leaving"})
             await self._left.wait(LEAVE_TIMEOUT)
 
     def hand_back(self, known: Handover, connection: Mover) -> None:
@@ -429,11 +427,18 @@ class Link:
         self._flush()
         return True
 
-    def _post(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """One of the few about this worker; each router is told them once."""
+    def post(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """One of the few about this worker; each router is told them once.
+
+        :param descriptors: stay open until it is sent, or withdrawn.
+        """
         if self._sock is not None:
             self._outgoing.add(channel.encode(message), descriptors)
             self._flush()
+
+    def withdraw(self, descriptors: Sequence[int]) -> None:
+        """Do not send a message with these descriptors any more, if it waits."""
+        self._outgoing.withdraw(descriptors)
 
     def _flush(self) -> None:
         if self._sock is None or self._blocked is not None:
@@ -463,37 +468,30 @@ class Link:
         if blocked is not None:
             blocked.set()
 
-    # --- the figures ----------------------------------------------------------------------
+    # --- sessions that move ---------------------------------------------------------------
 
-    def changed(self) -> None:
-        """The figures may have changed: tell the router soon."""
-        if not self._gathering and self._sock is not None:
-            self._gathering = True
-            self._runtime.call_later(_GATHER, self._gathered)
+    def adopt_by(self, adopter: Adopter, takes: int) -> None:
+        """This worker adopts sessions of others. To be called before :meth:`ready`.
 
-    def _gathered(self) -> None:
-        self._gathering = False
-        self._send_figures()
+        :param takes: the format of those that it can.
+        """
+        self._arriving.adopter, self._arriving.takes = adopter, takes
+        self._most_descriptors = MAX_DESCRIPTORS
+
+    @property
+    def not_passed(self) -> str:
+        """Why ``pass_on`` could not pass on all, of :mod:`supervisor_sio.common.reasons`; empty
+        when all of supervisord stops."""
+        return self._passing.failed
+
+    # --- now and then -----------------------------------------------------------------------
+
+    def _free_sock(self) -> Optional[Any]:
+        """Where a message can be sent past those that wait; there are none."""
+        return self._sock if self._blocked is None else None
 
     def _look(self) -> None:
         self._looking = self._runtime.call_later(_LOOK, self._look)
-        if self._orphaned:
+        if self._ancestors.gone:
             self._on_stopping(False)
-        self._send_figures()
-
-    def _send_figures(self) -> None:
-        if self._sock is None or self._blocked is not None:
-            return  # a busy router gets them later
-        try:
-            figures = self._figures()
-        except Exception as error:  # of the application's manager; the next look may do
-            self._fail("figures", repr(error))
-            return
-        now = time.monotonic()
-        if figures == self._last_figures and now < self._last_told + _HEARTBEAT:
-            return
-        try:
-            channel.send(self._sock, figures)
-            self._last_figures, self._last_told = figures, now
-        except OSError:
-            pass
+        self._reporting.report()

@@ -58,6 +58,10 @@ class Outgoing:
     def add_move(self, data: bytes, connection: Mover) -> None:
         self._moves.append((data, connection))
 
+    def withdraw(self, descriptors: Sequence[int]) -> None:
+        """The message with these very descriptors is not to be sent any more."""
+        self._messages = deque(one for one in self._messages if one[1] is not descriptors)
+
     def forget_messages(self) -> None:
         """The router is gone that they were for."""
         self._messages.clear()

@@ -135,10 +135,10 @@ class Worker(Life):
     def _take_members(self, members: list[Any]) -> None:
         for server in sessions.servers():
             hears = server.manager.hears
-            rows = [row for row in members if hears in row[2]]
+            heard = [row for row in members if hears in row[2]]
             server.manager.set_members(
-                {tag: remote for tag, remote, *_ in rows},
-                {tag for tag, _, _, *alias in rows if any(alias)},
+                {tag: remote for tag, remote, _, _ in heard},
+                {tag for tag, _, _, alias in heard if alias},
             )
 
     async def _answer(self, question: Message) -> None:

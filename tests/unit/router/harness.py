@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from pathlib import Path
-from typing import Any, Awaitable, Callable
+from typing import Any, Awaitable, Callable, Iterator, Optional
 
 from supervisor_sio.common import channel, figures, handover
 from supervisor_sio.common.handover import Handover
+from supervisor_sio.common.limits import MAX_DESCRIPTORS
 from supervisor_sio.common.refusals import Refusals
 from supervisor_sio.common.request import Kind
 from supervisor_sio.router.connection import Connection
+from supervisor_sio.router.held import Held
+from supervisor_sio.router.held_shelf import HeldShelf
 from supervisor_sio.router.placement import Placement
 from supervisor_sio.router.pool import Pool
 from supervisor_sio.router.workers import Workers
@@ -24,13 +28,13 @@ FIGURES = figures.report({})
 class Worker:
     """The other end of a channel."""
 
-    def __init__(self, path: str, tag: str) -> None:
+    def __init__(self, path: str, tag: str, name: str = "", takes: int = 0) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.connect(path)
         self.tag = tag
-        self.say(type="hello", version=channel.VERSION, tag=tag, name=f"workers:{tag}")
+        self.say(type="hello", version=channel.VERSION, tag=tag, name=f"workers:{name or tag}")
         self.say(type="load", **FIGURES)
-        self.say(type="ready", channels=[f"channel-{tag}"])
+        self.say(type="ready", channels=[f"channel-{tag}"], takes=takes)
 
     def say(self, **message: Any) -> None:
         channel.send(self.sock, message)
@@ -38,22 +42,51 @@ class Worker:
     def hear(self) -> list[channel.Message]:
         """All that has come, connections as messages of a type; descriptors are closed."""
         messages: list[channel.Message] = []
+        for message, descriptors in self.packets():
+            channel.close_all(descriptors)
+            messages.append(message)
+        return messages
+
+    def packets(self) -> Iterator[tuple[channel.Message, list[int]]]:
+        """The same, with the descriptors, which are the caller's."""
         while True:
             try:
-                packet = handover.receive(self.sock)
+                packet = handover.receive(self.sock, MAX_DESCRIPTORS)
             except BlockingIOError:
-                return messages
+                return
             if packet is None:
-                return [*messages, {"type": "closed"}]
+                yield {"type": "closed"}, []
+                return
             message, descriptors = packet
-            channel.close_all(descriptors)
             if isinstance(message, Handover):
                 message = {"type": "connection", **message._asdict()}
-            messages.append(message)
+            yield message, descriptors
 
     def hand_back(self, sock: socket.socket, data: bytes) -> None:
         channel.send_encoded(self.sock, data, [sock.fileno()])
         sock.close()
+
+
+class Listener:
+    """What listens in the place of a worker: it has heard one thing."""
+
+    def __init__(self, listeners: list[Listener], position: int) -> None:
+        self.heard = os.pread(position, 1000, 0)
+        if self.heard == b"not understood":
+            raise ValueError("it is not understood")
+        listeners.append(self)
+        self._listeners = listeners
+
+    def stop(self) -> int:
+        self._listeners.remove(self)
+        return memory(self.heard + b" and more")
+
+
+def memory(data: bytes) -> int:
+    """A memory file."""
+    descriptor = os.memfd_create("test")
+    os.write(descriptor, data)
+    return descriptor
 
 
 class Harness:
@@ -68,6 +101,14 @@ class Harness:
         self.pool = Pool("round-robin")
         self.placement = Placement(self.pool, 30, 400)
         self.placement.refuser = self
+        #: What the members of this host were told to be last.
+        self.members: list[Any] = []
+        self.all_stop = False
+        self.drained: set[str] = set()
+        self.ceiling = 100_000
+        self.hold_timeout = 30.0
+        self.listeners: list[Listener] = []
+        self.held = self.make_held(None)
         self.changes = 0
         self.sockets: list[socket.socket] = [listener]
         self.workers = Workers(
@@ -75,16 +116,31 @@ class Harness:
             self.placement,
             welcome={"path": "/socket.io/"},
             place_again=self.placement.place,
-            drained=lambda name, pid: False,
+            drained=lambda name, pid: name in self.drained,
             refusals=self.refusals,
-            ceiling=lambda: 100_000,
+            ceiling=lambda: self.ceiling,
             changed=self.count_change,
-            members_here=lambda members: None,
+            members_here=lambda members: setattr(self, "members", members),
             hear_supervisord=lambda: None,
             ended=lambda tag, name, sent: None,
+            held=self.held,
         )
         self.workers._settled = True
         listener.setblocking(False)
+
+    def make_held(self, shelf: Optional[HeldShelf]) -> Held:
+        return Held(
+            pool=self.pool,
+            placement=self.placement,
+            carriers=lambda: self.workers,
+            hold_timeout=self.hold_timeout,
+            shelf=shelf,
+            ceiling=lambda: self.ceiling,
+            refusals=self.refusals,
+            listen=lambda descriptor: Listener(self.listeners, descriptor),
+            members_changed=lambda: self.workers.members_changed(),
+            all_stops=lambda: self.all_stop,
+        )
 
     def count_change(self) -> None:
         self.changes += 1
@@ -96,8 +152,8 @@ class Harness:
         self.refused.append(reason)
         connection.sock.close()
 
-    def start(self, *tags: str) -> list[Worker]:
-        started = [Worker(self.path, tag) for tag in tags]
+    def start(self, *tags: str, **known: Any) -> list[Worker]:
+        started = [Worker(self.path, tag, **known) for tag in tags]
         self.sockets += [worker.sock for worker in started]
         self.workers._accept()
         return started

@@ -40,8 +40,14 @@ def test_a_hello_that_is_not_acceptable(changed: dict[str, Any], reason: str) ->
 
 
 def test_ready() -> None:
-    assert read_ready({"type": "ready", "channels": []}) == []
-    assert read_ready({"type": "ready", "channels": ["a", "ü"]}) == ["a", "ü"]
+    assert read_ready({"type": "ready", "channels": []}) == ([], 0)
+    assert read_ready({"type": "ready", "channels": ["a", "ü"], "takes": 1}) == (["a", "ü"], 1)
+
+
+@pytest.mark.parametrize("takes", [None, "1", True, -1, 1.0])
+def test_a_ready_without_the_format_that_it_takes(takes: Any) -> None:
+    with pytest.raises(ChannelError, match="without the format"):
+        read_ready({"type": "ready", "channels": [], "takes": takes})
 
 
 @pytest.mark.parametrize("channels", [None, "a", 1, {}, [1], ["a", None], [["a"]]])

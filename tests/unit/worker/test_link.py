@@ -1,27 +1,23 @@
-"""The worker's end of the channel, with a router that the test is."""
+"""What a worker says to the router, and when."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Optional
 
 import eventlet
 import pytest
 
-from supervisor_sio.common import channel, handover
 from supervisor_sio.common.handover import Handover
 from supervisor_sio.common.limits import LINK_MESSAGES
+from supervisor_sio.worker import ancestors, reporting
 from supervisor_sio.worker import link as module
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
-from supervisor_sio.worker.link import Link, Refused
-
-KNOWN = Handover(("192.0.2.1", 5), ("192.0.2.2", 80), "http", True, False, b"GET /")
+from unit.worker.linked import KNOWN, Router, Worker, until
 
 
 class Connection:
@@ -44,118 +40,6 @@ class Connection:
     def close(self) -> None:
         self.sock.close()
         self.client.close()
-
-
-class Router:
-    """Supervisord's socket, and the router behind it."""
-
-    def __init__(self, path: str) -> None:
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(path)
-        self._listener.listen()
-        self._listener.setblocking(False)
-        self._sock: Optional[socket.socket] = None
-        self._messages: list[Any] = []
-
-    def accept(self) -> None:
-        """Be the next router."""
-        until(self._accept, "connected")
-        assert self.expect("hello")["version"] == channel.VERSION
-
-    def _accept(self) -> bool:
-        with contextlib.suppress(BlockingIOError):
-            self._sock = self._listener.accept()[0]
-            self._sock.setblocking(False)
-        return self._sock is not None
-
-    def send(self, message: dict[str, Any]) -> None:
-        assert self._sock is not None
-        channel.send(self._sock, message)
-
-    def welcome(self) -> None:
-        self.send({"type": "welcome", "version": channel.VERSION, "supervisord": os.getppid()})
-
-    def pass_on(self, descriptor: int) -> None:
-        assert self._sock is not None
-        channel.send_encoded(self._sock, handover.encode(*KNOWN), [descriptor])
-
-    def expect(self, kind: str) -> Any:
-        """The next message of this type; those before it are gone."""
-        found: list[Any] = []
-
-        def look() -> bool:
-            while not found:
-                packet = self.read()
-                if packet is None:
-                    return False
-                message, descriptors = packet
-                if isinstance(message, Handover):
-                    channel.close_all(descriptors)
-                    if kind == "connection":
-                        found.append(message)
-                elif message["type"] == kind:
-                    found.append({**message, "descriptors": len(descriptors)})
-                    channel.close_all(descriptors)
-            return True
-
-        until(look, kind)
-        return found[0]
-
-    def read(self) -> Any:
-        assert self._sock is not None
-        try:
-            return handover.receive(self._sock)
-        except BlockingIOError:
-            return None
-
-    def die(self) -> None:
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
-
-    def close(self) -> None:
-        self.die()
-        self._listener.close()
-
-
-class Worker:
-    """What is called, and how."""
-
-    def __init__(self, runtime: HubRuntime, run_dir: Any) -> None:
-        self.settings: list[Any] = []
-        self.taken: list[bytes] = []
-        self.members: list[list[str]] = []
-        self.stopping: list[bool] = []
-        self.refused: list[Refused] = []
-        self.questions: list[Any] = []
-        self.on_members: Callable[[], None] = lambda: None
-        self.figure = 0
-        self.link = Link(
-            runtime,
-            run_dir,
-            self.settings.append,
-            self._take,
-            lambda known: None,
-            lambda: {"type": "load", "figure": self.figure},
-            self._take_members,
-            self.questions.append,
-            self.stopping.append,
-            self.refused.append,
-        )
-
-    def _take(self, descriptor: int, known: Handover) -> None:
-        os.close(descriptor)
-        self.taken.append(known.prefix)
-
-    def _take_members(self, members: list[Any]) -> None:
-        self.on_members()
-        self.members.append([row[0] for row in members])
-
-
-def until(condition: Callable[[], object], what: object = "") -> None:
-    with eventlet.Timeout(10, AssertionError(f"not {what}")):
-        while not condition():
-            eventlet.sleep(0.005)
 
 
 @pytest.fixture
@@ -391,10 +275,10 @@ def test_figures_come_when_they_change_and_as_a_sign_of_life(
     worker.link.changed()
     worker.link.changed()
     assert router.expect("load")["figure"] == 1
-    worker.link._send_figures()
+    worker.link._reporting.report()
     assert router.read() is None  # nothing has changed
-    monkeypatch.setattr(module, "_HEARTBEAT", 0)
-    worker.link._send_figures()
+    monkeypatch.setattr(reporting, "_HEARTBEAT", 0)
+    worker.link._reporting.report()
     assert router.expect("load")["figure"] == 1
 
 
@@ -402,7 +286,7 @@ def test_without_supervisord_it_stops(
     worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     router.accept()
-    monkeypatch.setattr(module, "has_parent", lambda pid, parent: False)
+    monkeypatch.setattr(ancestors, "has_parent", lambda pid, parent: False)
     router.die()
     until(lambda: worker.stopping)
     assert worker.stopping == [False]
@@ -413,8 +297,8 @@ def test_who_never_saw_its_parents_leaves_when_supervisord_has_no_socket(
     worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
     """Its start script has ended before it looked, and supervisord before it was ready."""
-    monkeypatch.setattr(module, "_GONE", 0.1)
-    monkeypatch.setattr(module.identity, "of_supervisord", lambda: True)
+    monkeypatch.setattr(ancestors, "_GONE", 0.1)
+    monkeypatch.setattr(ancestors.identity, "of_supervisord", lambda: True)
     router.accept()
     if known:
         router.welcome()

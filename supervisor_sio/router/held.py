@@ -1,0 +1,530 @@
+"""The sessions that a worker has passed on, until another one has adopted them.
+
+Those of one worker stay together, as a group. What becomes of it:
+
+=======  ===============================================  =====================================
+state    what happens                                     then
+=======  ===============================================  =====================================
+(none)   a worker that ends announces its sessions        PASSING: requests of them wait, and
+                                                          the router hears the relay for it
+         a router before this one held it                 WAITING, a little for those who know
+                                                          of it already
+PASSING  a batch of them                                  it is kept, also for the next router
+         one for which there is no room                   it stays with the worker, and all
+                                                          behind it
+         there are no more; the channel of the worker     WAITING
+         has ended; or hold_timeout
+WAITING  nothing has come                                 over
+         its successor, of the same name, is ready        OFFERED to that
+         there will be none, for it is drained, has       OFFERED to the one that has fewest
+         failed, or does not take it; or hold_timeout     sessions of those who take it
+         hold_timeout, and nobody takes it; or too many   over: closed, and counted
+         have been asked
+OFFERED  the worker has taken a batch                     it is sent the next
+         it cannot, its channel has ended, or it has      WAITING; it is not asked again
+         done nothing for too long
+not      a worker says that it has adopted all: the one   over: requests go to that worker, and
+PASSING  that is asked, or one that was asked before      if another is asked, it is told
+=======  ===============================================  =====================================
+
+Over means that the router has nothing of it any more. A worker that says later that it has
+adopted all is told that it has not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import OrderedDict
+from typing import Any, Callable, Iterable, Optional
+
+from ..common import channel, reasons, takeover
+from ..common.channel import ChannelError, Message
+from ..common.limits import (
+    ADOPT_TIMEOUT,
+    HELD_SHARE,
+    TAKEOVER_BATCHES,
+    TAKEOVER_CHANNELS,
+    TAKEOVER_TRIES,
+)
+from ..common.refusals import Refusals
+from .held_group import Batch, Carrier, Channel, Group, Listener, State
+from .held_shelf import HeldShelf
+from .placement import REJOIN_TIME, Placement
+from .pool import Member, Pool
+
+logger = logging.getLogger("supervisor_sio.router")
+
+#: How many adoptions that are over are known, for a worker that answers late.
+_KNOWN = 64
+
+
+class Held:
+    """All groups.
+
+    :param carriers: the ways to the workers that there are.
+    :param hold_timeout: seconds for a successor to come.
+    :param shelf: keeps all for the next router; ``None`` when that could not have it.
+    :param ceiling: below it are the numbers of descriptors that may be taken.
+    :param listen: begins to listen in the place of a worker: it gets a memory file.
+        :raises ValueError: when that cannot be understood.
+    :param members_changed: called when the tags have changed that somebody hears under.
+    :param all_stops: whether supervisord stops all that it has started, as of now.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        placement: Placement,
+        carriers: Callable[[], Iterable[Carrier]],
+        hold_timeout: float,
+        shelf: Optional[HeldShelf],
+        ceiling: Callable[[], int],
+        refusals: Refusals,
+        listen: Callable[[int], Listener],
+        members_changed: Callable[[], None],
+        all_stops: Callable[[], bool],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pool = pool
+        self._placement = placement
+        self._carriers = carriers
+        self._hold_timeout = hold_timeout
+        self._shelf = shelf
+        self._ceiling = ceiling
+        self._refusals = refusals
+        self._listen = listen
+        self._members_changed = members_changed
+        self._all_stops = all_stops
+        self._groups: dict[int, Group] = {}
+        #: Descriptors that they have.
+        self._descriptors = 0
+        #: By the number of a group that is over, the tag of the worker that has adopted it.
+        self._given: OrderedDict[int, str] = OrderedDict()
+        self._handlers: dict[str, Callable[[Carrier, Message, list[int]], bool]] = {
+            "passing": self._take_passing,
+            "sessions": self._take_sessions,
+            "passed": self._take_passed,
+            "took": self._take_took,
+            "adopted": self._take_adopted,
+            "not-adopted": self._take_not_adopted,
+            "tags": self._take_tags,
+        }
+
+    @property
+    def sessions(self) -> int:
+        """How many there are."""
+        return sum(group.sessions for group in self._groups.values())
+
+    @property
+    def listeners(self) -> int:
+        """How many listen in the place of workers."""
+        return sum(len(group.channels) for group in self._groups.values())
+
+    def has(self, tag: str) -> bool:
+        """Whether the sessions with this tag are held."""
+        return tag in self._pool.held
+
+    def rows(self) -> list[Any]:
+        """For the membership: the tags, under which somebody hears, but nobody sends."""
+        return [
+            [tag, False, list(group.channels), True]
+            for group in self._groups.values()
+            for tag in group.tags
+        ]
+
+    # --- what workers say -------------------------------------------------------------
+
+    def handles(self, kind: str) -> bool:
+        """Whether messages of this type are for it."""
+        return kind in self._handlers
+
+    def handle(self, carrier: Carrier, message: Message, descriptors: list[int]) -> None:
+        """A message of a worker; its descriptors are closed unless they are kept.
+
+        :raises ChannelError: when it is not as it should be.
+        """
+        kept = False
+        try:
+            kept = self._handlers[message["type"]](carrier, message, descriptors)
+        finally:
+            if not kept:
+                channel.close_all(descriptors)
+
+    def lost_descriptors(self, carrier: Carrier, message: Message) -> None:
+        """This process had none free for what came with a message."""
+        if message["type"] in ("passing", "sessions"):
+            self._refuse(carrier, reasons.HELD_FULL)
+
+    def _take_passing(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        member = _known(carrier)
+        passing = takeover.read_passing(message)
+        if len(descriptors) != 1:
+            raise ChannelError("sessions without a place in the relay")
+        if member.tag not in passing.tags or not set(passing.tags) <= set(member.tags):
+            raise ChannelError("sessions of somebody else, or without the worker's own tag")
+        if self._all_stops():
+            self._refuse(carrier, "")
+            return False
+        group = self._of(member.tag)
+        if group is None:
+            group = Group(
+                # No two routers of a host give the same.
+                id=int.from_bytes(os.urandom(6), "big"),
+                name=member.name,
+                tags=[],
+                format=passing.format,
+                deadline=time.monotonic() + self._hold_timeout,
+                alone=member.drained,
+            )
+        elif group.state not in (State.PASSING, State.WAITING):
+            self._refuse(carrier, reasons.NO_ROUTER)
+            return False
+        kept = passing.channel not in group.channels
+        if kept:
+            if len(group.channels) >= TAKEOVER_CHANNELS:
+                raise ChannelError("sessions on too many channels of the relay")
+            if not self._has_room(descriptors):
+                self._refuse(carrier, reasons.HELD_FULL)
+                return False
+            try:
+                self._hold_channel(group, passing, descriptors[0])
+            except Exception as error:
+                logger.warning("sessions of worker %s are not held: %s", member.name, error)
+                other = isinstance(error, ValueError)
+                self._refuse(carrier, reasons.OTHER_FORMAT if other else reasons.NO_ROUTER)
+                return False
+        group.giver = carrier
+        group.state = State.PASSING
+        carrier.tell({"type": "pass", "batch": group.next_batch})
+        return kept
+
+    def _hold_channel(self, group: Group, passing: takeover.Passing, position: int) -> None:
+        """:raises ValueError: when the place in the relay is not understood; or as sockets do."""
+        group.channels[passing.channel] = Channel(position, self._listen(position))
+        self._descriptors += 1
+        group.tags += [tag for tag in passing.tags if tag not in group.tags]
+        self._groups[group.id] = group
+        self._pool.held.update(passing.tags)
+        if self._shelf is not None:
+            self._shelf.keep_channel(group, passing.channel, position)
+        self._members_changed()
+
+    def _take_sessions(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        batch = takeover.read_sessions(message)
+        group = self._of(_known(carrier).tag)
+        if group is None or group.giver is not carrier:
+            self._refuse(carrier, reasons.NO_ROUTER)  # it has taken too long
+            return False
+        if batch.tag not in group.tags or not descriptors:
+            raise ChannelError("sessions without their states, or under an unknown tag")
+        known = batch.number in group.batches
+        if not known:
+            if not self._has_room(descriptors):
+                self._refuse(carrier, reasons.HELD_FULL)
+                return False
+            self._hold_batch(group, batch, descriptors)
+        carrier.tell({"type": "pass", "batch": batch.number + 1})
+        return not known
+
+    def _hold_batch(self, group: Group, batch: takeover.Batch, descriptors: list[int]) -> None:
+        group.batches[batch.number] = Batch(batch.tag, batch.sessions, descriptors)
+        self._descriptors += len(descriptors)
+        if self._shelf is not None:
+            self._shelf.keep_batch(group, batch.number)
+
+    def _has_room(self, descriptors: list[int]) -> bool:
+        ceiling = self._ceiling()
+        more = self._descriptors + len(descriptors)
+        return more <= ceiling * HELD_SHARE and max(descriptors) < ceiling
+
+    def _refuse(self, carrier: Carrier, reason: str) -> None:
+        carrier.tell({"type": "no-pass", "reason": reason})
+
+    def _of(self, tag: str) -> Optional[Group]:
+        """What the worker with this tag passes on."""
+        return next((group for group in self._groups.values() if tag in group.tags), None)
+
+    def _take_passed(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        self._complete_all(carrier)
+        return False
+
+    def _take_took(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        group = self._offered(carrier, message)
+        if group is not None:
+            group.on_the_way -= 1
+            group.until = time.monotonic() + ADOPT_TIMEOUT
+            self._pump(group)
+        return False
+
+    def _take_adopted(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        number, tags = takeover.read_id(message), takeover.read_tags(message)
+        member = _known(carrier)
+        group = self._groups.get(number)
+        if group is not None:
+            goes = group.state is not State.PASSING and member.tag not in group.off
+        else:  # it has been said before, perhaps to another router
+            elsewhere = any(self._has_other(tag, member) for tag in tags)
+            goes = self._given.get(number, member.tag) == member.tag and not elsewhere
+        if not goes:
+            carrier.tell({"type": "adopt-off", "id": number})
+            return False
+        if group is not None:
+            tags = group.tags
+            if group.taker is not carrier:
+                self._take_off(group)
+            logger.info(
+                "worker %s has %d sessions of worker %s", member.name, group.sessions, group.name
+            )
+        self._note(number, member.tag)
+        self._pool.adopted(member, list(dict.fromkeys([*member.adopted, *tags])))
+        if group is not None:
+            self._end(group)
+        carrier.tell({"type": "adopt-go", "id": number})
+        self._members_changed()
+        self._placement.resume(member)
+        return False
+
+    def _note(self, number: int, tag: str) -> None:
+        """That group is over: the worker with this tag has it, or nobody."""
+        self._given[number] = tag
+        if len(self._given) > _KNOWN:
+            self._given.popitem(last=False)
+
+    def _has_other(self, tag: str, member: Member) -> bool:
+        """Whether the sessions with this tag are somewhere else."""
+        return tag in self._pool.held or self._pool.owner(tag) not in (None, member)
+
+    def _take_not_adopted(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        group = self._offered(carrier, message)
+        if group is not None:
+            self._withdraw(group, takeover.read_reason(message))
+        return False
+
+    def _take_tags(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        member = _known(carrier)
+        tags = takeover.read_tags(message)
+        gone = [tag for tag in member.adopted if tag not in tags]
+        self._pool.adopted(member, [tag for tag in tags if not self._has_other(tag, member)])
+        for tag in gone:
+            self._placement.released(tag)
+        self._members_changed()
+        return False
+
+    # --- what becomes of the workers --------------------------------------------------
+
+    def lost(self, carrier: Carrier) -> None:
+        """The channel to a worker has ended."""
+        self._complete_all(carrier)
+        tag, now = carrier.member.tag if carrier.member is not None else "", time.monotonic()
+        for group in list(self._groups.values()):
+            if group.taker is carrier:
+                self._withdraw(group, "it is gone")
+            elif tag in group.tags:  # only now its successor may start
+                group.deadline = max(group.deadline, now + self._hold_timeout)
+
+    def resume(self, carrier: Carrier) -> None:
+        """A worker reads again."""
+        for group in list(self._groups.values()):
+            if group.taker is carrier:
+                self._pump(group)
+
+    def no_successor(self, name: str) -> None:
+        """There will be no process of this name."""
+        for group in self._groups.values():
+            if group.name == name:
+                group.alone = True
+        self.look()
+
+    def look(self) -> None:
+        """Deadlines, and who may adopt what; once a second, and when there may be somebody."""
+        now = time.monotonic()
+        for group in list(self._groups.values()):
+            if group.state is State.PASSING and now >= group.deadline:
+                self._complete(group)
+            elif group.state is State.OFFERED and now >= group.until:
+                self._take_off(group)
+                self._withdraw(group, "it takes too long")
+            elif group.state is State.WAITING:
+                self._find_taker(group, now)
+
+    def _complete_all(self, giver: Carrier) -> None:
+        for group in list(self._groups.values()):
+            if group.giver is giver:
+                self._complete(group)
+
+    def _complete(self, group: Group) -> None:
+        """Nothing more will come."""
+        group.giver = None
+        group.state = State.WAITING
+        logger.info("worker %s has passed on %d sessions", group.name, group.sessions)
+        self._find_taker(group, time.monotonic())
+
+    def _find_taker(self, group: Group, now: float) -> None:
+        if now < group.not_before:
+            return
+        if not group.batches:
+            self._end(group)
+            return
+        ready = [(c, c.member) for c in self._carriers() if c.member is not None and c.member.ready]
+        others = [(c, member) for c, member in ready if member.tag not in group.tags]
+        takers = [(c, member) for c, member in others if group.may_be_taken_by(member)]
+        named = [c for c, member in takers if member.name == group.name]
+        late = now >= group.deadline
+        if len(group.asked) >= TAKEOVER_TRIES:
+            self._close(group, reasons.NOT_ADOPTED)
+        elif named:
+            self._ask(group, named[-1])
+        elif takers and (late or group.has_no_successor(member for _, member in others)):
+            self._ask(group, min(takers, key=lambda taker: taker[1].load)[0])
+        elif late:
+            understood = not others or any(m.takes == group.format for _, m in others)
+            self._close(group, reasons.NOT_ADOPTED if understood else reasons.OTHER_FORMAT)
+
+    # --- an adoption --------------------------------------------------------------------
+
+    def _ask(self, group: Group, carrier: Carrier) -> None:
+        """Ask a worker to adopt: with what was heard meanwhile."""
+        self._stop_listening(group)
+        group.state = State.OFFERED
+        group.taker = carrier
+        group.asked.add(_known(carrier).tag)
+        group.until = time.monotonic() + ADOPT_TIMEOUT
+        group.packets = group.offer()
+        self._pump(group)
+
+    def _pump(self, group: Group) -> None:
+        """Send what may be sent now."""
+        while group.sent < len(group.packets) and group.on_the_way < TAKEOVER_BATCHES:
+            packet = group.packets[group.sent]
+            assert group.taker is not None
+            if not group.taker.pass_on(packet.data, packet.descriptors):
+                return  # the worker reads first; or it is gone, and nothing is left to send
+            group.sent += 1
+            group.on_the_way += packet.counts
+
+    def _offered(self, carrier: Carrier, message: Message) -> Optional[Group]:
+        group = self._groups.get(takeover.read_id(message))
+        offered = group is not None and group.state is State.OFFERED and group.taker is carrier
+        return group if offered else None
+
+    def _take_off(self, group: Group) -> None:
+        """The worker that is asked is to forget it, also if it has it in place by now."""
+        if group.taker is not None:
+            group.off.add(_known(group.taker).tag)
+            group.taker.tell({"type": "adopt-off", "id": group.id})
+
+    def _withdraw(self, group: Group, reason: str) -> None:
+        """The worker that is asked does not adopt it."""
+        member = group.taker.member if group.taker is not None else None
+        logger.warning(
+            "worker %s does not adopt the sessions of worker %s: %s",
+            member.name if member is not None else "?",
+            group.name,
+            reason,
+        )
+        group.taker = None
+        group.alone = True
+        group.packets, group.sent, group.on_the_way = [], 0, 0
+        group.state = State.WAITING
+        self._listen_again(group)
+        self._find_taker(group, time.monotonic())
+
+    # --- the relay ----------------------------------------------------------------------
+
+    def _stop_listening(self, group: Group) -> None:
+        """Ask those who listen what they have heard, if they do."""
+        for name, place in group.channels.items():
+            listener, place.listener = place.listener, None
+            if listener is None:
+                continue
+            try:
+                dump = listener.stop()
+            except Exception as error:  # what it has heard will be asked for again
+                logger.error("%s of worker %s: its listener: %r", name, group.name, error)
+                continue
+            if place.dump >= 0:
+                os.close(place.dump)
+            place.dump = dump
+
+    def _listen_again(self, group: Group) -> None:
+        for name, place in group.channels.items():
+            try:
+                place.listener = self._listen(place.latest)
+            except Exception as error:  # the same
+                logger.error("%s of worker %s: its listener: %r", name, group.name, error)
+
+    # --- the end ------------------------------------------------------------------------
+
+    def _close(self, group: Group, reason: str) -> None:
+        """Nobody adopts it: its connections end."""
+        self._refusals.count(reason, f"worker {group.name}", group.sessions)
+        self._note(group.id, "")
+        self._end(group)
+        self._loop.call_soon(self._placement.place_held)
+
+    def _end(self, group: Group) -> None:
+        """The router lets go of it, on the shelf first: a worker may be about to begin with it."""
+        if self._shelf is not None:
+            self._shelf.forget(group.id)
+        del self._groups[group.id]
+        self._descriptors -= group.descriptors
+        self._pool.held.difference_update(group.tags)
+        self._stop_listening(group)
+        for place in group.channels.values():
+            channel.close_all([d for d in (place.position, place.dump) if d >= 0])
+        self._close_some([batch.descriptors for batch in group.batches.values()])
+        for tag in group.tags:
+            self._placement.released(tag)
+        self._members_changed()
+
+    def _close_some(self, descriptors: list[list[int]]) -> None:
+        """A batch in each turn of the loop: to close a connection is work."""
+        if descriptors:
+            channel.close_all(descriptors.pop())
+            self._loop.call_soon(self._close_some, descriptors)
+
+    # --- from one router to the next ------------------------------------------------------
+
+    def restore(self) -> None:
+        """What the router before this one held is held on, for those who adopt it already."""
+        if self._shelf is None:
+            return
+        now = time.monotonic()
+        for group in self._shelf.take():
+            group.not_before = now + REJOIN_TIME
+            group.deadline = max(group.deadline, group.not_before)
+            self._groups[group.id] = group
+            self._descriptors += group.descriptors
+            self._pool.held.update(group.tags)
+            try:
+                for place in group.channels.values():
+                    place.listener = self._listen(place.position)
+            except Exception as error:
+                logger.warning("sessions of worker %s are not held: %s", group.name, error)
+                self._close(group, reasons.OTHER_FORMAT)
+        if self._groups:
+            logger.info("%d sessions were held for this router", self.sessions)
+
+    def release(self) -> None:
+        """The router ends, and the next one goes on: it gets what was heard meanwhile, too."""
+        for group in self._groups.values():
+            self._stop_listening(group)
+            for name, place in group.channels.items():
+                if place.dump >= 0 and self._shelf is not None:
+                    self._shelf.keep_channel(group, name, place.dump)
+
+    def close(self) -> None:
+        """The router ends, and nobody goes on."""
+        for group in list(self._groups.values()):
+            self._close(group, reasons.ROUTER_STOPPING)
+
+
+def _known(carrier: Carrier) -> Member:
+    """:raises ChannelError: before it has said who it is."""
+    if carrier.member is None:
+        raise ChannelError("a stranger that passes on sessions")
+    return carrier.member

@@ -1,0 +1,183 @@
+"""The sessions of one worker that are held, as :mod:`.held` has them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Iterable, Optional, Protocol, Sequence
+
+from ..common import channel, takeover
+from ..common.channel import ChannelError, Message
+from ..common.limits import TAKEOVER_TAGS
+from .pool import Member
+
+
+class Listener(Protocol):
+    """Who listens to a channel of the relay in the place of a worker that has ended."""
+
+    def stop(self) -> int:
+        """What it knows, as a memory file; may block for a moment."""
+
+
+class Carrier(Protocol):
+    """The way to one worker."""
+
+    @property
+    def member(self) -> Optional[Member]: ...
+
+    def tell(self, message: Message) -> None:
+        """Soon, behind what is on its way already."""
+
+    def pass_on(self, data: bytes, descriptors: Sequence[int]) -> bool:
+        """Now; false when the worker must read first, or is gone."""
+
+
+class State(Enum):
+    PASSING = auto()
+    WAITING = auto()
+    OFFERED = auto()
+
+
+@dataclass
+class Channel:
+    """The place of a worker in the streams of a channel of the relay."""
+
+    #: As it came: a memory file, which is on the shelf, too.
+    position: int
+    listener: Optional[Listener]
+    #: What the listener knew when it stopped, if one has; the same, with what it heard.
+    dump: int = -1
+
+    @property
+    def latest(self) -> int:
+        return self.dump if self.dump >= 0 else self.position
+
+
+@dataclass
+class Batch:
+    tag: str
+    sessions: int
+    #: A memory file, and the connections.
+    descriptors: list[int]
+
+
+@dataclass
+class Packet:
+    """Of what a worker is sent that is asked to adopt."""
+
+    data: bytes
+    descriptors: Sequence[int] = ()
+    #: It says when it has it.
+    counts: bool = False
+
+
+@dataclass(eq=False)
+class Group:
+    id: int
+    #: Of the worker's process, as Supervisor has it.
+    name: str
+    tags: list[str]
+    format: int
+    #: When others may adopt it, too; seconds of the host's monotonic clock, as all here.
+    deadline: float
+    #: The others need not wait: no process of that name will come for it.
+    alone: bool
+    #: Nobody is asked before.
+    not_before: float = 0.0
+    state: State = State.PASSING
+    channels: dict[str, Channel] = field(default_factory=dict)
+    batches: dict[int, Batch] = field(default_factory=dict)
+    #: The worker that passes it on, while it does.
+    giver: Optional[Carrier] = None
+    #: The worker that is asked now.
+    taker: Optional[Carrier] = None
+    #: Tags of those that were.
+    asked: set[str] = field(default_factory=set)
+    #: Tags of those of them that were told to forget it.
+    off: set[str] = field(default_factory=set)
+    #: What the taker is sent, how much it has been sent, how many batches it has still to take,
+    #: and until when it has to do the next step.
+    packets: list[Packet] = field(default_factory=list)
+    sent: int = 0
+    on_the_way: int = 0
+    until: float = 0.0
+
+    @property
+    def sessions(self) -> int:
+        return sum(batch.sessions for batch in self.batches.values())
+
+    @property
+    def next_batch(self) -> int:
+        return max(self.batches, default=-1) + 1
+
+    @property
+    def descriptors(self) -> int:
+        """How many it has."""
+        return sum(len(batch.descriptors) for batch in self.batches.values()) + len(self.channels)
+
+    def may_be_taken_by(self, member: Member) -> bool:
+        """Whether that worker can be asked."""
+        return (
+            member.takes == self.format
+            and member.eligible
+            and not member.busy
+            and member.tag not in self.asked
+            and len(member.adopted) + len(self.tags) <= TAKEOVER_TAGS
+        )
+
+    def has_no_successor(self, others: Iterable[Member]) -> bool:
+        """Whether none of its name will come, or one is there and cannot take it."""
+        return self.alone or any(
+            other.name == self.name and (other.takes != self.format or other.tag in self.asked)
+            for other in others
+        )
+
+    def offer(self) -> list[Packet]:
+        """What a worker is sent that is to adopt it."""
+        about = {"id": self.id, "tags": self.tags, "format": self.format}
+        packets = [
+            Packet(channel.encode({"type": "adopt", **about, "channel": name}), [place.latest])
+            for name, place in self.channels.items()
+        ]
+        for number, batch in sorted(self.batches.items()):
+            data = channel.encode(self.batch_message(number))
+            packets.append(Packet(data, batch.descriptors, counts=True))
+        return [*packets, Packet(channel.encode({"type": "adopt-end", "id": self.id}))]
+
+    def batch_message(self, number: int) -> Message:
+        """As its worker has sent it, with the number of the group."""
+        batch = self.batches[number]
+        return {**takeover.sessions(number, batch.tag, batch.sessions), "id": self.id}
+
+    def channel_message(self, name: str) -> Message:
+        """For the next router."""
+        return {
+            "type": "held",
+            "id": self.id,
+            "name": self.name,
+            "tags": self.tags,
+            "format": self.format,
+            "channel": name,
+            "deadline": self.deadline,
+            "alone": self.alone,
+        }
+
+
+def read_group(message: Message) -> Group:
+    """Of what :meth:`Group.channel_message` has made; without what came beside it.
+
+    :raises ChannelError: when it is not that.
+    """
+    name, deadline = message.get("name"), message.get("deadline")
+    if not isinstance(name, str) or not isinstance(deadline, float):
+        raise ChannelError("sessions that are held without a name or deadline")
+    passing = takeover.read_passing(message)
+    return Group(
+        id=takeover.read_id(message),
+        name=name,
+        tags=passing.tags,
+        format=passing.format,
+        deadline=deadline,
+        alone=bool(message.get("alone")),
+        state=State.WAITING,
+    )
