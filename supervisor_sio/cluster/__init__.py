@@ -5,5 +5,7 @@ which blocks, ``async_manager`` is :class:`.AsyncZmqManager`. ``emitting`` says 
 reaches, ``clients`` moves and disconnects one client, ``relaying`` is the place on the relay;
 ``operations`` asks all workers: ``fetching``, ``steering``, ``emit_with_acks`` and
 ``server_side``, all by ``asking``. ``sessions`` are the Socket.IO servers of the process, which
-a worker prepares for clients. ``members`` and ``gathering`` are pure.
+a worker prepares for clients. ``takeover`` knows whose clients the process has, and ``moving``
+saves and restores one: ``environs`` the environment of its handshake, with ``own_objects`` and
+``plain``. ``members``, ``gathering``, ``scope`` and ``plain`` are pure.
 """

@@ -15,6 +15,17 @@ from ..common.limits import ACK_TIMEOUT, ACKS_PER_CLIENT, ACKS_PER_WORKER
 Callback = Callable[..., Any]
 
 
+class Asked(NamedTuple):
+    """By whom, when it is another process: for whoever takes the client over meanwhile."""
+
+    #: Who gets the answer.
+    asker: str
+    namespace: str
+    #: Of ``emit_with_acks()``: which question it is, and in whose name it is answered.
+    request: Optional[int] = None
+    worker: str = ""
+
+
 class Question(NamedTuple):
     """What is asked of one or more clients."""
 
@@ -25,6 +36,8 @@ class Question(NamedTuple):
     no_answer: Optional[Callable[[], None]] = None
     #: For how many seconds it may be answered.
     timeout: float = ACK_TIMEOUT
+    #: ``None`` when it is this process that asks.
+    asked: Optional[Asked] = None
 
 
 class Clients:
@@ -55,13 +68,28 @@ class Clients:
             self._asked.pop(sid, None)
         return entry[1].answered if entry is not None and entry[0] > self._clock() else None
 
-    def left(self, sid: str) -> list[Callable[[], None]]:
-        """That client is gone: whom to call for each answer that will not come."""
+    def left(self, sid: str, moved: bool = False) -> list[Callable[[], None]]:
+        """That client is gone: whom to call for each answer that will not come.
+
+        :param moved: another process has it, where what others ask is answered.
+        """
         asked = self._asked.pop(sid, None)
         if not asked:
             return []
-        questions = (question for _, question in asked.values())
-        return [question.no_answer for question in questions if question.no_answer is not None]
+        return [
+            question.no_answer
+            for _, question in asked.values()
+            if question.no_answer is not None and not (moved and question.asked)
+        ]
+
+    def asked_by_others(self, sid: str) -> list[tuple[int, float, Asked]]:
+        """What other processes ask that client: ids, and for how many seconds yet."""
+        now = self._clock()
+        return [
+            (number, expires - now, question.asked)
+            for number, (expires, question) in self._asked.get(sid, {}).items()
+            if question.asked is not None and expires > now
+        ]
 
 
 class Callbacks:

@@ -48,6 +48,12 @@ def span_cluster(server: Any, manager: Any) -> None:
     server.instrument = instrument_cluster
 
 
+def connected_at(manager: Any) -> dict[str, float]:
+    """When each client connected, by sid: an Admin UI wants to know, and to forget it."""
+    times: Any = getattr(manager, "_timestamps", None)
+    return times if isinstance(times, dict) else {}
+
+
 def _handler(server: Any, handler: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
     """As the server calls those of its events."""
     if server.is_asyncio_based():

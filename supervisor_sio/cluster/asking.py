@@ -6,6 +6,7 @@ What is asked lies beside this: :mod:`.fetching`, :mod:`.emit_with_acks`, :mod:`
 from __future__ import annotations
 
 import itertools
+import random
 import time
 from _thread import RLock
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from socketio import packet as sio_packet
 from ..relay.message import EncodedPacket, RelayMessage
 from .gathering import Answers, Gathering
 from .members import Members
+from .scope import Scope
 
 #: Seconds that gathering answers takes at most, unless the caller says otherwise.
 TIMEOUT = 5.0
@@ -41,10 +43,11 @@ class Call:
 
     :param done: an event of the runtime, which is set when nothing more will come.
     :param lock: guards the answers: they may come in other threads.
+    :param sent: whether there is somebody to send it to.
     """
 
-    def __init__(self, gathering: Gathering, done: Any, lock: RLock) -> None:
-        self.workers = gathering.workers
+    def __init__(self, gathering: Gathering, done: Any, lock: RLock, sent: bool) -> None:
+        self.sent = sent
         self._gathering = gathering
         self._done = done
         self._lock = lock
@@ -104,9 +107,11 @@ class Asking:
     _spawn: Callable[..., None]
     _encode: Callable[..., list[EncodedPacket]]
     _decode: Callable[[RelayMessage], list[Any]]
-    _send_to: Callable[..., None]
+    #: Whom of the clients here it is for as well, when it is for clients.
+    _send_to: Callable[..., Optional[Scope]]
     _packet_format: Callable[[], str]
     _member_left: Callable[[str], None]
+    _scope_of: Callable[[Optional[int]], Optional[Scope]]
 
     #: What answers each operation that another worker may ask for.
     REQUESTS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {}
@@ -118,7 +123,8 @@ class Asking:
     def __init__(self) -> None:
         self._members = Members()
         self._calls: dict[int, Call] = {}
-        self._requests = itertools.count(1)
+        # No two processes have the same: one may get what is for another that it succeeds.
+        self._requests = itertools.count(random.getrandbits(20) << 32 | 1)
 
     # --- who is there ---------------------------------------------------------
 
@@ -197,7 +203,8 @@ class Asking:
         if with_self:
             workers.add(self.host_id)
         request = next(self._requests)
-        call = Call(Gathering(workers, each), self._create_event(), self._tables)
+        sent = not local and self._members.has_others(self.host_id)
+        call = Call(Gathering(workers, each), self._create_event(), self._tables, sent)
         self._calls[request] = call
         try:
             yield request, call
@@ -206,9 +213,11 @@ class Asking:
 
     def _send_to_others(
         self, call: Call, fields: Mapping[str, Any], packets: list[EncodedPacket], what: str
-    ) -> None:
-        if call.workers - {self.host_id}:
-            self._send_to([None], fields, packets, what)
+    ) -> Optional[Scope]:
+        """:return: whom of the clients here it is for as well."""
+        if call.sent:
+            return self._send_to([None], fields, packets, what)
+        return self._scope_of(None)
 
     async def _gather(
         self,
@@ -279,7 +288,7 @@ class Asking:
         return {
             "method": "answer",
             "request": question.fields["request"],
-            "worker": self.host_id,
+            "worker": (question.scope and question.scope.name) or self.host_id,
         }
 
     @staticmethod

@@ -49,8 +49,11 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
                  :class:`ZmqManager` has it.
     :param max_attachments: Most binary attachments that an event of a client,
                             or its acknowledgement, may have. The default is 10.
-    :raises ValueError: when ``url`` is not of this form, or when a write-only
-                        manager has neither ``url`` nor a supervisord.
+    :param takeover: Whether clients stay connected when their worker is
+                     restarted or stopped, as :class:`ZmqManager` has it.
+    :raises ValueError: when ``url`` is not of this form, when a write-only
+                        manager has neither ``url`` nor a supervisord, or when
+                        ``takeover`` cannot be what it is.
     """
 
     #: The loop in which clients are served.
@@ -91,18 +94,21 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         to: Room = None,
         except_room: Room = None,
         local: bool = False,
+        volatile: bool = False,
         **kwargs: Any,
     ) -> None:
         """Emit a message to a single client, a room, or all the clients
         connected to the namespace, whichever workers they are connected to.
 
         The parameters are the same as in :meth:`socketio.AsyncServer.emit`, and
-        two more. When several clients answer a ``callback``, a function or a
-        coroutine function, the first answer counts; see :meth:`emit_with_acks`
-        for all of them.
+        three more; for these await ``sio.manager.emit()``. When several clients
+        answer a ``callback``, a function or a coroutine function, the first
+        answer counts; see :meth:`emit_with_acks` for all of them.
 
         :param except_room: a room or a list of rooms whose members do not get it.
         :param local: only to clients of this process.
+        :param volatile: not to clients that have yet to take what they were sent before, and
+                         never sent again to a worker that missed it. Without ``callback``.
         :raises TypeError: when ``data`` cannot be encoded, or a room is not named by a
                            ``str`` or an ``int``; nothing is sent then.
         :raises ValueError: when it has NaN or Infinity, which are not JSON; likewise.
@@ -115,7 +121,7 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         if self._publisher is None or self._loop is not running_loop():
             await self._begin(not local)
         sent = self._emit(
-            event, data, namespace, to or room, skip_sid, callback, except_room, local
+            event, data, namespace, to or room, skip_sid, callback, except_room, local, volatile
         )
         if sent is not None:
             await sent

@@ -8,6 +8,8 @@ from ..common.blocking import settle
 from ..relay.message import RelayMessage
 from .asking import Asking
 from .rooms import IndexedManager, check_entry, check_name, is_sid, refuse_entry
+from .scope import Scope
+from .takeover import Underway
 
 _WRONG_THREAD = "in another thread than the one that serves the clients"
 
@@ -16,7 +18,8 @@ class Clients(Asking, IndexedManager):
     """The part of a manager that moves and disconnects one client, or closes a room."""
 
     # From the manager.
-    _publish: Callable[[dict[str, Any]], None]
+    _publish: Callable[[dict[str, Any]], Optional[Scope]]
+    _underway: Underway
     _in_another_thread: Callable[[], bool]
     _run_where_served: Callable[..., None]
 
@@ -86,9 +89,11 @@ class Clients(Asking, IndexedManager):
         check_name(room)
         if is_sid(room):
             raise ValueError(f"cannot close {room!r}: it is a client's sid")
+        namespace = namespace or "/"
         await self._begin(True)
-        self._publish({"method": "close_room", "room": room, "namespace": namespace or "/"})
-        self._run_where_served(self._close_room_here, room, namespace or "/")
+        with self._underway:
+            scope = self._publish({"method": "close_room", "room": room, "namespace": namespace})
+            self._run_where_served(self._close_room_here, room, namespace, scope)
 
     async def _change_room(
         self, method: str, sid: str, namespace: Optional[str], room: Any
@@ -96,20 +101,33 @@ class Clients(Asking, IndexedManager):
         namespace = namespace or "/"
         here = self._is_here(sid, namespace)
         await self._begin(not here)
-        if here:
-            self._run_where_served(self._change_room_here, method, sid, namespace, room)
-        else:
+        with self._underway:
+            if here:
+                self._run_where_served(self._change_own, method, sid, namespace, room)
+            else:
+                self._publish({"method": method, "sid": sid, "room": room, "namespace": namespace})
+
+    def _change_own(self, method: str, sid: str, namespace: str, room: Any) -> None:
+        """A change of a client that was here a moment ago."""
+        changed = self._change_room_here(method, sid, namespace, room)
+        if not changed and self._run_dir is not None:  # another process may have it now
             self._publish({"method": method, "sid": sid, "room": room, "namespace": namespace})
 
-    def _change_room_here(self, method: str, sid: str, namespace: str, room: Any) -> None:
+    def _change_room_here(self, method: str, sid: str, namespace: str, room: Any) -> bool:
         change = self.basic_enter_room if method == "enter_room" else self.basic_leave_room
         with self._tables:
-            if self._is_here(sid, namespace):
+            here = self._is_here(sid, namespace)
+            if here:
                 change(sid, namespace, room)
+            return here
 
-    def _close_room_here(self, room: Any, namespace: str) -> None:
+    def _close_room_here(self, room: Any, namespace: str, scope: Optional[Scope] = None) -> None:
         with self._tables:
-            self.basic_close_room(room, namespace)
+            if scope is None:
+                self.basic_close_room(room, namespace)
+                return
+            for sid, _ in self._participants(namespace, room, scope=scope):
+                self.basic_leave_room(sid, namespace, room)
 
     async def _disconnect_here(self, sids: list[str], namespace: str) -> None:
         for sid in sids:
@@ -118,16 +136,20 @@ class Clients(Asking, IndexedManager):
     def _on_disconnect(self, message: RelayMessage) -> None:
         # The application's disconnect handlers may take their time.
         fields = message.fields
-        self._spawn(self._disconnect_here, [fields["sid"]], fields["namespace"])
+        if message.scope is None or fields["sid"] in message.scope:
+            self._spawn(self._disconnect_here, [fields["sid"]], fields["namespace"])
 
     def _on_room_change(self, message: RelayMessage) -> None:
         fields = message.fields
         if fields["method"] == "enter_room":
             refuse_entry(fields["sid"], fields["room"])
-        self._change_room_here(fields["method"], fields["sid"], fields["namespace"], fields["room"])
+        if message.scope is None or fields["sid"] in message.scope:
+            change = fields["method"], fields["sid"], fields["namespace"], fields["room"]
+            self._change_room_here(*change)
 
     def _on_close_room(self, message: RelayMessage) -> None:
-        self._close_room_here(message.fields["room"], message.fields["namespace"])
+        fields = message.fields
+        self._close_room_here(fields["room"], fields["namespace"], message.scope)
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         "disconnect": _on_disconnect,

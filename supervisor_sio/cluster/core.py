@@ -45,7 +45,12 @@ class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
         logger: Any = None,
         json: Any = None,
         max_attachments: int = ATTACHMENTS,
+        takeover: bool = False,
     ) -> None:
+        if not isinstance(takeover, bool):
+            raise ValueError(f"takeover {takeover!r:.80} is not True or False")
+        if takeover and write_only:
+            raise ValueError("takeover=True with write_only=True: such a manager has no clients")
         run_dir = RunDir.from_environment()
         if url is not None:
             if not url.startswith(_URL_SCHEME + "/"):
@@ -65,6 +70,7 @@ class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
         Relaying.__init__(self, run_dir)
         self.channel = channel
         self.write_only = write_only
+        self.takeover = takeover
         self.logger = logger
         self.host_id = uuid.uuid4().hex if write_only else identity.tag()
         self._write_only_json = None if json is None else CheckedJson(json)
@@ -116,6 +122,7 @@ class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
         self._calls.clear()
         self._callbacks, self._awaited = acks.Callbacks(), acks.Clients()
         self.forget_clients()
+        self.forget_takeover()
         self._early.clear()
 
     #: What handles each method of the messages of other processes.

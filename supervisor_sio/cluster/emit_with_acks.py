@@ -7,10 +7,11 @@ from typing import Any, Awaitable, Callable, Iterator, Optional, Union
 from socketio import packet as sio_packet
 
 from ..relay.message import EncodedPacket, RelayMessage
-from .acks import Question
+from .acks import Asked, Question
 from .asking import TIMEOUT, Asking
 from .gathering import Answers
 from .rooms import Room, check_names
+from .takeover import Underway
 
 
 class EmitWithAcks(Asking):
@@ -21,6 +22,7 @@ class EmitWithAcks(Asking):
     _admit: Callable[..., list[str]]
     _fan_out: Callable[..., Optional[Awaitable[Any]]]
     _audience: Callable[..., list[tuple[str, str]]]
+    _underway: Underway
 
     async def emit_with_acks(
         self,
@@ -64,8 +66,10 @@ class EmitWithAcks(Asking):
         await self._prepare_call()
         with self._call(local, with_self=True, each=None) as (request, call):
             fields["request"] = request
-            self._send_to_others(call, fields, packets, f"event {event!r}")
-            self._deliver_and_gather(RelayMessage(self.host_id, 0, fields), packets)
+            with self._underway:
+                message = RelayMessage(self.host_id, 0, fields)
+                message.scope = self._send_to_others(call, fields, packets, f"event {event!r}")
+                self._deliver_and_gather(message, packets)
             return await call.wait(timeout, self._wait_for)
 
     def _deliver_and_gather(
@@ -74,13 +78,27 @@ class EmitWithAcks(Asking):
         packets: list[EncodedPacket],
     ) -> None:
         """Ask clients of this process, and send each one's answer to who asked."""
-        fields = question.fields
-        # Nothing of the message is kept for those who do not answer.
-        asker, namespace, answer = (
-            self._asker(question),
-            fields["namespace"],
-            self._answer_to(question),
-        )
+        fields, scope = question.fields, question.scope
+        namespace, answer = fields["namespace"], self._answer_to(question)
+        asker = self._asker(question)
+        asked = Asked(asker, namespace, answer["request"], answer["worker"])
+        with self._tables:
+            recipients = self._audience(
+                namespace,
+                fields.get("room"),
+                fields.get("except_room"),
+                fields.get("skip_sid", ()),
+                scope,
+            )
+            asks = self._gathering_question(fields["ack"], asked, fields["timeout"])
+            eio_sids = self._admit(recipients, packets, asks)
+        self._tell(asker, {**answer, "method": "expect", "count": len(recipients)})
+        self._fan_out(eio_sids, packets)
+
+    def _gathering_question(self, ack_id: int, asked: Asked, timeout: float) -> Question:
+        """The question of :meth:`emit_with_acks`; nothing of the event is kept for it."""
+        asker, namespace, request, worker = asked
+        answer = {"method": "answer", "request": request, "worker": worker}
 
         def no_answer() -> None:
             self._tell(asker, answer)
@@ -94,14 +112,6 @@ class EmitWithAcks(Asking):
                 self._get_logger().error("a client's answer cannot be sent: %s", error)
                 no_answer()
 
-        asked = Question(fields["ack"], answered, no_answer, fields["timeout"])
-        with self._tables:
-            recipients = self._audience(
-                namespace,
-                fields.get("room"),
-                fields.get("except_room"),
-                fields.get("skip_sid", ()),
-            )
-            eio_sids = self._admit(recipients, packets, asked)
-        self._tell(asker, {**answer, "method": "expect", "count": len(recipients)})
-        self._fan_out(eio_sids, packets)
+        return Question(
+            ack_id, answered, no_answer, timeout, None if asker == self.host_id else asked
+        )

@@ -22,6 +22,7 @@ from socketio.base_manager import BaseManager
 
 from ..common import descriptors
 from ..common.blocking import settle
+from ..common.limits import ACK_TIMEOUT
 from ..common.rundir import ENVIRONMENT_VARIABLE
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.publisher import MessageTooLong
@@ -29,6 +30,8 @@ from . import acks, sessions
 from .asking import Asking
 from .early import Early
 from .rooms import IndexedManager, Room, check_names, tags_of
+from .scope import Scope
+from .takeover import Underway
 
 logger = logging.getLogger("supervisor_sio")
 
@@ -47,6 +50,10 @@ class Emitting(Asking, IndexedManager):
     _early: dict[str, Early]
     _outlet: Optional[sessions.Outlet]
     _deliver_and_gather: Callable[..., None]
+    _gathering_question: Callable[..., acks.Question]
+    _underway: Underway
+    _scope_of: Callable[[Optional[int]], Optional[Scope]]
+    takeover: bool
 
     def _emit(
         self,
@@ -58,11 +65,31 @@ class Emitting(Asking, IndexedManager):
         callback: Optional[Callable[..., Any]],
         except_room: Room,
         local: bool,
+        volatile: bool,
     ) -> Optional[Awaitable[Any]]:
         """As the ``emit`` of the managers; it does not wait.
 
         :return: what an asyncio server has to await before it sends anything else.
         """
+        emit = event, data, namespace, room, skip_sid, callback, except_room, local, volatile
+        outlet = self._outlet
+        if not self.takeover or outlet is None or outlet.threads is None or outlet.threads.here:
+            return self._emit_to_all(*emit)
+        with self._underway:  # its clients may be passed on in the loop at any moment
+            return self._emit_to_all(*emit)
+
+    def _emit_to_all(
+        self,
+        event: str,
+        data: Any,
+        namespace: Optional[str],
+        room: Room,
+        skip_sid: Union[str, list[str], None],
+        callback: Optional[Callable[..., Any]],
+        except_room: Room,
+        local: bool,
+        volatile: bool,
+    ) -> Optional[Awaitable[Any]]:
         check_names(room)
         check_names(except_room)
         namespace = namespace or "/"
@@ -70,13 +97,18 @@ class Emitting(Asking, IndexedManager):
         if callback is not None:
             if room is None:
                 raise ValueError("Cannot use callback without a room set.")
+            if volatile:
+                raise ValueError("callback with volatile: the client may not get the event")
             self._need_server("call() and callbacks", waits=False)
             ack_id = next(self._ack_ids)
         packets = self._encode(sio_packet.EVENT, namespace, [event, *as_arguments(data)], ack_id)
         skip = [skip_sid] if isinstance(skip_sid, str) else list(skip_sid or ())
-        if not local and self._run_dir is not None:
+        scope: Optional[Scope] = None
+        if local or self._run_dir is None:
+            scope = self._scope_of(None)
+        else:
             fields: dict[str, Any] = {
-                "method": "emit",
+                "method": "volatile" if volatile else "emit",
                 "namespace": namespace,
                 "packet": self._packet_format(),
             }
@@ -88,8 +120,10 @@ class Emitting(Asking, IndexedManager):
             ):
                 if value is not None and value != []:
                     fields[name] = value
-            self._send_to(tags_of(room), fields, packets, f"event {event!r}")
+            scope = self._send_to(tags_of(room), fields, packets, f"event {event!r}")
+        question = None
         if ack_id is not None and callback is not None:
+            question = acks.Question(ack_id, partial(self._answered, ack_id))
             with self._tables:
                 self._callbacks.add(ack_id, callback)
         outlet = self._outlet
@@ -97,11 +131,12 @@ class Emitting(Asking, IndexedManager):
             return None
         if self._run_dir is None:
             _tell_if_unheard(self.server)
+        selection = namespace, room, except_room, skip, scope
         threads = outlet.threads
         if threads is None or outlet.concurrent or threads.here:
-            return self._emit_here(namespace, room, except_room, skip, packets, ack_id)
+            return self._emit_here(*selection, packets, question, volatile)
         size = sum(map(len, packets))
-        threads.run(size, self._emit_here, namespace, room, except_room, skip, packets, ack_id)
+        threads.run(size, self._emit_here, *selection, packets, question, volatile)
         return None
 
     def _emit_here(
@@ -110,21 +145,19 @@ class Emitting(Asking, IndexedManager):
         room: Room,
         except_room: Room,
         skip: Sequence[str],
+        scope: Optional[Scope],
         packets: list[EncodedPacket],
-        ack_id: Optional[int] = None,
-        answered: Optional[Callable[..., Any]] = None,
+        question: Optional[acks.Question] = None,
+        volatile: bool = False,
     ) -> Optional[Awaitable[Any]]:
-        """Send an encoded packet to clients of this process.
-
-        :param answered: called with the answer of each, by default for the application.
-        """
-        question = None
-        if ack_id is not None:
-            question = acks.Question(ack_id, answered or partial(self._answered, ack_id))
+        """Send an encoded packet to clients of this process."""
         with self._tables:
-            recipients = self._audience(namespace, room, except_room, skip)
-            eio_sids = self._admit(recipients, packets, question)
-        return self._fan_out(eio_sids, packets)
+            recipients = self._audience(namespace, room, except_room, skip, scope)
+            if volatile:  # nothing is kept for those who are not in yet
+                eio_sids = [eio_sid for sid, eio_sid in recipients if sid not in self._early]
+            else:
+                eio_sids = self._admit(recipients, packets, question)
+        return self._fan_out(eio_sids, packets, volatile)
 
     def _admit(
         self,
@@ -146,16 +179,17 @@ class Emitting(Asking, IndexedManager):
         return [eio_sid for sid, eio_sid in recipients if sid not in self._early]
 
     def _fan_out(
-        self, eio_sids: Sequence[str], packets: list[EncodedPacket]
+        self, eio_sids: Sequence[str], packets: list[EncodedPacket], volatile: bool = False
     ) -> Optional[Awaitable[Any]]:
         """Not with ``_tables``: it may wait until there is room for it."""
         outlet = self._outlet
         if not eio_sids or outlet is None:
             return None
+        fan_out = outlet.fan_out_volatile if volatile else outlet.fan_out
         if outlet.concurrent and outlet.threads is not None and not outlet.threads.here:
-            outlet.threads.run(sum(map(len, packets)), outlet.fan_out, eio_sids, packets)
+            outlet.threads.run(sum(map(len, packets)), fan_out, eio_sids, packets)
             return None
-        return outlet.fan_out(eio_sids, packets)
+        return fan_out(eio_sids, packets)
 
     def _answered(self, ack_id: int, *args: Any) -> Any:
         with self._tables:
@@ -225,14 +259,19 @@ class Emitting(Asking, IndexedManager):
         return [one for one in sent if one is not None]
 
     def _audience(
-        self, namespace: str, room: Room, except_room: Room, skip_sid: Iterable[str]
+        self,
+        namespace: str,
+        room: Room,
+        except_room: Room,
+        skip_sid: Iterable[str],
+        scope: Optional[Scope] = None,
     ) -> list[tuple[str, str]]:
         """The clients of this process that an emit is for.
 
         Of those who have yet to be let in, only whom it names, or whose own connect
         handler emits: it reaches them when they are in.
         """
-        recipients = self._participants(namespace, room, except_room, skip_sid)
+        recipients = self._participants(namespace, room, except_room, skip_sid, scope)
         pending = self.pending_connect.get(namespace)
         if not pending:
             return recipients
@@ -260,12 +299,27 @@ class Emitting(Asking, IndexedManager):
         if "request" in fields:
             self._deliver_and_gather(message, packets)
             return
-        answered = None
-        if ack_id is not None:  # nothing of the message: it may be long, and never answered
-            answered = partial(self._send_answer, self._asker(message), namespace, ack_id)
+        question = None
+        if ack_id is not None:
+            question = self._question(ack_id, acks.Asked(self._asker(message), namespace))
         room, except_room = fields.get("room"), fields.get("except_room")
-        skip = fields.get("skip_sid", ())
-        self._emit_here(namespace, room, except_room, skip, packets, ack_id, answered)
+        skip, volatile = fields.get("skip_sid", ()), fields["method"] == "volatile"
+        selection = namespace, room, except_room, skip, message.scope
+        self._emit_here(*selection, packets, question, volatile)
+
+    def _question(
+        self, ack_id: int, asked: acks.Asked, timeout: float = ACK_TIMEOUT
+    ) -> acks.Question:
+        """What another process asks of clients.
+
+        Nothing of the message is kept: it may be long, and never answered.
+        """
+        if asked.request is not None:
+            return self._gathering_question(ack_id, asked, timeout)
+        if asked.asker == self.host_id:  # it has adopted the client since
+            return acks.Question(ack_id, partial(self._answered, ack_id), timeout=timeout)
+        answered = partial(self._send_answer, asked.asker, asked.namespace, ack_id)
+        return acks.Question(ack_id, answered, timeout=timeout, asked=asked)
 
     def _send_answer(self, asker: str, namespace: str, ack_id: int, *args: Any) -> None:
         packets = self._encode(sio_packet.ACK, namespace, list(args), ack_id)

@@ -11,6 +11,7 @@ from ..relay.message import RelayMessage
 from .asking import TIMEOUT, Asking
 from .gathering import Answers
 from .rooms import Room, check_names
+from .scope import Scope
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,15 @@ class Fetching(Asking):
         return sizes
 
     def _local_sockets(
-        self, namespace: str, room: Room = None, except_room: Room = None
+        self,
+        namespace: str,
+        room: Room = None,
+        except_room: Room = None,
+        scope: Optional[Scope] = None,
     ) -> list[dict[str, Any]]:
         found = []
         with self._tables:
-            selected = self._participants(namespace, room, except_room)
+            selected = self._participants(namespace, room, except_room, scope=scope)
         for sid, _ in selected:
             try:
                 session = self._session(sid, namespace) if self._shared_keys else {}
@@ -140,23 +145,26 @@ class Fetching(Asking):
             found.append(asdict(socket))
         return found
 
-    def _local_rooms(self, namespace: str) -> list[list[Any]]:
+    def _local_rooms(self, namespace: str, scope: Optional[Scope] = None) -> list[list[Any]]:
         with self._tables:
             rooms = self.rooms.get(namespace, {})
             everybody = rooms.get(None, {})
+            named = {r: m for r, m in rooms.items() if r not in everybody and r is not None}
+            if scope is not None:
+                named = {r: m for r, m in named.items() if any(sid in scope for sid in m)}
             return [
-                [r, len(members)]
-                for r, members in rooms.items()
-                if r not in everybody and r is not None
+                [r, len(members if scope is None else scope.select(members.items()))]
+                for r, members in named.items()
             ]
 
     def _on_fetch_sockets(self, message: RelayMessage) -> None:
         fields = message.fields
         selection = fields.get("room"), fields.get("except_room")
-        self._reply(message, self._local_sockets(fields["namespace"], *selection))
+        sockets = self._local_sockets(fields["namespace"], *selection, scope=message.scope)
+        self._reply(message, sockets)
 
     def _on_fetch_rooms(self, message: RelayMessage) -> None:
-        self._reply(message, self._local_rooms(message.fields["namespace"]))
+        self._reply(message, self._local_rooms(message.fields["namespace"], message.scope))
 
     REQUESTS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         "fetch_sockets": _on_fetch_sockets,

@@ -56,8 +56,12 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
     :param max_attachments: Most binary attachments that an event of a client,
                             or its acknowledgement, may have. The default is 10,
                             as in Node's servers.
-    :raises ValueError: when ``url`` is not of this form, or when a write-only
-                        manager has neither ``url`` nor a supervisord.
+    :param takeover: Whether clients stay connected when their worker is
+                     restarted or stopped: another one takes their sessions
+                     over, see :meth:`on_takeover`. The default is ``False``.
+    :raises ValueError: when ``url`` is not of this form, when a write-only
+                        manager has neither ``url`` nor a supervisord, or when
+                        ``takeover`` cannot be what it is.
     """
 
     def set_server(self, server: Any) -> None:
@@ -80,17 +84,21 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
         to: Room = None,
         except_room: Room = None,
         local: bool = False,
+        volatile: bool = False,
         **kwargs: Any,
     ) -> None:
         """Emit a message to a single client, a room, or all the clients
         connected to the namespace, whichever workers they are connected to.
 
-        The parameters are the same as in :meth:`socketio.Server.emit`, and two
-        more. When several clients answer a ``callback``, the first answer
-        counts; see :meth:`emit_with_acks` for all of them.
+        The parameters are the same as in :meth:`socketio.Server.emit`, and three
+        more; for these call ``sio.manager.emit()``. When several clients answer
+        a ``callback``, the first answer counts; see :meth:`emit_with_acks` for
+        all of them.
 
         :param except_room: a room or a list of rooms whose members do not get it.
         :param local: only to clients of this process.
+        :param volatile: not to clients that have yet to take what they were sent before, and
+                         never sent again to a worker that missed it. Without ``callback``.
         :raises TypeError: when ``data`` cannot be encoded, or a room is not named by a
                            ``str`` or an ``int``; nothing is sent then.
         :raises ValueError: when it has NaN or Infinity, which are not JSON; likewise.
@@ -100,7 +108,9 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
                               a thread in which its handlers do not run.
         """
         local = local or bool(kwargs.get("ignore_queue"))
-        self._emit(event, data, namespace, to or room, skip_sid, callback, except_room, local)
+        self._emit(
+            event, data, namespace, to or room, skip_sid, callback, except_room, local, volatile
+        )
 
     server_count = blocking(Core.server_count)
     emit_with_acks = blocking(Core.emit_with_acks)

@@ -50,6 +50,10 @@ class Members:
         """Whether somebody hears under this tag."""
         return tag in self._elsewhere
 
+    def has_others(self, tag: str) -> bool:
+        """Whether somebody hears under another tag than this."""
+        return any(other != tag for other in self._elsewhere)
+
     @property
     def receivers(self) -> list[str]:
         """The tags under which somebody on this host hears."""

@@ -24,8 +24,9 @@ from ..relay.publisher import Publisher
 from ..relay.subscriber import Deaf, Subscriber
 from ..relay.threaded import ThreadSubscriber
 from . import sessions
-from .asking import Asking
-from .rooms import tags_of
+from .rooms import rooms_of, tags_of
+from .scope import Scope
+from .takeover import Takeover
 
 #: Seconds in which a write-only manager must find the relay.
 _JOIN_TIMEOUT = 5.0
@@ -42,7 +43,7 @@ class RelayUnreachable(RuntimeError):
     """Nobody relays what this process has to say; the text says what to look at."""
 
 
-class Relaying(Asking):
+class Relaying(Takeover):
     """The part of a manager that is connected to the relay, from the first emit on."""
 
     # From the manager.
@@ -52,6 +53,7 @@ class Relaying(Asking):
     _start_to_hear: Callable[[Publisher, RunDir], Subscriber]
 
     def __init__(self, run_dir: Optional[RunDir]) -> None:
+        Takeover.__init__(self)
         self._run_dir = run_dir
         #: Whether this process serves clients, or will as soon as its application is
         #: imported: a worker. Any other emits as a write-only manager does.
@@ -235,32 +237,48 @@ class Relaying(Asking):
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket] = (),
         what: str = "a message",
-    ) -> None:
-        """To the workers with these tags, except this one; ``None`` is all of them."""
+    ) -> Optional[Scope]:
+        """To the workers with these tags, except this one; ``None`` is all of them.
+
+        :return: whom of the clients here it is for as well.
+        """
         publisher = self._join_relay()
         publisher.check(packets, what)
+        volatile = fields["method"] == "volatile"
+        publish: Callable[..., Any] = publisher.publish_volatile if volatile else publisher.publish
         wanted = set(tags)
-        others = {tag for tag in wanted if tag is not None and tag != self.host_id}
+        others = {tag for tag in wanted if tag is not None and not self._is_ours(tag)}
         # Of a name that is not known there is nobody, or one so new that this
         # worker has yet to hear of it.
         unknown = any(map(self._is_unknown, others)) and not _is_answer(fields)
+        number: Optional[int] = None
         if None in wanted or unknown:
-            publisher.publish(None, fields, packets)
-            return
+            number = publish(None, fields, packets)
+            return self._scope_of(number) if self._moves else None
         for tag in others:
+            for_it = fields
+            if len(wanted) > 1:  # one process may get it for several of them
+                for_it = {**fields, "room": rooms_of(tag, fields["room"])}
             if tag == BRIDGE or not self.is_remote(tag):
-                publisher.publish(tag, fields, packets)
+                sent = publish(tag, for_it, packets)
+                if tag == self.host_id or tag in self._adopted:
+                    number = sent
             if tag != BRIDGE and not self.is_local(tag) and self._cluster.bridged:
-                publisher.publish(BRIDGE, {**fields, "to": tag}, packets)
+                publish(BRIDGE, {**for_it, "to": tag}, packets)
+        return self._scope_of(number) if self._moves else None
 
     def _is_unknown(self, tag: str) -> bool:
         known = tag == BRIDGE or self._members.hear(tag)
         return self._members.known and not known
 
-    def _publish(self, fields: dict[str, Any]) -> None:
-        """Tell the worker of a client, or all, of a disconnect or a change of rooms."""
-        if self._run_dir is not None:
-            self._send_to(tags_of(fields.get("sid")), fields)
+    def _publish(self, fields: dict[str, Any]) -> Optional[Scope]:
+        """Tell the worker of a client, or all, of a disconnect or a change of rooms.
+
+        :return: as :meth:`_send_to`.
+        """
+        if self._run_dir is None:
+            return None
+        return self._send_to(tags_of(fields.get("sid")), fields)
 
     @cached_property
     def _failed_to_handle(self) -> Refusals:
@@ -272,8 +290,13 @@ class Relaying(Asking):
 
     def _hear(self, message: RelayMessage) -> None:
         """A message of another process."""
+        self._hear_scoped(self._scope_of_main(message) if self._apart else None, message)
+
+    def _hear_scoped(self, scope: Optional[Scope], message: RelayMessage) -> None:
         assert self._subscriber is not None
         try:
+            if scope is not None:
+                message.scope = scope
             check_fields(message.fields)
             self.HANDLERS[message.fields["method"]](self, message)
         except MalformedFields as error:

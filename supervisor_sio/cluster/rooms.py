@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from _thread import RLock
-from typing import Any, Iterable, Optional, Union
+from typing import Any, Iterable, Optional, Sequence, Union
 
 from socketio.base_manager import BaseManager
 
 from ..common.request import tag_of
 from ..relay.methods import MalformedFields
+from .scope import Scope
 
 #: One room, or several, or everybody.
 Room = Union[str, int, list[Any], tuple[Any, ...], None]
@@ -32,6 +33,11 @@ def tags_of(room: Room) -> set[Optional[str]]:
     if not all(map(is_sid, rooms)):
         return {None}
     return {tag_of(one) for one in rooms if isinstance(one, str)}
+
+
+def rooms_of(tag: str, rooms: Iterable[str]) -> list[str]:
+    """Those of these sids that name the worker with this tag."""
+    return [room for room in rooms if tag_of(room) == tag]
 
 
 def check_name(room: Any) -> None:
@@ -133,6 +139,31 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
         self.pending_connect.discard(sid, namespace)
         self.pending_disconnect.discard(sid, namespace)
 
+    # Without what an Admin UI hears of: another process has the client then, or had it.
+
+    def _take_out(self, sid: str, namespace: str) -> None:
+        """That client is not here any more."""
+        for room in self._rooms_of.get((namespace, sid), {}).copy():
+            IndexedManager.basic_leave_room(self, sid, namespace, room)
+        IndexedManager.basic_disconnect(self, sid, namespace)
+
+    def _take_in(self, sid: str, eio_sid: str, namespace: str, rooms: Sequence[Any]) -> None:
+        """A connected client.
+
+        :param rooms: as :meth:`get_rooms` has them.
+        :raises ValueError: when it is here, or cannot be in one of the rooms.
+        """
+        known = self.sid_from_eio_sid(eio_sid, namespace)
+        if known is not None or sid in self.rooms.get(namespace, {}).get(None, ()):
+            raise ValueError(f"{sid} is in {namespace} already")
+        IndexedManager.basic_enter_room(self, sid, namespace, None, eio_sid)
+        for room in rooms:
+            own = eio_sid if room == sid else None
+            try:
+                IndexedManager.basic_enter_room(self, sid, namespace, room, own)
+            except TypeError as error:
+                raise ValueError(str(error)) from None
+
     # What others call.
 
     def get_rooms(self, sid: str, namespace: str) -> list[Any]:
@@ -154,9 +185,12 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
         room: Room,
         except_room: Room = None,
         skip_sid: Iterable[str] = (),
+        scope: Optional[Scope] = None,
     ) -> list[tuple[str, str]]:
         """The clients of this process that are selected: sid and Engine.IO sid."""
         selected = self._members_of(namespace, room)
+        if scope is not None:
+            selected = scope.select(selected)
         skip = set(skip_sid)
         if except_room is not None and except_room != []:
             skip.update(sid for sid, _ in self._members_of(namespace, except_room))

@@ -89,7 +89,9 @@ class ServerSide(Asking):
     def _run_server_side(self, message: RelayMessage, answers: bool) -> None:
         fields = message.fields
         arguments = self._decode(message)
-        handler = self._server_side.get((fields["namespace"], fields["event"]))
+        handler = None
+        if message.scope is None:  # else it was for a worker that is gone
+            handler = self._server_side.get((fields["namespace"], fields["event"]))
         if handler is not None:
             self._spawn(self._call_handler, handler, arguments, message, answers)
         elif answers:

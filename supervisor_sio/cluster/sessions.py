@@ -54,6 +54,11 @@ class Outlet(Protocol):
         :return: what an emit has to await yet, before the client may get anything else.
         """
 
+    def fan_out_volatile(
+        self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]
+    ) -> Optional[Awaitable[Any]]:
+        """The same, but not to clients that have yet to take what they were sent before."""
+
     def is_behind(self) -> bool:
         """Whether much waits for a client to take it."""
 
@@ -72,6 +77,11 @@ class PlainOutlet:
     ) -> Optional[Awaitable[Any]]:
         send_to_each(self._server, eio_sids, packets)
         return None
+
+    def fan_out_volatile(
+        self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]
+    ) -> Optional[Awaitable[Any]]:
+        return self.fan_out(eio_sids, packets)  # nobody knows here what they have taken
 
     def is_behind(self) -> bool:
         return False  # nobody counts it here

@@ -8,6 +8,7 @@ from typing import Any, Callable, ClassVar, Coroutine, Mapping, Optional
 from ..relay.message import RelayMessage
 from .asking import Asking
 from .rooms import Room, check_entry, check_name, check_names, refuse_entry
+from .takeover import Underway
 
 
 class Steering(Asking):
@@ -19,6 +20,7 @@ class Steering(Asking):
     _participants: Callable[..., list[tuple[str, str]]]
     _run_where_served: Callable[..., None]
     _disconnect_here: Callable[[list[str], str], Coroutine[Any, Any, None]]
+    _underway: Underway
 
     async def sockets_join(
         self,
@@ -85,16 +87,20 @@ class Steering(Asking):
             **more,
         }
         await self._begin(not local)
-        if self._run_dir is not None and not local:
-            self._send_to([None], fields, (), method)
-        if self.server is not None:
-            handle = self.HANDLERS[method]
-            self._run_where_served(handle, self, RelayMessage(self.host_id, 0, fields))
+        with self._underway:
+            message = RelayMessage(self.host_id, 0, fields)
+            if self._run_dir is not None and not local:
+                message.scope = self._send_to([None], fields, (), method)
+            if self.server is not None:
+                self._run_where_served(self.HANDLERS[method], self, message)
 
     def _selected(self, message: RelayMessage) -> list[tuple[str, str]]:
         fields = message.fields
         return self._participants(
-            fields["namespace"], fields.get("room"), fields.get("except_room")
+            fields["namespace"],
+            fields.get("room"),
+            fields.get("except_room"),
+            scope=message.scope,
         )
 
     def _on_sockets_join(self, message: RelayMessage) -> None:

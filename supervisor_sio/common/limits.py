@@ -720,6 +720,39 @@ POSITION_BYTES = _limit(
     "and the positions of RELAY_MOST_SENDERS",
 )
 
+# --- Clients that move to another worker ----------------------------------------
+
+CLIENT_STATE = _limit(
+    "CLIENT_STATE",
+    1024 * 1024,
+    "characters",
+    "client",
+    "of its session data and the environment of its handshake, when it is moved to another worker; "
+    "one with more is disconnected",
+)
+MOST_TOLD_OF = _limit(
+    "MOST_TOLD_OF",
+    20,
+    "log lines",
+    "worker",
+    "each about something else in a client's data that cannot be moved",
+)
+OBJECTS_LOOKED_AT = _limit(
+    "OBJECTS_LOOKED_AT",
+    10_000,
+    "objects",
+    "search",
+    "for the application that a client's environment leads to, from what the worker has imported",
+)
+SHARED_TEXTS = _limit(
+    "SHARED_TEXTS",
+    1024,
+    "texts",
+    "worker",
+    "of environments of moved clients that are kept once for all of them, and as many headers",
+)
+SHARED_LENGTH = _limit("SHARED_LENGTH", 256, "characters", "text", "the longest that is shared")
+
 # --- The bridge: messages between hosts -----------------------------------------
 
 BRIDGE_MOST_WAITING = _limit(

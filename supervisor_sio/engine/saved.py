@@ -58,7 +58,10 @@ class Saved:
 
     def is_none(self, key: Key) -> bool:
         """Whether the field is there, and is ``null``."""
-        return isinstance(self._value, dict) and self._value.get(key, 0) is None
+        try:
+            return self._value[key] is None
+        except (KeyError, IndexError, TypeError):
+            return False
 
     def text(self, key: Key) -> str:
         value: str = self._get(key, str, "a text")
@@ -103,6 +106,16 @@ class Saved:
         items = self.list(key)
         for index in range(len(items)):
             yield Saved(items._get(index, list, "a list"), items._path(index))
+
+    def objects(self, key: str) -> Iterator[Saved]:
+        """Of a list of objects."""
+        items = self.list(key)
+        return (items.object(index) for index in range(len(items)))
+
+    def pairs(self) -> Iterator[tuple[Any, Any]]:
+        """The names of the fields, or the indexes of the items, and what is there."""
+        items = self._value
+        return iter(items.items() if isinstance(items, dict) else enumerate(items))
 
     def list(self, key: Key) -> Saved:
         return Saved(self._get(key, list, "a list"), self._path(key))

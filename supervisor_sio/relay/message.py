@@ -89,6 +89,8 @@ class RelayMessage:
     after: int = 0
     #: When it was sent, in seconds of the host's monotonic clock.
     time: float = 0.0
+    #: For which clients of the process that has received it; ``None``: for all.
+    scope: Any = field(default=None, init=False, repr=False, compare=False)
 
     def pack(self) -> bytes:
         """Without the topic. :raises TypeError: when a field is not JSON."""

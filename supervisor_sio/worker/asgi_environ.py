@@ -6,23 +6,13 @@ import sys
 from functools import lru_cache
 from typing import Any, Optional
 
+from ..cluster.environs import NO_ASYNC_INPUT
+
 #: Names and values of fields that sessions share, at most.
 _SHARED = 512
 
 #: Fields of which each client has its own value.
 _OWN = (b"cookie", b"authorization", b"sec-websocket-key", b"x-forwarded-for", b"x-real-ip")
-
-
-class _NoInput:
-    """The body of a handshake: it has none."""
-
-    __slots__ = ()
-
-    async def read(self, length: Optional[int] = None) -> bytes:
-        return b""
-
-
-_NO_INPUT = _NoInput()
 
 
 def make_environ(scope: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +25,7 @@ def make_environ(scope: dict[str, Any]) -> dict[str, Any]:
     address, port = scope.get("client") or ("", 0)
     server = scope.get("server") or ("asgi", 0)
     environ: dict[str, Any] = {
-        "wsgi.input": _NO_INPUT,
+        "wsgi.input": NO_ASYNC_INPUT,
         "wsgi.errors": sys.stderr,
         "wsgi.version": (1, 0),
         "wsgi.async": True,

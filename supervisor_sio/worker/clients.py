@@ -28,6 +28,9 @@ class PlainClients:
     def fan_out(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
         self._server.eio.deliver_each(eio_sids, packets)
 
+    def fan_out_volatile(self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
+        self.fan_out(self._server.eio.up_to_date(eio_sids), packets)
+
     def is_behind(self) -> bool:
         return bool(self._server.eio.is_behind())
 

@@ -140,6 +140,10 @@ class Dispatcher:
                     session.send(message)
         traffic.sent += len(packets) * len(sessions)
 
+    def fan_out_volatile(self, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
+        """The same, but not to clients that have yet to take what they were sent before."""
+        self.fan_out(self._eio.up_to_date(eio_sids), packets)
+
     def is_behind(self) -> bool:
         """Whether much waits for a client to take it."""
         return self._eio.is_behind()

@@ -210,6 +210,11 @@ class EngineOwner:
         """The client of a session did something that is counted."""
         self.in_loop(self.count, reason, session.address or "a client", detail)
 
+    def up_to_date(self, sids: Sequence[str]) -> list[str]:
+        """Those of these clients that have taken all that they were sent."""
+        found = ((sid, self.engine.sessions.get(sid)) for sid in sids)
+        return [sid for sid, session in found if session is not None and not session.waiting]
+
     def is_behind(self) -> bool:
         """Whether more than ``SLOW_OUTPUT`` waits for a client."""
         return any(session.waiting > SLOW_OUTPUT for session in self.engine.sessions.values())

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from ..cluster.environs import NO_INPUT
 from ..engine.http import Head
 
 if TYPE_CHECKING:
     from .connection import Connection
-
-#: The body of a request that is over, or has none.
-NO_INPUT = io.BytesIO()
 
 #: The keys of an environment for fields that nearly every request has; so sessions share them.
 _KEYS = {

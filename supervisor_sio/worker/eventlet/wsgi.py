@@ -15,10 +15,11 @@ import eventlet
 import greenlet
 from eventlet import wsgi
 
+from ...cluster.environs import NO_INPUT
 from ...engine.http import Head
 from ...engine.request import Request
 from ..body import BadBody, ClientGone
-from ..environ import NO_INPUT, make_environ
+from ..environ import make_environ
 from ..taker import EXCHANGE, Taker
 from .body import Body
 from .green import Writer

@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Optional
 
+from ...cluster.environs import NO_INPUT
 from ...engine.http import Head
 from ...engine.request import Request
 from ..body import BadBody, ClientGone
-from ..environ import NO_INPUT, make_environ
+from ..environ import make_environ
 from ..runtime import Threads
 from ..taker import EXCHANGE, Taker
 from .answer import Answer, FileWrapper

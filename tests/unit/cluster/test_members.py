@@ -31,3 +31,12 @@ def test_an_alias_receives_and_does_not_send() -> None:
     # Nobody has them any more.
     assert members.set({"b": False, "c": True}, {"c"}) == ([], ["a"])
     assert not members.hear("a") and members.receivers == ["b"]
+
+
+def test_whether_there_are_others() -> None:
+    members = Members()
+    assert not members.has_others("a")
+    members.set({"a": False})
+    assert not members.has_others("a")
+    members.set({"a": False, "b": True}, {"b"})
+    assert members.has_others("a")

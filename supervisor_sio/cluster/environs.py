@@ -1,0 +1,242 @@
+"""The environment of a client's handshake, for a process that takes the client over.
+
+Handlers get it as long as the client is there: ``connect``, ``get_environ()``, Flask's
+``request``. What is text in it goes along; so do the session that Flask-SocketIO keeps in it, and
+the scope of an ASGI application. What each process has itself is the other process's there: its
+``flask.app``, the ``app`` of a scope, the state of its lifespan, ``wsgi.errors``. What belonged
+to the request alone is left out.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from contextlib import AsyncExitStack
+from functools import lru_cache
+from typing import Any, Callable, Mapping, Optional, Tuple
+
+from ..common.limits import SHARED_LENGTH, SHARED_TEXTS
+from ..engine.saved import Saved
+from .own_objects import OwnObjects, Place
+from .plain import Writer, read
+
+Environ = dict[str, Any]
+
+#: The body of a request that is over, or has none, such as a handshake.
+NO_INPUT = io.BytesIO()
+
+
+class NoAsyncInput:
+    """The same for an ``AsyncServer``."""
+
+    __slots__ = ()
+
+    async def read(self, length: Optional[int] = None) -> bytes:
+        return b""
+
+
+NO_ASYNC_INPUT = NoAsyncInput()
+
+_SCOPE = "asgi.scope"
+
+#: Each process sets them anew.
+_SET_ANEW = ("wsgi.input", "wsgi.errors")
+
+#: Of the request, or what a framework makes again when it is asked for.
+_LEFT_OUT = ("asgi.receive", "asgi.send", "wsgi.file_wrapper")
+_LEFT_OUT_PREFIXES = ("eventlet.", "werkzeug.", "flask._", "supervisor_sio.")
+
+#: How the scope got to the Socket.IO server.
+_SCOPE_LEFT_OUT = ("endpoint", "route", "router")
+_SCOPE_LEFT_OUT_PREFIXES = ("starlette.", "fastapi", "supervisor_sio.")
+
+#: They lead to an application.
+_OWN = ("flask.app", "app")
+
+#: Variables of which each client has its own value.
+_PRIVATE = frozenset(
+    "HTTP_COOKIE HTTP_AUTHORIZATION HTTP_SEC_WEBSOCKET_KEY HTTP_X_FORWARDED_FOR HTTP_X_REAL_IP "
+    "REMOTE_PORT".split()
+)
+
+
+class _Process:
+    """What each process has itself."""
+
+    def __init__(
+        self, application: Any = None, state: Callable[[], Mapping[str, Any]] = dict
+    ) -> None:
+        self.objects = OwnObjects(application)
+        self.state = state
+
+
+_process = _Process()
+
+
+def serve(application: Any, state: Callable[[], Mapping[str, Any]] = dict) -> None:
+    """This process serves clients of an application.
+
+    :param application: as it was imported.
+    :param state: of the lifespan of an ASGI application.
+    """
+    global _process
+    _process = _Process(application, state)
+
+
+def save(environ: Environ, writer: Writer) -> dict[str, Any]:
+    """An environment, as JSON takes it.
+
+    :raises NotPlain: when there is something in it that another process could not have.
+    :raises TooLong: when it is too much.
+    """
+    values = {
+        key: value
+        for key, value in environ.items()
+        if key not in _SET_ANEW and key not in _LEFT_OUT and not key.startswith(_LEFT_OUT_PREFIXES)
+    }
+    scope = values.pop(_SCOPE, None)
+    saved = _save_values(values, writer)
+    saved["scope"] = None if scope is None else _save_scope(scope, writer)
+    return saved
+
+
+def restore(saved: Saved) -> Environ:
+    """:raises ValueError: for what :func:`save` has not made, or this process cannot have."""
+    environ = _restore_values(saved)
+    for key, value in environ.items():
+        if value.__class__ is str and key not in _PRIVATE:
+            environ[key] = _share(value)
+    environ["wsgi.errors"] = sys.stderr
+    environ["wsgi.input"] = NO_ASYNC_INPUT if environ.get("wsgi.async") else NO_INPUT
+    if not saved.is_none("scope"):
+        environ[_SCOPE] = _restore_scope(saved.object("scope"))
+    return environ
+
+
+def _save_values(values: dict[str, Any], writer: Writer, prefix: str = "") -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    sessions: dict[str, Any] = {}
+    own: dict[str, Place] = {}
+    for key, value in values.items():
+        path = prefix + key
+        if _is_session(value):
+            sessions[key] = writer.write(dict(value), path)
+            continue
+        place = _process.objects.place_of(value) if key in _OWN else None
+        if place is not None:
+            own[key] = place
+        else:
+            plain[key] = writer.write_binary(value, path)
+    return {"values": plain, "sessions": sessions, "own": own}
+
+
+def _restore_values(saved: Saved) -> dict[str, Any]:
+    values = {sys.intern(key): read(value) for key, value in saved.object("values").pairs()}
+    for key, value in saved.object("sessions").pairs():
+        values[key] = _make_session(read(value))
+    places = saved.object("own")
+    for key, _ in places.pairs():
+        place = places.list(key)
+        steps = [step for _, step in place.list(1).pairs()]
+        values[key] = _process.objects.at(Place(place.text(0), steps))
+    return values
+
+
+def _is_session(value: Any) -> bool:
+    """Whether it is what Flask-SocketIO keeps for a client."""
+    flask = sys.modules.get("flask.sessions")
+    return flask is not None and isinstance(value, dict) and isinstance(value, flask.SessionMixin)
+
+
+@lru_cache(1)
+def _session_class() -> Any:
+    from flask.sessions import SessionMixin
+
+    return type("ManagedSession", (dict, SessionMixin), {})
+
+
+def _make_session(items: Any) -> Any:
+    try:
+        return _session_class()(items)
+    except ImportError:
+        raise ValueError("the session is one of Flask, which this process does not have") from None
+
+
+# --- the scope of ASGI -------------------------------------------------------------
+
+
+def _save_scope(scope: dict[str, Any], writer: Writer) -> dict[str, Any]:
+    values = {
+        key: value
+        for key, value in scope.items()
+        if key not in _SCOPE_LEFT_OUT
+        and not key.startswith(_SCOPE_LEFT_OUT_PREFIXES)
+        and not isinstance(value, AsyncExitStack)
+    }
+    headers = [
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in values.pop("headers")
+    ]
+    state = values.pop("state", None)
+    if isinstance(values.get("session"), dict):  # of Starlette's middleware: a subclass
+        values["session"] = dict(values["session"])
+    saved = _save_values(values, writer, f"{_SCOPE}.")
+    saved["headers"] = writer.write([list(field) for field in headers], f"{_SCOPE}.headers")
+    saved["state"] = None if state is None else _save_state(state, writer)
+    return saved
+
+
+def _save_state(state: dict[str, Any], writer: Writer) -> dict[str, Any]:
+    ours = _process.state()
+    shared = [key for key, value in state.items() if key in ours and ours[key] is value]
+    others = {key: value for key, value in state.items() if key not in shared}
+    return {"shared": shared, "values": writer.write(others, f"{_SCOPE}.state")}
+
+
+def _restore_scope(saved: Saved) -> dict[str, Any]:
+    scope = _restore_values(saved)
+    scope["headers"] = [
+        _field(field.text(0).encode("latin-1"), field.text(1).encode("latin-1"))
+        for field in saved.items("headers")
+    ]
+    if not saved.is_none("state"):
+        scope["state"] = _restore_state(saved.object("state"))
+    return scope
+
+
+def _restore_state(saved: Saved) -> dict[str, Any]:
+    ours = _process.state()
+    state = {}
+    for _, key in saved.list("shared").pairs():
+        if key not in ours:
+            raise ValueError(f"{key!r:.80} is not in the state of the application's lifespan")
+        state[key] = ours[key]
+    state.update(read(dict(saved.object("values").pairs())))
+    return state
+
+
+# --- what clients have in common is there once ---------------------------------------
+
+
+def _share(text: str) -> str:
+    return _shared(text) if len(text) <= SHARED_LENGTH else text
+
+
+@lru_cache(SHARED_TEXTS)
+def _shared(text: str) -> str:
+    return text
+
+
+@lru_cache(SHARED_TEXTS)
+def _shared_field(name: bytes, value: bytes) -> Tuple[bytes, bytes]:
+    return name, value
+
+
+#: Fields of which each client has its own value.
+_PRIVATE_FIELDS = frozenset(
+    name[5:].replace("_", "-").lower().encode() for name in _PRIVATE if name.startswith("HTTP_")
+)
+
+
+def _field(name: bytes, value: bytes) -> Tuple[bytes, bytes]:
+    own = name in _PRIVATE_FIELDS or len(value) > SHARED_LENGTH
+    return (name, value) if own else _shared_field(name, value)

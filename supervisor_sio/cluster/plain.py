@@ -1,0 +1,151 @@
+"""Data of an application as JSON, so exactly that it is the same when it is read again. Pure.
+
+JSON makes a list of a tuple, and a text of a key that is a number: those are written with a mark.
+What would come back as something else, such as a ``datetime`` or a subclass of ``dict``, is
+refused with its place in the data.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Optional
+
+#: The one key of an object that stands for something else; its value says for what.
+_TUPLE = "\0tuple"
+_BYTES = "\0bytes"
+#: A dictionary with a key that is not a text, or that begins as these do.
+_PAIRS = "\0pairs"
+
+_AS_THEY_ARE = (str, bool, type(None))
+
+#: Python converts no integer with more than 4,300 digits to a text.
+_MOST_BITS = 10_000
+
+#: What an object takes beside its text.
+_OBJECT = 8
+
+
+class NotPlain(ValueError):
+    """Something that cannot be written.
+
+    :param path: its place in the data, as in ``user.tags[2]``.
+    :param what: it is.
+    """
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path} is {what}")
+        self.path = path
+        self.what = what
+
+
+class TooLong(ValueError):
+    """More than there may be."""
+
+
+class Writer:
+    """Writes what belongs together.
+
+    :param most: characters that all of it may have.
+    """
+
+    def __init__(self, most: float = math.inf) -> None:
+        self._left = most
+        self._binary = False
+
+    def write_binary(self, value: Any, path: str = "") -> Any:
+        """As :meth:`write`; bytes may be in it as well."""
+        self._binary = True
+        try:
+            return self.write(value, path)
+        finally:
+            self._binary = False
+
+    def write(self, value: Any, path: str = "") -> Any:
+        """What :func:`read` makes the same of, as JSON takes it.
+
+        :param path: its name, for errors.
+        :raises NotPlain: for what cannot be written.
+        :raises TooLong: when it is too much.
+        """
+        try:
+            return self._write(value, path)
+        except RecursionError:
+            raise NotPlain(path, "nested too deeply, or in itself") from None
+
+    def _write(self, value: Any, path: str) -> Any:
+        kind = value.__class__
+        self._left -= _OBJECT + (len(value) if kind in (str, bytes) else 0)
+        if self._left < 0:
+            raise TooLong(f"too long at {path}")
+        if kind in _AS_THEY_ARE or (kind is float and math.isfinite(value)):
+            return value
+        if kind is int and value.bit_length() <= _MOST_BITS:
+            return value
+        if kind is list:
+            return self._write_all(value, path)
+        if kind is dict:
+            return self._write_dict(value, path)
+        if kind is tuple:
+            return {_TUPLE: self._write_all(value, path)}
+        if kind is bytes and self._binary:
+            return {_BYTES: value.decode("latin-1")}
+        raise NotPlain(path, _describe(value, kind))
+
+    def _write_all(self, values: Any, path: str) -> list[Any]:
+        return [self._write(value, f"{path}[{index}]") for index, value in enumerate(values)]
+
+    def _write_dict(self, value: dict[Any, Any], path: str) -> dict[str, Any]:
+        if all(key.__class__ is str and key[:1] != "\0" for key in value):
+            self._left -= sum(map(len, value))
+            return {key: self._write(item, _join(path, key)) for key, item in value.items()}
+        pairs = [
+            [self._write(key, f"a key of {path}"), self._write(item, _join(path, key))]
+            for key, item in value.items()
+        ]
+        return {_PAIRS: pairs}
+
+
+def _describe(value: Any, kind: type) -> str:
+    if kind is float:
+        return str(value)
+    return "too large" if kind is int else f"of type {kind.__qualname__}"
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key!s:.80}" if path else f"{key!s:.80}"
+
+
+def read(value: Any) -> Any:
+    """What was written.
+
+    :raises ValueError: when it is not what a :class:`Writer` makes.
+    """
+    if value.__class__ is list:
+        return [read(item) for item in value]
+    if value.__class__ is not dict:
+        return value
+    kind = _mark(value)
+    if kind is None:
+        return {key: read(item) for key, item in value.items()}
+    content = value[kind]
+    try:
+        if kind == _TUPLE:
+            return tuple(map(read, _checked(content, list)))
+        if kind == _BYTES:
+            return _checked(content, str).encode("latin-1")
+        return {read(key): read(item) for key, item in _checked(content, list)}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"not what was written: {error}") from None
+
+
+def _mark(value: dict[str, Any]) -> Optional[str]:
+    for kind in (_TUPLE, _BYTES, _PAIRS):
+        if kind in value:
+            return kind
+    return None
+
+
+def _checked(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r:.80}")
+    return value
