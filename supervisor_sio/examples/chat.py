@@ -30,7 +30,9 @@ def worker_name() -> str:
 
 WORKER = worker_name()
 
-sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
+# A worker that restarts passes its clients on: nothing is kept of them in this process.
+manager = ZmqManager(takeover=True)
+sio = socketio.Server(async_mode="eventlet", client_manager=manager)
 app = socketio.WSGIApp(
     sio,
     static_files={
@@ -41,6 +43,7 @@ app = socketio.WSGIApp(
 
 
 @sio.event
+@manager.on_takeover
 def connect(sid: str, environ: dict[str, Any]) -> None:
     sio.emit("welcome", {"worker": WORKER, "sid": sid}, to=sid)
 

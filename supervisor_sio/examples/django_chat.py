@@ -6,6 +6,7 @@ curl -d text=hello http://127.0.0.1:8000/announce
 
 import os
 from pathlib import Path
+from typing import Any
 
 import socketio
 from django.conf import settings
@@ -20,8 +21,14 @@ PAGE = Path(__file__).with_name("chat.html")
 WORKER = os.environ.get("SUPERVISOR_PROCESS_NAME", "no supervisor")
 
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"])
-sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
-sio.on("connect", lambda sid, _: sio.emit("welcome", {"worker": WORKER, "sid": sid}, to=sid))
+manager = ZmqManager(takeover=True)
+sio = socketio.Server(async_mode="eventlet", client_manager=manager)
+
+
+@sio.event
+@manager.on_takeover
+def connect(sid: str, environ: dict[str, Any]) -> None:
+    sio.emit("welcome", {"worker": WORKER, "sid": sid}, to=sid)
 
 
 @sio.event

@@ -18,7 +18,8 @@ from supervisor_sio import AsyncZmqManager
 HERE = Path(__file__).parent
 WORKER = os.environ.get("SUPERVISOR_PROCESS_NAME", "no supervisor")
 
-sio = socketio.AsyncServer(async_mode="asgi", client_manager=AsyncZmqManager())
+manager = AsyncZmqManager(takeover=True)
+sio = socketio.AsyncServer(async_mode="asgi", client_manager=manager)
 web = FastAPI()
 app = socketio.ASGIApp(sio, web)
 
@@ -34,6 +35,7 @@ async def library() -> FileResponse:
 
 
 @sio.event
+@manager.on_takeover
 async def connect(sid: str, environ: dict[str, Any]) -> None:
     await sio.emit("welcome", {"worker": WORKER, "sid": sid}, to=sid)
 

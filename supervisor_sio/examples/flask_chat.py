@@ -15,7 +15,8 @@ from supervisor_sio import ZmqManager
 WORKER = os.environ.get("SUPERVISOR_PROCESS_NAME", "no supervisor")
 
 app = Flask(__name__, static_folder=".", static_url_path="")
-socketio = SocketIO(app, async_mode="eventlet", client_manager=ZmqManager())
+manager = ZmqManager(takeover=True)
+socketio = SocketIO(app, async_mode="eventlet", client_manager=manager)
 
 
 @app.get("/")
@@ -25,7 +26,12 @@ def page() -> Response:
 
 @socketio.on("connect")
 def connect() -> None:
-    emit("welcome", {"worker": WORKER, "sid": request.sid})  # type: ignore[attr-defined]
+    welcome(request.sid)  # type: ignore[attr-defined]
+
+
+@manager.on_takeover
+def welcome(sid: str, environ: object = None) -> None:
+    socketio.emit("welcome", {"worker": WORKER, "sid": sid}, to=sid)
 
 
 @socketio.on("message")

@@ -16,7 +16,8 @@ from supervisor_sio import ZmqManager
 WORKER = os.environ.get("SUPERVISOR_PROCESS_NAME", "no supervisor")
 
 app = Flask(__name__, static_folder=".", static_url_path="")
-socketio = SocketIO(app, async_mode="threading", client_manager=ZmqManager())
+manager = ZmqManager(takeover=True)
+socketio = SocketIO(app, async_mode="threading", client_manager=manager)
 
 
 @app.get("/")
@@ -33,7 +34,11 @@ def announce() -> str:
 
 @socketio.on("connect")
 def connect() -> None:
-    sid: str = request.sid  # type: ignore[attr-defined]
+    welcome(request.sid)  # type: ignore[attr-defined]
+
+
+@manager.on_takeover
+def welcome(sid: str, environ: object = None) -> None:
     socketio.emit("welcome", {"worker": WORKER, "sid": sid}, to=sid)
 
 
