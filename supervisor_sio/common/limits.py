@@ -421,6 +421,21 @@ PASS_TIMEOUT = _limit(
     "batch of sessions",
     "for the router to have it; a router that is killed meanwhile is back in one or two",
 )
+TAKEOVER_STATE = _limit(
+    "TAKEOVER_STATE",
+    32 * 1024 * 1024,
+    "bytes",
+    "session",
+    "of its state as JSON, when it moves to another worker: OUTPUT_CEILING bytes that wait for a "
+    "client take two thirds of it; one that is longer is closed",
+)
+TAKEOVER_HANDLERS = _limit(
+    "TAKEOVER_HANDLERS",
+    100,
+    "on_takeover handlers",
+    "worker",
+    "of the application that run at a time after a takeover, as many as CLOSING_AT_ONCE",
+)
 ADOPT_TIMEOUT = _limit(
     "ADOPT_TIMEOUT",
     15.0,

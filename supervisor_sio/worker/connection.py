@@ -494,6 +494,10 @@ class Connection(Movable):
         if self.state is _HEAD and self.sock is not None:
             self._move()
 
+    def unsettle(self) -> None:
+        """See :meth:`.Server.unsettle`."""
+        self._settled = False
+
     def _move(self) -> None:
         self.state = _MOVING
         try:

@@ -88,6 +88,11 @@ class Server:
         for connection in list(self._open):
             self.runtime.call_soon(connection.release)
 
+    def unsettle(self) -> None:
+        """Sessions leave this worker: ask :attr:`keeps` of each request that has yet to begin."""
+        for connection in self._open:
+            connection.unsettle()
+
     def end_websockets(self) -> None:
         """Close all websockets, and those that come yet: the worker stops."""
         self.ending = True

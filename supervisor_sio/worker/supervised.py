@@ -8,14 +8,16 @@ import time
 from collections import Counter
 from typing import Any, Callable, Union
 
-from ..cluster import sessions
+from ..cluster import environs, sessions
 from ..common import figures, identity, reasons
 from ..common.channel import Message
 from ..common.handover import Handover
 from ..common.modes import ASYNCIO
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir
+from ..common.takeover import FORMAT
 from . import forks, queries
+from .adoption import Adopter
 from .application import ApplicationError, check_path, mode_for
 from .connection import Connection
 from .lag import LoopLag
@@ -23,6 +25,7 @@ from .life import Life, within
 from .link import Link, Refused
 from .refused import refusals
 from .runtime import Runtime
+from .takeover import Departure, homes
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -31,6 +34,9 @@ _WAIT_FOR_ROUTER = 0.05
 
 #: Seconds between supervisord's word that it stops a worker and the end of the signal's handler.
 _SIGNAL_TIMEOUT = 2.0
+
+#: The part of the time to pass sessions on in which those that are on their way here may arrive.
+_PART_FOR_ARRIVALS = 0.5
 
 
 class Worker(Life):
@@ -58,6 +64,8 @@ class Worker(Life):
             self._refuse,
         )
         self._lag = LoopLag(runtime)
+        self._departure = Departure(runtime, self.server, self.link)
+        self._adopter = Adopter(runtime, self.server, self.link)
 
     async def live(self) -> int:
         managers = [server.manager for server in sessions.servers()]
@@ -78,9 +86,12 @@ class Worker(Life):
         for manager in managers:
             await manager.wait_joined(self.stopped.is_set, self.runtime.sleep)
         await self.start_up()
+        environs.serve(self._app, self.runtime.lifespan_state)
         while not self.server.paths and not self.stopped.is_set():
             await self.runtime.sleep(_WAIT_FOR_ROUTER)
         if not self.stopped.is_set():
+            if homes(self.runtime):
+                self.link.adopt_by(self._adopter, FORMAT)
             self.link.ready({manager.hears: manager.tally for manager in managers if manager.hears})
             logger.info("ready (tag %s)", self._tag)
         await self.stopped.wait()
@@ -202,6 +213,8 @@ class Worker(Life):
             "events_out": sessions.traffic.sent,
             "cpu_ms": int(time.process_time() * 1000),
             "hub_lag_ms": int(self._lag.worst * 1000),
+            "taken_over": self._adopter.taken_over,
+            "passed_on": self._departure.passed_on,
         }
 
     def _heard(self) -> dict[str, int]:
@@ -215,7 +228,9 @@ class Worker(Life):
             # To be balanced; while no router is there to do it, this worker will do.
             return not self.link.up and not self.server.draining
         if request.kind is Kind.SESSION and request.tag:
-            return request.tag == self._tag
+            if request.tag != self._tag and request.tag not in self._adopter.tags:
+                return False
+            return not self._departure.passing
         return not self.server.draining
 
     def hand_back(self, connection: Connection, prefix: bytes) -> None:
@@ -226,6 +241,11 @@ class Worker(Life):
         self.link.changed()
 
     # --- the end --------------------------------------------------------------------------
+
+    async def pass_on(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        await self._adopter.stop(seconds * _PART_FOR_ARRIVALS)
+        await self._departure.pass_on(deadline - time.monotonic())
 
     async def hand_over(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout

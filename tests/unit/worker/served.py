@@ -130,7 +130,7 @@ class App:
     go_on: Any
 
     def __init__(self, takeover: bool = False, max_attachments: int = 10, **options: Any) -> None:
-        of_manager = {"max_attachments": max_attachments}
+        of_manager = {"max_attachments": max_attachments, "takeover": takeover}
         self.sio = self.make_server(of_manager, monitor_clients=False, **options)
         self.http = Server(
             self.make_application(),

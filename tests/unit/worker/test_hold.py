@@ -171,7 +171,7 @@ def test_whoever_sends_more_than_is_kept_is_read_no_more(make: Any) -> None:
     in_loop(app, hold_of(app).keep_all)
     message = '42["echo","' + "x" * 10_000 + '"]'
     many = 0
-    while not session._is_held:
+    while not session.held:
         client.text(message)
         many += 1
         app.sleep(0.001)

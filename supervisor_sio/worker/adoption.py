@@ -1,0 +1,326 @@
+"""The sessions of a worker that ends move to another one: how they arrive.
+
+What the router has held is restored, without a word to anybody, and the router gets to know that
+it is. When it says so, these sessions are this worker's: their ``on_takeover`` handlers run, then
+they get their messages, see :mod:`.hold`. Their connections are read and written from there
+on. What the relay has for them waits for nothing: it is with the rest of their output.
+
+======================  =======================================================================
+of the router           what happens
+======================  =======================================================================
+``on_adopt``            sessions are restored, and ``adopted`` is the answer; or ``not_adopted``
+``on_go``               they go on here
+``on_discard``          they are another worker's, or nobody's: they are let go
+======================  =======================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from functools import partial
+from typing import Any, Callable, Deque, NamedTuple
+
+from ..cluster import moving
+from ..common import memory_file
+from ..common.channel import close_all
+from ..common.limits import TAKEOVER_BATCH, TAKEOVER_HANDLERS, TAKEOVER_STATE, TAKEOVER_TAGS
+from ..common.reasons import NOT_RESTORED
+from ..common.request import tag_of
+from ..common.takeover import FORMAT
+from ..engine.engine import Engine
+from ..engine.session import Session
+from ..relay.position import Position
+from . import batches
+from .arriving import Adoption
+from .life import close_session
+from .link import Link
+from .moved_sessions import Arrived
+from .runtime import Runtime
+from .server import Server
+from .takeover import Home, Turns, homes, restore_here
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+#: Seconds between looks whether adopted tags have sessions.
+_LOOK = 2.0
+
+#: Seconds between looks whether an adoption that is under way is over.
+_WAIT = 0.005
+
+_STOPS = "this worker stops"
+
+
+class _One(NamedTuple):
+    """A session that has arrived."""
+
+    home: Home
+    arrived: Arrived
+
+    @property
+    def session(self) -> Session:
+        return self.arrived.session
+
+
+class Arrival:
+    """One adoption, from the packets of the router to sessions that go on."""
+
+    def __init__(self, runtime: Runtime, server: Server, adoption: Adoption) -> None:
+        self.sessions: list[_One] = []
+        #: Whether the router has said that they are not this worker's.
+        self.discarded = False
+        self._runtime = runtime
+        self._server = server
+        self._adoption = adoption
+        self._homes = {home.number: home for home in homes(runtime)}
+        #: What undoes what the managers have begun.
+        self._undo: list[Callable[[], None]] = []
+
+    async def restore(self) -> None:
+        """Restore all that can be.
+
+        :raises ValueError: when nothing can be; nothing is left then.
+        """
+        try:
+            if self._adoption.format != FORMAT:
+                raise ValueError(f"format {self._adoption.format}, and not {FORMAT}")
+            positions = [
+                (self._manager(channel), Position.read(descriptor))
+                for channel, descriptor in self._adoption.positions
+            ]
+            for manager, position in positions:
+                manager.expect(position.tags)
+                self._undo.append(partial(manager.not_adopted, position.tags))
+            turns = Turns(self._runtime)
+            for _, count, descriptors in self._adoption.batches:
+                await self._restore_batch(count, descriptors, turns)
+            if self.discarded:
+                raise ValueError("they are not this worker's any more")
+            self._undo.clear()
+            for manager, position in positions:
+                manager.adopt(position)
+                self._undo += [partial(manager.give_up, tag) for tag in position.tags]
+        except (ValueError, OSError) as error:
+            self.discard()
+            raise ValueError(str(error)) from None
+        finally:
+            close_all([descriptor for _, descriptor in self._adoption.positions])
+            for _, _, descriptors in self._adoption.batches:
+                close_all(descriptors)
+
+    def _manager(self, channel: str) -> Any:
+        for home in self._homes.values():
+            if home.manager.hears == channel:
+                return home.manager
+        raise ValueError(f"no Socket.IO server of the application is on channel {channel!r}")
+
+    async def _restore_batch(self, count: int, descriptors: list[int], turns: Turns) -> None:
+        """:param descriptors: those that are used are taken out."""
+        memory = descriptors[0]
+        restored = 0
+        try:
+            values = batches.read(memory_file.read(memory, TAKEOVER_BATCH + TAKEOVER_STATE))
+            for value in values:
+                if self.discarded:
+                    return
+                moved = batches.restore(value)
+                own = descriptors[1 : 1 + moved.descriptors]
+                del descriptors[1 : 1 + moved.descriptors]
+                self._restore_one(moved, own)
+                restored += 1
+                await turns.next()
+        except ValueError as error:
+            # Whose the rest of the descriptors are is not known.
+            for _ in range(count - restored):
+                self._runtime.count(NOT_RESTORED, f"a batch ({error})")
+
+    def _restore_one(self, moved: batches.Moved, descriptors: list[int]) -> None:
+        home = self._homes.get(moved.server)
+        if home is None:
+            close_all(descriptors)
+            self._runtime.count(NOT_RESTORED, f"session {moved.sid} (no such Socket.IO server)")
+            return
+        arrived = restore_here(self._runtime, self._server, home, moved, descriptors)
+        if arrived is not None:
+            self.sessions.append(_One(home, arrived))
+
+    def discard(self) -> None:
+        """Let go of them, without a word to anybody."""
+        self.discarded = True
+        for home, arrived in self.sessions:
+            home.dispatcher.hold.moved(arrived.session)
+            moving.remove_client(home.server, arrived.session.sid)
+            arrived.discard()
+        self.sessions.clear()
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
+
+
+class Adopter:
+    """What a worker does with the sessions that the router gives it; all in the loop."""
+
+    def __init__(self, runtime: Runtime, server: Server, link: Link) -> None:
+        self._runtime = runtime
+        self._server = server
+        self._link = link
+        #: Sessions that go on here.
+        self.taken_over = 0
+        #: By adopted tag, the sessions of Engine.IO that may be there yet.
+        self.tags: dict[str, list[tuple[Engine, str]]] = {}
+        self._arrivals: dict[int, Arrival] = {}
+        #: How many of them have begun to go on, and are not through.
+        self._starting = 0
+        self._looking = self._stopped = False
+        #: Sessions whose on_takeover handler has yet to run, and how many of them run.
+        self._waiting: Deque[_One] = deque()
+        self._running = 0
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more, and wait for those that are on their way here."""
+        self._stopped = True
+        deadline = time.monotonic() + seconds
+        while (self._arrivals or self._starting) and time.monotonic() < deadline:
+            await self._runtime.sleep(_WAIT)
+        for id in list(self._arrivals):
+            self.on_discard(id)
+            self._link.not_adopted(id, _STOPS)
+        self._waiting.clear()  # the handlers of these run where they go next
+
+    # --- what the router says -------------------------------------------------------------
+
+    def on_adopt(self, adoption: Adoption) -> None:
+        """Sessions have come."""
+        if self._stopped:
+            adoption.close()
+            self._link.not_adopted(adoption.id, _STOPS)
+            return
+        arrival = Arrival(self._runtime, self._server, adoption)
+        self._arrivals[adoption.id] = arrival
+        for tag in adoption.tags:
+            self.tags.setdefault(tag, [])  # their requests are for this worker
+        self._runtime.spawn(self._restore(adoption, arrival))
+
+    async def _restore(self, adoption: Adoption, arrival: Arrival) -> None:
+        try:
+            await arrival.restore()
+        except ValueError as error:
+            if self._arrivals.pop(adoption.id, None) is not None:
+                self._link.not_adopted(adoption.id, str(error))
+            self._look_soon()
+        else:
+            self._link.adopted(adoption.id, len(arrival.sessions))
+
+    def on_go(self, id: int) -> None:
+        """They are this worker's."""
+        self._runtime.spawn(self._start(id))
+
+    async def _start(self, id: int) -> None:
+        arrival = self._arrivals.pop(id, None)
+        if arrival is None:
+            return  # this worker stops
+        self._starting += 1
+        turns = Turns(self._runtime)
+        self.taken_over += len(arrival.sessions)
+        for one in arrival.sessions:
+            sid = one.session.sid
+            self.tags.setdefault(tag_of(sid), []).append((one.home.engine, sid))
+            try:
+                if sid in one.home.engine.sessions:  # else it has been passed on again
+                    one.arrived.start()
+                    self._begin(one)
+            except Exception as error:  # the others are to go on
+                self._runtime.log(logger, logging.ERROR, "session %s", sid, exc_info=error)
+                close_session(one.home.engine, sid)
+            await turns.next()
+        self._starting -= 1
+        self._bound_tags()
+        self._look_soon()
+        self._server.changed()
+
+    def on_discard(self, id: int) -> None:
+        """They are another's, or nobody's."""
+        arrival = self._arrivals.pop(id, None)
+        if arrival is not None:
+            arrival.discard()
+            self._look_soon()
+
+    # --- their handlers -------------------------------------------------------------------
+
+    def _begin(self, one: _One) -> None:
+        if one.session.closed:
+            return  # it waits for its last poll
+        if moving.has_on_takeover(one.home.server):
+            self._waiting.append(one)
+            self._run_handlers()
+        else:
+            one.home.dispatcher.hold.release(one.session)
+
+    def _run_handlers(self) -> None:
+        turns = Turns(self._runtime)
+        while self._waiting and self._running < TAKEOVER_HANDLERS:
+            if turns.over:
+                self._runtime.call_soon(self._run_handlers)
+                return
+            one = self._waiting.popleft()
+            if one.session.closed:
+                continue
+            self._running += 1
+            hold = one.home.dispatcher.hold
+            if one.home.server.eio.run_alone(one.session, self._run_handler, one):
+                hold.release(one.session)
+            else:
+                hold.release_when_done(one.session)
+
+    async def _run_handler(self, one: _One) -> None:
+        try:
+            await moving.run_on_takeover(one.home.server, one.session.sid)
+        finally:
+            one.home.server.eio.in_loop(self._handler_done)
+
+    def _handler_done(self) -> None:
+        self._running -= 1
+        if self._waiting and self._running == TAKEOVER_HANDLERS - 1:
+            self._runtime.call_soon(self._run_handlers)
+
+    # --- their tags -----------------------------------------------------------------------
+
+    def _bound_tags(self) -> None:
+        """Close the sessions of the smallest ones that are too many, beside this worker's own."""
+        by_size = sorted(self.tags, key=lambda tag: len(self.tags[tag]))
+        for tag in by_size[: max(0, len(by_size) + 1 - TAKEOVER_TAGS)]:
+            for engine, sid in self.tags[tag]:
+                self._runtime.count(NOT_RESTORED, f"a worker with {TAKEOVER_TAGS} tags")
+                close_session(engine, sid)
+
+    def _look_soon(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._runtime.call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        """Give the tags up that have no session any more."""
+        self._looking = False
+        before = len(self.tags)
+        if not self._arrivals and not self._starting:
+            managers = [home.manager for home in homes(self._runtime)]
+            for tag in list(self.tags):
+                # Of a client that has come to another namespace later, an id has another tag.
+                if _is_in_use(self.tags[tag]) or any(m.has_clients_of(tag) for m in managers):
+                    continue
+                del self.tags[tag]
+                for manager in managers:
+                    if manager.hears:
+                        manager.give_up(tag)
+        if len(self.tags) < before:
+            self._link.tags(list(self.tags))
+        if self.tags:
+            self._look_soon()
+
+
+def _is_in_use(sids: list[tuple[Engine, str]]) -> bool:
+    """Whether one of these sessions is there yet; those behind it that are not are dropped."""
+    while sids and sids[-1][1] not in sids[-1][0].sessions:
+        sids.pop()
+    return bool(sids)

@@ -1,0 +1,335 @@
+"""The sessions of a worker that ends move to another one: how they leave, and what both sides know.
+
+They leave in this order: no handler starts any more (see :mod:`.hold`); those that run end; the
+managers deliver no more of what the relay brings, and say up to where they have; the router gets
+the sessions, each taken out of everything in one turn of the loop. What cannot be moved stays, and
+is closed as in a worker without takeover.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from itertools import groupby
+from typing import Any, AsyncIterator, Deque, NamedTuple, Optional
+
+from ..cluster import moving, sessions
+from ..common import memory_file
+from ..common.channel import close_all
+from ..common.not_movable import NotMovable
+from ..common.reasons import HANDLER_RUNNING, MID_REQUEST, NOT_RESTORED, PASS_TIMEOUT
+from ..common.request import tag_of
+from ..engine.engine import Engine
+from ..engine.session import OPENING, Session
+from .batches import Batch, Moved
+from .dispatch import Dispatcher
+from .link import Link
+from .moved_sessions import Arrived, Leaving, restore
+from .runtime import Runtime
+from .server import Server
+
+logger = logging.getLogger("supervisor_sio.worker")
+
+#: Seconds between looks whether what is waited for has happened.
+_LOOK = 0.005
+
+#: Seconds of the loop at a time, before others have a turn.
+SLICE = 0.01
+
+#: The part of the time that handlers do not get, as the sessions need it: at most, and of all.
+_MOST_FOR_PASSING, _PART_FOR_PASSING = 2.0, 0.5
+
+#: Seconds for the manager to finish what it has begun.
+_SETTLING = 1.0
+
+#: What may be over when one looks again.
+_PASSING_REASONS = (HANDLER_RUNNING, MID_REQUEST)
+
+
+class Home(NamedTuple):
+    """A Socket.IO server whose sessions move."""
+
+    #: In the order in which the application has made them.
+    number: int
+    server: Any
+    dispatcher: Dispatcher
+
+    @property
+    def engine(self) -> Engine:
+        engine: Engine = self.server.eio.engine
+        return engine
+
+    @property
+    def manager(self) -> Any:
+        return self.server.manager
+
+
+def homes(runtime: Runtime) -> list[Home]:
+    """The servers of this process whose sessions move; the others' are closed."""
+    dispatchers = [outlet for outlet in runtime.outlets if isinstance(outlet, Dispatcher)]
+    found = []
+    for index, server in enumerate(sessions.servers()):
+        if not getattr(server.manager, "takeover", False):
+            continue
+        for dispatcher in dispatchers:
+            if dispatcher.moves(server):
+                found.append(Home(index, server, dispatcher))
+    return found
+
+
+class Turns:
+    """When others have a turn, in what takes long."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._began = time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() - self._began > SLICE
+
+    async def next(self) -> bool:
+        """Whether others had one."""
+        over = self.over
+        if over:
+            await self._runtime.sleep(0)
+            self._began = time.monotonic()
+        return over
+
+
+class Waiting(NamedTuple):
+    """A session that is to move, and why it could not yet."""
+
+    home: Home
+    sid: str
+    why: NotMovable = NotMovable(PASS_TIMEOUT)
+
+    @property
+    def session(self) -> Optional[Session]:
+        """``None`` when it has ended."""
+        return self.home.engine.sessions.get(self.sid)
+
+
+class Departure:
+    """What a worker that ends does with its sessions."""
+
+    def __init__(self, runtime: Runtime, server: Server, link: Link) -> None:
+        self._runtime = runtime
+        self._server = server
+        self._link = link
+        #: Whether sessions may be gone whose requests come yet.
+        self.passing = False
+        #: Sessions that the router has taken.
+        self.passed_on = 0
+        #: Those that are out and not with the router, which come back when it takes no more.
+        self._unsent: list[tuple[Home, Moved, list[int]]] = []
+        #: The last of them, when the next batch begins with it.
+        self._next: Optional[tuple[str, list[int]]] = None
+
+    async def pass_on(self, seconds: float) -> None:
+        """Pass on what can be; for the others all is as it was, but their messages are kept.
+
+        :param seconds: to do so in.
+        """
+        leaving = [home for home in homes(self._runtime) if home.engine.sessions]
+        if not leaving or self._link.all_stop:
+            return
+        deadline = time.monotonic() + seconds
+        for home in leaving:
+            home.dispatcher.hold.keep_all()
+        for_passing = min(_MOST_FOR_PASSING, seconds * _PART_FOR_PASSING)
+        await self._wait_for_handlers(leaving, deadline - for_passing)
+        if self._link.all_stop:
+            return
+        positions = [home.manager.detach() for home in leaving if home.manager.hears]
+        files = [(one.channel, list(one.tags), one.write()) for one in positions]
+        if not await self._link.pass_on(files, self._batches(leaving, deadline)):
+            self._take_back()
+            if self._link.not_passed:
+                for session in [s for home in leaving for s in home.engine.sessions.values()]:
+                    if not session.closed:
+                        self._runtime.count(self._link.not_passed, f"session {session.sid}")
+
+    async def _wait_for_handlers(self, leaving: list[Home], until: float) -> None:
+        running = _all_of(leaving)
+        while running:
+            _, running = await self._divide(running)
+            if not running or time.monotonic() > until or self._link.all_stop:
+                return
+            await self._runtime.sleep(_LOOK)
+
+    async def _divide(self, waiting: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
+        """Those without a handler that runs, and those with one."""
+        ready: list[Waiting] = []
+        later: list[Waiting] = []
+        turns = Turns(self._runtime)
+        for one in waiting:
+            session = one.session
+            if session is not None and not session.closed and _has_handler(one.home, session):
+                later.append(one._replace(why=NotMovable(HANDLER_RUNNING)))
+            elif session is not None:
+                ready.append(one)
+            await turns.next()
+        return ready, later
+
+    # --- the sessions -------------------------------------------------------------------
+
+    async def _batches(
+        self, leaving: list[Home], deadline: float
+    ) -> AsyncIterator[tuple[str, int, list[int]]]:
+        """What :meth:`.Link.pass_on` wants: sessions that can be moved now, or a little later."""
+        self.passing = True
+        self._server.unsettle()
+        waiting = _all_of(leaving)
+        while waiting and time.monotonic() < deadline:
+            ready, later = await self._divide(waiting)
+            # What their handlers have sent from other threads is with their output then.
+            for home in leaving:
+                await home.manager.wait_settled(_SETTLING, self._runtime.sleep)
+            for tag, group in groupby(sorted(ready, key=_tag), key=_tag):
+                queue = deque(group)
+                while queue or self._next is not None:
+                    batch = await self._next_batch(queue, later, deadline)
+                    if batch:
+                        yield tag, len(batch), [_write(batch), *batch.descriptors]
+                        self._sent(batch)
+            waiting = [one for one in later if one.why.reason in _PASSING_REASONS]
+            self._count([one for one in later if one.why.reason not in _PASSING_REASONS])
+            if waiting:
+                await self._runtime.sleep(_LOOK)
+        self._count(waiting)
+
+    async def _next_batch(
+        self, queue: Deque[Waiting], later: list[Waiting], deadline: float
+    ) -> Batch:
+        """:param later: gets those that cannot be moved now."""
+        batch = Batch()
+        if self._next is not None:
+            batch.add(*self._next)
+            self._next = None
+        turns, leaving = Turns(self._runtime), Leaving(self._server)
+        while queue:
+            if time.monotonic() > deadline:
+                later += queue
+                queue.clear()
+                break
+            if await turns.next():
+                leaving = Leaving(self._server)
+            one = queue.popleft()
+            session = one.session
+            if session is None:
+                continue  # it has ended
+            try:
+                moved, descriptors = self._take_out(one.home, session, leaving)
+            except NotMovable as why:
+                later.append(one._replace(why=why))
+                continue
+            except Exception as error:  # the others are to go on
+                self._runtime.log(logger, logging.ERROR, "session %s", one.sid, exc_info=error)
+                continue
+            self._unsent.append((one.home, moved, descriptors))
+            text = moved.as_text()
+            if not batch.has_room(text, len(descriptors)):
+                self._next = text, descriptors
+                break
+            batch.add(text, descriptors)
+        return batch
+
+    def _take_out(self, home: Home, session: Session, leaving: Leaving) -> tuple[Moved, list[int]]:
+        """From here on nothing in this process knows of it.
+
+        :raises NotMovable: before anything has changed.
+        """
+        sid, server, hold = session.sid, home.server, home.dispatcher.hold
+        client = None
+        if not session.closed:
+            if _has_handler(home, session):
+                raise NotMovable(HANDLER_RUNNING)
+            leaving.check(home.engine, sid)
+            client = moving.save_client(server, sid, session.data)
+        taken = leaving.take_out(home.engine, sid)
+        if client is not None:
+            moving.remove_client(server, sid)
+        held = hold.kept(session)
+        hold.moved(session)
+        moved = Moved(
+            sid,
+            home.number,
+            list(home.engine.paths),
+            taken.state,
+            client,
+            held,
+            len(taken.descriptors),
+        )
+        return moved, taken.descriptors
+
+    def _sent(self, batch: Batch) -> None:
+        """The router has it."""
+        self.passed_on += len(batch)
+        del self._unsent[: len(batch)]
+
+    def _count(self, left: list[Waiting]) -> None:
+        """These are closed in this worker."""
+        for one in left:
+            self._runtime.count(one.why.reason, f"session {one.sid} ({one.why.detail})")
+
+    def _take_back(self) -> None:
+        """The router has not taken these: they end here, and their handlers are told."""
+        unsent, self._unsent = self._unsent, []
+        for home, moved, descriptors in unsent:
+            arrived = restore_here(self._runtime, self._server, home, moved, descriptors)
+            if arrived is not None:
+                arrived.start()
+
+
+def _has_handler(home: Home, session: Session) -> bool:
+    """Whether a handler of the application runs for it."""
+    if session.state is OPENING or home.dispatcher.is_running(session):
+        return True
+    return not moving.is_settled(home.server, session.sid)
+
+
+def restore_here(
+    runtime: Runtime, server: Server, home: Home, moved: Moved, descriptors: list[int]
+) -> Optional[Arrived]:
+    """Restore a session; nothing is read, written or called for it before it is started.
+
+    :param descriptors: its connections, which this process lets go of when that cannot be.
+    """
+    try:
+        return _restore(server, home, moved, descriptors)
+    except ValueError as error:
+        runtime.count(NOT_RESTORED, f"session {moved.sid} ({error})")
+        return None
+
+
+def _restore(server: Server, home: Home, moved: Moved, descriptors: list[int]) -> Arrived:
+    for path in moved.paths:
+        home.engine.add_path(path)
+    try:
+        arrived = restore(server, home.engine, moved.engine, descriptors)
+    except ValueError:
+        close_all(descriptors)
+        raise
+    try:
+        if moved.client is not None:
+            moving.restore_client(home.server, moved.sid, moved.client)
+    except ValueError:
+        arrived.discard()
+        raise
+    if moved.client is not None:
+        home.dispatcher.hold.keep(arrived.session, moved.held)
+    return arrived
+
+
+def _all_of(leaving: list[Home]) -> list[Waiting]:
+    return [Waiting(home, sid) for home in leaving for sid in home.engine.sessions]
+
+
+def _tag(one: Waiting) -> str:
+    return tag_of(one.sid)
+
+
+def _write(batch: Batch) -> int:
+    return memory_file.write("sessions", batch.as_bytes())
