@@ -31,7 +31,6 @@ from .asking import Asking
 from .early import Early
 from .rooms import IndexedManager, Room, check_names, tags_of
 from .scope import Scope
-from .takeover import Underway
 
 logger = logging.getLogger("supervisor_sio")
 
@@ -51,9 +50,7 @@ class Emitting(Asking, IndexedManager):
     _outlet: Optional[sessions.Outlet]
     _deliver_and_gather: Callable[..., None]
     _gathering_question: Callable[..., acks.Question]
-    _underway: Underway
-    _scope_of: Callable[[Optional[int]], Optional[Scope]]
-    takeover: bool
+    _moves: bool
 
     def _emit(
         self,
@@ -71,25 +68,6 @@ class Emitting(Asking, IndexedManager):
 
         :return: what an asyncio server has to await before it sends anything else.
         """
-        emit = event, data, namespace, room, skip_sid, callback, except_room, local, volatile
-        outlet = self._outlet
-        if not self.takeover or outlet is None or outlet.threads is None or outlet.threads.here:
-            return self._emit_to_all(*emit)
-        with self._underway:  # its clients may be passed on in the loop at any moment
-            return self._emit_to_all(*emit)
-
-    def _emit_to_all(
-        self,
-        event: str,
-        data: Any,
-        namespace: Optional[str],
-        room: Room,
-        skip_sid: Union[str, list[str], None],
-        callback: Optional[Callable[..., Any]],
-        except_room: Room,
-        local: bool,
-        volatile: bool,
-    ) -> Optional[Awaitable[Any]]:
         check_names(room)
         check_names(except_room)
         namespace = namespace or "/"
@@ -103,9 +81,9 @@ class Emitting(Asking, IndexedManager):
             ack_id = next(self._ack_ids)
         packets = self._encode(sio_packet.EVENT, namespace, [event, *as_arguments(data)], ack_id)
         skip = [skip_sid] if isinstance(skip_sid, str) else list(skip_sid or ())
-        scope: Optional[Scope] = None
+        scope: Optional[Scope]
         if local or self._run_dir is None:
-            scope = self._scope_of(None)
+            scope = self._scope_of(None) if self._moves else None
         else:
             fields: dict[str, Any] = {
                 "method": "volatile" if volatile else "emit",
@@ -120,7 +98,7 @@ class Emitting(Asking, IndexedManager):
             ):
                 if value is not None and value != []:
                     fields[name] = value
-            scope = self._send_to(tags_of(room), fields, packets, f"event {event!r}")
+            scope = self._send_to(tags_of(room), fields, packets, f"event {event!r}", volatile)
         question = None
         if ack_id is not None and callback is not None:
             question = acks.Question(ack_id, partial(self._answered, ack_id))
@@ -131,11 +109,13 @@ class Emitting(Asking, IndexedManager):
             return None
         if self._run_dir is None:
             _tell_if_unheard(self.server)
-        selection = namespace, room, except_room, skip, scope
         threads = outlet.threads
         if threads is None or outlet.concurrent or threads.here:
-            return self._emit_here(*selection, packets, question, volatile)
+            return self._emit_here(
+                namespace, room, except_room, skip, scope, packets, question, volatile
+            )
         size = sum(map(len, packets))
+        selection = namespace, room, except_room, skip, scope
         threads.run(size, self._emit_here, *selection, packets, question, volatile)
         return None
 
@@ -289,7 +269,7 @@ class Emitting(Asking, IndexedManager):
 
     # --- of other workers ------------------------------------------------------
 
-    def _on_emit(self, message: RelayMessage) -> None:
+    def _on_emit(self, message: RelayMessage, volatile: bool = False) -> None:
         fields = message.fields
         namespace, ack_id = fields["namespace"], fields.get("ack")
         packets = list(message.packets)
@@ -303,9 +283,13 @@ class Emitting(Asking, IndexedManager):
         if ack_id is not None:
             question = self._question(ack_id, acks.Asked(self._asker(message), namespace))
         room, except_room = fields.get("room"), fields.get("except_room")
-        skip, volatile = fields.get("skip_sid", ()), fields["method"] == "volatile"
-        selection = namespace, room, except_room, skip, message.scope
-        self._emit_here(*selection, packets, question, volatile)
+        skip = fields.get("skip_sid", ())
+        self._emit_here(
+            namespace, room, except_room, skip, message.scope, packets, question, volatile
+        )
+
+    def _on_volatile(self, message: RelayMessage) -> None:
+        self._on_emit(message, volatile=True)
 
     def _question(
         self, ack_id: int, asked: acks.Asked, timeout: float = ACK_TIMEOUT
@@ -339,7 +323,7 @@ class Emitting(Asking, IndexedManager):
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         "emit": _on_emit,
-        "volatile": _on_emit,
+        "volatile": _on_volatile,
         "callback": _on_callback,
     }
 

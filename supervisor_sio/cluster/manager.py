@@ -108,9 +108,12 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
                               a thread in which its handlers do not run.
         """
         local = local or bool(kwargs.get("ignore_queue"))
-        self._emit(
-            event, data, namespace, to or room, skip_sid, callback, except_room, local, volatile
-        )
+        to = to or room
+        if not self.takeover:
+            self._emit(event, data, namespace, to, skip_sid, callback, except_room, local, volatile)
+            return
+        with self._underway:  # another thread may be about to pass clients on
+            self._emit(event, data, namespace, to, skip_sid, callback, except_room, local, volatile)
 
     server_count = blocking(Core.server_count)
     emit_with_acks = blocking(Core.emit_with_acks)

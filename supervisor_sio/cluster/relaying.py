@@ -237,6 +237,7 @@ class Relaying(Takeover):
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket] = (),
         what: str = "a message",
+        volatile: bool = False,
     ) -> Optional[Scope]:
         """To the workers with these tags, except this one; ``None`` is all of them.
 
@@ -244,17 +245,17 @@ class Relaying(Takeover):
         """
         publisher = self._join_relay()
         publisher.check(packets, what)
-        volatile = fields["method"] == "volatile"
         publish: Callable[..., Any] = publisher.publish_volatile if volatile else publisher.publish
         wanted = set(tags)
-        others = {tag for tag in wanted if tag is not None and not self._is_ours(tag)}
+        is_ours = self._is_ours if self._moves else self.host_id.__eq__
+        others = {tag for tag in wanted if tag is not None and not is_ours(tag)}
         # Of a name that is not known there is nobody, or one so new that this
         # worker has yet to hear of it.
         unknown = any(map(self._is_unknown, others)) and not _is_answer(fields)
-        number: Optional[int] = None
         if None in wanted or unknown:
-            number = publish(None, fields, packets)
-            return self._scope_of(number) if self._moves else None
+            sent = publish(None, fields, packets)
+            return self._scope_of(sent) if self._moves else None
+        number: Optional[int] = None
         for tag in others:
             for_it = fields
             if len(wanted) > 1:  # one process may get it for several of them
@@ -290,13 +291,10 @@ class Relaying(Takeover):
 
     def _hear(self, message: RelayMessage) -> None:
         """A message of another process."""
-        self._hear_scoped(self._scope_of_main(message) if self._apart else None, message)
-
-    def _hear_scoped(self, scope: Optional[Scope], message: RelayMessage) -> None:
         assert self._subscriber is not None
         try:
-            if scope is not None:
-                message.scope = scope
+            if self._apart and message.scope is None:
+                message.scope = self._scope_of_main(message)
             check_fields(message.fields)
             self.HANDLERS[message.fields["method"]](self, message)
         except MalformedFields as error:

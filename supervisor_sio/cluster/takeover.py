@@ -74,7 +74,7 @@ class Takeover(Asking):
     rooms: dict[str, dict[Any, Any]]
     _outlet: Optional[sessions.Outlet]
     _subscriber: Optional[Subscriber]
-    _hear_scoped: Callable[[Optional[Scope], RelayMessage], None]
+    _hear: Callable[[RelayMessage], None]
     _tables: RLock
 
     def __init__(self) -> None:
@@ -231,7 +231,8 @@ class Takeover(Asking):
     def _hear_for(self, scope: Scope, message: RelayMessage) -> None:
         """A message for adopted clients alone."""
         if message.fields["method"] in _FOR_CLIENTS:
-            self._hear_scoped(scope, message)
+            message.scope = scope
+            self._hear(message)
 
     def _send_directly(
         self, scope: Scope, tags: List[str], fetch: Callable[[], Tuple[List[RelayMessage], int]]

@@ -49,7 +49,7 @@ class Sent(List[Tuple[Any, Any, Any]]):
     def __init__(self, manager: ZmqManager, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
 
-        def send_to(tags: Any, fields: Any, packets: Any = (), what: str = "") -> None:
+        def send_to(tags: Any, fields: Any, packets: Any = (), *args: Any) -> None:
             message = RelayMessage.unpack(RelayMessage("x", 1, fields, packets).pack())
             arguments = manager._decode(message) if packets else None
             self.extend((tag, message.fields, arguments) for tag in tags)
