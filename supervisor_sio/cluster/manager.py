@@ -205,7 +205,11 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
         if self.server.eio.async_mode != "eventlet" and running_loop() is not None:
             return self._hear_in_loop(publisher, run_dir)
         subscriber = GreenSubscriber(
-            publisher, run_dir, lives=self.lives, behind=self._clients_are_behind
+            publisher,
+            run_dir,
+            lives=self.lives,
+            living=self._living_senders,
+            behind=self._clients_are_behind,
         )
 
         def hear() -> None:

@@ -55,6 +55,11 @@ class Members:
         return any(other != tag for other in self._elsewhere)
 
     @property
+    def senders(self) -> list[str]:
+        """Those that live on this host."""
+        return [tag for tag in self if not self._elsewhere[tag]]
+
+    @property
     def receivers(self) -> list[str]:
         """The tags under which somebody on this host hears."""
         return [tag for tag, elsewhere in self._elsewhere.items() if not elsewhere]

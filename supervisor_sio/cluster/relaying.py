@@ -226,7 +226,11 @@ class Relaying(Takeover):
     def _hear_in_loop(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
         """Where the loop of this thread runs."""
         subscriber = LoopSubscriber(
-            publisher, run_dir, lives=self.lives, behind=self._clients_are_behind
+            publisher,
+            run_dir,
+            lives=self.lives,
+            living=self._living_senders,
+            behind=self._clients_are_behind,
         )
         subscriber.start(self._hear, self._deaf)
         return subscriber
@@ -304,6 +308,9 @@ class Relaying(Takeover):
         except BaseException as error:  # an application's Timeout is no Exception
             what = f"handling {message.fields.get('method')} ({type(error).__name__})"
             self._failed_to_handle.count_failure(what, message.sender)
+
+    def _living_senders(self) -> list[str]:
+        return self._members.senders
 
     def _clients_are_behind(self) -> bool:
         return self._outlet is not None and self._outlet.is_behind()

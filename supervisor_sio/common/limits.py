@@ -678,6 +678,14 @@ RELAY_MOST_SENDERS = _limit(
     "process",
     "of which a position is remembered; a process may emit once and end",
 )
+RELAY_MOST_GONE = _limit(
+    "RELAY_MOST_GONE",
+    1000,
+    "senders",
+    "process",
+    "that have ended last, and of which the position is remembered: what waits in the relay of "
+    "them must not come twice to sessions that were adopted meanwhile",
+)
 RELAY_BATCH_MESSAGES = _limit(
     "RELAY_BATCH_MESSAGES", 128, "messages", "answer", "that are sent again at a time"
 )

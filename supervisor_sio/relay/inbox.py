@@ -22,6 +22,7 @@ from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from ..common.limits import (
     RELAY_GIVE_UP,
+    RELAY_MOST_GONE,
     RELAY_MOST_HELD,
     RELAY_MOST_HELD_BYTES,
     RELAY_MOST_SENDERS,
@@ -116,16 +117,37 @@ class _Sender:
         self.in_step = self.placed and all(one.last < one.next for one in self.streams.values())
         return self.in_step
 
+    def save(self) -> list[Any]:
+        return [
+            self.placed,
+            self.to_all.next,
+            self.to_all.last,
+            {tag: [stream.next, stream.last] for tag, stream in self.own.items()},
+        ]
+
+    @classmethod
+    def restored(cls, placed: bool, next: int, last: int, own: dict[str, list[int]]) -> _Sender:
+        sender = cls()
+        sender.placed, sender.to_all = placed, _Stream(next, last)
+        sender.own = {tag: _Stream(*numbers) for tag, numbers in own.items()}
+        sender.look()
+        return sender
+
 
 class Inbox:
     """All senders.
 
     :param tags: of this process; what is to it alone comes under these names.
+    :param since: what was sent before that is not for it, though it may be received: it waited
+        for another one in the same process. In seconds of the host's monotonic clock.
     """
 
-    def __init__(self, *tags: str) -> None:
+    def __init__(self, *tags: str, since: float = -math.inf) -> None:
         self.tags = tags
+        self._since = since
         self._senders: OrderedDict[str, _Sender] = OrderedDict()
+        #: How far those were heard that have ended. What is on its way of them is not new.
+        self._gone: OrderedDict[str, list[Any]] = OrderedDict()
         #: Those of which something is missing.
         self._behind: dict[str, _Sender] = {}
         self._held_bytes = 0
@@ -138,7 +160,7 @@ class Inbox:
         :param tag: to whom it is, of :attr:`tags`; ``None`` for one to all.
         :raises Impossible: for a number out of all reason; nothing has changed then.
         """
-        sender = self._senders.get(message.sender) or _Sender()
+        sender = self._senders.get(message.sender) or self._new(message.sender)
         stream = sender.to_all if tag is None else sender.stream(tag)
         number = message.sequence
         before = self._before(message, tag)
@@ -156,11 +178,12 @@ class Inbox:
         if tag is not None:
             sender.own[tag] = stream
         self._remember(message.sender, sender)
-        if number == 1 and not any(last for _, last in before):
-            # To us: of those to other tags of this process it says nothing.
-            if tag is None or len(self.tags) == 1:
-                sender.placed = True  # it has said nothing before
-        self._hold(stream, message)
+        if sender.placed or message.time >= self._since:
+            if number == 1 and not any(last for _, last in before):
+                # To us: of those to other tags of this process it says nothing.
+                if tag is None or len(self.tags) == 1:
+                    sender.placed = True  # it has said nothing before
+            self._hold(stream, message)
         return self._advance(message.sender, sender)
 
     def position(
@@ -180,7 +203,7 @@ class Inbox:
             that have arrived are for it, whatever ``before`` says.
         :raises Impossible: for a number out of all reason; nothing has changed then.
         """
-        sender = self._senders.get(name) or _Sender()
+        sender = self._senders.get(name) or self._new(name)
         ours = {tag: numbers.get(tag, 0) for tag in (None, *self.tags)}
         for tag, last in ours.items():
             sender.stream(tag).check(last)
@@ -220,8 +243,8 @@ class Inbox:
         :raises Impossible: for a number out of all reason.
         """
         sender = self._senders.get(name)
-        if sender is None or asked != sender.stream(tag).next:
-            return ()  # an answer that comes twice
+        if sender is None or not sender.placed or asked != sender.stream(tag).next:
+            return ()  # an answer that comes twice, or to others in this process
         stream = sender.kept(tag)
         sender.waiting_since = None
         stream.asked = -_ASK_AGAIN
@@ -251,7 +274,9 @@ class Inbox:
     def gone(self, name: str) -> Sequence[RelayMessage]:
         """A sender has ended: what is there is all there will be."""
         delivered = self.give_up(name)
-        self._senders.pop(name, None)
+        sender = self._senders.pop(name, None)
+        if sender is not None:
+            self._note_gone({name: sender.save()})
         return delivered
 
     def give_up(self, name: str) -> Sequence[RelayMessage]:
@@ -338,25 +363,21 @@ class Inbox:
         """How far each sender was heard, as JSON; what is :attr:`held` goes beside it.
 
         By name: whether it is placed, the number that comes next to all and the highest that
-        is known to exist, and those two to each tag.
+        is known to exist, those two to each tag, and whether the sender has ended.
         """
         return {
-            name: [
-                sender.placed,
-                sender.to_all.next,
-                sender.to_all.last,
-                {tag: [stream.next, stream.last] for tag, stream in sender.own.items()},
-            ]
-            for name, sender in self._senders.items()
+            **{name: [*numbers, True] for name, numbers in self._gone.items()},
+            **{name: [*sender.save(), False] for name, sender in self._senders.items()},
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on where another inbox was saved; this one has yet to hear anything."""
-        for name, (placed, next, last, own) in saved.items():
-            sender = self._senders[name] = _Sender()
-            sender.placed, sender.to_all = placed, _Stream(next, last)
-            sender.own = {tag: _Stream(*numbers) for tag, numbers in own.items()}
-            self._advance(name, sender)
+        for name, (*numbers, gone) in saved.items():
+            if gone:
+                self._gone[name] = numbers
+            else:
+                sender = self._senders[name] = _Sender.restored(*numbers)
+                self._advance(name, sender)
 
     @property
     def held(self) -> Iterator[tuple[Optional[str], RelayMessage]]:
@@ -366,9 +387,10 @@ class Inbox:
                 for message in stream.held.values():
                     yield tag, message
 
-    def strangers(self, other: Inbox) -> set[str]:
-        """Senders that only one of the two has heard."""
-        return self._senders.keys() ^ other._senders.keys()
+    def knows(self, name: str) -> bool:
+        """Whether it is known which messages of this sender are the first for this process."""
+        sender = self._senders.get(name)
+        return sender is not None and sender.placed
 
     def level(self, other: Inbox) -> bool:
         """Let both know how much each sender that both have heard has sent to all.
@@ -388,6 +410,7 @@ class Inbox:
         """Hear for the tags of another inbox, too, which stands at the same point."""
         self.tags = (*self.tags, *other.tags)
         self.dropped += other.dropped
+        self._note_gone(other._gone)
         for name, theirs in other._senders.items():
             ours = self._senders.get(name)
             if ours is None:
@@ -407,6 +430,15 @@ class Inbox:
         return delivered
 
     # --- the streams of a sender ------------------------------------------------
+
+    def _new(self, name: str) -> _Sender:
+        gone = self._gone.get(name)
+        return _Sender() if gone is None else _Sender.restored(*gone)
+
+    def _note_gone(self, gone: Mapping[str, list[Any]]) -> None:
+        self._gone.update(gone)
+        while len(self._gone) > RELAY_MOST_GONE:
+            self._gone.popitem(last=False)
 
     def _remember(self, name: str, sender: _Sender) -> None:
         if name not in self._senders and len(self._senders) >= RELAY_MOST_SENDERS:

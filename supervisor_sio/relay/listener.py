@@ -40,6 +40,7 @@ class Listener:
         """:raises ValueError: for a message that waits for another, and is not one."""
         listener = cls(*part.tags, since=part.since, refuse=refuse)
         listener._passed = Passed(part.passed.items())
+        listener.inbox = Inbox(*part.tags, since=part.since)
         listener.inbox.restore(part.senders)
         listener.inbox.dropped = part.dropped
         listener._kept.extend(part.kept)

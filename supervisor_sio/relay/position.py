@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, Callable, NamedTuple, Optional
 
-from ..common.limits import POSITION_BYTES, RELAY_MOST_SENDERS, RELAY_MOST_STREAMS
+from ..common.limits import POSITION_BYTES, RELAY_MOST_GONE, RELAY_MOST_SENDERS, RELAY_MOST_STREAMS
 from .inbox import Numbers
 
 _VERSION = 1
@@ -57,7 +57,7 @@ class Part:
         if not any(numbers.values()):
             return
         own = {tag: [numbers[tag] + 1, numbers[tag]] for tag in self.tags if tag in numbers}
-        self.senders[sender] = [True, numbers[None] + 1, numbers[None], own]
+        self.senders[sender] = [True, numbers[None] + 1, numbers[None], own, False]
 
 
 @dataclass
@@ -188,8 +188,12 @@ def _read_part(part: Any, file: _File) -> Part:
 def _check_sender(name: str, sender: Any, tags: tuple[str, ...]) -> None:
     """:raises ValueError: when it is not as an inbox saves it."""
     try:
-        placed, next, last, own = sender
-        if type(placed) is not bool or not all(tag in tags for tag in own):
+        placed, next, last, own, gone = sender
+        if (
+            type(placed) is not bool
+            or type(gone) is not bool
+            or not all(tag in tags for tag in own)
+        ):
             raise ValueError
         for first, highest in ((next, last), *own.values()):
             if not (_is_number(first) and _is_number(highest) and 1 <= first <= highest + 1):
@@ -232,4 +236,4 @@ def _is_numbers(value: Any) -> bool:
 
 
 def _is_senders(value: Any) -> bool:
-    return isinstance(value, dict) and len(value) <= RELAY_MOST_SENDERS + 1
+    return isinstance(value, dict) and len(value) <= RELAY_MOST_SENDERS + RELAY_MOST_GONE + 1

@@ -82,9 +82,14 @@ LONGEST_PAUSE = 0.2
 _QUIET = 10.0
 
 
-#: Seconds for everybody to answer who is asked how much it has sent. A sender that does not is
-#: dead, unless it is known to live, and then it is waited for.
+#: Seconds for everybody to answer who is asked how much it has sent. Those that are known to
+#: live are waited for however long it takes.
 _ANSWERS = 1.0
+
+
+#: What is said, without a number, to those who hear under a tag. The rest is for the process of
+#: that name, while it lives.
+_TO_A_TAG = ("position", "volatile")
 
 
 #: Takes a message, and raises nothing.
@@ -138,6 +143,7 @@ class Subscriber:
         questions about what it has sent.
     :param lives: whether the sender of this name is known to live: it is waited
         for as long as it takes.
+    :param living: all that are known to live on this host.
     :param behind: whether clients of this process have yet to take much of what they were sent.
     :param since: what was sent from then on is for this process; by default, from
         when it begins to hear the relay. In seconds of the host's monotonic clock.
@@ -150,12 +156,14 @@ class Subscriber:
         tag: Optional[str] = None,
         hears_all: bool = True,
         lives: Callable[[str], bool] = lambda sender: False,
+        living: Callable[[], Iterable[str]] = lambda: (),
         behind: Callable[[], bool] = lambda: False,
         since: Optional[float] = None,
     ) -> None:
         self._publisher = publisher
         tag = publisher.sender if tag is None else tag
         self._lives = lives
+        self._living = living
         self._behind = behind
         self._hears_all = hears_all
         #: Who hears what is sent to all, once the router has said so.
@@ -437,7 +445,7 @@ class Subscriber:
             listener = adoption.listener
             if listener.has_pending or adoption.own is not None:
                 continue
-            if self._await_strangers(listener):
+            if self._ask_strangers(main, listener):
                 continue
             if main.inbox.level(listener.inbox):
                 listener.inbox.gone(self._publisher.sender)
@@ -446,16 +454,15 @@ class Subscriber:
                 self._look_whether_simple()
                 adoption.merged()
 
-    def _await_strangers(self, listener: Listener) -> bool:
-        """Whether a sender lives that only these or only the others have heard."""
-        main = self._main
-        assert main is not None
-        strangers = main.inbox.strangers(listener.inbox) - {self._publisher.sender}
-        living = [sender for sender in strangers if self._lives(sender)]
-        for sender in living:
-            for one in (main, listener):
-                self._publisher.tell(sender, self._question(one, None, 0, 0))
-        return bool(living)
+    def _ask_strangers(self, *listeners: Listener) -> bool:
+        """Whether a process lives that has yet to say to all of them how much it has sent."""
+        asked = False
+        for sender in set(self._living()) - {self._publisher.sender}:
+            for listener in listeners:
+                if not listener.inbox.knows(sender):
+                    asked = True
+                    self._publisher.tell(sender, self._question(listener, None, 0, 0))
+        return asked
 
     # --- what comes -----------------------------------------------------------
 
@@ -486,8 +493,10 @@ class Subscriber:
                     delivered = self._each(
                         lambda one: one.inbox.receive(message, tag) if one.hears(tag) else ()
                     )
-            else:
+            elif self._is_for_us(topic, message):
                 delivered = self._heed(message)
+            else:
+                return ()
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             self.refuse(error)
             return ()
@@ -498,6 +507,12 @@ class Subscriber:
             if "via" in message.fields or "only" in message.fields:
                 return self._meant(delivered)
         return delivered
+
+    def _is_for_us(self, topic: bytes, message: RelayMessage) -> bool:
+        """False for an answer or a question to the process that had an adopted tag before."""
+        if topic == self._to_process or topic not in self._tags:
+            return True
+        return message.fields["method"] in _TO_A_TAG
 
     def _take_own(self, message: RelayMessage, now: float) -> None:
         """Its own; what it says to all is delivered here already."""

@@ -27,7 +27,7 @@ def test_an_alias_receives_and_does_not_send() -> None:
     assert members.set({"a": False, "b": False, "c": True}, {"a", "c"}) == (["a", "c"], [])
     assert list(members) == ["b"] and "a" not in members and "c" not in members
     assert members.hear("a") and members.is_local("a") and members.is_remote("c")
-    assert members.receivers == ["a", "b"]
+    assert members.receivers == ["a", "b"] and members.senders == ["b"]
     # Nobody has them any more.
     assert members.set({"b": False, "c": True}, {"c"}) == ([], ["a"])
     assert not members.hear("a") and members.receivers == ["b"]

@@ -732,7 +732,7 @@ def test_what_one_is_behind_is_asked_for_before_they_are_one() -> None:
     ours.receive(message(2))
     ours.receive(message(1, sender="only ours"))
     theirs.receive(to("b", 1, 1), "b")
-    assert ours.strangers(theirs) == theirs.strangers(ours) == {"only ours"}
+    assert ours.knows("only ours") and not theirs.knows("only ours")
     assert not ours.level(theirs)
     assert ours.questions(1.0) == [] and theirs.questions(1.0) == [Question(SENDER, None, 2, 2)]
     assert numbers(theirs.again(SENDER, None, 2, 2, [message(2)])) == [2]

@@ -8,14 +8,14 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from supervisor_sio.common.limits import POSITION_BYTES, RELAY_MOST_SENDERS, RELAY_MOST_STREAMS
+from supervisor_sio.common.limits import POSITION_BYTES, RELAY_MOST_STREAMS
 from supervisor_sio.relay import position as module
 from supervisor_sio.relay.position import Held, Part, Position
 
 PART = Part(
     ("a", "b"),
     12.5,
-    {"s": [True, 8, 7, {"a": [3, 4]}], "new": [False, 1, 3, {}]},
+    {"s": [True, 8, 7, {"a": [3, 4]}, False], "new": [False, 1, 3, {}, True]},
     {"bridge-1": 17},
     [b"kept 1", b"", b"kept 2"],
     [Held(None, b"to all"), Held("a", b"to a")],
@@ -75,7 +75,7 @@ def test_what_a_sender_has_sent_to_nobody_is_not_noted() -> None:
     part.has("s", {None: 0})
     assert part.senders == {}
     part.has("s", {None: 0, "a": 2})
-    assert part.senders == {"s": [True, 1, 0, {"a": [3, 2]}]}
+    assert part.senders == {"s": [True, 1, 0, {"a": [3, 2]}, False]}
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,17 @@ def test_what_a_sender_has_sent_to_nobody_is_not_noted() -> None:
         ("since", None),
         ("since", float("nan")),
         ("senders", []),
-        ("senders", {"s": [True, 1, 0]}),
-        ("senders", {"s": [1, 1, 0, {}]}),
-        ("senders", {"s": [True, 0, 0, {}]}),
-        ("senders", {"s": [True, 3, 1, {}]}),
-        ("senders", {"s": [True, 1.0, 0, {}]}),
-        ("senders", {"s": [True, 1, 2**53 + 1, {}]}),
-        ("senders", {"s": [True, 1, 0, {"z": [1, 0]}]}),
-        ("senders", {"s": [True, 1, 0, {"a": [1]}]}),
-        ("senders", {"s": [True, 1, 0, []]}),
-        ("senders", {f"{n}": [True, 1, 0, {}] for n in range(RELAY_MOST_SENDERS + 2)}),
+        ("senders", {"s": [True, 1, 0, {}]}),
+        ("senders", {"s": [1, 1, 0, {}, False]}),
+        ("senders", {"s": [True, 1, 0, {}, 0]}),
+        ("senders", {"s": [True, 0, 0, {}, False]}),
+        ("senders", {"s": [True, 3, 1, {}, False]}),
+        ("senders", {"s": [True, 1.0, 0, {}, False]}),
+        ("senders", {"s": [True, 1, 2**53 + 1, {}, False]}),
+        ("senders", {"s": [True, 1, 0, {"z": [1, 0]}, False]}),
+        ("senders", {"s": [True, 1, 0, {"a": [1]}, False]}),
+        ("senders", {"s": [True, 1, 0, [], False]}),
+        ("senders", {f"{n}": [True, 1, 0, {}, False] for n in range(12_000)}),
         ("passed", {"bridge-1": "17"}),
         ("passed", None),
         ("dropped", -1),

@@ -1,0 +1,356 @@
+"""Processes on a relay without sockets, threads and a clock that runs: a test drives them.
+
+Each has a real publisher and a real subscriber. What they say waits at each subscriber until the
+test lets it be heard, or loses it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import contextmanager
+from typing import Any, Callable, Coroutine, Iterator, Optional
+
+import pytest
+import zmq
+
+from supervisor_sio.common.rundir import ClusterInfo, RunDir
+from supervisor_sio.relay import publisher as publisher_module
+from supervisor_sio.relay import stand_in as stand_in_module
+from supervisor_sio.relay import subscriber as subscriber_module
+from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.position import Position
+from supervisor_sio.relay.publisher import Publisher
+from supervisor_sio.relay.stand_in import StandIn
+from supervisor_sio.relay.subscriber import Fetch, Subscriber
+
+RUN_DIR = RunDir("/nowhere")
+
+
+class Frame:
+    more = False
+
+    def __init__(self, data: bytes) -> None:
+        self.bytes = data
+
+
+class Socket:
+    """Of either kind."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.topics: list[bytes] = []
+        self.incoming: deque[bytes] = deque()
+        #: How many frames may be received now.
+        self.budget = 0
+        self.closed = False
+
+    def setsockopt(self, option: int, value: Any) -> None:
+        if option == zmq.SUBSCRIBE:
+            self.topics.append(value)
+        elif option == zmq.UNSUBSCRIBE:
+            self.topics.remove(value)
+
+    def connect(self, address: str) -> None: ...
+
+    def close(self, linger: Optional[int] = None) -> None:
+        self.closed = True
+
+    def send(self, data: bytes, flags: int = 0) -> None:
+        self._network.carry(data)
+
+    def recv(self, flags: int, copy: bool) -> Frame:
+        if not self.budget or not self.incoming:
+            raise zmq.Again
+        self.budget -= 1
+        return Frame(self.incoming.popleft())
+
+
+class Network:
+    """The relay, the clock, and the contexts of all sockets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.sockets: list[Socket] = []
+
+    def socket(self, kind: int) -> Socket:
+        self.sockets.append(Socket(self))
+        return self.sockets[-1]
+
+    def term(self) -> None: ...
+
+    def carry(self, data: bytes) -> None:
+        for socket in self.sockets:
+            if not socket.closed and any(map(data.startswith, socket.topics)):
+                socket.incoming.append(data)
+
+    def monotonic(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(zmq, "Context", lambda: self)
+            for module in (publisher_module, subscriber_module):
+                monkeypatch.setattr(module, "time", self)
+            monkeypatch.setattr(stand_in_module._Probing, "start", lambda self: None)
+            monkeypatch.setattr(stand_in_module._Probing, "stop", lambda self: self.close())
+            yield
+
+
+class Process:
+    """One that hears: a worker, one that only emits, or a stand-in."""
+
+    def __init__(self, subscriber: Any, deliver: Callable[[RelayMessage], None]) -> None:
+        self.subscriber = subscriber
+        self.socket: Socket = subscriber._socket
+        self._steps = subscriber.steps(deliver)
+
+    def hear(self, frames: int) -> None:
+        """As much as there is, and no more than so many frames."""
+        self.socket.budget = frames
+        for _ in range(1000):
+            wait = next(self._steps)
+            if wait.readable:
+                break
+        else:
+            raise AssertionError("it never waits for anything")
+        if not self.subscriber.joined:
+            self.subscriber._publisher.probe()
+
+    def turn(self) -> None:
+        """No more than to the next wait: that may be in the middle of what is to be delivered."""
+        self.socket.budget = 10
+        next(self._steps)
+
+
+class Sleep:
+    def __await__(self) -> Iterator[None]:
+        yield
+
+
+async def sleep(seconds: float) -> None:
+    await Sleep()
+
+
+class Worker(Process):
+    """Serves the clients of its own tag and of those that it has adopted.
+
+    In the place of the manager: it keeps apart who gets a message by which way.
+    """
+
+    def __init__(self, world: World, tag: str, serves: bool = True) -> None:
+        self.tag = tag
+        self.world = world
+        self.publisher = Publisher(RUN_DIR, ClusterInfo(), tag)
+        subscriber = Subscriber(
+            self.publisher, RUN_DIR, hears_all=serves, lives=world.lives, living=world.living
+        )
+        super().__init__(subscriber, self._deliver)
+        #: Whose clients are here.
+        self.groups = {tag} if serves else set()
+        #: Those of them that are adopted, until they hear as the others do.
+        self.apart: set[str] = set()
+        #: Those of them that this process cannot yet emit to by itself.
+        self.unsent: set[str] = set()
+        self._leaving: Optional[Coroutine[Any, Any, list[str]]] = None
+        while not subscriber.joined:
+            self.hear(10)
+
+    def publish(self, tag: Optional[str], long: bool) -> None:
+        text = self.world.note(self.tag, tag)
+        self._leaving = None  # it waits for this one, too
+        packet = text.ljust(17_000) if long else text
+        here = self.groups - self.unsent
+        if tag is None or tag not in self.groups or tag in self.unsent:
+            self.publisher.publish(tag, {"method": "emit", "for": tag}, [packet])
+        for group in here if tag is None else here & {tag}:
+            self.world.delivered[group].append(text)
+
+    def _deliver(self, message: RelayMessage) -> None:
+        self._give(message, self.groups - self.apart)
+
+    def _give(self, message: RelayMessage, groups: set[str]) -> None:
+        tag = message.fields["for"]
+        for group in groups if tag is None else groups & {tag}:
+            self.world.delivered[group] += [packet.rstrip() for packet in message.packets]  # type: ignore[misc]
+
+    def pass_on(self) -> Position:
+        position = self.subscriber.detach()
+        self.groups.clear()
+        return position
+
+    def adopt(self, position: Position) -> None:
+        for part in position.parts:
+            tags = set(part.tags)
+            self.groups |= tags
+            self.apart |= tags
+            self.unsent |= tags
+
+            def own(fetch: Fetch, tags: set[str] = tags) -> None:
+                messages, sent = fetch()
+                assert sent == self.publisher.sent
+                for message in messages:
+                    self._give(message, tags)
+                self.unsent -= tags
+
+            def merged(tags: set[str] = tags) -> None:
+                assert not self.unsent & tags
+                self.apart -= tags
+
+            def deliver(message: RelayMessage, tags: set[str] = tags) -> None:
+                self._give(message, tags)
+
+            self.subscriber.adopt(part, deliver, own, merged)
+
+    def leave(self) -> bool:
+        """One step; whether all others have what it has sent."""
+        if self._leaving is None:
+            self._leaving = self.subscriber.wait_confirmed(
+                lambda: [tag for tag in self.world.receivers() if tag not in self.groups],
+                lambda: float("inf"),
+                sleep,
+            )
+        try:
+            self._leaving.send(None)
+        except StopIteration:
+            return True
+        return False
+
+
+class Held(Process):
+    """Sessions that the router holds."""
+
+    def __init__(self, world: World, position: Position) -> None:
+        descriptor = position.write()
+        try:
+            read = Position.read(descriptor)
+        finally:
+            world.close(descriptor)
+        assert read.parts == position.parts
+        self.tags = read.tags
+        self.stand_in = StandIn(RUN_DIR, ClusterInfo(), read, lives=world.lives)
+        super().__init__(self.stand_in._subscriber, lambda message: None)
+
+    def stop(self) -> Position:
+        self.socket.closed = True
+        return self.stand_in.stop()
+
+
+class World:
+    """All processes, and what the clients of each tag should get."""
+
+    def __init__(self, network: Network, close: Callable[[int], None]) -> None:
+        self.network = network
+        self.close = close
+        self.workers: list[Worker] = []
+        #: Those that have passed their sessions on, and have yet to end.
+        self.leaving: list[Worker] = []
+        self.held: list[Held] = []
+        #: By tag, in their order: texts.
+        self.delivered: dict[str, list[str]] = {}
+        self.expected: dict[str, list[str]] = {}
+        self._senders: list[str] = []
+        self._count = 0
+        self.emitter = self._new_emitter()
+
+    def start_worker(self) -> Worker:
+        tag = f"w{len(self.delivered)}"
+        self.delivered[tag], self.expected[tag] = [], []
+        self.workers.append(Worker(self, tag))
+        self._senders.append(tag)
+        return self.workers[-1]
+
+    def _new_emitter(self) -> Worker:
+        self._senders.append(f"emitter {len(self._senders)}")
+        return Worker(self, self._senders[-1], serves=False)
+
+    # --- as the router knows it ---
+
+    def lives(self, name: str) -> bool:
+        return name in self.living()
+
+    def living(self) -> list[str]:
+        return [worker.tag for worker in (*self.workers, *self.leaving)]
+
+    def receivers(self) -> list[str]:
+        return list(self.delivered)
+
+    @property
+    def processes(self) -> list[Process]:
+        return [*self.workers, *self.leaving, *self.held, self.emitter]
+
+    # --- what happens ---
+
+    def note(self, sender: str, tag: Optional[str]) -> str:
+        self._count += 1
+        text = f"{self._count} of {sender} to {tag or 'all'}"
+        for group in self.expected if tag is None else [tag]:
+            self.expected[group].append(text)
+        return text
+
+    def pass_on(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        self.leaving.append(worker)
+        self.held.append(Held(self, worker.pass_on()))
+
+    def leave(self, worker: Worker) -> None:
+        if worker.leave():
+            self.leaving.remove(worker)
+            self.end(worker)
+            for process in self.processes:
+                process.subscriber.ended(worker.tag)
+
+    def end(self, worker: Worker) -> None:
+        worker.socket.close()
+        worker.publisher.close()
+
+    def replace_emitter(self) -> None:
+        """It ends when everybody has what it has sent, and the next one starts."""
+        while not self.emitter.leave():
+            self.network.now += 0.26
+            for process in self.processes:
+                process.hear(1000)
+        self.emitter.publisher.say_goodbye(confirmed=True)
+        self.end(self.emitter)
+        self.emitter = self._new_emitter()
+
+    def adopt(self, held: Held, worker: Worker) -> None:
+        self.held.remove(held)
+        worker.adopt(held.stop())
+
+    def restart(self, held: Held) -> None:
+        """Who was to adopt them has died."""
+        self.held[self.held.index(held)] = Held(self, held.stop())
+
+    def settle(self) -> None:
+        """Nothing is lost any more, until everything is quiet."""
+        for held in list(self.held):
+            self.adopt(held, self.workers[0] if self.workers else self.start_worker())
+        quiet = 0
+        for _ in range(300):
+            self.network.now += 1.0
+            for process in self.processes:
+                process.hear(100_000)
+            for worker in list(self.leaving):
+                self.leave(worker)
+            busy = self.leaving or any(w.apart or w.subscriber._inbox.waits for w in self.workers)
+            quiet = 0 if busy else quiet + 1
+            if quiet == 12:  # meanwhile everybody has said how much it has sent
+                return
+        raise AssertionError("it does not become quiet")
+
+    def check(self) -> None:
+        for worker in self.workers:
+            assert not worker.apart and not worker.subscriber._adoptions
+            assert worker.subscriber._simple and not worker.subscriber._inbox.waits
+            assert worker.subscriber._inbox._held_bytes == 0
+        for process in self.processes:
+            assert process.subscriber.malformed == process.subscriber.dropped == 0
+            assert not process.subscriber._refusals.by_reason
+        for group, texts in self.delivered.items():
+            assert len(set(texts)) == len(texts), group
+            for sender in self._senders:
+                mark = f" of {sender} to "
+                expected = [text for text in self.expected[group] if mark in text]
+                assert [text for text in texts if mark in text] == expected, (group, sender)
