@@ -538,6 +538,32 @@ def test_what_a_thread_has_begun_is_waited_for(
     emitting.result(30)
 
 
+def test_what_a_thread_published_before_comes_as_what_others_sent(
+    loop: asyncio.AbstractEventLoop, threaded: ZmqManager, outlet: ThreadServed, start: Start
+) -> None:
+    relay = Relay(threaded)
+    run_in(loop, threaded.expect, [TAG])
+    threaded._take_in(f"{TAG}.{1:_>20}", "adopted", "/", [])
+    goes_on = threading.Event()
+    publish = relay.publish
+
+    def publish_late(*args: Any) -> int:
+        number = publish(*args)
+        goes_on.wait(30)
+        return number
+
+    relay.publish = publish_late  # type: ignore[method-assign]
+    emitting = start(threaded.emit, "n", 1)
+    eventually(lambda: bool(relay.messages))
+    run_in(loop, threaded.adopt, position(TAG))
+    run_in(loop, relay.adoptions[-1].own, relay.sent_since(0))
+    goes_on.set()
+    emitting.result(30)
+    threaded.emit("n", 2)
+    run_in(loop, asyncio.sleep, 0)
+    assert outlet.got == {"adopted": ['2["n",1]', '2["n",2]']}
+
+
 @pytest.fixture(autouse=True)
 def seed() -> Iterator[None]:
     value = random.randrange(2**32)
