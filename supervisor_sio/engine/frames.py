@@ -144,20 +144,16 @@ class FrameReader:
         partial, parts = self._partial, self._parts
         return {
             "data": as_text(self._data[self._at :] if partial is None else bytes(partial)),
-            "partial": partial is not None,
             "parts": None if parts is None else as_text(bytes(parts)),
             "text": self._decoder is not None,
         }
 
     def restore(self, state: Saved) -> None:
-        """Go on where another reader has been.
+        """Go on where another reader has been: :meth:`next` comes before :meth:`feed`.
 
         :raises ValueError: see :class:`.Saved`.
         """
-        if state.flag("partial"):
-            self._partial = bytearray(state.data("data"))
-        else:
-            self._data = state.data("data")
+        self._data = state.data("data")
         if state.is_none("parts"):
             return
         self._parts = bytearray(state.data("parts"))

@@ -427,3 +427,13 @@ def test_a_head_that_the_parser_takes_for_a_part_of_one_is_refused(
     monkeypatch.setattr(http.httptools, "HttpRequestParser", lambda found: waiting)
     with pytest.raises(HttpError, match="request line"):
         read_head(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+def test_what_has_come_of_a_body_and_what_is_to_come() -> None:
+    body = Body(5, 10)
+    assert (body.left, body.received) == (5, b"")
+    assert body.feed(b"ab") is None
+    assert (body.left, body.received) == (3, b"ab")
+    body = Body(None, 10)
+    assert body.feed(b"2\r\nab") is None
+    assert body.left is None

@@ -303,6 +303,16 @@ def move(pair: Pair) -> None:
     pair.link.turn()
 
 
+@pytest.mark.parametrize("cut", [1, 9, 15])
+def test_moved_with_what_came_behind_the_handshake(pair: Pair, cut: int) -> None:
+    data = masked(TEXT, b"one") + masked(TEXT, b"two")
+    pair.websocket.keep(data[:cut])
+    assert not pair.handler.messages
+    move(pair)
+    pair.receive(data[cut:])
+    assert pair.handler.messages == ["one", "two"]
+
+
 def test_moved_with_messages_that_wait(pair: Pair) -> None:
     pair.handler.answer = False
     pair.receive(masked(TEXT, b"one"), masked(TEXT, b"two"))

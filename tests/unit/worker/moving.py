@@ -241,14 +241,16 @@ class Pair:
         :param before_start: called while they are there, and have not been started.
         """
         here, there = self.here, self.there
-        here.server.draining, there.server.draining = True, False
-        here.server.release_idle()
+        here.server.draining = True
+        for connection in list(here.server._open):  # release_idle(), but in this turn
+            connection.release()
         arrived = [
             restore(there.server, there.engine, state, descriptors)
             for state, descriptors in self._taken()
         ]
         if before_start is not None:
             before_start()
+        there.server.draining = False
         for one in arrived:
             one.start()
         self.here, self.there = there, here
@@ -324,5 +326,7 @@ def frames(data: bytes) -> list[tuple[int, bytes]]:
 @contextmanager
 def workers(kind: str, **options: Any) -> Iterator[Pair]:
     pair = Pair(kind, **options)
-    yield pair
-    pair.close()
+    try:
+        yield pair
+    finally:
+        pair.close()
