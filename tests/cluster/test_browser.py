@@ -1,4 +1,5 @@
-"""The chat page in a real browser: it talks across workers, and finds its way back."""
+"""The chat page in a real browser: it talks across workers, stays when they restart, and finds its
+way back when they are killed."""
 
 from __future__ import annotations
 
@@ -104,10 +105,23 @@ def test_two_pages_on_two_workers(make_cluster: ClusterFactory, browser: Browser
     assert not [note for page in (ann, bob) for note in page.notes if "lost" in note]
 
     cluster.wait_ready()
+    old_workers = [row["pid"] for row in cluster.workers()]
     assert cluster.ctl("restart", "workers:*").returncode == 0
+    for page in (ann, bob):
+        taken_over = f"Taken over by {page.worker}"
+        wait_until(lambda p=page, t=taken_over: t in p.notes, 20, taken_over)
+    exchange(ann, bob, "restarts")
+    assert (ann.session, bob.session) == sessions
+    assert not [note for page in (ann, bob) for note in page.notes if "lost" in note]
+
+    cluster.wait_ready()
+    workers = [row["pid"] for row in cluster.workers()]
+    assert not set(workers) & set(old_workers)
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
     for page, session in zip((ann, bob), sessions):
         wait_until(lambda p=page, s=session: p.session not in ("", s), 20, "a new session")
         page.wait_connected()
         assert page.notes[-2].startswith("Connection lost: ")
         assert page.notes[-1] == f"Connected again, to {page.worker}"
-    exchange(ann, bob, "restarts")
+    exchange(ann, bob, "crashes")
