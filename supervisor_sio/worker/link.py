@@ -400,6 +400,7 @@ class Link:
     async def leave(self) -> None:
         """Return when no connection can be on its way to this worker any more."""
         if self._sock is not None:
+            self._reporting.report()  # what it counted last is in the sums of the router then
             self.post({"type": "leaving"})
             await self._left.wait(LEAVE_TIMEOUT)
 

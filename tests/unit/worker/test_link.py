@@ -266,6 +266,18 @@ def test_it_leaves_when_the_router_says_so_or_says_nothing(
     until(lambda: left == ["no answer", "answer"])
 
 
+def test_its_last_figures_are_with_the_router_before_it_leaves(
+    runtime: HubRuntime, worker: Worker, router: Router
+) -> None:
+    router.accept()
+    assert router.expect("load")["figure"] == 0
+    worker.figure = 42
+    runtime.spawn(worker.link.leave())
+    assert router.expect("load")["figure"] == 42
+    router.expect("leaving")
+    router.send({"type": "left"})
+
+
 def test_figures_come_when_they_change_and_as_a_sign_of_life(
     worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
