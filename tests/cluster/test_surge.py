@@ -9,10 +9,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from .conftest import ClusterFactory
-from .harness import BIN, Cluster, environment, wait_until
+import pytest
+
+from .conftest import Clients, ClusterFactory
+from .harness import BIN, Cluster, async_mode, environment, wait_until
 from .modes import NO_WORKER
+from .recorder import TestClient
 
 FIRST, SECOND, ADDED = (f"workers:workers_{number:02d}" for number in range(3))
 
@@ -119,3 +123,95 @@ def test_a_program_that_can_have_one_process_only(make_cluster: ClusterFactory) 
         "%(program_name)s_%(process_num)02d there, and run supervisorctl update)\n"
     )
     assert pids(cluster) == before
+
+
+# --- with takeover ------------------------------------------------------------------
+
+#: The chat of each mode.
+CHATS = {"eventlet": "chat", "asyncio": "fastapi_chat", "threading": "threaded_chat"}
+
+
+@pytest.fixture
+def chat(make_cluster: ClusterFactory) -> Cluster:
+    module = f"supervisor_sio.examples.{CHATS[async_mode()]}"
+    return make_cluster(command=f"supervisor-sio worker {module}:app").start()
+
+
+def takeover(cluster: Cluster) -> dict[str, Any]:
+    answer: dict[str, Any] = cluster.status()["takeover"]
+    return answer
+
+
+def wait_taken_over(cluster: Cluster, sessions: int) -> None:
+    def done() -> bool:
+        counted = takeover(cluster)
+        moved = counted["taken_over"], counted["passed_on"], counted["held"]
+        return bool(moved == (sessions, sessions, 0))
+
+    wait_until(done, 20, f"{sessions} sessions taken over")
+
+
+def say_and_hear(clients: list[TestClient], text: str) -> None:
+    """Each client says something, and all hear it."""
+    before = [len(client.received("message")) for client in clients]
+    for client in clients:
+        client.call("message", client.name, text)
+    for client, count in zip(clients, before):
+        heard = client.wait_for("message", count + len(clients))[count:]
+        assert sorted((said["who"], said["text"]) for (said,) in heard) == sorted(
+            (speaker.name, text) for speaker in clients
+        )
+
+
+def welcomes(client: TestClient) -> list[str]:
+    """The workers that have taken a client in, or over."""
+    return [worker["worker"].rpartition(":")[2] for (worker,) in client.received("welcome")]
+
+
+@pytest.mark.parametrize("surge", [False, True])
+def test_a_reload_disconnects_nobody(chat: Cluster, clients: Clients, surge: bool) -> None:
+    made = clients.mixed(chat, 6)
+    say_and_hear(made, "before")
+    before = [(client.sid(), *welcomes(client)) for client in made]
+    assert takeover(chat)["state"] == "on"
+
+    done = chat.ctl("sio", "reload", *["--surge"] * surge)
+    assert done.returncode == 0, done.stdout
+    # Three of them at each worker; with surge the last ones move once more, when the additional
+    # process goes.
+    wait_taken_over(chat, 9 if surge else 6)
+    say_and_hear(made, "after")
+    for client, (sid, worker) in zip(made, before):
+        assert (client.sid(), client.connects, client.disconnects) == (sid, 1, [])
+        if not surge:
+            assert welcomes(client) == [worker, worker], "its own worker has it back"
+    sessions = [row["sessions"] for row in chat.workers()]
+    assert sessions == [3, 3], "all have as many as before"
+    assert takeover(chat)["not_moved"] == {}
+    line = f"takeover taken over {9 if surge else 6}, passed on {9 if surge else 6}, held 0, "
+    assert f"{line}not moved 0" in chat.ctl("sio", "status").stdout
+
+
+def test_who_leaves_for_good_is_taken_over_at_once(chat: Cluster, clients: Clients) -> None:
+    """By another worker: nobody waits for a successor."""
+    made = clients.mixed(chat, 6)
+    sids = [client.sid() for client in made]
+    assert chat.ctl("sio", "scale", "workers", "1").returncode == 0
+    wait_taken_over(chat, 3)
+    say_and_hear(made, "scaled")
+    assert [client.sid() for client in made] == sids
+    assert not [client.name for client in made if client.disconnects]
+    (row,) = chat.workers()
+    assert (row["name"], row["sessions"], row["taken_over"]) == (FIRST, 6, 3)
+
+
+def test_who_is_drained_and_stopped_is_taken_over_at_once(chat: Cluster, clients: Clients) -> None:
+    made = clients.mixed(chat, 6)
+    assert chat.ctl("sio", "drain", SECOND).returncode == 0
+    assert chat.ctl("stop", SECOND).returncode == 0
+    wait_taken_over(chat, 3)
+    say_and_hear(made, "drained")
+    assert not [client.name for client in made if client.disconnects]
+    assert chat.ctl("start", SECOND).returncode == 0
+    chat.wait_ready(2)
+    assert {row["name"]: row["sessions"] for row in chat.workers()} == {FIRST: 6, SECOND: 0}
