@@ -847,11 +847,11 @@ TAKEOVER_HELD = _limit(
 )
 TAKEOVER_BATCH = _limit(
     "TAKEOVER_BATCH",
-    1024 * 1024,
+    256 * 1024,
     "bytes",
     "batch",
-    "of sessions that move, after which the next batch begins; it also has one packet's "
-    "descriptors at most",
+    "of sessions that move, after which the next batch begins: to read one must not take the loop "
+    "long; it also has one packet's descriptors at most",
 )
 IDLE_GREENLETS = _limit(
     "IDLE_GREENLETS",
