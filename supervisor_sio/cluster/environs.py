@@ -39,15 +39,12 @@ NO_ASYNC_INPUT = NoAsyncInput()
 
 _SCOPE = "asgi.scope"
 
-#: Each process sets them anew.
-_SET_ANEW = ("wsgi.input", "wsgi.errors")
-
-#: Of the request, or what a framework makes again when it is asked for.
-_LEFT_OUT = ("asgi.receive", "asgi.send", "wsgi.file_wrapper")
+#: Set anew by each process, or of the request, or what a framework makes again.
+_LEFT_OUT = ("wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "asgi.receive", "asgi.send", _SCOPE)
 _LEFT_OUT_PREFIXES = ("eventlet.", "werkzeug.", "flask._", "supervisor_sio.")
 
-#: How the scope got to the Socket.IO server.
-_SCOPE_LEFT_OUT = ("endpoint", "route", "router")
+#: How the scope got to the Socket.IO server; and what is saved in another way.
+_SCOPE_LEFT_OUT = ("endpoint", "route", "router", "headers", "state")
 _SCOPE_LEFT_OUT_PREFIXES = ("starlette.", "fastapi", "supervisor_sio.")
 
 #: They lead to an application.
@@ -89,13 +86,8 @@ def save(environ: Environ, writer: Writer) -> dict[str, Any]:
     :raises NotPlain: when there is something in it that another process could not have.
     :raises TooLong: when it is too much.
     """
-    values = {
-        key: value
-        for key, value in environ.items()
-        if key not in _SET_ANEW and key not in _LEFT_OUT and not key.startswith(_LEFT_OUT_PREFIXES)
-    }
-    scope = values.pop(_SCOPE, None)
-    saved = _save_values(values, writer)
+    scope = environ.get(_SCOPE)
+    saved = _save_values(environ, writer, _is_left_out)
     saved["scope"] = None if scope is None else _save_scope(scope, writer)
     return saved
 
@@ -113,14 +105,21 @@ def restore(saved: Saved) -> Environ:
     return environ
 
 
-def _save_values(values: dict[str, Any], writer: Writer, prefix: str = "") -> dict[str, Any]:
+def _save_values(
+    values: dict[str, Any], writer: Writer, is_left_out: Callable[[str], bool], prefix: str = ""
+) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     sessions: dict[str, Any] = {}
     own: dict[str, Place] = {}
     for key, value in values.items():
+        if value.__class__ is str:  # nearly all
+            plain[key] = writer.write_text(value, key)
+            continue
+        if is_left_out(key):
+            continue
         path = prefix + key
         if _is_session(value):
-            sessions[key] = writer.write(dict(value), path)
+            sessions[key] = _save_items(value, writer, path)
             continue
         place = _process.objects.place_of(value) if key in _OWN else None
         if place is not None:
@@ -132,14 +131,35 @@ def _save_values(values: dict[str, Any], writer: Writer, prefix: str = "") -> di
 
 def _restore_values(saved: Saved) -> dict[str, Any]:
     values = {sys.intern(key): read(value) for key, value in saved.object("values").pairs()}
-    for key, value in saved.object("sessions").pairs():
-        values[key] = _make_session(read(value))
+    own_sessions = saved.object("sessions")
+    for key, _ in own_sessions.pairs():
+        items = own_sessions.object(key).pairs()
+        values[key] = _make_session({name: read(value) for name, value in items})
     places = saved.object("own")
     for key, _ in places.pairs():
         place = places.list(key)
-        steps = [step for _, step in place.list(1).pairs()]
+        steps = [step for _, step in place.list(1).pairs() if isinstance(step, (str, int))]
         values[key] = _process.objects.at(Place(place.text(0), steps))
     return values
+
+
+def _save_items(items: dict[str, Any], writer: Writer, path: str) -> dict[str, Any]:
+    """Of a dictionary whose class is not to be the same.
+
+    :raises NotPlain: also for a key that is not a text.
+    """
+    return {
+        writer.write_key(key, path): writer.write(value, f"{path}.{key}")
+        for key, value in items.items()
+    }
+
+
+def _is_left_out(key: str) -> bool:
+    return key in _LEFT_OUT or key.startswith(_LEFT_OUT_PREFIXES)
+
+
+def _is_left_out_of_scope(key: str) -> bool:
+    return key in _SCOPE_LEFT_OUT or key.startswith(_SCOPE_LEFT_OUT_PREFIXES)
 
 
 def _is_session(value: Any) -> bool:
@@ -166,21 +186,15 @@ def _make_session(items: Any) -> Any:
 
 
 def _save_scope(scope: dict[str, Any], writer: Writer) -> dict[str, Any]:
-    values = {
-        key: value
-        for key, value in scope.items()
-        if key not in _SCOPE_LEFT_OUT
-        and not key.startswith(_SCOPE_LEFT_OUT_PREFIXES)
-        and not isinstance(value, AsyncExitStack)
-    }
-    headers = [
-        (name.decode("latin-1"), value.decode("latin-1")) for name, value in values.pop("headers")
-    ]
-    state = values.pop("state", None)
+    values = {key: value for key, value in scope.items() if not isinstance(value, AsyncExitStack)}
     if isinstance(values.get("session"), dict):  # of Starlette's middleware: a subclass
         values["session"] = dict(values["session"])
-    saved = _save_values(values, writer, f"{_SCOPE}.")
-    saved["headers"] = writer.write([list(field) for field in headers], f"{_SCOPE}.headers")
+    saved = _save_values(values, writer, _is_left_out_of_scope, f"{_SCOPE}.")
+    headers = [
+        [name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]
+    ]
+    saved["headers"] = writer.write(headers, f"{_SCOPE}.headers")
+    state = scope.get("state")
     saved["state"] = None if state is None else _save_state(state, writer)
     return saved
 
@@ -189,7 +203,7 @@ def _save_state(state: dict[str, Any], writer: Writer) -> dict[str, Any]:
     ours = _process.state()
     shared = [key for key, value in state.items() if key in ours and ours[key] is value]
     others = {key: value for key, value in state.items() if key not in shared}
-    return {"shared": shared, "values": writer.write(others, f"{_SCOPE}.state")}
+    return {"shared": shared, "values": _save_items(others, writer, f"{_SCOPE}.state")}
 
 
 def _restore_scope(saved: Saved) -> dict[str, Any]:
@@ -207,10 +221,10 @@ def _restore_state(saved: Saved) -> dict[str, Any]:
     ours = _process.state()
     state = {}
     for _, key in saved.list("shared").pairs():
-        if key not in ours:
+        if not isinstance(key, str) or key not in ours:
             raise ValueError(f"{key!r:.80} is not in the state of the application's lifespan")
         state[key] = ours[key]
-    state.update(read(dict(saved.object("values").pairs())))
+    state.update((key, read(value)) for key, value in saved.object("values").pairs())
     return state
 
 

@@ -132,6 +132,10 @@ def _save_environ(environ: dict[str, Any], writer: Writer) -> dict[str, Any]:
 
 def _save_data(data: Any, writer: Writer) -> dict[str, Any]:
     """What the application has stored for each namespace."""
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        # What was stored in the engineio session itself may be anything.
+        error = NotPlain("eio", "no dictionary by namespace")
+        raise _not_movable("session data", error, "store it with the Socket.IO server")
     saved = {}
     for namespace, session in data.items():
         what = "session data" if namespace == "/" else f"session data in {namespace}"

@@ -60,6 +60,22 @@ class Writer:
         finally:
             self._binary = False
 
+    def write_text(self, value: str, path: str) -> str:
+        """As :meth:`write`, of a text."""
+        self._left -= _OBJECT + len(value)
+        if self._left < 0:
+            raise TooLong(f"too long at {path}")
+        return value
+
+    def write_key(self, key: Any, path: str) -> str:
+        """As :meth:`write_text`, of what has to be one.
+
+        :raises NotPlain: when it is not.
+        """
+        if key.__class__ is not str:
+            raise NotPlain(f"a key of {path}", _describe(key, key.__class__))
+        return self.write_text(key, path)
+
     def write(self, value: Any, path: str = "") -> Any:
         """What :func:`read` makes the same of, as JSON takes it.
 

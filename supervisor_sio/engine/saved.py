@@ -77,9 +77,12 @@ class Saved:
 
     def seconds(self, key: Key) -> float:
         value: float = self._get(key, (int, float), "a number of seconds")
-        if not math.isfinite(value):
-            raise self.wrong(key, "a number of seconds")
-        return value
+        try:
+            if math.isfinite(value):
+                return value
+        except OverflowError:  # an integer
+            pass
+        raise self.wrong(key, "a number of seconds")
 
     def data(self, key: Key, skip: int = 0) -> bytes:
         """What :func:`as_text` was given.

@@ -188,6 +188,14 @@ def test_data_that_is_not_json_is_named_once(
     assert pair.plain(pair.old).manager.is_connected(sid, namespace)
 
 
+def test_data_that_is_not_by_namespace_is_refused() -> None:
+    server = sync_server()
+    client = PollingClient(server)
+    for data in ({1: {}}, ["a"], "text"):
+        with pytest.raises(NotMovable, match="no dictionary by namespace"):
+            moving.save_client(server, client.eio_sid, data)
+
+
 def test_a_state_that_is_too_long(pair: Pair) -> None:
     client = PollingClient(pair.old)
     pair.old.save_session(client.sid, {"blob": "x" * (CLIENT_STATE + 1)})
@@ -240,6 +248,44 @@ def test_a_state_that_is_wrong_changes_nothing(pair: Pair) -> None:
     with pytest.raises(ValueError, match="here already"):
         pair.restore(client.eio_sid, good)
     assert set(pair.new.rooms(client.sid)) == {client.sid, "red"}
+
+
+def nodes(value: Any) -> list[tuple[Any, Any]]:
+    """Each container in a state, with each of its keys."""
+    if not isinstance(value, (dict, list)):
+        return []
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    found = [(value, key) for key in keys]
+    for key in keys:
+        found += nodes(value[key])
+    return found
+
+
+def test_a_state_with_anything_in_it_is_restored_or_refused() -> None:
+    pytest.importorskip("flask")
+    side = FlaskSide()
+    environs.serve(side.app)
+    eio_sid, sid = side.handshake()
+    manager = side.server.manager
+    manager._awaited.ask([sid], manager._question(7, Asked("bbbbbbbb", "/"), 30))
+    text = json.dumps(moving.save_client(side.server, eio_sid, {"/": {"a": (1, {2: 3})}}))
+    count = len(nodes(json.loads(text)))
+    assert count > 40
+    junk: list[Any] = [None, -1, 10**400, 1e308, "", "\0", [], {}, [[]], [{}], {"\0tuple": 1}]
+    refused = 0
+    for number in range(count):
+        for value in junk:
+            state = json.loads(text)
+            container, key = nodes(state)[number]
+            container[key] = value
+            server = sync_server()
+            add_session(server, eio_sid)
+            try:
+                moving.restore_client(server, eio_sid, state)
+            except ValueError:
+                refused += 1
+                assert (server.environ, server.manager.rooms) == ({}, {})
+    assert refused > count
 
 
 # --- acknowledgements -----------------------------------------------------------------
