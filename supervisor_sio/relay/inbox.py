@@ -161,19 +161,24 @@ class Inbox:
         :raises Impossible: for a number out of all reason; nothing has changed then.
         """
         sender = self._senders.get(message.sender) or self._new(message.sender)
-        stream = sender.to_all if tag is None else sender.stream(tag)
         number = message.sequence
-        before = self._before(message, tag)
-        if before:
-            self._check(sender, before)
+        if tag is None:
+            stream = sender.to_all
+            after = message.fields.get("after")
+            follows = after is None or self._has_own(sender, after)
+        else:
+            stream = sender.own.get(tag) or _Stream()
+            follows = type(message.after) is int and message.after < sender.to_all.next
         # Nearly always: the next one, and nothing is waiting.
-        if number == stream.next and sender.in_step and self._follows(sender, before):
+        if number == stream.next and follows and sender.in_step:
             stream.next = number + 1
             stream.last = number
             if tag is not None:
                 sender.own[tag] = stream
             self._senders.move_to_end(message.sender)
             return (message,)
+        before = self._before(message, tag)
+        self._check(sender, before)
         stream.knows(number)
         if tag is not None:
             sender.own[tag] = stream
@@ -480,6 +485,16 @@ class Inbox:
         self._release(stream, to)
         self.dropped += to - stream.next
         stream.next = to
+
+    def _has_own(self, sender: _Sender, after: Any) -> bool:
+        """Whether all to this process was delivered that a message to all says it follows."""
+        if not isinstance(after, dict):
+            return False
+        for tag in self.tags:
+            number = after.get(tag, 0)
+            if type(number) is not int or number >= sender.stream(tag).next:
+                return False
+        return True
 
     def _before(
         self, message: RelayMessage, tag: Optional[str]

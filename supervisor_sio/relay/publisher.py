@@ -206,13 +206,17 @@ class Publisher:
         with self._lock:
             return self._outbox.last(*tags), self.sent
 
-    def give(self, inbox: Inbox, since: float) -> tuple[list[RelayMessage], int]:
+    def give(
+        self, inbox: Inbox, since: float, batches: float = math.inf
+    ) -> tuple[list[RelayMessage], int]:
         """What an inbox of this process has yet to get of what this process has sent.
 
         The relay brings a process nothing of its own.
 
         :param since: what was sent from then on is for it.
-        :return: the messages in their order, and :attr:`sent`: so many are in the inbox now.
+        :param batches: how many answers to the inbox's questions it gets at most; by default all.
+        :return: the messages in their order, and :attr:`sent`: with all, so many are in the
+            inbox now.
         """
         with self._lock:
             position = self._outbox.position_for(inbox.tags, since)
@@ -224,10 +228,13 @@ class Publisher:
                     since,
                 )
             ]
-            while lacks := inbox.lacks(self.sender):
+            while batches > 0 and (lacks := inbox.lacks(self.sender)):
+                batches -= 1
                 for _, tag, first, last in lacks:
                     again = self._outbox.again(tag, first, last)
-                    assert again is not None  # as it has just said how many there are
+                    if again is None:  # it never sent so much
+                        delivered += inbox.give_up(self.sender)
+                        break
                     messages = [RelayMessage.unpack(kept.data) for kept in again.messages]
                     delivered += inbox.again(
                         self.sender, tag, first, again.first, messages, again.start

@@ -188,6 +188,8 @@ class Subscriber:
         self._ask_everybody = True
         #: When everybody was asked.
         self._asked_at = 0.0
+        #: What the relay had brought by then is received.
+        self._heard_until = 0.0
         #: When the router was to be asked who has ended; 0 when that is done.
         self._missed_ends = 0.0
         self._dropped_shown = 0
@@ -309,9 +311,22 @@ class Subscriber:
             yield from self._deliver_to(self._main, deliver)
         for adoption in list(self._adoptions):
             yield from self._deliver_to(adoption.listener, adoption.deliver)
-            if adoption.own is not None and adoption in self._adoptions:
-                own, adoption.own = adoption.own, None
-                own(partial(self._fetch_own, adoption.listener))
+            while adoption.own is not None and adoption in self._adoptions:
+                yield from self._deliver_own(adoption)
+
+    def _deliver_own(self, adoption: _Adoption) -> Steps:
+        """What this process has sent itself; the last of it is fetched by the manager."""
+        own, listener = adoption.own, adoption.listener
+        messages, _ = self._publisher.give(listener.inbox, listener.began, batches=1)
+        listener.take(messages)
+        if len(messages) > _BATCH:
+            yield from self._deliver_to(listener, adoption.deliver)
+            return
+        for message in listener.next_ones():
+            adoption.deliver(message)
+        adoption.own = None
+        if own is not None:
+            own(partial(self._fetch_own, listener))
 
     def _deliver_to(self, listener: Listener, deliver: Deliver) -> Steps:
         began = time.monotonic()
@@ -441,6 +456,9 @@ class Subscriber:
             return  # some may not have been asked
         if now - self._asked_at < _ANSWERS:
             return
+        if self._heard_until < self._asked_at + _ANSWERS:
+            self._publisher.probe(now)  # answers may have come, and wait to be received
+            return
         for adoption in list(self._adoptions):
             listener = adoption.listener
             if listener.has_pending or adoption.own is not None:
@@ -519,6 +537,7 @@ class Subscriber:
         if self._main is not None and self._main.since is None:
             self._main.since = now
         self.joined = True
+        self._heard_until = max(self._heard_until, message.fields.get("at", 0.0))
         if self._missed_ends and message.fields.get("at") == self._missed_ends:
             self._missed_ends = 0.0
             self._publisher.ask_router({"method": "ended"})

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from supervisor_sio.relay import inbox as inbox_module
 from supervisor_sio.relay import outbox as outbox_module
+from supervisor_sio.relay import subscriber as subscriber_module
 from unit.examples import examples
 
 from .network import Network, World
@@ -94,4 +95,5 @@ def test_little_is_held_and_little_sent_at_a_time(
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(inbox_module, "RELAY_MOST_HELD", most_held)
         monkeypatch.setattr(outbox_module, "RELAY_BATCH_MESSAGES", batch)
+        monkeypatch.setattr(subscriber_module, "_BATCH", batch - 1)
         run(plan)
