@@ -226,6 +226,7 @@ class Link:
         sock, self._sock = self._sock, None
         if sock is not None:
             close_socket(sock)
+        self._arriving.lost()
 
     # --- what the router sends ----------------------------------------------------------
 
