@@ -12,7 +12,12 @@ from typing import Any, Awaitable, Callable, Optional
 import pytest
 
 from supervisor_sio.common import channel, reasons, takeover
-from supervisor_sio.common.limits import TAKEOVER_BATCHES, TAKEOVER_TRIES
+from supervisor_sio.common.limits import (
+    TAKEOVER_BATCHES,
+    TAKEOVER_CHANNELS,
+    TAKEOVER_TAGS,
+    TAKEOVER_TRIES,
+)
 from supervisor_sio.router import held as module
 from supervisor_sio.router.held_shelf import HeldShelf
 from unit.router.harness import (
@@ -351,6 +356,26 @@ def test_a_worker_that_does_not_come_to_an_end(check: Check) -> None:
     check(scenario)
 
 
+def test_a_worker_passes_on_what_it_heard_on_each_channel(check: Check) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        old = cluster.passer()
+        names = [f"c{number}" for number in range(TAKEOVER_CHANNELS)]
+        for name in names:
+            old.send(takeover.passing(["old"], name), memory(name.encode()))
+        await old.answers(*["pass"] * len(names))
+        assert len(cluster.harness.listeners) == cluster.harness.held.listeners == len(names)
+        await wait_for(lambda: row(cluster.harness, "old")[1] == ["channel-old"])
+        old.batch()
+        old.send(takeover.passing(["old"], "one too many"), memory(b"place"))
+        await old.answers("pass", "refused")
+        await wait_for(lambda: row(cluster.harness, "old")[1:] == [names, True])
+        new = cluster.taker()
+        await new.adopt()
+        assert new.positions == [name.encode() + b" and more" for name in names]
+
+    check(scenario)
+
+
 def test_nothing_is_held_when_all_of_supervisord_stops(check: Check) -> None:
     async def scenario(cluster: Cluster) -> None:
         cluster.harness.all_stop = True
@@ -443,6 +468,20 @@ def test_another_adopts_where_no_successor_will(check: Check, why: str) -> None:
         await idle.adopt()
         for worker in (busiest.worker, never.worker):
             assert "adopt" not in [message["type"] for message in worker.hear()]
+
+    check(scenario)
+
+
+def test_a_worker_with_too_many_tags_is_not_asked(check: Check) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        full, other = cluster.taker("full"), cluster.taker("other", "other")
+        tags = [f"t{number}" for number in range(TAKEOVER_TAGS)]
+        full.worker.say(type="tags", tags=tags)
+        await wait_for(lambda: cluster.harness.pool.owner("t0"))
+        await cluster.passer().pass_on()
+        cluster.at(100)
+        await other.adopt()
+        assert "adopt" not in [message["type"] for message in full.worker.hear()]
 
     check(scenario)
 
