@@ -245,6 +245,23 @@ def test_emit_to_the_clients_of_this_worker_alone(crowd: Crowd) -> None:
         deliver(crowd, members[0], 2, members[::2], local=True, room=room)
 
 
+def test_a_volatile_emit_to_a_room(crowd: Crowd) -> None:
+    """A client that is behind does not get it, so it is emitted until each was not."""
+    members = crowd.some()
+    room = crowd.room(members)
+    for emitter in crowd.emitters:
+        event = unique("volatile")
+
+        def all_have_it(emitter: TestClient = emitter, event: str = event) -> bool:
+            operation(emitter, "emit", event, [1, b"2"], room=room, volatile=True)
+            return all(member.received(event) for member in members)
+
+        wait_until(all_have_it, 15, "a volatile emit to each client")
+        for member in members:
+            assert all(args == [[1, b"2"]] for args in member.received(event))
+        assert not any(client.received(event) for client in crowd.rest(members))
+
+
 def test_emit_to_an_unknown_room(crowd: Crowd) -> None:
     deliver(crowd, crowd.emitters[0], 1, [], room="nowhere")
     deliver(crowd, crowd.emitters[0], 2, crowd.clients, except_room="nowhere")
