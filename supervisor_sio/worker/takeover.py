@@ -18,7 +18,7 @@ from ..cluster import moving, sessions
 from ..common import memory_file
 from ..common.channel import close_all
 from ..common.not_movable import NotMovable
-from ..common.reasons import HANDLER_RUNNING, MID_REQUEST, NOT_RESTORED, PASS_TIMEOUT
+from ..common.reasons import HANDLER_RUNNING, MID_REQUEST, NO_ROUTER, NOT_RESTORED, PASS_TIMEOUT
 from ..common.request import tag_of
 from ..engine.engine import Engine
 from ..engine.session import OPENING, Session
@@ -39,6 +39,10 @@ SLICE = 0.01
 
 #: The part of the time that handlers do not get, as the sessions need it: at most, and of all.
 _MOST_FOR_PASSING, _PART_FOR_PASSING = 2.0, 0.5
+
+#: Seconds to wait for a router; and for another try to connect to supervisord's socket, where one
+#: may come.
+_ROUTER, _SOCKET = 2.0, 0.5
 
 #: Seconds for the manager to finish what it has begun.
 _SETTLING = 1.0
@@ -140,16 +144,18 @@ class Departure:
             home.dispatcher.hold.keep_all()
         for_passing = min(_MOST_FOR_PASSING, seconds * _PART_FOR_PASSING)
         await self._wait_for_handlers(leaving, deadline - for_passing)
+        has_router = await self._wait_for_router(deadline)
         if self._link.all_stop:
+            return
+        if not has_router:
+            self._count_rest(leaving, NO_ROUTER)
             return
         positions = [home.manager.detach() for home in leaving if home.manager.hears]
         files = [(one.channel, list(one.tags), one.write()) for one in positions]
         if not await self._link.pass_on(files, self._batches(leaving, deadline)):
             self._take_back()
             if self._link.not_passed:
-                for session in [s for home in leaving for s in home.engine.sessions.values()]:
-                    if not session.closed:
-                        self._runtime.count(self._link.not_passed, f"session {session.sid}")
+                self._count_rest(leaving, self._link.not_passed)
 
     async def _wait_for_handlers(self, leaving: list[Home], until: float) -> None:
         running = _all_of(leaving)
@@ -158,6 +164,17 @@ class Departure:
             if not running or time.monotonic() > until or self._link.all_stop:
                 return
             await self._runtime.sleep(_LOOK)
+
+    async def _wait_for_router(self, deadline: float) -> bool:
+        """Whether there is one: it may just be started again."""
+        now = time.monotonic()
+        deadline, last = min(deadline, now + _ROUTER), now + _SOCKET
+        while not self._link.welcomed and not self._link.all_stop:
+            now = time.monotonic()
+            if now > (deadline if self._link.up else min(deadline, last)):
+                return False
+            await self._runtime.sleep(_LOOK)
+        return True
 
     async def _divide(self, waiting: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
         """Those without a handler that runs, and those with one."""
@@ -268,6 +285,12 @@ class Departure:
         """The router has it."""
         self.passed_on += len(batch)
         del self._unsent[: len(batch)]
+
+    def _count_rest(self, leaving: list[Home], reason: str) -> None:
+        """All that are here are closed in this worker."""
+        for session in [session for home in leaving for session in home.engine.sessions.values()]:
+            if not session.closed:
+                self._runtime.count(reason, f"session {session.sid}")
 
     def _count(self, left: list[Waiting]) -> None:
         """These are closed in this worker."""

@@ -50,6 +50,7 @@ class Router:
     """Holds what one worker passes on, and gives it to another."""
 
     all_stop = False
+    welcomed = up = True
 
     def __init__(self, takes: Optional[int] = None, why: str = NO_ROUTER) -> None:
         #: How many batches it takes.
@@ -339,6 +340,42 @@ def test_no_router_takes_them(make: Any) -> None:
     session.close(abort=True)
     app.gone()
     assert app.seen[0] == (0,) and set(app.seen[1:]) == {(1,), "server disconnect"}
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_a_router_that_comes_in_time_is_waited_for(make: Any, up: bool) -> None:
+    app = make()
+    connect(app)
+    router = Router()
+    router.welcomed, router.up = False, up
+    app.runtime.call_later(0.2, lambda: setattr(router, "welcomed", True))
+    pass_on(app, router)
+    assert not app.sio.eio.sockets
+    close_all([one for _, _, descriptors in router.batches for one in descriptors])
+    app.clients[0].sock.close()
+
+
+@pytest.mark.parametrize("up, seconds", [(False, 5), (True, 0.3)])
+def test_no_router_comes(make: Any, up: bool, seconds: float) -> None:
+    app = make()
+    connect(app)
+    router = Router()
+    router.welcomed, router.up = False, up
+    before = refusals.by_reason[NO_ROUTER]
+    pass_on(app, router, seconds)
+    assert refusals.by_reason[NO_ROUTER] == before + 1
+    end(app)
+
+
+def test_all_of_supervisord_stops(make: Any) -> None:
+    app = make()
+    connect(app)
+    before = sum(refusals.by_reason.values())
+    router = Router()
+    router.welcomed, router.all_stop = False, True
+    pass_on(app, router)
+    assert sum(refusals.by_reason.values()) == before
+    end(app)
 
 
 def test_another_format_is_refused_and_nothing_is_left(make: Any) -> None:
