@@ -363,6 +363,24 @@ def test_a_backlog_of_megabytes(pair: Pair) -> None:
     pair.wait(lambda: not pair.session.waiting, "end of the backlog")
 
 
+def test_messages_that_wait_for_the_owner_while_output_waits(pair: Pair) -> None:
+    client = open_websocket(pair)
+    for owner in pair.owners:
+        owner.busy, owner.answers = True, False
+    client.send(text("4one", "4two"))
+    pair.wait(lambda: pair.here.owner.messages, "message")
+    fill(pair, client, 500_000)
+    pair.move()
+    client.send(text("4three"))
+    pair.session.send("4end")
+    pair.wait(lambda: client.data.endswith(b"4end"), "all output")
+    pair.turn()
+    assert not pair.here.owner.messages
+    pair.here.owner.busy = False
+    pair.session.proceed()
+    pair.wait(lambda: pair.here.owner.messages == ["two", "three"], "messages")
+
+
 def test_nothing_is_read_while_much_waits(pair: Pair) -> None:
     client = open_websocket(pair)
     fill(pair, client, READING_STOPS + 100_000)
@@ -381,7 +399,14 @@ def test_who_takes_nothing_is_cut_off_elsewhere(
     client = open_websocket(pair)
     fill(pair, client, SLOW_OUTPUT + 100_000)
     before = refusals.by_reason[TOO_SLOW]
-    pair.move(lambda: time.sleep(0.3))
+
+    def before_start() -> None:
+        (session,) = pair.there.engine.sessions.values()
+        session.send("4more")
+        assert not pair.there.due
+        time.sleep(0.3)
+
+    pair.move(before_start)
     deadline = time.monotonic() + 5
     while pair.here.server.connections:
         assert time.monotonic() < deadline
@@ -408,10 +433,16 @@ def test_pings_go_on(kind: str) -> None:
         client = pair.connect()
         client.send(handshake())
         pair.until(client, _OPENED)
+
+        def wait() -> None:
+            end = time.monotonic() + 0.15
+            while time.monotonic() < end:
+                pair.turn(1)
+
         for _ in range(4):
-            pair.move(lambda: time.sleep(0.05))
+            pair.move(wait)
             pair.until(client, b"\x81\x012")
-            pair.move(lambda: time.sleep(0.05))
+            pair.move(wait)
             client.send(text("3"))
         pair.move()
         pair.wait(lambda: pair.here.owner.closed, "end of who does not answer")
@@ -443,6 +474,21 @@ def test_a_poll_that_waits(pair: Pair) -> None:
     pair.until(client, b"\r\n\r\nok")
     client.send(get(SID))
     pair.until(client, b"\r\n\r\n4x")
+
+
+def test_the_next_request_may_be_for_another_worker(pair: Pair) -> None:
+    client = open_polling(pair)
+    client.send(get(SID))
+    pair.turn()
+    pair.move()
+    here = pair.here
+    here.server.keeps = lambda request: request.tag != "other"
+    pair.session.send("4news")
+    pair.until(client, b"4news")
+    client.send(get("other.1"))
+    pair.wait(lambda: here.handed_back, "connection that goes back")
+    assert here.handed_back[0][1] == get("other.1")
+    os.close(here.handed_back.pop()[0])
 
 
 def test_no_poll(pair: Pair) -> None:
@@ -804,18 +850,30 @@ def test_what_was_sent_to_a_websocket_before_its_start(pair: Pair) -> None:
     assert [payload for _, payload in frames(client.data)] == expected
 
 
-def test_a_session_that_is_closed_before_its_start(pair: Pair) -> None:
-    client = open_websocket(pair)
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_a_session_that_is_closed_before_its_start(pair: Pair, transport: str) -> None:
+    if transport == "websocket":
+        client = open_websocket(pair)
+    else:
+        client = open_polling(pair)
+        client.send(get(SID))
+        pair.turn()
 
     def before() -> None:
         (session,) = pair.there.engine.sessions.values()
         session.close()
         pair.turn()
+        client.read()
+        assert not client.data
 
     pair.move(before)
-    pair.until(client, b"\x81\x011" + close_frame(1000))
-    client.send(masked(CLOSE, b"\x03\xe8"))
-    pair.wait(lambda: client.ended, "end")
+    assert pair.here.owner.closed == ["server disconnect"] and not pair.there.owner.closed
+    if transport == "websocket":
+        pair.until(client, b"\x81\x011" + close_frame(1000))
+        client.send(masked(CLOSE, b"\x03\xe8"))
+        pair.wait(lambda: client.ended, "end")
+    else:
+        pair.until(client, b"\r\n\r\n1")
 
 
 def test_what_is_discarded_goes_on_elsewhere(pair: Pair) -> None:
@@ -850,26 +908,38 @@ def full(pair: Pair) -> tuple[Any, list[int]]:
     pair.until(websocket, b"\r\n\r\n")
     posting.send(post("4one", "4two"))
     pair.wait(lambda: pair.here.owner.messages, "message")
-    polling.send(post_head(10) + b"4th")
+    polling.send(post_head(10).replace(b"Host: x", b"Host: x\r\nCookie: secret") + b"4th")
     pair.turn()
     return leave(pair)
 
 
-def test_roles(pair: Pair) -> None:
+def test_roles(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     state, descriptors = full(pair)
     roles = [connection["role"] for connection in state["connections"]]
     assert sorted(roles) == ["body", "candidate", "poll", "post"] and len(descriptors) == 4
+    assert "secret" not in json.dumps(state)
     for connection in state["connections"]:
         assert connection["peer"] == ["192.0.2.1", 5]
         is_http = connection["role"] != Role.CANDIDATE.value
         assert connection["scheme"] == ("http" if is_http else None)
     there = pair.there
+    opened: list[int] = []
+    monkeypatch.setattr(there.runtime, "descriptor_opened", opened.append)
     arrived = restore(there.server, there.engine, state, descriptors)
+    assert opened == descriptors
     for one in arrived._connections:
         assert one.peer == ("192.0.2.1", 5) and one.address == "192.0.2.1"
         if one.state is not movable.State.WEBSOCKET:
             assert one.local == ("192.0.2.2", 80) and one.scheme == "http"
+    watch, calls = there.runtime.watch, []
+
+    def note_watch() -> None:
+        calls.append(len(there.due))
+        watch()
+
+    monkeypatch.setattr(there.runtime, "watch", note_watch)
     arrived.start()
+    assert calls[-1] == 3, "session, candidate and body"
 
 
 @pytest.mark.parametrize(
