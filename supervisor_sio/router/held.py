@@ -18,8 +18,9 @@ WAITING  nothing has come                                 over
          its successor, of the same name, is ready        OFFERED to that
          there will be none, for it is drained, has       OFFERED to the one that has fewest
          failed, or does not take it; or hold_timeout     sessions of those who take it
-         hold_timeout, and nobody takes it; or too many   over: closed, and counted
-         have been asked
+         hold_timeout, and nobody takes it; its           over: closed, and counted
+         successor is ready, and nobody understands it;
+         or too many have been asked
 OFFERED  the worker has taken a batch                     it is sent the next
          it cannot, its channel has ended, or it has      WAITING; it is not asked again
          done nothing for too long
@@ -371,6 +372,7 @@ class Held:
             return
         ready = [(c, c.member) for c in self._carriers() if c.member is not None and c.member.ready]
         others = [(c, member) for c, member in ready if member.tag not in group.tags]
+        members = [member for _, member in others]
         takers = [(c, member) for c, member in others if group.may_be_taken_by(member)]
         named = [c for c, member in takers if member.name == group.name]
         late = now >= group.deadline
@@ -378,11 +380,14 @@ class Held:
             self._close(group, reasons.NOT_ADOPTED)
         elif named:
             self._ask(group, named[-1])
-        elif takers and (late or group.has_no_successor(member for _, member in others)):
+        elif takers and (late or group.has_no_successor(members)):
             self._ask(group, min(takers, key=lambda taker: taker[1].load)[0])
+        elif (
+            members and not group.is_understood(members) and (late or group.has_one_named(members))
+        ):
+            self._close(group, reasons.OTHER_FORMAT)
         elif late:
-            understood = not others or any(m.takes == group.format for _, m in others)
-            self._close(group, reasons.NOT_ADOPTED if understood else reasons.OTHER_FORMAT)
+            self._close(group, reasons.NOT_ADOPTED)
 
     # --- an adoption --------------------------------------------------------------------
 

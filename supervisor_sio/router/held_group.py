@@ -132,6 +132,14 @@ class Group:
             for other in others
         )
 
+    def has_one_named(self, others: Sequence[Member]) -> bool:
+        """Whether its successor is there."""
+        return any(other.name == self.name for other in others)
+
+    def is_understood(self, others: Sequence[Member]) -> bool:
+        """Whether one of those takes this format."""
+        return any(other.takes == self.format for other in others)
+
     def offer(self) -> list[Packet]:
         """What a worker is sent that is to adopt it."""
         about = {"id": self.id, "tags": self.tags, "format": self.format}

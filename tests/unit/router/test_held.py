@@ -518,6 +518,22 @@ def test_what_nobody_adopts_is_closed_and_counted(
     check(scenario)
 
 
+def test_what_its_successor_does_not_understand_is_closed_at_once(check: Check) -> None:
+    """Nobody else does: its clients come back to the successor instead of waiting."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.taker("other", "other", takes=0)
+        old = cluster.passer()
+        await old.pass_on()
+        assert not cluster.refused
+        cluster.taker("successor", takes=2)
+        await wait_for(lambda: cluster.refused)
+        assert list(cluster.refused) == [reasons.OTHER_FORMAT]
+        await wait_for(lambda: row(cluster.harness, "old") is None)
+
+    check(scenario)
+
+
 # --- OFFERED ------------------------------------------------------------------------------
 
 
