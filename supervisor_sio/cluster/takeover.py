@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from _thread import RLock
+from copy import copy
 from functools import partial
 from typing import (
     Any,
@@ -231,6 +232,8 @@ class Takeover(Asking):
     def _hear_for(self, scope: Scope, message: RelayMessage) -> None:
         """A message for adopted clients alone."""
         if message.fields["method"] in _FOR_CLIENTS:
+            # What this process has for its own clients is the same object, and may come later.
+            message = copy(message)
             message.scope = scope
             self._hear(message)
 

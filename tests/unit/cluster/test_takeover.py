@@ -172,6 +172,21 @@ def test_emits_of_others_while_a_worker_adopts(worker: Worker) -> None:
     assert events(worker) == {"adopted": ['2["n",4]'], "own": ['2["n",4]']}
 
 
+@pytest.mark.parametrize("adopted_first", [True, False])
+def test_one_message_that_both_get(worker: Worker, adopted_first: bool) -> None:
+    """One of the two may hold it until an earlier one has come."""
+    worker.add("own")
+    worker.plain.expect([TAG])
+    worker.add("adopted", tag=TAG)
+    packets = worker.plain._encode(2, "/", ["n", 1], None)
+    fields = {"method": "emit", "namespace": "/", "packet": worker.plain._packet_format()}
+    message = RelayMessage(OTHER, 1, fields, packets)
+    ways = [adopt(worker).deliver, worker.manager._hear]
+    for deliver in ways if adopted_first else reversed(ways):
+        deliver(message)
+    assert events(worker) == {"own": ['2["n",1]'], "adopted": ['2["n",1]']}
+
+
 def test_rooms_while_a_worker_adopts(worker: Worker, server: Any) -> None:
     own = worker.add("own", ["red"])
     worker.plain.expect([TAG])
