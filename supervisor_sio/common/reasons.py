@@ -139,7 +139,7 @@ PASS_TIMEOUT = _not_moved("pass-timeout", "`drain_timeout` was over before its t
 NO_ROUTER = _not_moved("no-router", "there was no router to hold it")
 HELD_FULL = _not_moved("held-full", "the router has no descriptors to hold more")
 OTHER_FORMAT = _not_moved(
-    "other-format", "no worker there understands it: another version of supervisor-sio"
+    "other-format", "no worker there takes it: another version of supervisor-sio, or no takeover"
 )
 NOT_ADOPTED = _not_moved("not-adopted", "no worker adopted it within `hold_timeout`")
 NOT_RESTORED = _not_moved(

@@ -57,7 +57,7 @@ class Refusals:
         if not untold or reason in _QUIET:
             return ""
         if is_of_session(reason):
-            return f"not moved {untold} ({reason}), last {source}"
+            return f"not moved {untold} ({reason}), last: {source}"
         return f"refused {untold} ({reason}), last from {source}"
 
     def count_failure(self, what: str, source: str) -> None:

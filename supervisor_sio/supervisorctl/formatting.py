@@ -128,7 +128,8 @@ def _totals(section: Section, sums: dict[str, float]) -> str:
 def _takeover(takeover: dict[str, Any]) -> Iterable[str]:
     """Nothing of a cluster that has never moved a session, and will not."""
     not_moved = takeover.get("not_moved", {})
-    if takeover.get("state") == "on" or takeover.get("passed_on") or not_moved:
+    counted = takeover.get("passed_on") or takeover.get("held") or not_moved
+    if takeover.get("state") == "on" or counted:
         yield (
             f"takeover {_totals(Section.TAKEOVER, takeover)}, held {takeover['held']:.0f}, "
             f"not moved {_by_reason(not_moved)}"

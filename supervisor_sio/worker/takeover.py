@@ -295,7 +295,8 @@ class Departure:
     def _count(self, left: list[Waiting]) -> None:
         """These are closed in this worker."""
         for one in left:
-            self._runtime.count(one.why.reason, f"session {one.sid} ({one.why.detail})")
+            detail = f" ({one.why.detail})" if one.why.detail else ""
+            self._runtime.count(one.why.reason, f"session {one.sid}{detail}")
 
     def _take_back(self) -> None:
         """The router has not taken these: they end here, and their handlers are told."""

@@ -79,13 +79,13 @@ def test_ends_that_are_nobodys_fault_are_only_counted(
 def test_sessions_that_were_not_moved(
     refusals: Refusals, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    refusals.count(reasons.NOT_ADOPTED, "of workers:workers_00", 3)
-    refusals.count(reasons.NOT_ADOPTED, "of workers:workers_01", 1000)
+    refusals.count(reasons.NOT_ADOPTED, "worker workers:workers_00", 3)
+    refusals.count(reasons.NOT_ADOPTED, "worker workers:workers_01", 1000)
     clock.time += 1
-    refusals.count(reasons.NOT_ADOPTED, "of workers:workers_02", 2)
+    refusals.count(reasons.NOT_ADOPTED, "worker workers:workers_02", 2)
     assert caplog.messages == [
-        "not moved 3 (not-adopted), last of workers:workers_00",
-        "not moved 1002 (not-adopted), last of workers:workers_02",
+        "not moved 3 (not-adopted), last: worker workers:workers_00",
+        "not moved 1002 (not-adopted), last: worker workers:workers_02",
     ]
     assert refusals.by_reason == {reasons.NOT_ADOPTED: 1005}
 

@@ -104,6 +104,7 @@ def test_what_moved() -> None:
         ({"takes": False, "held": 0, "not_moved": {}, "passed_on": 0}, False),
         ({"takes": True}, True),
         ({"passed_on": 5}, True),  # while all of them restart
+        ({"held": 4}, True),  # the same, with a new router
         ({"not_moved": {"no-router": 1}}, True),
     ],
 )
