@@ -460,6 +460,7 @@ class Inbox:
             stream = sender.kept(tag)
             self._release(stream, number)
             stream.next = number
+            stream.last = max(stream.last, number - 1)  # others may have told of so many
 
     def _release(self, stream: _Stream, before: int) -> None:
         for number in [number for number in stream.held if number < before]:

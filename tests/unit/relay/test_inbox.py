@@ -770,3 +770,46 @@ def test_what_waits_for_a_tag_that_is_given_up_is_delivered() -> None:
     assert inbox.tags == ("a",) and not inbox.waits
     assert inbox._held_bytes == inbox.dropped == 0
     assert numbers(inbox.receive(message(3, own={"b": 7}))) == [3]
+
+
+def test_one_that_is_given_up_unheard_can_be_saved() -> None:
+    """Only messages to one tag have come, and they tell how many to all there were before."""
+    inbox = Inbox("a")
+    assert inbox.receive(to("a", 3, 5), "a") == []
+    assert texts(inbox.give_up(SENDER)) == ["3 to a"]
+    assert inbox.save() == {SENDER: [True, 6, 5, {"a": [4, 3]}, False]}
+    assert texts(inbox.receive(message(6, own={"a": 3}, text="6"))) == ["6"]
+    assert not inbox.waits and inbox.dropped == 0
+
+
+def test_what_comes_late_of_one_that_has_ended_is_not_new() -> None:
+    """Nor is it in the process that goes on here, or makes it one with its own."""
+    inbox = Inbox("a")
+    inbox.receive(message(1))
+    inbox.gone(SENDER)
+    successor, other = Inbox("a"), Inbox("b")
+    successor.restore(inbox.save())
+    other.merge(successor)
+    for one in (inbox, successor, other):
+        assert not one._senders and not one.receive(message(1)) and not one.waits
+        assert numbers(one.receive(message(2))) == [2]
+
+
+def test_so_many_that_have_ended_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "RELAY_MOST_GONE", 3)
+    inbox = Inbox("a")
+    for number in range(10):
+        inbox.receive(message(1, sender=f"{number}"))
+        inbox.gone(f"{number}")
+    assert list(inbox.save()) == ["7", "8", "9"]
+
+
+def test_what_was_sent_before_the_sessions_began_is_not_for_them() -> None:
+    """It waited in the process that adopts them."""
+    inbox = Inbox("a", since=100.0)
+    early, late = message(1), message(2, text="2")
+    early.time, late.time = 99.0, 101.0
+    assert not inbox.receive(early) and not inbox.receive(late)
+    assert inbox.questions(1.0) == [Question(SENDER, None, 0, 0)]
+    assert texts(inbox.position(SENDER, {None: 2}, {None: 1}, 100.0)) == ["2"]
+    assert not inbox.waits and inbox.dropped == 0

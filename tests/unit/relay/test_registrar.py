@@ -64,6 +64,16 @@ def test_the_end_of_a_process_that_only_emits_is_told_now_and_later(registrar: Q
     assert registrar.told("w", "another channel") == []
 
 
+def test_who_receives(registrar: Quiet) -> None:
+    """Also the tags of those whose sessions are held or adopted: somebody hears for them."""
+    registrar.hear("emitter", "who")
+    assert registrar.said == []  # the router does not know yet
+    registrar.set_members([("w", [CHANNEL]), ("alias", [CHANNEL]), ("other", ["another channel"])])
+    registrar.hear("emitter", "who")
+    receivers = {"method": "receivers", "tags": ["w", "alias"]}
+    assert registrar.said == [(topic_for_one(CHANNEL, "emitter"), "router", receivers)]
+
+
 def test_many_short_lived_processes_push_no_worker_out(registrar: Quiet) -> None:
     for number in range(RELAY_MOST_ENDED + 1):
         registrar.ended(f"w{number}", CHANNEL, Sent(1.0, number, {}))

@@ -23,9 +23,9 @@ _HEAR = ["hear", "hear", "hear", "turn", "lose", "lose", "tick"]
 _MOVE = ["pass on", "leave", "leave", "adopt", "adopt by a new one", "restart", "new emitter"]
 
 
-def plans(most: int = 120) -> st.SearchStrategy[list[Action]]:
-    kind = st.sampled_from([*_PUBLISH, *_PUBLISH, *_HEAR, *_HEAR, *_MOVE])
-    return st.lists(st.tuples(kind, st.integers(0, 7), st.integers(0, 7)), max_size=most)
+def plans(*more: str) -> st.SearchStrategy[list[Action]]:
+    kind = st.sampled_from([*_PUBLISH, *_PUBLISH, *_HEAR, *_HEAR, *_MOVE, *more])
+    return st.lists(st.tuples(kind, st.integers(0, 7), st.integers(0, 7)), max_size=120)
 
 
 def act(world: World, kind: str, who: int, what: int) -> None:
@@ -63,6 +63,8 @@ def act(world: World, kind: str, who: int, what: int) -> None:
         world.restart(one_of(world.held))
     elif kind == "new emitter" and what == 0:
         world.replace_emitter()
+    elif kind == "kill":
+        world.kill(one_of([*world.leaving, world.emitter]))
 
 
 def run(plan: list[Action], workers: int = 2) -> World:
@@ -97,3 +99,10 @@ def test_little_is_held_and_little_sent_at_a_time(
         monkeypatch.setattr(outbox_module, "RELAY_BATCH_MESSAGES", batch)
         monkeypatch.setattr(subscriber_module, "_BATCH", batch - 1)
         run(plan)
+
+
+@settings(max_examples=examples(150))
+@given(plans("kill", "kill"))
+def test_what_a_killed_process_has_sent_comes_at_most_once(plan: list[Action]) -> None:
+    """And in order; what the others send comes as ever."""
+    run(plan)
