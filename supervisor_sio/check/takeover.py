@@ -9,9 +9,10 @@ from .host import Host
 from .modes import application_of, options_of
 from .roles import Role
 
-#: Seconds of ``drain_timeout`` that are not for passing sessions on, and that are at least needed
-#: for it: handlers have to end first.
+#: Seconds of ``drain_timeout`` that are for sessions which cannot be passed on, at most a half.
 _KEPT = 1
+
+#: Seconds of it that are enough for those which can: handlers have to end first.
 _LEAST_DRAIN = 3
 
 #: Seconds that a worker may take to end when ``drain_timeout`` is over: its application shuts
@@ -28,13 +29,14 @@ def times(conf: Configuration, host: Host) -> Iterator[Finding]:
     if not moving or conf.settings is None:
         return
     drain, hold = conf.settings.drain_timeout, conf.settings.hold_timeout
+    usable = drain - min(_KEPT, drain / 2)
     names = ", ".join(f"[{program.section}]" for program in moving)
     if drain < _LEAST_DRAIN:
         yield conf.warning(
             PLUGIN,
             "drain_timeout",
             f"{drain:g}: the workers of {names} have takeover=True, and "
-            f"{max(0, drain - _KEPT):g} s for their handlers to end and their sessions to be "
+            f"{usable:g} s for their handlers to end and their sessions to be "
             "passed on; those that are late are closed; write 10",
         )
     if hold < _LEAST_HOLD:

@@ -25,6 +25,7 @@ def _serving(deployment: Deployment, options: str = "takeover=True") -> Deployme
     [
         ("drain_timeout", "10", None),
         ("drain_timeout", "2", "and 1 s for their handlers to end and their sessions to be passed"),
+        ("drain_timeout", "1", "and 0.5 s for their handlers to end"),
         ("drain_timeout", "0", "and 0 s for their handlers to end"),
         ("hold_timeout", "10", None),
         ("hold_timeout", "5", "so long the sessions of a worker of [program:workers] wait"),
