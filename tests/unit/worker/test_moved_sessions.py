@@ -1026,3 +1026,64 @@ def test_an_address_of_a_unix_socket() -> None:
         made.give_away()
         for sock in (ours, theirs):
             sock.close()
+
+
+_JSON = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.sampled_from(["AA==", "4x", "websocket", "waiting", "poll", "candidate", "sent", "later"]),
+    st.lists(st.one_of(st.integers(), st.text(max_size=3)), max_size=3),
+    st.dictionaries(st.sampled_from(["role", "state", "data"]), st.text(max_size=3), max_size=2),
+)
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    inner = value.items() if isinstance(value, dict) else ()
+    found = [path] if path else []
+    return found + [place for key, one in inner for place in _places(one, (*path, key))]
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+@settings(
+    max_examples=examples(150),
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_any_state_is_restored_or_refused(
+    caplog: pytest.LogCaptureFixture, upgraded: bool, data: st.DataObject
+) -> None:
+    caplog.clear()
+    with workers(next(iter(KINDS))) as pair:
+        if upgraded:
+            client = open_websocket(pair)
+            client.send(masked(TEXT, b"4a", final=False) + b"\x81")
+            pair.turn()
+            state, descriptors = leave(pair)
+        else:
+            state, descriptors = full(pair)
+        for _ in range(data.draw(st.integers(1, 3))):
+            *path, last = data.draw(st.sampled_from(_places(state)))
+            target = state
+            for key in path:
+                target = target[key]
+            if data.draw(st.booleans()):
+                target[last] = data.draw(_JSON)
+            elif isinstance(target, dict):
+                del target[last]
+        there = pair.there
+        try:
+            arrived = restore(there.server, there.engine, state, descriptors)
+        except ValueError:
+            assert there.is_left()
+            for descriptor in descriptors:
+                os.close(descriptor)
+        else:
+            arrived.start()
+            pair.turn()
+    assert not caplog.records
