@@ -20,6 +20,8 @@ def test_each_figure_that_a_worker_reports_is_counted(monkeypatch: pytest.Monkey
         server=SimpleNamespace(connections=3),
         _handshakes=4,
         _lag=SimpleNamespace(worst=0.005),
+        _adopter=SimpleNamespace(taken_over=5),
+        _departure=SimpleNamespace(passed_on=6),
     )
     worker._heard = lambda: Worker._heard(worker)
     counted = Worker._count(worker)
