@@ -110,9 +110,12 @@ class WorkerChannel:
         return process
 
     def _process_ended(self) -> None:
-        while self.read():
-            pass
+        self._read_all()
         self.lose("")
+
+    def _read_all(self) -> None:
+        while not self._closed and self.read():
+            pass
 
     def read(self) -> bool:
         """Handle what the worker has sent; false when there is no more of it now."""
@@ -256,10 +259,23 @@ class WorkerChannel:
             if error.errno in channel.CROWDED:
                 self._block(_CROWDED)
             else:
-                self.lose(str(error))
+                self._has_closed(error)
         else:
             return True
         return False
+
+    def _has_closed(self, error: OSError) -> None:
+        """Nothing can be sent: the end comes behind what it has sent before, which may be
+        connections, and sessions."""
+        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+            self.lose(str(error))
+            return
+        self._blocked = True
+        self._outbox.clear()
+        if self.member is not None:
+            self.member.busy = True
+        # Not here: this may be in the middle of placing.
+        self._workers.loop.call_soon(self._read_all)
 
     def _drop(self, connection: Connection, error: Exception) -> None:
         self._workers.count_refusal(reasons.BAD_CONNECTION, f"{connection.address}: {error}")
@@ -306,7 +322,7 @@ class WorkerChannel:
             except BlockingIOError:
                 self._block()
             except OSError as error:
-                self.lose(str(error))
+                self._has_closed(error)
             else:
                 self._outbox.popleft()
 

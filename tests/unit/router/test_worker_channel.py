@@ -136,6 +136,29 @@ def test_a_connection_comes_back(run: Callable[[Scenario], None]) -> None:
     run(scenario)
 
 
+def test_what_a_worker_gives_back_before_it_ends_is_not_lost(
+    run: Callable[[Scenario], None],
+) -> None:
+    """The router finds out that it cannot send, and reads what came before that."""
+
+    async def scenario(harness: Harness) -> None:
+        worker, other = harness.start("a", "other")
+        other.hear()
+        for _ in range(100):  # more than is read in one turn
+            client, sock = socket.socketpair()
+            harness.sockets += [client, sock]
+            worker.hand_back(sock, BACK)
+        worker.sock.close()
+        (channel,) = [c for c in harness.workers if c.member and c.member.tag == "a"]
+        channel.tell({"type": "stopping", "all": False})
+        assert channel.member is not None and channel.member.busy and len(harness.workers) == 2
+        await wait_for(lambda: len(harness.workers) == 1)
+        assert harness.workers.handed_back == 100
+        assert connections(other.hear()) == 100
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     "data", [BACK[:9], BACK[:20], BACK.replace(b"192", b"\xff92"), b'{"type":"connection"}']
 )

@@ -7,7 +7,7 @@ from typing import Callable
 import pytest
 
 from supervisor_sio.common import channel
-from unit.router.harness import Harness, Scenario, Worker
+from unit.router.harness import Harness, Scenario, Worker, wait_for
 
 
 def test_workers_that_die_together(run: Callable[[Scenario], None]) -> None:
@@ -16,7 +16,8 @@ def test_workers_that_die_together(run: Callable[[Scenario], None]) -> None:
         for worker in started:
             worker.sock.close()
         harness.placement.place(harness.connection())
-        assert not len(harness.workers) and not list(harness.pool)
+        await wait_for(lambda: not len(harness.workers))
+        assert not list(harness.pool)
         assert len(harness.placement) == 1 and not harness.refused
         harness.placement.waiting.remove(*harness.placement.waiting)
 

@@ -1,0 +1,278 @@
+"""Sessions that move while workers and routers die at any moment: each has one owner, or none.
+
+The workers' end is the worker's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+from supervisor_sio.common import channel, takeover
+from supervisor_sio.common.handover import Handover
+from supervisor_sio.router import held as module
+from supervisor_sio.router.held_shelf import HeldShelf
+from supervisor_sio.worker.arriving import Adoption, Arriving
+from unit.router.harness import Harness, Scenario, Worker, memory
+
+NAMES = ["one", "two", "three"]
+STEPS = 120
+
+
+class Node:
+    """A worker: it adopts, and owns what it was told to begin with."""
+
+    def __init__(self, harness: Harness, tag: str, name: str) -> None:
+        self.harness, self.tag, self.name = harness, tag, name
+        self.connected = False
+        #: What is in place, by number; and what is this worker's own, by tag.
+        self.given: dict[int, Adoption] = {}
+        self.undecided: list[int] = []
+        self.own: dict[str, list[int]] = {}
+        self.arriving = Arriving(self.post, lambda: 100_000)
+        self.arriving.takes, self.arriving.adopter = takeover.FORMAT, self
+        self.connect()
+
+    def connect(self) -> None:
+        self.worker = Worker(self.harness.path, self.tag, self.name, takes=takeover.FORMAT)
+        self.worker.sock.setblocking(False)
+        self.connected = True
+        self.arriving.greet()
+        self.arriving.repeat()
+        self.harness.workers._accept()
+
+    def post(self, message: channel.Message) -> None:
+        if self.connected:
+            try:
+                channel.send(self.worker.sock, message)
+            except OSError:
+                pass
+
+    def read(self) -> None:
+        if not self.connected:
+            return
+        for message, descriptors in self.worker.packets():
+            kept = False
+            if message["type"] == "closed":
+                self.lose()
+                return
+            if message["type"] in ("adopt", "sessions", "adopt-end", "adopt-go", "adopt-off"):
+                kept = self.arriving.handle(message, descriptors)
+            assert not isinstance(message, Handover)
+            if not kept:
+                channel.close_all(descriptors)
+
+    def lose(self) -> None:
+        """Its router."""
+        self.connected = False
+        self.worker.sock.close()
+        self.arriving.lost()
+
+    def on_adopt(self, adoption: Adoption) -> None:
+        assert adoption.id not in self.given
+        self.given[adoption.id] = adoption
+        self.undecided.append(adoption.id)
+
+    def decide(self, good: bool) -> None:
+        if not self.undecided:
+            return
+        number = self.undecided.pop(0)
+        if good:
+            self.arriving.adopted(number, 1)
+        else:
+            self.given.pop(number).close()
+            self.arriving.not_adopted(number, "it is odd")
+
+    def on_go(self, number: int) -> None:
+        adoption = self.given.pop(number)
+        channel.close_all([descriptor for _, descriptor in adoption.positions])
+        for tag, _, descriptors in adoption.batches:
+            os.close(descriptors[0])
+            self.own.setdefault(tag, []).extend(descriptors[1:])
+        for tag in adoption.tags:
+            self.own.setdefault(tag, [])
+
+    def on_discard(self, number: int) -> None:
+        self.given.pop(number).close()
+        if number in self.undecided:
+            self.undecided.remove(number)
+
+    def pass_on(self, batches: int, whole: bool) -> None:
+        """All that it owns, and what its own clients have; then it ends."""
+        self.own.setdefault(self.tag, [])
+        tags = [self.tag, *(tag for tag in self.own if tag != self.tag)]
+        channel.send(self.worker.sock, takeover.passing(tags, "socketio"), [place := memory(b"p")])
+        os.close(place)
+        number = 0
+        for tag, descriptors in self.own.items():
+            for _ in range(batches):
+                half, descriptors[:] = descriptors[:3], descriptors[3:]
+                states = memory(b"states")
+                message = takeover.sessions(number, tag, len(half))
+                channel.send(self.worker.sock, message, [states, *half])
+                channel.close_all([states, *half])
+                number += 1
+        if whole:
+            self.post({"type": "passed"})
+
+    def close(self) -> None:
+        self.lose() if self.connected else None
+        self.arriving.adopter = self
+        self.arriving.close()
+        for descriptors in self.own.values():
+            channel.close_all(descriptors)
+        self.own = {}
+
+
+class World:
+    def __init__(self, harness: Harness, chance: random.Random, shelf: Any) -> None:
+        self.harness, self.chance, self.shelf = harness, chance, shelf
+        self.nodes: list[Node] = []
+        self.clients: list[socket.socket] = []
+        self.count = 0
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+
+    def join(self) -> None:
+        self.count += 1
+        node = Node(self.harness, f"t{self.count}", self.chance.choice(NAMES))
+        node.own[node.tag] = []
+        for _ in range(self.chance.randrange(6)):
+            client, sock = socket.socketpair()
+            self.clients.append(client)
+            node.own[node.tag].append(sock.detach())
+        self.nodes.append(node)
+
+    def end(self) -> None:
+        node = self.chance.choice(self.nodes)
+        if node.connected and self.chance.random() < 0.8:
+            node.pass_on(self.chance.randrange(1, 4), whole=self.chance.random() < 0.8)
+        self.nodes.remove(node)
+        node.close()
+
+    def next_router(self) -> None:
+        before, harness = self.harness.held, self.harness
+        for group in before._groups.values():
+            for batch in group.batches.values():
+                channel.close_all(batch.descriptors)
+            for place in group.channels.values():
+                channel.close_all([d for d in (place.position, place.dump) if d >= 0])
+        before._groups.clear()
+        harness.listeners.clear()
+        harness.pool.held.clear()
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*self.shelf))
+        harness.held.restore()
+        for worker in list(harness.workers):
+            worker.lose("")
+        for node in self.nodes:
+            node.read()
+
+    def time_passes(self) -> None:
+        for group in self.harness.held._groups.values():
+            seconds = self.chance.choice([1.0, 10.0, 40.0])
+            group.deadline -= seconds
+            group.until -= seconds
+            group.not_before -= seconds
+        self.harness.held.look()
+
+    async def step(self) -> None:
+        chance = self.chance.random()
+        if chance < 0.2 or not self.nodes:
+            self.join()
+        elif chance < 0.35:
+            self.end()
+        elif chance < 0.4:
+            self.next_router()
+        elif chance < 0.55:
+            self.time_passes()
+        elif chance < 0.8:
+            self.chance.choice(self.nodes).decide(self.chance.random() < 0.8)
+        for node in self.nodes:
+            if not node.connected and self.chance.random() < 0.7:
+                node.connect()
+            if self.chance.random() < 0.7:
+                node.read()
+        for _ in range(self.chance.randrange(4)):
+            await asyncio.sleep(0)
+
+    async def settle(self) -> None:
+        """Everybody answers, and all time has passed."""
+        for _ in range(100):
+            for node in self.nodes:
+                if not node.connected:
+                    node.connect()
+                node.read()
+                node.decide(True)
+            await asyncio.sleep(0.002)
+            for group in self.harness.held._groups.values():
+                group.not_before = group.deadline = 0.0
+            self.harness.held.look()
+            idle = not self.harness.held._groups and not any(n.given for n in self.nodes)
+            if idle and not any(list(node.worker.packets()) for node in self.nodes):
+                await asyncio.sleep(0.01)  # what is closed is closed in the next turns
+                return
+        raise AssertionError("something is held for ever")
+
+    def check(self) -> None:
+        owners: dict[str, Node] = {}
+        for node in self.nodes:
+            for tag in node.own:
+                assert owners.setdefault(tag, node) is node, f"two workers have {tag}"
+                owner = self.harness.pool.owner(tag)
+                assert owner is not None and owner.tag == node.tag
+        alive = sum(not _ended(client) for client in self.clients)
+        assert alive == sum(len(d) for node in self.nodes for d in node.own.values())
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+        for client in self.clients:
+            client.close()
+
+
+def _ended(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+
+
+@pytest.fixture
+def shelf() -> Iterator[Any]:
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with pair[0], pair[1]:
+        yield pair
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_each_session_has_one_owner(
+    run: Callable[[Scenario], None],
+    no_leak: Callable[[], AbstractContextManager[None]],
+    monkeypatch: pytest.MonkeyPatch,
+    shelf: Any,
+    number: int,
+) -> None:
+    monkeypatch.setattr(module, "TAKEOVER_TRIES", 4)
+    chance = random.Random(f"{os.environ['FUZZ_SEED']}-{number}")
+
+    async def scenario(harness: Harness) -> None:
+        world = World(harness, chance, shelf)
+        try:
+            for _ in range(STEPS):
+                await world.step()
+            await world.settle()
+            world.check()
+        finally:
+            world.close()
+            while len(harness.workers):
+                await asyncio.sleep(0.005)
+
+    with no_leak():
+        run(scenario)
