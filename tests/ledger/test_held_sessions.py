@@ -285,7 +285,7 @@ def test_nobody_adopts_them(make_cluster: ClusterFactory, made: list[Simulated])
     print(f"echoes: 99 % within {echoes.percentile(0.99) * 1000:.1f} ms")
     assert held(cluster) == 0
     assert cluster.status()["takeover"]["not_moved"] == {reasons.OTHER_FORMAT: 2000}
-    assert cluster.log("router").count("last worker simulated:w") == 1
+    assert cluster.log("router").count("not moved 2000 (other-format)") == 1
     wait_until(lambda: descriptors(cluster.router_pid) <= before, 5, "nothing is left of them")
 
 
