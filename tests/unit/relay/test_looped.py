@@ -15,8 +15,9 @@ from supervisor_sio.common.rundir import ClusterInfo, OwnedRunDir, RunDir
 from supervisor_sio.relay import subscriber as module
 from supervisor_sio.relay.looped import LoopSubscriber
 from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.position import Part
 from supervisor_sio.relay.publisher import Publisher
-from supervisor_sio.relay.subscriber import Deaf
+from supervisor_sio.relay.subscriber import Deaf, Fetch
 from unit.relays import relay_in
 
 
@@ -124,6 +125,38 @@ def test_each_message_wakes_the_loop(run: Any, run_dir: OwnedRunDir, monkeypatch
             for number in range(1, 20):
                 heard.say(1, first=number)
                 await heard.wait(number + 1)
+
+    run(main())
+
+
+def test_what_is_adopted_wakes_the_loop(run: Any, run_dir: OwnedRunDir, monkeypatch: Any) -> None:
+    """What was kept, what this process has sent, and what comes then."""
+
+    async def main() -> None:
+        async with hearing(run_dir) as heard:
+            monkeypatch.setattr(module, "TICK", 60)
+            await asyncio.sleep(0.5)  # the timer of before is done
+            heard.publisher.publish(None, {"method": "emit", "number": 11})
+            kept = RelayMessage("gone", 1, {"method": "emit", "number": 10}).pack()
+            part = Part(
+                ("t",), time.monotonic() - 60, {"other": [True, 2, 1, {}, False]}, {}, [kept]
+            )
+            adopted: list[int] = []
+
+            def own(fetch: Fetch) -> None:
+                messages, sent = fetch()
+                assert sent == 1
+                adopted.extend(message.fields["number"] for message in messages)
+
+            heard.subscriber.adopt(part, lambda one: adopted.append(one.fields["number"]), own)
+            async with asyncio_timeout(10):
+                while len(adopted) < 2:
+                    await asyncio.sleep(0.001)
+                heard.say(1, first=1)
+                heard.other.publish("t", {"method": "emit", "number": 12})
+                while len(adopted) < 4:
+                    await asyncio.sleep(0.001)
+            assert adopted == [10, 11, 1, 12] and heard.numbers == [0, 1]
 
     run(main())
 

@@ -19,6 +19,7 @@ from supervisor_sio.relay.message import (
     topic_for_all,
     topic_for_one,
 )
+from supervisor_sio.relay.position import Part
 from supervisor_sio.relay.publisher import Publisher
 from supervisor_sio.relay.subscriber import Deaf, Wait
 from supervisor_sio.relay.threaded import ThreadSubscriber
@@ -256,3 +257,94 @@ def test_what_is_missing_of_one_that_has_ended_is_counted_once(
         assert subscriber._look(time.monotonic() + 1) == []
         assert subscriber.dropped == 7 - heard + 2
     subscriber.release()
+
+
+# --- sessions that are passed on, and adopted -------------------------------------
+
+
+PART = Part(("t",), 0.0, {}, {})
+
+
+def taken(subscriber: ThreadSubscriber, topic: bytes, message: RelayMessage) -> list[Any]:
+    """What the clients of this process get when that comes."""
+    return [one.packets for one in subscriber._take(topic + message.pack(), time.monotonic())]
+
+
+@pytest.fixture
+def subscriber(publisher: Publisher, run_dir: RunDir) -> Iterator[ThreadSubscriber]:
+    subscriber = ThreadSubscriber(publisher, run_dir, since=1.0)
+    yield subscriber
+    subscriber.release()
+
+
+def test_what_is_volatile_comes_once_however_many_hear(
+    publisher: Publisher, subscriber: ThreadSubscriber
+) -> None:
+    to_all, to_t = topic_for_all(publisher.channel), topic_for_one(publisher.channel, "t")
+    volatile = RelayMessage("e", 0, {"method": "volatile"}, ["1"])
+    heard: list[Any] = []
+    subscriber.adopt(PART, heard.append)
+    assert taken(subscriber, to_all, volatile) == taken(subscriber, to_t, volatile) == [["1"]]
+    subscriber.detach()
+    assert taken(subscriber, to_all, volatile) == taken(subscriber, to_t, volatile) == []
+    assert heard == [] and subscriber.malformed == 0
+
+
+def test_what_is_said_to_the_process_that_had_the_tag_is_not_for_who_adopts_it(
+    publisher: Publisher, subscriber: ThreadSubscriber, said: list[tuple[bytes, Any]]
+) -> None:
+    """Its name was the same: another worker confirms to it, or asks for what it has sent."""
+    own, to_t = topic_for_one(publisher.channel, "s"), topic_for_one(publisher.channel, "t")
+    subscriber.adopt(PART, lambda message: None)
+    publisher.publish(None, {"method": "emit"}, ["1"])
+    publisher.ask_to_confirm("e", {None: 1})
+    confirmed = {"method": "confirmed", "tag": "e", "all": 1, "own": 0}
+    question = {"method": "question", "tag": "e", "to_all": True, "first": 1, "last": 1, "since": 0}
+    del said[:]
+    for fields in (confirmed, question):
+        taken(subscriber, to_t, RelayMessage("e", 0, fields))
+    assert said == [] and not publisher.has_confirmed("e", {None: 1})
+    for fields in (confirmed, question):
+        taken(subscriber, own, RelayMessage("e", 0, fields))
+    assert publisher.has_confirmed("e", {None: 1})
+    assert [fields["method"] for _, fields in said] == ["again"]
+    # What it asks of those who hear under the tag is for them.
+    position = {"method": "position", "all": 0, "own": {"t": 0}, "confirm": True}
+    taken(subscriber, to_t, RelayMessage("e", 0, position))
+    assert said[-1][1] == {"method": "confirmed", "tag": "t", "all": 0, "own": 0}
+
+
+def test_a_tag_that_is_given_up(publisher: Publisher, subscriber: ThreadSubscriber) -> None:
+    to_t = topic_for_one(publisher.channel, "t")
+    subscriber.adopt(PART, lambda message: None)
+    assert subscriber.tags == ["s", "t"] and to_t in subscriber._topics
+    subscriber.give_up("t")
+    assert subscriber.tags == ["s"] and to_t not in subscriber._topics
+    late = RelayMessage("e", 1, {"method": "emit"}, ["1"])
+    assert taken(subscriber, to_t, late) == []  # it was on its way
+    assert subscriber._simple and subscriber.malformed == 0
+    to_us = topic_for_one(publisher.channel, "s")
+    assert taken(subscriber, to_us, late) == [["1"]]
+
+
+def test_a_numbered_message_to_a_process_that_has_another_tag(
+    publisher: Publisher, run_dir: RunDir
+) -> None:
+    subscriber = ThreadSubscriber(publisher, run_dir, tag="other", since=1.0)
+    message = RelayMessage("e", 1, {"method": "emit"}, ["1"])
+    assert taken(subscriber, topic_for_one(publisher.channel, "s"), message) == []
+    assert subscriber.malformed == 1
+    subscriber.release()
+
+
+@pytest.mark.parametrize("tags", [["t"], ["t", "u"]])
+def test_who_has_several_tags_is_answered_of_each(
+    publisher: Publisher, said: list[tuple[bytes, Any]], tags: list[str]
+) -> None:
+    """And who has one is answered as by older versions."""
+    publisher.publish("t", {"method": "emit"}, ["1"])
+    publisher.answer("asker", tags, None, 0, 0, 0.0)
+    topic, position = said[-1]
+    assert topic == topic_for_one(publisher.channel, "asker")
+    assert position["own"] == {"t": 1, "u": 0} if len(tags) > 1 else {"t": 1}
+    assert position["own_before"] == ({"t": 0, "u": 0} if len(tags) > 1 else 0)
