@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import uuid
+from copy import copy
 from functools import cached_property, partial
 from multiprocessing.util import Finalize
 from typing import Any, Awaitable, Callable, Iterable, Mapping, Optional, Sequence
@@ -298,6 +299,7 @@ class Relaying(Takeover):
         assert self._subscriber is not None
         try:
             if self._apart and message.scope is None:
+                message = copy(message)  # adopted clients may get the same object, later
                 message.scope = self._scope_of_main(message)
             check_fields(message.fields)
             self.HANDLERS[message.fields["method"]](self, message)
