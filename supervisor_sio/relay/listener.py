@@ -37,7 +37,6 @@ class Listener:
 
     @classmethod
     def restored(cls, part: Part, refuse: Callable[[Exception], None]) -> Listener:
-        """:raises ValueError: for a message that waits for another, and is not one."""
         listener = cls(*part.tags, since=part.since, refuse=refuse)
         listener._passed = Passed(part.passed.items())
         listener.inbox = Inbox(*part.tags, since=part.since)
@@ -45,7 +44,10 @@ class Listener:
         listener.inbox.dropped = part.dropped
         listener._kept.extend(part.kept)
         for tag, data in part.held:
-            listener.take(listener.inbox.receive(RelayMessage.unpack(data), tag))
+            try:
+                listener.take(listener.inbox.receive(RelayMessage.unpack(data), tag))
+            except ValueError as error:
+                refuse(error)  # it is asked for again
         return listener
 
     def save(self) -> Part:

@@ -415,7 +415,6 @@ class Subscriber:
             delivered; what this process has sent since then is fetched there, see :data:`Fetch`.
         :param merged: is called once they stand where all others do: from the next message on
             ``deliver`` of :meth:`steps` gets everything.
-        :raises ValueError: for a message in it that is not one.
         """
         listener = Listener.restored(part, self.refuse)
         self._adoptions.append(_Adoption(listener, deliver, own, merged))

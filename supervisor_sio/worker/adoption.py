@@ -3,7 +3,8 @@
 What the router has held is restored, without a word to anybody, and the router gets to know that
 it is. When it says so, these sessions are this worker's: their ``on_takeover`` handlers run, then
 they get their messages, see :mod:`.hold`. Their connections are read and written from there
-on. What the relay has for them waits for nothing: it is with the rest of their output.
+on. What the relay has for them comes then, too: before that this worker may not confirm it, as the
+one that has sent it may end, and another worker may adopt them.
 
 ======================  =======================================================================
 of the router           what happens
@@ -74,7 +75,8 @@ class Arrival:
         self._server = server
         self._adoption = adoption
         self._homes = {home.number: home for home in homes(runtime)}
-        #: What undoes what the managers have begun.
+        #: By manager, what they have heard; and what undoes what the managers have begun.
+        self._positions: list[tuple[Any, Position]] = []
         self._undo: list[Callable[[], None]] = []
 
     async def restore(self) -> None:
@@ -85,11 +87,11 @@ class Arrival:
         try:
             if self._adoption.format != FORMAT:
                 raise ValueError(f"format {self._adoption.format}, and not {FORMAT}")
-            positions = [
+            self._positions = [
                 (self._manager(channel), Position.read(descriptor))
                 for channel, descriptor in self._adoption.positions
             ]
-            for manager, position in positions:
+            for manager, position in self._positions:
                 manager.expect(position.tags)
                 self._undo.append(partial(manager.not_adopted, position.tags))
             turns = Turns(self._runtime)
@@ -97,10 +99,6 @@ class Arrival:
                 await self._restore_batch(count, descriptors, turns)
             if self.discarded:
                 raise ValueError("they are not this worker's any more")
-            self._undo.clear()
-            for manager, position in positions:
-                manager.adopt(position)
-                self._undo += [partial(manager.give_up, tag) for tag in position.tags]
         except (ValueError, OSError) as error:
             self.discard()
             raise ValueError(str(error)) from None
@@ -144,6 +142,12 @@ class Arrival:
         arrived = restore_here(self._runtime, self._server, home, moved, descriptors)
         if arrived is not None:
             self.sessions.append(_One(home, arrived))
+
+    def hear(self) -> None:
+        """Let them hear what the relay has for them: they are this worker's."""
+        for manager, position in self._positions:
+            manager.adopt(position)
+        self._positions.clear()
 
     def discard(self) -> None:
         """Let go of them, without a word to anybody."""
@@ -221,6 +225,7 @@ class Adopter:
         if arrival is None:
             return  # this worker stops
         self._starting += 1
+        arrival.hear()
         turns = Turns(self._runtime)
         self.taken_over += len(arrival.sessions)
         for one in arrival.sessions:
