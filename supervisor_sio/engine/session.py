@@ -421,6 +421,17 @@ class Session:
         else:
             self.close(PING_TIMEOUT)
 
+    def ping_early(self) -> None:
+        """Send the next ping now: the client is about to hear nothing for a while.
+
+        Clients count from the last ping. JavaScript's wait for ``ping_interval`` and
+        ``ping_timeout``, python-engineio's end the connection 5 seconds after the longer of both.
+        One that polls gets none: it would poll again, and thousands of them at the same time.
+        """
+        if self._ping is LATER and self.live is not None and self.state not in _LAST:
+            now = self._pong_due = self._engine.deadlines.clock()
+            self.on_deadline(now)
+
     # --- what the websocket calls -------------------------------------------------------
 
     def on_message(self, packet: Packet) -> bool:

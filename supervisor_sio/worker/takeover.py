@@ -142,6 +142,7 @@ class Departure:
         deadline = time.monotonic() + seconds
         for home in leaving:
             home.dispatcher.hold.keep_all()
+        await self._ping(leaving)
         for_passing = min(_MOST_FOR_PASSING, seconds * _PART_FOR_PASSING)
         await self._wait_for_handlers(leaving, deadline - for_passing)
         has_router = await self._wait_for_router(deadline)
@@ -156,6 +157,14 @@ class Departure:
             self._take_back()
             if self._link.not_passed:
                 self._count_rest(leaving, self._link.not_passed)
+
+    async def _ping(self, leaving: list[Home]) -> None:
+        """A pause that comes on top of ``ping_interval`` would be too long for some clients."""
+        turns = Turns(self._runtime)
+        for one in _all_of(leaving):
+            if one.session is not None:
+                one.session.ping_early()
+            await turns.next()
 
     async def _wait_for_handlers(self, leaving: list[Home], until: float) -> None:
         running = _all_of(leaving)

@@ -773,6 +773,30 @@ def test_a_client_that_takes_what_waits_for_it_is_there() -> None:
     assert world.reason == "ping timeout"
 
 
+def test_a_ping_before_a_pause_of_the_server() -> None:
+    world = World(ping_interval=10, ping_timeout=5)
+    session, link = world.open_websocket()
+    world.wait(3)
+    for _ in range(2):  # one is enough
+        session.ping_early()
+    assert link.got[-1] == "2" and link.got.count("2") == 1
+    assert session.deadline == world.now + 5
+    link.text("3")
+    assert session.deadline == world.now + 10
+    session.close("server disconnect")
+    session.ping_early()
+    assert link.got.count("2") == 1
+
+
+def test_a_poll_that_waits_gets_no_ping_early() -> None:
+    world = World(ping_interval=10, ping_timeout=5)
+    session = world.open()
+    poll = world.get(session.sid)
+    session.ping_early()
+    world.wait(0)
+    assert poll.response is None
+
+
 def test_pings_of_polling() -> None:
     world = World(ping_interval=10, ping_timeout=5)
     session = world.open()

@@ -162,6 +162,8 @@ def test_a_websocket_goes_on(make: Any) -> None:
     app.do(app.sio.enter_room(sid, "kitchen"))
     app.do(app.sio.save_session(sid, {"name": "ä"}))
     other = move(app, make, tell_takeover)
+    client.until(b"\x81\x012")  # a ping, for the pause that is before it
+    client.text("3")
     assert app.seen == [("before",)] and other.sid == sid
     other.settle(lambda: other.seen)
     assert other.seen == [("takeover", sid, "192.0.2.1")]
