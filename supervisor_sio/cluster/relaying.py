@@ -130,7 +130,8 @@ class Relaying(Takeover):
         """Who hears what this process sends to all, on this host."""
         subscriber = self._subscriber
         assert subscriber is not None
-        here = set(subscriber.tags)  # none of them when its sessions are passed on
+        # When its sessions are passed on, somebody else hears under its tags.
+        here = {*subscriber.tags, *self._unheard}
         tags = [tag for tag in self._members.receivers if tag not in here]
         return [*tags, BRIDGE] if subscriber.bridged else tags
 

@@ -89,6 +89,8 @@ class Takeover(Asking):
         self._moves = False
         #: How many messages this process had published when it passed its clients on.
         self._passed_at: Optional[int] = None
+        #: Tags of this process under which nobody hears any more.
+        self._unheard: FrozenSet[str] = frozenset()
         #: By tag that is adopted: how many messages it had published when it began to send to
         #: those clients directly; ``None`` before that.
         self._adopted: dict[str, Optional[int]] = {}
@@ -160,6 +162,10 @@ class Takeover(Asking):
             position = self._subscriber.detach()
             self._passed_at = position.sent
         return position
+
+    def passed_nothing(self, position: Position) -> None:
+        """After :meth:`detach`: no other process hears for these clients, who are about to end."""
+        self._unheard = frozenset(position.tags)
 
     async def wait_settled(self, timeout: float, sleep: Callable[[float], Awaitable[None]]) -> bool:
         """After :meth:`detach`: wait until what other threads had begun to send is sent.

@@ -151,10 +151,14 @@ class Departure:
         if not has_router:
             self._count_rest(leaving, NO_ROUTER)
             return
-        positions = [home.manager.detach() for home in leaving if home.manager.hears]
+        hearing = [home for home in leaving if home.manager.hears]
+        positions = [home.manager.detach() for home in hearing]
         files = [(one.channel, list(one.tags), one.write()) for one in positions]
         if not await self._link.pass_on(files, self._batches(leaving, deadline)):
             self._take_back()
+            if not self.passed_on:
+                for home, position in zip(hearing, positions):
+                    home.manager.passed_nothing(position)
             if self._link.not_passed:
                 self._count_rest(leaving, self._link.not_passed)
 

@@ -339,6 +339,17 @@ def test_who_is_asked_for_clients_that_are_adopted(worker: Worker) -> None:
     assert worker.plain.tags == {worker.plain.host_id} and worker.relay.gave_up == [TAG]
 
 
+def test_who_has_what_a_worker_sent_that_passes_its_clients_on(worker: Worker) -> None:
+    """Else it waits for itself, when nobody takes them."""
+    host = worker.plain.host_id
+    worker.plain.set_members({host: False, OTHER: False})
+    left = worker.plain.detach()
+    assert worker.plain._receivers() == [host, OTHER]
+    left.tags = [host]
+    worker.plain.passed_nothing(left)
+    assert worker.plain._receivers() == [OTHER]
+
+
 def test_clients_that_do_not_come_after_all(worker: Worker) -> None:
     worker.add("own")
     worker.plain.expect([TAG, "cccccccc"])
