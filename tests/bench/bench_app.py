@@ -12,6 +12,10 @@ from typing import Any
 import socketio
 
 
+def takeover() -> dict[str, bool]:
+    return {"takeover": True} if os.environ.get("BENCH_TAKEOVER") else {}
+
+
 def make_manager() -> Any:
     choice = os.environ.get("BENCH_MANAGER", "none")
     if choice == "none":
@@ -19,7 +23,7 @@ def make_manager() -> Any:
     if choice == "zmq":
         from supervisor_sio import ZmqManager
 
-        return ZmqManager()
+        return ZmqManager(**takeover())
     if choice.startswith("zmq+tcp://"):
         return socketio.ZmqManager(choice)
     raise SystemExit(f"BENCH_MANAGER: expected zmq, zmq+tcp://… or none, got {choice!r}")

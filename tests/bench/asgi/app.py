@@ -11,12 +11,16 @@ from typing import Any
 import socketio
 
 
+def takeover() -> dict[str, bool]:
+    return {"takeover": True} if os.environ.get("BENCH_TAKEOVER") else {}
+
+
 def make_manager() -> Any:
     if os.environ.get("BENCH_MANAGER") != "zmq":
         return None
     from supervisor_sio import AsyncZmqManager
 
-    return AsyncZmqManager()
+    return AsyncZmqManager(**takeover())
 
 
 class Orjson:
