@@ -97,6 +97,13 @@ class _Facade:
 
         return register if handler is None else register(handler)
 
+    def on_takeover(self, handler: Any = None, **options: Any) -> Any:
+        def register(handler: Any) -> Any:
+            self._target.on_takeover(plain(handler), **options)
+            return handler
+
+        return register if handler is None else register(handler)
+
     def event(self, handler: Any) -> Any:
         return self.on(handler.__name__, handler)
 
@@ -126,9 +133,11 @@ for _name, _call in inspect.getmembers(socketio.Namespace, inspect.isfunction):
 Namespace: Any = socketio.AsyncNamespace if ASYNCIO else _BlockingNamespace
 
 
-def make(channel: str | None = None, **options: Any) -> tuple[Any, Any]:
+def make(channel: str | None = None, takeover: bool = False, **options: Any) -> tuple[Any, Any]:
     """A server of this mode with a manager of ours, and that manager."""
-    among = {} if channel is None else {"channel": channel}
+    among: dict[str, Any] = {} if channel is None else {"channel": channel}
+    if takeover:
+        among["takeover"] = True
     if ASYNCIO:
         manager = supervisor_sio.AsyncZmqManager(**among)
         sio = socketio.AsyncServer(async_mode="asgi", client_manager=manager, **options)

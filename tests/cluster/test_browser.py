@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,9 @@ class ChatPage:
     @property
     def notes(self) -> list[str]:
         return self._lines("li.note")
+
+    def evaluate(self, expression: str) -> Any:
+        return self._page.evaluate(expression)
 
     def _lines(self, selector: str) -> list[str]:
         found: list[str] = self._page.evaluate(
@@ -125,3 +129,33 @@ def test_two_pages_on_two_workers(make_cluster: ClusterFactory, browser: Browser
         assert page.notes[-2].startswith("Connection lost: ")
         assert page.notes[-1] == f"Connected again, to {page.worker}"
     exchange(ann, bob, "crashes")
+
+
+#: From then on, all that the page shows as its state.
+WATCH = """
+    window.states = [];
+    new MutationObserver(() => states.push(byId("state").textContent)).observe(
+        byId("state"), {childList: true, characterData: true, subtree: true}
+    );
+"""
+
+
+@pytest.mark.long
+def test_two_pages_never_reconnect_over_ten_reloads(
+    make_cluster: ClusterFactory, browser: Browser
+) -> None:
+    reloads = 10
+    cluster = make_cluster(command=CHAT).start()
+    ann, bob = (ChatPage(browser.open(cluster.url), name) for name in ("Ann", "Bob"))
+    for page in (ann, bob):
+        page.wait_connected()
+        page.evaluate(WATCH)
+    sessions = ann.session, bob.session
+    for turn in range(reloads):
+        assert cluster.ctl("sio", "reload").returncode == 0
+        exchange(ann, bob, f"reload {turn}")
+    for page in (ann, bob):
+        assert page.evaluate("states") == []
+        taken_over = [note for note in page.notes if note == f"Taken over by {page.worker}"]
+        assert len(taken_over) == reloads and len(page.notes) == reloads + 1, page.notes
+    assert (ann.session, bob.session) == sessions

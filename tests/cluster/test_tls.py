@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import socketio
+import websocket
 
 from .conftest import ClusterFactory
 from .descriptors import limit_descriptors
@@ -21,6 +22,7 @@ from .harness import Cluster, wait_until
 from .jsclient import JS, find_node
 from .modes import NO_WORKER
 from .raw import exchange
+from .takeover_ledger import Ledger
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:
@@ -240,3 +242,43 @@ def test_a_bad_certificate_stops_supervisord(
     lines = [line for line in output.splitlines() if "[rpcinterface:sio] tls_certfile: " in line]
     assert code == 2 and len(lines) == 1 and str(cert) in lines[0]
     assert "Traceback" not in output
+
+
+def test_a_websocket_is_taken_over(
+    make_cluster: ClusterFactory, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The router keeps its end, and moves the inner one."""
+    cert, key = files
+    cluster = make_cluster(
+        workers=1,
+        command=Ledger(tmp_path / "happened").command(),
+        tls_certfile=str(cert),
+        tls_keyfile=str(key),
+    ).start()
+    own = websocket.create_connection(
+        f"wss://127.0.0.1:{cluster.port}/socket.io/?EIO=4&transport=websocket",
+        sslopt={"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": str(cert)},
+        timeout=20,
+    )
+    own.send("40")
+
+    def receive() -> str:
+        while (packet := own.recv()) == "2":
+            own.send("3")
+        return str(packet)
+
+    def call(event: str, *args: Any) -> Any:
+        own.send("421" + json.dumps([event, *args]))
+        packet = receive()
+        assert packet.startswith("431["), packet
+        return json.loads(packet[3:])[0]
+
+    assert receive().startswith("0{") and receive().startswith("40{")
+    before = call("whoami")["pid"]
+    text = "x" * 300_000
+    own.send("422" + json.dumps(["echo", text]))
+    assert cluster.ctl("sio", "reload").returncode == 0
+    assert json.loads(receive()[3:]) == [text]
+    assert call("whoami")["pid"] != before
+    assert call("about")["environ"]["wsgi.url_scheme"] == "https"
+    own.close()

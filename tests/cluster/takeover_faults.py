@@ -1,0 +1,41 @@
+"""takeover_app.py, with faults that a test asks for by a file beside HAPPENED."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from takeover_app import app as app
+
+from supervisor_sio.cluster import moving
+
+DIRECTORY = Path(os.environ["HAPPENED"]).parent
+
+
+def asked_for(fault: str) -> bool:
+    """Once."""
+    with contextlib.suppress(FileNotFoundError):
+        (DIRECTORY / fault).unlink()
+        return True
+    return False
+
+
+restore_client = moving.restore_client
+
+
+def restore_or_die(*args: Any) -> Any:
+    if asked_for("die-in-adoption"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return restore_client(*args)
+
+
+moving.restore_client = restore_or_die
+
+if asked_for("other-format"):
+    for name, module in list(sys.modules.items()):
+        if name.startswith("supervisor_sio.") and hasattr(module, "FORMAT"):
+            module.FORMAT += 1

@@ -1,0 +1,42 @@
+"""What the workers of takeover_app.py have written down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .harness import wait_until
+
+
+class Ledger:
+    """The calls of handlers, of all workers, in their order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def command(self, module: str = "takeover_app", variables: str = "") -> str:
+        """Of workers that write it."""
+        return f"env HAPPENED={self.path} {variables} supervisor-sio worker {module}:app"
+
+    def lines(self, sid: str) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        lines = map(json.loads, self.path.read_text().splitlines())
+        return [line for line in lines if line["sid"] == sid]
+
+    def of(self, sid: str) -> list[str]:
+        """The handlers that were called for this client."""
+        return [line["what"] for line in self.lines(sid)]
+
+    def numbers(self, sid: str) -> list[int]:
+        """With which those for the event "number" were."""
+        return [line["number"] for line in self.lines(sid) if line["what"] == "number"]
+
+    def wait_for(self, sid: str, what: str) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self.lines(sid) if line["what"] == what), None)
+
+        line = wait_until(found, 20, f"{what} of {sid}")
+        assert line is not None
+        return line
