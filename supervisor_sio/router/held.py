@@ -381,7 +381,8 @@ class Held:
         elif named:
             self._ask(group, named[-1])
         elif takers and (late or group.has_no_successor(members)):
-            self._ask(group, min(takers, key=lambda taker: taker[1].load)[0])
+            # One that is busy for a moment is better than none.
+            self._ask(group, min(takers, key=lambda taker: (taker[1].busy, taker[1].load))[0])
         elif (
             members and not group.is_understood(members) and (late or group.has_one_named(members))
         ):

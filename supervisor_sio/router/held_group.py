@@ -120,7 +120,6 @@ class Group:
         return (
             member.takes == self.format
             and member.eligible
-            and not member.busy
             and member.tag not in self.asked
             and len(member.adopted) + len(self.tags) <= TAKEOVER_TAGS
         )

@@ -572,6 +572,21 @@ def test_an_adopter_whose_channel_is_full_gets_the_rest_when_it_reads(check: Che
     check(scenario)
 
 
+def test_a_worker_that_is_busy_is_better_than_none(check: Check) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        busy = cluster.taker("busy", "other")
+        await wait_for(lambda: harness.pool.owner("busy"))
+        while not harness.pool.owner("busy").busy:  # type: ignore[union-attr]
+            harness.placement.place(harness.connection("busy"))
+        await cluster.passer().pass_on()
+        cluster.at(100)
+        await busy.adopt()
+        assert not cluster.refused
+
+    check(scenario)
+
+
 @pytest.mark.parametrize("how", ["says so", "dies", "hangs"])
 def test_the_next_one_is_asked(check: Check, how: str, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(cluster: Cluster) -> None:
