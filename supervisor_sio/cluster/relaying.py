@@ -214,13 +214,15 @@ class Relaying(Takeover):
         """From here on the next emit connects anew."""
         atexit.unregister(self.finish)
         publisher, subscriber = self._publisher, self._subscriber
+        if isinstance(subscriber, (LoopSubscriber, ThreadSubscriber)):
+            self._subscriber = None
+        if isinstance(subscriber, LoopSubscriber):
+            self._serves = False
+        # From here on other threads connect anew: not as a worker, whose numbers are known.
         self._publisher = None
         if isinstance(subscriber, LoopSubscriber):
             subscriber.stop()
-            self._serves = False
             channels_in_use.discard(publisher.channel if publisher is not None else "")
-        if isinstance(subscriber, (LoopSubscriber, ThreadSubscriber)):
-            self._subscriber = None
         return publisher, subscriber
 
     # --- the other workers ---------------------------------------------------

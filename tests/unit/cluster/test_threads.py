@@ -208,6 +208,37 @@ def test_it_hears_in_the_loop_that_runs(
     run_in(loop, manager.close)
 
 
+def test_what_a_thread_emits_while_the_manager_closes_arrives(
+    loop: asyncio.AbstractEventLoop,
+    outlet: Served,
+    run_dir: OwnedRunDir,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It goes out under another name than the worker's, whose numbers others have heard."""
+    monkeypatch.setattr(relaying, "channels_in_use", set())
+    monkeypatch.setattr(relaying, "_LEAVE_TIMEOUT", 0.1)  # there is no router to ask
+    manager = ZmqManager(f"zmq+ipc://{run_dir.path}")
+    manager._serves = True
+    make_server(client_manager=manager)
+    manager._send_through(outlet)
+    run_in(loop, manager.initialize)
+    run_in(loop, manager.wait_joined, lambda: False, asyncio.sleep)
+    manager.emit("n", 1)
+    serving = manager.host_id
+    stop = LoopSubscriber.stop
+    emitting = ThreadPoolExecutor(1)
+
+    def stop_late(subscriber: LoopSubscriber) -> None:
+        emitting.submit(manager.emit, "n", 2).result(30)
+        stop(subscriber)
+
+    monkeypatch.setattr(LoopSubscriber, "stop", stop_late)
+    run_in(loop, manager.close)
+    emitting.shutdown()
+    assert manager.host_id != serving and manager._subscriber is not None
+    run_in(loop, manager.close)
+
+
 @pytest.fixture
 def switching() -> Iterator[None]:
     """Threads change as often as they can."""
