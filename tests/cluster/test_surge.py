@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from supervisor_sio import ZmqManager
+
 from .conftest import Clients, ClusterFactory
 from .harness import BIN, Cluster, async_mode, environment, wait_until
 from .modes import NO_WORKER
@@ -168,6 +170,28 @@ def welcomes(client: TestClient) -> list[str]:
     return [worker["worker"].rpartition(":")[2] for (worker,) in client.received("welcome")]
 
 
+@contextmanager
+def numbers(cluster: Cluster) -> Iterator[list[int]]:
+    """Emitted one by one to all clients, by a process that serves none."""
+    sent: list[int] = []
+    stop = threading.Event()
+    manager = ZmqManager(f"zmq+ipc://{cluster.run_dir}", write_only=True)
+
+    def emit() -> None:
+        while not stop.wait(0.01):
+            manager.emit("number", len(sent))
+            sent.append(len(sent))
+
+    thread = threading.Thread(target=emit)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        stop.set()
+        thread.join()
+        manager.close()
+
+
 @pytest.mark.parametrize("surge", [False, True])
 def test_a_reload_disconnects_nobody(chat: Cluster, clients: Clients, surge: bool) -> None:
     made = clients.mixed(chat, 6)
@@ -175,12 +199,15 @@ def test_a_reload_disconnects_nobody(chat: Cluster, clients: Clients, surge: boo
     before = [(client.sid(), *welcomes(client)) for client in made]
     assert takeover(chat)["state"] == "on"
 
-    done = chat.ctl("sio", "reload", *["--surge"] * surge)
-    assert done.returncode == 0, done.stdout
-    # Three of them at each worker; with surge the last ones move once more, when the additional
-    # process goes.
-    wait_taken_over(chat, 9 if surge else 6)
-    say_and_hear(made, "after")
+    with numbers(chat) as sent:
+        done = chat.ctl("sio", "reload", *["--surge"] * surge)
+        assert done.returncode == 0, done.stdout
+        # Three of them at each worker; with surge the last ones move once more, when the
+        # additional process goes.
+        wait_taken_over(chat, 9 if surge else 6)
+        say_and_hear(made, "after")
+    for client in made:
+        client.expect_numbers("number", len(sent))
     for client, (sid, worker) in zip(made, before):
         assert (client.sid(), client.connects, client.disconnects) == (sid, 1, [])
         if not surge:
