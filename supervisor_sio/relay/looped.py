@@ -7,7 +7,8 @@ from typing import Callable, Optional
 
 import zmq
 
-from .subscriber import Deaf, Deliver, Subscriber
+from .hearing import Deliver
+from .subscriber import Deaf, Subscriber
 
 
 def running_loop() -> Optional[asyncio.AbstractEventLoop]:

@@ -2,11 +2,7 @@
 
 What it does is a generator that says when it has to wait, and for what. The waiting is for a
 subclass: :mod:`.green` among greenlets, :mod:`.looped` on an asyncio loop, :mod:`.threaded` in a
-thread of its own. What is numbered goes through the :class:`.inbox.Inbox`, and the participants'
-questions to each other are asked and answered here.
-
-A process that is to end passes its sessions on: :meth:`Subscriber.detach` says how far they have
-heard the others, and another process goes on from there, :meth:`Subscriber.adopt`.
+thread of its own. What comes is for :mod:`.hearing`.
 """
 
 from __future__ import annotations
@@ -14,19 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import (
-    Any,
-    Awaitable,
-    Callable,
-    Generator,
-    Iterable,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Callable, Generator, Iterable, NamedTuple, Optional
 
 import zmq
 
@@ -35,23 +19,12 @@ from ..common.limits import (
     CATCH_UP_WAIT,
     RELAY_HIGH_WATER,
     RELAY_MOST_FAILURES,
-    RELAY_MOST_STREAMS,
 )
 from ..common.refusals import Refusals
 from ..common.rundir import RunDir
-from .inbox import Inbox
-from .listener import Listener, read_messages
-from .message import (
-    MessageError,
-    RelayMessage,
-    read_number,
-    topic_for_all,
-    topic_for_one,
-    topic_for_publishers,
-)
-from .methods import BRIDGE
-from .position import Part, Position
-from .proxy import WELCOME, read_welcome
+from .hearing import Adoption, Deliver, Hearing
+from .listener import Listener
+from .message import MessageError, RelayMessage
 from .publisher import RECONNECT, Publisher
 
 logger = logging.getLogger("supervisor_sio.relay")
@@ -70,34 +43,6 @@ _LOOK = 0.01
 
 #: A process that did not run for so many seconds may have missed the end of something.
 _STALLED = 1.5
-
-#: Seconds that the last words of a sender may take through the relay after its end.
-_LAST_WORDS = 0.5
-
-#: Seconds between two questions whether somebody has everything: at first, at most.
-_FIRST_PAUSE = 0.005
-LONGEST_PAUSE = 0.2
-
-#: Seconds between lines about the same trouble.
-_QUIET = 10.0
-
-
-#: Seconds for everybody to answer who is asked how much it has sent. Those that are known to
-#: live are waited for however long it takes.
-_ANSWERS = 1.0
-
-
-#: What is said, without a number, to those who hear under a tag. The rest is for the process of
-#: that name, while it lives.
-_TO_A_TAG = ("position", "volatile")
-
-
-#: Takes a message, and raises nothing.
-Deliver = Callable[[RelayMessage], None]
-
-#: What this process has sent itself that those who are adopted have yet to get, in order, and
-#: how many messages it has published: of these and of those before they need nothing more.
-Fetch = Callable[[], Tuple[List[RelayMessage], int]]
 
 
 class Deaf(RuntimeError):
@@ -118,35 +63,13 @@ Steps = Generator[Wait, None, None]
 _TURN = Wait(0.0, False)
 
 
-class _Adoption:
-    """Sessions of another worker, until they hear as those of this process do."""
+class Subscriber(Hearing):
+    """Receives what is for this process, with a socket of its own.
 
-    def __init__(
-        self,
-        listener: Listener,
-        deliver: Deliver,
-        own: Optional[Callable[[Fetch], None]],
-        merged: Callable[[], None],
-    ) -> None:
-        self.listener = listener
-        self.deliver = deliver
-        #: Takes what this process has sent, once; ``None`` from then on.
-        self.own = own
-        self.merged = merged
-
-
-class Subscriber:
-    """Receives what is for all and what is for its own tag.
-
-    :param tag: under which others send to this process alone.
-    :param hears_all: false for a process that only emits: it listens for
-        questions about what it has sent.
-    :param lives: whether the sender of this name is known to live: it is waited
-        for as long as it takes.
-    :param living: all that are known to live on this host.
+    :param tag: by default the name under which the publisher sends.
     :param behind: whether clients of this process have yet to take much of what they were sent.
-    :param since: what was sent from then on is for this process; by default, from
-        when it begins to hear the relay. In seconds of the host's monotonic clock.
+
+    The others are those of :class:`.Hearing`.
     """
 
     def __init__(
@@ -160,93 +83,22 @@ class Subscriber:
         behind: Callable[[], bool] = lambda: False,
         since: Optional[float] = None,
     ) -> None:
-        self._publisher = publisher
-        tag = publisher.sender if tag is None else tag
-        self._lives = lives
-        self._living = living
         self._behind = behind
-        self._hears_all = hears_all
-        #: Who hears what is sent to all, once the router has said so.
-        self.receivers: Optional[list[str]] = None
-        self._for_all = topic_for_all(publisher.channel)
-        self._for_us = topic_for_one(publisher.channel, tag)
-        self._channel_length = len(publisher.channel.encode()) + 1
-        #: The clients of this process, until they are passed on.
-        self._main: Optional[Listener] = Listener(tag, since=since, refuse=self.refuse)
-        self._inbox = self._main.inbox
-        self._adoptions: List[_Adoption] = []
-        #: Whether it hears for its own clients and nobody else.
-        self._simple = True
-        #: The tags of all who are heard for, by topic.
-        self._tags = {self._for_us: tag}
-        #: Lost for good by those who were passed on.
-        self._dropped_before = 0
-        #: Gets the tag of each worker that answers what has come from other hosts.
-        self.on_passed: Callable[[str, dict[str, int]], None] = lambda tag, numbers: None
-        self._ended: dict[str, float] = {}
-        # Where all stand who are there already is known before one of them ends.
-        self._ask_everybody = True
-        #: When everybody was asked.
-        self._asked_at = 0.0
-        #: What the relay had brought by then is received.
-        self._heard_until = 0.0
-        #: When the router was to be asked who has ended; 0 when that is done.
-        self._missed_ends = 0.0
-        self._dropped_shown = 0
-        self._dropped_shown_at = -_QUIET
-        #: Whether the relay has carried a message of this process back to it.
-        self.joined = False
-        #: When the relay began that it hears.
-        self._relay_began = 0.0
-        #: Numbered messages delivered.
-        self.received = 0
-        self.malformed = 0
-        #: Whether a bridge to other hosts has asked for something: each does when it starts.
-        self.bridged = False
-        #: When a question of another was last answered.
-        self._answered_at = 0.0
-        #: Whether messages come that were asked for: as fast as they can be fetched.
-        self.catching_up = False
         #: Bytes of messages delivered since clients had time for them.
         self._at_once = 0
         #: Failures to receive since the last message.
         self._failures = 0
         self.closed = False
         self._refusals = Refusals(logger)
+        self._topics: set[bytes] = set()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, RELAY_HIGH_WATER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
-        self._to_process = topic_for_one(publisher.channel, publisher.sender)
-        self._topics: set[bytes] = set()
-        topics = (self._to_process, topic_for_publishers(publisher.channel), WELCOME)
-        self._subscribe(*topics, *((self._for_all, self._for_us) if hears_all else ()))
+        tag = publisher.sender if tag is None else tag
+        super().__init__(publisher, tag, hears_all, lives, living, since)
         self._socket.connect(f"ipc://{run_dir.xpub}")
-
-    @property
-    def dropped(self) -> int:
-        """Messages for this process that were lost for good."""
-        return self._dropped_before + sum(one.inbox.dropped for one in self._listeners)
-
-    @property
-    def _listeners(self) -> List[Listener]:
-        adopted = [adoption.listener for adoption in self._adoptions]
-        return adopted if self._main is None else [self._main, *adopted]
-
-    @property
-    def tags(self) -> List[str]:
-        """Under which this process hears."""
-        return [tag for listener in self._listeners for tag in listener.tags]
-
-    @property
-    def detached(self) -> bool:
-        """Whether it hears for clients of its own no more."""
-        return self._main is None
-
-    def ended(self, sender: str) -> None:
-        """That sender is gone: what is missing of it will not come any more."""
-        self._ended[sender] = time.monotonic()
 
     def steps(self, deliver: Deliver) -> Steps:
         """Deliver what the others send, until :meth:`close`.
@@ -314,7 +166,7 @@ class Subscriber:
             while adoption.own is not None and adoption in self._adoptions:
                 yield from self._deliver_own(adoption)
 
-    def _deliver_own(self, adoption: _Adoption) -> Steps:
+    def _deliver_own(self, adoption: Adoption) -> Steps:
         """What this process has sent itself; the last of it is fetched by the manager."""
         own, listener = adoption.own, adoption.listener
         messages, _ = self._publisher.give(listener.inbox, listener.began, batches=1)
@@ -370,349 +222,6 @@ class Subscriber:
         for topic in self._topics.intersection(topics) - {self._to_process}:
             self._socket.setsockopt(zmq.UNSUBSCRIBE, topic)
             self._topics.remove(topic)
-
-    # --- sessions go from one process to another -------------------------------
-
-    def detach(self) -> Position:
-        """Hear no more for the clients of this process: another one goes on from here.
-
-        What is sent to it is still heard: questions for what it has published, and whether
-        others have that. Called where :meth:`steps` runs, as all of these.
-        """
-        numbers, published = self._publisher.last(self.tags)
-        for listener in self._listeners:
-            if listener.since is None:
-                listener.since = time.monotonic()
-        parts = self.save()
-        for part, own_is_due in zip(parts, self._whether_own_is_due()):
-            part.dropped = 0  # this process has counted them
-            if not own_is_due:
-                part.has(self._publisher.sender, numbers)
-        self._dropped_before = self.dropped
-        for listener in self._listeners:
-            listener.clear()
-        self._unsubscribe(self._for_all, *self._tags)
-        self._main, self._adoptions, self._simple = None, [], False
-        self._inbox = Inbox()
-        return Position(self._publisher.channel, parts, published)
-
-    def save(self) -> List[Part]:
-        """How far all who are heard for have heard the others."""
-        return [listener.save() for listener in self._listeners]
-
-    def adopt(
-        self,
-        part: Part,
-        deliver: Deliver,
-        own: Optional[Callable[[Fetch], None]] = None,
-        merged: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Hear for sessions of another process, too, from where that one has come to.
-
-        :param deliver: gets what they have yet to get. What is to all comes to ``deliver`` of
-            :meth:`steps` as well, for the others.
-        :param own: is called once, when what the other process and the stand-in have kept is
-            delivered; what this process has sent since then is fetched there, see :data:`Fetch`.
-        :param merged: is called once they stand where all others do: from the next message on
-            ``deliver`` of :meth:`steps` gets everything.
-        """
-        listener = Listener.restored(part, self.refuse)
-        self._adoptions.append(_Adoption(listener, deliver, own, merged))
-        self._simple = False
-        self._tags.update((topic_for_one(self._publisher.channel, tag), tag) for tag in part.tags)
-        self._subscribe(self._for_all, *self._tags)
-        self._ask_everybody = True
-        self._publisher.probe()  # it may wait for something to receive
-
-    def give_up(self, tag: str) -> None:
-        """Nobody is left under this tag, which was adopted."""
-        topic = topic_for_one(self._publisher.channel, tag)
-        self._unsubscribe(topic)
-        self._tags.pop(topic, None)
-        for listener in self._listeners:
-            if tag in listener.tags:
-                listener.take(listener.inbox.forget(tag))
-        self._adoptions = [one for one in self._adoptions if one.listener.tags]
-        self.catching_up = True  # what was held for it is pending now
-        self._look_whether_simple()
-
-    def _whether_own_is_due(self) -> List[bool]:
-        """For each listener, whether what this process has sent is yet to come to it."""
-        due = [adoption.own is not None for adoption in self._adoptions]
-        return due if self._main is None else [False, *due]
-
-    def _look_whether_simple(self) -> None:
-        self._simple = self._main is not None and not self._adoptions
-
-    def _fetch_own(self, listener: Listener) -> Tuple[List[RelayMessage], int]:
-        messages, published = self._publisher.give(listener.inbox, listener.began)
-        return [message for message in messages if listener.is_meant(message)], published
-
-    def _merge(self, now: float) -> None:
-        """Let those who are adopted hear as the others do, when they have come as far."""
-        main = self._main
-        if main is None or self._ask_everybody or self._missed_ends:
-            return  # some may not have been asked
-        if now - self._asked_at < _ANSWERS:
-            return
-        if self._heard_until < self._asked_at + _ANSWERS:
-            self._publisher.probe(now)  # answers may have come, and wait to be received
-            return
-        for adoption in list(self._adoptions):
-            listener = adoption.listener
-            if listener.has_pending or adoption.own is not None:
-                continue
-            if self._ask_strangers(main, listener):
-                continue
-            if main.inbox.level(listener.inbox):
-                listener.inbox.gone(self._publisher.sender)
-                main.merge(listener)
-                self._adoptions.remove(adoption)
-                self._look_whether_simple()
-                adoption.merged()
-
-    def _ask_strangers(self, *listeners: Listener) -> bool:
-        """Whether a process lives that has yet to say to all of them how much it has sent."""
-        asked = False
-        for sender in set(self._living()) - {self._publisher.sender}:
-            for listener in listeners:
-                if not listener.inbox.knows(sender):
-                    asked = True
-                    self._publisher.tell(sender, self._question(listener, None, 0, 0))
-        return asked
-
-    # --- what comes -----------------------------------------------------------
-
-    def _take(self, data: bytes, now: float) -> Iterable[RelayMessage]:
-        try:
-            if data.startswith(WELCOME):
-                self._welcome(read_welcome(data))
-                return ()
-            to_all = data.startswith(self._for_all)
-            topic = self._for_all if to_all else self._for_us
-            if not to_all and not data.startswith(topic):
-                topic = data[: data.index(b"\0", self._channel_length) + 1]
-            message = RelayMessage.unpack(data, len(topic))
-            if message.sender == self._publisher.sender:
-                self._take_own(message, now)
-                return ()
-            if message.sequence:
-                tag = None
-                if not to_all:
-                    tag = self._tags.get(topic)
-                    if tag is None and topic == self._to_process:
-                        raise MessageError("a numbered message under another topic")
-                    if tag is None:
-                        return ()  # it was on its way when the tag was given up
-                if self._simple:
-                    delivered = self._inbox.receive(message, tag)
-                else:
-                    delivered = self._each(
-                        lambda one: one.inbox.receive(message, tag) if one.hears(tag) else ()
-                    )
-            elif self._is_for_us(topic, message):
-                delivered = self._heed(message)
-            else:
-                return ()
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-            self.refuse(error)
-            return ()
-        if self._inbox.waits or not self._simple:
-            self._ask(now)
-        self.received += len(delivered)
-        for message in delivered:  # nearly always one, of this host, and for all
-            if "via" in message.fields or "only" in message.fields:
-                return self._meant(delivered)
-        return delivered
-
-    def _is_for_us(self, topic: bytes, message: RelayMessage) -> bool:
-        """False for an answer or a question to the process that had an adopted tag before."""
-        if topic == self._to_process or topic not in self._tags:
-            return True
-        return message.fields["method"] in _TO_A_TAG
-
-    def _take_own(self, message: RelayMessage, now: float) -> None:
-        """Its own; what it says to all is delivered here already."""
-        if self._main is not None and self._main.since is None:
-            self._main.since = now
-        self.joined = True
-        self._heard_until = max(self._heard_until, message.fields.get("at", 0.0))
-        if self._missed_ends and message.fields.get("at") == self._missed_ends:
-            self._missed_ends = 0.0
-            self._publisher.ask_router({"method": "ended"})
-
-    def _each(self, take: Callable[[Listener], Sequence[RelayMessage]]) -> Sequence[RelayMessage]:
-        """Let all take it; what the clients of this process get, while the others' waits."""
-        for adoption in self._adoptions:
-            adoption.listener.take(take(adoption.listener))
-        return () if self._main is None else take(self._main)
-
-    def _meant(self, messages: Iterable[RelayMessage]) -> List[RelayMessage]:
-        """Those for the clients of this process."""
-        main = self._main
-        return [] if main is None else [message for message in messages if main.is_meant(message)]
-
-    def _welcome(self, began: float) -> None:
-        """Connected, or connected again: what was on its way may be lost, both ways."""
-        if self._relay_began:
-            self._ask_everybody = True
-            self._publisher.beat_soon()
-        self._relay_began = began
-
-    def refuse(self, error: Exception) -> None:
-        """Count a message that cannot be understood."""
-        self.malformed += 1
-        if self.malformed == 1:
-            logger.warning("a malformed message on the relay is ignored: %s", error)
-
-    def _heed(self, message: RelayMessage) -> Sequence[RelayMessage]:
-        fields, sender = message.fields, message.sender
-        method = fields["method"]
-        if method == "position":
-            delivered = self._each(lambda one: one.position(sender, fields))
-            if fields.get("confirm"):
-                self._confirm(sender, fields)
-            return delivered
-        if method == "ended":
-            self.ended(sender)
-            return self._each(lambda one: one.end(sender, fields))
-        if method == "confirmed":
-            numbers = read_number(fields["all"]), read_number(fields["own"])
-            self._publisher.note_confirmed(str(fields["tag"]), *numbers)
-            return ()
-        if method == "ask_passed":
-            for listener in self._listeners if self._hears_all else ():
-                for tag in listener.tags:
-                    answer = {"tag": tag, "numbers": listener.numbers_passed}
-                    self._publisher.tell(sender, {"method": "passed", **answer})
-            return ()
-        if method == "passed":
-            numbers_of = {str(name): read_number(last) for name, last in fields["numbers"].items()}
-            self.on_passed(str(fields["tag"]), numbers_of)
-            return ()
-        if method == "receivers":
-            self.receivers = [str(tag) for tag in fields["tags"]]
-            return ()
-        if method == "question":
-            self._answered_at = time.monotonic()
-            tag = str(fields["tag"])
-            self.bridged = self.bridged or tag == BRIDGE
-            tags = [str(one) for one in fields.get("tags", (tag,))]
-            if len(tags) > RELAY_MOST_STREAMS:
-                raise MessageError("more tags than there are streams")
-            numbers = read_number(fields["first"]), read_number(fields["last"])
-            since = float(fields["since"])
-            whose = None if fields["to_all"] else tag
-            self._publisher.answer(sender, tags, whose, *numbers, since)
-        elif method == "again":
-            messages = read_messages(sender, message.packets)
-            self.catching_up = True
-            return self._each(lambda one: one.again(sender, fields, messages))
-        elif method == "bye":
-            ended = self._each(lambda one: one.end(sender, fields))
-            return [*ended, *self._each(lambda one: one.inbox.gone(sender))]
-        elif method == "volatile":
-            return () if self._main is None else (message,)
-        elif method != "probe":
-            raise MessageError(f"unknown method {method!r}")
-        return ()
-
-    def _confirm(self, sender: str, fields: Mapping[str, Any]) -> None:
-        for listener in self._listeners:
-            confirmed = listener.confirms(sender, fields)
-            if confirmed is not None:
-                self._publisher.tell(sender, {"method": "confirmed", **confirmed})
-
-    # --- whether the others have everything ------------------------------------
-
-    async def wait_confirmed(
-        self,
-        receivers: Callable[[], Iterable[str]],
-        until: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> List[str]:
-        """Wait until they all have what this process has sent before the call.
-
-        :param receivers: the tags of those who are there, whenever it is called.
-        :param until: when to give up, by the host's monotonic clock, in seconds.
-        :param sleep: waits for so many seconds, as the caller may.
-        :returns: the tags of those who did not say so in time.
-        """
-        marks = self._publisher.marks(receivers())
-        pause = _FIRST_PAUSE
-        while True:
-            there = set(receivers())
-            missing = [
-                tag
-                for tag, mark in marks.items()
-                if tag in there and not self._publisher.has_confirmed(tag, mark)
-            ]
-            if not missing or time.monotonic() > until():
-                return missing
-            for tag in missing:
-                self._publisher.ask_to_confirm(tag, marks[tag])
-            await sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    # --- what is due ----------------------------------------------------------
-
-    def _look(self, now: float) -> Sequence[RelayMessage]:
-        delivered: List[RelayMessage] = []
-        for sender in [name for name, at in self._ended.items() if now - at > _LAST_WORDS]:
-            del self._ended[sender]
-            if not self._lives(sender):  # it was not only out of touch
-                delivered += self._give_up(sender, self._listeners)
-        for listener in self._listeners:
-            for sender in listener.inbox.silent(now):
-                if not self._lives(sender):
-                    delivered += self._give_up(sender, [listener])
-        self._publisher.beat(now)
-        if self._ask_everybody and self._hears_all and self.joined:
-            self._ask_everybody = False
-            for listener in self._listeners:
-                self._publisher.ask_all(self._question(listener, None, 0, 0))
-            self._missed_ends = self._asked_at = now
-        if self._missed_ends:
-            # Nobody says it again, and the relay drops the answer while what waits there
-            # for this process is as much as can: a probe is let in behind that.
-            self._publisher.probe(self._missed_ends)
-        if self._adoptions and not delivered:
-            self._merge(now)
-        self._ask(now)
-        self._tell_of_losses(now)
-        self.received += len(delivered)
-        return self._meant(delivered)
-
-    def _give_up(self, sender: str, listeners: Iterable[Listener]) -> Sequence[RelayMessage]:
-        """What the clients of this process get, as :meth:`_each`."""
-        return self._each(lambda one: one.inbox.give_up(sender) if one in listeners else ())
-
-    def _ask(self, now: float) -> None:
-        for listener in self._listeners:
-            if listener.since is None:
-                continue  # it could not say which messages are for it
-            for sender, tag, first, last in listener.inbox.questions(now):
-                self._publisher.tell(sender, self._question(listener, tag, first, last))
-
-    def _question(
-        self, listener: Listener, tag: Optional[str], first: int, last: int
-    ) -> dict[str, Any]:
-        tags = listener.tags
-        return {
-            "method": "question",
-            "tag": tags[0] if tag is None else tag,
-            **({"tags": tags} if len(tags) > 1 else {}),
-            "to_all": tag is None,
-            "first": first,
-            "last": last,
-            "since": listener.since,
-        }
-
-    def _tell_of_losses(self, now: float) -> None:
-        new = self.dropped - self._dropped_shown
-        if new and now - self._dropped_shown_at >= _QUIET:
-            self._dropped_shown, self._dropped_shown_at = self.dropped, now
-            logger.error("%d messages were lost: their senders keep them no more", new)
 
 
 class WaitingSubscriber(Subscriber):

@@ -8,8 +8,9 @@ from typing import Callable, Iterable
 
 from ..common.blocking import run_blocking
 from . import native
+from .hearing import LONGEST_PAUSE
 from .message import RelayMessage
-from .subscriber import LONGEST_PAUSE, Deaf, Wait, WaitingSubscriber
+from .subscriber import Deaf, Wait, WaitingSubscriber
 
 logger = logging.getLogger("supervisor_sio.relay")
 

@@ -14,14 +14,16 @@ import pytest
 import zmq
 
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
+from supervisor_sio.relay import hearing as hearing_module
 from supervisor_sio.relay import publisher as publisher_module
 from supervisor_sio.relay import stand_in as stand_in_module
 from supervisor_sio.relay import subscriber as subscriber_module
+from supervisor_sio.relay.hearing import Fetch
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.position import Position
 from supervisor_sio.relay.publisher import Publisher
 from supervisor_sio.relay.stand_in import StandIn
-from supervisor_sio.relay.subscriber import Fetch, Subscriber
+from supervisor_sio.relay.subscriber import Subscriber
 
 RUN_DIR = RunDir("/nowhere")
 
@@ -91,7 +93,7 @@ class Network:
     def installed(self) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(zmq, "Context", lambda: self)
-            for module in (publisher_module, subscriber_module):
+            for module in (publisher_module, subscriber_module, hearing_module):
                 monkeypatch.setattr(module, "time", self)
             monkeypatch.setattr(stand_in_module._Probing, "start", lambda self: None)
             monkeypatch.setattr(stand_in_module._Probing, "stop", lambda self: self.close())

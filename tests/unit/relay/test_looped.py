@@ -13,11 +13,12 @@ import pytest
 from supervisor_sio.common.limits import CATCH_UP_BYTES, RELAY_MOST_FAILURES
 from supervisor_sio.common.rundir import ClusterInfo, OwnedRunDir, RunDir
 from supervisor_sio.relay import subscriber as module
+from supervisor_sio.relay.hearing import Fetch
 from supervisor_sio.relay.looped import LoopSubscriber
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.position import Part
 from supervisor_sio.relay.publisher import Publisher
-from supervisor_sio.relay.subscriber import Deaf, Fetch
+from supervisor_sio.relay.subscriber import Deaf
 from unit.relays import relay_in
 
 

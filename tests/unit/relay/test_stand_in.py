@@ -13,11 +13,11 @@ import pytest
 from supervisor_sio.common.limits import RELAY_KEPT_OVERHEAD
 from supervisor_sio.common.rundir import ClusterInfo, OwnedRunDir
 from supervisor_sio.relay import stand_in as module
+from supervisor_sio.relay.hearing import Fetch
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.position import Part, Position
 from supervisor_sio.relay.publisher import Publisher
 from supervisor_sio.relay.stand_in import StandIn
-from supervisor_sio.relay.subscriber import Fetch
 from supervisor_sio.relay.threaded import ThreadSubscriber
 from unit.relays import relay_in
 

@@ -9,10 +9,10 @@ from typing import Any, Iterator
 
 import pytest
 
-from supervisor_sio.common.limits import RELAY_MOST_FAILURES
+from supervisor_sio.common.limits import RELAY_MOST_FAILURES, RELAY_MOST_STREAMS
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
+from supervisor_sio.relay import hearing, threaded
 from supervisor_sio.relay import subscriber as module
-from supervisor_sio.relay import threaded
 from supervisor_sio.relay.message import (
     TOPIC_FOR_ROUTER,
     RelayMessage,
@@ -242,7 +242,7 @@ def test_what_is_missing_of_one_that_has_ended_is_counted_once(
     publisher: Publisher, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, heard: int
 ) -> None:
     """However often the router says how much that was."""
-    monkeypatch.setattr(module, "_LAST_WORDS", 0.0)
+    monkeypatch.setattr(hearing, "_LAST_WORDS", 0.0)
     subscriber = ThreadSubscriber(publisher, run_dir, since=1.0)
     to_all = topic_for_all(publisher.channel)
 
@@ -348,3 +348,14 @@ def test_who_has_several_tags_is_answered_of_each(
     assert topic == topic_for_one(publisher.channel, "asker")
     assert position["own"] == {"t": 1, "u": 0} if len(tags) > 1 else {"t": 1}
     assert position["own_before"] == ({"t": 0, "u": 0} if len(tags) > 1 else 0)
+
+
+def test_who_says_to_have_more_tags_than_there_are_streams_is_not_answered(
+    publisher: Publisher, subscriber: ThreadSubscriber, said: list[tuple[bytes, Any]]
+) -> None:
+    own = topic_for_one(publisher.channel, "s")
+    question = {"method": "question", "tag": "e", "to_all": True, "first": 0, "last": 0, "since": 0}
+    for count in (RELAY_MOST_STREAMS, RELAY_MOST_STREAMS + 1):
+        tags = [f"{number}" for number in range(count)]
+        taken(subscriber, own, RelayMessage("e", 0, {**question, "tags": tags}))
+    assert len(said) == subscriber.malformed == 1
