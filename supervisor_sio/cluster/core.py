@@ -104,6 +104,11 @@ class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
             return False
         return not outlet.threads.here
 
+    def _is_in_loop(self) -> bool:
+        """Whether this thread is the one of the loop, or there is no other."""
+        threads = None if self._outlet is None else self._outlet.threads
+        return threads is None or threads.here
+
     def _run_where_served(self, call: Callable[..., Any], *args: Any) -> None:
         """Call it, in a thread that may serve the clients."""
         outlet = self._outlet

@@ -109,7 +109,7 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
         """
         local = local or bool(kwargs.get("ignore_queue"))
         to = to or room
-        if not self.takeover:
+        if not self.takeover or self._is_in_loop():
             self._emit(event, data, namespace, to, skip_sid, callback, except_room, local, volatile)
             return
         with self._underway:  # another thread may be about to pass clients on
