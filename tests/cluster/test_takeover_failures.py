@@ -125,6 +125,7 @@ def test_nobody_adopts_within_hold_timeout(make_cluster: ClusterFactory, tmp_pat
     setting.wait_not_moved(not_adopted=2)
     # The next worker knows nothing of them.
     ctl(setting.cluster, "start", FIRST)
+    setting.cluster.wait_ready()  # which may take longer than hold_timeout
     assert OverPolling(setting.cluster.port).join().call("echo", 1) == 1
 
 
