@@ -218,27 +218,33 @@ class Adopter:
 
     def on_go(self, id: int) -> None:
         """They are this worker's."""
-        self._runtime.spawn(self._start(id))
-
-    async def _start(self, id: int) -> None:
         arrival = self._arrivals.pop(id, None)
         if arrival is None:
             return  # this worker stops
         self._starting += 1
-        arrival.hear()
-        turns = Turns(self._runtime)
         self.taken_over += len(arrival.sessions)
         for one in arrival.sessions:
             sid = one.session.sid
             self.tags.setdefault(tag_of(sid), []).append((one.home.engine, sid))
+        self._start(deque(arrival.sessions))
+
+    def _start(self, sessions: Deque[_One]) -> None:
+        """Called by the loop itself: handlers start in here."""
+        turns = Turns(self._runtime)
+        while sessions:
+            if turns.over:
+                self._runtime.call_soon(self._start, sessions)
+                return
+            one = sessions.popleft()
+            sid = one.session.sid
+            if sid not in one.home.engine.sessions:
+                continue  # it has been passed on again
             try:
-                if sid in one.home.engine.sessions:  # else it has been passed on again
-                    one.arrived.start()
-                    self._begin(one)
+                one.arrived.start()
+                self._begin(one)
             except Exception as error:  # the others are to go on
                 self._runtime.log(logger, logging.ERROR, "session %s", sid, exc_info=error)
                 close_session(one.home.engine, sid)
-            await turns.next()
         self._starting -= 1
         self._bound_tags()
         self._look_soon()

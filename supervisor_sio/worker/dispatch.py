@@ -222,9 +222,9 @@ class Dispatcher:
         manager = self._server.manager
         return bool(manager.is_connected(manager.sid_from_eio_sid(eio_sid, namespace), namespace))
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, session: Session) -> Optional[Callable[[], None]]:
         self._partials.pop(session, None)
-        self.hold.forget(session)
+        return self.hold.forget(session)
 
     # --- while sessions move ------------------------------------------------------------
 
@@ -540,10 +540,10 @@ class ThreadDispatcher(SyncDispatcher):
             self._held.remove(session)
             self._eio.proceed(session)
 
-    def _forget(self, session: Session) -> None:
-        super()._forget(session)
+    def _forget(self, session: Session) -> Optional[Callable[[], None]]:
         self._waiting.pop(session, None)
         self._held.discard(session)
+        return super()._forget(session)
 
     def _reply(self, eio_sid: str, encoded: Any) -> None:
         if self.threads is None or self.threads.here:

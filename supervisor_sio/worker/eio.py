@@ -69,8 +69,9 @@ class EngineOwner:
         self.engine = Engine(Options.of(self), self, runtime.deadlines, self.new_sid, runtime.date)
         # Also those whose disconnect handlers are running, as it is with engineio.
         self.sockets = self.engine.sessions
-        #: Called with a session that has ended, before its disconnect handlers, in the loop.
-        self.ended: Callable[[Session], None] = lambda session: None
+        #: Called with a session that has ended, in the loop. Returns what is to be called in the
+        #: loop before its disconnect handlers, if anything is.
+        self.ended: Callable[[Session], Optional[Callable[[], None]]] = lambda session: None
         #: Called when the next message of a session may come, in the loop.
         self.proceed: Callable[[Session], None] = Session.proceed
         #: Sessions with a message that is being handled; true for those that wait for its end.
@@ -261,8 +262,17 @@ class EngineOwner:
         return session in self._busy
 
     def _end(self, session: Session, reason: str) -> None:
-        self.ended(session)
-        self.runtime.soon(self.call, self._disconnect, session, reason)
+        last = self.ended(session)
+        if last is None:
+            self.runtime.soon(self.call, self._disconnect, session, reason)
+        else:
+            self.runtime.call_soon(self._end_after, last, session, reason)
+
+    def _end_after(self, last: Callable[[], None], session: Session, reason: str) -> None:
+        try:
+            last()
+        finally:
+            self.runtime.soon(self.call, self._disconnect, session, reason)
 
     async def _disconnect(self, session: Session, reason: str) -> None:
         try:

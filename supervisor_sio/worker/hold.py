@@ -10,7 +10,8 @@ While nothing is kept, the engine calls the dispatcher itself.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Deque, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Callable, Deque, Iterable, Optional
 
 from ..common.limits import MESSAGES_AT_ONCE, OUTPUT_OBJECT, TAKEOVER_HELD
 from ..engine.frames import Payload
@@ -39,7 +40,11 @@ class _Kept:
 
 
 class Hold:
-    """What waits for the handlers of one server. All methods are called in the loop."""
+    """What waits for the handlers of one server.
+
+    All methods are called in the loop; what starts handlers, by the loop itself: on eventlet a
+    handler would else run in the caller's greenlet.
+    """
 
     def __init__(self, dispatcher: Dispatcher, eio: EngineOwner) -> None:
         self._dispatcher = dispatcher
@@ -141,12 +146,15 @@ class Hold:
         elif kept is None or kept.size <= TAKEOVER_HELD:
             session.proceed()
 
-    def forget(self, session: Session) -> None:
-        """A session has ended. Its handlers get what it has sent, and then are told of its end."""
+    def forget(self, session: Session) -> Optional[Callable[[], None]]:
+        """A session has ended: what to call, in the loop, before it is told of."""
         kept = self._kept.pop(session, None)
-        if kept is None:
-            return
         self._remove()
-        for message in kept.messages:
+        if kept is None or not kept.messages:
+            return None
+        return partial(self._handle_last, session, kept.messages)
+
+    def _handle_last(self, session: Session, messages: Iterable[Payload]) -> None:
+        for message in messages:
             if not self._dispatcher.on_message(session, message):
                 return  # what is behind it would not have been read, either

@@ -317,7 +317,7 @@ class Departure:
         for home, moved, descriptors in unsent:
             arrived = restore_here(self._runtime, self._server, home, moved, descriptors)
             if arrived is not None:
-                arrived.start()
+                self._runtime.call_soon(arrived.start)
 
 
 def _has_handler(home: Home, session: Session) -> bool:

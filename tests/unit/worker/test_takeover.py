@@ -118,7 +118,7 @@ def adopt(app: App, router: Any, go: bool = True) -> Adopter:
     app.settle(lambda: router.said)
     if go:
         app.runtime.call_soon(adopter.on_go, adoption.id)
-        app.settle(lambda: not adopter._arrivals)
+        app.settle(lambda: not adopter._arrivals and not adopter._starting)
     return adopter
 
 
@@ -250,6 +250,53 @@ def test_events_wait_for_the_handler_of_the_takeover(make: Any) -> None:
     assert other.seen == ["takeover begins", "takeover ends", (1,), (2,), (3,)]
     assert other.sio.eio.on_message == other.sio.manager._outlet.on_message
     end(other)
+
+
+def test_a_handler_that_waits_keeps_no_other_client_waiting(make: Any) -> None:
+    app = make()
+    clients = [connect(app) for _ in range(3)]
+    keep_all(app)
+    for number, client in enumerate(clients):
+        client.text(f'421{number}["wait"]', f'422{number}["echo",{number}]')
+    app.settle(lambda: all(map(len, map(kept_of(app), app.sio.eio.sockets.values()))))
+    other = move(app, make, nothing)
+    for number, client in enumerate(clients):
+        client.until(f"432{number}[{number}]".encode())
+    other.go_on.set()
+    for number, client in enumerate(clients):
+        client.until(f'431{number}["waited"]'.encode())
+    end(other)
+
+
+def keep_all(app: App) -> None:
+    hold = app.sio.manager._outlet.hold
+    app.runtime.call_soon(hold.keep_all)
+    app.settle(lambda: hold._all)
+
+
+def kept_of(app: App) -> Callable[[Any], list[Any]]:
+    kept: Callable[[Any], list[Any]] = app.sio.manager._outlet.hold.kept
+    return kept
+
+
+def test_a_handler_that_waits_and_the_end_of_its_client(make: Any) -> None:
+    app = make()
+    client = connect(app)
+    session = app.session
+    keep_all(app)
+    client.text('42["wait"]', '42["echo",1]')
+    app.settle(lambda: len(kept_of(app)(session)) == 2)
+    ended: list[Any] = []
+
+    async def close() -> None:
+        session.close(abort=True)
+        ended.append(True)
+
+    app.runtime.call_soon(app.runtime.spawn, close())
+    app.settle(lambda: ended and len(app.seen) == 2)
+    assert set(app.seen) == {(1,), "server disconnect"}
+    app.go_on.set()
+    app.gone()
 
 
 def test_who_leaves_during_the_handler_of_the_takeover(make: Any) -> None:
