@@ -127,10 +127,10 @@ _LAST = (CLOSING, LEFT)
 
 #: By state that can be restored: what it cannot be without, and what else it may have.
 _FIELDS: dict[State, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    POLLING: ((), ("queue", "poll", "post")),
-    PROBING: (("candidate",), ("queue", "poll", "post")),
-    UPGRADING: (("candidate",), ("queue", "poll", "post")),
-    WEBSOCKET: (("websocket",), ("post",)),
+    POLLING: ((), ("next_ping", "queue", "poll", "post")),
+    PROBING: (("candidate",), ("next_ping", "queue", "poll", "post")),
+    UPGRADING: (("candidate",), ("next_ping", "queue", "poll", "post")),
+    WEBSOCKET: (("next_ping", "websocket"), ("post",)),
     CLOSING: (("queue",), ()),
     LEFT: (("queue",), ()),
 }
@@ -736,25 +736,35 @@ class Session:
     def state_as_dict(self) -> dict[str, Any]:
         """All of it, but for :attr:`data`, as JSON takes it; the session is not used any more.
 
-        Packets are texts, as in a payload. Of all that is due only the next ping is there: the
-        client has its time for anything else anew.
+        Packets are texts, as in a payload. Of all that is due only the next ping is there, as
+        seconds from now on, if none waits for a poll: the client has its time for anything else
+        anew.
         """
         box, post = self._outbox, self._post
         candidate, websocket = self._candidate, self._websocket
-        is_ping_due = self._ping is LATER and not self.closed
-        now = self._engine.deadlines.clock()
+        waits = self._ping is WAITS or self.closed
         return {
             "sid": self.sid,
             "state": self.state.value,
             "address": self.address,
-            "ping": self._ping.value,
-            "next_ping": self.deadline - now if is_ping_due else None,
+            "next_ping": None if waits else self._next_ping() - self._engine.deadlines.clock(),
             "queue": None if box is None else packets.save(box.packets),
             "poll": None if self._poll_request is None else self._poll_request.state_as_dict(),
             "post": None if post is None else post.state_as_dict(),
             "candidate": None if candidate is None else candidate.websocket.state_as_dict(),
             "websocket": None if websocket is None else websocket.state_as_dict(),
         }
+
+    def _next_ping(self) -> float:
+        """When it is due; it may be over.
+
+        Clients count from the last ping that they have got, and know of no pause. Whether its
+        answer is on its way does not matter: the next one shows whether they are there.
+        """
+        if self._ping is LATER:
+            return self._pong_due
+        options = self._engine.options
+        return self._pong_due - options.ping_timeout + options.ping_interval
 
     def let_go(self) -> None:
         """Be nobody's session any more; nobody is told."""
@@ -783,12 +793,13 @@ class Session:
         session = cls(engine, state.text("sid"), state.text("address"))
         session.state = state.choice("state", State)
         session.forgotten = session.closed
-        session._ping = state.choice("ping", Ping)
         session._check_fields(state)
         now = engine.deadlines.clock()
-        if session._ping is LATER and not session.closed:
+        if state.is_none("next_ping"):
+            session._ping = LATER if session.closed else WAITS
+        else:
             left = min(state.seconds("next_ping"), engine.options.ping_interval) - elapsed
-            session.deadline = session._pong_due = now + max(0.0, left)
+            session._pong_due = now + left
         if not state.is_none("queue"):
             box = session._outbox = Outbox(now)
             for packet in packets.restore(state.list("queue")):
@@ -817,7 +828,7 @@ class Session:
             names = ", ".join(one.value for one in _FIELDS)
             raise state.wrong("state", f"one of {names}")
         needed, possible = _FIELDS[self.state]
-        for name in ("queue", "poll", "post", "candidate", "websocket"):
+        for name in ("next_ping", "queue", "poll", "post", "candidate", "websocket"):
             if state.is_none(name):
                 if name in needed:
                     raise state.wrong(name, f"there, in state {self.state.value}")
@@ -854,8 +865,11 @@ class Session:
         elif self.state is LEFT:
             deadlines.after(self, CROSSED_POLL_SECONDS)
         elif self.state is not CLOSED:
-            if self._ping is not LATER:
-                self._pong_due = deadlines.clock() + self._engine.options.ping_timeout
+            now = deadlines.clock()
+            if self._ping is WAITS:
+                self._pong_due = now + self._engine.options.ping_timeout
+            else:
+                self._pong_due, self._ping = max(now, self._next_ping()), LATER
             deadlines.set(self, self._pong_due)
         if self._outbox is not None:
             self._outbox.taken_at = deadlines.clock()

@@ -344,32 +344,51 @@ def test_a_ping_is_sent_when_it_would_have_been_due(elapsed: float) -> None:
     assert there.reason == "ping timeout"
 
 
-@pytest.mark.parametrize("transport", ["polling", "websocket"])
-def test_a_pong_has_its_time_anew(transport: str) -> None:
+def test_a_pong_has_its_time_anew() -> None:
     world, there = World(ping_interval=20, ping_timeout=15), World(ping_timeout=15)
-    session, link = world.open(), None
-    if transport == "websocket":
-        session, link = world.open_websocket()
+    session = world.open()
     world.wait(34.9)
     assert not session.closed
-
-    def connect(websocket: WebSocket) -> FakeLink:
-        assert link is not None
-        link.websocket = websocket
-        return link
-
-    again = there.engine.restore(state_of(session), connect, elapsed=3)
+    again = there.engine.restore(state_of(session), no_websocket, elapsed=3)
     there.wait(1000)
     again.start()
     there.wait(14.9)
     assert not again.closed and not again.overdue
-    if link is not None:
-        link.text("3")
-    else:
-        assert there.poll(again.sid) == ["2"]
-        there.post(again.sid, "3")
+    assert there.poll(again.sid) == ["2"]
+    there.post(again.sid, "3")
     there.wait(20)
     assert not again.closed
+
+
+@pytest.mark.parametrize("answer", ["before", "after", "never"])
+@pytest.mark.parametrize("pause", [1, 29])
+def test_the_ping_after_one_that_was_sent_before_a_pause(answer: str, pause: float) -> None:
+    """Clients of python-engineio wait for ``ping_interval`` and 5 seconds."""
+    world, there = World(), World()
+    session, link = world.open_websocket()
+    session.ping_early()
+    assert link.got.pop() == "2"
+    if answer == "before":
+        link.text("3")
+
+    def connect(websocket: WebSocket) -> FakeLink:
+        link.websocket = websocket
+        return link
+
+    again = there.engine.restore(state_of(session), connect, elapsed=pause)
+    seen = len(link.got)
+    there.wait(0.5)  # before all that has come with it is restored
+    again.start()
+    if answer == "after":
+        link.text("3")
+    there.wait(max(0.1, 25 - pause))
+    assert link.got[seen:] == ["2"]
+    there.wait(19.4)
+    assert not again.closed
+    if answer != "never":
+        link.text("3")
+    there.wait(1)
+    assert again.closed == (answer == "never")
 
 
 def test_a_last_poll_has_its_time_anew(world: World) -> None:
@@ -568,9 +587,9 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (State.POLLING, "state", "asleep", "state is not one of opening, polling, "),
         (State.POLLING, "state", "opening", "state is not one of polling, probing, "),
         (State.CLOSING, "state", "closed", "state is not one of polling, probing, "),
-        (State.POLLING, "ping", "never", "ping is not one of later, waits, sent"),
         (State.POLLING, "address", None, "address is not a text"),
-        (State.POLLING, "next_ping", None, "next_ping is not a number of seconds"),
+        (State.WEBSOCKET, "next_ping", None, "next_ping is not there, in state websocket"),
+        (State.CLOSING, "next_ping", 5, "next_ping is not null, in state closing"),
         (State.POLLING, "next_ping", "soon", "next_ping is not a number of seconds"),
         (State.POLLING, "websocket", {}, "websocket is not null, in state polling"),
         (State.POLLING, "candidate", {}, "candidate is not null, in state polling"),

@@ -972,7 +972,7 @@ def test_roles(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         ("poll", None, "connections is not a list without a poll"),
         ("websocket", {}, "connections is not a list with a websocket"),
         ("at", None, "at is not a number of seconds"),
-        ("state", "closing", "queue is not there, in state closing"),
+        ("state", "closing", "next_ping is not null, in state closing"),
         ("candidate.held", None, "candidate.held is not true or false"),
     ],
 )
