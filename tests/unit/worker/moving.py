@@ -194,6 +194,8 @@ class Pair:
         ids = (f"tag.{number}" for number in range(1, 1000))
         made = [Worker(runtime, Options(**options), ids) for runtime in _runtimes[kind]]
         self.here, self.there = made
+        for worker in made:
+            worker.runtime.watch()  # it opens descriptors of its own, once
         self.clients: list[Client] = []
         turns = [_on_hub] if kind == "eventlet" else [_on(worker.runtime) for worker in made]
         self._turns = turns
