@@ -208,11 +208,13 @@ class Placement:
                 continue  # which has a deadline of its own
             self.waiting.remove(connection)
             self._turn_away(connection, reasons.HOLD_TIMEOUT)
-        if bool(len(self)) is not self._told:
+        # Those for sessions that are held do not wait for long, and that is as it should be.
+        stuck = len(self) - sum(self.waiting.count_for(tag) for tag in self._pool.held)
+        if bool(stuck) is not self._told:
             self._told = not self._told
             if self._told:
-                one = len(self) == 1
-                who = "1 connection waits" if one else f"{len(self)} connections wait"
+                one = stuck == 1
+                who = "1 connection waits" if one else f"{stuck} connections wait"
                 logger.warning("%s: no worker can take %s", who, "it" if one else "them")
             else:
                 logger.info("no connection waits any more")

@@ -238,7 +238,9 @@ def row(harness: Harness, tag: str) -> Any:
 # --- (none), PASSING -------------------------------------------------------------------
 
 
-def test_the_successor_adopts_what_its_predecessor_has_passed_on(check: Check) -> None:
+def test_the_successor_adopts_what_its_predecessor_has_passed_on(
+    check: Check, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario(cluster: Cluster) -> None:
         harness, old = cluster.harness, cluster.passer()
         await wait_for(lambda: row(harness, "old") == [False, ["channel-old"], False])
@@ -253,7 +255,8 @@ def test_the_successor_adopts_what_its_predecessor_has_passed_on(check: Check) -
         assert new.kinds() == ["adopt", *["sessions"] * 3, "adopt-end"]
         # Nothing reaches the worker that it could not handle yet.
         await asyncio.sleep(0.02)
-        assert len(harness.placement) == 1
+        harness.placement.tick()
+        assert len(harness.placement) == 1 and "waits" not in caplog.text
         new.adopted()
         await new.hear("connection")
         assert new.kinds()[-2:] == ["adopt-go", "connection"]
