@@ -64,7 +64,17 @@ def test_what_is_wrong(read: Callable[[Saved], Any], message: str) -> None:
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_fields_and_items_that_are_there() -> None:
+    saved = Saved({"a": 1, "list": [{"b": "c"}, "d"]}, "thing")
+    assert dict(saved.pairs()) == {"a": 1, "list": [{"b": "c"}, "d"]}
+    assert list(saved.list("list").pairs()) == [(0, {"b": "c"}), (1, "d")]
+    items = saved.objects("list")
+    assert next(items).text("b") == "c"
+    with pytest.raises(ValueError, match=r"^thing: list\[1\] is not an object$"):
+        next(items)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
 def test_a_number_that_is_none(value: float) -> None:
     with pytest.raises(ValueError, match="seconds"):
         Saved({"a": value}, "thing").seconds("a")
