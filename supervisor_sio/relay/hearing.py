@@ -252,7 +252,9 @@ class Hearing:
         for listener in self._listeners:
             if tag in listener.tags:
                 listener.take(listener.inbox.forget(tag))
+        dropped = self.dropped
         self._adoptions = [one for one in self._adoptions if one.listener.tags]
+        self._dropped_before += dropped - self.dropped
         self.catching_up = True  # what was held for it is pending now
         self._look_whether_simple()
 
@@ -430,7 +432,7 @@ class Hearing:
             return self._each(lambda one: one.again(sender, fields, messages))
         elif method == "bye":
             ended = self._each(lambda one: one.end(sender, fields))
-            return [*ended, *self._each(lambda one: one.inbox.gone(sender))]
+            return [*ended, *self._forget(sender)]
         elif method == "volatile":
             return () if self._main is None else (message,)
         elif method != "probe":
@@ -481,11 +483,11 @@ class Hearing:
         for sender in [name for name, at in self._ended.items() if now - at > _LAST_WORDS]:
             del self._ended[sender]
             if not self._lives(sender):  # it was not only out of touch
-                delivered += self._give_up(sender, self._listeners)
+                delivered += self._forget(sender)
         for listener in self._listeners:
             for sender in listener.inbox.silent(now):
                 if not self._lives(sender):
-                    delivered += self._give_up(sender, [listener])
+                    delivered += self._give_up(sender, listener)
         self._publisher.beat(now)
         if self._ask_everybody and self._hears_all and self.joined:
             self._ask_everybody = False
@@ -503,9 +505,13 @@ class Hearing:
         self.received += len(delivered)
         return self._meant(delivered)
 
-    def _give_up(self, sender: str, listeners: Iterable[Listener]) -> Sequence[RelayMessage]:
-        """What the clients of this process get, as :meth:`_each`."""
-        return self._each(lambda one: one.inbox.give_up(sender) if one in listeners else ())
+    def _forget(self, sender: str) -> Sequence[RelayMessage]:
+        """It has ended. What the clients of this process get, as :meth:`_each`."""
+        return self._each(lambda one: one.inbox.gone(sender))
+
+    def _give_up(self, sender: str, listener: Listener) -> Sequence[RelayMessage]:
+        """Likewise, when it does not answer those."""
+        return self._each(lambda one: one.inbox.give_up(sender) if one is listener else ())
 
     def _ask(self, now: float) -> None:
         for listener in self._listeners:

@@ -415,7 +415,10 @@ class Inbox:
         """Hear for the tags of another inbox, too, which stands at the same point."""
         self.tags = (*self.tags, *other.tags)
         self.dropped += other.dropped
-        self._note_gone(other._gone)
+        for name, (placed, next, last, own) in other._gone.items():
+            _, our_next, our_last, ours_own = self._gone.get(name, [True, 1, 0, {}])
+            numbers = max(next, our_next), max(last, our_last)
+            self._note_gone({name: [placed, *numbers, {**ours_own, **own}]})
         for name, theirs in other._senders.items():
             ours = self._senders.get(name)
             if ours is None:

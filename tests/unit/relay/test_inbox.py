@@ -795,6 +795,19 @@ def test_what_comes_late_of_one_that_has_ended_is_not_new() -> None:
         assert numbers(one.receive(message(2))) == [2]
 
 
+def test_of_one_that_has_ended_the_furthest_position_is_remembered() -> None:
+    ours, theirs = Inbox("a"), Inbox("b")
+    for inbox, tag, count in ((ours, "a", 1), (theirs, "b", 3)):
+        for number in range(1, count + 1):
+            inbox.receive(message(number))
+        inbox.receive(to(tag, 1, count), tag)
+        inbox.gone(SENDER)
+    assert ours.level(theirs)  # it sends nothing more: nothing is missing
+    ours.merge(theirs)
+    assert ours.save() == {SENDER: [True, 4, 3, {"a": [2, 1], "b": [2, 1]}, True]}
+    assert ours.dropped == 0
+
+
 def test_so_many_that_have_ended_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "RELAY_MOST_GONE", 3)
     inbox = Inbox("a")

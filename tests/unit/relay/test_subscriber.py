@@ -314,6 +314,36 @@ def test_what_is_said_to_the_process_that_had_the_tag_is_not_for_who_adopts_it(
     assert said[-1][1] == {"method": "confirmed", "tag": "t", "all": 0, "own": 0}
 
 
+def test_what_one_that_has_ended_had_sent_before_is_not_missed(
+    publisher: Publisher, subscriber: ThreadSubscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who are adopted have got the last of it, and the clients of this process began later:
+    they are one soon, and nothing is lost."""
+    monkeypatch.setattr(hearing, "_LAST_WORDS", 0.0)
+    to_all, own = topic_for_all(publisher.channel), topic_for_one(publisher.channel, "s")
+    subscriber.joined = True
+    merged: list[bool] = []
+    part = Part(("t",), 0.0, {"e": [True, 8, 7, {}, False]}, {})
+    subscriber.adopt(part, lambda message: None, merged=lambda: merged.append(True))
+    end = {"method": "ended", "began": 0.5, "all": 5, "own": {}}  # as the router knows it
+    now = time.monotonic()
+    taken(subscriber, to_all, RelayMessage("e", 0, end))
+    for later in (0.1, 1.2, 1.3):
+        assert list(subscriber._look(now + later)) == []
+        taken(subscriber, own, RelayMessage("s", 0, {"method": "probe", "at": now + 0.1}))
+        taken(subscriber, own, RelayMessage("s", 0, {"method": "probe", "at": now + later}))
+    assert merged == [True] and subscriber.dropped == 0
+
+
+def test_what_is_lost_stays_counted_when_its_tag_is_given_up(
+    publisher: Publisher, subscriber: ThreadSubscriber
+) -> None:
+    subscriber.adopt(Part(("t",), 0.0, {}, {}, dropped=12), lambda message: None)
+    assert subscriber.dropped == 12
+    subscriber.give_up("t")
+    assert subscriber.dropped == 12
+
+
 def test_a_tag_that_is_given_up(publisher: Publisher, subscriber: ThreadSubscriber) -> None:
     to_t = topic_for_one(publisher.channel, "t")
     subscriber.adopt(PART, lambda message: None)
