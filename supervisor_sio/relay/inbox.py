@@ -440,8 +440,13 @@ class Inbox:
     # --- the streams of a sender ------------------------------------------------
 
     def _new(self, name: str) -> _Sender:
+        """One that is yet to be remembered."""
         gone = self._gone.get(name)
-        return _Sender() if gone is None else _Sender.restored(*gone)
+        if gone is None:
+            return _Sender()
+        sender = _Sender.restored(*gone)
+        sender.in_step = False  # until it is remembered
+        return sender
 
     def _note_gone(self, gone: Mapping[str, list[Any]]) -> None:
         self._gone.update(gone)

@@ -795,6 +795,17 @@ def test_what_comes_late_of_one_that_has_ended_is_not_new() -> None:
         assert numbers(one.receive(message(2))) == [2]
 
 
+@pytest.mark.parametrize("tag", [None, "a"])
+def test_one_that_was_thought_to_have_ended_is_heard_again(tag: Optional[str]) -> None:
+    inbox = Inbox("a")
+    inbox.receive(message(1))
+    inbox.gone(SENDER)
+    for number in (2, 3):
+        one = message(number) if tag is None else to("a", number - 1, 1)
+        assert len(inbox.receive(one, tag)) == 1
+    assert list(inbox._senders) == [SENDER] and not inbox.waits
+
+
 def test_of_one_that_has_ended_the_furthest_position_is_remembered() -> None:
     ours, theirs = Inbox("a"), Inbox("b")
     for inbox, tag, count in ((ours, "a", 1), (theirs, "b", 3)):
