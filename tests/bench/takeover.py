@@ -216,7 +216,8 @@ class Run:
             reports = self._tell("report")
             clients = [c for report in reports for c in (*report["clients"], *report["visits"])]
             threads = self.cluster.mode == "threading"
-            verdict = judge(clients, *read_directory(self._directory), ROOMS, threads)
+            sent, handled = read_directory(self._directory, threads)
+            verdict = judge(clients, sent, handled, ROOMS, threads)
             if verdict.right or time.monotonic() > since + SILENCE:
                 break
         verdict.visits = sum(report["visited"] for report in reports)
@@ -266,6 +267,7 @@ def report(verdict: Verdict, status: dict[str, Any]) -> str:
         ("sessions that came and went", verdict.visits),
         ("sessions taken over", verdict.takeovers),
         *((name, verdict.faults[name]) for name in FAULTS),
+        ("emitted too late, by threads", verdict.late),
         ("dropped by the relay", status["relay"]["dropped"]),
     ]
     lines += [f"{name:32}{value:>12}" for name, value in rows]

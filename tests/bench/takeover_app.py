@@ -3,7 +3,8 @@
 TAKEOVER_DIRECTORY has the files. Emits begin when there is ``go``, a JSON list of the clients'
 sids, and end when there is ``stop``. For each process:
 
-``NAME.sent``     a line for each emit, its target; one that has not returned has no line's end
+``NAME.sent``     a line for each emit: when, and its target; one that has not returned has no
+                  line's end
 ``NAME.handled``  a line for each call of a handler: see takeover_oracle.py
 """
 
@@ -75,7 +76,7 @@ class Emitter:
         target = to or "all"
         self._numbers[target] += 1
         self._total += 1
-        self._journal.write(target)
+        self._journal.write(f"{time.time():.6f} {target}")
         data = (ME, self._total, target, self._numbers[target], time.monotonic())
         await self._emit("n", data, to=to)
         self._journal.write("\n")

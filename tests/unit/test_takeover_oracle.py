@@ -14,14 +14,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
 from takeover_oracle import Delays, Handled, Hearing, Sent, Verdict, judge  # noqa: E402
 
 EMITTER, SID, ROOM = "workers_00:1", "tag.sid", "room-3"
-SENT = "all\nroom-3\ntag.sid\nroom-4\ntag.sid\nall\n"
-TARGETS = [line for line in SENT.split() if line != "room-4"]
+EVERY = ["all", "room-3", "tag.sid", "room-4", "tag.sid", "all"]
+SENT = "".join(f"{at}.0 {target}\n" for at, target in enumerate(EVERY))
+TARGETS = [target for target in EVERY if target != "room-4"]
 
 
 def heard(*which: int, begins: bool = True) -> Hearing:
     """Of a client that gets those of the emits for it, by their place."""
     hearing = Hearing(begins)
-    totals = [n for n, target in enumerate(SENT.split(), 1) if target != "room-4"]
+    totals = [n for n, target in enumerate(EVERY, 1) if target != "room-4"]
     for place in which:
         number = TARGETS[: place + 1].count(TARGETS[place])
         hearing.hear(EMITTER, totals[place], TARGETS[place], number)
@@ -29,7 +30,7 @@ def heard(*which: int, begins: bool = True) -> Hearing:
 
 
 def verdict(
-    hearing: Hearing, handled: str = "", sent: str = SENT, acked: int = 2, **changed: Any
+    hearing: Hearing, handled: str = "", sent: str | Sent = SENT, acked: int = 2, **changed: Any
 ) -> Verdict:
     calls = Handled()
     calls.read(handled or f"connect {SID}\nup 3 1 1.0 1.5\nup 3 2 2.0 2.5\n")
@@ -45,7 +46,7 @@ def verdict(
         "examples": hearing.examples,
         **changed,
     }
-    return judge([client], {EMITTER: Sent.read(sent)}, calls, 20)
+    return judge([client], {EMITTER: Sent.read(sent) if isinstance(sent, str) else sent}, calls, 20)
 
 
 def test_everything_has_come() -> None:
@@ -73,6 +74,15 @@ def test_an_emit_that_has_not_returned_may_have_come_or_not() -> None:
     unfinished = SENT[:-1]
     assert verdict(heard(0, 1, 2, 3), sent=unfinished).right
     assert verdict(heard(0, 1, 2, 3, 4), sent=unfinished).right
+
+
+def test_what_threads_emit_when_their_worker_has_left_may_be_missing() -> None:
+    emits = Sent.read(SENT, left=4.5)
+    assert emits.late == {"all": 1} and not Sent.read(SENT).late
+    last = Sent.read(SENT, left=5.5)
+    for sent, faults in ((emits, {}), (last, {"lost to clients": 1})):
+        found = verdict(heard(0, 1, 2, 3), sent=sent)
+        assert found.faults == faults and found.late == (not faults)
 
 
 def test_who_comes_later_may_begin_anywhere() -> None:
