@@ -13,7 +13,7 @@ PASSING  a batch of them                                  it is kept, also for t
          one for which there is no room                   it stays with the worker, and all
                                                           behind it
          there are no more; the channel of the worker     WAITING
-         has ended; or hold_timeout
+         has ended; or hold_timeout without a batch
 WAITING  nothing has come                                 over
          its successor, of the same name, is ready        OFFERED to that
          there will be none, for it is drained, has       OFFERED to the one that has fewest
@@ -228,6 +228,7 @@ class Held:
                 self._refuse(carrier, reasons.HELD_FULL)
                 return False
             self._hold_batch(group, batch, descriptors)
+        group.deadline = time.monotonic() + self._hold_timeout
         carrier.tell({"type": "pass", "batch": batch.number + 1})
         return not known
 

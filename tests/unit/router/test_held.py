@@ -347,14 +347,19 @@ def test_a_worker_that_does_not_come_to_an_end(check: Check) -> None:
     async def scenario(cluster: Cluster) -> None:
         old, new = cluster.passer(), cluster.taker("new", "other")
         old.announce()
-        old.batch()
-        await old.answers("pass", "pass")
+        await old.answers("pass")
+        for _ in range(3):  # slow, but it goes on
+            old.batch(1)
+            await old.answers("pass")
+            cluster.at(20)
+        assert "adopt" not in [message["type"] for message in new.worker.hear()]
         cluster.at(100)
         await new.adopt()
         old.batch()
         (answer,) = await old.answers("no-pass")
         assert answer["reason"] == reasons.NO_ROUTER
         await wait_for(lambda: old.lost() == 2)
+        assert new.kinds().count("sessions") == 3
 
     check(scenario)
 
