@@ -222,6 +222,7 @@ class Adopter:
         if arrival is None:
             return  # this worker stops
         self._starting += 1
+        arrival.hear()
         self.taken_over += len(arrival.sessions)
         for one in arrival.sessions:
             sid = one.session.sid
