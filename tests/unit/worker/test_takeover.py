@@ -19,6 +19,7 @@ from supervisor_sio.common.reasons import (
 from supervisor_sio.common.request import tag_of
 from supervisor_sio.common.takeover import FORMAT
 from supervisor_sio.engine.frames import BINARY, TEXT
+from supervisor_sio.relay.position import Part, Position
 from supervisor_sio.worker import takeover
 from supervisor_sio.worker.adoption import Adopter
 from supervisor_sio.worker.arriving import Adoption
@@ -467,6 +468,39 @@ def test_what_is_discarded_is_let_go_without_a_word(make: Any) -> None:
     client.sock.close()
     app.clients.clear()
     third.gone()
+
+
+@pytest.mark.parametrize("go", [True, False])
+def test_they_hear_the_relay_when_they_are_this_workers(
+    make: Any, monkeypatch: pytest.MonkeyPatch, go: bool
+) -> None:
+    app = make()
+    connect(app)
+    router, other = pass_on(app), make()
+    tag = tag_of(next(iter(other.servers)).eio.generate_id())
+    position = Position("socketio", [Part((tag,), 1.0, {}, {})])
+    manager, said = other.sio.manager, []
+    monkeypatch.setattr(type(manager), "hears", "socketio")
+    for name in ("expect", "adopt", "not_adopted", "give_up"):
+        monkeypatch.setattr(manager, name, lambda what, name=name: said.append((name, what)))
+    other.servers[:] = [other.sio]
+    adopter = Adopter(other.runtime, other.http, router)
+    adoption = router.adoption()
+    adoption.positions.append(("socketio", position.write()))
+    other.runtime.call_soon(adopter.on_adopt, adoption)
+    other.settle(lambda: router.said)
+    assert said == [("expect", (tag,))]
+    other.runtime.call_soon(adopter.on_go if go else adopter.on_discard, 1)
+    other.settle(lambda: len(said) == 2)
+    if go:
+        ((_, heard),) = said[1:]
+        assert said[1][0] == "adopt" and heard.tags == (tag,)
+    else:
+        assert said[1] == ("not_adopted", (tag,))
+    monkeypatch.undo()
+    app.clients[0].sock.close()
+    app.clients.clear()
+    other.gone()
 
 
 def test_many_sessions_with_handlers(make: Any) -> None:
