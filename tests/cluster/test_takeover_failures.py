@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from .conftest import ClusterFactory
-from .harness import Cluster, wait_until
+from .harness import MODE, Cluster, wait_until
+from .modes import OWN_MODES
 from .takeover_cases import Scene
 from .takeover_clients import Disconnected, OverPolling, OverWebSocket, Talk
 from .takeover_ledger import Ledger
@@ -24,6 +26,7 @@ from .wire import Closed
 class Setting:
     """A cluster whose workers write a ledger, and fail as a file asks them to.
 
+    :param workers: with 0 it is yet to be started.
     :param beside: the command of one more worker, in a group of its own.
     """
 
@@ -42,8 +45,9 @@ class Setting:
         self.cluster: Cluster = make(workers=workers, command=command, **options)
         if beside:
             self.cluster.extra = self.cluster.program("beside", beside)
-        self.cluster.spawn()
-        self.cluster.wait_ready(workers + bool(beside))
+        if workers:
+            self.cluster.spawn()
+            self.cluster.wait_ready(workers + bool(beside))
 
     def scene(self, name: str) -> Scene:
         """For clients of this worker."""
@@ -64,6 +68,7 @@ def _nonzero(cluster: Cluster) -> dict[str, int]:
     return {reason: count for reason, count in counts.items() if count}
 
 
+MODES = ("eventlet", "asyncio", "threading")
 FIRST, SECOND = "workers:workers_00", "workers:workers_01"
 
 
@@ -279,3 +284,29 @@ def test_a_worker_without_takeover_closes_its_clients(
     ctl(setting.cluster, "restart", "beside:*")
     expect_closed(client)
     setting.wait_not_moved()
+
+
+@OWN_MODES
+@pytest.mark.long
+@pytest.mark.parametrize("modes", itertools.permutations(MODES, 2), ids="-".join)
+def test_from_one_mode_to_another(
+    make_cluster: ClusterFactory, tmp_path: Path, modes: tuple[str, str]
+) -> None:
+    """An application moves to another mode as it moves to another version: nobody reconnects."""
+    setting = Setting(make_cluster, tmp_path, workers=0)
+    ledger, cluster = setting.ledger, setting.cluster
+    for name, mode in zip(("from", "to"), modes):
+        command = ledger.command(variables=f"{MODE}={mode}")
+        command = command.replace(" worker ", f" worker --async-mode={mode} ")
+        cluster.extra += cluster.program(name, command)
+    cluster.spawn()
+    cluster.wait_ready(2)
+    scene = setting.scene("from:from_00")
+    clients: list[Talk] = [scene.websocket(), scene.polling()]
+    before = [client.call("about") for client in clients]
+    ctl(cluster, "sio", "drain", "from:from_00")
+    ctl(cluster, "stop", "from:from_00")
+    for client, was in zip(clients, before):
+        assert client.call("whoami")["name"] == "to_00"
+        assert client.call("about")["session"] == was["session"]
+        scene.goes_on(client)
