@@ -142,6 +142,7 @@ class Run:
         stack.callback(writer.wait, 20)
         assert writer.stdin is not None
         stack.callback(writer.stdin.close)
+        stack.callback((directory / "stop").touch)
         for command in self._commands():
             generator = Generator(command, JS)
             stack.callback(generator.close)
