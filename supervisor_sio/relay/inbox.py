@@ -430,6 +430,8 @@ class Inbox:
         """Nobody is left under this tag; what waited for a message to it need not."""
         self.tags = tuple(one for one in self.tags if one != tag)
         delivered: list[RelayMessage] = []
+        for *_, own in self._gone.values():
+            own.pop(tag, None)
         for name, sender in self._senders.items():
             stream = sender.own.pop(tag, None)
             if stream is not None:

@@ -769,6 +769,7 @@ def test_what_waits_for_a_tag_that_is_given_up_is_delivered() -> None:
     assert texts(inbox.forget("b")) == ["2"]
     assert inbox.tags == ("a",) and not inbox.waits
     assert inbox._held_bytes == inbox.dropped == 0
+    assert inbox.save() == {SENDER: [True, 3, 2, {}, False]}
     assert numbers(inbox.receive(message(3, own={"b": 7}))) == [3]
 
 
@@ -817,6 +818,15 @@ def test_of_one_that_has_ended_the_furthest_position_is_remembered() -> None:
     ours.merge(theirs)
     assert ours.save() == {SENDER: [True, 4, 3, {"a": [2, 1], "b": [2, 1]}, True]}
     assert ours.dropped == 0
+
+
+def test_of_one_that_has_ended_nothing_is_said_under_a_tag_that_is_given_up() -> None:
+    inbox = Inbox("a", "b")
+    inbox.receive(message(1))
+    inbox.receive(to("b", 1, 1), "b")
+    inbox.gone(SENDER)
+    inbox.forget("b")
+    assert inbox.save() == {SENDER: [True, 2, 1, {}, True]}
 
 
 def test_so_many_that_have_ended_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
