@@ -773,6 +773,17 @@ def test_what_waits_for_a_tag_that_is_given_up_is_delivered() -> None:
     assert numbers(inbox.receive(message(3, own={"b": 7}))) == [3]
 
 
+def test_nothing_is_saved_of_a_tag_that_is_given_up() -> None:
+    """Nor of what a sender that has ended had sent to it: who reads it would refuse all."""
+    inbox = Inbox("a", "b")
+    inbox.receive(message(1, own={"b": 0}))
+    inbox.receive(to("b", 1, 1), "b")
+    inbox.gone(SENDER)
+    assert "b" in inbox.save()[SENDER][3]
+    inbox.forget("b")
+    assert inbox.save()[SENDER][3] == {}
+
+
 def test_one_that_is_given_up_unheard_can_be_saved() -> None:
     """Only messages to one tag have come, and they tell how many to all there were before."""
     inbox = Inbox("a")
