@@ -102,6 +102,20 @@ class Events(portable.Namespace):
 
         await self.emit("question", question, to=other, callback=answered)
 
+    async def on_ask_all(self, sid: str, room: str, question: str) -> list[Any]:
+        answers = await manager.emit_with_acks("question", question, room=room, timeout=40)
+        return [list(answers), answers.timed_out, answers.missing]
+
+    async def on_move(self, sid: str, sids: list[str], room: str) -> None:
+        """Others into a room, each by a way of its own; what is emitted there comes after that."""
+        await manager.sockets_join(f"{room}-all", room=sids)
+        for other in sids:
+            await manager.enter_room(other, self.namespace, room)
+        await self.emit("moved", room, to=room)
+        await self.emit("moved", f"{room}-all", to=f"{room}-all")
+        await manager.sockets_leave(f"{room}-all", room=sids)
+        await self.emit("moved", "nobody is there", to=f"{room}-all")
+
     async def on_emit_to(self, sid: str, to: str, event: str, data: Any) -> None:
         await self.emit(event, data, to=to)
 

@@ -500,6 +500,48 @@ def an_answer_for_another_workers_callback(scene: Scene) -> Iterator[str]:
 
 
 @case
+def answers_of_all_that_are_asked(scene: Scene) -> Iterator[str]:
+    """Else: ``emit_with_acks()`` of another worker misses the answers of clients that move."""
+    clients = [scene.websocket(), scene.polling()]
+    other, stays = scene.websocket(here=False), scene.websocket(here=False)
+    room = f"asked by {other.sid}"  # polling clients of the replacement before may be in others
+    for client in (*clients, stays):
+        client.call("join", room)
+    asked = other.ask("ask_all", room, "?")
+    questions = [client.wait_for_question() for client in clients]
+    before = stays.wait_for_question()
+    stays.reply(before, "stays")
+    yield REPLACED
+    for number, (client, question) in enumerate(zip(clients, questions)):
+        client.reply(question, number)
+    answers, timed_out, missing = other.answer(asked)
+    assert (sorted(map(str, answers)), timed_out, missing) == (["0", "1", "stays"], False, 0)
+    for client in clients:
+        scene.goes_on(client)
+
+
+@case
+def rooms_that_another_worker_changes(scene: Scene) -> Iterator[str]:
+    """Else: a client is not in the room, or gets what was emitted before it was or after."""
+    clients = [scene.websocket(), scene.polling()]
+    other = scene.websocket(here=False)
+    sids = [client.sid for client in clients]
+    expected = []
+    for room in ("first", "second", "third"):
+        if room == "second":
+            yield DRAINING
+        if room == "third":
+            yield REPLACED
+        other.call("move", sids, room)
+        expected += [room, f"{room}-all"]
+    for client in clients:
+        assert client.wait_for("moved", len(expected)) == expected
+        about = client.call("about")
+        assert set(about["rooms"]) == {client.sid, "first", "second", "third"}
+        scene.goes_on(client)
+
+
+@case
 def an_answer_for_nobody(scene: Scene) -> Iterator[str]:
     """Else: an answer to a callback that went with its worker harms the client."""
     client = scene.websocket()
