@@ -429,8 +429,6 @@ class Inbox:
     def forget(self, tag: str) -> Sequence[RelayMessage]:
         """Nobody is left under this tag; what waited for a message to it need not."""
         self.tags = tuple(one for one in self.tags if one != tag)
-        for _, _, _, own in self._gone.values():
-            own.pop(tag, None)
         delivered: list[RelayMessage] = []
         for *_, own in self._gone.values():
             own.pop(tag, None)
