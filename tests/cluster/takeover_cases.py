@@ -8,7 +8,6 @@ its handlers, after ``yield REPLACED`` when another worker has the client.
 from __future__ import annotations
 
 import base64
-import json
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from .recorder import deviation
 from .takeover_clients import Disconnected, OverPolling, OverWebSocket, Talk
 from .takeover_ledger import Ledger
 from .websocket_cases import BINARY, TEXT, fragments, frame
-from .wire import Closed, Request
+from .wire import Closed, Request, sid_of
 
 DRAINING, REPLACED = "draining", "replaced"
 
@@ -562,9 +561,7 @@ def connects_while_draining(scene: Scene) -> Iterator[str]:
     yield DRAINING
     client.transmit("40")
     yield REPLACED
-    packet = client.wire.receive()
-    assert isinstance(packet, str)
-    client.sid = json.loads(packet[2:])["sid"]
+    client.sid = sid_of(client.wire.receive_text())
     assert client.call("echo", 1) == 1
     assert scene.ledger.of(client.sid).count("connect") == 1
 

@@ -232,6 +232,13 @@ class WebSocket:
             elif opcode != PONG:
                 return payload.decode() if opcode == TEXT else payload
 
+    def receive_text(self) -> str:
+        """The next one that is not a ping, which is answered."""
+        while (received := self.receive()) == "2":
+            self.send("3")
+        assert isinstance(received, str), received
+        return received
+
     def expect(self, *messages: str | bytes) -> None:
         """These come next, apart from pings, which are answered."""
         for message in messages:
@@ -251,9 +258,7 @@ class WebSocket:
     def join(self, namespace: str = "", auth: str = "") -> str:
         """Connect to a namespace other than "/", or to that; the Socket.IO sid."""
         self.send(f"40{namespace and namespace + ','}{auth}")
-        packet = self.receive()
-        assert isinstance(packet, str)
-        return sid_of(packet)
+        return sid_of(self.receive_text())
 
     def talks(self) -> None:
         """An event is acknowledged, and nothing else comes."""
