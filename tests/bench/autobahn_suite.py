@@ -1,6 +1,6 @@
 """Autobahn's websocket test suite against a worker, in sections 1 to 7, 9 and 10.
 
-    python tests/bench/autobahn.py [--wstest PATH] [--cache DIR] [--report DIR]
+    python tests/bench/autobahn_suite.py [--wstest PATH] [--cache DIR] [--report DIR]
 
 The suite needs Python 2.7. Without a `wstest` it is installed into a virtual environment:
 in the directory of `--cache`, where later runs find it, or else for this run alone.
