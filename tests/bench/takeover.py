@@ -61,6 +61,8 @@ APPLICATIONS = {
 MOST_JS, MOST_PYTHON = 400, 60
 #: Seconds without anything new after which all may have come, and after which nothing more comes.
 QUIET, SILENCE = 1.0, 10.0
+#: Of each fault.
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,7 @@ class Run:
                 continue
             reports = self._tell("report")
             clients = [c for report in reports for c in (*report["clients"], *report["visits"])]
+            (self._directory / "clients.json").write_text(json.dumps(clients))
             threads = self.cluster.mode == "threading"
             sent, handled = read_directory(self._directory, threads)
             verdict = judge(clients, sent, handled, ROOMS, threads)
@@ -260,7 +263,9 @@ def running(directory: Path, plan: Plan, mode: str, seed: int) -> Iterator[Run]:
 
 
 def report(verdict: Verdict, status: dict[str, Any]) -> str:
-    lines = [example for example in verdict.examples[:20]]
+    lines = []
+    for name in FAULTS:
+        lines += [text for text in verdict.examples if text.startswith(name)][:_EXAMPLES]
     rows: list[tuple[str, Any]] = [
         ("emits", verdict.emitted),
         ("events that clients have", verdict.heard),

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Client:
             request_timeout=60,
         )
         self.sio.on("connect", self._connected)
-        self.sio.on("disconnect", self.ends.append)
+        self.sio.on("disconnect", self._end)
         self.sio.on("n", self._hear)
         self.sio.on("ask", lambda number: number)
 
@@ -52,6 +53,9 @@ class Client:
         transports = TRANSPORTS[self.key % 3]
         self.sio.connect(self._url, transports=transports, auth=auth, wait_timeout=30)
         return self.sid
+
+    def _end(self, text: str) -> None:
+        self.ends.append(f"{text} at {datetime.now(timezone.utc).isoformat()}")
 
     def _connected(self) -> None:
         self._connects += 1
@@ -70,12 +74,12 @@ class Client:
         def answered(answer: int) -> None:
             self.acked += 1
             if answer != number:
-                self.ends.append(f"answer {answer} to {number}")
+                self._end(f"answer {answer} to {number}")
 
         try:
             self.sio.emit("up", (str(self.key), number, time.monotonic()), callback=answered)
         except Exception as error:  # it is not connected
-            self.ends.append(f"{type(error).__name__}: {error}")
+            self._end(f"{type(error).__name__}: {error}")
 
     def report(self) -> dict[str, Any]:
         return {

@@ -87,19 +87,23 @@ class Client {
       this.sid = this.socket.id;
       this.onconnect?.();
     });
-    this.socket.on("disconnect", (reason) => {
-      if (!this.leaving) this.ends.push(reason);
+    this.socket.on("disconnect", (reason, details) => {
+      if (!this.leaving) this.end(`${reason} ${details?.description ?? ""}`);
     });
-    this.socket.on("connect_error", (error) => this.ends.push(`connect_error: ${error.message}`));
+    this.socket.on("connect_error", (error) => this.end(`connect_error: ${error.message}`));
     this.socket.on("n", (...args) => this.hearing.hear(...args));
     this.socket.on("ask", (number, answer) => answer(number));
+  }
+
+  end(text) {
+    this.ends.push(`${text} at ${new Date().toISOString()}`);
   }
 
   send() {
     const number = ++this.sent;
     this.socket.emit("up", String(this.key), number, now(), (answer) => {
       this.acked++;
-      if (answer !== number) this.ends.push(`answer ${answer} to ${number}`);
+      if (answer !== number) this.end(`answer ${answer} to ${number}`);
       this.onack?.();
     });
   }
