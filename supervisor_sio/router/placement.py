@@ -10,7 +10,9 @@ belongs to a session                      while its worker hangs or its channel 
                                           in the first seconds of a router also for a
                                           worker that is not back yet
 belongs to a session that is held         until a worker has adopted it, see :mod:`.held`
-none yet: idle                            as the first, and makes room for requests
+none yet: idle                            as the first, and makes room for requests; its
+                                          request is read when it comes, as it may be for a
+                                          worker that takes no new sessions any more
 ========================================  =================================================
 
 Whoever waits has ``hold_timeout`` seconds, or as long as its session is held, is let go
@@ -29,6 +31,7 @@ from ..common.limits import MAX_SETTLE_TIME, PENDING_SHARE
 from ..common.request import HANDSHAKE, SESSION
 from .connection import Connection
 from .pool import Member, Pool
+from .readable import Readable
 from .shelf import Shelf
 from .throttle import Throttle
 from .waiting import Waiting
@@ -50,8 +53,10 @@ _KEEP_INTERVAL = 0.05
 _LOOK = 0.1
 
 
-class Refuser(Protocol):
-    """How to turn a connection away; the entrance knows."""
+class Entrance(Protocol):
+    """Who reads requests, and turns connections away."""
+
+    def examine_again(self, connection: Connection) -> None: ...
 
     def refuse(self, connection: Connection, reason: str) -> None: ...
 
@@ -93,8 +98,12 @@ class Placement:
         self._settle_by = 0.0
         #: Names of the workers' processes that supervisord has started.
         self._starting: set[str] = set()
+        #: Idle connections that wait, by descriptor; and who sees what comes on them, from the
+        #: first one on.
+        self._idle: dict[int, Connection] = {}
+        self._readable: Optional[Readable] = None
         #: Set once, before the first connection.
-        self.refuser: Refuser
+        self.entrance: Entrance
 
     def __len__(self) -> int:
         return len(self.waiting)
@@ -180,6 +189,7 @@ class Placement:
             return
         connection.deadline = now + self._hold_timeout if deadline is None else deadline
         self.waiting.add(connection, tag)
+        self._watch(connection)
 
     def place_held(self) -> None:
         """Those who may go to any worker, oldest first."""
@@ -206,7 +216,7 @@ class Placement:
         for connection in self.waiting.overdue(now):
             if connection.tag in self._pool.held:
                 continue  # which has a deadline of its own
-            self.waiting.remove(connection)
+            self._remove(connection)
             self._turn_away(connection, reasons.HOLD_TIMEOUT)
         # Those for sessions that are held do not wait for long, and that is as it should be.
         stuck = len(self) - sum(self.waiting.count_for(tag) for tag in self._pool.held)
@@ -227,6 +237,9 @@ class Placement:
     def release(self) -> list[Connection]:
         """The router is about to end: who waits is somebody else's from now on."""
         self._closed = True
+        self._idle.clear()
+        if self._readable is not None:
+            self._readable.close()
         waiting, self.waiting = self.waiting, Waiting(1)
         return list(waiting)
 
@@ -236,7 +249,7 @@ class Placement:
         if self._shelf is not None:
             self._shelf.clear()
         for connection in list(self.waiting):
-            self.waiting.remove(connection)
+            self._remove(connection)
             self._turn_away(connection, reasons.ROUTER_STOPPING)
 
     def make_room(self, network: str) -> bool:
@@ -244,8 +257,8 @@ class Placement:
         of a network that has more than its share when this one has not; if any."""
         idle = self.waiting.first_idle()
         if idle is not None:
-            self.waiting.remove(idle)
-            self.refuser.drop(idle, reasons.IDLE)
+            self._remove(idle)
+            self.entrance.drop(idle, reasons.IDLE)
             return True
         if self._sweep(time.monotonic()):
             return True
@@ -267,9 +280,42 @@ class Placement:
         self._looked = now
         gone = self.waiting.gone()
         for connection in gone:
-            self.waiting.remove(connection)
-            self.refuser.drop(connection, reasons.CLOSED_EARLY)
+            self._remove(connection)
+            self.entrance.drop(connection, reasons.CLOSED_EARLY)
         return bool(gone)
+
+    def _watch(self, connection: Connection) -> None:
+        """Of one that is idle: its request may be for a worker that takes that at once."""
+        if connection.kind is not None:
+            return
+        if self._readable is None:
+            self._readable = Readable(self._loop, self._examine_idle)
+        descriptor = connection.sock.fileno()
+        try:
+            self._readable.add(descriptor)
+        except OSError:  # as for descriptors, there is a limit of them: epoll(7)
+            return  # a worker will read it
+        self._idle[descriptor] = connection
+
+    def _unwatch(self, connection: Connection) -> None:
+        descriptor = connection.sock.fileno()
+        if self._readable is not None and self._idle.pop(descriptor, None) is not None:
+            self._readable.remove(descriptor)
+
+    def _remove(self, connection: Connection) -> None:
+        """It waits no more, here or for the next router."""
+        self._unwatch(connection)
+        self.waiting.remove(connection)
+
+    def _examine_idle(self, descriptor: int) -> None:
+        connection = self._idle.get(descriptor)
+        if connection is None:
+            return  # it has gone in the same turn
+        if self._shelf is not None:
+            # Before it is read: the next router must not find it without that.
+            self._shelf.clear()
+        self._remove(connection)
+        self.entrance.examine_again(connection)
 
     def _take(self, connection: Connection, now: float) -> bool:
         """Place one that waits; whether it waits no more."""
@@ -284,12 +330,15 @@ class Placement:
             member = self._choose(connection, now)
             if member is None or not member.reachable:
                 return False
-            if waited and self._shelf is not None:
-                # Before a worker has it: the next router must not find it, too.
-                self._shelf.clear()
+            if waited:
+                self._unwatch(connection)
+                if self._shelf is not None:
+                    # Before a worker has it: the next router must not find it, too.
+                    self._shelf.clear()
             if self._carriers[member.tag].hand_over(connection):
                 return True
             if waited:
+                self._watch(connection)
                 self._keep_soon()
 
     def _choose(self, connection: Connection, now: float) -> Optional[Member]:
@@ -315,6 +364,6 @@ class Placement:
 
     def _turn_away(self, connection: Connection, reason: str) -> None:
         if connection.kind is None:  # idle: there is no request to answer
-            self.refuser.drop(connection, reason)
+            self.entrance.drop(connection, reason)
         else:
-            self.refuser.refuse(connection, reason)
+            self.entrance.refuse(connection, reason)

@@ -129,7 +129,7 @@ class Router:
             waiting=self._waiting,
             ceiling=lambda: ceiling(self._reserve()),
         )
-        self._placement.refuser = self._entrance
+        self._placement.entrance = self._entrance
         self._exporter: Optional[Exporter] = None
         #: Options that this Python cannot do, and why.
         self._faults: list[str] = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import itertools
 import os
 import signal
 import threading
 import time
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,9 @@ def two(make_cluster: ClusterFactory, tmp_path: Path) -> Setting:
 def expect_closed(*clients: Talk) -> None:
     """Of a websocket the end comes, a poll is refused or ends; soon."""
     for client in clients:
-        with pytest.raises((Disconnected, Closed, AssertionError, ConnectionError, HTTPException)):
+        with pytest.raises(
+            (Disconnected, Closed, AssertionError, ConnectionError, http.client.HTTPException)
+        ):
             while True:
                 client.read()
 
@@ -156,6 +159,34 @@ def test_a_handler_that_does_not_end(make_cluster: ClusterFactory, tmp_path: Pat
     expect_closed(stuck)
     assert "takeover" not in scene.ledger.of(stuck.sid)
     setting.wait_not_moved(handler_running=1)
+
+
+def test_the_only_worker_waits_for_an_answer_of_its_client(one: Setting) -> None:
+    """It comes on a kept connection, which waits at the router for its next request; else that is
+    not read before there is a worker for it, which is after drain_timeout."""
+    scene = one.scene(FIRST)
+    client = scene.polling()
+    kept = http.client.HTTPConnection("127.0.0.1", one.cluster.port, timeout=20)
+
+    def post(packet: str) -> None:
+        kept.request("POST", client.wire.target, packet)
+        assert kept.getresponse().read() == b"ok"
+
+    with contextlib.closing(kept):
+        post('42100["ask_me","well?"]')
+        number = client.wait_for_question()
+        began = time.monotonic()
+        stopping = threading.Thread(target=ctl, args=(one.cluster, "restart", FIRST))
+        stopping.start()
+        try:
+            wait_until(lambda: one.cluster.workers("draining"), 10, "draining")
+            post(f'43{number}["well"]')
+        finally:
+            stopping.join(60)
+        assert client.answer(100) == "well"
+        scene.goes_on(client)
+    assert time.monotonic() - began < 8  # drain_timeout is 10
+    one.wait_not_moved()
 
 
 # --- the router and supervisord --------------------------------------------------------------
@@ -288,7 +319,7 @@ def test_a_worker_without_takeover_closes_its_clients(
 
 @OWN_MODES
 @pytest.mark.long
-@pytest.mark.parametrize("modes", itertools.permutations(MODES, 2), ids="-".join)
+@pytest.mark.parametrize("modes", list(itertools.permutations(MODES, 2)), ids="-".join)
 def test_from_one_mode_to_another(
     make_cluster: ClusterFactory, tmp_path: Path, modes: tuple[str, str]
 ) -> None:

@@ -100,7 +100,7 @@ class Harness:
         self.refused: list[str] = []
         self.pool = Pool("round-robin")
         self.placement = Placement(self.pool, 30, 400)
-        self.placement.refuser = self
+        self.placement.entrance = self
         #: What the members of this host were told to be last.
         self.members: list[Any] = []
         self.all_stop = False
@@ -144,6 +144,9 @@ class Harness:
 
     def count_change(self) -> None:
         self.changes += 1
+
+    def examine_again(self, connection: Connection) -> None:
+        raise NotImplementedError
 
     def refuse(self, connection: Connection, reason: str) -> None:
         self.drop(connection, reason)

@@ -17,6 +17,8 @@ from supervisor_sio.router.connection import Connection
 from supervisor_sio.router.placement import Placement
 from supervisor_sio.router.pool import Member, Pool
 
+REQUEST = b"GET /socket.io/ HTTP/1.1\r\n\r\n"
+
 Pair = tuple[socket.socket, socket.socket]
 
 
@@ -36,7 +38,7 @@ class Harness:
     def __init__(self) -> None:
         self.pool = Pool("least-connection")
         self.placement = Placement(self.pool, 30, 4)
-        self.placement.refuser = self
+        self.placement.entrance = self
         self.log: list[tuple[str, str]] = []
         self.names: dict[Connection, str] = {}
         self.clients: dict[str, socket.socket] = {}
@@ -49,6 +51,9 @@ class Harness:
     def drop(self, connection: Connection, reason: str) -> None:
         self.log.append((self.names[connection], reason))
         connection.sock.close()
+
+    def examine_again(self, connection: Connection) -> None:
+        self.log.append((self.names[connection], "examined"))
 
     def hand_over(self, connection: Connection) -> bool:
         """As the channel to a worker, which may be full or lost."""
@@ -73,7 +78,8 @@ class Harness:
     ) -> None:
         for name in names:
             self.clients[name], sock = make_pair()
-            self.clients[name].sendall(b"GET /socket.io/ HTTP/1.1\r\n\r\n")
+            if kind is not None:
+                self.clients[name].sendall(REQUEST)
             connection = Connection(sock, (address, 1) if address else None, None, "http")
             connection.kind = Kind.SESSION if tag else kind  # type: ignore[assignment]
             connection.tag = tag
@@ -98,14 +104,19 @@ class Harness:
 
 
 @pytest.fixture
-def harness() -> Iterator[Harness]:
-    loop = asyncio.new_event_loop()
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def harness(loop: asyncio.AbstractEventLoop) -> Harness:
 
     async def make() -> Harness:
         return Harness()
 
-    yield loop.run_until_complete(make())
-    loop.close()
+    return loop.run_until_complete(make())
 
 
 @contextmanager
@@ -140,6 +151,36 @@ def test_requests_come_before_idle_connections(harness: Harness) -> None:
     assert harness.news() == [("i", "503 max-pending")]
     harness.start_worker()
     assert harness.news() == [(name, "placed") for name in "cfgh"]
+
+
+def test_the_request_of_an_idle_connection_is_read(
+    harness: Harness, loop: asyncio.AbstractEventLoop
+) -> None:
+    """It may be for a worker that drains; else it waits until there is one for new sessions."""
+
+    async def turns() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    with nothing(harness):
+        harness.place("abc", kind=None)
+        harness.place("d")
+        loop.run_until_complete(turns())
+    harness.clients["b"].sendall(REQUEST)
+    loop.run_until_complete(turns())
+    assert harness.news() == [("b", "examined")]
+    assert len(harness.placement) == 3
+    (first,) = (one for one, name in harness.names.items() if name == "a")
+    at_the_worker = first.sock.dup()
+    harness.start_worker(room=2)
+    assert harness.news() == [("d", "placed"), ("a", "placed")]
+    with at_the_worker, nothing(harness):  # which reads it
+        harness.clients["a"].sendall(REQUEST)
+        loop.run_until_complete(turns())
+    harness.clients["c"].sendall(REQUEST)
+    loop.run_until_complete(turns())
+    assert harness.news() == [("c", "examined")]
+    assert not len(harness.placement)
 
 
 @pytest.mark.parametrize("make_pair", [unix_pair, tcp_pair])
