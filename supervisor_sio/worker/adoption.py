@@ -2,9 +2,10 @@
 
 What the router has held is restored, without a word to anybody, and the router gets to know that
 it is. When it says so, these sessions are this worker's: their ``on_takeover`` handlers run, then
-they get their messages, see :mod:`.hold`. Their connections are read and written from there
-on. What the relay has for them comes then, too: before that this worker may not confirm it, as the
-one that has sent it may end, and another worker may adopt them.
+they get their messages, see :mod:`.hold`. Their connections are read and written from there on.
+What the relay has for them comes then, too: before that this worker may not confirm it, as the
+one that has sent it may end, and another worker may adopt them. A request of theirs that comes
+before on another connection goes back to the router.
 
 ======================  =======================================================================
 of the router           what happens
@@ -21,7 +22,7 @@ import logging
 import time
 from collections import deque
 from functools import partial
-from typing import Any, Callable, Deque, NamedTuple
+from typing import Any, Callable, Deque, NamedTuple, Optional
 
 from ..cluster import moving
 from ..common import memory_file
@@ -78,6 +79,10 @@ class Arrival:
         #: By manager, what they have heard; and what undoes what the managers have begun.
         self._positions: list[tuple[Any, Position]] = []
         self._undo: list[Callable[[], None]] = []
+
+    @property
+    def tags(self) -> list[str]:
+        return self._adoption.tags
 
     async def restore(self) -> None:
         """Restore all that can be.
@@ -202,15 +207,14 @@ class Adopter:
             return
         arrival = Arrival(self._runtime, self._server, adoption)
         self._arrivals[adoption.id] = arrival
-        for tag in adoption.tags:
-            self.tags.setdefault(tag, [])  # their requests are for this worker
+        self._set_coming()
         self._runtime.spawn(self._restore(adoption, arrival))
 
     async def _restore(self, adoption: Adoption, arrival: Arrival) -> None:
         try:
             await arrival.restore()
         except ValueError as error:
-            if self._arrivals.pop(adoption.id, None) is not None:
+            if self._pop(adoption.id) is not None:
                 self._link.not_adopted(adoption.id, str(error))
             self._look_soon()
         else:
@@ -218,10 +222,12 @@ class Adopter:
 
     def on_go(self, id: int) -> None:
         """They are this worker's."""
-        arrival = self._arrivals.pop(id, None)
+        arrival = self._pop(id)
         if arrival is None:
             return  # this worker stops
         self._starting += 1
+        for tag in arrival.tags:
+            self.tags.setdefault(tag, [])
         arrival.hear()
         self.taken_over += len(arrival.sessions)
         for one in arrival.sessions:
@@ -253,10 +259,20 @@ class Adopter:
 
     def on_discard(self, id: int) -> None:
         """They are another's, or nobody's."""
-        arrival = self._arrivals.pop(id, None)
+        arrival = self._pop(id)
         if arrival is not None:
             arrival.discard()
             self._look_soon()
+
+    def _pop(self, id: int) -> Optional[Arrival]:
+        """What has become of it is known."""
+        arrival = self._arrivals.pop(id, None)
+        self._set_coming()
+        return arrival
+
+    def _set_coming(self) -> None:
+        arrivals = self._arrivals.values()
+        self._server.coming = frozenset(tag for arrival in arrivals for tag in arrival.tags)
 
     # --- their handlers -------------------------------------------------------------------
 

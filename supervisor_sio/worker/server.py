@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Optional
 
 from ..common.request import Request as RequestLine
+from ..common.request import tag_of
 from ..engine.engine import Engine
 from ..engine.http import Head
 from ..engine.request import Request
@@ -46,6 +47,9 @@ class Server:
         self.draining = False
         #: Whether a connection that becomes a websocket is to end at once.
         self.ending = False
+        #: Tags of sessions that are here, and are not this worker's yet: requests of them go back
+        #: to the router.
+        self.coming: frozenset[str] = frozenset()
         self._open: set[Connection] = set()
 
     @property
@@ -72,6 +76,8 @@ class Server:
                     head, connection.scheme, connection.address, EnvironOf(connection, head)
                 )
                 if request.sid in engine.sessions:
+                    if self.coming and tag_of(request.sid) in self.coming:
+                        return None
                     return engine, request
         return None
 

@@ -295,6 +295,8 @@ def deploy(options: argparse.Namespace) -> None:
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="sio-takeover-"))
         directory = options.keep or Path(temporary)
         directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            sys.exit(f"{directory} has files, perhaps of another run: name an empty directory")
         run = stack.enter_context(running(directory, plan, options.mode, options.seed))
         time.sleep(2)
         run.deploy()

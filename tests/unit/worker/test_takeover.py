@@ -470,6 +470,56 @@ def test_what_is_discarded_is_let_go_without_a_word(make: Any) -> None:
     third.gone()
 
 
+def test_a_request_that_comes_before_they_are_this_workers(make: Any) -> None:
+    """It goes back to the router, which lets it wait; else it is that of an unknown session, or
+    lost when they become another's."""
+    app = make()
+    sid = open_session(app, Client(app))
+    router, other = pass_on(app), make()
+    other.servers[:] = [other.sio]
+    adopter = Adopter(other.runtime, other.http, router)
+    handed_back: list[bytes] = []
+
+    def hand_back(connection: Any, prefix: bytes) -> None:
+        handed_back.append(prefix)
+        connection.moved(True)
+
+    other.http.keeps = lambda request: request.tag in adopter.tags
+    other.http.hand_back = hand_back
+
+    def post() -> Client:
+        """On a connection that was idle."""
+        client = Client(other)
+        other.settle(lambda: other.http.connections)
+        other.http.unsettle()
+        client.send(
+            f"POST /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n"
+            'Content-Length: 13\r\n\r\n42["echo",12]'.encode()
+        )
+        return client
+
+    nothing(other)
+    adoption = router.adoption()
+    post()
+    other.settle(lambda: len(handed_back) == 1)
+    other.runtime.call_soon(adopter.on_adopt, adoption)
+    post()
+    other.settle(lambda: len(handed_back) == 2 and router.said)
+    assert sid in other.sio.eio.sockets
+    post()
+    other.settle(lambda: len(handed_back) == 3)
+    assert all(prefix.endswith(b'42["echo",12]') for prefix in handed_back)
+    other.runtime.call_soon(adopter.on_go, 1)
+    other.settle(lambda: not adopter._arrivals and not adopter._starting)
+    client = post()
+    client.until(b"HTTP/1.1 200 OK")
+    other.settle(lambda: other.seen)
+    assert other.seen == [(12,)] and len(handed_back) == 3
+    other.sio.eio.sockets[sid].close(abort=True)
+    app.clients.clear()
+    other.gone()
+
+
 @pytest.mark.parametrize("go", [True, False])
 def test_they_hear_the_relay_when_they_are_this_workers(
     make: Any, monkeypatch: pytest.MonkeyPatch, go: bool
