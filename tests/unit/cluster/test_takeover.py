@@ -477,6 +477,11 @@ class Emitters:
             self._manager.emit("n", [name, self.sent[name]])
             time.sleep(random.random() / 1000)
 
+    def wait_for_each(self) -> None:
+        """Until each has emitted once more."""
+        before = list(self.sent)
+        eventually(lambda: all(now > then for now, then in zip(self.sent, before)))
+
     def stop(self) -> None:
         self._stopped = True
         for running in self._running:
@@ -503,7 +508,7 @@ def test_threads_emit_while_clients_are_adopted(
         run_in(loop, threaded.adopt, position(TAG))
         run_in(loop, relay.adoptions[-1].own, relay.sent_since(before))
         run_in(loop, relay.adoptions[-1].merged)
-        time.sleep(0.002)
+        emitters.wait_for_each()
         emitters.stop()
         run_in(loop, asyncio.sleep, 0)
         for name, last in enumerate(emitters.sent):
