@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -46,26 +47,39 @@ def watched(cluster: Cluster) -> Iterator[list[int]]:
         thread.join()
 
 
-@NO_WORKER
-def test_there_are_never_fewer_workers_than_usual(cluster: Cluster) -> None:
-    before = pids(cluster)
-    with watched(cluster) as counts:
-        done = cluster.ctl("sio", "reload", "--surge")
-    assert done.returncode == 0, done.stdout
-    added, first, second, removed = done.stdout.splitlines()
-    assert re.fullmatch(rf"{ADDED}: added \(pid \d+, [\d.]+ s\)", added)
-    for line, name in ((first, FIRST), (second, SECOND)):
-        assert line.startswith(f"{name}: reloaded (pid {before[name]} -> "), line
-    assert removed == f"{ADDED}: removed"
-    assert min(counts) == 2 and max(counts) == 3
-    after = pids(cluster)
-    assert after.keys() == before.keys() and not set(after.values()) & set(before.values())
-    assert cluster.ctl("reread").stdout == "No config updates to processes\n"
+#: The chat of each mode.
+CHATS = {"eventlet": "chat", "asyncio": "fastapi_chat", "threading": "threaded_chat"}
 
-    done = cluster.ctl("sio", "reload", "--surge", SECOND, "--json")
+
+@pytest.fixture(scope="module")
+def shared_chat(make_module_cluster: ClusterFactory) -> Cluster:
+    module = f"supervisor_sio.examples.{CHATS[async_mode()]}"
+    return make_module_cluster(command=f"supervisor-sio worker {module}:app").start()
+
+
+@pytest.fixture
+def chat(shared_chat: Cluster) -> Cluster:
+    """Two workers without clients; each test leaves as many."""
+    shared_chat.wait_ready()
+    wait_until(lambda: sessions(shared_chat) == [0, 0], 20, "the clients before have gone")
+    return shared_chat
+
+
+def sessions(cluster: Cluster) -> list[int]:
+    return [row["sessions"] for row in cluster.workers()]
+
+
+@NO_WORKER
+def test_there_are_never_fewer_workers_than_usual(chat: Cluster) -> None:
+    before = pids(chat)
+    with watched(chat) as counts:
+        done = chat.ctl("sio", "reload", "--surge", SECOND, "--json")
+    assert min(counts) == 2 and max(counts) == 3
+    after = pids(chat)
     (worker,) = json.loads(done.stdout)["workers"]
-    assert (worker["name"], worker["pid"]) == (SECOND, pids(cluster)[SECOND])
-    assert pids(cluster)[FIRST] == after[FIRST]
+    assert (worker["name"], worker["pid"]) == (SECOND, after[SECOND])
+    assert after == {**before, SECOND: worker["pid"]} != before
+    assert chat.ctl("reread").stdout == "No config updates to processes\n"
 
 
 @NO_WORKER
@@ -127,16 +141,7 @@ def test_a_program_that_can_have_one_process_only(make_cluster: ClusterFactory) 
     assert pids(cluster) == before
 
 
-# --- with takeover ------------------------------------------------------------------
-
-#: The chat of each mode.
-CHATS = {"eventlet": "chat", "asyncio": "fastapi_chat", "threading": "threaded_chat"}
-
-
-@pytest.fixture
-def chat(make_cluster: ClusterFactory) -> Cluster:
-    module = f"supervisor_sio.examples.{CHATS[async_mode()]}"
-    return make_cluster(command=f"supervisor-sio worker {module}:app").start()
+# --- with clients ---------------------------------------------------------------------------
 
 
 def takeover(cluster: Cluster) -> dict[str, Any]:
@@ -144,13 +149,20 @@ def takeover(cluster: Cluster) -> dict[str, Any]:
     return answer
 
 
-def wait_taken_over(cluster: Cluster, sessions: int) -> None:
+def moved(cluster: Cluster) -> int:
+    """Sessions, since the cluster has started."""
+    counted = takeover(cluster)
+    assert counted["taken_over"] == counted["passed_on"] and counted["held"] == 0, counted
+    return int(counted["taken_over"])
+
+
+def wait_moved(cluster: Cluster, count: int) -> None:
     def done() -> bool:
         counted = takeover(cluster)
-        moved = counted["taken_over"], counted["passed_on"], counted["held"]
-        return bool(moved == (sessions, sessions, 0))
+        numbers = counted["taken_over"], counted["passed_on"], counted["held"]
+        return bool(numbers == (count, count, 0))
 
-    wait_until(done, 20, f"{sessions} sessions taken over")
+    wait_until(done, 20, f"{count} sessions taken over")
 
 
 def say_and_hear(clients: list[TestClient], text: str) -> None:
@@ -197,46 +209,57 @@ def test_a_reload_disconnects_nobody(chat: Cluster, clients: Clients, surge: boo
     made = clients.mixed(chat, 6)
     say_and_hear(made, "before")
     before = [(client.sid(), *welcomes(client)) for client in made]
+    workers = pids(chat)
     assert takeover(chat)["state"] == "on"
+    # Three of them are at each worker; with surge the last ones move once more, when the
+    # additional process goes.
+    count = moved(chat) + (9 if surge else 6)
 
     with numbers(chat) as sent:
         done = chat.ctl("sio", "reload", *["--surge"] * surge)
         assert done.returncode == 0, done.stdout
-        # Three of them at each worker; with surge the last ones move once more, when the
-        # additional process goes.
-        wait_taken_over(chat, 9 if surge else 6)
+        wait_moved(chat, count)
         say_and_hear(made, "after")
+    lines = done.stdout.splitlines()
+    if surge:
+        assert re.fullmatch(rf"{ADDED}: added \(pid \d+, [\d.]+ s\)", lines.pop(0))
+        assert lines.pop() == f"{ADDED}: removed"
+    for line, name in zip_longest(lines, (FIRST, SECOND)):
+        assert line.startswith(f"{name}: reloaded (pid {workers[name]} -> {pids(chat)[name]}, ")
     for client in made:
         client.expect_numbers("number", len(sent))
     for client, (sid, worker) in zip(made, before):
         assert (client.sid(), client.connects, client.disconnects) == (sid, 1, [])
         if not surge:
             assert welcomes(client) == [worker, worker], "its own worker has it back"
-    sessions = [row["sessions"] for row in chat.workers()]
-    assert sessions == [3, 3], "all have as many as before"
+    assert sessions(chat) == [3, 3], "all have as many as before"
     assert takeover(chat)["not_moved"] == {}
-    line = f"takeover taken over {9 if surge else 6}, passed on {9 if surge else 6}, held 0, "
-    assert f"{line}not moved 0" in chat.ctl("sio", "status").stdout
+    line = f"takeover taken over {count}, passed on {count}, held 0, not moved 0"
+    assert line in chat.ctl("sio", "status").stdout
 
 
 def test_who_leaves_for_good_is_taken_over_at_once(chat: Cluster, clients: Clients) -> None:
     """By another worker: nobody waits for a successor."""
     made = clients.mixed(chat, 6)
     sids = [client.sid() for client in made]
+    count = moved(chat)
+    (before,) = (row["taken_over"] for row in chat.workers() if row["name"] == FIRST)
     assert chat.ctl("sio", "scale", "workers", "1").returncode == 0
-    wait_taken_over(chat, 3)
+    wait_moved(chat, count + 3)
     say_and_hear(made, "scaled")
     assert [client.sid() for client in made] == sids
     assert not [client.name for client in made if client.disconnects]
     (row,) = chat.workers()
-    assert (row["name"], row["sessions"], row["taken_over"]) == (FIRST, 6, 3)
+    assert (row["name"], row["sessions"], row["taken_over"]) == (FIRST, 6, before + 3)
+    assert chat.ctl("sio", "scale", "workers", "2").returncode == 0
 
 
 def test_who_is_drained_and_stopped_is_taken_over_at_once(chat: Cluster, clients: Clients) -> None:
     made = clients.mixed(chat, 6)
+    count = moved(chat)
     assert chat.ctl("sio", "drain", SECOND).returncode == 0
     assert chat.ctl("stop", SECOND).returncode == 0
-    wait_taken_over(chat, 3)
+    wait_moved(chat, count + 3)
     say_and_hear(made, "drained")
     assert not [client.name for client in made if client.disconnects]
     assert chat.ctl("start", SECOND).returncode == 0

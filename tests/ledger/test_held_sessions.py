@@ -167,7 +167,7 @@ def cpu(pid: int) -> float:
     return float(times.user + times.system)
 
 
-@pytest.mark.parametrize("how", ["kill", "restart"])
+@pytest.mark.parametrize("how", ["kill", pytest.param("restart", marks=pytest.mark.long)])
 def test_what_is_held_outlives_the_router(
     make_cluster: ClusterFactory, made: list[Simulated], how: str
 ) -> None:
@@ -216,6 +216,7 @@ def test_a_router_that_dies_while_a_worker_passes_on(
     assert old.lost() == 0
 
 
+@pytest.mark.long
 def test_an_adopter_that_hangs(make_cluster: ClusterFactory, made: list[Simulated]) -> None:
     """Others are served meanwhile, and the sessions go to the next."""
     cluster = make_cluster(workers=1).start()
@@ -273,7 +274,7 @@ def test_a_router_without_descriptors_for_all(
 
 
 def test_nobody_adopts_them(make_cluster: ClusterFactory, made: list[Simulated]) -> None:
-    cluster = make_cluster(workers=1, hold_timeout="3").start()
+    cluster = make_cluster(workers=1, hold_timeout="1").start()
     before = descriptors(cluster.router_pid)
     old = Simulated(cluster, "old")
     made.append(old)

@@ -64,7 +64,7 @@ class Worker:
     async def emit_until(self, stopped: asyncio.Event) -> None:
         while not stopped.is_set():
             await self.emit()
-            await asyncio.sleep(random.random() / 500)
+            await asyncio.sleep(random.random() / 200)
 
     def events_of(self, eio_sid: str) -> dict[str, List[int]]:
         found: dict[str, List[int]] = {}
@@ -151,7 +151,7 @@ async def move_around(run_dir: OwnedRunDir, monkeypatch: pytest.MonkeyPatch) -> 
         await worker.manager.close()
 
 
-@pytest.mark.parametrize("seed", [random.randrange(2**32) for _ in range(5)], ids=range(5))
+@pytest.mark.parametrize("seed", [random.randrange(2**32) for _ in range(2)], ids=range(2))
 def test_a_client_that_moves_gets_each_event_once_and_in_order(
     seed: int, run_dir: OwnedRunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

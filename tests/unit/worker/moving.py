@@ -44,6 +44,9 @@ PEER, LOCAL = ("192.0.2.1", 5), ("192.0.2.2", 80)
 #: What comes in a turn may want another one: reading, an answer, what follows on it.
 _TURNS = 4
 
+#: After so many turns it is time that is waited for.
+_BUSY_TURNS = 100
+
 
 def _on_hub() -> None:
     eventlet.sleep(0)
@@ -211,14 +214,26 @@ class Pair:
                 turn()
             self._route()
 
-    def wait(self, condition: Callable[[], Any], what: str) -> None:
+    def wait(self, condition: Callable[[], Any], what: str, read: bool = True) -> None:
+        """:param read: whether the clients read meanwhile."""
+        turns = 0
         deadline = time.monotonic() + PATIENCE
         while not condition():
             seen = [(client.data[-200:], client.ended) for client in self.clients]
             assert time.monotonic() < deadline, f"no {what}: {seen}"
             self.turn(1)
-            for client in self.clients:
+            for client in self.clients if read else ():
                 client.read()
+            turns += 1
+            if turns > _BUSY_TURNS:
+                time.sleep(0.001)
+
+    def idle(self, seconds: float) -> None:
+        """Turns for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.turn(1)
+            time.sleep(0.001)
 
     def until(self, client: Client, part: bytes) -> bytes:
         """What came up to this part; the next call looks behind it."""
