@@ -797,6 +797,8 @@ class Session:
         now = engine.deadlines.clock()
         if state.is_none("next_ping"):
             session._ping = LATER if session.closed else WAITS
+            # For a poll that comes before start(), and takes the ping along.
+            session._pong_due = now + engine.options.ping_timeout
         else:
             left = min(state.seconds("next_ping"), engine.options.ping_interval) - elapsed
             session._pong_due = now + left

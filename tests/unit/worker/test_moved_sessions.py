@@ -825,6 +825,27 @@ def test_what_is_restored_does_nothing_before_its_start(pair: Pair) -> None:
     assert b"4sent" in poll.data + websocket.data or b"4sent" in polling.data
 
 
+def test_a_poll_before_the_start_that_takes_a_ping_along(kind: str) -> None:
+    """The session goes on after that; else it ends with the worker's mistake."""
+    with workers(kind, ping_interval=0.1) as pair:
+        polling = open_polling(pair)
+        pair.wait(lambda: pair.session.state_as_dict()["next_ping"] is None, "ping that waits")
+        ours, client = socket.socketpair()
+        with client:
+
+            def before() -> None:
+                pair.there.take(ours.detach())
+                client.send(get(SID))
+                pair.turn(20)
+                assert client.recv(1000).endswith(b"\r\n\r\n2")
+
+            pair.move(before)
+            polling.send(post("4still here"))
+            pair.until(polling, b"\r\n\r\nok")
+            assert pair.here.owner.messages == ["still here"]
+            pair.wait(lambda: pair.session.state_as_dict()["next_ping"] is None, "next ping")
+
+
 def test_what_was_sent_to_a_websocket_before_its_start(pair: Pair) -> None:
     client = open_websocket(pair)
     pair.session.send("4one")
