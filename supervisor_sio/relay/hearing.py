@@ -442,8 +442,12 @@ class Hearing:
     def _confirm(self, sender: str, fields: Mapping[str, Any]) -> None:
         for listener in self._listeners:
             confirmed = listener.confirms(sender, fields)
-            if confirmed is not None:
+            if confirmed is not None and self._may_confirm(sender, confirmed):
                 self._publisher.tell(sender, {"method": "confirmed", **confirmed})
+
+    def _may_confirm(self, sender: str, confirmed: Mapping[str, Any]) -> bool:
+        """Whether a sender that ends need not wait for us: it asks again, if not."""
+        return True
 
     # --- whether the others have everything ------------------------------------
 

@@ -1,7 +1,7 @@
 """Hears for the sessions of a worker that has ended, until another one adopts them.
 
 In the router process. It keeps what is for them, in order, and confirms that to workers that
-end.
+end: as soon as it is where it outlives this process, see :mod:`.checkpoints`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import logging
 import secrets
 from dataclasses import replace
 from functools import partial
-from typing import Callable
+from typing import Any, Callable, Mapping, Optional
 
 from ..common.limits import RELAY_KEPT_OVERHEAD, STAND_IN_BYTES, STAND_IN_MESSAGES
 from ..common.rundir import ClusterInfo, RunDir
+from .checkpoints import Checkpoints
 from .message import RelayMessage
 from .methods import ANSWERS
 from .position import Position
@@ -32,6 +33,9 @@ class StandIn:
 
     :param position: how far those sessions have heard the others.
     :param lives: whether the sender of this name is known to live; called in that thread.
+    :param keep: gets what :meth:`stop` would return, as a file of :meth:`.Position.write`, and the
+        descriptor with it; calls :meth:`kept` when it is where it outlives this process. Called
+        in that thread. ``None`` when nothing outlives this process.
     """
 
     def __init__(
@@ -40,7 +44,11 @@ class StandIn:
         cluster: ClusterInfo,
         position: Position,
         lives: Callable[[str], bool] = lambda sender: False,
+        keep: Optional[Callable[[int], None]] = None,
     ) -> None:
+        self._keep_elsewhere = keep
+        checkpoints = None if keep is None else Checkpoints(self._begin_checkpoint)
+        self._checkpoints = checkpoints
         self._channel, self._tags = position.channel, position.tags
         #: What is kept, for each part of the position.
         self._kept: list[list[bytes]] = []
@@ -49,7 +57,7 @@ class StandIn:
         self._messages = self._bytes = 0
         cluster = cluster._replace(channel=position.channel)
         self._publisher = Publisher(run_dir, cluster, f"stand-in-{secrets.token_hex(6)}")
-        self._subscriber = _Probing(self._publisher, run_dir, lives=lives)
+        self._subscriber = _Probing(self._publisher, run_dir, lives, checkpoints)
         self._subscriber.detach()  # it has no clients of its own
         for number, part in enumerate(position.parts):
             self._kept.append([])
@@ -66,12 +74,29 @@ class StandIn:
     def stop(self) -> Position:
         """Hear no more; another worker, or the next one of these, goes on from the result."""
         self._subscriber.stop()
+        position = self._position()
+        self._publisher.close(linger=0)
+        return position
+
+    def kept(self) -> None:
+        """What ``keep`` got last outlives this process."""
+        if self._checkpoints is not None:
+            self._checkpoints.end()
+
+    def _position(self) -> Position:
         parts = self._subscriber.save()
         for part, kept, over in zip(parts, self._kept, self._over):
             part.kept[:0] = kept
             part.dropped += over
-        self._publisher.close(linger=0)
         return Position(self._channel, parts)
+
+    def _begin_checkpoint(self) -> None:
+        assert self._keep_elsewhere is not None
+        try:
+            self._keep_elsewhere(self._position().write())
+        except OSError as error:  # it is as safe as this process
+            logger.warning("messages for sessions that are held are kept here alone: %s", error)
+            self.kept()
 
     def _keep(self, number: int, message: RelayMessage) -> None:
         if message.fields["method"] not in ANSWERS:
@@ -97,6 +122,20 @@ class StandIn:
 
 class _Probing(ThreadSubscriber):
     """One that finds out itself when the relay carries what it says."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        run_dir: RunDir,
+        lives: Callable[[str], bool],
+        checkpoints: Optional[Checkpoints],
+    ) -> None:
+        self._checkpoints = checkpoints
+        super().__init__(publisher, run_dir, lives=lives)
+
+    def _may_confirm(self, sender: str, confirmed: Mapping[str, Any]) -> bool:
+        checkpoints = self._checkpoints
+        return checkpoints is None or checkpoints.may_confirm(sender, confirmed)
 
     def _wait(self, wait: Wait) -> None:
         if not self.joined:

@@ -39,6 +39,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
+from functools import partial
 from typing import Any, Callable, Iterable, Optional
 
 from ..common import channel, reasons, takeover
@@ -51,7 +52,7 @@ from ..common.limits import (
     TAKEOVER_TRIES,
 )
 from ..common.refusals import Refusals
-from .held_group import Batch, Carrier, Channel, Group, Listener, State
+from .held_group import Batch, Carrier, Channel, Group, Keep, Listener, State
 from .held_shelf import HeldShelf
 from .placement import REJOIN_TIME, Placement
 from .pool import Member, Pool
@@ -69,7 +70,8 @@ class Held:
     :param hold_timeout: seconds for a successor to come.
     :param shelf: keeps all for the next router; ``None`` when that could not have it.
     :param ceiling: below it are the numbers of descriptors that may be taken.
-    :param listen: begins to listen in the place of a worker: it gets a memory file.
+    :param listen: begins to listen in the place of a worker: it gets a memory file, and what keeps
+        a later one for the next router, if there will be one.
         :raises ValueError: when that cannot be understood.
     :param members_changed: called when the tags have changed that somebody hears under.
     :param all_stops: whether supervisord stops all that it has started, as of now.
@@ -85,7 +87,7 @@ class Held:
         shelf: Optional[HeldShelf],
         ceiling: Callable[[], int],
         refusals: Refusals,
-        listen: Callable[[int], Listener],
+        listen: Callable[[int, Optional[Keep]], Listener],
         members_changed: Callable[[], None],
         all_stops: Callable[[], bool],
     ) -> None:
@@ -205,7 +207,8 @@ class Held:
 
     def _hold_channel(self, group: Group, passing: takeover.Passing, position: int) -> None:
         """:raises ValueError: when the place in the relay is not understood; or as sockets do."""
-        group.channels[passing.channel] = Channel(position, self._listen(position))
+        listener = self._listen_from(group, passing.channel, position)
+        group.channels[passing.channel] = Channel(position, listener)
         self._descriptors += 1
         group.tags += [tag for tag in passing.tags if tag not in group.tags]
         self._groups[group.id] = group
@@ -453,14 +456,26 @@ class Held:
             except Exception as error:  # what it has heard will be asked for again
                 logger.error("%s of worker %s: its listener: %r", name, group.name, error)
                 continue
-            if place.dump >= 0:
-                os.close(place.dump)
-            place.dump = dump
+            self._keep_dump(group, name, dump)
+
+    def _keep_dump(self, group: Group, name: str, dump: int) -> None:
+        """What was heard so far, here and for the next router."""
+        place = group.channels[name]
+        if self._shelf is not None and group.id in self._groups:  # else it is over
+            self._shelf.keep_channel(group, name, dump)
+        if place.dump >= 0:
+            os.close(place.dump)
+        place.dump = dump
+
+    def _listen_from(self, group: Group, name: str, position: int) -> Listener:
+        """:raises ValueError: when the place in the relay is not understood; or as sockets do."""
+        keep = partial(self._keep_dump, group, name) if self._shelf is not None else None
+        return self._listen(position, keep)
 
     def _listen_again(self, group: Group) -> None:
         for name, place in group.channels.items():
             try:
-                place.listener = self._listen(place.latest)
+                place.listener = self._listen_from(group, name, place.latest)
             except Exception as error:  # the same
                 logger.error("%s of worker %s: its listener: %r", name, group.name, error)
 
@@ -508,8 +523,8 @@ class Held:
             self._descriptors += group.descriptors
             self._pool.held.update(group.tags)
             try:
-                for place in group.channels.values():
-                    place.listener = self._listen(place.position)
+                for name, place in group.channels.items():
+                    place.listener = self._listen_from(group, name, place.position)
             except Exception as error:
                 logger.warning("sessions of worker %s are not held: %s", group.name, error)
                 self._close(group, reasons.OTHER_FORMAT)
@@ -520,9 +535,8 @@ class Held:
         """The router ends, and the next one goes on: it gets what was heard meanwhile, too."""
         for group in self._groups.values():
             self._stop_listening(group)
-            for name, place in group.channels.items():
-                if place.dump >= 0 and self._shelf is not None:
-                    self._shelf.keep_channel(group, name, place.dump)
+        if self._shelf is not None:
+            self._shelf.close()
 
     def close(self) -> None:
         """The router ends, and nobody goes on."""

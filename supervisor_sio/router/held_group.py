@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Iterable, Optional, Protocol, Sequence
+from typing import Callable, Iterable, Optional, Protocol, Sequence
 
 from ..common import channel, takeover
 from ..common.channel import ChannelError, Message
 from ..common.limits import TAKEOVER_TAGS
 from .pool import Member
+
+#: Takes a memory file with what was heard.
+Keep = Callable[[int], None]
 
 
 class Listener(Protocol):
@@ -42,10 +45,11 @@ class State(Enum):
 class Channel:
     """The place of a worker in the streams of a channel of the relay."""
 
-    #: As it came: a memory file, which is on the shelf, too.
+    #: As it came: a memory file.
     position: int
-    listener: Optional[Listener]
-    #: What the listener knew when it stopped, if one has; the same, with what it heard.
+    listener: Optional[Listener] = None
+    #: What the listener knew when it stopped, or when others last relied on what it had heard;
+    #: the same, with what it heard. The later one of both is on the shelf.
     dump: int = -1
 
     @property

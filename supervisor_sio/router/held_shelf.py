@@ -9,9 +9,10 @@ anew with each change; what is given up is taken out from among the others.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections import deque
-from typing import Iterator, NamedTuple, Sequence
+from typing import Callable, Iterator, NamedTuple, Sequence
 
 from ..common import channel, takeover
 from ..common.channel import ChannelError, DescriptorsLost, Message, Packet
@@ -25,8 +26,10 @@ class _Kept(NamedTuple):
     #: The number of a group.
     owner: int
     data: bytes
-    #: This process's own, open for as long as it is kept.
+    #: Open for as long as it is kept.
     descriptors: Sequence[int]
+    #: The channel of the relay that it is about; empty when it is a batch.
+    channel: str = ""
 
 
 class HeldShelf:
@@ -43,7 +46,8 @@ class HeldShelf:
     def take(self) -> list[Group]:
         """What the router before this one has kept, which this one keeps on."""
         groups: dict[int, Group] = {}
-        for message, descriptors in self._receive():
+        # What is known of a group may have been kept anew behind its batches.
+        for message, descriptors in sorted(self._receive(), key=lambda one: _is_batch(one[0])):
             kept = False
             try:
                 kept = _restore(groups, message, descriptors)
@@ -72,30 +76,58 @@ class HeldShelf:
             yield packet
 
     def keep_channel(self, group: Group, name: str, position: int) -> None:
-        """:param position: instead of that which was kept before; stays open, as all here, until
-        :meth:`forget`."""
-        self._keep(group, group.channel_message(name), [position])
+        """:param position: instead of that which was kept before, if the kernel has room for it."""
+        try:
+            own = os.dup(position)
+        except OSError as error:
+            logger.warning(
+                "what was heard for sessions that are held is kept here alone: %s", error
+            )
+            return
+        kept = _Kept(group.id, channel.encode(group.channel_message(name)), [own], name)
+        if self._keep(kept):
+            self._take_out(
+                lambda one: one.owner == group.id and one.channel == name and one is not kept
+            )
+        else:
+            os.close(own)
 
     def keep_batch(self, group: Group, number: int) -> None:
-        self._keep(group, group.batch_message(number), group.batches[number].descriptors)
+        """Its descriptors stay open until :meth:`forget`."""
+        data = channel.encode(group.batch_message(number))
+        self._keep(_Kept(group.id, data, group.batches[number].descriptors))
 
-    def _keep(self, group: Group, message: Message, descriptors: Sequence[int]) -> None:
+    def _keep(self, kept: _Kept) -> bool:
         """If the kernel has room for it: else it is as safe as this process."""
-        kept = _Kept(group.id, channel.encode(message), descriptors)
-        if self._send(kept):
+        sent = self._send(kept)
+        if sent:
             self._kept.append(kept)
+        return sent
 
     def forget(self, owner: int) -> None:
         """Take out what is kept of that group."""
-        if not any(kept.owner == owner for kept in self._kept):
+        self._take_out(lambda kept: kept.owner == owner)
+
+    def close(self) -> None:
+        """Keep no more; what is there stays for the next router."""
+        while self._kept:
+            kept = self._kept.popleft()
+            if kept.channel:
+                channel.close_all(kept.descriptors)
+
+    def _take_out(self, goes: Callable[[_Kept], object]) -> None:
+        if not any(map(goes, self._kept)):
             return
         for _ in range(len(self._kept)):
             kept = self._kept.popleft()
+            stays = not goes(kept)
             # To the end of the queue, before it leaves the front: it is in there all the time.
-            stays = kept.owner != owner and self._send(kept)
+            sent = stays and self._send(kept)
             self._drop_first()
-            if kept.owner != owner and (stays or self._send(kept)):
+            if stays and (sent or self._send(kept)):
                 self._kept.append(kept)
+            elif kept.channel:
+                channel.close_all(kept.descriptors)
 
     def _send(self, kept: _Kept) -> bool:
         try:
@@ -112,6 +144,10 @@ class HeldShelf:
             logger.exception("the sessions that are held")
 
 
+def _is_batch(message: Message) -> bool:
+    return bool(message["type"] != "held")
+
+
 def _restore(groups: dict[int, Group], message: Message, descriptors: list[int]) -> bool:
     """Whether the descriptors are kept. What is there twice was just being moved to the end.
 
@@ -125,7 +161,7 @@ def _restore(groups: dict[int, Group], message: Message, descriptors: list[int])
         old = group.channels.get(name)
         if old is not None:
             channel.close_all([old.position])
-        group.channels[name] = Channel(descriptors[0], None)
+        group.channels[name] = Channel(descriptors[0])
         return True
     batch = takeover.read_sessions(message)
     known = groups.get(number)

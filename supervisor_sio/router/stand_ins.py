@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+import asyncio
+import os
+from typing import Any, Callable, Iterable, Optional
 
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.position import Position
 from ..relay.stand_in import StandIn
-from .held_group import Listener
+from .held_group import Keep, Listener
 
 
 class StandIns:
@@ -23,9 +25,11 @@ class StandIns:
         """The workers of this host, as :mod:`.membership` has them."""
         self._senders = frozenset(tag for tag, _, _, alias in members if not alias)
 
-    def listen(self, descriptor: int) -> Listener:
+    def listen(self, descriptor: int, keep: Optional[Keep] = None) -> Listener:
         """Go on where a worker has ended.
 
+        :param keep: gets a memory file each time that others rely on what was heard, and puts it
+            where the next router finds it; called in the loop. ``None`` without a next router.
         :raises ValueError: when its place in the streams is not understood.
         """
         position = Position.read(descriptor)
@@ -33,15 +37,43 @@ class StandIns:
         if position.channel != cluster.channel:
             # Other hosts hear the one channel of the cluster.
             cluster = cluster._replace(channel=position.channel, bridged=False)
-        return _Listener(StandIn(self._run_dir, cluster, position, lives=self._lives))
+        return _Listener(self._run_dir, cluster, position, self._lives, keep)
 
     def _lives(self, tag: str) -> bool:
         return tag in self._senders
 
 
 class _Listener:
-    def __init__(self, stand_in: StandIn) -> None:
-        self._stand_in = stand_in
+    def __init__(
+        self,
+        run_dir: RunDir,
+        cluster: ClusterInfo,
+        position: Position,
+        lives: Callable[[str], bool],
+        keep: Optional[Keep],
+    ) -> None:
+        self._keep = keep
+        self._loop = asyncio.get_running_loop() if keep is not None else None
+        self._stopped = False
+        heard = self._heard if keep is not None else None
+        self._stand_in = StandIn(run_dir, cluster, position, lives=lives, keep=heard)
 
     def stop(self) -> int:
+        self._stopped = True
         return self._stand_in.stop().write()
+
+    def _heard(self, descriptor: int) -> None:
+        """In the thread of the stand-in."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._keep_it, descriptor)
+        except RuntimeError:  # the router ends
+            os.close(descriptor)
+
+    def _keep_it(self, descriptor: int) -> None:
+        if self._stopped:  # what it has returned since then is more
+            os.close(descriptor)
+            return
+        assert self._keep is not None
+        self._keep(descriptor)
+        self._stand_in.kept()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
@@ -124,6 +125,30 @@ def processes(run_dir: OwnedRunDir) -> Iterator[Callable[..., Process]]:
 def numbers(position: Position) -> list[int]:
     (part,) = position.parts
     return [RelayMessage.unpack(data).fields["number"] for data in part.kept]
+
+
+def test_who_ends_waits_until_its_messages_are_kept_elsewhere(
+    run_dir: OwnedRunDir, processes: Callable[..., Process], no_leak: Any
+) -> None:
+    """Else nobody has them when this process is killed."""
+    first, other = processes("first"), processes("live other")
+    other.say(1)
+    wait_until(lambda: len(first.got) == 1)
+    position = first.detach()
+    kept: list[int] = []
+    with no_leak():
+        stand_in = StandIn(run_dir, CLUSTER, position, keep=kept.append)
+        other.say(2)
+        other.say(3, "first")
+        until = time.monotonic() + 0.5
+        waiting = other.subscriber.wait_confirmed(lambda: ["first"], lambda: until, asyncio.sleep)
+        assert asyncio.run(waiting) == ["first"]
+        (descriptor,) = kept
+        assert numbers(Position.read(descriptor)) == [2, 3]
+        stand_in.kept()
+        assert other.confirmed_by("first") == [] and len(kept) == 1
+        stand_in.stop()
+        os.close(descriptor)
 
 
 def test_sessions_go_from_worker_to_worker(

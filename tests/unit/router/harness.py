@@ -70,7 +70,10 @@ class Worker:
 class Listener:
     """What listens in the place of a worker: it has heard one thing."""
 
-    def __init__(self, listeners: list[Listener], position: int) -> None:
+    def __init__(
+        self, listeners: list[Listener], position: int, keep: Optional[Callable[[int], None]]
+    ) -> None:
+        self.keep = keep
         self.heard = os.pread(position, 1000, 0)
         if self.heard == b"not understood":
             raise ValueError("it is not understood")
@@ -137,7 +140,7 @@ class Harness:
             shelf=shelf,
             ceiling=lambda: self.ceiling,
             refusals=self.refusals,
-            listen=lambda descriptor: Listener(self.listeners, descriptor),
+            listen=lambda descriptor, keep: Listener(self.listeners, descriptor, keep),
             members_changed=lambda: self.workers.members_changed(),
             all_stops=lambda: self.all_stop,
         )

@@ -714,6 +714,8 @@ def next_router(cluster: Cluster, shelf: Any, orderly: bool = False) -> None:
             channel.close_all(batch.descriptors)
         for place in group.channels.values():
             channel.close_all([d for d in (place.position, place.dump) if d >= 0])
+    assert before._shelf is not None
+    before._shelf.close()
     harness.listeners.clear()
     harness.pool.held.clear()
     harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
@@ -743,6 +745,37 @@ def test_the_next_router_goes_on(
         assert old.lost() == 0
         new.close()
         assert old.lost() == 60  # nor does the shelf have any of them
+
+    check(scenario)
+
+
+def test_what_others_rely_on_is_kept_for_the_next_router(
+    check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has ended does not send it again."""
+    monkeypatch.setattr(module, "REJOIN_TIME", 100.0)
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        old, other = cluster.passer(), cluster.passer("another", "v")
+        await old.pass_on(batches=2)
+        await other.pass_on(batches=2)
+        listener = harness.listeners[0]
+        for heard in (b"heard", b"heard more"):
+            assert listener.keep is not None
+            listener.keep(memory(heard))
+            kept = harness.held._shelf._kept  # type: ignore[union-attr]
+            assert len(kept) == 6  # one for each channel, whatever was kept before
+        next_router(cluster, shelf)
+        assert harness.held.sessions == 8 and old.lost() == other.lost() == 0
+        found = sorted(listener.heard for listener in harness.listeners)
+        assert found == [b"heard more", b"place"]
+        new = cluster.taker()
+        cluster.at(100)
+        await new.adopt()
+        assert b"heard more and more" in new.positions
+        harness.held.close()
 
     check(scenario)
 

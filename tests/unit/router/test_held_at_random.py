@@ -164,6 +164,8 @@ class World:
             for place in group.channels.values():
                 channel.close_all([d for d in (place.position, place.dump) if d >= 0])
         before._groups.clear()
+        if before._shelf is not None:
+            before._shelf.close()
         harness.listeners.clear()
         harness.pool.held.clear()
         harness.held = harness.workers.held = harness.make_held(HeldShelf(*self.shelf))
