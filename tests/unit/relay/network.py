@@ -205,6 +205,11 @@ class Worker(Process):
 
             self.subscriber.adopt(part, deliver, own, merged)
 
+    def give_up(self, tag: str) -> None:
+        for tags in (self.groups, self.apart, self.unsent):
+            tags.discard(tag)
+        self.subscriber.give_up(tag)
+
     def leave(self) -> bool:
         """One step; whether all others have what it has sent."""
         if self._leaving is None:
@@ -252,6 +257,8 @@ class World:
         #: By tag, in their order: texts.
         self.delivered: dict[str, list[str]] = {}
         self.expected: dict[str, list[str]] = {}
+        #: Tags whose clients have left.
+        self.given_up: set[str] = set()
         self._senders: list[str] = []
         #: Those that ended before everybody had what they had sent.
         self.killed: set[str] = set()
@@ -278,7 +285,7 @@ class World:
         return [worker.tag for worker in (*self.workers, *self.leaving)]
 
     def receivers(self) -> list[str]:
-        return list(self.delivered)
+        return [tag for tag in self.delivered if tag not in self.given_up]
 
     @property
     def processes(self) -> list[Process]:
@@ -289,8 +296,9 @@ class World:
     def note(self, sender: str, tag: Optional[str]) -> str:
         self._count += 1
         text = f"{self._count} of {sender} to {tag or 'all'}"
-        for group in self.expected if tag is None else [tag]:
-            self.expected[group].append(text)
+        for group in self.receivers():
+            if tag in (None, group):
+                self.expected[group].append(text)
         return text
 
     def pass_on(self, worker: Worker) -> None:
@@ -338,6 +346,16 @@ class World:
         """Who was to adopt them has died."""
         self.held[self.held.index(held)] = Held(self, held.stop())
 
+    @property
+    def adopted(self) -> list[tuple[Worker, str]]:
+        """The tags of others that workers have."""
+        return [(one, tag) for one in self.workers for tag in sorted(one.groups - {one.tag})]
+
+    def give_up(self, worker: Worker, tag: str) -> None:
+        """The last of its clients has left."""
+        self.given_up.add(tag)
+        worker.give_up(tag)
+
     def settle(self) -> None:
         """Nothing is lost any more, until everything is quiet."""
         for held in list(self.held):
@@ -370,6 +388,8 @@ class World:
                 mark = f" of {sender} to "
                 got = [text for text in texts if mark in text]
                 expected = [text for text in self.expected[group] if mark in text]
+                if group in self.given_up:
+                    expected = expected[: len(got)]
                 if sender in self.killed:
                     expected = [text for text in expected if text in got]
                 assert got == expected, (group, sender)

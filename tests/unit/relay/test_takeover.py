@@ -23,9 +23,37 @@ _HEAR = ["hear", "hear", "hear", "turn", "lose", "lose", "tick"]
 _MOVE = ["pass on", "leave", "leave", "adopt", "adopt by a new one", "restart", "new emitter"]
 
 
+def plans_of(kinds: list[str], most: int) -> st.SearchStrategy[list[Action]]:
+    kind = st.sampled_from(kinds)
+    return st.lists(st.tuples(kind, st.integers(0, 7), st.integers(0, 7)), max_size=most)
+
+
 def plans(*more: str) -> st.SearchStrategy[list[Action]]:
-    kind = st.sampled_from([*_PUBLISH, *_PUBLISH, *_HEAR, *_HEAR, *_MOVE, *more])
-    return st.lists(st.tuples(kind, st.integers(0, 7), st.integers(0, 7)), max_size=120)
+    return plans_of([*_PUBLISH, *_PUBLISH, *_HEAR, *_HEAR, *_MOVE, "give up", *more], 120)
+
+
+#: The second worker has the sessions of the first, as if they were its own, or not quite yet.
+_ADOPTED = [("pass on", 0, 0), ("adopt", 0, 0)]
+_MERGED = [
+    *_ADOPTED,
+    *[action for who in range(12) for action in (("tick", 0, 3), ("hear", who, 7))],
+]
+
+#: It misses some of what comes to all and to those sessions, which then end.
+_GIVE_UP = st.tuples(
+    st.sampled_from([_ADOPTED, _MERGED]),
+    st.lists(
+        st.sampled_from(
+            [
+                *(("publish from outside", 0, what) for what in (0, 5)),
+                *(("hear", 0, 0), ("lose", 0, 0)),
+            ]
+        ),
+        max_size=15,
+    ),
+    st.just([("give up", 0, 0)]),
+    plans(),
+).map(lambda parts: [action for part in parts for action in part])
 
 
 def act(world: World, kind: str, who: int, what: int) -> None:
@@ -61,6 +89,8 @@ def act(world: World, kind: str, who: int, what: int) -> None:
         world.adopt(one_of(world.held), world.start_worker())
     elif kind == "restart" and world.held:
         world.restart(one_of(world.held))
+    elif kind == "give up" and world.adopted:
+        world.give_up(*one_of(world.adopted))
     elif kind == "new emitter" and what == 0:
         world.replace_emitter()
     elif kind == "kill":
@@ -99,6 +129,13 @@ def test_little_is_held_and_little_sent_at_a_time(
         monkeypatch.setattr(outbox_module, "RELAY_BATCH_MESSAGES", batch)
         monkeypatch.setattr(subscriber_module, "_BATCH", batch - 1)
         run(plan)
+
+
+@settings(max_examples=examples(150))
+@given(_GIVE_UP)
+def test_the_others_go_on_when_the_clients_of_a_worker_have_left(plan: list[Action]) -> None:
+    """What waits for a message to those alone comes without it."""
+    run(plan)
 
 
 @settings(max_examples=examples(150))
