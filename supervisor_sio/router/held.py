@@ -167,12 +167,14 @@ class Held:
         passing = takeover.read_passing(message)
         if len(descriptors) != 1:
             raise ChannelError("sessions without a place in the relay")
-        if member.tag not in passing.tags or not set(passing.tags) <= set(member.tags):
+        group = self._of(member.tag)
+        # After a router that held a part of them they are no more among the worker's own.
+        its = {*member.tags, *(group.tags if group is not None else ())}
+        if member.tag not in passing.tags or not its.issuperset(passing.tags):
             raise ChannelError("sessions of somebody else, or without the worker's own tag")
         if self._all_stops():
             self._refuse(carrier, "")
             return False
-        group = self._of(member.tag)
         if group is None:
             group = Group(
                 # No two routers of a host give the same.

@@ -803,19 +803,22 @@ def test_who_has_it_from_the_router_before_keeps_it(check: Check, shelf: Any) ->
 def test_a_worker_goes_on_with_the_next_router(
     check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has had no answer about the last batch: that comes again, and is known."""
+    """It has had no answer about the last batch: that comes again, and is known. The tags that it
+    had adopted are held by then."""
     monkeypatch.setattr(module, "REJOIN_TIME", 100.0)
 
     async def scenario(cluster: Cluster) -> None:
         harness = cluster.harness
         harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
         old = cluster.passer()
-        old.announce()
+        old.worker.say(type="tags", tags=["older"])
+        old.announce(["old", "older"])
         old.batch()
         old.batch()
         await old.answers("pass", "pass", "pass")
         next_router(cluster, shelf)
-        old.announce()
+        old.worker.say(type="tags", tags=["older"])
+        old.announce(["old", "older"])
         old.batch(number=1)
         old.batch(number=2)
         answers = await old.answers("pass", "pass", "pass")
