@@ -8,7 +8,8 @@ from typing import Any, Sequence
 from ..cluster.sessions import Outlet
 from ..relay.message import EncodedPacket
 from . import compat
-from .dispatch import AsyncDispatcher, Dispatcher, SyncDispatcher, ThreadDispatcher
+from .dispatch import Dispatcher
+from .dispatchers import AsyncDispatcher, SyncDispatcher, ThreadDispatcher
 from .eio import AsyncEngineServer, EngineServer
 from .printable import PRINTABLE
 from .runtime import Runtime

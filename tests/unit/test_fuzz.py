@@ -31,7 +31,7 @@ from supervisor_sio.relay.methods import MalformedFields, check_fields
 from supervisor_sio.router.events import EventReader
 from supervisor_sio.router.proxy_protocol import parse_proxy_header
 from supervisor_sio.worker import clients
-from supervisor_sio.worker.dispatch import SyncDispatcher
+from supervisor_sio.worker.dispatchers import SyncDispatcher
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from unit.client_frames import masked
 from unit.examples import examples

@@ -27,7 +27,7 @@ from supervisor_sio.common.reasons import FAILED, PROTOCOL, TOO_SLOW
 from supervisor_sio.engine.frames import BINARY, close_frame
 from supervisor_sio.engine.session import Session, State
 from supervisor_sio.worker import connection, patience
-from supervisor_sio.worker.dispatch import SyncDispatcher
+from supervisor_sio.worker.dispatchers import SyncDispatcher
 from supervisor_sio.worker.eventlet import green
 from supervisor_sio.worker.eventlet.install import install
 from supervisor_sio.worker.refused import refusals

@@ -13,7 +13,7 @@ import pytest
 import socketio
 
 from supervisor_sio import ZmqManager
-from supervisor_sio.worker.dispatch import ThreadDispatcher
+from supervisor_sio.worker.dispatchers import ThreadDispatcher
 from unit.polling import make_server
 
 
