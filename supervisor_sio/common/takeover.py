@@ -117,11 +117,6 @@ def read_batch(message: Message) -> int:
     return _count(message, "batch")
 
 
-def read_count(message: Message) -> int:
-    """How many sessions. :raises ChannelError: when it does not say."""
-    return _count(message, "sessions")
-
-
 def read_reason(message: Message) -> str:
     """For the log."""
     return str(message.get("reason"))[:MAX_REASON]

@@ -182,11 +182,6 @@ class Hearing:
         """Under which this process hears."""
         return [tag for listener in self._listeners for tag in listener.tags]
 
-    @property
-    def detached(self) -> bool:
-        """Whether it hears for clients of its own no more."""
-        return self._main is None
-
     def ended(self, sender: str) -> None:
         """That sender is gone: what is missing of it will not come any more."""
         self._ended[sender] = time.monotonic()
