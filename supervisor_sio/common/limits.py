@@ -843,7 +843,7 @@ TAKEOVER_HELD = _limit(
     "bytes",
     "client",
     "of its messages, and OUTPUT_OBJECT for each, that wait while its session moves to another "
-    "worker; then no more is read of it",
+    "worker; then no more is read of it. Those that waited for a thread before are kept as well",
 )
 TAKEOVER_BATCH = _limit(
     "TAKEOVER_BATCH",
@@ -889,7 +889,7 @@ LONG_EVENT = _limit(
     16384,
     "bytes",
     "client",
-    "of an event that waits for a thread: behind a longer one none is read",
+    "of an event that waits for a thread, with its attachments: behind a longer one none is read",
 )
 BODY_AHEAD = _limit(
     "BODY_AHEAD",

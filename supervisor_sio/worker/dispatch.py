@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Callable, Iterator, Optional, Sequence
 
 from engineio import packet
@@ -170,20 +171,21 @@ class Dispatcher:
             session, pkt.namespace or "/", pkt.id, pkt.data
         ):
             return True
-        answer = pkt.packet_type in _ACKS
-        return self._eio.run_alone(session, self._dispatch, session.sid, pkt, answer=answer)
+        runtime = self._eio.runtime
+        run = runtime.run_answer if pkt.packet_type in _ACKS else partial(self._run, session)
+        return self._eio.run_alone(session, self._dispatch, session.sid, pkt, run=run)
 
     def _whole(self, session: Session, data: Payload) -> Any:
         """The packet that a message is or completes; ``None``: more has to come.
 
         :raises Exception: of any kind, when the client may not send it.
         """
-        partial = self._partials.pop(session, None) if self._partials else None
-        if partial is not None:
+        begun = self._partials.pop(session, None) if self._partials else None
+        if begun is not None:
             if isinstance(data, bytes):
-                if partial.add(data):
-                    return partial.packet
-                self._partials[session] = partial
+                if begun.add(data):
+                    return begun.packet
+                self._partials[session] = begun
                 return None
             session.count_malformed()  # what was begun does not end
         pkt = self._parse(session.sid, data)
@@ -222,8 +224,12 @@ class Dispatcher:
         manager = self._server.manager
         return bool(manager.is_connected(manager.sid_from_eio_sid(eio_sid, namespace), namespace))
 
-    def _forget(self, session: Session) -> Optional[Callable[[], None]]:
+    def drop(self, session: Session) -> None:
+        """Keep nothing of a session that has ended."""
         self._partials.pop(session, None)
+
+    def _forget(self, session: Session) -> Optional[Callable[[], None]]:
+        self.drop(session)
         return self.hold.forget(session)
 
     # --- while sessions move ------------------------------------------------------------
@@ -245,12 +251,15 @@ class Dispatcher:
         namespaces = list(self._server.manager.get_namespaces())
         return any(sid_of(session.sid, namespace) in leaving for namespace in namespaces)
 
-    def take_begun(self) -> Iterator[tuple[Session, list[Payload]]]:
-        """The messages of events whose attachments have yet to come: none is handled here."""
-        for session, partial in list(self._partials.items()):
-            if partial.packet.packet_type in _EVENTS:
+    def take_back(self) -> Iterator[tuple[Session, Sequence[Payload]]]:
+        """The messages of all whose handler has not begun; of a session the last one first.
+
+        None is handled here then. These are events whose attachments have yet to come.
+        """
+        for session, begun in list(self._partials.items()):
+            if begun.packet.packet_type in _EVENTS:
                 del self._partials[session]
-                yield session, partial.messages
+                yield session, begun.messages
 
     def take_answer(self, session: Session, data: Payload) -> bool:
         """Handle a message that is, or belongs to, an acknowledgement; false for any other."""
@@ -287,6 +296,10 @@ class Dispatcher:
             session.running.pop()
 
     # --- handlers ---------------------------------------------------------------------
+
+    def _run(self, session: Session, call: Callable[..., Any], *args: Any) -> None:
+        """Start what runs alone for a session."""
+        self._eio.runtime.run(call, *args)
 
     @staticmethod
     def _count(session: Session) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional
+from collections import deque
+from typing import Any, Callable, Deque, Iterator, Optional, Sequence
 
 from ..common.blocking import run_blocking
 from ..common.limits import EVENTS_WAITING, LONG_EVENT
@@ -10,6 +11,9 @@ from ..engine.frames import Payload
 from ..engine.session import Session
 from . import compat
 from .dispatch import Dispatcher
+
+#: What waits for a thread: the messages that it came by, whether it runs alone, and the call.
+_Task = tuple[Sequence[Payload], bool, Callable[..., Any], tuple[Any, ...]]
 
 
 class SyncDispatcher(Dispatcher):
@@ -44,17 +48,25 @@ class ThreadDispatcher(SyncDispatcher):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        #: An item for each event of a session that no thread has begun. They are added in the
-        #: loop, and taken out in the threads.
-        self._waiting: dict[Session, list[None]] = {}
+        #: What no thread has begun, of each session. It is added in the loop; each thread that the
+        #: pool has for a session takes the first, and at the beginning of a move the loop takes
+        #: from the end: what has begun is all that came before what has not.
+        self._waiting: dict[Session, Deque[_Task]] = {}
         #: Sessions whose next message waits for the begin of all of theirs.
         self._held: set[Session] = set()
+        #: What the message that is looked at consists of.
+        self._messages: Sequence[Payload] = ()
 
     def on_message(self, session: Session, data: Payload) -> bool:
+        begun = self._partials.get(session) if self._partials else None
+        # Those of an event with attachments get the last one yet.
+        self._messages = (data,) if begun is None or isinstance(data, str) else begun.messages
         if not super().on_message(session, data):
             return False
         waiting = self._waiting.get(session)
-        if not waiting or (len(waiting) < EVENTS_WAITING and len(data) <= LONG_EVENT):
+        if not waiting or (
+            len(waiting) < EVENTS_WAITING and sum(map(len, self._messages)) <= LONG_EVENT
+        ):
             return True
         self._held.add(session)
         if waiting:
@@ -63,26 +75,56 @@ class ThreadDispatcher(SyncDispatcher):
         return True
 
     def _begin(self, sid: str, session: Session, *event: Any) -> None:
-        waiting = self._waiting.setdefault(session, [])
-        waiting.append(None)
         self._count(session)
-        self._eio.runtime.run(self._begun, waiting, sid, session, *event)
+        self._wait(session, (self._messages, False, self._run_handler, (sid, session, *event)))
 
-    def _begun(self, waiting: list[None], sid: str, session: Session, *event: Any) -> None:
-        waiting.pop()
+    def _run(self, session: Session, call: Callable[..., Any], *args: Any) -> None:
+        self._wait(session, (self._messages, True, call, args))
+
+    def _wait(self, session: Session, task: _Task) -> None:
+        waiting = self._waiting.get(session)
+        if waiting is None:
+            waiting = self._waiting[session] = deque()
+        waiting.append(task)
+        self._eio.runtime.run(self._run_next, waiting, session)
+
+    def _run_next(self, waiting: Deque[_Task], session: Session) -> None:
+        try:
+            _, _, call, args = waiting.popleft()
+        except IndexError:
+            return  # it was taken back
         if not waiting and session in self._held:
             self.threads.run(0, self._go_on, session)
-        self._run_handler(sid, session, *event)
+        call(*args)
 
     def _go_on(self, session: Session) -> None:
         if session in self._held:
             self._held.remove(session)
             self._eio.proceed(session)
 
-    def _forget(self, session: Session) -> Optional[Callable[[], None]]:
+    def take_back(self) -> Iterator[tuple[Session, Sequence[Payload]]]:
+        yield from super().take_back()
+        for session, waiting in list(self._waiting.items()):
+            if session.closed:
+                continue  # it does not move
+            while waiting:
+                try:
+                    messages, alone, _, _ = waiting.pop()
+                except IndexError:
+                    break  # a thread was faster
+                if alone:
+                    self._eio.taken_back(session)
+                else:
+                    assert session.running is not None
+                    session.running.pop()
+                yield session, messages
+        for session in self._held:
+            self._eio.runtime.call_soon(self._go_on, session)
+
+    def drop(self, session: Session) -> None:
+        super().drop(session)
         self._waiting.pop(session, None)
         self._held.discard(session)
-        return super()._forget(session)
 
     def _reply(self, eio_sid: str, encoded: Any) -> None:
         if self.threads is None or self.threads.here:

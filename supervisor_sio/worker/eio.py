@@ -223,17 +223,20 @@ class EngineOwner:
     # --- messages and the end -----------------------------------------------------------
 
     def run_alone(
-        self, session: Session, task: Callable[..., Any], *args: Any, answer: bool = False
+        self,
+        session: Session,
+        task: Callable[..., Any],
+        *args: Any,
+        run: Optional[Callable[..., Any]] = None,
     ) -> bool:
         """Start a task. The session's next message waits until it is done.
 
         :param task: of a sync server, or a coroutine function of an async one.
-        :param answer: whether a handler may be waiting for it.
+        :param run: in the place of :meth:`.Runtime.run`.
         :return: whether it is done.
         """
         self._busy[session] = False
-        run = self.runtime.run_answer if answer else self.runtime.run
-        run(self.call, self._run, session, task, args)
+        (run or self.runtime.run)(self.call, self._run, session, task, args)
         if session not in self._busy:
             return True
         self._busy[session] = True
@@ -255,6 +258,11 @@ class EngineOwner:
         if reason is not None:
             self._end(session, reason)
         elif awaited:
+            self.runtime.call_soon(self.proceed, session)
+
+    def taken_back(self, session: Session) -> None:
+        """What :meth:`run_alone` was to run for it has not begun, and will not. In the loop."""
+        if self._busy.pop(session):
             self.runtime.call_soon(self.proceed, session)
 
     def is_busy(self, session: Session) -> bool:

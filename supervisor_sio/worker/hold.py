@@ -1,6 +1,7 @@
 """Messages of clients that no handler gets yet, because their session moves to another worker.
 
-Where a session leaves, all that comes is kept from the beginning of the move on, and goes along.
+Where a session leaves, all that comes is kept from the beginning of the move on, and goes along,
+behind what came before and waits for a thread. So only handlers that run have to be waited for.
 Where it arrives, that comes first when its ``on_takeover`` handler has returned, and then what has
 come since. Acknowledgements are not kept: a handler that runs may wait for one.
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Callable, Deque, Iterable, Optional
+from typing import TYPE_CHECKING, Callable, Deque, Iterable, Optional, Sequence
 
 from ..common.limits import MESSAGES_AT_ONCE, OUTPUT_OBJECT, TAKEOVER_HELD
 from ..engine.frames import Payload
@@ -38,6 +39,12 @@ class _Kept:
             self.messages.append(message)
             self.size += len(message) + OUTPUT_OBJECT
 
+    def put_back(self, messages: Sequence[Payload]) -> None:
+        """Those that came before all others."""
+        for message in reversed(messages):
+            self.messages.appendleft(message)
+            self.size += len(message) + OUTPUT_OBJECT
+
 
 class Hold:
     """What waits for the handlers of one server.
@@ -56,13 +63,13 @@ class Hold:
     # --- where sessions leave -----------------------------------------------------------
 
     def keep_all(self) -> None:
-        """Start no handler for any message from here on."""
+        """Start no handler for any message from here on, nor for those that wait for a thread."""
         self._all = True
         self._install()
         for kept in self._kept.values():
             kept.released = False  # what has not been handled goes along
-        for session, messages in self._dispatcher.take_begun():
-            self._of(session).add(messages)
+        for session, messages in self._dispatcher.take_back():
+            self._of(session).put_back(messages)
 
     def kept(self, session: Session) -> list[Payload]:
         """What is to be handled where this session arrives."""
@@ -157,4 +164,5 @@ class Hold:
     def _handle_last(self, session: Session, messages: Iterable[Payload]) -> None:
         for message in messages:
             if not self._dispatcher.on_message(session, message):
-                return  # what is behind it would not have been read, either
+                break  # what is behind it would not have been read, either
+        self._dispatcher.drop(session)

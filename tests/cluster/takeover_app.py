@@ -74,6 +74,11 @@ class Events(portable.Namespace):
         note("number", sid, number=number)
         return number
 
+    async def on_slow_number(self, sid: str, number: int) -> int:
+        note("number", sid, number=number)
+        await sio.sleep(0.05)
+        return number
+
     async def on_size(self, sid: str, data: bytes) -> int:
         note("size", sid, size=len(data))
         return len(data)
