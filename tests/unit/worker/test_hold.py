@@ -150,6 +150,28 @@ def test_an_event_whose_attachments_come_while_it_is_kept(make: Any) -> None:
     app.gone()
 
 
+def test_an_event_that_was_begun_goes_before_what_is_kept(make: Any) -> None:
+    """In a worker that ends while it hands out what came along."""
+    app = make()
+    connect(app)
+    text, hold = f'51-["echo",{PLACE % 0}]', hold_of(app)
+    before = [f'2["echo",{number}]' for number in range(MESSAGES_AT_ONCE - 1)]
+    behind = [text, b"one", '2["echo","last"]']
+
+    def begin_and_leave() -> None:
+        hold.keep(app.session, [*before, *behind])
+        hold.release(app.session)
+        hold.keep_all()
+
+    in_loop(app, begin_and_leave)
+    # Threads may not have begun some.
+    assert kept(app)[-3:] == behind and len(kept(app)) <= len(before) + 3
+    app.settle(lambda: len(app.seen) + len(kept(app)) == len(before) + 3)
+    app.gone()
+    assert len(app.seen) == len(before) + 3
+    assert app.mode == "threading" or app.seen[-3:] == [(b"one",), ("last",), "transport close"]
+
+
 def test_what_was_sent_before_the_client_went_is_handled_first(make: Any) -> None:
     app = make()
     client = connect(app)
