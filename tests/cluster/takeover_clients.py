@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from typing import Any
 
-from .wire import Request, Session, WebSocket
+from .wire import Request, Session, WebSocket, sid_of
 
 
 class Disconnected(Exception):
@@ -127,9 +127,13 @@ class OverPolling(Talk):
         self.wire = Session(port)
         self.session = self.wire.sid
         self.poll: Request | None = None
+        #: What has come with the answer to CONNECT.
+        self._came: list[str] = []
 
     def join(self) -> OverPolling:
-        self.sid = self.wire.join(self.namespace)
+        self.transmit(f"40{self.namespace and self.namespace + ','}")
+        connected, *self._came = self.wire.poll().packets
+        self.sid = sid_of(connected)
         return self
 
     def start_poll(self) -> None:
@@ -140,6 +144,9 @@ class OverPolling(Talk):
         assert (answer.status, answer.text) == (200, "ok"), answer
 
     def receive_packets(self) -> list[str]:
+        if self._came:
+            packets, self._came = self._came, []
+            return packets
         poll, self.poll = self.poll or self.wire.start_poll(), None
         return poll.answer().packets
 

@@ -35,10 +35,18 @@ def _no_leak() -> Iterator[None]:
     before = os.listdir("/proc/self/fd")
     yield
     # Those of earlier tests may be collected meanwhile, and threads of libzmq close theirs later.
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 10
     while left := set(os.listdir("/proc/self/fd")) - set(before):
-        assert time.monotonic() < deadline, f"{left} are open"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"open: {[_target(descriptor) for descriptor in left]}")
         time.sleep(0.01)
+
+
+def _target(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return f"{descriptor}, which was closed just now"
 
 
 @pytest.fixture
