@@ -107,6 +107,10 @@ class Held:
         self._descriptors = 0
         #: By the number of a group that is over, the tag of the worker that has adopted it.
         self._given: OrderedDict[int, str] = OrderedDict()
+        #: What workers have adopted of routers before this one, which may have given it to others:
+        #: they are answered when all who have something had time to say so.
+        self._unsure: list[tuple[Carrier, Message]] = []
+        self._unsure_until = 0.0
         self._handlers: dict[str, Callable[[Carrier, Message, list[int]], bool]] = {
             "passing": self._take_passing,
             "sessions": self._take_sessions,
@@ -271,6 +275,9 @@ class Held:
         number, tags = takeover.read_id(message), takeover.read_tags(message)
         member = _known(carrier)
         group = self._groups.get(number)
+        if group is None and number not in self._given and time.monotonic() < self._unsure_until:
+            self._unsure.append((carrier, message))
+            return False
         if group is not None:
             goes = group.state is not State.PASSING and member.tag not in group.off
         else:  # it has been said before, perhaps to another router
@@ -313,7 +320,8 @@ class Held:
 
     def _take_tags(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
         member = _known(carrier)
-        tags = takeover.read_tags(message)
+        unsure = {tag for one, said in self._unsure if one is carrier for tag in said["tags"]}
+        tags = [tag for tag in takeover.read_tags(message) if tag not in unsure]
         gone = [tag for tag in member.adopted if tag not in tags]
         self._pool.adopted(member, [tag for tag in tags if not self._has_other(tag, member)])
         for tag in gone:
@@ -326,6 +334,7 @@ class Held:
     def lost(self, carrier: Carrier) -> None:
         """The channel to a worker has ended."""
         self._complete_all(carrier)
+        self._unsure = [one for one in self._unsure if one[0] is not carrier]
         tag, now = carrier.member.tag if carrier.member is not None else "", time.monotonic()
         for group in list(self._groups.values()):
             if group.taker is carrier:
@@ -349,6 +358,10 @@ class Held:
     def look(self) -> None:
         """Deadlines, and who may adopt what; once a second, and when there may be somebody."""
         now = time.monotonic()
+        if now >= self._unsure_until:
+            unsure, self._unsure = self._unsure, []
+            for carrier, message in unsure:
+                self._take_adopted(carrier, message, [])
         for group in list(self._groups.values()):
             if group.state is State.PASSING and now >= group.deadline:
                 self._complete(group)
@@ -518,6 +531,7 @@ class Held:
         if self._shelf is None:
             return
         now = time.monotonic()
+        self._unsure_until = now + REJOIN_TIME / 2  # before requests are refused
         for group in self._shelf.take():
             group.not_before = now + REJOIN_TIME
             group.deadline = max(group.deadline, group.not_before)

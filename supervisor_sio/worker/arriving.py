@@ -188,19 +188,19 @@ class Arriving:
     def set_tags(self, tags: list[str]) -> None:
         """The adopted tags that still have sessions; the router sends requests of no others."""
         self._tags = tags
-        self._post(self._tags_message())
-
-    def _tags_message(self) -> Message:
         # With those that are this worker's as soon as the router has read of it.
         said = (tag for number in self._said for tag in self._given[number])
-        return {"type": "tags", "tags": list(dict.fromkeys([*self._tags, *said]))}
+        self._post({"type": "tags", "tags": list(dict.fromkeys([*tags, *said]))})
 
     # --- routers come and go --------------------------------------------------------------
 
     def greet(self) -> None:
-        """What the next router has to know before it places a request."""
-        if self._tags or self._said:
-            self._post(self._tags_message())
+        """What the next router has to know before it places a request: what is this worker's.
+
+        What it has said to have adopted may be another's by now.
+        """
+        if self._tags:
+            self._post({"type": "tags", "tags": self._tags})
 
     def repeat(self) -> None:
         """What it has to answer, when it knows that this worker is ready."""

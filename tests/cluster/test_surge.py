@@ -69,6 +69,7 @@ def sessions(cluster: Cluster) -> list[int]:
     return [row["sessions"] for row in cluster.workers()]
 
 
+@pytest.mark.long
 @NO_WORKER
 def test_there_are_never_fewer_workers_than_usual(chat: Cluster) -> None:
     before = pids(chat)
@@ -102,6 +103,7 @@ def test_new_code_that_does_not_start_stops_nobody(make_cluster: ClusterFactory)
     assert [row["name"] for row in cluster.status()["workers"]] == [FIRST, SECOND]
 
 
+@pytest.mark.long
 @NO_WORKER
 def test_ctrl_c_leaves_what_scale_removes(cluster: Cluster) -> None:
     supervisorctl = subprocess.Popen(
@@ -124,6 +126,7 @@ def test_ctrl_c_leaves_what_scale_removes(cluster: Cluster) -> None:
     cluster.wait_ready(2)
 
 
+@pytest.mark.long
 @NO_WORKER
 def test_a_program_that_can_have_one_process_only(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=1)
@@ -254,6 +257,7 @@ def test_who_leaves_for_good_is_taken_over_at_once(chat: Cluster, clients: Clien
     assert chat.ctl("sio", "scale", "workers", "2").returncode == 0
 
 
+@pytest.mark.long
 def test_who_is_drained_and_stopped_is_taken_over_at_once(chat: Cluster, clients: Clients) -> None:
     made = clients.mixed(chat, 6)
     count = moved(chat)

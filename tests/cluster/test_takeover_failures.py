@@ -223,6 +223,7 @@ def test_nobody_adopts_within_hold_timeout(make_cluster: ClusterFactory, tmp_pat
     assert OverPolling(setting.cluster.port).join().call("echo", 1) == 1
 
 
+@pytest.mark.long
 def test_another_worker_adopts_after_hold_timeout(two: Setting) -> None:
     """No successor comes; else its clients are closed beside a worker that has room for them."""
     scene = two.scene(SECOND)
@@ -250,6 +251,7 @@ def test_a_handler_that_does_not_end(make_cluster: ClusterFactory, tmp_path: Pat
 # --- again and again -------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_tags_of_three_workers_at_one(make_cluster: ClusterFactory, tmp_path: Path) -> None:
     """One worker has the clients of others; then they move again, all of them, by one restart."""
     setting = Setting(make_cluster, tmp_path, workers=3)
@@ -303,6 +305,7 @@ def test_pings_go_on(make_cluster: ClusterFactory, tmp_path: Path) -> None:
 PLAIN = "supervisor-sio worker cluster_app:app"
 
 
+@pytest.mark.long
 def test_a_worker_without_takeover_adopts_nobody(
     make_cluster: ClusterFactory, tmp_path: Path
 ) -> None:

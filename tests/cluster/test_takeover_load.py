@@ -6,6 +6,8 @@ import random
 import sys
 from pathlib import Path
 
+import pytest
+
 from .harness import HERE, async_mode
 
 sys.path.insert(0, str(HERE.parent / "bench"))
@@ -13,6 +15,7 @@ sys.path.insert(0, str(HERE.parent / "bench"))
 from takeover import SHORT, report, running  # noqa: E402
 
 
+@pytest.mark.long
 def test_nobody_notices_deploys(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")

@@ -197,6 +197,7 @@ def test_what_is_held_outlives_the_router(
     wait_until(lambda: old.lost() == 1000, 5, "nobody else has them")
 
 
+@pytest.mark.long
 def test_a_router_that_dies_while_a_worker_passes_on(
     make_cluster: ClusterFactory, made: list[Simulated]
 ) -> None:
@@ -273,6 +274,7 @@ def test_a_router_without_descriptors_for_all(
     assert old.lost() == len(old.clients) - count
 
 
+@pytest.mark.long
 def test_nobody_adopts_them(make_cluster: ClusterFactory, made: list[Simulated]) -> None:
     cluster = make_cluster(workers=1, hold_timeout="1").start()
     before = descriptors(cluster.router_pid)

@@ -72,7 +72,7 @@ def test_a_copy_of_the_environment_keeps_nothing_of_the_connection(
     ("mode", "app", "most"),
     [
         ("asyncio", "fastapi_chat", 5.0),
-        ("threading", "threaded_chat", 4.0),
+        ("threading", "threaded_chat", 4.5),
     ],
 )
 def test_an_idle_client_of_another_mode(

@@ -714,8 +714,8 @@ def next_router(cluster: Cluster, shelf: Any, orderly: bool = False) -> None:
             channel.close_all(batch.descriptors)
         for place in group.channels.values():
             channel.close_all([d for d in (place.position, place.dump) if d >= 0])
-    assert before._shelf is not None
-    before._shelf.close()
+    if before._shelf is not None:
+        before._shelf.close()
     harness.listeners.clear()
     harness.pool.held.clear()
     harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
@@ -796,6 +796,29 @@ def test_who_has_it_from_the_router_before_keeps_it(check: Check, shelf: Any) ->
         assert cluster.harness.pool.owner("old").tag == "new"  # type: ignore[union-attr]
         del other
         assert old.lost() == 0
+
+    check(scenario)
+
+
+def test_who_says_late_that_it_has_adopted_waits_for_who_has(check: Check, shelf: Any) -> None:
+    """A router before gave them to another worker, which is slower to come back."""
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        next_router(cluster, shelf)
+        late = cluster.taker("late", "late")
+        late.worker.say(type="adopted", id=77, tags=["old"], sessions=2)
+        late.worker.say(type="tags", tags=["old"])
+        await wait_for(lambda: bool(harness.held._unsure))
+        has_it = cluster.taker("has", "has")
+        has_it.worker.say(type="tags", tags=["old"])
+        await wait_for(lambda: harness.pool.owner("old") is not None)
+        harness.held.look()
+        assert "adopt-off" not in late.kinds()
+        harness.held._unsure_until = 0.0
+        harness.held.look()
+        await late.hear("adopt-off")
+        assert harness.pool.owner("old").tag == "has"  # type: ignore[union-attr]
 
     check(scenario)
 

@@ -212,6 +212,7 @@ class World:
                 node.read()
                 node.decide(True)
             await asyncio.sleep(0.002)
+            self.harness.held._unsure_until = 0.0  # all have said what they have
             for group in self.harness.held._groups.values():
                 group.not_before = group.deadline = 0.0
             self.harness.held.look()
