@@ -541,10 +541,9 @@ def test_they_hear_the_relay_when_they_are_this_workers(
     other.settle(lambda: router.said)
     assert said == [("expect", (tag,))]
     other.runtime.call_soon(adopter.on_go if go else adopter.on_discard, 1)
-    other.settle(lambda: len(said) == 2)
+    other.settle(lambda: len(said) > 1)  # that the tag is given up comes later
     if go:
-        ((_, heard),) = said[1:]
-        assert said[1][0] == "adopt" and heard.tags == (tag,)
+        assert said[1][0] == "adopt" and said[1][1].tags == (tag,)
     else:
         assert said[1] == ("not_adopted", (tag,))
     monkeypatch.undo()
