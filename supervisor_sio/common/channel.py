@@ -119,6 +119,24 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
     return None if received is None else Packet(*received)
 
 
+def receive_left(sock: socket.socket, lost: Callable[[Exception], None]) -> Iterator[Packet]:
+    """All that is left in a socket.
+
+    :param lost: gets why a packet is lost.
+    """
+    while True:
+        try:
+            packet = receive(sock, MAX_DESCRIPTORS)
+        except (ChannelError, DescriptorsLost) as error:
+            lost(error)
+            continue
+        except OSError:  # BlockingIOError: there is no more
+            return
+        if packet is None:
+            return
+        yield packet
+
+
 def decode(data: bytes) -> Message:
     """:raises ChannelError: when it is not a message."""
     try:

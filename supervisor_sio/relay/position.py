@@ -7,11 +7,11 @@ relay has them. Whoever reads it shares the file's offset with others, and does 
 from __future__ import annotations
 
 import json
-import os
 import struct
 from dataclasses import dataclass, field
 from typing import Any, Callable, NamedTuple, Optional
 
+from ..common import memory_file
 from ..common.limits import POSITION_BYTES, RELAY_MOST_GONE, RELAY_MOST_SENDERS, RELAY_MOST_STREAMS
 from .inbox import Numbers
 
@@ -93,19 +93,12 @@ class Position:
                 for part in self.parts
             ],
         }
-        data = json.dumps(head, separators=(",", ":")).encode()
-        descriptor = os.memfd_create("sio-position", os.MFD_CLOEXEC)
-        try:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(_HEAD.pack(_MARK, _VERSION, len(data)) + data)
-                for part in self.parts:
-                    for message in (*part.kept, *(one.data for one in part.held)):
-                        file.write(_PART.pack(len(message)))
-                        file.write(message)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+        text = json.dumps(head, separators=(",", ":")).encode()
+        data = [_HEAD.pack(_MARK, _VERSION, len(text)), text]
+        for part in self.parts:
+            for message in (*part.kept, *(one.data for one in part.held)):
+                data += (_PART.pack(len(message)), message)
+        return memory_file.write("sio-position", b"".join(data))
 
     @classmethod
     def read(cls, descriptor: int) -> Position:
@@ -141,10 +134,9 @@ class _File:
 
     def __init__(self, descriptor: int) -> None:
         try:
-            size = os.fstat(descriptor).st_size
-            if size > POSITION_BYTES:
-                raise ValueError(f"position: {size} bytes, over the limit of {POSITION_BYTES}")
-            self._data = memoryview(os.pread(descriptor, size, 0))
+            self._data = memoryview(memory_file.read(descriptor, POSITION_BYTES))
+        except ValueError as error:
+            raise ValueError(f"position: {error}") from None
         except OSError as error:
             raise ValueError(f"position: cannot be read: {error}") from None
         self._at = 0

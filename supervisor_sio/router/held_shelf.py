@@ -12,11 +12,10 @@ import logging
 import os
 import socket
 from collections import deque
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 from ..common import channel, takeover
-from ..common.channel import ChannelError, DescriptorsLost, Message, Packet
-from ..common.limits import MAX_DESCRIPTORS
+from ..common.channel import ChannelError, Message
 from .held_group import Batch, Channel, Group, read_group
 
 logger = logging.getLogger("supervisor_sio.router")
@@ -47,12 +46,13 @@ class HeldShelf:
         """What the router before this one has kept, which this one keeps on."""
         groups: dict[int, Group] = {}
         # What is known of a group may have been kept anew behind its batches.
-        for message, descriptors in sorted(self._receive(), key=lambda one: _is_batch(one[0])):
+        packets = channel.receive_left(self._out_of, _note_lost)
+        for message, descriptors in sorted(packets, key=lambda one: _is_batch(one[0])):
             kept = False
             try:
                 kept = _restore(groups, message, descriptors)
             except ChannelError as error:  # of another version
-                logger.warning("sessions that were held are lost: %s", error)
+                _note_lost(error)
             if not kept:
                 channel.close_all(descriptors)
         for group in groups.values():
@@ -61,19 +61,6 @@ class HeldShelf:
             for number in group.batches:
                 self.keep_batch(group, number)
         return list(groups.values())
-
-    def _receive(self) -> Iterator[Packet]:
-        while True:
-            try:
-                packet = channel.receive(self._out_of, MAX_DESCRIPTORS)
-            except (ChannelError, DescriptorsLost) as error:
-                logger.warning("sessions that were held are lost: %s", error)
-                continue
-            except OSError:  # BlockingIOError: there is no more
-                return
-            if packet is None:
-                return
-            yield packet
 
     def keep_channel(self, group: Group, name: str, position: int) -> None:
         """:param position: instead of that which was kept before, if the kernel has room for it."""
@@ -146,6 +133,10 @@ class HeldShelf:
 
 def _is_batch(message: Message) -> bool:
     return bool(message["type"] != "held")
+
+
+def _note_lost(error: Exception) -> None:
+    logger.warning("sessions that were held are lost: %s", error)
 
 
 def _restore(groups: dict[int, Group], message: Message, descriptors: list[int]) -> bool:

@@ -14,7 +14,7 @@ import socket
 from typing import Any, Iterable, NamedTuple, Optional
 
 from ..common import channel
-from ..common.channel import ChannelError, DescriptorsLost
+from ..common.channel import ChannelError
 from ..common.limits import MAX_DESCRIPTORS, MAX_ROW
 from ..common.refusals import Refusals
 from ..common.request import Kind
@@ -94,17 +94,11 @@ class Shelf:
 
     def _receive(self) -> Iterable[channel.Packet]:
         self._messages = 0
-        while True:
-            try:
-                packet = channel.receive(self._out_of, MAX_DESCRIPTORS)
-            except (ChannelError, DescriptorsLost) as error:
-                logger.warning("connections that waited are lost: %s", error)
-                continue
-            except OSError:  # BlockingIOError: there are no more
-                return
-            if packet is None:
-                return
-            yield packet
+        return channel.receive_left(self._out_of, _note_lost)
+
+
+def _note_lost(error: Exception) -> None:
+    logger.warning("connections that waited are lost: %s", error)
 
 
 def _row(connection: Connection) -> Optional[list[Any]]:
