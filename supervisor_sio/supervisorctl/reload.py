@@ -31,7 +31,10 @@ DRAIN_TIME = 2.0
 #: Seconds that the successor of a worker has to become ready.
 _READY_TIMEOUT = 60.0
 
-#: Seconds between looks whether it is.
+#: Seconds that a router has to come back: longer than supervisord's pause between its tries.
+_ROUTER_TIMEOUT = 30.0
+
+#: Seconds between looks whether they are.
 _LOOK = 0.1
 
 #: States of a worker that is restarted; others are left alone.
@@ -76,7 +79,7 @@ def _one_more(session: Session, group: str, members: list[str]) -> Iterator[None
     :raises CommandError: when there cannot be one, or it is still there; the text says how
         to remove it then.
     """
-    if not any(_worker(session, name)["state"] in _RESTARTED for name in members):
+    if not any(_known(session, name)["state"] in _RESTARTED for name in members):
         yield
         return
     with session.translating(group):
@@ -113,7 +116,7 @@ def _start_added(session: Session, name: str) -> None:
 
 
 def _reload_one(session: Session, name: str, surge: bool) -> dict[str, Any]:
-    before = _worker(session, name)
+    before = _known(session, name)
     if before["state"] not in _RESTARTED:
         session.say(f"{name}: {before['state']}, left alone")
         return {"name": name, "reloaded": False, "state": before["state"]}
@@ -167,6 +170,25 @@ def _wait_ready(session: Session, name: str, old_pid: int = 0) -> dict[str, Any]
         if worker["state"] in STOPPED | {"failing"} or time.monotonic() - started > _READY_TIMEOUT:
             raise _not_ready(session, worker)
         time.sleep(_LOOK)
+
+
+def _known(session: Session, name: str) -> dict[str, Any]:
+    """The worker, once a router says how it is: supervisord knows only that it runs.
+
+    :raises CommandError: when there is no router for too long.
+    """
+    started = time.monotonic()
+    while (worker := _worker(session, name))["state"] == "running":
+        router = session.call("sio.getStatus")["router"]
+        if router["state"] == "running":
+            break  # it is not one of its workers
+        if time.monotonic() - started > _ROUTER_TIMEOUT:
+            why = "no event listener runs it"
+            if router["process"]:
+                why = f"{router['process']} is {router['statename']}"
+            raise refused(name, f"the router is down: {why}")
+        time.sleep(_LOOK)
+    return worker
 
 
 def _worker(session: Session, name: str) -> dict[str, Any]:

@@ -73,6 +73,16 @@ def test_reload_by_name(cluster: Cluster) -> None:
 
 
 @NO_WORKER
+def test_reload_when_the_router_has_just_died(cluster: Cluster) -> None:
+    before = by_name(cluster)
+    os.kill(cluster.router_pid, signal.SIGKILL)
+    done = cluster.ctl("sio", "reload")
+    assert done.returncode == 0, done.stdout
+    after = by_name(cluster)
+    assert after.keys() == before.keys() and not set(after.values()) & set(before.values())
+
+
+@NO_WORKER
 def test_reload_stops_at_a_worker_that_does_not_come_back(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=3, startsecs=1, startretries=0)
     broken = cluster.directory / "broken"

@@ -28,6 +28,7 @@ class Cluster:
         self.pids = iter(range(10, 100))
         self.takeover = takeover
         self.states = {FIRST: "ready", SECOND: "ready"}
+        self.router = "running"
         self.by_name = {name: next(self.pids) for name in self.states}
         #: What becomes of a process that is started.
         self.fate = "ready"
@@ -58,7 +59,11 @@ class Cluster:
             }
             for name, state in self.states.items()
         ]
-        return {"workers": workers, "router": {"process": "sio"}}
+        if self.router == "down":  # supervisord alone says what it knows
+            for worker in workers:
+                worker["state"] = worker["state"].replace("ready", "running")
+        router = {"process": "sio", "state": self.router, "statename": "FATAL"}
+        return {"workers": workers, "router": router}
 
     def getProcessInfo(self, name: str) -> dict[str, Any]:
         return {"exitstatus": 3, "spawnerr": "", "statename": "RUNNING", "pid": self.by_name[name]}
@@ -142,6 +147,31 @@ def test_one_more_meanwhile(takeover: bool, slept: list[float]) -> None:
     ]
     assert slept == ([] if takeover else [DRAIN_TIME] * 3)
     assert cluster.exitstatus == 0
+
+
+@pytest.mark.parametrize("options", ["", " --surge"])
+def test_a_router_that_is_about_to_come_back(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster()
+    cluster.router = "down"
+    monkeypatch.setattr(time, "sleep", lambda seconds: setattr(cluster, "router", "running"))
+    run(cluster, f"reload{options}")
+    assert [name for kind, name, *_ in cluster.asked if kind == "stop"][:2] == [FIRST, SECOND]
+    assert cluster.exitstatus == 0
+
+
+@pytest.mark.parametrize("options", ["", " --surge"])
+def test_a_router_that_stays_down(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would be restarted, and nothing would say so."""
+    cluster = Cluster()
+    cluster.router = "down"
+    clock = iter(range(0, 100, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    run(cluster, f"reload{options}")
+    assert (
+        cluster.said == [f"{FIRST}: ERROR (the router is down: sio is FATAL)"]
+        and not cluster.asked
+        and cluster.exitstatus == 1
+    )
 
 
 def test_only_those_that_are_named() -> None:
