@@ -113,6 +113,15 @@ def wait_until(predicate: Callable[[], T], timeout: float, message: str) -> T:
         pause = min(pause * 1.2, 0.1)
 
 
+def wait_until_idle(pid: int) -> None:
+    """Until a process has done what it was sent before, and what it does at most 0.1 s later:
+    who has work, or a timer that is over, does not sleep, however busy the machine is."""
+    process = psutil.Process(pid)
+    for _ in range(2):
+        time.sleep(0.1)
+        wait_until(lambda: process.status() == psutil.STATUS_SLEEPING, 20, "it is idle")
+
+
 def free_port() -> int:
     """A port nobody listens on, outside the range the kernel gives to clients."""
     while True:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from cluster.conftest import ClusterFactory
 from cluster.descriptors import COUNTED, limit_descriptors
-from cluster.harness import Cluster, wait_until
+from cluster.harness import Cluster, wait_until, wait_until_idle
 from cluster.modes import NO_WORKER
 from cluster.raw import PATH
 
@@ -61,7 +61,8 @@ def test_all_who_wait_are_answered_by_the_next_router(
         slow.sendall(REQUEST[:10])
         wait_until(lambda: waiting(cluster) == 101, 10, "they wait")
         slow.sendall(REQUEST[10:])
-        wait_until(lambda: waiting(cluster) == 101, 10, "they wait")
+        wait_until_idle(cluster.router_pid)
+        assert waiting(cluster) == 101
         for _ in range(2):
             end_router(cluster, how)
             wait_until(lambda: waiting(cluster) == 101, 20, "they wait at the next")
@@ -86,6 +87,7 @@ def test_more_wait_than_supervisord_may_send_descriptors(make_cluster: ClusterFa
             socks.append(stack.enter_context(sock))
             sock.sendall(REQUEST)
         wait_until(lambda: waiting(cluster) == len(socks), 10, "they wait")
+        wait_until_idle(cluster.router_pid)
         end_router(cluster, "kill")
         wait_until(lambda: waiting(cluster) == len(socks), 20, "they wait at the next")
         assert resource.prlimit(cluster.pid, resource.RLIMIT_NOFILE) == limit
@@ -100,7 +102,8 @@ def test_the_time_to_wait_goes_on_over_a_restart(make_cluster: ClusterFactory) -
     assert cluster.ctl("stop", "workers:*").returncode == 0
     with socket.create_connection(("127.0.0.1", cluster.port), timeout=30) as sock:
         sock.sendall(REQUEST)
-        wait_until(lambda: waiting(cluster) == 1, 5, "it waits")
+        wait_until(lambda: waiting(cluster) == 1, 10, "it waits")
+        wait_until_idle(cluster.router_pid)
         end_router(cluster, "kill")
         answer = read_all(sock)
         assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer

@@ -140,6 +140,8 @@ class App:
             lambda: None,
         )
         self.seen: list[Any] = []
+        #: How many handlers have begun to wait; an event that came may be in a queue.
+        self.waiting = 0
         self.clients: list[Client] = []
         for name in ("disconnect", "echo", "wait", "fail", "order"):
             self.on(name, getattr(self, name))
@@ -189,6 +191,7 @@ class App:
         return data
 
     async def wait(self, sid: str) -> str:
+        self.waiting += 1
         await self.settled(self.go_on.wait())
         return "waited"
 

@@ -326,7 +326,7 @@ def test_handlers_end_first_and_what_came_meanwhile_goes_along(make: Any) -> Non
     app = make()
     client = connect(app)
     client.text('421["wait"]')
-    app.settle(lambda: app.session.running)
+    app.settle(lambda: app.waiting)
     router, other = Router(), make()
     app.servers[:] = [app.sio]
     departure = Departure(app.runtime, app.http, router)  # type: ignore[arg-type]
@@ -359,7 +359,7 @@ def test_what_cannot_be_moved_is_counted_and_stays(make: Any) -> None:
     sids = [sid for sid, _ in app.sio.manager.get_participants("/", None)]
     app.do(app.sio.save_session(sids[1], {"lock": object()}))
     clients[0].text('421["wait"]')
-    app.settle(lambda: any(s.running for s in app.sio.eio.sockets.values()))
+    app.settle(lambda: app.waiting)
     before = dict(refusals.by_reason)
     router = pass_on(app, seconds=0.2)
     assert sum(count for _, count, _ in router.batches) == 1
