@@ -98,9 +98,18 @@ stdout_logfile = {directory}/%(program_name)s_%(process_num)02d.log
 """
 
 
+#: Seconds that all is waited for at least, as the machine may be busy: less than ``hold_timeout``
+#: (30) and than clients wait for a ping (45), which would mend much that is broken.
+PATIENCE = 25.0
+
+
 def wait_until(predicate: Callable[[], T], timeout: float, message: str) -> T:
     """The first true value of ``predicate``, looked at again and again, and less and less often:
-    a question to supervisord takes time that what is waited for may need."""
+    a question to supervisord takes time that what is waited for may need.
+
+    :param timeout: seconds that it takes at most on a machine that is not busy.
+    """
+    timeout = max(timeout, PATIENCE)
     deadline = time.monotonic() + timeout
     pause = 0.01
     while True:
@@ -122,17 +131,25 @@ def wait_until_idle(pid: int) -> None:
         wait_until(lambda: process.status() == psutil.STATUS_SLEEPING, 20, "it is idle")
 
 
+#: An abstract name for each port that this process has, so that no other process of tests takes it.
+_ports: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port nobody listens on, outside the range the kernel gives to clients."""
+    """A port nobody listens on, outside the range the kernel gives to clients; it stays ours."""
     while True:
         port = random.randrange(15000, 30000)
+        name = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
+                name.bind(f"\0supervisor-sio-tests-{port}")
                 probe.bind(("127.0.0.1", port))
-                return port
             except OSError:
-                pass
+                name.close()
+                continue
+        _ports.append(name)
+        return port
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -264,7 +281,7 @@ class Cluster:
         """Start a supervisord that should not stay; its exit code and all it printed."""
         self.spawn()
         assert self.process is not None
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         return code, (self.directory / "supervisord.out").read_text()
 
     def stop(self, number: int = signal.SIGTERM) -> int:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-TIMEOUT = 15.0
+TIMEOUT = 25.0
 
 
 class Received(NamedTuple):

@@ -10,7 +10,6 @@ import os
 import pickle
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from cluster.raw import Poller, exchange, open_websocket
 from cluster.test_hosts import Redis, queue
 
 from .attackers import BINARY, PING, TEXT, frame
-from .victim import MB, PeakMemory, descriptors
+from .victim import MB, PeakMemory, descriptors, wait_idle
 
 __all__ = ["queue"]
 
@@ -50,7 +49,7 @@ def others_are_unharmed(cluster: Cluster, pid: int) -> Iterator[None]:
         yield
         other.sendall(frame(TEXT, b'42["whoami"]') + frame(TEXT, b'427["echo","still"]'))
         read_until(other, b'437["still"]')
-    assert [row["pid"] for row in cluster.workers()] == [pid]
+    wait_until(lambda: [row["pid"] for row in cluster.workers()] == [pid], 5, "the same worker")
     assert not [name for name, text in cluster.logs().items() if "Traceback" in text]
 
 
@@ -71,12 +70,12 @@ def read_until(sock: socket.socket, text: bytes) -> bytes:
     return data
 
 
-def pour(sock: socket.socket, data: bytes, most_bytes: int) -> bool:
+def pour(sock: socket.socket, data: bytes, most_bytes: int, patience: float = 1) -> bool:
     """Send this again and again; whether the other side ended the connection over it.
 
-    The server may stop to read, too: then nothing more is sent.
+    The server may stop to read, too: then nothing more is sent after so many seconds.
     """
-    sock.settimeout(1)
+    sock.settimeout(patience)
     sent = 0
     try:
         while sent < most_bytes:
@@ -200,7 +199,7 @@ def test_cve_2026_48802_pongs_start_nothing(cluster: Cluster, pid: int) -> None:
         sock.sendall(frame(TEXT, b"3") * 50_000 + frame(TEXT, b'421["echo","done"]'))
         read_until(sock, b"431")
     assert peak.grown < 16 * MB
-    assert psutil.Process(pid).num_threads() == threads
+    assert psutil.Process(pid).num_threads() < threads + 5
 
 
 @pytest.mark.parametrize("size", [50 * MB, 2**40])
@@ -213,10 +212,10 @@ def test_cve_2026_48809_long_messages_are_not_read(cluster: Cluster, pid: int, s
     with PeakMemory(pid) as peak:
         with socket.create_connection(("127.0.0.1", cluster.port), timeout=20) as sock:
             sock.sendall(post + b"Content-Length: %d\r\n\r\n" % size)
-            assert pour(sock, b"x" * 65536, 50 * MB)
+            assert pour(sock, b"x" * 65536, 50 * MB, 20)
         with open_websocket(cluster.port) as sock:
             sock.sendall(head)
-            assert pour(sock, b"x" * 65536, 50 * MB)
+            assert pour(sock, b"x" * 65536, 50 * MB, 20)
     assert peak.grown < 16 * MB
 
 
@@ -321,20 +320,17 @@ def test_cve_2024_49768_nothing_is_served_behind_a_bad_request(cluster: Cluster)
 
 def test_cve_2024_49769_clients_that_are_gone_at_once(cluster: Cluster, pid: int) -> None:
     """waitress, GHSA-3f84-rpwh-47g6: a client that closed before it was asked kept a busy loop."""
-    victims = [psutil.Process(each) for each in (pid, cluster.router_pid)]
-    before = [victim.num_fds() for victim in victims]
+    victims = [pid, cluster.router_pid]
+    before = [descriptors(victim) for victim in victims]
     reset = struct.pack("ii", 1, 0)
     for data in (b"", b"GET", SMUGGLED) * 60:
         with socket.create_connection(("127.0.0.1", cluster.port), timeout=20) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
             sock.sendall(data)
     wait_until(
-        lambda: all(v.num_fds() <= n + 2 for v, n in zip(victims, before)), 10, "they are closed"
+        lambda: all(descriptors(v) <= n + 2 for v, n in zip(victims, before)), 10, "they are closed"
     )
-    used = [sum(victim.cpu_times()[:2]) for victim in victims]
-    time.sleep(1)
-    for victim, cpu in zip(victims, used):
-        assert sum(victim.cpu_times()[:2]) - cpu < 0.5
+    wait_idle(*victims)
 
 
 def test_cve_2021_21419_pings_do_not_pile_up(cluster: Cluster, pid: int) -> None:

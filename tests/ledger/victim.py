@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Iterator
@@ -22,6 +23,24 @@ def memory(pid: int) -> int:
 
 def descriptors(pid: int) -> int:
     return int(psutil.Process(pid).num_fds())
+
+
+def wait_idle(*pids: int) -> None:
+    """Wait for half a second in which each of these processes sleeps most of the time.
+
+    They may have something to do yet, or again. A busy loop runs, or waits for a CPU to run on, as
+    long as one looks; how much it gets of that depends on what else the machine does.
+    """
+    processes = [psutil.Process(pid) for pid in pids]
+
+    def idle() -> bool:
+        running = Counter[int]()
+        for _ in range(25):
+            time.sleep(0.02)
+            running.update(p.pid for p in processes if p.status() == psutil.STATUS_RUNNING)
+        return all(count < 10 for count in running.values())
+
+    wait_until(idle, 20, "it waits for something")
 
 
 class PeakMemory:
