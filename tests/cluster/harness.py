@@ -161,6 +161,8 @@ def environment(**more: str) -> dict[str, str]:
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [kept.get("PYTHONPATH"), str(HERE)]))
     # No test resolves names, and what does takes a third of the time to start a worker.
     kept["EVENTLET_NO_GREENDNS"] = "yes"
+    # Hundreds of processes would each compile what pip compiles only where it copies it.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, **more}
 
 
