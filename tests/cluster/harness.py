@@ -357,7 +357,7 @@ class Cluster:
             return []
         return [row for row in rows if row["state"] == state]
 
-    def wait_ready(self, count: int | None = None, timeout: float = 30) -> None:
+    def wait_ready(self, count: int | None = None, timeout: float = 60) -> None:
         wanted = self.numprocs if count is None else count
 
         def ready() -> bool:

@@ -60,6 +60,7 @@ def make(name: str, **options: Any) -> Any:
 
 
 quick = make("quick", ping_interval=0.3, ping_timeout=1.0, cors_allowed_origins="*")
+patient = make("patient", ping_interval=0.3, cors_allowed_origins="*")
 usual = make("usual", cors_allowed_origins="http://friend.example")
 polling = make("polling", transports=["polling"])
 stiff = make("stiff", allow_upgrades=False)
@@ -72,6 +73,7 @@ async def web(request: portable.Request) -> portable.Answer:
 app: Any = portable.web(web)
 for path, server in (
     ("quick.io", quick),
+    ("patient.io", patient),
     ("socket.io", usual),
     ("polling.io", polling),
     ("stiff.io", stiff),

@@ -10,6 +10,8 @@ from .wire import PATH, Request
 
 #: The path of a server with these for ``ping_interval`` and ``ping_timeout``.
 QUICK, PING_INTERVAL, PING_TIMEOUT = "/quick.io/", 0.3, 1.0
+#: The same ``ping_interval``, and time to answer.
+PATIENT = "/patient.io/"
 #: One that has no websocket, one that has it for new sessions alone.
 POLLING, STIFF = "/polling.io/", "/stiff.io/"
 
@@ -17,7 +19,9 @@ POLLING, STIFF = "/polling.io/", "/stiff.io/"
 def start(make: ClusterFactory) -> Cluster:
     """One worker; the server at the usual path has pings as usual."""
     command = "supervisor-sio worker protocol_app:app"
-    return make(workers=1, command=command, path=", ".join((PATH, QUICK, POLLING, STIFF))).start()
+    return make(
+        workers=1, command=command, path=", ".join((PATH, QUICK, PATIENT, POLLING, STIFF))
+    ).start()
 
 
 def wait_for_reason(cluster: Cluster, sid: str) -> str:

@@ -99,7 +99,7 @@ def complaint(*arguments: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         env=of_workers(),
     )
     assert done.returncode != 0 and not done.stdout
@@ -199,7 +199,7 @@ def test_forged_control_messages_harm_only_their_sender(
     for name in ("router.sock", "supervisord.sock"):
         for data in (b"{", b"\xff" * 9, b"[]", b'{"type": "hello"}', b'{"type": "load"}'):
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-                sock.settimeout(10)
+                sock.settimeout(20)
                 sock.connect(str(shared_cluster.run_dir / name))
                 with contextlib.suppress(ConnectionError):  # supervisord closes at once
                     sock.send(data)
@@ -218,7 +218,7 @@ def test_supervisord_keeps_no_connections_of_strangers(
     with contextlib.ExitStack() as stack:
         for _ in range(200):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            sock.settimeout(10)
+            sock.settimeout(20)
             sock.connect(str(shared_cluster.run_dir / "supervisord.sock"))
         assert shared_cluster.ctl("sio", "status").returncode == 0
         wait_until(lambda: len(list(descriptors.iterdir())) <= before, 10, "closed")

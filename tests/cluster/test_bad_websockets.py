@@ -84,6 +84,7 @@ def test_one_octet_at_a_time(shared_cluster: Cluster, other: TestClient) -> None
     assert other.call("echo", 1) == 1
 
 
+@pytest.mark.tries(3)
 def test_a_flood_of_fragments(shared_cluster: Cluster, other: TestClient) -> None:
     """A message that does not end is no reason to slow down others, or to take memory."""
     pid = other.whoami()["pid"]
@@ -118,7 +119,7 @@ def test_a_client_that_never_reads(shared_cluster: Cluster, other: TestClient) -
     before = figures(shared_cluster)["slow_clients"]
     with open_websocket(shared_cluster.port) as sock:
         sock.sendall(masked(1, b"40"))
-        latencies, deadline = [], time.monotonic() + 60
+        latencies, deadline = [], time.monotonic() + 120
         while figures(shared_cluster)["slow_clients"] == before:
             assert time.monotonic() < deadline, "it is not cut off"
             # More than the kernel takes and a client may leave behind, and then what is in time.

@@ -247,7 +247,7 @@ class Terminal:
 
     def end(self) -> str:
         """Everything, when it has ended."""
-        self.process.wait(20)
+        self.process.wait(60)
         self._reader.join(20)
         return self.text
 

@@ -39,7 +39,7 @@ def cluster(make_cluster: ClusterFactory, module: str) -> Cluster:
 @pytest.mark.parametrize("module", MODULES)
 def test_chat(cluster: Cluster, clients: Clients, module: str) -> None:
     for path, file in (("/", "chat.html"), ("/socket.io.min.js", "socket.io.min.js")):
-        assert urlopen(cluster.url + path, timeout=10).read() == (PAGES / file).read_bytes()
+        assert urlopen(cluster.url + path, timeout=20).read() == (PAGES / file).read_bytes()
 
     made = clients.mixed(cluster, 6)
     worker = {}
@@ -69,7 +69,7 @@ def test_a_view_speaks_to_the_clients_of_all_workers(
 ) -> None:
     made = clients.mixed(cluster, 4)
     body = urlencode({"text": "from a view"}).encode()
-    with urlopen(f"{cluster.url}/announce", body, timeout=10) as response:
+    with urlopen(f"{cluster.url}/announce", body, timeout=20) as response:
         assert response.read() == b"said\n"
     for client in made:
         ((said,),) = client.wait_for("message")

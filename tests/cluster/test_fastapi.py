@@ -48,7 +48,7 @@ def happened(cluster: Cluster) -> list[str]:
     """At all workers that are asked; those are chosen in turn."""
     found: list[str] = []
     for _ in range(2 * cluster.numprocs):
-        with urllib.request.urlopen(f"{cluster.url}/happened", timeout=10) as answer:
+        with urllib.request.urlopen(f"{cluster.url}/happened", timeout=20) as answer:
             found += json.load(answer)
     return found
 
@@ -77,7 +77,7 @@ def test_a_session_of_a_dependency(
         assert (answer.status, body["name"]) == (200, "ada")
     for transport in ("polling", "websocket"):
         client = socketio.Client()
-        client.connect(cluster.url, headers=cookie, transports=[transport])
+        client.connect(cluster.url, headers=cookie, transports=[transport], wait_timeout=25)
         assert client.call("whoami")["name"] == "ada"
         client.shutdown()
 
@@ -85,7 +85,7 @@ def test_a_session_of_a_dependency(
 def test_lifespan(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(command="supervisor-sio worker fastapi_app:app", workers=1).start()
     (row,) = cluster.workers()
-    with urllib.request.urlopen(f"{cluster.url}/pool", timeout=10) as answer:
+    with urllib.request.urlopen(f"{cluster.url}/pool", timeout=20) as answer:
         assert json.load(answer) == f"pool of {row['pid']}"
     log = cluster.log("workers_00")
     assert log.count("the application starts") == 1
@@ -100,12 +100,12 @@ def test_lifespan(make_cluster: ClusterFactory) -> None:
 def test_events_are_sent_when_they_happen(
     cluster: Cluster, connection: http.client.HTTPConnection
 ) -> None:
-    connection.request("GET", "/events/400")  # for 20 seconds
+    connection.request("GET", "/events/4000")  # for 200 seconds
     answer = connection.getresponse()
     assert answer.headers["Content-Type"].startswith("text/event-stream")
     began = time.monotonic()
     assert [answer.readline() for _ in range(3)] == [b"data: 0\n", b"\n", b"data: 1\n"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     connection.close()
     answer.close()
     wait_until(lambda: "the stream has ended" in happened(cluster), 5, "its end")
@@ -122,6 +122,7 @@ def pieces(megabytes: int) -> Iterator[bytes]:
         yield bytes([number % 256]) * MB
 
 
+@pytest.mark.tries(3)
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_long_upload(
     cluster: Cluster, connection: http.client.HTTPConnection, chunked: bool
@@ -174,7 +175,7 @@ def test_the_applications_own_websocket(cluster: Cluster, clients: Clients) -> N
     listener = clients.connect(cluster, "node", ["websocket"])
     listener.call("join", "red")
     url = cluster.url.replace("http", "ws")
-    own = websocket.create_connection(f"{url}/ws/red", timeout=10, subprotocols=["chat"])
+    own = websocket.create_connection(f"{url}/ws/red", timeout=20, subprotocols=["chat"])
     assert own.getsubprotocol() == "chat"
     for number in range(3):
         own.send(f"hello {number}")
@@ -191,7 +192,7 @@ def test_a_websocket_that_the_application_refuses(cluster: Cluster) -> None:
     url = cluster.url.replace("http", "ws")
     for path in ("/ws/closed", "/nowhere"):
         with pytest.raises(websocket.WebSocketBadStatusException) as refused:
-            websocket.create_connection(url + path, timeout=10)
+            websocket.create_connection(url + path, timeout=20)
         assert refused.value.status_code == 403
 
 
@@ -208,7 +209,7 @@ def test_own_websockets_end_when_their_worker_is_stopped(make_cluster: ClusterFa
         while own.recv():
             pass
         raise ConnectionError
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 14
     assert "Traceback" not in cluster.log("workers_00")
 
 

@@ -61,7 +61,7 @@ def test_a_slow_head_is_turned_away(make_cluster: ClusterFactory) -> None:
     began = time.monotonic()
     with open_slowly(cluster) as sock:
         assert sock.recv(100).startswith(b"HTTP/1.1 408 ")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9  # by default it is 10
     wait_for(cluster, lambda r: r["refused"] == {"head-timeout": 1} and not r["waiting"])
 
 
@@ -258,11 +258,13 @@ def test_a_worker_for_whom_no_descriptor_is_free_waits(make_cluster: ClusterFact
     limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     limit_descriptors(pid, 0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.settimeout(10)
+        sock.settimeout(20)
         sock.connect(str(cluster.run_dir / "router.sock"))
         wait_for(cluster, lambda r: r["refused"].get("worker-accept-failed"))
+        began = time.monotonic()
         time.sleep(1)
-        assert router(cluster)["refused"]["worker-accept-failed"] < 30, "it tries without a pause"
+        failed = router(cluster)["refused"]["worker-accept-failed"]
+        assert failed < 30 * (time.monotonic() - began), "it tries without a pause"
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
         channel.send(sock, {"type": "hello", "version": 99})
         assert b"version 99" in sock.recv(65536)
@@ -271,6 +273,7 @@ def test_a_worker_for_whom_no_descriptor_is_free_waits(make_cluster: ClusterFact
 def test_random_starts_of_connections(shared_cluster: Cluster) -> None:
     """2,000 of them, some cut off, some reset; the router is the same afterwards."""
     dice = random.Random()
+    began = time.monotonic()
     before = router(shared_cluster)
     descriptors = len(os.listdir(f"/proc/{before['pid']}/fd"))
     seeds = [HANDSHAKE, b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\n", b"PROXY TCP4 "]
@@ -292,18 +295,18 @@ def test_random_starts_of_connections(shared_cluster: Cluster) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(try_one, range(2000)))
     wait_until(
-        lambda: len(os.listdir(f"/proc/{before['pid']}/fd")) == descriptors, 5, "no descriptor left"
+        lambda: len(os.listdir(f"/proc/{before['pid']}/fd")) <= descriptors, 5, "no descriptor left"
     )
     assert router(shared_cluster)["pid"] == before["pid"]
     Poller(shared_cluster.port).open()
     lines = [line for line in shared_cluster.log("router").splitlines() if "refused" in line]
-    assert len(lines) < 200, "a line for every refusal"
+    assert len(lines) < max(200, 10 * (time.monotonic() - began)), "a line for every refusal"
 
 
 def refusal(cluster: Cluster, *messages: dict[str, Any]) -> str:
     """What the router says to a worker that starts like this, before it hangs up."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        sock.settimeout(10)
+        sock.settimeout(20)
         sock.connect(str(cluster.run_dir / "router.sock"))
         for message in messages:
             channel.send(sock, message)

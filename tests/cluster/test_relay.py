@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -56,14 +57,15 @@ def test_what_is_for_one_client_reaches_its_worker_only(
     here.call("leave_room_of", there.sid(), "room")
     here.call("disconnect_sid", there.sid())
     there.wait_disconnected()
-    after = settled(cluster)
-    growth = {worker: after[worker] - before[worker] for worker in after}
     # The question's answer is the one message that goes the other way.
-    expected = {worker: 0 for worker in after}
+    expected = {worker: 0 for worker in before}
     expected[pid] = 100 + 1 + 1 + 1 + 1
     expected[here.whoami()["pid"]] = 1
-    print(growth)
-    assert growth == expected
+    wanted = {worker: before[worker] + count for worker, count in expected.items()}
+    with contextlib.suppress(AssertionError):  # what has come says more
+        wait_until(lambda: received(cluster) == wanted, 5, "messages")
+    after = settled(cluster)
+    assert {worker: after[worker] - before[worker] for worker in after} == expected
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +213,7 @@ def test_a_process_that_emits_once_and_ends(cluster: Cluster, clients: Clients, 
     made = [clients.connect(cluster, "node") for _ in range(8)]
     began = time.monotonic()
     process = start_emitter(cluster, "once", 1, 0, patch)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     print(f"a process that emits once takes {time.monotonic() - began:.2f} s")
     expect_numbers(made, "once", 1)
 
@@ -228,7 +230,7 @@ def test_a_process_that_only_emits_while_the_router_is_killed(
         old = cluster.router_pid
         os.kill(old, signal.SIGKILL)
         cluster.wait_new_router(old)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     expect_numbers(made, "through", 600)
 
 
@@ -239,7 +241,7 @@ def test_a_process_that_ends_while_there_is_no_relay(cluster: Cluster, clients: 
     wait_until(lambda: len(made[0].received("last-words")) > 150, 20, "most")
     old = cluster.router_pid
     os.kill(old, signal.SIGKILL)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     expect_numbers(made, "last-words", 200)
     cluster.wait_new_router(old)
 

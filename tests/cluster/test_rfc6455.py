@@ -55,7 +55,7 @@ def test_case(worker: Cluster, case: Case) -> None:
 )
 def test_refused_handshake(worker: Cluster, header: str, value: str | None, complaint: str) -> None:
     headers = {**HANDSHAKE, header: value}
-    connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=20)
     connection.request("GET", "/echo", headers={k: v for k, v in headers.items() if v is not None})
     response = connection.getresponse()
     assert (response.status, response.read().decode()) == (400, complaint)

@@ -29,7 +29,7 @@ MODES = [mode.name for mode in ASYNC_MODES.values() if sys.version_info >= mode.
 def sessions(metrics_port: int) -> float:
     """How many there are, as Prometheus reads it."""
     url = f"http://127.0.0.1:{metrics_port}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=20) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if "_worker_sessions{" in line)
 

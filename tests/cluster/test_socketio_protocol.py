@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import ClusterFactory
 from .harness import Cluster, wait_until
-from .protocol_cluster import QUICK, start, wait_for_reason
+from .protocol_cluster import PATIENT, QUICK, start, wait_for_reason
 from .wire import Session, WebSocket, sid_of
 
 ONE = '{"_placeholder":true,"num":0}'
@@ -110,6 +110,7 @@ def test_a_connect_handler_that_raises_by_polling(cluster: Cluster) -> None:
     session.talks()
 
 
+@pytest.mark.tries(3)
 @pytest.mark.parametrize("text", ["4abc", "4", "49", '42["echo",1]'])
 def test_who_begins_with_something_else_does_not_stay(cluster: Cluster, text: str) -> None:
     with WebSocket(cluster.port, QUICK) as websocket:
@@ -126,7 +127,7 @@ def test_who_never_connects_does_not_stay(cluster: Cluster) -> None:
 
 
 def test_a_client_leaves_the_main_namespace(cluster: Cluster) -> None:
-    with WebSocket(cluster.port, QUICK) as websocket:
+    with WebSocket(cluster.port, PATIENT) as websocket:
         sid = websocket.join()
         websocket.send("41")
         # The connection stays; the next is its ping.
@@ -181,6 +182,7 @@ def test_attachments_with_an_acknowledgement(websocket: WebSocket) -> None:
     websocket.expect(f"462-789[{ONE},{TWO}]", b"\1\2\3", b"\4\5\6")
 
 
+@pytest.mark.tries(3)
 @pytest.mark.parametrize("text", ["4abc", "42{}", '42abc["echo",1]', "47", '42["echo",'])
 def test_what_is_no_packet_does_no_harm(cluster: Cluster, text: str) -> None:
     """Node's server ends the connection; here it may, or count it and go on."""

@@ -52,7 +52,7 @@ def test_serves_by_hand_without_supervisord(clients: Clients, number: int) -> No
                 assert client.whoami()["pid"] == process.pid
             assert urlopen(f"{server.url}/pid").read() == str(process.pid).encode()
             process.send_signal(number)
-            assert process.wait(15) == 0
+            assert process.wait(30) == 0
         finally:
             process.kill()
         assert process.stdout is not None
@@ -72,7 +72,7 @@ def test_the_default_is_port_8000_of_this_host_only(clients: Clients) -> None:
     ) as process:
         try:
             if taken:
-                assert process.wait(20) == 1
+                assert process.wait(60) == 1
             else:
                 wait_until(server.listens, 20, "listening")
                 assert clients.connect(server).whoami()["pid"] == process.pid

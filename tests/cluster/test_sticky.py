@@ -179,7 +179,7 @@ def proxy(tmp_path: Path) -> Iterator[Callable[..., int]]:
     yield start
     for process in started:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 @pytest.mark.parametrize("name", ["nginx", "haproxy"])

@@ -235,7 +235,7 @@ def test_a_reload_disconnects_nobody(chat: Cluster, clients: Clients, surge: boo
         assert (client.sid(), client.connects, client.disconnects) == (sid, 1, [])
         if not surge:
             assert welcomes(client) == [worker, worker], "its own worker has it back"
-    assert sessions(chat) == [3, 3], "all have as many as before"
+    wait_until(lambda: sessions(chat) == [3, 3], 5, "all have as many as before")
     assert takeover(chat)["not_moved"] == {}
     line = f"takeover taken over {count}, passed on {count}, held 0, not moved 0"
     assert line in chat.ctl("sio", "status").stdout
@@ -252,8 +252,12 @@ def test_who_leaves_for_good_is_taken_over_at_once(chat: Cluster, clients: Clien
     say_and_hear(made, "scaled")
     assert [client.sid() for client in made] == sids
     assert not [client.name for client in made if client.disconnects]
-    (row,) = chat.workers()
-    assert (row["name"], row["sessions"], row["taken_over"]) == (FIRST, 6, before + 3)
+    figures = [(FIRST, 6, before + 3)]
+    wait_until(
+        lambda: [(r["name"], r["sessions"], r["taken_over"]) for r in chat.workers()] == figures,
+        5,
+        "the worker's figures",
+    )
     assert chat.ctl("sio", "scale", "workers", "2").returncode == 0
 
 
@@ -268,4 +272,4 @@ def test_who_is_drained_and_stopped_is_taken_over_at_once(chat: Cluster, clients
     assert not [client.name for client in made if client.disconnects]
     assert chat.ctl("start", SECOND).returncode == 0
     chat.wait_ready(2)
-    assert {row["name"]: row["sessions"] for row in chat.workers()} == {FIRST: 6, SECOND: 0}
+    wait_until(lambda: sessions(chat) == [6, 0], 5, "nobody has moved back")

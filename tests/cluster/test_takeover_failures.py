@@ -73,13 +73,17 @@ class Setting:
 
 
 MODES = ("eventlet", "asyncio", "threading")
+#: Of the worker that all goes well with: less than supervisord waits for it, 15, and by far more
+#: than it needs.
+DRAIN_TIMEOUT = "14"
+
 FIRST, SECOND = "workers:workers_00", "workers:workers_01"
 
 
 @pytest.fixture(scope="module")
 def one(make_module_cluster: ClusterFactory, tmp_path_factory: pytest.TempPathFactory) -> Setting:
     """One worker; who counts its sessions is the first of its tests, who ends it the last."""
-    return Setting(make_module_cluster, tmp_path_factory.mktemp("one"))
+    return Setting(make_module_cluster, tmp_path_factory.mktemp("one"), drain_timeout=DRAIN_TIMEOUT)
 
 
 @pytest.fixture
@@ -140,17 +144,18 @@ def test_the_only_worker_waits_for_an_answer_of_its_client(one: Setting) -> None
     with contextlib.closing(kept):
         post('42100["ask_me","well?"]')
         number = client.wait_for_question()
-        began = time.monotonic()
         stopping = threading.Thread(target=ctl, args=(one.cluster, "restart", FIRST))
         stopping.start()
         try:
             wait_until(lambda: one.cluster.workers("draining"), 10, "draining")
+            began = time.monotonic()
             post(f'43{number}["well"]')
+            took = time.monotonic() - began
         finally:
             stopping.join(60)
         assert client.answer(100) == "well"
         scene.goes_on(client)
-    assert time.monotonic() - began < 8  # drain_timeout is 10
+    assert took < 10
     one.wait_not_moved()
 
 
@@ -158,7 +163,7 @@ def test_the_only_worker_waits_for_an_answer_of_its_client(one: Setting) -> None
 
 
 def stop(cluster: Cluster) -> float:
-    """All of it; its seconds. With what has to time out it would be drain_timeout."""
+    """All of it; its seconds. With what has to time out it would be DRAIN_TIMEOUT."""
     began = time.monotonic()
     assert cluster.stop() == 0
     return time.monotonic() - began
@@ -196,7 +201,7 @@ def test_all_of_supervisord_stops(one: Setting) -> None:
     scene = one.scene(FIRST)
     websocket, polling = scene.websocket(), scene.polling()
     polling.start_poll()
-    assert stop(one.cluster) < 8
+    assert stop(one.cluster) < 13
     expect_closed(websocket, polling)
     for client in (websocket, polling):
         assert scene.ledger.of(client.sid) == ["connect", "disconnect"]
@@ -215,7 +220,7 @@ def test_nobody_adopts_within_hold_timeout(make_cluster: ClusterFactory, tmp_pat
     began = time.monotonic()
     ctl(setting.cluster, "stop", FIRST)
     expect_closed(websocket, poll)
-    assert 1.5 < time.monotonic() - began < 15
+    assert 1.5 < time.monotonic() - began < 25  # pings time out after 45
     setting.wait_not_moved(not_adopted=2)
     # The next worker knows nothing of them.
     ctl(setting.cluster, "start", FIRST)
@@ -279,7 +284,7 @@ def test_tags_of_three_workers_at_one(make_cluster: ClusterFactory, tmp_path: Pa
 @pytest.mark.long
 def test_pings_go_on(make_cluster: ClusterFactory, tmp_path: Path) -> None:
     """Who answers them stays, who does not is closed; else the adopter forgets to ask."""
-    setting = Setting(make_cluster, tmp_path, variables="PING_INTERVAL=1 PING_TIMEOUT=3")
+    setting = Setting(make_cluster, tmp_path, variables="PING_INTERVAL=1 PING_TIMEOUT=8")
     scene = setting.scene(FIRST)
     answers, silent = scene.websocket(), scene.websocket()
     ended = threading.Event()

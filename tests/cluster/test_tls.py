@@ -73,7 +73,7 @@ def connect(cluster: Cluster, cert: Path, transports: list[str] | None) -> socke
     client = socketio.Client(
         http_session=session, websocket_extra_options={"sslopt": {"ca_certs": str(cert)}}
     )
-    client.connect(f"https://127.0.0.1:{cluster.port}", transports=transports)
+    client.connect(f"https://127.0.0.1:{cluster.port}", transports=transports, wait_timeout=25)
     return client
 
 
@@ -89,7 +89,7 @@ def test_python_client(shared: Cluster, files: tuple[Path, Path]) -> None:
 NODE = """
 const io = require("socket.io-client");
 const socket = io(process.argv[1], {transports: JSON.parse(process.argv[2]), reconnection: false});
-const end = setTimeout(() => process.exit(2), 15000);
+const end = setTimeout(() => process.exit(2), 60000);
 socket.on("connect_error", (error) => { console.error(error); process.exit(3); });
 const payloads = ["x", Buffer.alloc(2000, 255), "y".repeat(300000)];
 socket.on("connect", async () => {

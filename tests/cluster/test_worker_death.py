@@ -53,6 +53,6 @@ def test_no_call_waits_for_a_killed_worker(shared_cluster: Cluster, clients: Cli
     asker.call("emit_all", "to-the-dead", 1, {"to": sid})
     asker.call("emit_all", "to-all", 1, {})
     assert asker.wait_for("to-all") == [[1]]
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     victim.wait_talking()
     shared_cluster.wait_ready()

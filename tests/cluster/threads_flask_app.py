@@ -65,7 +65,10 @@ def pid() -> str:
 
 @app.get("/slow")
 def slow() -> str:
-    time.sleep(float(request.args.get("seconds", "0.2")))
+    """For a file that a test asks for, and then for some time."""
+    with open(request.args["begun"], "w"):
+        pass
+    time.sleep(float(request.args["seconds"]))
     return "slow\n"
 
 
@@ -204,7 +207,9 @@ def ask(question: Any) -> Any:
 
 @socketio.on("block")
 def block(path: str) -> str:
-    """Until there is such a file."""
+    """Until there is such a file; there is one with a name of its own from the beginning."""
+    with open(f"{path}.begun-{threading.get_ident()}", "w"):
+        pass
     while not os.path.exists(path):
         time.sleep(0.02)
     return "released"
@@ -212,6 +217,8 @@ def block(path: str) -> str:
 
 @socketio.on("write_later")
 def write_later(path: str, seconds: float) -> None:
+    with open(f"{path}.begun", "w"):
+        pass
     time.sleep(seconds)
     with open(path, "w"):
         pass

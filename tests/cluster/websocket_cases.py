@@ -19,7 +19,7 @@ from typing import Union
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NORMAL, PROTOCOL, NO_CODE, NOT_UTF8, POLICY, TOO_BIG = 1000, 1002, 1005, 1007, 1008, 1009
 LIMIT = 1_000_000
-TIMEOUT = 15.0
+TIMEOUT = 25.0
 
 #: Bytes to send, or how many messages must have come before more is sent.
 Segment = Union[bytes, int]

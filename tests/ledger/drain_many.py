@@ -1,4 +1,4 @@
-"""A server by hand with thousands of sessions that stops; prints what it took, as JSON."""
+"""A server by hand with thousands of sessions that stops; prints what CPU it took, as JSON."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ def disconnect(sid: str, reason: str) -> None:
 def watch() -> None:
     global longest
     while True:
-        began = time.monotonic()
+        began = time.process_time()
         eventlet.sleep(0.001)
-        longest = max(longest, time.monotonic() - began)
+        longest = max(longest, time.process_time() - began)
 
 
 life = Life(socketio.WSGIApp(sio), make_runtime())
+life.drain_timeout = 80.0  # the machine may be busy
 for number in range(int(sys.argv[1])):
     eio_sid = sio.eio.generate_id()
     session = Session(sio.eio.engine, eio_sid, "a client")

@@ -41,10 +41,22 @@ async def block(sid: str, seconds: float) -> None:
 
 
 @sio.event
-async def wait(sid: str, seconds: float) -> float:
+async def block_until(sid: str, path: str) -> None:
+    """The same, until there is such a file."""
+    with open(path + ".begun", "w"):
+        pass
+    while not os.path.exists(path):
+        pass
+
+
+@sio.event
+async def wait(sid: str, path: str) -> str:
     """As for the answer of a slow service, with nothing to make it asynchronous."""
-    time.sleep(seconds)
-    return seconds
+    with open(path + ".begun", "w"):
+        pass
+    while not os.path.exists(path):
+        time.sleep(0.02)
+    return path
 
 
 @sio.event

@@ -13,6 +13,7 @@ from .strangers import attack_from_everywhere, describe
 pytestmark = pytest.mark.long
 
 
+@pytest.mark.tries(3)
 def test_others_do_not_notice(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=2).start()
     seed = random.randrange(2**32)

@@ -20,8 +20,9 @@ COUNT = 10_000
 ROOMS = ["news", "a room of böse <people> & others", "x" * 40]
 
 
-def longest_wait(cluster: Cluster) -> float:
-    """Seconds that supervisord kept others waiting while it made an answer of 10,000 rows."""
+def longest_wait(cluster: Cluster) -> tuple[float, float]:
+    """Seconds that supervisord kept others waiting while it made an answer of 10,000 rows, and
+    seconds that the answer took; where it is made in one go, that is most of them."""
     waits = []
     ended = threading.Event()
 
@@ -34,16 +35,18 @@ def longest_wait(cluster: Cluster) -> float:
 
     thread = threading.Thread(target=ask)
     thread.start()
+    asked = time.monotonic()
     try:
         answer = cluster.rpc.sio.getSockets("", "/", COUNT)
     finally:
+        took = time.monotonic() - asked
         ended.set()
         thread.join()
     assert (answer["total"], answer["missing"]) == (COUNT, 0)
     sockets = answer["sockets"]
     assert len({socket["sid"] for socket in sockets}) == len(sockets) > COUNT // 2
     assert all(socket["rooms"] == ROOMS for socket in sockets)
-    return max(waits)
+    return max(waits), took
 
 
 def test_others_do_not_wait_for_an_answer_of_10_000_rows(make_cluster: ClusterFactory) -> None:
@@ -51,8 +54,9 @@ def test_others_do_not_wait_for_an_answer_of_10_000_rows(make_cluster: ClusterFa
     cluster = make_cluster(
         workers=1, here=HERE, command=f"env {path} supervisor-sio worker rows_app:app"
     ).start()
-    waits = []
-    while not waits or (min(waits) >= 0.08 and len(waits) < 12):
-        waits.append(longest_wait(cluster))
-    print("longest waits:", ", ".join(f"{wait * 1000:.0f} ms" for wait in waits))
-    assert min(waits) < 0.08  # once, because the machine may be busy with something else
+    for _ in range(12):  # once, because the machine may be busy with something else
+        wait, took = longest_wait(cluster)
+        print(f"longest wait: {wait * 1000:.0f} ms of {took * 1000:.0f} ms")
+        if wait < max(0.08, took / 10):
+            return
+    raise AssertionError("others waited each time")

@@ -40,6 +40,7 @@ def event(number: int, *named: int, ack: int = 1) -> str:
     return f'45{number}-{ack}["echo",{places}]'
 
 
+@pytest.mark.tries(4)
 def test_a_number_of_attachments_costs_nothing_before_connect(
     cluster: Cluster, worker: int
 ) -> None:

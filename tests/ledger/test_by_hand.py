@@ -36,9 +36,9 @@ def server(tmp_path: Path, *args: str) -> Iterator[tuple[subprocess.Popen[bytes]
 def test_two_servers_never_share_a_port(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with server(tmp_path, "unpatched_app.py", address) as (_, output):
-        wait_until(lambda: "Serving on" in output.read_text(), 20, "listening")
+        wait_until(lambda: "Serving on" in output.read_text(), 60, "listening")
         with server(tmp_path, "unpatched_app.py", address) as (second, refusal):
-            assert second.wait(20) == 1
+            assert second.wait(60) == 1
         host, port = address.split(":")
         assert (
             f"supervisor_sio.serve: error: cannot listen on {address}: address already in use; "
@@ -51,7 +51,7 @@ def test_two_servers_never_share_a_port(tmp_path: Path) -> None:
 def test_a_server_without_the_patches_says_so(tmp_path: Path, patched: bool) -> None:
     args = ["unpatched_app.py", f"127.0.0.1:{free_port()}", *(["patched"] if patched else [])]
     with server(tmp_path, *args) as (_, output):
-        wait_until(lambda: "Serving on" in output.read_text(), 20, "listening")
+        wait_until(lambda: "Serving on" in output.read_text(), 60, "listening")
     lines = [line for line in output.read_text().splitlines() if "monkey_patch()" in line]
     assert len(lines) == (not patched)
 
@@ -64,4 +64,4 @@ def test_one_process_needs_no_manager(tmp_path: Path) -> None:
         f"serve(no_manager(), '127.0.0.1:{free_port()}')\n"
     )
     with server(tmp_path, "-c", program) as (_, output):
-        wait_until(lambda: "Serving on" in output.read_text(), 20, "listening")
+        wait_until(lambda: "Serving on" in output.read_text(), 60, "listening")

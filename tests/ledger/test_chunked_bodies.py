@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from cluster.conftest import ClusterFactory
-from cluster.harness import Cluster
+from cluster.harness import Cluster, wait_until
+
+from supervisor_sio.common.limits import BODY_GRACE_SECONDS
 
 from .victim import MB, Echoes, PeakMemory
 
@@ -37,8 +39,9 @@ def pour(port: int, start: bytes, more: bytes, most_bytes: int) -> tuple[int, by
                 sent += len(more)
                 with contextlib.suppress(BlockingIOError):
                     got += sock.recv(65536, socket.MSG_DONTWAIT)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):  # it may not even be connected any more
             sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
             while data := sock.recv(65536):
                 got += data
     return sent, got
@@ -56,6 +59,7 @@ def in_background(count: int, work: Callable[[threading.Event], None]) -> Iterat
         thread.join(30)
 
 
+@pytest.mark.tries(3)
 @pytest.mark.parametrize("path", [b"/nowhere", b"/socket.io/?EIO=4&transport=polling&sid=none"])
 def test_one_byte_chunks_after_a_refused_request_do_not_hang_the_worker(
     cluster: Cluster, path: bytes
@@ -65,11 +69,11 @@ def test_one_byte_chunks_after_a_refused_request_do_not_hang_the_worker(
             with contextlib.suppress(OSError):
                 pour(cluster.port, HEAD % path, b"1\r\nx\r\n" * 10_000, 10 * MB)
 
-    with in_background(5, attack), Echoes(cluster.port) as others:
+    with Echoes(cluster.port) as others, in_background(5, attack):
         time.sleep(4)
     assert len(others.latencies) > 20
     assert others.percentile(0.9) < 0.2, f"{others.percentile(0.9):.3f} s"
-    assert [row["state"] for row in cluster.status()["workers"]] == ["ready"]
+    wait_until(cluster.workers, 5, "it is ready")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_a_body_that_nobody_reads_ends_the_connection(cluster: Cluster, framing:
         assert sock.recv(65536).startswith(b"HTTP/1.1 404 ")
         while sock.recv(65536):
             pass
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < BODY_GRACE_SECONDS - 5
 
 
 def test_a_short_body_that_nobody_reads_keeps_the_connection(cluster: Cluster) -> None:

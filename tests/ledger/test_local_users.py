@@ -115,9 +115,10 @@ def test_no_program_gets_another_path(
 ) -> None:
     extra = f"[program:plain]\ncommand = sh -c 'env > {tmp_path}/env; exec sleep 600'\n"
     cluster = without_our_python(make_cluster(workers=1, extra=extra)).start()
-    wait_until(lambda: "PATH=" in (tmp_path / "env").read_text(), 10, "its environment")
+    written = tmp_path / "env"
+    wait_until(lambda: written.exists() and "PATH=" in written.read_text(), 10, "its environment")
     path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
-    assert path in (tmp_path / "env").read_text().splitlines()
+    assert path in written.read_text().splitlines()
     # Ours are found all the same, also those that come later.
     status = cluster.status()
     for pid in (status["router"]["pid"], status["workers"][0]["pid"]):

@@ -129,11 +129,16 @@ def test_five_hundred_workers(make_cluster: ClusterFactory) -> None:
             lambda: all(len(known) == COUNT for known in simulated.known[1:]), 10, "it is gone"
         )
         assert simulated.bytes - told < COUNT * 200
-        began, start = cpu(), time.monotonic()
-        time.sleep(3)
-        idle = (cpu() - began) / (time.monotonic() - start)
-        print(f"joined: {joined:.2f} s of CPU, then {idle:.1%} of one, {simulated.packets} packets")
-        assert joined < 10 and idle < 0.5
+        assert joined < 10
+
+        def is_quiet() -> bool:
+            began, start = cpu(), time.monotonic()
+            time.sleep(3)
+            idle = (cpu() - began) / (time.monotonic() - start)
+            print(f"joined: {joined:.2f} s of CPU, then {idle:.1%} of one")
+            return idle < 0.5
+
+        wait_until(is_quiet, 20, "the router does little")
     finally:
         simulated.close()
     wait_until(lambda: len(cluster.workers("ready")) == 1, 20, "they are gone")

@@ -87,7 +87,7 @@ def test_with_polling(cluster: Cluster) -> None:
     here, there = worker_with(pollers, "polling")
     broadcast_secret(here, there)
     here.call("decide", "polling", True)
-    post.join(10)
+    post.join(30)
     packets = poller.must("GET").split("\x1e")
     assert packets[0].startswith('40/checked,{"sid":"')
     assert packets[1:] == [

@@ -83,7 +83,7 @@ def test_a_worker_that_leaves_does_not_wait_longer_than_drain_timeout(
         emitter.call("burst", "long", 20, LONG)
         began = time.monotonic()
         stop(cluster, "workers_00")
-        assert 1.5 < time.monotonic() - began < 6
+        assert 1.5 < time.monotonic() - began < 13  # or supervisord kills it after 15
     finally:
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: dropped(cluster) == 20, 15, "the lost ones are counted")
@@ -99,7 +99,7 @@ def test_all_workers_stop_at_once(two_workers: Cluster, clients: Clients) -> Non
         client.call("burst", "long", 20, LONG)
     began = time.monotonic()
     assert two_workers.rpc.supervisor.stopProcessGroup("workers")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 9  # drain_timeout is 10
 
 
 def test_restarts_under_load_lose_nothing(

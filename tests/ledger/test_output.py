@@ -34,6 +34,7 @@ def slow(cluster: Cluster) -> int:
     return int(cluster.status()["clients"]["slow_clients"])
 
 
+@pytest.mark.tries(3)
 @pytest.mark.parametrize("payload", [b"", b"x" * 125])
 def test_pings_of_a_client_that_never_reads(cluster: Cluster, worker: int, payload: bytes) -> None:
     with Stranger(cluster.port) as stranger, Echoes(cluster.port) as others:
@@ -43,6 +44,7 @@ def test_pings_of_a_client_that_never_reads(cluster: Cluster, worker: int, paylo
     assert others.percentile(0.99) < 0.5
 
 
+@pytest.mark.tries(3)
 def test_echoes_of_a_client_that_never_reads(cluster: Cluster, worker: int) -> None:
     text = '421["echo","' + "x" * 990_000 + '"]'
     with Stranger(cluster.port) as stranger, Echoes(cluster.port) as others:
@@ -52,6 +54,7 @@ def test_echoes_of_a_client_that_never_reads(cluster: Cluster, worker: int) -> N
     assert others.percentile(0.99) < 0.5
 
 
+@pytest.mark.tries(3)
 def test_short_answers_of_a_client_that_never_reads(cluster: Cluster, worker: int) -> None:
     with Stranger(cluster.port) as stranger, Echoes(cluster.port) as others:
         with PeakMemory(worker) as memory:
@@ -87,8 +90,8 @@ def test_who_takes_15_mb_slowly_gets_it_and_who_takes_nothing_is_cut_off(cluster
             got += len(more)
             time.sleep(max(0, got / 400_000 - (time.monotonic() - began)))
         print(f"{got} bytes in {time.monotonic() - began:.1f} s")
-        assert slow(cluster) == before + 1  # the silent one
-        assert silent.ended(1)
+        wait_until(lambda: slow(cluster) == before + 1, 5, "the silent one is cut off")
+        assert silent.ended()
         while got < 15_000_000:
             more = steady.sock.recv(1 << 20)
             assert more
@@ -105,6 +108,7 @@ def test_much_too_much_at_once_is_not_kept(cluster: Cluster, worker: int) -> Non
     assert memory.grown < 25 * MB
 
 
+@pytest.mark.tries(3)
 def test_a_session_that_never_polls(cluster: Cluster, worker: int) -> None:
     poller = Poller(cluster.port)
     poller.open()
@@ -112,7 +116,7 @@ def test_a_session_that_never_polls(cluster: Cluster, worker: int) -> None:
     before = slow(cluster)
     body = '421["echo","' + "x" * 900_000 + '"]'
     with Echoes(cluster.port) as others, PeakMemory(worker) as memory:
-        deadline = time.monotonic() + 25
+        deadline = time.monotonic() + 60
         while poller.request("POST", body)[0] == 200:
             poller.request("POST", "3")
             assert time.monotonic() < deadline

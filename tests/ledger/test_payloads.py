@@ -33,6 +33,7 @@ def test_a_client_that_emits_500_times_on_connect(poller: Poller) -> None:
     assert poller.call("numbers") == list(range(500))
 
 
+@pytest.mark.tries(4)
 @pytest.mark.parametrize("packet", ["4", '42["number",1]', '421["echo"]', "3"])
 def test_a_post_with_as_many_packets_as_there_are(
     cluster: Cluster, poller: Poller, packet: str

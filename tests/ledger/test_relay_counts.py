@@ -62,7 +62,7 @@ def test_long_messages_of_a_process_that_only_emits_do_not_pile_up_in_the_relay(
     assert grown < 15 * MB
     # It has ended only when the stopped one had all.
     by_name["workers_01"].expect_numbers("flood", 300, timeout=60)
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     assert dropped(two_workers) == 0
 
 
@@ -72,7 +72,7 @@ def test_a_process_that_only_emits_waits_for_a_busy_worker(
     by_name = client_of_each(two_workers, clients)
     by_name["workers_01"].emit("block", 2.0)
     process = start_emitter(two_workers, 'emitter.emit("long", (0, "x" * 1_000_000))')
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     for client in by_name.values():
         client.wait_for("long")
     assert dropped(two_workers) == 0
@@ -97,11 +97,11 @@ def test_what_a_stopped_worker_lacks_of_a_process_that_has_ended_is_counted(
     os.kill(pid, signal.SIGSTOP)
     try:
         process = start_emitter(two_workers, LEAVE, missed.sid(), str(MORE), stderr=subprocess.PIPE)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=60)
         assert process.returncode == 0
         assert log.startswith(b"1 workers have not fetched all that this process has sent: ")
         assert len(log.splitlines()) == 1
-        heard.wait_for("last", MORE)
+        heard.wait_for("last", MORE, timeout=60)
         assert dropped(two_workers) == 0
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -139,7 +139,7 @@ def test_made_up_sids_cost_no_real_client_its_messages(
     cluster = make_cluster(here=HERE, command=APP, buffer_messages=buffer).start()
     by_name = client_of_each(cluster, clients)
     real = by_name["workers_00"]
-    assert start_emitter(cluster, MADE_UP, real.sid(), "1500").wait(30) == 0
+    assert start_emitter(cluster, MADE_UP, real.sid(), "1500").wait(60) == 0
     real.expect_numbers("real", 20)
     assert by_name["workers_01"].received("made up") == []
     assert by_name["workers_01"].received("real") == []

@@ -51,7 +51,7 @@ def test_events_are_sent_when_they_happen(connection: http.client.HTTPConnection
     assert answer.status == 200
     began = time.monotonic()
     assert [answer.readline() for _ in range(6)][::2] == [b"data: 1\n", b"data: 2\n", b"data: 3\n"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # of a stream without end
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 
 from cluster.conftest import ClusterFactory
+from cluster.harness import wait_until
 from cluster.modes import NO_WORKER
 from cluster.raw import Poller
 
@@ -53,7 +54,7 @@ def test_a_client_with_an_abstract_name_stops_nobody(make_cluster: ClusterFactor
         poller.join()
         assert poller.call("echo", "there") == "there"
     assert "Traceback" not in cluster.log("router")
-    status = cluster.status()["router"]
-    assert status["waiting"] == 0 and not status["refused"]
+    wait_until(lambda: cluster.status()["router"]["waiting"] == 0, 5, "nobody waits")
+    assert not cluster.status()["router"]["refused"]
     for line in cluster.log("router").splitlines():
         assert line.isprintable()

@@ -64,21 +64,24 @@ def test_requests_do_not_fill_the_log_with_tracebacks(shared: Cluster) -> None:
     with log_lines(shared, "workers_00") as lines:
         for _ in range(100):
             exchange(shared.port, b"GET /fail?x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        time.sleep(1.2)
-        assert 0 < lines() < 300
+        wait_until(lambda: lines() > 0, 5, "a line")
+        time.sleep(1.2)  # for those that are due by then
+        assert lines() < 300
 
 
 def test_dictconfig_does_not_hide_our_own_lines(shared: Cluster) -> None:
     assert "ready (tag" in shared.log("workers_00")
 
 
+@pytest.mark.tries(4)
 def test_print_shows_within_a_second(shared: Cluster, clients: Clients) -> None:
     client = clients.connect(shared, "python", ["websocket"])
     began = time.monotonic()
-    client.call("write", "as you can see")
-    wait_until(lambda: "as you can see" in shared.log("workers_00"), 5, "the line")
+    text = f"as you can see at {began}"
+    client.call("write", text)
+    wait_until(lambda: text in shared.log("workers_00"), 5, "the line")
     assert time.monotonic() - began < 1
-    assert "as you can see" in shared.ctl("tail", "workers:workers_00").stdout
+    assert text in shared.ctl("tail", "workers:workers_00").stdout
 
 
 @ASYNCIO
@@ -90,5 +93,6 @@ def test_a_client_does_not_fill_the_log_with_lines_of_uvicorn(shared: Cluster) -
                 shared.port, b"GET /no-answer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             )
             assert answer.startswith(b"HTTP/1.1 500")
-        assert 1 <= lines() <= 2 + time.monotonic() - began
+        wait_until(lambda: lines() > 0, 5, "a line")
+        assert lines() <= 2 + time.monotonic() - began
     assert "ASGI callable returned without starting response." in shared.log("workers_00")

@@ -64,7 +64,7 @@ def test_what_cannot_be_served_is_told_in_one_line(
         env=of_workers(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended.stderr
     assert ended.stderr.startswith("supervisor-sio worker: error: wrong_app:")
@@ -78,7 +78,7 @@ def test_a_program_that_is_imported_as_well() -> None:
         env=of_workers(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert ended.returncode == 1
     (line,) = [line for line in ended.stderr.splitlines() if "error" in line]

@@ -81,10 +81,17 @@ def log_lines(cluster: Cluster, *names: str) -> Iterator[Callable[[], int]]:
     yield lambda: sum(cluster.log(name).count("\n") - before[name] for name in names)
 
 
+#: Seconds for an echo by polling, on a machine that does nothing else.
+USUAL_ECHO = 0.005
+
+
 class Echoes:
     """A client that asks for an echo all the time, and how long each took, in seconds.
 
     It polls: its requests pass the same HTTP as the strangers'.
+
+    :ivar busy: how many times longer one took before the block, than on a machine that does
+        nothing else; 1 at least.
     """
 
     def __init__(self, port: int) -> None:
@@ -93,10 +100,14 @@ class Echoes:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.latencies: list[float] = []
         self.error: BaseException | None = None
+        self.busy = 1.0
 
     def __enter__(self) -> Echoes:
         self._thread.start()
-        wait_until(lambda: self.latencies or self.error, 30, "the first echo")
+        wait_until(lambda: len(self.latencies) >= 11 or self.error, 30, "the first echoes")
+        if self.latencies:
+            self.busy = max(1.0, self.percentile(0.5) / USUAL_ECHO)
+            self.latencies.clear()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,8 +117,9 @@ class Echoes:
             raise self.error
 
     def percentile(self, part: float) -> float:
+        """In seconds, less by as much as the machine is busy."""
         ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
+        return ordered[min(len(ordered) - 1, int(len(ordered) * part))] / self.busy
 
     def _run(self) -> None:
         try:
