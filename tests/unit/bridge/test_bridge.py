@@ -371,7 +371,7 @@ def test_what_a_host_sent_before_it_was_known_is_not_missed(bridge: BridgeAlone)
 
 
 def wait_until(condition: Callable[[], Any]) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.005)

@@ -41,7 +41,7 @@ def test_answers_of_others_are_put_together(
     time.sleep(0.05)
     assert not future.done()
     manager.set_members({manager.host_id: False, OTHER: False, "mute": False})
-    answers = future.result(5)
+    answers = future.result(20)
     assert sorted(answers, key=str) == [(2, 3), 1, 4]
     assert (answers.timed_out, answers.missing) == (False, 2)
     from_another(manager, 1, method="answer", **reply)  # too late

@@ -122,7 +122,7 @@ def test_callbacks_and_handlers_may_be_coroutines(server: Any, kind: str) -> Non
     server.emit("question", 1, to=client.sid, callback=callback)
     ack_id, _ = client.question()
     client.answer(ack_id, "yes", 2)
-    server.run(asyncio.wait_for(done.wait(), 10))
+    server.run(asyncio.wait_for(done.wait(), 20))
     assert answers == [("yes", 2)]
 
 
@@ -184,7 +184,7 @@ def test_failures_in_the_background_are_told(
         raise ArithmeticError("no")
 
     server.manager._spawn(fail, [], "/")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while "ArithmeticError" not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.01)

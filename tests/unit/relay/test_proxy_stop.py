@@ -12,7 +12,7 @@ from supervisor_sio.common.rundir import OwnedRunDir
 from supervisor_sio.relay.proxy import Relay
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seconds", (0.0, 0.1, 0.2, 0.3))
 def test_a_relay_that_ends_soon_after_its_start_ends(
     tmp_path: Path, seconds: float, no_leak: Callable[[], AbstractContextManager[None]]

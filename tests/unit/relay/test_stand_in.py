@@ -32,7 +32,7 @@ def run_dir(tmp_path: Path) -> Iterator[OwnedRunDir]:
         yield owned
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -97,8 +97,8 @@ class Process:
         return results[0]
 
     def confirmed_by(self, *tags: str) -> list[str]:
-        """Those that did not say in five seconds that they have everything."""
-        until = time.monotonic() + 5
+        """Those that did not say in twenty seconds that they have everything."""
+        until = time.monotonic() + 20
         waiting = self.subscriber.wait_confirmed(lambda: tags, lambda: until, asyncio.sleep)
         return asyncio.run(waiting)
 
@@ -143,6 +143,7 @@ def test_who_ends_waits_until_its_messages_are_kept_elsewhere(
         until = time.monotonic() + 0.5
         waiting = other.subscriber.wait_confirmed(lambda: ["first"], lambda: until, asyncio.sleep)
         assert asyncio.run(waiting) == ["first"]
+        wait_until(lambda: kept)
         (descriptor,) = kept
         assert numbers(Position.read(descriptor)) == [2, 3]
         stand_in.kept()
@@ -278,4 +279,4 @@ def test_it_stops_at_once_without_a_relay(tmp_path: Path, no_leak: Any) -> None:
         stand_in = StandIn(owned, CLUSTER, POSITION)
         began = time.monotonic()
         assert stand_in.stop() == POSITION
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5

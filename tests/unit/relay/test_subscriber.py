@@ -120,7 +120,7 @@ def test_stop_ends_its_thread_while_there_is_no_relay(
     subscriber.start()
     began = time.monotonic()
     subscriber.stop()
-    assert time.monotonic() - began < 2 and subscriber._socket.closed
+    assert time.monotonic() - began < threaded._STOP_TIMEOUT and subscriber._socket.closed
 
 
 def test_stop_does_not_wait_for_ever(
@@ -132,14 +132,14 @@ def test_stop_does_not_wait_for_ever(
 
     def stuck(message: RelayMessage) -> None:
         entered.set()
-        release.wait(10)
+        release.wait(60)
 
     subscriber = Failing(publisher, run_dir, [message("1")])
     subscriber.start(stuck)
-    assert entered.wait(5)
+    assert entered.wait(20)
     began = time.monotonic()
     subscriber.stop()
-    assert 0.1 < time.monotonic() - began < 2
+    assert 0.1 < time.monotonic() - began < 40
     release.set()
     subscriber.stop()
 
@@ -149,7 +149,7 @@ def test_a_thread_whose_socket_is_broken_ends(publisher: Publisher, run_dir: Run
     subscriber.start()
     began = time.monotonic()
     subscriber.stop()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < threaded._STOP_TIMEOUT
 
 
 def test_a_delivery_that_fails_is_not_the_last(publisher: Publisher, run_dir: RunDir) -> None:
@@ -164,7 +164,7 @@ def test_a_delivery_that_fails_is_not_the_last(publisher: Publisher, run_dir: Ru
 
     subscriber = Failing(publisher, run_dir, [message("1"), message("2")])
     subscriber.start(deliver)
-    assert done.wait(5) and delivered == ["1", "2"]
+    assert done.wait(20) and delivered == ["1", "2"]
     subscriber.stop()
 
 

@@ -180,7 +180,7 @@ class Harness:
 Scenario = Callable[[Harness], Awaitable[None]]
 
 
-async def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+async def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

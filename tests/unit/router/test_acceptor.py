@@ -195,8 +195,10 @@ def test_accept_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         OSError(errno.ENFILE, "Too many open files in system"),
     ]
     accept = socket.socket.accept
+    called: list[float] = []
 
     def failing(listener: socket.socket) -> Any:
+        called.append(time.monotonic())
         if errors:
             raise errors.pop(0)
         return accept(listener)
@@ -207,8 +209,8 @@ def test_accept_fails(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         harness.connect()
         await harness.until(lambda: not errors)
         assert harness.refusals.by_reason == {reasons.ACCEPT_FAILED: 1}
-        assert not harness.accepted  # until the pause is over
         await harness.until(lambda: harness.accepted)
+        assert called[2] - called[1] > 0.9 * acceptor._PAUSE
 
     run(scenario)
 

@@ -205,6 +205,6 @@ def test_health_does_not_wait_for_metrics(
     monkeypatch.setattr(exporter, "_REST", 1e6)  # whoever is next has no turn for long
     with socket.create_connection(address, timeout=20) as sock:
         sock.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-        with socket.create_connection(address, timeout=5) as other:
+        with socket.create_connection(address, timeout=20) as other:
             other.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
             assert other.recv(15) == b"HTTP/1.1 200 OK"

@@ -20,6 +20,7 @@ from supervisor_sio.router.supervisord import (
     connect,
     in_messages,
 )
+from unit.router.harness import wait_for
 
 
 class Harness:
@@ -62,8 +63,8 @@ def test_an_error_in_one_command_is_that_commands(caplog: pytest.LogCaptureFixtu
     async def scenario(harness: Harness) -> None:
         for number, kind in enumerate(("fine", "impossible", "broken", "fine")):
             channel.send(harness.sock, {"type": kind, "id": number})
-        await asyncio.sleep(0.05)
-        results = harness.hear()
+        results: list[channel.Message] = []
+        await wait_for(lambda: results.extend(harness.hear()) or len(results) == 4)
         assert [result["id"] for result in results] == [0, 1, 2, 3]
         errors = [result["error"] for result in results]
         assert errors[:2] == ["", "it cannot be done"] and errors[3] == ""
@@ -84,9 +85,7 @@ def test_long_answers_wait_until_supervisord_reads() -> None:
         for number in range(3):
             harness.channel.answer(rows(number, 20))
         heard: list[channel.Message] = []
-        for _ in range(100):
-            heard += harness.hear()
-            await asyncio.sleep(0.005)
+        await wait_for(lambda: heard.extend(harness.hear()) or len(heard) >= 63)
         expected = [[kind, n] for n in range(3) for kind in ["rows"] * 20 + ["result"]]
         assert [[message["type"], message["id"]] for message in heard] == expected
 

@@ -61,7 +61,7 @@ class Harness:
             return client
 
         self.client = await self.thread(handshake)
-        self.worker = await asyncio.wait_for(self._established, 5)
+        self.worker = await asyncio.wait_for(self._established, 20)
         self.worker.settimeout(20)
 
     def thread(self, call: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
@@ -174,6 +174,7 @@ def test_who_does_not_read_is_given_up(
     asyncio.run(scenario())
 
 
+@pytest.mark.tries(3)
 def test_who_reads_slowly_and_steadily_gets_all(
     context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

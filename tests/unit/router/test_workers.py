@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import socket
 from typing import Callable
 
@@ -31,18 +30,23 @@ def test_hundreds_of_workers_are_told_of_each_other_with_few_messages(
         started = []
         for number in range(300):
             started += harness.start(f"w{number}")
-        await asyncio.sleep(0.2)
-        told = [
-            [message for message in worker.hear() if message["type"] == "members"]
-            for worker in started
-        ]
+        told: list[list[channel.Message]] = [[] for _ in started]
+
+        def known(messages: list[channel.Message]) -> set[str]:
+            found: set[str] = set()
+            for message in messages:
+                found = set() if message["first"] else found
+                found |= {row[0] for row in message["members"]}
+            return found
+
+        def all_know_all() -> bool:
+            for worker, messages in zip(started, told):
+                messages += [m for m in worker.hear() if m["type"] == "members"]
+            return all(len(known(messages)) == 300 for messages in told)
+
+        await wait_for(all_know_all)
         for messages in told:
             assert messages[0]["first"] and messages[-1]["last"] and len(messages) < 40
-            known: set[str] = set()
-            for message in messages:
-                known = set() if message["first"] else known
-                known |= {row[0] for row in message["members"]}
-            assert len(known) == 300
 
     run(scenario)
 

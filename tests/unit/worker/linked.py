@@ -127,6 +127,6 @@ class Worker:
 
 
 def until(condition: Callable[[], object], what: object = "") -> None:
-    with eventlet.Timeout(10, AssertionError(f"not {what}")):
+    with eventlet.Timeout(20, AssertionError(f"not {what}")):
         while not condition():
             eventlet.sleep(0.005)

@@ -37,7 +37,7 @@ from supervisor_sio.worker.server import Server
 from supervisor_sio.worker.threads.runtime import ThreadsRuntime
 
 #: Seconds for what has to happen.
-PATIENCE = 10
+PATIENCE = 20
 
 PEER, LOCAL = ("192.0.2.1", 5), ("192.0.2.2", 80)
 

@@ -45,7 +45,7 @@ HANDSHAKE = (
 )
 
 #: Seconds for what has to happen.
-PATIENCE = 5
+PATIENCE = 20
 
 
 class Client:
@@ -154,7 +154,11 @@ class App:
         return socketio.WSGIApp(self.sio)
 
     def sleep(self, seconds: float) -> None:
-        """Let the worker run meanwhile."""
+        """Let the worker run meanwhile, several times over as :func:`unit.worker.turns.let_run`."""
+        for _ in range(5):
+            self.sleep_once(seconds / 5)
+
+    def sleep_once(self, seconds: float) -> None:
         raise NotImplementedError
 
     async def nap(self, seconds: float) -> None:
@@ -248,7 +252,7 @@ class GreenApp(App):
         self.go_on = _GreenEvent()
         super().__init__(*args, **options)
 
-    def sleep(self, seconds: float) -> None:
+    def sleep_once(self, seconds: float) -> None:
         eventlet.sleep(seconds)
 
     async def nap(self, seconds: float) -> None:
@@ -256,7 +260,7 @@ class GreenApp(App):
 
 
 class _LoopApp(App):
-    def sleep(self, seconds: float) -> None:
+    def sleep_once(self, seconds: float) -> None:
         self.runtime.loop.run_until_complete(asyncio.sleep(seconds))
 
 

@@ -18,6 +18,7 @@ from supervisor_sio.worker import ancestors, reporting
 from supervisor_sio.worker import link as module
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from unit.worker.linked import KNOWN, Router, Worker, until
+from unit.worker.turns import let_run
 
 
 class Connection:
@@ -107,7 +108,7 @@ def test_connections_come_after_what_was_said_before_them(worker: Worker, router
     router.send({"type": "members", "first": True, "last": True, "gone": [], "members": [["a"]]})
     router.pass_on(0)
     until(lambda: worker.link._handling)
-    eventlet.sleep(0.05)
+    let_run(0.05)
     assert not worker.taken and not worker.members
     go_on.send()
     until(lambda: worker.taken)
@@ -131,7 +132,7 @@ def test_who_is_refused_does_not_come_back(worker: Worker, router: Router) -> No
     until(lambda: worker.refused)
     assert str(worker.refused[0]) == "a stranger"
     router.die()
-    eventlet.sleep(0.1)
+    let_run(0.1)
     assert not worker.link.up
 
 
@@ -222,7 +223,7 @@ def test_an_answer_waits_for_those_before_it(
 
     for number in range(LINK_MESSAGES):
         runtime.spawn(answer(number))
-    eventlet.sleep(0.05)
+    let_run(0.05)
     assert not sent and not worker.link._outgoing._messages
     numbers = [router.expect("answer")["id"] for _ in range(LINK_MESSAGES)]
     assert sorted(numbers) == list(range(LINK_MESSAGES))
@@ -239,7 +240,7 @@ def test_an_answer_for_a_router_that_is_gone_is_dropped(
         sent.append(await worker.link.send({"type": "answer"}))
 
     runtime.spawn(answer())
-    eventlet.sleep(0.01)
+    let_run(0.01)
     worker.link.close()
     until(lambda: sent == [False])
 

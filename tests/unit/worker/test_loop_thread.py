@@ -54,7 +54,7 @@ def test_calls_run_in_the_thread_of_the_loop_and_in_order() -> None:
                 for number in range(500)
             ]
         )
-    with eventlet.Timeout(10):
+    with eventlet.Timeout(20):
         while len(ran) < 1000:
             eventlet.sleep(0.001)
     for start in (0, 1000):
@@ -69,7 +69,7 @@ def test_a_call_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -> Non
     in_thread(
         lambda: [thread_of_loop.run(0, call) for call in (lambda: 1 // 0, lambda: ran.append(1))]
     )
-    with eventlet.Timeout(10):
+    with eventlet.Timeout(20):
         while not ran:
             eventlet.sleep(0.001)
     assert "ZeroDivisionError" in caplog.text
@@ -101,7 +101,7 @@ def test_a_thread_that_the_loop_waits_for_gets_an_error(monkeypatch: pytest.Monk
     assert str(thread.outcome) == (
         "the thread that serves has not run for 0.1 seconds: does it wait for this one?"
     )
-    with eventlet.Timeout(10):  # the next test has the same hub
+    with eventlet.Timeout(20):  # the next test has the same hub
         while thread_of_loop._calls:
             eventlet.sleep(0.001)
 
@@ -128,7 +128,7 @@ def test_many_calls_cost_one_wake_up() -> None:
             in_thread(lambda: thread_of_loop.run(0, ran.append, 1000 + number)).join()
 
     in_thread(lambda: [thread_of_loop.run(0, call, n) for n in range(200)]).join()
-    with eventlet.Timeout(10):
+    with eventlet.Timeout(20):
         while len(ran) < 210:
             eventlet.sleep(0.001)
     assert ran == [*range(200), *range(1000, 1010)]

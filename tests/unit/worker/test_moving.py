@@ -19,6 +19,7 @@ from supervisor_sio.worker import passing as passing_module
 from supervisor_sio.worker.arriving import Adoption
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from unit.worker.linked import Router, Worker, until
+from unit.worker.turns import let_run
 
 
 def memory(data: bytes = b"states") -> int:
@@ -157,13 +158,13 @@ def test_sessions_go_to_the_router_one_batch_at_a_time(linked: Linked) -> None:
     passing = linked.router.expect("passing")
     assert passing["tags"] == ["own", "adopted"] and passing["channel"] == "socketio"
     assert passing["format"] == takeover.FORMAT and passing["descriptors"] == 1
-    eventlet.sleep(0.02)
+    let_run(0.02)
     assert not linked.clients  # nothing is touched before the router takes it
     linked.router.send({"type": "pass", "batch": 0})
     first = linked.router.expect("sessions")
     assert (first["batch"], first["tag"], first["count"]) == (0, "adopted", 2)
     assert first["descriptors"] == 3
-    eventlet.sleep(0.02)
+    let_run(0.02)
     assert len(linked.clients) == 2 and linked.lost() == 0  # they are open here, too
     linked.router.send({"type": "pass", "batch": 1})
     assert linked.router.expect("sessions")["tag"] == "own"

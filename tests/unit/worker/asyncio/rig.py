@@ -20,7 +20,7 @@ def post(length: int) -> bytes:
     return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length
 
 
-async def until(condition: Callable[[], Any], seconds: float = 5) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():
         if asyncio.get_running_loop().time() > deadline:
@@ -51,7 +51,7 @@ class Rig:
         """Run a test to its end; no connection is left behind."""
 
         async def test() -> None:
-            await asyncio.wait_for(coroutine, 30)
+            await asyncio.wait_for(coroutine, 60)
             for client in self._clients:
                 client.sock.close()
             await until(lambda: not self.server.connections)
@@ -103,14 +103,14 @@ class Client:
     async def ended(self) -> bytes:
         """What came until the end."""
         while True:
-            more = await asyncio.wait_for(self._loop.sock_recv(self.sock, 65536), 5)
+            more = await asyncio.wait_for(self._loop.sock_recv(self.sock, 65536), 20)
             if not more:
                 data, self.data = self.data, b""
                 return data
             self.data += more
 
     async def _read(self, what: object) -> None:
-        more = await asyncio.wait_for(self._loop.sock_recv(self.sock, 65536), 5)
+        more = await asyncio.wait_for(self._loop.sock_recv(self.sock, 65536), 20)
         if not more:
             raise AssertionError(f"ended without {what!r}: {self.data!r}")
         self.data += more

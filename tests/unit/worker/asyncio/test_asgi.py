@@ -630,9 +630,9 @@ def test_nothing_is_left_of_a_request(rig: Rig) -> None:
     async def test() -> None:
         client = rig.connect()
         await client.request(GET)
-        await asyncio.sleep(0.01)
+        await until(lambda: client.connection.tenant is None)
         gc.collect()
-        assert kept[0]() is None and client.connection.tenant is None
+        assert kept[0]() is None
 
     rig.run(test())
 

@@ -104,6 +104,7 @@ def test_a_task_is_kept_until_it_ends(runtime: AsyncioRuntime) -> None:
     runtime.run_until_complete(test())
 
 
+@pytest.mark.tries(3)
 def test_what_came_while_nothing_ran_comes_before_what_is_due(runtime: AsyncioRuntime) -> None:
     """A pong, say: a handler has calculated for long, or the process was stopped."""
     item, other = Item(), Item()

@@ -13,6 +13,7 @@ with warnings.catch_warnings():
     from eventlet import corolocal, hubs
 
 from supervisor_sio.worker.eventlet import greenlets
+from unit.worker.turns import let_run
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def in_hub(call: Callable[[], Any]) -> Any:
             done.send_exception(error)
 
     hubs.get_hub().schedule_call_global(0, run)
-    with eventlet.Timeout(5):
+    with eventlet.Timeout(20):
         return done.wait()
 
 
@@ -51,7 +52,7 @@ def test_it_runs_at_once() -> None:
         return list(said)
 
     assert in_hub(both) == ["one", "two"]
-    eventlet.sleep(0.01)
+    let_run(0.01)
     assert said == ["one", "two", "one again", "two again"]
     assert greenlets._idle == []  # who has waited is not used again
 

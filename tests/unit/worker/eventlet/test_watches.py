@@ -13,6 +13,7 @@ import pytest
 from supervisor_sio.worker.connection import Connection
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from supervisor_sio.worker.server import Server
+from unit.worker.turns import let_run
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -79,7 +80,7 @@ class World:
 
     def send(self, data: bytes) -> None:
         self.client.send(data)
-        eventlet.sleep(0.01)
+        let_run(0.01)
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def world() -> Iterator[World]:
 
 def lose(world: World) -> None:
     world.client.close()
-    eventlet.sleep(0.01)
+    let_run(0.01)
 
 
 def hand_back(world: World) -> None:
@@ -123,13 +124,13 @@ def linger(world: World) -> None:
     world.send(b"nonsense\r\n\r\nmore")
     with contextlib.suppress(OSError):
         world.client.shutdown(socket.SHUT_WR)
-    eventlet.sleep(0.01)
+    let_run(0.01)
 
 
 @pytest.mark.parametrize("end", [lose, hand_back, fall_behind, fail, be_too_slow, linger])
 def test_nothing_is_watched_of_what_is_closed(world: World, end: Callable[[World], None]) -> None:
     end(world)
-    with eventlet.Timeout(5):
+    with eventlet.Timeout(20):
         while not world.connection.ended:
             eventlet.sleep(0.005)
     assert world.sock.watched_at_end == [0]
