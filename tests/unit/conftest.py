@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import random
 import resource
@@ -25,6 +26,12 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, min(_hard, 4096)), _hard)
 os.environ.setdefault("FUZZ_SEED", str(random.randrange(2**32)))
 
 
+# What asyncio says when it collects what an earlier test has left: in the middle of any other.
+logging.getLogger("asyncio").addFilter(
+    lambda record: not record.getMessage().startswith("Task was destroyed but it is pending")
+)
+
+
 def pytest_report_header() -> str:
     return f"FUZZ_SEED={os.environ['FUZZ_SEED']}"
 
@@ -35,7 +42,7 @@ def _no_leak() -> Iterator[None]:
     before = os.listdir("/proc/self/fd")
     yield
     # Those of earlier tests may be collected meanwhile, and threads of libzmq close theirs later.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while left := set(os.listdir("/proc/self/fd")) - set(before):
         if time.monotonic() > deadline:
             raise AssertionError(f"open: {[_target(descriptor) for descriptor in left]}")
