@@ -32,7 +32,7 @@ def test_a_crash_loop_does_not_look_healthy(make_cluster: ClusterFactory) -> Non
         "supervisord",
     )
     wait_until(
-        lambda: row(cluster)["failures"] >= 2 and row(cluster)["state"] == "failing", 30, "failing"
+        lambda: row(cluster)["failures"] >= 2 and row(cluster)["state"] == "failing", 60, "failing"
     )
     # It restarts for ever, so the state at the moment of the question may be another one.
     for command in ("status", "workers"):
