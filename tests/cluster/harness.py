@@ -251,6 +251,12 @@ class Cluster:
 
     # --- the process -----------------------------------------------------------
 
+    def make_breakable(self) -> Path:
+        """No worker starts any more once there is a file of this path."""
+        broken = self.directory / "broken"
+        self.command = f"/bin/sh -c 'test ! -e {broken} && exec {self.command}'"
+        return broken
+
     def spawn(self) -> None:
         """Start supervisord without waiting for anything."""
         self.write_config()
@@ -383,6 +389,16 @@ class Cluster:
             return pid if pid != old else 0
 
         return wait_until(new_pid, 20, "router")
+
+    def end_router(self, how: str) -> int:
+        """Restart (``restart``) or kill (``kill``) the router; the pid of the next one."""
+        old = self.router_pid
+        if how == "restart":
+            assert self.ctl("restart", "sio").returncode == 0
+        else:
+            os.kill(old, signal.SIGKILL)
+        wait_until(lambda: not psutil.pid_exists(old), 10, "the router is gone")
+        return self.wait_new_router(old)
 
     def ctl(self, *args: str) -> subprocess.CompletedProcess[str]:
         """The real supervisorctl, with errors in its output."""

@@ -11,6 +11,7 @@ def _only(*modes: str, reason: str) -> pytest.MarkDecorator:
 
 #: Once is enough.
 NO_WORKER = _only("eventlet", reason="what it looks at is in no worker")
+ANY_MODE = _only("eventlet", reason="what it looks at is the same code in each mode")
 OWN_MODES = _only("eventlet", reason="it says itself in which modes its workers run")
 
 EVENTLET = _only("eventlet", reason="about eventlet: its patches, its hub, its measures")

@@ -15,7 +15,7 @@ import pytest
 
 from .conftest import Clients, ClusterFactory
 from .harness import BIN, HERE, Cluster, of_workers, wait_until
-from .modes import NO_WORKER
+from .modes import ANY_MODE, NO_WORKER
 from .raw import exchange
 
 SECTION = "[rpcinterface:sio]"
@@ -137,6 +137,7 @@ def test_an_unknown_application_under_supervisord(make_cluster: ClusterFactory) 
     assert line.startswith("supervisor-sio worker: error: ") and "no_such_module" in line
 
 
+@ANY_MODE
 def test_a_new_supervisord_after_kill_9(make_cluster: ClusterFactory, clients: Clients) -> None:
     """What the killed one left in the run directory is in nobody's way."""
     cluster = make_cluster(workers=1).start()
@@ -154,6 +155,7 @@ def test_a_new_supervisord_after_kill_9(make_cluster: ClusterFactory, clients: C
 TLS_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(range(256))
 
 
+@NO_WORKER
 @pytest.mark.parametrize(
     "data, answer",
     [
@@ -192,6 +194,7 @@ def test_headers_without_end_harm_only_their_sender(
         assert client.call("echo", 1) == 1 and not client.disconnects
 
 
+@NO_WORKER
 def test_forged_control_messages_harm_only_their_sender(
     shared_cluster: Cluster, clients: Clients
 ) -> None:
@@ -274,15 +277,14 @@ def test_a_silent_event_listener_keeps_no_router_out(
     script.write_text(ASK_FOR_THE_PORTS.format(hello=False, pause=60))
     extra = f"[eventlistener:asks]\ncommand = {sys.executable} {script}\nevents = TICK_3600\n"
     cluster = make_cluster(workers=1, extra=extra).start()
-    router = cluster.router_pid
-    os.kill(router, signal.SIGKILL)
-    cluster.wait_new_router(router)
+    cluster.end_router("kill")
     cluster.wait_ready()
     # The listening socket, the router, and of the 20 that are silent as many as may wait.
     ends = Path("/proc/net/unix").read_text().count(f" {cluster.run_dir}/supervisord.sock\n")
     assert ends <= 10
 
 
+@NO_WORKER
 def test_a_frozen_worker_does_not_stop_the_others(
     shared_cluster: Cluster, clients: Clients
 ) -> None:

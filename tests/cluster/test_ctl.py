@@ -52,6 +52,7 @@ def rows(text: str, name: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if line.startswith(name)]
 
 
+@NO_WORKER
 def test_everything_runs(make_cluster: ClusterFactory, clients: Clients) -> None:
     cluster = make_cluster(workers=2).start()
     red, blue = clients.connect(cluster), clients.connect(cluster, transports=["polling"])
@@ -59,7 +60,12 @@ def test_everything_runs(make_cluster: ClusterFactory, clients: Clients) -> None
     blue.call("join", "a \x9b31m room, 部屋")
     first, second = (f"workers:workers_{number:02d}" for number in range(2))
 
-    assert [row[3] for row in rows(run(cluster), "workers:")] == ["ready", "ready"]
+    shown = run(cluster)
+    assert [row[3] for row in rows(shown, "workers:")] == ["ready", "ready"]
+    for row in cluster.workers():
+        (line,) = [line for line in shown.splitlines() if row["name"] in line]
+        assert str(row["pid"]) in line
+    assert f"127.0.0.1:{cluster.port}" in shown and str(cluster.router_pid) in shown
     assert document(cluster, "status")["router"]["state"] == "running"
     assert [row[1] for row in rows(run(cluster, "workers"), "workers:")] == ["ready", "ready"]
     wait_until(
@@ -113,6 +119,7 @@ def test_everything_runs(make_cluster: ClusterFactory, clients: Clients) -> None
     assert document(cluster, "stauts", status=2)["error"].endswith("did you mean sio status?")
     assert len(run(cluster, "kick", status=2).splitlines()) == 1
     assert run(cluster, "help", "top") == run(cluster, "top", "--help")
+    assert "sio" in cluster.ctl("help").stdout
     assert cluster.ctl("help", "sio").stdout == run(cluster, "help") == run(cluster, "--help")
     assert cluster.ctl("help", "sio top").stdout == run(cluster, "help", "top")
 

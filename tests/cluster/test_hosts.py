@@ -19,6 +19,7 @@ import socketio
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, free_port, wait_until
+from .modes import NO_WORKER
 from .recorder import TestClient
 
 #: More messages than may wait for Redis.
@@ -219,6 +220,7 @@ time.sleep(60)
 """
 
 
+@NO_WORKER
 def test_stock_python_socketio_emits_into_both_and_hears_us(
     hosts: list[Host], queue: Redis
 ) -> None:
@@ -244,6 +246,7 @@ def test_stock_python_socketio_emits_into_both_and_hears_us(
         listener.wait(10)
 
 
+@NO_WORKER
 def test_redis_is_killed_and_comes_back_under_traffic(hosts: list[Host], queue: Redis) -> None:
     here, there = hosts
     emitted = 0
@@ -292,6 +295,7 @@ def test_redis_is_killed_and_comes_back_under_traffic(hosts: list[Host], queue: 
     assert f"queue    redis://127.0.0.1:{queue.port}/0 connected" in here.cluster.ctl("sio").stdout
 
 
+@NO_WORKER
 def test_garbage_on_the_queue_is_counted_and_harms_nobody(hosts: list[Host], queue: Redis) -> None:
     client = redis.Redis.from_url(queue.url)
     garbage = [

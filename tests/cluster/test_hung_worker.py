@@ -5,25 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 
-import pytest
-
-from .conftest import Clients
 from .harness import Cluster, wait_until
 from .raw import Poller
 
 
-def test_a_hung_worker_gets_no_new_sessions(cluster: Cluster, clients: Clients) -> None:
-    stopped, other = cluster.workers()[:2]
-    for row in cluster.workers()[2:]:
-        assert cluster.ctl("sio", "drain", row["name"]).returncode == 0
+def test_a_hung_worker_gets_no_new_sessions(cluster: Cluster) -> None:
+    stopped, other = cluster.workers()
     os.kill(stopped["pid"], signal.SIGSTOP)
     try:
         wait_until(lambda: cluster.workers("hung"), 15, "the worker hangs")
         status = cluster.ctl("sio", "status", "--json")
         assert status.returncode == 3
         states = {row["name"]: row["state"] for row in json.loads(status.stdout)["workers"]}
+        # The other one has been as idle for as long.
         assert (states[stopped["name"]], states[other["name"]]) == ("hung", "ready")
         for _ in range(10):
             session = Poller(cluster.port)
@@ -43,13 +38,3 @@ def test_a_hung_worker_gets_no_new_sessions(cluster: Cluster, clients: Clients) 
     wait_until(placed_again, 10, "a session at the worker that is back")
     line = f"worker {stopped['name']} hangs"
     wait_until(lambda: line in cluster.log("router"), 5, "the router's line")
-    for row in cluster.workers("drained"):
-        assert cluster.ctl("sio", "undrain", row["name"]).returncode == 0
-
-
-@pytest.mark.tries(3)
-def test_idle_workers_do_not_hang(cluster: Cluster) -> None:
-    deadline = time.monotonic() + 8
-    while time.monotonic() < deadline:
-        assert not cluster.workers("hung")
-        time.sleep(0.5)

@@ -55,6 +55,7 @@ def test_proxy_protocol(make_cluster: ClusterFactory) -> None:
     wait_until(lambda: cluster.status()["router"]["refused"] == {"proxy-header": 3}, 5, "counted")
 
 
+@NO_WORKER
 def test_haproxy_says_who_the_client_is(
     make_cluster: ClusterFactory, proxy: Callable[..., int]
 ) -> None:

@@ -196,6 +196,7 @@ def test_a_waiting_connection(make_cluster: ClusterFactory) -> None:
     assert found["handover_seconds_bucket", "0.1"] < found["handover_seconds_count", ""]
 
 
+@NO_WORKER
 def test_the_queue(make_cluster: ClusterFactory, clients: Clients, queue: Redis) -> None:
     here, there = (
         with_metrics(make_cluster, workers=1, message_queue=queue.url).start() for _ in range(2)
@@ -229,6 +230,7 @@ def test_health(cluster: Cluster) -> None:
     wait_until(lambda: health(cluster) == (200, "ok\n"), 10, "200")
 
 
+@NO_WORKER
 def test_the_port_outlives_the_router(cluster: Cluster, clients: Clients) -> None:
     clients.mixed(cluster, 6)
     opened = wait_for(cluster, lambda s: s.total("worker_sessions") == 6, "sessions").total(

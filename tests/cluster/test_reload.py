@@ -85,10 +85,7 @@ def test_reload_when_the_router_has_just_died(cluster: Cluster) -> None:
 @NO_WORKER
 def test_reload_stops_at_a_worker_that_does_not_come_back(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=3, startsecs=1, startretries=0)
-    broken = cluster.directory / "broken"
-    cluster.command = (
-        f"/bin/sh -c 'test ! -e {broken} && exec supervisor-sio worker cluster_app:app'"
-    )
+    broken = cluster.make_breakable()
     cluster.start()
     before = by_name(cluster)
     broken.touch()
@@ -157,9 +154,7 @@ def test_drain_and_undrain(cluster: Cluster) -> None:
     assert tags_of_new_sessions(cluster) == {other["tag"]}
     assert session.call("whoami")["pid"] == drained["pid"]
 
-    router = cluster.router_pid
-    os.kill(router, signal.SIGKILL)
-    cluster.wait_new_router(router)
+    cluster.end_router("kill")
     cluster.wait_ready(1)
     pids = [drained["pid"]]
     wait_until(lambda: [r["pid"] for r in cluster.workers("drained")] == pids, 10, "drained still")

@@ -10,7 +10,7 @@ import pytest
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, wait_until
-from .modes import NO_WORKER
+from .modes import ANY_MODE, NO_WORKER
 from .raw import open_websocket
 from .recorder import TestClient
 
@@ -29,6 +29,7 @@ def pids(cluster: Cluster) -> set[int]:
     return {row["pid"] for row in cluster.workers()}
 
 
+@ANY_MODE
 def test_restart_stop_start_update_reload(cluster: Cluster, clients: Clients) -> None:
     made = clients.mixed(cluster, 12)
 
@@ -93,26 +94,6 @@ def test_supervisord_ends_cleanly(
     logs = cluster.logs()
     assert not [name for name, text in logs.items() if "Traceback" in text]
     assert "SIGKILL" not in logs["supervisord.log"]
-
-
-@NO_WORKER
-def test_sio_shows_the_cluster(cluster: Cluster) -> None:
-    status = cluster.status()
-    for words in (["sio", "status"], ["sio"]):
-        done = cluster.ctl(*words)
-        assert done.returncode == 0, done.stdout
-        assert f"127.0.0.1:{cluster.port}" in done.stdout
-        assert str(status["router"]["pid"]) in done.stdout
-        for row in status["workers"]:
-            (line,) = [line for line in done.stdout.splitlines() if row["name"] in line]
-            assert str(row["pid"]) in line and "ready" in line
-    done = cluster.ctl("help", "sio")
-    assert done.returncode == 0 and "sio status" in done.stdout
-    assert "sio" in cluster.ctl("help").stdout
-
-    done = cluster.ctl("sio", "nonsense")
-    assert done.returncode not in (0, 3) and "nonsense" in done.stdout
-    assert "Traceback" not in done.stdout
 
 
 @NO_WORKER

@@ -86,10 +86,7 @@ def test_there_are_never_fewer_workers_than_usual(chat: Cluster) -> None:
 @NO_WORKER
 def test_new_code_that_does_not_start_stops_nobody(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(startsecs=1, startretries=0)
-    broken = cluster.directory / "broken"
-    cluster.command = (
-        f"/bin/sh -c 'test ! -e {broken} && exec supervisor-sio worker cluster_app:app'"
-    )
+    broken = cluster.make_breakable()
     cluster.start()
     before = pids(cluster)
     broken.touch()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
-import signal
 import threading
 import time
 from collections import Counter
@@ -169,7 +167,7 @@ def stop(cluster: Cluster) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("how", ["killed", pytest.param("restarted", marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", ["kill", pytest.param("restart", marks=pytest.mark.long)])
 def test_the_router_ends_while_it_holds(one: Setting, how: str) -> None:
     """The next one holds what it held; else a deploy at a bad moment ends all of them."""
     scene = one.scene(FIRST)
@@ -179,12 +177,7 @@ def test_the_router_ends_while_it_holds(one: Setting, how: str) -> None:
     websocket.call("join", "red")
     ctl(cluster, "stop", FIRST)
     number = websocket.ask("number", 1)
-    old = cluster.router_pid
-    if how == "killed":
-        os.kill(old, signal.SIGKILL)
-    else:
-        ctl(cluster, "restart", "sio")
-    cluster.wait_new_router(old)
+    cluster.end_router(how)
     ctl(cluster, "start", FIRST)
     assert websocket.answer(number) == 1
     scene.goes_on(websocket, "number")

@@ -9,7 +9,7 @@ from cluster.conftest import Clients, ClusterFactory
 from ledger.pairs import connect_pair
 from ledger.victim import MB, PeakMemory
 
-ASKED = 40
+ASKED = 30
 
 
 def test_an_unanswered_message_is_not_kept(make_cluster: ClusterFactory, clients: Clients) -> None:

@@ -12,11 +12,11 @@ from cluster.modes import EVENTLET
 
 pytestmark = EVENTLET
 
-CLIENTS = 20_000
+CLIENTS = 10_000
 
 
-def test_twenty_thousand_sessions_close_within_the_drain_timeout() -> None:
-    """In 3.8 seconds of one turn for 10,000 of them before."""
+def test_ten_thousand_sessions_close_within_the_drain_timeout() -> None:
+    """In 3.8 seconds of one turn before."""
     ended = subprocess.run(
         [sys.executable, "drain_many.py", str(CLIENTS)],
         cwd=Path(__file__).parent,
@@ -29,5 +29,5 @@ def test_twenty_thousand_sessions_close_within_the_drain_timeout() -> None:
     figures = json.loads(ended.stdout)
     assert (figures["told"], figures["left"]) == (CLIENTS, 0)
     # CPU time. Of drain_timeout, 10 seconds, it is a small part.
-    assert figures["cpu"] < 4
+    assert figures["cpu"] < 2
     assert figures["longest turn"] < 1

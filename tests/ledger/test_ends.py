@@ -12,7 +12,7 @@ import psutil
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, wait_until
-from cluster.modes import LOOP, NO_WORKER
+from cluster.modes import ANY_MODE, LOOP, NO_WORKER
 from cluster.raw import Poller
 
 HERE = Path(__file__).parent
@@ -220,6 +220,7 @@ def stop_workers(cluster: Cluster) -> None:
     wait_until(lambda: not workers_alive(cluster), 15, "the workers have ended")
 
 
+@ANY_MODE
 @pytest.mark.parametrize("depth", [1, 2])
 def test_an_old_worker_behind_a_start_script_ends(make_cluster: ClusterFactory, depth: int) -> None:
     cluster = make_cluster(workers=1, command=wrapped(depth)).start()
@@ -230,6 +231,7 @@ def test_an_old_worker_behind_a_start_script_ends(make_cluster: ClusterFactory, 
     stop_workers(cluster)
 
 
+@ANY_MODE
 def test_a_worker_behind_a_start_script_ends_with_it(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(command=wrapped(1), workers=1).start()
     row = cluster.workers()[0]
@@ -253,6 +255,7 @@ def two_rows(cluster: Cluster) -> list[dict[str, Any]]:
     return rows if [row["state"] for row in rows] == ["ready", "draining"] else []
 
 
+@ANY_MODE
 def test_two_workers_of_one_name_are_two_rows(make_cluster: ClusterFactory, tmp_path: Path) -> None:
     cluster = make_cluster(command=wrapped(1), workers=1, drain_timeout="60").start()
     (old,) = workers_alive(cluster)
@@ -271,6 +274,7 @@ def test_two_workers_of_one_name_are_two_rows(make_cluster: ClusterFactory, tmp_
     stop_workers(cluster)
 
 
+@ANY_MODE
 def test_a_client_of_a_worker_behind_a_script_reconnects(
     make_cluster: ClusterFactory, clients: Clients
 ) -> None:

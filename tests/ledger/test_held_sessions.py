@@ -7,7 +7,6 @@ import contextlib
 import os
 import resource
 import select
-import signal
 import socket
 import threading
 import time
@@ -151,16 +150,6 @@ def made() -> Iterator[list[Simulated]]:
         one.close()
 
 
-def end_router(cluster: Cluster, how: str) -> None:
-    old = cluster.router_pid
-    if how == "restart":
-        assert cluster.ctl("restart", "sio").returncode == 0
-    else:
-        os.kill(old, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(old), 10, "the router is gone")
-    cluster.wait_new_router(old)
-
-
 def held(cluster: Cluster) -> int:
     return int(cluster.status()["takeover"]["held"])
 
@@ -181,7 +170,7 @@ def test_what_is_held_outlives_the_router(
     assert [answer["batch"] for answer in old.pass_on(1000)] == [1, 2, 3, 4]
     old.leave()
     wait_until(lambda: held(cluster) == 1000, 5, "they are held")
-    end_router(cluster, how)
+    cluster.end_router(how)
     wait_until(lambda: held(cluster) == 1000, 10, "the next router has them")
     assert old.lost() == 0 and descriptors(cluster.router_pid) > 1000
     new = Simulated(cluster, "new")
@@ -193,7 +182,7 @@ def test_what_is_held_outlives_the_router(
         client.sendall(b"x")
     assert old.lost() == 0
     # Nor has the next router.
-    end_router(cluster, how)
+    cluster.end_router(how)
     assert held(cluster) == 0 and descriptors(cluster.router_pid) < 100
     new.close()
     made.remove(new)
@@ -209,7 +198,7 @@ def test_a_router_that_dies_while_a_worker_passes_on(
     made.append(old)
     old.announce()
     list(old.pass_on(500))
-    end_router(cluster, "kill")
+    cluster.end_router("kill")
     old.connect()
     assert old.announce()["batch"] == 2  # it has those of the first
     list(old.pass_on(600))

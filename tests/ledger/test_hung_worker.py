@@ -34,6 +34,7 @@ def poll(cluster: Cluster, sid: str) -> socket.socket:
     return sock
 
 
+@NO_WORKER
 def test_requests_for_a_hung_worker_are_counted_and_end(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(max_pending="160", hold_timeout="8").start()
     hung, well = cluster.workers()

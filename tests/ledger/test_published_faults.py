@@ -18,6 +18,7 @@ import pytest
 import redis
 from cluster.conftest import ClusterFactory
 from cluster.harness import Cluster, wait_until
+from cluster.modes import NO_WORKER
 from cluster.raw import Poller, exchange, open_websocket
 from cluster.test_hosts import Redis, queue
 
@@ -150,6 +151,7 @@ class _Touch:
         return os.mkdir, (str(self.path),)
 
 
+@NO_WORKER
 def test_cve_2025_61765_pickles_on_the_queue(
     cluster: Cluster, queue: Redis, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Optional
 import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, environment, wait_until
+from cluster.modes import ANY_MODE
 from cluster.recorder import TestClient
 
 from supervisor_sio.common.limits import RELAY_HIGH_WATER
@@ -88,6 +89,7 @@ for number in range(int(sys.argv[2])):
 """
 
 
+@ANY_MODE
 def test_what_a_stopped_worker_lacks_of_a_process_that_has_ended_is_counted(
     two_workers: Cluster, clients: Clients
 ) -> None:
@@ -149,6 +151,7 @@ def test_made_up_sids_cost_no_real_client_its_messages(
 COUNT = 3000
 
 
+@ANY_MODE
 def test_the_last_words_of_a_killed_worker_are_counted(
     make_cluster: ClusterFactory, clients: Clients
 ) -> None:
@@ -171,6 +174,7 @@ def test_the_last_words_of_a_killed_worker_are_counted(
     expect_counted(cluster, others, "last", COUNT)
 
 
+@ANY_MODE
 def test_the_first_words_of_a_killed_worker_are_counted(
     make_cluster: ClusterFactory, clients: Clients
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cluster.conftest import ClusterFactory
 from cluster.harness import Cluster, wait_until
+from cluster.modes import ANY_MODE
 from cluster.raw import Poller
 
 
@@ -59,6 +60,7 @@ def test_long_names_hide_nobody_and_end_no_worker(cluster: Cluster) -> None:
     wait_until(lambda: [row["pid"] for row in cluster.workers()] == pids, 5, "the same workers")
 
 
+@ANY_MODE
 def test_more_rooms_than_are_shown_are_counted_right(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(
         here=Path(__file__).parent, command="supervisor-sio worker rooms_app:app"

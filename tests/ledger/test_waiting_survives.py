@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import signal
 import socket
 from contextlib import ExitStack
 
-import psutil
 import pytest
 from cluster.conftest import ClusterFactory
 from cluster.descriptors import COUNTED, limit_descriptors
@@ -21,16 +18,6 @@ from .victim import descriptors
 pytestmark = NO_WORKER
 
 REQUEST = f"GET {PATH}polling HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
-
-
-def end_router(cluster: Cluster, how: str) -> None:
-    old = cluster.router_pid
-    if how == "restart":
-        assert cluster.ctl("restart", "sio").returncode == 0
-    else:
-        os.kill(old, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(old), 10, "the router is gone")
-    cluster.wait_new_router(old)
 
 
 def waiting(cluster: Cluster) -> int:
@@ -64,7 +51,7 @@ def test_all_who_wait_are_answered_by_the_next_router(
         wait_until_idle(cluster.router_pid)
         assert waiting(cluster) == 101
         for _ in range(2):
-            end_router(cluster, how)
+            cluster.end_router(how)
             wait_until(lambda: waiting(cluster) == 101, 20, "they wait at the next")
         assert cluster.ctl("start", "workers:*").returncode == 0
         for sock in [*socks, slow]:
@@ -88,7 +75,7 @@ def test_more_wait_than_supervisord_may_send_descriptors(make_cluster: ClusterFa
             sock.sendall(REQUEST)
         wait_until(lambda: waiting(cluster) == len(socks), 10, "they wait")
         wait_until_idle(cluster.router_pid)
-        end_router(cluster, "kill")
+        cluster.end_router("kill")
         wait_until(lambda: waiting(cluster) == len(socks), 20, "they wait at the next")
         assert resource.prlimit(cluster.pid, resource.RLIMIT_NOFILE) == limit
         assert cluster.ctl("start", "workers:*").returncode == 0
@@ -104,7 +91,7 @@ def test_the_time_to_wait_goes_on_over_a_restart(make_cluster: ClusterFactory) -
         sock.sendall(REQUEST)
         wait_until(lambda: waiting(cluster) == 1, 10, "it waits")
         wait_until_idle(cluster.router_pid)
-        end_router(cluster, "kill")
+        cluster.end_router("kill")
         answer = read_all(sock)
         assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer
     wait_until(

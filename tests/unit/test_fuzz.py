@@ -1,6 +1,6 @@
 """Random and mutated input for everything that reads what strangers send.
 
-For each reader 30,000 inputs, and 100,000 more with ``pytest -m long``: at most the error it is
+For each reader 10,000 inputs, and 100,000 more with ``pytest -m long``: at most the error it is
 documented to raise, no second spent on any, and no descriptor more than before. pytest prints
 the seed; FUZZ_SEED=… gives one.
 """
@@ -37,7 +37,7 @@ from unit.client_frames import masked
 from unit.examples import examples
 
 #: So many for each reader, in a run of each kind.
-INPUTS = [examples(30_000), pytest.param(100_000, marks=pytest.mark.long)]
+INPUTS = [examples(10_000), pytest.param(100_000, marks=pytest.mark.long)]
 
 REQUESTS = [
     b"GET /socket.io/?EIO=4&transport=polling&sid=0a1b2c3d.AbCdEfGhIjKlMnOpQrSt HTTP/1.1\r\n",

@@ -546,11 +546,8 @@ def test_threads_emit_while_clients_are_passed_on(
         outlet.got.clear()
 
 
-def test_what_a_thread_has_begun_is_waited_for(
-    loop: asyncio.AbstractEventLoop, threaded: ZmqManager, outlet: ThreadServed, start: Start
-) -> None:
-    relay = Relay(threaded)
-    threaded._take_in(f"{threaded.host_id}.{1:_>20}", "own", "/", [])
+def hold_up(relay: Relay) -> threading.Event:
+    """Who has published a message goes on once this is set."""
     goes_on = threading.Event()
     publish = relay.publish
 
@@ -560,6 +557,15 @@ def test_what_a_thread_has_begun_is_waited_for(
         return number
 
     relay.publish = publish_late  # type: ignore[method-assign]
+    return goes_on
+
+
+def test_what_a_thread_has_begun_is_waited_for(
+    loop: asyncio.AbstractEventLoop, threaded: ZmqManager, outlet: ThreadServed, start: Start
+) -> None:
+    relay = Relay(threaded)
+    threaded._take_in(f"{threaded.host_id}.{1:_>20}", "own", "/", [])
+    goes_on = hold_up(relay)
     emitting = start(threaded.emit, "n", 1)
     eventually(lambda: bool(relay.messages))
     run_in(loop, threaded.detach)
@@ -576,15 +582,7 @@ def test_what_a_thread_published_before_comes_as_what_others_sent(
     relay = Relay(threaded)
     run_in(loop, threaded.expect, [TAG])
     threaded._take_in(f"{TAG}.{1:_>20}", "adopted", "/", [])
-    goes_on = threading.Event()
-    publish = relay.publish
-
-    def publish_late(*args: Any) -> int:
-        number = publish(*args)
-        goes_on.wait(30)
-        return number
-
-    relay.publish = publish_late  # type: ignore[method-assign]
+    goes_on = hold_up(relay)
     emitting = start(threaded.emit, "n", 1)
     eventually(lambda: bool(relay.messages))
     run_in(loop, threaded.adopt, position(TAG))

@@ -80,19 +80,26 @@ def test_a_message_that_runs_alone_holds_up_those_behind_it(make: Any) -> None:
     app.gone()
 
 
+def ask(app: App, client: Client) -> int:
+    """A handler waits for the client's answer; the number of its question."""
+
+    async def handler(sid: str) -> None:
+        app.seen.append(await app.settled(app.sio.call("question", to=sid, timeout=5)))
+
+    app.on("ask", handler)
+    client.text('42["ask"]')
+    client.until(b'["question"]')
+    ((asked,),) = app.sio.manager._awaited._asked.values()
+    return int(asked)
+
+
 def test_a_handler_that_waits_for_the_client_gets_the_answer(make: Any) -> None:
     app = make()
     client = connect(app)
 
-    async def ask(sid: str) -> None:
-        app.seen.append(await app.settled(app.sio.call("question", to=sid, timeout=5)))
-
-    app.on("ask", ask)
-    client.text('42["ask"]')
-    client.until(b'["question"]')
+    number = ask(app, client)
     session = app.session
     assert dispatcher_of(app).is_running(session)
-    number = ack_number(app)
     in_loop(app, hold_of(app).keep_all)
     client.text('42["echo",1]', f'43{number}["answer"]')
     app.settle(lambda: app.seen == ["answer"])
@@ -101,24 +108,11 @@ def test_a_handler_that_waits_for_the_client_gets_the_answer(make: Any) -> None:
     app.gone()
 
 
-def ack_number(app: App) -> int:
-    """Of the only question that a client has."""
-    ((asked),) = app.sio.manager._awaited._asked.values()
-    (number,) = asked
-    return int(number)
-
-
 def test_an_answer_with_attachments(make: Any) -> None:
     app = make()
     client = connect(app)
 
-    async def ask(sid: str) -> None:
-        app.seen.append(await app.settled(app.sio.call("question", to=sid, timeout=5)))
-
-    app.on("ask", ask)
-    client.text('42["ask"]')
-    client.until(b'["question"]')
-    number = ack_number(app)
+    number = ask(app, client)
     client.send(masked(TEXT, f"462-{number}[{PLACE % 0},{PLACE % 1}]".encode()))
     client.send(masked(BINARY, b"one"))
     app.settle(lambda: dispatcher_of(app)._partials)
