@@ -57,6 +57,7 @@ def memory_of_a_client(make_cluster: ClusterFactory) -> Callable[[str], float]:
     return measure
 
 
+@pytest.mark.tries(3)
 def test_a_copy_of_the_environment_keeps_nothing_of_the_connection(
     memory_of_a_client: Callable[[str], float],
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_copy_of_the_environment_keeps_nothing_of_the_connection(
     assert flask < 1.3 * plain, f"{flask:.2f} KiB, {plain:.2f} without Flask"
 
 
+@pytest.mark.tries(3)
 @pytest.mark.parametrize(
     ("mode", "app", "most"),
     [
