@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
-        "tries(most): measures what a busy machine may spoil, such as times; a fault fails each try",
+        "tries(most): measures what a busy machine may spoil; a fault fails each try",
     )
     os.environ["ASYNC_MODE"] = config.getoption("async_mode")
 

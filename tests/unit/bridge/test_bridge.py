@@ -545,7 +545,7 @@ def test_a_host_that_is_back_is_not_told_as_gone(
             known = [m for m in bridge._elsewhere.values()]
             assert bridge.told[-1] == [member for each in known for member in each]
     ended.set()
-    thread.join(10)
+    thread.join(30)
 
 
 def test_what_fails_does_not_stop_it(bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch) -> None:

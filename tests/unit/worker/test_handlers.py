@@ -435,7 +435,7 @@ def test_an_answer_to_call(make: Any) -> None:
     app = make()
 
     async def ask(sid: str) -> None:
-        app.seen.append(await app.settled(app.sio.call("question", 5, to=sid, timeout=5)))
+        app.seen.append(await app.settled(app.sio.call("question", 5, to=sid, timeout=20)))
 
     app.on("ask", ask)
     client = connect(app)

@@ -84,7 +84,7 @@ def ask(app: App, client: Client) -> int:
     """A handler waits for the client's answer; the number of its question."""
 
     async def handler(sid: str) -> None:
-        app.seen.append(await app.settled(app.sio.call("question", to=sid, timeout=5)))
+        app.seen.append(await app.settled(app.sio.call("question", to=sid, timeout=20)))
 
     app.on("ask", handler)
     client.text('42["ask"]')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any, Callable
 
@@ -85,9 +86,13 @@ def test_a_thread_waits_while_too_much_waits_and_goes_on(size: int) -> None:
         count += 1
 
     thread = in_thread(lambda: [thread_of_loop.run(size, add) for _ in range(2 * THREAD_CALLS)])
-    thread.join(0.2)  # this thread's hub does not run
+    most = 11 if size else THREAD_CALLS
+    deadline = time.monotonic() + 20
+    while len(thread_of_loop._calls) < most and time.monotonic() < deadline:
+        time.sleep(0.01)  # this thread's hub does not run
+    thread.join(0.2)
     assert thread.is_alive()
-    assert len(thread_of_loop._calls) == (11 if size else THREAD_CALLS)
+    assert len(thread_of_loop._calls) == most
     with eventlet.Timeout(30):
         while thread.is_alive() or count < 2 * THREAD_CALLS:
             eventlet.sleep(0.001)

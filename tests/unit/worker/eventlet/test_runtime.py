@@ -97,7 +97,7 @@ def test_a_hub_that_is_chosen_before_it_serves_is_the_one() -> None:
 
     thread = patcher.original("threading").Thread(target=in_its_thread)
     thread.start()
-    thread.join(10)
+    thread.join(30)
     assert done == [1, 2]
 
 

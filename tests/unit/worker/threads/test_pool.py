@@ -41,7 +41,7 @@ def test_no_more_threads_than_its_size_and_none_before_it_is_needed() -> None:
 
     def task() -> None:
         threads.add(threading.current_thread())
-        go.wait(10)
+        go.wait(30)
 
     assert threading.active_count() == before
     for _ in range(10):
@@ -89,7 +89,7 @@ def test_what_a_task_raises_is_logged_and_the_thread_goes_on(
         pool.run(fail)
         done = threading.Event()
         pool.run(done.set)
-        assert done.wait(10)
+        assert done.wait(30)
     (record,) = caplog.records
     assert record.exc_info is not None and record.exc_info[1] is error
 
@@ -123,7 +123,7 @@ def test_the_system_allows_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> N
     go, done = threading.Event(), [0]
 
     def task() -> None:
-        go.wait(10)
+        go.wait(30)
         done[0] += 1
 
     pool.run(task)

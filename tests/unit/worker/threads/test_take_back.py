@@ -117,7 +117,7 @@ def test_what_was_not_read_is_read_then_so_that_answers_come(
     app = with_threads(1, monkeypatch)
 
     async def ask(sid: str) -> None:
-        app.seen.append(app.sio.call("question", to=sid, timeout=5))
+        app.seen.append(app.sio.call("question", to=sid, timeout=20))
 
     app.on("ask", ask)
     client = connect(app)
