@@ -146,9 +146,13 @@ def test_more_clients_than_descriptors(
     for number, sock in enumerate(clients):
         if "wait in the kernel" in cluster.log("router"):
             break
-        inside.append(context.wrap_socket(sock, server_hostname="localhost"))
+        try:
+            inside.append(context.wrap_socket(sock, server_hostname="localhost"))
+        except TimeoutError:  # the line is yet on its way
+            break
         inside[-1].sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
         assert inside[-1].recv(100).startswith(b"HTTP/1.1 200"), number
+    wait_until(lambda: "wait in the kernel" in cluster.log("router"), 10, "the router's line")
     assert 20 < len(inside) < 70
     for sock in [*inside, *clients]:
         sock.close()
