@@ -115,6 +115,7 @@ def test_a_flood_of_fragments(shared_cluster: Cluster, other: TestClient) -> Non
             sock.close()
 
 
+@pytest.mark.long  # unit/worker/test_websocket.py has it with less patience
 def test_a_client_that_never_reads(shared_cluster: Cluster, other: TestClient) -> None:
     before = figures(shared_cluster)["slow_clients"]
     with open_websocket(shared_cluster.port) as sock:

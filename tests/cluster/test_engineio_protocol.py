@@ -450,6 +450,7 @@ def test_polls_get_messages_until_the_probe(session: Session) -> None:
             session.talks()
 
 
+@pytest.mark.long  # unit/engine/test_session.py has it without waiting
 def test_an_upgrade_that_is_given_up(session: Session) -> None:
     session.join()
     began = time.monotonic()

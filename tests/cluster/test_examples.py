@@ -14,6 +14,7 @@ import supervisor_sio.examples
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster
 from .modes import OWN_MODES
+from .recorder import TestClient
 
 pytestmark = OWN_MODES
 
@@ -28,6 +29,10 @@ MODULES = {
     "fastapi_chat": "asyncio",
     "threaded_chat": "threading",
 }
+
+
+#: Who says what a view is told, where there is one.
+ANNOUNCES = {"django_chat": "Django", "threaded_chat": "Flask"}
 
 
 @pytest.fixture
@@ -59,21 +64,18 @@ def test_chat(cluster: Cluster, clients: Clients, module: str) -> None:
             for (said,) in heard:
                 said["worker"] = said["worker"].rpartition(":")[2]
             assert heard == expected, listener.name
+    if module in ANNOUNCES:
+        a_view_speaks_to_the_clients_of_all_workers(cluster, made, ANNOUNCES[module])
     for name in sorted(set(worker.values())):
         assert "Traceback" not in cluster.log(name)
 
 
-@pytest.mark.parametrize("module, who", [("django_chat", "Django"), ("threaded_chat", "Flask")])
-def test_a_view_speaks_to_the_clients_of_all_workers(
-    cluster: Cluster, clients: Clients, who: str
+def a_view_speaks_to_the_clients_of_all_workers(
+    cluster: Cluster, made: list[TestClient], who: str
 ) -> None:
-    made = clients.mixed(cluster, 4)
     body = urlencode({"text": "from a view"}).encode()
-    with urlopen(f"{cluster.url}/announce", body, timeout=20) as response:
+    with urlopen(f"{cluster.url}/announce", body, timeout=10) as response:
         assert response.read() == b"said\n"
     for client in made:
-        ((said,),) = client.wait_for("message")
+        *_, (said,) = client.wait_for("message", len(made) + 1)
         assert (said["who"], said["text"]) == (who, "from a view")
-    assert {client.sid().partition(".")[0] for client in made} == {
-        row["tag"] for row in cluster.workers()
-    }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import urllib.request
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,6 +15,7 @@ from supervisor_sio.common.modes import ASYNC_MODES
 
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, free_port, wait_until
+from .jsclient import Node
 from .modes import OWN_MODES
 from .recorder import TestClient
 from .test_hosts import Redis, queue
@@ -64,9 +66,11 @@ def both(
 
 
 @pytest.fixture(scope="module")
-def crowd(both: list[Cluster], module_clients: Clients) -> list[TestClient]:
-    """Both libraries and every transport, at each of the four workers."""
-    return [client for cluster in both for client in module_clients.mixed(cluster, 9)]
+def crowd(both: list[Cluster], node: Node) -> Iterator[list[TestClient]]:
+    """Both libraries and every transport, at each of the four workers; they leave before those."""
+    clients = Clients(node)
+    yield [client for cluster in both for client in clients.mixed(cluster, 9)]
+    clients.close()
 
 
 def expect_everywhere(crowd: list[TestClient], emitter: TestClient, event: str) -> None:
