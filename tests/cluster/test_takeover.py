@@ -146,7 +146,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 @pytest.fixture(scope="module")
 def cluster(make_module_cluster: ClusterFactory, ledger: Ledger) -> Cluster:
     """Two workers; one that ends by itself is started again."""
-    made = make_module_cluster(workers=0)
+    made = make_module_cluster(workers=0, head_timeout="60")  # a slow host starts a worker in 10
     made.extra = made.program("workers", ledger.command(), 2) + "autorestart = true\n"
     made.spawn()
     made.wait_ready(2)
