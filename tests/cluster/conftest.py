@@ -69,6 +69,12 @@ def shared_cluster(make_module_cluster: ClusterFactory) -> Cluster:
     return make_module_cluster(workers=4).start()
 
 
+@pytest.fixture(scope="module")
+def shared_pair(make_module_cluster: ClusterFactory) -> Cluster:
+    """Two workers, for the tests of a module that leave them alive, and need no more."""
+    return make_module_cluster().start()
+
+
 def _clean_up(clusters: list[Cluster]) -> None:
     errors = []
     for cluster in clusters:

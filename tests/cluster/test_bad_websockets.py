@@ -43,8 +43,8 @@ def figures(cluster: Cluster) -> dict[str, int]:
 
 
 @pytest.fixture
-def other(shared_cluster: Cluster, clients: Clients) -> TestClient:
-    return clients.connect(shared_cluster, "python", ["websocket"])
+def other(shared_pair: Cluster, clients: Clients) -> TestClient:
+    return clients.connect(shared_pair, "python", ["websocket"])
 
 
 @pytest.mark.parametrize(
@@ -60,20 +60,20 @@ def other(shared_cluster: Cluster, clients: Clients) -> TestClient:
     ids=["unmasked", "reserved-bits", "long-ping", "not-utf8", "too-long", "endless"],
 )
 def test_what_breaks_the_protocol(
-    shared_cluster: Cluster, other: TestClient, data: bytes, code: int
+    shared_pair: Cluster, other: TestClient, data: bytes, code: int
 ) -> None:
-    before = figures(shared_cluster)["protocol_errors"]
-    with open_websocket(shared_cluster.port) as sock:
+    before = figures(shared_pair)["protocol_errors"]
+    with open_websocket(shared_pair.port) as sock:
         sock.sendall(data)
         assert close_code(sock) == code
-    wait_until(lambda: figures(shared_cluster)["protocol_errors"] == before + 1, 5, "it is counted")
+    wait_until(lambda: figures(shared_pair)["protocol_errors"] == before + 1, 5, "it is counted")
     assert other.call("echo", 1) == 1
-    text = shared_cluster.ctl("sio", "status").stdout
+    text = shared_pair.ctl("sio", "status").stdout
     assert f"clients  protocol errors {before + 1}, too slow 0" in text
 
 
-def test_one_octet_at_a_time(shared_cluster: Cluster, other: TestClient) -> None:
-    with open_websocket(shared_cluster.port) as sock:
+def test_one_octet_at_a_time(shared_pair: Cluster, other: TestClient) -> None:
+    with open_websocket(shared_pair.port) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for octet in masked(1, b"40") + masked(1, b'421["echo","slowly"]'):
             sock.sendall(bytes([octet]))
@@ -85,14 +85,14 @@ def test_one_octet_at_a_time(shared_cluster: Cluster, other: TestClient) -> None
 
 
 @pytest.mark.tries(3)
-def test_a_flood_of_fragments(shared_cluster: Cluster, other: TestClient) -> None:
+def test_a_flood_of_fragments(shared_pair: Cluster, other: TestClient) -> None:
     """A message that does not end is no reason to slow down others, or to take memory."""
     pid = other.whoami()["pid"]
     memory = psutil.Process(pid).memory_info
     sockets = []
     try:
         for _ in range(8):  # some of them at the worker of the other client
-            sock = open_websocket(shared_cluster.port)
+            sock = open_websocket(shared_pair.port)
             sock.setblocking(False)
             sockets.append(sock)
             sock.send(b"\x01\x80" + bytes(4))
@@ -116,12 +116,12 @@ def test_a_flood_of_fragments(shared_cluster: Cluster, other: TestClient) -> Non
 
 
 @pytest.mark.long  # unit/worker/test_websocket.py has it with less patience
-def test_a_client_that_never_reads(shared_cluster: Cluster, other: TestClient) -> None:
-    before = figures(shared_cluster)["slow_clients"]
-    with open_websocket(shared_cluster.port) as sock:
+def test_a_client_that_never_reads(shared_pair: Cluster, other: TestClient) -> None:
+    before = figures(shared_pair)["slow_clients"]
+    with open_websocket(shared_pair.port) as sock:
         sock.sendall(masked(1, b"40"))
         latencies, deadline = [], time.monotonic() + 120
-        while figures(shared_cluster)["slow_clients"] == before:
+        while figures(shared_pair)["slow_clients"] == before:
             assert time.monotonic() < deadline, "it is not cut off"
             # More than the kernel takes and a client may leave behind, and then what is in time.
             for _ in range(5 if len(latencies) < 12 else 1):
@@ -130,10 +130,10 @@ def test_a_client_that_never_reads(shared_cluster: Cluster, other: TestClient) -
             assert other.call("echo", 1) == 1
             latencies.append(time.monotonic() - began)
             time.sleep(0.1)
-        assert figures(shared_cluster)["slow_clients"] == before + 1
+        assert figures(shared_pair)["slow_clients"] == before + 1
     print(f"slowest answer meanwhile {max(latencies) * 1000:.0f} ms")
     # Where they wait for that client, most do; the machine may be busy with something else.
     assert statistics.median(latencies) < 1
     assert not other.disconnects
-    text = shared_cluster.ctl("sio", "status").stdout
+    text = shared_pair.ctl("sio", "status").stdout
     assert f"too slow {before + 1}" in text

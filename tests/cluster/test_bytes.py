@@ -56,25 +56,25 @@ def frame(text: str) -> bytes:
     return struct.pack("!BB", 0x81, 0x80 | len(data)) + mask + masked
 
 
-def test_request_line_in_one_byte_segments(shared_cluster: Cluster) -> None:
-    with connect(shared_cluster) as sock:
+def test_request_line_in_one_byte_segments(shared_pair: Cluster) -> None:
+    with connect(shared_pair) as sock:
         for byte in b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n":
             sock.send(bytes([byte]))
         status, body = answer(sock)
-        assert status == 200 and int(body) in {row["pid"] for row in shared_cluster.workers()}
-    session = next(iter(sessions_of_all_workers(shared_cluster).values()))
+        assert status == 200 and int(body) in {row["pid"] for row in shared_pair.workers()}
+    session = next(iter(sessions_of_all_workers(shared_pair).values()))
     request = (
         f"POST {PATH}polling&sid={session.sid} HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n"
     )
-    with connect(shared_cluster) as sock:
+    with connect(shared_pair) as sock:
         for byte in request.encode() + b'422["echo","ab"]':
             sock.send(bytes([byte]))
         assert answer(sock)[0] == 200
     assert json.loads(session.poll_for("432")[3:]) == ["ab"]
 
 
-def test_pipelined_requests_for_different_workers(shared_cluster: Cluster) -> None:
-    sessions = sessions_of_all_workers(shared_cluster)
+def test_pipelined_requests_for_different_workers(shared_pair: Cluster) -> None:
+    sessions = sessions_of_all_workers(shared_pair)
     order = [*sessions.values()] * 3
     requests = b""
     for number, session in enumerate(order):
@@ -84,7 +84,7 @@ def test_pipelined_requests_for_different_workers(shared_cluster: Cluster) -> No
             f"Content-Length: {len(packet)}\r\n\r\n{packet}"
         ).encode()
     requests += b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n"
-    with connect(shared_cluster) as sock:
+    with connect(shared_pair) as sock:
         sock.sendall(requests)
         for _ in order:
             assert answer(sock) == (200, b"ok")
@@ -98,12 +98,12 @@ def test_pipelined_requests_for_different_workers(shared_cluster: Cluster) -> No
             assert f'43{number}[{{"pid":{pid},' in got, got
 
 
-def test_100_mb_over_a_connection_that_was_handed_back(shared_cluster: Cluster) -> None:
+def test_100_mb_over_a_connection_that_was_handed_back(shared_pair: Cluster) -> None:
     body = os.urandom(1 << 20) * 100
-    connection = http.client.HTTPConnection("127.0.0.1", shared_cluster.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", shared_pair.port, timeout=60)
     connection.connect()
     connection.auto_open = 0
-    for session in sessions_of_all_workers(shared_cluster).values():
+    for session in sessions_of_all_workers(shared_pair).values():
         assert session.call("echo", 1, connection=connection) == 1
     connection.request("POST", "/upload", body)
     response = connection.getresponse()
@@ -111,18 +111,18 @@ def test_100_mb_over_a_connection_that_was_handed_back(shared_cluster: Cluster) 
     connection.close()
 
 
-def test_chunked_body_and_expect(shared_cluster: Cluster) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", shared_cluster.port, timeout=20)
+def test_chunked_body_and_expect(shared_pair: Cluster) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", shared_pair.port, timeout=20)
     connection.connect()
     connection.auto_open = 0
     chunks = [os.urandom(size) for size in (1, 70_000, 3)]
-    for session in sessions_of_all_workers(shared_cluster).values():
+    for session in sessions_of_all_workers(shared_pair).values():
         session.call("echo", 1, connection=connection)
         connection.request("POST", "/upload", iter(chunks), encode_chunked=True)
         expected = hashlib.sha256(b"".join(chunks)).hexdigest()
         assert connection.getresponse().read().decode() == expected
     connection.close()
-    with connect(shared_cluster) as sock:
+    with connect(shared_pair) as sock:
         head = b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
         sock.sendall(head + b"Expect: 100-continue\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 100 Continue\r\n")
@@ -130,8 +130,8 @@ def test_chunked_body_and_expect(shared_cluster: Cluster) -> None:
         assert answer(sock)[1].decode() == hashlib.sha256(b"hello").hexdigest()
 
 
-def test_frames_right_behind_the_upgrade_request(shared_cluster: Cluster) -> None:
-    with connect(shared_cluster) as sock:
+def test_frames_right_behind_the_upgrade_request(shared_pair: Cluster) -> None:
+    with connect(shared_pair) as sock:
         sock.sendall(
             f"GET {PATH}websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -146,20 +146,20 @@ def test_frames_right_behind_the_upgrade_request(shared_cluster: Cluster) -> Non
             got += more
 
 
-def test_half_closed_connection(shared_cluster: Cluster) -> None:
-    with connect(shared_cluster) as sock:
+def test_half_closed_connection(shared_pair: Cluster) -> None:
+    with connect(shared_pair) as sock:
         sock.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
         sock.shutdown(socket.SHUT_WR)
         assert answer(sock)[1].decode() == hashlib.sha256(b"abc").hexdigest()
 
 
-def test_bytes_that_json_would_blow_up(shared_cluster: Cluster) -> None:
+def test_bytes_that_json_would_blow_up(shared_pair: Cluster) -> None:
     """What was read ahead of a request that goes back to the router, at its worst."""
     text = "ß" * 20_000
-    connection = http.client.HTTPConnection("127.0.0.1", shared_cluster.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", shared_pair.port, timeout=20)
     connection.connect()
     connection.auto_open = 0
-    for session in sessions_of_all_workers(shared_cluster).values():
+    for session in sessions_of_all_workers(shared_pair).values():
         packet = f'421["echo","{text}"]'
         target = f"{PATH}polling&sid={session.sid}&x={'y' * 7000}"
         connection.request("POST", target, packet.encode())

@@ -270,11 +270,11 @@ def test_a_worker_for_whom_no_descriptor_is_free_waits(make_cluster: ClusterFact
         assert b"version 99" in sock.recv(65536)
 
 
-def test_random_starts_of_connections(shared_cluster: Cluster) -> None:
+def test_random_starts_of_connections(shared_pair: Cluster) -> None:
     """2,000 of them, some cut off, some reset; the router is the same afterwards."""
     dice = random.Random()
     began = time.monotonic()
-    before = router(shared_cluster)
+    before = router(shared_pair)
     descriptors = len(os.listdir(f"/proc/{before['pid']}/fd"))
     seeds = [HANDSHAKE, b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\n", b"PROXY TCP4 "]
 
@@ -283,7 +283,7 @@ def test_random_starts_of_connections(shared_cluster: Cluster) -> None:
         for _ in range(number % 4):
             data[dice.randrange(len(data))] = dice.randrange(256)
         del data[dice.randrange(len(data)) :]
-        with socket.create_connection(("127.0.0.1", shared_cluster.port), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", shared_pair.port), timeout=20) as sock:
             if number % 3 == 0:  # close with a reset
                 linger = b"\1\0\0\0\0\0\0\0"
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -297,9 +297,9 @@ def test_random_starts_of_connections(shared_cluster: Cluster) -> None:
     wait_until(
         lambda: len(os.listdir(f"/proc/{before['pid']}/fd")) <= descriptors, 5, "no descriptor left"
     )
-    assert router(shared_cluster)["pid"] == before["pid"]
-    Poller(shared_cluster.port).open()
-    lines = [line for line in shared_cluster.log("router").splitlines() if "refused" in line]
+    assert router(shared_pair)["pid"] == before["pid"]
+    Poller(shared_pair.port).open()
+    lines = [line for line in shared_pair.log("router").splitlines() if "refused" in line]
     assert len(lines) < max(200, 10 * (time.monotonic() - began)), "a line for every refusal"
 
 
@@ -317,10 +317,10 @@ def refusal(cluster: Cluster, *messages: dict[str, Any]) -> str:
 
 
 @NO_WORKER
-def test_false_workers(shared_cluster: Cluster) -> None:
-    living = shared_cluster.workers()[0]
+def test_false_workers(shared_pair: Cluster) -> None:
+    living = shared_pair.workers()[0]
     hello = {"type": "hello", "version": channel.VERSION, "tag": "fffffff0", "name": "false"}
-    counted = router(shared_cluster)["refused"].get("bad-worker", 0)
+    counted = router(shared_pair)["refused"].get("bad-worker", 0)
     for messages, reason in (
         ([{**hello, "version": 99}], "version 99"),
         ([{**hello, "tag": living["tag"]}], f"tag {living['tag']} belongs to pid {living['pid']}"),
@@ -332,8 +332,8 @@ def test_false_workers(shared_cluster: Cluster) -> None:
         ([hello, {"type": "connection"}], "unknown type"),
         ([hello, {"type": "conquer"}], "unknown type"),
     ):
-        assert reason in refusal(shared_cluster, *messages)
-    wait_for(shared_cluster, lambda r: r["refused"].get("bad-worker") == counted + 5)
-    assert [row["name"] for row in shared_cluster.workers()].count("false") == 0
+        assert reason in refusal(shared_pair, *messages)
+    wait_for(shared_pair, lambda r: r["refused"].get("bad-worker") == counted + 5)
+    assert [row["name"] for row in shared_pair.workers()].count("false") == 0
     for _ in range(8):
-        Poller(shared_cluster.port).open()
+        Poller(shared_pair.port).open()

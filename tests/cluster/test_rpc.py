@@ -45,62 +45,62 @@ def fault(cluster: Cluster, method: str, *arguments: Any) -> tuple[int, str]:
     ],
 )
 def test_no_string(
-    shared_cluster: Cluster, method: str, before: tuple[Any, ...], after: tuple[Any, ...]
+    shared_pair: Cluster, method: str, before: tuple[Any, ...], after: tuple[Any, ...]
 ) -> None:
     for wrong in NO_STRINGS:
-        code, _ = fault(shared_cluster, method, *before, wrong, *after)
+        code, _ = fault(shared_pair, method, *before, wrong, *after)
         assert code == Faults.INCORRECT_PARAMETERS, wrong
 
 
 @pytest.mark.parametrize("wrong", [[1], {}, True, 1.5])
-def test_no_number(shared_cluster: Cluster, wrong: Any) -> None:
-    assert fault(shared_cluster, "scaleGroup", "workers", wrong) == (
+def test_no_number(shared_pair: Cluster, wrong: Any) -> None:
+    assert fault(shared_pair, "scaleGroup", "workers", wrong) == (
         Faults.INCORRECT_PARAMETERS,
         "numprocs is not a number or a string: N, +N, -N or max",
     )
-    code, _ = fault(shared_cluster, "getSockets", "", "/", wrong)
+    code, _ = fault(shared_pair, "getSockets", "", "/", wrong)
     assert code == Faults.INCORRECT_PARAMETERS
 
 
 @pytest.mark.parametrize("data", [{"a": 1}, ["hello"], 1, True, '"hello"', "{}", "null"])
-def test_no_array(shared_cluster: Cluster, data: Any) -> None:
-    assert fault(shared_cluster, "emit", "wrong", data) == (
+def test_no_array(shared_pair: Cluster, data: Any) -> None:
+    assert fault(shared_pair, "emit", "wrong", data) == (
         Faults.INCORRECT_PARAMETERS,
         "data must be a string that holds a JSON array, such as '[\"hello\"]'",
     )
 
 
 @pytest.mark.parametrize("data", ["[NaN]", '[{"a": [-Infinity]}]', "[1e400]"])
-def test_no_json(shared_cluster: Cluster, clients: Clients, data: str) -> None:
-    client = clients.connect(shared_cluster, "node")
-    code, text = fault(shared_cluster, "emit", "wrong", data)
+def test_no_json(shared_pair: Cluster, clients: Clients, data: str) -> None:
+    client = clients.connect(shared_pair, "node")
+    code, text = fault(shared_pair, "emit", "wrong", data)
     assert code == Faults.INCORRECT_PARAMETERS
     assert text == (
         "data cannot be sent: it has NaN, Infinity or a number that is too large, "
         "which are not JSON"
     )
-    done = shared_cluster.ctl("sio", "emit", "wrong", data)
+    done = shared_pair.ctl("sio", "emit", "wrong", data)
     assert done.returncode == 2
     assert done.stdout.startswith("Error: it cannot be sent: it has NaN, Infinity or a number")
-    shared_cluster.rpc.sio.emit("right", "[1e300]")
+    shared_pair.rpc.sio.emit("right", "[1e300]")
     client.wait_for("right")
     assert not client.received("wrong") and not client.disconnects
 
 
-def test_nested_arrays(shared_cluster: Cluster) -> None:
+def test_nested_arrays(shared_pair: Cluster) -> None:
     """Each step of an emit has its own limit, none is an error of HTTP."""
 
     def emit(depth: int) -> None:
         try:
-            shared_cluster.rpc.sio.emit("deep", "[" * depth + "]" * depth)
+            shared_pair.rpc.sio.emit("deep", "[" * depth + "]" * depth)
         except xmlrpc.client.Fault as error:
             assert error.faultCode in (Faults.INCORRECT_PARAMETERS, Faults.FAILED)
 
     depths = [*range(300, 900, 100), *range(900, 1100, 20), 5000, 30000]
     with ThreadPoolExecutor(len(depths)) as pool:
         list(pool.map(emit, depths))
-    assert shared_cluster.ctl("sio", "status").returncode == 0
-    shared_cluster.rpc.sio.emit("flat", "[]")
+    assert shared_pair.ctl("sio", "status").returncode == 0
+    shared_pair.rpc.sio.emit("flat", "[]")
 
 
 def test_a_fault_has_all_of_a_name(make_cluster: ClusterFactory) -> None:

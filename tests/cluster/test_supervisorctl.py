@@ -31,7 +31,7 @@ def pids(cluster: Cluster) -> set[int]:
 
 @ANY_MODE
 def test_restart_stop_start_update_reload(cluster: Cluster, clients: Clients) -> None:
-    made = clients.mixed(cluster, 12)
+    made = clients.mixed(cluster, 6)
 
     before = pids(cluster)
     done = cluster.ctl("restart", "workers:*")

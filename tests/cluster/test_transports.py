@@ -11,9 +11,9 @@ from .harness import Cluster
 @pytest.mark.parametrize("transports", [["polling"], ["websocket"], None], ids=str)
 @pytest.mark.parametrize("kind", ["python", "node"])
 def test_connects_and_talks(
-    shared_cluster: Cluster, clients: Clients, kind: str, transports: list[str] | None
+    shared_pair: Cluster, clients: Clients, kind: str, transports: list[str] | None
 ) -> None:
-    client = clients.connect(shared_cluster, kind, transports, namespaces=["/", "/room"])
+    client = clients.connect(shared_pair, kind, transports, namespaces=["/", "/room"])
     assert client.transport == (transports[0] if transports else "websocket")
 
     assert client.call("echo", "text") == "text"
