@@ -35,7 +35,7 @@ def read_all(sock: socket.socket) -> bytes:
 def test_all_who_wait_are_answered_by_the_next_router(
     make_cluster: ClusterFactory, how: str
 ) -> None:
-    cluster = make_cluster(workers=1, hold_timeout="90").start()
+    cluster = make_cluster(workers=1, hold_timeout="90", head_timeout="60").start()
     assert cluster.ctl("stop", "workers:*").returncode == 0
     with ExitStack() as stack:
         socks = []
