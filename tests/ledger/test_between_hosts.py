@@ -103,6 +103,7 @@ def thawed(queue: Redis) -> Iterator[psutil.Process]:
     process.resume()
 
 
+@pytest.mark.long  # unit/bridge/test_queue.py gives up a silent connection sooner
 def test_redis_is_frozen_for_nine_seconds(hosts: list[Host], thawed: psutil.Process) -> None:
     with Ticks(hosts[0], 0.02) as ticks:
         wait_until(lambda: ticks.emitted > 100, 60, "some")
