@@ -153,12 +153,12 @@ def test_a_connection_ends_that_is_not_used(make: Any) -> None:
     app.http.keepalive_timeout = 0.2
     used, unused = Client(app), Client(app)
     sid = re.search('"sid":"([^"]+)"', used.http("GET"))[1]  # type: ignore[index]
+    began = time.monotonic()
     unused.http("POST", sid, "40")
     assert used.http("GET", sid).startswith("40{")
     used.send(
         f"GET /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     )
-    began = time.monotonic()
     assert unused.ended() == b""
     assert 0.1 < time.monotonic() - began
     app.sio.emit("news", 1)  # the poll has waited for longer, and has its answer

@@ -19,7 +19,7 @@ from unit.client_frames import masked
 from unit.polling import make_server
 from unit.pythons import NEW_PYTHON
 from unit.worker.served import Client, ThreadApp, connect, serve_by
-from unit.worker.test_hold import PLACE, ack_number, dispatcher_of, hold_of, in_loop, kept
+from unit.worker.test_hold import PLACE, ask, dispatcher_of, hold_of, in_loop, kept
 from unit.worker.threads.test_pool import wait_for
 
 pytestmark = NEW_PYTHON
@@ -115,18 +115,12 @@ def test_what_was_not_read_is_read_then_so_that_answers_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = with_threads(1, monkeypatch)
-
-    async def ask(sid: str) -> None:
-        app.seen.append(app.sio.call("question", to=sid, timeout=20))
-
-    app.on("ask", ask)
     client = connect(app)
     session = app.session
-    client.text('42["ask"]')
-    client.until(b'["question"]')
+    number = ask(app, client)
     many = EVENTS_WAITING + 5
-    client.text(*(f'42["echo",{number}]' for number in range(many)))
-    client.text(f'43{ack_number(app)}["answer"]')
+    client.text(*(f'42["echo",{n}]' for n in range(many)))
+    client.text(f'43{number}["answer"]')
     app.settle(lambda: session.held)
     in_loop(app, hold_of(app).keep_all)
     app.settle(lambda: app.seen == ["answer"])
