@@ -6,7 +6,7 @@ import os
 import random
 import resource
 import time
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Callable, Iterator
 
 import pytest
@@ -39,21 +39,24 @@ def pytest_report_header() -> str:
 @contextmanager
 def _no_leak() -> Iterator[None]:
     gc.collect()  # what an earlier test has left must not close in between
-    before = os.listdir("/proc/self/fd")
+    before = _open_files()
     yield
     # Those of earlier tests may be collected meanwhile, and threads of libzmq close theirs later.
     deadline = time.monotonic() + 20
-    while left := set(os.listdir("/proc/self/fd")) - set(before):
+    while left := _open_files().keys() - before.keys():
         if time.monotonic() > deadline:
-            raise AssertionError(f"open: {[_target(descriptor) for descriptor in left]}")
+            now = _open_files()
+            raise AssertionError(f"open: {[now.get(descriptor) for descriptor in left]}")
         time.sleep(0.01)
 
 
-def _target(descriptor: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
-    except OSError:
-        return f"{descriptor}, which was closed just now"
+def _open_files() -> dict[str, str]:
+    """What each descriptor is open for; not the one by which they are listed."""
+    found = {}
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found[descriptor] = os.readlink(f"/proc/self/fd/{descriptor}")
+    return found
 
 
 @pytest.fixture
