@@ -107,8 +107,8 @@ class Held:
         self._descriptors = 0
         #: By the number of a group that is over, the tag of the worker that has adopted it.
         self._given: OrderedDict[int, str] = OrderedDict()
-        #: What workers have adopted of routers before this one, which may have given it to others:
-        #: they are answered when all who have something had time to say so.
+        #: What workers have adopted of routers before this one, when nobody knows whom it was given
+        #: to: they are answered when all who have something had time to say so.
         self._unsure: list[tuple[Carrier, Message]] = []
         self._unsure_until = 0.0
         self._handlers: dict[str, Callable[[Carrier, Message, list[int]], bool]] = {
@@ -307,6 +307,8 @@ class Held:
         self._given[number] = tag
         if len(self._given) > _KNOWN:
             self._given.popitem(last=False)
+        if self._shelf is not None:  # before the group is taken out there
+            self._shelf.keep_given(self._given)
 
     def _has_other(self, tag: str, member: Member) -> bool:
         """Whether the sessions with this tag are somewhere else."""
@@ -532,7 +534,9 @@ class Held:
             return
         now = time.monotonic()
         self._unsure_until = now + REJOIN_TIME / 2  # before requests are refused
-        for group in self._shelf.take():
+        groups = self._shelf.take()
+        self._given.update(self._shelf.given)
+        for group in groups:
             group.not_before = now + REJOIN_TIME
             group.deadline = max(group.deadline, group.not_before)
             self._groups[group.id] = group

@@ -12,13 +12,17 @@ import logging
 import os
 import socket
 from collections import deque
-from typing import Callable, NamedTuple, Sequence
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 from ..common import channel, takeover
 from ..common.channel import ChannelError, Message
 from .held_group import Batch, Channel, Group, read_group
 
 logger = logging.getLogger("supervisor_sio.router")
+
+
+#: As the owner of what is kept: which worker has what is over.
+_GIVEN = 0
 
 
 class _Kept(NamedTuple):
@@ -39,6 +43,8 @@ class HeldShelf:
         self._into, self._out_of = ends
         #: What is in the pair, in its order.
         self._kept: deque[_Kept] = deque()
+        #: What the router before this one had given to whom, as :meth:`keep_given` has it.
+        self.given: dict[int, str] = {}
         for end in ends:
             end.setblocking(False)
 
@@ -50,7 +56,10 @@ class HeldShelf:
         for message, descriptors in sorted(packets, key=lambda one: _is_batch(one[0])):
             kept = False
             try:
-                kept = _restore(groups, message, descriptors)
+                if message["type"] == "given":
+                    self.given = _read_given(message)
+                else:
+                    kept = _restore(groups, message, descriptors)
             except ChannelError as error:  # of another version
                 _note_lost(error)
             if not kept:
@@ -60,6 +69,7 @@ class HeldShelf:
                 self.keep_channel(group, name, place.position)
             for number in group.batches:
                 self.keep_batch(group, number)
+        self.keep_given(self.given)
         return list(groups.values())
 
     def keep_channel(self, group: Group, name: str, position: int) -> None:
@@ -83,6 +93,14 @@ class HeldShelf:
         """Its descriptors stay open until :meth:`forget`."""
         data = channel.encode(group.batch_message(number))
         self._keep(_Kept(group.id, data, group.batches[number].descriptors))
+
+    def keep_given(self, given: Mapping[int, str]) -> None:
+        """:param given: by the numbers of groups that are over, the tags of the workers that have
+        them; empty where nobody has."""
+        self.forget(_GIVEN)
+        if given:
+            data = channel.encode({"type": "given", "groups": list(given.items())})
+            self._keep(_Kept(_GIVEN, data, []))
 
     def _keep(self, kept: _Kept) -> bool:
         """If the kernel has room for it: else it is as safe as this process."""
@@ -137,6 +155,16 @@ def _is_batch(message: Message) -> bool:
 
 def _note_lost(error: Exception) -> None:
     logger.warning("sessions that were held are lost: %s", error)
+
+
+def _read_given(message: Message) -> dict[int, str]:
+    """:raises ChannelError: when it is not understood."""
+    given = {}
+    for row in message.get("groups", []):
+        if not (isinstance(row, list) and len(row) == 2 and isinstance(row[1], str)):
+            raise ChannelError("a group that is over without its worker")
+        given[takeover.read_id({"id": row[0]})] = row[1]
+    return given
 
 
 def _restore(groups: dict[int, Group], message: Message, descriptors: list[int]) -> bool:

@@ -800,6 +800,37 @@ def test_who_has_it_from_the_router_before_keeps_it(check: Check, shelf: Any) ->
     check(scenario)
 
 
+def test_what_a_router_before_has_given_stays_given(check: Check, shelf: Any) -> None:
+    """The worker that has it may take any time to come back."""
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        old = cluster.passer()
+        await old.pass_on()
+        late = cluster.taker()
+        await late.hear("adopt-end")
+        has_it = cluster.taker("has", "has")
+        await wait_for(lambda: harness.pool.owner("has") is not None)
+        cluster.at(50)  # the first takes too long
+        await has_it.hear("adopt-end")
+        has_it.adopted()
+        await has_it.hear("adopt-go")
+        for _ in range(2):
+            next_router(cluster, shelf)
+        has_it.worker.sock.close()
+        await wait_for(lambda: harness.pool.owner("old") is None)
+        harness.held._unsure_until = 0.0
+        late.adopted()
+        await late.hear("adopt-off")
+        await late.hear("adopt-off")
+        has_it = cluster.taker("has", "has")
+        has_it.adopted(number=late.id)
+        await has_it.hear("adopt-go")
+
+    check(scenario)
+
+
 def test_who_says_late_that_it_has_adopted_waits_for_who_has(check: Check, shelf: Any) -> None:
     """A router before gave them to another worker, which is slower to come back."""
 
