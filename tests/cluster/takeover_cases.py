@@ -158,7 +158,7 @@ def no_namespace_yet(scene: Scene) -> Iterator[str]:
     yield REPLACED
     client.join()
     assert client.call("echo", 1) == 1
-    assert scene.ledger.of(client.sid) == ["connect"]
+    scene.ledger.expect(client.sid, "connect")
 
 
 @case
@@ -598,4 +598,4 @@ def session_data_that_is_not_json(scene: Scene) -> Iterator[str]:
     yield REPLACED
     with pytest.raises((Disconnected, Closed)):
         client.wait_for("nothing")
-    assert scene.ledger.of(client.sid) == ["connect", "disconnect"]
+    scene.ledger.expect(client.sid, "connect", "disconnect")

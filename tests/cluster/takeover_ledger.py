@@ -29,6 +29,12 @@ class Ledger:
         """The handlers that were called for this client."""
         return [line["what"] for line in self.lines(sid)]
 
+    def expect(self, sid: str, *what: str) -> None:
+        """These handlers were called for this client, in this order, and no others: a handler may
+        run a moment after what its client notices."""
+        wait_until(lambda: len(self.of(sid)) >= len(what), 20, f"{what} of {sid}")
+        assert self.of(sid) == list(what)
+
     def numbers(self, sid: str) -> list[int]:
         """With which those for the event "number" were."""
         return [line["number"] for line in self.lines(sid) if line["what"] == "number"]

@@ -197,7 +197,7 @@ def test_all_of_supervisord_stops(one: Setting) -> None:
     assert stop(one.cluster) < 13
     expect_closed(websocket, polling)
     for client in (websocket, polling):
-        assert scene.ledger.of(client.sid) == ["connect", "disconnect"]
+        scene.ledger.expect(client.sid, "connect", "disconnect")
 
 
 # --- times ------------------------------------------------------------------------------------
