@@ -140,10 +140,11 @@ def test_who_ends_waits_until_its_messages_are_kept_elsewhere(
         stand_in = StandIn(run_dir, CLUSTER, position, keep=kept.append)
         other.say(2)
         other.say(3, "first")
-        until = time.monotonic() + 0.5
-        waiting = other.subscriber.wait_confirmed(lambda: ["first"], lambda: until, asyncio.sleep)
-        assert asyncio.run(waiting) == ["first"]
-        wait_until(lambda: kept)
+        deadline = time.monotonic() + 20
+        waiting = other.subscriber.wait_confirmed(
+            lambda: ["first"], lambda: 0 if kept else deadline, asyncio.sleep
+        )
+        assert asyncio.run(waiting) == ["first"] and kept
         (descriptor,) = kept
         assert numbers(Position.read(descriptor)) == [2, 3]
         stand_in.kept()
