@@ -293,12 +293,12 @@ def test_pieces_count_as_well_as_bytes(pair: Pair) -> None:
 
 
 def test_who_takes_it_slowly_is_not_cut_off(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "SLOW_OUTPUT_PATIENCE", 0.1)
+    monkeypatch.setattr(output, "SLOW_OUTPUT_PATIENCE", 1.0)
     let_wait(pair, 3 * SLOW_OUTPUT)
     while pair.link._backlog is not None and pair.link._backlog.size > SLOW_OUTPUT:
-        pair.received(400_000)
-        assert pair.link.took_output_within(1)
-        eventlet.sleep(0.05)
+        pair.received(1_000_000)
+        assert pair.link._backlog is None or pair.link.took_output_within(60)
+        eventlet.sleep(0.3)
         assert pair.open, "cut off"
     assert not refusals.by_reason[TOO_SLOW]
 
