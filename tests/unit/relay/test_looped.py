@@ -45,6 +45,10 @@ def run_dir(tmp_path: Path) -> Iterator[OwnedRunDir]:
         yield owned
 
 
+#: Of what may be lost.
+HELLO = -2
+
+
 class Heard:
     """A subscriber that is connected, what it hears, and another process that says it."""
 
@@ -54,10 +58,15 @@ class Heard:
         self.subscriber = LoopSubscriber(self.publisher, run_dir)
         self.numbers: list[int] = []
         self.failures: list[Deaf] = []
+        #: Whether the relay knows the other process.
+        self.reached = False
         #: That each message takes.
         self.seconds = 0.0
 
     def deliver(self, message: RelayMessage) -> None:
+        if message.fields["number"] == HELLO:
+            self.reached = True
+            return
         time.sleep(self.seconds)
         self.numbers.append(message.fields["number"])
 
@@ -91,9 +100,12 @@ async def hearing(run_dir: RunDir) -> AsyncIterator[Heard]:
             while not heard.subscriber.joined:
                 heard.publisher.probe()
                 await asyncio.sleep(0.01)
-            heard.say(1)  # the relay knows the other one when this has come
+            # Before that what it says is lost, and it hears no questions here.
+            while not heard.reached:
+                heard.other.publish_volatile(None, {"method": "volatile", "number": HELLO})
+                await asyncio.sleep(0.01)
+            heard.say(1)
             while not heard.numbers:
-                heard.other.announce()
                 await asyncio.sleep(0.01)
         yield heard
     finally:  # sockets that stay open would stop the process that collects them
