@@ -178,22 +178,26 @@ def _known(session: Session, name: str) -> dict[str, Any]:
     :raises CommandError: when there is no router for too long.
     """
     started = time.monotonic()
-    while (worker := _worker(session, name))["state"] == "running":
-        router = session.call("sio.getStatus")["router"]
-        if router["state"] == "running":
-            break  # it is not one of its workers
+    while True:
+        status = session.call("sio.getStatus")
+        worker, router = _row(session, status, name), status["router"]
+        if worker["state"] != "running" or router["state"] == "running":
+            return worker  # or it is not one of the router's
         if time.monotonic() - started > _ROUTER_TIMEOUT:
             why = "no event listener runs it"
             if router["process"]:
                 why = f"{router['process']} is {router['statename']}"
             raise refused(name, f"the router is down: {why}")
         time.sleep(_LOOK)
-    return worker
 
 
 def _worker(session: Session, name: str) -> dict[str, Any]:
+    return _row(session, session.call("sio.getStatus"), name)
+
+
+def _row(session: Session, status: dict[str, Any], name: str) -> dict[str, Any]:
     """The first row of that name: supervisord's own process."""
-    for worker in session.call("sio.getStatus")["workers"]:
+    for worker in status["workers"]:
         if worker["name"] == name:
             return dict(worker)
     # Of a program that calls serve() it does not show, until it has, that it is a worker.

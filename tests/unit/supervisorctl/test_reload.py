@@ -159,6 +159,26 @@ def test_a_router_that_is_about_to_come_back(options: str, monkeypatch: pytest.M
     assert cluster.exitstatus == 0
 
 
+@pytest.mark.parametrize("looks", range(1, 6))
+def test_a_router_that_comes_back_between_two_looks(
+    looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one look says of the workers is not held against what the next says of the router."""
+    cluster = Cluster()
+    cluster.router = "down"
+    look = cluster.getStatus
+    left = iter(range(looks, -1, -1))
+
+    def getStatus() -> dict[str, Any]:
+        if next(left, 0) == 0:
+            cluster.router = "running"
+        return look()
+
+    monkeypatch.setattr(cluster, "getStatus", getStatus)
+    run(cluster, "reload")
+    assert [name for kind, name, *_ in cluster.asked if kind == "stop"] == [FIRST, SECOND]
+
+
 @pytest.mark.parametrize("options", ["", " --surge"])
 def test_a_router_that_stays_down(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody would be restarted, and nothing would say so."""
