@@ -32,6 +32,12 @@ async def echo(sid: str, data: Any) -> Any:
     return data
 
 
+def has_begun(path: str) -> None:
+    """Tell who waits for it."""
+    with open(path + ".begun", "w"):
+        pass
+
+
 @sio.event
 async def block(sid: str, seconds: float) -> None:
     """Hold up this worker's loop, as an application should not."""
@@ -43,8 +49,7 @@ async def block(sid: str, seconds: float) -> None:
 @sio.event
 async def block_until(sid: str, path: str) -> None:
     """The same, until there is such a file."""
-    with open(path + ".begun", "w"):
-        pass
+    has_begun(path)
     while not os.path.exists(path):
         pass
 
@@ -52,8 +57,7 @@ async def block_until(sid: str, path: str) -> None:
 @sio.event
 async def wait(sid: str, path: str) -> str:
     """As for the answer of a slow service, with nothing to make it asynchronous."""
-    with open(path + ".begun", "w"):
-        pass
+    has_begun(path)
     while not os.path.exists(path):
         time.sleep(0.02)
     return path

@@ -704,6 +704,13 @@ def shelf() -> Any:
         yield pair
 
 
+def keep_on(cluster: Cluster, shelf: Any) -> Harness:
+    """Its router keeps what it holds on this shelf."""
+    harness = cluster.harness
+    harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+    return harness
+
+
 def next_router(cluster: Cluster, shelf: Any, orderly: bool = False) -> None:
     """The one before is gone, with all that it has open."""
     harness, before = cluster.harness, cluster.harness.held
@@ -718,8 +725,7 @@ def next_router(cluster: Cluster, shelf: Any, orderly: bool = False) -> None:
         before._shelf.close()
     harness.listeners.clear()
     harness.pool.held.clear()
-    harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
-    harness.held.restore()
+    keep_on(cluster, shelf).held.restore()
 
 
 @pytest.mark.parametrize("orderly", [False, True])
@@ -729,8 +735,7 @@ def test_the_next_router_goes_on(
     monkeypatch.setattr(module, "REJOIN_TIME", 100.0)
 
     async def scenario(cluster: Cluster) -> None:
-        harness = cluster.harness
-        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        harness = keep_on(cluster, shelf)
         old = cluster.passer()
         await old.pass_on(batches=3, sessions=20)
         next_router(cluster, shelf, orderly)
@@ -756,8 +761,7 @@ def test_what_others_rely_on_is_kept_for_the_next_router(
     monkeypatch.setattr(module, "REJOIN_TIME", 100.0)
 
     async def scenario(cluster: Cluster) -> None:
-        harness = cluster.harness
-        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        harness = keep_on(cluster, shelf)
         old, other = cluster.passer(), cluster.passer("another", "v")
         await old.pass_on(batches=2)
         await other.pass_on(batches=2)
@@ -782,8 +786,7 @@ def test_what_others_rely_on_is_kept_for_the_next_router(
 
 def test_who_has_it_from_the_router_before_keeps_it(check: Check, shelf: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
-        harness = cluster.harness
-        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        keep_on(cluster, shelf)
         old = cluster.passer()
         await old.pass_on()
         new, other = cluster.taker(), cluster.taker("other", "other")
@@ -804,8 +807,7 @@ def test_what_a_router_before_has_given_stays_given(check: Check, shelf: Any) ->
     """The worker that has it may take any time to come back."""
 
     async def scenario(cluster: Cluster) -> None:
-        harness = cluster.harness
-        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        harness = keep_on(cluster, shelf)
         old = cluster.passer()
         await old.pass_on()
         late = cluster.taker()
@@ -862,8 +864,7 @@ def test_a_worker_goes_on_with_the_next_router(
     monkeypatch.setattr(module, "REJOIN_TIME", 100.0)
 
     async def scenario(cluster: Cluster) -> None:
-        harness = cluster.harness
-        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        harness = keep_on(cluster, shelf)
         old = cluster.passer()
         old.worker.say(type="tags", tags=["older"])
         old.announce(["old", "older"])
@@ -891,8 +892,7 @@ def test_a_worker_goes_on_with_the_next_router(
 
 def test_the_shelf_keeps_those_of_others(check: Check, shelf: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
-        harness = cluster.harness
-        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        harness = keep_on(cluster, shelf)
         passers = [cluster.passer(f"old{number}", f"w{number}") for number in range(4)]
         for passer in passers:
             passer.announce()
@@ -923,8 +923,7 @@ def test_a_shelf_without_room_keeps_what_it_can(check: Check, shelf: Any) -> Non
     shelf[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 
     async def scenario(cluster: Cluster) -> None:
-        harness = cluster.harness
-        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        harness = keep_on(cluster, shelf)
         old = cluster.passer()
         await old.pass_on(batches=10)
         assert harness.held.sessions == 20
