@@ -12,6 +12,7 @@ from enum import Enum, auto
 from typing import Any, Mapping, Optional
 
 from .reasons import TABLE as REASONS
+from .reasons import Counted
 
 #: Largest figure that a worker may report: what a double, as XML-RPC has it, can carry.
 MOST = 2**53
@@ -61,11 +62,14 @@ class Section(Enum):
     REFUSED = "refused"  # of the router, who counts there as well, by reason
     TAKEOVER = "takeover"
     NOT_MOVED = "not_moved"  # of the same, by reason; the router counts there as well
+    RECOVERY = "recovery"
+    NOT_RECOVERED = "not_recovered"  # of the same, by reason
 
 
 @dataclass(frozen=True)
 class Total:
-    """The sum over all workers since the router's start, with those that have left.
+    """The sum over all workers since the router's start, with those that have left; of a gauge,
+    over those that are there.
 
     :ivar key: in the section, and in the router's message to supervisord.
     :ivar label: in the section's line of ``sio status``; a reason is its own.
@@ -142,6 +146,11 @@ class Figure:
     def counted(self) -> bool:
         """Whether the router has it, by itself or from the worker."""
         return self.source is not Source.PROCESS
+
+    @property
+    def lasts(self) -> bool:
+        """Whether its total has what workers counted that have left."""
+        return self.total is not None and not (self.metric and self.metric.kind is Kind.GAUGE)
 
     def shown(self, counted: float) -> float:
         """In the unit of the status and the metric."""
@@ -240,7 +249,42 @@ WORKER: tuple[Figure, ...] = (
     *(
         Figure(reason.figure, total=Total(Section.NOT_MOVED, reason.name))
         for reason in REASONS.values()
-        if reason.not_moved
+        if reason.counted is Counted.NOT_MOVED
+    ),
+    Figure(
+        "recovered",
+        key="recovered",
+        metric=Metric(
+            Kind.COUNTER,
+            "worker_clients_recovered",
+            "Clients that came back to the worker, and went on with their session.",
+        ),
+        total=Total(Section.RECOVERY, "recovered", "recovered"),
+        workers=Column("recovered", optional=True),
+    ),
+    Figure(
+        "lost",
+        key="lost",
+        metric=Metric(
+            Kind.GAUGE, "worker_clients_lost", "Clients without a connection that may come back."
+        ),
+        total=Total(Section.RECOVERY, "lost", "lost"),
+        workers=Column("lost", optional=True),
+    ),
+    Figure(
+        "kept_bytes",
+        key="kept_bytes",
+        metric=Metric(
+            Kind.GAUGE,
+            "worker_recovery_kept_bytes",
+            "What the worker keeps for those who come back.",
+        ),
+        total=Total(Section.RECOVERY, "kept_bytes", "kept bytes"),
+    ),
+    *(
+        Figure(reason.figure, total=Total(Section.NOT_RECOVERED, reason.name))
+        for reason in REASONS.values()
+        if reason.counted is Counted.NOT_RECOVERED
     ),
     Figure(
         "events_in",

@@ -1,17 +1,27 @@
-"""Why a client is turned away, its connection ended, or its session not moved to another worker:
-every reason, in one table.
+"""Why a client is turned away, its connection ended, its session not moved to another worker, or
+not recovered by a client that came back: every reason, in one table.
 
 A reason is a string with a name here; the code that turns somebody away imports it by that
 name and counts it in :class:`.refusals.Refusals`. What is counted in the router is the label
-``reason`` of a metric and stands behind ``refused`` or ``not moved`` in ``sio status``; what is
-counted in a worker adds to one of its figures, and its log names the reason.
+``reason`` of a metric and stands behind ``refused``, ``not moved`` or ``not recovered`` in ``sio
+status``; what is counted in a worker adds to one of its figures, and its log names the reason.
 ``python -m supervisor_sio.common.reasons`` prints the table that ``docs/operating.md`` shows; a
 test compares the two.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, Mapping, NamedTuple
+
+
+class Counted(Enum):
+    """What a reason is counted as, in the words of a status."""
+
+    REFUSED = "refused"  # a client or a connection
+    NOT_MOVED = "not moved"  # a session, by a worker that ends or by the router
+    NOT_RECOVERED = "not recovered"  # the session of a client that came back
+    BY_WORKER = ""  # in the reason's figure, or only in the log
 
 
 class Reason(NamedTuple):
@@ -19,16 +29,13 @@ class Reason(NamedTuple):
 
     name: str
     help: str
-    #: Whether it is counted among the refused.
-    refused: bool
+    counted: Counted
     #: The status line of the answer, if there is a request to answer and somebody to read it.
     answer: str
     #: The figure of a worker that it adds to, see :mod:`.figures`.
     figure: str
     #: Nobody's fault, and not worth a line in the log.
     quiet: bool
-    #: Whether it is why a worker that ends, or the router, closed a session instead of moving it.
-    not_moved: bool = False
 
 
 TABLE: dict[str, Reason] = {}
@@ -40,20 +47,24 @@ def _reason(name: str, *row: Any) -> str:
 
 
 def _refused(name: str, help: str, answer: str = "", figure: str = "", quiet: bool = False) -> str:
-    return _reason(name, help, True, answer, figure, quiet)
+    return _reason(name, help, Counted.REFUSED, answer, figure, quiet)
 
 
 def _by_worker(name: str, help: str, figure: str = "") -> str:
-    return _reason(name, help, False, "", figure, False)
+    return _reason(name, help, Counted.BY_WORKER, "", figure, False)
+
+
+def _of_session(counted: Counted, name: str, help: str) -> str:
+    figure = f"{counted.value} {name}".replace(" ", "_").replace("-", "_")
+    return _reason(name, help, counted, "", figure, False)
 
 
 def _not_moved(name: str, help: str) -> str:
-    return _reason(name, help, False, "", not_moved_figure(name), False, True)
+    return _of_session(Counted.NOT_MOVED, name, help)
 
 
-def not_moved_figure(name: str) -> str:
-    """The figure of a worker for sessions that were not moved for this reason."""
-    return f"not_moved_{name.replace('-', '_')}"
+def _not_recovered(name: str, help: str) -> str:
+    return _of_session(Counted.NOT_RECOVERED, name, help)
 
 
 _BAD_REQUEST = "400 Bad Request"
@@ -146,10 +157,29 @@ NOT_RESTORED = _not_moved(
     "not-restored", "the worker that adopted it could not go on with it; see its log"
 )
 
+# --- with recovery, when a client comes back and asks for its session: it gets a new one ---------
 
-def is_of_session(name: str) -> bool:
-    """Whether it is why a session was not moved; else it is of a client or a connection."""
-    return name in TABLE and TABLE[name].not_moved
+UNKNOWN_PID = _not_recovered(
+    "unknown-pid", "no client has this `pid`: its time was over, it left, or it is made up"
+)
+UNKNOWN_OFFSET = _not_recovered(
+    "unknown-offset", "it was never given this offset: its last event is not known"
+)
+NOT_KEPT = _not_recovered(
+    "not-kept",
+    "what it missed is more than is kept, see `recovery_messages` and `recovery_maxbytes`",
+)
+NO_OWNER = _not_recovered("no-owner", "the worker that has the session did not answer in time")
+INCOMPLETE = _not_recovered("incomplete", "a part of what it missed could not be had")
+NOT_SAVED = _not_recovered(
+    "not-saved",
+    "its session has what is not JSON, or too much; the log of the worker names the key",
+)
+
+
+def counted_as(name: str) -> Counted:
+    """What counts it; what is not in the table is of a client or a connection."""
+    return TABLE[name].counted if name in TABLE else Counted.REFUSED
 
 
 def by_figure(counted: Mapping[str, int]) -> dict[str, int]:
@@ -171,11 +201,7 @@ def render() -> str:
 
 
 def _counted(row: Reason) -> str:
-    if row.refused:
-        return "refused"
-    if row.not_moved:
-        return "not moved"
-    return row.figure.replace("_", " ") or "only in the log"
+    return row.counted.value or row.figure.replace("_", " ") or "only in the log"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Callable
 
-from .reasons import TABLE, is_of_session
+from .reasons import TABLE, Counted, counted_as
 
 _QUIET = {reason.name for reason in TABLE.values() if reason.quiet}
 
@@ -56,8 +56,9 @@ class Refusals:
         untold = self._count(reason, times)
         if not untold or reason in _QUIET:
             return ""
-        if is_of_session(reason):
-            return f"not moved {untold} ({reason}), last: {source}"
+        counted = counted_as(reason)
+        if counted in (Counted.NOT_MOVED, Counted.NOT_RECOVERED):
+            return f"{counted.value} {untold} ({reason}), last: {source}"
         return f"refused {untold} ({reason}), last from {source}"
 
     def count_failure(self, what: str, source: str) -> None:

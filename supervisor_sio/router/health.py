@@ -27,6 +27,7 @@ class Snapshot:
     #: Those that wait for a worker to adopt them.
     held: int = 0
     not_moved: Mapping[str, int] = field(default_factory=dict)
+    not_recovered: Mapping[str, int] = field(default_factory=dict)
     #: Of the bridge; empty without one.
     queue: Mapping[str, Any] = field(default_factory=dict)
     #: Copies. Of two with the same name, the first is about to be gone.

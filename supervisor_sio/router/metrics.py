@@ -155,24 +155,28 @@ def _of_router(snapshot: Snapshot) -> Iterable[Metric]:
         snapshot.handed_back,
     )
     yield _gauge("connections_waiting", "Connections that no worker has yet.", snapshot.waiting)
-    refused = CounterMetricFamily(
-        f"{PREFIX}connections_refused", "Connections turned away.", labels=["reason"]
-    )
-    for reason, count in snapshot.refused.items():
-        refused.add_metric([reason], count)
-    yield refused
+    yield _by_reason("connections_refused", "Connections turned away.", snapshot.refused)
     yield _counter(
         "sessions_passed_on", "Sessions that workers passed on when they ended.", snapshot.passed_on
     )
     yield _gauge("sessions_held", "Sessions that no worker has adopted yet.", snapshot.held)
-    not_moved = CounterMetricFamily(
-        f"{PREFIX}sessions_not_moved",
+    yield _by_reason(
+        "sessions_not_moved",
         "Sessions closed because they could not be moved to another worker.",
-        labels=["reason"],
+        snapshot.not_moved,
     )
-    for reason, count in snapshot.not_moved.items():
-        not_moved.add_metric([reason], count)
-    yield not_moved
+    yield _by_reason(
+        "clients_not_recovered",
+        "Clients that came back, and got a new session.",
+        snapshot.not_recovered,
+    )
+
+
+def _by_reason(name: str, help: str, counted: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"{PREFIX}{name}", help, labels=["reason"])
+    for reason, count in counted.items():
+        family.add_metric([reason], count)
+    return family
 
 
 def _of_relay(snapshot: Snapshot) -> Iterable[Metric]:

@@ -34,6 +34,8 @@ class Member:
     channels: list[str] = field(default_factory=list)
     #: The format of the sessions that it adopts; 0 when it adopts none.
     takes: int = 0
+    #: The format of the journals that it inherits; 0 when it has no recovery.
+    recovers: int = 0
     #: Tags of workers before it whose sessions it has adopted.
     adopted: list[str] = field(default_factory=list)
     #: When it last reported, by the loop's clock.

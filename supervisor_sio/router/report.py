@@ -10,6 +10,7 @@ from typing import Any, Callable, Mapping
 from ..common import reasons
 from ..common.channel import Message
 from ..common.figures import Section
+from ..common.reasons import Counted
 from ..common.refusals import Refusals
 from ..relay.proxy import Relay
 from . import sums
@@ -62,6 +63,9 @@ class Report:
             "takes": any(member.takes for member in self._pool),
             "held": self._workers.held_sessions(),
             "not_moved": self._not_moved(),
+            **self._sums(Section.RECOVERY),
+            "recovers": any(member.recovers for member in self._pool),
+            "not_recovered": self._not_recovered(),
             "queue": self._queue(),
         }
 
@@ -82,6 +86,7 @@ class Report:
             passed_on=self._sums(Section.TAKEOVER)["passed_on"],
             held=self._workers.held_sessions(),
             not_moved=self._not_moved(),
+            not_recovered=self._not_recovered(),
             queue=self._queue(),
             members=tuple(replace(member) for member in self._pool),
         )
@@ -92,18 +97,22 @@ class Report:
 
     def _refused(self) -> dict[str, int]:
         """Clients by reason, here and at the workers."""
-        return self._by_reason(Section.REFUSED)
+        return self._by_reason(Counted.REFUSED, Section.REFUSED)
 
     def _not_moved(self) -> dict[str, int]:
         """Sessions by reason, likewise."""
-        return self._by_reason(Section.NOT_MOVED)
+        return self._by_reason(Counted.NOT_MOVED, Section.NOT_MOVED)
 
-    def _by_reason(self, section: Section) -> dict[str, int]:
+    def _not_recovered(self) -> dict[str, int]:
+        """Clients that came back, by reason, likewise."""
+        return self._by_reason(Counted.NOT_RECOVERED, Section.NOT_RECOVERED)
+
+    def _by_reason(self, counted_as: Counted, section: Section) -> dict[str, int]:
         counted = Counter(
             {
                 reason: count
                 for reason, count in self._refusals.by_reason.items()
-                if reasons.is_of_session(reason) is (section is Section.NOT_MOVED)
+                if reasons.counted_as(reason) is counted_as
             }
         )
         counted.update(self._sums(section))

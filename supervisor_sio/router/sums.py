@@ -20,6 +20,7 @@ def rows(members: Iterable[Member]) -> list[dict[str, Any]]:
             "pid": member.pid,
             "state": member.state,
             "takes": member.takes,
+            "recovers": member.recovers,
             **{figure.name: member.count(figure) for figure in shown if figure.counted},
         }
         for member in members
@@ -41,5 +42,5 @@ def totals(section: Section, members: Iterable[Member], gone: Mapping[str, int])
 def add_gone(gone: Counter[str], member: Member) -> None:
     """A worker has left: the sums keep what it had counted."""
     for figure in figures.WORKER:
-        if figure.total:
+        if figure.lasts:
             gone[figure.name] += member.count(figure)

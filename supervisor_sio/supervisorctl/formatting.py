@@ -115,6 +115,7 @@ def _parts(status: dict[str, Any]) -> Iterable[str]:
     )
     yield f"clients  {_totals(Section.CLIENTS, status['clients'])}"
     yield from _takeover(status.get("takeover", {}))
+    yield from _recovery(status.get("recovery", {}))
     if status["queue"]["state"] != "none":
         yield _queue(status["queue"])
 
@@ -133,6 +134,17 @@ def _takeover(takeover: dict[str, Any]) -> Iterable[str]:
         yield (
             f"takeover {_totals(Section.TAKEOVER, takeover)}, held {takeover['held']:.0f}, "
             f"not moved {_by_reason(not_moved)}"
+        )
+
+
+def _recovery(recovery: dict[str, Any]) -> Iterable[str]:
+    """Nothing of a cluster that has never recovered a session, and will not."""
+    not_recovered = recovery.get("not_recovered", {})
+    counted = recovery.get("recovered") or recovery.get("lost") or not_recovered
+    if recovery.get("state") == "on" or counted:
+        yield (
+            f"recovery {_totals(Section.RECOVERY, recovery)}, "
+            f"not recovered {_by_reason(not_recovered)}"
         )
 
 

@@ -39,6 +39,7 @@ def make_sample(before: dict[str, Any], after: dict[str, Any], seconds: float) -
         "waiting": router["waiting"] if running else None,
         "refused": refused if running else None,
         "held": after.get("takeover", {}).get("held", 0) if running else None,
+        "lost": after.get("recovery", {}).get("lost", 0) if running else None,
         "refused_per_second": _rate(refused_before, refused, seconds) if running else None,
         "listen": after["listen"],
         "router": {

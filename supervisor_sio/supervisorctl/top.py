@@ -81,6 +81,7 @@ def format_sample(sample: dict[str, Any], width: Optional[int] = None) -> Iterab
             f"relay messages {_number(sample['relay_messages_per_second'])}/s, "
             f"waiting {sample['waiting']:.0f}, refused {sample['refused']:.0f}"
             + (f", held {sample['held']:.0f}" if sample["held"] else "")
+            + (f", lost {sample['lost']:.0f}" if sample["lost"] else "")
         )
         yield from fold(cluster, width, INDENT)
         process = (

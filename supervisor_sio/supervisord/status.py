@@ -106,6 +106,11 @@ def build_status(
             "held": _number(figures.get("held", 0)),
             "not_moved": _by_reason(figures.get("not_moved", {})),
         },
+        "recovery": {
+            "state": "on" if figures.get("recovers") else "off",
+            **_totals(Section.RECOVERY, figures),
+            "not_recovered": _by_reason(figures.get("not_recovered", {})),
+        },
         "queue": {
             "url": queue,
             "state": _queue_state(figures.get("queue", {})) if queue else "none",
@@ -167,6 +172,8 @@ def _worker(
         },
         # Whether its sessions move to another worker when it is stopped.
         "takeover": bool(member.get("takes")),
+        # Whether its clients may come back to another worker when it dies.
+        "recovery": bool(member.get("recovers")),
         "failures": process.failures,
         "tail": process.tail,
     }

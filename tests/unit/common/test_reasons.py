@@ -8,7 +8,7 @@ import pytest
 import supervisor_sio
 from supervisor_sio.common import figures, reasons
 from supervisor_sio.common.figures import Section
-from supervisor_sio.common.reasons import Reason
+from supervisor_sio.common.reasons import Counted, Reason
 from supervisor_sio.common.request import BadRequest
 
 PACKAGE = Path(supervisor_sio.__file__).parent
@@ -44,27 +44,39 @@ def test_what_is_counted_for_a_figure_is_reported() -> None:
     assert added <= set(figures.reported())
     for figure, total in figures.totals(Section.REFUSED):
         assert reasons.TABLE[total.key].figure == figure.name
-        assert reasons.TABLE[total.key].refused
+        assert reasons.TABLE[total.key].counted is Counted.REFUSED
 
 
-def test_why_sessions_were_not_moved_is_counted_by_itself() -> None:
-    rows = [row for row in reasons.TABLE.values() if row.not_moved]
-    shown = {figure.name: total.key for figure, total in figures.totals(Section.NOT_MOVED)}
-    assert shown == {row.figure: row.name for row in rows}
+@pytest.mark.parametrize(
+    ("counted", "section"),
+    [
+        (Counted.NOT_MOVED, Section.NOT_MOVED),
+        (Counted.NOT_RECOVERED, Section.NOT_RECOVERED),
+    ],
+)
+def test_what_becomes_of_sessions_is_counted_by_itself(counted: Counted, section: Section) -> None:
+    rows = [row for row in reasons.TABLE.values() if row.counted is counted]
+    shown = {figure.name: total.key for figure, total in figures.totals(section)}
+    assert rows and shown == {row.figure: row.name for row in rows}
     for row in rows:
         assert reasons.by_figure({row.name: 3})[row.figure] == 3
-        assert reasons.is_of_session(row.name) and not row.refused
-        assert f"| `{row.name}` | not moved |" in reasons.render()
-    assert not reasons.is_of_session(reasons.GARBAGE)
-    assert not reasons.is_of_session("emit failed")  # what count_failure() counts
+        assert reasons.counted_as(row.name) is counted
+        assert f"| `{row.name}` | {counted.value} |" in reasons.render()
+
+
+def test_what_is_of_clients_and_connections() -> None:
+    assert reasons.counted_as(reasons.GARBAGE) is Counted.REFUSED
+    assert reasons.counted_as("emit failed") is Counted.REFUSED  # what count_failure() counts
 
 
 def test_a_new_reason_needs_a_row_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = Reason("too loud", "it shouts", False, "429 Too Many Requests", "protocol_errors", True)
+    row = Reason(
+        "too loud", "it shouts", Counted.BY_WORKER, "429 Too Many Requests", "protocol_errors", True
+    )
     monkeypatch.setitem(reasons.TABLE, row.name, row)
     counted = {reasons.PROTOCOL: 1, reasons.TOO_SLOW: 2, reasons.NO_ANSWER: 4, row.name: 8}
     figures = reasons.by_figure(counted)
-    assert {name: n for name, n in figures.items() if not name.startswith("not_moved_")} == {
+    assert {name: n for name, n in figures.items() if not name.startswith("not_")} == {
         "protocol_errors": 9,
         "slow_clients": 2,
         "no_descriptor": 0,

@@ -76,7 +76,7 @@ def test_ends_that_are_nobodys_fault_are_only_counted(
     assert not caplog.messages and sum(refusals.by_reason.values()) == 3
 
 
-def test_sessions_that_were_not_moved(
+def test_sessions_that_were_not_moved_or_not_recovered(
     refusals: Refusals, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     refusals.count(reasons.NOT_ADOPTED, "worker workers:workers_00", 3)
@@ -87,7 +87,9 @@ def test_sessions_that_were_not_moved(
         "not moved 3 (not-adopted), last: worker workers:workers_00",
         "not moved 1002 (not-adopted), last: worker workers:workers_02",
     ]
-    assert refusals.by_reason == {reasons.NOT_ADOPTED: 1005}
+    refusals.count(reasons.UNKNOWN_PID, "of 10.0.0.1")
+    assert caplog.messages[2:] == ["not recovered 1 (unknown-pid), last: of 10.0.0.1"]
+    assert refusals.by_reason == {reasons.NOT_ADOPTED: 1005, reasons.UNKNOWN_PID: 1}
 
 
 @given(st.lists(st.floats(0, 3), max_size=50))

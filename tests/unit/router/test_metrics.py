@@ -41,6 +41,9 @@ ONE = Member(
         "protocol_errors": 8,
         "slow_clients": 9,
         "taken_over": 10,
+        "recovered": 11,
+        "lost": 12,
+        "kept_bytes": 13,
     },
     handshakes=51,
 )
@@ -54,6 +57,7 @@ SNAPSHOT = Snapshot(
     passed_on=8,
     held=3,
     not_moved={"session-data": 2},
+    not_recovered={"unknown-pid": 5},
     relay_alive=True,
     relay_messages=42,
     queue={
@@ -125,6 +129,8 @@ def test_labelled_figures_of_the_router() -> None:
     assert refused == {"garbage": 4, "max-pending": 1}
     not_moved = {s.labels["reason"]: s.value for s in found if s.name == "sessions_not_moved_total"}
     assert not_moved == {"session-data": 2}
+    (lost,) = [s for s in found if s.name == "clients_not_recovered_total"]
+    assert (lost.labels, lost.value) == ({"reason": "unknown-pid"}, 5)
     (build,) = [s.labels for s in found if s.name == "build_info"]
     assert build["version"] == __version__
 
@@ -139,6 +145,9 @@ def test_workers() -> None:
         "sessions_placed_total": 51,
         "worker_sessions_opened_total": 50,
         "worker_sessions_taken_over_total": 10,
+        "worker_clients_recovered_total": 11,
+        "worker_clients_lost": 12,
+        "worker_recovery_kept_bytes": 13,
         "worker_events_received_total": 400,
         "worker_events_sent_total": 600,
         "worker_cpu_seconds_total": 12.345,

@@ -36,14 +36,24 @@ def report_of(
 
 def test_clients_and_sessions_are_counted_apart() -> None:
     """By the router, by workers that are there, and by those that have left."""
-    data = reasons.not_moved_figure(reasons.SESSION_DATA)
-    one = Member("aa", "w:w_0", 1, ready=True, takes=1)
+    data, pid = (reasons.TABLE[one].figure for one in (reasons.SESSION_DATA, reasons.UNKNOWN_PID))
+    one = Member("aa", "w:w_0", 1, ready=True, takes=1, recovers=1)
     one.figures = {"no_descriptor": 1, data: 2, "taken_over": 7, "passed_on": 1}
+    one.figures.update({pid: 3, "recovered": 9, "lost": 4, "kept_bytes": 1000})
     report = report_of(
         one,
         Member("bb", "w:w_1", 2, ready=True),
         refusals=Counter({reasons.GARBAGE: 1, reasons.NOT_ADOPTED: 4, reasons.NO_DESCRIPTOR: 1}),
-        gone=Counter({data: 10, "taken_over": 20, "passed_on": 30, "no_descriptor": 5}),
+        gone=Counter(
+            {
+                data: 10,
+                "taken_over": 20,
+                "passed_on": 30,
+                "no_descriptor": 5,
+                pid: 1,
+                "recovered": 2,
+            }
+        ),
         held=6,
     )
     totals = report.totals()
@@ -55,9 +65,14 @@ def test_clients_and_sessions_are_counted_apart() -> None:
     snapshot = report.snapshot()
     assert snapshot.not_moved == totals["not_moved"] and snapshot.refused == totals["refused"]
     assert (snapshot.passed_on, snapshot.held) == (31, 6)
+    assert totals["not_recovered"] == snapshot.not_recovered == {reasons.UNKNOWN_PID: 4}
+    assert (totals["recovered"], totals["lost"], totals["kept_bytes"]) == (11, 4, 1000)
+    assert totals["recovers"] is True
+    assert [row["recovers"] for row in report.rows()] == [1, 0]
 
 
-def test_nothing_of_takeover_where_there_is_none() -> None:
+def test_nothing_of_takeover_and_recovery_where_there_is_none() -> None:
     report = report_of(Member("aa", "w:w_0", 1, ready=True), refusals=Counter(), gone=Counter())
     totals = report.totals()
     assert (totals["takes"], totals["held"], totals["not_moved"]) == (False, 0, {})
+    assert (totals["recovers"], totals["lost"], totals["not_recovered"]) == (False, 0, {})

@@ -117,6 +117,36 @@ def test_a_cluster_without_takeover_says_nothing_of_it(
     assert not any(line.startswith("takeover") for line in lines(answer))
 
 
+def test_what_was_recovered() -> None:
+    counted = {"recovers": True, "recovered": 11, "lost": 3, "kept_bytes": 2**33}
+    figures = {**FIGURES, **counted, "not_recovered": {"unknown-pid": 2, "not-kept": 1}}
+    (line,) = [line for line in lines(status(figures=figures)) if line.startswith("recovery")]
+    assert line == (
+        "recovery recovered 11, lost 3, kept bytes 8589934592, not recovered 3 (not-kept 1, "
+        "unknown-pid 2)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("figures", "shown"),
+    [
+        ({}, False),
+        ({"recovers": False, "recovered": 0, "lost": 0, "not_recovered": {}}, False),
+        ({"recovers": True}, True),
+        ({"recovered": 5}, True),
+        ({"lost": 4}, True),
+        ({"not_recovered": {"no-owner": 1}}, True),
+    ],
+)
+def test_a_cluster_without_recovery_says_nothing_of_it(
+    figures: dict[str, Any], shown: bool
+) -> None:
+    answer = status(figures={**FIGURES, **figures})
+    assert any(line.startswith("recovery") for line in lines(answer)) is shown
+    del answer["recovery"]  # as from a supervisord that an upgrade has left running
+    assert not any(line.startswith("recovery") for line in lines(answer))
+
+
 def test_sessions_taken_over_are_a_column_once_there_are_any() -> None:
     members = [{**READY, "opened": 5, "taken_over": count} for count in (0, 3)]
     none, some = (
