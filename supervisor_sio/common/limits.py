@@ -444,6 +444,49 @@ ADOPT_TIMEOUT = _limit(
     "without which the next worker is asked; to make 10,000 sessions anew takes a few",
 )
 
+# --- Clients that come back after their worker has died --------------------------
+
+JOURNAL_SEGMENTS = _limit(
+    "JOURNAL_SEGMENTS",
+    1000,
+    "segments",
+    "log of a worker's journal",
+    "that the router has open, a descriptor for each, beside HELD_SHARE of all; of JOURNAL_SEGMENT "
+    "bytes they are a gigabyte. Nothing is recovered from a journal that has more",
+)
+JOURNALS = _limit(
+    "JOURNALS",
+    1000,
+    "journals",
+    "worker",
+    "its own and inherited ones: two channels of the relay for each of TAKEOVER_TAGS",
+)
+JOURNAL_AGAIN = _limit(
+    "JOURNAL_AGAIN",
+    10.0,
+    "seconds",
+    "worker",
+    "after which it is asked for its journals again when the router had no descriptor free for "
+    "them",
+)
+CLAIMS = _limit(
+    "CLAIMS",
+    10_000,
+    "questions",
+    "router",
+    "of workers to those that have a client which came back, until they are answered: as many "
+    "clients of one worker come back at a time when it has died",
+)
+CLAIM_BYTES = _limit("CLAIM_BYTES", 16 * 1024 * 1024, "bytes", "router", "the same questions")
+CLAIM_TIMEOUT = _limit(
+    "CLAIM_TIMEOUT",
+    5.0,
+    "seconds",
+    "question",
+    "for its answer, with the time until another worker has inherited the client; then the client "
+    "gets a new session",
+)
+
 # --- The channels between supervisord, the router and the workers ---------------
 
 MAX_PACKET = _limit(

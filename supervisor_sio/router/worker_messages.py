@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..common import channel
+from ..common import channel, recovery
 from ..common.channel import ChannelError, Message
 from ..common.limits import MAX_CHANNELS
 from ..common.takeover import is_tag
@@ -40,6 +40,8 @@ class Ready(NamedTuple):
     channels: list[str]
     #: The format of the sessions that it adopts; 0 when it adopts none.
     takes: int
+    #: The same of journals that it inherits.
+    recovers: int
 
 
 def read_ready(message: Message) -> Ready:
@@ -52,4 +54,4 @@ def read_ready(message: Message) -> Ready:
     takes = message.get("takes", 0)
     if type(takes) is not int or takes < 0:
         raise ChannelError("a ready without the format that it takes")
-    return Ready(channels, takes)
+    return Ready(channels, takes, recovery.read_recovers(message))

@@ -174,7 +174,7 @@ class Workers:
 
     def ready(self, member: Member, message: Message) -> None:
         """:raises ChannelError: when its channels are none."""
-        member.channels, member.takes = read_ready(message)
+        member.channels, member.takes, member.recovers = read_ready(message)
         member.ready = True
         logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)
         self.placement.ready(member)

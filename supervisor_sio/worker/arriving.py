@@ -1,4 +1,5 @@
-"""Sessions that come to this worker from the router, see :mod:`supervisor_sio.common.takeover`.
+"""Sessions that come to this worker from the router, see :mod:`supervisor_sio.common.takeover`,
+and the journals of workers that have ended, see :mod:`supervisor_sio.common.recovery`.
 
 What is known of them here:
 
@@ -6,7 +7,7 @@ What is known of them here:
 state      what happens                                   then
 =========  =============================================  =====================================
 (none)     the router asks                                COMING, or it is told why not
-COMING     a batch                                        it is kept, and the router told
+COMING     a batch, or a part of a journal                it is kept, and the router told
            all have come                                  GIVEN: the adopter has them
            the router is gone, or asks another worker     over; the descriptors are closed
 GIVEN      the adopter has them in place                  SAID, to this router and to the next
@@ -21,12 +22,28 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple, Optional, Protocol
 
-from ..common import channel, takeover
+from ..common import channel, recovery, takeover
 from ..common.channel import ChannelError, Message
 
 
+class Journal(NamedTuple):
+    """What a worker has left of its clients."""
+
+    source: recovery.Source
+    #: That they have to come back, from when it has died.
+    seconds: float
+    died: float
+    #: For each log the segments by their numbers, in their order.
+    logs: dict[str, dict[int, int]]
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [one for segments in self.logs.values() for one in segments.values()]
+
+
 class Adoption(NamedTuple):
-    """The sessions of one worker. Its descriptors are the receiver's."""
+    """The sessions of one worker, and the journals that it had. Its descriptors are the
+    receiver's."""
 
     id: int
     #: All that may be in their ids.
@@ -38,8 +55,12 @@ class Adoption(NamedTuple):
     #: their states, and their connections. Whoever reads a memory file has to say from where on:
     #: its offset belongs to others, too.
     batches: list[tuple[str, int, list[int]]]
+    #: Its own, and those that it had inherited.
+    journals: dict[recovery.Source, Journal]
 
     def close(self) -> None:
+        for journal in self.journals.values():
+            channel.close_all(journal.descriptors)
         channel.close_all([descriptor for _, descriptor in self.positions])
         for _, _, descriptors in self.batches:
             channel.close_all(descriptors)
@@ -70,6 +91,8 @@ class Arriving:
         self._ceiling = ceiling
         #: The format that is taken; 0 for none.
         self.takes = 0
+        #: The format of the journals that are inherited; 0 for none.
+        self.recovers = 0
         self.adopter: Optional[Adopter] = None
         #: By number, as all here: COMING.
         self._coming: dict[int, Adoption] = {}
@@ -86,9 +109,11 @@ class Arriving:
         """Whether the descriptors are kept. :raises ChannelError: when it is not understood."""
         kind, number = message["type"], takeover.read_id(message)
         if kind == "adopt":
-            return self._take_question(number, takeover.read_passing(message), descriptors)
+            return self._take_question(number, message, descriptors)
         if kind == "sessions":
             return self._take_batch(number, takeover.read_sessions(message), descriptors)
+        if kind == "adopt-journal":
+            return self._take_journal(number, recovery.read_part(message), descriptors)
         if kind == "adopt-end":
             self._give(number)
         elif kind == "adopt-go":
@@ -102,21 +127,25 @@ class Arriving:
 
         :raises ChannelError: when it is not understood.
         """
-        if message["type"] in ("adopt", "sessions"):
+        if message["type"] in ("adopt", "sessions", "adopt-journal"):
             self._refuse(takeover.read_id(message), "no descriptor is free")
 
-    def _take_question(self, number: int, about: takeover.Passing, descriptors: list[int]) -> bool:
+    def _take_question(self, number: int, message: Message, descriptors: list[int]) -> bool:
         if number in self._given:
             return False  # of another router; this one will hear what has become of it
-        if self.adopter is None or about.format != self.takes:
+        about, recovers = takeover.read_passing(message), recovery.read_recovers(message)
+        if self.adopter is None or about.format not in (0, self.takes):
             self._refuse(number, f"format {about.format} is not taken here")
+            return False
+        if recovers not in (0, self.recovers):
+            self._refuse(number, f"journals of format {recovers} are not inherited here")
             return False
         if len(descriptors) != 1:
             raise ChannelError("sessions without a place in the relay")
         if descriptors[0] >= self._ceiling():
             self._refuse(number, "no descriptor is free")
             return False
-        made = Adoption(number, about.tags, about.format, [], [])
+        made = Adoption(number, about.tags, about.format, [], [], {})
         self._coming.setdefault(number, made).positions.append((about.channel, descriptors[0]))
         return True
 
@@ -131,6 +160,23 @@ class Arriving:
             return False
         adoption.batches.append((batch.tag, batch.sessions, descriptors))
         self._post({"type": "took", "id": number, "batch": batch.number})
+        return True
+
+    def _take_journal(self, number: int, part: recovery.Part, descriptors: list[int]) -> bool:
+        adoption = self._coming.get(number)
+        if adoption is None:
+            return False  # it was refused
+        if len(descriptors) != len(part.numbers):
+            raise ChannelError("a journal without its segments")
+        if max(descriptors) >= self._ceiling():
+            self._refuse(number, "no descriptor is free")
+            return False
+        made = Journal(part.source, part.recovery, part.died, {})
+        segments = adoption.journals.setdefault(part.source, made).logs.setdefault(part.log, {})
+        if not segments.keys().isdisjoint(part.numbers):
+            raise ChannelError("a segment of a journal comes twice")
+        segments.update(zip(part.numbers, descriptors))
+        self._post({"type": "took", "id": number})
         return True
 
     def _give(self, number: int) -> None:

@@ -46,7 +46,7 @@ _RESERVE = 64
 
 
 #: Of the messages about sessions that move, those for who adopts them.
-_ARRIVING = frozenset(("adopt", "sessions", "adopt-end", "adopt-go", "adopt-off"))
+_ARRIVING = frozenset(("adopt", "sessions", "adopt-journal", "adopt-end", "adopt-go", "adopt-off"))
 
 
 class Refused(Exception):
@@ -388,8 +388,8 @@ class Link:
         for name, tally in self._channels.items():
             if tally is not None:
                 self.post({"type": "tally", "channel": name}, [tally])
-        channels = list(self._channels)
-        self.post({"type": "ready", "channels": channels, "takes": self._arriving.takes})
+        formats = {"takes": self._arriving.takes, "recovers": self._arriving.recovers}
+        self.post({"type": "ready", "channels": list(self._channels), **formats})
 
     def draining(self) -> None:
         """Ask the router for no new sessions; requests of those that are here still come."""
@@ -472,12 +472,14 @@ class Link:
 
     # --- sessions that move ---------------------------------------------------------------
 
-    def adopt_by(self, adopter: Adopter, takes: int) -> None:
+    def adopt_by(self, adopter: Adopter, takes: int, recovers: int = 0) -> None:
         """This worker adopts sessions of others. To be called before :meth:`ready`.
 
-        :param takes: the format of those that it can.
+        :param takes: the format of those that it can; 0 for none.
+        :param recovers: the format of the journals that it can inherit; 0 for none.
         """
-        self._arriving.adopter, self._arriving.takes = adopter, takes
+        self._arriving.adopter = adopter
+        self._arriving.takes, self._arriving.recovers = takes, recovers
         self._most_descriptors = MAX_DESCRIPTORS
 
     @property

@@ -40,8 +40,9 @@ def test_a_hello_that_is_not_acceptable(changed: dict[str, Any], reason: str) ->
 
 
 def test_ready() -> None:
-    assert read_ready({"type": "ready", "channels": []}) == ([], 0)
-    assert read_ready({"type": "ready", "channels": ["a", "ü"], "takes": 1}) == (["a", "ü"], 1)
+    assert read_ready({"type": "ready", "channels": []}) == ([], 0, 0)
+    formats = {"takes": 1, "recovers": 2}
+    assert read_ready({"type": "ready", "channels": ["a", "ü"], **formats}) == (["a", "ü"], 1, 2)
 
 
 @pytest.mark.parametrize("takes", [None, "1", True, -1, 1.0])

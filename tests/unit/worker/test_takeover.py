@@ -79,7 +79,7 @@ class Router:
     def adoption(self, number: int = 1, format: int = FORMAT) -> Any:
         batches, self.batches = self.batches, []
         tags = list(dict.fromkeys(tag for tag, _, _ in batches))
-        return Adoption(number, tags, format, [], batches)
+        return Adoption(number, tags, format, [], batches, {})
 
     def adopted(self, number: int, count: int) -> None:
         self.said.append(("adopted", number, count))
