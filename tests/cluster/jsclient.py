@@ -109,14 +109,20 @@ class NodeClient(TestClient):
         self._transport = ""
         self._closed = False
         self._acks: dict[int, list[Any]] = {}
+        #: Of each connect to a namespace, whether the session went on.
+        self.recovered: dict[str, list[bool]] = {namespace: [] for namespace in namespaces}
+        self.offsets: list[str] = []
         self._ids = itertools.count()
         node.register(self)
 
     def on_report(self, report: dict[str, Any]) -> None:
         kind = report["type"]
         if kind == "event":
+            if report["offset"] is not None:
+                self.offsets.append(report["offset"])
             self._on_event(report["event"], report["namespace"], report["args"])
         elif kind == "connect":
+            self.recovered[report["namespace"]].append(report["recovered"])
             self._on_connect(report["namespace"], report["sid"])
         elif kind == "disconnect":
             self._on_disconnect(report["namespace"], report["reason"])
@@ -176,6 +182,10 @@ class NodeClient(TestClient):
                 raise TimeoutError(f"{self.name}: no ack of {event} in {timeout:g} s")
             answer = self._acks.pop(number)
         return answer[0] if len(answer) == 1 else answer
+
+    def drop(self) -> None:
+        """End its connection; it comes back."""
+        self._node.send(do="drop", client=self.name)
 
     def close(self) -> None:
         if self._closed:

@@ -98,8 +98,14 @@ class _Facade:
         return register if handler is None else register(handler)
 
     def on_takeover(self, handler: Any = None, **options: Any) -> Any:
+        return self._decorator(self._target.on_takeover, handler, options)
+
+    def on_recovery(self, handler: Any = None, **options: Any) -> Any:
+        return self._decorator(self._target.on_recovery, handler, options)
+
+    def _decorator(self, call: Callable[..., Any], handler: Any, options: dict[str, Any]) -> Any:
         def register(handler: Any) -> Any:
-            self._target.on_takeover(plain(handler), **options)
+            call(plain(handler), **options)
             return handler
 
         return register if handler is None else register(handler)
@@ -133,11 +139,15 @@ for _name, _call in inspect.getmembers(socketio.Namespace, inspect.isfunction):
 Namespace: Any = socketio.AsyncNamespace if ASYNCIO else _BlockingNamespace
 
 
-def make(channel: str | None = None, takeover: bool = False, **options: Any) -> tuple[Any, Any]:
+def make(
+    channel: str | None = None, takeover: bool = False, recovery: float = 0, **options: Any
+) -> tuple[Any, Any]:
     """A server of this mode with a manager of ours, and that manager."""
     among: dict[str, Any] = {} if channel is None else {"channel": channel}
     if takeover:
         among["takeover"] = True
+    if recovery:
+        among["recovery"] = recovery
     if ASYNCIO:
         manager = supervisor_sio.AsyncZmqManager(**among)
         sio = socketio.AsyncServer(async_mode="asgi", client_manager=manager, **options)

@@ -1,6 +1,7 @@
-"""The application of the takeover tests: it writes down what it is called for.
+"""The application of the tests of takeover and recovery: it writes down what it is called for.
 
-HAPPENED names the file: a line of JSON for each call, of all workers, in their order.
+HAPPENED names the file: a line of JSON for each call, of all workers, in their order. With RECOVERY
+clients may come back for so many seconds; there is takeover as well only if TAKEOVER says so.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from typing import Any
 
 import portable
 
+RECOVERY = float(os.environ.get("RECOVERY", "0"))
+
 sio, manager = portable.make(
-    takeover=True,
+    takeover=not RECOVERY or "TAKEOVER" in os.environ,
+    recovery=RECOVERY,
     cors_allowed_origins="*",
     ping_interval=float(os.environ.get("PING_INTERVAL", "25")),
     ping_timeout=float(os.environ.get("PING_TIMEOUT", "20")),
@@ -35,15 +39,25 @@ async def taken_over(sid: str, environ: dict[str, Any]) -> None:
     note("takeover", sid, query=environ["QUERY_STRING"])
 
 
+if RECOVERY:
+
+    @manager.on_recovery
+    @manager.on_recovery(namespace="/room")
+    async def recovered(sid: str, environ: dict[str, Any]) -> None:
+        note("recovery", sid, query=environ["QUERY_STRING"])
+
+
 class Events(portable.Namespace):
     """The same handlers in each namespace."""
 
     async def on_connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
         await self.save_session(sid, {"user": f"user {sid}", "visits": [1, None, {"ü": 0.5}]})
-        note("connect", sid)
+        note("connect", sid, auth=auth)
 
     async def on_disconnect(self, sid: str, reason: str) -> None:
-        note("disconnect", sid, reason=reason)
+        session = await self.get_session(sid)
+        query = self.server.get_environ(sid, self.namespace)["QUERY_STRING"]
+        note("disconnect", sid, reason=reason, user=session["user"], query=query)
 
     async def on_echo(self, sid: str, *args: Any) -> Any:
         return args
@@ -123,6 +137,12 @@ class Events(portable.Namespace):
 
     async def on_emit_to(self, sid: str, to: str, event: str, data: Any) -> None:
         await self.emit(event, data, to=to)
+
+    async def on_emit_volatile(self, sid: str, to: str, event: str, data: Any) -> None:
+        await manager.emit(event, data, self.namespace, room=to, volatile=True)
+
+    async def on_emit_bytes(self, sid: str, to: str, event: str, size: int) -> None:
+        await self.emit(event, {"bytes": bytes(size)}, to=to)
 
     async def on_count(self, sid: str, to: str, event: str, numbers: int, size: int) -> None:
         """As fast as it can, with so many characters beside each number."""

@@ -19,11 +19,11 @@ class Ledger:
         """Of workers that write it."""
         return f"env HAPPENED={self.path} {variables} supervisor-sio worker {module}:app"
 
+    def all(self) -> list[dict[str, Any]]:
+        return list(map(json.loads, self.path.read_text().splitlines()))
+
     def lines(self, sid: str) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        lines = map(json.loads, self.path.read_text().splitlines())
-        return [line for line in lines if line["sid"] == sid]
+        return [line for line in self.all() if line["sid"] == sid] if self.path.exists() else []
 
     def of(self, sid: str) -> list[str]:
         """The handlers that were called for this client."""
@@ -46,3 +46,19 @@ class Ledger:
         line = wait_until(found, 20, f"{what} of {sid}")
         assert line is not None
         return line
+
+
+def wait_until_balanced(ledger: Ledger, timeout: float = 30) -> None:
+    """Until each client that was connected was disconnected as well, and each once."""
+
+    def unbalanced() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for line in ledger.all():
+            if line["what"] in ("connect", "disconnect"):
+                found.setdefault(line["sid"], []).append(line["what"])
+        return {sid: what for sid, what in found.items() if what != ["connect", "disconnect"]}
+
+    try:
+        wait_until(lambda: not unbalanced(), timeout, "balance")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {unbalanced()}") from None

@@ -2,7 +2,8 @@
 // Socket.IO clients driven by JSON lines: commands on stdin, what happens on stdout.
 // Bytes travel as {"$bytes": "<base64>"}. Every event that wants an answer gets
 // {from: <client>, got: <arguments>}; of an event whose name begins with "silent" the
-// first argument is a list of clients that do not answer.
+// first argument is a list of clients that do not answer. With recovery an event without an
+// answer has its offset as another argument, which is reported apart.
 
 const readline = require("node:readline");
 const { Manager } = require("socket.io-client");
@@ -51,14 +52,17 @@ const commands = {
     for (const namespace of namespaces) {
       const socket = manager.socket(namespace, { auth });
       sockets.set(namespace, socket);
-      socket.on("connect", () => report(client, "connect", { namespace, sid: socket.id }));
+      socket.on("connect", () =>
+        report(client, "connect", { namespace, sid: socket.id, recovered: socket.recovered }),
+      );
       socket.on("disconnect", (reason) => report(client, "disconnect", { namespace, reason }));
       socket.on("connect_error", (error) =>
         report(client, "connect_error", { namespace, message: error.message }),
       );
       socket.onAny((event, ...args) => {
         const answer = typeof args.at(-1) === "function" ? args.pop() : null;
-        report(client, "event", { namespace, event, args: pack(args) });
+        const offset = socket._pid && !answer ? args.pop() : null;
+        report(client, "event", { namespace, event, args: pack(args), offset });
         const silent = event.startsWith("silent") && args[0].includes(client);
         if (answer && !silent) answer({ from: client, got: args });
       });
@@ -73,6 +77,11 @@ const commands = {
       values.push((...answer) => report(client, "ack", { id, args: pack(answer) }));
     }
     socket.emit(event, ...values);
+  },
+
+  // As the documentation of recovery has it, to try it.
+  drop({ client }) {
+    clients.get(client).manager.engine.close();
   },
 
   close({ client }) {

@@ -1,0 +1,50 @@
+"""Clients on plain sockets that come back to their session, or try to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .takeover_clients import OverWebSocket
+
+
+class Returning(OverWebSocket):
+    """Asks for its session as socket.io-client does: with its ``pid`` and last offset.
+
+    :ivar recovered: whether it has gone on with a former session.
+    """
+
+    def __init__(self, port: int, namespace: str = "") -> None:
+        super().__init__(port, namespace)
+        self.pid: str | None = None
+        self.offset: str | None = None
+        self.recovered = False
+
+    def join(self, **data: Any) -> Returning:
+        """:param data: of the CONNECT packet."""
+        self.transmit(f"40{self._prefix}{json.dumps(data) if data else ''}")
+        packet = self.wire.receive_text()
+        assert packet.startswith(f"40{self._prefix}"), packet
+        answer = json.loads(packet[2 + len(self._prefix) :])
+        self.sid = answer["sid"]
+        self.pid = answer.get("pid")
+        self.recovered = self.pid is not None and self.pid == data.get("pid")
+        return self
+
+    def again(self, port: int) -> Returning:
+        """Another connection, which has this one's ``pid`` and offset."""
+        offset = {} if self.offset is None else {"offset": self.offset}
+        return self.again_with(port, pid=self.pid, **offset)
+
+    def again_with(self, port: int, **data: Any) -> Returning:
+        other = type(self)(port, self.namespace).join(**data)
+        other.offset = data.get("offset")
+        return other
+
+    def _take(self, packet: str) -> None:
+        super()._take(packet)
+        if self.pid is not None and packet.startswith(f"42{self._prefix}["):
+            name, *args = json.loads(packet[2 + len(self._prefix) :])
+            self.offset = args.pop()
+            assert isinstance(self.offset, str), packet
+            self.events[name][-1] = args[0] if len(args) == 1 else args
