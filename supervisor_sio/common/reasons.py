@@ -175,6 +175,7 @@ NOT_SAVED = _not_recovered(
     "not-saved",
     "its session has what is not JSON, or too much; the log of the worker names the key",
 )
+CLAIMS_FULL = _not_recovered("claims-full", "too many came back at a time, see limits")
 
 
 def counted_as(name: str) -> Counted:

@@ -135,6 +135,10 @@ class Held:
         """Whether the sessions with this tag are held."""
         return tag in self._pool.held
 
+    def keeps(self, tag: str) -> bool:
+        """Whether what a worker with this tag has left will be another worker's."""
+        return self._of(tag) is not None
+
     def rows(self) -> list[Any]:
         """For the membership: the tags, under which somebody hears, but nobody sends."""
         return [

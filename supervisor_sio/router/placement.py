@@ -131,6 +131,17 @@ class Placement:
         if tag not in self._pool.held and self._pool.owner(tag) is None:
             self.waiting.for_anybody(tag)
 
+    def owner(self, tag: str) -> Optional[Member]:
+        """See :meth:`.Pool.owner`."""
+        return self._pool.owner(tag)
+
+    def expects(self, tag: str) -> bool:
+        """Whether there may be an owner soon: of workers that lived through another router."""
+        return self._pool.knows(tag) or self._new(time.monotonic())
+
+    def _new(self, now: float) -> bool:
+        return now - self._started < REJOIN_TIME
+
     def starting(self, name: str) -> None:
         """supervisord has started a worker of this name."""
         self._starting.add(name)
@@ -209,7 +220,7 @@ class Placement:
         """Once a second: deadlines, and clients that have gone."""
         now = time.monotonic()
         self._sweep(now)
-        if now - self._started >= REJOIN_TIME:
+        if not self._new(now):
             for tag in self.waiting.tags:
                 self.released(tag)
         self.place_held()
@@ -358,7 +369,7 @@ class Placement:
         """The tag of the only worker that may serve it; empty when any may."""
         if connection.kind is not SESSION or not connection.tag:
             return ""
-        if connection.tag in self._pool.held or now - self._started < REJOIN_TIME:
+        if connection.tag in self._pool.held or self._new(now):
             return connection.tag
         return connection.tag if self._pool.owner(connection.tag) is not None else ""
 

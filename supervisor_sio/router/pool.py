@@ -121,6 +121,10 @@ class Pool:
         member = self._members.get(tag) or self._adopters.get(tag)
         return member if member is not None and member.ready else None
 
+    def knows(self, tag: str) -> bool:
+        """Whether a worker has this tag, which may not be ready again yet."""
+        return tag in self._members or tag in self._adopters
+
     def named(self, name: str) -> list[Member]:
         """The workers that run under this Supervisor name; more than one only in passing."""
         return [member for member in self if member.name == name]

@@ -324,6 +324,7 @@ class Router:
         self._entrance.expire(time.monotonic())
         self._placement.tick()
         self._held.look()
+        self._workers.claims.look()
         self._send_figures()
         if self._exporter is not None:
             self._exporter.metrics.tick()

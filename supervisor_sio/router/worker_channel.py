@@ -18,6 +18,7 @@ from ..common.handover import Handover
 from ..common.limits import MAX_DESCRIPTORS
 from ..common.request import HANDSHAKE
 from ..relay.tally import Sent
+from .claims import Claims
 from .connection import Connection
 from .held import Held
 from .membership import Membership
@@ -49,6 +50,7 @@ class Owner(Protocol):
     held: Held
     membership: Membership
     queries: Queries
+    claims: Claims
     meter: Optional[Meter]
     #: The first message to each worker.
     welcome: Message
@@ -126,7 +128,7 @@ class WorkerChannel:
                 except DescriptorsLost as lost:
                     self._lost_one()
                     if not isinstance(lost.message, Handover):
-                        self._workers.held.lost_descriptors(self, lost.message)
+                        self._lost_descriptors(lost.message)
                     continue
                 if packet is None:
                     self.lose("")
@@ -155,6 +157,9 @@ class WorkerChannel:
         if member is not None and self._workers.held.handles(kind):
             self._workers.held.handle(self, message, descriptors)
             return
+        if member is not None and self._workers.claims.handles(kind):
+            self._workers.claims.handle(self, message, descriptors)
+            return
         channel.close_all(descriptors)
         if member is None:
             self.member = self._workers.join(self, message)
@@ -171,6 +176,11 @@ class WorkerChannel:
             self._leave()
         else:
             raise ChannelError(f"unknown type {kind!r}")
+
+    def _lost_descriptors(self, message: Message) -> None:
+        """:raises ChannelError: when it is not as it should be."""
+        owner = self._workers.claims if Claims.handles(message["type"]) else self._workers.held
+        owner.lost_descriptors(self, message)
 
     def _leave(self) -> None:
         """The worker is about to end: whatever was sent to it is on its way before "left"."""
@@ -301,6 +311,7 @@ class WorkerChannel:
             self.member.busy = False
             self._workers.placement.resume(self.member)
             self._workers.held.resume(self)
+            self._workers.claims.resume(self)
 
     def tell(self, message: Message) -> None:
         """Send a message, behind those that wait."""

@@ -14,8 +14,10 @@ from ..common.limits import MAX_CHANNELS
 from ..common.processes import is_descendant
 from ..common.refusals import Refusals
 from ..relay.tally import Sent
+from .claims import Claims
 from .connection import Connection
 from .held import Held
+from .held_group import Carrier
 from .membership import Membership
 from .placement import Placement
 from .pool import Member
@@ -89,8 +91,10 @@ class Workers:
         self._refusals = refusals
         self._listener = listener
         self._channels: set[WorkerChannel] = set()
+        self._by_tag: dict[str, WorkerChannel] = {}
         self._silence = Silence(self.loop.time())
         self.queries = Queries(self.loop, self._ask)
+        self.claims = Claims(self._carrier_of, self._expects, ceiling)
         self._settled = False
         #: Whether supervisord stops all that it has started, one after the other.
         self.all_stop = False
@@ -170,6 +174,7 @@ class Workers:
         member.drained = self.drained(name, newcomer.pid)
         member.reported_at = self.loop.time()
         self.placement.join(member, newcomer)
+        self._by_tag[tag] = newcomer
         return member
 
     def ready(self, member: Member, message: Message) -> None:
@@ -184,6 +189,7 @@ class Workers:
 
     def _publish(self) -> None:
         """Tell every worker who hears the relay."""
+        self.claims.look()
         if not self._settled:
             return
         members = [worker.member for worker in self._channels if worker.member is not None]
@@ -232,6 +238,14 @@ class Workers:
                 missing += 1
         return asked, missing
 
+    def _carrier_of(self, tag: str) -> Optional[Carrier]:
+        owner = self.placement.owner(tag)
+        return self._by_tag.get(owner.tag) if owner is not None else None
+
+    def _expects(self, tag: str) -> bool:
+        """Whether some worker will have the clients with this tag."""
+        return self.held.keeps(tag) or self.placement.expects(tag)
+
     def count_refusal(self, reason: str, source: str) -> None:
         self._refusals.count(reason, source)
 
@@ -249,10 +263,13 @@ class Workers:
             if reason:
                 self._refusals.count(reasons.BAD_WORKER, f"pid {gone.pid}: {reason}")
             return
+        if self._by_tag.get(member.tag) is gone:
+            del self._by_tag[member.tag]
         self.queries.lost(member.tag)
         add_gone(self.gone, member)
         self.placement.leave(member, gone)
         self.held.lost(gone)
+        self.claims.lost(gone)
         if member.channels:
             self.members_changed()
         if member.draining:

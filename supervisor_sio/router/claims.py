@@ -1,0 +1,257 @@
+"""Questions of workers about clients that come back, to the worker that has such a client.
+
+What becomes of a question:
+
+========  ==============================================  ====================================
+state     what happens                                    then
+========  ==============================================  ====================================
+(none)    a worker asks                                   WAITING, or over: there is no room
+WAITING   a worker has the clients of this tag, and can   ASKED
+          be asked now
+          nobody has them, nor will                       ANSWERED: there is no such client
+ASKED     the worker that is asked answers                ANSWERED
+          its channel ends                                WAITING, for who inherits them
+ANSWERED  the worker that asks can have the answer now    over
+any       CLAIM_TIMEOUT                                   over; the worker that asks is told, if
+                                                          it reads, that nobody answers
+          the channel of the worker that asks ends        over
+========  ==============================================  ====================================
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Callable, Iterable, Optional, Union
+
+from ..common import channel, reasons, recovery
+from ..common.channel import ChannelError, Message
+from ..common.limits import CLAIM_BYTES, CLAIM_TIMEOUT, CLAIMS
+from .held_group import Carrier
+
+logger = logging.getLogger("supervisor_sio.router")
+
+
+class _State(Enum):
+    WAITING = auto()
+    ASKED = auto()
+    ANSWERED = auto()
+
+
+@dataclass(eq=False)
+class _Claim:
+    asker: Carrier
+    #: The asker's own.
+    number: int
+    tag: str
+    #: Of the question, and then of the answer; as what is beside it.
+    data: bytes
+    descriptors: list[int]
+    deadline: float
+    state: _State = _State.WAITING
+    #: The worker that is asked.
+    owner: Optional[Carrier] = None
+
+
+class Claims:
+    """All that are not answered yet.
+
+    :param carrier_of: the way to the worker that has the clients of a tag, if there is one.
+    :param expected: whether there will be one, as far as is known.
+    :param ceiling: below it are the numbers of descriptors that may be taken.
+    """
+
+    def __init__(
+        self,
+        carrier_of: Callable[[str], Optional[Carrier]],
+        expected: Callable[[str], bool],
+        ceiling: Callable[[], int],
+    ) -> None:
+        self._carrier_of = carrier_of
+        self._expected = expected
+        self._ceiling = ceiling
+        self._numbers = itertools.count(1)
+        #: By the number under which another worker is asked; oldest first.
+        self._open: dict[int, _Claim] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    # --- what workers say ---------------------------------------------------------------
+
+    @staticmethod
+    def handles(kind: str) -> bool:
+        """Whether messages of this type are for it."""
+        return kind in ("claim", "claimed")
+
+    def handle(self, carrier: Carrier, message: Message, descriptors: list[int]) -> None:
+        """A message of a worker; its descriptors are closed unless they are kept.
+
+        :raises ChannelError: when it is not as it should be.
+        """
+        kept = False
+        try:
+            if len(descriptors) > 1:
+                raise ChannelError("a claim with more than one descriptor")
+            if message["type"] == "claim":
+                kept = self._take_question(carrier, message, descriptors)
+            else:
+                kept = self._take_answer(carrier, message, descriptors)
+        finally:
+            if not kept:
+                channel.close_all(descriptors)
+
+    def lost_descriptors(self, carrier: Carrier, message: Message) -> None:
+        """This process had none free for what came with a message.
+
+        :raises ChannelError: when it is not as it should be.
+        """
+        if message["type"] == "claim":
+            number, _, _ = recovery.read_claim(message)
+            self._refuse(carrier, number, reasons.CLAIMS_FULL)
+        else:
+            number, _ = recovery.read_claimed(message)
+            claim = self._asked(carrier, number)
+            if claim is not None:
+                self._answer_myself(number, claim, reasons.INCOMPLETE)
+
+    def _take_question(self, asker: Carrier, message: Message, descriptors: list[int]) -> bool:
+        theirs, tag, question = recovery.read_claim(message)
+        number = next(self._numbers)
+        try:
+            data = channel.encode(recovery.claim(number, tag, question))
+        except ChannelError:  # by the digits of the number
+            self._refuse(asker, theirs, reasons.NO_OWNER)
+            return False
+        full = len(self._open) >= CLAIMS or self._bytes + len(data) > CLAIM_BYTES
+        if full or max(descriptors, default=-1) >= self._ceiling():
+            self._refuse(asker, theirs, reasons.CLAIMS_FULL)
+            return False
+        deadline = time.monotonic() + CLAIM_TIMEOUT
+        claim = _Claim(asker, theirs, tag, data, descriptors, deadline)
+        self._open[number] = claim
+        self._bytes += len(data)
+        self._ask(number, claim)
+        return True
+
+    @staticmethod
+    def _refuse(asker: Carrier, number: int, reason: str) -> None:
+        """At once, if the worker reads: else it has a timeout of its own."""
+        asker.pass_on(channel.encode(recovery.not_claimed(number, reason)), ())
+
+    def _asked(self, carrier: Carrier, number: int) -> Optional[_Claim]:
+        claim = self._open.get(number)
+        asked = claim is not None and claim.state is _State.ASKED and claim.owner is carrier
+        return claim if asked else None  # else its time is over
+
+    def _take_answer(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        number, answer = recovery.read_claimed(message)
+        claim = self._asked(carrier, number)
+        if claim is None:
+            return False
+        if max(descriptors, default=-1) >= self._ceiling():
+            self._answer_myself(number, claim, reasons.INCOMPLETE)
+            return False
+        try:
+            self._answer(number, claim, answer, descriptors)
+        except ChannelError:  # as above
+            self._answer_myself(number, claim, reasons.INCOMPLETE)
+            return False
+        return True
+
+    # --- what becomes of the workers ------------------------------------------------------
+
+    def lost(self, carrier: Carrier) -> None:
+        """The channel to a worker has ended."""
+        for number, claim in list(self._open.items()):
+            if claim.asker is carrier:
+                self._forget(number)
+            elif claim.owner is carrier and claim.state is _State.ASKED:
+                claim.state, claim.owner = _State.WAITING, None
+        self._go_on(self._open)
+
+    def resume(self, carrier: Carrier) -> None:
+        """A worker reads again."""
+        tags = frozenset(carrier.member.tags if carrier.member is not None else ())
+        self._go_on(
+            number
+            for number, claim in self._open.items()
+            if claim.asker is carrier or claim.tag in tags
+        )
+
+    def look(self) -> None:
+        """Deadlines, and who may be asked; once a second, and when there may be somebody."""
+        now = time.monotonic()
+        for number, claim in list(self._open.items()):
+            if now < claim.deadline:
+                break  # as all behind it
+            if claim.state is not _State.ANSWERED:
+                self._answer_myself(number, claim, reasons.NO_OWNER)
+            self._forget(number)
+        self._go_on(self._open)
+
+    def _go_on(self, numbers: Iterable[int]) -> None:
+        """Ask or answer what could not be before, oldest first."""
+        #: Those of which one could not: neither can the next.
+        busy: set[Union[str, Carrier]] = set()
+        for number in list(numbers):
+            claim = self._open.get(number)
+            if claim is None or claim.state is _State.ASKED:
+                continue
+            waiting = claim.state is _State.WAITING
+            whom = claim.tag if waiting else claim.asker
+            if whom in busy:
+                continue
+            if not (self._ask(number, claim) if waiting else self._tell(number, claim)):
+                busy.add(whom)
+
+    # --- a question -----------------------------------------------------------------------
+
+    def _ask(self, number: int, claim: _Claim) -> bool:
+        """Whether it waits no more."""
+        owner = self._carrier_of(claim.tag)
+        if owner is None:
+            if self._expected(claim.tag):
+                return False
+            self._answer_myself(number, claim, reasons.UNKNOWN_PID)
+        elif not self._send(number, owner, claim):
+            return False
+        else:
+            claim.state, claim.owner = _State.ASKED, owner
+        return True
+
+    def _answer_myself(self, number: int, claim: _Claim, reason: str) -> None:
+        self._answer(number, claim, {"reason": reason}, [])
+
+    def _answer(self, number: int, claim: _Claim, answer: Message, descriptors: list[int]) -> None:
+        data = channel.encode(recovery.claimed(claim.number, answer))
+        channel.close_all(claim.descriptors)
+        self._bytes += len(data) - len(claim.data)
+        claim.data, claim.descriptors, claim.state = data, descriptors, _State.ANSWERED
+        self._tell(number, claim)
+
+    def _tell(self, number: int, claim: _Claim) -> bool:
+        """Whether the worker that asks has the answer."""
+        if not self._send(number, claim.asker, claim):
+            return False
+        self._forget(number)
+        return True
+
+    def _send(self, number: int, carrier: Carrier, claim: _Claim) -> bool:
+        """False when the worker must read first, or is gone."""
+        try:
+            return carrier.pass_on(claim.data, claim.descriptors)
+        except Exception as error:  # nothing that one of them is may stop the others
+            logger.error("a question about a client that comes back: %r", error)
+            self._forget(number)
+            return False
+
+    def _forget(self, number: int) -> None:
+        claim = self._open.pop(number, None)
+        if claim is not None:
+            self._bytes -= len(claim.data)
+            channel.close_all(claim.descriptors)
