@@ -148,6 +148,8 @@ def make(
         among["takeover"] = True
     if recovery:
         among["recovery"] = recovery
+        if "RECOVERY_MAXBYTES" in os.environ:
+            among["recovery_maxbytes"] = int(os.environ["RECOVERY_MAXBYTES"])
     if ASYNCIO:
         manager = supervisor_sio.AsyncZmqManager(**among)
         sio = socketio.AsyncServer(async_mode="asgi", client_manager=manager, **options)

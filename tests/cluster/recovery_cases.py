@@ -8,20 +8,17 @@ after ``yield BACK`` when clients may come back, and workers are there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .conftest import Clients
 from .harness import Cluster
 from .jsclient import NodeClient
 from .network import Network
 from .recorder import TestClient
-from .recovery_clients import Returning
+from .recovery_clients import MOST_TRIES, Connect, Returning
 from .takeover_ledger import Ledger
 
 LOST, BACK = "lost", "back"
-
-#: Sessions until one is at a given worker: those go to the worker that has the fewest.
-MOST_TRIES = 100
 
 #: Of clients without a session for a moment; a worker that has died needs a moment to be known.
 TIMEOUT = 20
@@ -50,7 +47,9 @@ class Scene:
     tag: str
     apart: bool
     dies: bool
-    _plain: list[Returning] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.connect = Connect(self.cluster.port)
 
     def node(self, *transports: str, namespaces: tuple[str, ...] = ("/",)) -> NodeClient:
         client = self._here("node", transports, namespaces)
@@ -72,18 +71,11 @@ class Scene:
 
     def other(self, namespace: str = "") -> Returning:
         """One at another worker, on a network that does not fail."""
-        for _ in range(MOST_TRIES):
-            client = Returning(self.cluster.port, namespace)
-            self._plain.append(client)
-            if not client.session.startswith(f"{self.tag}."):
-                return client.join()
-            client.close()
-        raise AssertionError("no session came to another worker")
+        return self.connect(namespace, apart_from=self.tag)
 
     def close(self) -> None:
         self.clients.close()
-        for client in self._plain:
-            client.close()
+        self.connect.close()
 
     def is_recovered(self, client: NodeClient, sid: str, namespace: str = "/") -> None:
         """It goes on with its session, and talks; of the handlers only ``on_recovery`` ran."""

@@ -7,6 +7,13 @@ from typing import Any
 
 from .takeover_clients import OverWebSocket
 
+#: Sessions until one is at another worker: those go to the worker that has the fewest.
+MOST_TRIES = 100
+
+
+def tag_of(sid: str) -> str:
+    return sid.partition(".")[0]
+
 
 class Returning(OverWebSocket):
     """Asks for its session as socket.io-client does: with its ``pid`` and last offset.
@@ -48,3 +55,29 @@ class Returning(OverWebSocket):
             self.offset = args.pop()
             assert isinstance(self.offset, str), packet
             self.events[name][-1] = args[0] if len(args) == 1 else args
+
+
+class Connect:
+    """Connects clients, and closes them in the end."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._made: list[Returning] = []
+
+    def __call__(self, namespace: str = "", at: str = "", apart_from: str = "") -> Returning:
+        """
+        :param at: the tag of its worker.
+        :param apart_from: or of another worker than its.
+        """
+        for _ in range(MOST_TRIES):
+            client = Returning(self._port, namespace)
+            self._made.append(client)
+            tag = tag_of(client.session)
+            if tag != apart_from and at in ("", tag):
+                return client.join()
+            client.close()
+        raise AssertionError("no session came to that worker")
+
+    def close(self) -> None:
+        for client in self._made:
+            client.close()

@@ -92,7 +92,7 @@ class Loss:
         finally:
             scene.network.heal()
         self._resume_all(last=True)
-        if row_of(scene.cluster, LEAVING)["state"] == "stopped":
+        if str(row_of(scene.cluster, LEAVING)["state"]) == "stopped":
             ctl(scene.cluster, "start", LEAVING)
         scene.cluster.wait_ready(2)
 

@@ -1,0 +1,443 @@
+"""What has been reported of connection state recovery elsewhere, and what clients may make up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from .conftest import Clients, ClusterFactory, Server
+from .harness import Cluster, wait_until
+from .jsclient import NodeClient
+from .network import Network
+from .recovery_clients import Connect, Returning, tag_of
+from .takeover_clients import Disconnected
+from .takeover_ledger import Ledger
+from .test_takeover import row_of
+from .wire import Closed, Request, Session, target
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    return Ledger(tmp_path_factory.mktemp("ledger") / "happened")
+
+
+@pytest.fixture(scope="module")
+def cluster(make_module_cluster: ClusterFactory, ledger: Ledger) -> Cluster:
+    command = ledger.command(variables="RECOVERY=60 PING_INTERVAL=1 PING_TIMEOUT=8")
+    made = make_module_cluster(workers=0)
+    made.extra = made.program("workers", command, 2) + "autorestart = true\n"
+    made.spawn()
+    made.wait_ready(2)
+    return made
+
+
+@pytest.fixture(scope="module")
+def network(cluster: Cluster) -> Iterator[Network]:
+    made = Network(cluster.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def connect(cluster: Cluster) -> Iterator[Connect]:
+    made = Connect(cluster.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def not_recovered(cluster: Cluster) -> Callable[[], dict[str, int]]:
+    """By reason, since the test began."""
+
+    def counts() -> Counter[str]:
+        return Counter(cluster.status()["recovery"]["not_recovered"])
+
+    before = counts()
+    return lambda: dict(counts() - before)
+
+
+def is_new(client: Returning, former: Returning, ledger: Ledger) -> None:
+    """It has a session of its own, connected as ever."""
+    assert not client.recovered and client.sid != former.sid
+    assert client.pid and client.pid != former.pid
+    assert client.call("echo", 1) == 1
+    assert ledger.of(client.sid) == ["connect"]
+
+
+def still_recovers(former: Returning, cluster: Cluster, ledger: Ledger) -> None:
+    """Nobody else's attempts have harmed it."""
+    again = former.again(cluster.port)
+    assert again.recovered and again.sid == former.sid
+    assert again.call("echo", 1) == 1
+    assert ledger.of(former.sid) == ["connect", "recovery"]
+    again.close()
+
+
+def polled(port: int, path: str) -> list[str]:
+    """The packets of the next poll that has not only a ping."""
+    while True:
+        packets = [one for one in Request(port, "GET", path).answer().packets if one != "2"]
+        if packets:
+            return packets
+
+
+def node_client(clients: Clients, network: Server, *transports: str) -> NodeClient:
+    client = clients.connect(network, "node", list(transports) or None)
+    assert isinstance(client, NodeClient)
+    return client
+
+
+# --- public reports ------------------------------------------------------------------------------
+
+
+def test_no_event_received_yet(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
+    client, other = connect(), connect()
+    client.close()
+    other.call("emit_to", client.sid, "missed", 1)
+    again = client.again_with(cluster.port, pid=client.pid)
+    assert again.recovered and again.sid == client.sid
+    assert again.wait_for("missed") == [1]
+    assert ledger.of(client.sid) == ["connect", "recovery"]
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_again_and_again(
+    clients: Clients, network: Network, connect: Connect, ledger: Ledger, events: bool
+) -> None:
+    """Recovers a second and a third time, whether or not it has got an event in between."""
+    client, other = node_client(clients, network, "websocket"), connect()
+    sid = client.sid()
+    for number in range(1, 4):
+        if events:
+            other.call("emit_to", sid, "number", 2 * number - 2)
+            client.wait_for("number", 2 * number - 1)
+        network.cut()
+        if events:
+            other.call("emit_to", sid, "number", 2 * number - 1)
+        client.wait(lambda: len(client.recovered["/"]) > number, "come-back")  # noqa: B023
+    assert client.recovered["/"] == [False, True, True, True]
+    assert client.sid() == sid
+    client.expect_numbers("number", 6 * events)
+    assert ledger.of(sid) == ["connect", *["recovery"] * 3]
+
+
+def test_idle_longer_than_a_ping(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
+    """Pings bring no offset; what was emitted before them is not forgotten."""
+    client, other = connect(), connect()
+    other.call("emit_to", client.sid, "first", 1)
+    client.wait_for("first")
+    for _ in range(4):
+        assert client.wire.receive() == "2"
+        client.transmit("3")
+    client.close()
+    other.call("emit_to", client.sid, "missed", 2)
+    again = client.again(cluster.port)
+    assert again.recovered and again.wait_for("missed") == [2]
+    assert not again.events["first"]
+    assert ledger.of(client.sid) == ["connect", "recovery"]
+
+
+def test_the_server_is_gone(
+    cluster: Cluster, connect: Connect, clients: Clients, ledger: Ledger
+) -> None:
+    """Its state does not die with the process that had it; here with both of them, in turn."""
+    client = node_client(clients, cluster, "websocket")
+    sid = client.sid()
+    for number, name in enumerate(["workers:workers_00", "workers:workers_01"]):
+        (row,) = (row for row in cluster.workers() if row["name"] == name)
+        connects = len(client.recovered["/"])
+        here = client.whoami()["pid"] == row["pid"]
+        os.kill(row["pid"], signal.SIGKILL)
+        wait_until(lambda: row_of(cluster, name)["pid"] != row["pid"], 20, "its end")  # noqa: B023
+        cluster.wait_ready(2)
+        if here:
+            client.wait(lambda: len(client.recovered["/"]) > connects, "come-back")  # noqa: B023
+        connect().call("emit_to", sid, "number", number)
+    client.expect_numbers("number", 2)
+    assert client.sid() == sid and False not in client.recovered["/"][1:]
+    assert set(ledger.of(sid)) == {"connect", "recovery"}
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda offset: f"{tag_of(offset)}.ffffff",
+        lambda offset: f"{tag_of(offset)}.{'f' * 100}",
+        lambda offset: f"{tag_of(offset)}.-1",
+        lambda offset: f"{tag_of(offset)}.",
+        lambda offset: f"00000000.{offset.partition('.')[2]}",
+        lambda offset: "",
+        lambda offset: "x" * 10_000,
+        lambda offset: "\u0000.ü",
+        lambda offset: 7,
+        lambda offset: [offset],
+        lambda offset: {"offset": offset},
+    ],
+)
+def test_an_offset_that_was_never_given_out(
+    cluster: Cluster,
+    connect: Connect,
+    ledger: Ledger,
+    not_recovered: Callable[[], dict[str, int]],
+    forge: Callable[[str], Any],
+) -> None:
+    client, other = connect(), connect()
+    other.call("emit_to", client.sid, "first", 1)
+    client.wait_for("first")
+    client.close()
+    assert client.offset is not None
+    wrong = client.again_with(cluster.port, pid=client.pid, offset=forge(client.offset))
+    is_new(wrong, client, ledger)
+    wait_until(lambda: not_recovered() == {"unknown-offset": 1}, 10, "its count")
+    still_recovers(client, cluster, ledger)
+
+
+def test_an_offset_of_another_client(
+    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Callable[[], dict[str, int]]
+) -> None:
+    """Of another worker's: it says nothing of what this one has got."""
+    client = connect()
+    other = connect(apart_from=tag_of(client.session))
+    client.call("emit_to", client.sid, "first", 1)
+    other.call("emit_to", other.sid, "first", 1)
+    client.wait_for("first")
+    other.wait_for("first")
+    client.close()
+    wrong = client.again_with(cluster.port, pid=client.pid, offset=other.offset)
+    is_new(wrong, client, ledger)
+    wait_until(lambda: not_recovered() == {"unknown-offset": 1}, 10, "its count")
+    still_recovers(client, cluster, ledger)
+
+
+def test_an_offset_of_a_client_beside_it(cluster: Cluster, connect: Connect) -> None:
+    """Whatever it is taken for, nothing of the other one comes to light."""
+    client = connect()
+    other = connect(at=tag_of(client.session))
+    for number in range(3):
+        other.call("emit_to", other.sid, "private", number)
+    other.wait_for("private", 3)
+    client.close()
+    again = client.again_with(cluster.port, pid=client.pid, offset=other.offset)
+    assert again.call("echo", 1) == 1
+    assert not again.events
+
+
+def test_two_tabs_with_one_pid(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
+    """The last one to come has the session. The other's connection ends without a word."""
+    client, other = connect(), connect()
+    tab = client.again(cluster.port)
+    assert tab.recovered and tab.sid == client.sid
+    with pytest.raises((Closed, Disconnected)):
+        client.wait_for("nothing")
+    other.call("emit_to", client.sid, "number", 1)
+    assert tab.wait_for("number") == [1]
+    tab.call("echo", 1)
+    assert tab.events["number"] == [1]
+    assert ledger.of(client.sid) == ["connect", "recovery"]
+    tab.close()
+
+
+def test_two_tabs_at_the_same_time(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
+    """One of them has the session; what is sent to it comes once."""
+    client, other = connect(), connect()
+    client.close()
+    tabs: list[Returning] = []
+
+    def come_back() -> None:
+        tabs.append(client.again(cluster.port))
+
+    threads = [threading.Thread(target=come_back) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(tabs) == 2 and any(tab.recovered for tab in tabs)
+    other.call("emit_to", client.sid, "number", 1)
+    got = 0
+    for tab in tabs:
+        try:
+            tab.call("echo", 1)
+        except (Closed, Disconnected):
+            assert tab.sid == client.sid, "it has got nothing for its pid"
+        got += len(tab.events["number"])
+        tab.close()
+    assert got == 1
+    assert set(ledger.of(client.sid)) == {"connect", "recovery"}
+    assert ledger.of(client.sid).count("connect") == 1
+
+
+# --- what is made up -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda pid: f"{tag_of(pid)}.{'A' * 20}",
+        lambda pid: pid[:-1],
+        lambda pid: pid + "A",
+        lambda pid: f"00000000.{pid.partition('.')[2]}",
+        lambda pid: pid.partition(".")[2],
+        lambda pid: "",
+        lambda pid: None,
+        lambda pid: "x" * 10_000,
+        lambda pid: "\u0000.ü",
+        lambda pid: 7,
+        lambda pid: [pid],
+        lambda pid: {"pid": pid},
+    ],
+)
+def test_a_forged_pid(
+    cluster: Cluster, connect: Connect, ledger: Ledger, forge: Callable[[str], Any]
+) -> None:
+    client = connect()
+    client.close()
+    assert client.pid is not None
+    wrong = client.again_with(cluster.port, pid=forge(client.pid))
+    is_new(wrong, client, ledger)
+    still_recovers(client, cluster, ledger)
+
+
+def test_another_namespaces_pid(
+    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Callable[[], dict[str, int]]
+) -> None:
+    client = connect()
+    client.close()
+    room = Returning(cluster.port, "/room").join(pid=client.pid)
+    is_new(room, client, ledger)
+    wait_until(lambda: not_recovered() == {"unknown-pid": 1}, 10, "its count")
+    still_recovers(client, cluster, ledger)
+    room.close()
+
+
+@pytest.mark.parametrize("by", ["client", "server"])
+def test_the_pid_of_who_has_left(
+    cluster: Cluster,
+    connect: Connect,
+    ledger: Ledger,
+    not_recovered: Callable[[], dict[str, int]],
+    by: str,
+) -> None:
+    """An orderly end is an end, and told at once."""
+    client, other = connect(), connect()
+    if by == "client":
+        client.transmit("41")
+    else:
+        other.call("disconnect_sid", client.sid)
+    ledger.wait_for(client.sid, "disconnect")
+    client.close()
+    is_new(client.again(cluster.port), client, ledger)
+    wait_until(lambda: not_recovered() == {"unknown-pid": 1}, 10, "its count")
+    assert ledger.of(client.sid) == ["connect", "disconnect"]
+
+
+def test_handlers_do_not_see_it(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
+    """Of the data of a client, the application gets what is the application's."""
+    pid = f"{tag_of(connect().session)}.{'A' * 20}"
+    for data, auth in (
+        ({"pid": pid, "offset": "x", "token": "t"}, {"token": "t"}),
+        ({"pid": pid, "offset": "x"}, None),
+        ({"token": "t"}, {"token": "t"}),
+    ):
+        client = Returning(cluster.port).join(**data)
+        (line,) = ledger.lines(client.sid)
+        assert not (line["auth"] or auth) or line["auth"] == auth, line
+        client.close()
+
+
+# --- and what users would trip over --------------------------------------------------------------
+
+
+def test_the_offset_of_a_session_that_was_not_recovered(
+    cluster: Cluster, connect: Connect, ledger: Ledger
+) -> None:
+    """socket.io-client keeps it, and has no other until the next event of its new session."""
+    client, other = connect(), connect()
+    other.call("emit_to", client.sid, "first", 1)
+    client.wait_for("first")
+    client.close()
+    new = client.again_with(cluster.port, pid=f"{client.pid}x", offset=client.offset)
+    is_new(new, client, ledger)
+    new.close()
+    other.call("emit_to", new.sid, "missed", 2)
+    again = new.again_with(cluster.port, pid=new.pid, offset=client.offset)
+    assert again.recovered and again.wait_for("missed") == [2]
+
+
+def test_arguments_stay_as_they_are(clients: Clients, network: Network, connect: Connect) -> None:
+    client, other = node_client(clients, network, "websocket"), connect()
+    for data in ("text", None, "", {"offset": "x"}):
+        other.call("emit_to", client.sid(), "data", data)
+    assert client.wait_for("data", 4) == [["text"], [], [""], [{"offset": "x"}]]
+    assert len(set(client.offsets)) == 4
+
+
+def test_as_the_documentation_of_socket_io_has_it(
+    clients: Clients, network: Network, ledger: Ledger
+) -> None:
+    """It ends the transport to try recovery."""
+    client = node_client(clients, network, "websocket")
+    sid = client.sid()
+    client.drop()
+    client.wait(lambda: len(client.recovered["/"]) > 1, "come-back")
+    assert client.recovered["/"] == [False, True] and client.sid() == sid
+
+
+def test_session_data_that_is_not_json(
+    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Callable[[], dict[str, int]]
+) -> None:
+    """It does not recover, and the key is named once; nobody else is harmed."""
+    client, other = connect(), connect()
+    logged = [len(cluster.log(f"workers_0{number}")) for number in range(2)]
+    client.call("remember_nonsense", "socket_of_mine")
+    client.call("remember_nonsense", "socket_of_mine")
+    client.close()
+    is_new(client.again(cluster.port), client, ledger)
+    wait_until(lambda: not_recovered() == {"not-saved": 1}, 10, "its count")
+    lines = [
+        line
+        for number, start in enumerate(logged)
+        for line in cluster.log(f"workers_0{number}")[start:].splitlines()
+        if "socket_of_mine" in line
+    ]
+    assert len(lines) == 1
+    other.close()
+    still_recovers(other, cluster, ledger)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_who_does_not_ask_is_served_as_ever(cluster: Cluster, connect: Connect, asks: bool) -> None:
+    """python-engineio writes the query of a handshake in another order than JavaScript does."""
+    path = target(transport="polling", EIO="4")
+    sid = Request(cluster.port, "GET", path).answer().text.split('"')[3]
+    path = target(transport="polling", EIO="4", sid=sid)
+    packet = '40{"pid":null,"token":"t"}' if asks else '40{"token":"t"}'
+    assert Request(cluster.port, "POST", path, packet).answer().text == "ok"
+    (answer,) = polled(cluster.port, path)
+    client = answer.partition('"sid":"')[2].partition('"')[0]
+    assert (answer == f'40{{"sid":"{client}"}}') is not asks
+    connect().call("emit_to", client, "data", "text")
+    (event,) = polled(cluster.port, path)
+    assert (event == '42["data","text"]') is not asks
+    assert event.startswith('42["data","text"')
+
+
+def test_a_session_by_polling(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
+    """The answer, what was missed, and what comes now, are in this order in the first polls."""
+    client, other = connect(), connect()
+    client.close()
+    for number in range(3):
+        other.call("emit_to", client.sid, "number", number)
+    session = Session(cluster.port)
+    assert session.post(f'40{{"pid":"{client.pid}"}}').status == 200
+    packets: list[str] = []
+    while len(packets) < 4:
+        packets += polled(cluster.port, session.target)
+    assert packets[0] == f'40{{"sid":"{client.sid}","pid":"{client.pid}"}}'
+    assert [packet[:13] for packet in packets[1:4]] == [f'42["number",{n}' for n in range(3)]
+    assert ledger.of(client.sid) == ["connect", "recovery"]
