@@ -12,8 +12,13 @@ from typing import Any
 import socketio
 
 
-def takeover() -> dict[str, bool]:
-    return {"takeover": True} if os.environ.get("BENCH_TAKEOVER") else {}
+def options() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if os.environ.get("BENCH_TAKEOVER"):
+        found["takeover"] = True
+    if os.environ.get("BENCH_RECOVERY"):
+        found["recovery"] = 120
+    return found
 
 
 def make_manager() -> Any:
@@ -23,7 +28,7 @@ def make_manager() -> Any:
     if choice == "zmq":
         from supervisor_sio import ZmqManager
 
-        return ZmqManager(**takeover())
+        return ZmqManager(**options())
     if choice.startswith("zmq+tcp://"):
         return socketio.ZmqManager(choice)
     raise SystemExit(f"BENCH_MANAGER: expected zmq, zmq+tcp://… or none, got {choice!r}")

@@ -117,6 +117,7 @@ class Generator:
         return dict(json.loads(line))
 
     def close(self) -> None:
+        """May be called again."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         try:
@@ -203,8 +204,9 @@ class Run:
                 say(f"{what}: {times} times, {statistics.median(taken):.1f} s each")
             self.cluster.wait_ready(plan.workers)
 
-    def judge(self) -> Verdict:
-        """Once all that was sent has come, or nothing comes any more."""
+    def stop(self) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+        """No more is sent. What clients report, each time that nothing new comes, and whether it
+        has been quiet for so long that nothing more will."""
         (self._directory / "stop").touch()
         self._tell("stop")
         self.seconds = time.monotonic() - self._began
@@ -214,15 +216,23 @@ class Run:
             counts = self._tell("count")
             if counts != before:
                 before, since = counts, time.monotonic()
-            if time.monotonic() < since + QUIET:
-                continue
-            reports = self._tell("report")
+            if time.monotonic() >= since + QUIET:
+                yield self._tell("report"), time.monotonic() > since + SILENCE
+
+    def leave(self) -> None:
+        """All clients do."""
+        for generator in self._generators:
+            generator.close()
+
+    def judge(self) -> Verdict:
+        """Once all that was sent has come, or nothing comes any more."""
+        threads = self.cluster.mode == "threading"
+        for reports, at_last in self.stop():
             clients = [c for report in reports for c in (*report["clients"], *report["visits"])]
             (self._directory / "clients.json").write_text(json.dumps(clients))
-            threads = self.cluster.mode == "threading"
             sent, handled = read_directory(self._directory, threads)
             verdict = judge(clients, sent, handled, ROOMS, threads)
-            if verdict.right or time.monotonic() > since + SILENCE:
+            if verdict.right or at_last:
                 break
         verdict.visits = sum(report["visited"] for report in reports)
         for report in reports:
@@ -236,13 +246,19 @@ def _parts(count: int, most: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def running(directory: Path, plan: Plan, mode: str, seed: int) -> Iterator[Run]:
-    """A cluster whose workers emit, with its clients."""
+def running(
+    directory: Path, plan: Plan, mode: str, seed: int, recovery: float = 0
+) -> Iterator[Run]:
+    """A cluster whose workers emit, with its clients.
+
+    :param recovery: seconds, instead of takeover.
+    """
     # A share for each worker and for the process that only emits.
     variables = {
         "TAKEOVER_DIRECTORY": str(directory),
         "TAKEOVER_SEED": str(seed),
         "TAKEOVER_RATE": str(plan.rate / (plan.workers + 1)),
+        "TAKEOVER_RECOVERY": str(recovery),
     }
     os.environ.update(variables)
     try:
@@ -311,7 +327,8 @@ def deploy(options: argparse.Namespace) -> None:
 # --- costs --------------------------------------------------------------------------------
 
 
-def costs(options: argparse.Namespace) -> None:
+def costs(options: argparse.Namespace, option: str = "BENCH_TAKEOVER") -> None:
+    """:param option: the variable with which the application has it on."""
     rows = (
         ("echo, µs", traffic("echo", 100), "cpu", 1.1),
         ("broadcast, µs a delivery", traffic("broadcast", 200, in_a_row=10), "cpu", 1.1),
@@ -323,7 +340,7 @@ def costs(options: argparse.Namespace) -> None:
         servers = [
             stack.enter_context(
                 supervised_cluster(
-                    environment={"BENCH_TAKEOVER": on, "BENCH_ASYNC_MODE": options.mode},
+                    environment={option: on, "BENCH_ASYNC_MODE": options.mode},
                     application=APPLICATIONS[options.mode],
                     mode=options.mode,
                 )

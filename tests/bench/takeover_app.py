@@ -1,4 +1,5 @@
-"""What workers do in the takeover run: each emits by itself, and all write down what they do.
+"""What workers do in the runs of takeover.py and recovery.py: each emits by itself, and all write
+down what they do.
 
 TAKEOVER_DIRECTORY has the files. Emits begin when there is ``go``, a JSON list of the clients'
 sids, and end when there is ``stop``. For each process:
@@ -23,6 +24,8 @@ DIRECTORY = Path(os.environ.get("TAKEOVER_DIRECTORY", "/tmp"))
 ME = f"{os.environ.get('SUPERVISOR_PROCESS_NAME', 'writer')}:{os.getpid()}"
 #: Emits a second of this process.
 RATE = float(os.environ.get("TAKEOVER_RATE", "100"))
+#: Seconds in which lost clients may come back; with them, and without takeover.
+RECOVERY = float(os.environ.get("TAKEOVER_RECOVERY", "0"))
 ROOMS = 20
 #: Deliveries of emits to everybody, and to rooms, for each emit.
 TO_ALL, TO_ROOMS = 0.3, 0.3
@@ -85,7 +88,7 @@ class Emitter:
 if os.environ.get("SUPERVISOR_PROCESS_NAME"):
     import portable
 
-    sio, manager = portable.make(takeover=True, cors_allowed_origins="*")
+    sio, manager = portable.make(takeover=not RECOVERY, recovery=RECOVERY, cors_allowed_origins="*")
     handled = Journal("handled")
 
     async def emit_for_ever() -> None:
@@ -95,17 +98,23 @@ if os.environ.get("SUPERVISOR_PROCESS_NAME"):
 
     @sio.event
     async def connect(sid: str, environ: dict[str, Any], auth: Any) -> None:
-        handled.write(f"connect {sid}\n")
+        handled.write(f"connect {sid} @{time.monotonic()}\n")
         await sio.save_session(sid, {"key": auth["key"]})
         await sio.enter_room(sid, f"room-{auth['room']}")
 
     @sio.event
     async def disconnect(sid: str, reason: str) -> None:
-        handled.write(f"disconnect {sid} {reason}\n")
+        handled.write(f"disconnect {sid} {reason} @{time.monotonic()}\n")
 
     @manager.on_takeover
     async def taken_over(sid: str, environ: dict[str, Any]) -> None:
         handled.write(f"takeover {sid}\n")
+
+    if RECOVERY:
+
+        @manager.on_recovery
+        async def recovered(sid: str, environ: dict[str, Any]) -> None:
+            handled.write(f"recovery {sid}\n")
 
     @sio.event
     async def up(sid: str, key: str, number: int, sent: float) -> int:

@@ -59,6 +59,8 @@ class Client:
 
     def _connected(self) -> None:
         self._connects += 1
+        if self._connects > 1:
+            self._hearing.begin_anew()
         self.sid = self.sio.get_sid()
 
     def _hear(self, emitter: str, total: int, target: str, number: int, sent: float) -> None:
@@ -86,6 +88,7 @@ class Client:
             "key": str(self.key),
             "sid": self.sid,
             "connects": self._connects,
+            "recovered": 0,
             "ends": self.ends,
             "sent": self.sent,
             "acked": self.acked,

@@ -2,7 +2,7 @@
 
 Lines of ``.handled`` files:
 
-``connect SID``, ``disconnect SID REASON``, ``takeover SID``
+``connect SID @TIME``, ``disconnect SID REASON @TIME``, ``takeover SID``, ``recovery SID``
 ``up KEY NUMBER SENT HANDLED``   an event of the client of this key, with its times
 ``wrong SID …``                  a handler found other session data, or another answer
 """
@@ -83,6 +83,12 @@ class Hearing:
         self.last[stream] = max(last, number)
         self._totals[emitter] = max(total, self._totals.get(emitter, 0))
 
+    def begin_anew(self) -> None:
+        """It is connected anew: what was emitted in between is not for it."""
+        self._begins = False
+        self.last, self._totals = {}, {}
+        self._missing.clear()
+
     def _fault(self, kind: str, text: str, times: int = 1) -> None:
         self.faults[kind] += times
         if len(self.examples) < 20:
@@ -119,14 +125,19 @@ class Handled:
     connects: Counter[str] = field(default_factory=Counter)
     disconnects: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     takeovers: Counter[str] = field(default_factory=Counter)
+    recoveries: Counter[str] = field(default_factory=Counter)
+    #: When each handler of ``connect`` and ``disconnect`` ran, with its sid and process.
+    calls: list[tuple[str, float, str]] = field(default_factory=list)
     #: By key of the client: when, and with which number.
     ups: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     wrong: list[str] = field(default_factory=list)
     delays: Delays = field(default_factory=Delays)
 
-    def read(self, text: str) -> None:
+    def read(self, text: str, process: str = "") -> None:
         for line in text.splitlines():
             what, *words = line.split(" ")
+            if words[-1].startswith("@"):
+                self.calls.append((words[0], float(words.pop()[1:]), process))
             if what == "up":
                 key, number, sent, at = words
                 self.ups[key].append((float(at), int(number)))
@@ -137,6 +148,8 @@ class Handled:
                 self.disconnects[words[0]].append(" ".join(words[1:]))
             elif what == "takeover":
                 self.takeovers[words[0]] += 1
+            elif what == "recovery":
+                self.recoveries[words[0]] += 1
             else:
                 self.wrong.append(line)
 
@@ -301,5 +314,5 @@ def read_directory(directory: Path, threads: bool = False) -> tuple[dict[str, Se
     }
     handled = Handled()
     for path in directory.glob("*.handled"):
-        handled.read(path.read_text())
+        handled.read(path.read_text(), path.stem)
     return sent, handled

@@ -1,5 +1,6 @@
 "use strict";
-// JavaScript clients of tests/bench/takeover.py: node takeover.js URL FIRST COUNT CHURN RATE
+// JavaScript clients of tests/bench/takeover.py and recovery.py:
+// node takeover.js URL FIRST COUNT CHURN RATE
 //
 // COUNT clients stay, and have the keys FIRST and so on; CHURN others come by polling, upgrade, and
 // leave, again and again. Lines of stdin are commands: "go", "stop", "count", "report". Each is
@@ -39,6 +40,14 @@ class Hearing {
     this.missing = new Set();
   }
 
+  // It is connected anew: what was emitted in between is not for it.
+  begin_anew() {
+    this.begins = false;
+    this.last = {};
+    this.totals = {};
+    this.missing.clear();
+  }
+
   fault(kind, text, times = 1) {
     this.faults[kind] += times;
     const at = new Date().toISOString();
@@ -70,6 +79,7 @@ class Client {
     this.key = key;
     this.hearing = new Hearing(begins);
     this.connects = 0;
+    this.recovered = 0;
     this.ends = [];
     this.sent = 0;
     this.acked = 0;
@@ -84,6 +94,8 @@ class Client {
     });
     this.socket.on("connect", () => {
       this.connects++;
+      if (this.socket.recovered) this.recovered++;
+      else if (this.connects > 1) this.hearing.begin_anew();
       this.sid = this.socket.id;
       this.onconnect?.();
     });
@@ -114,9 +126,10 @@ class Client {
   }
 
   report() {
-    const { key, sid, connects, ends, sent, acked, hearing } = this;
+    const { key, sid, connects, recovered, ends, sent, acked, hearing } = this;
     const { last, faults, examples } = hearing;
-    return { key: String(key), sid, connects, ends, sent, acked, last, faults, examples };
+    const counts = { connects, recovered, sent, acked };
+    return { key: String(key), sid, ...counts, ends, last, faults, examples };
   }
 }
 

@@ -11,8 +11,13 @@ from typing import Any
 import socketio
 
 
-def takeover() -> dict[str, bool]:
-    return {"takeover": True} if os.environ.get("BENCH_TAKEOVER") else {}
+def options() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if os.environ.get("BENCH_TAKEOVER"):
+        found["takeover"] = True
+    if os.environ.get("BENCH_RECOVERY"):
+        found["recovery"] = 120
+    return found
 
 
 def make_manager() -> Any:
@@ -20,7 +25,7 @@ def make_manager() -> Any:
         return None
     from supervisor_sio import AsyncZmqManager
 
-    return AsyncZmqManager(**takeover())
+    return AsyncZmqManager(**options())
 
 
 class Orjson:

@@ -1,0 +1,139 @@
+"""Workers are killed under load, with ``recovery``: what clients miss, and what it costs.
+
+    python tests/bench/recovery.py [--minutes 0.5] [--long] [--seed N] [--mode eventlet]
+    python tests/bench/recovery.py costs [--seconds 3] [--runs 5]
+
+The first has the clients and the load of takeover.py, and kills a random worker every few seconds.
+In the end all clients leave. Ends with 1 unless every client that recovered has each event once and
+in order, nearly all that came back have recovered, and each client that was connected was
+disconnected, once. ``costs`` has two clusters side by side, with and without recovery, measured in
+turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import takeover
+from recovery_oracle import FAULTS, Kill, Verdict, balance, judge
+from takeover import LONG, SHORT, Plan, Run, running
+from takeover_app import ROOMS
+from takeover_oracle import read_directory
+
+#: Seconds in which a lost client may come back.
+RECOVERY = 20.0
+
+#: Seconds between kills; and the part of those who come back that has to recover.
+EVERY, SHARE = 3.0, 0.999
+
+#: Seconds after the time to come back in which handlers of ``disconnect`` run.
+HANDLERS = 15.0
+
+
+def kill_workers(run: Run, seconds: float, dice: random.Random) -> list[Kill]:
+    """One of those that are ready, again and again."""
+    kills: list[Kill] = []
+    began = time.monotonic()
+    while (left := began + seconds - time.monotonic()) > 0:
+        time.sleep(min(EVERY, left))
+        ready = run.cluster.workers()
+        if ready:
+            worker = dice.choice(ready)
+            name = worker["name"].partition(":")[2]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker["pid"], signal.SIGKILL)
+                kills.append(Kill(f"{name}:{worker['pid']}", time.monotonic()))
+    run.cluster.wait_ready()
+    return kills
+
+
+def kill_and_judge(run: Run, plan: Plan, seconds: float, dice: random.Random) -> Verdict:
+    directory, threads = run.cluster.directory, run.cluster.mode == "threading"
+    kills = kill_workers(run, seconds, dice)
+    for reports, at_last in run.stop():
+        clients = [c for report in reports for c in (*report["clients"], *report["visits"])]
+        sent, handled = read_directory(directory, threads)
+        verdict = judge(clients, sent, handled, kills, ROOMS, plan.js, threads)
+        if verdict.right or at_last:
+            break
+    run.leave()
+    deadline = time.monotonic() + RECOVERY + HANDLERS
+    while True:
+        time.sleep(0.5)
+        _, handled = read_directory(directory, threads)
+        ledger = Verdict()
+        balance(ledger, handled, kills)
+        if not any(ledger.faults.values()) or time.monotonic() > deadline:
+            break
+    balance(verdict, handled, kills)
+    return verdict
+
+
+def report(verdict: Verdict, status: dict[str, Any]) -> str:
+    recovery = status["recovery"]
+    rows: list[tuple[str, Any]] = [
+        ("emits", verdict.emitted),
+        ("events that clients have", verdict.heard),
+        ("events that clients sent", verdict.sent),
+        ("of them lost with workers", verdict.with_workers),
+        ("clients that came back", verdict.came_back),
+        ("of them to their session", f"{verdict.recovered} ({verdict.share:.2%})"),
+        *((f"not recovered, {why}", n) for why, n in sorted(recovery["not_recovered"].items())),
+        ("Python clients that came back", verdict.anew),
+        ("sessions in the ledger", verdict.clients),
+        ("cut off in a handler", verdict.cut_off),
+        *((name, verdict.faults[name]) for name in FAULTS),
+        ("dropped by the relay", status["relay"]["dropped"]),
+    ]
+    return "\n".join([*verdict.examples[:20], *(f"{name:32}{value:>18}" for name, value in rows)])
+
+
+def kill(options: argparse.Namespace) -> None:
+    plan = replace(LONG if options.long else SHORT, workers=options.workers)
+    seconds = options.minutes * 60
+    print(f"seed {options.seed}, {options.mode}, {plan}, {seconds:.0f} s")
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="sio-recovery-"))
+        directory = options.keep or Path(temporary)
+        directory.mkdir(parents=True, exist_ok=True)
+        run = stack.enter_context(running(directory, plan, options.mode, options.seed, RECOVERY))
+        time.sleep(2)
+        verdict = kill_and_judge(run, plan, seconds, random.Random(options.seed))
+        print(f"{run.seconds:.0f} s")
+        print(report(verdict, run.cluster.status()))
+    if not verdict.right or verdict.share < SHARE:
+        sys.exit(1)
+
+
+def costs(options: argparse.Namespace) -> None:
+    takeover.costs(options, "BENCH_RECOVERY")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Workers are killed, and nobody misses anything")
+    parser.add_argument("what", nargs="?", choices=("kill", "costs"), default="kill")
+    parser.add_argument("--mode", choices=("eventlet", "asyncio", "threading"), default="eventlet")
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--keep", type=Path, help="directory for journals and logs")
+    parser.add_argument("--minutes", type=float, default=0.5, help="of kills")
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--long", action="store_true", help=f"{LONG}")
+    parser.add_argument("--seconds", type=float, default=3, help="of one measurement")
+    parser.add_argument("--runs", type=int, default=5, help="of each measurement")
+    options = parser.parse_args()
+    {"kill": kill, "costs": costs}[options.what](options)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, takeover.end)
+    main()
