@@ -261,17 +261,17 @@ class Relaying(Takeover):
         # worker has yet to hear of it.
         unknown = any(map(self._is_unknown, others)) and not _is_answer(fields)
         if None in wanted or unknown:
-            sent = publish(None, fields, packets)
-            return self._scope_of(sent) if self._moves else None
+            published = publish(None, fields, packets)
+            return self._scope_of(published and published[0]) if self._moves else None
         number: Optional[int] = None
         for tag in others:
             for_it = fields
             if len(wanted) > 1:  # one process may get it for several of them
                 for_it = {**fields, "room": rooms_of(tag, fields["room"])}
             if tag == BRIDGE or not self.is_remote(tag):
-                sent = publish(tag, for_it, packets)
+                published = publish(tag, for_it, packets)
                 if tag == self.host_id or tag in self._adopted:
-                    number = sent
+                    number = published and published[0]
             if tag != BRIDGE and not self.is_local(tag) and self._cluster.bridged:
                 publish(BRIDGE, {**for_it, "to": tag}, packets)
         return self._scope_of(number) if self._moves else None

@@ -786,6 +786,30 @@ POSITION_BYTES = _limit(
     "and the positions of RELAY_MOST_SENDERS",
 )
 
+JOURNAL_SEGMENT = _limit(
+    "JOURNAL_SEGMENT",
+    1024 * 1024,
+    "bytes",
+    "piece of a journal",
+    "with recovery: what a worker keeps for clients that may come back lies in pieces, and is "
+    "dropped a piece at a time; a record that is longer has one to itself",
+)
+JOURNAL_PIECES = _limit(
+    "JOURNAL_PIECES",
+    16,
+    "pieces",
+    "journal",
+    "into which its limits of events, bytes and seconds are divided; one piece more may be kept",
+)
+JOURNAL_CARRIED = _limit(
+    "JOURNAL_CARRIED",
+    4,
+    "records",
+    "record written",
+    "of clients' states that are written anew to drop an old piece, while more than half of all "
+    "is out of date",
+)
+
 # --- Clients that move to another worker ----------------------------------------
 
 CLIENT_STATE = _limit(

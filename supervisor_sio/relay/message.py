@@ -19,7 +19,7 @@ import functools
 import json
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 from ..common.limits import RELAY_MOST_REPEATED
 
@@ -91,6 +91,8 @@ class RelayMessage:
     time: float = 0.0
     #: For which clients of the process that has received it; ``None``: for all.
     scope: Any = field(default=None, init=False, repr=False, compare=False)
+    #: To whom it was, for who has received it: the tag of a worker; ``None``: to all.
+    stream: Optional[str] = field(default=None, init=False, repr=False, compare=False)
 
     def pack(self) -> bytes:
         """Without the topic. :raises TypeError: when a field is not JSON."""

@@ -92,10 +92,12 @@ class Publisher:
         tag: Optional[str],
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket] = (),
-    ) -> int:
+    ) -> tuple[int, Optional[str], int]:
         """Send to the worker with this tag, or to all for ``None``.
 
-        :return: how many messages this process has published, this one included.
+        :return: how many messages this process has published, this one included; the stream it is
+            in, which may be the one to all (``None``) although it is for one worker; and its
+            number there.
         :raises TypeError: when a field is not JSON; nothing is sent then.
         """
         with self._lock:
@@ -114,7 +116,7 @@ class Publisher:
             self._last_sent = now
             self._beat = _FIRST_BEAT
             self.sent += 1
-            return self.sent
+            return self.sent, tag, kept.sequence
 
     def publish_volatile(
         self,

@@ -1,0 +1,545 @@
+"""What a worker has given to its clients, and who they are, in memory that outlives it.
+
+Clients that come back are sent what they have missed out of it, by this process or by another
+one. It lies in files of memory, of which others have descriptors: see :mod:`.journal_format`, and
+:mod:`.journal_reader` for how they are read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import weakref
+from array import array
+from collections import deque
+from typing import Any, Callable, Deque, Iterable, Iterator, MutableMapping, Optional
+
+from ..common.limits import JOURNAL_CARRIED, JOURNAL_PIECES, JOURNAL_SEGMENT
+from ..common.refusals import Refusals
+from . import native
+from .journal_format import (
+    BRIDGE,
+    EVENT,
+    GAP,
+    HEAD,
+    KIND,
+    NUMBER,
+    OWN,
+    PART_DUE,
+    RECORD,
+    SINCE,
+    SOURCE_NUMBER,
+    STATE,
+    TIME,
+    TO_ALL,
+    TO_ONE,
+    TO_OWN,
+    Event,
+    Heard,
+    Incomplete,
+    Kind,
+    Log,
+    Scope,
+    Stream,
+    aligned,
+    read_event,
+    read_state,
+)
+from .journal_log import Segment, SegmentedLog
+from .journal_sources import Slot, Sources
+from .message import RelayMessage
+from .position import Part
+
+__all__ = ["OWN", "Event", "Heard", "Incomplete", "Journal", "Scope", "Stream"]
+
+logger = logging.getLogger("supervisor_sio.relay")
+
+_EVENT, _STATE = int(Kind.EVENT), int(Kind.STATE)
+
+#: Records looked at, for each that is written, in search of some to carry forward.
+_LOOKED_AT = 64
+
+
+class _Piece:
+    """A segment of events."""
+
+    def __init__(self, segment: Segment, first: int, now: float) -> None:
+        self.segment = segment
+        #: The number of the first event.
+        self.first = first
+        self.began = self.ended = now
+        #: Where each event is.
+        self.index = array("I")
+
+
+class Journal:
+    """Of one manager in one worker. Safe to use from several threads.
+
+    In a forked child it writes nothing, and has nothing.
+
+    :param tag: of the worker.
+    :param age: seconds for which events are kept; ``most_messages`` and ``most_bytes`` of them at
+        most.
+    :param on_segment: gets the log, a number and a descriptor of each piece before it is used; the
+        descriptor stays the journal's. Called with the journal's lock: it must not come back.
+    :param on_dropped: gets the log and the number of a piece that is not needed any more.
+    :raises OSError: when there is no memory for it, or no descriptor.
+    """
+
+    def __init__(
+        self,
+        tag: str,
+        *,
+        age: float,
+        most_messages: int,
+        most_bytes: int,
+        on_segment: Callable[[str, int, int], None],
+        on_dropped: Callable[[str, int], None],
+    ) -> None:
+        self.tag = tag
+        self._age = age
+        self._most_messages = most_messages
+        self._most_bytes = most_bytes
+        self._in_a_piece = max(most_messages // JOURNAL_PIECES, 1)
+        size = min(max(most_bytes // JOURNAL_PIECES, 1), JOURNAL_SEGMENT)
+        self._lock = native.lock()
+        self._refusals = Refusals(logger)
+        #: The number of the last event.
+        self.last = 0
+        #: Events after a number below this one are not complete.
+        self._gap = 0
+        self._began = 0.0
+        self._main = Sources()
+        self._parts: list[Sources] = []
+        self._parts_made = 0
+        self._events = SegmentedLog(Log.EVENTS, tag, size, on_segment, on_dropped)
+        self._states = SegmentedLog(Log.STATES, tag, JOURNAL_SEGMENT, on_segment, on_dropped)
+        self._pieces: Deque[_Piece] = deque()
+        #: Where the state of each client is, and how long its record is.
+        self._clients: dict[str, tuple[Segment, int, int]] = {}
+        self._live_bytes = 0
+        #: The oldest segment of states, and how far it has been looked through.
+        self._carrying, self._carried_to = 0, HEAD.size
+        self._writes = True
+        self._roll(0, time.monotonic())
+        self._states.begin(0, 0, 0.0, b"", 0)
+        _journals.add(self)
+
+    @property
+    def kept_bytes(self) -> int:
+        """In use, of both logs."""
+        return self._events.kept + self._states.kept
+
+    def segments(self) -> list[tuple[str, int, int]]:
+        """The log, number and descriptor of all pieces: what a new router is to be told."""
+        with self._lock:
+            return [
+                (log.log.value, number, descriptor)
+                for log in (self._events, self._states)
+                for number, descriptor in log.each()
+            ]
+
+    # --- events ------------------------------------------------------------------
+
+    def event(self, message: RelayMessage, stream: Stream, scope: Scope = None) -> int:
+        """Something is given to clients of this process. To be called before it is.
+
+        :param stream: to whom else it was: ``None`` to all, the tag of a worker to that one alone
+            (this one, or one whose sessions it has adopted), ``OWN`` to nobody. The message's
+            sequence is the number in that stream of its sender, who may be this process.
+        :param scope: for which clients, as ``[only, tags]``; ``None`` for all.
+        :return: its number: from 1 on.
+        """
+        if not self._writes:
+            return self.last
+        now = time.monotonic()
+        tag = scoped = b""
+        if stream is None:
+            code = TO_ALL
+        elif stream is OWN:
+            code = TO_OWN
+        else:
+            code, tag = TO_ONE, stream.encode()
+        if scope is not None:
+            scoped = json.dumps([scope[0], list(scope[1])], separators=(",", ":")).encode()
+        data = message.pack()
+        size = EVENT.size + len(tag) + len(scoped) + len(data)
+        head = EVENT.pack(size, _EVENT, code, len(tag), len(scoped), now)
+        with self._lock:
+            piece = self._pieces[-1]
+            segment = piece.segment
+            if (
+                segment.used + size > segment.size
+                or len(piece.index) >= self._in_a_piece
+                or (now - piece.began) * JOURNAL_PIECES > self._age
+            ):
+                if not self._make_room(size, now):
+                    self.last += 1
+                    self._tear()
+                    return self.last
+                piece = self._pieces[-1]
+                segment = piece.segment
+            piece.index.append(segment.write(head + tag + scoped + data))
+            piece.ended = now
+            self.last += 1
+            if code != TO_OWN:
+                via = message.fields.get("via")
+                self._note(message.sender, stream, message.sequence, message.after, via, scope)
+            if segment.used * 2 > segment.size:
+                self._events.prepare()
+            return self.last
+
+    def heard(
+        self,
+        sender: str,
+        stream: Stream,
+        number: int,
+        after: int = 0,
+        via: Any = None,
+        scope: Scope = None,
+    ) -> None:
+        """A message was dealt with that is no event for a client of this process. Once for each.
+
+        :param after: of the message, and ``via`` of its fields.
+        :param scope: as in :meth:`event`.
+        """
+        if not self._writes:
+            return
+        with self._lock:
+            if scope is None and via is None:  # nearly always
+                streams = self._main.senders.get(sender)
+                slot = None if streams is None else streams.get(stream)  # type: ignore[arg-type]
+                if slot is not None and not after:
+                    if number > slot[0]:
+                        slot[0] = number
+                        memory = self._pieces[-1].segment.memory
+                        NUMBER.pack_into(memory, slot[1] + SOURCE_NUMBER, number)
+                    self._main.senders.move_to_end(sender)
+                    return
+            self._note(sender, stream, number, after, via, scope)
+
+    def since(self, k: int) -> Iterator[Event]:
+        """The events after this one, in order; those that come while it is read are not among them.
+
+        :raises Incomplete: when some of them are not kept any more, or there was no such number.
+        """
+        with self._lock:
+            if not 0 <= k <= self.last:
+                raise Incomplete(f"event {k} of {self.last}", given=False)
+            if k < self._gap:
+                raise Incomplete(f"messages were lost after event {k}")
+            if self._pieces and k + 1 < self._pieces[0].first:
+                raise Incomplete(f"events are kept from {self._pieces[0].first} on, not from {k}")
+            parts = [
+                (piece, max(k + 1 - piece.first, 0), len(piece.index))
+                for piece in self._pieces
+                if k < piece.first + len(piece.index)
+            ]
+        return _read(parts)
+
+    def lost(self) -> None:
+        """A message that was for clients of this process does not come any more."""
+        with self._lock:
+            if self._writes:
+                self._tear()
+
+    def trim(self) -> None:
+        """Drop what is too old, while nothing new comes."""
+        now = time.monotonic()
+        with self._lock:
+            if not self._writes:
+                return
+            piece = self._pieces[-1]
+            if piece.index and now - piece.ended > self._age:
+                self._make_room(0, now)
+            else:
+                self._drop_old(now)
+
+    # --- how far the others were heard -------------------------------------------
+
+    def began(self, since: float) -> None:
+        """From when on messages are for this process, in seconds of the host's monotonic clock."""
+        with self._lock:
+            self._began = since
+            if self._writes:
+                TIME.pack_into(self._piece.memory, SINCE, since)
+
+    def ended(self, sender: str) -> None:
+        """That sender has ended; all of it that was to come was dealt with."""
+        with self._lock:
+            if self._writes:
+                for sources in (self._main, *self._parts):
+                    for _, at in sources.end(sender):
+                        self._piece.memory[at + KIND] = Kind.GONE
+
+    def adopting(self, part: Part) -> None:
+        """Sessions of another process are heard for, too, from where it came to."""
+        with self._lock:
+            if self._writes:
+                self._parts_made += 1
+                self._parts.append(Sources.adopted(self._parts_made, part))
+                if part.dropped:
+                    self._tear()
+                self._rewrite()
+
+    def merged(self, tags: Iterable[str]) -> None:
+        """Those with these tags hear as the others do, from here on."""
+        with self._lock:
+            if self._writes:
+                for part in [one for one in self._parts if not one.tags.isdisjoint(tags)]:
+                    self._parts.remove(part)
+                    self._main.merge(part)
+                self._rewrite()
+
+    def given_up(self, tag: str) -> None:
+        """Nobody is left under this tag."""
+        with self._lock:
+            for sources in (self._main, *self._parts):
+                sources.forget(tag)
+
+    def position(self) -> Heard:
+        """How far this process has heard all who send to all."""
+        with self._lock:
+            return Heard(self._main.numbers, self._began)
+
+    def reaches(self, heard: Heard, tag: Optional[str] = None) -> bool:
+        """Whether the clients with this tag have had all that another process has heard.
+
+        Of a sender that has ended, all that there was.
+        """
+        with self._lock:
+            sources = self._part(None if tag is None else (True, (tag,)))
+            for sender, number in heard.numbers.items():
+                streams = sources.senders.get(sender)
+                if streams is None:
+                    if sender not in sources.gone and number:
+                        return False
+                elif streams[None][0] < number:
+                    return False
+        return True
+
+    # --- the states of clients -----------------------------------------------------
+
+    def save(self, pid: str, state: bytes) -> None:
+        """The state of a client from here on."""
+        if not self._writes:
+            return
+        name = pid.encode()
+        size = STATE.size + len(name) + len(state)
+        record = STATE.pack(size, _STATE, len(name)) + name + state
+        with self._lock:
+            if not self._append_state(pid, record):
+                self._forget(pid)  # what it was is not what it is
+            elif self._states.kept > 2 * (self._live_bytes + JOURNAL_SEGMENT):
+                self._compact()
+
+    def remove(self, pid: str) -> None:
+        """A client does not come back."""
+        with self._lock:
+            if self._writes:
+                self._forget(pid)
+
+    def close(self) -> None:
+        """Let go of the memory. Others may have it still."""
+        with self._lock:
+            self._writes = False
+            self._pieces.clear()
+            self._clients.clear()
+            self._events.close()
+            self._states.close()
+
+    def _leave_to_parent(self) -> None:
+        self._lock = native.lock()  # another thread of the parent may hold it
+        self.close()
+
+    # --- with the lock -------------------------------------------------------------
+
+    def _note(
+        self, sender: str, stream: Stream, number: int, after: int, via: Any, scope: Scope
+    ) -> None:
+        """A message was dealt with: others need not send it again."""
+        sources = self._main if scope is None else self._part(scope)
+        if stream is not OWN:
+            if stream is not None:
+                self._advance(sources, sender, None, after)
+            if not self._advance(sources, sender, stream, number) and sources.due[0]:
+                due = sources.due
+                due[0] -= 1
+                NUMBER.pack_into(self._piece.memory, due[1] + PART_DUE, due[0])
+        if via is not None:
+            self._pass(sources, via)
+
+    def _part(self, scope: Scope) -> Sources:
+        if scope is not None and scope[0]:
+            for part in self._parts:
+                if not part.tags.isdisjoint(scope[1]):
+                    return part
+        return self._main
+
+    def _advance(self, sources: Sources, sender: str, stream: Optional[str], number: int) -> bool:
+        """Whether that is new."""
+        streams = sources.senders.get(sender)
+        if streams is None:
+            streams = sources.begin(sender)
+            for slot in streams.values():  # it had ended
+                self._piece.memory[slot[1] + KIND] = Kind.SOURCE
+        else:
+            sources.senders.move_to_end(sender)
+        known = streams.get(stream)
+        if known is not None:
+            return self._raise(known, number)
+        code = TO_ALL if stream is None else TO_ONE
+        self._add(streams, stream, sources.record(code, number, sender, stream or ""), number)
+        return True
+
+    def _pass(self, sources: Sources, via: Any) -> None:
+        name, number = via
+        slot = sources.bridges.get(name)
+        if slot is not None:
+            sources.bridges.move_to_end(name)
+            self._raise(slot, number)
+        else:
+            sources.make_room_for_bridge()
+            self._add(sources.bridges, name, sources.record(BRIDGE, number, name), number)
+
+    def _raise(self, slot: Slot, number: int) -> bool:
+        if number <= slot[0]:
+            return False
+        slot[0] = number
+        NUMBER.pack_into(self._piece.memory, slot[1] + SOURCE_NUMBER, number)
+        return True
+
+    def _add(self, slots: MutableMapping[Any, Slot], key: Any, record: bytes, number: int) -> None:
+        """A source that is new."""
+        segment = self._piece
+        if segment.has_room(len(record)):
+            slots[key] = [number, segment.write(record)]
+            return
+        slots[key] = [number, 0]
+        if not self._rewrite():
+            del slots[key]
+
+    @property
+    def _piece(self) -> Segment:
+        return self._pieces[-1].segment
+
+    def _tear(self) -> None:
+        """Who has not had an event after this may have missed something else."""
+        self._gap = self.last + 1
+        NUMBER.pack_into(self._piece.memory, GAP, self._gap)
+
+    def _rewrite(self) -> bool:
+        """All sources, in a new piece; false when that is not possible."""
+        if self._make_room(0, time.monotonic()):
+            return True
+        self._tear()
+        return False
+
+    def _make_room(self, size: int, now: float) -> bool:
+        """A new piece with room for a record; false when there cannot be one."""
+        if size > self._most_bytes:
+            self._refusals.count("journal-event-too-long", f"{size} bytes")
+            return False
+        try:
+            self._roll(size, now)
+        except OSError as error:
+            self._refusals.count("journal-failed", repr(error))
+            return False
+        segment = self._piece
+        while len(self._pieces) > 1 and (
+            self.last + 1 - self._pieces[0].first > self._most_messages - self._in_a_piece
+            or self._events.before + segment.size > self._most_bytes
+        ):
+            self._drop_oldest()
+        self._drop_old(now)
+        return True
+
+    def _drop_old(self, now: float) -> None:
+        while len(self._pieces) > 1 and now - self._pieces[0].ended > self._age:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        self._events.drop(self._pieces.popleft().segment)
+
+    def _roll(self, need: int, now: float) -> None:
+        """:raises OSError: when there is no memory for a new piece; nothing has changed."""
+        rows = [row for sources in (self._main, *self._parts) for row in sources.rows()]
+        table = b"".join(record for _, record in rows)
+        segment = self._events.begin(self.last + 1, self._gap, self._began, table, need)
+        at = HEAD.size
+        for slot, record in rows:
+            slot[1] = at
+            at += len(record)
+        self._pieces.append(_Piece(segment, self.last + 1, now))
+
+    def _append_state(self, pid: str, record: bytes) -> bool:
+        """False when there is no memory for it."""
+        states = self._states
+        if not states.last.has_room(len(record)):
+            before = states.last
+            try:
+                states.begin(0, 0, 0.0, b"", len(record))
+            except OSError as error:
+                self._refusals.count("journal-failed", repr(error))
+                return False
+            if not before.live:
+                states.drop(before)
+        segment = states.last
+        at = segment.write(record)
+        segment.live += 1
+        self._forget(pid)  # that one was the last until now
+        self._clients[pid] = segment, at, len(record)
+        self._live_bytes += len(record)
+        if segment.used * 2 > segment.size:
+            states.prepare()
+        return True
+
+    def _forget(self, pid: str) -> None:
+        known = self._clients.pop(pid, None)
+        if known is None:
+            return
+        segment, at, size = known
+        segment.memory[at + KIND] = Kind.DEAD
+        segment.live -= 1
+        self._live_bytes -= size
+        if not segment.live and segment is not self._states.last:
+            self._states.drop(segment)
+
+    def _compact(self) -> None:
+        """Write some records of the oldest segment anew, so that it can be dropped."""
+        oldest = self._states.segments[0]
+        if self._carrying != oldest.number:
+            self._carrying, self._carried_to = oldest.number, HEAD.size
+        carried = 0
+        for _ in range(_LOOKED_AT):
+            if carried == JOURNAL_CARRIED or not oldest.live or oldest is self._states.last:
+                return
+            at = self._carried_to
+            length, kind = RECORD.unpack_from(oldest.memory, at)
+            if kind == _STATE:
+                pid, _ = read_state(oldest.memory, at)
+                if not self._append_state(pid, oldest.memory[at : at + length]):
+                    return
+                carried += 1
+            self._carried_to = aligned(at + length)
+
+
+def _read(parts: Iterable[tuple[_Piece, int, int]]) -> Iterator[Event]:
+    for piece, first, end in parts:
+        memory = piece.segment.memory
+        for at in range(first, end):
+            yield read_event(memory, piece.index[at], piece.first + at)
+
+
+_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: what is in there is its parent's."""
+    for journal in list(_journals):
+        journal._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

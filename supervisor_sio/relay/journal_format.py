@@ -1,0 +1,388 @@
+"""How a journal lies in memory: segments, and the records in them.
+
+A journal has two logs, ``events`` and ``states``, each of segments: files in memory
+(memfd_create(2)) of which descriptors travel to other processes. A segment is a head and records,
+each at a multiple of eight bytes. A record counts when the head's *commit* is beyond it, which is
+written last: so a process that is killed leaves whole records only. What is changed in place is
+one number of eight bytes, or one byte.
+
+The segments of a log are a chain: each names the one before it and the one after it, so who lacks
+one of them knows.
+
+``events`` have records of four kinds. *Events* are numbered in their journal, from the segment's
+``first`` on. A *source* is a stream of a sender, with the number that was heard last in it, which
+is changed in place; each segment begins with all of them. A *part* is for the sources of sessions
+that were adopted, until they hear as the others do. ``states`` have one record for each client,
+and those that have been replaced are marked.
+
+Nothing here is executed: JSON, numbers and bytes, whoever wrote them.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import json
+import mmap
+import os
+import struct
+from typing import Any, Final, Iterator, NamedTuple, Optional, Sequence, Union
+
+from .message import RelayMessage
+
+VERSION = 1
+
+MARK: Final = b"sioj"
+
+#: mark, version, log, nothing, number, previous, next, commit, first, gap, since, tag
+HEAD: Final = struct.Struct("=4sHBxQQQQQQd64s")
+#: Where in the head these are.
+PREVIOUS: Final = 16
+NEXT: Final = 24
+COMMIT: Final = 32
+GAP: Final = 48
+SINCE: Final = 56
+
+NUMBER: Final = struct.Struct("=Q")
+TIME: Final = struct.Struct("=d")
+
+#: At the beginning of a record: its length in bytes, its kind.
+RECORD: Final = struct.Struct("=IB")
+#: Where its kind is.
+KIND: Final = 4
+#: length, kind, stream, length of its tag, length of the scope, time; then tag, scope, message
+EVENT: Final = struct.Struct("=IBBHId")
+#: length, kind, stream, part, number, length of the sender's name; then the name, and a tag
+SOURCE: Final = struct.Struct("=IBBHQH")
+#: Where its number is.
+SOURCE_NUMBER: Final = 8
+#: length, kind, nothing, part, messages that are yet to come, since; then JSON
+PART: Final = struct.Struct("=IBxHQd")
+PART_DUE: Final = 8
+#: length, kind, nothing, length of the pid; then pid, state
+STATE: Final = struct.Struct("=IBxH")
+
+
+#: As in messages: numbers stay far from where they would wrap.
+_LARGEST_NUMBER = 2**53
+
+
+class Kind(enum.IntEnum):
+    EVENT = 1
+    SOURCE = 2
+    #: Of a sender that has ended.
+    GONE = 3
+    PART = 4
+    STATE = 5
+    #: Replaced by a later one, or not needed any more.
+    DEAD = 6
+
+
+_EVENT = int(Kind.EVENT)
+_SMALLEST = min(EVENT.size, SOURCE.size, PART.size, STATE.size)
+
+
+class Log(str, enum.Enum):
+    """The two logs of a journal, as the channel between worker and router calls them."""
+
+    EVENTS = "events"
+    STATES = "states"
+
+
+CODES: Final = {Log.EVENTS: 1, Log.STATES: 2}
+
+
+class Own(enum.Enum):
+    """No stream: what a process has said to its own clients and to nobody else."""
+
+    OWN = "own"
+
+
+OWN: Final = Own.OWN
+
+#: To which stream of its sender something belongs: ``None`` is the one to all, a text the one to
+#: the worker with this tag.
+Stream = Union[None, str, Own]
+
+#: Their codes in records; and of a source that is a bridge to other hosts.
+TO_ALL, TO_ONE, TO_OWN, BRIDGE = range(4)
+
+#: For which clients something was, by the tags in their sids: for those with these (true), or for
+#: all others. ``None`` is for all.
+Scope = Optional[Sequence[Any]]
+
+
+class Incomplete(Exception):
+    """Not all events after this number can be had.
+
+    :ivar given: whether there was such a number at all.
+    """
+
+    def __init__(self, text: str, given: bool = True) -> None:
+        super().__init__(text)
+        self.given = given
+
+
+class Heard(NamedTuple):
+    """How far a process has heard all who send to all: the last number of each sender."""
+
+    numbers: dict[str, int]
+    #: From a sender that is not there it gets what is sent from then on, by the host's monotonic
+    #: clock.
+    since: float
+
+    def has(self, event: Event) -> bool:
+        """Whether it has had this event, or never gets it: it is not one that comes to it yet.
+
+        :param event: of the stream to all.
+        """
+        number = self.numbers.get(event.sender)
+        if number is None:
+            return event.message.time < self.since
+        return event.number <= number
+
+    def to_json(self) -> list[Any]:
+        return [self.numbers, self.since]
+
+    @classmethod
+    def from_json(cls, value: Any) -> Heard:
+        """:raises ValueError: when it is not what :meth:`to_json` gives."""
+        if isinstance(value, list) and len(value) == 2:
+            numbers, since = value
+            if isinstance(numbers, dict) and type(since) in (int, float):
+                if all(type(number) is int and number >= 0 for number in numbers.values()):
+                    return cls(numbers, float(since))
+        raise ValueError("not how far a process has heard the others")
+
+
+class Event:
+    """What a process gave to clients of its own."""
+
+    __slots__ = ("k", "time", "stream", "scope", "_data", "_message")
+
+    def __init__(self, k: int, time: float, stream: Stream, scope: Scope, data: bytes) -> None:
+        #: Its number in the journal.
+        self.k = k
+        #: When it was written, in seconds of the host's monotonic clock.
+        self.time = time
+        self.stream = stream
+        self.scope = scope
+        self._data = data
+        self._message: Optional[RelayMessage] = None
+
+    @property
+    def message(self) -> RelayMessage:
+        """:raises MessageError: when it is not one."""
+        if self._message is None:
+            self._message = RelayMessage.unpack(self._data)
+            self._message.stream = self.stream if isinstance(self.stream, str) else None
+        return self._message
+
+    @property
+    def sender(self) -> str:
+        return self.message.sender
+
+    @property
+    def number(self) -> int:
+        """In its stream; 0 of what went to nobody else."""
+        return self.message.sequence
+
+
+class Head(NamedTuple):
+    log: Log
+    number: int
+    #: 0 when there is none.
+    previous: int
+    next: int
+    #: Where the next record is to be; 0 before the segment is used.
+    commit: int
+    #: The number of the first event in it.
+    first: int
+    #: Events after numbers below this one are not complete.
+    gap: int
+    #: When its process began to hear the relay; 0 when it has not.
+    since: float
+    tag: str
+
+
+def read_head(memory: Any, size: int) -> Head:
+    """:raises ValueError: when it is not the head of a segment; the text says why."""
+    if size < HEAD.size:
+        raise ValueError("journal: a segment cut short")
+    mark, version, code, *numbers, since, tag = HEAD.unpack_from(memory)
+    if mark != MARK:
+        raise ValueError("journal: not a segment")
+    if version != VERSION:
+        raise ValueError(f"journal: version {version} of the format, not {VERSION}")
+    logs = [log for log, known in CODES.items() if known == code]
+    if not logs:
+        raise ValueError(f"journal: log {code}")
+    number, previous, following, commit, first, gap = numbers
+    tag = tag.rstrip(b"\0").decode("ascii", "replace")
+    head = Head(logs[0], number, previous, following, commit, first, gap, since, tag)
+    if not _is_time(since):
+        raise ValueError(f"journal: since {since}")
+    if head.commit and not HEAD.size <= head.commit <= size:
+        raise ValueError(f"journal: records up to {head.commit} in {size} bytes")
+    if not number or previous >= number or (following and following <= number):
+        raise ValueError(f"journal: segment {number} after {previous}, before {following}")
+    return head
+
+
+def records(memory: Any, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Where records are, their kinds and lengths, as far as they count.
+
+    :raises ValueError: when what is there are no records.
+    """
+    unpack = RECORD.unpack_from
+    while at < end:
+        length, kind = unpack(memory, at) if end - at >= RECORD.size else (0, 0)
+        if length < _SMALLEST or length > end - at:
+            raise ValueError(f"journal: a record of {length} bytes at {at} of {end}")
+        yield at, kind, length
+        at = aligned(at + length)
+
+
+def aligned(at: int) -> int:
+    return (at + 7) & -8
+
+
+def read_event(memory: Any, at: int, k: int) -> Event:
+    """:raises ValueError: when it is not one."""
+    length, kind, code, tag_length, scope_length, time = _unpack(EVENT, memory, at)
+    end = at + length
+    scope_at = at + EVENT.size + tag_length
+    data_at = scope_at + scope_length
+    if kind != _EVENT or data_at > end or code not in (TO_ALL, TO_ONE, TO_OWN):
+        raise ValueError(f"journal: not an event at {at}")
+    stream: Stream = None
+    if code == TO_ONE:
+        stream = _text(memory[at + EVENT.size : scope_at])
+    elif code == TO_OWN:
+        stream = OWN
+    scope = read_scope(memory[scope_at:data_at]) if scope_length else None
+    return Event(k, time, stream, scope, memory[data_at:end])
+
+
+def read_scope(data: bytes) -> Scope:
+    try:
+        only, tags = json.loads(data)
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError("journal: a scope that is not one") from None
+    if type(only) is not bool or not _are_texts(tags):
+        raise ValueError("journal: a scope that is not one")
+    return [only, tags]
+
+
+class Source(NamedTuple):
+    """A stream as far as it was heard."""
+
+    gone: bool
+    code: int
+    part: int
+    number: int
+    sender: str
+    #: Of who alone gets it.
+    tag: str
+
+
+def read_source(memory: Any, at: int) -> Source:
+    """:raises ValueError: when it is not one."""
+    length, kind, code, part, number, name = _unpack(SOURCE, memory, at)
+    middle, end = at + SOURCE.size + name, at + length
+    if middle > end or code not in (TO_ALL, TO_ONE, BRIDGE) or number > _LARGEST_NUMBER:
+        raise ValueError(f"journal: not a source at {at}")
+    sender, tag = _text(memory[at + SOURCE.size : middle]), _text(memory[middle:end])
+    return Source(kind == Kind.GONE, code, part, number, sender, tag)
+
+
+class AdoptedPart(NamedTuple):
+    """Sessions that were adopted, and have yet to hear as the others do."""
+
+    part: int
+    #: Messages that others had kept for them and that are yet to be delivered.
+    due: int
+    since: float
+    tags: list[str]
+
+
+def read_part(memory: Any, at: int) -> AdoptedPart:
+    """:raises ValueError: when it is not one."""
+    length, _, part, due, since = _unpack(PART, memory, at)
+    if length < PART.size:
+        raise ValueError(f"journal: not a part at {at}")
+    try:
+        tags = json.loads(memory[at + PART.size : at + length])
+    except (ValueError, RecursionError):
+        tags = None
+    if not tags or not _are_texts(tags) or not _is_time(since) or due > _LARGEST_NUMBER:
+        raise ValueError(f"journal: not a part at {at}")
+    return AdoptedPart(part, due, since, tags)
+
+
+def read_state(memory: Any, at: int) -> tuple[str, bytes]:
+    """A client's pid, and its state. :raises ValueError: when it is not one."""
+    length, _, pid = _unpack(STATE, memory, at)
+    middle, end = at + STATE.size + pid, at + length
+    if middle > end:
+        raise ValueError(f"journal: not a state at {at}")
+    return _text(memory[at + STATE.size : middle]), memory[middle:end]
+
+
+def _unpack(record: struct.Struct, memory: Any, at: int) -> tuple[Any, ...]:
+    try:
+        return record.unpack_from(memory, at)
+    except struct.error:
+        raise ValueError(f"journal: a record cut short at {at}") from None
+
+
+def _is_time(value: float) -> bool:
+    return 0 <= value < 1e12
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ValueError("journal: text that is not UTF-8") from None
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+# --- the memory --------------------------------------------------------------------
+
+#: So that it cannot end before what was mapped of it.
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+
+
+def make_memory(size: int) -> tuple[int, mmap.mmap]:
+    """A file of memory and its descriptor.
+
+    :raises OSError: when there is no descriptor, or no memory, for it.
+    """
+    descriptor = os.memfd_create("sio-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        return descriptor, mmap.mmap(descriptor, size)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def map_memory(descriptor: int) -> mmap.mmap:
+    """To read what another process writes; the descriptor stays open, and need not.
+
+    :raises ValueError: when it is not such a file.
+    """
+    try:
+        if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            raise ValueError("journal: a segment that may be cut short")
+        size = os.fstat(descriptor).st_size
+        if size < HEAD.size:
+            raise ValueError(f"journal: a segment of {size} bytes")
+        return mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
+    except OSError as error:
+        raise ValueError(f"journal: a segment that cannot be read: {error}") from None

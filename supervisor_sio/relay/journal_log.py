@@ -1,0 +1,175 @@
+"""One log of a journal, by the process that writes it: see :mod:`.journal_format`."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections import deque
+from typing import Callable, Deque, Optional
+
+from .journal_format import (
+    CODES,
+    COMMIT,
+    HEAD,
+    MARK,
+    NEXT,
+    NUMBER,
+    PREVIOUS,
+    VERSION,
+    Log,
+    aligned,
+    make_memory,
+)
+
+_PAGE = mmap.PAGESIZE
+
+
+class Segment:
+    """:param number: from 1 on, in its log.
+
+    :raises OSError: when there is no memory for it, or no descriptor.
+    """
+
+    def __init__(self, number: int, size: int) -> None:
+        self.number = number
+        self.size = -(-size // _PAGE) * _PAGE
+        self.descriptor, self.memory = make_memory(self.size)
+        #: Where the next record is to be.
+        self.used = 0
+        #: Records in it that have not been replaced, of a log that counts them.
+        self.live = 0
+
+    def write(self, data: bytes) -> int:
+        """Append a record; where it is. There has to be room."""
+        at = self.used
+        end = at + len(data)
+        self.memory[at:end] = data
+        self.used = end = (end + 7) & -8
+        NUMBER.pack_into(self.memory, COMMIT, end)
+        return at
+
+    def has_room(self, size: int) -> bool:
+        return self.used + size <= self.size
+
+    def close(self) -> None:
+        # Who reads it may still have it mapped: it goes with the last of them.
+        os.close(self.descriptor)
+
+
+class SegmentedLog:
+    """A chain of segments, of which the last is written to.
+
+    :param on_segment: gets each segment's number and descriptor, before it is used, so that others
+        have it in time; the descriptor stays the log's.
+    :param on_dropped: gets the number of one that is not needed any more.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        tag: str,
+        size: int,
+        on_segment: Callable[[str, int, int], None],
+        on_dropped: Callable[[str, int], None],
+    ) -> None:
+        self.log = log
+        self._tag = tag.encode()
+        self._size = size
+        self._on_segment = on_segment
+        self._on_dropped = on_dropped
+        self._numbers = 0
+        #: The oldest first. Only the last is written to.
+        self.segments: Deque[Segment] = deque()
+        #: The one that comes next, once the last is half full.
+        self._spare: Optional[Segment] = None
+        #: Bytes in all segments but the last.
+        self.before = 0
+
+    @property
+    def last(self) -> Segment:
+        """The one that is written to."""
+        return self.segments[-1]
+
+    @property
+    def kept(self) -> int:
+        """Bytes in use."""
+        return self.before + (self.segments[-1].used if self.segments else 0)
+
+    def begin(self, first: int, gap: int, since: float, table: bytes, need: int) -> Segment:
+        """Begin a new segment.
+
+        :param table: its first records.
+        :param need: bytes of the record that is to have room behind them.
+        :raises OSError: when there is no memory for it, or no descriptor; nothing has changed.
+        """
+        size = max(self._size, HEAD.size + len(table) + max(aligned(need), self._size // 2))
+        segment = self._spare
+        if segment is None or segment.size < size:
+            self._drop_spare()
+            segment = self._make(size)
+        self._spare = None
+        last = self.segments[-1] if self.segments else None
+        previous = 0 if last is None else last.number
+        begin = HEAD.size + len(table)
+        segment.memory[HEAD.size : begin] = table
+        segment.used = begin
+        code = CODES[self.log]
+        head = MARK, VERSION, code, segment.number, previous, 0, 0, first, gap, since, self._tag
+        segment.memory[: HEAD.size] = HEAD.pack(*head)
+        NUMBER.pack_into(segment.memory, COMMIT, begin)
+        if last is not None:
+            NUMBER.pack_into(last.memory, NEXT, segment.number)
+            self.before += last.used
+        self.segments.append(segment)
+        return segment
+
+    def prepare(self) -> None:
+        """Let others have the next segment before it is needed, if it will be soon."""
+        last = self.segments[-1]
+        if self._spare is None and last.used > last.size // 2:
+            try:
+                self._spare = self._make(self._size)
+            except OSError:
+                pass  # it is tried again, and told of when it is needed
+
+    def drop(self, segment: Segment) -> None:
+        """One that is not the last."""
+        at = self.segments.index(segment)
+        previous = self.segments[at - 1].number if at else 0
+        following = self.segments[at + 1]
+        NUMBER.pack_into(following.memory, PREVIOUS, previous)
+        if at:
+            NUMBER.pack_into(self.segments[at - 1].memory, NEXT, following.number)
+        del self.segments[at]
+        self.before -= segment.used
+        segment.close()
+        self._on_dropped(self.log.value, segment.number)
+
+    def each(self) -> list[tuple[int, int]]:
+        """Numbers and descriptors of all."""
+        spare = [] if self._spare is None else [self._spare]
+        return [(one.number, one.descriptor) for one in (*self.segments, *spare)]
+
+    def close(self) -> None:
+        for segment in self.segments:
+            segment.close()
+        self.segments.clear()
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+        self.before = 0
+
+    def _make(self, size: int) -> Segment:
+        segment = Segment(self._numbers + 1, size)
+        self._numbers += 1
+        code = CODES[self.log]
+        head = MARK, VERSION, code, segment.number, 0, 0, 0, 0, 0, 0.0, self._tag
+        segment.memory[: HEAD.size] = HEAD.pack(*head)
+        self._on_segment(self.log.value, segment.number, segment.descriptor)
+        return segment
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.close()
+            self._on_dropped(self.log.value, spare.number)

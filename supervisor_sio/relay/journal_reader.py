@@ -1,0 +1,237 @@
+"""Reads the journal of another process, which may have been killed while it wrote.
+
+See :mod:`.journal_format`. Whatever is in the files, nothing but a :class:`ValueError` is raised,
+and nothing is read without end.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from typing import Iterator, Mapping, Optional, Sequence
+
+from .journal_format import (
+    BRIDGE,
+    HEAD,
+    TO_ALL,
+    AdoptedPart,
+    Event,
+    Incomplete,
+    Kind,
+    Log,
+    Scope,
+    map_memory,
+    read_event,
+    read_head,
+    read_part,
+    read_source,
+    read_state,
+    records,
+)
+from .position import Part, Position
+
+__all__ = ["Incomplete", "JournalReader"]
+
+_EVENT, _STATE = int(Kind.EVENT), int(Kind.STATE)
+
+
+class _Segment:
+    """As it is now: what is written later does not count."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.memory = map_memory(descriptor)
+        self.head = read_head(self.memory, len(self.memory))
+        self._events: Optional[array[int]] = None
+
+    def records(self) -> Iterator[tuple[int, int, int]]:
+        return records(self.memory, HEAD.size, self.head.commit)
+
+    @property
+    def events(self) -> array[int]:
+        """Where they are."""
+        if self._events is None:
+            self._events = array("I", [at for at, kind, _ in self.records() if kind == _EVENT])
+        return self._events
+
+
+class _Sources:
+    """How far one process was heard for its own clients, or for some that it had adopted."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, dict[Optional[str], int]] = {}
+        self.gone: set[str] = set()
+        self.passed: dict[str, int] = {}
+
+    def note(self, sender: str, tag: Optional[str], number: int) -> None:
+        streams = self.numbers.setdefault(sender, {})
+        streams[tag] = max(number, streams.get(tag, 0))
+
+    def part(self, tags: Sequence[str], since: float, dropped: int) -> Part:
+        senders = {
+            name: [
+                True,
+                streams.get(None, 0) + 1,
+                streams.get(None, 0),
+                {tag: [last + 1, last] for tag, last in streams.items() if tag in tags},
+                name in self.gone,
+            ]
+            for name, streams in self.numbers.items()
+        }
+        return Part(tuple(tags), since, senders, self.passed, dropped=dropped)
+
+
+class JournalReader:
+    """:param segments: descriptors of the files of each log, in any order. They stay the caller's,
+        who may close them then.
+    :raises ValueError: when they are not the files of one journal, or not in this version of the
+        format; the text says which.
+    """
+
+    def __init__(self, segments: Mapping[str, Sequence[int]]) -> None:
+        self._events, events_end = _chain(Log.EVENTS, segments)
+        self._states, states_end = _chain(Log.STATES, segments)
+        head = self._events[-1].head
+        self.tag = head.tag
+        if self._states and self._states[-1].head.tag != self.tag:
+            raise ValueError(f"journal: states of {self._states[-1].head.tag!r:.80}")
+        #: Whether its last events are there, and all states.
+        self.complete = events_end
+        self.states_complete = states_end and not self._states[0].head.previous
+        self._gap = head.gap
+
+    @property
+    def last(self) -> int:
+        """The number of the last event that is there.
+
+        :raises ValueError: when what is there are no records.
+        """
+        segment = self._events[-1]
+        return segment.head.first + len(segment.events) - 1
+
+    def since(self, k: int) -> Iterator[Event]:
+        """The events after this one, in order.
+
+        :raises Incomplete: when some of them are not kept any more, or there was no such number.
+        :raises ValueError: when what is there are no events; also while it is read.
+        """
+        if not self.complete:
+            raise Incomplete("the last events of it are missing")
+        if not 0 <= k <= self.last:
+            raise Incomplete(f"event {k} of {self.last}", given=False)
+        if k < self._gap:
+            raise Incomplete(f"messages were lost after event {k}")
+        first = self._events[0].head.first
+        if k + 1 < first:
+            raise Incomplete(f"events are kept from {first} on, not from {k}")
+        return self._read(k + 1)
+
+    def _read(self, k: int) -> Iterator[Event]:
+        for segment, following in zip(self._events, (*self._events[1:], None)):
+            first = segment.head.first
+            if following is not None and following.head.first <= k:
+                continue
+            for at in range(max(k - first, 0), len(segment.events)):
+                yield read_event(segment.memory, segment.events[at], first + at)
+
+    def states(self) -> Iterator[tuple[str, bytes]]:
+        """The last state of each client, by pid; each pid comes once.
+
+        :raises ValueError: when what is there are no states; also while it is read.
+        """
+        seen: set[str] = set()
+        for segment in reversed(self._states):
+            found: dict[str, bytes] = {}
+            for at, kind, _ in segment.records():
+                if kind == _STATE:
+                    pid, state = read_state(segment.memory, at)
+                    if pid not in seen:
+                        found[pid] = state
+            seen.update(found)
+            yield from found.items()
+
+    def position(self, channel: str, tags: Sequence[str]) -> Position:
+        """How far the clients with these tags were heard for, for somebody else to go on.
+
+        :param tags: of the worker, and those that it had adopted.
+        :raises ValueError: when what is there are no records.
+        """
+        segment = self._events[-1]
+        parts: dict[int, AdoptedPart] = {}
+        sources: defaultdict[int, _Sources] = defaultdict(_Sources)
+        last: Optional[int] = None
+        for at, kind, _ in segment.records():
+            if kind == _EVENT:
+                last = at
+            elif kind == Kind.PART:
+                part = read_part(segment.memory, at)
+                parts[part.part] = part
+            elif kind in (Kind.SOURCE, Kind.GONE):
+                source = read_source(segment.memory, at)
+                heard = sources[source.part]
+                if source.code == BRIDGE:
+                    heard.passed[source.sender] = source.number
+                    continue
+                heard.note(source.sender, source.tag or None, source.number)
+                if source.gone and source.code == TO_ALL:
+                    heard.gone.add(source.sender)
+        if last is not None:
+            # Its number may not have been written in the source yet.
+            event = read_event(segment.memory, last, 0)
+            _note_event(event, sources[_part_of(event.scope, parts)])
+        adopted = {tag for part in parts.values() for tag in part.tags}
+        found = [([tag for tag in tags if tag not in adopted], 0, segment.head.since, 0)]
+        found += [
+            ([tag for tag in tags if tag in part.tags], part.part, part.since, part.due)
+            for part in parts.values()
+        ]
+        return Position(
+            channel,
+            [sources[number].part(some, since, due) for some, number, since, due in found if some],
+        )
+
+
+def _note_event(event: Event, sources: _Sources) -> None:
+    message = event.message
+    if message.sequence:
+        sources.note(message.sender, message.stream, message.sequence)
+        if message.stream is not None:
+            sources.note(message.sender, None, message.after)
+    via = message.fields.get("via")
+    if isinstance(via, list) and len(via) == 2:
+        sources.passed[via[0]] = max(via[1], sources.passed.get(via[0], 0))
+
+
+def _part_of(scope: Scope, parts: Mapping[int, AdoptedPart]) -> int:
+    if scope is not None and scope[0]:
+        for number, part in parts.items():
+            if not set(part.tags).isdisjoint(scope[1]):
+                return number
+    return 0
+
+
+def _chain(log: Log, segments: Mapping[str, Sequence[int]]) -> tuple[list[_Segment], bool]:
+    """The segments that are still needed, the oldest first, and whether the last one is there.
+
+    :raises ValueError: when they are not of this log, or of several journals.
+    """
+    found: dict[int, _Segment] = {}
+    for descriptor in segments.get(log.value, ()):
+        segment = _Segment(descriptor)
+        head = segment.head
+        if head.log is not log:
+            raise ValueError(f"journal: a segment of {head.log.value} among {log.value}")
+        if not head.commit:
+            continue  # it was yet to be used
+        if head.number in found:
+            raise ValueError(f"journal: two segments {head.number} of {log.value}")
+        found[head.number] = segment
+    if not found:
+        raise ValueError(f"journal: no {log.value}")
+    last = found[max(found)]
+    if len({segment.head.tag for segment in found.values()}) > 1:
+        raise ValueError(f"journal: {log.value} of several workers")
+    chain = [last]
+    while chain[-1].head.previous in found:  # always a lower number
+        chain.append(found[chain[-1].head.previous])
+    chain.reverse()
+    return chain, not last.head.next

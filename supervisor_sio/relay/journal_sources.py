@@ -1,0 +1,131 @@
+"""How far a process has heard each sender, in memory that outlives it.
+
+The records are in the segment that the journal's events are written to: see
+:mod:`.journal_format`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from typing import Iterable, Iterator, Optional
+
+from ..common.limits import BRIDGE_MOST_OTHERS, RELAY_MOST_GONE, RELAY_MOST_SENDERS
+from .journal_format import (
+    BRIDGE,
+    PART,
+    SOURCE,
+    TO_ALL,
+    TO_ONE,
+    Kind,
+)
+from .position import Part
+
+#: A number, and where it is written.
+Slot = list[int]
+
+
+class Sources:
+    """Of one process, or of sessions that it has adopted.
+
+    :param part: 0, and another number for sessions that are adopted.
+    :param tags: of those sessions.
+    :param due: messages that others have kept for them.
+    """
+
+    def __init__(
+        self, part: int = 0, tags: Iterable[str] = (), since: float = 0.0, due: int = 0
+    ) -> None:
+        self.part = part
+        self.tags = frozenset(tags)
+        self.since = since
+        #: The number, and where it is.
+        self.due: Slot = [due, 0]
+        #: By sender, that of the one to all, and of those to a tag.
+        self.senders: OrderedDict[str, dict[Optional[str], Slot]] = OrderedDict()
+        #: The same of those who have ended.
+        self.gone: OrderedDict[str, dict[Optional[str], Slot]] = OrderedDict()
+        #: What has come through bridges to other hosts.
+        self.bridges: OrderedDict[str, Slot] = OrderedDict()
+
+    @classmethod
+    def adopted(cls, part: int, saved: Part) -> Sources:
+        """Of sessions that another process has passed on."""
+        sources = cls(part, saved.tags, saved.since, len(saved.kept))
+        for name, (placed, next, _, own, gone) in saved.senders.items():
+            if placed:
+                streams: dict[Optional[str], Slot] = {None: [next - 1, 0]}
+                streams.update((tag, [numbers[0] - 1, 0]) for tag, numbers in own.items())
+                (sources.gone if gone else sources.senders)[name] = streams
+        sources.bridges.update((name, [last, 0]) for name, last in saved.passed.items())
+        return sources
+
+    def merge(self, other: Sources) -> None:
+        """Both have heard the same; these are for the tags of the others, too."""
+        for ours, theirs in ((self.gone, other.gone), (self.senders, other.senders)):
+            for name, streams in theirs.items():
+                known = ours.setdefault(name, {None: [0, 0]})
+                for tag, slot in streams.items():
+                    known[tag] = [max(slot[0], known.get(tag, slot)[0]), 0]
+        for name, slot in other.bridges.items():
+            self.bridges[name] = [max(slot[0], self.bridges.get(name, slot)[0]), 0]
+
+    def begin(self, sender: str) -> dict[Optional[str], Slot]:
+        """The streams of one that has not been heard yet, or had ended; makes room for it."""
+        streams = self.senders[sender] = self.gone.pop(sender, {})
+        while len(self.senders) > RELAY_MOST_SENDERS:
+            self.senders.popitem(last=False)
+        return streams
+
+    def end(self, sender: str) -> list[Slot]:
+        """A sender has ended; where its numbers are."""
+        streams = self.senders.pop(sender, None)
+        if streams is None:
+            return []
+        self.gone[sender] = streams
+        while len(self.gone) > RELAY_MOST_GONE:
+            self.gone.popitem(last=False)
+        return list(streams.values())
+
+    def make_room_for_bridge(self) -> None:
+        while len(self.bridges) >= BRIDGE_MOST_OTHERS:
+            self.bridges.popitem(last=False)
+
+    def forget(self, tag: str) -> None:
+        """Nobody hears under this tag any more."""
+        for streams in (*self.senders.values(), *self.gone.values()):
+            streams.pop(tag, None)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Of the last message to all of each sender."""
+        return {
+            name: streams[None][0]
+            for senders in (self.gone, self.senders)
+            for name, streams in senders.items()
+        }
+
+    # --- in memory ---------------------------------------------------------------
+
+    def rows(self) -> Iterator[tuple[Slot, bytes]]:
+        """The records of all, and what is to know where they are."""
+        if self.part:
+            tags = json.dumps(sorted(self.tags), separators=(",", ":")).encode()
+            size = PART.size + len(tags)
+            head = PART.pack(size, Kind.PART, self.part, self.due[0], self.since)
+            yield self.due, head + tags + bytes(-size % 8)
+        for kind, senders in ((Kind.GONE, self.gone), (Kind.SOURCE, self.senders)):
+            for name, streams in senders.items():
+                for tag, slot in streams.items():
+                    code = TO_ALL if tag is None else TO_ONE
+                    yield slot, self.record(code, slot[0], name, tag or "", kind)
+        for name, slot in self.bridges.items():
+            yield slot, self.record(BRIDGE, slot[0], name)
+
+    def record(
+        self, code: int, number: int, name: str, tag: str = "", kind: Kind = Kind.SOURCE
+    ) -> bytes:
+        sender, rest = name.encode(), tag.encode()
+        size = SOURCE.size + len(sender) + len(rest)
+        head = SOURCE.pack(size, kind, code, self.part, number, len(sender))
+        return head + sender + rest + bytes(-size % 8)
