@@ -60,7 +60,8 @@ def is_told_once(client: Returning, ledger: Ledger, reason: str) -> dict[str, An
     assert ledger.of(client.sid) == ["connect", "disconnect"]
     assert line["reason"] == reason
     assert line["user"] == f"user {client.sid}"
-    assert "EIO=4" in line["query"]
+    # Of a worker that was killed nobody has the environments.
+    assert reason == "server error" or "EIO=4" in line["query"]
     return line
 
 
