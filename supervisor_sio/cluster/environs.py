@@ -57,6 +57,26 @@ _PRIVATE = frozenset(
 )
 
 
+#: Of a handshake of which nothing is known.
+_UNKNOWN = {
+    "REQUEST_METHOD": "GET",
+    "SCRIPT_NAME": "",
+    "PATH_INFO": "/socket.io/",
+    "QUERY_STRING": "",
+    "RAW_URI": "/socket.io/",
+    "SERVER_NAME": "localhost",
+    "SERVER_PORT": "80",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "REMOTE_ADDR": "",
+    "REMOTE_PORT": "0",
+    "wsgi.version": (1, 0),
+    "wsgi.url_scheme": "http",
+    "wsgi.multithread": False,
+    "wsgi.multiprocess": False,
+    "wsgi.run_once": False,
+}
+
+
 class _Process:
     """What each process has itself."""
 
@@ -102,6 +122,21 @@ def restore(saved: Saved) -> Environ:
     environ["wsgi.input"] = NO_ASYNC_INPUT if environ.get("wsgi.async") else NO_INPUT
     if not saved.is_none("scope"):
         environ[_SCOPE] = _restore_scope(saved.object("scope"))
+    return environ
+
+
+def unknown(is_async: bool) -> Environ:
+    """For handlers of a client whose environment was that of a process that has died.
+
+    :param is_async: whether it is for an ``AsyncServer``.
+    """
+    environ: Environ = {**_UNKNOWN, "wsgi.errors": sys.stderr, "wsgi.input": NO_INPUT}
+    if is_async:
+        scope = {"type": "websocket", "path": _UNKNOWN["PATH_INFO"], "headers": []}
+        environ.update({"wsgi.async": True, "wsgi.input": NO_ASYNC_INPUT, _SCOPE: scope})
+    flask = sys.modules.get("flask")
+    if flask is not None:
+        environ["flask.app"] = _process.objects.first(flask.Flask)
     return environ
 
 

@@ -60,6 +60,10 @@ class OwnObjects:
                 return value
         raise ValueError(f"the application has no {place.kind}")
 
+    def first(self, cls: type) -> Any:
+        """The first of a class; ``None`` where there is none."""
+        return next((value for _, value in self._walk() if issubclass(type(value), cls)), None)
+
     def _walk(self) -> Iterator[Tuple[List[Step], Any]]:
         """The nearest first."""
         seen = {id(self._application)}

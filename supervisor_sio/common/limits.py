@@ -487,6 +487,28 @@ CLAIM_TIMEOUT = _limit(
     "gets a new session",
 )
 
+CLAIMS_AT_ONCE = _limit(
+    "CLAIMS_AT_ONCE",
+    1000,
+    "questions",
+    "worker",
+    "of others that it answers at a time; each may wait in a thread",
+)
+CLAIM_LENGTH = _limit(
+    "CLAIM_LENGTH",
+    64 * 1024 * 1024,
+    "bytes",
+    "question or answer",
+    "about a client that comes back: all that it has missed, at most what a journal keeps",
+)
+LOST_HANDLERS = _limit(
+    "LOST_HANDLERS",
+    100,
+    "disconnect handlers",
+    "worker",
+    "that run at a time, of clients that have not come back",
+)
+
 # --- The channels between supervisord, the router and the workers ---------------
 
 MAX_PACKET = _limit(

@@ -1,5 +1,8 @@
 """The sessions of a worker that ends move to another one: how they arrive.
 
+With them, or alone, may come the journals of a worker that has ended: its clients that may come
+back, see :mod:`.recovery`, are this worker's then.
+
 What the router has held is restored, without a word to anybody, and the router gets to know that
 it is. When it says so, these sessions are this worker's: their ``on_takeover`` handlers run, then
 they get their messages, see :mod:`.hold`. Their connections are read and written from there on.
@@ -33,15 +36,17 @@ from ..common.request import tag_of
 from ..common.takeover import FORMAT
 from ..engine.engine import Engine
 from ..engine.session import Session
+from ..relay.journal_reader import JournalReader
 from ..relay.position import Position
 from . import batches
-from .arriving import Adoption
+from .arriving import Adoption, Journal
 from .life import close_session
 from .link import Link
 from .moved_sessions import Arrived
+from .recovery import recoveries
 from .runtime import Runtime
 from .server import Server
-from .takeover import Home, Turns, homes, restore_here
+from .takeover import Home, Turns, adopting, restore_here
 
 logger = logging.getLogger("supervisor_sio.worker")
 
@@ -75,7 +80,7 @@ class Arrival:
         self._runtime = runtime
         self._server = server
         self._adoption = adoption
-        self._homes = {home.number: home for home in homes(runtime)}
+        self._homes = {home.number: home for home in adopting(runtime)}
         #: By manager, what they have heard; and what undoes what the managers have begun.
         self._positions: list[tuple[Any, Position]] = []
         self._undo: list[Callable[[], None]] = []
@@ -90,7 +95,7 @@ class Arrival:
         :raises ValueError: when nothing can be; nothing is left then.
         """
         try:
-            if self._adoption.format != FORMAT:
+            if self._adoption.batches and self._adoption.format != FORMAT:
                 raise ValueError(f"format {self._adoption.format}, and not {FORMAT}")
             self._positions = [
                 (self._manager(channel), Position.read(descriptor))
@@ -99,6 +104,7 @@ class Arrival:
             for manager, position in self._positions:
                 manager.expect(position.tags)
                 self._undo.append(partial(manager.not_adopted, position.tags))
+            await self._inherit()
             turns = Turns(self._runtime)
             for _, count, descriptors in self._adoption.batches:
                 await self._restore_batch(count, descriptors, turns)
@@ -108,6 +114,7 @@ class Arrival:
             self.discard()
             raise ValueError(str(error)) from None
         finally:
+            # Those of journals are kept: another worker may inherit them next.
             close_all([descriptor for _, descriptor in self._adoption.positions])
             for _, _, descriptors in self._adoption.batches:
                 close_all(descriptors)
@@ -117,6 +124,22 @@ class Arrival:
             if home.manager.hears == channel:
                 return home.manager
         raise ValueError(f"no Socket.IO server of the application is on channel {channel!r}")
+
+    async def _inherit(self) -> None:
+        """The clients of journals become lost ones of this worker."""
+        inherited: dict[str, list[tuple[JournalReader, float]]] = {}
+        # The last worker's comes first: what it has inherited was its own.
+        for journal in sorted(self._adoption.journals.values(), key=_died, reverse=True):
+            segments = {log: list(one.values()) for log, one in journal.logs.items()}
+            try:
+                reader = JournalReader(segments)
+            except ValueError as error:
+                text = "the journal of %s cannot be read: %s"
+                self._runtime.log(logger, logging.ERROR, text, journal.source.tag, error)
+                continue
+            inherited.setdefault(journal.source.channel, []).append((reader, journal.died))
+        for channel, journals in inherited.items():
+            await self._manager(channel).inherit(journals, self._runtime.sleep)
 
     async def _restore_batch(self, count: int, descriptors: list[int], turns: Turns) -> None:
         """:param descriptors: those that are used are taken out."""
@@ -153,6 +176,16 @@ class Arrival:
         for manager, position in self._positions:
             manager.adopt(position)
         self._positions.clear()
+        for recovery in recoveries(self._runtime):
+            recovery.look()
+
+    def keep_journals(self, link: Link) -> None:
+        """Tell the router of them, as of this worker's own."""
+        for journal in self._adoption.journals.values():
+            for log, segments in journal.logs.items():
+                for number, descriptor in segments.items():
+                    link.journals.add(journal.segment(log, number), descriptor)
+        self._adoption.journals.clear()
 
     def discard(self) -> None:
         """Let go of them, without a word to anybody."""
@@ -165,6 +198,9 @@ class Arrival:
         for undo in self._undo:
             undo()
         self._undo.clear()
+        for journal in self._adoption.journals.values():
+            close_all(journal.descriptors)
+        self._adoption.journals.clear()
 
 
 class Adopter:
@@ -229,6 +265,7 @@ class Adopter:
         for tag in arrival.tags:
             self.tags.setdefault(tag, [])
         arrival.hear()
+        arrival.keep_journals(self._link)
         self.taken_over += len(arrival.sessions)
         for one in arrival.sessions:
             sid = one.session.sid
@@ -332,7 +369,7 @@ class Adopter:
         self._looking = False
         before = len(self.tags)
         if not self._arrivals and not self._starting:
-            managers = [home.manager for home in homes(self._runtime)]
+            managers = [home.manager for home in adopting(self._runtime)]
             for tag in list(self.tags):
                 # Of a client that has come to another namespace later, an id has another tag.
                 if _is_in_use(self.tags[tag]) or any(m.has_clients_of(tag) for m in managers):
@@ -345,6 +382,10 @@ class Adopter:
             self._link.tags(list(self.tags))
         if self.tags:
             self._look_soon()
+
+
+def _died(journal: Journal) -> float:
+    return journal.died
 
 
 def _is_in_use(sids: list[tuple[Engine, str]]) -> bool:

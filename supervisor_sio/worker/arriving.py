@@ -36,6 +36,10 @@ class Journal(NamedTuple):
     #: For each log the segments by their numbers, in their order.
     logs: dict[str, dict[int, int]]
 
+    def segment(self, log: str, number: int) -> recovery.Segment:
+        """As a router is told of it."""
+        return recovery.Segment(self.source, log, number, recovery.FORMAT, self.seconds, self.died)
+
     @property
     def descriptors(self) -> list[int]:
         return [one for segments in self.logs.values() for one in segments.values()]

@@ -34,6 +34,7 @@ from ..engine.session import Session
 from . import compat
 from .eio import ENDS, EngineOwner
 from .hold import Hold
+from .recovery import Recovery
 
 _MESSAGE = str(packet.MESSAGE)
 _EVENTS = (sio_packet.EVENT, sio_packet.BINARY_EVENT)
@@ -76,6 +77,10 @@ class Dispatcher:
         eio.ended = self._forget
         #: What no handler gets before, or after, a session moves.
         self.hold = Hold(self, eio)
+        #: Of clients that may come back, if the manager has them.
+        self.recovery: Optional[Recovery] = None
+        if getattr(server.manager, "recovery", 0):
+            self.recovery = Recovery(server, eio, self.end_client)
         self._send_packet = self.send_packet
         compat.replace_send_packet(server, self._send_packet)
         self._handle_disconnect = compat.replace_handle_disconnect(
@@ -105,6 +110,11 @@ class Dispatcher:
     def send_packet(self, eio_sid: str, pkt: Any) -> Any:
         """``Server._send_packet``, without an Engine.IO packet for each part."""
         raise NotImplementedError
+
+    def _encode(self, eio_sid: str, pkt: Any) -> Any:
+        if self.recovery is not None and pkt.packet_type == sio_packet.CONNECT:
+            self.recovery.begin(eio_sid, pkt)
+        return pkt.encode()
 
     def _send(self, eio_sid: str, encoded: Any) -> None:
         session = self._sessions.get(eio_sid)
@@ -148,6 +158,15 @@ class Dispatcher:
     def is_behind(self) -> bool:
         """Whether much waits for a client to take it."""
         return self._eio.is_behind()
+
+    def close_connection(self, eio_sid: str) -> None:
+        """End a session as if its connection broke: the client has another one."""
+        self._eio.in_loop(self._abort, eio_sid)
+
+    def _abort(self, eio_sid: str) -> None:
+        session = self._sessions.get(eio_sid)
+        if session is not None:
+            session.close(self._eio.reason.TRANSPORT_CLOSE, abort=True)
 
     # --- from clients -----------------------------------------------------------------
 
@@ -234,11 +253,14 @@ class Dispatcher:
 
     # --- while sessions move ------------------------------------------------------------
 
-    def moves(self, server: Any) -> bool:
-        """Whether this is for that server, and starts all of its handlers, which can be waited for
-        then.
-        """
-        return server is self._server and self._plain
+    def serves(self, server: Any) -> bool:
+        """Whether this is for that server."""
+        return server is self._server
+
+    @property
+    def moves(self) -> bool:
+        """Whether its sessions do: all handlers are started here, so they can be waited for."""
+        return self._plain and bool(getattr(self._server.manager, "takeover", False))
 
     def is_running(self, session: Session) -> bool:
         """Whether a handler runs for one of its messages, or for its end in a namespace."""
@@ -397,7 +419,14 @@ class Dispatcher:
             data = {"message": "Invalid namespace"}  # as with Node; python-socketio sends no object
             refused = server.packet_class(sio_packet.CONNECT_ERROR, data=data, namespace=namespace)
             await settle(compat.send_packet(server, eio_sid, refused))
-            return
+        elif self.recovery is None:
+            await self._connect_anew(eio_sid, namespace, pkt)
+        elif not await self.recovery.recovers(eio_sid, namespace, pkt):
+            with self.recovery.connecting(eio_sid, namespace):
+                await self._connect_anew(eio_sid, namespace, pkt)
+
+    async def _connect_anew(self, eio_sid: str, namespace: str, pkt: Any) -> None:
+        server = self._server
         try:
             await settle(compat.handle_connect(server, eio_sid, namespace, pkt))
         except BaseException as error:
@@ -408,12 +437,17 @@ class Dispatcher:
             self._eio.count_of(self._sessions[eio_sid], WRONG_ARGUMENTS, str(error))
 
     async def _leave(self, eio_sid: str, namespace: Optional[str], reason: Any = None) -> None:
-        """A client leaves a namespace.
+        """A client leaves a namespace, or may come back to it."""
+        namespace = namespace or "/"
+        if self.recovery is None or not self.recovery.loses(eio_sid, namespace, reason):
+            await self.end_client(eio_sid, namespace, reason)
+
+    async def end_client(self, eio_sid: str, namespace: str, reason: Any = None) -> None:
+        """A client leaves a namespace for good.
 
         When a handler of ``disconnect`` failed, python-socketio would keep the client's rooms and
         its environment, and not call the handlers of its other namespaces.
         """
-        namespace = namespace or "/"
         sid = self._server.manager.sid_from_eio_sid(eio_sid, namespace)
         with self._disconnecting(sid) as first:
             if not first:
@@ -433,6 +467,15 @@ class Dispatcher:
 
         python-socketio would keep the client's rooms.
         """
+        if self.recovery is not None:
+            with self.recovery.environment(sid, namespace or "/"):
+                await self._disconnect_once(sid, namespace, ignore_queue)
+        else:
+            await self._disconnect_once(sid, namespace, ignore_queue)
+
+    async def _disconnect_once(
+        self, sid: str, namespace: Optional[str], ignore_queue: bool
+    ) -> None:
         with self._disconnecting(sid) as first:
             if not first:
                 return

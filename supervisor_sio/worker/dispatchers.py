@@ -22,7 +22,7 @@ class SyncDispatcher(Dispatcher):
         return lambda *args, **kwargs: run_blocking(function(*args, **kwargs))
 
     def send_packet(self, eio_sid: str, pkt: Any) -> None:
-        self._reply(eio_sid, pkt.encode())
+        self._reply(eio_sid, self._encode(eio_sid, pkt))
 
     def _run_handler(
         self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
@@ -141,7 +141,7 @@ class AsyncDispatcher(Dispatcher):
         return function
 
     async def send_packet(self, eio_sid: str, pkt: Any) -> None:
-        self._reply(eio_sid, pkt.encode())
+        self._reply(eio_sid, self._encode(eio_sid, pkt))
 
     async def _run_handler(
         self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]

@@ -46,6 +46,19 @@ class _Connection(Exchange, Protocol):
         """Whether the client is gone."""
 
 
+class Lost:
+    """What a handler may ask for of a client whose session has ended, and who may come back.
+
+    :param stored: has what the application has stored for the session, as ``data``.
+    """
+
+    __slots__ = ("stored", "environ")
+
+    def __init__(self, stored: Any, environ: Any) -> None:
+        self.stored = stored
+        self.environ = environ
+
+
 class EngineOwner:
     """The owner of an engine, for the handlers of a sync or an async server."""
 
@@ -56,6 +69,7 @@ class EngineOwner:
     max_http_buffer_size: int
     reason: Any
     generate_id: Callable[[], str]
+    create_event: Callable[[], Any]
 
     engine: Engine
     runtime: Runtime
@@ -78,6 +92,8 @@ class EngineOwner:
         self._busy: dict[Session, bool] = {}
         #: Why sessions have ended that are busy yet.
         self._reasons: dict[Session, str] = {}
+        #: By the id of their session, clients that may come back, see :mod:`.recovery`.
+        self.lost: dict[str, Lost] = {}
         #: Held while what the application stores for a session is made.
         self._making = native.lock()
 
@@ -96,6 +112,10 @@ class EngineOwner:
 
     def call(self, task: Callable[..., Any], *args: Any) -> Any:
         """For the runtime: call an ``async def`` that may wait for handlers."""
+        raise NotImplementedError
+
+    async def wait(self, event: Any, seconds: float) -> None:
+        """Where a handler runs: wait for an event that ``create_event()`` has made."""
         raise NotImplementedError
 
     def in_loop(self, task: Callable[..., Any], *args: Any) -> None:
@@ -333,8 +353,13 @@ class EngineOwner:
             raise KeyError("Session not found")
         return session
 
+    def _stored(self, sid: str) -> Any:
+        """Who has what the application has stored, as ``data``. :raises KeyError: nobody."""
+        lost = self.lost.get(sid) if self.lost else None
+        return self._get_socket(sid) if lost is None else lost.stored
+
     def _data_of(self, sid: str) -> dict[str, Any]:
-        session = self._get_socket(sid)
+        session = self._stored(sid)
         if session.data is None:
             with self._making:
                 if session.data is None:
@@ -355,6 +380,9 @@ class EngineServer(EngineOwner, engineio.Server):  # type: ignore[misc]
 
     def call(self, task: Callable[..., Any], *args: Any) -> Any:
         return run_blocking(task(*args))
+
+    async def wait(self, event: Any, seconds: float) -> None:
+        event.wait(seconds)
 
     def handle_request(self, environ: dict[str, Any], start_response: Any) -> Any:
         """A request that the application has passed on."""
@@ -389,7 +417,7 @@ class EngineServer(EngineOwner, engineio.Server):  # type: ignore[misc]
 
         :raises KeyError: when there is no such session.
         """
-        self._get_socket(sid).data = session
+        self._stored(sid).data = session
 
     def disconnect(self, sid: Optional[str] = None) -> None:
         """Disconnect a client, or all: its disconnect handlers run soon."""
@@ -401,6 +429,12 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
 
     def call(self, task: Callable[..., Any], *args: Any) -> Any:
         return task(*args)
+
+    async def wait(self, event: Any, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except asyncio.TimeoutError:
+            pass
 
     async def handle_request(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """A request that the application has passed on."""
@@ -430,7 +464,7 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
 
     async def save_session(self, sid: str, session: dict[str, Any]) -> None:
         """:meth:`EngineServer.save_session`"""
-        self._get_socket(sid).data = session
+        self._stored(sid).data = session
 
     async def disconnect(self, sid: Optional[str] = None) -> None:
         """:meth:`EngineServer.disconnect`

@@ -15,6 +15,7 @@ from ..engine.engine import Engine
 from . import exits
 from .application import ApplicationError
 from .connection import Connection
+from .recovery import recoveries
 from .runtime import Runtime
 from .server import Server
 from .signals import Signals
@@ -138,7 +139,21 @@ class Life:
     def _left(deadline: float) -> float:
         return max(_LAST_MESSAGES, deadline - time.monotonic())
 
+    @property
+    def is_last(self) -> bool:
+        """Whether no other process will have the clients that could come back."""
+        return True
+
+    async def _end_recovery(self) -> None:
+        """Clients do not come back here any more: others have them, or they are told to be gone."""
+        for recovery in recoveries(self.runtime):
+            if self.is_last:
+                await recovery.finish()
+            else:
+                recovery.close()
+
     async def _drain(self) -> None:
+        await self._end_recovery()
         await self._close_sessions()
         self.server.end_websockets()
         while self._has_connections:

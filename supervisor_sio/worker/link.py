@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from typing import Any, Callable, Optional, Sequence
 
 from ..common import channel, handover, identity
@@ -23,7 +24,9 @@ from ..common.rundir import RunDir
 from ..common.unavailable import answer
 from .ancestors import Ancestors
 from .arriving import Adopter, Arriving
+from .claims import Claims, Said
 from .forks import close_socket
+from .journals import Journals
 from .outgoing import Blocked, Mover, Outgoing, RouterGone
 from .passing import Passing
 from .reporting import Reporting
@@ -48,6 +51,9 @@ _RESERVE = 64
 #: Of the messages about sessions that move, those for who adopts them.
 _ARRIVING = frozenset(("adopt", "sessions", "adopt-journal", "adopt-end", "adopt-go", "adopt-off"))
 
+#: Of those about clients that come back, what is asked and answered.
+_CLAIMS = frozenset(("claim", "claimed"))
+
 
 class Refused(Exception):
     """The router does not want this worker; the text says why."""
@@ -66,6 +72,8 @@ class Link:
     :param on_members: gets the workers of the cluster, whenever they change: tag,
         whether on another host, and the channels each of them hears.
     :param on_query: gets each question of ``supervisorctl sio``.
+    :param on_claim: gets each question of another worker about a client that has come back to it,
+        and what to call with the answer.
     :param on_stopping: called when supervisord stops this worker, and with false when
         what supervisord has started is gone without that.
     :param on_refused: called when the router does not want this worker.
@@ -81,6 +89,7 @@ class Link:
         figures: Callable[[], Message],
         on_members: Callable[[list[Any]], None],
         on_query: Callable[[Message], object],
+        on_claim: Callable[[Said, Callable[[Said], None]], None],
         on_stopping: Callable[[bool], None],
         on_refused: Callable[[Refused], None],
     ) -> None:
@@ -123,6 +132,8 @@ class Link:
         self.adopted = self._arriving.adopted
         self.not_adopted = self._arriving.not_adopted
         self.tags = self._arriving.set_tags
+        self.claims = Claims(self, on_claim)
+        self.journals = Journals(self)
         #: Whether supervisord stops all that it has started, as far as is known.
         self.all_stop = False
         #: Which router, counted from 1: figures of one mean nothing to the next.
@@ -146,6 +157,7 @@ class Link:
         self._disconnect()
         self._outgoing.keep_all()
         self._arriving.close()
+        self.journals.close()
 
     @property
     def up(self) -> bool:
@@ -190,8 +202,10 @@ class Link:
         self._sock = sock
         self._reporting.report_all()
         self._arriving.greet()
+        self.journals.tell()
         self._send_ready()
         self._arriving.repeat()
+        self.claims.repeat()
         if self._draining:
             self.post({"type": "draining"})
         self._flush()  # what waited for a router
@@ -227,6 +241,7 @@ class Link:
         if sock is not None:
             close_socket(sock)
         self._arriving.lost()
+        self.journals.close()
 
     # --- what the router sends ----------------------------------------------------------
 
@@ -251,7 +266,7 @@ class Link:
                 if isinstance(lost.message, Handover):
                     self._on_lost(lost.message)
                 else:
-                    self._guarded("sessions", self._arriving.lost_descriptors, lost.message)
+                    self._guarded("sessions", self._lose_descriptors, lost.message)
                 continue
             except ChannelError as error:
                 self._lost(logging.ERROR, "the router is not understood: %s", error)
@@ -267,6 +282,8 @@ class Link:
                 self._guarded("connection", self._take_connection, message, descriptors)
             elif message["type"] in _ARRIVING:
                 self._guarded("sessions", self._take_sessions, message, descriptors)
+            elif message["type"] in _CLAIMS:
+                self._guarded("claim", self._take_claim, message, descriptors)
             else:
                 channel.close_all(descriptors)
                 self._handle(message)
@@ -297,6 +314,8 @@ class Link:
             self._guarded(kind, self._on_query, message)
         elif kind == "stopping":
             self._take_stopping(message)
+        elif kind == "journals":
+            self.journals.tell()
         elif kind == "pass":
             self._guarded(kind, self._passing.wants, message)
         elif kind == "no-pass":
@@ -336,6 +355,18 @@ class Link:
         finally:
             if not kept:
                 channel.close_all(descriptors)
+
+    def _take_claim(self, message: Message, descriptors: list[int]) -> None:
+        for descriptor in descriptors:
+            self._runtime.descriptor_opened(descriptor)
+        try:
+            self.claims.handle(message, descriptors)
+        finally:
+            channel.close_all(descriptors)
+
+    def _lose_descriptors(self, message: Message) -> None:
+        self._arriving.lost_descriptors(message)
+        self.claims.lost_descriptors(message)
 
     def _take_stopping(self, message: Message) -> None:
         if message.get("all"):
@@ -429,14 +460,17 @@ class Link:
         self._flush()
         return True
 
-    def post(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+    def post(self, message: Message, descriptors: Sequence[int] = (), own: bool = False) -> None:
         """One of the few about this worker; each router is told them once.
 
         :param descriptors: stay open until it is sent, or withdrawn.
+        :param own: whether they are closed here then.
         """
         if self._sock is not None:
-            self._outgoing.add(channel.encode(message), descriptors)
+            self._outgoing.add(channel.encode(message), descriptors, own)
             self._flush()
+        elif own:
+            channel.close_all(descriptors)
 
     def withdraw(self, descriptors: Sequence[int]) -> None:
         """Do not send a message with these descriptors any more, if it waits."""
@@ -496,6 +530,7 @@ class Link:
 
     def _look(self) -> None:
         self._looking = self._runtime.call_later(_LOOK, self._look)
+        self.journals.drop_old(time.monotonic())
         if self._ancestors.gone:
             self._on_stopping(False)
         self._reporting.report()

@@ -43,7 +43,8 @@ class Outgoing:
 
     def __init__(self, failed: Callable[[str, str], None]) -> None:
         self._failed = failed
-        self._messages: Deque[tuple[bytes, Sequence[int]]] = deque()
+        #: With their descriptors, and whether these are closed when it is sent.
+        self._messages: Deque[tuple[bytes, Sequence[int], bool]] = deque()
         self._moves: Deque[tuple[bytes, Mover]] = deque()
 
     @property
@@ -51,9 +52,11 @@ class Outgoing:
         """For one more message."""
         return len(self._messages) < LINK_MESSAGES
 
-    def add(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
-        """:param descriptors: stay open until it is sent."""
-        self._messages.append((data, descriptors))
+    def add(self, data: bytes, descriptors: Sequence[int] = (), own: bool = False) -> None:
+        """:param descriptors: stay open until it is sent.
+        :param own: whether they are closed here then, or when it is not to be sent any more.
+        """
+        self._messages.append((data, descriptors, own))
 
     def add_move(self, data: bytes, connection: Mover) -> None:
         self._moves.append((data, connection))
@@ -64,7 +67,13 @@ class Outgoing:
 
     def forget_messages(self) -> None:
         """The router is gone that they were for."""
-        self._messages.clear()
+        while self._messages:
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        _, descriptors, own = self._messages.popleft()
+        if own:
+            channel.close_all(descriptors)
 
     def keep_all(self) -> None:
         """No router will come for the connections."""
@@ -78,8 +87,9 @@ class Outgoing:
         :raises RouterGone: see there.
         """
         while self._messages:
-            self._send(sock, *self._messages[0])
-            self._messages.popleft()
+            data, descriptors, _ = self._messages[0]
+            self._send(sock, data, descriptors)
+            self._drop_first()
         while self._moves:
             data, connection = self._moves[0]
             gone = not connection.ended and self._send(sock, data, (connection.fileno(),))

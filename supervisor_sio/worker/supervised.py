@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections import Counter
+from functools import partial
 from typing import Any, Callable, Union
 
 from ..cluster import environs, sessions
-from ..common import figures, identity, reasons
+from ..common import figures, identity, reasons, recovery, takeover
 from ..common.channel import Message
 from ..common.handover import Handover
 from ..common.modes import ASYNCIO
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir
-from ..common.takeover import FORMAT
 from . import forks, queries
 from .adoption import Adopter
 from .application import ApplicationError, check_path, mode_for
+from .claims import Said, no_answer
 from .connection import Connection
 from .lag import LoopLag
 from .life import Life, within
 from .link import Link, Refused
+from .recovery import Recovery, recoveries
 from .refused import refusals
 from .runtime import Runtime
 from .takeover import Departure, homes
@@ -60,6 +63,7 @@ class Worker(Life):
             self._figures,
             self._take_members,
             lambda question: runtime.spawn(self._answer(question)),
+            self._answer_claim,
             self._stopping,
             self._refuse,
         )
@@ -73,6 +77,7 @@ class Worker(Life):
             is_async = mode_for(self._app) is ASYNCIO
             logger.warning("%s", sessions.why_no_manager(is_async=is_async))
         self._lag.start()
+        self._prepare_recovery()
         self.link.start()
         for server in sessions.servers():
             # python-socketio does this with the first client; to be ready means
@@ -90,8 +95,10 @@ class Worker(Life):
         while not self.server.paths and not self.stopped.is_set():
             await self.runtime.sleep(_WAIT_FOR_ROUTER)
         if not self.stopped.is_set():
-            if homes(self.runtime):
-                self.link.adopt_by(self._adopter, FORMAT)
+            takes = takeover.FORMAT if homes(self.runtime) else 0
+            recovers = any(one.manager.recovers for one in recoveries(self.runtime))
+            if takes or recovers:
+                self.link.adopt_by(self._adopter, takes, recovery.FORMAT if recovers else 0)
             self.link.ready({manager.hears: manager.tally for manager in managers if manager.hears})
             logger.info("ready (tag %s)", self._tag)
         await self.stopped.wait()
@@ -102,6 +109,40 @@ class Worker(Life):
         await within(self.runtime, _SIGNAL_TIMEOUT, self._wait_for_signal())
         self.link.close()
         return self._status(has_router)
+
+    def _prepare_recovery(self) -> None:
+        """The router knows the journals, and the way to the clients of other workers."""
+        if recoveries(self.runtime):
+            self.runtime.watch()  # segments are begun in all threads
+        for one in recoveries(self.runtime):
+            one.ask_others = self.link.claims.ask
+            one.manager.keep_journal_by(
+                partial(self._segment_begun, one), partial(one.in_loop, self._drop_segment, one)
+            )
+
+    def _segment_begun(self, one: Recovery, log: str, number: int, descriptor: int) -> None:
+        """In any thread, in which the journal waits for it."""
+        one.in_loop(self._keep_segment, one, log, number, os.dup(descriptor))
+
+    def _keep_segment(self, one: Recovery, log: str, number: int, descriptor: int) -> None:
+        seconds = one.manager.recovery
+        source = recovery.Source(self._tag, one.manager.hears or "")
+        segment = recovery.Segment(source, log, number, recovery.FORMAT, seconds, None)
+        self.link.journals.add(segment, descriptor)
+
+    def _drop_segment(self, one: Recovery, log: str, number: int) -> None:
+        self.link.journals.drop(recovery.Source(self._tag, one.manager.hears or ""), log, number)
+
+    def _answer_claim(self, question: Said, answered: Callable[[Said], None]) -> None:
+        for one in recoveries(self.runtime):
+            if one.manager.hears == question[0].get("channel"):
+                one.answer(question, answered)
+                return
+        answered(no_answer())
+
+    @property
+    def is_last(self) -> bool:
+        return self.link.all_stop or not self.link.welcomed
 
     async def _wait_for_signal(self) -> None:
         while self._stop_wanted and self.signals.first is None:

@@ -71,13 +71,18 @@ class Home(NamedTuple):
 
 def homes(runtime: Runtime) -> list[Home]:
     """The servers of this process whose sessions move; the others' are closed."""
+    return [home for home in adopting(runtime) if home.dispatcher.moves]
+
+
+def adopting(runtime: Runtime) -> list[Home]:
+    """The servers of this process that may have clients that another one had: also those that
+    only have recovery.
+    """
     dispatchers = [outlet for outlet in runtime.outlets if isinstance(outlet, Dispatcher)]
     found = []
     for index, server in enumerate(sessions.servers()):
-        if not getattr(server.manager, "takeover", False):
-            continue
         for dispatcher in dispatchers:
-            if dispatcher.moves(server):
+            if dispatcher.serves(server) and (dispatcher.moves or dispatcher.recovery is not None):
                 found.append(Home(index, server, dispatcher))
     return found
 

@@ -157,3 +157,17 @@ def test_what_only_led_to_the_socket_io_server_is_left_out() -> None:
     }
     moved = move(make_async_environ(scope_of(**more)))
     assert moved["asgi.scope"] == scope_of()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_of_a_client_whose_worker_has_died(is_async: bool) -> None:
+    flask = pytest.importorskip("flask")
+    app = flask.Flask(__name__)
+    environs.serve(lambda environ, start_response: app(environ, start_response))
+    environ = environs.unknown(is_async)
+    assert environ["flask.app"] is app
+    if not is_async:
+        with app.request_context(environ):
+            assert flask.request.path == "/socket.io/" and not flask.request.data
+    else:
+        assert environ["asgi.scope"]["path"] == "/socket.io/"

@@ -102,6 +102,7 @@ class Worker:
         self.stopping: list[bool] = []
         self.refused: list[Refused] = []
         self.questions: list[Any] = []
+        self.claims: list[Any] = []
         self.on_members: Callable[[], None] = lambda: None
         self.figure = 0
         self.link = Link(
@@ -113,6 +114,7 @@ class Worker:
             lambda: {"type": "load", "figure": self.figure},
             self._take_members,
             self.questions.append,
+            lambda question, answered: self.claims.append((question, answered)),
             self.stopping.append,
             self.refused.append,
         )

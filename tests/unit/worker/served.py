@@ -129,8 +129,16 @@ class App:
     #: What a handler may wait for, and a test lets happen.
     go_on: Any
 
-    def __init__(self, takeover: bool = False, max_attachments: int = 10, **options: Any) -> None:
-        of_manager = {"max_attachments": max_attachments, "takeover": takeover}
+    def __init__(
+        self,
+        takeover: bool = False,
+        max_attachments: int = 10,
+        recovery: float = 0,
+        **options: Any,
+    ) -> None:
+        of_manager: dict[str, Any] = {"max_attachments": max_attachments, "takeover": takeover}
+        if recovery:
+            of_manager["recovery"] = recovery
         self.sio = self.make_server(of_manager, monitor_clients=False, **options)
         self.http = Server(
             self.make_application(),

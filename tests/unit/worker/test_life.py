@@ -18,6 +18,7 @@ class Loop:
 
     def __init__(self, *engines: Any) -> None:
         self.engines = engines
+        self.outlets: list[Any] = []
         self.turns = 0
         self.turn: Any = lambda: None
 

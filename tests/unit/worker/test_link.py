@@ -8,14 +8,17 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import eventlet
 import pytest
 
+from supervisor_sio.common import memory_file, recovery
 from supervisor_sio.common.handover import Handover
 from supervisor_sio.common.limits import LINK_MESSAGES
 from supervisor_sio.worker import ancestors, reporting
 from supervisor_sio.worker import link as module
+from supervisor_sio.worker.claims import pack
 from supervisor_sio.worker.eventlet.runtime import HubRuntime
 from unit.worker.linked import KNOWN, Router, Worker, until
 from unit.worker.turns import let_run
@@ -349,3 +352,40 @@ def test_the_child_of_a_fork_leaves_the_channel_alone(worker: Worker, router: Ro
     with pytest.raises(OSError) as error:
         os.fstat(worker.link._reading._listener.fileno)  # type: ignore[union-attr]
     assert error.value.errno == errno.EBADF
+
+
+def test_each_router_gets_the_journals(worker: Worker, router: Router) -> None:
+    router.accept()
+    source = recovery.Source("11111111", "socketio")
+    segment = recovery.Segment(source, "events", 1, recovery.FORMAT, 120.0, None)
+    worker.link.journals.add(segment, os.memfd_create("segment"))
+    told = {**recovery.segment(segment), "descriptors": 1}
+    assert router.expect("journal") == told
+    router.send({"type": "journals"})
+    assert router.expect("journal") == told
+    router.die()
+    router.accept()
+    assert router.expect("journal") == told
+    worker.link.journals.drop(source, "events", 1)
+    assert router.expect("journal-dropped")["number"] == 1
+
+
+def test_questions_about_clients(worker: Worker, router: Router) -> None:
+    router.accept()
+    said = {"do": "claim"}, [["2[]"]]
+    router.send(recovery.claim(5, "11111111", {}), memory_file.write("claim", pack(said)))
+    until(lambda: worker.claims, "asked")
+    ((question, answered),) = worker.claims
+    assert question == said
+    answered(({}, []))
+    assert router.expect("claimed") == {**recovery.claimed(5, {}), "descriptors": 1}
+
+    answers: list[Any] = []
+    worker.link.claims.ask("22222222", said, answers.append)
+    router.expect("claim")
+    router.die()
+    router.accept()
+    number = router.expect("claim")["id"]
+    router.send(recovery.not_claimed(number, "unknown-pid"))
+    until(lambda: answers, "answered")
+    assert answers == [({"reason": "unknown-pid"}, ())]

@@ -1,0 +1,262 @@
+"""Clients that come back: what a worker does for them beside its managers.
+
+A client that loses its connection stays in the tables of its manager, *lost*, and no handler is
+called. It names itself by its ``pid`` when it comes back, to this worker or another, see
+:mod:`.claims`. When it does not, its ``disconnect`` handler is called in the end, by the worker
+that has it then.
+
+=============================  ================================================================
+a client                       what happens
+=============================  ================================================================
+connects                       it gets a ``pid``, if it asks for one
+loses its connection           it is lost; the environment of its handshake is kept
+comes back                     it is who it was, at the worker to which it has come
+does not come back in time,    its ``disconnect`` handler is called, with the first reason
+or this worker is the last
+=============================  ================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from contextlib import contextmanager
+from typing import Any, Awaitable, Callable, Deque, Iterator, Optional
+
+from ..cluster import environs
+from ..cluster.offsets import Asked, read_connect
+from ..common.limits import CLAIM_TIMEOUT, LOST_HANDLERS
+from .claims import Messages, Said, no_answer
+from .eio import EngineOwner, Lost
+from .runtime import Runtime
+
+#: Seconds between looks whose time is over.
+_LOOK = 1.0
+
+#: Seconds between looks whether all handlers have ended.
+_WAIT = 0.01
+
+#: Asks another worker.
+Ask = Callable[[str, Said, Callable[[Said], None]], None]
+
+
+class _Stored:
+    """In the place of a session that has ended elsewhere."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
+
+
+class Recovery:
+    """For the clients of one server.
+
+    :param end_client: calls the ``disconnect`` handler of a client, by Engine.IO sid, namespace
+        and reason, and forgets it.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        eio: EngineOwner,
+        end_client: Callable[[str, str, str], Awaitable[None]],
+    ) -> None:
+        self._server = server
+        self.manager = server.manager
+        self._eio = eio
+        self._end_client = end_client
+        reasons = eio.reason
+        #: Why a client may come back.
+        self._reasons = {reasons.TRANSPORT_CLOSE, reasons.TRANSPORT_ERROR, reasons.PING_TIMEOUT}
+        #: ``None`` where there are no others.
+        self.ask_others: Optional[Ask] = None
+        #: What clients have said that connect and can come back, by Engine.IO sid and namespace.
+        self._asked: dict[tuple[str, str], Asked] = {}
+        #: Whether no client can come back any more.
+        self._over = False
+        self._looking = False
+        #: Clients whose handler has yet to run, and how many of these run.
+        self._waiting: Deque[tuple[str, str, str]] = deque()
+        self._running = 0
+        #: How many handlers need the environment of a session that has ended.
+        self._in_use: Counter[str] = Counter()
+
+    def in_loop(self, task: Callable[..., Any], *args: Any) -> None:
+        """Call it in the loop, when what is under way there is done."""
+        self._eio.in_loop(self._eio.runtime.call_soon, task, *args)
+
+    # --- a client connects ----------------------------------------------------------------
+
+    async def recovers(self, eio_sid: str, namespace: str, pkt: Any) -> bool:
+        """Whether a client that connects is one that has come back; it is served then.
+
+        :param pkt: loses what is not for a handler.
+        """
+        environ = self._server.environ[eio_sid]
+        asked = read_connect(environ, pkt.data)
+        pkt.data = asked.data
+        if asked.pid is not None:
+            reason = await self.manager.recover(eio_sid, environ, namespace, asked, self._ask)
+            if reason is None:
+                return True
+            self._count(eio_sid, reason)
+        if asked.capable:
+            self._asked[eio_sid, namespace] = asked
+        return False
+
+    @contextmanager
+    def connecting(self, eio_sid: str, namespace: str) -> Iterator[None]:
+        """While a client connects as a new one."""
+        try:
+            yield
+        finally:
+            self._asked.pop((eio_sid, namespace), None)
+
+    def begin(self, eio_sid: str, pkt: Any) -> None:
+        """A client is told that it is connected: with its pid, if it is to have one."""
+        namespace = pkt.namespace or "/"
+        asked = self._asked.get((eio_sid, namespace))
+        if asked is not None:  # it is new, and not one that has come back
+            pid = self.manager.begin(pkt.data["sid"], namespace, asked.offset)
+            if pid:
+                pkt.data["pid"] = pid
+
+    def _count(self, eio_sid: str, reason: str) -> None:
+        session = self._eio.engine.sessions.get(eio_sid)
+        if session is not None:
+            self._eio.count_of(session, reason)
+
+    # --- questions ------------------------------------------------------------------------
+
+    async def _ask(self, tag: str, question: dict[str, Any], messages: Messages = ()) -> Said:
+        """What the worker answers that has the clients of a tag, where a handler runs."""
+        ask = self.ask_others
+        if ask is None:
+            return no_answer()
+        answers: list[Said] = []
+        event = self._eio.create_event()
+
+        def answered(answer: Said) -> None:
+            answers.append(answer)
+            event.set()
+
+        said = {"channel": self.manager.hears, **question}, messages
+        self._eio.in_loop(ask, tag, said, answered)
+        await self._eio.wait(event, CLAIM_TIMEOUT)
+        return answers[0] if answers else no_answer()
+
+    def answer(self, question: Said, answered: Callable[[Said], None]) -> None:
+        """Another worker asks; in the loop."""
+        self._eio.runtime.run(self._eio.call, self._answer, question, answered)
+
+    async def _answer(self, question: Said, answered: Callable[[Said], None]) -> None:
+        answer = no_answer()
+        try:
+            answer = await self.manager.answer_claim(*question)
+        finally:
+            self._eio.in_loop(answered, answer)
+
+    # --- a client is lost -----------------------------------------------------------------
+
+    def loses(self, eio_sid: str, namespace: str, reason: Optional[str]) -> bool:
+        """Whether a client that has no connection any more may come back."""
+        if self._over or reason not in self._reasons:
+            return False
+        sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
+        if sid is None or not self.manager.lose(sid, namespace, reason):
+            return False
+        session = self._eio.engine.sessions.get(eio_sid)
+        if eio_sid not in self._eio.lost and session is not None:
+            self._eio.lost[eio_sid] = Lost(session, self._server.environ.get(eio_sid))
+        self._eio.in_loop(self.look)
+        return True
+
+    def look(self) -> None:
+        """Look now and then, while there are lost clients, whose time is over. In the loop."""
+        if not self._looking:
+            self._looking = True
+            self._eio.runtime.call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        self._expire(time.monotonic())
+        lost = self._eio.lost
+        for eio_sid in list(lost):
+            if not self._is_known(eio_sid):
+                lost.pop(eio_sid, None)
+        if lost or self.manager.lost:
+            self.look()
+
+    def _is_known(self, eio_sid: str) -> bool:
+        find = self.manager.sid_from_eio_sid
+        return any(find(eio_sid, name) is not None for name in list(self.manager.get_namespaces()))
+
+    # --- its end --------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """This worker ends; the clients whose sessions it closes may come back to others."""
+        self._reasons.add(self._eio.reason.SERVER_DISCONNECT)
+
+    async def finish(self) -> None:
+        """No client can come back any more: call the handlers of all that are lost."""
+        self._over = True
+        self._expire(math.inf)
+        while self._waiting or self._running:
+            await self._eio.runtime.sleep(_WAIT)
+
+    def _expire(self, now: float) -> None:
+        for eio_sid, _, namespace, reason in self.manager.expire(now):
+            self._waiting.append((eio_sid, namespace, reason))
+        self._run_handlers()
+
+    def _run_handlers(self) -> None:
+        while self._waiting and self._running < LOST_HANDLERS:
+            self._running += 1
+            self._eio.runtime.run(self._eio.call, self._end, *self._waiting.popleft())
+
+    async def _end(self, eio_sid: str, namespace: str, reason: str) -> None:
+        try:
+            if eio_sid not in self._eio.lost:  # its worker has died
+                stored = _Stored(self.manager.session_of(eio_sid))
+                environ = environs.unknown(self._server.is_asyncio_based())
+                self._eio.lost[eio_sid] = Lost(stored, environ)
+            with self._environment(eio_sid):
+                await self._end_client(eio_sid, namespace, reason)
+        finally:
+            self._eio.in_loop(self._ended)
+
+    def _ended(self) -> None:
+        self._running -= 1
+        if self._waiting:
+            self._eio.runtime.call_soon(self._run_handlers)
+
+    @contextmanager
+    def environment(self, sid: str, namespace: str) -> Iterator[None]:
+        """While a client may be disconnected that is lost: handlers find its environment."""
+        eio_sid = self.manager.eio_sid_from_sid(sid, namespace)
+        with self._environment(eio_sid):
+            yield
+
+    @contextmanager
+    def _environment(self, eio_sid: Optional[str]) -> Iterator[None]:
+        lost = None if eio_sid is None else self._eio.lost.get(eio_sid)
+        if eio_sid is None or lost is None:
+            yield
+            return
+        self._in_use[eio_sid] += 1
+        self._server.environ[eio_sid] = lost.environ
+        try:
+            yield
+        finally:
+            self._in_use[eio_sid] -= 1
+            if not self._in_use[eio_sid]:
+                del self._in_use[eio_sid]
+                self._server.environ.pop(eio_sid, None)
+
+
+def recoveries(runtime: Runtime) -> list[Recovery]:
+    """Of all servers of this process that have it."""
+    found = [getattr(outlet, "recovery", None) for outlet in runtime.outlets]
+    return [recovery for recovery in found if recovery is not None]
