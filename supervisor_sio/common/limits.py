@@ -469,6 +469,14 @@ JOURNAL_AGAIN = _limit(
     "after which it is asked for its journals again when the router had no descriptor free for "
     "them",
 )
+JOURNAL_TIME = _limit(
+    "JOURNAL_TIME",
+    600.0,
+    "seconds",
+    "worker that has died",
+    "at least, for another one to inherit its journals: also when nobody can come back any more, "
+    "the disconnect handlers of its clients are yet to run",
+)
 CLAIMS = _limit(
     "CLAIMS",
     10_000,

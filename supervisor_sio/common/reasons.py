@@ -175,6 +175,16 @@ NOT_SAVED = _not_recovered(
     "not-saved",
     "its session has what is not JSON, or too much; the log of the worker names the key",
 )
+JOURNAL_REFUSED = _not_recovered(
+    "journal-refused",
+    "the clients of a worker whose journal the router cannot keep: no descriptor is free, or it "
+    "has too many parts, see limits; counts workers",
+)
+NOT_INHERITED = _not_recovered(
+    "not-inherited",
+    "the clients of a worker that has died, whose journal no other worker has inherited within "
+    "`recovery`; counts workers",
+)
 CLAIMS_FULL = _not_recovered("claims-full", "too many came back at a time, see limits")
 
 

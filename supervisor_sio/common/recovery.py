@@ -78,6 +78,7 @@ class Part(NamedTuple):
     log: str
     #: Of the segments that come beside it, in their order.
     numbers: list[int]
+    format: int
     recovery: float
     died: float
 
@@ -121,6 +122,7 @@ def part(number: int, part: Part) -> Message:
         "id": number,
         **_named(part.source, part.log),
         "numbers": part.numbers,
+        "format": part.format,
         "recovery": part.recovery,
         "died": part.died,
     }
@@ -136,6 +138,7 @@ def read_part(message: Message) -> Part:
         _read_source(message),
         _read_log(message),
         numbers,
+        _count(message, "format"),
         _seconds(message, "recovery"),
         _seconds(message, "died"),
     )

@@ -30,7 +30,7 @@ from typing import Callable, Iterable, Optional, Union
 from ..common import channel, reasons, recovery
 from ..common.channel import ChannelError, Message
 from ..common.limits import CLAIM_BYTES, CLAIM_TIMEOUT, CLAIMS
-from .held_group import Carrier
+from .carrier import Carrier
 
 logger = logging.getLogger("supervisor_sio.router")
 

@@ -1,6 +1,7 @@
-"""The sessions that a worker has passed on, until another one has adopted them.
+"""What a worker has left, until another one has adopted it: the sessions that it has passed on,
+and with recovery the journals of its clients, see :mod:`.journals`.
 
-Those of one worker stay together, as a group. What becomes of it:
+What one worker has left stays together, as a group. What becomes of it:
 
 =======  ===============================================  =====================================
 state    what happens                                     then
@@ -9,18 +10,20 @@ state    what happens                                     then
                                                           the router hears the relay for it
          a router before this one held it                 WAITING, a little for those who know
                                                           of it already
+         a worker with journals has died, or left         WAITING; no successor need come
 PASSING  a batch of them                                  it is kept, also for the next router
          one for which there is no room                   it stays with the worker, and all
                                                           behind it
-         there are no more; the channel of the worker     WAITING
-         has ended; or hold_timeout without a batch
-WAITING  nothing has come                                 over
+         there are no more, and the worker has left, if   WAITING, with its journals
+         it has journals; the channel of the worker has
+         ended; or hold_timeout without a batch
+WAITING  nothing has come, and there are no journals      over
          its successor, of the same name, is ready        OFFERED to that
          there will be none, for it is drained, has       OFFERED to the one that has fewest
          failed, or does not take it; or hold_timeout     sessions of those who take it
-         hold_timeout, and nobody takes it; its           over: closed, and counted
-         successor is ready, and nobody understands it;
-         or too many have been asked
+         hold_timeout, and nobody takes it; or its        the sessions are closed, and counted;
+         successor is ready, and nobody understands it    journals wait on, for JOURNAL_TIME
+         JOURNAL_TIME; or too many have been asked        over: closed, and counted
 OFFERED  the worker has taken a batch                     it is sent the next
          it cannot, its channel has ended, or it has      WAITING; it is not asked again
          done nothing for too long
@@ -52,8 +55,10 @@ from ..common.limits import (
     TAKEOVER_TRIES,
 )
 from ..common.refusals import Refusals
-from .held_group import Batch, Carrier, Channel, Group, Keep, Listener, State
+from .carrier import Carrier
+from .held_group import Batch, Channel, Group, Keep, Listener, State
 from .held_shelf import HeldShelf
+from .journals import Journal, Journals
 from .placement import REJOIN_TIME, Placement
 from .pool import Member, Pool
 
@@ -73,6 +78,9 @@ class Held:
     :param listen: begins to listen in the place of a worker: it gets a memory file, and what keeps
         a later one for the next router, if there will be one.
         :raises ValueError: when that cannot be understood.
+    :param place: as a memory file, how far the worker of a journal has heard the others, for those
+        with these tags.
+        :raises ValueError: when the journal cannot be understood.
     :param members_changed: called when the tags have changed that somebody hears under.
     :param all_stops: whether supervisord stops all that it has started, as of now.
     """
@@ -88,6 +96,7 @@ class Held:
         ceiling: Callable[[], int],
         refusals: Refusals,
         listen: Callable[[int, Optional[Keep]], Listener],
+        place: Callable[[Journal, list[str]], int],
         members_changed: Callable[[], None],
         all_stops: Callable[[], bool],
     ) -> None:
@@ -100,11 +109,17 @@ class Held:
         self._ceiling = ceiling
         self._refusals = refusals
         self._listen = listen
+        self._place = place
         self._members_changed = members_changed
         self._all_stops = all_stops
         self._groups: dict[int, Group] = {}
         #: Descriptors that they have.
         self._descriptors = 0
+        #: Of the workers that there are.
+        self._journals = Journals(self._has_room, refusals, time.monotonic)
+        #: The tags of each worker with journals whose channel has ended, by its own: it may have
+        #: died, or connect again.
+        self._absent: dict[str, list[str]] = {}
         #: By the number of a group that is over, the tag of the worker that has adopted it.
         self._given: OrderedDict[int, str] = OrderedDict()
         #: What workers have adopted of routers before this one, when nobody knows whom it was given
@@ -119,6 +134,8 @@ class Held:
             "adopted": self._take_adopted,
             "not-adopted": self._take_not_adopted,
             "tags": self._take_tags,
+            "journal": self._journals.take,
+            "journal-dropped": self._drop_segment,
         }
 
     @property
@@ -137,15 +154,21 @@ class Held:
 
     def keeps(self, tag: str) -> bool:
         """Whether what a worker with this tag has left will be another worker's."""
-        return self._of(tag) is not None
+        return self._of(tag) is not None or any(tag in tags for tags in self._absent.values())
 
     def rows(self) -> list[Any]:
         """For the membership: the tags, under which somebody hears, but nobody sends."""
-        return [
+        absent = [
+            [tag, False, list(self._journals.channels(own)), True]
+            for own, tags in self._absent.items()
+            for tag in tags
+        ]
+        held = [
             [tag, False, list(group.channels), True]
             for group in self._groups.values()
             for tag in group.tags
         ]
+        return [*absent, *held]
 
     # --- what workers say -------------------------------------------------------------
 
@@ -169,6 +192,8 @@ class Held:
         """This process had none free for what came with a message."""
         if message["type"] in ("passing", "sessions"):
             self._refuse(carrier, reasons.HELD_FULL)
+        elif message["type"] == "journal":
+            self._journals.lost_descriptor(carrier, message)
 
     def _take_passing(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
         member = _known(carrier)
@@ -185,8 +210,7 @@ class Held:
             return False
         if group is None:
             group = Group(
-                # No two routers of a host give the same.
-                id=int.from_bytes(os.urandom(6), "big"),
+                id=_new_id(),
                 name=member.name,
                 tags=[],
                 format=passing.format,
@@ -253,18 +277,27 @@ class Held:
 
     def _has_room(self, descriptors: list[int]) -> bool:
         ceiling = self._ceiling()
-        more = self._descriptors + len(descriptors)
+        more = self._descriptors + self._journals.descriptors + len(descriptors)
         return more <= ceiling * HELD_SHARE and max(descriptors) < ceiling
 
     def _refuse(self, carrier: Carrier, reason: str) -> None:
         carrier.tell({"type": "no-pass", "reason": reason})
 
     def _of(self, tag: str) -> Optional[Group]:
-        """What the worker with this tag passes on."""
+        """What the worker with this tag has left."""
         return next((group for group in self._groups.values() if tag in group.tags), None)
 
     def _take_passed(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
-        self._complete_all(carrier)
+        if self.has_journals(carrier):
+            group = self._of(_known(carrier).tag)
+            if group is not None:  # with its journals, which are complete when it has left
+                group.deadline = time.monotonic() + self._hold_timeout
+        else:
+            self._complete_all(carrier)
+        return False
+
+    def _drop_segment(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        self._journals.drop(carrier, message)
         return False
 
     def _take_took(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
@@ -294,9 +327,8 @@ class Held:
             tags = group.tags
             if group.taker is not carrier:
                 self._take_off(group)
-            logger.info(
-                "worker %s has %d sessions of worker %s", member.name, group.sessions, group.name
-            )
+            logger.info("worker %s has %s", member.name, group)
+            self._journals.give(member.tag, self._take_journals(group))
         self._note(number, member.tag)
         self._pool.adopted(member, list(dict.fromkeys([*member.adopted, *tags])))
         if group is not None:
@@ -314,9 +346,9 @@ class Held:
         if self._shelf is not None:  # before the group is taken out there
             self._shelf.keep_given(self._given)
 
-    def _has_other(self, tag: str, member: Member) -> bool:
+    def _has_other(self, tag: str, member: Optional[Member]) -> bool:
         """Whether the sessions with this tag are somewhere else."""
-        return tag in self._pool.held or self._pool.owner(tag) not in (None, member)
+        return self.keeps(tag) or self._pool.owner(tag) not in (None, member)
 
     def _take_not_adopted(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
         group = self._offered(carrier, message)
@@ -337,9 +369,17 @@ class Held:
 
     # --- what becomes of the workers --------------------------------------------------
 
+    def leaves(self, carrier: Carrier) -> None:
+        """A worker is about to end, or its channel has ended: it may connect again. One with
+        journals is said to be :meth:`over`, or :meth:`back`, then."""
+        if carrier.member is not None and self.has_journals(carrier):
+            tags = [tag for tag in carrier.member.tags if self._of(tag) is None]
+            self._absent.setdefault(carrier.member.tag, tags)
+
     def lost(self, carrier: Carrier) -> None:
         """The channel to a worker has ended."""
-        self._complete_all(carrier)
+        if not self.has_journals(carrier):
+            self._complete_all(carrier)
         self._unsure = [one for one in self._unsure if one[0] is not carrier]
         tag, now = carrier.member.tag if carrier.member is not None else "", time.monotonic()
         for group in list(self._groups.values()):
@@ -347,6 +387,82 @@ class Held:
                 self._withdraw(group, "it is gone")
             elif tag in group.tags:  # only now its successor may start
                 group.deadline = max(group.deadline, now + self._hold_timeout)
+
+    def has_journals(self, carrier: Carrier) -> bool:
+        """Whether that worker leaves something also when it does not pass it on."""
+        return carrier.member is not None and bool(self._journals.of(carrier.member.tag))
+
+    def back(self, tag: str) -> None:
+        """The worker with this tag has connected again, and says anew what it has."""
+        self._absent.pop(tag, None)
+        for journal in self._journals.leave(tag):
+            journal.close()
+
+    def over(self, member: Member) -> None:
+        """A worker has died, or left: what it has left is for others."""
+        tag = member.tag
+        tags = [one for one in self._absent.pop(tag, []) if not self._has_other(one, None)]
+        if not self._journals.of(tag):
+            return
+        if self._all_stops():
+            self.back(tag)
+        group = self._of(tag)
+        if group is None and self._journals.of(tag) and tag in tags:
+            group = Group(_new_id(), member.name, tags, format=0, deadline=0.0, alone=True)
+            self._groups[group.id] = group
+        if group is None or group.state is State.OFFERED:  # it has taken too long to leave
+            self._not_inherited(member.name, self._journals.leave(tag))
+        else:
+            self._inherit_later(group, tag)
+            group.deadline = max(group.deadline, 0.0 if group.batches else group.journals_until)
+            self._complete(group)
+        self._members_changed()
+
+    def _inherit_later(self, group: Group, tag: str) -> None:
+        """What the worker with this tag had of its clients becomes a part of its group."""
+        now = time.monotonic()
+        journals = self._journals.leave(tag)
+        for journal in journals:
+            if journal.died is None:
+                journal.died = now
+                self._hold_place(group, journal)
+        # What is not heard for any more is of no use, also what was inherited there.
+        good = [journal for journal in journals if journal.source.channel in group.channels]
+        self._not_inherited(group.name, [one for one in journals if one not in good])
+        group.journals += good
+        self._descriptors += sum(len(journal.descriptors) for journal in good)
+        if self._shelf is not None:
+            self._shelf.keep_journals(group)
+
+    def _hold_place(self, group: Group, journal: Journal) -> None:
+        """Hear the relay in the place of a worker that has passed on no sessions."""
+        name = journal.source.channel
+        if name in group.channels or len(group.channels) >= TAKEOVER_CHANNELS:
+            return
+        position = -1
+        try:
+            position = self._place(journal, group.tags)
+            listener = self._listen_from(group, name, position)
+        except Exception as error:
+            logger.warning("the journal of worker %s on %s: %s", group.name, name, error)
+            channel.close_all([position] if position >= 0 else [])
+            return
+        group.channels[name] = Channel(position, listener)
+        self._descriptors += 1
+        if self._shelf is not None:
+            self._shelf.keep_channel(group, name, position)
+
+    def _not_inherited(self, name: str, journals: list[Journal]) -> None:
+        if journals:
+            self._refusals.count(reasons.NOT_INHERITED, f"worker {name}")
+        for journal in journals:
+            journal.close()
+
+    def _take_journals(self, group: Group) -> list[Journal]:
+        """They are the caller's from now on."""
+        journals, group.journals = group.journals, []
+        self._descriptors -= sum(len(journal.descriptors) for journal in journals)
+        return journals
 
     def resume(self, carrier: Carrier) -> None:
         """A worker reads again."""
@@ -363,6 +479,7 @@ class Held:
 
     def look(self) -> None:
         """Deadlines, and who may adopt what; once a second, and when there may be somebody."""
+        self._journals.look()
         now = time.monotonic()
         if now >= self._unsure_until:
             unsure, self._unsure = self._unsure, []
@@ -384,15 +501,18 @@ class Held:
 
     def _complete(self, group: Group) -> None:
         """Nothing more will come."""
+        if group.giver is not None and self.has_journals(group.giver):
+            self._inherit_later(group, _known(group.giver).tag)
+        if group.state is State.PASSING:
+            logger.info("%s wait for another worker", group)
         group.giver = None
         group.state = State.WAITING
-        logger.info("worker %s has passed on %d sessions", group.name, group.sessions)
         self._find_taker(group, time.monotonic())
 
     def _find_taker(self, group: Group, now: float) -> None:
         if now < group.not_before:
             return
-        if not group.batches:
+        if not (group.batches or group.journals):
             self._end(group)
             return
         ready = [(c, c.member) for c in self._carriers() if c.member is not None and c.member.ready]
@@ -411,9 +531,9 @@ class Held:
         elif (
             members and not group.is_understood(members) and (late or group.has_one_named(members))
         ):
-            self._close(group, reasons.OTHER_FORMAT)
+            self._give_up(group, reasons.OTHER_FORMAT, members)
         elif late:
-            self._close(group, reasons.NOT_ADOPTED)
+            self._give_up(group, reasons.NOT_ADOPTED, members)
 
     # --- an adoption --------------------------------------------------------------------
 
@@ -502,9 +622,32 @@ class Held:
 
     # --- the end ------------------------------------------------------------------------
 
+    def _give_up(self, group: Group, reason: str, members: list[Member]) -> None:
+        """Nobody adopts all of it: perhaps somebody adopts a part."""
+        if not (group.batches and group.journals):
+            self._close(group, reason)
+            return
+        if any(member.takes == group.format for member in members):
+            self._not_inherited(group.name, self._take_journals(group))
+        else:
+            self._refusals.count(reason, f"worker {group.name}", group.sessions)
+            self._descriptors -= sum(len(batch.descriptors) for batch in group.batches.values())
+            self._close_some([batch.descriptors for batch in group.batches.values()])
+            self._pool.held.difference_update(group.tags)
+            group.batches, group.format = {}, 0
+            group.deadline = group.journals_until
+            for tag in group.tags:
+                self._placement.released(tag)
+            self._loop.call_soon(self._placement.place_held)
+        if self._shelf is not None:
+            self._shelf.keep_anew(group)
+        self._find_taker(group, time.monotonic())
+
     def _close(self, group: Group, reason: str) -> None:
         """Nobody adopts it: its connections end."""
-        self._refusals.count(reason, f"worker {group.name}", group.sessions)
+        if group.batches:
+            self._refusals.count(reason, f"worker {group.name}", group.sessions)
+        self._not_inherited(group.name, self._take_journals(group))
         self._note(group.id, "")
         self._end(group)
         self._loop.call_soon(self._placement.place_held)
@@ -520,6 +663,8 @@ class Held:
         for place in group.channels.values():
             channel.close_all([d for d in (place.position, place.dump) if d >= 0])
         self._close_some([batch.descriptors for batch in group.batches.values()])
+        for journal in group.journals:
+            journal.close()
         for tag in group.tags:
             self._placement.released(tag)
         self._members_changed()
@@ -545,7 +690,8 @@ class Held:
             group.deadline = max(group.deadline, group.not_before)
             self._groups[group.id] = group
             self._descriptors += group.descriptors
-            self._pool.held.update(group.tags)
+            if group.format:
+                self._pool.held.update(group.tags)
             try:
                 for name, place in group.channels.items():
                     place.listener = self._listen_from(group, name, place.position)
@@ -566,6 +712,11 @@ class Held:
         """The router ends, and nobody goes on."""
         for group in list(self._groups.values()):
             self._close(group, reasons.ROUTER_STOPPING)
+
+
+def _new_id() -> int:
+    """No two routers of a host give the same."""
+    return int.from_bytes(os.urandom(6), "big")
 
 
 def _known(carrier: Carrier) -> Member:

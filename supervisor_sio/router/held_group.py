@@ -1,14 +1,17 @@
-"""The sessions of one worker that are held, as :mod:`.held` has them. Pure."""
+"""The sessions of one worker that are held, as :mod:`.held` has them, and its journals. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Callable, Iterable, Optional, Protocol, Sequence
+from itertools import chain
+from typing import Callable, Iterable, Iterator, Optional, Protocol, Sequence
 
-from ..common import channel, takeover
+from ..common import channel, recovery, takeover
 from ..common.channel import ChannelError, Message
-from ..common.limits import TAKEOVER_TAGS
+from ..common.limits import JOURNAL_TIME, TAKEOVER_TAGS
+from .carrier import Carrier
+from .journals import Journal
 from .pool import Member
 
 #: Takes a memory file with what was heard.
@@ -20,19 +23,6 @@ class Listener(Protocol):
 
     def stop(self) -> int:
         """What it knows, as a memory file; may block for a moment."""
-
-
-class Carrier(Protocol):
-    """The way to one worker."""
-
-    @property
-    def member(self) -> Optional[Member]: ...
-
-    def tell(self, message: Message) -> None:
-        """Soon, behind what is on its way already."""
-
-    def pass_on(self, data: bytes, descriptors: Sequence[int]) -> bool:
-        """Now; false when the worker must read first, or is gone."""
 
 
 class State(Enum):
@@ -81,6 +71,7 @@ class Group:
     #: Of the worker's process, as Supervisor has it.
     name: str
     tags: list[str]
+    #: Of the sessions; 0 when none have been announced.
     format: int
     #: When others may adopt it, too; seconds of the host's monotonic clock, as all here.
     deadline: float
@@ -91,6 +82,8 @@ class Group:
     state: State = State.PASSING
     channels: dict[str, Channel] = field(default_factory=dict)
     batches: dict[int, Batch] = field(default_factory=dict)
+    #: What the worker has left, if it had recovery: its own, and those that it had inherited.
+    journals: list[Journal] = field(default_factory=list)
     #: The worker that passes it on, while it does.
     giver: Optional[Carrier] = None
     #: The worker that is asked now.
@@ -117,12 +110,34 @@ class Group:
     @property
     def descriptors(self) -> int:
         """How many it has."""
-        return sum(len(batch.descriptors) for batch in self.batches.values()) + len(self.channels)
+        beside = [batch.descriptors for batch in self.batches.values()]
+        beside += [journal.descriptors for journal in self.journals]
+        return sum(map(len, beside)) + len(self.channels)
+
+    @property
+    def recovers(self) -> int:
+        """The format of the journals; 0 when there are none."""
+        return self.journals[0].format if self.journals else 0
+
+    @property
+    def journals_until(self) -> float:
+        """When they are of no use any more."""
+        times = ((j.died, j.recovery) for j in self.journals)
+        return max((d + max(r, JOURNAL_TIME) for d, r in times if d is not None), default=0.0)
+
+    def __str__(self) -> str:
+        has = f"{self.sessions} sessions" if self.format else "the clients"
+        return f"{has} of worker {self.name}"
+
+    def is_understood_by(self, member: Member) -> bool:
+        """Whether it takes this format, or these."""
+        takes = not self.batches or member.takes == self.format
+        return takes and (not self.journals or member.recovers == self.recovers)
 
     def may_be_taken_by(self, member: Member) -> bool:
         """Whether that worker can be asked."""
         return (
-            member.takes == self.format
+            self.is_understood_by(member)
             and member.eligible
             and member.tag not in self.asked
             and len(member.adopted) + len(self.tags) <= TAKEOVER_TAGS
@@ -131,7 +146,8 @@ class Group:
     def has_no_successor(self, others: Iterable[Member]) -> bool:
         """Whether none of its name will come, or one is there and cannot take it."""
         return self.alone or any(
-            other.name == self.name and (other.takes != self.format or other.tag in self.asked)
+            other.name == self.name
+            and (not self.is_understood_by(other) or other.tag in self.asked)
             for other in others
         )
 
@@ -140,12 +156,17 @@ class Group:
         return any(other.name == self.name for other in others)
 
     def is_understood(self, others: Sequence[Member]) -> bool:
-        """Whether one of those takes this format."""
-        return any(other.takes == self.format for other in others)
+        """Whether one of those takes this format, or these."""
+        return any(map(self.is_understood_by, others))
 
     def offer(self) -> list[Packet]:
         """What a worker is sent that is to adopt it."""
-        about = {"id": self.id, "tags": self.tags, "format": self.format}
+        about = {
+            "id": self.id,
+            "tags": self.tags,
+            "format": self.format if self.batches else 0,
+            "recovers": self.recovers,
+        }
         packets = [
             Packet(channel.encode({"type": "adopt", **about, "channel": name}), [place.latest])
             for name, place in self.channels.items()
@@ -153,12 +174,19 @@ class Group:
         for number, batch in sorted(self.batches.items()):
             data = channel.encode(self.batch_message(number))
             packets.append(Packet(data, batch.descriptors, counts=True))
+        for part, descriptors in self.parts():
+            data = channel.encode(recovery.part(self.id, part))
+            packets.append(Packet(data, descriptors, counts=True))
         return [*packets, Packet(channel.encode({"type": "adopt-end", "id": self.id}))]
 
     def batch_message(self, number: int) -> Message:
         """As its worker has sent it, with the number of the group."""
         batch = self.batches[number]
         return {**takeover.sessions(number, batch.tag, batch.sessions), "id": self.id}
+
+    def parts(self) -> Iterator[tuple[recovery.Part, list[int]]]:
+        """Those of all journals."""
+        return chain.from_iterable(journal.parts() for journal in self.journals)
 
     def channel_message(self, name: str) -> Message:
         """For the next router."""

@@ -14,9 +14,10 @@ import socket
 from collections import deque
 from typing import Callable, Mapping, NamedTuple, Sequence
 
-from ..common import channel, takeover
+from ..common import channel, recovery, takeover
 from ..common.channel import ChannelError, Message
 from .held_group import Batch, Channel, Group, read_group
+from .journals import Journal
 
 logger = logging.getLogger("supervisor_sio.router")
 
@@ -31,7 +32,7 @@ class _Kept(NamedTuple):
     data: bytes
     #: Open for as long as it is kept.
     descriptors: Sequence[int]
-    #: The channel of the relay that it is about; empty when it is a batch.
+    #: The channel of the relay that it is about; empty when it is not about one.
     channel: str = ""
 
 
@@ -65,12 +66,16 @@ class HeldShelf:
             if not kept:
                 channel.close_all(descriptors)
         for group in groups.values():
-            for name, place in group.channels.items():
-                self.keep_channel(group, name, place.position)
-            for number in group.batches:
-                self.keep_batch(group, number)
+            self._keep_all(group)
         self.keep_given(self.given)
         return list(groups.values())
+
+    def _keep_all(self, group: Group) -> None:
+        for name, place in group.channels.items():
+            self.keep_channel(group, name, place.latest)
+        for number in group.batches:
+            self.keep_batch(group, number)
+        self.keep_journals(group)
 
     def keep_channel(self, group: Group, name: str, position: int) -> None:
         """:param position: instead of that which was kept before, if the kernel has room for it."""
@@ -93,6 +98,16 @@ class HeldShelf:
         """Its descriptors stay open until :meth:`forget`."""
         data = channel.encode(group.batch_message(number))
         self._keep(_Kept(group.id, data, group.batches[number].descriptors))
+
+    def keep_journals(self, group: Group) -> None:
+        for part, descriptors in group.parts():
+            data = channel.encode(recovery.part(group.id, part))
+            self._keep(_Kept(group.id, data, descriptors))
+
+    def keep_anew(self, group: Group) -> None:
+        """It has lost a part of what is kept."""
+        self.forget(group.id)
+        self._keep_all(group)
 
     def keep_given(self, given: Mapping[int, str]) -> None:
         """:param given: by the numbers of groups that are over, the tags of the workers that have
@@ -182,9 +197,25 @@ def _restore(groups: dict[int, Group], message: Message, descriptors: list[int])
             channel.close_all([old.position])
         group.channels[name] = Channel(descriptors[0])
         return True
-    batch = takeover.read_sessions(message)
     known = groups.get(number)
+    if message["type"] == "adopt-journal":
+        return known is not None and _restore_part(known, recovery.read_part(message), descriptors)
+    batch = takeover.read_sessions(message)
     if known is None or not descriptors or batch.number in known.batches:
         return False
     known.batches[batch.number] = Batch(batch.tag, batch.sessions, descriptors)
+    return True
+
+
+def _restore_part(group: Group, part: recovery.Part, descriptors: list[int]) -> bool:
+    known = {journal.source: journal for journal in group.journals}
+    journal = known.get(part.source)
+    if journal is None:
+        journal = Journal(part.source, part.format, part.recovery, part.died)
+    segments = journal.logs.setdefault(part.log, {})
+    if len(part.numbers) != len(descriptors) or not segments.keys().isdisjoint(part.numbers):
+        return False
+    segments.update(zip(part.numbers, descriptors))
+    if part.source not in known:
+        group.journals.append(journal)
     return True

@@ -33,7 +33,7 @@ from .pool import Pool
 from .report import Report
 from .reserve import RESERVE, affordable, reserve
 from .shelf import Shelf
-from .stand_ins import StandIns
+from .stand_ins import StandIns, place
 from .supervisord import SupervisordChannel, connect, in_messages
 from .throttle import Throttle
 from .tls import Terminator
@@ -110,6 +110,7 @@ class Router:
             ceiling=lambda: ceiling(self._reserve()),
             refusals=self._refusals,
             listen=self._stand_ins.listen,
+            place=place,
             members_changed=lambda: self._workers.members_changed(),
             all_stops=self._all_stops,
         )

@@ -7,9 +7,21 @@ import os
 from typing import Any, Callable, Iterable, Optional
 
 from ..common.rundir import ClusterInfo, RunDir
+from ..relay.journal_reader import JournalReader
 from ..relay.position import Position
 from ..relay.stand_in import StandIn
 from .held_group import Keep, Listener
+from .journals import Journal
+
+
+def place(journal: Journal, tags: list[str]) -> int:
+    """How far the worker of a journal has heard the others, as :meth:`StandIns.listen` takes it.
+
+    :param tags: of its clients.
+    :raises ValueError: when the journal is not understood.
+    """
+    reader = JournalReader({log: list(some.values()) for log, some in journal.logs.items()})
+    return reader.position(journal.source.channel, tags).write()
 
 
 class StandIns:

@@ -76,6 +76,8 @@ class Owner(Protocol):
 
     def leave(self, gone: WorkerChannel, reason: str) -> None: ...
 
+    def over(self, gone: WorkerChannel) -> None: ...
+
 
 class WorkerChannel:
     """The channel to one worker. A full one shows as ``busy`` at its member."""
@@ -90,6 +92,8 @@ class WorkerChannel:
         self._blocked = False  # until the worker reads what was sent
         #: The version of the membership that it was told, or is about to be.
         self._known = 0
+        #: Whether the worker has left, or its process has ended.
+        self._has_ended = False
         self._tallies = Tallies()
         self.pid = channel.peer_of(sock).pid
         self.member: Optional[Member] = None
@@ -112,8 +116,24 @@ class WorkerChannel:
         return process
 
     def _process_ended(self) -> None:
+        self._has_ended = True
+        if self._closed:
+            self._workers.over(self)
+            return
         self._read_all()
         self.lose("")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the worker will not connect again."""
+        return self._has_ended or self._process < 0
+
+    def unwatch(self) -> None:
+        """What becomes of its process is of no interest any more."""
+        process, self._process = self._process, -1
+        if process >= 0:
+            self._workers.loop.remove_reader(process)
+            os.close(process)
 
     def _read_all(self) -> None:
         while not self._closed and self.read():
@@ -185,6 +205,8 @@ class WorkerChannel:
     def _leave(self) -> None:
         """The worker is about to end: whatever was sent to it is on its way before "left"."""
         assert self.member is not None
+        self._has_ended = True
+        self._workers.held.leaves(self)
         self._workers.placement.leave(self.member, self)
         self.member.channels = []
         self._workers.members_changed()
@@ -358,9 +380,6 @@ class WorkerChannel:
         self._workers.loop.remove_reader(self._sock)
         self._workers.loop.remove_writer(self._sock)
         self._sock.close()
-        if self._process >= 0:
-            self._workers.loop.remove_reader(self._process)
-            os.close(self._process)
         if self.member is not None:  # else it has sent none
             for name, sent in self._tallies.end():
                 self._workers.ended(self.member.tag, name, sent)

@@ -14,10 +14,10 @@ from ..common.limits import MAX_CHANNELS
 from ..common.processes import is_descendant
 from ..common.refusals import Refusals
 from ..relay.tally import Sent
+from .carrier import Carrier
 from .claims import Claims
 from .connection import Connection
 from .held import Held
-from .held_group import Carrier
 from .membership import Membership
 from .placement import Placement
 from .pool import Member
@@ -92,6 +92,8 @@ class Workers:
         self._listener = listener
         self._channels: set[WorkerChannel] = set()
         self._by_tag: dict[str, WorkerChannel] = {}
+        #: Those whose channel has ended, and whose process has not, by their tags.
+        self._absent: dict[str, WorkerChannel] = {}
         self._silence = Silence(self.loop.time())
         self.queries = Queries(self.loop, self._ask)
         self.claims = Claims(self._carrier_of, self._expects, ceiling)
@@ -173,6 +175,10 @@ class Workers:
         member = Member(tag, name, newcomer.pid)
         member.drained = self.drained(name, newcomer.pid)
         member.reported_at = self.loop.time()
+        absent = self._absent.pop(tag, None)
+        if absent is not None:
+            absent.unwatch()
+        self.held.back(tag)
         self.placement.join(member, newcomer)
         self._by_tag[tag] = newcomer
         return member
@@ -256,19 +262,32 @@ class Workers:
         if line:
             logger.warning("%s", line)
 
+    def over(self, gone: WorkerChannel) -> None:
+        """Its channel has ended, and will not be opened again."""
+        gone.unwatch()
+        if gone.member is not None:
+            self._absent.pop(gone.member.tag, None)
+            self.held.over(gone.member)
+
     def leave(self, gone: WorkerChannel, reason: str) -> None:
         self._channels.discard(gone)
         member = gone.member
         if member is None:
             if reason:
                 self._refusals.count(reasons.BAD_WORKER, f"pid {gone.pid}: {reason}")
+            gone.unwatch()
             return
         if self._by_tag.get(member.tag) is gone:
             del self._by_tag[member.tag]
         self.queries.lost(member.tag)
         add_gone(self.gone, member)
+        self.held.leaves(gone)
         self.placement.leave(member, gone)
         self.held.lost(gone)
+        if gone.is_over or not self.held.has_journals(gone):
+            self.over(gone)
+        else:
+            self._absent[member.tag] = gone
         self.claims.lost(gone)
         if member.channels:
             self.members_changed()

@@ -11,7 +11,7 @@ from supervisor_sio.common.recovery import Part, Segment, Source
 
 SOURCE = Source("t1", "socketio")
 SEGMENT = Segment(SOURCE, "events", 3, recovery.FORMAT, 120.0, None)
-PART = Part(SOURCE, "states", [7, 8], 120.0, 55.5)
+PART = Part(SOURCE, "states", [7, 8], recovery.FORMAT, 120.0, 55.5)
 
 
 def test_what_is_said_is_read() -> None:

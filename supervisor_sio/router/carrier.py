@@ -1,0 +1,19 @@
+"""The way to one worker."""
+
+from __future__ import annotations
+
+from typing import Optional, Protocol, Sequence
+
+from ..common.channel import Message
+from .pool import Member
+
+
+class Carrier(Protocol):
+    @property
+    def member(self) -> Optional[Member]: ...
+
+    def tell(self, message: Message) -> None:
+        """Soon, behind what is on its way already."""
+
+    def pass_on(self, data: bytes, descriptors: Sequence[int]) -> bool:
+        """Now; false when the worker must read first, or is gone."""

@@ -1,0 +1,212 @@
+"""The journals of workers, see :mod:`supervisor_sio.common.recovery`: what they leave when they
+die, as long as they live.
+
+A worker has its own journals, and those that it has inherited. The router has every segment of
+them open, and looks into none. A journal of which it cannot have all is of no use, so it keeps
+none of it then; when it had no descriptor free, the worker is asked again after a while.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Callable, Iterator, Optional
+
+from ..common import channel, reasons, recovery
+from ..common.channel import ChannelError, Message
+from ..common.limits import JOURNAL_AGAIN, JOURNAL_SEGMENTS, JOURNALS, MAX_DESCRIPTORS
+from ..common.recovery import Part, Segment, Source
+from ..common.refusals import Refusals
+from .carrier import Carrier
+
+
+@dataclass(eq=False)
+class Journal:
+    source: Source
+    format: int
+    #: Seconds that its clients have to come back.
+    recovery: float
+    #: When its worker has died; by the host's monotonic clock. ``None`` while that lives.
+    died: Optional[float]
+    #: The descriptors of the segments, by log and number.
+    logs: dict[str, dict[int, int]] = field(default_factory=dict)
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [one for segments in self.logs.values() for one in segments.values()]
+
+    def close(self) -> None:
+        channel.close_all(self.descriptors)
+
+    def parts(self) -> Iterator[tuple[Part, list[int]]]:
+        """For messages with as many of its descriptors as one can have."""
+        assert self.died is not None
+        for log, segments in self.logs.items():
+            numbers = sorted(segments)
+            for at in range(0, len(numbers), MAX_DESCRIPTORS):
+                some = numbers[at : at + MAX_DESCRIPTORS]
+                part = Part(self.source, log, some, self.format, self.recovery, self.died)
+                yield part, [segments[number] for number in some]
+
+
+@dataclass
+class _Worker:
+    """One that is there."""
+
+    journals: dict[Source, Journal] = field(default_factory=dict)
+    #: Those of which nothing is kept.
+    refused: set[Source] = field(default_factory=set)
+    #: When it is asked for all of them again, and how.
+    again: float = 0.0
+    carrier: Optional[Carrier] = None
+
+
+class Journals:
+    """:param has_room: whether the router can have these descriptors, too.
+    :param now: seconds of the host's monotonic clock.
+    """
+
+    def __init__(
+        self,
+        has_room: Callable[[list[int]], bool],
+        refusals: Refusals,
+        now: Callable[[], float],
+    ) -> None:
+        self._has_room = has_room
+        self._refusals = refusals
+        self._now = now
+        #: By their tags.
+        self._workers: dict[str, _Worker] = {}
+        #: How many there are.
+        self.descriptors = 0
+
+    def of(self, tag: str) -> list[Journal]:
+        """Those of the worker with this tag."""
+        worker = self._workers.get(tag)
+        return list(worker.journals.values()) if worker is not None else []
+
+    def channels(self, tag: str) -> list[str]:
+        """Of the relay, for which that worker keeps a journal."""
+        own = (journal.source for journal in self.of(tag) if journal.source.tag == tag)
+        return [source.channel for source in own]
+
+    # --- what workers say -----------------------------------------------------------------
+
+    def take(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        """A message ``journal``; whether its descriptor is kept.
+
+        :raises ChannelError: when it is not as it should be.
+        """
+        segment, tag = recovery.read_segment(message), _tag_of(carrier)
+        if len(descriptors) != 1:
+            raise ChannelError("a segment of a journal without its memory")
+        if (segment.died is None) is not (segment.source.tag == tag):
+            raise ChannelError("a journal of somebody else")
+        worker = self._workers.setdefault(tag, _Worker())
+        if segment.source in worker.refused:
+            return False
+        journal = worker.journals.get(segment.source) or _begin(worker, segment)
+        if journal is None:
+            self._refuse(carrier, worker, segment.source, again=False)
+            return False
+        segments = journal.logs.setdefault(segment.log, {})
+        if segment.number in segments:
+            return False  # it is said again
+        if len(segments) >= JOURNAL_SEGMENTS:
+            self._refuse(carrier, worker, segment.source, again=False)
+            return False
+        if not self._has_room(descriptors):
+            self._refuse(carrier, worker, segment.source, again=True)
+            return False
+        segments[segment.number] = descriptors[0]
+        self.descriptors += 1
+        return True
+
+    def drop(self, carrier: Carrier, message: Message) -> None:
+        """A message ``journal-dropped``.
+
+        :raises ChannelError: when it is not as it should be.
+        """
+        source, log, number = recovery.read_dropped(message)
+        worker = self._workers.get(_tag_of(carrier))
+        journal = worker.journals.get(source) if worker is not None else None
+        descriptor = journal.logs.get(log, {}).pop(number, None) if journal is not None else None
+        if descriptor is not None:
+            os.close(descriptor)
+            self.descriptors -= 1
+
+    def lost_descriptor(self, carrier: Carrier, message: Message) -> None:
+        """This process had none free for what came with a message ``journal``.
+
+        :raises ChannelError: when it is not as it should be.
+        """
+        source = recovery.read_segment(message).source
+        worker = self._workers.setdefault(_tag_of(carrier), _Worker())
+        self._refuse(carrier, worker, source, again=True)
+
+    def _refuse(self, carrier: Carrier, worker: _Worker, source: Source, again: bool) -> None:
+        """Keep nothing of this journal."""
+        assert carrier.member is not None
+        self._refusals.count(reasons.JOURNAL_REFUSED, f"worker {carrier.member.name}")
+        journal = worker.journals.pop(source, None)
+        if journal is not None:
+            self._close(journal)
+        worker.refused.add(source)
+        if again and not worker.again:
+            worker.again, worker.carrier = self._now() + JOURNAL_AGAIN, carrier
+
+    # --- what becomes of the workers ------------------------------------------------------
+
+    def give(self, tag: str, journals: list[Journal]) -> None:
+        """The worker with this tag has inherited these."""
+        worker = self._workers.setdefault(tag, _Worker())
+        for journal in journals:
+            self.descriptors += len(journal.descriptors)
+            old = worker.journals.get(journal.source)
+            if old is not None or len(worker.journals) >= JOURNALS:
+                self._close(journal)
+            else:
+                worker.journals[journal.source] = journal
+
+    def leave(self, tag: str) -> list[Journal]:
+        """All that the worker with this tag had, which are the caller's from now on."""
+        worker = self._workers.pop(tag, _Worker())
+        journals = list(worker.journals.values())
+        self.descriptors -= sum(len(journal.descriptors) for journal in journals)
+        return journals
+
+    def look(self) -> None:
+        """Once a second: what nobody can come back for, and whom to ask again."""
+        now = self._now()
+        for worker in self._workers.values():
+            for source, journal in list(worker.journals.items()):
+                if journal.died is not None and now >= journal.died + journal.recovery:
+                    del worker.journals[source]
+                    self._close(journal)
+            if worker.again and now >= worker.again:
+                worker.again = 0.0
+                worker.refused.clear()
+                assert worker.carrier is not None
+                worker.carrier.tell({"type": "journals"})
+
+    def _close(self, journal: Journal) -> None:
+        self.descriptors -= len(journal.descriptors)
+        journal.close()
+
+
+def _begin(worker: _Worker, segment: Segment) -> Optional[Journal]:
+    """A journal for it, if the worker can have one more. It inherits what has the format of its
+    own."""
+    same = all(other.format == segment.format for other in worker.journals.values())
+    if not same or len(worker.journals) >= JOURNALS:
+        return None
+    journal = Journal(segment.source, segment.format, segment.recovery, segment.died)
+    worker.journals[segment.source] = journal
+    return journal
+
+
+def _tag_of(carrier: Carrier) -> str:
+    """:raises ChannelError: before it has said who it is."""
+    if carrier.member is None:
+        raise ChannelError("a stranger with a journal")
+    return carrier.member.tag
