@@ -51,9 +51,13 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
                             or its acknowledgement, may have. The default is 10.
     :param takeover: Whether clients stay connected when their worker is
                      restarted or stopped, as :class:`ZmqManager` has it.
+    :param recovery: For how many seconds a client that has lost its connection
+                     may come back to its session, as :class:`ZmqManager` has
+                     it; so ``recovery_messages`` and ``recovery_maxbytes``.
     :raises ValueError: when ``url`` is not of this form, when a write-only
                         manager has neither ``url`` nor a supervisord, or when
-                        ``takeover`` cannot be what it is.
+                        ``takeover`` or an option of recovery cannot be what
+                        it is.
     """
 
     #: The loop in which clients are served.

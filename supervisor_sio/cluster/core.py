@@ -19,8 +19,10 @@ from .clients import Clients
 from .coding import Coding
 from .early import Early
 from .emitting import Emitting
+from .keeping import RECOVERY_MAXBYTES, RECOVERY_MESSAGES, check_options
 from .operations import Operations
 from .packets import CheckedJson
+from .recovery import Recovery
 from .relaying import Relaying
 from .rooms import IndexedManager
 
@@ -29,7 +31,7 @@ _URL_SCHEME = "zmq+ipc://"
 _managers: weakref.WeakSet[Core] = weakref.WeakSet()
 
 
-class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
+class Core(Operations, Emitting, Clients, Recovery, Relaying, Coding, IndexedManager):
     """A manager whose operations are coroutines, but for ``emit``.
 
     A subclass says how it waits, and what it is called where.
@@ -46,11 +48,15 @@ class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
         json: Any = None,
         max_attachments: int = ATTACHMENTS,
         takeover: bool = False,
+        recovery: float = 0,
+        recovery_messages: int = RECOVERY_MESSAGES,
+        recovery_maxbytes: int = RECOVERY_MAXBYTES,
     ) -> None:
         if not isinstance(takeover, bool):
             raise ValueError(f"takeover {takeover!r:.80} is not True or False")
         if takeover and write_only:
             raise ValueError("takeover=True with write_only=True: such a manager has no clients")
+        check_options(recovery, recovery_messages, recovery_maxbytes, write_only)
         run_dir = RunDir.from_environment()
         if url is not None:
             if not url.startswith(_URL_SCHEME + "/"):
@@ -68,9 +74,13 @@ class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
         IndexedManager.__init__(self)
         Operations.__init__(self)
         Relaying.__init__(self, run_dir)
+        Recovery.__init__(self)
         self.channel = channel
         self.write_only = write_only
         self.takeover = takeover
+        self.recovery = recovery
+        self.recovery_messages = recovery_messages
+        self.recovery_maxbytes = recovery_maxbytes
         self.logger = logger
         self.host_id = uuid.uuid4().hex if write_only else identity.tag()
         self._write_only_json = None if json is None else CheckedJson(json)
@@ -128,6 +138,8 @@ class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
         self._callbacks, self._awaited = acks.Callbacks(), acks.Clients()
         self.forget_clients()
         self.forget_takeover()
+        self.forget_kept()
+        self.forget_moved()
         self._early.clear()
 
     #: What handles each method of the messages of other processes.
@@ -135,6 +147,7 @@ class Core(Operations, Emitting, Clients, Relaying, Coding, IndexedManager):
         **Operations.HANDLERS,
         **Emitting.HANDLERS,
         **Clients.HANDLERS,
+        **Recovery.HANDLERS,
     }
 
 

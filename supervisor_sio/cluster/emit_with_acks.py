@@ -10,6 +10,7 @@ from ..relay.message import EncodedPacket, RelayMessage
 from .acks import Asked, Question
 from .asking import TIMEOUT, Asking
 from .gathering import Answers
+from .lost import Times
 from .rooms import Room, check_names
 from .takeover import Underway
 
@@ -23,6 +24,7 @@ class EmitWithAcks(Asking):
     _fan_out: Callable[..., Optional[Awaitable[Any]]]
     _audience: Callable[..., list[tuple[str, str]]]
     _underway: Underway
+    _times: Times
 
     async def emit_with_acks(
         self,
@@ -90,6 +92,8 @@ class EmitWithAcks(Asking):
                 fields.get("skip_sid", ()),
                 scope,
             )
+            if self._times:  # lost ones do not answer
+                recipients = [pair for pair in recipients if pair[0] not in self._times]
             asks = self._gathering_question(fields["ack"], asked, fields["timeout"])
             eio_sids = self._admit(recipients, packets, asks)
         self._tell(asker, {**answer, "method": "expect", "count": len(recipients)})

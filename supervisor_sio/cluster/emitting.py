@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 from typing import (
     Any,
@@ -24,12 +25,14 @@ from ..common import descriptors
 from ..common.blocking import settle
 from ..common.limits import ACK_TIMEOUT
 from ..common.rundir import ENVIRONMENT_VARIABLE
+from ..relay.journal_format import OWN, Stream
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.publisher import MessageTooLong
 from . import acks, sessions
 from .asking import Asking
 from .early import Early
-from .rooms import IndexedManager, Room, check_names, tags_of
+from .keeping import Keeping, Sending
+from .rooms import Room, check_names, tags_of
 from .scope import Scope
 
 logger = logging.getLogger("supervisor_sio")
@@ -38,7 +41,7 @@ logger = logging.getLogger("supervisor_sio")
 _looked_who_hears = False
 
 
-class Emitting(Asking, IndexedManager):
+class Emitting(Asking, Keeping):
     """The part of a manager that emits."""
 
     # From the manager.
@@ -51,6 +54,8 @@ class Emitting(Asking, IndexedManager):
     _deliver_and_gather: Callable[..., None]
     _gathering_question: Callable[..., acks.Question]
     _moves: bool
+    _tags_of: Callable[[Room], set[Optional[str]]]
+    _take_number: Callable[[], tuple[Stream, int]]
 
     def _emit(
         self,
@@ -81,8 +86,12 @@ class Emitting(Asking, IndexedManager):
             ack_id = next(self._ack_ids)
         packets = self._encode(sio_packet.EVENT, namespace, [event, *as_arguments(data)], ack_id)
         skip = [skip_sid] if isinstance(skip_sid, str) else list(skip_sid or ())
+        question = None
+        if ack_id is not None and callback is not None:
+            question = acks.Question(ack_id, partial(self._answered, ack_id))
+        local = local or self._run_dir is None
         scope: Optional[Scope]
-        if local or self._run_dir is None:
+        if local and self._journal is None:
             scope = self._scope_of(None) if self._moves else None
         else:
             fields: dict[str, Any] = {
@@ -98,12 +107,13 @@ class Emitting(Asking, IndexedManager):
             ):
                 if value is not None and value != []:
                     fields[name] = value
+            if self._journal is not None:
+                self._emit_kept(event, fields, packets, local, volatile, question, callback)
+                return None
             scope = self._send_to(tags_of(room), fields, packets, f"event {event!r}", volatile)
-        question = None
-        if ack_id is not None and callback is not None:
-            question = acks.Question(ack_id, partial(self._answered, ack_id))
+        if question is not None and callback is not None:
             with self._tables:
-                self._callbacks.add(ack_id, callback)
+                self._callbacks.add(question.ack_id, callback)
         outlet = self._outlet
         if outlet is None:
             return None
@@ -139,6 +149,80 @@ class Emitting(Asking, IndexedManager):
                 eio_sids = self._admit(recipients, packets, question)
         return self._fan_out(eio_sids, packets, volatile)
 
+    # --- with recovery ---------------------------------------------------------
+
+    def _emit_kept(
+        self,
+        event: str,
+        fields: dict[str, Any],
+        packets: list[EncodedPacket],
+        local: bool,
+        volatile: bool,
+        question: Optional[acks.Question],
+        callback: Optional[Callable[..., Any]],
+    ) -> None:
+        """As :meth:`_emit` goes on, where clients can come back.
+
+        It is published and written to the journal in one go: so what this process says that it
+        has published, its journal has.
+        """
+        outlet = self._outlet
+        threads = None if outlet is None else outlet.threads
+        here = outlet is None or threads is None or outlet.concurrent or threads.here
+        message = RelayMessage(self.host_id, 0, fields, packets, time=time.monotonic())
+        with self._tables:
+            stream: Stream = OWN
+            if local:
+                message.scope = self._scope_of(None) if self._moves else None
+            else:
+                tags = self._tags_of(fields.get("room"))
+                what = f"event {event!r}"
+                message.scope = self._send_to(tags, fields, packets, what, volatile)
+                stream, message.sequence = self._take_number()
+            if question is not None and callback is not None:
+                self._callbacks.add(question.ack_id, callback)
+            if here:
+                self._queue_for(message, stream, packets, question, volatile)
+            elif stream is not OWN:
+                self._unwritten.add(message.sequence)
+        size = sum(map(len, packets))
+        if here:
+            self._send_queued(size)
+        elif threads is not None:
+            threads.run(size, self._emit_late, message, stream, packets, question, volatile)
+
+    def _emit_late(
+        self,
+        message: RelayMessage,
+        stream: Stream,
+        packets: list[EncodedPacket],
+        question: Optional[acks.Question],
+        volatile: bool,
+    ) -> None:
+        """What another thread has published, in the loop."""
+        with self._tables:
+            self._unwritten.discard(message.sequence)
+            self._queue_for(message, stream, packets, question, volatile)
+        self._send_all()
+
+    def _queue_for(
+        self,
+        message: RelayMessage,
+        stream: Stream,
+        packets: list[EncodedPacket],
+        question: Optional[acks.Question],
+        volatile: bool,
+    ) -> None:
+        fields = message.fields
+        recipients = self._audience(
+            fields["namespace"],
+            fields.get("room"),
+            fields.get("except_room"),
+            fields.get("skip_sid", ()),
+            message.scope,
+        )
+        self._queue(message, stream, recipients, packets, question, volatile)
+
     def _admit(
         self,
         recipients: list[tuple[str, str]],
@@ -164,6 +248,10 @@ class Emitting(Asking, IndexedManager):
         """Not with ``_tables``: it may wait until there is room for it."""
         outlet = self._outlet
         if not eio_sids or outlet is None:
+            return None
+        if self._journal is not None:
+            self._sendings.append(Sending(eio_sids, packets, volatile))
+            self._send_queued(sum(map(len, packets)))
             return None
         fan_out = outlet.fan_out_volatile if volatile else outlet.fan_out
         if outlet.concurrent and outlet.threads is not None and not outlet.threads.here:
@@ -191,8 +279,11 @@ class Emitting(Asking, IndexedManager):
         """A client is gone: those who wait for its answer need not any longer."""
         with self._tables:
             self._early.pop(sid, None)
+            client = self._known.get(sid) if self._known else None
             super().basic_disconnect(sid, namespace, **kwargs)
             left = self._awaited.left(sid)
+            if client is not None:
+                self._ended(client)
         for no_answer in left:
             no_answer()
 
@@ -217,6 +308,8 @@ class Emitting(Asking, IndexedManager):
             sid = connected
         with self._tables:
             self.pending_connect.discard(sid, namespace)
+            if self._journal is not None:
+                self._begins(sid, namespace)
             early = self._early.get(sid)
             if early is None or not early.emits:
                 self._early.pop(sid, None)
@@ -233,9 +326,14 @@ class Emitting(Asking, IndexedManager):
         with self._tables:
             early = self._early.pop(sid, None)
             eio_sid = self.eio_sid_from_sid(sid, namespace)
+            if early is not None and self._journal is not None:
+                self._send_early_ones(sid, eio_sid, early)
         if early is None or self._outlet is None:
             return []
-        sent = [self._outlet.fan_out([eio_sid], packets) for packets in early.emits]
+        if self._journal is not None:
+            self._send_queued(0)
+            return []
+        sent = [self._outlet.fan_out([eio_sid], packets) for packets, _ in early.emits]
         return [one for one in sent if one is not None]
 
     def _audience(
@@ -282,6 +380,11 @@ class Emitting(Asking, IndexedManager):
         question = None
         if ack_id is not None:
             question = self._question(ack_id, acks.Asked(self._asker(message), namespace))
+        if self._journal is not None:
+            with self._tables:
+                self._queue_for(message, message.stream, packets, question, volatile)
+            self._send_queued(sum(map(len, packets)))
+            return
         room, except_room = fields.get("room"), fields.get("except_room")
         skip = fields.get("skip_sid", ())
         self._emit_here(

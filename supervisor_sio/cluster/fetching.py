@@ -10,6 +10,7 @@ from ..common import identity
 from ..relay.message import RelayMessage
 from .asking import TIMEOUT, Asking
 from .gathering import Answers
+from .lost import Times
 from .rooms import Room, check_names
 from .scope import Scope
 
@@ -46,6 +47,7 @@ class Fetching(Asking):
     _session: Callable[[str, str], dict[str, Any]]
     rooms: dict[str, dict[Any, Any]]
     get_rooms: Callable[[str, str], list[Any]]
+    _times: Times
     _participants: Callable[..., list[tuple[str, str]]]
 
     #: Those of each client's session that all workers may see.
@@ -128,6 +130,8 @@ class Fetching(Asking):
         found = []
         with self._tables:
             selected = self._participants(namespace, room, except_room, scope=scope)
+            if self._times:  # lost ones are not there
+                selected = [pair for pair in selected if pair[0] not in self._times]
         for sid, _ in selected:
             try:
                 session = self._session(sid, namespace) if self._shared_keys else {}

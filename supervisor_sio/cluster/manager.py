@@ -59,9 +59,19 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
     :param takeover: Whether clients stay connected when their worker is
                      restarted or stopped: another one takes their sessions
                      over, see :meth:`on_takeover`. The default is ``False``.
+    :param recovery: For how many seconds a client that has lost its connection
+                     may come back to its session, to any worker of the host,
+                     and gets what it has missed: Socket.IO's connection state
+                     recovery, see :meth:`on_recovery`. Its ``disconnect``
+                     handler is called when that time is over. The default is
+                     0: never.
+    :param recovery_messages: Most events that each worker keeps for that. The
+                              default is 65,536.
+    :param recovery_maxbytes: Most bytes of them. The default is 16 MiB.
     :raises ValueError: when ``url`` is not of this form, when a write-only
                         manager has neither ``url`` nor a supervisord, or when
-                        ``takeover`` cannot be what it is.
+                        ``takeover`` or an option of recovery cannot be what
+                        it is.
     """
 
     def set_server(self, server: Any) -> None:

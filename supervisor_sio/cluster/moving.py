@@ -63,6 +63,7 @@ def remove_client(server: Any, eio_sid: str) -> None:
     left = []
     with manager._tables:
         for namespace, sid in _namespaces(manager, eio_sid):
+            manager.forget_recovery(sid)
             manager._take_out(sid, namespace)
             left += manager._awaited.left(sid, moved=True)
             admin.connected_at(manager).pop(sid, None)
@@ -157,6 +158,7 @@ def _save_namespaces(manager: Any, eio_sid: str) -> list[dict[str, Any]]:
                 "namespace": namespace,
                 "sid": sid,
                 "rooms": manager.get_rooms(sid, namespace),
+                "recovery": manager.save_recovery(sid),
                 "connected_at": admin.connected_at(manager).get(sid),
                 "asked": [
                     [number, seconds, *asked]
@@ -170,6 +172,8 @@ def _save_namespaces(manager: Any, eio_sid: str) -> list[dict[str, Any]]:
 def _restore_namespace(manager: Any, eio_sid: str, saved: Saved) -> None:
     namespace, sid = saved.text("namespace"), saved.text("sid")
     manager._take_in(sid, eio_sid, namespace, [room for _, room in saved.list("rooms").pairs()])
+    if not saved.is_none("recovery"):
+        manager.restore_recovery(saved.object("recovery"), eio_sid)
     if not saved.is_none("connected_at"):
         admin.connected_at(manager)[sid] = saved.seconds("connected_at")
     for one in saved.items("asked"):

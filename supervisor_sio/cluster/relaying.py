@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import uuid
+from collections import OrderedDict
 from copy import copy
 from functools import cached_property, partial
 from multiprocessing.util import Finalize
@@ -18,6 +19,8 @@ from ..common import identity
 from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir, RunDirError
 from ..relay import native
+from ..relay.journal import Journal
+from ..relay.journal_format import OWN, Stream
 from ..relay.looped import LoopSubscriber
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.methods import BRIDGE, MalformedFields, check_fields
@@ -25,7 +28,7 @@ from ..relay.publisher import Publisher
 from ..relay.subscriber import Deaf, Subscriber
 from ..relay.threaded import ThreadSubscriber
 from . import sessions
-from .rooms import rooms_of, tags_of
+from .lost import Moved
 from .scope import Scope
 from .takeover import Takeover
 
@@ -52,6 +55,13 @@ class Relaying(Takeover):
     write_only: bool
     _outlet: Optional[sessions.Outlet]
     _start_to_hear: Callable[[Publisher, RunDir], Subscriber]
+    _journal: Optional[Journal]
+    _moved: OrderedDict[str, Moved]
+    _begin_journal: Callable[[], None]
+    _pass_on: Callable[[RelayMessage], Optional[RelayMessage]]
+    _note_heard: Callable[[RelayMessage, Stream], None]
+    _names_of: Callable[[str, Iterable[str]], list[str]]
+    _tags_of: Callable[[Any], set[Optional[str]]]
 
     def __init__(self, run_dir: Optional[RunDir]) -> None:
         Takeover.__init__(self)
@@ -63,6 +73,8 @@ class Relaying(Takeover):
         self._publisher: Optional[Publisher] = None
         self._joining = native.lock()
         self._subscriber: Optional[Subscriber] = None
+        #: Of an event that was published to all, until it is in the journal.
+        self._number: Optional[int] = None
 
     def initialize(self) -> None:
         """Start to hear the other workers; called where clients are served.
@@ -84,6 +96,7 @@ class Relaying(Takeover):
                 )
             channels_in_use.add(publisher.channel)
             self._subscriber = self._start_to_hear(publisher, self._run_dir)
+            self._begin_journal()
         self._get_logger().info("zmq backend initialized.")
 
     async def wait_joined(
@@ -260,6 +273,8 @@ class Relaying(Takeover):
         # Of a name that is not known there is nobody, or one so new that this
         # worker has yet to hear of it.
         unknown = any(map(self._is_unknown, others)) and not _is_answer(fields)
+        if self._journal is not None and not volatile:
+            publish = partial(self._publish_kept, publisher)
         if None in wanted or unknown:
             published = publish(None, fields, packets)
             return self._scope_of(published and published[0]) if self._moves else None
@@ -267,7 +282,7 @@ class Relaying(Takeover):
         for tag in others:
             for_it = fields
             if len(wanted) > 1:  # one process may get it for several of them
-                for_it = {**fields, "room": rooms_of(tag, fields["room"])}
+                for_it = {**fields, "room": self._names_of(tag, fields["room"])}
             if tag == BRIDGE or not self.is_remote(tag):
                 published = publish(tag, for_it, packets)
                 if tag == self.host_id or tag in self._adopted:
@@ -275,6 +290,29 @@ class Relaying(Takeover):
             if tag != BRIDGE and not self.is_local(tag) and self._cluster.bridged:
                 publish(BRIDGE, {**for_it, "to": tag}, packets)
         return self._scope_of(number) if self._moves else None
+
+    def _publish_kept(
+        self,
+        publisher: Publisher,
+        tag: Optional[str],
+        fields: Mapping[str, Any],
+        packets: Sequence[EncodedPacket],
+    ) -> tuple[int, Optional[str], int]:
+        """Publish, and note in the journal that its own clients need not hear it of others."""
+        assert self._journal is not None
+        with self._tables:  # in this order
+            published = sent, stream, number = publisher.publish(tag, fields, packets)
+            if stream is None:
+                if tag is None and is_event(fields):
+                    self._number = number  # it is noted with the event
+                else:
+                    self._journal.heard(self.host_id, None, number)
+        return published
+
+    def _take_number(self) -> tuple[Stream, int]:
+        """Of the event that was published to all just now, if it was; with ``_tables``."""
+        number, self._number = self._number, None
+        return (OWN, 0) if number is None else (None, number)
 
     def _is_unknown(self, tag: str) -> bool:
         known = tag == BRIDGE or self._members.hear(tag)
@@ -287,7 +325,7 @@ class Relaying(Takeover):
         """
         if self._run_dir is None:
             return None
-        return self._send_to(tags_of(fields.get("sid")), fields)
+        return self._send_to(self._tags_of(fields.get("sid")), fields)
 
     @cached_property
     def _failed_to_handle(self) -> Refusals:
@@ -300,6 +338,9 @@ class Relaying(Takeover):
     def _hear(self, message: RelayMessage) -> None:
         """A message of another process."""
         assert self._subscriber is not None
+        if self._journal is not None:
+            self._hear_kept(message)
+            return
         try:
             if self._apart and message.scope is None:
                 message = copy(message)  # adopted clients may get the same object, later
@@ -314,6 +355,32 @@ class Relaying(Takeover):
             what = f"handling {message.fields.get('method')} ({type(error).__name__})"
             self._failed_to_handle.count_failure(what, message.sender)
 
+    def _hear_kept(self, message: RelayMessage) -> None:
+        """The same where clients can come back: the journal says what this process has heard."""
+        assert self._subscriber is not None
+        heard = True
+        try:
+            if self._apart and message.scope is None:
+                message = copy(message)
+                message.scope = self._scope_of_main(message)
+            check_fields(message.fields)
+            ours: Optional[RelayMessage] = message
+            if self._moved and message.stream is not None:
+                ours = self._pass_on(message)
+            if ours is not None:
+                self.HANDLERS[message.fields["method"]](self, ours)
+                heard = not is_event(message.fields)  # that is noted with the event
+        except MalformedFields as error:
+            self._subscriber.refuse(error)
+        except GreenletExit:
+            raise
+        except BaseException as error:
+            what = f"handling {message.fields.get('method')} ({type(error).__name__})"
+            self._failed_to_handle.count_failure(what, message.sender)
+        if heard and message.sequence:
+            with self._tables:
+                self._note_heard(message, message.stream)
+
     def _living_senders(self) -> list[str]:
         return self._members.senders
 
@@ -327,6 +394,11 @@ def finish(publisher: Optional[Publisher], subscriber: Optional[Subscriber]) -> 
         subscriber.finish(_LEAVE_TIMEOUT)
     if publisher is not None:
         publisher.close()
+
+
+def is_event(fields: Mapping[str, Any]) -> bool:
+    """Whether it is emitted to clients, and nobody gathers their answers."""
+    return fields["method"] == "emit" and "request" not in fields
 
 
 def _is_answer(fields: Mapping[str, Any]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from _thread import RLock
-from typing import Any, Iterable, Optional, Sequence, Union
+from types import MappingProxyType
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 
 from socketio.base_manager import BaseManager
 
@@ -33,11 +34,6 @@ def tags_of(room: Room) -> set[Optional[str]]:
     if not all(map(is_sid, rooms)):
         return {None}
     return {tag_of(one) for one in rooms if isinstance(one, str)}
-
-
-def rooms_of(tag: str, rooms: Iterable[str]) -> list[str]:
-    """Those of these sids that name the worker with this tag."""
-    return [room for room in rooms if tag_of(room) == tag]
 
 
 def check_name(room: Any) -> None:
@@ -94,6 +90,9 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
     rooms: dict[str, dict[Any, Any]]
     pending_connect: _Pending
     pending_disconnect: _Pending
+    #: With recovery, those of whom it is known what they have missed; and what notes their rooms.
+    _known: Mapping[str, Any] = MappingProxyType({})
+    _note_room: Callable[[str, Any, bool], None]
     #: By namespace and sid; without its own room and that of everybody: most have no other.
     _rooms_of: dict[tuple[str, str], dict[Any, None]]
 
@@ -121,6 +120,8 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
         check_entry(sid, room)
         super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
         self._rooms_of.setdefault((namespace, sid), {})[room] = None
+        if self._known:
+            self._note_room(sid, room, True)
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
         super().basic_leave_room(sid, namespace, room)
@@ -129,6 +130,8 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
             rooms.pop(room, None)
             if not rooms:
                 del self._rooms_of[namespace, sid]
+            if self._known:
+                self._note_room(sid, room, False)
 
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
         for room in self._rooms_of.pop((namespace, sid), ()):

@@ -6,9 +6,12 @@ clients now, and for those it adopts later. Pure.
 
 from __future__ import annotations
 
-from typing import Collection, Iterable, List, Optional, Tuple
+from types import MappingProxyType
+from typing import Any, Collection, Iterable, List, Mapping, Optional, Tuple
 
 from ..common.request import tag_of
+
+_NO_ONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Scope:
@@ -18,22 +21,38 @@ class Scope:
     :param only: whether it is those with these tags, or all others.
     :param name: of the worker in whose name a question about them is answered, if that is not
         this one.
+    :param guests: by session id, the tags of those who hear the relay with others than their
+        session ids say.
     """
 
-    __slots__ = ("_tags", "_only", "name")
+    __slots__ = ("_tags", "_only", "_guests", "name")
 
-    def __init__(self, tags: Iterable[str], only: bool, name: str = "") -> None:
+    def __init__(
+        self, tags: Iterable[str], only: bool, name: str = "", guests: Mapping[str, str] = _NO_ONE
+    ) -> None:
         self._tags = frozenset(tags)
         self._only = only
+        self._guests = guests
         self.name = name
 
     @classmethod
-    def without(cls, tags: Collection[str]) -> Optional[Scope]:
+    def without(cls, tags: Collection[str], guests: Mapping[str, str] = _NO_ONE) -> Optional[Scope]:
         """All but those with these tags."""
-        return cls(tags, only=False) if tags else None
+        return cls(tags, only=False, guests=guests) if tags else None
+
+    @property
+    def only(self) -> bool:
+        """Whether it is those with its tags; else all others."""
+        return self._only
+
+    @property
+    def as_list(self) -> List[Any]:
+        """As :mod:`.journal_format` has it."""
+        return [self._only, sorted(self._tags)]
 
     def __contains__(self, sid: str) -> bool:
-        return (tag_of(sid) in self._tags) is self._only
+        tag = self._guests.get(sid) if self._guests else None
+        return ((tag or tag_of(sid)) in self._tags) is self._only
 
     def select(self, clients: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:
         """Those of these clients, by sid and Engine.IO sid."""

@@ -62,6 +62,9 @@ class Outlet(Protocol):
     def is_behind(self) -> bool:
         """Whether much waits for a client to take it."""
 
+    def close_connection(self, eio_sid: str) -> None:
+        """Close the connection of a client that has come back by another one, in any thread."""
+
 
 class PlainOutlet:
     """Through the engineio of a server, as it is."""
@@ -85,6 +88,9 @@ class PlainOutlet:
 
     def is_behind(self) -> bool:
         return False  # nobody counts it here
+
+    def close_connection(self, eio_sid: str) -> None:
+        """Here no client comes back."""
 
 
 class PlainAsyncOutlet(PlainOutlet):

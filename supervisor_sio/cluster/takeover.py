@@ -46,7 +46,7 @@ _LOOK = 0.005
 #: What is for clients. All else was for the process that had them, and that is gone.
 _FOR_CLIENTS = frozenset(
     "emit volatile disconnect enter_room leave_room close_room "
-    "sockets_join sockets_leave disconnect_sockets request".split()
+    "sockets_join sockets_leave disconnect_sockets request mark gone".split()
 )
 
 
@@ -77,6 +77,11 @@ class Takeover(Asking):
     _subscriber: Optional[Subscriber]
     _hear: Callable[[RelayMessage], None]
     _tables: RLock
+    _guests: dict[str, str]
+    #: With recovery.
+    _save_all_of: Callable[[Collection[str]], None]
+    _not_inherited: Callable[[Collection[str]], None]
+    _has_moved: Callable[[str], bool]
 
     def __init__(self) -> None:
         #: By namespace, what is called for each client that this process has adopted.
@@ -94,6 +99,8 @@ class Takeover(Asking):
         #: By tag that is adopted: how many messages it had published when it began to send to
         #: those clients directly; ``None`` before that.
         self._adopted: dict[str, Optional[int]] = {}
+        #: Adopted tags of which it is not sure that they are for this process.
+        self._expected: FrozenSet[str] = frozenset()
         #: Adopted tags whose messages come apart from the others.
         self._apart: FrozenSet[str] = frozenset()
 
@@ -145,11 +152,11 @@ class Takeover(Asking):
         return self._adopted.get(tag) is not None and self._passed_at is None
 
     def has_clients_of(self, tag: str) -> bool:
-        """Whether there is a client with this tag in its sid."""
-        scope = Scope([tag], only=True)
+        """Whether there is a client with this tag in its sid, or has gone on to another process."""
+        scope = Scope([tag], only=True, guests=self._guests)
         return any(
             sid in scope for rooms in self.rooms.values() for sid in list(rooms.get(None, ()))
-        )
+        ) or self._has_moved(tag)
 
     def detach(self) -> Position:
         """Stop to hear for the clients of this process: the one that adopts them will.
@@ -191,6 +198,7 @@ class Takeover(Asking):
         with self._tables:
             self._adopted.update(dict.fromkeys(tags))
             self._apart |= frozenset(tags)
+            self._expected |= frozenset(tags)
 
     def not_adopted(self, tags: Collection[str]) -> None:
         """They do not come, or have been removed again."""
@@ -198,6 +206,8 @@ class Takeover(Asking):
             for tag in tags:
                 self._adopted.pop(tag, None)
             self._apart -= frozenset(tags)
+            self._expected -= frozenset(tags)
+            self._not_inherited(tags)
 
     def adopt(self, position: Position) -> None:
         """All clients of these tags are restored: let them hear what they have not heard yet.
@@ -205,10 +215,12 @@ class Takeover(Asking):
         :param position: of the process that had them, with what was sent meanwhile.
         """
         assert self._subscriber is not None
+        self._expected -= frozenset(position.tags)
+        self._save_all_of(position.tags)
         for part in position.parts:
             tags = list(part.tags)
             # Whoever has asked the process that had them gets its answer in that one's name.
-            scope = Scope(tags, only=True, name=tags[0])
+            scope = Scope(tags, only=True, name=tags[0], guests=self._guests)
             self._subscriber.adopt(
                 part,
                 partial(self._hear_for, scope),
@@ -233,7 +245,7 @@ class Takeover(Asking):
             return self._scope_of(None)
         if method not in _FOR_CLIENTS or method == "request":
             return None
-        return Scope.without(self._apart)
+        return Scope.without(self._apart, self._guests)
 
     def _hear_for(self, scope: Scope, message: RelayMessage) -> None:
         """A message for adopted clients alone."""
@@ -278,12 +290,12 @@ class Takeover(Asking):
             return None
         with self._tables:
             if number is None:
-                return Scope.without([tag for tag, at in self._adopted.items() if at is None])
+                apart = [tag for tag, at in self._adopted.items() if at is None]
+                return Scope.without(apart, self._guests)
             if self._passed_at is not None and number > self._passed_at:
                 return NOBODY
-            return Scope.without(
-                [tag for tag, at in self._adopted.items() if at is None or number <= at]
-            )
+            apart = [tag for tag, at in self._adopted.items() if at is None or number <= at]
+            return Scope.without(apart, self._guests)
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {}
 

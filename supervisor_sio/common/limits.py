@@ -873,6 +873,62 @@ SHARED_TEXTS = _limit(
 )
 SHARED_LENGTH = _limit("SHARED_LENGTH", 256, "characters", "text", "the longest that is shared")
 
+# --- Clients that come back to their session --------------------------------------
+
+ROOMS_LEFT = _limit(
+    "ROOMS_LEFT",
+    100,
+    "rooms",
+    "client",
+    "that it has left a short while ago; it may have missed something in them",
+)
+RECOVERY_WAIT = _limit(
+    "RECOVERY_WAIT",
+    4.0,
+    "seconds",
+    "client",
+    "until a worker has heard as much of the others as the one that the client has come to",
+)
+RECOVERY_HANDS = _limit(
+    "RECOVERY_HANDS",
+    10.0,
+    "seconds",
+    "client",
+    "that a worker which was given what a client has missed has to take the client",
+)
+RECOVERY_HOPS = _limit(
+    "RECOVERY_HOPS", 8, "workers", "client", "that are asked one after the other for one client"
+)
+RECOVERY_SLICE = _limit(
+    "RECOVERY_SLICE",
+    0.005,
+    "seconds",
+    "worker",
+    "in which it looks through its journal before others get a turn",
+)
+CLIENTS_MOVED = _limit(
+    "CLIENTS_MOVED",
+    65_536,
+    "clients",
+    "worker",
+    "that have come back to another one: what is for them is passed on; the oldest is forgotten",
+)
+JOURNALS_KEPT = _limit(
+    "JOURNALS_KEPT",
+    64,
+    "journals",
+    "worker",
+    "of workers before it; the oldest is let go of, as if its time were over",
+)
+RECOVERY_MARKS = _limit(
+    "RECOVERY_MARKS",
+    1000,
+    "marks",
+    "worker",
+    "that say how far another one has come with what it sends to a client; one for each that "
+    "comes back there",
+)
+
 # --- The bridge: messages between hosts -----------------------------------------
 
 BRIDGE_MOST_WAITING = _limit(

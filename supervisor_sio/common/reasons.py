@@ -193,6 +193,11 @@ def counted_as(name: str) -> Counted:
     return TABLE[name].counted if name in TABLE else Counted.REFUSED
 
 
+def is_of_recovery(name: str) -> bool:
+    """Whether it is why the session of a client that came back was not recovered."""
+    return name in TABLE and TABLE[name].counted is Counted.NOT_RECOVERED
+
+
 def by_figure(counted: Mapping[str, int]) -> dict[str, int]:
     """A worker's counts by reason, added up to the figures that it reports."""
     figures = {reason.figure: 0 for reason in TABLE.values() if reason.figure}

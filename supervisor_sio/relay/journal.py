@@ -110,6 +110,7 @@ class Journal:
         self.last = 0
         #: Events after a number below this one are not complete.
         self._gap = 0
+        self._dropped: tuple[int, float] = (0, 0.0)
         self._began = 0.0
         self._main = Sources()
         self._parts: list[Sources] = []
@@ -220,15 +221,25 @@ class Journal:
                     return
             self._note(sender, stream, number, after, via, scope)
 
-    def since(self, k: int) -> Iterator[Event]:
+    @property
+    def dropped(self) -> tuple[int, float]:
+        """The number of the last event that is not kept, or after which something was lost, and
+        when that was, by the host's monotonic clock. Who was given all that until then, such as a
+        client that was connected for long after it, needs what comes after it.
+        """
+        with self._lock:
+            return self._dropped
+
+    def since(self, k: int, whole: bool = True) -> Iterator[Event]:
         """The events after this one, in order; those that come while it is read are not among them.
 
+        :param whole: false when it does not matter what was lost after it, see :attr:`dropped`.
         :raises Incomplete: when some of them are not kept any more, or there was no such number.
         """
         with self._lock:
             if not 0 <= k <= self.last:
                 raise Incomplete(f"event {k} of {self.last}", given=False)
-            if k < self._gap:
+            if whole and k < self._gap:
                 raise Incomplete(f"messages were lost after event {k}")
             if self._pieces and k + 1 < self._pieces[0].first:
                 raise Incomplete(f"events are kept from {self._pieces[0].first} on, not from {k}")
@@ -428,6 +439,7 @@ class Journal:
     def _tear(self) -> None:
         """Who has not had an event after this may have missed something else."""
         self._gap = self.last + 1
+        self._dropped = self.last, time.monotonic()
         NUMBER.pack_into(self._piece.memory, GAP, self._gap)
 
     def _rewrite(self) -> bool:
@@ -461,7 +473,11 @@ class Journal:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        self._events.drop(self._pieces.popleft().segment)
+        piece = self._pieces.popleft()
+        self._events.drop(piece.segment)
+        last = piece.first + len(piece.index) - 1
+        if last > self._dropped[0]:
+            self._dropped = last, piece.ended
 
     def _roll(self, need: int, now: float) -> None:
         """:raises OSError: when there is no memory for a new piece; nothing has changed."""

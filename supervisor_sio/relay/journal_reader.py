@@ -6,6 +6,7 @@ and nothing is read without end.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import defaultdict
 from typing import Iterator, Mapping, Optional, Sequence
@@ -108,9 +109,22 @@ class JournalReader:
         segment = self._events[-1]
         return segment.head.first + len(segment.events) - 1
 
-    def since(self, k: int) -> Iterator[Event]:
+    @property
+    def dropped(self) -> tuple[int, float]:
+        """As of the journal; the time is that of the event after it, or infinite without one.
+
+        :raises ValueError: when what is there are no events.
+        """
+        number = max(self._events[0].head.first, self._gap) - 1
+        if number <= 0:
+            return 0, 0.0
+        following = next(self._read(number + 1), None)
+        return number, math.inf if following is None else following.time
+
+    def since(self, k: int, whole: bool = True) -> Iterator[Event]:
         """The events after this one, in order.
 
+        :param whole: false when it does not matter what was lost after it, see :attr:`dropped`.
         :raises Incomplete: when some of them are not kept any more, or there was no such number.
         :raises ValueError: when what is there are no events; also while it is read.
         """
@@ -118,7 +132,7 @@ class JournalReader:
             raise Incomplete("the last events of it are missing")
         if not 0 <= k <= self.last:
             raise Incomplete(f"event {k} of {self.last}", given=False)
-        if k < self._gap:
+        if whole and k < self._gap:
             raise Incomplete(f"messages were lost after event {k}")
         first = self._events[0].head.first
         if k + 1 < first:

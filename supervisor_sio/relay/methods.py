@@ -70,6 +70,9 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "request": ("request", "operation", "namespace"),
     "expect": ("request", "worker", "count"),
     "answer": ("request", "worker"),
+    # Of clients that come back to another worker.
+    "mark": ("request", "sid"),
+    "gone": ("sid",),
 }
 
 

@@ -35,6 +35,9 @@ class PlainClients:
     def is_behind(self) -> bool:
         return bool(self._server.eio.is_behind())
 
+    def close_connection(self, eio_sid: str) -> None:
+        """None of them comes back: they do not know that they could."""
+
 
 def _loggers(server: Any) -> list[logging.Logger]:
     """Those of a server that are not the application's own."""

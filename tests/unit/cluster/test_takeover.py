@@ -46,10 +46,11 @@ class Relay:
     def check(self, packets: Any, what: str) -> None:
         pass
 
-    def publish(self, tag: Optional[str], fields: Any, packets: Any = ()) -> int:
+    def publish(self, tag: Optional[str], fields: Any, packets: Any = ()) -> Any:
         with self.lock:
             self.messages.append((tag, dict(fields), list(packets)))
-            return len(self.messages)
+            sent = len(self.messages)
+            return sent, tag, sent
 
     def publish_volatile(self, tag: Optional[str], fields: Any, packets: Any = ()) -> None:
         self.volatile.append((tag, dict(fields), list(packets)))

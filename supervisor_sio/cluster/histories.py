@@ -1,0 +1,140 @@
+"""Which events of a worker's journal were for a client that was there: its stay. Pure.
+
+A room that a client has left is remembered for as long as it may ask for what it has missed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, NamedTuple, Optional
+
+from ..common.limits import ROOMS_LEFT
+from ..common.request import tag_of
+from ..engine.saved import Saved
+from .rooms import Room, check_name
+
+
+class Left(NamedTuple):
+    """A room that was entered and left before events with these numbers."""
+
+    room: Any
+    entered: int
+    left: int
+    time: float
+
+
+class Stay:
+    """The time of a client at one worker, in numbers of that one's journal.
+
+    :param tag: of the worker.
+    :param begin: the last event before it.
+    :param rooms: those that it is in from the beginning.
+    :param heard_as: the tag of those with whom it hears the relay, see :class:`.Scope`.
+    """
+
+    __slots__ = ("tag", "begin", "end", "ended", "rooms", "left", "heard_as", "floor", "floor_time")
+
+    def __init__(self, tag: str, begin: int, rooms: Iterable[Any], heard_as: str) -> None:
+        self.tag = tag
+        self.begin = begin
+        #: The last event of it; ``None`` while the client is there.
+        self.end: Optional[int] = None
+        #: When that was, by the host's monotonic clock.
+        self.ended: Optional[float] = None
+        #: The last event before each was entered.
+        self.rooms: dict[Any, int] = dict.fromkeys(rooms, begin)
+        self.left: list[Left] = []
+        self.heard_as = heard_as
+        #: What was for it up to this event is not known any more, and when that one was.
+        self.floor = begin
+        self.floor_time = 0.0
+
+    def enter(self, room: Any, number: int) -> None:
+        """:param number: of the last event before that."""
+        self.rooms.setdefault(room, number)
+
+    def leave(self, room: Any, number: int, now: float, age: float) -> None:
+        """:param age: rooms that were left so many seconds ago need not be known."""
+        entered = self.rooms.pop(room, None)
+        if entered is None:
+            return
+        if entered < number:  # otherwise nothing came meanwhile
+            self.left.append(Left(room, entered, number, now))
+        while self.left and (len(self.left) > ROOMS_LEFT or self.left[0].time < now - age):
+            oldest = self.left.pop(0)
+            self.floor, self.floor_time = oldest.left, oldest.time
+
+    def is_in(self, rooms: Room, number: int, sid: str) -> bool:
+        """Whether the event with this number was for the client, being to these rooms."""
+        if rooms is None:
+            return True
+        for room in rooms if isinstance(rooms, (list, tuple)) else (rooms,):
+            if room == sid:
+                return True
+            entered = self.rooms.get(room)
+            if entered is not None and entered < number:
+                return True
+            if any(one.room == room and one.entered < number <= one.left for one in self.left):
+                return True
+        return False
+
+    def is_for(self, sid: str, namespace: str, event: Any) -> bool:
+        """Whether an event of the journal was for the client.
+
+        :param event: :class:`.journal.Event`
+        """
+        if event.scope is not None:
+            only, tags = event.scope
+            if (self.heard_as in tags) is not only:
+                return False
+        fields, number = event.message.fields, event.k
+        if fields["namespace"] != namespace or not self.is_in(fields.get("room"), number, sid):
+            return False
+        if sid in (fields.get("skip_sid") or ()):
+            return False
+        excepted = fields.get("except_room")
+        return excepted in (None, []) or not self.is_in(excepted, number, sid)
+
+    # --- as JSON --------------------------------------------------------------------
+
+    def save(self) -> dict[str, Any]:
+        return {
+            "tag": self.tag,
+            "begin": self.begin,
+            "end": self.end,
+            "ended": self.ended,
+            "rooms": [[room, entered] for room, entered in self.rooms.items()],
+            "left": self.left,
+            "as": self.heard_as,
+            "floor": [self.floor, self.floor_time],
+        }
+
+    @classmethod
+    def restored(cls, saved: Saved) -> Stay:
+        """:raises ValueError: when it is not what :meth:`save` has made."""
+        stay = cls(saved.text("tag"), saved.integer("begin"), (), saved.text("as"))
+        stay.end = None if saved.is_none("end") else saved.integer("end")
+        stay.ended = None if saved.is_none("ended") else saved.seconds("ended")
+        floor = saved.list("floor")
+        stay.floor, stay.floor_time = floor.integer(0), floor.seconds(1)
+        for one in saved.items("rooms"):
+            stay.rooms[_room(one)] = one.integer(1)
+        stay.left = [
+            Left(_room(one), one.integer(1), one.integer(2), one.seconds(3))
+            for one in saved.items("left")
+        ]
+        return stay
+
+
+def hears_as(sid: str) -> str:
+    """With whom a client hears the relay that is where its session id says."""
+    return tag_of(sid)
+
+
+def _room(saved: Saved) -> Any:
+    """The first item."""
+    (_, room), *_ = saved.pairs()
+    try:
+        check_name(room)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    return room

@@ -1,0 +1,427 @@
+"""What clients of this process are given, and who they are, kept for those who come back.
+
+With ``recovery``, an event is written to the worker's journal before it is sent, and gets its
+number there; clients that can come back get that number as an offset. So emits of several threads
+are sent in the order of their numbers: they are queued with ``_tables`` held, and whoever sends
+takes the oldest first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from copy import copy
+from typing import Any, Callable, Deque, FrozenSet, NamedTuple, Optional, Sequence
+
+from ..common.blocking import settle
+from ..common.ids import new_id
+from ..common.limits import MOST_TOLD_OF
+from ..common.request import tag_of
+from ..relay.journal import Journal
+from ..relay.journal_format import OWN, Stream
+from ..relay.message import EncodedPacket, RelayMessage
+from ..relay.subscriber import Subscriber
+from . import acks, admin, offsets, sessions
+from .early import Early
+from .histories import Stay
+from .lost import Client, Lost, Times, encode
+from .packets import coders
+from .plain import NotPlain, TooLong
+from .rooms import IndexedManager
+from .scope import Scope
+
+#: Of events, by default.
+RECOVERY_MESSAGES = 65_536
+RECOVERY_MAXBYTES = 16 * 1024 * 1024
+
+#: What has been said of session data that cannot be kept: once each, in a process.
+_told: set[str] = set()
+
+
+class Sending(NamedTuple):
+    """Something that is to be sent."""
+
+    eio_sids: Sequence[str]
+    packets: list[EncodedPacket]
+    volatile: bool
+
+
+def check_options(recovery: Any, messages: Any, maxbytes: Any, write_only: bool) -> None:
+    """:raises ValueError: for what cannot be; the text says why."""
+    if isinstance(recovery, bool) or not isinstance(recovery, (int, float)):
+        raise ValueError(f"recovery {recovery!r:.80} is not a number of seconds")
+    if not (0 <= recovery <= 86_400):
+        raise ValueError(f"recovery {recovery!r:.80} is not between 0 and 86400 seconds")
+    if recovery and write_only:
+        raise ValueError("recovery with write_only=True: such a manager has no clients")
+    for name, value in (("recovery_messages", messages), ("recovery_maxbytes", maxbytes)):
+        if type(value) is not int or not 1 <= value <= 2**40:
+            raise ValueError(f"{name} {value!r:.80} is not a number from 1 on")
+
+
+class Keeping(IndexedManager):
+    """The part of a manager that keeps a journal."""
+
+    # From the manager and its other parts.
+    recovery: float
+    recovery_messages: int
+    recovery_maxbytes: int
+    write_only: bool
+    host_id: str
+    server: Any
+    _outlet: Optional[sessions.Outlet]
+    _early: dict[str, Early]
+    _awaited: acks.Clients
+    _expected: FrozenSet[str]
+    _subscriber: Optional[Subscriber]
+    _get_logger: Callable[[], Any]
+    _session: Callable[[str, str], dict[str, Any]]
+    _audience: Callable[..., list[tuple[str, str]]]
+    _admit: Callable[..., list[str]]
+    _ended: Callable[[Client], None]
+
+    def __init__(self) -> None:
+        self._tell_of: tuple[Callable[[str, int, int], None], Callable[[str, int], None]] = (
+            lambda log, number, descriptor: None,
+            lambda log, number: None,
+        )
+        self._journal: Optional[Journal] = None
+        self.forget_kept()
+
+    def forget_kept(self) -> None:
+        self._journal = None
+        #: By sid, the clients of this process, and those of them that get offsets.
+        self._known: dict[str, Client] = {}
+        self._capable: dict[str, Client] = {}
+        #: By pid, also of those that another worker has now.
+        self._sid_of: dict[str, str] = {}
+        #: By sid, with whose clients one hears the relay that is not where its sid says.
+        self._guests: dict[str, str] = {}
+        self._times = Times()
+        self._sendings: Deque[Sending] = deque()
+        #: Numbers of what this process has published to all, and not written to the journal yet.
+        self._unwritten: set[int] = set()
+
+    # --- for the worker ------------------------------------------------------------
+
+    def keep_journal_by(
+        self,
+        on_segment: Callable[[str, int, int], None],
+        on_dropped: Callable[[str, int], None],
+    ) -> None:
+        """Before :meth:`initialize`: who is told of its pieces, as :class:`.Journal` has it."""
+        self._tell_of = on_segment, on_dropped
+
+    @property
+    def journal(self) -> Optional[Journal]:
+        """``None`` where nobody can come back."""
+        return self._journal
+
+    @property
+    def recovers(self) -> bool:
+        """Whether clients can come back to this process."""
+        return self._journal is not None
+
+    def _begin_journal(self) -> None:
+        """Nobody is connected yet."""
+        if not self.recovery or self.write_only or self._journal is not None:
+            return
+        if coders(self.server.packet_class) is None:
+            self._get_logger().warning(
+                "recovery=%s has no effect: packets of %s are not JSON",
+                self.recovery,
+                self.server.packet_class.__name__,
+            )
+            return
+        try:
+            self._journal = Journal(
+                self.host_id,
+                age=self.recovery + self._margin,
+                most_messages=self.recovery_messages,
+                most_bytes=self.recovery_maxbytes,
+                on_segment=self._tell_of[0],
+                on_dropped=self._tell_of[1],
+            )
+        except OSError as error:
+            self._get_logger().error("recovery has no effect: %s", error)
+            return
+        if self._subscriber is not None:
+            self._subscriber.journal = self._journal  # type: ignore[attr-defined]
+        self._watch_sessions()
+
+    @property
+    def _margin(self) -> float:
+        """Seconds in which the loss of a connection is noticed."""
+        eio = self.server.eio
+        return float(eio.ping_interval) + float(eio.ping_timeout)
+
+    def begin(self, sid: str, namespace: str, asked: offsets.Asked) -> Optional[str]:
+        """A client is about to be told that it is connected.
+
+        :param asked: what it said when it came.
+        :return: its ``pid``, when it can come back.
+        """
+        with self._tables:
+            self._begin_journal()
+            if self._journal is None:
+                return None
+            pid = f"{self.host_id}.{new_id()}" if asked.capable else ""
+            client = self._add(sid, namespace, pid)
+            if not asked.capable:
+                return None
+            client.base = asked.offset  # it may come with that again
+            self._capable[sid] = client
+            self._save(client)
+            return client.pid
+
+    def pid_of(self, sid: str) -> Optional[str]:
+        client = self._capable.get(sid)
+        return None if client is None else client.pid
+
+    @property
+    def lost(self) -> int:
+        """Clients that may come back."""
+        return len(self._times)
+
+    def lose(self, sid: str, namespace: str, reason: str) -> bool:
+        """The connection of a client has ended. Whether it may come back; else it is gone."""
+        with self._tables:
+            client = self._capable.get(sid)
+            if client is None or not self.is_connected(sid, namespace):
+                return False
+            if client.lost is not None:
+                return True
+            left = self._lose(client, reason)
+        for no_answer in left or ():
+            no_answer()
+        return left is not None
+
+    def _lose(self, client: Client, reason: str) -> Optional[list[Callable[[], None]]]:
+        """:return: whom to tell that it does not answer; ``None`` when it cannot come back."""
+        self._store(client)
+        if client.not_saved:
+            return None
+        client.lost = Lost(time.monotonic(), reason)
+        self._times.add(client.sid, client.lost.since + self.recovery)
+        self._save(client)
+        return self._awaited.left(client.sid)
+
+    def lost_session(self, sid: str) -> Optional[dict[str, Any]]:
+        """What the application has stored for a lost client, also when its worker died."""
+        with self._tables:
+            client = self._known.get(sid)
+            return None if client is None else client.stored()
+
+    # --- clients ----------------------------------------------------------------
+
+    def _add(self, sid: str, namespace: str, pid: str) -> Client:
+        assert self._journal is not None
+        rooms = self._rooms_of.get((namespace, sid), ())
+        stay = Stay(self.host_id, self._journal.last, rooms, tag_of(sid))
+        eio_sid = self.eio_sid_from_sid(sid, namespace)
+        client = Client(sid, namespace, pid, eio_sid or "", stay, capable=bool(pid))
+        client.pid = pid or sid
+        self._known[sid] = client
+        self._sid_of[client.pid] = sid
+        self._store(client)
+        return client
+
+    def _begins(self, sid: str, namespace: str) -> None:
+        """A client is in: what is emitted is for it from here on."""
+        assert self._journal is not None
+        client = self._known.get(sid)
+        if client is None:
+            client = self._add(sid, namespace, "")
+        else:
+            client.stay = Stay(self.host_id, self._journal.last, client.stay.rooms, tag_of(sid))
+            self._store(client)
+        client.connected_at = admin.connected_at(self).get(sid)
+        self._save(client)
+
+    def _forget(self, client: Client) -> None:
+        """It is not here any more."""
+        self._known.pop(client.sid, None)
+        self._capable.pop(client.sid, None)
+        self._sid_of.pop(client.pid, None)
+        self._guests.pop(client.sid, None)
+        self._times.discard(client.sid)
+        if self._journal is not None:
+            self._journal.remove(client.pid)
+
+    def _save(self, client: Client) -> None:
+        if self._journal is None or client.arriving is not None:
+            return
+        if client.stay.heard_as in self._expected:
+            return  # the one that has it may be another yet
+        self._journal.save(client.pid, encode(client.save()))
+
+    def _store(self, client: Client, session: Any = None) -> None:
+        """Keep what the application has stored for a client."""
+        if session is None:
+            try:
+                session = self._session(client.sid, client.namespace)
+            except (KeyError, AttributeError, TypeError):
+                return  # its connection is gone; or was never there
+        try:
+            client.store(session)
+        except (NotPlain, TooLong) as error:
+            text = str(error)
+            if client.capable and text not in _told and len(_told) < MOST_TOLD_OF:
+                _told.add(text)
+                self._get_logger().warning(
+                    "a client cannot come back to its session: session data %s: "
+                    "store what JSON has",
+                    text,
+                )
+
+    def _watch_sessions(self) -> None:
+        """What the application stores is written to the journal at once."""
+        server = self.server
+        save = server.save_session
+
+        def note(sid: str, session: Any, namespace: Optional[str]) -> None:
+            with self._tables:
+                client = self._known.get(sid)
+                if client is not None and client.namespace == (namespace or "/"):
+                    self._store(client, session)
+                    self._save(client)
+
+        def save_session(sid: str, session: Any, namespace: Optional[str] = None) -> None:
+            save(sid, session, namespace=namespace)
+            note(sid, session, namespace)
+
+        async def save_async(sid: str, session: Any, namespace: Optional[str] = None) -> None:
+            await settle(save(sid, session, namespace=namespace))
+            note(sid, session, namespace)
+
+        server.save_session = save_async if server.is_asyncio_based() else save_session
+
+    def _note_room(self, sid: str, room: Any, entered: bool) -> None:
+        client = self._known.get(sid)
+        if client is None or self._journal is None:
+            return
+        if client.arriving is not None:
+            client.arriving.append((room, entered))
+        elif entered:
+            client.stay.enter(room, self._journal.last)
+        else:
+            age = self.recovery + self._margin
+            client.stay.leave(room, self._journal.last, time.monotonic(), age)
+        self._save(client)
+
+    # --- events -----------------------------------------------------------------
+
+    def _queue(
+        self,
+        message: RelayMessage,
+        stream: Stream,
+        recipients: list[tuple[str, str]],
+        packets: list[EncodedPacket],
+        question: Optional[acks.Question],
+        volatile: bool,
+    ) -> None:
+        """Write an event to the journal, and have it sent; with ``_tables``.
+
+        :param message: as it was published, or has come.
+        """
+        journal = self._journal
+        assert journal is not None
+        if question is not None:  # it has no offset, and is not sent again
+            if self._times:
+                recipients = [pair for pair in recipients if pair[0] not in self._times]
+            self._note_heard(message, stream)
+            self._send_later(self._admit(recipients, packets, question), packets)
+            return
+        if self._early:
+            recipients = self._without_early(recipients, None if volatile else packets)
+        capable = self._capable
+        able = [eio_sid for sid, eio_sid in recipients if sid in capable]
+        if volatile:
+            number = journal.last
+        elif able:
+            if message.packets != packets:  # another format
+                message = _with_packets(message, packets)
+            number = journal.event(message, stream, _as_list(message.scope))
+        else:
+            self._note_heard(message, stream)
+        if able:
+            numbered = offsets.add(packets, offsets.write(self.host_id, number))
+            self._sendings.append(Sending(able, numbered, volatile))
+        if len(able) < len(recipients):
+            others = [eio_sid for sid, eio_sid in recipients if sid not in capable]
+            self._sendings.append(Sending(others, packets, volatile))
+
+    def _without_early(
+        self, recipients: list[tuple[str, str]], packets: Optional[list[EncodedPacket]]
+    ) -> list[tuple[str, str]]:
+        early = self._early
+        for sid, _ in recipients:
+            if packets is not None and sid in early and not early[sid].add(packets, True):
+                self._get_logger().error("too much for %s, who has yet to connect", sid)
+        return [pair for pair in recipients if pair[0] not in early]
+
+    def _note_heard(self, message: RelayMessage, stream: Stream) -> None:
+        """A message is no event for clients that may come back."""
+        if self._journal is not None and stream is not OWN:
+            self._journal.heard(
+                message.sender,
+                stream,
+                message.sequence,
+                message.after,
+                message.fields.get("via"),
+                _as_list(message.scope),
+            )
+
+    def _send_later(self, eio_sids: Sequence[str], packets: list[EncodedPacket]) -> None:
+        if eio_sids:
+            self._sendings.append(Sending(eio_sids, packets, False))
+
+    def _send_alone(self, client: Client, packets: list[EncodedPacket]) -> None:
+        """An event for one client, as a new one; with ``_tables``."""
+        assert self._journal is not None
+        fields = {"method": "emit", "namespace": client.namespace, "room": client.sid}
+        message = RelayMessage(self.host_id, 0, fields, packets)
+        offset = offsets.write(self.host_id, self._journal.event(message, OWN, None))
+        self._send_later((client.eio_sid,), offsets.add(packets, offset))
+
+    def _send_early_ones(self, sid: str, eio_sid: str, early: Early) -> None:
+        """What was emitted to a client while it connected; with ``_tables``."""
+        client = self._capable.get(sid)
+        for packets, numbered in early.emits:
+            if client is not None and numbered:
+                self._send_alone(client, packets)
+            else:
+                self._send_later((eio_sid,), packets)
+
+    def _send_queued(self, size: int) -> None:
+        """Send what is queued, or have it sent. Not with ``_tables``: it may wait for room."""
+        outlet = self._outlet
+        threads = None if outlet is None else outlet.threads
+        if threads is None or threads.here:
+            self._send_all()
+        else:
+            threads.run(size, self._send_all)
+
+    def _send_all(self) -> None:
+        outlet, sendings = self._outlet, self._sendings
+        if outlet is None:
+            return
+        while sendings:
+            try:
+                eio_sids, packets, volatile = sendings.popleft()
+            except IndexError:
+                return
+            if volatile:
+                outlet.fan_out_volatile(eio_sids, packets)
+            else:
+                outlet.fan_out(eio_sids, packets)
+
+
+def _with_packets(message: RelayMessage, packets: list[EncodedPacket]) -> RelayMessage:
+    copied = copy(message)
+    copied.packets = packets
+    return copied
+
+
+def _as_list(scope: Optional[Scope]) -> Any:
+    return None if scope is None else scope.as_list

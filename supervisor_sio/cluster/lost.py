@@ -1,0 +1,199 @@
+"""Clients that can come back, and those of them that are lost. Pure.
+
+A client is *lost* when its connection has ended and nobody has said goodbye: it stays in the
+tables of the manager for a while, and what is emitted to it is kept.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from typing import Any, Iterator, NamedTuple, Optional
+
+from ..common.limits import CLIENT_STATE
+from ..engine.saved import Saved
+from .histories import Stay
+from .plain import NotPlain, TooLong, Writer
+from .plain import read as read_plain
+
+
+class Lost(NamedTuple):
+    #: By the host's monotonic clock, in seconds.
+    since: float
+    #: For its handler of ``disconnect``.
+    reason: str
+
+
+class Client:
+    """One in a namespace; most know their ``pid``.
+
+    :param eio_sid: of its connection, or of the last one.
+    :param stay: at this worker.
+    """
+
+    __slots__ = (
+        "sid",
+        "namespace",
+        "pid",
+        "eio_sid",
+        "stay",
+        "capable",
+        "before",
+        "base",
+        "data",
+        "not_saved",
+        "connected_at",
+        "lost",
+        "fetched",
+        "arriving",
+    )
+
+    def __init__(
+        self, sid: str, namespace: str, pid: str, eio_sid: str, stay: Stay, capable: bool = True
+    ) -> None:
+        self.sid = sid
+        self.namespace = namespace
+        self.pid = pid
+        self.eio_sid = eio_sid
+        self.stay = stay
+        #: Whether it has been told its ``pid``, and gets offsets. Of others it is known who they
+        #: are, for the end of their worker.
+        self.capable = capable
+        #: At other workers, whose journals this process has; the first one first.
+        self.before: tuple[Stay, ...] = ()
+        #: The offset with which it came, which is its place at the begin of its stay here.
+        self.base: Optional[str] = None
+        #: What the application has stored for it, as a :class:`.Writer` has written it.
+        self.data: Any = None
+        #: Why that cannot be kept.
+        self.not_saved = ""
+        self.connected_at: Optional[float] = None
+        self.lost: Optional[Lost] = None
+        #: Another worker has asked for what it has missed up to this event, and until when it
+        #: may say that the client is there.
+        self.fetched: Optional[tuple[int, float]] = None
+        #: While it comes from another worker: the rooms that it has entered (true) and left.
+        self.arriving: Optional[list[tuple[Any, bool]]] = None
+
+    def store(self, data: Any) -> None:
+        """Keep what the application has stored for it.
+
+        :raises NotPlain: when that is not JSON; the client cannot come back then.
+        :raises TooLong: when it is too much; likewise.
+        """
+        try:
+            self.data, self.not_saved = Writer(CLIENT_STATE).write(data) if data else None, ""
+        except (NotPlain, TooLong) as error:
+            self.data, self.not_saved = None, str(error)
+            raise
+
+    def stored(self) -> dict[str, Any]:
+        """What :meth:`store` was given."""
+        return {} if self.data is None else dict(read_plain(self.data))
+
+    def save(self) -> dict[str, Any]:
+        return {
+            "sid": self.sid,
+            "namespace": self.namespace,
+            "pid": self.pid,
+            "capable": self.capable,
+            "stay": self.stay.save(),
+            "before": [stay.save() for stay in self.before],
+            "base": self.base,
+            "data": self.data,
+            "not": self.not_saved,
+            "connected_at": self.connected_at,
+            "lost": self.lost,
+        }
+
+    @classmethod
+    def restored(cls, saved: Saved, eio_sid: str) -> Client:
+        """:raises ValueError: when it is not what :meth:`save` has made."""
+        client = cls(
+            saved.text("sid"),
+            saved.text("namespace"),
+            saved.text("pid"),
+            eio_sid,
+            Stay.restored(saved.object("stay")),
+            saved.flag("capable"),
+        )
+        client.before = tuple(Stay.restored(one) for one in saved.objects("before"))
+        client.base = None if saved.is_none("base") else saved.text("base")
+        if not saved.is_none("data"):
+            client.data = dict(saved.object("data").pairs())
+            client.stored()
+        client.not_saved = saved.text("not")
+        if not saved.is_none("connected_at"):
+            client.connected_at = saved.seconds("connected_at")
+        if not saved.is_none("lost"):
+            lost = saved.list("lost")
+            client.lost = Lost(lost.seconds(0), lost.text(1))
+        return client
+
+    def moves_to(self, tag: str, number: int) -> None:
+        """The next stay begins, at a worker that has the journal of this one.
+
+        :param number: of the last event in the next one's journal.
+        """
+        self.before += (self.stay,)
+        self.stay = Stay(tag, number, self.stay.rooms, self.stay.heard_as)
+
+
+class Moved(NamedTuple):
+    """One that another worker has now."""
+
+    sid: str
+    namespace: str
+    pid: str
+    #: Of that worker.
+    tag: str
+
+    def save(self) -> dict[str, Any]:
+        return {**self._asdict(), "moved": True}
+
+    @classmethod
+    def restored(cls, saved: Saved) -> Moved:
+        """:raises ValueError: when it is not what :meth:`save` has made."""
+        return cls(*map(saved.text, cls._fields))
+
+
+def encode(state: dict[str, Any]) -> bytes:
+    return json.dumps(state, separators=(",", ":")).encode()
+
+
+def decode(state: bytes) -> Saved:
+    """:raises ValueError: when it is not the state of a client."""
+    try:
+        return Saved(json.loads(state), "client")
+    except RecursionError:
+        raise ValueError("client is nested too deeply") from None
+
+
+class Times:
+    """When what is lost is given up: by sid, the earliest first."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def __contains__(self, sid: str) -> bool:
+        return sid in self._times
+
+    def add(self, sid: str, time: float) -> None:
+        self._times[sid] = time
+        heapq.heappush(self._heap, (time, sid))
+
+    def discard(self, sid: str) -> None:
+        if self._times.pop(sid, None) is not None and len(self._heap) > 2 * len(self._times) + 64:
+            self._heap = [(time, sid) for sid, time in self._times.items()]
+            heapq.heapify(self._heap)
+
+    def pop_due(self, now: float) -> Iterator[str]:
+        while self._heap and self._heap[0][0] <= now:
+            time, sid = heapq.heappop(self._heap)
+            if self._times.get(sid) == time:
+                del self._times[sid]
+                yield sid
