@@ -50,6 +50,7 @@ from ..common.channel import ChannelError, Message
 from ..common.limits import (
     ADOPT_TIMEOUT,
     HELD_SHARE,
+    JOURNAL_TIME,
     TAKEOVER_BATCHES,
     TAKEOVER_CHANNELS,
     TAKEOVER_TRIES,
@@ -403,18 +404,20 @@ class Held:
         tag = member.tag
         tags = [one for one in self._absent.pop(tag, []) if not self._has_other(one, None)]
         if not self._journals.of(tag):
+            self.back(tag)
             return
         if self._all_stops():
             self.back(tag)
         group = self._of(tag)
         if group is None and self._journals.of(tag) and tag in tags:
-            group = Group(_new_id(), member.name, tags, format=0, deadline=0.0, alone=True)
+            longest = max(journal.recovery for journal in self._journals.of(tag))
+            deadline = time.monotonic() + max(longest, JOURNAL_TIME)
+            group = Group(_new_id(), member.name, tags, format=0, deadline=deadline, alone=True)
             self._groups[group.id] = group
         if group is None or group.state is State.OFFERED:  # it has taken too long to leave
             self._not_inherited(member.name, self._journals.leave(tag))
         else:
             self._inherit_later(group, tag)
-            group.deadline = max(group.deadline, 0.0 if group.batches else group.journals_until)
             self._complete(group)
         self._members_changed()
 

@@ -29,13 +29,16 @@ FIGURES = figures.report({})
 class Worker:
     """The other end of a channel."""
 
-    def __init__(self, path: str, tag: str, name: str = "", takes: int = 0) -> None:
+    def __init__(
+        self, path: str, tag: str, name: str = "", takes: int = 0, recovers: int = 0
+    ) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.connect(path)
         self.tag = tag
         self.say(type="hello", version=channel.VERSION, tag=tag, name=f"workers:{name or tag}")
         self.say(type="load", **FIGURES)
-        self.say(type="ready", channels=[f"channel-{tag}"], takes=takes)
+        formats = {"takes": takes, "recovers": recovers}
+        self.say(type="ready", channels=[f"channel-{tag}"], **formats)
 
     def say(self, **message: Any) -> None:
         channel.send(self.sock, message)
