@@ -146,7 +146,7 @@ class Keeping(IndexedManager):
             self._get_logger().error("recovery has no effect: %s", error)
             return
         if self._subscriber is not None:
-            self._subscriber.journal = self._journal  # type: ignore[attr-defined]
+            self._subscriber.journal = self._journal
         self._watch_sessions()
 
     @property

@@ -39,7 +39,7 @@ class Journal(Protocol):
     def dropped(self) -> tuple[int, float]:
         """The number and the time of the last event that is not kept."""
 
-    def since(self, k: int, whole: bool = True) -> Iterator[Event]:
+    def since(self, k: int) -> Iterator[Event]:
         """The events after this one, as far as there are any now."""
 
 
@@ -107,7 +107,7 @@ class Missed:
         sid, namespace, heard = self._client.sid, self._client.namespace, self._heard
         end = journal.last if stay.end is None else stay.end
         try:
-            for event in journal.since(self._number, whole=False):
+            for event in journal.since(self._number):
                 if event.k > end:
                     break
                 self._number = event.k

@@ -24,7 +24,8 @@ from typing import (
 )
 
 from ..common.limits import RELAY_MOST_STREAMS
-from .inbox import Inbox
+from .inbox import Inbox, Numbers
+from .journal import Journal
 from .listener import Listener, read_messages
 from .message import (
     MessageError,
@@ -35,6 +36,7 @@ from .message import (
     topic_for_publishers,
 )
 from .methods import BRIDGE
+from .passed import via_of
 from .position import Part, Position
 from .proxy import WELCOME, read_welcome
 from .publisher import Publisher
@@ -147,6 +149,9 @@ class Hearing:
         self.joined = False
         #: When the relay began that it hears.
         self._relay_began = 0.0
+        self._journal: Optional[Journal] = None
+        #: Senders that have ended, of which the journal is yet to know.
+        self._ended_lately: List[str] = []
         #: Numbered messages delivered.
         self.received = 0
         self.malformed = 0
@@ -166,6 +171,49 @@ class Hearing:
     def _unsubscribe(self, *topics: bytes) -> None:
         """Let it come no more, but for what is to this process."""
         raise NotImplementedError
+
+    @property
+    def journal(self) -> Optional[Journal]:
+        """Of what this process gives to its clients.
+
+        It is told of everything that is not delivered: what is lost, who has ended, where senders
+        begin. What is delivered is for the manager to tell.
+        """
+        return self._journal
+
+    @journal.setter
+    def journal(self, journal: Journal) -> None:
+        self._journal = journal
+        for listener in self._listeners:
+            self._let_know(journal, listener)
+            for sender, numbers in listener.inbox.placed:
+                listener.inbox.on_placed(sender, numbers)
+        if self._main is not None and self._main.since is not None:
+            journal.began(self._main.since)
+
+    def _let_know(self, journal: Journal, listener: Listener) -> None:
+        def placed(sender: str, numbers: Numbers) -> None:
+            scope = None if listener is self._main else (True, listener.tags)
+            for tag, number in numbers.items():
+                journal.heard(sender, tag, number, scope=scope)
+
+        listener.inbox.on_lost, listener.inbox.on_placed = journal.lost, placed
+        listener.unmeant = []
+
+    def _tell_journal(self, journal: Journal) -> None:
+        """What is not to be known before all that came earlier is delivered."""
+        if any(listener.has_pending for listener in self._listeners):
+            return
+        for listener in self._listeners:
+            scope = None if listener is self._main else (True, listener.tags)
+            for message in listener.unmeant or ():
+                number, after = message.sequence, message.after
+                via = via_of(message.fields)
+                journal.heard(message.sender, message.stream, number, after, via, scope)
+            listener.unmeant = []
+        for sender in self._ended_lately:
+            journal.ended(sender)
+        self._ended_lately.clear()
 
     @property
     def dropped(self) -> int:
@@ -232,6 +280,9 @@ class Hearing:
             ``deliver`` of :meth:`steps` gets everything.
         """
         listener = Listener.restored(part, self.refuse)
+        if self._journal is not None:
+            self._journal.adopting(part)
+            self._let_know(self._journal, listener)
         self._adoptions.append(Adoption(listener, deliver, own, merged))
         self._simple = False
         self._tags.update((topic_for_one(self._publisher.channel, tag), tag) for tag in part.tags)
@@ -242,6 +293,8 @@ class Hearing:
     def give_up(self, tag: str) -> None:
         """Nobody is left under this tag, which was adopted."""
         topic = topic_for_one(self._publisher.channel, tag)
+        if self._journal is not None:
+            self._journal.given_up(tag)
         self._unsubscribe(topic)
         self._tags.pop(topic, None)
         for listener in self._listeners:
@@ -263,7 +316,7 @@ class Hearing:
 
     def _fetch_own(self, listener: Listener) -> Tuple[List[RelayMessage], int]:
         messages, published = self._publisher.give(listener.inbox, listener.began)
-        return [message for message in messages if listener.is_meant(message)], published
+        return listener.meant(messages), published
 
     def _merge(self, now: float) -> None:
         """Let those who are adopted hear as the others do, when they have come as far."""
@@ -284,6 +337,8 @@ class Hearing:
             if main.inbox.level(listener.inbox):
                 listener.inbox.gone(self._publisher.sender)
                 main.merge(listener)
+                if self._journal is not None:
+                    self._journal.merged(listener.tags)
                 self._adoptions.remove(adoption)
                 self._look_whether_simple()
                 adoption.merged()
@@ -321,6 +376,7 @@ class Hearing:
                         raise MessageError("a numbered message under another topic")
                     if tag is None:
                         return ()  # it was on its way when the tag was given up
+                    message.stream = tag
                 if self._simple:
                     delivered = self._inbox.receive(message, tag)
                 else:
@@ -352,6 +408,8 @@ class Hearing:
         """Its own; what it says to all is delivered here already."""
         if self._main is not None and self._main.since is None:
             self._main.since = now
+            if self._journal is not None:
+                self._journal.began(now)
         self.joined = True
         self._heard_until = max(self._heard_until, message.fields.get("at", 0.0))
         if self._missed_ends and message.fields.get("at") == self._missed_ends:
@@ -366,8 +424,7 @@ class Hearing:
 
     def _meant(self, messages: Iterable[RelayMessage]) -> List[RelayMessage]:
         """Those for the clients of this process."""
-        main = self._main
-        return [] if main is None else [message for message in messages if main.is_meant(message)]
+        return [] if self._main is None else self._main.meant(messages)
 
     def _welcome(self, began: float) -> None:
         """Connected, or connected again: what was on its way may be lost, both ways."""
@@ -487,6 +544,8 @@ class Hearing:
             for sender in listener.inbox.silent(now):
                 if not self._lives(sender):
                     delivered += self._give_up(sender, listener)
+        if self._journal is not None:
+            self._tell_journal(self._journal)
         self._publisher.beat(now)
         if self._ask_everybody and self._hears_all and self.joined:
             self._ask_everybody = False
@@ -506,6 +565,8 @@ class Hearing:
 
     def _forget(self, sender: str) -> Sequence[RelayMessage]:
         """It has ended. What the clients of this process get, as :meth:`_each`."""
+        if self._journal is not None:
+            self._ended_lately.append(sender)
         return self._each(lambda one: one.inbox.gone(sender))
 
     def _give_up(self, sender: str, listener: Listener) -> Sequence[RelayMessage]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from ..common.limits import (
     RELAY_GIVE_UP,
@@ -153,6 +153,11 @@ class Inbox:
         self._held_bytes = 0
         #: Messages for this process that nobody can send again.
         self.dropped = 0
+        #: Is called when something is lost.
+        self.on_lost: Callable[[], None] = lambda: None
+        #: Gets a sender, and of each of its streams the number of the last message that was not
+        #: for this process, when these are known.
+        self.on_placed: Callable[[str, Numbers], None] = lambda name, numbers: None
 
     def receive(self, message: RelayMessage, tag: Optional[str] = None) -> Sequence[RelayMessage]:
         """Take a numbered message; what can be delivered now, in order.
@@ -221,6 +226,7 @@ class Inbox:
             sender.placed = True
         elif before is not None and not sender.placed:
             self._place(
+                name,
                 sender,
                 {
                     tag: min(
@@ -296,6 +302,7 @@ class Inbox:
             named = (one.after for stream in sender.own.values() for one in stream.held.values())
             known = max(sender.to_all.last, *named, 0)
             self._place(
+                name,
                 sender,
                 {
                     tag: min(stream.held, default=(known if tag is None else stream.last) + 1)
@@ -392,6 +399,13 @@ class Inbox:
                 for message in stream.held.values():
                     yield tag, message
 
+    @property
+    def placed(self) -> Iterator[tuple[str, Numbers]]:
+        """The senders of which it is known where they begin, and how far each was heard."""
+        for name, sender in self._senders.items():
+            if sender.placed:
+                yield name, {tag: stream.next - 1 for tag, stream in sender.streams.items()}
+
     def knows(self, name: str) -> bool:
         """Whether it is known which messages of this sender are the first for this process."""
         sender = self._senders.get(name)
@@ -463,7 +477,7 @@ class Inbox:
         self._senders[name] = sender
         self._senders.move_to_end(name)
 
-    def _place(self, sender: _Sender, first: Numbers) -> None:
+    def _place(self, name: str, sender: _Sender, first: Numbers) -> None:
         """Everything from these numbers on is for this process."""
         sender.placed = True
         for tag, number in first.items():
@@ -471,6 +485,7 @@ class Inbox:
             self._release(stream, number)
             stream.next = number
             stream.last = max(stream.last, number - 1)  # others may have told of so many
+        self.on_placed(name, {tag: number - 1 for tag, number in first.items()})
 
     def _release(self, stream: _Stream, before: int) -> None:
         for number in [number for number in stream.held if number < before]:
@@ -494,6 +509,8 @@ class Inbox:
     def _skip(self, stream: _Stream, to: int) -> None:
         """Give up what is missing before this number."""
         self._release(stream, to)
+        if to > stream.next:
+            self.on_lost()
         self.dropped += to - stream.next
         stream.next = to
 

@@ -23,6 +23,7 @@ from .journal_format import (
     BRIDGE,
     EVENT,
     GAP,
+    GAP_TIME,
     HEAD,
     KIND,
     NUMBER,
@@ -57,6 +58,8 @@ __all__ = ["OWN", "Event", "Heard", "Incomplete", "Journal", "Scope", "Stream"]
 logger = logging.getLogger("supervisor_sio.relay")
 
 _EVENT, _STATE = int(Kind.EVENT), int(Kind.STATE)
+
+_GAP_RECORD = STATE.pack(STATE.size, Kind.GAP, 0)
 
 #: Records looked at, for each that is written, in search of some to carry forward.
 _LOOKED_AT = 64
@@ -108,9 +111,10 @@ class Journal:
         self._refusals = Refusals(logger)
         #: The number of the last event.
         self.last = 0
-        #: Events after a number below this one are not complete.
-        self._gap = 0
-        self._dropped: tuple[int, float] = (0, 0.0)
+        #: The last number where something is missing, and when that was found.
+        self._gap = 0, 0.0
+        #: The last event that is not kept any more, and its time.
+        self._dropped = 0, 0.0
         self._began = 0.0
         self._main = Sources()
         self._parts: list[Sources] = []
@@ -125,7 +129,7 @@ class Journal:
         self._carrying, self._carried_to = 0, HEAD.size
         self._writes = True
         self._roll(0, time.monotonic())
-        self._states.begin(0, 0, 0.0, b"", 0)
+        self._states.begin(0, time.monotonic())
         _journals.add(self)
 
     @property
@@ -175,9 +179,9 @@ class Journal:
                 segment.used + size > segment.size
                 or len(piece.index) >= self._in_a_piece
                 or (now - piece.began) * JOURNAL_PIECES > self._age
+                or piece.first + len(piece.index) <= self.last  # a gap that was not written
             ):
                 if not self._make_room(size, now):
-                    self.last += 1
                     self._tear()
                     return self.last
                 piece = self._pieces[-1]
@@ -223,26 +227,23 @@ class Journal:
 
     @property
     def dropped(self) -> tuple[int, float]:
-        """The number of the last event that is not kept, or after which something was lost, and
-        when that was, by the host's monotonic clock. Who was given all that until then, such as a
-        client that was connected for long after it, needs what comes after it.
-        """
-        with self._lock:
-            return self._dropped
+        """The number of the last event before which some are missing, and its time.
 
-    def since(self, k: int, whole: bool = True) -> Iterator[Event]:
+        Who had all that there was at that time misses none of them.
+        """
+        return max(self._gap, self._dropped)
+
+    def since(self, k: int) -> Iterator[Event]:
         """The events after this one, in order; those that come while it is read are not among them.
 
-        :param whole: false when it does not matter what was lost after it, see :attr:`dropped`.
         :raises Incomplete: when some of them are not kept any more, or there was no such number.
         """
         with self._lock:
             if not 0 <= k <= self.last:
                 raise Incomplete(f"event {k} of {self.last}", given=False)
-            if whole and k < self._gap:
-                raise Incomplete(f"messages were lost after event {k}")
-            if self._pieces and k + 1 < self._pieces[0].first:
-                raise Incomplete(f"events are kept from {self._pieces[0].first} on, not from {k}")
+            dropped, _ = self.dropped
+            if k < dropped:
+                raise Incomplete(f"events after {dropped} are kept, not after {k}")
             parts = [
                 (piece, max(k + 1 - piece.first, 0), len(piece.index))
                 for piece in self._pieces
@@ -309,6 +310,9 @@ class Journal:
         with self._lock:
             for sources in (self._main, *self._parts):
                 sources.forget(tag)
+            if self._writes and any(not part.tags for part in self._parts):
+                self._parts = [part for part in self._parts if part.tags]
+                self._rewrite()
 
     def position(self) -> Heard:
         """How far this process has heard all who send to all."""
@@ -321,7 +325,7 @@ class Journal:
         Of a sender that has ended, all that there was.
         """
         with self._lock:
-            sources = self._part(None if tag is None else (True, (tag,)))
+            sources = self._part(None if tag is None else (True, (tag,))) or self._main
             for sender, number in heard.numbers.items():
                 streams = sources.senders.get(sender)
                 if streams is None:
@@ -372,6 +376,8 @@ class Journal:
     ) -> None:
         """A message was dealt with: others need not send it again."""
         sources = self._main if scope is None else self._part(scope)
+        if sources is None:
+            return
         if stream is not OWN:
             if stream is not None:
                 self._advance(sources, sender, None, after)
@@ -382,12 +388,14 @@ class Journal:
         if via is not None:
             self._pass(sources, via)
 
-    def _part(self, scope: Scope) -> Sources:
-        if scope is not None and scope[0]:
-            for part in self._parts:
-                if not part.tags.isdisjoint(scope[1]):
-                    return part
-        return self._main
+    def _part(self, scope: Scope) -> Optional[Sources]:
+        """``None`` for some clients of this process only."""
+        if scope is None or not scope[0]:
+            return self._main
+        for part in self._parts:
+            if not part.tags.isdisjoint(scope[1]):
+                return part
+        return None
 
     def _advance(self, sources: Sources, sender: str, stream: Optional[str], number: int) -> bool:
         """Whether that is new."""
@@ -437,10 +445,16 @@ class Journal:
         return self._pieces[-1].segment
 
     def _tear(self) -> None:
-        """Who has not had an event after this may have missed something else."""
-        self._gap = self.last + 1
-        self._dropped = self.last, time.monotonic()
-        NUMBER.pack_into(self._piece.memory, GAP, self._gap)
+        """Something is missing here, which gets the number of an event."""
+        piece, now = self._pieces[-1], time.monotonic()
+        segment = piece.segment
+        if segment.has_room(len(_GAP_RECORD)) and piece.first + len(piece.index) == self.last + 1:
+            piece.index.append(segment.write(_GAP_RECORD))
+            piece.ended = now
+        self.last += 1
+        self._gap = self.last, now
+        TIME.pack_into(segment.memory, GAP_TIME, now)
+        NUMBER.pack_into(segment.memory, GAP, self.last)
 
     def _rewrite(self) -> bool:
         """All sources, in a new piece; false when that is not possible."""
@@ -474,16 +488,15 @@ class Journal:
 
     def _drop_oldest(self) -> None:
         piece = self._pieces.popleft()
+        self._dropped = self._pieces[0].first - 1, piece.ended
         self._events.drop(piece.segment)
-        last = piece.first + len(piece.index) - 1
-        if last > self._dropped[0]:
-            self._dropped = last, piece.ended
 
     def _roll(self, need: int, now: float) -> None:
         """:raises OSError: when there is no memory for a new piece; nothing has changed."""
         rows = [row for sources in (self._main, *self._parts) for row in sources.rows()]
         table = b"".join(record for _, record in rows)
-        segment = self._events.begin(self.last + 1, self._gap, self._began, table, need)
+        first = self.last + 1
+        segment = self._events.begin(need, now, first, self._gap, self._began, table)
         at = HEAD.size
         for slot, record in rows:
             slot[1] = at
@@ -496,7 +509,7 @@ class Journal:
         if not states.last.has_room(len(record)):
             before = states.last
             try:
-                states.begin(0, 0, 0.0, b"", len(record))
+                states.begin(len(record), time.monotonic())
             except OSError as error:
                 self._refusals.count("journal-failed", repr(error))
                 return False

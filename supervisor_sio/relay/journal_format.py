@@ -9,11 +9,11 @@ one number of eight bytes, or one byte.
 The segments of a log are a chain: each names the one before it and the one after it, so who lacks
 one of them knows.
 
-``events`` have records of four kinds. *Events* are numbered in their journal, from the segment's
-``first`` on. A *source* is a stream of a sender, with the number that was heard last in it, which
-is changed in place; each segment begins with all of them. A *part* is for the sources of sessions
-that were adopted, until they hear as the others do. ``states`` have one record for each client,
-and those that have been replaced are marked.
+``events`` have records of these kinds. *Events* are numbered in their journal, from the segment's
+``first`` on, and so are *gaps*, where something is missing. A *source* is a stream of a sender,
+with the number that was heard last in it, which is changed in place; each segment begins with all
+of them. A *part* is for the sources of sessions that were adopted, until they hear as the others
+do. ``states`` have one record for each client, and those that have been replaced are marked.
 
 Nothing here is executed: JSON, numbers and bytes, whoever wrote them.
 """
@@ -34,14 +34,16 @@ VERSION = 1
 
 MARK: Final = b"sioj"
 
-#: mark, version, log, nothing, number, previous, next, commit, first, gap, since, tag
-HEAD: Final = struct.Struct("=4sHBxQQQQQQd64s")
+#: mark, version, log, nothing, number, previous, next, commit, first, gap, its time, since, the
+#: time when the segment began, tag
+HEAD: Final = struct.Struct("=4sHBxQQQQQQddd64s")
 #: Where in the head these are.
 PREVIOUS: Final = 16
 NEXT: Final = 24
 COMMIT: Final = 32
 GAP: Final = 48
-SINCE: Final = 56
+GAP_TIME: Final = 56
+SINCE: Final = 64
 
 NUMBER: Final = struct.Struct("=Q")
 TIME: Final = struct.Struct("=d")
@@ -76,6 +78,8 @@ class Kind(enum.IntEnum):
     STATE = 5
     #: Replaced by a later one, or not needed any more.
     DEAD = 6
+    #: It has the number of an event: something is missing there.
+    GAP = 7
 
 
 _EVENT = int(Kind.EVENT)
@@ -198,10 +202,13 @@ class Head(NamedTuple):
     commit: int
     #: The number of the first event in it.
     first: int
-    #: Events after numbers below this one are not complete.
+    #: The last number where something is missing, and when that was found.
     gap: int
+    gap_time: float
     #: When its process began to hear the relay; 0 when it has not.
     since: float
+    #: When the segment was begun, in seconds of the host's monotonic clock.
+    began: float
     tag: str
 
 
@@ -209,7 +216,7 @@ def read_head(memory: Any, size: int) -> Head:
     """:raises ValueError: when it is not the head of a segment; the text says why."""
     if size < HEAD.size:
         raise ValueError("journal: a segment cut short")
-    mark, version, code, *numbers, since, tag = HEAD.unpack_from(memory)
+    mark, version, code, *numbers, gap_time, since, began, tag = HEAD.unpack_from(memory)
     if mark != MARK:
         raise ValueError("journal: not a segment")
     if version != VERSION:
@@ -219,9 +226,11 @@ def read_head(memory: Any, size: int) -> Head:
         raise ValueError(f"journal: log {code}")
     number, previous, following, commit, first, gap = numbers
     tag = tag.rstrip(b"\0").decode("ascii", "replace")
-    head = Head(logs[0], number, previous, following, commit, first, gap, since, tag)
-    if not _is_time(since):
-        raise ValueError(f"journal: since {since}")
+    head = Head(
+        logs[0], number, previous, following, commit, first, gap, gap_time, since, began, tag
+    )
+    if not all(map(_is_time, (gap_time, since, began))) or max(first, gap) > _LARGEST_NUMBER:
+        raise ValueError("journal: a head with impossible numbers")
     if head.commit and not HEAD.size <= head.commit <= size:
         raise ValueError(f"journal: records up to {head.commit} in {size} bytes")
     if not number or previous >= number or (following and following <= number):

@@ -95,8 +95,16 @@ class SegmentedLog:
         """Bytes in use."""
         return self.before + (self.segments[-1].used if self.segments else 0)
 
-    def begin(self, first: int, gap: int, since: float, table: bytes, need: int) -> Segment:
-        """Begin a new segment.
+    def begin(
+        self,
+        need: int,
+        now: float,
+        first: int = 0,
+        gap: tuple[int, float] = (0, 0.0),
+        since: float = 0.0,
+        table: bytes = b"",
+    ) -> Segment:
+        """Begin a new segment; see :class:`.journal_format.Head`.
 
         :param table: its first records.
         :param need: bytes of the record that is to have room behind them.
@@ -114,7 +122,8 @@ class SegmentedLog:
         segment.memory[HEAD.size : begin] = table
         segment.used = begin
         code = CODES[self.log]
-        head = MARK, VERSION, code, segment.number, previous, 0, 0, first, gap, since, self._tag
+        numbers = segment.number, previous, 0, 0, first
+        head = MARK, VERSION, code, *numbers, *gap, since, now, self._tag
         segment.memory[: HEAD.size] = HEAD.pack(*head)
         NUMBER.pack_into(segment.memory, COMMIT, begin)
         if last is not None:
@@ -163,7 +172,7 @@ class SegmentedLog:
         segment = Segment(self._numbers + 1, size)
         self._numbers += 1
         code = CODES[self.log]
-        head = MARK, VERSION, code, segment.number, 0, 0, 0, 0, 0, 0.0, self._tag
+        head = MARK, VERSION, code, segment.number, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, self._tag
         segment.memory[: HEAD.size] = HEAD.pack(*head)
         self._on_segment(self.log.value, segment.number, segment.descriptor)
         return segment

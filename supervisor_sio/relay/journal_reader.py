@@ -6,7 +6,6 @@ and nothing is read without end.
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import defaultdict
 from typing import Iterator, Mapping, Optional, Sequence
@@ -34,6 +33,7 @@ from .position import Part, Position
 __all__ = ["Incomplete", "JournalReader"]
 
 _EVENT, _STATE = int(Kind.EVENT), int(Kind.STATE)
+_NUMBERED = _EVENT, int(Kind.GAP)
 
 
 class _Segment:
@@ -49,9 +49,9 @@ class _Segment:
 
     @property
     def events(self) -> array[int]:
-        """Where they are."""
+        """Where they are, and the gaps among them."""
         if self._events is None:
-            self._events = array("I", [at for at, kind, _ in self.records() if kind == _EVENT])
+            self._events = array("I", [at for at, kind, _ in self.records() if kind in _NUMBERED])
         return self._events
 
 
@@ -98,7 +98,10 @@ class JournalReader:
         #: Whether its last events are there, and all states.
         self.complete = events_end
         self.states_complete = states_end and not self._states[0].head.previous
-        self._gap = head.gap
+        oldest = self._events[0].head
+        #: The last event before which some are missing, and its time: who had all that there was
+        #: at that time misses none of them.
+        self.dropped = max((head.gap, head.gap_time), (oldest.first - 1, oldest.began))
 
     @property
     def last(self) -> int:
@@ -109,22 +112,9 @@ class JournalReader:
         segment = self._events[-1]
         return segment.head.first + len(segment.events) - 1
 
-    @property
-    def dropped(self) -> tuple[int, float]:
-        """As of the journal; the time is that of the event after it, or infinite without one.
-
-        :raises ValueError: when what is there are no events.
-        """
-        number = max(self._events[0].head.first, self._gap) - 1
-        if number <= 0:
-            return 0, 0.0
-        following = next(self._read(number + 1), None)
-        return number, math.inf if following is None else following.time
-
-    def since(self, k: int, whole: bool = True) -> Iterator[Event]:
+    def since(self, k: int) -> Iterator[Event]:
         """The events after this one, in order.
 
-        :param whole: false when it does not matter what was lost after it, see :attr:`dropped`.
         :raises Incomplete: when some of them are not kept any more, or there was no such number.
         :raises ValueError: when what is there are no events; also while it is read.
         """
@@ -132,11 +122,9 @@ class JournalReader:
             raise Incomplete("the last events of it are missing")
         if not 0 <= k <= self.last:
             raise Incomplete(f"event {k} of {self.last}", given=False)
-        if whole and k < self._gap:
-            raise Incomplete(f"messages were lost after event {k}")
-        first = self._events[0].head.first
-        if k + 1 < first:
-            raise Incomplete(f"events are kept from {first} on, not from {k}")
+        dropped, _ = self.dropped
+        if k < dropped:
+            raise Incomplete(f"events after {dropped} are kept, not after {k}")
         return self._read(k + 1)
 
     def _read(self, k: int) -> Iterator[Event]:

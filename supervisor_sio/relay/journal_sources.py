@@ -93,6 +93,7 @@ class Sources:
 
     def forget(self, tag: str) -> None:
         """Nobody hears under this tag any more."""
+        self.tags -= {tag}
         for streams in (*self.senders.values(), *self.gone.values()):
             streams.pop(tag, None)
 

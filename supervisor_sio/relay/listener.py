@@ -31,9 +31,11 @@ class Listener:
         self.since = since
         self._refuse = refuse
         self._passed = Passed()
+        #: Messages that were not meant for these, if somebody takes them from here.
+        self.unmeant: Optional[list[RelayMessage]] = None
         #: Messages to deliver, in their order; before them those that other processes have kept.
         self._pending: Deque[RelayMessage] = deque()
-        self._kept: Deque[bytes] = deque()
+        self._kept: Deque[Held] = deque()
 
     @classmethod
     def restored(cls, part: Part, refuse: Callable[[Exception], None]) -> Listener:
@@ -43,21 +45,23 @@ class Listener:
         listener.inbox.restore(part.senders)
         listener.inbox.dropped = part.dropped
         listener._kept.extend(part.kept)
-        for tag, data in part.held:
+        for held in part.held:
             try:
-                listener.take(listener.inbox.receive(RelayMessage.unpack(data), tag))
+                message = _unpack(held)
+                listener.take(listener.inbox.receive(message, held.tag))
             except ValueError as error:
                 refuse(error)  # it is asked for again
         return listener
 
     def save(self) -> Part:
         """The same for another process."""
+        pending = [Held(message.stream, message.pack()) for message in self._pending]
         return Part(
             self.tags,
             0.0 if self.since is None else self.since,
             self.inbox.save(),
             self.numbers_passed,
-            [*self._kept, *(message.pack() for message in self._pending)],
+            [one for one in (*self._kept, *pending) if self.hears(one.tag)],
             [Held(tag, message.pack()) for tag, message in self.inbox.held],
             self.inbox.dropped,
         )
@@ -86,7 +90,17 @@ class Listener:
 
     def take(self, messages: Iterable[RelayMessage]) -> None:
         """Let those that are meant for these wait to be delivered."""
-        self._pending.extend(filter(self.is_meant, messages))
+        self._pending.extend(self.meant(messages))
+
+    def meant(self, messages: Iterable[RelayMessage]) -> list[RelayMessage]:
+        """Those that are meant for these."""
+        meant: list[RelayMessage] = []
+        for message in messages:
+            if self._is_meant(message):
+                meant.append(message)
+            elif self.unmeant is not None:
+                self.unmeant.append(message)
+        return meant
 
     def wait(self, messages: Iterable[RelayMessage]) -> None:
         """Let them all wait."""
@@ -99,7 +113,7 @@ class Listener:
                 yield self._pending.popleft()
                 continue
             try:
-                message = RelayMessage.unpack(self._kept.popleft())
+                message = _unpack(self._kept.popleft())
             except MessageError as error:
                 self._refuse(error)
             else:
@@ -109,7 +123,7 @@ class Listener:
     def has_pending(self) -> bool:
         return bool(self._kept or self._pending)
 
-    def is_meant(self, message: RelayMessage) -> bool:
+    def _is_meant(self, message: RelayMessage) -> bool:
         """False for what is to all because one more worker has no stream, and for what
         has come from another host before."""
         try:
@@ -150,6 +164,8 @@ class Listener:
             return ()
         asked, first = read_number(fields["asked"]), read_number(fields["first"])
         start = read_number(fields["start"])
+        for message in messages:
+            message.stream = tag
         return self.inbox.again(sender, tag, asked, first, messages, start)
 
     def confirms(self, sender: str, fields: Mapping[str, Any]) -> Optional[dict[str, Any]]:
@@ -172,6 +188,13 @@ class Listener:
         """Hear for those of another one, too, which stands at the same point."""
         self.inbox.merge(other.inbox)
         self._passed.merge(other._passed)
+
+
+def _unpack(held: Held) -> RelayMessage:
+    """:raises MessageError: when it is not a message."""
+    message = RelayMessage.unpack(held.data)
+    message.stream = held.tag
+    return message
 
 
 def read_messages(sender: str, packets: Iterable[Any]) -> list[RelayMessage]:

@@ -9,12 +9,34 @@ is what they have got.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Optional
 
 from ..common.limits import BRIDGE_MOST_OTHERS
 
 #: A message that does no more than tell a bridge's number.
 NOTE = "via"
+
+
+def read_via(fields: Mapping[str, Any]) -> Optional[tuple[str, int]]:
+    """Through which bridge a message of another host came, and its number there.
+
+    :raises ValueError: or another exception, when it does not say so in the right form.
+    """
+    via = fields.get("via")
+    if via is None:
+        return None
+    bridge, number = via
+    if not isinstance(bridge, str) or type(number) is not int:
+        raise ValueError("via is not a bridge and a number")
+    return bridge, number
+
+
+def via_of(fields: Mapping[str, Any]) -> Optional[tuple[str, int]]:
+    """The same; ``None`` when it does not say so in the right form."""
+    try:
+        return read_via(fields)
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 class Passed:
@@ -28,12 +50,10 @@ class Passed:
 
         :raises ValueError: when it does not say so in the right form.
         """
-        via = fields.get("via")
+        via = read_via(fields)
         if via is None:
             return True
         bridge, number = via
-        if not isinstance(bridge, str) or type(number) is not int:
-            raise ValueError("via is not a bridge and a number")
         if number <= self._numbers.get(bridge, 0):
             return False
         self._numbers[bridge] = number

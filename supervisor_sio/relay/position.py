@@ -28,7 +28,7 @@ _LARGEST_NUMBER = 2**53
 
 
 class Held(NamedTuple):
-    """A message that waits for an earlier one of its sender."""
+    """A packed message that is yet to be delivered."""
 
     #: To whom it is; ``None`` for all.
     tag: Optional[str]
@@ -46,8 +46,9 @@ class Part:
     senders: dict[str, Any]
     #: The last number that has come through each bridge to other hosts.
     passed: dict[str, int]
-    #: Packed messages that are yet to be delivered, in order.
-    kept: list[bytes] = field(default_factory=list)
+    #: Messages to deliver, in order.
+    kept: list[Held] = field(default_factory=list)
+    #: Those that wait for an earlier one of their sender.
     held: list[Held] = field(default_factory=list)
     #: Messages lost for good that nobody has counted yet.
     dropped: int = 0
@@ -87,7 +88,7 @@ class Position:
                     "senders": part.senders,
                     "passed": part.passed,
                     "dropped": part.dropped,
-                    "kept": len(part.kept),
+                    "kept": [one.tag for one in part.kept],
                     "held": [one.tag for one in part.held],
                 }
                 for part in self.parts
@@ -96,7 +97,7 @@ class Position:
         text = json.dumps(head, separators=(",", ":")).encode()
         data = [_HEAD.pack(_MARK, _VERSION, len(text)), text]
         for part in self.parts:
-            for message in (*part.kept, *(one.data for one in part.held)):
+            for _, message in (*part.kept, *part.held):
                 data += (_PART.pack(len(message)), message)
         return memory_file.write("sio-position", b"".join(data))
 
@@ -163,15 +164,16 @@ def _read_part(part: Any, file: _File) -> Part:
     tags = tuple(_checked(part, "tags", _are_tags))
     for name, sender in _checked(part, "senders", _is_senders).items():
         _check_sender(name, sender, tags)
-    kept, held = _checked(part, "kept", _is_number), _checked(part, "held", _is_list)
-    if any(tag is not None and tag not in tags for tag in held):
-        raise ValueError("held: a message to another tag")
+    kept, held = _checked(part, "kept", _is_list), _checked(part, "held", _is_list)
+    for name, messages in (("kept", kept), ("held", held)):
+        if any(tag is not None and tag not in tags for tag in messages):
+            raise ValueError(f"{name}: a message to another tag")
     return Part(
         tags,
         float(_checked(part, "since", _is_time)),
         part["senders"],
         _checked(part, "passed", _is_numbers),
-        [file.message("kept") for _ in range(kept)],
+        [Held(tag, file.message("kept")) for tag in kept],
         [Held(tag, file.message("held")) for tag in held],
         _checked(part, "dropped", _is_number),
     )

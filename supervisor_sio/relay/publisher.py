@@ -238,6 +238,8 @@ class Publisher:
                         delivered += inbox.give_up(self.sender)
                         break
                     messages = [RelayMessage.unpack(kept.data) for kept in again.messages]
+                    for message in messages:
+                        message.stream = tag
                     delivered += inbox.again(
                         self.sender, tag, first, again.first, messages, again.start
                     )

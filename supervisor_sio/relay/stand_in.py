@@ -17,7 +17,7 @@ from ..common.rundir import ClusterInfo, RunDir
 from .checkpoints import Checkpoints
 from .message import RelayMessage
 from .methods import ANSWERS
-from .position import Position
+from .position import Held, Position
 from .publisher import Publisher
 from .subscriber import Wait
 from .threaded import ThreadSubscriber
@@ -51,7 +51,7 @@ class StandIn:
         self._checkpoints = checkpoints
         self._channel, self._tags = position.channel, position.tags
         #: What is kept, for each part of the position.
-        self._kept: list[list[bytes]] = []
+        self._kept: list[list[Held]] = []
         #: Messages over the limit, for each part.
         self._over = [0] * len(position.parts)
         self._messages = self._bytes = 0
@@ -61,8 +61,8 @@ class StandIn:
         self._subscriber.detach()  # it has no clients of its own
         for number, part in enumerate(position.parts):
             self._kept.append([])
-            for data in part.kept:
-                self._keep_data(number, data)
+            for held in part.kept:
+                self._keep_held(number, held)
             self._subscriber.adopt(replace(part, kept=[]), partial(self._keep, number))
         self._subscriber.start()
 
@@ -100,10 +100,10 @@ class StandIn:
 
     def _keep(self, number: int, message: RelayMessage) -> None:
         if message.fields["method"] not in ANSWERS:
-            self._keep_data(number, message.pack())
+            self._keep_held(number, Held(message.stream, message.pack()))
 
-    def _keep_data(self, number: int, data: bytes) -> None:
-        size = len(data) + RELAY_KEPT_OVERHEAD
+    def _keep_held(self, number: int, held: Held) -> None:
+        size = len(held.data) + RELAY_KEPT_OVERHEAD
         if self._messages == STAND_IN_MESSAGES or self._bytes + size > STAND_IN_BYTES:
             if not any(self._over):
                 logger.error(
@@ -117,7 +117,7 @@ class StandIn:
             return
         self._messages += 1
         self._bytes += size
-        self._kept[number].append(data)
+        self._kept[number].append(held)
 
 
 class _Probing(ThreadSubscriber):

@@ -17,7 +17,7 @@ PART = Part(
     12.5,
     {"s": [True, 8, 7, {"a": [3, 4]}, False], "new": [False, 1, 3, {}, True]},
     {"bridge-1": 17},
-    [b"kept 1", b"", b"kept 2"],
+    [Held(None, b"kept 1"), Held("a", b""), Held(None, b"kept 2")],
     [Held(None, b"to all"), Held("a", b"to a")],
     dropped=3,
 )
@@ -107,6 +107,7 @@ def test_what_a_sender_has_sent_to_nobody_is_not_noted() -> None:
         ("passed", None),
         ("dropped", -1),
         ("kept", 2**60),
+        ("kept", ["c"]),
         ("kept", True),
         ("held", ["z", None]),
         ("held", [None, None, None]),

@@ -124,7 +124,7 @@ def processes(run_dir: OwnedRunDir) -> Iterator[Callable[..., Process]]:
 
 def numbers(position: Position) -> list[int]:
     (part,) = position.parts
-    return [RelayMessage.unpack(data).fields["number"] for data in part.kept]
+    return [RelayMessage.unpack(one.data).fields["number"] for one in part.kept]
 
 
 def test_who_ends_waits_until_its_messages_are_kept_elsewhere(
@@ -224,7 +224,7 @@ def test_a_process_that_adopts_may_pass_on_what_it_has(
     assert other.confirmed_by("first", "second") == second.confirmed_by("first", "second") == []
     held = stand_in.stop()
     for part in held.parts:
-        kept = [RelayMessage.unpack(data).fields["number"] for data in part.kept]
+        kept = [RelayMessage.unpack(one.data).fields["number"] for one in part.kept]
         assert sorted(kept) == [3, 4]
 
 
