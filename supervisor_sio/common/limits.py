@@ -497,10 +497,10 @@ CLAIM_TIMEOUT = _limit(
 
 CLAIMS_AT_ONCE = _limit(
     "CLAIMS_AT_ONCE",
-    1000,
+    10_000,
     "questions",
     "worker",
-    "of others that it answers at a time; each may wait in a thread",
+    "of others that it answers at a time; as CLAIMS",
 )
 CLAIM_LENGTH = _limit(
     "CLAIM_LENGTH",

@@ -94,6 +94,8 @@ class Recovery:
 
         :param pkt: loses what is not for a handler.
         """
+        if not self._looking:
+            self._eio.in_loop(self.look)
         environ = self._server.environ[eio_sid]
         asked = read_connect(environ, pkt.data)
         pkt.data = asked.data
@@ -149,7 +151,8 @@ class Recovery:
 
     def answer(self, question: Said, answered: Callable[[Said], None]) -> None:
         """Another worker asks; in the loop."""
-        self._eio.runtime.run(self._eio.call, self._answer, question, answered)
+        # Those who wait for an answer of this worker may be asked by it.
+        self._eio.runtime.run_answer(self._eio.call, self._answer, question, answered)
 
     async def _answer(self, question: Said, answered: Callable[[Said], None]) -> None:
         answer = no_answer()
@@ -170,11 +173,12 @@ class Recovery:
         session = self._eio.engine.sessions.get(eio_sid)
         if eio_sid not in self._eio.lost and session is not None:
             self._eio.lost[eio_sid] = Lost(session, self._server.environ.get(eio_sid))
-        self._eio.in_loop(self.look)
+        if not self._looking:
+            self._eio.in_loop(self.look)
         return True
 
     def look(self) -> None:
-        """Look now and then, while there are lost clients, whose time is over. In the loop."""
+        """Look now and then, while there are clients, whose time is over. In the loop."""
         if not self._looking:
             self._looking = True
             self._eio.runtime.call_later(_LOOK, self._look)
@@ -186,7 +190,7 @@ class Recovery:
         for eio_sid in list(lost):
             if not self._is_known(eio_sid):
                 lost.pop(eio_sid, None)
-        if lost or self.manager.lost:
+        if lost or self.manager.lost or self._eio.engine.sessions:
             self.look()
 
     def _is_known(self, eio_sid: str) -> bool:
