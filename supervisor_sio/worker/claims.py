@@ -141,9 +141,9 @@ class Claims:
             self._router.post(recovery.claimed(number, {}), [descriptor], own=True)
 
 
-def no_answer() -> Said:
+def no_answer(reason: str = NO_OWNER) -> Said:
     """For who has asked in vain."""
-    return {"reason": NO_OWNER}, ()
+    return {"reason": reason}, ()
 
 
 def _read(descriptors: Sequence[int]) -> Said:

@@ -27,6 +27,7 @@ from typing import Any, Awaitable, Callable, Deque, Iterator, Optional
 from ..cluster import environs
 from ..cluster.offsets import Asked, read_connect
 from ..common.limits import CLAIM_TIMEOUT, LOST_HANDLERS
+from ..common.reasons import INCOMPLETE, UNKNOWN_PID
 from .claims import Messages, Said, no_answer
 from .eio import EngineOwner, Lost
 from .runtime import Runtime
@@ -72,7 +73,7 @@ class Recovery:
         self._reasons = {reasons.TRANSPORT_CLOSE, reasons.TRANSPORT_ERROR, reasons.PING_TIMEOUT}
         #: ``None`` where there are no others.
         self.ask_others: Optional[Ask] = None
-        #: What clients have said that connect and can come back, by Engine.IO sid and namespace.
+        #: What clients that connect have said, by Engine.IO sid and namespace.
         self._asked: dict[tuple[str, str], Asked] = {}
         #: Whether no client can come back any more.
         self._over = False
@@ -100,12 +101,15 @@ class Recovery:
         asked = read_connect(environ, pkt.data)
         pkt.data = asked.data
         if asked.pid is not None:
-            reason = await self.manager.recover(eio_sid, environ, namespace, asked, self._ask)
+            try:
+                reason = await self.manager.recover(eio_sid, environ, namespace, asked, self._ask)
+            except Exception:  # it can connect as a new one
+                self._eio.logger.exception("recovery error")
+                reason = INCOMPLETE
             if reason is None:
                 return True
             self._count(eio_sid, reason)
-        if asked.capable:
-            self._asked[eio_sid, namespace] = asked
+        self._asked[eio_sid, namespace] = asked
         return False
 
     @contextmanager
@@ -121,7 +125,7 @@ class Recovery:
         namespace = pkt.namespace or "/"
         asked = self._asked.get((eio_sid, namespace))
         if asked is not None:  # it is new, and not one that has come back
-            pid = self.manager.begin(pkt.data["sid"], namespace, asked.offset)
+            pid = self.manager.begin(pkt.data["sid"], namespace, asked)
             if pid:
                 pkt.data["pid"] = pid
 
@@ -136,7 +140,7 @@ class Recovery:
         """What the worker answers that has the clients of a tag, where a handler runs."""
         ask = self.ask_others
         if ask is None:
-            return no_answer()
+            return no_answer(UNKNOWN_PID)
         answers: list[Said] = []
         event = self._eio.create_event()
 
@@ -222,14 +226,20 @@ class Recovery:
 
     async def _end(self, eio_sid: str, namespace: str, reason: str) -> None:
         try:
-            if eio_sid not in self._eio.lost:  # its worker has died
-                stored = _Stored(self.manager.session_of(eio_sid))
-                environ = environs.unknown(self._server.is_asyncio_based())
-                self._eio.lost[eio_sid] = Lost(stored, environ)
+            if eio_sid not in self._eio.lost:
+                self._know_of(eio_sid, namespace)
             with self._environment(eio_sid):
                 await self._end_client(eio_sid, namespace, reason)
         finally:
             self._eio.in_loop(self._ended)
+
+    def _know_of(self, eio_sid: str, namespace: str) -> None:
+        """A client that another worker had when it died."""
+        sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
+        if sid is not None:
+            stored = _Stored({namespace: self.manager.lost_session(sid) or {}})
+            environ = environs.unknown(self._server.is_asyncio_based())
+            self._eio.lost[eio_sid] = Lost(stored, environ)
 
     def _ended(self) -> None:
         self._running -= 1
@@ -258,6 +268,8 @@ class Recovery:
             if not self._in_use[eio_sid]:
                 del self._in_use[eio_sid]
                 self._server.environ.pop(eio_sid, None)
+            if not self._is_known(eio_sid):
+                self._eio.lost.pop(eio_sid, None)
 
 
 def recoveries(runtime: Runtime) -> list[Recovery]:

@@ -1,0 +1,449 @@
+"""Clients that lose their connection, and come back to the same worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any, Optional
+
+import pytest
+
+from supervisor_sio.cluster.relaying import Relaying
+from supervisor_sio.common import identity
+from supervisor_sio.common.reasons import UNKNOWN_OFFSET, UNKNOWN_PID
+from supervisor_sio.common.recovery import Source
+from supervisor_sio.relay.position import Part, Position
+from supervisor_sio.worker import takeover
+from supervisor_sio.worker.adoption import Adopter
+from supervisor_sio.worker.arriving import Adoption, Journal
+from supervisor_sio.worker.journals import Journals
+from supervisor_sio.worker.refused import refusals
+from unit.worker.served import APPS, App, Client, serve_by
+
+#: Longer than any test.
+LONG = 60
+
+#: As the server writes JSON.
+dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+@pytest.fixture(params=APPS, ids=[app.mode for app in APPS])
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    serve_by(request.param, monkeypatch)
+
+    def make_app(recovery: float = LONG, **options: Any) -> App:
+        app: App = request.param(recovery=recovery, **options)
+        note(app)
+        return app
+
+    return make_app
+
+
+def note(app: App, namespace: str = "/") -> None:
+    """Write down what handlers are called for."""
+
+    async def connect(sid: str, environ: Any, auth: Any = None) -> None:
+        app.seen.append(("connect", sid, auth))
+
+    async def disconnect(sid: str, reason: str) -> None:
+        environ = app.sio.get_environ(sid, namespace)
+        session = await app.settled(app.sio.get_session(sid, namespace))
+        app.seen.append(("disconnect", sid, reason, environ["REMOTE_ADDR"], session))
+
+    async def recovered(sid: str, environ: Any) -> None:
+        app.seen.append(("recovered", sid, environ["REMOTE_ADDR"]))
+
+    app.on("connect", connect, namespace)
+    app.on("disconnect", disconnect, namespace)
+    app.sio.manager.on_recovery(app.as_handler(recovered), namespace=namespace)
+
+
+class Visitor:
+    """A client as socket.io-client is one: of one namespace."""
+
+    def __init__(self, app: App, namespace: str = "/") -> None:
+        self.app = app
+        self.namespace = namespace
+        self._prefix = "" if namespace == "/" else f"{namespace},"
+        self.sid = self.pid = ""
+        self.offset: Optional[str] = None
+        self.events: list[Any] = []
+        self.connection: Client
+
+    def come(self, **auth: Any) -> bool:
+        """Connect, for the first time or again; whether it is recovered."""
+        before = self.pid
+        self.connection = Client(self.app)
+        self.connection.open_websocket()
+        self.connection.until(b'"maxPayload":')
+        if self.pid:
+            auth = {"pid": self.pid, **auth}
+            if self.offset is not None:
+                auth["offset"] = self.offset
+        data = dumps(auth) if auth else ""
+        self.connection.text(f"40{self._prefix}{data}")
+        self.connection.until(f"40{self._prefix}".encode() + b'{"sid":')
+        answer = json.loads(b'{"sid":' + self.connection.until(b"}") + b"}")
+        self.sid, self.pid = answer["sid"], answer.get("pid", "")
+        return self.pid == before
+
+    def lose(self) -> None:
+        """The network is gone."""
+        before = self.app.sio.manager.lost
+        self.connection.sock.close()
+        self.app.settle(lambda: self.app.sio.manager.lost == before + 1)
+
+    def gets(self, *event: Any) -> None:
+        """The next event."""
+        self.connection.until(f"42{self._prefix}".encode() + dumps(event)[:-1].encode())
+        self.connection.until(b',"')
+        self.offset = self.connection.until(b'"]').decode()
+
+
+def counted(reason: str) -> int:
+    return refusals.by_reason[reason]
+
+
+def test_a_client_comes_back(make: Any) -> None:
+    app = make()
+    visitor = Visitor(app)
+    visitor.come(token=5)
+    sid, pid = visitor.sid, visitor.pid
+    assert pid and pid != sid
+    app.do(app.sio.save_session(sid, {"name": "ä"}))
+    app.do(app.sio.enter_room(sid, "kitchen"))
+    app.emit("news", 1)
+    visitor.gets("news", 1)
+    visitor.lose()
+    app.emit("news", 2)
+    app.emit("dinner", 3, to="kitchen")
+    app.emit("secret", 4, to="cellar")
+    assert visitor.come(token=5)
+    assert (visitor.sid, visitor.pid) == (sid, pid)
+    visitor.gets("news", 2)
+    visitor.gets("dinner", 3)
+    app.emit("dinner", 5, to="kitchen")
+    visitor.gets("dinner", 5)
+    assert app.do(app.sio.get_session(sid)) == {"name": "ä"}
+    visitor.connection.text('421["echo","after"]')
+    visitor.connection.until(b'431["after"]')
+    assert app.seen == [
+        ("connect", sid, {"token": 5}),
+        ("recovered", sid, "192.0.2.1"),
+        ("after",),
+    ]
+    visitor.connection.text("41")
+    app.settle(lambda: len(app.seen) == 4)
+    assert app.seen[3][:3] == ("disconnect", sid, "client disconnect")
+    app.gone()
+    app.settle(lambda: not app.sio.eio.lost)
+
+
+def test_twice_in_a_row_and_without_any_event(make: Any) -> None:
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    visitor.lose()
+    assert visitor.come()
+    visitor.lose()
+    app.emit("news", 1)
+    assert visitor.come()
+    visitor.gets("news", 1)
+    visitor.lose()
+    assert visitor.come()
+    visitor.connection.text("1")
+    app.settle(lambda: len(app.seen) == 5)
+    assert [one[0] for one in app.seen] == ["connect", *["recovered"] * 3, "disconnect"]
+    app.gone()
+
+
+def test_whoever_does_not_come_back_in_time_is_gone(make: Any) -> None:
+    app = make(recovery=0.1)
+    visitor = Visitor(app)
+    visitor.come()
+    sid = visitor.sid
+    app.do(app.sio.save_session(sid, {"name": "ä"}))
+    visitor.lose()
+    assert len(app.seen) == 1
+    app.settle(lambda: len(app.seen) == 2)
+    assert app.seen[1] == ("disconnect", sid, "transport close", "192.0.2.1", {"name": "ä"})
+    before = counted(UNKNOWN_PID)
+    assert not visitor.come()
+    assert counted(UNKNOWN_PID) == before + 1
+    visitor.connection.text("41")
+    app.settle(lambda: len(app.seen) == 4)
+    app.gone()
+    app.settle(lambda: not app.sio.eio.lost)
+
+
+def test_an_orderly_end_is_told_at_once(make: Any) -> None:
+    app = make()
+    for goodbye in ("41", "1"):
+        visitor = Visitor(app)
+        visitor.come()
+        app.seen.clear()
+        visitor.connection.text(goodbye)
+        app.settle(lambda: app.seen)
+        assert app.seen[0][2] == "client disconnect"
+        assert not visitor.come()
+        app.seen.clear()
+        app.do(app.sio.disconnect(visitor.sid))
+        assert app.seen[0][2] == "server disconnect"
+        visitor.connection.sock.close()
+    app.gone()
+
+
+def test_a_lost_client_can_be_disconnected(make: Any) -> None:
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    visitor.lose()
+    app.do(app.sio.disconnect(visitor.sid))
+    assert app.seen[1:] == [("disconnect", visitor.sid, "server disconnect", "192.0.2.1", {})]
+    assert not visitor.come()
+    visitor.connection.text("41")
+    app.settle(lambda: len(app.seen) == 4)
+    app.gone()
+
+
+def test_an_offset_that_was_not_given_is_refused(make: Any) -> None:
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    app.emit("news", 1)
+    visitor.gets("news", 1)
+    visitor.lose()
+    visitor.offset = f"{visitor.pid[:8]}.fffff"
+    before = counted(UNKNOWN_OFFSET)
+    sid = visitor.sid
+    assert not visitor.come()
+    assert counted(UNKNOWN_OFFSET) == before + 1
+    assert visitor.sid != sid
+    visitor.connection.text("41")
+    app.settle(lambda: len(app.seen) == 3)
+
+
+def test_a_client_that_has_another_connection(make: Any) -> None:
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    app.emit("news", 1)
+    visitor.gets("news", 1)
+    old = visitor.connection
+    assert visitor.come()
+    old.ended()
+    app.emit("news", 2)
+    visitor.gets("news", 2)
+    visitor.connection.text("41")
+    app.settle(lambda: len(app.seen) == 3)
+    assert [one[0] for one in app.seen] == ["connect", "recovered", "disconnect"]
+    app.gone()
+
+
+def test_each_namespace_comes_back(make: Any) -> None:
+    app = make()
+    note(app, "/room")
+    visitor, other = Visitor(app), Visitor(app, "/room")
+    visitor.come()
+    other.connection = visitor.connection
+    visitor.connection.text("40/room,")
+    visitor.connection.until(b"40/room,")
+    answer = json.loads(visitor.connection.until(b"}") + b"}")
+    other.sid, other.pid = answer["sid"], answer["pid"]
+    visitor.connection.sock.close()
+    app.settle(lambda: app.sio.manager.lost == 2)
+    app.emit("news", 1, namespace="/room")
+    assert other.come()
+    other.gets("news", 1)
+    assert app.sio.manager.lost == 1
+    assert visitor.come()
+    for one in (visitor, other):
+        one.connection.text("1")
+    app.settle(lambda: len(app.seen) == 6)
+    app.gone()
+
+
+def test_who_does_not_know_of_recovery_is_served_as_ever(make: Any) -> None:
+    app = make()
+    client = Client(app)
+    handshake = (
+        "GET /socket.io/?transport=websocket&EIO=4 HTTP/1.1\r\nHost: x\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    client.send(handshake.encode())
+    client.until(b'"maxPayload":')
+    client.text("40")
+    client.until(b"40{")
+    assert b"pid" not in client.until(b"}")
+    app.emit("news", 1)
+    client.until(b'42["news",1]')
+    client.sock.close()
+    app.settle(lambda: len(app.seen) == 2)
+    assert app.seen[1][2] == "transport close"
+    app.gone()
+
+
+def test_all_are_told_at_the_end(make: Any) -> None:
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    visitor.lose()
+    done: list[None] = []
+
+    async def finish() -> None:
+        for dispatcher in app.runtime.outlets:
+            if getattr(dispatcher, "recovery", None) is not None:
+                await dispatcher.recovery.finish()
+        done.append(None)
+
+    app.runtime.call_soon(app.runtime.spawn, finish())
+    app.settle(lambda: done)
+    assert app.seen[1:] == [("disconnect", visitor.sid, "transport close", "192.0.2.1", {})]
+    last = Visitor(app)
+    last.come()
+    last.connection.sock.close()
+    app.settle(lambda: len(app.seen) == 4)
+    app.gone()
+
+
+class Router:
+    """What a worker says to it of an adoption."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+        self.posted: list[Any] = []
+        self.journals = Journals(self)
+
+    def post(self, message: Any, descriptors: Any = ()) -> None:
+        self.posted.append(message)
+
+    def withdraw(self, descriptors: Any) -> None:
+        pass
+
+    def adopted(self, number: int, count: int) -> None:
+        self.said.append(("adopted", number, count))
+
+    def not_adopted(self, number: int, reason: str) -> None:
+        self.said.append(("not adopted", number, reason))
+
+    def tags(self, tags: list[str]) -> None:
+        self.said.append(("tags", tags))
+
+
+def journal_of(app: App, recovery: float = LONG) -> Journal:
+    """As the router has it when its worker has died now."""
+    manager = app.sio.manager
+    logs: dict[str, dict[int, int]] = {"events": {}, "states": {}}
+    for log, number, descriptor in manager.journal.segments():
+        logs[log][number] = os.dup(descriptor)
+    return Journal(Source(manager.host_id, "socketio"), recovery, time.monotonic(), logs)
+
+
+def inherit(app: App, *journals: Journal, go: bool = True) -> Router:
+    """What workers have left that have died comes to this one."""
+    router: Any = Router()
+    adopter = Adopter(app.runtime, app.http, router)
+    of = {journal.source: journal for journal in journals}
+    tags = [source.tag for source in of]
+    # Only while nothing is heard there is no place in the relay.
+    place = Position("socketio", [Part(tuple(tags), 0.0, {}, {})])
+    positions = [] if go else [("socketio", place.write())]
+    adoption = Adoption(1, tags, 0, positions, [], of)
+    app.runtime.call_soon(adopter.on_adopt, adoption)
+    app.settle(lambda: router.said)
+    app.runtime.call_soon(adopter.on_go if go else adopter.on_discard, 1)
+    app.settle(lambda: not adopter._arrivals and not adopter._starting)
+    return router  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def workers(make: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes applications as workers with these tags have them."""
+    monkeypatch.setattr(Relaying, "hears", "socketio")
+    servers: list[Any] = []
+    monkeypatch.setattr(takeover.sessions, "servers", lambda: servers)
+
+    def make_worker(tag: str, **options: Any) -> App:
+        with monkeypatch.context() as patch:
+            patch.setattr(identity, "tag", lambda: tag)
+            app: App = make(**options)
+        app.sio.manager._begin_journal()  # as initialize() does in a worker
+        servers[:] = [app.sio]
+        return app
+
+    return make_worker
+
+
+def test_a_client_of_a_worker_that_died_comes_back_to_another_one(
+    workers: Any, no_leak: Any
+) -> None:
+    dead = workers("11111111")
+    visitor = Visitor(dead)
+    visitor.come()
+    sid, pid = visitor.sid, visitor.pid
+    dead.do(dead.sio.enter_room(sid, "kitchen"))
+    dead.do(dead.sio.save_session(sid, {"name": "ä"}))
+    dead.emit("news", 1)
+    visitor.gets("news", 1)
+    dead.emit("dinner", 2, to="kitchen")  # which it has not read yet
+    journal = journal_of(dead)
+
+    visitor.app = app = workers("22222222")
+    router = inherit(app, journal)
+    assert router.said == [("adopted", 1, 0)]
+    assert [message["type"] for message in router.posted] == ["journal"] * 2
+    assert {message["tag"] for message in router.posted} == {"11111111"}
+    app.emit("dinner", 3, to="kitchen")
+    assert visitor.come() and (visitor.sid, visitor.pid) == (sid, pid)
+    visitor.gets("dinner", 2)
+    visitor.gets("dinner", 3)
+    assert app.do(app.sio.get_session(sid)) == {"name": "ä"}
+    visitor.lose()
+    app.emit("news", 4)
+    assert visitor.come()
+    visitor.gets("news", 4)
+    visitor.connection.text("1")
+    app.settle(lambda: len(app.seen) == 3)
+    assert [one[0] for one in app.seen] == ["recovered", "recovered", "disconnect"]
+    app.gone()
+    router.journals.close()
+
+
+def test_the_end_of_a_client_of_a_worker_that_died_is_told_once(workers: Any) -> None:
+    dead = workers("11111111")
+    visitor = Visitor(dead)
+    visitor.come()
+    dead.do(dead.sio.save_session(visitor.sid, {"name": "ä"}))
+    journal = journal_of(dead, 0.1)
+    app = workers("22222222", recovery=0.1)
+    inherit(app, journal).journals.close()
+    app.settle(lambda: app.seen)
+    assert app.seen == [("disconnect", visitor.sid, "server error", "", {"name": "ä"})]
+    app.settle(lambda: not app.sio.eio.lost)
+    assert not app.sio.manager.rooms and not app.sio.environ
+
+
+def test_clients_that_are_another_workers_after_all(workers: Any, no_leak: Any) -> None:
+    dead = workers("11111111")
+    visitor = Visitor(dead)
+    visitor.come()
+    journal = journal_of(dead)
+    app = workers("22222222")
+    inherit(app, journal, go=False)
+    visitor.app = app
+    assert not visitor.come()
+    assert not app.sio.manager.lost
+
+
+def test_a_journal_that_cannot_be_read_is_left_alone(
+    workers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    nonsense = {"events": {1: os.memfd_create("nonsense")}, "states": {}}
+    source = Source("11111111", "socketio")
+    app = workers("22222222")
+    router = inherit(app, Journal(source, LONG, time.monotonic(), nonsense))
+    assert router.said == [("adopted", 1, 0)]
+    assert "the journal of 11111111 cannot be read" in caplog.text
+    router.journals.close()
