@@ -1,4 +1,5 @@
-"""Sessions that move while workers and routers die at any moment: each has one owner, or none.
+"""Sessions that move, and journals that are inherited, while workers and routers die at any
+moment: each has one owner, or none.
 
 The workers' end is the worker's own.
 """
@@ -9,21 +10,30 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
-from supervisor_sio.common import channel, takeover
+from supervisor_sio.common import channel, recovery, takeover
 from supervisor_sio.common.handover import Handover
+from supervisor_sio.common.recovery import Segment, Source
 from supervisor_sio.router import held as module
+from supervisor_sio.router.held import Held
 from supervisor_sio.router.held_shelf import HeldShelf
+from supervisor_sio.router.journals import Journal
+from supervisor_sio.router.worker_channel import WorkerChannel
 from supervisor_sio.worker.arriving import Adoption, Arriving
+from supervisor_sio.worker.journals import Journals
+from supervisor_sio.worker.link import _ARRIVING
 from unit.router.harness import Harness, Scenario, Worker, memory
 
 NAMES = ["one", "two", "three"]
 STEPS = 120
+
+#: Of each journal.
+SEGMENTS = {"events": [0, 1], "states": [0]}
 
 
 class Node:
@@ -35,25 +45,42 @@ class Node:
         #: What is in place, by number; and what is this worker's own, by tag.
         self.given: dict[int, Adoption] = {}
         self.undecided: list[int] = []
+        #: What was in place already when the router before this one died.
+        self.survived: set[int] = set()
         self.own: dict[str, list[int]] = {}
         self.arriving = Arriving(self.post, lambda: 100_000)
         self.arriving.takes, self.arriving.adopter = takeover.FORMAT, self
+        self.arriving.recovers = recovery.FORMAT
+        self.journals = Journals(self)
+        for log, numbers in SEGMENTS.items():
+            for number in numbers:
+                segment = Segment(Source(tag, "socketio"), log, number, recovery.FORMAT, 1e6, None)
+                self.journals.add(segment, memory(tag.encode()))
         self.connect()
 
     def connect(self) -> None:
-        self.worker = Worker(self.harness.path, self.tag, self.name, takes=takeover.FORMAT)
+        formats = {"takes": takeover.FORMAT, "recovers": recovery.FORMAT}
+        self.worker = Worker(self.harness.path, self.tag, self.name, **formats)
         self.worker.sock.setblocking(False)
         self.connected = True
         self.arriving.greet()
+        self.journals.tell()
         self.arriving.repeat()
         self.harness.workers._accept()
 
-    def post(self, message: channel.Message) -> None:
+    def post(self, message: channel.Message, descriptors: Sequence[int] = ()) -> None:
         if self.connected:
             try:
-                channel.send(self.worker.sock, message)
+                channel.send(self.worker.sock, message, descriptors)
             except OSError:
                 pass
+
+    def withdraw(self, descriptors: Sequence[int]) -> None:
+        pass  # nothing waits
+
+    @property
+    def has_journals_of(self) -> set[str]:
+        return {source.tag for source, _, _ in self.journals._segments}
 
     def read(self) -> None:
         if not self.connected:
@@ -63,7 +90,7 @@ class Node:
             if message["type"] == "closed":
                 self.lose()
                 return
-            if message["type"] in ("adopt", "sessions", "adopt-end", "adopt-go", "adopt-off"):
+            if message["type"] in _ARRIVING:
                 kept = self.arriving.handle(message, descriptors)
             assert not isinstance(message, Handover)
             if not kept:
@@ -98,6 +125,12 @@ class Node:
             self.own.setdefault(tag, []).extend(descriptors[1:])
         for tag in adoption.tags:
             self.own.setdefault(tag, [])
+        for source, journal in adoption.journals.items():
+            assert {log: sorted(some) for log, some in journal.logs.items()} == SEGMENTS
+            for log, segments in journal.logs.items():
+                for number, descriptor in segments.items():
+                    assert os.pread(descriptor, 10, 0).decode() == source.tag
+                    self.journals.add(journal.segment(log, number), descriptor)
 
     def on_discard(self, number: int) -> None:
         self.given.pop(number).close()
@@ -129,6 +162,7 @@ class Node:
         for descriptors in self.own.values():
             channel.close_all(descriptors)
         self.own = {}
+        self.journals.close()
 
 
 class World:
@@ -137,6 +171,11 @@ class World:
         self.nodes: list[Node] = []
         self.clients: list[socket.socket] = []
         self.count = 0
+        #: Channels of workers whose process has yet to end.
+        self.ending: list[WorkerChannel] = []
+        #: Journals that nobody may have any more, by their tags: a router, or none, had them last.
+        self.lost: set[str] = set()
+        self.not_inherited: list[str] = []
         harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
 
     def join(self) -> None:
@@ -154,15 +193,40 @@ class World:
         if node.connected and self.chance.random() < 0.8:
             node.pass_on(self.chance.randrange(1, 4), whole=self.chance.random() < 0.8)
         self.nodes.remove(node)
+        channels = [c for c in self.harness.workers if c.member and c.member.tag == node.tag]
+        if node.connected and channels:
+            self.ending.append(channels[0])
+        else:
+            self.lost |= node.has_journals_of
+        for number in node.survived & node.given.keys():
+            # If this router knows it only from the worker, that had yet to hear "adopt-go".
+            self.lost |= {source.tag for source in node.given[number].journals}
         node.close()
+
+    async def process_ends(self) -> None:
+        """Of one whose channel has ended."""
+        if not self.ending:
+            return
+        gone = self.ending.pop(0)
+        gone._read_all()
+        gone._process_ended()
 
     def next_router(self) -> None:
         before, harness = self.harness.held, self.harness
+        for gone in self.ending:
+            assert gone.member is not None
+            self.lost |= {journal.source.tag for journal in before._journals.of(gone.member.tag)}
+        self.ending.clear()
+        for worker in before._journals._workers.values():
+            for journal in worker.journals.values():
+                journal.close()
         for group in before._groups.values():
             for batch in group.batches.values():
                 channel.close_all(batch.descriptors)
             for place in group.channels.values():
                 channel.close_all([d for d in (place.position, place.dump) if d >= 0])
+            for journal in group.journals:
+                journal.close()
         before._groups.clear()
         if before._shelf is not None:
             before._shelf.close()
@@ -174,6 +238,7 @@ class World:
             worker.lose("")
         for node in self.nodes:
             node.read()
+            node.survived = set(node.given)
 
     def time_passes(self) -> None:
         for group in self.harness.held._groups.values():
@@ -193,7 +258,9 @@ class World:
             self.next_router()
         elif chance < 0.55:
             self.time_passes()
-        elif chance < 0.8:
+        elif chance < 0.65:
+            await self.process_ends()
+        elif chance < 0.85:
             self.chance.choice(self.nodes).decide(self.chance.random() < 0.8)
         for node in self.nodes:
             if not node.connected and self.chance.random() < 0.7:
@@ -206,6 +273,7 @@ class World:
     async def settle(self) -> None:
         """Everybody answers, and all time has passed."""
         for _ in range(100):
+            await self.process_ends()
             for node in self.nodes:
                 if not node.connected:
                     node.connect()
@@ -216,7 +284,8 @@ class World:
             for group in self.harness.held._groups.values():
                 group.not_before = group.deadline = 0.0
             self.harness.held.look()
-            idle = not self.harness.held._groups and not any(n.given for n in self.nodes)
+            idle = not (self.harness.held._groups or self.ending)
+            idle = idle and not any(n.given for n in self.nodes)
             if idle and not any(list(node.worker.packets()) for node in self.nodes):
                 await asyncio.sleep(0.01)  # what is closed is closed in the next turns
                 return
@@ -229,6 +298,15 @@ class World:
                 assert owners.setdefault(tag, node) is node, f"two workers have {tag}"
                 owner = self.harness.pool.owner(tag)
                 assert owner is not None and owner.tag == node.tag
+        has = [tag for node in self.nodes for tag in node.has_journals_of]
+        assert len(set(has)) == len(has), "two workers have inherited the same"
+        assert {f"t{number + 1}" for number in range(self.count)} == {
+            *has,
+            *self.lost,
+            *self.not_inherited,
+        }
+        kept = self.harness.held._journals.descriptors
+        assert kept == len(has) * sum(map(len, SEGMENTS.values()))
         alive = sum(not _ended(client) for client in self.clients)
         assert alive == sum(len(d) for node in self.nodes for d in node.own.values())
 
@@ -263,19 +341,29 @@ def test_each_session_has_one_owner(
     number: int,
 ) -> None:
     monkeypatch.setattr(module, "TAKEOVER_TRIES", 4)
+    not_inherited = Held._not_inherited
     chance = random.Random(f"{os.environ['FUZZ_SEED']}-{number}")
 
     async def scenario(harness: Harness) -> None:
         world = World(harness, chance, shelf)
+
+        def note(held: Held, name: str, journals: list[Journal]) -> None:
+            world.not_inherited += [journal.source.tag for journal in journals]
+            not_inherited(held, name, journals)
+
+        monkeypatch.setattr(Held, "_not_inherited", note)
         try:
             for _ in range(STEPS):
                 await world.step()
             await world.settle()
             world.check()
         finally:
+            harness.all_stop = True  # nobody inherits any more
             world.close()
             while len(harness.workers):
                 await asyncio.sleep(0.005)
+            for gone in list(harness.workers._absent.values()):
+                gone._process_ended()
 
     with no_leak():
         run(scenario)
