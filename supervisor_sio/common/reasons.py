@@ -182,8 +182,8 @@ JOURNAL_REFUSED = _not_recovered(
 )
 NOT_INHERITED = _not_recovered(
     "not-inherited",
-    "the clients of a worker that has died, whose journal no other worker has inherited within "
-    "`recovery`; counts workers",
+    "the clients of a worker that has died, whose journal no other worker has inherited in time; "
+    "counts workers",
 )
 CLAIMS_FULL = _not_recovered("claims-full", "too many came back at a time, see limits")
 

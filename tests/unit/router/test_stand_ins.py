@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from supervisor_sio.common.recovery import FORMAT, Source
 from supervisor_sio.common.rundir import ClusterInfo
+from supervisor_sio.relay.journal import Journal as Written
 from supervisor_sio.relay.position import Part, Position
 from supervisor_sio.relay.publisher import Publisher
 from supervisor_sio.router import reserve
+from supervisor_sio.router.journals import Journal
 from supervisor_sio.router.stand_ins import StandIns
+from supervisor_sio.router.stand_ins import place as place_of
 from unit.relays import relay_in
 
 
@@ -62,3 +66,43 @@ def test_a_place_that_is_not_understood(tmp_path: Path) -> None:
             StandIns(run_dir, ClusterInfo()).listen(place)
         assert open_files() == before
         os.close(place)
+
+
+def test_the_place_of_a_worker_that_was_killed(
+    tmp_path: Path, no_leak: Callable[[], AbstractContextManager[None]]
+) -> None:
+    cluster = ClusterInfo()
+    kept: dict[str, dict[int, int]] = {"events": {}, "states": {}}
+
+    def keep(log: str, number: int, descriptor: int) -> None:
+        kept[log][number] = os.dup(descriptor)
+
+    with no_leak(), relay_in(tmp_path, cluster) as run_dir:
+        written = Written(
+            "old",
+            age=120,
+            most_messages=1000,
+            most_bytes=1_000_000,
+            on_segment=keep,
+            on_dropped=lambda log, number: None,
+        )
+        written.began(time.monotonic())
+        written.heard("other", None, 7)
+        journal = Journal(Source("old", cluster.channel), FORMAT, 120, 5.0, kept)
+        made = place_of(journal, ["old", "older"])
+        position = Position.read(made)
+        assert position.channel == cluster.channel and position.tags == ("old", "older")
+        assert position.parts[0].senders["other"][:3] == [True, 8, 7]
+        os.close(StandIns(run_dir, cluster).listen(made).stop())
+        os.close(made)
+        journal.close()
+        written.close()
+
+
+def test_a_journal_that_is_not_understood() -> None:
+    nonsense = os.memfd_create("test")
+    os.write(nonsense, b"nonsense" * 1000)
+    for logs in ({}, {"events": {}}, {"events": {0: nonsense}}):
+        with pytest.raises(ValueError):
+            place_of(Journal(Source("old", "socketio"), FORMAT, 120, 5.0, logs), ["old"])
+    os.close(nonsense)
