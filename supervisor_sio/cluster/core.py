@@ -104,6 +104,15 @@ class Core(Operations, Emitting, Clients, Recovery, Relaying, Coding, IndexedMan
         self._serves = not self.write_only and sessions.are_expected()
         admin.span_cluster(server, self)
 
+    def figures(self) -> dict[str, int]:
+        """Those of the relay, and of clients that come back."""
+        return {
+            **super().figures(),
+            "recovered": self.recovered,
+            "lost": self.lost,
+            "kept_bytes": 0 if self.journal is None else self.journal.kept_bytes,
+        }
+
     def _send_through(self, outlet: sessions.Outlet) -> None:
         self._outlet = outlet
 

@@ -8,6 +8,7 @@ takes the oldest first.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from copy import copy
@@ -30,6 +31,8 @@ from .packets import coders
 from .plain import NotPlain, TooLong
 from .rooms import IndexedManager
 from .scope import Scope
+
+logger = logging.getLogger("supervisor_sio")
 
 #: Of events, by default.
 RECOVERY_MESSAGES = 65_536
@@ -128,7 +131,7 @@ class Keeping(IndexedManager):
         if not self.recovery or self.write_only or self._journal is not None:
             return
         if coders(self.server.packet_class) is None:
-            self._get_logger().warning(
+            logger.warning(
                 "recovery=%s has no effect: packets of %s are not JSON",
                 self.recovery,
                 self.server.packet_class.__name__,
@@ -144,7 +147,7 @@ class Keeping(IndexedManager):
                 on_dropped=self._tell_of[1],
             )
         except OSError as error:
-            self._get_logger().error("recovery has no effect: %s", error)
+            logger.error("recovery has no effect: %s", error)
             return
         if self._subscriber is not None:
             self._subscriber.journal = self._journal
@@ -269,7 +272,7 @@ class Keeping(IndexedManager):
             text = str(error)
             if client.capable and text not in _told and len(_told) < MOST_TOLD_OF:
                 _told.add(text)
-                self._get_logger().warning(
+                logger.warning(
                     "a client cannot come back to its session: session data %s: "
                     "store what JSON has",
                     text,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,7 +16,7 @@ from .network import Network
 from .recovery_clients import Connect, Returning, tag_of
 from .takeover_clients import Disconnected
 from .takeover_ledger import Ledger
-from .test_takeover import row_of
+from .test_recovery_ends import FIRST, SECOND, kill, tag
 from .wire import Closed, Request, Session, target
 
 
@@ -51,15 +49,34 @@ def connect(cluster: Cluster) -> Iterator[Connect]:
     made.close()
 
 
+class Counts:
+    """Clients that were not recovered, by reason, since this was made."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._before = self._all()
+
+    def _all(self) -> Counter[str]:
+        return Counter(self._cluster.status()["recovery"]["not_recovered"])
+
+    def wait_for(self, **reasons: int) -> None:
+        wanted = {name.replace("_", "-"): count for name, count in reasons.items()}
+        found: Counter[str] = Counter()
+
+        def are_there() -> bool:
+            nonlocal found
+            found = self._all() - self._before
+            return dict(found) == wanted
+
+        try:
+            wait_until(are_there, 10, f"{wanted}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}, but {dict(found)}") from None
+
+
 @pytest.fixture
-def not_recovered(cluster: Cluster) -> Callable[[], dict[str, int]]:
-    """By reason, since the test began."""
-
-    def counts() -> Counter[str]:
-        return Counter(cluster.status()["recovery"]["not_recovered"])
-
-    before = counts()
-    return lambda: dict(counts() - before)
+def not_recovered(cluster: Cluster) -> Counts:
+    return Counts(cluster)
 
 
 def is_new(client: Returning, former: Returning, ledger: Ledger) -> None:
@@ -149,19 +166,31 @@ def test_the_server_is_gone(
     """Its state does not die with the process that had it; here with both of them, in turn."""
     client = node_client(clients, cluster, "websocket")
     sid = client.sid()
-    for number, name in enumerate(["workers:workers_00", "workers:workers_01"]):
+    for number, name in enumerate((FIRST, SECOND)):
         (row,) = (row for row in cluster.workers() if row["name"] == name)
         connects = len(client.recovered["/"])
         here = client.whoami()["pid"] == row["pid"]
-        os.kill(row["pid"], signal.SIGKILL)
-        wait_until(lambda: row_of(cluster, name)["pid"] != row["pid"], 20, "its end")  # noqa: B023
-        cluster.wait_ready(2)
+        kill(cluster, name)
         if here:
             client.wait(lambda: len(client.recovered["/"]) > connects, "come-back")  # noqa: B023
         connect().call("emit_to", sid, "number", number)
     client.expect_numbers("number", 2)
     assert client.sid() == sid and False not in client.recovered["/"][1:]
     assert set(ledger.of(sid)) == {"connect", "recovery"}
+
+
+def test_the_server_is_gone_again(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
+    """It is at a worker whose tag is not in its sid, and that one is killed."""
+    client = connect(at=tag(cluster, FIRST))
+    client.close()
+    client = client.again(cluster.port)
+    assert client.recovered
+    for name in (FIRST, SECOND):
+        kill(cluster, name)
+    again = client.again(cluster.port)
+    assert again.recovered and again.sid == client.sid
+    assert ledger.of(client.sid) == ["connect", "recovery", "recovery"]
+    again.close()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +213,7 @@ def test_an_offset_that_was_never_given_out(
     cluster: Cluster,
     connect: Connect,
     ledger: Ledger,
-    not_recovered: Callable[[], dict[str, int]],
+    not_recovered: Counts,
     forge: Callable[[str], Any],
 ) -> None:
     client, other = connect(), connect()
@@ -194,12 +223,12 @@ def test_an_offset_that_was_never_given_out(
     assert client.offset is not None
     wrong = client.again_with(cluster.port, pid=client.pid, offset=forge(client.offset))
     is_new(wrong, client, ledger)
-    wait_until(lambda: not_recovered() == {"unknown-offset": 1}, 10, "its count")
+    not_recovered.wait_for(unknown_offset=1)
     still_recovers(client, cluster, ledger)
 
 
 def test_an_offset_of_another_client(
-    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Callable[[], dict[str, int]]
+    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Counts
 ) -> None:
     """Of another worker's: it says nothing of what this one has got."""
     client = connect()
@@ -211,7 +240,7 @@ def test_an_offset_of_another_client(
     client.close()
     wrong = client.again_with(cluster.port, pid=client.pid, offset=other.offset)
     is_new(wrong, client, ledger)
-    wait_until(lambda: not_recovered() == {"unknown-offset": 1}, 10, "its count")
+    not_recovered.wait_for(unknown_offset=1)
     still_recovers(client, cluster, ledger)
 
 
@@ -293,24 +322,29 @@ def test_two_tabs_at_the_same_time(cluster: Cluster, connect: Connect, ledger: L
     ],
 )
 def test_a_forged_pid(
-    cluster: Cluster, connect: Connect, ledger: Ledger, forge: Callable[[str], Any]
+    cluster: Cluster,
+    connect: Connect,
+    ledger: Ledger,
+    not_recovered: Counts,
+    forge: Callable[[str], Any],
 ) -> None:
     client = connect()
     client.close()
     assert client.pid is not None
-    wrong = client.again_with(cluster.port, pid=forge(client.pid))
-    is_new(wrong, client, ledger)
+    pid = forge(client.pid)
+    is_new(client.again_with(cluster.port, pid=pid), client, ledger)
+    not_recovered.wait_for(**{} if pid is None else {"unknown_pid": 1})
     still_recovers(client, cluster, ledger)
 
 
 def test_another_namespaces_pid(
-    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Callable[[], dict[str, int]]
+    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Counts
 ) -> None:
     client = connect()
     client.close()
     room = Returning(cluster.port, "/room").join(pid=client.pid)
     is_new(room, client, ledger)
-    wait_until(lambda: not_recovered() == {"unknown-pid": 1}, 10, "its count")
+    not_recovered.wait_for(unknown_pid=1)
     still_recovers(client, cluster, ledger)
     room.close()
 
@@ -320,7 +354,7 @@ def test_the_pid_of_who_has_left(
     cluster: Cluster,
     connect: Connect,
     ledger: Ledger,
-    not_recovered: Callable[[], dict[str, int]],
+    not_recovered: Counts,
     by: str,
 ) -> None:
     """An orderly end is an end, and told at once."""
@@ -332,11 +366,13 @@ def test_the_pid_of_who_has_left(
     ledger.wait_for(client.sid, "disconnect")
     client.close()
     is_new(client.again(cluster.port), client, ledger)
-    wait_until(lambda: not_recovered() == {"unknown-pid": 1}, 10, "its count")
+    not_recovered.wait_for(unknown_pid=1)
     assert ledger.of(client.sid) == ["connect", "disconnect"]
 
 
-def test_handlers_do_not_see_it(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
+def test_handlers_do_not_see_it(
+    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Counts
+) -> None:
     """Of the data of a client, the application gets what is the application's."""
     pid = f"{tag_of(connect().session)}.{'A' * 20}"
     for data, auth in (
@@ -348,13 +384,14 @@ def test_handlers_do_not_see_it(cluster: Cluster, connect: Connect, ledger: Ledg
         (line,) = ledger.lines(client.sid)
         assert not (line["auth"] or auth) or line["auth"] == auth, line
         client.close()
+    not_recovered.wait_for(unknown_pid=2)
 
 
 # --- and what users would trip over --------------------------------------------------------------
 
 
 def test_the_offset_of_a_session_that_was_not_recovered(
-    cluster: Cluster, connect: Connect, ledger: Ledger
+    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Counts
 ) -> None:
     """socket.io-client keeps it, and has no other until the next event of its new session."""
     client, other = connect(), connect()
@@ -363,6 +400,7 @@ def test_the_offset_of_a_session_that_was_not_recovered(
     client.close()
     new = client.again_with(cluster.port, pid=f"{client.pid}x", offset=client.offset)
     is_new(new, client, ledger)
+    not_recovered.wait_for(unknown_pid=1)
     new.close()
     other.call("emit_to", new.sid, "missed", 2)
     again = new.again_with(cluster.port, pid=new.pid, offset=client.offset)
@@ -389,7 +427,7 @@ def test_as_the_documentation_of_socket_io_has_it(
 
 
 def test_session_data_that_is_not_json(
-    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Callable[[], dict[str, int]]
+    cluster: Cluster, connect: Connect, ledger: Ledger, not_recovered: Counts
 ) -> None:
     """It does not recover, and the key is named once; nobody else is harmed."""
     client, other = connect(), connect()
@@ -398,7 +436,7 @@ def test_session_data_that_is_not_json(
     client.call("remember_nonsense", "socket_of_mine")
     client.close()
     is_new(client.again(cluster.port), client, ledger)
-    wait_until(lambda: not_recovered() == {"not-saved": 1}, 10, "its count")
+    not_recovered.wait_for(unknown_pid=1)  # it was forgotten when it was lost
     lines = [
         line
         for number, start in enumerate(logged)
