@@ -191,6 +191,10 @@ class Hearing:
         if self._main is not None and self._main.since is not None:
             journal.began(self._main.since)
 
+    def _own_is_given(self, listener: Listener) -> None:
+        if self._journal is not None:
+            self._journal.own_given(listener.tags)
+
     def _let_know(self, journal: Journal, listener: Listener) -> None:
         def placed(sender: str, numbers: Numbers) -> None:
             scope = None if listener is self._main else (True, listener.tags)

@@ -213,7 +213,7 @@ class Journal:
         if not self._writes:
             return
         with self._lock:
-            if scope is None and via is None:  # nearly always
+            if scope is None and via is None and not self._parts:  # nearly always
                 streams = self._main.senders.get(sender)
                 slot = None if streams is None else streams.get(stream)  # type: ignore[arg-type]
                 if slot is not None and not after:
@@ -295,6 +295,15 @@ class Journal:
                 if part.dropped:
                     self._tear()
                 self._rewrite()
+
+    def own_given(self, tags: Iterable[str]) -> None:
+        """Those that are adopted have what this process has sent, and get the rest directly."""
+        with self._lock:
+            if self._writes:
+                for part in self._parts:
+                    if not part.direct and not part.tags.isdisjoint(tags):
+                        part.direct = True
+                        self._give_due(part)
 
     def merged(self, tags: Iterable[str]) -> None:
         """Those with these tags hear as the others do, from here on."""
@@ -382,11 +391,17 @@ class Journal:
             if stream is not None:
                 self._advance(sources, sender, None, after)
             if not self._advance(sources, sender, stream, number) and sources.due[0]:
-                due = sources.due
-                due[0] -= 1
-                NUMBER.pack_into(self._piece.memory, due[1] + PART_DUE, due[0])
+                self._give_due(sources)
+            if sender == self.tag and sources is self._main:
+                for part in self._parts:
+                    if part.direct and (scope is None or part.tags.isdisjoint(scope[1])):
+                        self._advance(part, sender, stream, number)
         if via is not None:
             self._pass(sources, via)
+
+    def _give_due(self, part: Sources) -> None:
+        part.due[0] -= 1
+        NUMBER.pack_into(self._piece.memory, part.due[1] + PART_DUE, part.due[0])
 
     def _part(self, scope: Scope) -> Optional[Sources]:
         """``None`` for some clients of this process only."""

@@ -179,7 +179,14 @@ class JournalReader:
         if last is not None:
             # Its number may not have been written in the source yet.
             event = read_event(segment.memory, last, 0)
-            _note_event(event, sources[_part_of(event.scope, parts)])
+            number = _part_of(event.scope, parts)
+            _note_event(event, sources[number])
+            if not number and event.sender == self.tag:
+                for part in parts.values():
+                    if not part.due and (
+                        event.scope is None or set(part.tags).isdisjoint(event.scope[1])
+                    ):
+                        _note_event(event, sources[part.part])
         adopted = {tag for part in parts.values() for tag in part.tags}
         found = [([tag for tag in tags if tag not in adopted], 0, segment.head.since, 0)]
         found += [

@@ -30,7 +30,8 @@ class Sources:
 
     :param part: 0, and another number for sessions that are adopted.
     :param tags: of those sessions.
-    :param due: messages that others have kept for them.
+    :param due: what is yet to be given to them: messages that others have kept for them, and,
+        together, those of this process.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class Sources:
         self.part = part
         self.tags = frozenset(tags)
         self.since = since
+        #: Whether they get what this process sends as its own clients do.
+        self.direct = False
         #: The number, and where it is.
         self.due: Slot = [due, 0]
         #: By sender, that of the one to all, and of those to a tag.
@@ -51,7 +54,7 @@ class Sources:
     @classmethod
     def adopted(cls, part: int, saved: Part) -> Sources:
         """Of sessions that another process has passed on."""
-        sources = cls(part, saved.tags, saved.since, len(saved.kept))
+        sources = cls(part, saved.tags, saved.since, len(saved.kept) + 1)
         for name, (placed, next, _, own, gone) in saved.senders.items():
             if placed:
                 streams: dict[Optional[str], Slot] = {None: [next - 1, 0]}

@@ -179,6 +179,7 @@ class Subscriber(Hearing):
         adoption.own = None
         if own is not None:
             own(partial(self._fetch_own, listener))
+        self._own_is_given(listener)
 
     def _deliver_to(self, listener: Listener, deliver: Deliver) -> Steps:
         began = time.monotonic()

@@ -1,0 +1,566 @@
+"""What a worker has given to its clients, written by one process and read by another."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import random
+import select
+import signal
+import socket
+import time
+from typing import Any, Callable, Iterator, Optional
+
+import pytest
+
+from supervisor_sio.common.limits import JOURNAL_CARRIED, JOURNAL_PIECES, JOURNAL_SEGMENT
+from supervisor_sio.relay import journal as module
+from supervisor_sio.relay import journal_log
+from supervisor_sio.relay.journal import OWN, Event, Heard, Incomplete, Journal, Scope
+from supervisor_sio.relay.journal_format import HEAD
+from supervisor_sio.relay.journal_reader import JournalReader
+from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.position import Held, Part, Position
+from supervisor_sio.relay.stand_in import StandIn
+
+from .network import RUN_DIR, ClusterInfo, Network
+from .test_journal_takeover import Segments, numbers
+
+
+@pytest.fixture
+def segments() -> Iterator[Segments]:
+    segments = Segments()
+    yield segments
+    segments.close()
+
+
+@pytest.fixture
+def make(segments: Segments) -> Iterator[Callable[..., Journal]]:
+    made = []
+
+    def make(**options: Any) -> Journal:
+        of = {"age": 1e6, "most_messages": 100_000, "most_bytes": 2**24, **options}
+        made.append(Journal("w", on_segment=segments.add, on_dropped=segments.drop, **of))
+        return made[-1]
+
+    yield make
+    for journal in made:
+        journal.close()
+
+
+def message(number: int, sender: str = "s", text: str = "x", **fields: Any) -> RelayMessage:
+    now = time.monotonic()
+    return RelayMessage(sender, number, {"method": "emit", "n": number, **fields}, [text], 0, now)
+
+
+def seen(event: Event) -> tuple[Any, ...]:
+    return event.k, event.stream, event.scope, event.sender, event.number, event.message.packets
+
+
+def since(journal: Any, k: int) -> Any:
+    try:
+        return [seen(event) for event in journal.since(k)]
+    except Incomplete as error:
+        return error.given
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_read_is_what_was_written(
+    make: Callable[..., Journal], segments: Segments, seed: int
+) -> None:
+    """Here and by another process, whatever is dropped, carried forward or replaced meanwhile."""
+    print("seed", seed)
+    chance = random.Random(seed)
+    most, size = chance.choice([(100_000, 2**24), (100, 2**24), (1000, 20_000)])
+    journal = make(most_messages=most, most_bytes=size)
+    events: list[Any] = []
+    states: dict[str, bytes] = {}
+    heard: dict[tuple[str, Optional[str]], int] = {}
+    gone: set[str] = set()
+    for _ in range(3000):
+        action = chance.random()
+        sender = f"s{chance.randrange(20)}"
+        stream: Any = chance.choice([None, None, "w", OWN])
+        number = heard.get((sender, stream), 0) + 1
+        if action < 0.5:
+            scope: Scope = chance.choice([None, None, [False, ["a"]], [True, ["b"]]])
+            number = 0 if stream is OWN else number
+            text = "é" * chance.randrange(300)
+            k = journal.event(message(number, sender, text), stream, scope)
+            assert k == journal.last
+            events.append((k, stream, scope, sender, number, [text]))
+            if stream is not OWN and not (scope and scope[0]):
+                heard[sender, stream] = number
+                gone.discard(sender)
+        elif action < 0.7 and stream is not OWN:
+            journal.heard(sender, stream, number)
+            heard[sender, stream] = number
+            gone.discard(sender)
+        elif action < 0.9:
+            pid = f"w.{chance.randrange(100)}"
+            states[pid] = chance.randbytes(chance.randrange(20_000))
+            journal.save(pid, states[pid])
+        elif action < 0.95:
+            pid = f"w.{chance.randrange(100)}"
+            states.pop(pid, None)
+            journal.remove(pid)
+        elif action < 0.96 and any(name == sender for name, _ in heard):
+            journal.ended(sender)
+            gone.add(sender)
+        elif action < 0.962:
+            journal.lost()
+            events.append(None)
+    reader = segments.read()
+    assert reader.tag == "w" and reader.complete and reader.states_complete
+    assert reader.last == journal.last == len(events)
+    assert dict(reader.states()) == states
+    assert reader.dropped[0] == journal.dropped[0]
+    for k in [*range(-1, len(events) + 2, 37), journal.dropped[0], len(events)]:
+        got = since(reader, k)
+        assert got == since(journal, k)
+        if not 0 <= k <= len(events):
+            assert got is False
+        elif k < journal.dropped[0]:
+            assert got is True
+        else:
+            assert got == events[k:]
+    assert len(since(journal, journal.dropped[0])) <= most
+    (part,) = reader.position("socketio", ["w"]).parts
+    assert numbers(part.senders) == heard
+    assert {name for name, sender in part.senders.items() if sender[-1]} == gone
+    to_all = {name: number for (name, stream), number in heard.items() if stream is None}
+    assert {name: n for name, n in journal.position().numbers.items() if n} == to_all
+
+
+def test_events_are_kept_within_all_limits(
+    make: Callable[..., Journal], segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = make(most_messages=1600, most_bytes=2**20, age=160)
+    for number in range(10_000):
+        journal.event(message(number + 1), None)
+        assert len(segments.descriptors) <= JOURNAL_PIECES + 1 + 2 * 2
+    kept = journal.last - journal.dropped[0]
+    assert 1600 * (1 - 2 / JOURNAL_PIECES) <= kept <= 1600
+    for number in range(1000):
+        journal.event(message(number + 1, "t", "x" * 20_000), None)
+        assert journal._events.kept <= 2**20
+    assert since(journal, journal.last - 10)
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 170)
+    journal.trim()
+    assert journal.dropped[0] == journal.last and since(journal, journal.last) == []
+    assert since(journal, journal.last - 1) is True
+    assert journal._events.kept < 4096
+
+
+def test_an_event_over_the_limit_is_a_gap(make: Callable[..., Journal]) -> None:
+    journal = make(most_bytes=10_000)
+    journal.event(message(1), None)
+    assert journal.event(message(2, text="x" * 20_000), None) == 2
+    journal.event(message(3), None)
+    assert since(journal, 1) is True
+    assert [event[0] for event in since(journal, 2)] == [3]
+
+
+def test_a_long_event_has_a_piece_of_its_own(
+    make: Callable[..., Journal], segments: Segments
+) -> None:
+    journal = make()
+    journal.event(message(1), None)
+    journal.event(message(2, text="x" * 3 * JOURNAL_SEGMENT), None)
+    journal.save("w.1", b"y" * 2 * JOURNAL_SEGMENT)
+    assert len(since(segments.read(), 0)[1][5][0]) == 3 * JOURNAL_SEGMENT
+    assert len(dict(segments.read().states())["w.1"]) == 2 * JOURNAL_SEGMENT
+
+
+@pytest.mark.parametrize("clients", [1, 300, 3000])
+def test_states_take_little_more_than_twice_their_size(
+    make: Callable[..., Journal], segments: Segments, clients: int
+) -> None:
+    """However often they change; JOURNAL_CARRIED are written anew at a time."""
+    journal = make()
+    chance, state = random.Random(clients), b"x" * 600
+    most = 0
+    for step in range(30_000):
+        pid = f"w.{step if step < clients else chance.randrange(clients)}"
+        before = journal._states.kept
+        journal.save(pid, state)
+        assert journal._states.kept - before <= (JOURNAL_CARRIED + 1) * 640
+        most = max(most, journal._states.kept)
+    assert most <= 2.5 * clients * 640 + 3 * JOURNAL_SEGMENT
+    assert len(segments.descriptors) <= most / JOURNAL_SEGMENT + 4
+    assert dict(segments.read().states()) == {f"w.{n}": state for n in range(clients)}
+    for number in range(clients):
+        journal.remove(f"w.{number}")
+    assert journal._states.kept <= JOURNAL_SEGMENT
+    assert dict(segments.read().states()) == {}
+
+
+def test_no_memory_for_a_piece_is_a_gap_and_no_error(
+    make: Callable[..., Journal], segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = make(most_messages=16)
+    journal.event(message(1), None)
+    journal.save("w.1", b"old")
+
+    def fail(size: int) -> Any:
+        raise OSError(errno.EMFILE, "no descriptor")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_log, "make_memory", fail)
+        for number in (2, 3):
+            assert journal.event(message(number), None) == number
+        journal.save("w.1", b"x" * 2 * JOURNAL_SEGMENT)
+        journal.heard("another", None, 3)
+    assert since(segments.read(), 1) is True
+    assert dict(segments.read().states()) == {}  # what it was is not what it is
+    journal.event(message(4), None)
+    journal.save("w.1", b"new")
+    for reading in (journal, segments.read()):
+        assert since(reading, 2) is True
+        assert [event[0] for event in since(reading, 3)] == [4]
+    assert dict(segments.read().states()) == {"w.1": b"new"}
+
+
+def test_it_lets_go_of_everything(no_leak: Any) -> None:
+    with no_leak():
+        segments = Segments()
+        journal = Journal(
+            "w",
+            age=1,
+            most_messages=50,
+            most_bytes=2**20,
+            on_segment=segments.add,
+            on_dropped=segments.drop,
+        )
+        for number in range(500):
+            journal.event(message(number + 1), None)
+            journal.save(f"w.{number}", b"x" * 10_000)
+        reader = segments.read()
+        journal.close()
+        journal.event(message(501), None)
+        journal.heard("s", None, 502)
+        journal.save("w.1", b"")
+        journal.lost()
+        segments.close()
+        assert len(dict(reader.states())) == 500  # it has it mapped
+        del reader
+
+
+def test_a_forked_child_writes_nothing(make: Callable[..., Journal], segments: Segments) -> None:
+    journal = make()
+    journal.event(message(1), None)
+    journal.save("w.1", b"parent")
+    journal._lock.acquire()  # another thread of the parent has it
+    child = os.fork()
+    if not child:
+        try:
+            journal.event(message(2), None)
+            journal.heard("s", None, 9)
+            journal.save("w.1", b"child")
+            journal.remove("w.1")
+            journal.lost()
+            journal.trim()
+            os._exit(0 if not journal.segments() else 1)
+        finally:
+            os._exit(2)
+    journal._lock.release()
+    assert os.waitpid(child, 0)[1] == 0
+    assert segments.read().last == 1 and dict(segments.read().states()) == {"w.1": b"parent"}
+    assert journal.position().numbers == {"s": 1}
+
+
+# --- how far others were heard -----------------------------------------------------
+
+
+def test_who_has_heard_what(make: Callable[..., Journal]) -> None:
+    journal = make()
+    journal.began(50.0)
+    journal.heard("old", None, 3)
+    heard = Heard.from_json(Heard({"s": 2}, 50.0).to_json())
+    events = [Event(1, 0.0, None, None, message(number).pack()) for number in (2, 3)]
+    assert [heard.has(event) for event in events] == [True, False]
+    early, late = (RelayMessage("new", 1, {"method": "emit"}, [], 0, at) for at in (49.0, 51.0))
+    assert heard.has(Event(1, 0.0, None, None, early.pack()))  # it never comes to that one
+    assert not heard.has(Event(1, 0.0, None, None, late.pack()))
+    assert not journal.reaches(heard) and journal.reaches(Heard({"s": 0, "old": 3}, 0.0))
+    journal.heard("s", None, 1)
+    assert not journal.reaches(heard)
+    journal.ended("s")
+    assert journal.reaches(heard)  # there is no more
+    assert journal.position() == Heard({"s": 1, "old": 3}, 50.0)
+    for wrong in (None, [], [{}], [{"s": -1}, 1], [{"s": True}, 1], [{}, "1"], [[], 1]):
+        with pytest.raises(ValueError):
+            Heard.from_json(wrong)
+
+
+def test_what_an_adoption_has_yet_to_give_is_known(
+    make: Callable[..., Journal], segments: Segments
+) -> None:
+    journal = make()
+    journal.began(10.0)
+    kept = [Held(None, message(3).pack()), Held("a", message(1).pack())]
+    senders = {"s": [True, 4, 3, {"a": [2, 1]}, False], "new": [False, 1, 4, {}, False]}
+    part = Part(("a",), 5.0, senders, {"bridge": 7}, kept)
+    journal.adopting(part)
+    journal.event(message(5), None, [False, ["a"]])
+
+    def read() -> tuple[Part, Part]:
+        ours, adopted = segments.read().position("socketio", ["w", "a"]).parts
+        assert (ours.tags, ours.since, numbers(ours.senders)["s", None]) == (("w",), 10.0, 5)
+        assert (adopted.tags, adopted.since, adopted.passed) == (("a",), 5.0, {"bridge": 7})
+        return ours, adopted
+
+    assert numbers(read()[1].senders) == {("s", None): 3, ("s", "a"): 1}
+    dropped = [read()[1].dropped]
+    for stream, number in ((None, 3), ("a", 1)):  # what was kept
+        journal.event(message(number), stream, [True, ["a"]])
+        dropped.append(read()[1].dropped)
+    journal.own_given(["a"])
+    dropped.append(read()[1].dropped)
+    assert dropped == [3, 2, 1, 0]
+    journal.event(message(4), None, [True, ["a"]])
+    journal.heard("s", None, 5, scope=[True, ["a"]])
+    journal.event(message(6, "w"), None, None)  # its own, directly
+    assert numbers(read()[1].senders) == {("s", None): 5, ("s", "a"): 1, ("w", None): 6}
+    assert journal.reaches(Heard({"s": 5}, 0.0), "a")
+    journal.merged(["a"])
+    (both,) = segments.read().position("socketio", ["w", "a"]).parts
+    assert numbers(both.senders) == {("s", None): 5, ("s", "a"): 1, ("w", None): 6}
+    assert both.tags == ("w", "a") and both.passed == {"bridge": 7}
+
+
+def test_a_position_is_for_a_stand_in(make: Callable[..., Journal], segments: Segments) -> None:
+    journal = make()
+    journal.began(1.0)
+    journal.event(message(4, via=["bridge", 3]), None)
+    journal.event(message(2), "w")
+    position = segments.read().position("socketio", ["w"])
+    descriptor = position.write()
+    read = Position.read(descriptor)
+    os.close(descriptor)
+    assert read.parts == position.parts and read.parts[0].passed == {"bridge": 3}
+    with Network().installed():
+        stand_in = StandIn(RUN_DIR, ClusterInfo(), read)
+        assert numbers(stand_in.stop().parts[0].senders) == {("s", None): 4, ("s", "w"): 2}
+
+
+def test_a_process_that_is_killed_before_the_source_has_changed(
+    make: Callable[..., Journal], segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event that was written last says itself what was heard."""
+    journal = make()
+    journal.event(message(1, via=["bridge", 1]), None)
+    monkeypatch.setattr(journal, "_note", lambda *args: None)
+    journal.event(message(2, via=["bridge", 2]), None)
+    (part,) = segments.read().position("socketio", ["w"]).parts
+    assert numbers(part.senders) == {("s", None): 2} and part.passed == {"bridge": 2}
+
+
+# --- other processes ---------------------------------------------------------------
+
+
+def write_for_ever(channel: socket.socket, seed: int) -> None:
+    """In a child: event k has number k, and the client has a state for it."""
+
+    def tell(what: str, log: str, number: int, *descriptors: int) -> None:
+        socket.send_fds(channel, [f"{what} {log} {number};".encode()], list(descriptors))
+
+    journal = Journal(
+        "w",
+        age=1e6,
+        most_messages=3000,
+        most_bytes=2**22,
+        on_segment=lambda log, number, fd: tell("has", log, number, fd),
+        on_dropped=lambda log, number: tell("drops", log, number),
+    )
+    chance = random.Random(seed)
+    number = 0
+    while True:
+        number += 1
+        assert journal.event(message(number, text="x" * chance.randrange(500)), None) == number
+        journal.save(f"w.{number % 50}", b"%d " % number * chance.randrange(1, 300))
+
+
+def receive(channel: socket.socket, segments: Segments, timeout: float) -> None:
+    while select.select([channel], [], [], timeout)[0]:
+        data, descriptors, _, _ = socket.recv_fds(channel, 1000, 10)
+        if not data:
+            return
+        what, log, number = data.decode().rstrip(";").split()
+        if what == "has":
+            segments.descriptors[log, int(number)] = descriptors[0]
+        else:
+            segments.drop(log, int(number))
+        timeout = 0.0
+
+
+def check(reader: JournalReader) -> int:
+    """All that is there is whole; the number of the last event."""
+    count = reader.dropped[0]
+    for event in reader.since(count):
+        count += 1
+        assert event.k == event.number == event.message.fields["n"] == count
+    assert count == reader.last
+    (part,) = reader.position("socketio", ["w"]).parts
+    assert numbers(part.senders) == {("s", None): count}
+    last = 0
+    for pid, state in reader.states():
+        written = set(state.split())
+        assert len(written) == 1
+        last = max(last, int(written.pop()))
+        assert pid == f"w.{int(state.split()[0]) % 50}"
+    assert abs(last - count) <= 1 or not reader.states_complete
+    return count
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_process_may_be_killed_in_the_middle_and_read_beside(
+    segments: Segments, seed: int
+) -> None:
+    print("seed", seed)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if not child:
+        try:
+            ours.close()
+            write_for_ever(theirs, seed)
+        finally:
+            os._exit(1)
+    theirs.close()
+    try:
+        receive(ours, segments, 10)
+        until = time.monotonic() + 0.3 + random.Random(seed).random() / 2
+        looks = 0
+        while time.monotonic() < until:
+            receive(ours, segments, 0.01)
+            try:
+                reader = segments.read()
+                for event in reader.since(reader.dropped[0]):
+                    assert event.k == event.number
+                for _, state in reader.states():
+                    assert len(set(state.split())) == 1
+                looks += 1
+            except (Incomplete, ValueError) as error:
+                assert isinstance(error, Incomplete) or "no " in str(error)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    receive(ours, segments, 0.0)
+    receive(ours, segments, 0.0)
+    ours.close()
+    assert check(segments.read()) > 100 and looks
+
+
+# --- files that are not what they should be -----------------------------------------
+
+
+def memory(data: bytes, seal: bool = True) -> int:
+    descriptor = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+    os.write(descriptor, data)
+    if seal:
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return descriptor
+
+
+def read_all(logs: dict[str, list[int]]) -> None:
+    """:raises ValueError: and nothing else."""
+    reader = JournalReader(logs)
+    try:
+        for event in reader.since(reader.dropped[0]):
+            seen(event)
+    except Incomplete:
+        pass
+    for _ in reader.states():
+        pass
+    descriptor = reader.position("socketio", ["w", "a"]).write()
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_garbage_is_refused_or_read_to_its_end(
+    make: Callable[..., Journal], segments: Segments, seed: int
+) -> None:
+    print("seed", seed)
+    chance = random.Random(seed)
+    journal = make(most_messages=64)
+    journal.adopting(Part(("a",), 5.0, {"s": [True, 4, 3, {"a": [2, 1]}, False]}, {"b": 1}))
+    for number in range(20):
+        journal.event(message(number + 1, f"s{number % 3}", via=["b", number]), None)
+        journal.event(message(number + 1), "w", [False, ["a"]])
+        journal.save(f"w.{number % 5}", b"state")
+    whole: dict[str, list[bytearray]] = {"events": [], "states": []}
+    for (log, _), descriptor in sorted(segments.descriptors.items()):
+        used = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+        whole[log].append(bytearray(used[: HEAD.size + 6000]))
+    for _ in range(150):
+        logs: dict[str, list[int]] = {}
+        for log, contents in whole.items():
+            logs[log] = []
+            for content in contents:
+                data = bytearray(content)
+                for _ in range(chance.choice([0, 1, 1, 5, 50])):
+                    at = chance.randrange(chance.choice([HEAD.size, 600, len(data)]))
+                    data[at] = chance.choice([0, 1, 255, chance.randrange(256)])
+                if chance.random() < 0.2:
+                    del data[chance.randrange(len(data)) :]
+                logs[log].append(memory(bytes(data)))
+        try:
+            read_all(logs)
+        except ValueError:
+            pass
+        finally:
+            for descriptor in [one for several in logs.values() for one in several]:
+                os.close(descriptor)
+
+
+def test_what_is_not_a_journal_is_said(make: Callable[..., Journal], segments: Segments) -> None:
+    make()
+    events = [fd for (log, _), fd in segments.descriptors.items() if log == "events"]
+    states = [fd for (log, _), fd in segments.descriptors.items() if log == "states"]
+    content = os.pread(events[0], 4096, 0)
+    version = memory(content[:4] + b"\x09\x00" + content[6:])
+    open_end, text, pipe = memory(content, seal=False), memory(b"hello" * 100), os.pipe()
+    for logs, told in (
+        ({}, "no events"),
+        ({"events": [], "states": states}, "no events"),
+        ({"events": states, "states": events}, "of states among events"),
+        ({"events": events * 2, "states": states}, "two segments"),
+        ({"events": [version], "states": states}, "version 9"),
+        ({"events": [open_end], "states": states}, "may be cut short"),
+        ({"events": [text], "states": states}, "not a segment"),
+        ({"events": [pipe[0]], "states": states}, "cannot be read"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            JournalReader(logs)  # type: ignore[arg-type]
+    for descriptor in (version, open_end, text, *pipe):
+        os.close(descriptor)
+
+
+def test_who_lacks_a_piece_knows(make: Callable[..., Journal], segments: Segments) -> None:
+    journal = make(most_messages=160)
+    for number in range(100):
+        journal.event(message(number + 1), None)
+        journal.save(f"w.{number}", b"x" * 40_000)
+    pieces = dict(segments.descriptors)
+
+    def read(log: str, left_out: int) -> JournalReader:
+        logs: dict[str, list[int]] = {"events": [], "states": []}
+        for (name, number), descriptor in pieces.items():
+            if (name, number) != (log, left_out):
+                logs[name].append(descriptor)
+        return JournalReader(logs)
+
+    last = {
+        log: journal_log.segments[-1].number
+        for log, journal_log in (("events", journal._events), ("states", journal._states))
+    }
+    reader = read("events", last["events"])
+    assert not reader.complete and since(reader, 0) is True and since(reader, 50) is True
+    reader = read("events", last["events"] - 1)
+    assert since(reader, 0) is True and reader.complete
+    assert not read("states", last["states"]).states_complete
+    assert not read("states", last["states"] - 1).states_complete
+    assert read("states", 99).states_complete

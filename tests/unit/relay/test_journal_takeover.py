@@ -1,0 +1,187 @@
+"""Workers are killed, and their clients hear on from where the journals say."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Optional
+
+from hypothesis import given, settings
+
+from supervisor_sio.relay.journal import OWN, Journal
+from supervisor_sio.relay.journal_reader import JournalReader
+from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.position import Position
+from unit.examples import examples
+
+from .network import Held, Network, Worker, World
+from .test_takeover import Action, act, plans
+
+
+class Segments:
+    """The descriptors of a journal, as the router has them."""
+
+    def __init__(self) -> None:
+        self.descriptors: dict[tuple[str, int], int] = {}
+
+    def add(self, log: str, number: int, descriptor: int) -> None:
+        self.descriptors[log, number] = os.dup(descriptor)
+
+    def drop(self, log: str, number: int) -> None:
+        os.close(self.descriptors.pop((log, number)))
+
+    def read(self) -> JournalReader:
+        logs: dict[str, list[int]] = {"events": [], "states": []}
+        for (log, _), descriptor in self.descriptors.items():
+            logs[log].append(descriptor)
+        return JournalReader(logs)
+
+    def close(self) -> None:
+        for descriptor in self.descriptors.values():
+            os.close(descriptor)
+
+
+class Journaled(Worker):
+    """Writes what it gives to clients, and then gives it to them."""
+
+    def __init__(self, world: World, tag: str, serves: bool = True) -> None:
+        super().__init__(world, tag, serves)
+        self.segments = Segments()
+        self.journal: Optional[Journal] = None
+        if serves:
+            self.journal = self.subscriber.journal = Journal(
+                tag,
+                age=1e9,
+                most_messages=1000,
+                most_bytes=2**20,
+                on_segment=self.segments.add,
+                on_dropped=self.segments.drop,
+            )
+
+    def publish(self, tag: Optional[str], long: bool) -> None:
+        if self.journal is None:
+            super().publish(tag, long)
+            return
+        text = self.world.note(self.tag, tag)
+        self._leaving = None
+        packet = text.ljust(17_000) if long else text
+        fields = {"method": "emit", "for": tag}
+        here = self.groups - self.unsent
+        stream: Any = OWN
+        number = 0
+        if tag is None or tag not in self.groups or tag in self.unsent:
+            _, published, last = self.publisher.publish(tag, fields, [packet])
+            if tag is None:
+                stream, number = published, last
+        message = RelayMessage(self.tag, number, fields, [packet], time=self.world.network.now)
+        if number or tag in here:
+            self.journal.event(message, stream, [False, sorted(self.unsent)])
+        for group in here if tag is None else here & {tag}:
+            self.world.delivered[group].append(text)
+
+    def _deliver(self, message: RelayMessage) -> None:
+        self._write(message, [False, sorted(self.apart)])
+        super()._deliver(message)
+
+    def _write(self, message: RelayMessage, scope: Any) -> None:
+        if self.journal is None:
+            return
+        if len(message.packets[0]) % 2:  # what is not for those who may come back
+            via = message.fields.get("via")
+            self.journal.heard(
+                message.sender, message.stream, message.sequence, message.after, via, scope
+            )
+        else:
+            self.journal.event(message, message.stream, scope)
+
+    def _give(self, message: RelayMessage, groups: set[str]) -> None:
+        if not groups & self.apart == groups or not groups:
+            super()._give(message, groups)
+            return
+        self._write(message, [True, sorted(groups)])
+        super()._give(message, groups)
+
+
+def numbers(senders: dict[str, Any]) -> dict[tuple[str, Optional[str]], int]:
+    """Those of the last messages, where there are any."""
+    found = {}
+    for name, (placed, next, _, own, _) in senders.items():
+        if placed:
+            found[name, None] = next - 1
+            found.update(((name, tag), first - 1) for tag, (first, _) in own.items())
+    return {stream: number for stream, number in found.items() if number}
+
+
+class JournaledWorld(World):
+    #: How often a worker was killed, also while it adopted.
+    crashes = 0
+
+    def start_worker(self) -> Worker:
+        tag = f"w{len(self.delivered)}"
+        self.delivered[tag], self.expected[tag] = [], []
+        self.workers.append(Journaled(self, tag))
+        self._senders.append(tag)
+        return self.workers[-1]
+
+    def crash(self, worker: Any) -> None:
+        """The router holds its clients, and another one sends to them."""
+        self.crashes += 1
+        reader = worker.segments.read()
+        assert reader.complete and reader.last == worker.journal.last
+        position: Position = reader.position("socketio", sorted(worker.groups))
+        self.compare(worker, position)
+        self.workers.remove(worker)
+        self.killed.add(worker.tag)
+        self.held.append(Held(self, position))
+        self.end(worker)
+        for process in self.processes:
+            process.subscriber.ended(worker.tag)
+
+    def compare(self, worker: Any, position: Position) -> None:
+        """The journal says what the process knows itself: no more than its clients were given."""
+        for listener in worker.subscriber._listeners:
+            part = next(part for part in position.parts if set(part.tags) == set(listener.tags))
+            real, read = numbers(listener.save().senders), numbers(part.senders)
+            assert part.since == listener.began
+            assert listener.numbers_passed == part.passed
+            own = worker.tag
+            for stream in {stream for stream in (*real, *read) if stream[0] != own}:
+                given, known = read.get(stream, 0), real.get(stream, 0)
+                assert given == known or (listener.has_pending and given < known), stream
+            if listener.has_pending and len(listener._kept):
+                assert part.dropped
+            if listener.tags == (own,) or listener.inbox is worker.subscriber._inbox:
+                assert read.get((own, None), 0) == worker.publisher.last(())[0][None]
+
+    def end(self, worker: Worker) -> None:
+        super().end(worker)
+        if isinstance(worker, Journaled) and worker.journal is not None:
+            worker.journal.close()
+            worker.segments.close()
+
+    def check(self) -> None:
+        for group, texts in self.delivered.items():
+            assert len(set(texts)) == len(texts), group
+            for sender in self._senders:
+                got = [text for text in texts if f" of {sender} to " in text]
+                assert got == sorted(got, key=lambda text: int(text.split()[0])), (group, sender)
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(plans("crash", "crash", "crash"))
+def test_a_journal_says_what_the_clients_of_a_killed_worker_were_given(plan: list[Action]) -> None:
+    """Of each sender, whatever the worker was doing; nothing comes twice to them after that."""
+    network = Network()
+    with network.installed():
+        world = JournaledWorld(network, os.close)
+        for _ in range(2):
+            world.start_worker()
+        for kind, who, what in plan:
+            if kind == "crash":
+                if len(world.workers) > 1:
+                    world.crash(world.workers[who % len(world.workers)])
+            else:
+                act(world, kind, who, what)
+        world.settle()
+        world.check()
+        for process in (*world.workers, world.emitter):
+            world.end(process)
