@@ -19,6 +19,7 @@ A client whose session id names another worker than the one that has it is a *gu
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import OrderedDict
 from functools import partial
@@ -55,7 +56,7 @@ from ..common.request import tag_of
 from ..relay.journal_format import Heard
 from ..relay.journal_reader import JournalReader
 from ..relay.message import EncodedPacket, RelayMessage
-from . import admin, sessions
+from . import admin, offsets, sessions
 from .asking import Asking
 from .early import Early
 from .histories import Stay
@@ -67,6 +68,8 @@ from .offsets import read_connect as read_connect
 from .rooms import IndexedManager, Room, is_sid, tags_of
 from .scope import Scope
 from .takeover import Handler
+
+logger = logging.getLogger("supervisor_sio")
 
 #: Encoded packets, each with its attachments.
 Packets = Sequence[Sequence[EncodedPacket]]
@@ -169,7 +172,8 @@ class Recovery(Asking, Keeping):
             client = self._known.get(self._sid_of.get(pid, ""))
             if client is not None:
                 return await self._recover_here(client, eio_sid, namespace, asked.offset)
-            with self._tables:
+            moved = None
+            if self._is_ours(tag):  # of others, it has been somewhere else since
                 moved = self._moved.get(self._sid_of.get(pid, ""))
             answer, packets = ({"moved": moved.tag}, ()) if moved else await ask(tag, question, ())
             if not isinstance(answer.get("moved"), str):
@@ -246,7 +250,8 @@ class Recovery(Asking, Keeping):
                     self._send_alone(client, one.packets)
             else:
                 for one in missed.events:
-                    self._send_again(client, one)
+                    packets = offsets.add(one.packets, one.offset)
+                    self._send_later((eio_sid,), packets)
             self._save(client)
         self._send_all()
         for no_answer in left:
@@ -309,8 +314,8 @@ class Recovery(Asking, Keeping):
             if not arrived:
                 self._do_not_expect(client, moved)
                 await ask(tag, {**question, "do": "not_taken"}, ())
-        if moved is not None:  # it is home again
-            self._send_to([moved.tag], {"method": "gone", "sid": client.sid})
+        if moved is not None and self._is_ours(tag_of(client.sid)):  # it is home again
+            self._say_gone(client.sid, moved.tag)
         return client.sid
 
     def _expect_client(self, client: Client, mark: int) -> Tuple[Heard, Optional[Moved]]:
@@ -420,7 +425,7 @@ class Recovery(Asking, Keeping):
         except NotRecovered as error:
             return {"reason": error.reason}, ()
         except (LookupError, TypeError, ValueError) as error:
-            self._get_logger().error("a question about a client is not understood: %r", error)
+            logger.error("a question about a client is not understood: %r", error)
             return {"reason": INCOMPLETE}, ()
 
     def _claim(self, pid: str, namespace: str) -> Said:
@@ -533,9 +538,13 @@ class Recovery(Asking, Keeping):
         """It has left for good; with ``_tables``."""
         guest = client.sid in self._guests
         self._forget(client)
-        if guest and self._run_dir is not None:
-            fields = {"method": "gone", "sid": client.sid, "namespace": client.namespace}
-            self._send_to([tag_of(client.sid)], fields)
+        if guest:
+            self._say_gone(client.sid, tag_of(client.sid))
+
+    def _say_gone(self, sid: str, tag: str) -> None:
+        """Nothing needs to be passed on to a client any more by those who had it before."""
+        if self._run_dir is not None:
+            self._send_to([tag], {"method": "gone", "sid": sid, "worker": self.host_id})
 
     def expire(self, now: float) -> List[Tuple[str, str, str, str]]:
         """The clients that do not come back any more.
@@ -595,7 +604,7 @@ class Recovery(Asking, Keeping):
                     await sleep(0)
                 self._inherit_one(decode(state), reader, died)
         except ValueError as error:
-            self._get_logger().error(
+            logger.error(
                 "not all clients of worker %s are known: %s", reader.tag, error
             )
 
@@ -715,6 +724,8 @@ class Recovery(Asking, Keeping):
         volatile = fields["method"] == "volatile"
         for tag in {self._moved[sid].tag for sid in sids if sid in self._moved}:
             theirs = [sid for sid in sids if sid in self._moved and self._moved[sid].tag == tag]
+            if fields["method"] == "gone" and fields.get("worker") == tag:
+                continue  # it says so
             passed = {**fields, name: theirs if isinstance(named, list) else named}
             passed.setdefault("reply_to", message.sender)
             self._send_to([tag], passed, message.packets, "a message", volatile)
