@@ -147,6 +147,8 @@ class Moved(NamedTuple):
     pid: str
     #: Of that worker.
     tag: str
+    #: With the clients of which tag it heard the relay here.
+    heard_as: str
 
     def save(self) -> dict[str, Any]:
         return {**self._asdict(), "moved": True}

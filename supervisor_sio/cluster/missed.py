@@ -101,7 +101,7 @@ class Missed:
     def _read(self, stay: Stay, journal: Journal, until: float) -> bool:
         """Read on in one journal; whether all of it is read."""
         for number, at in (journal.dropped, (stay.floor, stay.floor_time)):
-            if self._number <= number and at > self._known:
+            if self._number < number and at > self._known:
                 raise NotRecovered(NOT_KEPT)
             self._number = max(self._number, number)
         sid, namespace, heard = self._client.sid, self._client.namespace, self._heard

@@ -168,6 +168,7 @@ class Recovery(Asking, Keeping):
             raise NotRecovered(UNKNOWN_PID)
         tag = tag_of(pid)
         question = {"do": "claim", "pid": pid, "namespace": namespace}
+        was_here = False
         for _ in range(RECOVERY_HOPS):
             client = self._known.get(self._sid_of.get(pid, ""))
             if client is not None:
@@ -175,10 +176,15 @@ class Recovery(Asking, Keeping):
             moved = None
             if self._is_ours(tag):  # of others, it has been somewhere else since
                 moved = self._moved.get(self._sid_of.get(pid, ""))
+                was_here = was_here or moved is not None
             answer, packets = ({"moved": moved.tag}, ()) if moved else await ask(tag, question, ())
             if not isinstance(answer.get("moved"), str):
                 _check_answer(answer)
-                return await self._recover_from(tag, eio_sid, namespace, asked, ask, packets)
+                client = _read_state(packets, eio_sid)
+                moved = await self._recover_from(tag, client, namespace, asked, ask)
+                if was_here and moved is not None:  # those who had it since pass nothing on
+                    self._say_gone(client.sid, moved.tag)
+                return client.sid
             tag = answer["moved"]
         raise NotRecovered(NO_OWNER)
 
@@ -286,18 +292,19 @@ class Recovery(Asking, Keeping):
     async def _recover_from(
         self,
         tag: str,
-        eio_sid: str,
+        client: Client,
         namespace: str,
         asked: Asked,
         ask: Ask,
-        packets: Packets,
-    ) -> str:
+    ) -> Optional[Moved]:
+        """:return: to whom it went, if it has been here before."""
         question = {"pid": asked.pid, "namespace": namespace}
-        client = _read_state(packets, eio_sid)
         if client.pid != asked.pid or client.namespace != namespace:
             raise NotRecovered(UNKNOWN_PID)
         mark = next(self._requests)
         await self._wait_until(lambda: tag_of(client.sid) not in self._apart)
+        heard: Heard
+        moved: Optional[Moved]
         heard, moved = await self._run_in_loop(partial(self._expect_client, client, mark))
         arrived = False
         try:
@@ -307,16 +314,14 @@ class Recovery(Asking, Keeping):
             taken = {**question, "do": "taken", "tag": self.host_id}
             answer, packets = await ask(tag, taken, ())
             _check_answer(answer)
-            last = _read_state(packets, eio_sid)
+            last = _read_state(packets, client.eio_sid)
             await self._run_in_loop(partial(self._arrive, client, last, missed, asked.offset))
             arrived = True
         finally:
             if not arrived:
                 self._do_not_expect(client, moved)
                 await ask(tag, {**question, "do": "not_taken"}, ())
-        if moved is not None and self._is_ours(tag_of(client.sid)):  # it is home again
-            self._say_gone(client.sid, moved.tag)
-        return client.sid
+        return moved
 
     def _expect_client(self, client: Client, mark: int) -> Tuple[Heard, Optional[Moved]]:
         """Put it into the tables; what comes for it is held. In the loop.
@@ -499,7 +504,7 @@ class Recovery(Asking, Keeping):
             late = to_it_alone(client, client.fetched[0], self._journal)
             state = encode(client.save()).decode()
             self._remove(client)
-            self._note_moved(Moved(sid, client.namespace, pid, tag))
+            self._note_moved(Moved(sid, client.namespace, pid, tag, client.stay.heard_as))
             for packets in late:
                 fields = {
                     "method": "emit",
@@ -604,9 +609,7 @@ class Recovery(Asking, Keeping):
                     await sleep(0)
                 self._inherit_one(decode(state), reader, died)
         except ValueError as error:
-            logger.error(
-                "not all clients of worker %s are known: %s", reader.tag, error
-            )
+            logger.error("not all clients of worker %s are known: %s", reader.tag, error)
 
     def _inherit_one(self, saved: Any, reader: JournalReader, died: float) -> None:
         """:raises ValueError: when it is not the state of a client."""
@@ -653,11 +656,12 @@ class Recovery(Asking, Keeping):
             for client in list(self._known.values()):
                 if client.stay.heard_as in tags and client.lost is not None:
                     self._remove(client)
-            for sid in [sid for sid in self._moved if tag_of(sid) in tags]:
-                self._forget_moved(sid)
+            for moved in list(self._moved.values()):
+                if moved.heard_as in tags:
+                    self._forget_moved(moved.sid)
 
     def _has_moved(self, tag: str) -> bool:
-        return any(tag_of(sid) == tag for sid in list(self._moved))
+        return any(moved.heard_as == tag for moved in list(self._moved.values()))
 
     # --- clients that are passed on, see :mod:`.moving` ---------------------------------------
 

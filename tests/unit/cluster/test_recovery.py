@@ -8,7 +8,6 @@ import math
 import os
 import random
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Coroutine, Iterator, List, Optional
 
@@ -57,7 +56,7 @@ class Worker:
         self.closed: List[str] = []
         self.sessions: dict[str, dict[str, Any]] = {}
         self.segments: dict[str, dict[int, int]] = {"events": {}, "states": {}}
-        self.sent = 0
+        self.sent = self.sent_alone = 0
         relaying.channels_in_use.clear()
         cluster.patch.setattr(identity, "tag", lambda: tag)
         self.manager = AsyncZmqManager(takeover=True, recovery=60, **options)
@@ -106,6 +105,10 @@ class Worker:
         self.sent += 1
         await self.manager.emit("n", [self.tag, self.sent], *args, **options)
 
+    async def emit_to(self, sid: str) -> None:
+        self.sent_alone += 1
+        await self.manager.emit("n", [f"{self.tag} alone", self.sent_alone], room=sid)
+
     async def connect(self, client: Client) -> None:
         client.eio_sid = f"{self.tag}-{next(self.cluster.numbers)}"
         client.worker = self
@@ -132,9 +135,10 @@ class Worker:
 
     async def kill(self) -> None:
         """Nothing of it is heard from here on."""
+        self.cluster.workers.remove(self)
+        await asyncio.sleep(0.05)  # it emits no more
         self.sessions.clear()
         await self.manager.close()
-        self.cluster.workers.remove(self)
 
 
 class Client:
@@ -436,20 +440,24 @@ def test_to_another_worker_and_back(run: Any) -> None:
         order = [second, third, second, first, third, first]
         for turn, worker in enumerate(order):
             for one in workers:
-                await one.emit(room=random.choice([None, "red", sid]))
+                await one.emit(room=random.choice([None, "red"]))
+                await one.emit_to(sid)
             client.lose()
             for one in workers:
-                await one.emit(room=random.choice([None, "red", sid]))
+                await one.emit(room=random.choice([None, "red"]))
+                await one.emit_to(sid)
             await worker.connect(client)
             assert client.recovered, (turn, client.reason)
             assert client.sid == sid and client.worker is worker
             for one in workers:
-                await one.emit(room=random.choice([None, "red", sid]))
+                await one.emit(room=random.choice([None, "red"]))
+                await one.emit_to(sid)
             for one in workers:
 
                 def has(one: Worker = one) -> bool:
                     client.take()
-                    return client.events.get(one.tag, [0])[-1] == one.sent
+                    alone = client.events.get(f"{one.tag} alone", [0])
+                    return client.events[one.tag][-1] == one.sent and alone[-1] == one.sent_alone
 
                 await until(has)
         client.assert_whole()
