@@ -114,6 +114,9 @@ class Recovery(Asking, Keeping):
         self._moved: OrderedDict[str, Moved] = OrderedDict()
         #: By tag, the journals of workers before this one, and until when they are of use.
         self._readers: OrderedDict[str, Tuple[JournalReader, float]] = OrderedDict()
+        #: By the tag of a worker whose clients this one is about to have: those of all journals
+        #: that have come with them.
+        self._inheriting: dict[str, List[str]] = {}
         #: Marks that have come, see :meth:`_on_mark`.
         self._marks: OrderedDict[int, None] = OrderedDict()
 
@@ -577,6 +580,8 @@ class Recovery(Asking, Keeping):
                 self._journal.trim()
             for tag in [tag for tag, (_, until) in self._readers.items() if until < now]:
                 del self._readers[tag]
+                if self._journal is not None:
+                    self._journal.remove(_heir_of(tag))
         return over
 
     # --- of workers that have died -----------------------------------------------------------
@@ -590,8 +595,8 @@ class Recovery(Asking, Keeping):
 
         Between :meth:`expect` and :meth:`adopt`; :meth:`not_adopted` undoes it.
 
-        :param journals: of that worker, and those that it had inherited; and when each died, by
-            the host's monotonic clock.
+        :param journals: of that worker, and those that it was to inherit; and when each died, by
+            the host's monotonic clock. The last one to die comes first.
         :param sleep: waits for so many seconds, as the worker does.
         """
         if self._journal is None or not journals:
@@ -602,14 +607,23 @@ class Recovery(Asking, Keeping):
                 self._readers[reader.tag] = reader, until
             while len(self._readers) > JOURNALS_KEPT:
                 self._readers.popitem(last=False)
-        reader, died = journals[0]
-        try:
-            for number, (_, state) in enumerate(reader.states()):
-                if number % _AT_ONCE == _AT_ONCE - 1:
-                    await sleep(0)
-                self._inherit_one(decode(state), reader, died)
-        except ValueError as error:
-            logger.error("not all clients of worker %s are known: %s", reader.tag, error)
+            self._inheriting[journals[0][0].tag] = [reader.tag for reader, _ in journals]
+        #: Of the journals whose clients were another heir's before.
+        taken_over: set[str] = set()
+        for reader, died in journals:
+            if reader.tag in taken_over:
+                continue
+            try:
+                for number, (_, state) in enumerate(reader.states()):
+                    if number % _AT_ONCE == _AT_ONCE - 1:
+                        await sleep(0)
+                    saved = decode(state)
+                    if "heir_of" in dict(saved.pairs()):
+                        taken_over.add(saved.text("heir_of"))
+                    else:
+                        self._inherit_one(saved, reader, died)
+            except ValueError as error:
+                logger.error("not all clients of worker %s are known: %s", reader.tag, error)
 
     def _inherit_one(self, saved: Any, reader: JournalReader, died: float) -> None:
         """:raises ValueError: when it is not the state of a client."""
@@ -649,10 +663,17 @@ class Recovery(Asking, Keeping):
             for client in self._known.values():
                 if client.stay.heard_as in tags:
                     self._save(client)
+            # Who inherits them next finds them here. Had this process died before, it would not.
+            for tag in [tag for tag in self._inheriting if tag in tags]:
+                for one in self._inheriting.pop(tag):
+                    if self._journal is not None:
+                        self._journal.save(_heir_of(one), encode({"heir_of": one}))
 
     def _not_inherited(self, tags: Collection[str]) -> None:
         """They are not."""
         with self._tables:
+            for tag in tags:
+                self._inheriting.pop(tag, None)
             for client in list(self._known.values()):
                 if client.stay.heard_as in tags and client.lost is not None:
                     self._remove(client)
@@ -819,6 +840,11 @@ class _Results:
         if self._error is not None:
             raise self._error
         return self._result
+
+
+def _heir_of(tag: str) -> str:
+    """Instead of a pid: that this process has the clients of a journal."""
+    return f"heir of {tag}"
 
 
 def _check_answer(answer: Mapping[str, Any]) -> None:

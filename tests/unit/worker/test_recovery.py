@@ -447,3 +447,43 @@ def test_a_journal_that_cannot_be_read_is_left_alone(
     assert router.said == [("adopted", 1, 0)]
     assert "the journal of 11111111 cannot be read" in caplog.text
     router.journals.close()
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_the_heir_of_a_worker_dies_too(workers: Any, settled: bool) -> None:
+    dead = workers("11111111")
+    visitor, gone = Visitor(dead), Visitor(dead)
+    for one in (visitor, gone):
+        one.come()
+    dead.emit("news", 1)
+    visitor.gets("news", 1)
+    first = journal_of(dead)
+
+    heir = workers("22222222")
+    inherit(heir, first._replace(logs=copied(first))).journals.close()
+    if settled:  # that they are its own is in its journal
+        heir.sio.manager._save_all_of(["11111111"])
+        gone.app = heir
+        assert gone.come()
+        gone.connection.text("41")
+        heir.settle(lambda: len(heir.seen) == 2)
+    second = journal_of(heir)
+    if not settled:  # it dies before it has written anything
+        second = journal_of(workers("22222222"))
+
+    visitor.app = app = workers("33333333")
+    inherit(app, first, second).journals.close()
+    assert app.sio.manager.lost == (1 if settled else 2)
+    assert visitor.come()
+    app.emit("news", 2)
+    visitor.gets("news", 2)
+    visitor.connection.text("1")
+    app.settle(lambda: len(app.seen) == 2)
+
+
+def copied(journal: Journal) -> dict[str, dict[int, int]]:
+    """Its logs, once more."""
+    return {
+        log: {number: os.dup(one) for number, one in segments.items()}
+        for log, segments in journal.logs.items()
+    }
