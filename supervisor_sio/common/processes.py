@@ -26,6 +26,17 @@ def lineage(pid: int, ancestor: int) -> list[tuple[int, int]]:
     return []
 
 
+def is_alive(pid: int) -> bool:
+    """Whether there is a process with this pid, as far as can be told; 0 is none."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return pid > 0
+
+
 def parent_of(pid: int) -> int:
     """0 for one that is gone, or whose parent this pid namespace does not have."""
     try:

@@ -55,6 +55,7 @@ from ..common.limits import (
     TAKEOVER_CHANNELS,
     TAKEOVER_TRIES,
 )
+from ..common.processes import is_alive
 from ..common.refusals import Refusals
 from .carrier import Carrier
 from .held_group import Batch, Channel, Group, Keep, Listener, State
@@ -62,11 +63,15 @@ from .held_shelf import HeldShelf
 from .journals import Journal, Journals
 from .placement import REJOIN_TIME, Placement
 from .pool import Member, Pool
+from .throttle import Throttle
 
 logger = logging.getLogger("supervisor_sio.router")
 
 #: How many adoptions that are over are known, for a worker that answers late.
 _KNOWN = 64
+
+#: Seconds over which segments of journals are gathered, to keep them for the next router.
+_KEEP_INTERVAL = 0.2
 
 
 class Held:
@@ -117,7 +122,11 @@ class Held:
         #: Descriptors that they have.
         self._descriptors = 0
         #: Of the workers that there are.
-        self._journals = Journals(self._has_room, refusals, time.monotonic)
+        self._journals = Journals(shelf, self._has_room, refusals, time.monotonic)
+        self._keep_soon = Throttle(self._loop, _KEEP_INTERVAL, self._journals.keep)
+        #: Those of them that the router before this one knew, and that are not back yet.
+        self._missed: list[Member] = []
+        self._began = time.monotonic()
         #: The tags of each worker with journals whose channel has ended, by its own: it may have
         #: died, or connect again.
         self._absent: dict[str, list[str]] = {}
@@ -135,7 +144,7 @@ class Held:
             "adopted": self._take_adopted,
             "not-adopted": self._take_not_adopted,
             "tags": self._take_tags,
-            "journal": self._journals.take,
+            "journal": self._take_segment,
             "journal-dropped": self._drop_segment,
         }
 
@@ -297,8 +306,14 @@ class Held:
             self._complete_all(carrier)
         return False
 
+    def _take_segment(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
+        kept = self._journals.take(carrier, message, descriptors)
+        self._keep_soon()
+        return kept
+
     def _drop_segment(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
         self._journals.drop(carrier, message)
+        self._keep_soon()
         return False
 
     def _take_took(self, carrier: Carrier, message: Message, descriptors: list[int]) -> bool:
@@ -329,7 +344,7 @@ class Held:
             if group.taker is not carrier:
                 self._take_off(group)
             logger.info("worker %s has %s", member.name, group)
-            self._journals.give(member.tag, self._take_journals(group))
+            self._journals.give(member, self._take_journals(group))
         self._note(number, member.tag)
         self._pool.adopted(member, list(dict.fromkeys([*member.adopted, *tags])))
         if group is not None:
@@ -421,6 +436,15 @@ class Held:
             self._complete(group)
         self._members_changed()
 
+    def _look_for_missed(self) -> None:
+        """Those who have not connected to this router, and do not live any more."""
+        for member in list(self._missed):
+            if member.tag not in self._absent:
+                self._missed.remove(member)
+            elif time.monotonic() - self._began >= REJOIN_TIME and not is_alive(member.pid):
+                self._missed.remove(member)
+                self.over(member)
+
     def _inherit_later(self, group: Group, tag: str) -> None:
         """What the worker with this tag had of its clients becomes a part of its group."""
         now = time.monotonic()
@@ -483,6 +507,7 @@ class Held:
     def look(self) -> None:
         """Deadlines, and who may adopt what; once a second, and when there may be somebody."""
         self._journals.look()
+        self._look_for_missed()
         now = time.monotonic()
         if now >= self._unsure_until:
             unsure, self._unsure = self._unsure, []
@@ -701,6 +726,15 @@ class Held:
             except Exception as error:
                 logger.warning("sessions of worker %s are not held: %s", group.name, error)
                 self._close(group, reasons.OTHER_FORMAT)
+        for member, journal in self._shelf.journals:
+            if self._of(member.tag) is not None:  # it was just becoming a part of that group
+                journal.close()
+                continue
+            self._journals.give(member, [journal])
+            tags = self._absent.setdefault(member.tag, [])
+            if not tags:
+                self._missed.append(member)
+            tags.append(journal.source.tag)
         if self._groups:
             logger.info("%d sessions were held for this router", self.sessions)
 

@@ -8,6 +8,7 @@ anew with each change; what is given up is taken out from among the others.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
@@ -16,8 +17,10 @@ from typing import Callable, Mapping, NamedTuple, Sequence
 
 from ..common import channel, recovery, takeover
 from ..common.channel import ChannelError, Message
+from ..common.takeover import is_tag
 from .held_group import Batch, Channel, Group, read_group
 from .journals import Journal
+from .pool import Member
 
 logger = logging.getLogger("supervisor_sio.router")
 
@@ -27,7 +30,7 @@ _GIVEN = 0
 
 
 class _Kept(NamedTuple):
-    #: The number of a group.
+    #: The number of a group; or one below 0, of a journal.
     owner: int
     data: bytes
     #: Open for as long as it is kept.
@@ -44,6 +47,10 @@ class HeldShelf:
         self._into, self._out_of = ends
         #: What is in the pair, in its order.
         self._kept: deque[_Kept] = deque()
+        #: Of journals of workers that are there.
+        self._numbers = itertools.count(-1, -1)
+        #: Those that the router before this one has kept, with the workers that had them.
+        self.journals: list[tuple[Member, Journal]] = []
         #: What the router before this one had given to whom, as :meth:`keep_given` has it.
         self.given: dict[int, str] = {}
         for end in ends:
@@ -57,7 +64,9 @@ class HeldShelf:
         for message, descriptors in sorted(packets, key=lambda one: _is_batch(one[0])):
             kept = False
             try:
-                if message["type"] == "given":
+                if message["type"] == "had-journal":
+                    kept = self._restore_journal(message, descriptors)
+                elif message["type"] == "given":
                     self.given = _read_given(message)
                 else:
                     kept = _restore(groups, message, descriptors)
@@ -109,6 +118,28 @@ class HeldShelf:
         self.forget(group.id)
         self._keep_all(group)
 
+    def keep_journal(self, member: Member, journal: Journal) -> int:
+        """Of a worker that is there. Its descriptors stay open until that number is forgotten."""
+        owner = next(self._numbers)
+        worker = {"holder": member.tag, "name": member.name, "pid": member.pid}
+        for part, descriptors in journal.parts():
+            message = {**recovery.part(0, part), "type": "had-journal", **worker}
+            self._keep(_Kept(owner, channel.encode(message), descriptors))
+        return owner
+
+    def _restore_journal(self, message: Message, descriptors: list[int]) -> bool:
+        part = recovery.read_part(message)
+        tag, name, pid = message.get("holder"), message.get("name"), message.get("pid")
+        if not is_tag(tag) or not isinstance(name, str) or type(pid) is not int:
+            raise ChannelError("a journal without its worker")
+        for member, journal in self.journals:
+            if member.tag == tag and journal.source == part.source:
+                return add_part(journal, part, descriptors)
+        died = None if part.source.tag == tag else part.died
+        journal = Journal(part.source, part.format, part.recovery, died)
+        self.journals.append((Member(str(tag), name, pid), journal))
+        return add_part(journal, part, descriptors)
+
     def keep_given(self, given: Mapping[int, str]) -> None:
         """:param given: by the numbers of groups that are over, the tags of the workers that have
         them; empty where nobody has."""
@@ -124,9 +155,9 @@ class HeldShelf:
             self._kept.append(kept)
         return sent
 
-    def forget(self, owner: int) -> None:
-        """Take out what is kept of that group."""
-        self._take_out(lambda kept: kept.owner == owner)
+    def forget(self, *owners: int) -> None:
+        """Take out what is kept of those groups, or journals."""
+        self._take_out(lambda kept: kept.owner in owners)
 
     def close(self) -> None:
         """Keep no more; what is there stays for the next router."""
@@ -212,10 +243,16 @@ def _restore_part(group: Group, part: recovery.Part, descriptors: list[int]) -> 
     journal = known.get(part.source)
     if journal is None:
         journal = Journal(part.source, part.format, part.recovery, part.died)
+    kept = add_part(journal, part, descriptors)
+    if kept and part.source not in known:
+        group.journals.append(journal)
+    return kept
+
+
+def add_part(journal: Journal, part: recovery.Part, descriptors: list[int]) -> bool:
+    """False when it is there, or these are not its descriptors."""
     segments = journal.logs.setdefault(part.log, {})
     if len(part.numbers) != len(descriptors) or not segments.keys().isdisjoint(part.numbers):
         return False
     segments.update(zip(part.numbers, descriptors))
-    if part.source not in known:
-        group.journals.append(journal)
     return True

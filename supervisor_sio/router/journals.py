@@ -8,9 +8,8 @@ none of it then; when it had no descriptor free, the worker is asked again after
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterable, Iterator, Optional, Protocol
 
 from ..common import channel, reasons, recovery
 from ..common.channel import ChannelError, Message
@@ -18,6 +17,7 @@ from ..common.limits import JOURNAL_AGAIN, JOURNAL_SEGMENTS, JOURNALS, MAX_DESCR
 from ..common.recovery import Part, Segment, Source
 from ..common.refusals import Refusals
 from .carrier import Carrier
+from .pool import Member
 
 
 @dataclass(eq=False)
@@ -40,12 +40,12 @@ class Journal:
 
     def parts(self) -> Iterator[tuple[Part, list[int]]]:
         """For messages with as many of its descriptors as one can have."""
-        assert self.died is not None
+        died = self.died or 0.0  # only a shelf has those of workers that live
         for log, segments in self.logs.items():
             numbers = sorted(segments)
             for at in range(0, len(numbers), MAX_DESCRIPTORS):
                 some = numbers[at : at + MAX_DESCRIPTORS]
-                part = Part(self.source, log, some, self.format, self.recovery, self.died)
+                part = Part(self.source, log, some, self.format, self.recovery, died)
                 yield part, [segments[number] for number in some]
 
 
@@ -53,25 +53,40 @@ class Journal:
 class _Worker:
     """One that is there."""
 
+    member: Member
     journals: dict[Source, Journal] = field(default_factory=dict)
     #: Those of which nothing is kept.
     refused: set[Source] = field(default_factory=set)
+    #: Where they are on the shelf, and which are not as they are there.
+    kept: dict[Source, int] = field(default_factory=dict)
+    changed: set[Source] = field(default_factory=set)
     #: When it is asked for all of them again, and how.
     again: float = 0.0
     carrier: Optional[Carrier] = None
 
 
+class Shelf(Protocol):
+    """See :class:`.held_shelf.HeldShelf`."""
+
+    def keep_journal(self, member: Member, journal: Journal) -> int: ...
+
+    def forget(self, *owners: int) -> None: ...
+
+
 class Journals:
-    """:param has_room: whether the router can have these descriptors, too.
+    """:param shelf: has them, too, for the next router: also one whose worker dies meanwhile.
+    :param has_room: whether the router can have these descriptors, too.
     :param now: seconds of the host's monotonic clock.
     """
 
     def __init__(
         self,
+        shelf: Optional[Shelf],
         has_room: Callable[[list[int]], bool],
         refusals: Refusals,
         now: Callable[[], float],
     ) -> None:
+        self._shelf = shelf
         self._has_room = has_room
         self._refusals = refusals
         self._now = now
@@ -79,6 +94,8 @@ class Journals:
         self._workers: dict[str, _Worker] = {}
         #: How many there are.
         self.descriptors = 0
+        #: Those of segments that are not needed, but on the shelf yet.
+        self._dropped: list[int] = []
 
     def of(self, tag: str) -> list[Journal]:
         """Those of the worker with this tag."""
@@ -97,12 +114,12 @@ class Journals:
 
         :raises ChannelError: when it is not as it should be.
         """
-        segment, tag = recovery.read_segment(message), _tag_of(carrier)
+        segment, tag = recovery.read_segment(message), _member(carrier).tag
         if len(descriptors) != 1:
             raise ChannelError("a segment of a journal without its memory")
         if (segment.died is None) is not (segment.source.tag == tag):
             raise ChannelError("a journal of somebody else")
-        worker = self._workers.setdefault(tag, _Worker())
+        worker = self._worker(_member(carrier))
         if segment.source in worker.refused:
             return False
         journal = worker.journals.get(segment.source) or _begin(worker, segment)
@@ -119,6 +136,7 @@ class Journals:
             self._refuse(carrier, worker, segment.source, again=True)
             return False
         segments[segment.number] = descriptors[0]
+        worker.changed.add(segment.source)
         self.descriptors += 1
         return True
 
@@ -128,12 +146,12 @@ class Journals:
         :raises ChannelError: when it is not as it should be.
         """
         source, log, number = recovery.read_dropped(message)
-        worker = self._workers.get(_tag_of(carrier))
+        worker = self._workers.get(_member(carrier).tag)
         journal = worker.journals.get(source) if worker is not None else None
         descriptor = journal.logs.get(log, {}).pop(number, None) if journal is not None else None
-        if descriptor is not None:
-            os.close(descriptor)
-            self.descriptors -= 1
+        if descriptor is not None and worker is not None:
+            self._dropped.append(descriptor)
+            worker.changed.add(source)
 
     def lost_descriptor(self, carrier: Carrier, message: Message) -> None:
         """This process had none free for what came with a message ``journal``.
@@ -141,36 +159,43 @@ class Journals:
         :raises ChannelError: when it is not as it should be.
         """
         source = recovery.read_segment(message).source
-        worker = self._workers.setdefault(_tag_of(carrier), _Worker())
-        self._refuse(carrier, worker, source, again=True)
+        self._refuse(carrier, self._worker(_member(carrier)), source, again=True)
+
+    def _worker(self, member: Member) -> _Worker:
+        return self._workers.setdefault(member.tag, _Worker(member))
 
     def _refuse(self, carrier: Carrier, worker: _Worker, source: Source, again: bool) -> None:
         """Keep nothing of this journal."""
-        assert carrier.member is not None
-        self._refusals.count(reasons.JOURNAL_REFUSED, f"worker {carrier.member.name}")
-        journal = worker.journals.pop(source, None)
+        self._refusals.count(reasons.JOURNAL_REFUSED, f"worker {worker.member.name}")
+        journal = worker.journals.get(source)
         if journal is not None:
-            self._close(journal)
+            self._close(worker, journal)
         worker.refused.add(source)
         if again and not worker.again:
             worker.again, worker.carrier = self._now() + JOURNAL_AGAIN, carrier
 
     # --- what becomes of the workers ------------------------------------------------------
 
-    def give(self, tag: str, journals: list[Journal]) -> None:
-        """The worker with this tag has inherited these."""
-        worker = self._workers.setdefault(tag, _Worker())
+    def give(self, member: Member, journals: list[Journal]) -> None:
+        """That worker has inherited these."""
+        worker = self._worker(member)
         for journal in journals:
             self.descriptors += len(journal.descriptors)
             old = worker.journals.get(journal.source)
             if old is not None or len(worker.journals) >= JOURNALS:
-                self._close(journal)
+                self.descriptors -= len(journal.descriptors)
+                journal.close()
             else:
                 worker.journals[journal.source] = journal
+                worker.changed.add(journal.source)
+        self.keep()
 
     def leave(self, tag: str) -> list[Journal]:
         """All that the worker with this tag had, which are the caller's from now on."""
-        worker = self._workers.pop(tag, _Worker())
+        worker = self._workers.pop(tag, None)
+        if worker is None:
+            return []
+        self._forget(worker, worker.journals)
         journals = list(worker.journals.values())
         self.descriptors -= sum(len(journal.descriptors) for journal in journals)
         return journals
@@ -179,19 +204,47 @@ class Journals:
         """Once a second: what nobody can come back for, and whom to ask again."""
         now = self._now()
         for worker in self._workers.values():
-            for source, journal in list(worker.journals.items()):
+            for journal in list(worker.journals.values()):
                 if journal.died is not None and now >= journal.died + journal.recovery:
-                    del worker.journals[source]
-                    self._close(journal)
+                    self._close(worker, journal)
             if worker.again and now >= worker.again:
                 worker.again = 0.0
                 worker.refused.clear()
                 assert worker.carrier is not None
                 worker.carrier.tell({"type": "journals"})
 
-    def _close(self, journal: Journal) -> None:
+    def _close(self, worker: _Worker, journal: Journal) -> None:
+        del worker.journals[journal.source]
+        self._forget(worker, [journal.source])
         self.descriptors -= len(journal.descriptors)
         journal.close()
+
+    # --- for the next router ----------------------------------------------------------------
+
+    def keep(self) -> None:
+        """What has changed since the last time, on the shelf."""
+        old: list[int] = []
+        for worker in self._workers.values():
+            changed, worker.changed = worker.changed, set()
+            for source in changed & worker.journals.keys():
+                if self._shelf is not None:
+                    old.append(worker.kept.get(source, 0))
+                    worker.kept[source] = self._shelf.keep_journal(
+                        worker.member, worker.journals[source]
+                    )
+        if self._shelf is not None:
+            self._shelf.forget(*old)
+        self.descriptors -= len(self._dropped)
+        channel.close_all(self._dropped)
+        self._dropped = []
+
+    def _forget(self, worker: _Worker, sources: Iterable[Source]) -> None:
+        """Before its descriptors are closed, or somebody else's."""
+        if self._dropped:
+            self.keep()
+        kept = [worker.kept.pop(source) for source in sources if source in worker.kept]
+        if self._shelf is not None and kept:
+            self._shelf.forget(*kept)
 
 
 def _begin(worker: _Worker, segment: Segment) -> Optional[Journal]:
@@ -205,8 +258,8 @@ def _begin(worker: _Worker, segment: Segment) -> Optional[Journal]:
     return journal
 
 
-def _tag_of(carrier: Carrier) -> str:
+def _member(carrier: Carrier) -> Member:
     """:raises ChannelError: before it has said who it is."""
     if carrier.member is None:
         raise ChannelError("a stranger with a journal")
-    return carrier.member.tag
+    return carrier.member

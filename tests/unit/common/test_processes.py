@@ -9,7 +9,7 @@ from typing import Iterator
 
 import pytest
 
-from supervisor_sio.common.processes import has_parent, is_descendant, process_memory
+from supervisor_sio.common.processes import has_parent, is_alive, is_descendant, process_memory
 
 ME = os.getpid()
 
@@ -96,3 +96,10 @@ def test_who_has_which_parent() -> None:
         assert has_parent(child.pid, os.getpid()) and not has_parent(child.pid, 1)
         child.kill()
     assert not has_parent(child.pid, os.getpid())
+
+
+def test_whether_a_process_is_there() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert is_alive(process.pid) and is_alive(ME)
+    process.communicate(b"")
+    assert not is_alive(process.pid) and not is_alive(0)

@@ -213,6 +213,7 @@ class World:
 
     def next_router(self) -> None:
         before, harness = self.harness.held, self.harness
+        before._journals.keep()  # it does so soon
         for gone in self.ending:
             assert gone.member is not None
             self.lost |= {journal.source.tag for journal in before._journals.of(gone.member.tag)}
@@ -227,6 +228,7 @@ class World:
                 channel.close_all([d for d in (place.position, place.dump) if d >= 0])
             for journal in group.journals:
                 journal.close()
+        channel.close_all(before._journals._dropped)
         before._groups.clear()
         if before._shelf is not None:
             before._shelf.close()
@@ -236,11 +238,17 @@ class World:
         harness.held.restore()
         for worker in list(harness.workers):
             worker.lose("")
+        for member in harness.held._missed:
+            member.pid = int(member.tag[1:])
         for node in self.nodes:
             node.read()
             node.survived = set(node.given)
 
+    def is_alive(self, pid: int) -> bool:
+        return any(node.tag == f"t{pid}" for node in self.nodes)
+
     def time_passes(self) -> None:
+        self.harness.held._began -= self.chance.choice([0.1, 1.0, 3.0])
         for group in self.harness.held._groups.values():
             seconds = self.chance.choice([1.0, 10.0, 40.0])
             group.deadline -= seconds
@@ -281,10 +289,11 @@ class World:
                 node.decide(True)
             await asyncio.sleep(0.002)
             self.harness.held._unsure_until = 0.0  # all have said what they have
+            self.harness.held._began -= 10
             for group in self.harness.held._groups.values():
                 group.not_before = group.deadline = 0.0
             self.harness.held.look()
-            idle = not (self.harness.held._groups or self.ending)
+            idle = not (self.harness.held._groups or self.ending or self.harness.held._missed)
             idle = idle and not any(n.given for n in self.nodes)
             if idle and not any(list(node.worker.packets()) for node in self.nodes):
                 await asyncio.sleep(0.01)  # what is closed is closed in the next turns
@@ -305,6 +314,7 @@ class World:
             *self.lost,
             *self.not_inherited,
         }
+        self.harness.held._journals.keep()
         kept = self.harness.held._journals.descriptors
         assert kept == len(has) * sum(map(len, SEGMENTS.values()))
         alive = sum(not _ended(client) for client in self.clients)
@@ -352,6 +362,7 @@ def test_each_session_has_one_owner(
             not_inherited(held, name, journals)
 
         monkeypatch.setattr(Held, "_not_inherited", note)
+        monkeypatch.setattr(module, "is_alive", world.is_alive)
         try:
             for _ in range(STEPS):
                 await world.step()

@@ -684,6 +684,59 @@ def test_the_next_router_has_what_the_dead_have_left(check: Check, shelf: Any) -
     check(scenario)
 
 
+async def next_router(cluster: Cluster, shelf: Any) -> None:
+    """The one that there is, is killed, and its workers have not seen that yet."""
+    harness, before = cluster.harness, cluster.harness.held
+    for known in before._journals._workers.values():
+        for journal in known.journals.values():
+            journal.close()
+    before._journals._workers.clear()
+    before._journals.descriptors = 0
+    harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+    harness.held.restore()
+    for worker in list(harness.workers):
+        worker.lose("")
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_worker_and_its_router_are_killed(
+    check: Check, shelf: Any, lives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_module, "is_alive", lambda pid: lives)
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        node = cluster.node("a")
+        await node.keep(*range(1, MAX_DESCRIPTORS + 3))
+        node.drop("events", 1)
+        died = time.monotonic() - 5
+        node.segment(source=Source("old", NAME), died=died)
+        await asyncio.sleep(0.5)  # they are kept
+        await next_router(cluster, shelf)
+        assert harness.held.keeps("a") and harness.held.keeps("old")
+        assert harness.held._journals.descriptors == MAX_DESCRIPTORS + 4
+        heir = cluster.node("heir")
+        harness.held.look()
+        assert not harness.held._groups  # it may be about to connect
+        harness.held._began -= 10
+        harness.held.look()
+        if lives:
+            await asyncio.sleep(0.02)
+            assert not harness.held._groups
+            node.worker = Worker(harness.path, "a", "w", recovers=FORMAT)
+            harness.workers._accept()
+            harness.held.look()
+            assert not harness.held.keeps("a") and not harness.held._missed
+            assert not harness.held._journals.descriptors
+        else:
+            await heir.inherit("a", "old")
+            assert len(heir.inherited) == MAX_DESCRIPTORS + 4
+            assert [part.died for part in heir.parts if part.source.tag == "old"] == [died]
+
+    check(scenario)
+
+
 @pytest.fixture
 def shelf() -> Any:
     pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
