@@ -136,14 +136,14 @@ class Clients(Asking, IndexedManager):
     def _on_disconnect(self, message: RelayMessage) -> None:
         # The application's disconnect handlers may take their time.
         fields = message.fields
-        if message.scope is None or fields["sid"] in message.scope:
+        if _is_meant(message):
             self._spawn(self._disconnect_here, [fields["sid"]], fields["namespace"])
 
     def _on_room_change(self, message: RelayMessage) -> None:
         fields = message.fields
         if fields["method"] == "enter_room":
             refuse_entry(fields["sid"], fields["room"])
-        if message.scope is None or fields["sid"] in message.scope:
+        if _is_meant(message):
             change = fields["method"], fields["sid"], fields["namespace"], fields["room"]
             self._change_room_here(*change)
 
@@ -157,3 +157,12 @@ class Clients(Asking, IndexedManager):
         "leave_room": _on_room_change,
         "close_room": _on_close_room,
     }
+
+
+def _is_meant(message: RelayMessage) -> bool:
+    """Whether it is for the client that it names, when that is here.
+
+    What is to one worker may be for a guest where that worker's clients are now.
+    """
+    scope = message.scope
+    return scope is None or message.stream is not None or message.fields["sid"] in scope

@@ -219,7 +219,9 @@ class Emitting(Asking, Keeping):
             fields.get("room"),
             fields.get("except_room"),
             fields.get("skip_sid", ()),
-            message.scope,
+            # What is to one worker names its clients; one of them may be a guest where that
+            # worker's clients are now.
+            message.scope if message.stream is None else None,
         )
         self._queue(message, stream, recipients, packets, question, volatile)
 

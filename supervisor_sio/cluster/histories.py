@@ -82,7 +82,7 @@ class Stay:
 
         :param event: :class:`.journal.Event`
         """
-        if event.scope is not None:
+        if event.scope is not None and not isinstance(event.stream, str):
             only, tags = event.scope
             if (self.heard_as in tags) is not only:
                 return False

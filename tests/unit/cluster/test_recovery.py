@@ -603,3 +603,35 @@ def test_clients_of_a_dead_worker(run: Any, seed: int) -> None:
         assert heir.manager.lost == 0
 
     run(scenario)
+
+
+def test_the_home_of_a_guest_comes_to_where_it_is(run: Any) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        home, there, other = await cluster.start(3)
+        client = Client()
+        await home.connect(client)
+        client.lose()
+        await there.connect(client)
+        await home.kill()
+        await cluster.inherit(home, there)
+        for number in range(3):
+            await other.emit_to(client.sid)
+            await there.manager.enter_room(client.sid, "/", number)
+            await other.manager.enter_room(client.sid, "/", f"{number}")
+
+        def has_all() -> bool:
+            client.take()
+            return client.events.get(f"{other.tag} alone") == [1, 2, 3]
+
+        await until(has_all)
+        rooms = {client.sid, 0, 1, 2, "0", "1", "2"}
+        await until(lambda: set(there.manager.get_rooms(client.sid, "/")) == rooms)
+        client.lose()
+        await other.emit_to(client.sid)
+        await other.emit()
+        await other.connect(client)
+        assert client.recovered, client.reason
+        assert client.events[f"{other.tag} alone"] == [1, 2, 3, 4]
+        client.assert_whole()
+
+    run(scenario)
