@@ -121,6 +121,11 @@ class Keeping(IndexedManager):
         """``None`` where nobody can come back."""
         return self._journal
 
+    def close_journal(self) -> None:
+        """This process ends: others go on from where its clients are now, and no later."""
+        if self._journal is not None:
+            self._journal.close()
+
     @property
     def recovers(self) -> bool:
         """Whether clients can come back to this process."""

@@ -107,6 +107,8 @@ class Worker(Life):
         await self.finish()
         # supervisord tells before it sends the signal: the application may have a handler for it.
         await within(self.runtime, _SIGNAL_TIMEOUT, self._wait_for_signal())
+        for one in recoveries(self.runtime):
+            one.manager.close_journal()
         self.link.close()
         return self._status(has_router)
 
