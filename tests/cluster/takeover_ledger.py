@@ -39,11 +39,11 @@ class Ledger:
         """With which those for the event "number" were."""
         return [line["number"] for line in self.lines(sid) if line["what"] == "number"]
 
-    def wait_for(self, sid: str, what: str) -> dict[str, Any]:
+    def wait_for(self, sid: str, what: str, timeout: float = 20) -> dict[str, Any]:
         def found() -> dict[str, Any] | None:
             return next((line for line in self.lines(sid) if line["what"] == what), None)
 
-        line = wait_until(found, 20, f"{what} of {sid}")
+        line = wait_until(found, timeout, f"{what} of {sid}")
         assert line is not None
         return line
 

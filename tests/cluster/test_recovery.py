@@ -65,7 +65,7 @@ def kill_both(cluster: Cluster) -> None:
 
 WAYS = {
     "connections_end": Way(Network.fail),
-    "connections_end_unnoticed": Way(Network.lose_clients),
+    "connections_end_unnoticed": Way(Network.lose_clients, long=True),
     "worker_is_killed": Way(happens=kill, kills=True),
     "worker_is_killed_and_clients_are_away": Way(Network.fail, kill, kills=True),
     "worker_restarts": Way(happens=restart),
@@ -92,7 +92,7 @@ class Loss:
         finally:
             scene.network.heal()
         self._resume_all(last=True)
-        if str(row_of(scene.cluster, LEAVING)["state"]) == "stopped":
+        if LEAVING in [row["name"] for row in scene.cluster.workers("stopped")]:
             ctl(scene.cluster, "start", LEAVING)
         scene.cluster.wait_ready(2)
 
@@ -125,7 +125,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 def cluster(make_module_cluster: ClusterFactory, ledger: Ledger) -> Cluster:
     """Two workers without takeover; one that dies is started again."""
     made = make_module_cluster(workers=0)
-    command = ledger.command(variables="RECOVERY=60 PING_INTERVAL=4 PING_TIMEOUT=6")
+    command = ledger.command(variables="RECOVERY=60 PING_INTERVAL=15 PING_TIMEOUT=15")
     made.extra = made.program("workers", command, 2) + "autorestart = true\n"
     made.spawn()
     made.wait_ready(2)
