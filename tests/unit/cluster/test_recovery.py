@@ -19,6 +19,7 @@ from supervisor_sio.cluster.offsets import Asked
 from supervisor_sio.common import identity, reasons
 from supervisor_sio.common.blocking import settle
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
+from supervisor_sio.engine.saved import Saved
 from supervisor_sio.relay.journal_reader import JournalReader
 from supervisor_sio.relay.position import Position
 from supervisor_sio.relay.stand_in import StandIn
@@ -635,3 +636,65 @@ def test_the_home_of_a_guest_comes_to_where_it_is(run: Any) -> None:
         client.assert_whole()
 
     run(scenario)
+
+
+# --- of a worker that has passed its clients on -------------------------------------------------
+
+
+def test_a_client_that_was_taken_over(run: Any) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        old, new, other = await cluster.start(3)
+        client = Client()
+        await old.connect(client)
+        await old.manager.enter_room(client.sid, "/", "red")
+        for _ in range(3):
+            await other.emit(room="red")
+        await until(lambda: len(old.got.get(client.eio_sid, ())) == 3)
+        client.take(most=2)
+        sid, eio_sid = client.sid, client.eio_sid
+
+        position = old.manager.detach()
+        with old.manager._tables:
+            state = json.loads(json.dumps(old.manager.save_recovery(sid)))
+            old.manager.forget_recovery(sid)
+            old.manager._take_out(sid, "/")
+        stand_in = StandIn(cluster.run_dir, CLUSTER, position)
+        await other.emit(room="red")
+        held = await asyncio.to_thread(stand_in.stop)
+        new.manager.expect([old.tag])
+        await new.manager.inherit([(old.reader(), time.monotonic())], asyncio.sleep)
+        assert new.manager.lost == 0
+        new.sessions[eio_sid] = {}
+        with new.manager._tables:
+            new.manager._take_in(sid, eio_sid, "/", [sid, "red"])
+            new.manager.restore_recovery(Saved(state, "recovery"), eio_sid)
+        new.manager.adopt(held)
+        await old.kill()
+        cluster.set_members()
+        await other.emit(room="red")
+        await until(lambda: len(new.got.get(eio_sid, ())) == 2)
+        client.worker = new
+        client.lose(take=False)  # it has got nothing of all that
+        await other.emit(room="red")
+        await other.connect(client)
+        assert client.recovered, client.reason
+        assert client.events == {other.tag: [1, 2, 3, 4, 5, 6]}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"recovery": -1},
+        {"recovery": "60"},
+        {"recovery": True},
+        {"recovery": math.nan},
+        {"recovery": 60, "recovery_messages": 0},
+        {"recovery": 60, "recovery_maxbytes": 1.5},
+        {"recovery": 60, "write_only": True},
+    ],
+)
+def test_options_that_cannot_be(options: Any) -> None:
+    with pytest.raises(ValueError, match="recovery"):
+        AsyncZmqManager(url="zmq+ipc:///run/none", **options)

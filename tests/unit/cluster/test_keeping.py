@@ -1,0 +1,160 @@
+"""Emits of several threads, where clients get offsets; and what is kept of clients."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Any, List
+
+import pytest
+
+from supervisor_sio import ZmqManager
+from supervisor_sio.cluster import recovery
+from supervisor_sio.cluster.lost import Moved, Times
+from supervisor_sio.cluster.offsets import Asked
+from supervisor_sio.relay.message import RelayMessage
+from unit.polling import make_server
+
+ABLE = Asked(True, None, None, None)
+
+
+class Outlet:
+    """Handlers run in threads; one thread sends."""
+
+    concurrent = True
+
+    def __init__(self) -> None:
+        self.threads = self
+        self.sent: List[str] = []
+        self.calls: List[Any] = []
+        self.loop = 0
+
+    @property
+    def here(self) -> bool:
+        return threading.get_ident() == self.loop
+
+    def run(self, size: int, call: Any, *args: Any) -> None:
+        time.sleep(random.random() / 1000)  # it waits for room
+        self.calls.append((call, args))
+
+    def work(self) -> None:
+        self.loop = threading.get_ident()
+        while self.calls:
+            call, args = self.calls.pop(0)
+            call(*args)
+
+    def fan_out(self, eio_sids: Any, packets: Any) -> None:
+        self.sent += packets * len(eio_sids)
+
+    fan_out_volatile = fan_out
+
+    def is_behind(self) -> bool:
+        return False
+
+    def close_connection(self, eio_sid: str) -> None:
+        pass
+
+
+def make_manager() -> Any:
+    manager = ZmqManager(recovery=60)
+    make_server(client_manager=manager)
+    manager._send_through(Outlet())
+    return manager
+
+
+def connect(manager: Any, eio_sid: str, asked: Asked = ABLE) -> str:
+    sid = manager._pre_connect(eio_sid, "/")
+    manager.begin(sid, "/", asked)
+    manager.connect(sid, "/")
+    return str(sid)
+
+
+def test_threads_emit_in_the_order_of_their_numbers() -> None:
+    manager = make_manager()
+    connect(manager, "one")
+
+    def emit() -> None:
+        for number in range(50):
+            manager.emit("n", number)
+            manager.emit("v", number, volatile=True)
+
+    threads = [threading.Thread(target=emit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    outlet = manager._outlet
+    outlet.work()
+    offsets = [int(text.rpartition(".")[2][:-2], 16) for text in outlet.sent]
+    assert offsets == sorted(offsets) and len(offsets) == 400
+    assert [o for o, text in zip(offsets, outlet.sent) if '"n"' in text] == list(range(1, 201))
+
+
+def test_what_a_connect_handler_emits_has_offsets() -> None:
+    manager = make_manager()
+    sid = manager._pre_connect("one", "/")
+    manager.emit("early", 1, room=sid)
+    manager.emit("to all", 1)
+    manager.begin(sid, "/", ABLE)
+    manager.connect(sid, "/")
+    manager.emit("late", 1)
+    manager._outlet.work()
+    names = [text.split('"')[1] for text in manager._outlet.sent]
+    assert names == ["early", "to all", "late"]
+    offsets = [int(text.rpartition(".")[2][:-2], 16) for text in manager._outlet.sent]
+    assert offsets == sorted(set(offsets))
+
+
+def test_events_that_are_acknowledged_have_none() -> None:
+    manager = make_manager()
+    manager._check_caller = lambda *args: None
+    sid = connect(manager, "one")
+    manager.emit("q", 1, room=sid, callback=lambda: None)
+    manager._outlet.work()
+    (text,) = manager._outlet.sent
+    assert text.endswith('["q",1]') and manager.journal.last == 0
+
+
+def test_without_the_option_nothing_is_kept() -> None:
+    manager = ZmqManager()
+    make_server(client_manager=manager)
+    manager._send_through(Outlet())  # type: ignore[arg-type]
+    sid = manager._pre_connect("one", "/")
+    assert sid is not None and manager.begin(sid, "/", ABLE) is None
+    manager.connect(sid, "/")
+    assert manager.journal is None and not manager._known
+    assert not manager.lose(sid, "/", "transport close")
+
+
+def test_those_who_cannot_come_back_are_known_for_the_end_of_their_worker() -> None:
+    manager = make_manager()
+    connect(manager, "able")
+    sid = connect(manager, "plain", Asked(False, None, None, None))
+    assert set(manager._known) > set(manager._capable)
+    manager.disconnect(sid, "/", ignore_queue=True)
+    assert sid not in manager._known
+
+
+def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "CLIENTS_MOVED", 3)
+    monkeypatch.setattr(recovery, "RECOVERY_MARKS", 3)
+    manager = make_manager()
+    connect(manager, "one")
+    for number in range(5):
+        manager._note_moved(Moved(f"s{number}", "/", f"p{number}", "bbbbbbbb", "aaaaaaaa"))
+        manager._on_mark(RelayMessage("x", 1, {"request": number}))
+    assert list(manager._moved) == ["s2", "s3", "s4"] and "p0" not in manager._sid_of
+    assert list(manager._marks) == [2, 3, 4]
+
+
+def test_times() -> None:
+    times = Times()
+    for number in range(200):
+        times.add(f"{number}", number)
+    times.add("5", 500)
+    for number in range(10, 200):
+        times.discard(f"{number}")
+    assert list(times.pop_due(100)) == ["0", "1", "2", "3", "4", "6", "7", "8", "9"]
+    assert len(times) == 1 and "5" in times
+    assert len(times._heap) < 100
