@@ -255,8 +255,12 @@ class Recovery(Asking, Keeping):
                 stay = client.stay
                 client.base, client.before = missed.offset, ()
                 client.stay = Stay(self.host_id, self._journal.last, stay.rooms, stay.heard_as)
+                # Until all of it is written, who goes on here would send some of it twice.
+                client.not_saved = _ARRIVING
+                self._save(client)
                 for one in missed.events:
                     self._send_alone(client, one.packets)
+                client.not_saved = ""
             else:
                 for one in missed.events:
                     packets = offsets.add(one.packets, one.offset)

@@ -76,6 +76,7 @@ class Takeover(Asking):
     _outlet: Optional[sessions.Outlet]
     _subscriber: Optional[Subscriber]
     _hear: Callable[[RelayMessage], None]
+    _note_heard: Callable[[RelayMessage, Any], None]
     _tables: RLock
     _guests: dict[str, str]
     #: With recovery.
@@ -249,11 +250,14 @@ class Takeover(Asking):
 
     def _hear_for(self, scope: Scope, message: RelayMessage) -> None:
         """A message for adopted clients alone."""
+        # What this process has for its own clients is the same object, and may come later.
+        message = copy(message)
+        message.scope = scope
         if message.fields["method"] in _FOR_CLIENTS:
-            # What this process has for its own clients is the same object, and may come later.
-            message = copy(message)
-            message.scope = scope
             self._hear(message)
+        elif message.sequence:
+            with self._tables:
+                self._note_heard(message, message.stream)
 
     def _send_directly(
         self, scope: Scope, tags: List[str], fetch: Callable[[], Tuple[List[RelayMessage], int]]

@@ -153,7 +153,9 @@ class Inbox:
         self._held_bytes = 0
         #: Messages for this process that nobody can send again.
         self.dropped = 0
-        #: Is called when something is lost.
+        #: Is called when something is lost that its sender had sent, and keeps no more. What a
+        #: process had not sent when it was killed is not among it: nobody can know whether it
+        #: would have been.
         self.on_lost: Callable[[], None] = lambda: None
         #: Gets a sender, and of each of its streams the number of the last message that was not
         #: for this process, when these are known.
@@ -284,14 +286,17 @@ class Inbox:
 
     def gone(self, name: str) -> Sequence[RelayMessage]:
         """A sender has ended: what is there is all there will be."""
-        delivered = self.give_up(name)
+        delivered = self.give_up(name, ended=True)
         sender = self._senders.pop(name, None)
         if sender is not None:
             self._note_gone({name: sender.save()})
         return delivered
 
-    def give_up(self, name: str) -> Sequence[RelayMessage]:
-        """Wait no longer for what a sender was asked for."""
+    def give_up(self, name: str, ended: bool = False) -> Sequence[RelayMessage]:
+        """Wait no longer for what a sender was asked for.
+
+        :param ended: whether it can be asked no more.
+        """
         sender = self._senders.get(name)
         self._behind.pop(name, None)
         if sender is None:
@@ -315,12 +320,12 @@ class Inbox:
             streams = (*sender.own.values(), sender.to_all)
             for stream in streams:
                 if stream.missing is not None:
-                    self._skip(stream, stream.missing[1] + 1)
+                    self._skip(stream, stream.missing[1] + 1, ended)
                     break
             else:
                 # Each waits for the other: no sender of ours says such a thing.
                 for stream in streams:
-                    self._skip(stream, stream.last + 1)
+                    self._skip(stream, stream.last + 1, ended)
             delivered += self._deliverable(sender)
         return delivered
 
@@ -506,10 +511,10 @@ class Inbox:
             stream.held[number] = message
             self._held_bytes += size
 
-    def _skip(self, stream: _Stream, to: int) -> None:
+    def _skip(self, stream: _Stream, to: int, ended: bool = False) -> None:
         """Give up what is missing before this number."""
         self._release(stream, to)
-        if to > stream.next:
+        if to > stream.next and not ended:
             self.on_lost()
         self.dropped += to - stream.next
         stream.next = to

@@ -101,7 +101,8 @@ class JournalReader:
         oldest = self._events[0].head
         #: The last event before which some are missing, and its time: who had all that there was
         #: at that time misses none of them.
-        self.dropped = max((head.gap, head.gap_time), (oldest.first - 1, oldest.began))
+        kept_from = (oldest.first - 1, oldest.began) if oldest.first > 1 else (0, 0.0)
+        self.dropped = max((head.gap, head.gap_time), kept_from)
 
     @property
     def last(self) -> int:

@@ -117,6 +117,7 @@ def test_what_is_read_is_what_was_written(
     assert reader.last == journal.last == len(events)
     assert dict(reader.states()) == states
     assert reader.dropped[0] == journal.dropped[0]
+    assert reader.dropped[1] >= journal.dropped[1] and (reader.dropped[0] or not reader.dropped[1])
     for k in [*range(-1, len(events) + 2, 37), journal.dropped[0], len(events)]:
         got = since(reader, k)
         assert got == since(journal, k)
