@@ -18,6 +18,7 @@ import pytest
 from supervisor_sio.common.limits import JOURNAL_CARRIED, JOURNAL_PIECES, JOURNAL_SEGMENT
 from supervisor_sio.relay import journal as module
 from supervisor_sio.relay import journal_log
+from supervisor_sio.relay.inbox import Inbox
 from supervisor_sio.relay.journal import OWN, Event, Heard, Incomplete, Journal, Scope
 from supervisor_sio.relay.journal_format import HEAD
 from supervisor_sio.relay.journal_reader import JournalReader
@@ -295,6 +296,20 @@ def test_who_has_heard_what(make: Callable[..., Journal]) -> None:
     for wrong in (None, [], [{}], [{"s": -1}, 1], [{"s": True}, 1], [{}, "1"], [[], 1]):
         with pytest.raises(ValueError):
             Heard.from_json(wrong)
+
+
+def test_what_a_killed_process_had_not_sent_is_no_gap(make: Callable[..., Journal]) -> None:
+    """What a sender has sent, and keeps no more, is one."""
+    journal = make()
+    inbox = Inbox("w")
+    inbox.on_lost = journal.lost
+    for sender in ("killed", "alive"):
+        for number in (1, 3):
+            inbox.receive(message(number, sender))
+    assert [one.sequence for one in inbox.gone("killed")] == [3]
+    assert inbox.dropped == 1 and journal.dropped == (0, 0.0)
+    assert [one.sequence for one in inbox.again("alive", None, 2, 3, [])] == [3]
+    assert inbox.dropped == 2 and journal.dropped[0] == journal.last == 1
 
 
 def test_what_an_adoption_has_yet_to_give_is_known(
