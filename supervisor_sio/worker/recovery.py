@@ -250,6 +250,9 @@ class Recovery:
     def environment(self, sid: str, namespace: str) -> Iterator[None]:
         """While a client may be disconnected that is lost: handlers find its environment."""
         eio_sid = self.manager.eio_sid_from_sid(sid, namespace)
+        known = (self._eio.lost, self._server.environ, self._eio.engine.sessions)
+        if eio_sid is not None and not any(eio_sid in found for found in known):
+            self._know_of(eio_sid, namespace)
         with self._environment(eio_sid):
             yield
 
