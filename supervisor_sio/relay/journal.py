@@ -520,22 +520,22 @@ class Journal:
 
     def _append_state(self, pid: str, record: bytes) -> bool:
         """False when there is no memory for it."""
-        states = self._states
-        if not states.last.has_room(len(record)):
-            before = states.last
+        states, size = self._states, len(record)
+        segment = states.segments[-1]
+        if segment.used + size > segment.size:
+            before = segment
             try:
-                states.begin(len(record), time.monotonic())
+                segment = states.begin(size, time.monotonic())
             except OSError as error:
                 self._refusals.count("journal-failed", repr(error))
                 return False
             if not before.live:
                 states.drop(before)
-        segment = states.last
         at = segment.write(record)
         segment.live += 1
         self._forget(pid)  # that one was the last until now
-        self._clients[pid] = segment, at, len(record)
-        self._live_bytes += len(record)
+        self._clients[pid] = segment, at, size
+        self._live_bytes += size
         if segment.used * 2 > segment.size:
             states.prepare()
         return True
@@ -548,7 +548,7 @@ class Journal:
         segment.memory[at + KIND] = Kind.DEAD
         segment.live -= 1
         self._live_bytes -= size
-        if not segment.live and segment is not self._states.last:
+        if not segment.live and segment is not self._states.segments[-1]:
             self._states.drop(segment)
 
     def _compact(self) -> None:
