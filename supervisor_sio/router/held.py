@@ -740,6 +740,7 @@ class Held:
 
     def release(self) -> None:
         """The router ends, and the next one goes on: it gets what was heard meanwhile, too."""
+        self._journals.keep()
         for group in self._groups.values():
             self._stop_listening(group)
         if self._shelf is not None:
