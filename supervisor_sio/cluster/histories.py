@@ -22,6 +22,10 @@ class Left(NamedTuple):
     time: float
 
 
+#: Not to be changed.
+_NONE: list[Left] = []
+
+
 class Stay:
     """The time of a client at one worker, in numbers of that one's journal.
 
@@ -42,7 +46,7 @@ class Stay:
         self.ended: Optional[float] = None
         #: The last event before each was entered.
         self.rooms: dict[Any, int] = dict.fromkeys(rooms, begin)
-        self.left: list[Left] = []
+        self.left = _NONE  # as of most
         self.heard_as = heard_as
         #: What was for it up to this event is not known any more, and when that one was.
         self.floor = begin
@@ -58,6 +62,8 @@ class Stay:
         if entered is None:
             return
         if entered < number:  # otherwise nothing came meanwhile
+            if self.left is _NONE:
+                self.left = []
             self.left.append(Left(room, entered, number, now))
         while self.left and (len(self.left) > ROOMS_LEFT or self.left[0].time < now - age):
             oldest = self.left.pop(0)

@@ -159,16 +159,42 @@ class Moved(NamedTuple):
         return cls(*map(saved.text, cls._fields))
 
 
+#: What need not be written of most clients: thousands of states lie in memory.
+_USUAL: dict[str, Any] = {
+    "capable": True,
+    "before": [],
+    "base": None,
+    "data": None,
+    "not": "",
+    "connected_at": None,
+    "lost": None,
+}
+_USUAL_STAY: dict[str, Any] = {"end": None, "ended": None, "rooms": [], "left": []}
+
+
 def encode(state: dict[str, Any]) -> bytes:
-    return json.dumps(state, separators=(",", ":")).encode()
+    """What :func:`decode` reads, of a client or of one that has moved."""
+    short = _without(state, _USUAL)
+    if "stay" in short:
+        short["stay"] = _without(short["stay"], _USUAL_STAY)
+    return json.dumps(short, separators=(",", ":")).encode()
 
 
 def decode(state: bytes) -> Saved:
     """:raises ValueError: when it is not the state of a client."""
     try:
-        return Saved(json.loads(state), "client")
+        short = json.loads(state)
     except RecursionError:
         raise ValueError("client is nested too deeply") from None
+    if isinstance(short, dict):
+        short = {**_USUAL, **short}
+        if isinstance(short.get("stay"), dict):
+            short["stay"] = {**_USUAL_STAY, **short["stay"]}
+    return Saved(short, "client")
+
+
+def _without(state: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key not in usual or value != usual[key]}
 
 
 class Times:
