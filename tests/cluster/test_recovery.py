@@ -125,7 +125,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 def cluster(make_module_cluster: ClusterFactory, ledger: Ledger) -> Cluster:
     """Two workers without takeover; one that dies is started again."""
     made = make_module_cluster(workers=0)
-    command = ledger.command(variables="RECOVERY=60 PING_INTERVAL=15 PING_TIMEOUT=15")
+    command = ledger.command(variables="RECOVERY=40 PING_INTERVAL=15 PING_TIMEOUT=15")
     made.extra = made.program("workers", command, 2) + "autorestart = true\n"
     made.spawn()
     made.wait_ready(2)
@@ -165,4 +165,4 @@ def test_a_client(loss: Loss, name: str) -> None:
 def test_each_client_is_told_of_once(loss: Loss, ledger: Ledger) -> None:
     """When all have left: each that was connected was disconnected, once."""
     loss.close()
-    wait_until_balanced(ledger)
+    wait_until_balanced(ledger, 60)
