@@ -191,7 +191,7 @@ class WorkerChannel:
         elif kind == "ready":
             self._workers.ready(member, message)
         elif kind == "draining":
-            member.draining = True
+            self._drain(member)
         elif kind == "leaving":
             self._leave()
         else:
@@ -211,10 +211,19 @@ class WorkerChannel:
         self.member.channels = []
         self._workers.members_changed()
         # It waits for "left", and has to know by then whether supervisord stops it.
+        self._tell_if_all_stop()
+        self.tell({"type": "left"})
+
+    def _drain(self, member: Member) -> None:
+        """The worker gets no new sessions; it waits for "drains" to know why it ends."""
+        member.draining = True
+        self._tell_if_all_stop()
+        self.tell({"type": "drains"})
+
+    def _tell_if_all_stop(self) -> None:
         self._workers.hear_supervisord()
         if self._workers.all_stop:
             self.tell_stopping()
-        self.tell({"type": "left"})
 
     def _update(self, member: Member, message: Message) -> None:
         try:

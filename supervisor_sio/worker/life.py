@@ -139,15 +139,18 @@ class Life:
     def _left(deadline: float) -> float:
         return max(_LAST_MESSAGES, deadline - time.monotonic())
 
-    @property
-    def is_last(self) -> bool:
+    async def is_last(self) -> bool:
         """Whether no other process will have the clients that could come back."""
         return True
 
     async def _end_recovery(self) -> None:
         """Clients do not come back here any more: others have them, or they are told to be gone."""
-        for recovery in recoveries(self.runtime):
-            if self.is_last:
+        ending = recoveries(self.runtime)
+        if not ending:
+            return
+        is_last = await self.is_last()
+        for recovery in ending:
+            if is_last:
                 await recovery.finish()
             else:
                 recovery.close()

@@ -123,6 +123,8 @@ class Link:
         self._members: dict[str, list[Any]] = {}
         self._draining = False
         self._left = runtime.event()
+        #: Happens when a router has said whether all of supervisord stops.
+        self._drains = runtime.event()
         self._reporting = Reporting(runtime, figures, self._free_sock, self._fail)
         self.changed = self._reporting.changed
         self._ancestors = Ancestors(self._note_orphan)
@@ -322,6 +324,8 @@ class Link:
             self._passing.end(str(message.get("reason")))
         elif kind == "left":
             self._left.set()
+        elif kind == "drains":
+            self._drains.set()
         elif kind == "refused":
             self.close()
             self._on_refused(Refused(str(message.get("reason"))))
@@ -428,6 +432,11 @@ class Link:
         self.post({"type": "draining"})
         if self._sock is None:
             self._outgoing.keep_all()
+
+    async def drains(self) -> None:
+        """Return when :attr:`all_stop` is as supervisord has it, if a router is there."""
+        if self.welcomed:
+            await self._drains.wait(LEAVE_TIMEOUT)
 
     async def leave(self) -> None:
         """Return when no connection can be on its way to this worker any more."""

@@ -142,8 +142,8 @@ class Worker(Life):
                 return
         answered(no_answer())
 
-    @property
-    def is_last(self) -> bool:
+    async def is_last(self) -> bool:
+        await self.link.drains()
         return self.link.all_stop or not self.link.welcomed
 
     async def _wait_for_signal(self) -> None:

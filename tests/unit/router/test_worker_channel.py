@@ -113,6 +113,28 @@ def test_nothing_is_lost_or_late_at_a_worker_that_is_slow_to_read(
     run(scenario)
 
 
+def test_a_worker_that_drains_hears_first_whether_all_of_supervisord_stops(
+    run: Callable[[Scenario], None],
+) -> None:
+    async def scenario(harness: Harness) -> None:
+        one, other = harness.start("one", "other")
+        one.hear(), other.hear()
+        one.say(type="draining")
+        await asyncio.sleep(0.05)
+        assert [m["type"] for m in one.hear() if m["type"] in ("stopping", "drains")] == ["drains"]
+
+        def stops() -> None:
+            harness.workers.all_stop = True
+
+        harness.workers.hear_supervisord = stops
+        other.say(type="draining")
+        await asyncio.sleep(0.05)
+        heard = [m for m in other.hear() if m["type"] in ("stopping", "drains")]
+        assert heard == [{"type": "stopping", "all": True}, {"type": "drains"}]
+
+    run(scenario)
+
+
 def test_a_connection_comes_back(run: Callable[[Scenario], None]) -> None:
     async def scenario(harness: Harness) -> None:
         (worker,) = harness.start("a")

@@ -14,6 +14,7 @@ import eventlet
 import pytest
 
 from supervisor_sio.common import memory_file, recovery
+from supervisor_sio.common.blocking import run_blocking
 from supervisor_sio.common.handover import Handover
 from supervisor_sio.common.limits import LINK_MESSAGES
 from supervisor_sio.worker import ancestors, reporting
@@ -101,6 +102,27 @@ def test_the_next_router_is_told_the_state_anew(worker: Worker, router: Router) 
     for kind in ("load", "tally", "ready", "draining"):
         router.expect(kind)
     assert worker.link.generation == 2 and len(worker.settings) == 1
+
+
+def test_a_worker_that_drains_knows_whether_all_of_supervisord_stops(
+    worker: Worker, router: Router
+) -> None:
+    """Its signal may come before the router's word, but not before the answer to its own."""
+    router.accept()
+    router.welcome()
+    until(lambda: worker.link.welcomed)
+    worker.link.draining()
+    waiting = eventlet.spawn(run_blocking, worker.link.drains())
+    router.expect("draining")
+    eventlet.sleep(0.05)
+    assert not waiting.dead
+    router.send({"type": "stopping", "all": True})
+    router.send({"type": "drains"})
+    waiting.wait()
+    assert worker.link.all_stop
+    router.die()
+    until(lambda: not worker.link.welcomed)
+    run_blocking(worker.link.drains())  # nobody could say
 
 
 def test_connections_come_after_what_was_said_before_them(worker: Worker, router: Router) -> None:
