@@ -117,6 +117,8 @@ class Recovery(Asking, Keeping):
         #: By the tag of a worker whose clients this one is about to have: those of all journals
         #: that have come with them.
         self._inheriting: dict[str, List[str]] = {}
+        #: By sid, where clients were that are about to come back with a dead worker's.
+        self._returning: dict[str, Moved] = {}
         #: Marks that have come, see :meth:`_on_mark`.
         self._marks: OrderedDict[int, None] = OrderedDict()
 
@@ -639,8 +641,10 @@ class Recovery(Asking, Keeping):
                     self._note_moved(moved)
                 return
             client = Client.restored(saved, f"lost.{new_id()}")
-            if client.pid in self._sid_of:
+            if self._sid_of.get(client.pid) in self._known:
                 return  # it has been here before
+            if client.sid in self._moved:
+                self._returning[client.sid] = self._moved.pop(client.sid)
             stay = client.stay
             stay.end, stay.ended = reader.last, died
             client.moves_to(self.host_id, self._journal.last)
@@ -667,6 +671,7 @@ class Recovery(Asking, Keeping):
             for client in self._known.values():
                 if client.stay.heard_as in tags:
                     self._save(client)
+                    self._returning.pop(client.sid, None)
             # Who inherits them next finds them here. Had this process died before, it would not.
             for tag in [tag for tag in self._inheriting if tag in tags]:
                 for one in self._inheriting.pop(tag):
@@ -681,6 +686,9 @@ class Recovery(Asking, Keeping):
             for client in list(self._known.values()):
                 if client.stay.heard_as in tags and client.lost is not None:
                     self._remove(client)
+                    moved_to = self._returning.pop(client.sid, None)
+                    if moved_to is not None:
+                        self._note_moved(moved_to)
             for moved in list(self._moved.values()):
                 if moved.heard_as in tags:
                     self._forget_moved(moved.sid)
@@ -729,10 +737,19 @@ class Recovery(Asking, Keeping):
 
     def _place_of(self, sid: str) -> str:
         """The tag of who has a client, as far as this process knows."""
-        if sid in self._guests:
-            return self.host_id
+        guest = self._guests.get(sid)
+        if guest is not None:
+            return guest
         moved = self._moved.get(sid)
         return tag_of(sid) if moved is None else moved.tag
+
+    def _passed_to(self, sid: str, stream: str) -> Optional[str]:
+        """To whose clients a message for one is passed that has come to the clients of a tag."""
+        moved = self._moved.get(sid)
+        if moved is not None:
+            return moved.tag
+        guest = self._guests.get(sid)
+        return guest if guest != stream and guest in self._apart else None
 
     def _names_of(self, tag: str, rooms: Iterable[str]) -> List[str]:
         """Those of these sids whose clients the worker with this tag has."""
@@ -748,11 +765,19 @@ class Recovery(Asking, Keeping):
         name = "sid" if "sid" in fields else "room"
         named: Any = fields.get(name)
         sids: List[Any] = named if isinstance(named, list) else [named]
-        if not all(map(is_sid, sids)) or not any(sid in self._moved for sid in sids):
+        if not all(map(is_sid, sids)) or message.stream is None:
+            return message
+        passed_to = {sid: self._passed_to(sid, message.stream) for sid in sids}
+        if not any(passed_to.values()):
             return message
         volatile = fields["method"] == "volatile"
-        for tag in {self._moved[sid].tag for sid in sids if sid in self._moved}:
-            theirs = [sid for sid in sids if sid in self._moved and self._moved[sid].tag == tag]
+        scope = message.scope
+        for tag in set(filter(None, passed_to.values())):
+            theirs = [sid for sid in sids if passed_to[sid] == tag]
+            if self._is_ours(tag):  # what this process sends reaches them directly
+                passed_to.update(dict.fromkeys(theirs))
+                scope = None
+                continue
             if fields["method"] == "gone" and fields.get("worker") == tag:
                 continue  # it says so
             passed = {**fields, name: theirs if isinstance(named, list) else named}
@@ -761,18 +786,18 @@ class Recovery(Asking, Keeping):
         if fields["method"] == "gone":
             for sid in sids:
                 self._forget_moved(sid)
-        ours = [sid for sid in sids if sid not in self._moved]
-        if not ours or not isinstance(named, list):
+        ours = [sid for sid in sids if passed_to[sid] is None]
+        if not ours:
             return None
         left = RelayMessage(
             message.sender,
             message.sequence,
-            {**fields, name: ours},
+            {**fields, name: ours if isinstance(named, list) else named},
             message.packets,
             message.after,
             message.time,
         )
-        left.scope, left.stream = message.scope, message.stream
+        left.scope, left.stream = scope, message.stream
         return left
 
     def _on_mark(self, message: RelayMessage) -> None:

@@ -365,7 +365,7 @@ class Relaying(Takeover):
                 message.scope = self._scope_of_main(message)
             check_fields(message.fields)
             ours: Optional[RelayMessage] = message
-            if self._moved and message.stream is not None:
+            if (self._moved or self._apart) and message.stream is not None:
                 ours = self._pass_on(message)
             if ours is not None:
                 self.HANDLERS[message.fields["method"]](self, ours)
