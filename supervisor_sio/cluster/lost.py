@@ -149,6 +149,8 @@ class Moved(NamedTuple):
     tag: str
     #: With the clients of which tag it heard the relay here.
     heard_as: str
+    #: Its own, as JSON, until that worker has said that it has the client.
+    state: str = ""
 
     def save(self) -> dict[str, Any]:
         return {**self._asdict(), "moved": True}

@@ -13,6 +13,9 @@ steps; the client's place in what everybody sends is handed over without a gap:
               passed on, and so is what will come. Or ``not_taken``: it is lost as before
 ============  ===================================================================================
 
+The new worker may end before it has written down that it has the client. So the former owner
+asks a little later, ``has``; when nobody has the client, it tells of it.
+
 A client whose session id names another worker than the one that has it is a *guest* there.
 """
 
@@ -43,6 +46,8 @@ from socketio import packet as sio_packet
 from ..common.blocking import settle
 from ..common.ids import new_id
 from ..common.limits import (
+    CLIENT_ARRIVED,
+    CLIENTS_ASKED,
     CLIENTS_MOVED,
     JOURNALS_KEPT,
     RECOVERY_HANDS,
@@ -112,6 +117,10 @@ class Recovery(Asking, Keeping):
         self.recovered = 0
         #: By sid, those that other workers have now.
         self._moved: OrderedDict[str, Moved] = OrderedDict()
+        #: Those of whom these have yet to say that they have them.
+        self._unconfirmed: dict[str, None] = {}
+        #: By sid, those that have come lately, and until when others may ask about them.
+        self._arrivals: OrderedDict[str, float] = OrderedDict()
         #: By tag, the journals of workers before this one, and until when they are of use.
         self._readers: OrderedDict[str, Tuple[JournalReader, float]] = OrderedDict()
         #: By the tag of a worker whose clients this one is about to have: those of all journals
@@ -362,7 +371,7 @@ class Recovery(Asking, Keeping):
             self._known.pop(client.sid, None)
             self._guests.pop(client.sid, None)
             if moved is not None:
-                self._moved[client.sid] = moved
+                self._note_moved(moved)
 
     def _arrive(self, client: Client, last: Client, missed: Packets, offset: Optional[str]) -> None:
         """It is here. In the loop.
@@ -386,6 +395,7 @@ class Recovery(Asking, Keeping):
             self._sid_of[client.pid] = sid
             self._capable[sid] = client
             self._save(client)
+            self._note_arrival(sid)
             client.not_saved = last.not_saved
             if client.connected_at is not None:
                 admin.connected_at(self)[sid] = client.connected_at
@@ -422,8 +432,10 @@ class Recovery(Asking, Keeping):
         :return: the answer: with a ``reason`` when the client gets a new session.
         """
         try:
-            pid, namespace = str(question["pid"]), str(question["namespace"])
             do = question["do"]
+            if do == "has":
+                return self._which_are_here(question["sids"], question["tags"]), ()
+            pid, namespace = str(question["pid"]), str(question["namespace"])
             if do == "claim":
                 return self._claim(pid, namespace)
             client = self._claimed(pid, namespace)
@@ -513,7 +525,8 @@ class Recovery(Asking, Keeping):
             late = to_it_alone(client, client.fetched[0], self._journal)
             state = encode(client.save()).decode()
             self._remove(client)
-            self._note_moved(Moved(sid, client.namespace, pid, tag, client.stay.heard_as))
+            heard_as = client.stay.heard_as
+            self._note_moved(Moved(sid, client.namespace, pid, tag, heard_as, state))
             for packets in late:
                 fields = {
                     "method": "emit",
@@ -532,6 +545,8 @@ class Recovery(Asking, Keeping):
 
     def _note_moved(self, moved: Moved) -> None:
         self._moved[moved.sid] = moved
+        if moved.state:
+            self._unconfirmed[moved.sid] = None
         self._sid_of[moved.pid] = moved.sid
         if self._journal is not None:
             self._journal.save(moved.pid, encode(moved.save()))
@@ -540,11 +555,96 @@ class Recovery(Asking, Keeping):
 
     def _forget_moved(self, sid: str) -> Optional[Moved]:
         moved = self._moved.pop(sid, None)
+        self._unconfirmed.pop(sid, None)
         if moved is not None and sid not in self._known:
             self._sid_of.pop(moved.pid, None)
             if self._journal is not None:
                 self._journal.remove(moved.pid)
         return moved
+
+    # --- whether those to whom clients have gone have them ----------------------------------
+
+    def _note_arrival(self, sid: str) -> None:
+        """It was here, should somebody ask when it has left again; with ``_tables``."""
+        assert self._journal is not None
+        self._arrivals[sid] = time.monotonic() + CLIENT_ARRIVED
+        self._journal.save(_arrival_of(sid), encode({"arrived": sid}))
+
+    def _drop_arrivals(self, now: float) -> None:
+        while self._arrivals and next(iter(self._arrivals.values())) < now:
+            sid, _ = self._arrivals.popitem(last=False)
+            if self._journal is not None:
+                self._journal.remove(_arrival_of(sid))
+
+    def _which_are_here(self, sids: Iterable[str], tags: Collection[str]) -> dict[str, Any]:
+        """The answer to ``has``; those who are about to come are in neither list.
+
+        :param tags: of who asks.
+        """
+        if self._expected:
+            return {"reason": NO_OWNER}  # whether their journal is this process's shows soon
+        has: List[str] = []
+        gone: List[str] = []
+        with self._tables:
+            for sid in sids:
+                client, moved = self._known.get(sid), self._moved.get(sid)
+                if client is not None and client.arriving is not None:
+                    continue
+                is_there = client is not None or sid in self._arrivals
+                is_there = is_there or (moved is not None and moved.tag not in tags)
+                (has if is_there else gone).append(sid)
+        return {"has": has, "gone": gone}
+
+    @property
+    def unconfirmed(self) -> int:
+        """Clients that have gone to others, who have yet to say that they have them."""
+        return len(self._unconfirmed)
+
+    async def confirm(self, ask: Ask) -> None:
+        """Ask whether those to whom clients have gone have them; called where handlers run.
+
+        Clients that nobody has are lost here, and over.
+        """
+        asked: dict[str, List[str]] = {}
+        with self._tables:
+            for sid in list(self._unconfirmed):
+                moved = self._moved.get(sid)
+                if moved is None:
+                    del self._unconfirmed[sid]  # it is here again
+                elif moved.heard_as not in self._expected:
+                    asked.setdefault(moved.tag, []).append(sid)
+        for tag, sids in asked.items():
+            tags = [self.host_id, *self._adopted]
+            if tag in tags:
+                answer = self._which_are_here(sids[:CLIENTS_ASKED], tags)
+            else:
+                question = {"do": "has", "sids": sids[:CLIENTS_ASKED], "tags": tags}
+                answer, _ = await ask(tag, question, ())
+            if answer.get("reason") == UNKNOWN_PID:  # nobody has anything of that worker
+                answer = {"gone": sids[:CLIENTS_ASKED]}
+            with self._tables:
+                for sid in answer.get("has", ()):
+                    self._confirm(sid, tag)
+                for sid in answer.get("gone", ()):
+                    self._take_back(sid, tag)
+
+    def _confirm(self, sid: str, tag: str) -> None:
+        moved = self._moved.get(sid)
+        if moved is not None and moved.tag == tag and self._unconfirmed.pop(sid, 0) is None:
+            self._note_moved(moved._replace(state=""))
+
+    def _take_back(self, sid: str, tag: str) -> None:
+        """Nobody has written down that it came; it may have missed something since."""
+        moved = self._moved.get(sid)
+        if moved is None or moved.tag != tag or sid not in self._unconfirmed:
+            return
+        client = Client.restored(decode(moved.state.encode()), f"lost.{new_id()}")
+        self._forget_moved(sid)
+        client.capable = False
+        client.lost = client.lost or Lost(time.monotonic(), _SERVER_ERROR)
+        self._take_in(sid, client.eio_sid, client.namespace, [sid, *client.stay.rooms])
+        self._add_moved_here(client)
+        self._times.add(sid, time.monotonic())
 
     # --- their ends ------------------------------------------------------------------------
 
@@ -582,6 +682,7 @@ class Recovery(Asking, Keeping):
                     self._times.add(sid, later)
                     continue
                 over.append((client.eio_sid, sid, client.namespace, client.lost.reason))
+            self._drop_arrivals(now)
             if self._journal is not None:
                 self._journal.trim()
             for tag in [tag for tag, (_, until) in self._readers.items() if until < now]:
@@ -626,6 +727,9 @@ class Recovery(Asking, Keeping):
                     saved = decode(state)
                     if "heir_of" in dict(saved.pairs()):
                         taken_over.add(saved.text("heir_of"))
+                    elif "arrived" in dict(saved.pairs()):
+                        with self._tables:
+                            self._note_arrival(saved.text("arrived"))
                     else:
                         self._inherit_one(saved, reader, died)
             except ValueError as error:
@@ -637,7 +741,10 @@ class Recovery(Asking, Keeping):
         with self._tables:
             if "moved" in dict(saved.pairs()):
                 moved = Moved.restored(saved)
-                if moved.pid not in self._sid_of:
+                if self._sid_of.get(moved.pid) in self._known:
+                    return
+                since = self._moved.get(moved.sid)
+                if since is None or since.tag == reader.tag:
                     self._note_moved(moved)
                 return
             client = Client.restored(saved, f"lost.{new_id()}")
@@ -874,6 +981,11 @@ class _Results:
 def _heir_of(tag: str) -> str:
     """Instead of a pid: that this process has the clients of a journal."""
     return f"heir of {tag}"
+
+
+def _arrival_of(sid: str) -> str:
+    """Likewise: that a client has come to this process from another one."""
+    return f"arrived {sid}"
 
 
 def _check_answer(answer: Mapping[str, Any]) -> None:

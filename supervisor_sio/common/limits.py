@@ -920,6 +920,16 @@ JOURNALS_KEPT = _limit(
     "worker",
     "of workers before it; the oldest is let go of, as if its time were over",
 )
+CLIENT_ARRIVED = _limit(
+    "CLIENT_ARRIVED",
+    60.0,
+    "seconds",
+    "client",
+    "in which the worker that had it before may ask whether it has come, if it has left since",
+)
+CLIENTS_ASKED = _limit(
+    "CLIENTS_ASKED", 1000, "clients", "question", "whether they have come, to another worker"
+)
 RECOVERY_MARKS = _limit(
     "RECOVERY_MARKS",
     1000,

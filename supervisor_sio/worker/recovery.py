@@ -78,6 +78,8 @@ class Recovery:
         #: Whether no client can come back any more.
         self._over = False
         self._looking = False
+        #: Whether other workers are asked about clients that have gone to them.
+        self._confirming = False
         #: Clients whose handler has yet to run, and how many of these run.
         self._waiting: Deque[tuple[str, str, str]] = deque()
         self._running = 0
@@ -190,12 +192,23 @@ class Recovery:
     def _look(self) -> None:
         self._looking = False
         self._expire(time.monotonic())
+        if self.manager.unconfirmed and not self._confirming:
+            self._confirming = True
+            self._eio.runtime.run(self._eio.call, self._confirm)
         lost = self._eio.lost
         for eio_sid in list(lost):
             if not self._is_known(eio_sid):
                 lost.pop(eio_sid, None)
-        if lost or self.manager.lost or self._eio.engine.sessions:
+        waiting = lost or self.manager.lost or self.manager.unconfirmed
+        if waiting or self._eio.engine.sessions:
             self.look()
+
+    async def _confirm(self) -> None:
+        """Ask about clients that have gone to other workers."""
+        try:
+            await self.manager.confirm(self._ask)
+        finally:
+            self._confirming = False
 
     def _is_known(self, eio_sid: str) -> bool:
         find = self.manager.sid_from_eio_sid

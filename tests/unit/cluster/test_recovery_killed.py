@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from types import SimpleNamespace
 from typing import Any, List
+
+import pytest
 
 from supervisor_sio.cluster.lost import decode
 
-from .test_recovery import Client, Cluster, until
+from .test_recovery import Client, Cluster, Worker, until
 from .test_recovery import run as run  # noqa: F401
 from .test_recovery import run_dir as run_dir  # noqa: F401
 
@@ -98,5 +103,120 @@ def test_it_goes_on_where_it_is_when_the_heir_is_another_one(run: Any) -> None: 
         assert home.manager.lost == 1 and not home.manager._moved
         home.manager.not_adopted([dead.tag])
         assert home.manager.lost == 0 and home.manager._moved[client.sid].tag == dead.tag
+
+    run(scenario)
+
+
+# --- between the word of who had it that it has gone, and the journal of who gets it ------------
+
+
+async def killed_before_it_has_come(cluster: Cluster, client: Client, dead: Worker) -> None:
+    await client.worker.server.save_session(client.sid, {"name": "x"})
+    client.lose()
+    gone = asyncio.Event()
+
+    def never(*args: Any) -> None:
+        gone.set()
+        raise asyncio.CancelledError
+
+    dead.manager._arrive = never
+    dead.manager._do_not_expect = lambda *args: None
+    connecting = asyncio.create_task(dead.connect(client))
+    await gone.wait()
+    await dead.kill()
+    await asyncio.gather(connecting, return_exceptions=True)
+
+
+def told_of(worker: Worker) -> List[Any]:
+    """As its loop does it, each second."""
+    found = []
+    for eio_sid, sid, namespace, reason in worker.manager.expire(time.monotonic()):
+        found.append((sid, reason, worker.manager.lost_session(sid)))
+        assert worker.manager.sid_from_eio_sid(eio_sid, namespace) == sid
+        worker.manager.basic_disconnect(sid, namespace)
+    return found
+
+
+@pytest.mark.parametrize("heir", ["home", "other", "nobody"])
+def test_the_worker_that_had_it_tells_of_it(run: Any, heir: str) -> None:  # noqa: F811
+    async def scenario(cluster: Cluster) -> None:
+        home, dead, other = await cluster.start(3)
+        client = Client()
+        await home.connect(client)
+        await killed_before_it_has_come(cluster, client, dead)
+        assert home.manager.unconfirmed == 1 and not told_of(home)
+        if heir != "nobody":
+            await cluster.inherit(dead, home if heir == "home" else other)
+        await home.manager.confirm(cluster.ask)
+        assert told_of(home) == [(client.sid, "transport close", {"name": "x"})]
+        await home.manager.confirm(cluster.ask)
+        assert not home.manager.unconfirmed and not told_of(home) and not told_of(other)
+        assert client.pid not in dict(home.reader().states())
+
+    run(scenario)
+
+
+def test_the_heir_of_both_tells_of_it(run: Any) -> None:  # noqa: F811
+    async def scenario(cluster: Cluster) -> None:
+        home, dead, heir = await cluster.start(3)
+        client = Client()
+        await home.connect(client)
+        await killed_before_it_has_come(cluster, client, dead)
+        await home.kill()
+        await cluster.inherit(dead, heir)
+        await cluster.inherit(home, heir)
+        await heir.manager.confirm(cluster.ask)
+        assert told_of(heir) == [(client.sid, "transport close", {"name": "x"})]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("left, killed", [(False, False), (True, False), (True, True)])
+def test_of_one_that_has_come_it_does_not_tell(
+    run: Any,  # noqa: F811
+    left: bool,
+    killed: bool,
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        home, there, other = await cluster.start(3)
+        client = Client()
+        await home.connect(client)
+        client.lose()
+        await there.connect(client)
+        assert home.manager.unconfirmed == 1
+        if left:
+            await there.manager.disconnect(client.sid, "/", ignore_queue=True)
+        if killed:
+            await there.kill()
+            await cluster.inherit(there, other)
+        await home.manager.confirm(cluster.ask)
+        assert not home.manager.unconfirmed and not home.manager.lost
+        assert not told_of(home) and not told_of(other)
+        there.manager._drop_arrivals(math.inf)
+        assert not [pid for pid, _ in there.reader().states() if "arrived" in pid] or killed
+
+    run(scenario)
+
+
+def test_one_that_is_about_to_come_is_asked_about_again(run: Any) -> None:  # noqa: F811
+    async def scenario(cluster: Cluster) -> None:
+        home, there = await cluster.start(2)
+        client = Client()
+        await home.connect(client)
+        client.lose()
+        asked = []
+
+        async def ask(tag: str, question: Any, packets: Any = ()) -> Any:
+            answer = await cluster.ask(tag, question, packets)
+            if question["do"] == "taken":
+                await home.manager.confirm(cluster.ask)
+                asked.append(home.manager.unconfirmed)
+            return answer
+
+        there.cluster = SimpleNamespace(ask=ask, numbers=cluster.numbers)  # type: ignore
+        await there.connect(client)
+        assert client.recovered and asked == [1]
+        await home.manager.confirm(cluster.ask)
+        assert not home.manager.unconfirmed and not home.manager.lost
 
     run(scenario)
