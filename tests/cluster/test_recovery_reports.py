@@ -189,6 +189,7 @@ def test_the_server_is_gone_again(cluster: Cluster, connect: Connect, ledger: Le
         kill(cluster, name)
     again = client.again(cluster.port)
     assert again.recovered and again.sid == client.sid
+    assert again.call("echo", 1) == 1  # its handler has run before that
     assert ledger.of(client.sid) == ["connect", "recovery", "recovery"]
     again.close()
 

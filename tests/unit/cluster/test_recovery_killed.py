@@ -10,6 +10,7 @@ from typing import Any, List
 
 import pytest
 
+from supervisor_sio.cluster import recovery
 from supervisor_sio.cluster.lost import decode
 
 from .test_recovery import Client, Cluster, Worker, until
@@ -218,5 +219,24 @@ def test_one_that_is_about_to_come_is_asked_about_again(run: Any) -> None:  # no
         assert client.recovered and asked == [1]
         await home.manager.confirm(cluster.ask)
         assert not home.manager.unconfirmed and not home.manager.lost
+
+    run(scenario)
+
+
+def test_so_many_are_asked_about_at_a_time(  # noqa: F811
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "CLIENTS_ASKED", 2)
+
+    async def scenario(cluster: Cluster) -> None:
+        home, there = await cluster.start(2)
+        for _ in range(3):
+            client = Client()
+            await home.connect(client)
+            client.lose()
+            await there.connect(client)
+        for left in (1, 0):
+            await home.manager.confirm(cluster.ask)
+            assert home.manager.unconfirmed == left
 
     run(scenario)
