@@ -487,3 +487,20 @@ def copied(journal: Journal) -> dict[str, dict[int, int]]:
         log: {number: os.dup(one) for number, one in segments.items()}
         for log, segments in journal.logs.items()
     }
+
+
+def test_a_client_whose_next_worker_never_had_it_is_told_of(make: Any) -> None:
+    """That one was killed meanwhile, and nobody has anything of it."""
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    app.do(app.sio.save_session(visitor.sid, {"name": "x"}))
+    visitor.lose()
+    manager = app.sio.manager
+    client = manager._known[visitor.sid]
+    manager._fetched(client, manager._missed(client, None))
+    manager._hand_over(client, "ffffffff")
+    assert manager.unconfirmed == 1 and not manager.lost
+    app.settle(lambda: len(app.seen) == 2)
+    assert app.seen[1] == ("disconnect", visitor.sid, "transport close", "", {"name": "x"})
+    app.settle(lambda: not manager.unconfirmed)
