@@ -692,10 +692,49 @@ async def next_router(cluster: Cluster, shelf: Any) -> None:
             journal.close()
     before._journals._workers.clear()
     before._journals.descriptors = 0
+    for group in before._groups.values():
+        for place in group.channels.values():
+            channel.close_all([d for d in (place.position, place.dump) if d >= 0])
+        for journal in group.journals:
+            journal.close()
+    before._groups.clear()
+    harness.listeners.clear()
+    assert before._shelf is not None
+    before._shelf.close()
     harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
     harness.held.restore()
     for worker in list(harness.workers):
         worker.lose("")
+
+
+@pytest.mark.parametrize("has_sessions", [True, False])
+def test_what_others_rely_on_is_kept_for_the_next_router(
+    check: Check, shelf: Any, has_sessions: bool
+) -> None:
+    """A worker that has ended does not send it again. Also when nobody adopts the sessions."""
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        node = cluster.node("a", takes=1)
+        await node.keep()
+        if has_sessions:
+            await passed(cluster, node)
+        node.die()
+        (listener,) = harness.listeners
+        assert listener.keep is not None
+        listener.keep(memory(b"heard"))
+        if has_sessions:
+            cluster.at(harness.hold_timeout + 1)
+            assert cluster.refused == {reasons.NOT_ADOPTED: 1}
+        await next_router(cluster, shelf)
+        (group,) = harness.held._groups.values()
+        group.not_before = 0
+        heir = cluster.node("heir")
+        await heir.inherit("a")
+        assert heir.positions == [b"heard and more"] and len(heir.inherited) == 2
+
+    check(scenario)
 
 
 @pytest.mark.parametrize("lives", [True, False])
