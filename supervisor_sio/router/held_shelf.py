@@ -250,9 +250,14 @@ def _restore_part(group: Group, part: recovery.Part, descriptors: list[int]) -> 
 
 
 def add_part(journal: Journal, part: recovery.Part, descriptors: list[int]) -> bool:
-    """False when it is there, or these are not its descriptors."""
-    segments = journal.logs.setdefault(part.log, {})
-    if len(part.numbers) != len(descriptors) or not segments.keys().isdisjoint(part.numbers):
+    """What is there twice was just being moved to the end, or kept anew with what has changed.
+
+    :returns: whether these are its descriptors; they are kept, or closed, then.
+    """
+    if len(part.numbers) != len(descriptors):
         return False
-    segments.update(zip(part.numbers, descriptors))
+    segments = journal.logs.setdefault(part.log, {})
+    for number, descriptor in zip(part.numbers, descriptors):
+        if segments.setdefault(number, descriptor) != descriptor:
+            os.close(descriptor)
     return True

@@ -737,6 +737,33 @@ def test_what_others_rely_on_is_kept_for_the_next_router(
     check(scenario)
 
 
+def test_a_router_is_killed_while_it_keeps_a_journal_anew(
+    check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the journal is on the shelf as it was, and as it is."""
+    monkeypatch.setattr(held_module, "is_alive", lambda pid: False)
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        node = cluster.node("a")
+        await node.keep(1)
+        harness.held._journals.keep()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(harness.held._shelf, "forget", lambda *owners: None)
+            node.segment("events", 2, b"a-2")
+            await wait_for(lambda: harness.held._journals.descriptors == 4)
+            harness.held._journals.keep()
+            await next_router(cluster, shelf)
+        assert harness.held._journals.descriptors == 4
+        harness.held._began -= 10
+        heir = cluster.node("heir")
+        await heir.inherit("a")
+        assert len(heir.inherited) == 4
+
+    check(scenario)
+
+
 @pytest.mark.parametrize("lives", [True, False])
 def test_a_worker_and_its_router_are_killed(
     check: Check, shelf: Any, lives: bool, monkeypatch: pytest.MonkeyPatch
