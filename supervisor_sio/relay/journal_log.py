@@ -174,7 +174,11 @@ class SegmentedLog:
         code = CODES[self.log]
         head = MARK, VERSION, code, segment.number, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, self._tag
         segment.memory[: HEAD.size] = HEAD.pack(*head)
-        self._on_segment(self.log.value, segment.number, segment.descriptor)
+        try:
+            self._on_segment(self.log.value, segment.number, segment.descriptor)
+        except BaseException:  # no descriptor is free for whoever is told
+            segment.close()
+            raise
         return segment
 
     def _drop_spare(self) -> None:

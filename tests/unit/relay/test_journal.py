@@ -226,6 +226,32 @@ def test_no_memory_for_a_piece_is_a_gap_and_no_error(
     assert dict(segments.read().states()) == {"w.1": b"new"}
 
 
+def test_no_descriptor_for_who_is_told_leaks_none(no_leak: Any) -> None:
+    told: list[int] = []
+
+    def tell(log: str, number: int, descriptor: int) -> None:
+        told.append(number)
+        if len(told) > 2:  # the first of each log
+            raise OSError(errno.EMFILE, "no descriptor")
+
+    with no_leak():
+        journal = Journal(
+            "w",
+            age=60,
+            most_messages=16,
+            most_bytes=2**20,
+            on_segment=tell,
+            on_dropped=lambda log, number: None,
+        )
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(1, 20):
+            journal.event(message(number), None)
+            journal.save("w.1", b"x" * 2 * JOURNAL_SEGMENT)
+        assert len(told) > 20
+        assert len(os.listdir("/proc/self/fd")) == before
+        journal.close()
+
+
 def test_it_lets_go_of_everything(no_leak: Any) -> None:
     with no_leak():
         segments = Segments()
