@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple, Protocol, Sequence
 from ..common import memory_file, recovery
 from ..common.channel import ChannelError, Message
 from ..common.limits import CLAIM_LENGTH, CLAIM_TIMEOUT, CLAIMS_AT_ONCE
-from ..common.reasons import NO_OWNER
+from ..common.reasons import NO_OWNER, NOT_KEPT
 from ..relay.message import EncodedPacket
 
 #: The packets of some Socket.IO messages.
@@ -133,8 +133,11 @@ class Claims:
         self._answer(question, answered)
 
     def _send_answer(self, number: int, answer: Said) -> None:
+        data = pack(answer)
+        if len(data) > CLAIM_LENGTH:  # of several journals, or of a large one
+            data = pack(no_answer(NOT_KEPT))
         try:
-            descriptor = memory_file.write("claimed", pack(answer))
+            descriptor = memory_file.write("claimed", data)
         except OSError:  # no descriptor is free
             self._router.post(recovery.not_claimed(number, NO_OWNER))
         else:

@@ -10,7 +10,7 @@ import pytest
 from supervisor_sio.common import memory_file, recovery
 from supervisor_sio.common.channel import ChannelError, Message, close_all
 from supervisor_sio.common.limits import CLAIM_TIMEOUT, CLAIMS_AT_ONCE
-from supervisor_sio.common.reasons import NO_OWNER
+from supervisor_sio.common.reasons import NO_OWNER, NOT_KEPT
 from supervisor_sio.worker import claims as module
 from supervisor_sio.worker.claims import Claims, Said, no_answer, pack, unpack
 
@@ -151,6 +151,19 @@ def test_so_many_questions_are_answered_at_a_time(
     claims.handle(recovery.claim(number + 1, "11111111", {}), [descriptor])
     assert len(asked) == CLAIMS_AT_ONCE + 1
     close_all([descriptor, *(one for _, posted in router.posted for one in posted)])
+
+
+def test_more_than_an_answer_may_have_is_not_sent(
+    router: Router, claims: Claims, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CLAIM_LENGTH", len(pack(({}, [["x" * 1000]]))))
+    answers: list[Said] = []
+    for length in (1000, 1001):
+        claims.ask("11111111", QUESTION, answers.append)
+        router.pass_on(claims)
+        asked.pop()[1](({}, [["x" * length]]))
+        router.pass_on(claims)
+    assert answers == [({}, [["x" * 1000]]), ({"reason": NOT_KEPT}, [])]
 
 
 def test_nonsense_is_refused(claims: Claims, no_leak: Callable[[], Any]) -> None:
