@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
+from ..common.limits import OFFSET_LENGTH
 from ..relay.message import EncodedPacket
 
 #: Numbers of a journal are less than 2**60.
@@ -50,7 +51,7 @@ def read_connect(environ: Mapping[str, Any], data: Any) -> Asked:
             pid = pid if isinstance(pid, str) and _PID.fullmatch(pid) else _NONSENSE
         else:
             pid = None  # it only says that it can
-        if offset is not None and not isinstance(offset, str):
+        if offset is not None and not (isinstance(offset, str) and len(offset) <= OFFSET_LENGTH):
             offset = _NONSENSE
         return Asked(True, pid, offset, rest or None)
     return Asked(_is_of_javascript(environ), None, None, data)

@@ -875,6 +875,14 @@ SHARED_LENGTH = _limit("SHARED_LENGTH", 256, "characters", "text", "the longest 
 
 # --- Clients that come back to their session --------------------------------------
 
+OFFSET_LENGTH = _limit(
+    "OFFSET_LENGTH",
+    64,
+    "characters",
+    "offset",
+    "that a client says when it comes; it is kept, as it may say it again. Ours have 24 at most, "
+    "those of Node's servers as many",
+)
 ROOMS_LEFT = _limit(
     "ROOMS_LEFT",
     100,

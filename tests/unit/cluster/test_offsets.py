@@ -8,6 +8,7 @@ import pytest
 
 from supervisor_sio.cluster import offsets
 from supervisor_sio.cluster.offsets import Asked, Offset, read_connect
+from supervisor_sio.common.limits import OFFSET_LENGTH
 
 JAVASCRIPT = {"QUERY_STRING": "EIO=4&transport=websocket"}
 PYTHON = {"QUERY_STRING": "transport=polling&EIO=4&t=1"}
@@ -23,6 +24,11 @@ PID = "0123abcd.aB-_5678901234567890"
         ({"pid": True}, Asked(True, None, None, None)),
         ({"pid": "made up", "offset": 7}, Asked(True, "", "", None)),
         ({"pid": [PID]}, Asked(True, "", None, None)),
+        (
+            {"pid": None, "offset": "x" * OFFSET_LENGTH},
+            Asked(True, None, "x" * OFFSET_LENGTH, None),
+        ),
+        ({"pid": None, "offset": "x" * (OFFSET_LENGTH + 1)}, Asked(True, None, "", None)),
     ],
 )
 @pytest.mark.parametrize("environ", [JAVASCRIPT, PYTHON])
