@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Coroutine, Iterator
 
 import pytest
 import socketio
@@ -15,6 +16,7 @@ from supervisor_sio import AsyncZmqManager, ZmqManager
 from supervisor_sio.cluster import relaying
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir
 from unit.cluster.others import Sent, Start, wait_until_heard
+from unit.cluster.recovering import CLUSTER, Cluster
 from unit.in_loop import InLoop, make_async_server, running_loop
 from unit.polling import PollingClient, make_server
 from unit.relays import relay_in
@@ -101,3 +103,24 @@ def subscribe(run_dir: OwnedRunDir) -> Iterator[Callable[[bytes], zmq.Socket[byt
 
         yield make
         context.destroy(linger=0)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Runs a scenario in a cluster whose clients can come back."""
+
+    def run_one(
+        owned: OwnedRunDir, scenario: Callable[[Cluster], Coroutine[Any, Any, None]]
+    ) -> None:
+        async def all_of_it() -> None:
+            cluster = Cluster(owned, monkeypatch)
+            try:
+                await scenario(cluster)
+            finally:
+                await cluster.close()
+
+        asyncio.run(all_of_it())
+
+    with relay_in(tmp_path, CLUSTER) as owned:
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, owned.path)
+        yield partial(run_one, owned)

@@ -10,7 +10,7 @@ from typing import Any, List
 import pytest
 
 from supervisor_sio import ZmqManager
-from supervisor_sio.cluster import recovery
+from supervisor_sio.cluster import forwarding, handing_over
 from supervisor_sio.cluster.lost import Moved, Times
 from supervisor_sio.cluster.offsets import Asked
 from supervisor_sio.relay.message import RelayMessage
@@ -137,8 +137,8 @@ def test_those_who_cannot_come_back_are_known_for_the_end_of_their_worker() -> N
 
 
 def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "CLIENTS_MOVED", 3)
-    monkeypatch.setattr(recovery, "RECOVERY_MARKS", 3)
+    monkeypatch.setattr(forwarding, "CLIENTS_MOVED", 3)
+    monkeypatch.setattr(handing_over, "RECOVERY_MARKS", 3)
     manager = make_manager()
     connect(manager, "one")
     for number in range(5):

@@ -10,15 +10,13 @@ from typing import Any, List
 
 import pytest
 
-from supervisor_sio.cluster import recovery
+from supervisor_sio.cluster import confirming
 from supervisor_sio.cluster.lost import decode
 
-from .test_recovery import Client, Cluster, Worker, until
-from .test_recovery import run as run  # noqa: F401
-from .test_recovery import run_dir as run_dir  # noqa: F401
+from .recovering import Client, Cluster, Worker, until
 
 
-def test_what_was_missed_is_not_written_twice(run: Any) -> None:  # noqa: F811
+def test_what_was_missed_is_not_written_twice(run: Any) -> None:
     """Until all of it is written anew, nobody else may send it from there."""
 
     async def scenario(cluster: Cluster) -> None:
@@ -51,7 +49,7 @@ def test_what_was_missed_is_not_written_twice(run: Any) -> None:  # noqa: F811
     run(scenario)
 
 
-def test_who_had_a_client_before_inherits_it(run: Any) -> None:  # noqa: F811
+def test_who_had_a_client_before_inherits_it(run: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
         home, dead, other = await cluster.start(3)
         client = Client()
@@ -91,7 +89,7 @@ def test_who_had_a_client_before_inherits_it(run: Any) -> None:  # noqa: F811
     run(scenario)
 
 
-def test_it_goes_on_where_it_is_when_the_heir_is_another_one(run: Any) -> None:  # noqa: F811
+def test_it_goes_on_where_it_is_when_the_heir_is_another_one(run: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
         home, dead, _ = await cluster.start(3)
         client = Client()
@@ -139,7 +137,7 @@ def told_of(worker: Worker) -> List[Any]:
 
 
 @pytest.mark.parametrize("heir", ["home", "other", "nobody"])
-def test_the_worker_that_had_it_tells_of_it(run: Any, heir: str) -> None:  # noqa: F811
+def test_the_worker_that_had_it_tells_of_it(run: Any, heir: str) -> None:
     async def scenario(cluster: Cluster) -> None:
         home, dead, other = await cluster.start(3)
         client = Client()
@@ -157,7 +155,7 @@ def test_the_worker_that_had_it_tells_of_it(run: Any, heir: str) -> None:  # noq
     run(scenario)
 
 
-def test_the_heir_of_both_tells_of_it(run: Any) -> None:  # noqa: F811
+def test_the_heir_of_both_tells_of_it(run: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
         home, dead, heir = await cluster.start(3)
         client = Client()
@@ -174,7 +172,7 @@ def test_the_heir_of_both_tells_of_it(run: Any) -> None:  # noqa: F811
 
 @pytest.mark.parametrize("left, killed", [(False, False), (True, False), (True, True)])
 def test_of_one_that_has_come_it_does_not_tell(
-    run: Any,  # noqa: F811
+    run: Any,
     left: bool,
     killed: bool,
 ) -> None:
@@ -199,7 +197,7 @@ def test_of_one_that_has_come_it_does_not_tell(
     run(scenario)
 
 
-def test_one_that_is_about_to_come_is_asked_about_again(run: Any) -> None:  # noqa: F811
+def test_one_that_is_about_to_come_is_asked_about_again(run: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
         home, there = await cluster.start(2)
         client = Client()
@@ -223,10 +221,8 @@ def test_one_that_is_about_to_come_is_asked_about_again(run: Any) -> None:  # no
     run(scenario)
 
 
-def test_so_many_are_asked_about_at_a_time(  # noqa: F811
-    run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recovery, "CLIENTS_ASKED", 2)
+def test_so_many_are_asked_about_at_a_time(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirming, "CLIENTS_ASKED", 2)
 
     async def scenario(cluster: Cluster) -> None:
         home, there = await cluster.start(2)

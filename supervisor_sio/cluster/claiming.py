@@ -1,0 +1,163 @@
+"""A client of another worker has come to this one: it is got from there.
+
+See :mod:`.recovery` for the steps, and :mod:`.handing_over` for the other side.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any, Callable, List, Mapping, Optional, Tuple
+
+from ..common.reasons import INCOMPLETE, UNKNOWN_PID, is_of_recovery
+from ..common.request import tag_of
+from ..relay.journal_format import Heard
+from . import admin
+from .confirming import Confirming
+from .early import Early
+from .histories import Stay
+from .lost import Client, Moved, decode
+from .missed import NotRecovered
+from .offsets import Asked
+from .recovery_base import ARRIVING, Ask, Packets
+from .rooms import IndexedManager
+from .scope import Scope
+
+
+class Claiming(Confirming):
+    """The part of a manager that gets clients from other workers."""
+
+    # From the manager and its other parts.
+    _publish: Callable[[dict[str, Any]], Optional[Scope]]
+
+    async def _recover_from(
+        self,
+        tag: str,
+        client: Client,
+        namespace: str,
+        asked: Asked,
+        ask: Ask,
+    ) -> Optional[Moved]:
+        """:return: to whom it went, if it has been here before."""
+        question = {"pid": asked.pid, "namespace": namespace}
+        if client.pid != asked.pid or client.namespace != namespace:
+            raise NotRecovered(UNKNOWN_PID)
+        mark = next(self._requests)
+        await self._wait_until(lambda: tag_of(client.sid) not in self._apart)
+        heard: Heard
+        moved: Optional[Moved]
+        heard, moved = await self._run_in_loop(partial(self._expect_client, client, mark))
+        arrived = False
+        try:
+            fetch = {**question, "do": "fetch", "offset": asked.offset, "mark": mark}
+            answer, missed = await ask(tag, fetch, [[json.dumps(heard.to_json())]])
+            check_answer(answer)
+            taken = {**question, "do": "taken", "tag": self.host_id}
+            answer, packets = await ask(tag, taken, ())
+            check_answer(answer)
+            last = read_state(packets, client.eio_sid)
+            await self._run_in_loop(partial(self._arrive, client, last, missed, asked.offset))
+            arrived = True
+        finally:
+            if not arrived:
+                self._do_not_expect(client, moved)
+                await ask(tag, {**question, "do": "not_taken"}, ())
+        return moved
+
+    def _expect_client(self, client: Client, mark: int) -> Tuple[Heard, Optional[Moved]]:
+        """Put it into the tables; what comes for it is held. In the loop.
+
+        :return: how far the others were heard by then; and where it was, if its home is here.
+        """
+        assert self._journal is not None
+        sid, namespace = client.sid, client.namespace
+        rooms = [sid, *client.stay.rooms]
+        with self._tables:
+            # Behind all that this process has sent to it so far.
+            self._publish({"method": "mark", "request": mark, "sid": sid, "namespace": namespace})
+            try:
+                self._take_in(sid, client.eio_sid, namespace, rooms)
+            except ValueError:
+                raise NotRecovered(UNKNOWN_PID) from None
+            if not self._is_ours(tag_of(sid)):
+                self._guests[sid] = self.host_id
+            moved = self._moved.pop(sid, None)
+            client.arriving = []
+            self._known[sid] = client
+            self._early[sid] = Early(None)
+            return self._journal.position(), moved
+
+    def _do_not_expect(self, client: Client, moved: Optional[Moved]) -> None:
+        with self._tables:
+            self._early.pop(client.sid, None)
+            self._take_out(client.sid, client.namespace)
+            self._known.pop(client.sid, None)
+            self._guests.pop(client.sid, None)
+            if moved is not None:
+                self._note_moved(moved)
+
+    def _arrive(self, client: Client, last: Client, missed: Packets, offset: Optional[str]) -> None:
+        """It is here. In the loop.
+
+        :param last: as the worker knew it that had it until now.
+        """
+        assert self._journal is not None
+        sid = client.sid
+        with self._tables:
+            early = self._early[sid]
+            if not early.whole:
+                raise NotRecovered(INCOMPLETE)
+            del self._early[sid]
+            heard_as = self._guests.get(sid) or tag_of(sid)
+            rooms = self._settle_rooms(client, last)
+            client.arriving = None
+            client.stay = Stay(self.host_id, self._journal.last, rooms, heard_as)
+            client.before, client.lost, client.base = (), None, offset
+            client.data, client.connected_at = last.data, last.connected_at
+            client.not_saved = ARRIVING  # until all that it has missed is written
+            self._sid_of[client.pid] = sid
+            self._capable[sid] = client
+            self._save(client)
+            self._note_arrival(sid)
+            client.not_saved = last.not_saved
+            if client.connected_at is not None:
+                admin.connected_at(self)[sid] = client.connected_at
+            self._give_session(client)
+            self._welcome(client)
+            for packets in missed:
+                self._send_alone(client, list(packets))
+            self._send_early_ones(sid, client.eio_sid, early)
+            self._save(client)
+        self._send_all()
+
+    def _settle_rooms(self, client: Client, last: Client) -> List[Any]:
+        """Those that it was in, with what has changed here meanwhile."""
+        sid, namespace = client.sid, client.namespace
+        rooms = dict.fromkeys(last.stay.rooms)
+        for room, entered in client.arriving or ():
+            if entered:
+                rooms[room] = None
+            else:
+                rooms.pop(room, None)
+        here = set(self._rooms_of.get((namespace, sid), ()))
+        for room in here - set(rooms):
+            IndexedManager.basic_leave_room(self, sid, namespace, room)
+        for room in set(rooms) - here:
+            IndexedManager.basic_enter_room(self, sid, namespace, room)
+        return list(rooms)
+
+
+def check_answer(answer: Mapping[str, Any]) -> None:
+    """:raises NotRecovered: when it has a reason."""
+    reason = answer.get("reason")
+    if reason is not None:
+        raise NotRecovered(reason if is_of_recovery(reason) else INCOMPLETE)
+
+
+def read_state(packets: Packets, eio_sid: str) -> Client:
+    """:raises NotRecovered: when there is none."""
+    try:
+        state = packets[0][0]
+        return Client.restored(decode(state.encode() if isinstance(state, str) else state), eio_sid)
+    except (LookupError, ValueError):
+        raise NotRecovered(INCOMPLETE) from None

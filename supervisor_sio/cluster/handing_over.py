@@ -1,0 +1,153 @@
+"""A client of this worker has come to another one: what that one is answered.
+
+See :mod:`.recovery` for the steps, and :mod:`.claiming` for the other side.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import OrderedDict
+from functools import partial
+from typing import Any, Callable, ClassVar, List, Mapping, Optional
+
+from ..common.limits import RECOVERY_HANDS, RECOVERY_MARKS, RECOVERY_SLICE, RECOVERY_WAIT
+from ..common.reasons import INCOMPLETE, NO_OWNER, NOT_SAVED, UNKNOWN_PID
+from ..relay.journal_format import Heard
+from ..relay.message import RelayMessage
+from .confirming import Confirming
+from .lost import Client, Moved, encode
+from .missed import Missed, NotRecovered, to_it_alone
+from .recovery_base import LOOK, TRANSPORT_CLOSE, Packets, Said
+
+logger = logging.getLogger("supervisor_sio")
+
+
+class HandingOver(Confirming):
+    """The part of a manager that answers for its clients, which are with other workers now."""
+
+    def forget_moved(self) -> None:
+        super().forget_moved()
+        #: Marks that have come, see :meth:`_on_mark`.
+        self._marks: OrderedDict[int, None] = OrderedDict()
+
+    async def answer_claim(self, question: Mapping[str, Any], packets: Packets = ()) -> Said:
+        """Answer another worker, to which a client of this one has come; called where handlers
+        run.
+
+        :return: the answer: with a ``reason`` when the client gets a new session.
+        """
+        try:
+            do = question["do"]
+            if do == "has":
+                return self._which_are_here(question["sids"], question["tags"]), ()
+            pid, namespace = str(question["pid"]), str(question["namespace"])
+            if do == "claim":
+                return self._claim(pid, namespace)
+            client = self._claimed(pid, namespace)
+            if do == "fetch":
+                heard = Heard.from_json(json.loads(packets[0][0]))
+                offset, mark = question["offset"], question["mark"]
+                return {}, await self._fetch(client, offset, heard, mark)
+            if do == "taken":
+                call = partial(self._hand_over, client, str(question["tag"]))
+                return {}, [[await self._run_in_loop(call)]]
+            client.fetched = None
+            return {}, ()
+        except NotRecovered as error:
+            return {"reason": error.reason}, ()
+        except (LookupError, TypeError, ValueError) as error:
+            logger.error("a question about a client is not understood: %r", error)
+            return {"reason": INCOMPLETE}, ()
+
+    def _claim(self, pid: str, namespace: str) -> Said:
+        old = ""
+        left: Optional[List[Callable[[], None]]] = []
+        with self._tables:
+            moved = self._moved.get(self._sid_of.get(pid, ""))
+            if moved is not None and moved.namespace == namespace:
+                return {"moved": moved.tag}, ()
+            client = self._claimed(pid, namespace)
+            if client.lost is None:
+                old = client.eio_sid
+                left = self._lose(client, TRANSPORT_CLOSE)
+            if left is None or client.not_saved:
+                raise NotRecovered(NOT_SAVED)
+            state = encode(client.save()).decode()
+        if old and self._outlet is not None:
+            self._outlet.close_connection(old)
+        for no_answer in left:
+            no_answer()
+        return {}, [[state]]
+
+    def _claimed(self, pid: str, namespace: str) -> Client:
+        client = self._known.get(self._sid_of.get(pid, ""))
+        if client is None or client.namespace != namespace or not client.capable:
+            raise NotRecovered(UNKNOWN_PID)
+        self._check_present(client)
+        return client
+
+    async def _fetch(
+        self, client: Client, offset: Optional[str], heard: Heard, mark: int
+    ) -> Packets:
+        missed = self._missed(client, offset, heard)
+        until = time.monotonic() + RECOVERY_WAIT
+        while not missed.read(RECOVERY_SLICE) or not self._has_heard(client, heard, mark):
+            if time.monotonic() > until:
+                raise NotRecovered(INCOMPLETE)
+            await self._sleep(LOOK if mark not in self._marks else 0)
+        await self._run_in_loop(partial(self._fetched, client, missed))
+        return [one.packets for one in missed.events]
+
+    def _has_heard(self, client: Client, heard: Heard, mark: int) -> bool:
+        """Whether this process has heard all that the client does not get there."""
+        journal = self._journal
+        if journal is None or mark not in self._marks or not self._is_settled(client):
+            return False
+        with self._tables:
+            own = heard.numbers.get(self.host_id, 0)
+            if any(number <= own for number in self._unwritten):
+                return False
+            return journal.reaches(heard, client.stay.heard_as)
+
+    def _fetched(self, client: Client, missed: Missed) -> None:
+        assert self._journal is not None
+        with self._tables:
+            self._check_present(client)
+            missed.read()
+            client.fetched = self._journal.last, time.monotonic() + RECOVERY_HANDS
+
+    def _hand_over(self, client: Client, tag: str) -> str:
+        """It is another worker's. In the loop.
+
+        :return: its state.
+        """
+        assert self._journal is not None
+        sid, pid = client.sid, client.pid
+        with self._tables:
+            self._check_present(client)
+            if client.fetched is None or client.fetched[1] < time.monotonic():
+                raise NotRecovered(NO_OWNER)
+            late = to_it_alone(client, client.fetched[0], self._journal)
+            state = encode(client.save()).decode()
+            self._remove(client)
+            heard_as = client.stay.heard_as
+            self._note_moved(Moved(sid, client.namespace, pid, tag, heard_as, state))
+            for packets in late:
+                fields = {
+                    "method": "emit",
+                    "namespace": client.namespace,
+                    "room": sid,
+                    "packet": self._packet_format(),
+                }
+                self._send_to([tag], fields, packets)
+            return state
+
+    def _on_mark(self, message: RelayMessage) -> None:
+        """All that its sender has sent to a client before this has come."""
+        self._marks[message.fields["request"]] = None
+        while len(self._marks) > RECOVERY_MARKS:
+            self._marks.popitem(last=False)
+
+    HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {"mark": _on_mark}

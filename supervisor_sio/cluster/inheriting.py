@@ -1,0 +1,138 @@
+"""Clients of a worker that has died: they come back to this one, or it tells of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Awaitable, Callable, Collection, List, Sequence, Tuple
+
+from ..common.ids import new_id
+from ..common.limits import JOURNALS_KEPT
+from ..relay.journal_reader import JournalReader
+from .confirming import Confirming
+from .lost import Client, Lost, Moved, decode, encode
+from .recovery_base import SERVER_ERROR
+
+logger = logging.getLogger("supervisor_sio")
+
+#: Clients that are restored, or looked at, before others get a turn.
+_AT_ONCE = 50
+
+
+class Inheriting(Confirming):
+    """The part of a manager that goes on from the journals of others."""
+
+    def forget_moved(self) -> None:
+        super().forget_moved()
+        #: By the tag of a worker whose clients this one is about to have: those of all journals
+        #: that have come with them.
+        self._inheriting: dict[str, List[str]] = {}
+        #: By sid, where clients were that are about to come back with a dead worker's.
+        self._returning: dict[str, Moved] = {}
+
+    async def inherit(
+        self,
+        journals: Sequence[Tuple[JournalReader, float]],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        """The clients of a worker that has died, or ended, may come back to this one.
+
+        Between :meth:`expect` and :meth:`adopt`; :meth:`not_adopted` undoes it.
+
+        :param journals: of that worker, and those that it was to inherit; and when each died, by
+            the host's monotonic clock. The last one to die comes first.
+        :param sleep: waits for so many seconds, as the worker does.
+        """
+        if self._journal is None or not journals:
+            return
+        with self._tables:
+            for reader, died in journals:
+                until = died + self.recovery + self._margin
+                self._readers[reader.tag] = reader, until
+            while len(self._readers) > JOURNALS_KEPT:
+                self._readers.popitem(last=False)
+            self._inheriting[journals[0][0].tag] = [reader.tag for reader, _ in journals]
+        #: Of the journals whose clients were another heir's before.
+        taken_over: set[str] = set()
+        for reader, died in journals:
+            if reader.tag in taken_over:
+                continue
+            try:
+                for number, (_, state) in enumerate(reader.states()):
+                    if number % _AT_ONCE == _AT_ONCE - 1:
+                        await sleep(0)
+                    saved = decode(state)
+                    if "heir_of" in dict(saved.pairs()):
+                        taken_over.add(saved.text("heir_of"))
+                    elif "arrived" in dict(saved.pairs()):
+                        with self._tables:
+                            self._note_arrival(saved.text("arrived"))
+                    else:
+                        self._inherit_one(saved, reader, died)
+            except ValueError as error:
+                logger.error("not all clients of worker %s are known: %s", reader.tag, error)
+
+    def _inherit_one(self, saved: Any, reader: JournalReader, died: float) -> None:
+        """:raises ValueError: when it is not the state of a client."""
+        assert self._journal is not None
+        with self._tables:
+            if "moved" in dict(saved.pairs()):
+                moved = Moved.restored(saved)
+                if self._sid_of.get(moved.pid) in self._known:
+                    return
+                since = self._moved.get(moved.sid)
+                if since is None or since.tag == reader.tag:
+                    self._note_moved(moved)
+                return
+            client = Client.restored(saved, f"lost.{new_id()}")
+            if self._sid_of.get(client.pid) in self._known:
+                return  # it has been here before
+            if client.sid in self._moved:
+                self._returning[client.sid] = self._moved.pop(client.sid)
+            stay = client.stay
+            stay.end, stay.ended = reader.last, died
+            client.moves_to(self.host_id, self._journal.last)
+            client.lost = client.lost or Lost(died, SERVER_ERROR)
+            rooms = [client.sid, *client.stay.rooms]
+            self._take_in(client.sid, client.eio_sid, client.namespace, rooms)
+            self._add_moved_here(client)
+            self._times.add(client.sid, client.lost.since + self.recovery * client.capable)
+
+    def _save_all_of(self, tags: Collection[str]) -> None:
+        """They are this process's."""
+        with self._tables:
+            for client in self._known.values():
+                if client.stay.heard_as in tags:
+                    self._save(client)
+                    self._returning.pop(client.sid, None)
+            # Who inherits them next finds them here. Had this process died before, it would not.
+            for tag in [tag for tag in self._inheriting if tag in tags]:
+                for one in self._inheriting.pop(tag):
+                    if self._journal is not None:
+                        self._journal.save(_heir_of(one), encode({"heir_of": one}))
+
+    def _not_inherited(self, tags: Collection[str]) -> None:
+        """They are not."""
+        with self._tables:
+            for tag in tags:
+                self._inheriting.pop(tag, None)
+            for client in list(self._known.values()):
+                if client.stay.heard_as in tags and client.lost is not None:
+                    self._remove(client)
+                    moved_to = self._returning.pop(client.sid, None)
+                    if moved_to is not None:
+                        self._note_moved(moved_to)
+            for moved in list(self._moved.values()):
+                if moved.heard_as in tags:
+                    self._forget_moved(moved.sid)
+
+    def _drop_journals(self, now: float) -> None:
+        """Those that are of no use any more; with ``_tables``."""
+        for tag in [tag for tag, (_, until) in self._readers.items() if until < now]:
+            del self._readers[tag]
+            if self._journal is not None:
+                self._journal.remove(_heir_of(tag))
+
+
+def _heir_of(tag: str) -> str:
+    """Instead of a pid: that this process has the clients of a journal."""
+    return f"heir of {tag}"

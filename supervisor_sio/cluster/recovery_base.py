@@ -1,0 +1,168 @@
+"""What all parts of recovery need: see :mod:`.recovery`."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Any, Awaitable, Callable, FrozenSet, Optional, Sequence, Tuple
+
+from socketio import packet as sio_packet
+
+from ..common.limits import RECOVERY_WAIT
+from ..common.reasons import INCOMPLETE, NO_OWNER, UNKNOWN_PID
+from ..common.request import tag_of
+from ..relay.journal_format import Heard
+from ..relay.journal_reader import JournalReader
+from ..relay.message import EncodedPacket
+from . import admin, sessions
+from .asking import Asking
+from .keeping import Keeping
+from .lost import Client
+from .missed import Journal, Missed, NotRecovered
+
+#: Encoded packets, each with its attachments.
+Packets = Sequence[Sequence[EncodedPacket]]
+Said = Tuple[dict[str, Any], Packets]
+#: Asks the worker that has the clients of a tag; it never raises.
+Ask = Callable[[str, dict[str, Any], Packets], Awaitable[Said]]
+
+#: Of a client whose connection is open when it comes back: it knew first that it is of no use.
+TRANSPORT_CLOSE = "transport close"
+#: Of one whose worker has died, as its handler of ``disconnect`` gets to know it.
+SERVER_ERROR = "server error"
+
+#: Instead of why its data cannot be kept, while a client comes from another worker.
+ARRIVING = "(it was about to come from another worker)"
+
+#: Seconds between looks whether what is waited for has happened.
+LOOK = 0.01
+
+
+class RecoveryBase(Asking, Keeping):
+    """Where clients and journals are, and how it is waited for them."""
+
+    # From the manager and its other parts.
+    _expected: FrozenSet[str]
+    _outlet: Optional[sessions.Outlet]
+
+    def __init__(self) -> None:
+        Keeping.__init__(self)
+        self.forget_moved()
+
+    def forget_moved(self) -> None:
+        #: By tag, the journals of workers before this one, and until when they are of use.
+        self._readers: OrderedDict[str, Tuple[JournalReader, float]] = OrderedDict()
+
+    # --- clients ---------------------------------------------------------------------------
+
+    def _is_settled(self, client: Client) -> bool:
+        """Not while it is not known whether this process has adopted it."""
+        return client.stay.heard_as not in self._expected
+
+    def _check_present(self, client: Client) -> None:
+        """:raises NotRecovered: when it has left."""
+        if self._known.get(client.sid) is not client or not self.is_connected(
+            client.sid, client.namespace
+        ):
+            raise NotRecovered(UNKNOWN_PID)
+
+    def _add_moved_here(self, client: Client) -> None:
+        """It was with another worker; it is in the tables."""
+        sid = client.sid
+        if client.stay.heard_as != tag_of(sid):
+            self._guests[sid] = client.stay.heard_as
+        self._known[sid] = client
+        self._sid_of[client.pid] = sid
+        if client.capable:
+            self._capable[sid] = client
+        self._save(client)
+
+    def _remove(self, client: Client) -> None:
+        """Take it out of all tables; no handler is called."""
+        self._forget(client)
+        self._take_out(client.sid, client.namespace)
+        admin.connected_at(self).pop(client.sid, None)
+
+    def _welcome(self, client: Client) -> None:
+        """The answer to its CONNECT."""
+        data: Any = {"sid": client.sid, "pid": client.pid}
+        self._send_later(
+            (client.eio_sid,), self._encode(sio_packet.CONNECT, client.namespace, data)
+        )
+
+    def _give_session(self, client: Client) -> None:
+        """Its new connection has what the application has stored for it."""
+        try:
+            session = self._session(client.sid, client.namespace)
+        except (KeyError, AttributeError, TypeError):
+            return  # it is gone again
+        session.clear()
+        session.update(client.stored())
+
+    # --- what they have missed -------------------------------------------------------------
+
+    def _missed(
+        self, client: Client, offset: Optional[str], heard: Optional[Heard] = None
+    ) -> Missed:
+        lost = time.monotonic() if client.lost is None else client.lost.since
+        return Missed(client, offset, self._journal_of, lost - self._margin, heard)
+
+    def _journal_of(self, tag: str) -> Optional[Journal]:
+        if tag == self.host_id:
+            return self._journal
+        found = self._readers.get(tag)
+        return None if found is None else found[0]
+
+    # --- how it waits --------------------------------------------------------------------------
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """:raises NotRecovered: when it takes too long."""
+        until = time.monotonic() + RECOVERY_WAIT
+        while not condition():
+            if time.monotonic() > until:
+                raise NotRecovered(NO_OWNER)
+            await self._sleep(LOOK)
+
+    async def _run_in_loop(self, call: Callable[[], Any]) -> Any:
+        """What it returns, called where messages of the relay come in: between two of them."""
+        threads = None if self._outlet is None else self._outlet.threads
+        if threads is None or threads.here:
+            return call()
+        done, results = self._create_event(), _Results()
+        threads.run(0, results.take, call, done.set)
+        await self._wait_for(done, RECOVERY_WAIT)
+        if not results.give_up():
+            await self._wait_for(done, RECOVERY_WAIT)  # it runs: no longer than that
+        return results.get()
+
+
+class _Results:
+    """Of a call in another thread."""
+
+    def __init__(self) -> None:
+        #: Whoever takes it may call, or may say that nobody calls any more.
+        self._turn = [None]
+        self._result: Any = None
+        self._error: Optional[BaseException] = NotRecovered(INCOMPLETE)
+
+    def give_up(self) -> bool:
+        """Whether it has not begun, and never will."""
+        try:
+            self._turn.pop()
+        except IndexError:
+            return False
+        return True
+
+    def take(self, call: Callable[[], Any], done: Callable[[], None]) -> None:
+        if not self.give_up():
+            return
+        try:
+            self._result, self._error = call(), None
+        except BaseException as error:
+            self._error = error
+        done()
+
+    def get(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._result

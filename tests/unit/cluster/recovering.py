@@ -1,0 +1,232 @@
+"""Managers with tags of their own in one process, and clients that move between them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import random
+import time
+from typing import Any, Callable, List, Optional
+
+import pytest
+
+from supervisor_sio import AsyncZmqManager
+from supervisor_sio.cluster import relaying
+from supervisor_sio.cluster.offsets import Asked
+from supervisor_sio.common import identity, reasons
+from supervisor_sio.common.rundir import ClusterInfo, OwnedRunDir
+from supervisor_sio.relay.journal_reader import JournalReader
+from supervisor_sio.relay.position import Position
+from supervisor_sio.relay.stand_in import StandIn
+from unit.in_loop import make_async_server
+
+CLUSTER = ClusterInfo("recovering")
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+class Worker:
+    """A manager with a tag of its own, whose clients only keep what they get."""
+
+    threads = None
+    concurrent = False
+
+    def __init__(self, cluster: Cluster, tag: str, **options: Any) -> None:
+        self.cluster = cluster
+        self.tag = tag
+        self.got: dict[str, List[Any]] = {}
+        self.closed: List[str] = []
+        self.sessions: dict[str, dict[str, Any]] = {}
+        self.segments: dict[str, dict[int, int]] = {"events": {}, "states": {}}
+        self.sent = self.sent_alone = 0
+        relaying.channels_in_use.clear()
+        cluster.patch.setattr(identity, "tag", lambda: tag)
+        self.manager = AsyncZmqManager(takeover=True, recovery=60, **options)
+        loop = asyncio.get_running_loop()
+        self.server = make_async_server(loop, client_manager=self.manager).target
+        self.server.eio.get_session = self.get_session
+        self.server.eio.save_session = self.save_session
+        self.manager._send_through(self)
+        self.manager._serves = True
+        self.manager.keep_journal_by(self.on_segment, self.on_dropped)
+        self.manager.initialize()
+
+    async def get_session(self, eio_sid: str) -> Any:
+        return self.sessions[eio_sid]
+
+    async def save_session(self, eio_sid: str, session: Any) -> None:
+        self.sessions[eio_sid] = session
+
+    def on_segment(self, log: str, number: int, descriptor: int) -> None:
+        self.segments[log][number] = os.dup(descriptor)
+
+    def on_dropped(self, log: str, number: int) -> None:
+        os.close(self.segments[log].pop(number))
+
+    def fan_out(self, eio_sids: Any, packets: Any) -> None:
+        for eio_sid in eio_sids:
+            if eio_sid in self.sessions:
+                self.got.setdefault(eio_sid, []).append(packets[0])
+
+    fan_out_volatile = fan_out
+
+    def is_behind(self) -> bool:
+        return False
+
+    def close_connection(self, eio_sid: str) -> None:
+        self.closed.append(eio_sid)
+        self.disconnect(eio_sid)
+
+    def disconnect(self, eio_sid: str, reason: str = "transport close") -> None:
+        """The connection of a client is gone."""
+        sid = self.manager.sid_from_eio_sid(eio_sid, "/")
+        if sid is not None:
+            assert self.manager.lose(sid, "/", reason)
+
+    async def emit(self, *args: Any, **options: Any) -> None:
+        self.sent += 1
+        await self.manager.emit("n", [self.tag, self.sent], *args, **options)
+
+    async def emit_to(self, sid: str) -> None:
+        self.sent_alone += 1
+        await self.manager.emit("n", [f"{self.tag} alone", self.sent_alone], room=sid)
+
+    async def connect(self, client: Client) -> None:
+        client.eio_sid = f"{self.tag}-{next(self.cluster.numbers)}"
+        client.worker = self
+        self.sessions[client.eio_sid] = {}
+        client.recovered = client.reason = None
+        asked = Asked(True, client.pid, client.offset, None)
+        if client.pid is not None:
+            client.reason = await self.manager.recover(
+                client.eio_sid, {}, "/", asked, self.cluster.ask
+            )
+            if client.reason is None:
+                client.take()
+                return
+        sid = self.manager._pre_connect(client.eio_sid, "/")
+        assert sid is not None
+        pid = self.manager.begin(sid, "/", asked)
+        self.fan_out([client.eio_sid], ["0" + json.dumps({"sid": sid, "pid": pid})])
+        await self.manager.connect(sid, "/")
+        client.take()
+
+    def reader(self) -> JournalReader:
+        """As of a process that was killed."""
+        return JournalReader({log: list(one.values()) for log, one in self.segments.items()})
+
+    async def kill(self) -> None:
+        """Nothing of it is heard from here on."""
+        self.cluster.workers.remove(self)
+        await asyncio.sleep(0.05)  # it emits no more
+        self.sessions.clear()
+        await self.manager.close()
+
+
+class Client:
+    """As socket.io-client recovers."""
+
+    def __init__(self) -> None:
+        self.pid: Optional[str] = None
+        self.offset: Optional[str] = None
+        self.sid = ""
+        self.eio_sid = ""
+        self.worker: Any = None
+        self.recovered: Optional[bool] = None
+        self.reason: Optional[str] = None
+        #: By sender, the numbers of events.
+        self.events: dict[str, List[int]] = {}
+        self.others: List[Any] = []
+
+    def take(self, most: float = math.inf) -> None:
+        """What has come."""
+        packets = self.worker.got.pop(self.eio_sid, [])
+        while packets and most > 0:
+            most -= 1
+            packet = packets.pop(0)
+            if packet.startswith("0"):
+                answer = json.loads(packet[1:])
+                self.recovered = self.pid is not None and self.pid == answer["pid"]
+                self.sid, self.pid = answer["sid"], answer["pid"]
+                continue
+            name, *args = json.loads(packet[packet.index("[") :])
+            if packet[1] == "[":
+                self.offset = args.pop()
+            if name == "n":
+                self.events.setdefault(args[0][0], []).append(args[0][1])
+            else:
+                self.others.append([name, *args])
+
+    def lose(self, take: bool = True) -> None:
+        if take:
+            self.take()
+        self.worker.sessions.pop(self.eio_sid)
+        self.worker.got.pop(self.eio_sid, None)
+        self.worker.disconnect(self.eio_sid)
+
+    def assert_whole(self) -> None:
+        for tag, numbers in self.events.items():
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), tag
+
+
+class Cluster:
+    def __init__(self, run_dir: OwnedRunDir, patch: pytest.MonkeyPatch) -> None:
+        self.run_dir = run_dir
+        self.patch = patch
+        self.numbers = iter(range(10**9))
+        self.workers: List[Worker] = []
+        self.asked: List[Any] = []
+
+    async def start(self, count: int, **options: Any) -> List[Worker]:
+        first = len(self.workers)
+        added = [Worker(self, f"{first + n + 1:08x}", **options) for n in range(count)]
+        self.workers += added
+        self.set_members()
+        for worker in added:
+            await worker.manager.wait_joined(lambda: False, asyncio.sleep)
+        return added
+
+    def set_members(self) -> None:
+        living = [worker.tag for worker in self.workers]
+        tags = {tag for worker in self.workers for tag in worker.manager.tags}
+        for worker in self.workers:
+            members = dict.fromkeys([*living, *tags], False)
+            worker.manager.set_members(members, tags - set(living))
+
+    async def ask(self, tag: str, question: Any, packets: Any = ()) -> Any:
+        self.asked.append((tag, question["do"]))
+        question = json.loads(json.dumps(question))
+        for worker in self.workers:
+            if tag == worker.tag or tag in worker.manager._adopted:
+                await asyncio.sleep(random.random() / 100)
+                answer = await worker.manager.answer_claim(question, packets)
+                await asyncio.sleep(random.random() / 100)
+                return answer
+        return {"reason": reasons.UNKNOWN_PID}, []
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            await worker.manager.close()
+
+    async def inherit(self, dead: Worker, heir: Worker) -> None:
+        reader, died = dead.reader(), time.monotonic()
+        tags = [dead.tag, *dead.manager._adopted]
+        position = reader.position(CLUSTER.channel, tags)
+        stand_in = StandIn(self.run_dir, CLUSTER, position)
+        await asyncio.sleep(random.random() / 10)
+        held = await asyncio.to_thread(stand_in.stop)
+        descriptor = held.write()
+        heir.manager.expect(tags)
+        await heir.manager.inherit([(reader, died)], asyncio.sleep)
+        await asyncio.sleep(random.random() / 20)
+        heir.manager.adopt(Position.read(descriptor))
+        os.close(descriptor)
+        self.set_members()

@@ -1,0 +1,150 @@
+"""Clients of a manager that has ended come back to others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+import time
+from typing import Any
+
+import pytest
+
+from supervisor_sio.common.blocking import settle
+from supervisor_sio.engine.saved import Saved
+from supervisor_sio.relay.stand_in import StandIn
+
+from .recovering import CLUSTER, Client, Cluster, Worker, until
+
+# --- of a worker that has died ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [random.randrange(2**32) for _ in range(3)], ids=range(3))
+def test_clients_of_a_dead_worker(run: Any, seed: int) -> None:
+    print("seed", seed)
+    random.seed(seed)
+
+    async def scenario(cluster: Cluster) -> None:
+        workers = await cluster.start(3)
+        dead, heir, other = workers
+        clients = [Client() for _ in range(6)]
+        for client in clients:
+            await dead.connect(client)
+            await dead.manager.enter_room(client.sid, "/", "red")
+        stopped = asyncio.Event()
+
+        async def emit(worker: Worker) -> None:
+            while not stopped.is_set() and worker in cluster.workers:
+                await worker.emit(room=random.choice([None, "red"]))
+                await asyncio.sleep(random.random() / 500)
+
+        emitting = [asyncio.create_task(emit(worker)) for worker in workers]
+        await asyncio.sleep(0.2)
+        for client in clients:
+            client.take(most=random.choice([0, 5, 50, math.inf]))
+        await dead.kill()
+        gone = clients.pop()
+        await cluster.inherit(dead, heir)
+        assert heir.manager.lost == 6
+        for client in clients:
+            await random.choice([heir, other]).connect(client)
+            assert client.recovered, client.reason
+            await asyncio.sleep(random.random() / 20)
+        await asyncio.sleep(0.1)
+        stopped.set()
+        await asyncio.gather(*emitting)
+        for client in clients:
+            for one in (heir, other):
+
+                def has(one: Worker = one, client: Client = client) -> bool:
+                    client.take()
+                    return client.events.get(one.tag, [0])[-1] == one.sent
+
+                await until(has)
+            assert client.events[dead.tag][-1] == dead.sent
+            client.assert_whole()
+        ((eio_sid, sid, _, reason),) = heir.manager.expire(math.inf)
+        assert (sid, reason) == (gone.sid, "server error")
+        assert heir.manager.lost_session(sid) == {}
+        await settle(heir.manager.disconnect(sid, "/", ignore_queue=True))
+        assert heir.manager.lost == 0
+
+    run(scenario)
+
+
+def test_the_home_of_a_guest_comes_to_where_it_is(run: Any) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        home, there, other = await cluster.start(3)
+        client = Client()
+        await home.connect(client)
+        client.lose()
+        await there.connect(client)
+        await home.kill()
+        await cluster.inherit(home, there)
+        for number in range(3):
+            await other.emit_to(client.sid)
+            await there.manager.enter_room(client.sid, "/", number)
+            await other.manager.enter_room(client.sid, "/", f"{number}")
+
+        def has_all() -> bool:
+            client.take()
+            return client.events.get(f"{other.tag} alone") == [1, 2, 3]
+
+        await until(has_all)
+        rooms = {client.sid, 0, 1, 2, "0", "1", "2"}
+        await until(lambda: set(there.manager.get_rooms(client.sid, "/")) == rooms)
+        client.lose()
+        await other.emit_to(client.sid)
+        await other.emit()
+        await other.connect(client)
+        assert client.recovered, client.reason
+        assert client.events[f"{other.tag} alone"] == [1, 2, 3, 4]
+        client.assert_whole()
+
+    run(scenario)
+
+
+# --- of a worker that has passed its clients on -------------------------------------------------
+
+
+def test_a_client_that_was_taken_over(run: Any) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        old, new, other = await cluster.start(3)
+        client = Client()
+        await old.connect(client)
+        await old.manager.enter_room(client.sid, "/", "red")
+        for _ in range(3):
+            await other.emit(room="red")
+        await until(lambda: len(old.got.get(client.eio_sid, ())) == 3)
+        client.take(most=2)
+        sid, eio_sid = client.sid, client.eio_sid
+
+        position = old.manager.detach()
+        with old.manager._tables:
+            state = json.loads(json.dumps(old.manager.save_recovery(sid)))
+            old.manager.forget_recovery(sid)
+            old.manager._take_out(sid, "/")
+        stand_in = StandIn(cluster.run_dir, CLUSTER, position)
+        await other.emit(room="red")
+        held = await asyncio.to_thread(stand_in.stop)
+        new.manager.expect([old.tag])
+        await new.manager.inherit([(old.reader(), time.monotonic())], asyncio.sleep)
+        assert new.manager.lost == 0
+        new.sessions[eio_sid] = {}
+        with new.manager._tables:
+            new.manager._take_in(sid, eio_sid, "/", [sid, "red"])
+            new.manager.restore_recovery(Saved(state, "recovery"), eio_sid)
+        new.manager.adopt(held)
+        await old.kill()
+        cluster.set_members()
+        await other.emit(room="red")
+        await until(lambda: len(new.got.get(eio_sid, ())) == 2)
+        client.worker = new
+        client.lose(take=False)  # it has got nothing of all that
+        await other.emit(room="red")
+        await other.connect(client)
+        assert client.recovered, client.reason
+        assert client.events == {other.tag: [1, 2, 3, 4, 5, 6]}
+
+    run(scenario)
