@@ -16,10 +16,10 @@ from . import admin
 from .confirming import Confirming
 from .early import Early
 from .histories import Stay
-from .lost import Client, Moved, decode
+from .lost import ARRIVING, Client, Moved, decode
 from .missed import NotRecovered
 from .offsets import Asked
-from .recovery_base import ARRIVING, Ask, Packets
+from .recovery_base import Ask, Packets
 from .rooms import IndexedManager
 from .scope import Scope
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Callable, ClassVar, List, Mapping, Optional
 
 from ..common.limits import RECOVERY_HANDS, RECOVERY_MARKS, RECOVERY_SLICE, RECOVERY_WAIT
-from ..common.reasons import INCOMPLETE, NO_OWNER, NOT_SAVED, UNKNOWN_PID
+from ..common.reasons import INCOMPLETE, NO_OWNER, UNKNOWN_PID
 from ..relay.journal_format import Heard
 from ..relay.message import RelayMessage
 from .confirming import Confirming
@@ -73,7 +73,7 @@ class HandingOver(Confirming):
                 old = client.eio_sid
                 left = self._lose(client, TRANSPORT_CLOSE)
             if left is None or client.not_saved:
-                raise NotRecovered(NOT_SAVED)
+                raise NotRecovered(client.why_not_saved)
             state = encode(client.save()).decode()
         if old and self._outlet is not None:
             self._outlet.close_connection(old)
@@ -83,6 +83,8 @@ class HandingOver(Confirming):
 
     def _claimed(self, pid: str, namespace: str) -> Client:
         client = self._known.get(self._sid_of.get(pid, ""))
+        if client is None and pid in self._gone:
+            raise NotRecovered(self._gone[pid])
         if client is None or client.namespace != namespace or not client.capable:
             raise NotRecovered(UNKNOWN_PID)
         self._check_present(client)

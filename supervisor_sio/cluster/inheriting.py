@@ -95,7 +95,11 @@ class Inheriting(Confirming):
             rooms = [client.sid, *client.stay.rooms]
             self._take_in(client.sid, client.eio_sid, client.namespace, rooms)
             self._add_moved_here(client)
-            self._times.add(client.sid, client.lost.since + self.recovery * client.capable)
+            seconds = self.recovery * client.capable
+            if client.capable and client.not_saved:
+                seconds = 0.0
+                self._note_gone(client)
+            self._times.add(client.sid, client.lost.since + seconds)
 
     def _save_all_of(self, tags: Collection[str]) -> None:
         """They are this process's."""

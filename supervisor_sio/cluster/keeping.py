@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from copy import copy
 from typing import Any, Callable, Deque, FrozenSet, NamedTuple, Optional, Sequence
 
 from ..common.blocking import settle
 from ..common.ids import new_id
-from ..common.limits import MOST_TOLD_OF
+from ..common.limits import CLIENTS_GONE, MOST_TOLD_OF
 from ..common.request import tag_of
 from ..relay.journal import Journal
 from ..relay.journal_format import OWN, Stream
@@ -101,6 +101,8 @@ class Keeping(IndexedManager):
         self._sid_of: dict[str, str] = {}
         #: By sid, with whose clients one hears the relay that is not where its sid says.
         self._guests: dict[str, str] = {}
+        #: By pid, why those who are gone could not be kept.
+        self._gone: OrderedDict[str, str] = OrderedDict()
         self._times = Times()
         self._sendings: Deque[Sending] = deque()
         #: Numbers of what this process has published to all, and not written to the journal yet.
@@ -209,11 +211,18 @@ class Keeping(IndexedManager):
         """:return: whom to tell that it does not answer; ``None`` when it cannot come back."""
         self._store(client)
         if client.not_saved:
+            self._note_gone(client)
             return None
         client.lost = Lost(time.monotonic(), reason)
         self._times.add(client.sid, client.lost.since + self.recovery)
         self._save(client)
         return self._awaited.left(client.sid)
+
+    def _note_gone(self, client: Client) -> None:
+        """It cannot come back: should it ask, this is why."""
+        self._gone[client.pid] = client.why_not_saved
+        while len(self._gone) > CLIENTS_GONE:
+            self._gone.popitem(last=False)
 
     def lost_session(self, sid: str) -> Optional[dict[str, Any]]:
         """What the application has stored for a lost client, also when its worker died."""

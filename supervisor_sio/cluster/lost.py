@@ -11,10 +11,14 @@ import json
 from typing import Any, Iterator, NamedTuple, Optional
 
 from ..common.limits import CLIENT_STATE
+from ..common.reasons import INCOMPLETE, NOT_SAVED
 from ..engine.saved import Saved
 from .histories import Stay
 from .plain import NotPlain, TooLong, Writer
 from .plain import read as read_plain
+
+#: Instead of why its data cannot be kept, while a client comes from another worker.
+ARRIVING = "(it was about to come from another worker)"
 
 
 class Lost(NamedTuple):
@@ -86,6 +90,11 @@ class Client:
         except (NotPlain, TooLong) as error:
             self.data, self.not_saved = None, str(error)
             raise
+
+    @property
+    def why_not_saved(self) -> str:
+        """One of :mod:`.reasons`, for who comes back and cannot."""
+        return INCOMPLETE if self.not_saved == ARRIVING else NOT_SAVED
 
     def stored(self) -> dict[str, Any]:
         """What :meth:`store` was given."""

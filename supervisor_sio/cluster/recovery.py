@@ -36,7 +36,7 @@ from typing import Any, Callable, ClassVar, List, Mapping, Optional, Tuple
 
 from ..common.blocking import settle
 from ..common.limits import RECOVERY_HOPS, RECOVERY_SLICE
-from ..common.reasons import NO_OWNER, NOT_SAVED, UNKNOWN_PID
+from ..common.reasons import NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.message import RelayMessage
 from . import offsets
@@ -44,11 +44,11 @@ from .claiming import Claiming, check_answer, read_state
 from .handing_over import HandingOver
 from .histories import Stay
 from .inheriting import Inheriting
-from .lost import Client
+from .lost import ARRIVING, Client
 from .missed import Missed, NotRecovered
 from .offsets import Asked
 from .offsets import read_connect as read_connect
-from .recovery_base import ARRIVING, TRANSPORT_CLOSE, Ask
+from .recovery_base import TRANSPORT_CLOSE, Ask
 from .takeover import Handler
 
 
@@ -197,7 +197,7 @@ class Recovery(Claiming, HandingOver, Inheriting):
                 old = client.eio_sid
                 left = self._lose(client, TRANSPORT_CLOSE)
             if left is None or client.not_saved:
-                raise NotRecovered(NOT_SAVED)
+                raise NotRecovered(client.why_not_saved)
             rooms = self.get_rooms(sid, namespace)
             client.arriving = []  # these are no changes
             self._take_out(sid, namespace)

@@ -31,9 +31,6 @@ TRANSPORT_CLOSE = "transport close"
 #: Of one whose worker has died, as its handler of ``disconnect`` gets to know it.
 SERVER_ERROR = "server error"
 
-#: Instead of why its data cannot be kept, while a client comes from another worker.
-ARRIVING = "(it was about to come from another worker)"
-
 #: Seconds between looks whether what is waited for has happened.
 LOOK = 0.01
 

@@ -921,6 +921,14 @@ CLIENTS_MOVED = _limit(
     "worker",
     "that have come back to another one: what is for them is passed on; the oldest is forgotten",
 )
+CLIENTS_GONE = _limit(
+    "CLIENTS_GONE",
+    1000,
+    "clients",
+    "worker",
+    "that could not be kept when they were lost, of which it is known why; the oldest is "
+    "forgotten, and counts as one that nobody knows",
+)
 JOURNALS_KEPT = _limit(
     "JOURNALS_KEPT",
     64,

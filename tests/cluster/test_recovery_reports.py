@@ -437,7 +437,7 @@ def test_session_data_that_is_not_json(
     client.call("remember_nonsense", "socket_of_mine")
     client.close()
     is_new(client.again(cluster.port), client, ledger)
-    not_recovered.wait_for(unknown_pid=1)  # it was forgotten when it was lost
+    not_recovered.wait_for(not_saved=1)
     lines = [
         line
         for number, start in enumerate(logged)

@@ -151,15 +151,40 @@ def test_data_that_is_not_json(run: Any, caplog: pytest.LogCaptureFixture) -> No
     keeping._told.clear()
 
     async def scenario(cluster: Cluster) -> None:
-        (worker,) = await cluster.start(1)
-        client = Client()
-        await worker.connect(client)
-        for _ in range(2):
-            await worker.server.save_session(client.sid, {"at": object()})
-        assert not worker.manager.lose(client.sid, "/", "transport close")
+        worker, other = await cluster.start(2)
+        for here in (worker, other):
+            client = Client()
+            await worker.connect(client)
+            for _ in range(2):
+                await worker.server.save_session(client.sid, {"at": object()})
+            assert not worker.manager.lose(client.sid, "/", "transport close")
+            worker.manager.basic_disconnect(client.sid, "/")
+            sid, pid = client.sid, client.pid
+            await here.connect(client)
+            assert client.reason == reasons.NOT_SAVED
+            assert client.sid != sid and client.pid != pid
 
     run(scenario)
     assert caplog.text.count("a client cannot come back to its session: session data at is") == 1
+
+
+def test_so_many_are_known_to_be_gone(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "CLIENTS_GONE", 2)
+
+    async def scenario(cluster: Cluster) -> None:
+        (worker,) = await cluster.start(1)
+        clients = [Client() for _ in range(3)]
+        for client in clients:
+            await worker.connect(client)
+            await worker.server.save_session(client.sid, {"at": object()})
+            assert not worker.manager.lose(client.sid, "/", "transport close")
+            worker.manager.basic_disconnect(client.sid, "/")
+        for client in clients:
+            await worker.connect(client)
+        found = [client.reason for client in clients]
+        assert found == [reasons.UNKNOWN_PID, reasons.NOT_SAVED, reasons.NOT_SAVED]
+
+    run(scenario)
 
 
 def test_who_cannot_come_back_gets_no_offset(run: Any) -> None:

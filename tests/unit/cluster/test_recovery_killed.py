@@ -12,6 +12,7 @@ import pytest
 
 from supervisor_sio.cluster import confirming
 from supervisor_sio.cluster.lost import decode
+from supervisor_sio.common import reasons
 
 from .recovering import Client, Cluster, Worker, until
 
@@ -102,6 +103,23 @@ def test_it_goes_on_where_it_is_when_the_heir_is_another_one(run: Any) -> None:
         assert home.manager.lost == 1 and not home.manager._moved
         home.manager.not_adopted([dead.tag])
         assert home.manager.lost == 0 and home.manager._moved[client.sid].tag == dead.tag
+
+    run(scenario)
+
+
+def test_one_that_could_not_be_kept_is_told_of_at_once(run: Any) -> None:
+    """It need not be waited for."""
+
+    async def scenario(cluster: Cluster) -> None:
+        dead, heir = await cluster.start(2)
+        client = Client()
+        await dead.connect(client)
+        await dead.server.save_session(client.sid, {"at": object()})
+        await dead.kill()
+        await cluster.inherit(dead, heir)
+        assert told_of(heir) == [(client.sid, "server error", {})]
+        await heir.connect(client)
+        assert client.reason == reasons.NOT_SAVED
 
     run(scenario)
 
