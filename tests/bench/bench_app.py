@@ -17,7 +17,7 @@ def options() -> dict[str, Any]:
     if os.environ.get("BENCH_TAKEOVER"):
         found["takeover"] = True
     if os.environ.get("BENCH_RECOVERY"):
-        found["recovery"] = 120
+        found["recovery"] = float(os.environ["BENCH_RECOVERY"])
     return found
 
 

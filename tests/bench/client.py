@@ -126,12 +126,22 @@ class Wire(asyncio.Protocol):
 
 
 class Session:
-    """One client. `step` says how far it got."""
+    """One client. `step` says how far it got.
 
-    def __init__(self, host: str, port: int, path: str = "/socket.io/") -> None:
+    :param query: of its requests; like this a browser asks.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        path: str = "/socket.io/",
+        query: str = "EIO=4&transport={}",
+    ) -> None:
         self.host = host
         self.port = port
         self.path = path
+        self.query = query
         self.step = "start"
         self.sid = ""  # of Engine.IO
         self.socket_sid = ""  # of Socket.IO, in the main namespace
@@ -151,7 +161,7 @@ class Session:
     def _head(self, method: str, transport: str) -> str:
         sid = f"&sid={self.sid}" if self.sid else ""
         return (
-            f"{method} {self.path}?EIO=4&transport={transport}{sid} HTTP/1.1\r\n"
+            f"{method} {self.path}?{self.query.format(transport)}{sid} HTTP/1.1\r\n"
             f"Host: {self.host}:{self.port}\r\nAccept: */*\r\n"
         )
 

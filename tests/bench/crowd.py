@@ -160,10 +160,12 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--transport", choices=TRANSPORTS, default="websocket")
     parser.add_argument("--in-flight", type=int, default=8, help="set-ups at a time, at first")
+    parser.add_argument("--query", default=Target.query, help="of their requests")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    crowd = Crowd(Target(options.host, options.port), options.clients, options.transport)
+    target = Target(options.host, options.port, query=options.query)
+    crowd = Crowd(target, options.clients, options.transport)
     try:
         crowd.connect(options.in_flight)
         print(json.dumps({"failures": crowd.failures}), flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,12 +18,24 @@ CONNECT_TIMEOUT = 300.0
 ANSWER_TIMEOUT = 60.0
 STOP_TIMEOUT = 10.0
 
+#: How clients ask: that of a browser may come back to its session, one of Python may not.
+BROWSER, PYTHON = "EIO=4&transport={}", "transport={}&EIO=4"
+
 
 class Generator:
     """A generator that answers lines of JSON with lines of JSON."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Meanwhile its clients do nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def ask(self, do: str, seconds: float, **options: Any) -> dict[str, Any]:
         self.begin(do, seconds, **options)
@@ -72,18 +85,21 @@ def generator(script: str, port: int, *options: str) -> Iterator[Generator]:
 
 @contextlib.contextmanager
 def swarm(
-    port: int, clients: int, in_flight: int = 8
+    port: int, clients: int, in_flight: int = 8, query: str = BROWSER
 ) -> Iterator[tuple[Generator, dict[str, Any]]]:
     """Clients with websockets for much traffic, and the report of swarm.py about them."""
-    options = ["--clients", str(clients), "--in-flight", str(in_flight)]
+    options = ["--clients", str(clients), "--in-flight", str(in_flight), "--query", query]
     with generator("swarm.py", port, *options) as process:
         yield process, process.answer(CONNECT_TIMEOUT)
 
 
 @contextlib.contextmanager
-def crowd(port: int, clients: int, transport: str, in_flight: int = 8) -> Iterator[Generator]:
+def crowd(
+    port: int, clients: int, transport: str, in_flight: int = 8, query: str = BROWSER
+) -> Iterator[Generator]:
     """Clients that stay and come back, connected; see crowd.py."""
-    options = ["--clients", str(clients), "--in-flight", str(in_flight), "--transport", transport]
+    options = ["--clients", str(clients), "--in-flight", str(in_flight), "--query", query]
+    options += ["--transport", transport]
     with generator("crowd.py", port, *options) as process:
         process.answer(CONNECT_TIMEOUT)
         yield process

@@ -143,8 +143,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--in-flight", type=int, default=16)
     parser.add_argument("--timeout", type=float, default=10, help="of one whole set-up")
+    parser.add_argument("--query", default=Target.query, help="of their requests")
     options = parser.parse_args()
-    load = Load(Target(options.host, options.port), options.seconds, options.timeout)
+    load = Load(
+        Target(options.host, options.port, query=options.query), options.seconds, options.timeout
+    )
     signal.signal(signal.SIGTERM, lambda *_: load.stop())
     figures = load.run(VISITS[options.what].__get__(load), options.in_flight)
     print(json.dumps(vars(figures)))

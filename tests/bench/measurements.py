@@ -15,7 +15,7 @@ from typing import Any, Callable, ContextManager
 
 import relay_latency
 import session_setup
-from generators import ANSWER_TIMEOUT, crowd, generator, swarm
+from generators import ANSWER_TIMEOUT, BROWSER, crowd, generator, swarm
 from load import percentile
 from relay import one_on_each_worker
 from servers import Server
@@ -57,23 +57,23 @@ RATE = 1000.0
 ending = threading.Event()
 
 
-def settle() -> None:
+def settle(seconds: float = MEMORY_SETTLE_SECONDS) -> None:
     """:raises RuntimeError: when the bench is about to end."""
-    if ending.wait(MEMORY_SETTLE_SECONDS):
+    if ending.wait(seconds):
         raise RuntimeError("the bench is ending")
 
 
 # --- clients that come and go ---------------------------------------------------------
 
 
-def visits(what: str) -> Measuring:
+def visits(what: str, query: str = BROWSER) -> Measuring:
     """Measures what clients of load.py do."""
     in_flight = UPGRADING if what == "set-up" else IN_FLIGHT
 
     @contextlib.contextmanager
     def measuring(server: Server, seconds: float) -> Iterator[Callable[[], Sample]]:
         def measure(seconds: float = seconds) -> Sample:
-            run = session_setup.measure(server, seconds, in_flight, what)
+            run = session_setup.measure(server, seconds, in_flight, what, query)
             if run.failures:
                 print(f"  failed: {dict(run.failures)}", file=sys.stderr)
             return {
@@ -92,12 +92,12 @@ def visits(what: str) -> Measuring:
 # --- traffic on websockets ------------------------------------------------------------
 
 
-def traffic(command: str, clients: int, **options: Any) -> Measuring:
+def traffic(command: str, clients: int, query: str = BROWSER, **options: Any) -> Measuring:
     """Measures a command of swarm.py."""
 
     @contextlib.contextmanager
     def measuring(server: Server, seconds: float) -> Iterator[Callable[[], Sample]]:
-        with swarm(server.port, clients) as (websockets, _):
+        with swarm(server.port, clients, query=query) as (websockets, _):
             websockets.ask(command, min(seconds, WARM_UP_SECONDS), **options)
 
             def measure() -> Sample:
@@ -118,19 +118,21 @@ def traffic(command: str, clients: int, **options: Any) -> Measuring:
 # --- idle clients ---------------------------------------------------------------------
 
 
-def idle(transport: str) -> Measuring:
+def idle(
+    transport: str, query: str = BROWSER, settle_seconds: float = MEMORY_SETTLE_SECONDS
+) -> Measuring:
     """Measures memory with clients of crowd.py."""
 
     @contextlib.contextmanager
     def measuring(server: Server, seconds: float) -> Iterator[Callable[[], Sample]]:
         def settled_memory(clients: int) -> float:
-            with crowd(server.port, clients, transport, IN_FLIGHT):
-                settle()
+            with crowd(server.port, clients, transport, IN_FLIGHT, query):
+                settle(settle_seconds)
                 return server.memory()
 
-        with crowd(server.port, MEMORY_WARM_UP_CLIENTS, transport, IN_FLIGHT):
+        with crowd(server.port, MEMORY_WARM_UP_CLIENTS, transport, IN_FLIGHT, query):
             pass
-        settle()
+        settle(settle_seconds)
         before = server.memory()
         yield lambda: {"memory": (settled_memory(MEMORY_CLIENTS) - before) / MEMORY_CLIENTS / 1024}
 

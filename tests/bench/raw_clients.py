@@ -32,15 +32,16 @@ _LEAVE = _DISCONNECT + frame(CLOSE, b"\x03\xe8")
 
 @dataclass(frozen=True)
 class Target:
-    """Where clients connect, and how they ask there."""
+    """Where clients connect, and how they ask there: like a browser, by default."""
 
     host: str
     port: int
     path: str = "/socket.io/"
+    query: str = "EIO=4&transport={}"
 
     def head(self, method: str, transport: str, sid: bytes = b"") -> bytes:
         """A request without its last empty line."""
-        query = f"EIO=4&transport={transport}" + (f"&sid={sid.decode()}" if sid else "")
+        query = self.query.format(transport) + (f"&sid={sid.decode()}" if sid else "")
         return (
             f"{method} {self.path}?{query} HTTP/1.1\r\n"
             f"Host: {self.host}:{self.port}\r\nAccept: */*\r\n"

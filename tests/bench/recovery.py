@@ -1,19 +1,22 @@
 """Workers are killed under load, with ``recovery``: what clients miss, and what it costs.
 
     python tests/bench/recovery.py [--minutes 0.5] [--long] [--seed N] [--mode eventlet]
-    python tests/bench/recovery.py costs [--seconds 3] [--runs 5]
+    python tests/bench/recovery.py many [--clients 10000] [--mode eventlet]
 
 The first has the clients and the load of takeover.py, and kills a random worker every few seconds.
 In the end all clients leave. Ends with 1 unless every client that recovered has each event once and
 in order, nearly all that came back have recovered, and each client that was connected was
-disconnected, once. ``costs`` has two clusters side by side, with and without recovery, measured in
-turn.
+disconnected, once. ``many`` kills a worker that has all clients, and none of them comes back: how
+long it takes until another worker has them, and how long others wait meanwhile. costs.py has what
+recovery costs otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import math
 import os
 import random
 import signal
@@ -24,9 +27,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import takeover
+from cluster.harness import Cluster
+from generators import BROWSER, crowd
 from recovery_oracle import FAULTS, Kill, Verdict, balance, judge
-from takeover import LONG, SHORT, Plan, Run, running
+from servers import HOST, own_cpu
+from swarm import set_up
+from takeover import APPLICATIONS, LONG, SHORT, Plan, Run, running
 from takeover_app import ROOMS
 from takeover_oracle import read_directory
 
@@ -35,6 +43,10 @@ RECOVERY = 20.0
 
 #: Seconds between kills; and the part of those who come back that has to recover.
 EVERY, SHARE = 3.0, 0.999
+
+#: Of many: seconds in which they may come back, before and after, between echoes, between looks,
+#: and at most until something has happened.
+MANY_RECOVERY, CALM, ECHO_PAUSE, LOOK, PATIENCE = 15.0, 2.0, 0.005, 0.05, 60.0
 
 #: Seconds after the time to come back in which handlers of ``disconnect`` run.
 HANDLERS = 15.0
@@ -115,23 +127,96 @@ def kill(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def costs(options: argparse.Namespace) -> None:
-    takeover.costs(options, "BENCH_RECOVERY")
+# --- many clients are lost ----------------------------------------------------------------
+
+
+async def time_echoes(port: int, ended: asyncio.Event) -> list[tuple[float, float]]:
+    """When each echo of a client began, and how many seconds it took."""
+    session, _ = await set_up(HOST, port, BROWSER)
+    took = []
+    while not ended.is_set():
+        began = time.monotonic()
+        await session.ask("echo", "hello")
+        took.append((began, time.monotonic() - began))
+        await asyncio.sleep(ECHO_PAUSE)
+    session.close()
+    return took
+
+
+async def lose(cluster: Cluster, clients: int) -> None:
+    """The worker that has all clients is killed, beside another one."""
+    (first,) = cluster.workers()
+    cluster.ctl("sio", "scale", "workers", "2")
+    cluster.wait_ready(2)
+    (heir,) = [row["pid"] for row in cluster.workers() if row["pid"] != first["pid"]]
+    ended = asyncio.Event()
+    echoes = asyncio.create_task(time_echoes(cluster.port, ended))
+    await asyncio.sleep(CALM)
+    cpu = own_cpu(psutil.Process(heir))
+    os.kill(first["pid"], signal.SIGKILL)
+    killed = time.monotonic()
+
+    async def wait_for(what: str, number: int, seconds: float) -> float:
+        while (await asyncio.to_thread(cluster.status))["recovery"][what] != number:
+            if time.monotonic() > killed + seconds:
+                raise RuntimeError(f"{what} is not {number} in {seconds:g} s")
+            await asyncio.sleep(LOOK)
+        return time.monotonic()
+
+    all_lost = await wait_for("lost", clients, PATIENCE)
+    cpu = own_cpu(psutil.Process(heir)) - cpu
+    over = await wait_for("lost", 0, MANY_RECOVERY + PATIENCE)
+    await asyncio.sleep(CALM)
+    ended.set()
+    took = await echoes
+
+    def worst(begin: float, end: float) -> str:
+        return f"{max(seconds for at, seconds in took if begin <= at < end) * 1000:.0f} ms"
+
+    print(
+        f"all are lost clients of another worker after {all_lost - killed:.1f} s, "
+        f"of which it took {cpu:.1f} s CPU; "
+        f"their handlers of disconnect have run {over - killed - MANY_RECOVERY:.1f} s after their "
+        "time to come back\n"
+        f"worst echo at that worker: before {worst(0, killed)}, "
+        f"while they come {worst(killed, all_lost + CALM)}, "
+        f"while their handlers run {worst(all_lost + CALM, math.inf)}"
+    )
+
+
+def many(options: argparse.Namespace) -> None:
+    """One worker has all of them, and is killed; they do not come back."""
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="sio-recovery-"))
+        command = f"env BENCH_MANAGER=zmq BENCH_RECOVERY={MANY_RECOVERY:g}"
+        command += f" BENCH_TAKEOVER=1 BENCH_ASYNC_MODE={options.mode}"
+        cluster = Cluster(
+            Path(temporary),
+            workers=1,
+            command=f"{command} supervisor-sio worker {APPLICATIONS[options.mode]}",
+            here=takeover.HERE,
+            mode=options.mode,
+        )
+        stack.callback(cluster.clean_up)
+        cluster.start()
+        clients = stack.enter_context(crowd(cluster.port, options.clients, "websocket", 16))
+        stack.enter_context(clients.paused())
+        print(f"{options.clients} websockets, {options.mode}")
+        asyncio.run(lose(cluster, options.clients))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Workers are killed, and nobody misses anything")
-    parser.add_argument("what", nargs="?", choices=("kill", "costs"), default="kill")
+    parser.add_argument("what", nargs="?", choices=("kill", "many"), default="kill")
     parser.add_argument("--mode", choices=("eventlet", "asyncio", "threading"), default="eventlet")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--keep", type=Path, help="directory for journals and logs")
     parser.add_argument("--minutes", type=float, default=0.5, help="of kills")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--long", action="store_true", help=f"{LONG}")
-    parser.add_argument("--seconds", type=float, default=3, help="of one measurement")
-    parser.add_argument("--runs", type=int, default=5, help="of each measurement")
+    parser.add_argument("--clients", type=int, default=10_000, help="of many")
     options = parser.parse_args()
-    {"kill": kill, "costs": costs}[options.what](options)
+    {"kill": kill, "many": many}[options.what](options)
 
 
 if __name__ == "__main__":

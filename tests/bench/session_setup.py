@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from generators import BROWSER
 from node import program
 from pm2 import pm2_cluster
 from servers import (
@@ -61,11 +62,13 @@ class Run:
         return sum(ms for part, ms in self.cpu_ms.items() if part not in NOT_COUNTED)
 
 
-def load(port: int, seconds: float, in_flight: int, what: str = "set-up") -> Run:
+def load(
+    port: int, seconds: float, in_flight: int, what: str = "set-up", query: str = BROWSER
+) -> Run:
     """The load generator, in its own process."""
     command = [sys.executable, str(HERE / "load.py"), HOST, str(port)]
     command += ["--seconds", str(seconds), "--in-flight", str(in_flight)]
-    command += ["--timeout", str(SET_UP_TIMEOUT), "--what", what]
+    command += ["--timeout", str(SET_UP_TIMEOUT), "--what", what, "--query", query]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, check=True, text=True, timeout=seconds + 60
     )
@@ -73,9 +76,11 @@ def load(port: int, seconds: float, in_flight: int, what: str = "set-up") -> Run
     return Run(**{**figures, "failures": Counter(figures["failures"])})
 
 
-def measure(server: Server, seconds: float, in_flight: int, what: str = "set-up") -> Run:
+def measure(
+    server: Server, seconds: float, in_flight: int, what: str = "set-up", query: str = BROWSER
+) -> Run:
     before = server.cpu()
-    run = load(server.port, seconds, in_flight, what)
+    run = load(server.port, seconds, in_flight, what, query)
     time.sleep(SETTLE_SECONDS)
     after = server.cpu()
     for part, seconds_used in after.items():

@@ -1,7 +1,6 @@
 """Deploys under load, with ``takeover``: what clients notice of them, and what it costs.
 
     python tests/bench/takeover.py [--long] [--seed N] [--mode eventlet] [--keep DIR]
-    python tests/bench/takeover.py costs [--seconds 3] [--runs 5]
     python tests/bench/takeover.py many [--clients 10000]
 
 The first has clients of socket.io-client and python-socketio: a third with websockets, a third that
@@ -11,8 +10,7 @@ the clients send numbered events that are acknowledged, some handled slowly, som
 asks its client back. Meanwhile workers are reloaded, restarted, and scaled down and up. Ends with 1
 unless nobody was disconnected and every event came once and in order, in both directions.
 
-``costs`` has two clusters side by side, with and without takeover, measured in turn. ``many``
-restarts one worker that has all the websockets.
+``many`` restarts one worker that has all the websockets. costs.py has what it costs otherwise.
 """
 
 from __future__ import annotations
@@ -42,15 +40,14 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "cluster")]
 from cluster.harness import Cluster, environment, wait_until  # noqa: E402
 from cluster.jsclient import JS, find_node, install  # noqa: E402
 from generators import crowd  # noqa: E402
-from measurements import idle, traffic, visits  # noqa: E402
-from servers import own_cpu, supervised_cluster  # noqa: E402
+from servers import own_cpu  # noqa: E402
 from takeover_app import ROOMS  # noqa: E402
 from takeover_oracle import FAULTS, Verdict, judge, read_directory  # noqa: E402
 
 #: Seconds in which clients that were cut off are seen.
 COME_BACK_SECONDS = 30.0
 
-#: For costs.
+#: For each mode, without handlers of its own.
 APPLICATIONS = {
     "eventlet": "bench_app:app",
     "asyncio": "asgi.app:app",
@@ -324,42 +321,6 @@ def deploy(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-# --- costs --------------------------------------------------------------------------------
-
-
-def costs(options: argparse.Namespace, option: str = "BENCH_TAKEOVER") -> None:
-    """:param option: the variable with which the application has it on."""
-    rows = (
-        ("echo, µs", traffic("echo", 100), "cpu", 1.1),
-        ("broadcast, µs a delivery", traffic("broadcast", 200, in_a_row=10), "cpu", 1.1),
-        ("set-up, ms", visits("set-up"), "cpu", 1.15),
-        ("idle client, KiB", idle("websocket"), "memory", None),
-    )
-    print(f"{'':28}{'off':>10}{'on':>10}{'ratio':>8}")
-    with contextlib.ExitStack() as stack:
-        servers = [
-            stack.enter_context(
-                supervised_cluster(
-                    environment={option: on, "BENCH_ASYNC_MODE": options.mode},
-                    application=APPLICATIONS[options.mode],
-                    mode=options.mode,
-                )
-            )
-            for on in ("", "1")
-        ]
-        for name, measuring, key, most in rows:
-            with contextlib.ExitStack() as inner:
-                measures = [
-                    inner.enter_context(measuring(server, options.seconds)) for server in servers
-                ]
-                runs = 1 if key == "memory" else options.runs
-                found = [[measure()[key] for measure in measures] for _ in range(runs)]
-            off, on = (statistics.median(values) for values in zip(*found))
-            ratio = statistics.median(b / a for a, b in found)
-            allowed = f"at most {most}" if most else f"at most +1, here {on - off:+.2f}"
-            print(f"{name:28}{off:10.2f}{on:10.2f}{ratio:8.2f}  {allowed}")
-
-
 # --- many clients -------------------------------------------------------------------------
 
 
@@ -411,18 +372,16 @@ def many(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Deploys that nobody notices")
-    parser.add_argument("what", nargs="?", choices=("deploy", "costs", "many"), default="deploy")
+    parser.add_argument("what", nargs="?", choices=("deploy", "many"), default="deploy")
     parser.add_argument("--mode", choices=("eventlet", "asyncio", "threading"), default="eventlet")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--keep", type=Path, help="directory for journals and logs")
     parser.add_argument("--long", action="store_true", help=f"{LONG}")
     for name, value in vars(SHORT).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value))
-    parser.add_argument("--seconds", type=float, default=3, help="of one measurement")
-    parser.add_argument("--runs", type=int, default=5, help="of each measurement")
     parser.add_argument("--clients", type=int, default=10_000, help="of many")
     options = parser.parse_args()
-    {"deploy": deploy, "costs": costs, "many": many}[options.what](options)
+    {"deploy": deploy, "many": many}[options.what](options)
 
 
 def end(*_: Any) -> None:
