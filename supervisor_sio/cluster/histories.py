@@ -69,6 +69,11 @@ class Stay:
             oldest = self.left.pop(0)
             self.floor, self.floor_time = oldest.left, oldest.time
 
+    def all_rooms(self, sid: str, namespace: str) -> set[tuple[str, Any]]:
+        """With the namespace: where there may be something for it, now or while it was there."""
+        left = [one.room for one in self.left]
+        return {(namespace, room) for room in (*self.rooms, *left, sid, None)}
+
     def is_in(self, rooms: Room, number: int, sid: str) -> bool:
         """Whether the event with this number was for the client, being to these rooms."""
         if rooms is None:

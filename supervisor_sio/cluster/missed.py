@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Protocol
+from typing import Any, Callable, Collection, Iterator, NamedTuple, Optional, Protocol, Union
 
 from ..common.reasons import INCOMPLETE, NOT_KEPT, UNKNOWN_OFFSET
 from ..relay.journal_format import Event, Heard, Incomplete
+from ..relay.journal_index import Room
 from ..relay.message import EncodedPacket
 from . import offsets
 from .histories import Stay
 from .lost import Client
 from .rooms import tags_of
-
-#: Events that are looked at between two looks at the clock.
-_AT_ONCE = 64
 
 
 class NotRecovered(Exception):
@@ -41,6 +39,9 @@ class Journal(Protocol):
 
     def since(self, k: int) -> Iterator[Event]:
         """The events after this one, as far as there are any now."""
+
+    def to_rooms(self, k: int, rooms: Collection[Room]) -> Iterator[Union[Event, int]]:
+        """Those of them that are to one of these rooms, as :func:`.read_to` has it."""
 
 
 class Missing(NamedTuple):
@@ -105,22 +106,26 @@ class Missed:
                 raise NotRecovered(NOT_KEPT)
             self._number = max(self._number, number)
         sid, namespace, heard = self._client.sid, self._client.namespace, self._heard
-        end = journal.last if stay.end is None else stay.end
         try:
-            for event in journal.since(self._number):
-                if event.k > end:
+            end = journal.last if stay.end is None else stay.end
+            if end > journal.last:
+                raise NotRecovered(INCOMPLETE)
+            for event in journal.to_rooms(self._number, stay.all_rooms(sid, namespace)):
+                if isinstance(event, int):
+                    self._number = min(event, end)
+                elif event.k > end:
                     break
-                self._number = event.k
-                if stay.is_for(sid, namespace, event):
-                    if heard is None or event.stream is not None or heard.has(event):
-                        offset = offsets.write(stay.tag, event.k)
-                        self.events.append(Missing(offset, list(event.message.packets)))
-                if event.k % _AT_ONCE == 0 and time.monotonic() > until:
+                else:
+                    self._number = event.k
+                    if stay.is_for(sid, namespace, event):
+                        if heard is None or event.stream is not None or heard.has(event):
+                            offset = offsets.write(stay.tag, event.k)
+                            self.events.append(Missing(offset, list(event.message.packets)))
+                if time.monotonic() > until:
                     return False
         except (Incomplete, ValueError):
             raise NotRecovered(INCOMPLETE) from None
-        if self._number < end and stay.end is not None:
-            raise NotRecovered(INCOMPLETE)
+        self._number = max(self._number, end)
         return True
 
 

@@ -14,7 +14,17 @@ import time
 import weakref
 from array import array
 from collections import deque
-from typing import Any, Callable, Deque, Iterable, Iterator, MutableMapping, Optional
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Deque,
+    Iterable,
+    Iterator,
+    MutableMapping,
+    Optional,
+    Union,
+)
 
 from ..common.limits import JOURNAL_CARRIED, JOURNAL_PIECES, JOURNAL_SEGMENT
 from ..common.refusals import Refusals
@@ -45,9 +55,9 @@ from .journal_format import (
     Scope,
     Stream,
     aligned,
-    read_event,
     read_state,
 )
+from .journal_index import Index, Piece, Room, read_all, read_to
 from .journal_log import Segment, SegmentedLog
 from .journal_sources import Slot, Sources
 from .message import RelayMessage
@@ -74,7 +84,8 @@ class _Piece:
         self.first = first
         self.began = self.ended = now
         #: Where each event is.
-        self.index = array("I")
+        self.at = array("I")
+        self.index = Index()
 
 
 class Journal:
@@ -177,16 +188,16 @@ class Journal:
             segment = piece.segment
             if (
                 segment.used + size > segment.size
-                or len(piece.index) >= self._in_a_piece
+                or len(piece.at) >= self._in_a_piece
                 or (now - piece.began) * JOURNAL_PIECES > self._age
-                or piece.first + len(piece.index) <= self.last  # a gap that was not written
+                or piece.first + len(piece.at) <= self.last  # a gap that was not written
             ):
                 if not self._make_room(size, now):
                     self._tear()
                     return self.last
                 piece = self._pieces[-1]
                 segment = piece.segment
-            piece.index.append(segment.write(head + tag + scoped + data))
+            piece.at.append(segment.write(head + tag + scoped + data))
             piece.ended = now
             self.last += 1
             if code != TO_OWN:
@@ -238,18 +249,34 @@ class Journal:
 
         :raises Incomplete: when some of them are not kept any more, or there was no such number.
         """
+        return read_all(self._since(k))
+
+    def to_rooms(self, k: int, rooms: Collection[Room]) -> Iterator[Union[Event, int]]:
+        """Those of them that are to one of these rooms, as :func:`.read_to` has it.
+
+        :raises Incomplete: as :meth:`since`.
+        """
+        return read_to(self._since(k), rooms)
+
+    def _since(self, k: int) -> list[Piece]:
         with self._lock:
             if not 0 <= k <= self.last:
                 raise Incomplete(f"event {k} of {self.last}", given=False)
             dropped, _ = self.dropped
             if k < dropped:
                 raise Incomplete(f"events after {dropped} are kept, not after {k}")
-            parts = [
-                (piece, max(k + 1 - piece.first, 0), len(piece.index))
+            return [
+                Piece(
+                    piece.segment.memory,
+                    piece.at,
+                    piece.index,
+                    piece.first,
+                    max(k + 1 - piece.first, 0),
+                    len(piece.at),
+                )
                 for piece in self._pieces
-                if k < piece.first + len(piece.index)
+                if k < piece.first + len(piece.at)
             ]
-        return _read(parts)
 
     def lost(self) -> None:
         """A message that was for clients of this process does not come any more."""
@@ -264,7 +291,7 @@ class Journal:
             if not self._writes:
                 return
             piece = self._pieces[-1]
-            if piece.index and now - piece.ended > self._age:
+            if piece.at and now - piece.ended > self._age:
                 self._make_room(0, now)
             else:
                 self._drop_old(now)
@@ -463,8 +490,8 @@ class Journal:
         """Something is missing here, which gets the number of an event."""
         piece, now = self._pieces[-1], time.monotonic()
         segment = piece.segment
-        if segment.has_room(len(_GAP_RECORD)) and piece.first + len(piece.index) == self.last + 1:
-            piece.index.append(segment.write(_GAP_RECORD))
+        if segment.has_room(len(_GAP_RECORD)) and piece.first + len(piece.at) == self.last + 1:
+            piece.at.append(segment.write(_GAP_RECORD))
             piece.ended = now
         self.last += 1
         self._gap = self.last, now
@@ -568,13 +595,6 @@ class Journal:
                     return
                 carried += 1
             self._carried_to = aligned(at + length)
-
-
-def _read(parts: Iterable[tuple[_Piece, int, int]]) -> Iterator[Event]:
-    for piece, first, end in parts:
-        memory = piece.segment.memory
-        for at in range(first, end):
-            yield read_event(memory, piece.index[at], piece.first + at)
 
 
 _journals: weakref.WeakSet[Journal] = weakref.WeakSet()

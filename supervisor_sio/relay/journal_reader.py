@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Collection, Iterator, Mapping, Optional, Sequence, Union
 
 from .journal_format import (
     BRIDGE,
@@ -28,6 +28,7 @@ from .journal_format import (
     read_state,
     records,
 )
+from .journal_index import Index, Piece, Room, read_all, read_to
 from .position import Part, Position
 
 __all__ = ["Incomplete", "JournalReader"]
@@ -43,6 +44,7 @@ class _Segment:
         self.memory = map_memory(descriptor)
         self.head = read_head(self.memory, len(self.memory))
         self._events: Optional[array[int]] = None
+        self.index = Index()
 
     def records(self) -> Iterator[tuple[int, int, int]]:
         return records(self.memory, HEAD.size, self.head.commit)
@@ -119,6 +121,16 @@ class JournalReader:
         :raises Incomplete: when some of them are not kept any more, or there was no such number.
         :raises ValueError: when what is there are no events; also while it is read.
         """
+        return read_all(self._since(k))
+
+    def to_rooms(self, k: int, rooms: Collection[Room]) -> Iterator[Union[Event, int]]:
+        """Those of them that are to one of these rooms, as :func:`.read_to` has it.
+
+        :raises Incomplete: as :meth:`since`.
+        """
+        return read_to(self._since(k), rooms)
+
+    def _since(self, k: int) -> list[Piece]:
         if not self.complete:
             raise Incomplete("the last events of it are missing")
         if not 0 <= k <= self.last:
@@ -126,15 +138,15 @@ class JournalReader:
         dropped, _ = self.dropped
         if k < dropped:
             raise Incomplete(f"events after {dropped} are kept, not after {k}")
-        return self._read(k + 1)
-
-    def _read(self, k: int) -> Iterator[Event]:
+        pieces = []
         for segment, following in zip(self._events, (*self._events[1:], None)):
             first = segment.head.first
-            if following is not None and following.head.first <= k:
-                continue
-            for at in range(max(k - first, 0), len(segment.events)):
-                yield read_event(segment.memory, segment.events[at], first + at)
+            if following is None or following.head.first > k + 1:
+                begin, end = max(k + 1 - first, 0), len(segment.events)
+                pieces.append(
+                    Piece(segment.memory, segment.events, segment.index, first, begin, end)
+                )
+        return pieces
 
     def states(self) -> Iterator[tuple[str, bytes]]:
         """The last state of each client, by pid; each pid comes once.
