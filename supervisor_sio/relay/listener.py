@@ -172,7 +172,7 @@ class Listener:
         """What that sender is to be told, when all that it asks for was delivered."""
         own = [tag for tag in fields["own"] if tag in self.tags]
         numbers = self._numbers(fields)
-        if not own or not self.inbox.has(sender, numbers):
+        if not own or self.has_pending or not self.inbox.has(sender, numbers):
             return None
         return {"tag": own[0], "all": numbers[None], "own": numbers[own[0]]}
 

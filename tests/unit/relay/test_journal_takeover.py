@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any, Optional
 
+import pytest
 from hypothesis import given, settings
 
+from supervisor_sio.relay import subscriber as subscriber_module
 from supervisor_sio.relay.journal import OWN, Journal
 from supervisor_sio.relay.journal_reader import JournalReader
 from supervisor_sio.relay.message import RelayMessage
@@ -184,4 +186,36 @@ def test_a_journal_says_what_the_clients_of_a_killed_worker_were_given(plan: lis
         world.settle()
         world.check()
         for process in (*world.workers, world.emitter):
+            world.end(process)
+
+
+def test_what_adopted_clients_have_yet_to_get_is_not_confirmed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its sender could end then, and if the worker is killed next, nobody has it."""
+    monkeypatch.setattr(subscriber_module, "_SLICE", 0.0)  # each message takes a turn
+    network = Network()
+    with network.installed():
+        world = JournaledWorld(network, os.close)
+        dead, heir = world.start_worker(), world.start_worker()
+        emitter = world.emitter
+        world.crash(dead)
+        (held,) = world.held
+        for _ in range(3):
+            emitter.publish(None, long=False)
+        for process in (held, heir):
+            process.hear(100)
+        world.adopt(held, heir)
+        heir.socket.incoming.clear()
+        assert not emitter.leave()  # it asks whether all is there
+        heir.turn()
+        assert len(world.delivered["w0"]) < 3
+        emitter.hear(100)
+        assert not emitter.publisher.has_confirmed("w0", {None: 3})
+        while not emitter.leave():
+            network.now += 0.26
+            for process in (heir, emitter):
+                process.hear(100)
+        assert len(world.delivered["w0"]) == len(world.delivered["w1"]) == 3
+        for process in (heir, emitter):
             world.end(process)
