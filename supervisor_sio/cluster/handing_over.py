@@ -95,10 +95,14 @@ class HandingOver(Confirming):
     ) -> Packets:
         missed = self._missed(client, offset, heard)
         until = time.monotonic() + RECOVERY_WAIT
-        while not missed.read(RECOVERY_SLICE) or not self._has_heard(client, heard, mark):
+        while True:
+            is_read = missed.read(RECOVERY_SLICE)
+            if is_read and self._has_heard(client, heard, mark):
+                break
             if time.monotonic() > until:
                 raise NotRecovered(INCOMPLETE)
-            await self._sleep(LOOK if mark not in self._marks else 0)
+            await self._sleep(LOOK if is_read else 0)
+        self._marks.pop(mark, None)
         await self._run_in_loop(partial(self._fetched, client, missed))
         return [one.packets for one in missed.events]
 

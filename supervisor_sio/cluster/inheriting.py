@@ -98,7 +98,7 @@ class Inheriting(Confirming):
             seconds = self.recovery * client.capable
             if client.capable and client.not_saved:
                 seconds = 0.0
-                self._note_gone(client)
+                self._note_gone(client, client.why_not_saved)
             self._times.add(client.sid, client.lost.since + seconds)
 
     def _save_all_of(self, tags: Collection[str]) -> None:

@@ -211,16 +211,16 @@ class Keeping(IndexedManager):
         """:return: whom to tell that it does not answer; ``None`` when it cannot come back."""
         self._store(client)
         if client.not_saved:
-            self._note_gone(client)
+            self._note_gone(client, client.why_not_saved)
             return None
         client.lost = Lost(time.monotonic(), reason)
         self._times.add(client.sid, client.lost.since + self.recovery)
         self._save(client)
         return self._awaited.left(client.sid)
 
-    def _note_gone(self, client: Client) -> None:
+    def _note_gone(self, client: Client, reason: str) -> None:
         """It cannot come back: should it ask, this is why."""
-        self._gone[client.pid] = client.why_not_saved
+        self._gone[client.pid] = reason
         while len(self._gone) > CLIENTS_GONE:
             self._gone.popitem(last=False)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from typing import Any, Iterator, NamedTuple, Optional
 
 from ..common.limits import CLIENT_STATE
@@ -230,9 +231,13 @@ class Times:
             self._heap = [(time, sid) for sid, time in self._times.items()]
             heapq.heapify(self._heap)
 
-    def pop_due(self, now: float) -> Iterator[str]:
-        while self._heap and self._heap[0][0] <= now:
+    def pop_due(self, now: float, most: float = math.inf) -> Iterator[tuple[str, bool]]:
+        """Those whose time is over, and the next ones as long as there are more than ``most``.
+
+        :return: sids, and whether their time is over.
+        """
+        while self._heap and (self._heap[0][0] <= now or len(self._times) > most):
             time, sid = heapq.heappop(self._heap)
             if self._times.get(sid) == time:
                 del self._times[sid]
-                yield sid
+                yield sid, time <= now

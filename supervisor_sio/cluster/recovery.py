@@ -35,8 +35,8 @@ from functools import partial
 from typing import Any, Callable, ClassVar, List, Mapping, Optional, Tuple
 
 from ..common.blocking import settle
-from ..common.limits import RECOVERY_HOPS, RECOVERY_SLICE
-from ..common.reasons import NO_OWNER, UNKNOWN_PID
+from ..common.limits import CLIENTS_LOST, RECOVERY_HOPS, RECOVERY_SLICE
+from ..common.reasons import LOST_FULL, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.message import RelayMessage
 from . import offsets
@@ -145,7 +145,7 @@ class Recovery(Claiming, HandingOver, Inheriting):
         """
         over = []
         with self._tables:
-            for sid in list(self._times.pop_due(now)):
+            for sid, is_due in list(self._times.pop_due(now, CLIENTS_LOST)):
                 client = self._known.get(sid)
                 if client is None or client.lost is None:
                     continue
@@ -158,6 +158,8 @@ class Recovery(Claiming, HandingOver, Inheriting):
                     self._times.add(sid, later)
                     continue
                 over.append((client.eio_sid, sid, client.namespace, client.lost.reason))
+                if not is_due:
+                    self._note_gone(client, LOST_FULL)
             self._drop_arrivals(now)
             if self._journal is not None:
                 self._journal.trim()

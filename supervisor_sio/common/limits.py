@@ -926,8 +926,8 @@ CLIENTS_GONE = _limit(
     1000,
     "clients",
     "worker",
-    "that could not be kept when they were lost, of which it is known why; the oldest is "
-    "forgotten, and counts as one that nobody knows",
+    "that could not be kept when they were lost, or were given up, of which it is known why; the "
+    "oldest is forgotten, and counts as one that nobody knows",
 )
 JOURNALS_KEPT = _limit(
     "JOURNALS_KEPT",
@@ -948,11 +948,20 @@ CLIENTS_ASKED = _limit(
 )
 RECOVERY_MARKS = _limit(
     "RECOVERY_MARKS",
-    1000,
+    10_000,
     "marks",
     "worker",
-    "that say how far another one has come with what it sends to a client; one for each that "
-    "comes back there",
+    "that say how far another one has come with what it sends to a client: one for each that "
+    "comes back there, as CLAIMS_AT_ONCE",
+)
+CLIENTS_LOST = _limit(
+    "CLIENTS_LOST",
+    32_768,
+    "clients",
+    "worker",
+    "that are away and may come back, of all that it has and has inherited; beyond, the one whose "
+    "time is over next is given up within a second. Each takes about five KiB, and what the "
+    "application has stored for it; a stranger who connects and leaves all the time makes many",
 )
 
 # --- The bridge: messages between hosts -----------------------------------------

@@ -185,6 +185,10 @@ NOT_INHERITED = _not_recovered(
     "the clients of a worker that has died, whose journal no other worker has inherited in time; "
     "counts workers",
 )
+LOST_FULL = _not_recovered(
+    "lost-full",
+    "too many clients of a worker were away, see limits: it was given up before its time",
+)
 CLAIMS_FULL = _not_recovered("claims-full", "too many came back at a time, see limits")
 
 

@@ -155,6 +155,16 @@ def test_times() -> None:
     times.add("5", 500)
     for number in range(10, 200):
         times.discard(f"{number}")
-    assert list(times.pop_due(100)) == ["0", "1", "2", "3", "4", "6", "7", "8", "9"]
+    due = ["0", "1", "2", "3", "4", "6", "7", "8", "9"]
+    assert list(times.pop_due(100)) == [(sid, True) for sid in due]
     assert len(times) == 1 and "5" in times
     assert len(times._heap) < 100
+
+
+def test_as_many_times_as_there_may_be() -> None:
+    times = Times()
+    for number in range(5):
+        times.add(f"{number}", number)
+    times.add("0", 9)
+    assert list(times.pop_due(1, 2)) == [("1", True), ("2", False), ("3", False)]
+    assert "4" in times and "0" in times

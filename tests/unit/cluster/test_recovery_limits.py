@@ -1,0 +1,176 @@
+"""What clients that come back may cost, and for how long somebody waits for another one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from supervisor_sio.cluster import handing_over, inheriting, recovery, recovery_base
+from supervisor_sio.cluster.offsets import Asked
+from supervisor_sio.common.limits import RECOVERY_HOPS
+from supervisor_sio.common.reasons import (
+    INCOMPLETE,
+    LOST_FULL,
+    NO_OWNER,
+    NOT_KEPT,
+)
+from supervisor_sio.relay.journal_format import Heard
+
+from .recovering import Client, Cluster
+
+WAIT = 0.3
+
+
+def test_so_many_may_be_away(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond, those that have been away for longest are told to be gone."""
+    monkeypatch.setattr(recovery, "CLIENTS_LOST", 3)
+
+    async def scenario(cluster: Cluster) -> None:
+        (worker,) = await cluster.start(1)
+        clients = [Client() for _ in range(8)]
+        for client in clients:
+            await worker.connect(client)
+            client.lose()
+        over = worker.manager.expire(time.monotonic())
+        assert [sid for _, sid, _, _ in over] == [client.sid for client in clients[:5]]
+        assert worker.manager.lost == 3 and not worker.manager.expire(time.monotonic())
+        for _, sid, namespace, _ in over:
+            await worker.manager.disconnect(sid, namespace, ignore_queue=True)
+        first, *_, last = clients
+        await worker.connect(last)
+        assert last.recovered
+        await worker.connect(first)
+        assert first.recovered is False and first.reason == LOST_FULL
+
+    run(scenario)
+
+
+def test_what_does_not_come_is_waited_for_for_so_long(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the worker that has the client: until it has heard what the other one has. It sleeps
+    meanwhile."""
+    monkeypatch.setattr(handing_over, "RECOVERY_WAIT", WAIT)
+
+    async def scenario(cluster: Cluster) -> None:
+        (worker,) = await cluster.start(1)
+        client = Client()
+        await worker.connect(client)
+        client.lose()
+        slept: list[float] = []
+        sleep = worker.manager._sleep
+
+        async def note_sleep(seconds: float) -> None:
+            slept.append(seconds)
+            await sleep(seconds)
+
+        monkeypatch.setattr(worker.manager, "_sleep", note_sleep)
+        heard = Heard({"nobody": 7}, 0.0)
+        question = {"do": "fetch", "pid": client.pid, "namespace": "/", "offset": client.offset}
+        for mark in (1, 2):  # as one of them has come, and the other has not
+            worker.manager._marks[1] = None
+            began = time.monotonic()
+            answer = await worker.manager.answer_claim(
+                {**question, "mark": mark}, [[json.dumps(heard.to_json())]]
+            )
+            assert answer == ({"reason": INCOMPLETE}, ())
+            assert time.monotonic() - began >= WAIT
+        assert 0 < len(slept) <= 2 * (WAIT / recovery_base.LOOK + 1)
+        await worker.connect(client)
+        assert client.recovered
+
+    run(scenario)
+
+
+def test_a_sender_that_is_behind_is_waited_for_for_so_long(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the worker that the client has come to: whether what it has is its own."""
+    monkeypatch.setattr(recovery_base, "RECOVERY_WAIT", WAIT)
+
+    async def scenario(cluster: Cluster) -> None:
+        (worker,) = await cluster.start(1)
+        client = Client()
+        await worker.connect(client)
+        client.lose()
+        worker.manager._expected = frozenset([worker.tag])
+        began = time.monotonic()
+        await worker.connect(client)
+        assert client.recovered is False and client.reason == NO_OWNER
+        assert time.monotonic() - began >= WAIT
+
+    run(scenario)
+
+
+def test_so_long_another_one_may_take_what_it_has_asked_for(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After that the client is where it was."""
+    monkeypatch.setattr(handing_over, "RECOVERY_HANDS", 0.0)
+
+    async def scenario(cluster: Cluster) -> None:
+        first, second = await cluster.start(2)
+        client = Client()
+        await first.connect(client)
+        client.lose()
+        sid, pid, offset = client.sid, client.pid, client.offset
+        await second.connect(client)
+        assert client.recovered is False and client.reason == NO_OWNER
+        assert cluster.asked[-2:] == [(first.tag, "taken"), (first.tag, "not_taken")]
+        assert first.manager.is_connected(sid, "/") and not first.manager._moved
+        client.pid, client.offset = pid, offset
+        await first.connect(client)
+        assert client.recovered and client.sid == sid
+
+    run(scenario)
+
+
+def test_so_many_are_asked_for_one_client(run: Any) -> None:
+    """Also when each says that another one has it."""
+
+    async def scenario(cluster: Cluster) -> None:
+        (worker,) = await cluster.start(1)
+        asked = []
+
+        async def ask(tag: str, question: Any, packets: Any = ()) -> Any:
+            asked.append(tag)
+            return {"moved": f"{len(asked):08x}"}, ()
+
+        pid = "bbbbbbbb." + "x" * 20
+        reason = await worker.manager.recover("e", {}, "/", Asked(True, pid, None, None), ask)
+        assert reason == NO_OWNER
+        assert asked == ["bbbbbbbb", *(f"{n:08x}" for n in range(1, RECOVERY_HOPS))]
+
+    run(scenario)
+
+
+def test_so_many_journals_of_the_dead_are_kept(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of others is let go of; who needs one of them gets a new session."""
+    monkeypatch.setattr(inheriting, "JOURNALS_KEPT", 2)
+
+    async def scenario(cluster: Cluster) -> None:
+        heir, *workers = await cluster.start(4)
+        clients = []
+        for worker in workers:
+            client = Client()
+            await worker.connect(client)
+            await worker.emit_to(client.sid)
+            client.take()
+            clients.append(client)
+        for worker in workers:
+            await worker.kill()
+            cluster.set_members()
+            await cluster.inherit(worker, heir)
+            await asyncio.sleep(0)
+            assert len(heir.manager._readers) <= 2
+        assert list(heir.manager._readers) == [worker.tag for worker in workers[1:]]
+        for client in clients:
+            await heir.connect(client)
+        assert [client.recovered for client in clients] == [False, True, True]
+        assert clients[0].reason == NOT_KEPT
+
+    run(scenario)
