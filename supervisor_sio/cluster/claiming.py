@@ -52,11 +52,14 @@ class Claiming(Confirming):
             fetch = {**question, "do": "fetch", "offset": asked.offset, "mark": mark}
             answer, missed = await ask(tag, fetch, [[json.dumps(heard.to_json())]])
             check_answer(answer)
+            fetched, missed = _read_fetched(missed)
+            await self._wait_until(lambda: self._has_heard_all(client, fetched))
             taken = {**question, "do": "taken", "tag": self.host_id}
             answer, packets = await ask(tag, taken, ())
             check_answer(answer)
             last = read_state(packets, client.eio_sid)
-            await self._run_in_loop(partial(self._arrive, client, last, missed, asked.offset))
+            arrive = partial(self._arrive, client, last, missed, fetched, asked.offset)
+            await self._run_in_loop(arrive)
             arrived = True
         finally:
             if not arrived:
@@ -96,10 +99,23 @@ class Claiming(Confirming):
             if moved is not None:
                 self._note_moved(moved)
 
-    def _arrive(self, client: Client, last: Client, missed: Packets, offset: Optional[str]) -> None:
+    def _has_heard_all(self, client: Client, fetched: Heard) -> bool:
+        """Whether nothing comes to this process any more that was fetched for the client."""
+        assert self._journal is not None
+        return self._journal.reaches(fetched, self._guests.get(client.sid) or tag_of(client.sid))
+
+    def _arrive(
+        self,
+        client: Client,
+        last: Client,
+        missed: Packets,
+        fetched: Heard,
+        offset: Optional[str],
+    ) -> None:
         """It is here. In the loop.
 
         :param last: as the worker knew it that had it until now.
+        :param fetched: how far that one has heard the others, when it gave what was missed.
         """
         assert self._journal is not None
         sid = client.sid
@@ -126,6 +142,7 @@ class Claiming(Confirming):
             self._welcome(client)
             for packets in missed:
                 self._send_alone(client, list(packets))
+            early.drop(fetched.has)
             self._send_early_ones(sid, client.eio_sid, early)
             self._save(client)
         self._send_all()
@@ -152,6 +169,17 @@ def check_answer(answer: Mapping[str, Any]) -> None:
     reason = answer.get("reason")
     if reason is not None:
         raise NotRecovered(reason if is_of_recovery(reason) else INCOMPLETE)
+
+
+def _read_fetched(packets: Packets) -> Tuple[Heard, Packets]:
+    """How far the worker had heard the others that had the client, and what it missed until then.
+
+    :raises NotRecovered: when that is not what comes.
+    """
+    try:
+        return Heard.from_json(json.loads(packets[0][0])), packets[1:]
+    except (LookupError, ValueError, RecursionError):
+        raise NotRecovered(INCOMPLETE) from None
 
 
 def read_state(packets: Packets, eio_sid: str) -> Client:

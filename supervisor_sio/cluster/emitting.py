@@ -335,7 +335,7 @@ class Emitting(Asking, Keeping):
         if self._journal is not None:
             self._send_queued(0)
             return []
-        sent = [self._outlet.fan_out([eio_sid], packets) for packets, _ in early.emits]
+        sent = [self._outlet.fan_out([eio_sid], packets) for packets, *_ in early.emits]
         return [one for one in sent if one is not None]
 
     def _audience(

@@ -93,18 +93,23 @@ class HandingOver(Confirming):
     async def _fetch(
         self, client: Client, offset: Optional[str], heard: Heard, mark: int
     ) -> Packets:
-        missed = self._missed(client, offset, heard)
+        """
+        :param heard: what has come to the new worker before it held anything for the client.
+        :return: how far this process has heard the others, and the events until then.
+        """
+        missed = self._missed(client, offset)
         until = time.monotonic() + RECOVERY_WAIT
         while True:
             is_read = missed.read(RECOVERY_SLICE)
             if is_read and self._has_heard(client, heard, mark):
-                break
+                fetched = await self._run_in_loop(partial(self._fetched, client, missed))
+                if fetched is not None:
+                    break
             if time.monotonic() > until:
                 raise NotRecovered(INCOMPLETE)
             await self._sleep(LOOK if is_read else 0)
         self._marks.pop(mark, None)
-        await self._run_in_loop(partial(self._fetched, client, missed))
-        return [one.packets for one in missed.events]
+        return [[json.dumps(fetched.to_json())], *(one.packets for one in missed.events)]
 
     def _has_heard(self, client: Client, heard: Heard, mark: int) -> bool:
         """Whether this process has heard all that the client does not get there."""
@@ -112,17 +117,26 @@ class HandingOver(Confirming):
         if journal is None or mark not in self._marks or not self._is_settled(client):
             return False
         with self._tables:
-            own = heard.numbers.get(self.host_id, 0)
-            if any(number <= own for number in self._unwritten):
-                return False
-            return journal.reaches(heard, client.stay.heard_as)
+            return journal.reaches(heard, client.stay.heard_as) and not self._lacks_own(heard)
 
-    def _fetched(self, client: Client, missed: Missed) -> None:
+    def _lacks_own(self, heard: Heard) -> bool:
+        """Whether something that this process has sent to all by then is yet to be written."""
+        return any(heard.has(self.host_id, number) for number in self._unwritten)
+
+    def _fetched(self, client: Client, missed: Missed) -> Optional[Heard]:
+        """All that it has missed until now is read. In the loop.
+
+        :return: how far that goes; ``None`` when a part of that has yet to be written.
+        """
         assert self._journal is not None
         with self._tables:
             self._check_present(client)
+            heard = self._journal.position(client.stay.heard_as)
+            if self._lacks_own(heard):
+                return None
             missed.read()
             client.fetched = self._journal.last, time.monotonic() + RECOVERY_HANDS
+            return heard
 
     def _hand_over(self, client: Client, tag: str) -> str:
         """It is another worker's. In the loop.

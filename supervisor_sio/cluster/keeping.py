@@ -351,7 +351,8 @@ class Keeping(IndexedManager):
             self._send_later(self._admit(recipients, packets, question), packets)
             return
         if self._early:
-            recipients = self._without_early(recipients, None if volatile else packets)
+            source = None if stream is not None else (message.sender, message.sequence)
+            recipients = self._without_early(recipients, None if volatile else packets, source)
         capable = self._capable
         able = [eio_sid for sid, eio_sid in recipients if sid in capable]
         if volatile:
@@ -370,11 +371,14 @@ class Keeping(IndexedManager):
             self._sendings.append(Sending(others, packets, volatile))
 
     def _without_early(
-        self, recipients: list[tuple[str, str]], packets: Optional[list[EncodedPacket]]
+        self,
+        recipients: list[tuple[str, str]],
+        packets: Optional[list[EncodedPacket]],
+        source: Optional[tuple[str, int]],
     ) -> list[tuple[str, str]]:
         early = self._early
         for sid, _ in recipients:
-            if packets is not None and sid in early and not early[sid].add(packets, True):
+            if packets is not None and sid in early and not early[sid].add(packets, True, source):
                 self._get_logger().error("too much for %s, who has yet to connect", sid)
         return [pair for pair in recipients if pair[0] not in early]
 
@@ -409,7 +413,7 @@ class Keeping(IndexedManager):
     def _send_early_ones(self, sid: str, eio_sid: str, early: Early) -> None:
         """What was emitted to a client while it connected; with ``_tables``."""
         client = self._capable.get(sid)
-        for packets, numbered in early.emits:
+        for packets, numbered, _ in early.emits:
             if client is not None and numbered:
                 self._send_alone(client, packets)
             else:

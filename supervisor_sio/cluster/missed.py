@@ -6,7 +6,7 @@ import time
 from typing import Any, Callable, Collection, Iterator, NamedTuple, Optional, Protocol, Union
 
 from ..common.reasons import INCOMPLETE, NOT_KEPT, UNKNOWN_OFFSET
-from ..relay.journal_format import Event, Heard, Incomplete
+from ..relay.journal_format import Event, Incomplete
 from ..relay.journal_index import Room
 from ..relay.message import EncodedPacket
 from . import offsets
@@ -58,7 +58,6 @@ class Missed:
     :param journal: of a worker, by its tag.
     :param known: until when the client was there for sure, by the host's monotonic clock: it has
         got what was sent before.
-    :param heard: what another worker has heard, which gets the rest itself; ``None`` for all.
     :raises NotRecovered: when a part of them cannot be had.
     """
 
@@ -68,14 +67,12 @@ class Missed:
         offset: Optional[str],
         journal: Callable[[str], Optional[Journal]],
         known: float,
-        heard: Optional[Heard] = None,
     ) -> None:
         self.events: list[Missing] = []
         self.offset = offset
         self._client = client
         self._journal = journal
         self._known = known
-        self._heard = heard
         self._stays = (*client.before, client.stay)
         self._at, self._number = _find(client, self._stays, offset, journal)
 
@@ -105,7 +102,7 @@ class Missed:
             if self._number < number and at > self._known:
                 raise NotRecovered(NOT_KEPT)
             self._number = max(self._number, number)
-        sid, namespace, heard = self._client.sid, self._client.namespace, self._heard
+        sid, namespace = self._client.sid, self._client.namespace
         try:
             end = journal.last if stay.end is None else stay.end
             if end > journal.last:
@@ -118,9 +115,8 @@ class Missed:
                 else:
                     self._number = event.k
                     if stay.is_for(sid, namespace, event):
-                        if heard is None or event.stream is not None or heard.has(event):
-                            offset = offsets.write(stay.tag, event.k)
-                            self.events.append(Missing(offset, list(event.message.packets)))
+                        offset = offsets.write(stay.tag, event.k)
+                        self.events.append(Missing(offset, list(event.message.packets)))
                 if time.monotonic() > until:
                     return False
         except (Incomplete, ValueError):

@@ -11,7 +11,6 @@ from socketio import packet as sio_packet
 from ..common.limits import RECOVERY_WAIT
 from ..common.reasons import INCOMPLETE, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
-from ..relay.journal_format import Heard
 from ..relay.journal_reader import JournalReader
 from ..relay.message import EncodedPacket
 from . import admin, sessions
@@ -98,11 +97,9 @@ class RecoveryBase(Asking, Keeping):
 
     # --- what they have missed -------------------------------------------------------------
 
-    def _missed(
-        self, client: Client, offset: Optional[str], heard: Optional[Heard] = None
-    ) -> Missed:
+    def _missed(self, client: Client, offset: Optional[str]) -> Missed:
         lost = time.monotonic() if client.lost is None else client.lost.since
-        return Missed(client, offset, self._journal_of, lost - self._margin, heard)
+        return Missed(client, offset, self._journal_of, lost - self._margin)
 
     def _journal_of(self, tag: str) -> Optional[Journal]:
         if tag == self.host_id:

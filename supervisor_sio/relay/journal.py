@@ -350,26 +350,33 @@ class Journal:
                 self._parts = [part for part in self._parts if part.tags]
                 self._rewrite()
 
-    def position(self) -> Heard:
-        """How far this process has heard all who send to all."""
+    def position(self, tag: Optional[str] = None) -> Heard:
+        """How far the clients with this tag have heard all who send to all."""
         with self._lock:
-            return Heard(self._main.numbers, self._began)
+            sources = self._of(tag)
+            return Heard(sources.numbers, dict(sources.first))
 
     def reaches(self, heard: Heard, tag: Optional[str] = None) -> bool:
         """Whether the clients with this tag have had all that another process has heard.
 
-        Of a sender that has ended, all that there was.
+        Of a sender that has ended, all that there was; of one that has not been heard here, all
+        if it was heard there before this process began to listen.
         """
         with self._lock:
-            sources = self._part(None if tag is None else (True, (tag,))) or self._main
+            sources = self._of(tag)
+            began = sources.since if sources.part else self._began
             for sender, number in heard.numbers.items():
                 streams = sources.senders.get(sender)
-                if streams is None:
-                    if sender not in sources.gone and number:
+                if streams is not None:
+                    if streams[None][0] < number:
                         return False
-                elif streams[None][0] < number:
-                    return False
+                elif number and sender not in sources.gone:
+                    if heard.first.get(sender, 0.0) >= began:
+                        return False
         return True
+
+    def _of(self, tag: Optional[str]) -> Sources:
+        return self._part(None if tag is None else (True, (tag,))) or self._main
 
     # --- the states of clients -----------------------------------------------------
 

@@ -131,31 +131,26 @@ class Heard(NamedTuple):
     """How far a process has heard all who send to all: the last number of each sender."""
 
     numbers: dict[str, int]
-    #: From a sender that is not there it gets what is sent from then on, by the host's monotonic
-    #: clock.
-    since: float
+    #: When each was heard first, by the host's monotonic clock; of one that is missing it was
+    #: before all others began to listen.
+    first: dict[str, float]
 
-    def has(self, event: Event) -> bool:
-        """Whether it has had this event, or never gets it: it is not one that comes to it yet.
-
-        :param event: of the stream to all.
-        """
-        number = self.numbers.get(event.sender)
-        if number is None:
-            return event.message.time < self.since
-        return event.number <= number
+    def has(self, sender: str, number: int) -> bool:
+        """Whether it has had this message to all."""
+        return number <= self.numbers.get(sender, 0)
 
     def to_json(self) -> list[Any]:
-        return [self.numbers, self.since]
+        return [self.numbers, self.first]
 
     @classmethod
     def from_json(cls, value: Any) -> Heard:
         """:raises ValueError: when it is not what :meth:`to_json` gives."""
         if isinstance(value, list) and len(value) == 2:
-            numbers, since = value
-            if isinstance(numbers, dict) and type(since) in (int, float):
-                if all(type(number) is int and number >= 0 for number in numbers.values()):
-                    return cls(numbers, float(since))
+            numbers, first = value
+            if isinstance(numbers, dict) and isinstance(first, dict):
+                right = all(type(number) is int and number >= 0 for number in numbers.values())
+                if right and all(type(at) in (int, float) for at in first.values()):
+                    return cls(numbers, first)
         raise ValueError("not how far a process has heard the others")
 
 

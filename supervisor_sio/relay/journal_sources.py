@@ -7,6 +7,7 @@ The records are in the segment that the journal's events are written to: see
 from __future__ import annotations
 
 import json
+import time
 from collections import OrderedDict
 from typing import Iterable, Iterator, Optional
 
@@ -48,6 +49,9 @@ class Sources:
         self.senders: OrderedDict[str, dict[Optional[str], Slot]] = OrderedDict()
         #: The same of those who have ended.
         self.gone: OrderedDict[str, dict[Optional[str], Slot]] = OrderedDict()
+        #: When each was heard first, in seconds of the host's monotonic clock; it is not known of
+        #: those that another process had heard before.
+        self.first: dict[str, float] = {}
         #: What has come through bridges to other hosts.
         self.bridges: OrderedDict[str, Slot] = OrderedDict()
 
@@ -75,9 +79,11 @@ class Sources:
 
     def begin(self, sender: str) -> dict[Optional[str], Slot]:
         """The streams of one that has not been heard yet, or had ended; makes room for it."""
+        if sender not in self.gone:
+            self.first[sender] = time.monotonic()
         streams = self.senders[sender] = self.gone.pop(sender, {})
         while len(self.senders) > RELAY_MOST_SENDERS:
-            self.senders.popitem(last=False)
+            self.first.pop(self.senders.popitem(last=False)[0], None)
         return streams
 
     def end(self, sender: str) -> list[Slot]:
@@ -87,7 +93,7 @@ class Sources:
             return []
         self.gone[sender] = streams
         while len(self.gone) > RELAY_MOST_GONE:
-            self.gone.popitem(last=False)
+            self.first.pop(self.gone.popitem(last=False)[0], None)
         return list(streams.values())
 
     def make_room_for_bridge(self) -> None:

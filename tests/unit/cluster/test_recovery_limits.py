@@ -69,7 +69,7 @@ def test_what_does_not_come_is_waited_for_for_so_long(
             await sleep(seconds)
 
         monkeypatch.setattr(worker.manager, "_sleep", note_sleep)
-        heard = Heard({"nobody": 7}, 0.0)
+        heard = Heard({"nobody": 7}, {"nobody": time.monotonic()})
         question = {"do": "fetch", "pid": client.pid, "namespace": "/", "offset": client.offset}
         for mark in (1, 2):  # as one of them has come, and the other has not
             worker.manager._marks[1] = None

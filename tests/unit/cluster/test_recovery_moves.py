@@ -54,6 +54,36 @@ def test_to_another_worker_and_back(run: Any) -> None:
     run(scenario)
 
 
+def test_to_one_that_has_heard_less(run: Any) -> None:
+    """What the client has got already comes to its new worker only now."""
+
+    async def scenario(cluster: Cluster) -> None:
+        first, second, third = await cluster.start(3)
+        client = Client()
+        await first.connect(client)
+        subscriber = second.manager._subscriber
+        take = subscriber._take
+        subscriber._take = lambda data, now: ()
+        for _ in range(5):
+            await third.emit()
+        await until(lambda: len(first.got.get(client.eio_sid, ())) == 5)
+        client.take(most=4)
+        client.lose(take=False)
+        connecting = asyncio.create_task(second.connect(client))
+        await until(lambda: (first.tag, "fetch") in cluster.asked)
+        await third.emit()
+        await asyncio.sleep(0.1)
+        assert not connecting.done()
+        subscriber._take = take
+        await connecting
+        assert client.recovered, client.reason
+        await third.emit()
+        await until(lambda: client.take() or client.events[third.tag][-1] == third.sent)
+        assert client.events == {third.tag: [1, 2, 3, 4, 5, 6, 7]}
+
+    run(scenario)
+
+
 def test_rooms_and_disconnects_reach_a_guest(run: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
         first, second, third = await cluster.start(3)
