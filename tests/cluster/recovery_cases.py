@@ -80,7 +80,8 @@ class Scene:
     def is_recovered(self, client: NodeClient, sid: str, namespace: str = "/") -> None:
         """It goes on with its session, and talks; of the handlers only ``on_recovery`` ran."""
         client.wait(lambda: len(client.recovered[namespace]) > 1, "come-back", TIMEOUT)
-        assert client.recovered[namespace] == [False, True]
+        recovered = client.recovered[namespace]
+        assert recovered == [False, True], f"recovered: {recovered}"
         assert client.sid(namespace) == sid
         assert client.call("echo", "here", namespace=namespace, timeout=TIMEOUT) == "here"
         assert self.ledger.of(sid) == ["connect", "recovery"]
