@@ -9,7 +9,7 @@ import json
 from functools import partial
 from typing import Any, Callable, List, Mapping, Optional, Tuple
 
-from ..common.reasons import INCOMPLETE, UNKNOWN_PID, is_of_recovery
+from ..common.reasons import INCOMPLETE, NO_OWNER, UNKNOWN_PID, is_of_recovery
 from ..common.request import tag_of
 from ..relay.journal_format import Heard
 from . import admin
@@ -54,6 +54,7 @@ class Claiming(Confirming):
             check_answer(answer)
             fetched, missed = _read_fetched(missed)
             await self._wait_until(lambda: self._has_heard_all(client, fetched))
+            self._check_expected(client)
             taken = {**question, "do": "taken", "tag": self.host_id}
             answer, packets = await ask(tag, taken, ())
             check_answer(answer)
@@ -90,8 +91,15 @@ class Claiming(Confirming):
             self._early[sid] = Early(None)
             return self._journal.position(), moved
 
-    def _do_not_expect(self, client: Client, moved: Optional[Moved]) -> None:
+    def _check_expected(self, client: Client) -> None:
+        """:raises NotRecovered: when this process has inherited it: that one comes back."""
+        if self._known.get(client.sid) is not client:
+            raise NotRecovered(NO_OWNER)
+
+    def _do_not_expect(self, client: Client, moved: Optional[Moved] = None) -> None:
         with self._tables:
+            if self._known.get(client.sid) is not client:
+                return
             self._early.pop(client.sid, None)
             self._take_out(client.sid, client.namespace)
             self._known.pop(client.sid, None)
@@ -120,6 +128,7 @@ class Claiming(Confirming):
         assert self._journal is not None
         sid = client.sid
         with self._tables:
+            self._check_expected(client)
             early = self._early[sid]
             if not early.whole:
                 raise NotRecovered(INCOMPLETE)

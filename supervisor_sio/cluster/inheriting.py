@@ -21,6 +21,9 @@ _AT_ONCE = 50
 class Inheriting(Confirming):
     """The part of a manager that goes on from the journals of others."""
 
+    # From another part.
+    _do_not_expect: Callable[[Client], None]
+
     def forget_moved(self) -> None:
         super().forget_moved()
         #: By the tag of a worker whose clients this one is about to have: those of all journals
@@ -56,20 +59,33 @@ class Inheriting(Confirming):
         for reader, died in journals:
             if reader.tag in taken_over:
                 continue
+            errors: List[ValueError] = []
             try:
                 for number, (_, state) in enumerate(reader.states()):
                     if number % _AT_ONCE == _AT_ONCE - 1:
                         await sleep(0)
-                    saved = decode(state)
-                    if "heir_of" in dict(saved.pairs()):
-                        taken_over.add(saved.text("heir_of"))
-                    elif "arrived" in dict(saved.pairs()):
-                        with self._tables:
-                            self._note_arrival(saved.text("arrived"))
-                    else:
-                        self._inherit_one(saved, reader, died)
+                    try:
+                        self._inherit_state(state, reader, died, taken_over)
+                    except ValueError as error:  # the others are not to suffer
+                        errors.append(error)
             except ValueError as error:
-                logger.error("not all clients of worker %s are known: %s", reader.tag, error)
+                errors.append(error)
+            if errors:
+                text = "not all clients of worker %s are known, last of %d: %s"
+                logger.error(text, reader.tag, len(errors), errors[-1])
+
+    def _inherit_state(
+        self, state: bytes, reader: JournalReader, died: float, taken_over: set[str]
+    ) -> None:
+        """:raises ValueError: when it is not a state."""
+        saved = decode(state)
+        if "heir_of" in dict(saved.pairs()):
+            taken_over.add(saved.text("heir_of"))
+        elif "arrived" in dict(saved.pairs()):
+            with self._tables:
+                self._note_arrival(saved.text("arrived"))
+        else:
+            self._inherit_one(saved, reader, died)
 
     def _inherit_one(self, saved: Any, reader: JournalReader, died: float) -> None:
         """:raises ValueError: when it is not the state of a client."""
@@ -86,6 +102,9 @@ class Inheriting(Confirming):
             client = Client.restored(saved, f"lost.{new_id()}")
             if self._sid_of.get(client.pid) in self._known:
                 return  # it has been here before
+            coming = self._known.get(client.sid)
+            if coming is not None:  # from the one that has died, which cannot hand it over any more
+                self._do_not_expect(coming)
             if client.sid in self._moved:
                 self._returning[client.sid] = self._moved.pop(client.sid)
             stay = client.stay

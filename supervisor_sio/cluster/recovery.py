@@ -126,15 +126,25 @@ class Recovery(Claiming, HandingOver, Inheriting):
                 moved = self._moved.get(self._sid_of.get(pid, ""))
                 was_here = was_here or moved is not None
             answer, packets = ({"moved": moved.tag}, ()) if moved else await ask(tag, question, ())
+            if self._is_known(pid):
+                continue  # this process has inherited it meanwhile
             if not isinstance(answer.get("moved"), str):
                 check_answer(answer)
                 client = read_state(packets, eio_sid)
-                moved = await self._recover_from(tag, client, namespace, asked, ask)
+                try:
+                    moved = await self._recover_from(tag, client, namespace, asked, ask)
+                except NotRecovered:
+                    if self._is_known(pid):
+                        continue  # as above
+                    raise
                 if was_here and moved is not None:  # those who had it since pass nothing on
                     self._say_gone(client.sid, moved.tag)
                 return client.sid
             tag = answer["moved"]
         raise NotRecovered(NO_OWNER)
+
+    def _is_known(self, pid: str) -> bool:
+        return self._sid_of.get(pid) in self._known
 
     def expire(self, now: float) -> List[Tuple[str, str, str, str]]:
         """The clients that do not come back any more.

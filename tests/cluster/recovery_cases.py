@@ -81,7 +81,7 @@ class Scene:
         """It goes on with its session, and talks; of the handlers only ``on_recovery`` ran."""
         client.wait(lambda: len(client.recovered[namespace]) > 1, "come-back", TIMEOUT)
         recovered = client.recovered[namespace]
-        assert recovered == [False, True], f"recovered: {recovered}"
+        assert recovered == [False, True], f"{recovered}, {self.ledger.of(sid)}"
         assert client.sid(namespace) == sid
         assert client.call("echo", "here", namespace=namespace, timeout=TIMEOUT) == "here"
         assert self.ledger.of(sid) == ["connect", "recovery"]

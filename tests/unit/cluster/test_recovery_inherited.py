@@ -148,3 +148,35 @@ def test_a_client_that_was_taken_over(run: Any) -> None:
         assert client.events == {other.tag: [1, 2, 3, 4, 5, 6]}
 
     run(scenario)
+
+
+@pytest.mark.parametrize("at", ["claim", "fetch", "taken"])
+def test_its_worker_dies_while_it_is_asked_about_it(run: Any, at: str) -> None:
+    """And the one that asks inherits: also all the others."""
+
+    async def scenario(cluster: Cluster) -> None:
+        first, second = await cluster.start(2)
+        clients = [Client() for _ in range(5)]
+        for client in clients:
+            await first.connect(client)
+            await first.emit_to(client.sid)
+        ask = cluster.ask
+
+        async def ask_the_heir(tag: str, question: Any, packets: Any = ()) -> Any:
+            if question["do"] == at and first in cluster.workers:
+                await first.kill()
+                cluster.set_members()
+                await cluster.inherit(first, second)
+            return await ask(tag, question, packets)
+
+        cluster.ask = ask_the_heir  # type: ignore[method-assign]
+        clients[0].lose()
+        for client in clients:
+            client.take()
+            sid = client.sid
+            await second.connect(client)
+            assert client.recovered and client.sid == sid, client.reason
+            assert len(client.events) == 1
+        assert len(second.manager._known) == len(clients) and not second.manager.lost
+
+    run(scenario)
