@@ -9,7 +9,7 @@ import json
 from functools import partial
 from typing import Any, Callable, List, Mapping, Optional, Tuple
 
-from ..common.reasons import INCOMPLETE, NO_OWNER, UNKNOWN_PID, is_of_recovery
+from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID, is_of_recovery
 from ..common.request import tag_of
 from ..relay.journal_format import Heard
 from . import admin
@@ -39,7 +39,7 @@ class Claiming(Confirming):
         ask: Ask,
     ) -> Optional[Moved]:
         """:return: to whom it went, if it has been here before."""
-        question = {"pid": asked.pid, "namespace": namespace}
+        question = {"pid": asked.pid, "namespace": namespace, "tag": self.host_id}
         if client.pid != asked.pid or client.namespace != namespace:
             raise NotRecovered(UNKNOWN_PID)
         mark = next(self._requests)
@@ -55,7 +55,7 @@ class Claiming(Confirming):
             fetched, missed = _read_fetched(missed)
             await self._wait_until(lambda: self._has_heard_all(client, fetched))
             self._check_expected(client)
-            taken = {**question, "do": "taken", "tag": self.host_id}
+            taken = {**question, "do": "taken"}
             answer, packets = await ask(tag, taken, ())
             check_answer(answer)
             last = read_state(packets, client.eio_sid)
@@ -82,7 +82,7 @@ class Claiming(Confirming):
             try:
                 self._take_in(sid, client.eio_sid, namespace, rooms)
             except ValueError:
-                raise NotRecovered(UNKNOWN_PID) from None
+                raise NotRecovered(IN_USE) from None  # it comes twice
             if not self._is_ours(tag_of(sid)):
                 self._guests[sid] = self.host_id
             moved = self._moved.pop(sid, None)

@@ -10,16 +10,16 @@ import logging
 import time
 from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, ClassVar, List, Mapping, Optional
+from typing import Any, Callable, ClassVar, Mapping, Optional
 
 from ..common.limits import RECOVERY_HANDS, RECOVERY_MARKS, RECOVERY_SLICE, RECOVERY_WAIT
-from ..common.reasons import INCOMPLETE, NO_OWNER, UNKNOWN_PID
+from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID
 from ..relay.journal_format import Heard
 from ..relay.message import RelayMessage
 from .confirming import Confirming
-from .lost import Client, Moved, encode
+from .lost import Client, Fetched, Moved, encode
 from .missed import Missed, NotRecovered, to_it_alone
-from .recovery_base import LOOK, TRANSPORT_CLOSE, Packets, Said
+from .recovery_base import LOOK, Packets, Said
 
 logger = logging.getLogger("supervisor_sio")
 
@@ -44,16 +44,16 @@ class HandingOver(Confirming):
                 return self._which_are_here(question["sids"], question["tags"]), ()
             pid, namespace = str(question["pid"]), str(question["namespace"])
             if do == "claim":
-                return self._claim(pid, namespace)
-            client = self._claimed(pid, namespace)
+                return await self._claim(pid, namespace)
+            client, tag = self._claimed(pid, namespace), str(question["tag"])
             if do == "fetch":
                 heard = Heard.from_json(json.loads(packets[0][0]))
                 offset, mark = question["offset"], question["mark"]
-                return {}, await self._fetch(client, offset, heard, mark)
+                return {}, await self._fetch(client, offset, heard, mark, tag)
             if do == "taken":
-                call = partial(self._hand_over, client, str(question["tag"]))
-                return {}, [[await self._run_in_loop(call)]]
-            client.fetched = None
+                return {}, [[await self._run_in_loop(partial(self._hand_over, client, tag))]]
+            if client.fetched is not None and client.fetched.tag == tag:
+                client.fetched = None
             return {}, ()
         except NotRecovered as error:
             return {"reason": error.reason}, ()
@@ -61,17 +61,15 @@ class HandingOver(Confirming):
             logger.error("a question about a client is not understood: %r", error)
             return {"reason": INCOMPLETE}, ()
 
-    def _claim(self, pid: str, namespace: str) -> Said:
-        old = ""
-        left: Optional[List[Callable[[], None]]] = []
+    async def _claim(self, pid: str, namespace: str) -> Said:
+        moved = self._moved.get(self._sid_of.get(pid, ""))
+        if moved is not None and moved.namespace == namespace:
+            return {"moved": moved.tag}, ()
+        client = self._claimed(pid, namespace)
+        old = await self._check_unused(client)
         with self._tables:
-            moved = self._moved.get(self._sid_of.get(pid, ""))
-            if moved is not None and moved.namespace == namespace:
-                return {"moved": moved.tag}, ()
             client = self._claimed(pid, namespace)
-            if client.lost is None:
-                old = client.eio_sid
-                left = self._lose(client, TRANSPORT_CLOSE)
+            left = self._take_from(client, old)
             if left is None or client.not_saved:
                 raise NotRecovered(client.why_not_saved)
             state = encode(client.save()).decode()
@@ -82,7 +80,10 @@ class HandingOver(Confirming):
         return {}, [[state]]
 
     def _claimed(self, pid: str, namespace: str) -> Client:
-        client = self._known.get(self._sid_of.get(pid, ""))
+        sid = self._sid_of.get(pid, "")
+        client = self._known.get(sid)
+        if client is None and sid in self._moved:
+            raise NotRecovered(IN_USE)  # while it was asked for here, it has come to another one
         if client is None and pid in self._gone:
             raise NotRecovered(self._gone[pid])
         if client is None or client.namespace != namespace or not client.capable:
@@ -91,7 +92,7 @@ class HandingOver(Confirming):
         return client
 
     async def _fetch(
-        self, client: Client, offset: Optional[str], heard: Heard, mark: int
+        self, client: Client, offset: Optional[str], heard: Heard, mark: int, tag: str
     ) -> Packets:
         """
         :param heard: what has come to the new worker before it held anything for the client.
@@ -102,7 +103,7 @@ class HandingOver(Confirming):
         while True:
             is_read = missed.read(RECOVERY_SLICE)
             if is_read and self._has_heard(client, heard, mark):
-                fetched = await self._run_in_loop(partial(self._fetched, client, missed))
+                fetched = await self._run_in_loop(partial(self._fetched, client, missed, tag))
                 if fetched is not None:
                     break
             if time.monotonic() > until:
@@ -123,7 +124,7 @@ class HandingOver(Confirming):
         """Whether something that this process has sent to all by then is yet to be written."""
         return any(heard.has(self.host_id, number) for number in self._unwritten)
 
-    def _fetched(self, client: Client, missed: Missed) -> Optional[Heard]:
+    def _fetched(self, client: Client, missed: Missed, tag: str) -> Optional[Heard]:
         """All that it has missed until now is read. In the loop.
 
         :return: how far that goes; ``None`` when a part of that has yet to be written.
@@ -131,11 +132,14 @@ class HandingOver(Confirming):
         assert self._journal is not None
         with self._tables:
             self._check_present(client)
+            if client.lost is None:
+                raise NotRecovered(IN_USE)  # it has come here meanwhile
             heard = self._journal.position(client.stay.heard_as)
             if self._lacks_own(heard):
                 return None
             missed.read()
-            client.fetched = self._journal.last, time.monotonic() + RECOVERY_HANDS
+            until = time.monotonic() + RECOVERY_HANDS
+            client.fetched = Fetched(self._journal.last, until, tag)
             return heard
 
     def _hand_over(self, client: Client, tag: str) -> str:
@@ -147,9 +151,12 @@ class HandingOver(Confirming):
         sid, pid = client.sid, client.pid
         with self._tables:
             self._check_present(client)
-            if client.fetched is None or client.fetched[1] < time.monotonic():
+            fetched = client.fetched
+            if fetched is None or fetched.tag != tag:
+                raise NotRecovered(IN_USE)  # it has come somewhere else
+            if fetched.until < time.monotonic():
                 raise NotRecovered(NO_OWNER)
-            late = to_it_alone(client, client.fetched[0], self._journal)
+            late = to_it_alone(client, fetched.number, self._journal)
             state = encode(client.save()).decode()
             self._remove(client)
             heard_as = client.stay.heard_as

@@ -29,6 +29,17 @@ class Lost(NamedTuple):
     reason: str
 
 
+class Fetched(NamedTuple):
+    """Another worker has asked for what a client has missed."""
+
+    #: Up to this event.
+    number: int
+    #: Until then it may say that the client is there.
+    until: float
+    #: Of that worker.
+    tag: str
+
+
 class Client:
     """One in a namespace; most know their ``pid``.
 
@@ -74,9 +85,8 @@ class Client:
         self.not_saved = ""
         self.connected_at: Optional[float] = None
         self.lost: Optional[Lost] = None
-        #: Another worker has asked for what it has missed up to this event, and until when it
-        #: may say that the client is there.
-        self.fetched: Optional[tuple[int, float]] = None
+        #: By the last worker to which it has come.
+        self.fetched: Optional[Fetched] = None
         #: While it comes from another worker: the rooms that it has entered (true) and left.
         self.arriving: Optional[list[tuple[Any, bool]]] = None
 

@@ -36,7 +36,7 @@ from typing import Any, Callable, ClassVar, List, Mapping, Optional, Tuple
 
 from ..common.blocking import settle
 from ..common.limits import CLIENTS_LOST, RECOVERY_HOPS, RECOVERY_SLICE
-from ..common.reasons import LOST_FULL, NO_OWNER, UNKNOWN_PID
+from ..common.reasons import IN_USE, LOST_FULL, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.message import RelayMessage
 from . import offsets
@@ -48,7 +48,7 @@ from .lost import ARRIVING, Client
 from .missed import Missed, NotRecovered
 from .offsets import Asked
 from .offsets import read_connect as read_connect
-from .recovery_base import TRANSPORT_CLOSE, Ask
+from .recovery_base import Ask
 from .takeover import Handler
 
 
@@ -163,7 +163,7 @@ class Recovery(Claiming, HandingOver, Inheriting):
                 if not self._is_settled(client):
                     later = time.monotonic() + 1
                 elif client.fetched is not None:
-                    later = client.fetched[1]
+                    later = client.fetched.until
                 if later > now:
                     self._times.add(sid, later)
                     continue
@@ -183,31 +183,30 @@ class Recovery(Claiming, HandingOver, Inheriting):
     ) -> str:
         if client.namespace != namespace or not client.capable:
             raise NotRecovered(UNKNOWN_PID)
+        if client.arriving is not None:
+            raise NotRecovered(IN_USE)  # another one with this pid comes from another worker
         await self._wait_until(lambda: self._is_settled(client))
         missed = self._missed(client, offset)
         while not missed.read(RECOVERY_SLICE):
             await self._sleep(0)
-        old = await self._run_in_loop(partial(self._bring_back, client, eio_sid, missed))
+        old = await self._check_unused(client)
+        await self._run_in_loop(partial(self._bring_back, client, eio_sid, old, missed))
         if old and self._outlet is not None:
             self._outlet.close_connection(old)
         return client.sid
 
-    def _bring_back(self, client: Client, eio_sid: str, missed: Missed) -> str:
+    def _bring_back(self, client: Client, eio_sid: str, old: str, missed: Missed) -> None:
         """Connect it, in the loop.
 
-        :return: its old connection, which is to be closed, if that is open.
+        :param old: as :meth:`_check_unused` has it.
         """
         sid, namespace = client.sid, client.namespace
-        left: Optional[List[Callable[[], None]]] = []
         with self._tables:
             self._check_present(client)
             if self.sid_from_eio_sid(eio_sid, namespace) is not None:
                 raise NotRecovered(UNKNOWN_PID)
             missed.read()
-            old = ""
-            if client.lost is None:
-                old = client.eio_sid
-                left = self._lose(client, TRANSPORT_CLOSE)
+            left = self._take_from(client, old)
             if left is None or client.not_saved:
                 raise NotRecovered(client.why_not_saved)
             rooms = self.get_rooms(sid, namespace)
@@ -238,7 +237,6 @@ class Recovery(Claiming, HandingOver, Inheriting):
         self._send_all()
         for no_answer in left:
             no_answer()
-        return old
 
     # --- clients that are passed on, see :mod:`.moving` ---------------------------------------
 

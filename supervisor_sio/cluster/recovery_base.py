@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import Any, Awaitable, Callable, FrozenSet, Optional, Sequence, Tuple
+from typing import Any, Awaitable, Callable, FrozenSet, List, Optional, Sequence, Tuple
 
 from socketio import packet as sio_packet
 
-from ..common.limits import RECOVERY_WAIT
-from ..common.reasons import INCOMPLETE, NO_OWNER, UNKNOWN_PID
+from ..common.limits import CLIENT_ANSWERS, RECOVERY_WAIT
+from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.journal_reader import JournalReader
 from ..relay.message import EncodedPacket
 from . import admin, sessions
 from .asking import Asking
 from .keeping import Keeping
-from .lost import Client
+from .lost import Client, Moved
 from .missed import Journal, Missed, NotRecovered
 
 #: Encoded packets, each with its attachments.
@@ -39,6 +39,7 @@ class RecoveryBase(Asking, Keeping):
 
     # From the manager and its other parts.
     _expected: FrozenSet[str]
+    _moved: OrderedDict[str, Moved]
     _outlet: Optional[sessions.Outlet]
 
     def __init__(self) -> None:
@@ -60,7 +61,41 @@ class RecoveryBase(Asking, Keeping):
         if self._known.get(client.sid) is not client or not self.is_connected(
             client.sid, client.namespace
         ):
-            raise NotRecovered(UNKNOWN_PID)
+            raise NotRecovered(IN_USE if client.sid in self._moved else UNKNOWN_PID)
+
+    async def _check_unused(self, client: Client) -> str:
+        """A client has come that says it is this one.
+
+        :return: its connection, which is of no use though it is open; empty if there is none.
+        :raises NotRecovered: when this one is connected, and answers.
+        """
+        if client.lost is not None or self._outlet is None:
+            return ""
+        eio_sid, done = client.eio_sid, self._create_event()
+        answers: List[bool] = []
+
+        def answered(there: bool) -> None:
+            answers.append(there)
+            done.set()
+
+        self._outlet.ask_client(eio_sid, answered)
+        await self._wait_for(done, CLIENT_ANSWERS)
+        if True in answers:
+            raise NotRecovered(IN_USE)
+        return eio_sid
+
+    def _take_from(self, client: Client, old: str) -> Optional[List[Callable[[], None]]]:
+        """Its connection is of no use; with ``_tables``.
+
+        :param old: what :meth:`_check_unused` has returned.
+        :return: as :meth:`_lose`.
+        :raises NotRecovered: when it has another one since.
+        """
+        if client.lost is not None:
+            return []
+        if client.eio_sid != old:
+            raise NotRecovered(IN_USE)
+        return self._lose(client, TRANSPORT_CLOSE)
 
     def _add_moved_here(self, client: Client) -> None:
         """It was with another worker; it is in the tables."""

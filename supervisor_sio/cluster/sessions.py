@@ -65,6 +65,13 @@ class Outlet(Protocol):
     def close_connection(self, eio_sid: str) -> None:
         """Close the connection of a client that has come back by another one, in any thread."""
 
+    def ask_client(self, eio_sid: str, answered: Callable[[bool], None]) -> None:
+        """Ask whether the client at a connection is there, in any thread.
+
+        :param answered: is called, where clients are served, with true when it answers, with
+            false when its connection has ended; not at all before.
+        """
+
 
 class PlainOutlet:
     """Through the engineio of a server, as it is."""
@@ -91,6 +98,9 @@ class PlainOutlet:
 
     def close_connection(self, eio_sid: str) -> None:
         """Here no client comes back."""
+
+    def ask_client(self, eio_sid: str, answered: Callable[[bool], None]) -> None:
+        answered(False)  # nobody else comes
 
 
 class PlainAsyncOutlet(PlainOutlet):

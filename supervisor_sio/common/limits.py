@@ -897,6 +897,13 @@ RECOVERY_WAIT = _limit(
     "client",
     "until a worker has heard as much of the others as the one that the client has come to",
 )
+CLIENT_ANSWERS = _limit(
+    "CLIENT_ANSWERS",
+    1.0,
+    "seconds",
+    "client",
+    "to answer a ping when another one says that it is this client; else that one is believed",
+)
 RECOVERY_HANDS = _limit(
     "RECOVERY_HANDS",
     10.0,

@@ -165,6 +165,9 @@ UNKNOWN_PID = _not_recovered(
 UNKNOWN_OFFSET = _not_recovered(
     "unknown-offset", "it was never given this offset: its last event is not known"
 )
+IN_USE = _not_recovered(
+    "in-use", "another client has this `pid`, and is connected: a page was copied with what it knew"
+)
 NOT_KEPT = _not_recovered(
     "not-kept",
     "what it missed is more than is kept, see `recovery_messages` and `recovery_maxbytes`",

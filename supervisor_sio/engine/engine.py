@@ -93,6 +93,8 @@ class Engine:
         #: Where requests with an id are the engine's, as they were sent, in the order of use.
         self.paths: dict[str, None] = {}
         self._generate_id = generate_id
+        #: Those who are asked whether they are there, and who wants to know.
+        self._asked: dict[Session, list[Callable[[bool], None]]] = {}
 
     def configure(self, options: Options) -> None:
         """Use these options from now on."""
@@ -112,6 +114,27 @@ class Engine:
         self.paths[path] = None
         if len(self.paths) > ENGINE_PATHS:
             del self.paths[next(iter(self.paths))]
+
+    # --- whether a client is there ----------------------------------------------------
+
+    def ask(self, sid: str, answered: Callable[[bool], None]) -> None:
+        """Ping a client now, unless an answer is awaited.
+
+        :param answered: is called with true when it answers, with false when its session has
+            ended; not at all before.
+        """
+        session = self.sessions.get(sid)
+        if session is None or session.closed:
+            answered(False)
+            return
+        self._asked.setdefault(session, []).append(answered)
+        session.ask()
+
+    def note_there(self, session: Session, there: bool) -> None:
+        """A client has answered a ping, or its session has ended."""
+        if self._asked:
+            for answered in self._asked.pop(session, ()):
+                answered(there)
 
     # --- requests -------------------------------------------------------------------
 

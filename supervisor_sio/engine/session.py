@@ -428,7 +428,12 @@ class Session:
         ``ping_timeout``, python-engineio's end the connection 5 seconds after the longer of both.
         One that polls gets none: it would poll again, and thousands of them at the same time.
         """
-        if self._ping is LATER and self.live is not None and self.state not in _LAST:
+        if self.live is not None:
+            self.ask()
+
+    def ask(self) -> None:
+        """Send the next ping now, if none is on its way: is the client there?"""
+        if self._ping is LATER and self.state is not OPENING and not self.closed:
             now = self._pong_due = self._engine.deadlines.clock()
             self.on_deadline(now)
 
@@ -468,6 +473,7 @@ class Session:
         if kind == PONG:
             if self._ping is SENT:
                 self._await_ping()
+                self._engine.note_there(self, True)
         elif kind == CLOSE:
             self.close(CLIENT_DISCONNECT, abort=True)
         elif kind not in _IGNORED:
@@ -606,6 +612,7 @@ class Session:
     # --- the end ------------------------------------------------------------------------
 
     def _close_polling(self, reason: str, abort: bool) -> None:
+        self._engine.note_there(self, False)
         if self._candidate is not None:
             self._give_up_upgrade(self._candidate)
         self._ping = LATER
@@ -627,6 +634,7 @@ class Session:
         self.state = CLOSED
         self.live = self._websocket = self._outbox = None
         self._engine.deadlines.remove(self)
+        self._engine.note_there(self, False)
         if self.forgotten:
             self._engine.sessions.pop(self.sid, None)
 

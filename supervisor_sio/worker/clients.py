@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 from ..cluster.sessions import Outlet
 from ..relay.message import EncodedPacket
@@ -37,6 +37,9 @@ class PlainClients:
 
     def close_connection(self, eio_sid: str) -> None:
         """None of them comes back: they do not know that they could."""
+
+    def ask_client(self, eio_sid: str, answered: Callable[[bool], None]) -> None:
+        answered(False)  # nobody else comes
 
 
 def _loggers(server: Any) -> list[logging.Logger]:

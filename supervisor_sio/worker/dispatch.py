@@ -168,6 +168,10 @@ class Dispatcher:
         if session is not None:
             session.close(self._eio.reason.TRANSPORT_CLOSE, abort=True)
 
+    def ask_client(self, eio_sid: str, answered: Callable[[bool], None]) -> None:
+        """:meth:`.Outlet.ask_client`"""
+        self._eio.in_loop(self._eio.engine.ask, eio_sid, answered)
+
     # --- from clients -----------------------------------------------------------------
 
     def on_message(self, session: Session, data: Payload) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from typing import Any
 
-from .takeover_clients import OverWebSocket
+from .takeover_clients import Disconnected, OverWebSocket
+from .wire import Closed
 
 #: Sessions until one is at another worker: those go to the worker that has the fewest.
 MOST_TRIES = 100
@@ -56,6 +58,44 @@ class Returning(OverWebSocket):
             self.offset = args.pop()
             assert isinstance(self.offset, str), packet
             self.events[name][-1] = args[0] if len(args) == 1 else args
+
+
+class Tab(threading.Thread):
+    """A page: a client that is there all the time, and comes back when its connection ends.
+
+    :ivar client: as it is connected now.
+    :ivar new: how often it came with a ``pid``, and got a new session.
+    :ivar calls: how often it has got an answer since it has this client.
+    """
+
+    def __init__(self, port: int, copied: Returning) -> None:
+        """:param copied: whose ``pid`` it has to begin with."""
+        super().__init__()
+        self.new = self.calls = 0
+        self.client = copied
+        self._port = port
+        self._over = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        self._come()
+        while not self._over.wait(0.01):
+            try:
+                self.client.call("echo", 1)
+                self.calls += 1
+            except (Closed, Disconnected, OSError):
+                self._come()
+
+    def _come(self) -> None:
+        former, self.client = self.client, self.client.again(self._port)
+        self.calls = 0
+        self.new += not self.client.recovered
+        self.client.events.update(former.events if self.client.recovered else {})
+
+    def close(self) -> None:
+        self._over.set()
+        self.join(30)
+        self.client.close()
 
 
 class Connect:

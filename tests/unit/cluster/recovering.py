@@ -46,6 +46,9 @@ class Worker:
         self.closed: List[str] = []
         self.sessions: dict[str, dict[str, Any]] = {}
         self.segments: dict[str, dict[int, int]] = {"events": {}, "states": {}}
+        #: Connections whose clients answer no pings; and how many were sent.
+        self.silent: set[str] = set()
+        self.questions = 0
         self.sent = self.sent_alone = 0
         relaying.channels_in_use.clear()
         cluster.patch.setattr(identity, "tag", lambda: tag)
@@ -84,6 +87,12 @@ class Worker:
     def close_connection(self, eio_sid: str) -> None:
         self.closed.append(eio_sid)
         self.disconnect(eio_sid)
+
+    def ask_client(self, eio_sid: str, answered: Callable[[bool], None]) -> None:
+        """Of those that do not answer nobody hears anything."""
+        self.questions += 1
+        if eio_sid not in self.silent:
+            asyncio.get_running_loop().call_later(0.01, answered, True)
 
     def disconnect(self, eio_sid: str, reason: str = "transport close") -> None:
         """The connection of a client is gone."""

@@ -7,6 +7,7 @@ import json
 import math
 import random
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +70,31 @@ def test_clients_of_a_dead_worker(run: Any, seed: int) -> None:
         assert heir.manager.lost_session(sid) == {}
         await settle(heir.manager.disconnect(sid, "/", ignore_queue=True))
         assert heir.manager.lost == 0
+
+    run(scenario)
+
+
+def test_one_that_comes_back_before_the_heir_has_it(run: Any) -> None:
+    """Whoever has it by then is asked: that is the one that asks."""
+
+    async def scenario(cluster: Cluster) -> None:
+        dead, heir = await cluster.start(2)
+        client = Client()
+        await dead.connect(client)
+        await dead.kill()
+        has_it = asyncio.Event()
+
+        async def ask(*question: Any) -> Any:
+            await has_it.wait()
+            return await cluster.ask(*question)
+
+        heir.cluster = SimpleNamespace(ask=ask, numbers=cluster.numbers)  # type: ignore
+        coming = asyncio.create_task(heir.connect(client))
+        await asyncio.sleep(0)
+        await cluster.inherit(dead, heir)
+        has_it.set()
+        await coming
+        assert client.recovered, client.reason
 
     run(scenario)
 

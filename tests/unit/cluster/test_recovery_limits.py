@@ -70,7 +70,8 @@ def test_what_does_not_come_is_waited_for_for_so_long(
 
         monkeypatch.setattr(worker.manager, "_sleep", note_sleep)
         heard = Heard({"nobody": 7}, {"nobody": time.monotonic()})
-        question = {"do": "fetch", "pid": client.pid, "namespace": "/", "offset": client.offset}
+        question = {"do": "fetch", "pid": client.pid, "namespace": "/", "tag": "ffffffff"}
+        question["offset"] = client.offset
         for mark in (1, 2):  # as one of them has come, and the other has not
             worker.manager._marks[1] = None
             began = time.monotonic()

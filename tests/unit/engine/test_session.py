@@ -797,6 +797,40 @@ def test_a_poll_that_waits_gets_no_ping_early() -> None:
     assert poll.response is None
 
 
+def test_a_client_is_asked_whether_it_is_there() -> None:
+    world = World(ping_interval=10, ping_timeout=5)
+    session, link = world.open_websocket()
+    answers: list[bool] = []
+    for _ in range(2):  # they share a ping
+        world.engine.ask(session.sid, answers.append)
+    assert link.got[-1] == "2" and link.got.count("2") == 1 and not answers
+    link.text("3")
+    assert answers == [True, True] and session.deadline == world.now + 10
+    link.text("3")
+    world.engine.ask(session.sid, answers.append)
+    world.wait(5)
+    assert session.closed and answers == [True, True, False]
+    world.engine.ask(session.sid, answers.append)
+    assert answers.pop() is False
+
+
+def test_a_client_that_polls_is_asked_whether_it_is_there() -> None:
+    world = World(ping_interval=10, ping_timeout=5)
+    session = world.open()
+    answers: list[bool] = []
+    poll = world.get(session.sid)
+    world.engine.ask(session.sid, answers.append)
+    world.wait(0)
+    assert poll.packets == ["2"]
+    world.post(session.sid, "3")
+    assert answers == [True]
+    world.engine.ask(session.sid, answers.append)
+    world.post(session.sid, "3")  # not to this ping, which nobody has fetched
+    assert answers == [True]
+    session.close("server disconnect")
+    assert answers == [True, False]
+
+
 def test_pings_of_polling() -> None:
     world = World(ping_interval=10, ping_timeout=5)
     session = world.open()

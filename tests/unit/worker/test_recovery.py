@@ -498,7 +498,7 @@ def test_a_client_whose_next_worker_never_had_it_is_told_of(make: Any) -> None:
     visitor.lose()
     manager = app.sio.manager
     client = manager._known[visitor.sid]
-    manager._fetched(client, manager._missed(client, None))
+    manager._fetched(client, manager._missed(client, None), "ffffffff")
     manager._hand_over(client, "ffffffff")
     assert manager.unconfirmed == 1 and not manager.lost
     app.settle(lambda: len(app.seen) == 2)
