@@ -140,8 +140,7 @@ class Claiming(Confirming):
             client.before, client.lost, client.base = (), None, offset
             client.data, client.connected_at = last.data, last.connected_at
             client.not_saved = ARRIVING  # until all that it has missed is written
-            self._sid_of[client.pid] = sid
-            self._capable[sid] = client
+            self._note_known(client)
             self._save(client)
             self._note_arrival(sid)
             client.not_saved = last.not_saved

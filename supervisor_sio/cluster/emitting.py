@@ -27,11 +27,12 @@ from ..common.limits import ACK_TIMEOUT
 from ..common.rundir import ENVIRONMENT_VARIABLE
 from ..relay.journal_format import OWN, Stream
 from ..relay.message import EncodedPacket, RelayMessage
+from ..relay.outbox import Kept
 from ..relay.publisher import MessageTooLong
 from . import acks, sessions
 from .asking import Asking
 from .early import Early
-from .keeping import Keeping, Sending
+from .keeping import Keeping
 from .rooms import Room, check_names, tags_of
 from .scope import Scope
 
@@ -55,7 +56,7 @@ class Emitting(Asking, Keeping):
     _gathering_question: Callable[..., acks.Question]
     _moves: bool
     _tags_of: Callable[[Room], set[Optional[str]]]
-    _take_number: Callable[[], tuple[Stream, int]]
+    _take_kept: Callable[[], Optional[Kept]]
 
     def _emit(
         self,
@@ -169,7 +170,7 @@ class Emitting(Asking, Keeping):
         outlet = self._outlet
         threads = None if outlet is None else outlet.threads
         here = outlet is None or threads is None or outlet.concurrent or threads.here
-        message = RelayMessage(self.host_id, 0, fields, packets, time=time.monotonic())
+        message = RelayMessage(self.host_id, 0, fields, packets, 0, time.monotonic())
         with self._tables:
             stream: Stream = OWN
             if local:
@@ -178,7 +179,9 @@ class Emitting(Asking, Keeping):
                 tags = self._tags_of(fields.get("room"))
                 what = f"event {event!r}"
                 message.scope = self._send_to(tags, fields, packets, what, volatile)
-                stream, message.sequence = self._take_number()
+                kept = self._take_kept()
+                if kept is not None:
+                    stream, message.sequence, message.packed = None, kept.sequence, kept.data
             if question is not None and callback is not None:
                 self._callbacks.add(question.ack_id, callback)
             if here:
@@ -252,7 +255,7 @@ class Emitting(Asking, Keeping):
         if not eio_sids or outlet is None:
             return None
         if self._journal is not None:
-            self._sendings.append(Sending(eio_sids, packets, volatile))
+            self._sendings.append((eio_sids, packets, volatile))
             self._send_queued(sum(map(len, packets)))
             return None
         fan_out = outlet.fan_out_volatile if volatile else outlet.fan_out

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import OrderedDict, deque
 from copy import copy
-from typing import Any, Callable, Deque, FrozenSet, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Deque, FrozenSet, List, Optional, Sequence, Tuple
 
 from ..common.blocking import settle
 from ..common.ids import new_id
@@ -30,7 +30,6 @@ from .missed import Missing
 from .packets import coders
 from .plain import NotPlain, TooLong
 from .rooms import IndexedManager
-from .scope import Scope
 
 logger = logging.getLogger("supervisor_sio")
 
@@ -41,13 +40,8 @@ RECOVERY_MAXBYTES = 16 * 1024 * 1024
 #: What has been said of session data that cannot be kept: once each, in a process.
 _told: set[str] = set()
 
-
-class Sending(NamedTuple):
-    """Something that is to be sent."""
-
-    eio_sids: Sequence[str]
-    packets: list[EncodedPacket]
-    volatile: bool
+#: Something that is to be sent: to whom, what, and whether it is volatile.
+Sending = Tuple[Sequence[str], List[EncodedPacket], bool]
 
 
 def check_options(recovery: Any, messages: Any, maxbytes: Any, write_only: bool) -> None:
@@ -94,9 +88,9 @@ class Keeping(IndexedManager):
 
     def forget_kept(self) -> None:
         self._journal = None
-        #: By sid, the clients of this process, and those of them that get offsets.
+        #: By sid, the clients of this process, and those of them that get no offsets.
         self._known: dict[str, Client] = {}
-        self._capable: dict[str, Client] = {}
+        self._plain: set[str] = set()
         #: By pid, also of those that another worker has now.
         self._sid_of: dict[str, str] = {}
         #: By sid, with whose clients one hears the relay that is not where its sid says.
@@ -181,13 +175,8 @@ class Keeping(IndexedManager):
             if not asked.capable:
                 return None
             client.base = asked.offset  # it may come with that again
-            self._capable[sid] = client
             self._save(client)
             return client.pid
-
-    def pid_of(self, sid: str) -> Optional[str]:
-        client = self._capable.get(sid)
-        return None if client is None else client.pid
 
     @property
     def lost(self) -> int:
@@ -197,8 +186,10 @@ class Keeping(IndexedManager):
     def lose(self, sid: str, namespace: str, reason: str) -> bool:
         """The connection of a client has ended. Whether it may come back; else it is gone."""
         with self._tables:
-            client = self._capable.get(sid)
-            if client is None or not self.is_connected(sid, namespace):
+            client = self._known.get(sid)
+            if client is None or not client.capable or client.arriving is not None:
+                return False
+            if not self.is_connected(sid, namespace):
                 return False
             if client.lost is not None:
                 return True
@@ -239,10 +230,15 @@ class Keeping(IndexedManager):
         eio_sid = self.eio_sid_from_sid(sid, namespace)
         client = Client(sid, namespace, pid, eio_sid or "", stay, capable=bool(pid))
         client.pid = pid or sid
-        self._known[sid] = client
-        self._sid_of[client.pid] = sid
+        self._note_known(client)
         self._store(client)
         return client
+
+    def _note_known(self, client: Client) -> None:
+        self._known[client.sid] = client
+        self._sid_of[client.pid] = client.sid
+        if not client.capable:
+            self._plain.add(client.sid)
 
     def _begins(self, sid: str, namespace: str) -> None:
         """A client is in: what is emitted is for it from here on."""
@@ -259,7 +255,7 @@ class Keeping(IndexedManager):
     def _forget(self, client: Client) -> None:
         """It is not here any more."""
         self._known.pop(client.sid, None)
-        self._capable.pop(client.sid, None)
+        self._plain.discard(client.sid)
         self._sid_of.pop(client.pid, None)
         self._guests.pop(client.sid, None)
         self._times.discard(client.sid)
@@ -353,22 +349,26 @@ class Keeping(IndexedManager):
         if self._early:
             source = None if stream is not None else (message.sender, message.sequence)
             recipients = self._without_early(recipients, None if volatile else packets, source)
-        capable = self._capable
-        able = [eio_sid for sid, eio_sid in recipients if sid in capable]
+        plain = self._plain
+        if plain:
+            able = [eio_sid for sid, eio_sid in recipients if sid not in plain]
+        else:
+            able = [eio_sid for _, eio_sid in recipients]
         if volatile:
             number = journal.last
         elif able:
             if message.packets != packets:  # another format
                 message = _with_packets(message, packets)
-            number = journal.event(message, stream, _as_list(message.scope))
+            scope = None if message.scope is None else message.scope.as_list
+            number = journal.event(message, stream, scope)
         else:
             self._note_heard(message, stream)
         if able:
             numbered = offsets.add(packets, offsets.write(self.host_id, number))
-            self._sendings.append(Sending(able, numbered, volatile))
+            self._sendings.append((able, numbered, volatile))
         if len(able) < len(recipients):
-            others = [eio_sid for sid, eio_sid in recipients if sid not in capable]
-            self._sendings.append(Sending(others, packets, volatile))
+            others = [eio_sid for sid, eio_sid in recipients if sid in plain]
+            self._sendings.append((others, packets, volatile))
 
     def _without_early(
         self,
@@ -391,12 +391,12 @@ class Keeping(IndexedManager):
                 message.sequence,
                 message.after,
                 message.fields.get("via"),
-                _as_list(message.scope),
+                None if message.scope is None else message.scope.as_list,
             )
 
     def _send_later(self, eio_sids: Sequence[str], packets: list[EncodedPacket]) -> None:
         if eio_sids:
-            self._sendings.append(Sending(eio_sids, packets, False))
+            self._sendings.append((eio_sids, packets, False))
 
     def _send_alone(self, client: Client, packets: list[EncodedPacket]) -> None:
         """An event for one client, as a new one; with ``_tables``."""
@@ -412,9 +412,9 @@ class Keeping(IndexedManager):
 
     def _send_early_ones(self, sid: str, eio_sid: str, early: Early) -> None:
         """What was emitted to a client while it connected; with ``_tables``."""
-        client = self._capable.get(sid)
+        client = self._known.get(sid)
         for packets, numbered, _ in early.emits:
-            if client is not None and numbered:
+            if client is not None and client.capable and numbered:
                 self._send_alone(client, packets)
             else:
                 self._send_later((eio_sid,), packets)
@@ -445,9 +445,5 @@ class Keeping(IndexedManager):
 
 def _with_packets(message: RelayMessage, packets: list[EncodedPacket]) -> RelayMessage:
     copied = copy(message)
-    copied.packets = packets
+    copied.packets, copied.packed = packets, None
     return copied
-
-
-def _as_list(scope: Optional[Scope]) -> Any:
-    return None if scope is None else scope.as_list

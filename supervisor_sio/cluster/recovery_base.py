@@ -102,10 +102,7 @@ class RecoveryBase(Asking, Keeping):
         sid = client.sid
         if client.stay.heard_as != tag_of(sid):
             self._guests[sid] = client.stay.heard_as
-        self._known[sid] = client
-        self._sid_of[client.pid] = sid
-        if client.capable:
-            self._capable[sid] = client
+        self._note_known(client)
         self._save(client)
 
     def _remove(self, client: Client) -> None:

@@ -20,10 +20,11 @@ from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir, RunDirError
 from ..relay import native
 from ..relay.journal import Journal
-from ..relay.journal_format import OWN, Stream
+from ..relay.journal_format import Stream
 from ..relay.looped import LoopSubscriber
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.methods import BRIDGE, MalformedFields, check_fields
+from ..relay.outbox import Kept
 from ..relay.publisher import Publisher
 from ..relay.subscriber import Deaf, Subscriber
 from ..relay.threaded import ThreadSubscriber
@@ -73,8 +74,8 @@ class Relaying(Takeover):
         self._publisher: Optional[Publisher] = None
         self._joining = native.lock()
         self._subscriber: Optional[Subscriber] = None
-        #: Of an event that was published to all, until it is in the journal.
-        self._number: Optional[int] = None
+        #: An event that was published to all, until it is in the journal.
+        self._kept: Optional[Kept] = None
 
     def initialize(self) -> None:
         """Start to hear the other workers; called where clients are served.
@@ -266,15 +267,17 @@ class Relaying(Takeover):
         """
         publisher = self._join_relay()
         publisher.check(packets, what)
-        publish: Callable[..., Any] = publisher.publish_volatile if volatile else publisher.publish
+        publish: Callable[..., Any] = publisher.publish
+        if volatile:
+            publish = publisher.publish_volatile
+        elif self._journal is not None:
+            publish = self._publish_kept
         wanted = set(tags)
         is_ours = self._is_ours if self._moves else self.host_id.__eq__
         others = {tag for tag in wanted if tag is not None and not is_ours(tag)}
         # Of a name that is not known there is nobody, or one so new that this
         # worker has yet to hear of it.
         unknown = any(map(self._is_unknown, others)) and not _is_answer(fields)
-        if self._journal is not None and not volatile:
-            publish = partial(self._publish_kept, publisher)
         if None in wanted or unknown:
             published = publish(None, fields, packets)
             return self._scope_of(published and published[0]) if self._moves else None
@@ -292,27 +295,24 @@ class Relaying(Takeover):
         return self._scope_of(number) if self._moves else None
 
     def _publish_kept(
-        self,
-        publisher: Publisher,
-        tag: Optional[str],
-        fields: Mapping[str, Any],
-        packets: Sequence[EncodedPacket],
-    ) -> tuple[int, Optional[str], int]:
+        self, tag: Optional[str], fields: Mapping[str, Any], packets: Sequence[EncodedPacket]
+    ) -> tuple[int, Optional[str], Kept]:
         """Publish, and note in the journal that its own clients need not hear it of others."""
         assert self._journal is not None
+        publisher = self._join_relay()
         with self._tables:  # in this order
-            published = sent, stream, number = publisher.publish(tag, fields, packets)
+            published = _, stream, kept = publisher.publish(tag, fields, packets)
             if stream is None:
                 if tag is None and is_event(fields):
-                    self._number = number  # it is noted with the event
+                    self._kept = kept  # it is noted with the event
                 else:
-                    self._journal.heard(self.host_id, None, number)
+                    self._journal.heard(self.host_id, None, kept.sequence)
         return published
 
-    def _take_number(self) -> tuple[Stream, int]:
-        """Of the event that was published to all just now, if it was; with ``_tables``."""
-        number, self._number = self._number, None
-        return (OWN, 0) if number is None else (None, number)
+    def _take_kept(self) -> Optional[Kept]:
+        """The event that was published to all just now, if it was; with ``_tables``."""
+        kept, self._kept = self._kept, None
+        return kept
 
     def _is_unknown(self, tag: str) -> bool:
         known = tag == BRIDGE or self._members.hear(tag)

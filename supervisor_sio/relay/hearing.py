@@ -381,6 +381,8 @@ class Hearing:
                     if tag is None:
                         return ()  # it was on its way when the tag was given up
                     message.stream = tag
+                if self._journal is not None:
+                    message.packed = data[len(topic) :]
                 if self._simple:
                     delivered = self._inbox.receive(message, tag)
                 else:

@@ -180,7 +180,7 @@ class Journal:
             code, tag = TO_ONE, stream.encode()
         if scope is not None:
             scoped = json.dumps([scope[0], list(scope[1])], separators=(",", ":")).encode()
-        data = message.pack()
+        data = message.packed or message.pack()
         size = EVENT.size + len(tag) + len(scoped) + len(data)
         head = EVENT.pack(size, _EVENT, code, len(tag), len(scoped), now)
         with self._lock:
@@ -203,7 +203,7 @@ class Journal:
             if code != TO_OWN:
                 via = message.fields.get("via")
                 self._note(message.sender, stream, message.sequence, message.after, via, scope)
-            if segment.used * 2 > segment.size:
+            if segment.used * 2 > segment.size and not self._events.prepared:
                 self._events.prepare()
             return self.last
 
@@ -224,16 +224,6 @@ class Journal:
         if not self._writes:
             return
         with self._lock:
-            if scope is None and via is None and not self._parts:  # nearly always
-                streams = self._main.senders.get(sender)
-                slot = None if streams is None else streams.get(stream)  # type: ignore[arg-type]
-                if slot is not None and not after:
-                    if number > slot[0]:
-                        slot[0] = number
-                        memory = self._pieces[-1].segment.memory
-                        NUMBER.pack_into(memory, slot[1] + SOURCE_NUMBER, number)
-                    self._main.senders.move_to_end(sender)
-                    return
             self._note(sender, stream, number, after, via, scope)
 
     @property
@@ -418,6 +408,17 @@ class Journal:
         self, sender: str, stream: Stream, number: int, after: int, via: Any, scope: Scope
     ) -> None:
         """A message was dealt with: others need not send it again."""
+        if scope is None and via is None and not after and not self._parts:  # nearly always
+            senders = self._main.senders
+            streams = senders.get(sender)
+            slot = None if streams is None else streams.get(stream)  # type: ignore[arg-type]
+            if slot is not None:
+                if number > slot[0]:
+                    slot[0] = number
+                    memory = self._pieces[-1].segment.memory
+                    NUMBER.pack_into(memory, slot[1] + SOURCE_NUMBER, number)
+                senders.move_to_end(sender)
+                return
         sources = self._main if scope is None else self._part(scope)
         if sources is None:
             return

@@ -132,6 +132,10 @@ class SegmentedLog:
         self.segments.append(segment)
         return segment
 
+    @property
+    def prepared(self) -> bool:
+        return self._spare is not None
+
     def prepare(self) -> None:
         """Let others have the next segment before it is needed, if it will be soon."""
         last = self.segments[-1]

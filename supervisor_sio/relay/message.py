@@ -93,6 +93,8 @@ class RelayMessage:
     scope: Any = field(default=None, init=False, repr=False, compare=False)
     #: To whom it was, for who has received it: the tag of a worker; ``None``: to all.
     stream: Optional[str] = field(default=None, init=False, repr=False, compare=False)
+    #: What :meth:`pack` gives, if that is known: for who keeps it.
+    packed: Optional[bytes] = field(default=None, init=False, repr=False, compare=False)
 
     def pack(self) -> bytes:
         """Without the topic. :raises TypeError: when a field is not JSON."""

@@ -21,7 +21,7 @@ from .message import (
     topic_for_one,
     topic_for_publishers,
 )
-from .outbox import Outbox
+from .outbox import Kept, Outbox
 from .tally import Tally
 
 #: Milliseconds that a process at its end waits for what it still has to send.
@@ -92,12 +92,12 @@ class Publisher:
         tag: Optional[str],
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket] = (),
-    ) -> tuple[int, Optional[str], int]:
+    ) -> tuple[int, Optional[str], Kept]:
         """Send to the worker with this tag, or to all for ``None``.
 
         :return: how many messages this process has published, this one included; the stream it is
-            in, which may be the one to all (``None``) although it is for one worker; and its
-            number there.
+            in, which may be the one to all (``None``) although it is for one worker; and what is
+            kept of it.
         :raises TypeError: when a field is not JSON; nothing is sent then.
         """
         with self._lock:
@@ -116,7 +116,7 @@ class Publisher:
             self._last_sent = now
             self._beat = _FIRST_BEAT
             self.sent += 1
-            return self.sent, tag, kept.sequence
+            return self.sent, tag, kept
 
     def publish_volatile(
         self,

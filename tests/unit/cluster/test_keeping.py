@@ -134,9 +134,9 @@ def test_those_who_cannot_come_back_are_known_for_the_end_of_their_worker() -> N
     manager = make_manager()
     connect(manager, "able")
     sid = connect(manager, "plain", Asked(False, None, None, None))
-    assert set(manager._known) > set(manager._capable)
+    assert set(manager._known) > manager._plain == {sid}
     manager.disconnect(sid, "/", ignore_queue=True)
-    assert sid not in manager._known
+    assert sid not in manager._known and not manager._plain
 
 
 def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
