@@ -188,10 +188,10 @@ class Emitting(Asking, Keeping):
                 self._queue_for(message, stream, packets, question, volatile)
             elif stream is not OWN:
                 self._unwritten.add(message.sequence)
-        size = sum(map(len, packets))
         if here:
-            self._send_queued(size)
+            self._send_queued(packets)
         elif threads is not None:
+            size = sum(map(len, packets))
             threads.run(size, self._emit_late, message, stream, packets, question, volatile)
 
     def _emit_late(
@@ -256,7 +256,7 @@ class Emitting(Asking, Keeping):
             return None
         if self._journal is not None:
             self._sendings.append((eio_sids, packets, volatile))
-            self._send_queued(sum(map(len, packets)))
+            self._send_queued(packets)
             return None
         fan_out = outlet.fan_out_volatile if volatile else outlet.fan_out
         if outlet.concurrent and outlet.threads is not None and not outlet.threads.here:
@@ -336,7 +336,7 @@ class Emitting(Asking, Keeping):
         if early is None or self._outlet is None:
             return []
         if self._journal is not None:
-            self._send_queued(0)
+            self._send_queued(())
             return []
         sent = [self._outlet.fan_out([eio_sid], packets) for packets, *_ in early.emits]
         return [one for one in sent if one is not None]
@@ -388,7 +388,7 @@ class Emitting(Asking, Keeping):
         if self._journal is not None:
             with self._tables:
                 self._queue_for(message, message.stream, packets, question, volatile)
-            self._send_queued(sum(map(len, packets)))
+            self._send_queued(packets)
             return
         room, except_room = fields.get("room"), fields.get("except_room")
         skip = fields.get("skip_sid", ())

@@ -419,14 +419,17 @@ class Keeping(IndexedManager):
             else:
                 self._send_later((eio_sid,), packets)
 
-    def _send_queued(self, size: int) -> None:
-        """Send what is queued, or have it sent. Not with ``_tables``: it may wait for room."""
+    def _send_queued(self, packets: Sequence[EncodedPacket]) -> None:
+        """Send what is queued, or have it sent. Not with ``_tables``: it may wait for room.
+
+        :param packets: of it.
+        """
         outlet = self._outlet
         threads = None if outlet is None else outlet.threads
         if threads is None or threads.here:
             self._send_all()
         else:
-            threads.run(size, self._send_all)
+            threads.run(sum(map(len, packets)), self._send_all)
 
     def _send_all(self) -> None:
         outlet, sendings = self._outlet, self._sendings

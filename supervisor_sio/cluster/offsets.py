@@ -76,7 +76,7 @@ def read(offset: Optional[str]) -> Optional[Offset]:
 
 def add(packets: Sequence[EncodedPacket], offset: str) -> list[EncodedPacket]:
     """The encoded packet of an event, with an offset as its last argument."""
-    text, *attachments = packets
+    text = packets[0]
     if not isinstance(text, str) or text[-1:] != "]":
         raise ValueError("not an event in JSON")
-    return [f'{text[:-1]},"{offset}"]', *attachments]
+    return [f'{text[:-1]},"{offset}"]', *packets[1:]]

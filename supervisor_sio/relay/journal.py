@@ -117,6 +117,7 @@ class Journal:
         self._most_messages = most_messages
         self._most_bytes = most_bytes
         self._in_a_piece = max(most_messages // JOURNAL_PIECES, 1)
+        self._age_of_a_piece = age / JOURNAL_PIECES
         size = min(max(most_bytes // JOURNAL_PIECES, 1), JOURNAL_SEGMENT)
         self._lock = native.lock()
         self._refusals = Refusals(logger)
@@ -171,25 +172,19 @@ class Journal:
         if not self._writes:
             return self.last
         now = time.monotonic()
-        tag = scoped = b""
-        if stream is None:
-            code = TO_ALL
-        elif stream is OWN:
-            code = TO_OWN
-        else:
-            code, tag = TO_ONE, stream.encode()
-        if scope is not None:
-            scoped = json.dumps([scope[0], list(scope[1])], separators=(",", ":")).encode()
         data = message.packed or message.pack()
-        size = EVENT.size + len(tag) + len(scoped) + len(data)
-        head = EVENT.pack(size, _EVENT, code, len(tag), len(scoped), now)
+        if stream is None and scope is None:  # nearly always
+            record = EVENT.pack(EVENT.size + len(data), _EVENT, TO_ALL, 0, 0, now) + data
+        else:
+            record = _record(stream, scope, now, data)
+        size = len(record)
         with self._lock:
             piece = self._pieces[-1]
             segment = piece.segment
             if (
                 segment.used + size > segment.size
                 or len(piece.at) >= self._in_a_piece
-                or (now - piece.began) * JOURNAL_PIECES > self._age
+                or now - piece.began > self._age_of_a_piece
                 or piece.first + len(piece.at) <= self.last  # a gap that was not written
             ):
                 if not self._make_room(size, now):
@@ -197,13 +192,13 @@ class Journal:
                     return self.last
                 piece = self._pieces[-1]
                 segment = piece.segment
-            piece.at.append(segment.write(head + tag + scoped + data))
+            piece.at.append(segment.write(record))
             piece.ended = now
             self.last += 1
-            if code != TO_OWN:
+            if stream is not OWN:
                 via = message.fields.get("via")
                 self._note(message.sender, stream, message.sequence, message.after, via, scope)
-            if segment.used * 2 > segment.size and not self._events.prepared:
+            if segment.used * 2 > segment.size and self._events.spare is None:
                 self._events.prepare()
             return self.last
 
@@ -603,6 +598,21 @@ class Journal:
                     return
                 carried += 1
             self._carried_to = aligned(at + length)
+
+
+def _record(stream: Stream, scope: Scope, now: float, data: bytes) -> bytes:
+    tag = scoped = b""
+    if stream is None:
+        code = TO_ALL
+    elif stream is OWN:
+        code = TO_OWN
+    else:
+        code, tag = TO_ONE, stream.encode()
+    if scope is not None:
+        scoped = json.dumps([scope[0], list(scope[1])], separators=(",", ":")).encode()
+    size = EVENT.size + len(tag) + len(scoped) + len(data)
+    head = EVENT.pack(size, _EVENT, code, len(tag), len(scoped), now)
+    return head + tag + scoped + data
 
 
 _journals: weakref.WeakSet[Journal] = weakref.WeakSet()

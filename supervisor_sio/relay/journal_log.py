@@ -43,9 +43,10 @@ class Segment:
         """Append a record; where it is. There has to be room."""
         at = self.used
         end = at + len(data)
-        self.memory[at:end] = data
+        memory = self.memory
+        memory[at:end] = data
         self.used = end = (end + 7) & -8
-        NUMBER.pack_into(self.memory, COMMIT, end)
+        NUMBER.pack_into(memory, COMMIT, end)
         return at
 
     def has_room(self, size: int) -> bool:
@@ -80,8 +81,8 @@ class SegmentedLog:
         self._numbers = 0
         #: The oldest first. Only the last is written to.
         self.segments: Deque[Segment] = deque()
-        #: The one that comes next, once the last is half full.
-        self._spare: Optional[Segment] = None
+        #: The one that comes next, if it is prepared.
+        self.spare: Optional[Segment] = None
         #: Bytes in all segments but the last.
         self.before = 0
 
@@ -111,11 +112,11 @@ class SegmentedLog:
         :raises OSError: when there is no memory for it, or no descriptor; nothing has changed.
         """
         size = max(self._size, HEAD.size + len(table) + max(aligned(need), self._size // 2))
-        segment = self._spare
+        segment = self.spare
         if segment is None or segment.size < size:
             self._drop_spare()
             segment = self._make(size)
-        self._spare = None
+        self.spare = None
         last = self.segments[-1] if self.segments else None
         previous = 0 if last is None else last.number
         begin = HEAD.size + len(table)
@@ -132,16 +133,12 @@ class SegmentedLog:
         self.segments.append(segment)
         return segment
 
-    @property
-    def prepared(self) -> bool:
-        return self._spare is not None
-
     def prepare(self) -> None:
         """Let others have the next segment before it is needed, if it will be soon."""
         last = self.segments[-1]
-        if self._spare is None and last.used > last.size // 2:
+        if self.spare is None and last.used > last.size // 2:
             try:
-                self._spare = self._make(self._size)
+                self.spare = self._make(self._size)
             except OSError:
                 pass  # it is tried again, and told of when it is needed
 
@@ -160,16 +157,16 @@ class SegmentedLog:
 
     def each(self) -> list[tuple[int, int]]:
         """Numbers and descriptors of all."""
-        spare = [] if self._spare is None else [self._spare]
+        spare = [] if self.spare is None else [self.spare]
         return [(one.number, one.descriptor) for one in (*self.segments, *spare)]
 
     def close(self) -> None:
         for segment in self.segments:
             segment.close()
         self.segments.clear()
-        if self._spare is not None:
-            self._spare.close()
-            self._spare = None
+        if self.spare is not None:
+            self.spare.close()
+            self.spare = None
         self.before = 0
 
     def _make(self, size: int) -> Segment:
@@ -186,7 +183,7 @@ class SegmentedLog:
         return segment
 
     def _drop_spare(self) -> None:
-        spare, self._spare = self._spare, None
+        spare, self.spare = self.spare, None
         if spare is not None:
             spare.close()
             self._on_dropped(self.log.value, spare.number)
