@@ -27,7 +27,6 @@ from ..common.limits import ACK_TIMEOUT
 from ..common.rundir import ENVIRONMENT_VARIABLE
 from ..relay.journal_format import OWN, Stream
 from ..relay.message import EncodedPacket, RelayMessage
-from ..relay.outbox import Kept
 from ..relay.publisher import MessageTooLong
 from . import acks, sessions
 from .asking import Asking
@@ -56,7 +55,6 @@ class Emitting(Asking, Keeping):
     _gathering_question: Callable[..., acks.Question]
     _moves: bool
     _tags_of: Callable[[Room], set[Optional[str]]]
-    _take_kept: Callable[[], Optional[Kept]]
 
     def _emit(
         self,
@@ -178,10 +176,9 @@ class Emitting(Asking, Keeping):
             else:
                 tags = self._tags_of(fields.get("room"))
                 what = f"event {event!r}"
-                message.scope = self._send_to(tags, fields, packets, what, volatile)
-                kept = self._take_kept()
-                if kept is not None:
-                    stream, message.sequence, message.packed = None, kept.sequence, kept.data
+                message.scope = self._send_to(tags, fields, packets, what, volatile, message)
+                if message.sequence:
+                    stream = None
             if question is not None and callback is not None:
                 self._callbacks.add(question.ack_id, callback)
             if here:

@@ -237,7 +237,9 @@ class Keeping(IndexedManager):
     def _note_known(self, client: Client) -> None:
         self._known[client.sid] = client
         self._sid_of[client.pid] = client.sid
-        if not client.capable:
+        if client.capable:
+            self._plain.discard(client.sid)
+        else:
             self._plain.add(client.sid)
 
     def _begins(self, sid: str, namespace: str) -> None:

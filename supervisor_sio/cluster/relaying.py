@@ -74,8 +74,6 @@ class Relaying(Takeover):
         self._publisher: Optional[Publisher] = None
         self._joining = native.lock()
         self._subscriber: Optional[Subscriber] = None
-        #: An event that was published to all, until it is in the journal.
-        self._kept: Optional[Kept] = None
 
     def initialize(self) -> None:
         """Start to hear the other workers; called where clients are served.
@@ -260,9 +258,12 @@ class Relaying(Takeover):
         packets: Sequence[EncodedPacket] = (),
         what: str = "a message",
         volatile: bool = False,
+        event: Optional[RelayMessage] = None,
     ) -> Optional[Scope]:
         """To the workers with these tags, except this one; ``None`` is all of them.
 
+        :param event: that this is, if it is about to be written to the journal: gets its number,
+            if it is published to all.
         :return: whom of the clients here it is for as well.
         """
         publisher = self._join_relay()
@@ -271,7 +272,7 @@ class Relaying(Takeover):
         if volatile:
             publish = publisher.publish_volatile
         elif self._journal is not None:
-            publish = self._publish_kept
+            publish = partial(self._publish_kept, event)
         wanted = set(tags)
         is_ours = self._is_ours if self._moves else self.host_id.__eq__
         others = {tag for tag in wanted if tag is not None and not is_ours(tag)}
@@ -295,7 +296,11 @@ class Relaying(Takeover):
         return self._scope_of(number) if self._moves else None
 
     def _publish_kept(
-        self, tag: Optional[str], fields: Mapping[str, Any], packets: Sequence[EncodedPacket]
+        self,
+        event: Optional[RelayMessage],
+        tag: Optional[str],
+        fields: Mapping[str, Any],
+        packets: Sequence[EncodedPacket],
     ) -> tuple[int, Optional[str], Kept]:
         """Publish, and note in the journal that its own clients need not hear it of others."""
         assert self._journal is not None
@@ -303,16 +308,11 @@ class Relaying(Takeover):
         with self._tables:  # in this order
             published = _, stream, kept = publisher.publish(tag, fields, packets)
             if stream is None:
-                if tag is None and is_event(fields):
-                    self._kept = kept  # it is noted with the event
+                if tag is None and event is not None:  # it is noted with the event
+                    event.sequence, event.packed = kept.sequence, kept.data
                 else:
                     self._journal.heard(self.host_id, None, kept.sequence)
         return published
-
-    def _take_kept(self) -> Optional[Kept]:
-        """The event that was published to all just now, if it was; with ``_tables``."""
-        kept, self._kept = self._kept, None
-        return kept
 
     def _is_unknown(self, tag: str) -> bool:
         known = tag == BRIDGE or self._members.hear(tag)
