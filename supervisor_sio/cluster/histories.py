@@ -22,8 +22,9 @@ class Left(NamedTuple):
     time: float
 
 
-#: Not to be changed.
+#: Of most clients; not to be changed.
 _NONE: list[Left] = []
+_NO_ROOMS: dict[Any, int] = {}
 
 
 class Stay:
@@ -45,15 +46,17 @@ class Stay:
         #: When that was, by the host's monotonic clock.
         self.ended: Optional[float] = None
         #: The last event before each was entered.
-        self.rooms: dict[Any, int] = dict.fromkeys(rooms, begin)
-        self.left = _NONE  # as of most
-        self.heard_as = heard_as
+        self.rooms: dict[Any, int] = dict.fromkeys(rooms, begin) or _NO_ROOMS
+        self.left = _NONE
+        self.heard_as = tag if heard_as == tag else heard_as  # one text for all clients
         #: What was for it up to this event is not known any more, and when that one was.
         self.floor = begin
         self.floor_time = 0.0
 
     def enter(self, room: Any, number: int) -> None:
         """:param number: of the last event before that."""
+        if self.rooms is _NO_ROOMS:
+            self.rooms = {}
         self.rooms.setdefault(room, number)
 
     def leave(self, room: Any, number: int, now: float, age: float) -> None:
@@ -127,8 +130,7 @@ class Stay:
         stay.ended = None if saved.is_none("ended") else saved.seconds("ended")
         floor = saved.list("floor")
         stay.floor, stay.floor_time = floor.integer(0), floor.seconds(1)
-        for one in saved.items("rooms"):
-            stay.rooms[_room(one)] = one.integer(1)
+        stay.rooms = {_room(one): one.integer(1) for one in saved.items("rooms")} or _NO_ROOMS
         stay.left = [
             Left(_room(one), one.integer(1), one.integer(2), one.seconds(3))
             for one in saved.items("left")

@@ -172,11 +172,9 @@ class Keeping(IndexedManager):
                 return None
             pid = f"{self.host_id}.{new_id()}" if asked.capable else ""
             client = self._add(sid, namespace, pid)
-            if not asked.capable:
-                return None
             client.base = asked.offset  # it may come with that again
             self._save(client)
-            return client.pid
+            return pid or None
 
     @property
     def lost(self) -> int:
@@ -249,8 +247,11 @@ class Keeping(IndexedManager):
         if client is None:
             client = self._add(sid, namespace, "")
         else:
+            before = client.stay.begin, client.data
             client.stay = Stay(self.host_id, self._journal.last, client.stay.rooms, tag_of(sid))
             self._store(client)
+            if (client.stay.begin, client.data) == before and sid not in admin.connected_at(self):
+                return  # that is what is written already
         client.connected_at = admin.connected_at(self).get(sid)
         self._save(client)
 

@@ -13,6 +13,7 @@ from typing import Any, Iterator, NamedTuple, Optional
 
 from ..common.limits import CLIENT_STATE
 from ..common.reasons import INCOMPLETE, NOT_SAVED
+from ..common.request import tag_of
 from ..engine.saved import Saved
 from .histories import Stay
 from .plain import NotPlain, TooLong, Writer
@@ -183,6 +184,7 @@ class Moved(NamedTuple):
 
 #: What need not be written of most clients: thousands of states lie in memory.
 _USUAL: dict[str, Any] = {
+    "namespace": "/",
     "capable": True,
     "before": [],
     "base": None,
@@ -193,13 +195,16 @@ _USUAL: dict[str, Any] = {
 }
 _USUAL_STAY: dict[str, Any] = {"end": None, "ended": None, "rooms": [], "left": []}
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def encode(state: dict[str, Any]) -> bytes:
     """What :func:`decode` reads, of a client or of one that has moved."""
     short = _without(state, _USUAL)
     if "stay" in short:
-        short["stay"] = _without(short["stay"], _USUAL_STAY)
-    return json.dumps(short, separators=(",", ":")).encode()
+        stay = short["stay"]
+        short["stay"] = _without(stay, _usual_stay(short["sid"], stay["begin"]))
+    return _encode(short).encode()
 
 
 def decode(state: bytes) -> Saved:
@@ -210,9 +215,16 @@ def decode(state: bytes) -> Saved:
         raise ValueError("client is nested too deeply") from None
     if isinstance(short, dict):
         short = {**_USUAL, **short}
-        if isinstance(short.get("stay"), dict):
-            short["stay"] = {**_USUAL_STAY, **short["stay"]}
+        stay, sid = short.get("stay"), short.get("sid")
+        if isinstance(stay, dict) and isinstance(sid, str):
+            short["stay"] = {**_usual_stay(sid, stay.get("begin")), **stay}
     return Saved(short, "client")
+
+
+def _usual_stay(sid: str, begin: Any) -> dict[str, Any]:
+    """At the worker that the session id names."""
+    tag = tag_of(sid)
+    return {**_USUAL_STAY, "tag": tag, "as": tag, "floor": [begin, 0.0]}
 
 
 def _without(state: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:

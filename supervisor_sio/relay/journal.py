@@ -134,8 +134,8 @@ class Journal:
         self._events = SegmentedLog(Log.EVENTS, tag, size, on_segment, on_dropped)
         self._states = SegmentedLog(Log.STATES, tag, JOURNAL_SEGMENT, on_segment, on_dropped)
         self._pieces: Deque[_Piece] = deque()
-        #: Where the state of each client is, and how long its record is.
-        self._clients: dict[str, tuple[Segment, int, int]] = {}
+        #: Where the state of each client is: the number of the segment, and below it where.
+        self._clients: dict[str, int] = {}
         self._live_bytes = 0
         #: The oldest segment of states, and how far it has been looked through.
         self._carrying, self._carried_to = 0, HEAD.size
@@ -564,7 +564,7 @@ class Journal:
         at = segment.write(record)
         segment.live += 1
         self._forget(pid)  # that one was the last until now
-        self._clients[pid] = segment, at, size
+        self._clients[pid] = segment.number << 32 | at
         self._live_bytes += size
         if segment.used * 2 > segment.size:
             states.prepare()
@@ -574,7 +574,9 @@ class Journal:
         known = self._clients.pop(pid, None)
         if known is None:
             return
-        segment, at, size = known
+        number, at = known >> 32, known & 0xFFFFFFFF
+        segment = self._states.by_number[number]
+        size, _ = RECORD.unpack_from(segment.memory, at)
         segment.memory[at + KIND] = Kind.DEAD
         segment.live -= 1
         self._live_bytes -= size

@@ -81,6 +81,8 @@ class SegmentedLog:
         self._numbers = 0
         #: The oldest first. Only the last is written to.
         self.segments: Deque[Segment] = deque()
+        #: The same by their numbers.
+        self.by_number: dict[int, Segment] = {}
         #: The one that comes next, if it is prepared.
         self.spare: Optional[Segment] = None
         #: Bytes in all segments but the last.
@@ -131,6 +133,7 @@ class SegmentedLog:
             NUMBER.pack_into(last.memory, NEXT, segment.number)
             self.before += last.used
         self.segments.append(segment)
+        self.by_number[segment.number] = segment
         return segment
 
     def prepare(self) -> None:
@@ -150,7 +153,7 @@ class SegmentedLog:
         NUMBER.pack_into(following.memory, PREVIOUS, previous)
         if at:
             NUMBER.pack_into(self.segments[at - 1].memory, NEXT, following.number)
-        del self.segments[at]
+        del self.segments[at], self.by_number[segment.number]
         self.before -= segment.used
         segment.close()
         self._on_dropped(self.log.value, segment.number)
@@ -164,6 +167,7 @@ class SegmentedLog:
         for segment in self.segments:
             segment.close()
         self.segments.clear()
+        self.by_number.clear()
         if self.spare is not None:
             self.spare.close()
             self.spare = None

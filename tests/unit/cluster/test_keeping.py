@@ -11,9 +11,10 @@ import pytest
 
 from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import forwarding, handing_over
-from supervisor_sio.cluster.lost import Moved, Times
+from supervisor_sio.cluster.lost import Client, Moved, Times, decode, encode
 from supervisor_sio.cluster.offsets import Asked
 from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.outbox import Kept
 from unit.polling import make_server
 
 ABLE = Asked(True, None, None, None)
@@ -119,6 +120,43 @@ def test_events_that_are_acknowledged_have_none() -> None:
     assert text.endswith('["q",1]') and manager.journal.last == 0
 
 
+def test_what_is_passed_on_to_all_gives_no_event_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client has gone to a worker that this one does not know yet: all are told."""
+    manager = make_manager()
+    connect(manager, "one")
+    fields = {"method": "emit", "namespace": "/", "room": "elsewhere"}
+
+    class Relay:
+        def check(self, *args: Any) -> None:
+            pass
+
+        def publish(self, tag: Any, fields: Any, packets: Any) -> Any:
+            data = RelayMessage("aaaaaaaa", 7, fields, packets).pack()
+            return 1, None, Kept(7, 0.0, data, len(data))
+
+    monkeypatch.setattr(manager, "_join_relay", Relay)
+    manager._send_to([None], fields, ['2["of another"]'])
+    manager.emit("own", None, local=True)
+    (event,) = manager.journal.since(0)
+    assert (event.message.packets, event.number) == (['2["own"]'], 0)
+    assert manager.journal.position().numbers == {manager.host_id: 7}
+
+
+def test_the_state_of_a_client_is_as_short_as_it_can_be() -> None:
+    manager = make_manager()
+    sid = connect(manager, "one")
+    client = manager._known[sid]
+    state = encode(client.save())
+    assert len(state) < 4 * len(sid)
+    assert Client.restored(decode(state), "one").save() == client.save()
+    client.stay.enter("room", 3)
+    client.moves_to("bbbbbbbb", 5)
+    client.namespace, client.stay.floor = "/chat", 2
+    assert Client.restored(decode(encode(client.save())), "one").save() == client.save()
+
+
 def test_without_the_option_nothing_is_kept() -> None:
     manager = ZmqManager()
     make_server(client_manager=manager)
@@ -135,6 +173,7 @@ def test_those_who_cannot_come_back_are_known_for_the_end_of_their_worker() -> N
     connect(manager, "able")
     sid = connect(manager, "plain", Asked(False, None, None, None))
     assert set(manager._known) > manager._plain == {sid}
+    assert manager.journal is not None and sid in manager.journal._clients
     manager.disconnect(sid, "/", ignore_queue=True)
     assert sid not in manager._known and not manager._plain
 
