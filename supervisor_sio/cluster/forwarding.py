@@ -34,7 +34,7 @@ class Forwarding(RecoveryBase):
         if moved.state:
             self._unconfirmed[moved.sid] = None
         self._sid_of[moved.pid] = moved.sid
-        if self._journal is not None:
+        if self._journal is not None and moved.heard_as not in self._expected:
             self._journal.save(moved.pid, encode(moved.save()))
         while len(self._moved) > CLIENTS_MOVED:
             self._forget_moved(next(iter(self._moved)))

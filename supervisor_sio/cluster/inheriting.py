@@ -127,6 +127,9 @@ class Inheriting(Confirming):
                 if client.stay.heard_as in tags:
                     self._save(client)
                     self._returning.pop(client.sid, None)
+            for moved in list(self._moved.values()):
+                if moved.heard_as in tags:
+                    self._note_moved(moved)
             # Who inherits them next finds them here. Had this process died before, it would not.
             for tag in [tag for tag in self._inheriting if tag in tags]:
                 for one in self._inheriting.pop(tag):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from types import SimpleNamespace
@@ -184,6 +185,63 @@ def test_the_heir_of_both_tells_of_it(run: Any) -> None:
         await cluster.inherit(home, heir)
         await heir.manager.confirm(cluster.ask)
         assert told_of(heir) == [(client.sid, "transport close", {"name": "x"})]
+
+    run(scenario)
+
+
+def test_an_heir_that_is_killed_first_has_written_nothing_of_it(run: Any) -> None:
+    """Until the clients are its own; else its own heir would tell of this one, too."""
+
+    async def scenario(cluster: Cluster) -> None:
+        home, dead, killed, heir = await cluster.start(4)
+        client = Client()
+        await home.connect(client)
+        await killed_before_it_has_come(cluster, client, dead)
+        await home.kill()
+        killed.manager.expect([home.tag])
+        await killed.manager.inherit([(home.reader(), time.monotonic())], asyncio.sleep)
+        assert client.pid not in dict(killed.reader().states())
+        await killed.kill()
+        await cluster.inherit(home, heir)
+        assert client.pid in dict(heir.reader().states())
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_an_heir_that_is_killed_while_it_writes_them_down(run: Any, written: int) -> None:
+    """Of two clients, and that it has them all."""
+
+    async def scenario(cluster: Cluster) -> None:
+        dead, killed, heir = await cluster.start(3)
+        clients = [Client() for _ in range(2)]
+        for client in clients:
+            await dead.connect(client)
+        died = time.monotonic()
+        await dead.kill()
+        killed.manager.expect([dead.tag])
+        await killed.manager.inherit([(dead.reader(), died)], asyncio.sleep)
+        save = killed.manager._journal.save
+        saved: List[str] = []
+
+        def save_some(pid: str, state: bytes) -> None:
+            if len(saved) == written:
+                raise asyncio.CancelledError
+            saved.append(pid)
+            save(pid, state)
+
+        killed.manager._expected -= {dead.tag}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(killed.manager._journal, "save", save_some)
+            with contextlib.suppress(asyncio.CancelledError):
+                killed.manager._save_all_of([dead.tag])
+        assert len(saved) == min(written, 3)
+        journals = [(killed.reader(), time.monotonic()), (dead.reader(), died)]
+        await killed.kill()
+        heir.manager.expect([dead.tag, killed.tag])
+        await heir.manager.inherit(journals, asyncio.sleep)
+        assert {one.pid for one in heir.manager._known.values()} == {one.pid for one in clients}
+        assert heir.manager.lost == 2
 
     run(scenario)
 
