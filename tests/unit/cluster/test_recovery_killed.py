@@ -155,6 +155,57 @@ def told_of(worker: Worker) -> List[Any]:
     return found
 
 
+@pytest.mark.parametrize("inherited", [True, False])
+@pytest.mark.parametrize("back_to", ["home", "other"])
+@pytest.mark.parametrize("step", ["claim", "fetch", "taken"])
+def test_killed_behind_each_step(run: Any, step: str, back_to: str, inherited: bool) -> None:
+    """The client comes again, before or after anybody has what the killed worker had."""
+
+    async def scenario(cluster: Cluster) -> None:
+        home, dead, other = await cluster.start(3)
+        client = Client()
+        await home.connect(client)
+        await home.emit()
+        client.lose()
+        sid, pid = client.sid, client.pid
+        reached = asyncio.Event()
+
+        async def ask(tag: str, question: Any, packets: Any = ()) -> Any:
+            if reached.is_set():
+                return {"reason": reasons.NO_OWNER}, []  # it is dead
+            answer = await cluster.ask(tag, question, packets)
+            if question["do"] == step:
+                reached.set()
+                await asyncio.sleep(3600)
+            return answer
+
+        dead.cluster = SimpleNamespace(ask=ask, numbers=cluster.numbers)  # type: ignore
+        connecting = asyncio.create_task(dead.connect(client))
+        await reached.wait()
+        dead.cluster = cluster
+        await dead.kill()
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        await home.emit()
+        if inherited:
+            await cluster.inherit(dead, other)
+        client.eio_sid = ""
+        await (home if back_to == "home" else other).connect(client)
+        await home.manager.confirm(cluster.ask)
+        if step == "taken":  # nobody knows what it has got
+            assert not client.recovered and client.sid != sid and client.pid != pid
+            assert [one[0] for one in told_of(home)] == [sid]
+        else:
+            assert client.recovered, client.reason
+            await home.emit()
+            await until(lambda: client.take() or client.events[home.tag] == [1, 2, 3])
+        for worker in (home, other):
+            await worker.manager.confirm(cluster.ask)
+            assert not told_of(worker) and not worker.manager.lost
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("heir", ["home", "other", "nobody"])
 def test_the_worker_that_had_it_tells_of_it(run: Any, heir: str) -> None:
     async def scenario(cluster: Cluster) -> None:
