@@ -30,15 +30,25 @@ class Worker:
     """The other end of a channel."""
 
     def __init__(
-        self, path: str, tag: str, name: str = "", takes: int = 0, recovers: int = 0
+        self,
+        path: str,
+        tag: str,
+        name: str = "",
+        takes: int = 0,
+        recovers: int = 0,
+        ready: bool = True,
     ) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.connect(path)
         self.tag = tag
         self.say(type="hello", version=channel.VERSION, tag=tag, name=f"workers:{name or tag}")
         self.say(type="load", **FIGURES)
-        formats = {"takes": takes, "recovers": recovers}
-        self.say(type="ready", channels=[f"channel-{tag}"], **formats)
+        self._formats = {"takes": takes, "recovers": recovers}
+        if ready:
+            self.say_ready()
+
+    def say_ready(self) -> None:
+        self.say(type="ready", channels=[f"channel-{self.tag}"], **self._formats)
 
     def say(self, **message: Any) -> None:
         channel.send(self.sock, message)

@@ -59,12 +59,14 @@ class Node:
         self.connect()
 
     def connect(self) -> None:
+        """What it says, it says in the order of a link."""
         formats = {"takes": takeover.FORMAT, "recovers": recovery.FORMAT}
-        self.worker = Worker(self.harness.path, self.tag, self.name, **formats)
+        self.worker = Worker(self.harness.path, self.tag, self.name, **formats, ready=False)
         self.worker.sock.setblocking(False)
         self.connected = True
         self.arriving.greet()
         self.journals.tell()
+        self.worker.say_ready()
         self.arriving.repeat()
         self.harness.workers._accept()
 
