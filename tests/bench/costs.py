@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -22,13 +23,9 @@ from pathlib import Path
 from generators import BROWSER, PYTHON
 from measurements import Measuring, idle, traffic, visits
 from servers import Server, supervised_cluster
+from takeover import APPLICATIONS, end
 
-#: By the mode of the workers, the application; and seconds until memory is looked at.
-APPLICATIONS = {
-    "eventlet": "bench_app:app",
-    "asyncio": "asgi.app:app",
-    "threading": "bench_app:app",
-}
+#: Seconds until memory is looked at.
 SETTLE_SECONDS = 3.0
 
 OFF, ON, BEFORE = "off", "on", "before"
@@ -142,4 +139,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, end)
     main()
