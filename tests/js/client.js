@@ -53,7 +53,7 @@ const commands = {
       const socket = manager.socket(namespace, { auth });
       sockets.set(namespace, socket);
       socket.on("connect", () =>
-        report(client, "connect", { namespace, sid: socket.id, recovered: socket.recovered }),
+        report(client, "connect", { namespace, sid: socket.id, recovered: Boolean(socket.recovered) }),
       );
       socket.on("disconnect", (reason) => report(client, "disconnect", { namespace, reason }));
       socket.on("connect_error", (error) =>
