@@ -16,7 +16,7 @@ from supervisor_sio.relay import subscriber as module
 from supervisor_sio.relay.hearing import Fetch
 from supervisor_sio.relay.looped import LoopSubscriber
 from supervisor_sio.relay.message import RelayMessage
-from supervisor_sio.relay.position import Part
+from supervisor_sio.relay.position import Held, Part
 from supervisor_sio.relay.publisher import Publisher
 from supervisor_sio.relay.subscriber import Deaf
 from unit.relays import relay_in
@@ -152,7 +152,7 @@ def test_what_is_adopted_wakes_the_loop(run: Any, run_dir: OwnedRunDir, monkeypa
             monkeypatch.setattr(module, "TICK", 60)
             await asyncio.sleep(0.5)  # the timer of before is done
             heard.publisher.publish(None, {"method": "emit", "number": 11})
-            kept = RelayMessage("gone", 1, {"method": "emit", "number": 10}).pack()
+            kept = Held(None, RelayMessage("gone", 1, {"method": "emit", "number": 10}).pack())
             part = Part(
                 ("t",), time.monotonic() - 60, {"other": [True, 2, 1, {}, False]}, {}, [kept]
             )
