@@ -84,7 +84,7 @@ class Scene:
         assert recovered == [False, True], f"{recovered}, {self.ledger.of(sid)}"
         assert client.sid(namespace) == sid
         assert client.call("echo", "here", namespace=namespace, timeout=TIMEOUT) == "here"
-        assert self.ledger.of(sid) == ["connect", "recovery"]
+        self.ledger.expect(sid, "connect", "recovery")
 
 
 def _numbers(other: Returning, event: str, *targets: str | None) -> None:
@@ -249,7 +249,7 @@ def disconnected_by_the_server_meanwhile(scene: Scene) -> Iterator[str]:
     if scene.apart:
         client.wait(lambda: len(client.recovered["/"]) > 1, "come-back", TIMEOUT)
         assert client.recovered["/"] == [False, False] and client.sid() != sid
-        assert scene.ledger.of(sid) == ["connect", "disconnect"]
+        scene.ledger.expect(sid, "connect", "disconnect")
 
 
 @case
@@ -266,7 +266,7 @@ def a_python_client(scene: Scene) -> Iterator[str]:
     client.wait_talking(TIMEOUT)
     assert client.sid() != sid
     line = scene.ledger.wait_for(sid, "disconnect", 40)
-    assert scene.ledger.of(sid) == ["connect", "disconnect"]
+    scene.ledger.expect(sid, "connect", "disconnect")
     if scene.dies and not scene.apart:  # else it was lost before its worker
         assert line["reason"] == "server error"
 

@@ -57,7 +57,7 @@ def tag(cluster: Cluster, name: str) -> str:
 def is_told_once(client: Returning, ledger: Ledger, reason: str) -> dict[str, Any]:
     """The handler had all that handlers of ``disconnect`` ever have."""
     line = ledger.wait_for(client.sid, "disconnect")
-    assert ledger.of(client.sid) == ["connect", "disconnect"]
+    ledger.expect(client.sid, "connect", "disconnect")
     assert line["reason"] == reason
     assert line["user"] == f"user {client.sid}"
     # Of a worker that was killed nobody has the environments.
@@ -104,9 +104,9 @@ def test_its_worker_is_killed(cluster: Cluster, ledger: Ledger) -> None:
     for client in clients[1::2]:
         is_told_once(client, ledger, "server error")
     for client in back:
-        assert ledger.of(client.sid) == ["connect", "recovery"]
+        ledger.expect(client.sid, "connect", "recovery")
         client.close()
-    assert ledger.of(bystander.sid) == ["connect"]
+    ledger.expect(bystander.sid, "connect")
     connect.close()
     wait_until_balanced(ledger)
 
@@ -147,7 +147,7 @@ def test_supervisord_stops(make_cluster: ClusterFactory, tmp_path: Path) -> None
     wait_until(lambda: cluster.status()["recovery"]["lost"] == 1, 5, "lost")
     cluster.stop()
     for client in (lost, there):
-        assert ledger.of(client.sid) == ["connect", "disconnect"]
+        ledger.expect(client.sid, "connect", "disconnect")
     connect.close()
 
 

@@ -82,7 +82,7 @@ def is_new(client: Returning, former: Returning, ledger: Ledger) -> None:
     assert not client.recovered and client.sid != former.sid
     assert client.pid and client.pid != former.pid
     assert client.call("echo", 1) == 1
-    assert ledger.of(client.sid) == ["connect"]
+    ledger.expect(client.sid, "connect")
 
 
 def still_recovers(former: Returning, cluster: Cluster, ledger: Ledger) -> None:
@@ -90,14 +90,8 @@ def still_recovers(former: Returning, cluster: Cluster, ledger: Ledger) -> None:
     again = former.again(cluster.port)
     assert again.recovered and again.sid == former.sid
     assert again.call("echo", 1) == 1
-    assert ledger.of(former.sid) == ["connect", "recovery"]
+    ledger.expect(former.sid, "connect", "recovery")
     again.close()
-
-
-def happens(ledger: Ledger, sid: str, *calls: str) -> None:
-    """These and no others; the last of them may run when the client is connected already."""
-    wait_until(lambda: len(ledger.of(sid)) >= len(calls), 10, f"{calls}")
-    assert ledger.of(sid) == list(calls)
 
 
 def polled(port: int, path: str) -> list[str]:
@@ -124,7 +118,7 @@ def test_no_event_received_yet(cluster: Cluster, connect: Connect, ledger: Ledge
     again = client.again_with(cluster.port, pid=client.pid)
     assert again.recovered and again.sid == client.sid
     assert again.wait_for("missed") == [1]
-    happens(ledger, client.sid, "connect", "recovery")
+    ledger.expect(client.sid, "connect", "recovery")
 
 
 @pytest.mark.parametrize("events", [True, False])
@@ -145,7 +139,7 @@ def test_again_and_again(
     assert client.recovered["/"] == [False, True, True, True]
     assert client.sid() == sid
     client.expect_numbers("number", 6 * events)
-    happens(ledger, sid, "connect", *["recovery"] * 3)
+    ledger.expect(sid, "connect", *["recovery"] * 3)
 
 
 def test_idle_longer_than_a_ping(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
@@ -161,7 +155,7 @@ def test_idle_longer_than_a_ping(cluster: Cluster, connect: Connect, ledger: Led
     again = client.again(cluster.port)
     assert again.recovered and again.wait_for("missed") == [2]
     assert not again.events["first"]
-    happens(ledger, client.sid, "connect", "recovery")
+    ledger.expect(client.sid, "connect", "recovery")
 
 
 def test_the_server_is_gone(
@@ -180,6 +174,7 @@ def test_the_server_is_gone(
         connect().call("emit_to", sid, "number", number)
     client.expect_numbers("number", 2)
     assert client.sid() == sid and False not in client.recovered["/"][1:]
+    ledger.wait_for(sid, "recovery")
     assert set(ledger.of(sid)) == {"connect", "recovery"}
 
 
@@ -194,7 +189,7 @@ def test_the_server_is_gone_again(cluster: Cluster, connect: Connect, ledger: Le
     again = client.again(cluster.port)
     assert again.recovered and again.sid == client.sid
     assert again.call("echo", 1) == 1  # its handler has run before that
-    assert ledger.of(client.sid) == ["connect", "recovery", "recovery"]
+    ledger.expect(client.sid, "connect", "recovery", "recovery")
     again.close()
 
 
@@ -291,6 +286,7 @@ def test_two_tabs_with_one_pid(
         assert len(has_it) == 1
         wait_until(lambda: has_it[0].client.events["number"] == [1], 10, "the number")
         assert sum(len(tab.client.events["number"]) for tab in tabs) == 1
+        ledger.wait_for(client.sid, "recovery")
         assert set(ledger.of(client.sid)) == {"connect", "recovery"}
         assert ledger.of(client.sid).count("connect") == 1
     finally:
@@ -364,7 +360,7 @@ def test_the_pid_of_who_has_left(
     client.close()
     is_new(client.again(cluster.port), client, ledger)
     not_recovered.wait_for(unknown_pid=1)
-    assert ledger.of(client.sid) == ["connect", "disconnect"]
+    ledger.expect(client.sid, "connect", "disconnect")
 
 
 def test_handlers_do_not_see_it(
@@ -475,4 +471,4 @@ def test_a_session_by_polling(cluster: Cluster, connect: Connect, ledger: Ledger
         packets += polled(cluster.port, session.target)
     assert packets[0] == f'40{{"sid":"{client.sid}","pid":"{client.pid}"}}'
     assert [packet[:13] for packet in packets[1:4]] == [f'42["number",{n}' for n in range(3)]
-    happens(ledger, client.sid, "connect", "recovery")
+    ledger.expect(client.sid, "connect", "recovery")

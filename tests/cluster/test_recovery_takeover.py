@@ -66,7 +66,7 @@ def test_a_client_that_has_moved(
     assert again.recovered and again.sid == client.sid
     assert again.wait_for("number", 3) == [3, 4, 5]
     assert room in again.call("about")["rooms"]
-    assert ledger.of(client.sid) == ["connect", "takeover", "recovery"]
+    ledger.expect(client.sid, "connect", "takeover", "recovery")
     again.close()
 
 
@@ -85,7 +85,7 @@ def test_a_client_that_is_away_while_its_worker_restarts(
     again = client.again(cluster.port)
     assert again.recovered and again.sid == client.sid
     assert again.wait_for("number", 6) == [*range(6)]
-    assert ledger.of(client.sid) == ["connect", "recovery"]
+    ledger.expect(client.sid, "connect", "recovery")
     again.close()
 
 
