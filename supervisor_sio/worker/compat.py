@@ -112,8 +112,3 @@ def handle_ack(server: Any, eio_sid: str, pkt: Any) -> Any:
 def handle_connect(server: Any, eio_sid: str, namespace: str, pkt: Any) -> Any:
     """A client wants to connect to a namespace."""
     return server._handle_connect(eio_sid, namespace, pkt.data)
-
-
-def handle_disconnect(server: Any, eio_sid: str, pkt: Any) -> Any:
-    """A client leaves a namespace."""
-    return server._handle_disconnect(eio_sid, pkt.namespace, server.reason.CLIENT_DISCONNECT)

@@ -365,7 +365,8 @@ class Dispatcher:
         elif kind == sio_packet.CONNECT:
             await self._connect(eio_sid, pkt)
         else:
-            await settle(compat.handle_disconnect(server, eio_sid, pkt))
+            reason = server.reason.CLIENT_DISCONNECT
+            await self.end_client(eio_sid, pkt.namespace or "/", reason)
 
     async def _start_in_turn(self, eio_sid: str, pkt: Any) -> None:
         """Handlers start in the order of their events, each as a task of its own."""
@@ -441,7 +442,7 @@ class Dispatcher:
             self._eio.count_of(self._sessions[eio_sid], WRONG_ARGUMENTS, str(error))
 
     async def _leave(self, eio_sid: str, namespace: Optional[str], reason: Any = None) -> None:
-        """A client leaves a namespace, or may come back to it."""
+        """The session of a client has ended, which leaves a namespace, or may come back to it."""
         namespace = namespace or "/"
         if self.recovery is None or not self.recovery.loses(eio_sid, namespace, reason):
             await self.end_client(eio_sid, namespace, reason)

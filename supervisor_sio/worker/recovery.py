@@ -69,8 +69,14 @@ class Recovery:
         self._eio = eio
         self._end_client = end_client
         reasons = eio.reason
-        #: Why a client may come back.
-        self._reasons = {reasons.TRANSPORT_CLOSE, reasons.TRANSPORT_ERROR, reasons.PING_TIMEOUT}
+        #: Why sessions end whose clients may come back. A client that polls ends its session also
+        #: when a request has failed; one that leaves has left its namespaces before.
+        self._reasons = {
+            reasons.TRANSPORT_CLOSE,
+            reasons.TRANSPORT_ERROR,
+            reasons.PING_TIMEOUT,
+            reasons.CLIENT_DISCONNECT,
+        }
         #: ``None`` where there are no others.
         self.ask_others: Optional[Ask] = None
         #: What clients that connect have said, by Engine.IO sid and namespace.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -408,15 +409,36 @@ def test_arguments_stay_as_they_are(clients: Clients, network: Network, connect:
     assert len(set(client.offsets)) == 4
 
 
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_as_the_documentation_of_socket_io_has_it(
-    clients: Clients, network: Network, ledger: Ledger
+    clients: Clients, network: Network, transport: str
 ) -> None:
     """It ends the transport to try recovery."""
-    client = node_client(clients, network, "websocket")
+    client = node_client(clients, network, transport)
     sid = client.sid()
     client.drop()
     client.wait(lambda: len(client.recovered["/"]) > 1, "come-back")
     assert client.recovered["/"] == [False, True] and client.sid() == sid
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_the_network_is_gone_for_a_moment(
+    clients: Clients, network: Network, ledger: Ledger, transport: str
+) -> None:
+    """Else: a client whose poll fails ends its session, which is told as its end."""
+    client = node_client(clients, network, transport)
+    sid = client.sid()
+
+    def notices() -> bool:  # not if it was just between two polls
+        network.cut()
+        with contextlib.suppress(AssertionError):
+            client.wait(lambda: client.disconnects, "disconnect", 1)
+        return bool(client.disconnects)
+
+    wait_until(notices, 20, "disconnect")
+    client.wait(lambda: len(client.recovered["/"]) > 1, "come-back")
+    assert client.recovered["/"] == [False, True] and client.sid() == sid
+    ledger.expect(sid, "connect", "recovery")
 
 
 def test_session_data_that_is_not_json(

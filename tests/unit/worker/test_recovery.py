@@ -152,7 +152,7 @@ def test_twice_in_a_row_and_without_any_event(make: Any) -> None:
     visitor.gets("news", 1)
     visitor.lose()
     assert visitor.come()
-    visitor.connection.text("1")
+    visitor.connection.text("41")
     app.settle(lambda: len(app.seen) == 5)
     assert [one[0] for one in app.seen] == ["connect", *["recovered"] * 3, "disconnect"]
     app.gone()
@@ -179,19 +179,38 @@ def test_whoever_does_not_come_back_in_time_is_gone(make: Any) -> None:
 
 def test_an_orderly_end_is_told_at_once(make: Any) -> None:
     app = make()
-    for goodbye in ("41", "1"):
-        visitor = Visitor(app)
-        visitor.come()
-        app.seen.clear()
-        visitor.connection.text(goodbye)
-        app.settle(lambda: app.seen)
-        assert app.seen[0][2] == "client disconnect"
-        assert not visitor.come()
-        app.seen.clear()
-        app.do(app.sio.disconnect(visitor.sid))
-        assert app.seen[0][2] == "server disconnect"
-        visitor.connection.sock.close()
+    visitor = Visitor(app)
+    visitor.come()
+    app.seen.clear()
+    visitor.connection.text("41")
+    app.settle(lambda: app.seen)
+    assert app.seen[0][2] == "client disconnect"
+    assert not visitor.come()
+    app.seen.clear()
+    app.do(app.sio.disconnect(visitor.sid))
+    assert app.seen[0][2] == "server disconnect"
+    visitor.connection.sock.close()
     app.gone()
+
+
+def test_a_session_that_its_client_ends_is_lost(make: Any) -> None:
+    """socket.io-client does so when a poll has failed, and comes back."""
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    sid = visitor.sid
+    visitor.connection.text("1")
+    app.settle(lambda: app.sio.manager.lost)
+    app.emit("news", 1)
+    assert visitor.come() and visitor.sid == sid
+    visitor.gets("news", 1)
+    app.settle(lambda: len(app.seen) == 2)
+    assert app.seen[1][0] == "recovered"
+    visitor.connection.text("41", "1")
+    app.settle(lambda: len(app.seen) == 3)
+    assert app.seen[2][:3] == ("disconnect", sid, "client disconnect")
+    app.gone()
+    assert not app.sio.manager.lost
 
 
 def test_a_lost_client_can_be_disconnected(make: Any) -> None:
@@ -258,8 +277,8 @@ def test_each_namespace_comes_back(make: Any) -> None:
     other.gets("news", 1)
     assert app.sio.manager.lost == 1
     assert visitor.come()
-    for one in (visitor, other):
-        one.connection.text("1")
+    visitor.connection.text("41")
+    other.connection.text("41/room,")
     app.settle(lambda: len(app.seen) == 6)
     app.gone()
 
@@ -404,7 +423,7 @@ def test_a_client_of_a_worker_that_died_comes_back_to_another_one(
     app.emit("news", 4)
     assert visitor.come()
     visitor.gets("news", 4)
-    visitor.connection.text("1")
+    visitor.connection.text("41")
     app.settle(lambda: len(app.seen) == 3)
     assert [one[0] for one in app.seen] == ["recovered", "recovered", "disconnect"]
     app.gone()
@@ -477,7 +496,7 @@ def test_the_heir_of_a_worker_dies_too(workers: Any, settled: bool) -> None:
     assert visitor.come()
     app.emit("news", 2)
     visitor.gets("news", 2)
-    visitor.connection.text("1")
+    visitor.connection.text("41")
     app.settle(lambda: len(app.seen) == 2)
 
 
