@@ -446,20 +446,34 @@ class Held:
                 self.over(member)
 
     def _inherit_later(self, group: Group, tag: str) -> None:
-        """What the worker with this tag had of its clients becomes a part of its group."""
+        """What the worker with this tag had of its clients becomes a part of its group.
+
+        On the shelf it is both until it is all of the group: this process may die meanwhile.
+        """
         now = time.monotonic()
-        journals = self._journals.leave(tag)
+        journals = self._journals.of(tag)
         for journal in journals:
             if journal.died is None:
                 journal.died = now
                 self._hold_place(group, journal)
         # What is not heard for any more is of no use, also what was inherited there.
         good = [journal for journal in journals if journal.source.channel in group.channels]
+        # A router that has died before this one has kept a part of them with the group.
+        known = {journal.source: journal for journal in group.journals}
+        not_needed: list[int] = []
+        before = group.descriptors
+        for journal in good:
+            if journal.source in known:
+                not_needed += known[journal.source].take_from(journal)
+            else:
+                group.journals.append(journal)
+        self._descriptors += group.descriptors - before
+        kept = self._shelf is None or self._shelf.keep_journals(group)
+        self._journals.leave(tag)
+        if self._shelf is not None and not kept:
+            self._shelf.keep_anew(group)  # now there is room
+        channel.close_all(not_needed)
         self._not_inherited(group.name, [one for one in journals if one not in good])
-        group.journals += good
-        self._descriptors += sum(len(journal.descriptors) for journal in good)
-        if self._shelf is not None:
-            self._shelf.keep_journals(group)
 
     def _hold_place(self, group: Group, journal: Journal) -> None:
         """Hear the relay in the place of a worker that has passed on no sessions."""
@@ -727,14 +741,13 @@ class Held:
                 logger.warning("sessions of worker %s are not held: %s", group.name, error)
                 self._close(group, reasons.OTHER_FORMAT)
         for member, journal in self._shelf.journals:
-            if self._of(member.tag) is not None:  # it was just becoming a part of that group
-                journal.close()
-                continue
+            # Also when it was just becoming a part of that worker's group.
             self._journals.give(member, [journal])
-            tags = self._absent.setdefault(member.tag, [])
-            if not tags:
+            if member.tag not in self._absent:
+                self._absent[member.tag] = []
                 self._missed.append(member)
-            tags.append(journal.source.tag)
+            if self._of(journal.source.tag) is None:
+                self._absent[member.tag].append(journal.source.tag)
         if self._groups:
             logger.info("%d sessions were held for this router", self.sessions)
 

@@ -108,10 +108,13 @@ class HeldShelf:
         data = channel.encode(group.batch_message(number))
         self._keep(_Kept(group.id, data, group.batches[number].descriptors))
 
-    def keep_journals(self, group: Group) -> None:
+    def keep_journals(self, group: Group) -> bool:
+        """Whether all of them are."""
+        kept = True
         for part, descriptors in group.parts():
             data = channel.encode(recovery.part(group.id, part))
-            self._keep(_Kept(group.id, data, descriptors))
+            kept = self._keep(_Kept(group.id, data, descriptors)) and kept
+        return kept
 
     def keep_anew(self, group: Group) -> None:
         """It has lost a part of what is kept."""

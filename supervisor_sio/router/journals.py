@@ -38,6 +38,19 @@ class Journal:
     def close(self) -> None:
         channel.close_all(self.descriptors)
 
+    def take_from(self, other: Journal) -> list[int]:
+        """What this one lacks of another copy of it.
+
+        :return: the descriptors of the other one that are not needed; the rest are also this one's.
+        """
+        both = []
+        for log, segments in other.logs.items():
+            own = self.logs.setdefault(log, {})
+            for number, descriptor in segments.items():
+                if own.setdefault(number, descriptor) != descriptor:
+                    both.append(descriptor)
+        return both
+
     def parts(self) -> Iterator[tuple[Part, list[int]]]:
         """For messages with as many of its descriptors as one can have."""
         died = self.died or 0.0  # only a shelf has those of workers that live

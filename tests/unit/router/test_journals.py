@@ -695,6 +695,8 @@ async def next_router(cluster: Cluster, shelf: Any) -> None:
     for group in before._groups.values():
         for place in group.channels.values():
             channel.close_all([d for d in (place.position, place.dump) if d >= 0])
+        for batch in group.batches.values():
+            channel.close_all(batch.descriptors)
         for journal in group.journals:
             journal.close()
     before._groups.clear()
@@ -760,6 +762,103 @@ def test_a_router_is_killed_while_it_keeps_a_journal_anew(
         heir = cluster.node("heir")
         await heir.inherit("a")
         assert len(heir.inherited) == 4
+
+    check(scenario)
+
+
+@pytest.mark.parametrize("steps", range(10))
+def test_a_router_is_killed_while_a_journal_becomes_what_is_left(
+    check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """Nothing of it is lost, whatever the router has done by then on the shelf."""
+    monkeypatch.setattr(held_module, "is_alive", lambda pid: False)
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        node = cluster.node("a")
+        await node.keep(1)
+        harness.held._journals.keep()
+        left = steps
+
+        def is_killed(*args: Any) -> bool:
+            nonlocal left
+            left -= 1
+            return left < 0
+
+        with pytest.MonkeyPatch.context() as patch:
+            before = harness.held._shelf
+            send, drop = before._send, before._drop_first
+            patch.setattr(before, "_send", lambda kept: is_killed() or send(kept))
+            patch.setattr(before, "_drop_first", lambda: is_killed() or drop())
+            node.die()
+            assert left < 1, "it takes more steps"
+            await next_router(cluster, shelf)
+        for group in harness.held._groups.values():
+            group.not_before = 0
+        harness.held._began -= 10
+        heir = cluster.node("heir")
+        await heir.inherit("a")
+        assert heir.inherited == {
+            ("a", "events", 0): b"a-0",
+            ("a", "events", 1): b"a-1",
+            ("a", "states", 0): b"states of a",
+        }
+        assert len(heir.parts) == 2 and len(heir.positions) == 1
+
+    check(scenario)
+
+
+def test_a_shelf_without_room_for_both(check: Check, shelf: Any) -> None:
+    """It has what a worker has left when it has let go of what that worker had."""
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        node = cluster.node("a")
+        await node.keep(1)
+        harness.held._journals.keep()
+        before = harness.held._shelf
+        send = before._send
+
+        def has_room(kept: Any) -> bool:
+            had = any(b"had-journal" in one.data for one in before._kept)
+            return not (had and b"adopt-journal" in kept.data) and send(kept)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(before, "_send", has_room)
+            node.die()
+            await next_router(cluster, shelf)
+        (group,) = harness.held._groups.values()
+        group.not_before = 0
+        heir = cluster.node("heir")
+        await heir.inherit("a")
+        assert len(heir.inherited) == 3
+
+    check(scenario)
+
+
+def test_a_worker_that_passes_on_and_its_router_are_killed(
+    check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had not passed on yet is in its journals."""
+    monkeypatch.setattr(held_module, "is_alive", lambda pid: False)
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        node = cluster.node("a", takes=1)
+        await node.keep()
+        harness.held._journals.keep()
+        await passed(cluster, node)
+        await next_router(cluster, shelf)
+        (group,) = harness.held._groups.values()
+        group.not_before = 0
+        harness.held._began -= 10
+        heir = cluster.node("heir", takes=1)
+        await heir.inherit("a")
+        assert "sessions" in heir.kinds() and len(heir.inherited) == 2
+        assert cluster.refused == {}
 
     check(scenario)
 
