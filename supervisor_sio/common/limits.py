@@ -488,11 +488,12 @@ CLAIMS = _limit(
 CLAIM_BYTES = _limit("CLAIM_BYTES", 16 * 1024 * 1024, "bytes", "router", "the same questions")
 CLAIM_TIMEOUT = _limit(
     "CLAIM_TIMEOUT",
-    5.0,
+    20.0,
     "seconds",
     "question",
-    "for its answer, with the time until another worker has inherited the client; then the client "
-    "gets a new session",
+    "for its answer, with the time until another worker has inherited the client, also when the "
+    "first one that was asked to has done nothing for ADOPT_TIMEOUT; then the client gets a new "
+    "session",
 )
 
 CLAIMS_AT_ONCE = _limit(
@@ -892,10 +893,12 @@ ROOMS_LEFT = _limit(
 )
 RECOVERY_WAIT = _limit(
     "RECOVERY_WAIT",
-    4.0,
+    15.0,
     "seconds",
     "client",
-    "until a worker has heard as much of the others as the one that the client has come to",
+    "until a worker has heard as much of the others as the one that the client has come to; on a "
+    "machine that is overloaded, as after a crash, that takes seconds. Less than CLAIM_TIMEOUT: "
+    "the reason is to be told",
 )
 CLIENT_ANSWERS = _limit(
     "CLIENT_ANSWERS",
@@ -906,10 +909,11 @@ CLIENT_ANSWERS = _limit(
 )
 RECOVERY_HANDS = _limit(
     "RECOVERY_HANDS",
-    10.0,
+    40.0,
     "seconds",
     "client",
-    "that a worker which was given what a client has missed has to take the client",
+    "that a worker which was given what a client has missed has to take the client: longer than "
+    "RECOVERY_WAIT and CLAIM_TIMEOUT, which pass one after the other",
 )
 RECOVERY_HOPS = _limit(
     "RECOVERY_HOPS", 8, "workers", "client", "that are asked one after the other for one client"

@@ -99,7 +99,7 @@ def judge(
         verdict.fault("wrong sessions or answers", text)
     killed = {kill.process for kill in kills}
     for client in clients:
-        who = f"client {client['key']} ({client['sid']})"
+        who = f"client {client['key']} ({client.get('sid')})"  # a visit may have had none
         for kind, times in client["faults"].items():
             if times:
                 verdict.fault(_KINDS[kind], f"{who}: {client['examples'][:3]}", times)
@@ -162,19 +162,21 @@ def balance(verdict: Verdict, handled: Handled, kills: Sequence[Kill]) -> None:
     ends = defaultdict(list)
     for kill in kills:
         ends[kill.process].append(kill.at)
-    last_calls = {
-        sid
-        for sid, at, process in handled.calls
-        if any(0 <= t - at < INSTANT for t in ends[process])
-    }
+    #: By session, the least time between a call of a handler and the end of its worker.
+    before_kill: dict[str, float] = {}
+    for sid, at, process in handled.calls:
+        for end in ends[process]:
+            if end >= at:
+                before_kill[sid] = min(before_kill.get(sid, end - at), end - at)
     verdict.clients = len(handled.connects)
     for sid in handled.connects.keys() | handled.disconnects.keys():
         connects, reasons = handled.connects[sid], handled.disconnects.get(sid, [])
         if (connects, len(reasons)) == (1, 1):
             continue
-        if sid in last_calls and connects == 1:
+        before = before_kill.get(sid)
+        if before is not None and before < INSTANT and connects == 1:
             verdict.cut_off += 1
         elif not reasons:
-            verdict.fault("never disconnected", sid)
+            verdict.fault("never disconnected", f"{sid}, seconds before a kill: {before}")
         else:
             verdict.fault("disconnected twice", f"{sid}: {connects} connects, {reasons}")
