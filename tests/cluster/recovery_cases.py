@@ -62,12 +62,19 @@ class Scene:
     def _here(
         self, kind: str, transports: tuple[str, ...], namespaces: tuple[str, ...]
     ) -> TestClient:
-        for _ in range(MOST_TRIES):
-            client = self.clients.connect(self.network, kind, list(transports) or None, namespaces)
-            if client.sid(namespaces[0]).startswith(f"{self.tag}."):
-                return client
-            client.close()
-        raise AssertionError("no session came to that worker")
+        others: list[TestClient] = []
+        try:
+            for _ in range(MOST_TRIES):
+                client = self.clients.connect(
+                    self.network, kind, list(transports) or None, namespaces
+                )
+                if client.sid(namespaces[0]).startswith(f"{self.tag}."):
+                    return client
+                others.append(client)  # while they are there, it is not always that worker's turn
+            raise AssertionError("no session came to that worker")
+        finally:
+            for client in others:
+                client.close()
 
     def other(self, namespace: str = "") -> Returning:
         """One at another worker, on a network that does not fail."""

@@ -110,14 +110,19 @@ class Connect:
         :param at: the tag of its worker.
         :param apart_from: or of another worker than its.
         """
-        for _ in range(MOST_TRIES):
-            client = Returning(self._port, namespace)
-            self._made.append(client)
-            tag = tag_of(client.session)
-            if tag != apart_from and at in ("", tag):
-                return client.join()
-            client.close()
-        raise AssertionError("no session came to that worker")
+        others: list[Returning] = []
+        try:
+            for _ in range(MOST_TRIES):
+                client = Returning(self._port, namespace)
+                self._made.append(client)
+                tag = tag_of(client.session)
+                if tag != apart_from and at in ("", tag):
+                    return client.join()
+                others.append(client)  # while they are there, it is not always that worker's turn
+            raise AssertionError("no session came to that worker")
+        finally:
+            for client in others:
+                client.close()
 
     def close(self) -> None:
         """All leave, and do not come back."""
