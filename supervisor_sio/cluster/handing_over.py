@@ -98,6 +98,8 @@ class HandingOver(Confirming):
         :param heard: what has come to the new worker before it held anything for the client.
         :return: how far this process has heard the others, and the events until then.
         """
+        if tag == self.host_id:
+            raise NotRecovered(NO_OWNER)  # it has been inherited meanwhile, and comes back here
         missed = self._missed(client, offset)
         until = time.monotonic() + RECOVERY_WAIT
         while True:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from supervisor_sio.common.blocking import settle
+from supervisor_sio.common.limits import RECOVERY_WAIT
 from supervisor_sio.engine.saved import Saved
 from supervisor_sio.relay.stand_in import StandIn
 
@@ -200,9 +201,12 @@ def test_its_worker_dies_while_it_is_asked_about_it(run: Any, at: str) -> None:
         for client in clients:
             client.take()
             sid = client.sid
+            began = time.monotonic()
             await second.connect(client)
             assert client.recovered and client.sid == sid, client.reason
             assert len(client.events) == 1
+            # It does not wait for what the dead one would have heard.
+            assert time.monotonic() - began < RECOVERY_WAIT
         assert len(second.manager._known) == len(clients) and not second.manager.lost
 
     run(scenario)

@@ -464,7 +464,7 @@ def test_a_journal_that_cannot_be_read_is_left_alone(
     app = workers("22222222")
     router = inherit(app, Journal(source, LONG, time.monotonic(), nonsense))
     assert router.said == [("adopted", 1, 0)]
-    assert "the journal of 11111111 cannot be read" in caplog.text
+    app.settle(lambda: "the journal of 11111111 cannot be read" in caplog.text)
     router.journals.close()
 
 
