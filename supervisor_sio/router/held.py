@@ -740,14 +740,22 @@ class Held:
             except Exception as error:
                 logger.warning("sessions of worker %s are not held: %s", group.name, error)
                 self._close(group, reasons.OTHER_FORMAT)
+        becoming: dict[str, Group] = {}
         for member, journal in self._shelf.journals:
-            # Also when it was just becoming a part of that worker's group.
+            known = self._of(member.tag)
+            if known is not None and is_alive(member.pid):
+                journal.close()  # that worker tells of it again
+                continue
             self._journals.give(member, [journal])
-            if member.tag not in self._absent:
-                self._absent[member.tag] = []
+            if known is not None:  # it was just becoming a part of that group
+                becoming[member.tag] = known
+                continue
+            tags = self._absent.setdefault(member.tag, [])
+            if not tags:
                 self._missed.append(member)
-            if self._of(journal.source.tag) is None:
-                self._absent[member.tag].append(journal.source.tag)
+            tags.append(journal.source.tag)
+        for tag, group in becoming.items():
+            self._inherit_later(group, tag)
         if self._groups:
             logger.info("%d sessions were held for this router", self.sessions)
 
