@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any, Callable, List, Mapping, Optional, Tuple
+from typing import Any, Awaitable, Callable, List, Mapping, Optional, Tuple
 
 from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID, is_of_recovery
 from ..common.request import tag_of
 from ..relay.journal_format import Heard
+from ..relay.publisher import Publisher
 from . import admin
 from .confirming import Confirming
 from .early import Early
@@ -21,14 +22,14 @@ from .missed import NotRecovered
 from .offsets import Asked
 from .recovery_base import Ask, Packets
 from .rooms import IndexedManager
-from .scope import Scope
 
 
 class Claiming(Confirming):
     """The part of a manager that gets clients from other workers."""
 
     # From the manager and its other parts.
-    _publish: Callable[[dict[str, Any]], Optional[Scope]]
+    _join_relay: Callable[[], Publisher]
+    _disconnect_here: Callable[[List[str], str], Awaitable[None]]
 
     async def _recover_from(
         self,
@@ -37,28 +38,32 @@ class Claiming(Confirming):
         namespace: str,
         asked: Asked,
         ask: Ask,
+        there: Heard,
     ) -> Optional[Moved]:
-        """:return: to whom it went, if it has been here before."""
+        """
+        :param there: how far the worker that has it has heard the others.
+        :return: to whom it went, if it has been here before.
+        """
         question = {"pid": asked.pid, "namespace": namespace, "tag": self.host_id}
         if client.pid != asked.pid or client.namespace != namespace:
             raise NotRecovered(UNKNOWN_PID)
-        mark = next(self._requests)
         await self._wait_until(lambda: tag_of(client.sid) not in self._apart)
         heard: Heard
         moved: Optional[Moved]
-        heard, moved = await self._run_in_loop(partial(self._expect_client, client, mark))
+        heard, moved = await self._run_in_loop(partial(self._expect_client, client, there))
         arrived = False
         try:
-            fetch = {**question, "do": "fetch", "offset": asked.offset, "mark": mark}
+            fetch = {**question, "do": "fetch", "offset": asked.offset}
             answer, missed = await ask(tag, fetch, [[json.dumps(heard.to_json())]])
             check_answer(answer)
-            fetched, missed = _read_fetched(missed)
+            fetched, missed = read_heard(missed)
             await self._wait_until(lambda: self._has_heard_all(client, fetched))
             self._check_expected(client)
             taken = {**question, "do": "taken"}
             answer, packets = await ask(tag, taken, ())
             check_answer(answer)
             last = read_state(packets, client.eio_sid)
+            missed = [*missed, *packets[1:]]
             arrive = partial(self._arrive, client, last, missed, fetched, asked.offset)
             await self._run_in_loop(arrive)
             arrived = True
@@ -68,28 +73,32 @@ class Claiming(Confirming):
                 await ask(tag, {**question, "do": "not_taken"}, ())
         return moved
 
-    def _expect_client(self, client: Client, mark: int) -> Tuple[Heard, Optional[Moved]]:
+    def _expect_client(self, client: Client, there: Heard) -> Tuple[Heard, Optional[Moved]]:
         """Put it into the tables; what comes for it is held. In the loop.
 
         :return: how far the others were heard by then; and where it was, if its home is here.
         """
-        assert self._journal is not None
+        assert self._journal is not None and self._subscriber is not None
         sid, namespace = client.sid, client.namespace
+        home = tag_of(sid)
         rooms = [sid, *client.stay.rooms]
         with self._tables:
-            # Behind all that this process has sent to it so far.
-            self._publish({"method": "mark", "request": mark, "sid": sid, "namespace": namespace})
             try:
                 self._take_in(sid, client.eio_sid, namespace, rooms)
             except ValueError:
                 raise NotRecovered(IN_USE) from None  # it comes twice
-            if not self._is_ours(tag_of(sid)):
+            if not self._is_ours(home):
                 self._guests[sid] = self.host_id
+                self._subscriber.hear_for_guests(home, there.to_one)
             moved = self._moved.pop(sid, None)
+            self._between.add(sid)
             client.arriving = []
             self._known[sid] = client
             self._early[sid] = Early(None)
-            return self._journal.position(), moved
+            heard = self._journal.position(self._guests.get(sid) or home, home)
+            last, _ = self._join_relay().last([home])
+            heard.to_one[self.host_id] = last.get(home, 0)
+            return heard, moved
 
     def _check_expected(self, client: Client) -> None:
         """:raises NotRecovered: when this process has inherited it: that one comes back."""
@@ -104,13 +113,15 @@ class Claiming(Confirming):
             self._take_out(client.sid, client.namespace)
             self._known.pop(client.sid, None)
             self._guests.pop(client.sid, None)
+            self._between.discard(client.sid)
             if moved is not None:
                 self._note_moved(moved)
 
     def _has_heard_all(self, client: Client, fetched: Heard) -> bool:
         """Whether nothing comes to this process any more that was fetched for the client."""
         assert self._journal is not None
-        return self._journal.reaches(fetched, self._guests.get(client.sid) or tag_of(client.sid))
+        home = tag_of(client.sid)
+        return self._journal.reaches(fetched, self._guests.get(client.sid) or home, home)
 
     def _arrive(
         self,
@@ -133,6 +144,7 @@ class Claiming(Confirming):
             if not early.whole:
                 raise NotRecovered(INCOMPLETE)
             del self._early[sid]
+            self._between.discard(sid)
             heard_as = self._guests.get(sid) or tag_of(sid)
             rooms = self._settle_rooms(client, last)
             client.arriving = None
@@ -150,10 +162,12 @@ class Claiming(Confirming):
             self._welcome(client)
             for packets in missed:
                 self._send_alone(client, list(packets))
-            early.drop(fetched.has)
+            early.drop(partial(fetched.has, to=tag_of(sid)))
             self._send_early_ones(sid, client.eio_sid, early)
             self._save(client)
         self._send_all()
+        if early.ends:
+            self._spawn(self._disconnect_here, [sid], client.namespace)
 
     def _settle_rooms(self, client: Client, last: Client) -> List[Any]:
         """Those that it was in, with what has changed here meanwhile."""
@@ -179,8 +193,8 @@ def check_answer(answer: Mapping[str, Any]) -> None:
         raise NotRecovered(reason if is_of_recovery(reason) else INCOMPLETE)
 
 
-def _read_fetched(packets: Packets) -> Tuple[Heard, Packets]:
-    """How far the worker had heard the others that had the client, and what it missed until then.
+def read_heard(packets: Packets) -> Tuple[Heard, Packets]:
+    """How far the worker that had the client has heard the others; and what else it says.
 
     :raises NotRecovered: when that is not what comes.
     """

@@ -136,8 +136,14 @@ class Clients(Asking, IndexedManager):
     def _on_disconnect(self, message: RelayMessage) -> None:
         # The application's disconnect handlers may take their time.
         fields = message.fields
-        if _is_meant(message):
-            self._spawn(self._disconnect_here, [fields["sid"]], fields["namespace"])
+        if not _is_meant(message):
+            return
+        client = self._known.get(fields["sid"])
+        if client is not None and client.arriving is not None:
+            # The worker that has it has got this, too; if it has not handed it over before.
+            self._early[client.sid].ends = True
+            return
+        self._spawn(self._disconnect_here, [fields["sid"]], fields["namespace"])
 
     def _on_room_change(self, message: RelayMessage) -> None:
         fields = message.fields
@@ -160,9 +166,6 @@ class Clients(Asking, IndexedManager):
 
 
 def _is_meant(message: RelayMessage) -> bool:
-    """Whether it is for the client that it names, when that is here.
-
-    What is to one worker may be for a guest where that worker's clients are now.
-    """
+    """Whether it is for the client that it names, when that is here."""
     scope = message.scope
-    return scope is None or message.stream is not None or message.fields["sid"] in scope
+    return scope is None or message.fields["sid"] in scope

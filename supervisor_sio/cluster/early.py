@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 from ..common.limits import EARLY_OUTPUT, OUTPUT_OBJECT
 from ..relay.message import EncodedPacket
+
+#: Its sender, to whom it was, ``None`` for all, and its number there.
+Source = Tuple[str, Optional[str], int]
 
 
 class EarlyEmit(NamedTuple):
     packets: list[EncodedPacket]
     #: Whether it gets an offset, where clients can come back.
     numbered: bool
-    #: Its sender, and its number among what that one has sent to all, if it was.
-    source: Optional[tuple[str, int]]
+    source: Optional[Source]
 
 
 class Early:
@@ -22,7 +24,7 @@ class Early:
     :param connecting: the task, greenlet or thread that runs the handler.
     """
 
-    __slots__ = ("connecting", "emits", "whole", "_size")
+    __slots__ = ("connecting", "emits", "whole", "ends", "_size")
 
     def __init__(self, connecting: Any) -> None:
         self.connecting = connecting
@@ -30,13 +32,15 @@ class Early:
         self.emits: list[EarlyEmit] = []
         #: Whether all of it was kept.
         self.whole = True
+        #: Whether somebody has disconnected it.
+        self.ends = False
         self._size = 0
 
     def add(
         self,
         packets: list[EncodedPacket],
         numbered: bool = False,
-        source: Optional[tuple[str, int]] = None,
+        source: Optional[Source] = None,
     ) -> bool:
         """Whether it was kept."""
         self._size += sum(map(len, packets)) + OUTPUT_OBJECT
@@ -46,6 +50,6 @@ class Early:
         self.emits.append(EarlyEmit(packets, numbered, source))
         return True
 
-    def drop(self, has: Callable[[str, int], bool]) -> None:
+    def drop(self, has: Callable[[str, Optional[str], int], bool]) -> None:
         """Those of these senders and numbers need not be sent."""
         self.emits = [one for one in self.emits if one.source is None or not has(*one.source)]

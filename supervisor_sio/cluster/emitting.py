@@ -55,6 +55,7 @@ class Emitting(Asking, Keeping):
     _gathering_question: Callable[..., acks.Question]
     _moves: bool
     _tags_of: Callable[[Room], set[Optional[str]]]
+    _away_tags: Callable[[Room], set[str]]
 
     def _emit(
         self,
@@ -165,6 +166,13 @@ class Emitting(Asking, Keeping):
         It is published and written to the journal in one go: so what this process says that it
         has published, its journal has.
         """
+        room = fields.get("room")
+        if isinstance(room, (list, tuple)) and not local and self._away_tags(room):
+            if None not in self._tags_of(room):
+                for sid in dict.fromkeys(room):  # each has a way of its own
+                    one = {**fields, "room": sid}
+                    self._emit_kept(event, one, packets, local, volatile, question, callback)
+                return
         outlet = self._outlet
         threads = None if outlet is None else outlet.threads
         here = outlet is None or threads is None or outlet.concurrent or threads.here
@@ -178,13 +186,13 @@ class Emitting(Asking, Keeping):
                 what = f"event {event!r}"
                 message.scope = self._send_to(tags, fields, packets, what, volatile, message)
                 if message.sequence:
-                    stream = None
+                    stream = message.stream
             if question is not None and callback is not None:
                 self._callbacks.add(question.ack_id, callback)
             if here:
                 self._queue_for(message, stream, packets, question, volatile)
             elif stream is not OWN:
-                self._unwritten.add(message.sequence)
+                self._unwritten.add((stream, message.sequence))
         if here:
             self._send_queued(packets)
         elif threads is not None:
@@ -201,7 +209,7 @@ class Emitting(Asking, Keeping):
     ) -> None:
         """What another thread has published, in the loop."""
         with self._tables:
-            self._unwritten.discard(message.sequence)
+            self._unwritten.discard((stream, message.sequence))
             self._queue_for(message, stream, packets, question, volatile)
         self._send_all()
 
@@ -219,9 +227,7 @@ class Emitting(Asking, Keeping):
             fields.get("room"),
             fields.get("except_room"),
             fields.get("skip_sid", ()),
-            # What is to one worker names its clients; one of them may be a guest where that
-            # worker's clients are now.
-            message.scope if message.stream is None else None,
+            message.scope,
         )
         self._queue(message, stream, recipients, packets, question, volatile)
 

@@ -1,23 +1,24 @@
-"""Clients that other workers have now: what comes for them here is sent on to there."""
+"""Clients that other workers have now, and guests: how what is for them gets there."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Callable, ClassVar, FrozenSet, Iterable, List, Mapping, Optional
+from typing import Any, Callable, ClassVar, Iterable, List, Mapping, Optional
 
 from ..common.limits import CLIENTS_MOVED
 from ..common.request import tag_of
 from ..relay.message import RelayMessage
+from ..relay.subscriber import Subscriber
 from .lost import Client, Moved, encode
 from .recovery_base import RecoveryBase
-from .rooms import Room, is_sid, tags_of
+from .rooms import Room, tags_of
 
 
 class Forwarding(RecoveryBase):
     """The part of a manager that knows where clients have gone."""
 
     # From the manager and its other parts.
-    _apart: FrozenSet[str]
+    _subscriber: Optional[Subscriber]
     _is_ours: Callable[[str], bool]
 
     def forget_moved(self) -> None:
@@ -52,79 +53,47 @@ class Forwarding(RecoveryBase):
         return any(moved.heard_as == tag for moved in list(self._moved.values()))
 
     def _tags_of(self, room: Room) -> set[Optional[str]]:
-        """The workers that an emit to this room or these rooms concerns; ``{None}`` for all."""
+        """The workers that an emit to this room or these rooms concerns; ``{None}`` for all.
+
+        What is for one client goes to the worker that its session id names, wherever it is now:
+        who has it hears that, too. So what each process sends to it has one way and one order.
+        """
         tags = tags_of(room)
-        if None in tags or not (self._moved or self._guests):
+        if None in tags or not self._guests:
             return tags
         rooms = room if isinstance(room, (list, tuple)) else (room,)
         return {self._place_of(str(sid)) for sid in rooms}
 
     def _place_of(self, sid: str) -> str:
-        """The tag of who has a client, as far as this process knows."""
+        """To which tag it is sent."""
         guest = self._guests.get(sid)
-        if guest is not None:
-            return guest
-        moved = self._moved.get(sid)
-        return tag_of(sid) if moved is None else moved.tag
+        if guest is None or sid in self._between or not self._is_ours(guest):
+            return tag_of(sid)
+        return guest
 
-    def _passed_to(self, sid: str, stream: str) -> Optional[str]:
-        """To whose clients a message for one is passed that has come to the clients of a tag."""
-        moved = self._moved.get(sid)
-        if moved is not None:
-            return moved.tag
+    def _away_tags(self, rooms: Any) -> set[str]:
+        """The tags of those of these sids of whom other workers are to hear as well."""
+        if not (self._moved or self._between or self._guests):
+            return set()
+        sids = rooms if isinstance(rooms, (list, tuple)) else (rooms,)
+        return {tag_of(sid) for sid in sids if self._is_away(sid)}
+
+    def _is_away(self, sid: Any) -> bool:
+        if sid in self._moved or sid in self._between:
+            return True
         guest = self._guests.get(sid)
-        return guest if guest != stream and guest in self._apart else None
+        return guest is not None and not self._is_ours(guest)
 
     def _names_of(self, tag: str, rooms: Iterable[str]) -> List[str]:
-        """Those of these sids whose clients the worker with this tag has."""
+        """Those of these sids which are sent to this tag."""
         return [room for room in rooms if self._place_of(room) == tag]
 
-    # --- messages for those who are with another worker ---------------------------------------
-
-    def _pass_on(self, message: RelayMessage) -> Optional[RelayMessage]:
-        """Send what is for clients who have moved to where they are now.
-
-        :param message: to this worker alone.
-        :return: what is left of it, for clients of this one.
-        """
-        fields = message.fields
-        name = "sid" if "sid" in fields else "room"
-        named: Any = fields.get(name)
-        sids: List[Any] = named if isinstance(named, list) else [named]
-        if not all(map(is_sid, sids)) or message.stream is None:
-            return message
-        passed_to = {sid: self._passed_to(sid, message.stream) for sid in sids}
-        if not any(passed_to.values()):
-            return message
-        volatile = fields["method"] == "volatile"
-        scope = message.scope
-        for tag in set(filter(None, passed_to.values())):
-            theirs = [sid for sid in sids if passed_to[sid] == tag]
-            if self._is_ours(tag):  # what this process sends reaches them directly
-                passed_to.update(dict.fromkeys(theirs))
-                scope = None
-                continue
-            if fields["method"] == "gone" and fields.get("worker") == tag:
-                continue  # it says so
-            passed = {**fields, name: theirs if isinstance(named, list) else named}
-            passed.setdefault("reply_to", message.sender)
-            self._send_to([tag], passed, message.packets, "a message", volatile)
-        if fields["method"] == "gone":
-            for sid in sids:
-                self._forget_moved(sid)
-        ours = [sid for sid in sids if passed_to[sid] is None]
-        if not ours:
-            return None
-        left = RelayMessage(
-            message.sender,
-            message.sequence,
-            {**fields, name: ours if isinstance(named, list) else named},
-            message.packets,
-            message.after,
-            message.time,
-        )
-        left.scope, left.stream = scope, message.stream
-        return left
+    def _hear_no_more(self) -> None:
+        """For guests that have left."""
+        subscriber = self._subscriber
+        if subscriber is not None and subscriber.guest_tags:
+            homes = set(map(tag_of, self._guests))
+            subscriber.hear_no_more(subscriber.guest_tags - homes)
 
     # --- their ends ------------------------------------------------------------------------
 
@@ -136,13 +105,20 @@ class Forwarding(RecoveryBase):
             self._say_gone(client.sid, tag_of(client.sid))
 
     def _say_gone(self, sid: str, tag: str) -> None:
-        """Nothing needs to be passed on to a client any more by those who had it before."""
+        """Those who had a client before need not know any more where it is."""
         if self._run_dir is not None:
             self._send_to([tag], {"method": "gone", "sid": sid, "worker": self.host_id})
 
     def _on_gone(self, message: RelayMessage) -> None:
         """A client that this one had before has left."""
+        fields = message.fields
+        if message.stream is not None and not self._is_ours(message.stream):
+            return  # it is said to another one, whose guests are here
         with self._tables:
-            self._forget_moved(message.fields["sid"])
+            moved = self._forget_moved(fields["sid"])
+        # Who had it after this one is told by this one.
+        if moved is not None and moved.tag != fields.get("worker") and not self._is_ours(moved.tag):
+            gone = {"method": "gone", "sid": fields["sid"], "worker": fields.get("worker")}
+            self._send_to([moved.tag], gone)
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {"gone": _on_gone}

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import OrderedDict
 from functools import partial
-from typing import Any, Callable, ClassVar, Mapping, Optional
+from typing import Any, Mapping, Optional
 
-from ..common.limits import RECOVERY_HANDS, RECOVERY_MARKS, RECOVERY_SLICE, RECOVERY_WAIT
+from ..common.limits import RECOVERY_HANDS, RECOVERY_SLICE, RECOVERY_WAIT
 from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID
+from ..common.request import tag_of
 from ..relay.journal_format import Heard
-from ..relay.message import RelayMessage
 from .confirming import Confirming
 from .lost import Client, Fetched, Moved, encode
 from .missed import Missed, NotRecovered, to_it_alone
@@ -26,11 +25,6 @@ logger = logging.getLogger("supervisor_sio")
 
 class HandingOver(Confirming):
     """The part of a manager that answers for its clients, which are with other workers now."""
-
-    def forget_moved(self) -> None:
-        super().forget_moved()
-        #: Marks that have come, see :meth:`_on_mark`.
-        self._marks: OrderedDict[int, None] = OrderedDict()
 
     async def answer_claim(self, question: Mapping[str, Any], packets: Packets = ()) -> Said:
         """Answer another worker, to which a client of this one has come; called where handlers
@@ -48,12 +42,12 @@ class HandingOver(Confirming):
             client, tag = self._claimed(pid, namespace), str(question["tag"])
             if do == "fetch":
                 heard = Heard.from_json(json.loads(packets[0][0]))
-                offset, mark = question["offset"], question["mark"]
-                return {}, await self._fetch(client, offset, heard, mark, tag)
+                return {}, await self._fetch(client, question["offset"], heard, tag)
             if do == "taken":
-                return {}, [[await self._run_in_loop(partial(self._hand_over, client, tag))]]
+                return {}, await self._run_in_loop(partial(self._hand_over, client, tag))
             if client.fetched is not None and client.fetched.tag == tag:
                 client.fetched = None
+            self._between.discard(client.sid)
             return {}, ()
         except NotRecovered as error:
             return {"reason": error.reason}, ()
@@ -72,12 +66,15 @@ class HandingOver(Confirming):
             left = self._take_from(client, old)
             if left is None or client.not_saved:
                 raise NotRecovered(client.why_not_saved)
+            assert self._journal is not None
             state = encode(client.save()).decode()
+            self._between.add(client.sid)
+            heard = self._journal.position(client.stay.heard_as, tag_of(client.sid))
         if old and self._outlet is not None:
             self._outlet.close_connection(old)
         for no_answer in left:
             no_answer()
-        return {}, [[state]]
+        return {}, [[state], [json.dumps(heard.to_json())]]
 
     def _claimed(self, pid: str, namespace: str) -> Client:
         sid = self._sid_of.get(pid, "")
@@ -92,7 +89,7 @@ class HandingOver(Confirming):
         return client
 
     async def _fetch(
-        self, client: Client, offset: Optional[str], heard: Heard, mark: int, tag: str
+        self, client: Client, offset: Optional[str], heard: Heard, tag: str
     ) -> Packets:
         """
         :param heard: what has come to the new worker before it held anything for the client.
@@ -104,27 +101,29 @@ class HandingOver(Confirming):
         until = time.monotonic() + RECOVERY_WAIT
         while True:
             is_read = missed.read(RECOVERY_SLICE)
-            if is_read and self._has_heard(client, heard, mark):
+            if is_read and self._has_heard(client, heard):
                 fetched = await self._run_in_loop(partial(self._fetched, client, missed, tag))
                 if fetched is not None:
                     break
             if time.monotonic() > until:
                 raise NotRecovered(INCOMPLETE)
             await self._sleep(LOOK if is_read else 0)
-        self._marks.pop(mark, None)
         return [[json.dumps(fetched.to_json())], *(one.packets for one in missed.events)]
 
-    def _has_heard(self, client: Client, heard: Heard, mark: int) -> bool:
+    def _has_heard(self, client: Client, heard: Heard) -> bool:
         """Whether this process has heard all that the client does not get there."""
         journal = self._journal
-        if journal is None or mark not in self._marks or not self._is_settled(client):
+        if journal is None or not self._is_settled(client):
             return False
         with self._tables:
-            return journal.reaches(heard, client.stay.heard_as) and not self._lacks_own(heard)
+            if not journal.reaches(heard, client.stay.heard_as, tag_of(client.sid)):
+                return False
+            return not self._lacks_own(client, heard)
 
-    def _lacks_own(self, heard: Heard) -> bool:
-        """Whether something that this process has sent to all by then is yet to be written."""
-        return any(heard.has(self.host_id, number) for number in self._unwritten)
+    def _lacks_own(self, client: Client, heard: Heard) -> bool:
+        """Whether something that this process has sent by then is yet to be written."""
+        home = tag_of(client.sid)
+        return any(heard.has(self.host_id, *one, to=home) for one in self._unwritten)
 
     def _fetched(self, client: Client, missed: Missed, tag: str) -> Optional[Heard]:
         """All that it has missed until now is read. In the loop.
@@ -136,18 +135,18 @@ class HandingOver(Confirming):
             self._check_present(client)
             if client.lost is None:
                 raise NotRecovered(IN_USE)  # it has come here meanwhile
-            heard = self._journal.position(client.stay.heard_as)
-            if self._lacks_own(heard):
+            heard = self._journal.position(client.stay.heard_as, tag_of(client.sid))
+            if self._lacks_own(client, heard):
                 return None
             missed.read()
             until = time.monotonic() + RECOVERY_HANDS
             client.fetched = Fetched(self._journal.last, until, tag)
             return heard
 
-    def _hand_over(self, client: Client, tag: str) -> str:
+    def _hand_over(self, client: Client, tag: str) -> Packets:
         """It is another worker's. In the loop.
 
-        :return: its state.
+        :return: its state; and what was emitted to it since, if that was not published.
         """
         assert self._journal is not None
         sid, pid = client.sid, client.pid
@@ -163,20 +162,4 @@ class HandingOver(Confirming):
             self._remove(client)
             heard_as = client.stay.heard_as
             self._note_moved(Moved(sid, client.namespace, pid, tag, heard_as, state))
-            for packets in late:
-                fields = {
-                    "method": "emit",
-                    "namespace": client.namespace,
-                    "room": sid,
-                    "packet": self._packet_format(),
-                }
-                self._send_to([tag], fields, packets)
-            return state
-
-    def _on_mark(self, message: RelayMessage) -> None:
-        """All that its sender has sent to a client before this has come."""
-        self._marks[message.fields["request"]] = None
-        while len(self._marks) > RECOVERY_MARKS:
-            self._marks.popitem(last=False)
-
-    HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {"mark": _on_mark}
+            return [[state], *late]

@@ -96,7 +96,7 @@ class Stay:
 
         :param event: :class:`.journal.Event`
         """
-        if event.scope is not None and not isinstance(event.stream, str):
+        if event.scope is not None:
             only, tags = event.scope
             if (self.heard_as in tags) is not only:
                 return False

@@ -23,7 +23,7 @@ from ..relay.journal_format import OWN, Stream
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.subscriber import Subscriber
 from . import acks, admin, offsets, sessions
-from .early import Early
+from .early import Early, Source
 from .histories import Stay
 from .lost import Client, Lost, Times, encode
 from .missed import Missing
@@ -97,10 +97,14 @@ class Keeping(IndexedManager):
         self._guests: dict[str, str] = {}
         #: By pid, why those who are gone could not be kept.
         self._gone: OrderedDict[str, str] = OrderedDict()
+        #: Clients that go to another worker, or come from one: what is emitted to them here goes
+        #: to the relay, too, so that the other one hears it.
+        self._between: set[str] = set()
         self._times = Times()
         self._sendings: Deque[Sending] = deque()
-        #: Numbers of what this process has published to all, and not written to the journal yet.
-        self._unwritten: set[int] = set()
+        #: What this process has published, and not written to the journal yet: to whom, and its
+        #: number.
+        self._unwritten: set[tuple[Stream, int]] = set()
 
     # --- for the worker ------------------------------------------------------------
 
@@ -261,6 +265,7 @@ class Keeping(IndexedManager):
         self._plain.discard(client.sid)
         self._sid_of.pop(client.pid, None)
         self._guests.pop(client.sid, None)
+        self._between.discard(client.sid)
         self._times.discard(client.sid)
         if self._journal is not None:
             self._journal.remove(client.pid)
@@ -350,7 +355,9 @@ class Keeping(IndexedManager):
             self._send_later(self._admit(recipients, packets, question), packets)
             return
         if self._early:
-            source = None if stream is not None else (message.sender, message.sequence)
+            source = None
+            if stream is not OWN:
+                source = message.sender, stream, message.sequence
             recipients = self._without_early(recipients, None if volatile else packets, source)
         plain = self._plain
         if plain:
@@ -377,7 +384,7 @@ class Keeping(IndexedManager):
         self,
         recipients: list[tuple[str, str]],
         packets: Optional[list[EncodedPacket]],
-        source: Optional[tuple[str, int]],
+        source: Optional[Source],
     ) -> list[tuple[str, str]]:
         early = self._early
         for sid, _ in recipients:

@@ -6,7 +6,7 @@ import time
 from typing import Any, Callable, Collection, Iterator, NamedTuple, Optional, Protocol, Union
 
 from ..common.reasons import INCOMPLETE, NOT_KEPT, UNKNOWN_OFFSET
-from ..relay.journal_format import Event, Incomplete
+from ..relay.journal_format import OWN, Event, Incomplete
 from ..relay.journal_index import Room
 from ..relay.message import EncodedPacket
 from . import offsets
@@ -135,7 +135,7 @@ def to_it_alone(client: Client, number: int, journal: Journal) -> list[list[Enco
         return [
             list(event.message.packets)
             for event in journal.since(number)
-            if event.stream is not None
+            if event.stream is OWN
             and None not in tags_of(event.message.fields.get("room"))
             and client.stay.is_for(client.sid, client.namespace, event)
         ]

@@ -5,12 +5,11 @@ that has taken over from that one. A worker to which the client comes asks the o
 steps; the client's place in what everybody sends is handed over without a gap:
 
 ============  ===================================================================================
-``claim``     who is it, what has it: the new worker puts it into its tables; what comes for it
-              from now on is held there
-``fetch``     what has it missed: of what is sent to all, as much as the new worker had heard by
-              then; of what is sent to the owner for it, all
-``taken``     it is the new worker's from now on; what has come to the owner for it since is
-              passed on, and so is what will come. Or ``not_taken``: it is lost as before
+``claim``     who is it, what has it: the new worker puts it into its tables, and hears what is
+              sent to its home, the worker that its session id names; what comes for it from now
+              on is held there
+``fetch``     what has it missed: at least as much as the new worker had heard by then
+``taken``     it is the new worker's from now on. Or ``not_taken``: it is lost as before
 ============  ===================================================================================
 
 The new worker may end before it has written down that it has the client. So the former owner
@@ -22,7 +21,7 @@ A client whose session id names another worker than the one that has it is a *gu
 :mod:`.claiming`          the steps, as the new worker takes them
 :mod:`.handing_over`      the steps, as the owner answers them
 :mod:`.confirming`        the question afterwards, and its answer
-:mod:`.forwarding`        what is for clients that others have now
+:mod:`.forwarding`        clients that others have now, and guests: where they are
 :mod:`.inheriting`        clients of a worker that has died
 here                      clients that come back to the worker that has them; and their ends
 ========================  =====================================================================
@@ -40,7 +39,7 @@ from ..common.reasons import IN_USE, LOST_FULL, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.message import RelayMessage
 from . import offsets
-from .claiming import Claiming, check_answer, read_state
+from .claiming import Claiming, check_answer, read_heard, read_state
 from .handing_over import HandingOver
 from .histories import Stay
 from .inheriting import Inheriting
@@ -131,8 +130,9 @@ class Recovery(Claiming, HandingOver, Inheriting):
             if not isinstance(answer.get("moved"), str):
                 check_answer(answer)
                 client = read_state(packets, eio_sid)
+                there, _ = read_heard(packets[1:])
                 try:
-                    moved = await self._recover_from(tag, client, namespace, asked, ask)
+                    moved = await self._recover_from(tag, client, namespace, asked, ask, there)
                 except NotRecovered:
                     if self._is_known(pid):
                         continue  # as above
@@ -174,6 +174,7 @@ class Recovery(Claiming, HandingOver, Inheriting):
             if self._journal is not None:
                 self._journal.trim()
             self._drop_journals(now)
+            self._hear_no_more()
         return over
 
     # --- clients that this process has -------------------------------------------------------
@@ -216,6 +217,7 @@ class Recovery(Claiming, HandingOver, Inheriting):
             client.arriving = None
             client.eio_sid, client.lost, client.fetched = eio_sid, None, None
             self._times.discard(sid)
+            self._between.discard(sid)
             self._give_session(client)
             self._welcome(client)
             if client.before:  # journals that others may not have

@@ -59,7 +59,7 @@ class Relaying(Takeover):
     _journal: Optional[Journal]
     _moved: OrderedDict[str, Moved]
     _begin_journal: Callable[[], None]
-    _pass_on: Callable[[RelayMessage], Optional[RelayMessage]]
+    _away_tags: Callable[[Any], set[str]]
     _note_heard: Callable[[RelayMessage, Stream], None]
     _names_of: Callable[[str, Iterable[str]], list[str]]
     _tags_of: Callable[[Any], set[Optional[str]]]
@@ -276,6 +276,8 @@ class Relaying(Takeover):
         wanted = set(tags)
         is_ours = self._is_ours if self._moves else self.host_id.__eq__
         others = {tag for tag in wanted if tag is not None and not is_ours(tag)}
+        if self._journal is not None:
+            others |= self._away_tags(fields.get("sid", fields.get("room")))
         # Of a name that is not known there is nobody, or one so new that this
         # worker has yet to hear of it.
         unknown = any(map(self._is_unknown, others)) and not _is_answer(fields)
@@ -289,7 +291,7 @@ class Relaying(Takeover):
                 for_it = {**fields, "room": self._names_of(tag, fields["room"])}
             if tag == BRIDGE or not self.is_remote(tag):
                 published = publish(tag, for_it, packets)
-                if tag == self.host_id or tag in self._adopted:
+                if self._hears_for(tag):
                     number = published and published[0]
             if tag != BRIDGE and not self.is_local(tag) and self._cluster.bridged:
                 publish(BRIDGE, {**for_it, "to": tag}, packets)
@@ -307,12 +309,20 @@ class Relaying(Takeover):
         publisher = self._join_relay()
         with self._tables:  # in this order
             published = _, stream, kept = publisher.publish(tag, fields, packets)
-            if stream is None:
-                if tag is None and event is not None:  # it is noted with the event
-                    event.sequence, event.packed = kept.sequence, kept.data
+            if stream is None or self._hears_for(stream):
+                if tag == stream and event is not None and fields is event.fields:
+                    # It is noted with the event.
+                    event.stream, event.sequence, event.packed = stream, kept.sequence, kept.data
                 else:
-                    self._journal.heard(self.host_id, None, kept.sequence)
+                    self._journal.heard(self.host_id, stream, kept.sequence)
         return published
+
+    def _hears_for(self, tag: str) -> bool:
+        """Whether what is to this tag is for clients of this process, or some of them."""
+        if tag == self.host_id or tag in self._adopted:
+            return True
+        subscriber = None if self._journal is None else self._subscriber
+        return subscriber is not None and tag in subscriber.guest_tags
 
     def _is_unknown(self, tag: str) -> bool:
         known = tag == BRIDGE or self._members.hear(tag)
@@ -364,12 +374,8 @@ class Relaying(Takeover):
                 message = copy(message)
                 message.scope = self._scope_of_main(message)
             check_fields(message.fields)
-            ours: Optional[RelayMessage] = message
-            if (self._moved or self._apart) and message.stream is not None:
-                ours = self._pass_on(message)
-            if ours is not None:
-                self.HANDLERS[message.fields["method"]](self, ours)
-                heard = not is_event(message.fields)  # that is noted with the event
+            self.HANDLERS[message.fields["method"]](self, message)
+            heard = not is_event(message.fields)  # that is noted with the event
         except MalformedFields as error:
             self._subscriber.refuse(error)
         except GreenletExit:

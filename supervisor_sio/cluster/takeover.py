@@ -30,6 +30,7 @@ from typing import (
 )
 
 from ..common.blocking import settle
+from ..common.request import tag_of
 from ..relay.message import RelayMessage
 from ..relay.position import Position
 from ..relay.subscriber import Subscriber
@@ -46,7 +47,7 @@ _LOOK = 0.005
 #: What is for clients. All else was for the process that had them, and that is gone.
 _FOR_CLIENTS = frozenset(
     "emit volatile disconnect enter_room leave_room close_room "
-    "sockets_join sockets_leave disconnect_sockets request mark gone".split()
+    "sockets_join sockets_leave disconnect_sockets request gone".split()
 )
 
 
@@ -155,9 +156,11 @@ class Takeover(Asking):
     def has_clients_of(self, tag: str) -> bool:
         """Whether there is a client with this tag in its sid, or has gone on to another process."""
         scope = Scope([tag], only=True, guests=self._guests)
+        if any(tag_of(sid) == tag for sid in list(self._guests)) or self._has_moved(tag):
+            return True
         return any(
             sid in scope for rooms in self.rooms.values() for sid in list(rooms.get(None, ()))
-        ) or self._has_moved(tag)
+        )
 
     def detach(self) -> Position:
         """Stop to hear for the clients of this process: the one that adopts them will.

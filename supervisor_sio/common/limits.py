@@ -957,14 +957,6 @@ CLIENT_ARRIVED = _limit(
 CLIENTS_ASKED = _limit(
     "CLIENTS_ASKED", 1000, "clients", "question", "whether they have come, to another worker"
 )
-RECOVERY_MARKS = _limit(
-    "RECOVERY_MARKS",
-    10_000,
-    "marks",
-    "worker",
-    "that say how far another one has come with what it sends to a client: one for each that "
-    "comes back there, as CLAIMS_AT_ONCE",
-)
 CLIENTS_LOST = _limit(
     "CLIENTS_LOST",
     32_768,

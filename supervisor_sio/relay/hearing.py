@@ -15,6 +15,7 @@ from typing import (
     Any,
     Awaitable,
     Callable,
+    FrozenSet,
     Iterable,
     List,
     Mapping,
@@ -246,7 +247,8 @@ class Hearing:
         What is sent to it is still heard: questions for what it has published, and whether
         others have that. Called where messages are received, as all of these.
         """
-        numbers, published = self._publisher.last(self.tags)
+        heard = [tag for listener in self._listeners for tag in listener.inbox.tags]
+        numbers, published = self._publisher.last(heard)
         for listener in self._listeners:
             if listener.since is None:
                 listener.since = time.monotonic()
@@ -289,21 +291,60 @@ class Hearing:
             self._let_know(self._journal, listener)
         self._adoptions.append(Adoption(listener, deliver, own, merged))
         self._simple = False
-        self._tags.update((topic_for_one(self._publisher.channel, tag), tag) for tag in part.tags)
-        self._subscribe(self._for_all, *self._tags)
+        self._add_tags(*part.tags, *part.guest_tags)
         self._ask_everybody = True
         self._publisher.probe()  # it may wait for something to receive
 
+    def hear_for_guests(self, tag: str, numbers: Mapping[str, int]) -> None:
+        """Hear what is to another worker, too: some of its clients are guests here.
+
+        :param numbers: by sender, of the last message to it that is not for these. Those of this
+            process are known here.
+        """
+        main = self._main
+        if main is None or tag in main.inbox.tags:
+            return
+        own, inbox = self._publisher.sender, main.inbox
+        main.guest_tags |= {tag}
+        inbox.hear(tag, {name: numbers[name] for name in numbers if name != own})
+        if self._journal is not None:
+            last, _ = self._publisher.last([tag])
+            numbers = {**numbers, own: last.get(tag, 0)}
+            self._journal.guests(tag, numbers, lambda name: name == own or inbox.knows(name))
+        self._add_tags(tag)
+
+    def hear_no_more(self, tags: Iterable[str]) -> None:
+        """There are no guests with these tags any more."""
+        main = self._main
+        for tag in tags:
+            if main is not None and tag in main.guest_tags:
+                main.guest_tags -= {tag}
+                self._forget_tag(main, tag)
+                self.catching_up = True  # what waited for that is pending now
+
+    @property
+    def guest_tags(self) -> FrozenSet[str]:
+        """Of other workers, some of whose clients are here."""
+        return frozenset(tag for one in self._listeners for tag in one.guest_tags)
+
+    def _add_tags(self, *tags: str) -> None:
+        self._tags.update((topic_for_one(self._publisher.channel, tag), tag) for tag in tags)
+        self._subscribe(self._for_all, *self._tags)
+
+    def _forget_tag(self, listener: Listener, tag: str) -> None:
+        if self._journal is not None:
+            self._journal.given_up(tag, None if listener is self._main else (True, (tag,)))
+        listener.take(listener.inbox.forget(tag))
+        if not any(one.hears(tag) for one in self._listeners):
+            topic = topic_for_one(self._publisher.channel, tag)
+            self._unsubscribe(topic)
+            self._tags.pop(topic, None)
+
     def give_up(self, tag: str) -> None:
         """Nobody is left under this tag, which was adopted."""
-        topic = topic_for_one(self._publisher.channel, tag)
-        if self._journal is not None:
-            self._journal.given_up(tag)
-        self._unsubscribe(topic)
-        self._tags.pop(topic, None)
         for listener in self._listeners:
             if tag in listener.tags:
-                listener.take(listener.inbox.forget(tag))
+                self._forget_tag(listener, tag)
         dropped = self.dropped
         self._adoptions = [one for one in self._adoptions if one.listener.tags]
         self._dropped_before += dropped - self.dropped
@@ -589,7 +630,7 @@ class Hearing:
     def _question(
         self, listener: Listener, tag: Optional[str], first: int, last: int
     ) -> dict[str, Any]:
-        tags = listener.tags
+        tags = listener.inbox.tags
         return {
             "method": "question",
             "tag": tags[0] if tag is None else tag,

@@ -417,33 +417,51 @@ class Inbox:
         return sender is not None and sender.placed
 
     def level(self, other: Inbox) -> bool:
-        """Let both know how much each sender that both have heard has sent to all.
+        """Let both know how much each sender that both have heard has sent to both.
 
         :return: whether nothing is missing in either: they stand at the same point.
         """
+        both = (None, *(tag for tag in self.tags if tag in other.tags))
         for name in self._senders.keys() & other._senders.keys():
-            last = max(inbox._senders[name].to_all.last for inbox in (self, other))
-            for inbox in (self, other):
-                sender = inbox._senders[name]
-                if sender.to_all.last < last:
-                    sender.to_all.last = last
-                    inbox._advance(name, sender)  # delivers nothing
+            for tag in both:
+                last = max(inbox._senders[name].stream(tag).last for inbox in (self, other))
+                for inbox in (self, other):
+                    sender = inbox._senders[name]
+                    if sender.stream(tag).last < last:
+                        sender.kept(tag).last = last
+                        inbox._advance(name, sender)  # delivers nothing
         return not self.waits and not other.waits
 
     def merge(self, other: Inbox) -> None:
         """Hear for the tags of another inbox, too, which stands at the same point."""
-        self.tags = (*self.tags, *other.tags)
+        self.tags = (*self.tags, *(tag for tag in other.tags if tag not in self.tags))
         self.dropped += other.dropped
         for name, (placed, next, last, own) in other._gone.items():
-            _, our_next, our_last, ours_own = self._gone.get(name, [True, 1, 0, {}])
-            numbers = max(next, our_next), max(last, our_last)
-            self._note_gone({name: [placed, *numbers, {**ours_own, **own}]})
+            ours = self._gone.get(name, [placed, 1, 0, {}])
+            numbers = max(next, ours[1]), max(last, ours[2])
+            self._note_gone({name: [placed or ours[0], *numbers, {**ours[3], **own}]})
         for name, theirs in other._senders.items():
-            ours = self._senders.get(name)
-            if ours is None:
+            known = self._senders.get(name)
+            if known is None:
                 self._remember(name, theirs)
             else:
-                ours.own.update(theirs.own)
+                known.own.update(theirs.own)
+
+    def hear(self, tag: str, numbers: Mapping[str, int]) -> None:
+        """Hear what is to another tag, too.
+
+        :param numbers: by sender, of the last message to it that is not for this process. Of one
+            that is not known here they wait for it to speak, as it may have ended long ago.
+        """
+        self.tags = (*self.tags, tag)
+        for name, number in numbers.items():
+            sender = self._senders.get(name)
+            if sender is not None:
+                sender.own[tag] = _Stream(number + 1, number)
+            else:
+                gone = self._gone.get(name, [False, 1, 0, {}])
+                gone[3][tag] = [number + 1, number]
+                self._note_gone({name: gone})
 
     def forget(self, tag: str) -> Sequence[RelayMessage]:
         """Nobody is left under this tag; what waited for a message to it need not."""
@@ -487,10 +505,11 @@ class Inbox:
         sender.placed = True
         for tag, number in first.items():
             stream = sender.kept(tag)
+            number = max(number, stream.next)
             self._release(stream, number)
             stream.next = number
             stream.last = max(stream.last, number - 1)  # others may have told of so many
-        self.on_placed(name, {tag: number - 1 for tag, number in first.items()})
+        self.on_placed(name, {tag: sender.stream(tag).next - 1 for tag in first})
 
     def _release(self, stream: _Stream, before: int) -> None:
         for number in [number for number in stream.held if number < before]:

@@ -21,6 +21,7 @@ from typing import (
     Deque,
     Iterable,
     Iterator,
+    Mapping,
     MutableMapping,
     Optional,
     Union,
@@ -34,6 +35,7 @@ from .journal_format import (
     EVENT,
     GAP,
     GAP_TIME,
+    GUESTS,
     HEAD,
     KIND,
     NUMBER,
@@ -70,6 +72,9 @@ logger = logging.getLogger("supervisor_sio.relay")
 _EVENT, _STATE = int(Kind.EVENT), int(Kind.STATE)
 
 _GAP_RECORD = STATE.pack(STATE.size, Kind.GAP, 0)
+
+#: Of a stream that was not heard.
+_NOTHING: Slot = [0, 0]
 
 #: Records looked at, for each that is written, in search of some to carry forward.
 _LOOKED_AT = 64
@@ -326,23 +331,54 @@ class Journal:
                     self._main.merge(part)
                 self._rewrite()
 
-    def given_up(self, tag: str) -> None:
-        """Nobody is left under this tag."""
+    def given_up(self, tag: str, scope: Scope = None) -> None:
+        """Nobody is left under this tag.
+
+        :param scope: ``None`` of those who hear as the clients of this process do, else as in
+            :meth:`event`.
+        """
         with self._lock:
-            for sources in (self._main, *self._parts):
-                sources.forget(tag)
-            if self._writes and any(not part.tags for part in self._parts):
-                self._parts = [part for part in self._parts if part.tags]
+            sources = self._part(scope)
+            if sources is None or not self._writes:
+                return
+            for _, at in sources.forget(tag):
+                self._piece.memory[at + KIND] = Kind.DEAD
+            if sources.part and not sources.tags:
+                self._parts.remove(sources)
                 self._rewrite()
 
-    def position(self, tag: Optional[str] = None) -> Heard:
-        """How far the clients with this tag have heard all who send to all."""
+    def guests(self, tag: str, numbers: Mapping[str, int], is_known: Callable[[str], bool]) -> None:
+        """What is to another worker is for clients of this process, too.
+
+        :param numbers: by sender, of the last message to it that was not.
+        :param is_known: whether it is known where a sender begins. Of others nothing is noted: it
+            may have ended before this process began.
+        """
+        with self._lock:
+            main = self._main
+            if not self._writes or tag in main.guests:
+                return
+            self._add(main.guests, tag, main.record(GUESTS, 0, tag), 0)
+            for sender, number in numbers.items():
+                if sender in main.gone:
+                    record = main.record(TO_ONE, number, sender, tag, Kind.GONE)
+                    self._add(main.gone[sender], tag, record, number)
+                elif sender in main.senders or is_known(sender):
+                    self._note(sender, tag, number, 0, None, None)
+
+    def position(self, tag: Optional[str] = None, to: str = "") -> Heard:
+        """How far the clients with this tag have heard all who send to all, and to a worker.
+
+        :param to: the tag of that one.
+        """
         with self._lock:
             sources = self._of(tag)
-            return Heard(sources.numbers, dict(sources.first))
+            return Heard(sources.numbers, dict(sources.first), sources.numbers_to(to))
 
-    def reaches(self, heard: Heard, tag: Optional[str] = None) -> bool:
+    def reaches(self, heard: Heard, tag: Optional[str] = None, to: str = "") -> bool:
         """Whether the clients with this tag have had all that another process has heard.
+
+        :param to: the tag of the worker whose messages those are that it has heard beside.
 
         Of a sender that has ended, all that there was; of one that has not been heard here, all
         if it was heard there before this process began to listen.
@@ -350,14 +386,15 @@ class Journal:
         with self._lock:
             sources = self._of(tag)
             began = sources.since if sources.part else self._began
-            for sender, number in heard.numbers.items():
-                streams = sources.senders.get(sender)
-                if streams is not None:
-                    if streams[None][0] < number:
-                        return False
-                elif number and sender not in sources.gone:
-                    if heard.first.get(sender, 0.0) >= began:
-                        return False
+            for stream, numbers in ((None, heard.numbers), (to, heard.to_one)):
+                for sender, number in numbers.items():
+                    streams = sources.senders.get(sender)
+                    if streams is not None:
+                        if streams.get(stream, _NOTHING)[0] < number:
+                            return False
+                    elif number and sender not in sources.gone:
+                        if heard.first.get(sender, 0.0) >= began:
+                            return False
         return True
 
     def _of(self, tag: Optional[str]) -> Sources:
@@ -424,7 +461,11 @@ class Journal:
                 self._give_due(sources)
             if sender == self.tag and sources is self._main:
                 for part in self._parts:
-                    if part.direct and (scope is None or part.tags.isdisjoint(scope[1])):
+                    if (
+                        part.direct
+                        and part.hears(stream)
+                        and (scope is None or part.tags.isdisjoint(scope[1]))
+                    ):
                         self._advance(part, sender, stream, number)
         if via is not None:
             self._pass(sources, via)

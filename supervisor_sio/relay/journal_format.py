@@ -13,7 +13,9 @@ one of them knows.
 ``first`` on, and so are *gaps*, where something is missing. A *source* is a stream of a sender,
 with the number that was heard last in it, which is changed in place; each segment begins with all
 of them. A *part* is for the sources of sessions that were adopted, until they hear as the others
-do. ``states`` have one record for each client, and those that have been replaced are marked.
+do. A source may be a tag instead: of a worker whose clients are guests, so that what is to it is
+heard, too. ``states`` have one record for each client, and those that have been replaced are
+marked.
 
 Nothing here is executed: JSON, numbers and bytes, whoever wrote them.
 """
@@ -30,7 +32,7 @@ from typing import Any, Final, Iterator, NamedTuple, Optional, Sequence, Union
 
 from .message import RelayMessage
 
-VERSION = 1
+VERSION = 2
 
 MARK: Final = b"sioj"
 
@@ -108,8 +110,8 @@ OWN: Final = Own.OWN
 #: the worker with this tag.
 Stream = Union[None, str, Own]
 
-#: Their codes in records; and of a source that is a bridge to other hosts.
-TO_ALL, TO_ONE, TO_OWN, BRIDGE = range(4)
+#: Their codes in records; and of a source that is a bridge to other hosts, or the tag of guests.
+TO_ALL, TO_ONE, TO_OWN, BRIDGE, GUESTS = range(5)
 
 #: For which clients something was, by the tags in their sids: for those with these (true), or for
 #: all others. ``None`` is for all.
@@ -128,29 +130,40 @@ class Incomplete(Exception):
 
 
 class Heard(NamedTuple):
-    """How far a process has heard all who send to all: the last number of each sender."""
+    """How far a process has heard all who send to all, and to one worker: the last number of each
+    sender."""
 
     numbers: dict[str, int]
     #: When each was heard first, by the host's monotonic clock; of one that is missing it was
     #: before all others began to listen.
     first: dict[str, float]
+    #: Of those to that worker.
+    to_one: dict[str, int]
 
-    def has(self, sender: str, number: int) -> bool:
-        """Whether it has had this message to all."""
-        return number <= self.numbers.get(sender, 0)
+    def has(self, sender: str, stream: Stream, number: int, to: str = "") -> bool:
+        """Whether it has had this message.
+
+        :param to: the tag of that worker.
+        """
+        if stream is not None and stream != to:
+            return False
+        return number <= (self.numbers if stream is None else self.to_one).get(sender, 0)
 
     def to_json(self) -> list[Any]:
-        return [self.numbers, self.first]
+        return [self.numbers, self.first, self.to_one]
 
     @classmethod
     def from_json(cls, value: Any) -> Heard:
         """:raises ValueError: when it is not what :meth:`to_json` gives."""
-        if isinstance(value, list) and len(value) == 2:
-            numbers, first = value
-            if isinstance(numbers, dict) and isinstance(first, dict):
-                right = all(type(number) is int and number >= 0 for number in numbers.values())
+        if isinstance(value, list) and len(value) == 3:
+            numbers, first, to_one = value
+            if all(isinstance(one, dict) for one in value):
+                right = all(
+                    type(number) is int and number >= 0
+                    for number in (*numbers.values(), *to_one.values())
+                )
                 if right and all(type(at) in (int, float) for at in first.values()):
-                    return cls(numbers, first)
+                    return cls(numbers, first, to_one)
         raise ValueError("not how far a process has heard the others")
 
 
@@ -278,6 +291,9 @@ def read_scope(data: bytes) -> Scope:
     return [only, tags]
 
 
+_SOURCES = TO_ALL, TO_ONE, BRIDGE, GUESTS
+
+
 class Source(NamedTuple):
     """A stream as far as it was heard."""
 
@@ -294,7 +310,7 @@ def read_source(memory: Any, at: int) -> Source:
     """:raises ValueError: when it is not one."""
     length, kind, code, part, number, name = _unpack(SOURCE, memory, at)
     middle, end = at + SOURCE.size + name, at + length
-    if middle > end or code not in (TO_ALL, TO_ONE, BRIDGE) or number > _LARGEST_NUMBER:
+    if middle > end or code not in _SOURCES or number > _LARGEST_NUMBER:
         raise ValueError(f"journal: not a source at {at}")
     sender, tag = _text(memory[at + SOURCE.size : middle]), _text(memory[middle:end])
     return Source(kind == Kind.GONE, code, part, number, sender, tag)

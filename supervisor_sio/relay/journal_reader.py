@@ -12,6 +12,7 @@ from typing import Collection, Iterator, Mapping, Optional, Sequence, Union
 
 from .journal_format import (
     BRIDGE,
+    GUESTS,
     HEAD,
     TO_ALL,
     AdoptedPart,
@@ -64,23 +65,29 @@ class _Sources:
         self.numbers: dict[str, dict[Optional[str], int]] = {}
         self.gone: set[str] = set()
         self.passed: dict[str, int] = {}
+        self.guests: set[str] = set()
 
     def note(self, sender: str, tag: Optional[str], number: int) -> None:
         streams = self.numbers.setdefault(sender, {})
         streams[tag] = max(number, streams.get(tag, 0))
 
     def part(self, tags: Sequence[str], since: float, dropped: int) -> Part:
+        guests = tuple(sorted(self.guests.difference(tags)))
         senders = {
             name: [
                 True,
                 streams.get(None, 0) + 1,
                 streams.get(None, 0),
-                {tag: [last + 1, last] for tag, last in streams.items() if tag in tags},
+                {
+                    tag: [streams[tag] + 1, streams[tag]]
+                    for tag in (*tags, *guests)
+                    if tag in streams
+                },
                 name in self.gone,
             ]
             for name, streams in self.numbers.items()
         }
-        return Part(tuple(tags), since, senders, self.passed, dropped=dropped)
+        return Part(tuple(tags), since, senders, self.passed, [], [], dropped, guests)
 
 
 class JournalReader:
@@ -185,6 +192,9 @@ class JournalReader:
                 heard = sources[source.part]
                 if source.code == BRIDGE:
                     heard.passed[source.sender] = source.number
+                    continue
+                if source.code == GUESTS:
+                    heard.guests.add(source.sender)
                     continue
                 heard.note(source.sender, source.tag or None, source.number)
                 if source.gone and source.code == TO_ALL:

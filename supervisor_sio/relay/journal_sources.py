@@ -14,6 +14,7 @@ from typing import Iterable, Iterator, Optional
 from ..common.limits import BRIDGE_MOST_OTHERS, RELAY_MOST_GONE, RELAY_MOST_SENDERS
 from .journal_format import (
     BRIDGE,
+    GUESTS,
     PART,
     SOURCE,
     TO_ALL,
@@ -54,6 +55,8 @@ class Sources:
         self.first: dict[str, float] = {}
         #: What has come through bridges to other hosts.
         self.bridges: OrderedDict[str, Slot] = OrderedDict()
+        #: Tags of other workers, of whose clients some are guests here.
+        self.guests: dict[str, Slot] = {}
 
     @classmethod
     def adopted(cls, part: int, saved: Part) -> Sources:
@@ -65,7 +68,12 @@ class Sources:
                 streams.update((tag, [numbers[0] - 1, 0]) for tag, numbers in own.items())
                 (sources.gone if gone else sources.senders)[name] = streams
         sources.bridges.update((name, [last, 0]) for name, last in saved.passed.items())
+        sources.guests.update((tag, [0, 0]) for tag in saved.guest_tags)
         return sources
+
+    def hears(self, tag: Optional[str]) -> bool:
+        """Of sessions that were adopted: whether what is to that one, or to all, is for them."""
+        return tag is None or tag in self.tags or tag in self.guests
 
     def merge(self, other: Sources) -> None:
         """Both have heard the same; these are for the tags of the others, too."""
@@ -76,6 +84,9 @@ class Sources:
                     known[tag] = [max(slot[0], known.get(tag, slot)[0]), 0]
         for name, slot in other.bridges.items():
             self.bridges[name] = [max(slot[0], self.bridges.get(name, slot)[0]), 0]
+        self.guests.update((tag, [0, 0]) for tag in other.guests)
+        for tag in other.tags:
+            self.guests.pop(tag, None)
 
     def begin(self, sender: str) -> dict[Optional[str], Slot]:
         """The streams of one that has not been heard yet, or had ended; makes room for it."""
@@ -100,11 +111,12 @@ class Sources:
         while len(self.bridges) >= BRIDGE_MOST_OTHERS:
             self.bridges.popitem(last=False)
 
-    def forget(self, tag: str) -> None:
-        """Nobody hears under this tag any more."""
+    def forget(self, tag: str) -> list[Slot]:
+        """Nobody hears under this tag any more; where its numbers are."""
         self.tags -= {tag}
-        for streams in (*self.senders.values(), *self.gone.values()):
-            streams.pop(tag, None)
+        slots = [self.guests.pop(tag, None)]
+        slots += [one.pop(tag, None) for one in (*self.senders.values(), *self.gone.values())]
+        return [slot for slot in slots if slot is not None]
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -113,6 +125,15 @@ class Sources:
             name: streams[None][0]
             for senders in (self.gone, self.senders)
             for name, streams in senders.items()
+        }
+
+    def numbers_to(self, tag: str) -> dict[str, int]:
+        """Of the last message to this one alone."""
+        return {
+            name: streams[tag][0]
+            for senders in (self.gone, self.senders)
+            for name, streams in senders.items()
+            if tag in streams
         }
 
     # --- in memory ---------------------------------------------------------------
@@ -129,8 +150,9 @@ class Sources:
                 for tag, slot in streams.items():
                     code = TO_ALL if tag is None else TO_ONE
                     yield slot, self.record(code, slot[0], name, tag or "", kind)
-        for name, slot in self.bridges.items():
-            yield slot, self.record(BRIDGE, slot[0], name)
+        for code, slots in ((BRIDGE, self.bridges), (GUESTS, self.guests)):
+            for name, slot in slots.items():
+                yield slot, self.record(code, slot[0], name)
 
     def record(
         self, code: int, number: int, name: str, tag: str = "", kind: Kind = Kind.SOURCE

@@ -28,6 +28,8 @@ class Listener:
         self, *tags: str, since: Optional[float], refuse: Callable[[Exception], None]
     ) -> None:
         self.inbox = Inbox(*tags)
+        #: Tags of other workers: some of their clients are guests among these.
+        self.guest_tags: frozenset[str] = frozenset()
         self.since = since
         self._refuse = refuse
         self._passed = Passed()
@@ -41,7 +43,8 @@ class Listener:
     def restored(cls, part: Part, refuse: Callable[[Exception], None]) -> Listener:
         listener = cls(*part.tags, since=part.since, refuse=refuse)
         listener._passed = Passed(part.passed.items())
-        listener.inbox = Inbox(*part.tags, since=part.since)
+        listener.inbox = Inbox(*part.tags, *part.guest_tags, since=part.since)
+        listener.guest_tags = frozenset(part.guest_tags)
         listener.inbox.restore(part.senders)
         listener.inbox.dropped = part.dropped
         listener._kept.extend(part.kept)
@@ -64,6 +67,7 @@ class Listener:
             [one for one in (*self._kept, *pending) if self.hears(one.tag)],
             [Held(tag, message.pack()) for tag, message in self.inbox.held],
             self.inbox.dropped,
+            tuple(tag for tag in self.inbox.tags if tag in self.guest_tags),
         )
 
     def clear(self) -> None:
@@ -73,7 +77,10 @@ class Listener:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        return self.inbox.tags
+        """Without those of guests: others hear for these, too, and answer for them."""
+        if not self.guest_tags:
+            return self.inbox.tags
+        return tuple(tag for tag in self.inbox.tags if tag not in self.guest_tags)
 
     @property
     def began(self) -> float:
@@ -153,7 +160,7 @@ class Listener:
         """It has ended, with so many messages in all."""
         before: Optional[Numbers] = None
         if self.began <= float(fields["began"]):
-            before = {tag: 0 for tag in (None, *self.tags)}
+            before = {tag: 0 for tag in (None, *self.inbox.tags)}
         return self.inbox.position(sender, self._numbers(fields), before, self.began)
 
     def again(
@@ -179,14 +186,16 @@ class Listener:
     def _numbers(self, fields: Mapping[str, Any]) -> dict[Optional[str], int]:
         own = fields["own"]
         numbers: dict[Optional[str], int] = {None: read_number(fields["all"])}
-        numbers.update((tag, read_number(own[tag])) for tag in self.tags if tag in own)
+        numbers.update((tag, read_number(own[tag])) for tag in self.inbox.tags if tag in own)
         return numbers
 
     # --- two become one ------------------------------------------------------------
 
     def merge(self, other: Listener) -> None:
         """Hear for those of another one, too, which stands at the same point."""
+        tags = (*self.tags, *other.tags)
         self.inbox.merge(other.inbox)
+        self.guest_tags = (self.guest_tags | other.guest_tags).difference(tags)
         self._passed.merge(other._passed)
 
 

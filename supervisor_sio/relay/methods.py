@@ -71,7 +71,6 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "expect": ("request", "worker", "count"),
     "answer": ("request", "worker"),
     # Of clients that come back to another worker.
-    "mark": ("request", "sid"),
     "gone": ("sid",),
 }
 

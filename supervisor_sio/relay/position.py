@@ -15,7 +15,7 @@ from ..common import memory_file
 from ..common.limits import POSITION_BYTES, RELAY_MOST_GONE, RELAY_MOST_SENDERS, RELAY_MOST_STREAMS
 from .inbox import Numbers
 
-_VERSION = 1
+_VERSION = 2
 
 #: mark, version, length of the JSON object
 _HEAD = struct.Struct("!4sHI")
@@ -52,12 +52,15 @@ class Part:
     held: list[Held] = field(default_factory=list)
     #: Messages lost for good that nobody has counted yet.
     dropped: int = 0
+    #: Of other workers, some of whose clients are among these.
+    guest_tags: tuple[str, ...] = ()
 
     def has(self, sender: str, numbers: Numbers) -> None:
         """They have what that sender has sent up to these numbers."""
         if not any(numbers.values()):
             return
-        own = {tag: [numbers[tag] + 1, numbers[tag]] for tag in self.tags if tag in numbers}
+        tags = (*self.tags, *self.guest_tags)
+        own = {tag: [numbers[tag] + 1, numbers[tag]] for tag in tags if tag in numbers}
         self.senders[sender] = [True, numbers[None] + 1, numbers[None], own, False]
 
 
@@ -88,6 +91,7 @@ class Position:
                     "senders": part.senders,
                     "passed": part.passed,
                     "dropped": part.dropped,
+                    "guest_tags": part.guest_tags,
                     "kept": [one.tag for one in part.kept],
                     "held": [one.tag for one in part.held],
                 }
@@ -162,11 +166,15 @@ def _read_part(part: Any, file: _File) -> Part:
     if not isinstance(part, dict):
         raise ValueError("parts: one that is not an object")
     tags = tuple(_checked(part, "tags", _are_tags))
+    guest_tags = tuple(_checked(part, "guest_tags", _are_guest_tags))
+    all_tags = (*tags, *guest_tags)
+    if len(set(all_tags)) != len(set(tags)) + len(guest_tags):
+        raise ValueError("guest_tags: one of them comes twice")
     for name, sender in _checked(part, "senders", _is_senders).items():
-        _check_sender(name, sender, tags)
+        _check_sender(name, sender, all_tags)
     kept, held = _checked(part, "kept", _is_list), _checked(part, "held", _is_list)
     for name, messages in (("kept", kept), ("held", held)):
-        if any(tag is not None and tag not in tags for tag in messages):
+        if any(tag is not None and tag not in all_tags for tag in messages):
             raise ValueError(f"{name}: a message to another tag")
     return Part(
         tags,
@@ -176,6 +184,7 @@ def _read_part(part: Any, file: _File) -> Part:
         [Held(tag, file.message("kept")) for tag in kept],
         [Held(tag, file.message("held")) for tag in held],
         _checked(part, "dropped", _is_number),
+        guest_tags,
     )
 
 
@@ -223,6 +232,10 @@ def _is_time(value: Any) -> bool:
 def _are_tags(value: Any) -> bool:
     few = isinstance(value, list) and 0 < len(value) <= RELAY_MOST_STREAMS
     return few and all(map(_is_text, value))
+
+
+def _are_guest_tags(value: Any) -> bool:
+    return value == [] or _are_tags(value)
 
 
 def _is_numbers(value: Any) -> bool:

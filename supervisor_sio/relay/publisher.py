@@ -188,7 +188,8 @@ class Publisher:
         """Ask the worker with this tag to fetch what it lacks, and to say when it has it."""
         self._confirmed.setdefault(tag, {})
         with self._lock:
-            own = {tag: mark.get(tag, 0)}
+            # Some of the clients of others may be guests there: with what was sent to those.
+            own = {tag: mark.get(tag, 0), **self._outbox.position(time.monotonic())["own"]}
             fields = {"method": "position", "all": mark[None], "own": own, "confirm": True}
             self._send(topic_for_one(self.channel, tag), fields)
 

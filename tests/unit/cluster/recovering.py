@@ -8,7 +8,8 @@ import math
 import os
 import random
 import time
-from typing import Any, Callable, List, Optional
+from types import SimpleNamespace
+from typing import Any, Callable, List, Optional, Sequence
 
 import pytest
 
@@ -50,6 +51,7 @@ class Worker:
         self.silent: set[str] = set()
         self.questions = 0
         self.sent = self.sent_alone = 0
+        self.series = Series(tag, self)
         relaying.channels_in_use.clear()
         cluster.patch.setattr(identity, "tag", lambda: tag)
         self.manager = AsyncZmqManager(takeover=True, recovery=60, **options)
@@ -140,6 +142,46 @@ class Worker:
         await self.manager.close()
 
 
+class Series:
+    """What one emitter says to all and to one client each, as one series of numbers.
+
+    :param emitter: has a ``manager``.
+    """
+
+    def __init__(self, name: str, emitter: Any) -> None:
+        self.name = f"{name} series"
+        self._emitter = emitter
+        self._last = 0
+        #: By sid, what each client is to get.
+        self.meant: dict[str, List[int]] = {}
+
+    async def emit(self, sids: Sequence[str]) -> None:
+        """:param sids: of all clients."""
+        self._last += 1
+        room = random.choice([None, *sids])
+        for sid in sids if room is None else [room]:
+            self.meant.setdefault(sid, []).append(self._last)
+        await self._emitter.manager.emit("n", [self.name, self._last], room=room)
+
+    async def emit_until(self, over: asyncio.Event, sids: Sequence[str]) -> None:
+        while not over.is_set():
+            await self.emit(sids)
+            await asyncio.sleep(random.random() / 500)
+
+    async def has_come_to(self, client: Client) -> None:
+        """All of it, in its order, each once."""
+        meant = self.meant.get(client.sid, [])
+
+        def has() -> bool:
+            client.take()
+            return client.events.get(self.name, [])[-1:] == meant[-1:]
+
+        await until(has)
+        got = client.events.get(self.name, [])
+        at = next((n for n, pair in enumerate(zip(got, meant)) if pair[0] != pair[1]), None)
+        assert got == meant, f"{self.name} from {at}: {got[at:][:9]}, not {meant[at:][:9]}"
+
+
 class Client:
     """As socket.io-client recovers."""
 
@@ -193,6 +235,7 @@ class Cluster:
         self.patch = patch
         self.numbers = iter(range(10**9))
         self.workers: List[Worker] = []
+        self.writers: List[AsyncZmqManager] = []
         self.asked: List[Any] = []
 
     async def start(self, count: int, **options: Any) -> List[Worker]:
@@ -222,9 +265,15 @@ class Cluster:
                 return answer
         return {"reason": reasons.UNKNOWN_PID}, []
 
+    def start_writing(self) -> Series:
+        """Of a process that only emits."""
+        manager = AsyncZmqManager(f"zmq+ipc://{self.run_dir.path}", write_only=True)
+        self.writers.append(manager)
+        return Series("writer", SimpleNamespace(manager=manager))
+
     async def close(self) -> None:
-        for worker in self.workers:
-            await worker.manager.close()
+        for manager in (*self.writers, *(worker.manager for worker in self.workers)):
+            await manager.close()
 
     async def inherit(self, dead: Worker, heir: Worker) -> None:
         reader, died = dead.reader(), time.monotonic()

@@ -52,7 +52,7 @@ def test_scopes(stay: Stay) -> None:
     assert is_for(stay, 11, scope=[True, ["aaaaaaaa"]])
     assert not is_for(stay, 11, scope=[True, ["bbbbbbbb"]])
     assert not is_for(stay, 11, scope=[False, ["aaaaaaaa"]])
-    assert is_for(stay, 11, scope=[True, ["bbbbbbbb"]], stream="bbbbbbbb", room=SID)
+    assert not is_for(stay, 11, scope=[True, ["bbbbbbbb"]], stream="bbbbbbbb", room=SID)
 
 
 def test_rooms_that_were_left_long_ago(stay: Stay) -> None:

@@ -10,7 +10,7 @@ from typing import Any, List
 import pytest
 
 from supervisor_sio import ZmqManager
-from supervisor_sio.cluster import forwarding, handing_over
+from supervisor_sio.cluster import forwarding
 from supervisor_sio.cluster.lost import Client, Moved, Times, decode, encode
 from supervisor_sio.cluster.offsets import Asked
 from supervisor_sio.relay.message import RelayMessage
@@ -180,14 +180,11 @@ def test_those_who_cannot_come_back_are_known_for_the_end_of_their_worker() -> N
 
 def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwarding, "CLIENTS_MOVED", 3)
-    monkeypatch.setattr(handing_over, "RECOVERY_MARKS", 3)
     manager = make_manager()
     connect(manager, "one")
     for number in range(5):
         manager._note_moved(Moved(f"s{number}", "/", f"p{number}", "bbbbbbbb", "aaaaaaaa"))
-        manager._on_mark(RelayMessage("x", 1, {"request": number}))
     assert list(manager._moved) == ["s2", "s3", "s4"] and "p0" not in manager._sid_of
-    assert list(manager._marks) == [2, 3, 4]
 
 
 def test_times() -> None:

@@ -363,3 +363,42 @@ def test_so_many_are_asked_about_at_a_time(run: Any, monkeypatch: pytest.MonkeyP
             assert home.manager.unconfirmed == left
 
     run(scenario)
+
+
+@pytest.mark.parametrize("who", ["home", "where it is"])
+@pytest.mark.parametrize("heir", range(2))
+def test_the_order_holds_when_a_worker_is_killed(run: Any, who: str, heir: int) -> None:
+    """The one that the client's session id names, or the one that has it; others emit."""
+
+    async def scenario(cluster: Cluster) -> None:
+        home, there, other = await cluster.start(3)
+        client, stays = Client(), Client()
+        await home.connect(client)
+        await other.connect(stays)
+        client.lose()
+        await there.connect(client)
+        dead, living = (home, [there, other]) if who == "home" else (there, [home, other])
+        over = asyncio.Event()
+        all_series = [*(one.series for one in living), cluster.start_writing()]
+        sids = [client.sid, stays.sid]
+        emitting = [asyncio.create_task(one.emit_until(over, sids)) for one in all_series]
+        await asyncio.sleep(0.05)
+        if dead is there:
+            client.take()
+        await dead.kill()
+        await asyncio.sleep(0.05)
+        await cluster.inherit(dead, living[heir])
+        await asyncio.sleep(0.05)
+        for worker in (*living, *living):
+            if client.eio_sid in client.worker.sessions:
+                client.lose()
+            await worker.connect(client)
+            assert client.recovered, client.reason
+            await asyncio.sleep(0.05)
+        over.set()
+        await asyncio.gather(*emitting)
+        for one in (client, stays):
+            for series in all_series:
+                await series.has_come_to(one)
+
+    run(scenario)

@@ -163,3 +163,113 @@ def test_it_moves_around_while_all_emit(run: Any, seed: int) -> None:
             client.assert_whole()
 
     run(scenario)
+
+
+@pytest.mark.parametrize("seed", [random.randrange(2**32) for _ in range(3)], ids=range(3))
+def test_what_is_to_one_and_what_is_to_all_keep_their_order(run: Any, seed: int) -> None:
+    """Wherever the client is, and whoever emits."""
+    print("seed", seed)
+    random.seed(seed)
+
+    async def scenario(cluster: Cluster) -> None:
+        workers = await cluster.start(3)
+        clients = [Client() for _ in range(3)]
+        for client in clients:
+            await random.choice(workers).connect(client)
+        sids = [client.sid for client in clients]
+        over = asyncio.Event()
+        all_series = [*(worker.series for worker in workers), cluster.start_writing()]
+        emitting = [asyncio.create_task(one.emit_until(over, sids)) for one in all_series]
+
+        async def move(client: Client) -> None:
+            for _ in range(8):
+                await asyncio.sleep(random.random() / 20)
+                client.take(most=random.choice([0, 1, 5, math.inf]))
+                client.lose(take=False)
+                await asyncio.sleep(random.random() / 20)
+                await random.choice(workers).connect(client)
+                assert client.recovered, client.reason
+
+        await asyncio.gather(*map(move, clients))
+        over.set()
+        await asyncio.gather(*emitting)
+        for client in clients:
+            for series in all_series:
+                await series.has_come_to(client)
+
+    run(scenario)
+
+
+def test_those_who_have_only_sent_to_it_alone(run: Any) -> None:
+    """The worker to which it comes has heard nothing of them, or is one of them."""
+
+    async def scenario(cluster: Cluster) -> None:
+        first, second, third = await cluster.start(3)
+        client = Client()
+        await first.connect(client)
+        for worker in (second, third):
+            await worker.emit_to(client.sid)
+        await until(lambda: client.take() or len(client.events) == 2)
+        for wait in (0, 0.5):
+            client.lose()
+            await second.connect(client)
+            assert client.recovered, client.reason
+            for worker in (first, second, third):
+                await worker.emit_to(client.sid)
+            await until(lambda: client.take() or len(client.events) == 3)
+            client.lose()
+            await first.connect(client)
+            assert client.recovered, client.reason
+            await asyncio.sleep(wait)
+            second.manager.expire(0.0)  # it comes as a guest that is new
+        client.assert_whole()
+
+    run(scenario)
+
+
+def test_another_worker_is_heard_while_guests_of_it_are_here(run: Any) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        first, second, _ = await cluster.start(3)
+        client = Client()
+        await first.connect(client)
+        subscriber = second.manager._subscriber
+        for _ in range(2):
+            client.lose()
+            await second.connect(client)
+            second.manager.expire(0.0)
+            assert subscriber.guest_tags == {first.tag}
+            client.lose()
+            await first.connect(client)
+            second.manager.expire(0.0)
+            assert not subscriber.guest_tags and subscriber._inbox.tags == (second.tag,)
+
+    run(scenario)
+
+
+def test_an_emit_to_several_of_whom_some_are_elsewhere(run: Any) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        first, second, third = workers = await cluster.start(3)
+        clients = [Client() for _ in range(4)]
+        for client, worker in zip(clients, (first, first, second, third)):
+            await worker.connect(client)
+        for client, worker in zip(clients, (second, third, first)):
+            client.lose()
+            await worker.connect(client)
+        sids = [client.sid for client in clients]
+        for worker in workers:
+            await worker.emit(room=sids)
+            await worker.emit(room=tuple(sids[1:]))
+
+        def has_all(client: Client) -> bool:
+            client.take()
+            return sum(map(len, client.events.values())) >= 6 - 3 * (client is clients[0])
+
+        for client in clients:
+            await until(lambda client=client: has_all(client))
+        await asyncio.sleep(0.05)
+        for client in clients:
+            has_all(client)
+            meant = [1] if client is clients[0] else [1, 2]
+            assert client.events == {worker.tag: meant for worker in workers}
+
+    run(scenario)

@@ -858,3 +858,53 @@ def test_what_was_sent_before_the_sessions_began_is_not_for_them() -> None:
     assert inbox.questions(1.0) == [Question(SENDER, None, 0, 0)]
     assert texts(inbox.position(SENDER, {None: 2}, {None: 1}, 100.0)) == ["2"]
     assert not inbox.waits and inbox.dropped == 0
+
+
+def test_another_tag_is_heard_from_a_number_on() -> None:
+    inbox = Inbox("a")
+    inbox.receive(message(1))
+    inbox.hear("b", {SENDER: 2})
+    assert inbox.tags == ("a", "b") and not inbox.waits
+    assert inbox.receive(to("b", 2, 1), "b") == []
+    assert inbox.receive(message(2, own={"b": 3}, text="2")) == []
+    assert inbox.questions(1.0) == [Question(SENDER, "b", 3, 3)]
+    assert texts(inbox.receive(to("b", 3, 1), "b")) == ["3 to b", "2"]
+    inbox.forget("b")
+    assert numbers(inbox.receive(message(3, own={"b": 7}))) == [3]
+
+
+def test_another_tag_is_heard_of_a_sender_that_is_not_known_yet() -> None:
+    """What it says of the time before is not for this process, though it was there."""
+    inbox = Inbox("a")
+    inbox.hear("b", {SENDER: 2})
+    assert not inbox.waits and inbox.questions(1.0) == []
+    assert inbox.position(SENDER, {None: 0, "b": 3}) == []
+    assert inbox.questions(1.0) == [Question(SENDER, None, 0, 0)]
+    inbox.position(SENDER, {None: 0, "b": 3}, {None: 0, "a": 0, "b": 0})
+    assert inbox.questions(1.0) == [Question(SENDER, "b", 3, 3)]
+    assert texts(inbox.receive(to("b", 3, 0), "b")) == ["3 to b"]
+
+
+def test_another_tag_is_heard_of_a_sender_that_has_ended() -> None:
+    inbox = Inbox("a")
+    inbox.receive(message(1))
+    inbox.gone(SENDER)
+    inbox.hear("b", {SENDER: 2})
+    assert inbox.save() == {SENDER: [True, 2, 1, {"b": [3, 2]}, True]}
+    assert not inbox.receive(to("b", 2, 1), "b") and not inbox.waits
+
+
+def test_both_hear_for_a_tag_before_they_are_one() -> None:
+    """Guests of a worker are here, whose clients are adopted, too."""
+    ours, theirs = Inbox("a", "b"), Inbox("b")
+    for inbox in (ours, theirs):
+        inbox.receive(message(1, own={"b": 0}))
+        inbox.receive(to("b", 1, 1), "b")
+    theirs.receive(to("b", 2, 1), "b")
+    assert not ours.level(theirs)
+    assert ours.questions(1.0) == [Question(SENDER, "b", 2, 2)]
+    ours.receive(to("b", 2, 1), "b")
+    assert ours.level(theirs)
+    ours.merge(theirs)
+    assert ours.tags == ("a", "b")
+    assert texts(ours.receive(to("b", 3, 1), "b")) == ["3 to b"]

@@ -307,20 +307,56 @@ def test_who_has_heard_what(make: Callable[..., Journal]) -> None:
     journal = make()
     journal.began(50.0)
     journal.heard("old", None, 3)
-    heard = Heard.from_json(Heard({"s": 2}, {"s": 51.0}).to_json())
-    assert [heard.has(*one) for one in (("s", 2), ("s", 3), ("other", 1))] == [True, False, False]
-    assert not journal.reaches(heard) and journal.reaches(Heard({"s": 0, "old": 3}, {}))
+    heard = Heard.from_json(Heard({"s": 2}, {"s": 51.0}, {"s": 1}).to_json())
+    sources = ("s", None, 2), ("s", None, 3), ("other", None, 1), ("s", "a", 1), ("s", "a", 2)
+    assert [heard.has(*one, to="a") for one in sources] == [True, False, False, True, False]
+    assert not heard.has("s", "b", 1, to="a") and not heard.has("s", OWN, 1, to="a")
+    assert not journal.reaches(heard) and journal.reaches(Heard({"s": 0, "old": 3}, {}, {}))
     # It had ended before this process began, and nothing of it will ever come here.
-    assert journal.reaches(Heard({"s": 2}, {"s": 49.0})) and journal.reaches(Heard({"s": 2}, {}))
+    assert journal.reaches(Heard({"s": 2}, {"s": 49.0}, {"s": 1}), to="other")
+    assert journal.reaches(Heard({"s": 2}, {}, {}))
     journal.heard("s", None, 1)
     assert not journal.reaches(heard)
     journal.ended("s")
     assert journal.reaches(heard)  # there is no more
-    numbers, first = journal.position()
-    assert numbers == {"s": 1, "old": 3} and first.keys() == {"s", "old"}
-    for wrong in (None, [], [{}], [{"s": -1}, {}], [{"s": True}, {}], [{}, {"s": "1"}], [[], {}]):
+    numbers, first, to_one = journal.position()
+    assert numbers == {"s": 1, "old": 3} and first.keys() == {"s", "old"} and not to_one
+    wrongs = [{"s": -1}, {}, {}], [{"s": True}, {}, {}], [{}, {"s": "1"}, {}], [[], {}, {}]
+    for wrong in (None, [], [{}], [{}, {}], *wrongs, [{}, {}, {"s": -1}], [{}, {}, []]):
         with pytest.raises(ValueError):
             Heard.from_json(wrong)
+
+
+def test_who_has_heard_what_is_to_another_worker(
+    make: Callable[..., Journal], segments: Segments
+) -> None:
+    """Of which some clients are guests here."""
+    journal = make()
+    journal.began(50.0)
+    journal.heard("s", None, 3)
+    journal.heard("ended", None, 1)
+    journal.ended("ended")
+
+    def read() -> dict[tuple[str, Optional[str]], int]:
+        (part,) = segments.read().position("socketio", ["w"]).parts
+        assert part.guest_tags == tuple(journal._main.guests)
+        return {key: number for key, number in numbers(part.senders).items() if key[1] is not None}
+
+    numbers_there = {"s": 5, "ended": 2, "unknown": 7, "silent": 1}
+    journal.guests("home", numbers_there, lambda name: name == "silent")
+    assert read() == {("s", "home"): 5, ("ended", "home"): 2, ("silent", "home"): 1}
+    heard = journal.position(to="home")
+    assert heard.to_one == {"s": 5, "ended": 2, "silent": 1}
+    assert heard.numbers == {"s": 3, "ended": 1, "silent": 0}
+    assert journal.reaches(heard, to="home")
+    assert not journal.reaches(Heard({}, {}, {"s": 6}), to="home")
+    journal.event(message(6), "home")
+    assert journal.reaches(Heard({}, {}, {"s": 6, "ended": 9}), to="home")
+    assert read() == {("s", "home"): 6, ("ended", "home"): 2, ("silent", "home"): 1}
+    journal._rewrite()
+    assert read() == {("s", "home"): 6, ("ended", "home"): 2, ("silent", "home"): 1}
+    journal.given_up("home")
+    assert read() == {} and journal.position(to="home").to_one == {}
 
 
 def test_what_a_killed_process_had_not_sent_is_no_gap(make: Callable[..., Journal]) -> None:
@@ -366,7 +402,8 @@ def test_what_an_adoption_has_yet_to_give_is_known(
     journal.heard("s", None, 5, scope=[True, ["a"]])
     journal.event(message(6, "w"), None, None)  # its own, directly
     assert numbers(read()[1].senders) == {("s", None): 5, ("s", "a"): 1, ("w", None): 6}
-    assert journal.reaches(Heard({"s": 5}, {}), "a")
+    assert journal.reaches(Heard({"s": 5}, {}, {"s": 1}), "a", "a")
+    assert not journal.reaches(Heard({"s": 5}, {}, {"s": 2}), "a", "a")
     journal.merged(["a"])
     (both,) = segments.read().position("socketio", ["w", "a"]).parts
     assert numbers(both.senders) == {("s", None): 5, ("s", "a"): 1, ("w", None): 6}

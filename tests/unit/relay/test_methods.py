@@ -24,7 +24,6 @@ COMPLETE: list[dict[str, Any]] = [
     {"method": "request", "request": 1, "operation": "fetch_rooms", "namespace": "/"},
     {"method": "expect", "request": 1, "worker": "w", "count": 0},
     {"method": "answer", "request": 1, "worker": "w"},
-    {"method": "mark", "request": 1, "sid": "s"},
     {"method": "gone", "sid": "s"},
 ]
 IDS = [fields["method"] for fields in COMPLETE]

@@ -54,7 +54,7 @@ def changed(**fields: Any) -> bytes:
     head = json.loads(data[module._HEAD.size :][:length])
     head["parts"][0].update(fields)
     text = json.dumps(head).encode()
-    start = module._HEAD.pack(b"siop", 1, len(text)) + text
+    start = module._HEAD.pack(b"siop", 2, len(text)) + text
     return start + data[module._HEAD.size + length :]
 
 
@@ -87,6 +87,10 @@ def test_what_a_sender_has_sent_to_nobody_is_not_noted() -> None:
         ("tags", ["a", ""]),
         ("tags", "ab"),
         ("tags", [f"{number}" for number in range(RELAY_MOST_STREAMS + 1)]),
+        ("guest_tags", None),
+        ("guest_tags", [1]),
+        ("guest_tags", ["a"]),
+        ("guest_tags", ["c", "c"]),
         ("since", "1"),
         ("since", -1),
         ("since", None),
@@ -126,9 +130,9 @@ def test_the_field_that_is_wrong_is_named(
 
 def test_one_of_another_version_is_refused(written: Callable[[bytes], int]) -> None:
     data = content(POSITION)
-    for version in (0, 2):
+    for version in (0, 1, 3):
         other = module._HEAD.pack(b"siop", version, module._HEAD.unpack_from(data)[2])
-        with pytest.raises(ValueError, match=f"version: {version} of the format, not 1"):
+        with pytest.raises(ValueError, match=f"version: {version} of the format, not 2"):
             Position.read(written(other + data[module._HEAD.size :]))
 
 
@@ -153,7 +157,7 @@ def test_however_it_is_cut_or_changed_it_is_read_or_refused(
 @pytest.mark.parametrize("head", [b"[]", b"{", b"\xff", b"[" * 100_000, b'{"channel": "a"}'])
 def test_a_head_that_is_none(written: Callable[[bytes], int], head: bytes) -> None:
     with pytest.raises(ValueError):
-        Position.read(written(module._HEAD.pack(b"siop", 1, len(head)) + head))
+        Position.read(written(module._HEAD.pack(b"siop", 2, len(head)) + head))
 
 
 def test_one_that_is_too_long_is_not_even_read() -> None:
