@@ -241,7 +241,8 @@ class Journals:
             changed, worker.changed = worker.changed, set()
             for source in changed & worker.journals.keys():
                 if self._shelf is not None:
-                    old.append(worker.kept.get(source, 0))
+                    if source in worker.kept:
+                        old.append(worker.kept[source])
                     worker.kept[source] = self._shelf.keep_journal(
                         worker.member, worker.journals[source]
                     )

@@ -766,6 +766,26 @@ def test_a_router_is_killed_while_it_keeps_a_journal_anew(
     check(scenario)
 
 
+def test_a_journal_that_is_new_drops_nothing_else_from_the_shelf(check: Check, shelf: Any) -> None:
+    """Else the next router does not know who has adopted what, and a second worker may."""
+
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        dead = cluster.node("dead")
+        await dead.keep()
+        dead.die()
+        await cluster.node("heir").inherit("dead")
+        given = dict(harness.held._given)
+        assert list(given.values()) == ["heir"]
+        await cluster.node("new").keep()
+        harness.held._journals.keep()
+        await next_router(cluster, shelf)
+        assert harness.held._given == given
+
+    check(scenario)
+
+
 @pytest.mark.parametrize("steps", range(10))
 def test_a_router_is_killed_while_a_journal_becomes_what_is_left(
     check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch, steps: int
