@@ -51,6 +51,12 @@ class Returning(OverWebSocket):
         other.offset = data.get("offset")
         return other
 
+    def leave(self) -> None:
+        """And not come back."""
+        with contextlib.suppress(OSError):
+            self.transmit(f"41{self._prefix}")
+        self.close()
+
     def _take(self, packet: str) -> None:
         super()._take(packet)
         if self.pid is not None and packet.startswith(f"42{self._prefix}["):
@@ -127,6 +133,4 @@ class Connect:
     def close(self) -> None:
         """All leave, and do not come back."""
         for client in self._made:
-            with contextlib.suppress(OSError):
-                client.transmit(f"41{client.namespace and client.namespace + ','}")
-            client.close()
+            client.leave()

@@ -25,6 +25,11 @@ sio, manager = portable.make(
 
 NAME = os.environ.get("SUPERVISOR_PROCESS_NAME", "")
 
+#: Numbers at most: clients may take none of them meanwhile.
+MOST = 1000
+
+_over: set[str] = set()
+
 _file = os.open(os.environ["HAPPENED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
@@ -150,12 +155,19 @@ class Events(portable.Namespace):
             await self.emit(event, (number, "x" * size), to=to)
         note("counted", sid)
 
-    async def on_count_slowly(self, sid: str, event: str, numbers: int, seconds: float) -> None:
-        """To everybody, and to the room of the same name."""
-        for number in range(numbers):
+    async def on_count_slowly(self, sid: str, event: str) -> int:
+        """To everybody, and to the room of the same name, until that is over; how many."""
+        _over.discard(event)
+        number = 0
+        while event not in _over and number < MOST:
             await self.emit(event, number)
             await self.emit(f"{event}-room", number, room=event)
-            await sio.sleep(seconds / numbers)
+            number += 1
+            await sio.sleep(0.015)
+        return number
+
+    async def on_over(self, sid: str, event: str) -> None:
+        _over.add(event)
 
     async def on_disconnect_sid(self, sid: str, other: str) -> None:
         await self.disconnect(other)

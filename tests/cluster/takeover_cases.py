@@ -417,12 +417,13 @@ def packets_for_the_next_poll(scene: Scene) -> Iterator[str]:
 
 def _hears_all(scene: Scene, client: Talk, event: str) -> Iterator[str]:
     """In a namespace of its own: the others do not hear it."""
-    numbers = 300
     client.call("join", event)
     other = scene.websocket(here=False, namespace="/room")
-    other.ask("count_slowly", event, numbers, 4)
+    counting = other.ask("count_slowly", event)
     client.wait_for(f"{event}-room", 5)
     yield REPLACED
+    other.call("over", event)
+    numbers = other.answer(counting)
     for name in (event, f"{event}-room"):
         assert client.wait_for(name, numbers) == [*range(numbers)]
     scene.goes_on(client)

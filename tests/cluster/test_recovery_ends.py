@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,12 @@ from .test_takeover import row_of
 
 FIRST, SECOND = "workers:workers_00", "workers:workers_01"
 
-#: Seconds to come back in.
-RECOVERY = 3
+#: Seconds to come back in: a busy machine takes longer than it seems.
+RECOVERY = 5
 
 
-def start(make: ClusterFactory, ledger: Ledger, variables: str = "", **options: Any) -> Cluster:
-    made = make(workers=0, **options)
+def start(make: ClusterFactory, ledger: Ledger, variables: str = "") -> Cluster:
+    made = make(workers=0)
     variables = f"RECOVERY={RECOVERY} {variables}"  # the last one counts
     made.extra = made.program("workers", ledger.command(variables=variables), 2)
     made.extra += "autorestart = true\n"
@@ -39,15 +41,22 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 
 @pytest.fixture(scope="module")
 def cluster(make_module_cluster: ClusterFactory, ledger: Ledger) -> Cluster:
-    return start(make_module_cluster, ledger, "PING_INTERVAL=1 PING_TIMEOUT=4")
+    return start(make_module_cluster, ledger)
+
+
+@pytest.fixture
+def connect(cluster: Cluster) -> Iterator[Connect]:
+    cluster.wait_ready(2)
+    made = Connect(cluster.port)
+    yield made
+    made.close()
 
 
 def kill(cluster: Cluster, name: str) -> None:
-    """And wait until there is another one of its name."""
+    """And wait until it is known to be gone."""
     before = row_of(cluster, name)["pid"]
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: before not in [row["pid"] for row in cluster.workers()], 20, "its end")
-    cluster.wait_ready(2)
 
 
 def tag(cluster: Cluster, name: str) -> str:
@@ -65,14 +74,40 @@ def is_told_once(client: Returning, ledger: Ledger, reason: str) -> dict[str, An
     return line
 
 
-def test_its_time_is_over(cluster: Cluster, ledger: Ledger) -> None:
+@dataclass
+class Lost:
+    """Clients that are lost at the same time: one wait is enough for all.
+
+    :ivar away: of a worker that lives, as the bystander is; all others are of one that is killed.
+    :ivar began: when ``away`` was there yet.
+    """
+
+    away: Returning
+    bystander: Returning
+    back: list[Returning]
+    not_back: list[Returning]
+    began: float
+
+
+@pytest.fixture(scope="module")
+def lost(cluster: Cluster) -> Iterator[Lost]:
     connect = Connect(cluster.port)
-    client = connect()
+    away, bystander = (connect(at=tag(cluster, FIRST)) for _ in range(2))
+    clients = [connect(at=tag(cluster, SECOND)) for _ in range(10)]
+    for client in clients:
+        client.call("remember", "n", 1)
     began = time.monotonic()
-    client.close()
-    wait_until(lambda: cluster.status()["recovery"]["lost"] == 1, 5, "lost")
+    away.close()
+    kill(cluster, SECOND)
+    back = [client.again(cluster.port) for client in clients[::2]]
+    yield Lost(away, bystander, back, clients[1::2], began)
+    connect.close()
+
+
+def test_its_time_is_over(cluster: Cluster, ledger: Ledger, lost: Lost) -> None:
+    client = lost.away
     line = is_told_once(client, ledger, "transport close")
-    assert line["at"] - began > RECOVERY - 0.1
+    assert line["at"] - lost.began > RECOVERY - 0.1
     late = client.again(cluster.port)
     assert not late.recovered and late.sid != client.sid
     wait_until(
@@ -80,77 +115,67 @@ def test_its_time_is_over(cluster: Cluster, ledger: Ledger) -> None:
     )
     wait_until(lambda: cluster.status()["recovery"]["lost"] == 0, 5, "none lost")
     assert is_told_once(client, ledger, "transport close") == line
-    late.close()
-    connect.close()
+    late.leave()
 
 
-def test_it_answers_no_ping(cluster: Cluster, ledger: Ledger) -> None:
-    client = Connect(cluster.port)()
-    is_told_once(client, ledger, "ping timeout")
-    client.close()
-
-
-def test_its_worker_is_killed(cluster: Cluster, ledger: Ledger) -> None:
+def test_its_worker_is_killed(ledger: Ledger, lost: Lost) -> None:
     """Those that come back in time are not told of."""
-    here = tag(cluster, SECOND)
-    connect = Connect(cluster.port)
-    made = [connect() for _ in range(40)]  # quickly: they answer no pings meanwhile
-    clients = [client for client in made if tag_of(client.sid) == here]
-    bystander = next(client for client in made if client not in clients)
-    assert len(clients) >= 10
-    for client in clients:
-        client.call("remember", "n", 1)
-    kill(cluster, SECOND)
-    back = [client.again(cluster.port) for client in clients[::2]]
-    assert all(client.recovered for client in back)
-    for client in clients[1::2]:
+    assert all(client.recovered for client in lost.back)
+    for client in lost.not_back:
         is_told_once(client, ledger, "server error")
-    for client in back:
+    for client in lost.back:
         ledger.expect(client.sid, "connect", "recovery")
-        client.close()
-    ledger.expect(bystander.sid, "connect")
-    connect.close()
-    wait_until_balanced(ledger)
+    ledger.expect(lost.bystander.sid, "connect")
+    for client in (*lost.back, lost.bystander):
+        client.leave()
 
 
-def test_its_heir_is_killed_too(cluster: Cluster, ledger: Ledger) -> None:
-    connect = Connect(cluster.port)
+def test_its_heir_is_killed_too(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
     client = connect(at=tag(cluster, FIRST))
-    for name in (FIRST, SECOND):
-        os.kill(row_of(cluster, name)["pid"], signal.SIGKILL)
-        wait_until(lambda: len(cluster.workers()) < 2, 5, "its end")
+    logged = len(cluster.log("router"))
+    kill(cluster, FIRST)
+    inherited = f"worker {SECOND} has the clients of worker {FIRST}"
+    wait_until(lambda: inherited in cluster.log("router")[logged:], 20, "its heir")
+    kill(cluster, SECOND)
     is_told_once(client, ledger, "server error")
-    connect.close()
-    cluster.wait_ready(2)
+
+
+def test_what_is_shown(cluster: Cluster, connect: Connect) -> None:
+    client = connect()
+    wait_until(lambda: cluster.status()["recovery"]["kept_bytes"], 5, "what is kept")
+    assert cluster.status()["recovery"]["state"] == "on"
+    assert all(row["recovery"] for row in cluster.workers())
+    client.close()
+    again = client.again(cluster.port)
+    assert again.recovered
+
+    def shows() -> bool:
+        recovered = cluster.status()["recovery"]["recovered"]
+        line = f"\nrecovery recovered {recovered}, lost 0"
+        return recovered > 0 and line in cluster.ctl("sio", "status").stdout
+
+    wait_until(shows, 5, "its line")
+    again.leave()
+
+
+def test_each_is_told_of_once(ledger: Ledger) -> None:
+    """Of the tests before, which have all left."""
     wait_until_balanced(ledger)
 
 
-def test_what_is_shown(cluster: Cluster) -> None:
-    client = Connect(cluster.port)()
-    status = cluster.status()["recovery"]
-    assert status["state"] == "on" and status["kept_bytes"] > 0
-    assert all(row["recovery"] for row in cluster.workers())
-    (line,) = [
-        line
-        for line in cluster.ctl("sio", "status").stdout.splitlines()
-        if line.startswith("recovery")
-    ]
-    assert line.startswith(f"recovery recovered {status['recovered']}, lost ")
-    client.close()
-
-
-def test_supervisord_stops(make_cluster: ClusterFactory, tmp_path: Path) -> None:
-    """Nobody could tell of them afterwards."""
-    ledger = Ledger(tmp_path / "happened")
-    cluster = start(make_cluster, ledger)
-    connect = Connect(cluster.port)
+def test_supervisord_stops(cluster: Cluster, connect: Connect, ledger: Ledger) -> None:
+    """Nobody could tell of them afterwards. The last test of this cluster."""
     lost, there = connect(), connect()
     lost.close()
-    wait_until(lambda: cluster.status()["recovery"]["lost"] == 1, 5, "lost")
+
+    def is_known() -> bool:
+        over = "disconnect" in ledger.of(lost.sid)  # on a machine that is very busy
+        return over or cluster.status()["recovery"]["lost"] == 1
+
+    wait_until(is_known, 5, "lost")
     cluster.stop()
     for client in (lost, there):
         ledger.expect(client.sid, "connect", "disconnect")
-    connect.close()
 
 
 @pytest.mark.long

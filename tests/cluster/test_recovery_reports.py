@@ -26,7 +26,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 
 @pytest.fixture(scope="module")
 def cluster(make_module_cluster: ClusterFactory, ledger: Ledger) -> Cluster:
-    command = ledger.command(variables="RECOVERY=60 PING_INTERVAL=1 PING_TIMEOUT=8")
+    command = ledger.command(variables="RECOVERY=60 PING_INTERVAL=0.5 PING_TIMEOUT=60")
     made = make_module_cluster(workers=0)
     made.extra = made.program("workers", command, 2) + "autorestart = true\n"
     made.spawn()
@@ -170,6 +170,7 @@ def test_the_server_is_gone(
         connects = len(client.recovered["/"])
         here = client.whoami()["pid"] == row["pid"]
         kill(cluster, name)
+        cluster.wait_ready(2)
         if here:
             client.wait(lambda: len(client.recovered["/"]) > connects, "come-back")  # noqa: B023
         connect().call("emit_to", sid, "number", number)
@@ -187,6 +188,7 @@ def test_the_server_is_gone_again(cluster: Cluster, connect: Connect, ledger: Le
     assert client.recovered
     for name in (FIRST, SECOND):
         kill(cluster, name)
+        cluster.wait_ready(2)
     again = client.again(cluster.port)
     assert again.recovered and again.sid == client.sid
     assert again.call("echo", 1) == 1  # its handler has run before that

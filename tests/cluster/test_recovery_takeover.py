@@ -29,8 +29,18 @@ def cluster(make_module_cluster: ClusterFactory, ledger: Ledger) -> Cluster:
     return made
 
 
+@pytest.fixture(scope="module")
+def gone(cluster: Cluster) -> Returning:
+    """One that is lost before all else, and does not come back, whatever becomes of its worker."""
+    client = Connect(cluster.port)(at=tag(cluster, SECOND))
+    client.close()
+    wait_until(lambda: cluster.status()["recovery"]["lost"] == 1, 5, "lost")
+    return client
+
+
 @pytest.fixture
-def connect(cluster: Cluster) -> Iterator[Connect]:
+def connect(cluster: Cluster, gone: Returning) -> Iterator[Connect]:
+    cluster.wait_ready(2)
     made = Connect(cluster.port)
     yield made
     made.close()
@@ -40,6 +50,25 @@ def numbers(other: Returning, sid: str, room: str, begin: int) -> None:
     """To it, to its room and to all."""
     for number, to in enumerate((sid, room, None), begin):
         other.call("emit_to", to, "number", number)
+
+
+def test_a_client_that_is_away_while_its_worker_restarts(
+    cluster: Cluster, connect: Connect, ledger: Ledger
+) -> None:
+    client = connect(at=tag(cluster, SECOND))
+    other = connect(apart_from=tag(cluster, SECOND))
+    room = f"room of {client.sid}"
+    client.call("join", room)
+    client.close()
+    wait_until(lambda: cluster.status()["recovery"]["lost"] == 2, 5, "lost")
+    numbers(other, client.sid, room, 0)
+    ctl(cluster, "restart", SECOND)
+    numbers(other, client.sid, room, 3)
+    again = client.again(cluster.port)
+    assert again.recovered and again.sid == client.sid
+    assert again.wait_for("number", 6) == [*range(6)]
+    ledger.expect(client.sid, "connect", "recovery")
+    again.leave()
 
 
 @pytest.mark.parametrize("then_killed", [False, True])
@@ -67,27 +96,9 @@ def test_a_client_that_has_moved(
     assert again.wait_for("number", 3) == [3, 4, 5]
     assert room in again.call("about")["rooms"]
     ledger.expect(client.sid, "connect", "takeover", "recovery")
-    again.close()
+    again.leave()
 
 
-def test_a_client_that_is_away_while_its_worker_restarts(
-    cluster: Cluster, connect: Connect, ledger: Ledger
-) -> None:
-    client = connect(at=tag(cluster, SECOND))
-    other = connect(apart_from=tag(cluster, SECOND))
-    room = f"room of {client.sid}"
-    client.call("join", room)
-    client.close()
-    wait_until(lambda: cluster.status()["recovery"]["lost"] >= 1, 5, "lost")
-    numbers(other, client.sid, room, 0)
-    ctl(cluster, "restart", SECOND)
-    numbers(other, client.sid, room, 3)
-    again = client.again(cluster.port)
-    assert again.recovered and again.sid == client.sid
-    assert again.wait_for("number", 6) == [*range(6)]
-    ledger.expect(client.sid, "connect", "recovery")
-    again.close()
-
-
-def test_nobody_is_told_of_twice(ledger: Ledger) -> None:
+def test_nobody_is_told_of_twice(ledger: Ledger, gone: Returning) -> None:
     wait_until_balanced(ledger, 40)
+    assert ledger.wait_for(gone.sid, "disconnect")["reason"] == "transport close"

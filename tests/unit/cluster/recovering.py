@@ -27,7 +27,7 @@ CLUSTER = ClusterInfo("recovering")
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    for _ in range(1000):
+    for _ in range(2000):
         if condition():
             return
         await asyncio.sleep(0.01)

@@ -897,7 +897,9 @@ def test_a_worker_and_its_router_are_killed(
         node.drop("events", 1)
         died = time.monotonic() - 5
         node.segment(source=Source("old", NAME), died=died)
-        await asyncio.sleep(0.5)  # they are kept
+        kept = harness.held._journals
+        await wait_for(lambda: kept.descriptors == MAX_DESCRIPTORS + 4 and len(kept.of("a")) == 2)
+        kept.keep()
         await next_router(cluster, shelf)
         assert harness.held.keeps("a") and harness.held.keeps("old")
         assert harness.held._journals.descriptors == MAX_DESCRIPTORS + 4

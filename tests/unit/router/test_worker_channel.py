@@ -8,7 +8,7 @@ from typing import Any, Callable
 import pytest
 
 from supervisor_sio.common import channel, handover
-from unit.router.harness import Harness, Scenario, connections, wait_for
+from unit.router.harness import Harness, Scenario, Worker, connections, wait_for
 
 BACK = handover.encode(("192.0.2.1", 5), ("::1", 80), "https", False, False, b"GET")
 
@@ -118,19 +118,22 @@ def test_a_worker_that_drains_hears_first_whether_all_of_supervisord_stops(
 ) -> None:
     async def scenario(harness: Harness) -> None:
         one, other = harness.start("one", "other")
-        one.hear(), other.hear()
-        one.say(type="draining")
-        await asyncio.sleep(0.05)
-        assert [m["type"] for m in one.hear() if m["type"] in ("stopping", "drains")] == ["drains"]
+
+        async def heard(worker: Worker) -> list[channel.Message]:
+            found: list[channel.Message] = []
+            worker.say(type="draining")
+            await wait_for(
+                lambda: found.extend(worker.hear()) or "drains" in [m["type"] for m in found]
+            )
+            return [m for m in found if m["type"] in ("stopping", "drains")]
+
+        assert await heard(one) == [{"type": "drains"}]
 
         def stops() -> None:
             harness.workers.all_stop = True
 
         harness.workers.hear_supervisord = stops
-        other.say(type="draining")
-        await asyncio.sleep(0.05)
-        heard = [m for m in other.hear() if m["type"] in ("stopping", "drains")]
-        assert heard == [{"type": "stopping", "all": True}, {"type": "drains"}]
+        assert await heard(other) == [{"type": "stopping", "all": True}, {"type": "drains"}]
 
     run(scenario)
 

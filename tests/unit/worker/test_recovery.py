@@ -18,6 +18,7 @@ from supervisor_sio.worker import takeover
 from supervisor_sio.worker.adoption import Adopter
 from supervisor_sio.worker.arriving import Adoption, Journal
 from supervisor_sio.worker.journals import Journals
+from supervisor_sio.worker.recovery import recoveries
 from supervisor_sio.worker.refused import refusals
 from unit.worker.served import APPS, App, Client, serve_by
 
@@ -32,8 +33,8 @@ dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     serve_by(request.param, monkeypatch)
 
-    def make_app(recovery: float = LONG, **options: Any) -> App:
-        app: App = request.param(recovery=recovery, **options)
+    def make_app(**options: Any) -> App:
+        app: App = request.param(recovery=LONG, **options)
         note(app)
         return app
 
@@ -101,6 +102,19 @@ class Visitor:
         self.offset = self.connection.until(b'"]').decode()
 
 
+def look(app: App, seconds: float) -> None:
+    """At the lost, as if so much time had gone."""
+    done: list[None] = []
+
+    def look() -> None:
+        for recovery in recoveries(app.runtime):
+            recovery._expire(time.monotonic() + seconds)
+        done.append(None)
+
+    app.runtime.call_soon(look)
+    app.settle(lambda: done)
+
+
 def counted(reason: str) -> int:
     return refusals.by_reason[reason]
 
@@ -159,13 +173,15 @@ def test_twice_in_a_row_and_without_any_event(make: Any) -> None:
 
 
 def test_whoever_does_not_come_back_in_time_is_gone(make: Any) -> None:
-    app = make(recovery=0.1)
+    app = make()
     visitor = Visitor(app)
     visitor.come()
     sid = visitor.sid
     app.do(app.sio.save_session(sid, {"name": "ä"}))
     visitor.lose()
+    look(app, LONG - 1)
     assert len(app.seen) == 1
+    look(app, LONG + 1)
     app.settle(lambda: len(app.seen) == 2)
     assert app.seen[1] == ("disconnect", sid, "transport close", "192.0.2.1", {"name": "ä"})
     before = counted(UNKNOWN_PID)
@@ -175,6 +191,21 @@ def test_whoever_does_not_come_back_in_time_is_gone(make: Any) -> None:
     app.settle(lambda: len(app.seen) == 4)
     app.gone()
     app.settle(lambda: not app.sio.eio.lost)
+
+
+def test_whoever_answers_no_ping_is_lost(make: Any) -> None:
+    app = make()
+    visitor = Visitor(app)
+    for _ in range(2):
+        visitor.come()
+        app.runtime.call_soon(app.session.close, "ping timeout")
+        app.settle(lambda: app.sio.manager.lost == 1)
+    app.settle(lambda: len(app.seen) == 2)
+    assert app.seen[1][0] == "recovered"
+    look(app, LONG + 1)
+    app.settle(lambda: len(app.seen) == 3)
+    assert app.seen[2] == ("disconnect", visitor.sid, "ping timeout", "192.0.2.1", {})
+    app.gone()
 
 
 def test_an_orderly_end_is_told_at_once(make: Any) -> None:
@@ -312,9 +343,8 @@ def test_all_are_told_at_the_end(make: Any) -> None:
     done: list[None] = []
 
     async def finish() -> None:
-        for dispatcher in app.runtime.outlets:
-            if getattr(dispatcher, "recovery", None) is not None:
-                await dispatcher.recovery.finish()
+        for recovery in recoveries(app.runtime):
+            await recovery.finish()
         done.append(None)
 
     app.runtime.call_soon(app.runtime.spawn, finish())
@@ -351,13 +381,13 @@ class Router:
         self.said.append(("tags", tags))
 
 
-def journal_of(app: App, recovery: float = LONG) -> Journal:
+def journal_of(app: App) -> Journal:
     """As the router has it when its worker has died now."""
     manager = app.sio.manager
     logs: dict[str, dict[int, int]] = {"events": {}, "states": {}}
     for log, number, descriptor in manager.journal.segments():
         logs[log][number] = os.dup(descriptor)
-    return Journal(Source(manager.host_id, "socketio"), recovery, time.monotonic(), logs)
+    return Journal(Source(manager.host_id, "socketio"), LONG, time.monotonic(), logs)
 
 
 def inherit(app: App, *journals: Journal, go: bool = True) -> Router:
@@ -435,9 +465,10 @@ def test_the_end_of_a_client_of_a_worker_that_died_is_told_once(workers: Any) ->
     visitor = Visitor(dead)
     visitor.come()
     dead.do(dead.sio.save_session(visitor.sid, {"name": "ä"}))
-    journal = journal_of(dead, 0.1)
-    app = workers("22222222", recovery=0.1)
+    journal = journal_of(dead)
+    app = workers("22222222")
     inherit(app, journal).journals.close()
+    look(app, LONG + 1)
     app.settle(lambda: app.seen)
     assert app.seen == [("disconnect", visitor.sid, "server error", "", {"name": "ä"})]
     app.settle(lambda: not app.sio.eio.lost)
