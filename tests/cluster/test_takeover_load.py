@@ -8,18 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from .harness import HERE, async_mode
+from .harness import HERE
+from .modes import OWN_MODES
 
 sys.path.insert(0, str(HERE.parent / "bench"))
 
 from takeover import SHORT, report, running  # noqa: E402
 
+pytestmark = [pytest.mark.long, OWN_MODES]
 
-@pytest.mark.long
-def test_nobody_notices_deploys(tmp_path: Path) -> None:
+
+@pytest.mark.parametrize("mode", ["eventlet", "asyncio", "threading"])
+def test_nobody_notices_deploys(tmp_path: Path, mode: str) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    with running(tmp_path, SHORT, async_mode(), seed) as run:
+    with running(tmp_path, SHORT, mode, seed) as run:
         run.deploy()
         verdict = run.judge()
         status = run.cluster.status()
