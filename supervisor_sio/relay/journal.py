@@ -38,7 +38,6 @@ from .journal_format import (
     GUESTS,
     HEAD,
     KIND,
-    NUMBER,
     OWN,
     PART_DUE,
     RECORD,
@@ -185,12 +184,12 @@ class Journal:
         size = len(record)
         with self._lock:
             piece = self._pieces[-1]
-            segment = piece.segment
+            segment, count = piece.segment, len(piece.at)
             if (
                 segment.used + size > segment.size
-                or len(piece.at) >= self._in_a_piece
+                or count >= self._in_a_piece
                 or now - piece.began > self._age_of_a_piece
-                or piece.first + len(piece.at) <= self.last  # a gap that was not written
+                or piece.first + count <= self.last  # a gap that was not written
             ):
                 if not self._make_room(size, now):
                     self._tear()
@@ -447,8 +446,7 @@ class Journal:
             if slot is not None:
                 if number > slot[0]:
                     slot[0] = number
-                    memory = self._pieces[-1].segment.memory
-                    NUMBER.pack_into(memory, slot[1] + SOURCE_NUMBER, number)
+                    self._pieces[-1].segment.set_number(slot[1] + SOURCE_NUMBER, number)
                 senders.move_to_end(sender)
                 return
         sources = self._main if scope is None else self._part(scope)
@@ -472,7 +470,7 @@ class Journal:
 
     def _give_due(self, part: Sources) -> None:
         part.due[0] -= 1
-        NUMBER.pack_into(self._piece.memory, part.due[1] + PART_DUE, part.due[0])
+        self._piece.set_number(part.due[1] + PART_DUE, part.due[0])
 
     def _part(self, scope: Scope) -> Optional[Sources]:
         """``None`` for some clients of this process only."""
@@ -513,7 +511,7 @@ class Journal:
         if number <= slot[0]:
             return False
         slot[0] = number
-        NUMBER.pack_into(self._piece.memory, slot[1] + SOURCE_NUMBER, number)
+        self._piece.set_number(slot[1] + SOURCE_NUMBER, number)
         return True
 
     def _add(self, slots: MutableMapping[Any, Slot], key: Any, record: bytes, number: int) -> None:
@@ -540,7 +538,7 @@ class Journal:
         self.last += 1
         self._gap = self.last, now
         TIME.pack_into(segment.memory, GAP_TIME, now)
-        NUMBER.pack_into(segment.memory, GAP, self.last)
+        segment.set_number(GAP, self.last)
 
     def _rewrite(self) -> bool:
         """All sources, in a new piece; false when that is not possible."""
