@@ -360,10 +360,12 @@ class Keeping(IndexedManager):
                 source = message.sender, stream, message.sequence
             recipients = self._without_early(recipients, None if volatile else packets, source)
         plain = self._plain
-        if plain:
-            able = [eio_sid for sid, eio_sid in recipients if sid not in plain]
-        else:
+        if not plain:
             able = [eio_sid for _, eio_sid in recipients]
+        elif len(plain) == len(self._known):
+            able = []
+        else:
+            able = [eio_sid for sid, eio_sid in recipients if sid not in plain]
         if volatile:
             number = journal.last
         elif able:
@@ -377,7 +379,7 @@ class Keeping(IndexedManager):
             numbered = offsets.add(packets, offsets.write(self.host_id, number))
             self._sendings.append((able, numbered, volatile))
         if len(able) < len(recipients):
-            others = [eio_sid for sid, eio_sid in recipients if sid in plain]
+            others = [eio_sid for sid, eio_sid in recipients if not able or sid in plain]
             self._sendings.append((others, packets, volatile))
 
     def _without_early(
