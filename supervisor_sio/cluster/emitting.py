@@ -175,14 +175,15 @@ class Emitting(Asking, Keeping):
                 return
         outlet = self._outlet
         threads = None if outlet is None else outlet.threads
-        here = outlet is None or threads is None or outlet.concurrent or threads.here
+        in_loop = threads is None or threads.here
+        here = in_loop or (outlet is not None and outlet.concurrent)
         message = RelayMessage(self.host_id, 0, fields, packets, 0, time.monotonic())
         with self._tables:
             stream: Stream = OWN
             if local:
                 message.scope = self._scope_of(None) if self._moves else None
             else:
-                tags = self._tags_of(fields.get("room"))
+                tags = self._tags_of(room)
                 what = f"event {event!r}"
                 message.scope = self._send_to(tags, fields, packets, what, volatile, message)
                 if message.sequence:
@@ -193,7 +194,9 @@ class Emitting(Asking, Keeping):
                 self._queue_for(message, stream, packets, question, volatile)
             elif stream is not OWN:
                 self._unwritten.add((stream, message.sequence))
-        if here:
+        if in_loop:
+            self._send_all()
+        elif here:
             self._send_queued(packets)
         elif threads is not None:
             size = sum(map(len, packets))

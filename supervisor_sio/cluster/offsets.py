@@ -79,4 +79,5 @@ def add(packets: Sequence[EncodedPacket], offset: str) -> list[EncodedPacket]:
     text = packets[0]
     if not isinstance(text, str) or text[-1:] != "]":
         raise ValueError("not an event in JSON")
-    return [f'{text[:-1]},"{offset}"]', *packets[1:]]
+    numbered: list[EncodedPacket] = [f'{text[:-1]},"{offset}"]']
+    return numbered if len(packets) == 1 else [*numbered, *packets[1:]]

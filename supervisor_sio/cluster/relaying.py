@@ -271,17 +271,13 @@ class Relaying(Takeover):
         publish: Callable[..., Any] = publisher.publish
         if volatile:
             publish = publisher.publish_volatile
+        elif event is not None:
+            publish = partial(self._publish_event, publisher, event)
         elif self._journal is not None:
-            publish = partial(self._publish_kept, event)
+            publish = partial(self._publish_kept, publisher)
         wanted = set(tags)
-        is_ours = self._is_ours if self._moves else self.host_id.__eq__
-        others = {tag for tag in wanted if tag is not None and not is_ours(tag)}
-        if self._journal is not None:
-            others |= self._away_tags(fields.get("sid", fields.get("room")))
-        # Of a name that is not known there is nobody, or one so new that this
-        # worker has yet to hear of it.
-        unknown = any(map(self._is_unknown, others)) and not _is_answer(fields)
-        if None in wanted or unknown:
+        others = set() if None in wanted else self._others(wanted, fields)
+        if None in wanted or (any(map(self._is_unknown, others)) and not _is_answer(fields)):
             published = publish(None, fields, packets)
             return self._scope_of(published and published[0]) if self._moves else None
         number: Optional[int] = None
@@ -291,31 +287,56 @@ class Relaying(Takeover):
                 for_it = {**fields, "room": self._names_of(tag, fields["room"])}
             if tag == BRIDGE or not self.is_remote(tag):
                 published = publish(tag, for_it, packets)
-                if self._hears_for(tag):
+                if self._moves and self._hears_for(tag):
                     number = published and published[0]
             if tag != BRIDGE and not self.is_local(tag) and self._cluster.bridged:
                 publish(BRIDGE, {**for_it, "to": tag}, packets)
         return self._scope_of(number) if self._moves else None
 
-    def _publish_kept(
+    def _others(self, wanted: Iterable[Optional[str]], fields: Mapping[str, Any]) -> set[str]:
+        """Those of these tags under which others hear, and of clients that have gone to others."""
+        is_ours = self._is_ours if self._moves else self.host_id.__eq__
+        others = {tag for tag in wanted if tag is not None and not is_ours(tag)}
+        if self._journal is not None:
+            others |= self._away_tags(fields.get("sid", fields.get("room")))
+        return others
+
+    def _publish_event(
         self,
-        event: Optional[RelayMessage],
+        publisher: Publisher,
+        event: RelayMessage,
         tag: Optional[str],
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket],
     ) -> tuple[int, Optional[str], Kept]:
-        """Publish, and note in the journal that its own clients need not hear it of others."""
-        assert self._journal is not None
-        publisher = self._join_relay()
+        """Publish, and see that the journal says that its own clients need not hear it of others;
+        with ``_tables``."""
+        published = _, stream, kept = publisher.publish(tag, fields, packets)
+        if stream is None or self._hears_for(stream):
+            if tag == stream and fields is event.fields:
+                # It is noted with the event.
+                event.stream, event.sequence, event.packed = stream, kept.sequence, kept.data
+            else:
+                self._note_published(stream, kept)
+        return published
+
+    def _publish_kept(
+        self,
+        publisher: Publisher,
+        tag: Optional[str],
+        fields: Mapping[str, Any],
+        packets: Sequence[EncodedPacket],
+    ) -> tuple[int, Optional[str], Kept]:
+        """The same of what is no event."""
         with self._tables:  # in this order
             published = _, stream, kept = publisher.publish(tag, fields, packets)
             if stream is None or self._hears_for(stream):
-                if tag == stream and event is not None and fields is event.fields:
-                    # It is noted with the event.
-                    event.stream, event.sequence, event.packed = stream, kept.sequence, kept.data
-                else:
-                    self._journal.heard(self.host_id, stream, kept.sequence)
+                self._note_published(stream, kept)
         return published
+
+    def _note_published(self, stream: Optional[str], kept: Kept) -> None:
+        assert self._journal is not None
+        self._journal.heard(self.host_id, stream, kept.sequence)
 
     def _hears_for(self, tag: str) -> bool:
         """Whether what is to this tag is for clients of this process, or some of them."""

@@ -325,6 +325,8 @@ class Hearing:
     @property
     def guest_tags(self) -> FrozenSet[str]:
         """Of other workers, some of whose clients are here."""
+        if self._simple and self._main is not None:
+            return self._main.guest_tags
         return frozenset(tag for one in self._listeners for tag in one.guest_tags)
 
     def _add_tags(self, *tags: str) -> None:
