@@ -64,7 +64,7 @@ class HandingOver(Confirming):
         with self._tables:
             client = self._claimed(pid, namespace)
             left = self._take_from(client, old)
-            if left is None or client.not_saved:
+            if left is None or client.cannot_come_back:
                 raise NotRecovered(client.why_not_saved)
             assert self._journal is not None
             state = encode(client.save()).decode()

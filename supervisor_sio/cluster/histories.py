@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, NamedTuple, Optional
 
-from ..common.limits import ROOMS_LEFT
+from ..common.limits import CLIENT_ROOMS, ROOMS_LEFT
 from ..common.request import tag_of
 from ..engine.saved import Saved
 from .rooms import Room, check_name
@@ -36,7 +36,18 @@ class Stay:
     :param heard_as: the tag of those with whom it hears the relay, see :class:`.Scope`.
     """
 
-    __slots__ = ("tag", "begin", "end", "ended", "rooms", "left", "heard_as", "floor", "floor_time")
+    __slots__ = (
+        "tag",
+        "begin",
+        "end",
+        "ended",
+        "rooms",
+        "left",
+        "size",
+        "heard_as",
+        "floor",
+        "floor_time",
+    )
 
     def __init__(self, tag: str, begin: int, rooms: Iterable[Any], heard_as: str) -> None:
         self.tag = tag
@@ -48,6 +59,8 @@ class Stay:
         #: The last event before each was entered.
         self.rooms: dict[Any, int] = dict.fromkeys(rooms, begin) or _NO_ROOMS
         self.left = _NONE
+        #: Characters that the names of all these rooms take, as CLIENT_ROOMS has it.
+        self.size = sum(map(_size, self.rooms))
         self.heard_as = tag if heard_as == tag else heard_as  # one text for all clients
         #: What was for it up to this event is not known any more, and when that one was.
         self.floor = begin
@@ -57,7 +70,9 @@ class Stay:
         """:param number: of the last event before that."""
         if self.rooms is _NO_ROOMS:
             self.rooms = {}
-        self.rooms.setdefault(room, number)
+        if room not in self.rooms:
+            self.rooms[room] = number
+            self.size += _size(room)
 
     def leave(self, room: Any, number: int, now: float, age: float) -> None:
         """:param age: rooms that were left so many seconds ago need not be known."""
@@ -68,9 +83,17 @@ class Stay:
             if self.left is _NONE:
                 self.left = []
             self.left.append(Left(room, entered, number, now))
+        else:
+            self.size -= _size(room)
         while self.left and (len(self.left) > ROOMS_LEFT or self.left[0].time < now - age):
             oldest = self.left.pop(0)
+            self.size -= _size(oldest.room)
             self.floor, self.floor_time = oldest.left, oldest.time
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether its rooms are more than are written down."""
+        return self.size > CLIENT_ROOMS
 
     def all_rooms(self, sid: str, namespace: str) -> set[tuple[str, Any]]:
         """With the namespace: where there may be something for it, now or while it was there."""
@@ -135,12 +158,17 @@ class Stay:
             Left(_room(one), one.integer(1), one.integer(2), one.seconds(3))
             for one in saved.items("left")
         ]
+        stay.size = sum(map(_size, stay.rooms)) + sum(_size(one.room) for one in stay.left)
         return stay
 
 
 def hears_as(sid: str) -> str:
     """With whom a client hears the relay that is where its session id says."""
     return tag_of(sid)
+
+
+def _size(room: Any) -> int:
+    return (len(room) if isinstance(room, str) else 0) + 16
 
 
 def _room(saved: Saved) -> Any:

@@ -115,7 +115,7 @@ class Inheriting(Confirming):
             self._take_in(client.sid, client.eio_sid, client.namespace, rooms)
             self._add_moved_here(client)
             seconds = self.recovery * client.capable
-            if client.capable and client.not_saved:
+            if client.capable and client.cannot_come_back:
                 seconds = 0.0
                 self._note_gone(client, client.why_not_saved)
             self._times.add(client.sid, client.lost.since + seconds)

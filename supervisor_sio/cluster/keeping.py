@@ -37,7 +37,7 @@ logger = logging.getLogger("supervisor_sio")
 RECOVERY_MESSAGES = 65_536
 RECOVERY_MAXBYTES = 16 * 1024 * 1024
 
-#: What has been said of session data that cannot be kept: once each, in a process.
+#: What has been said of clients that cannot come back: once each, in a process.
 _told: set[str] = set()
 
 #: Something that is to be sent: to whom, what, and whether it is volatile.
@@ -203,7 +203,7 @@ class Keeping(IndexedManager):
     def _lose(self, client: Client, reason: str) -> Optional[list[Callable[[], None]]]:
         """:return: whom to tell that it does not answer; ``None`` when it cannot come back."""
         self._store(client)
-        if client.not_saved:
+        if client.cannot_come_back:
             self._note_gone(client, client.why_not_saved)
             return None
         client.lost = Lost(time.monotonic(), reason)
@@ -275,7 +275,7 @@ class Keeping(IndexedManager):
             return
         if client.stay.heard_as in self._expected:
             return  # the one that has it may be another yet
-        self._journal.save(client.pid, encode(client.save()))
+        self._journal.save(client.pid, encode(client.keep()))
 
     def _store(self, client: Client, session: Any = None) -> None:
         """Keep what the application has stored for a client."""
@@ -287,14 +287,13 @@ class Keeping(IndexedManager):
         try:
             client.store(session)
         except (NotPlain, TooLong) as error:
-            text = str(error)
-            if client.capable and text not in _told and len(_told) < MOST_TOLD_OF:
-                _told.add(text)
-                logger.warning(
-                    "a client cannot come back to its session: session data %s: "
-                    "store what JSON has",
-                    text,
-                )
+            self._warn(client, f"session data {error}: store what JSON has")
+
+    @staticmethod
+    def _warn(client: Client, why: str) -> None:
+        if client.capable and why not in _told and len(_told) < MOST_TOLD_OF:
+            _told.add(why)
+            logger.warning("a client cannot come back to its session: %s", why)
 
     def _watch_sessions(self) -> None:
         """What the application stores is written to the journal at once."""
@@ -326,6 +325,10 @@ class Keeping(IndexedManager):
             client.arriving.append((room, entered))
         elif entered:
             client.stay.enter(room, self._journal.last)
+            if client.stay.is_too_long:
+                self._warn(
+                    client, "it is in too many rooms, or their names are too long, see limits"
+                )
         else:
             age = self.recovery + self._margin
             client.stay.leave(room, self._journal.last, time.monotonic(), age)

@@ -19,7 +19,10 @@ from .histories import Stay
 from .plain import NotPlain, TooLong, Writer
 from .plain import read as read_plain
 
-#: Instead of why its data cannot be kept, while a client comes from another worker.
+#: Instead of why its data cannot be kept, of a client.
+TOO_MANY_ROOMS = "(it is in too many rooms, or their names are too long)"
+
+#: The same, while a client comes from another worker.
 ARRIVING = "(it was about to come from another worker)"
 
 
@@ -104,6 +107,11 @@ class Client:
             raise
 
     @property
+    def cannot_come_back(self) -> str:
+        """Why, or nothing."""
+        return self.not_saved or (TOO_MANY_ROOMS if self.stay.is_too_long else "")
+
+    @property
     def why_not_saved(self) -> str:
         """One of :mod:`.reasons`, for who comes back and cannot."""
         return INCOMPLETE if self.not_saved == ARRIVING else NOT_SAVED
@@ -111,6 +119,13 @@ class Client:
     def stored(self) -> dict[str, Any]:
         """What :meth:`store` was given."""
         return {} if self.data is None else dict(read_plain(self.data))
+
+    def keep(self) -> dict[str, Any]:
+        """As :meth:`save`; without the rooms of one that does not come back for them."""
+        state = self.save()
+        if self.stay.is_too_long:
+            state["stay"].update(rooms=[], left=[])
+        return state
 
     def save(self) -> dict[str, Any]:
         return {
@@ -122,7 +137,7 @@ class Client:
             "before": [stay.save() for stay in self.before],
             "base": self.base,
             "data": self.data,
-            "not": self.not_saved,
+            "not": self.cannot_come_back,
             "connected_at": self.connected_at,
             "lost": self.lost,
         }

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any, Optional
 
+from ..common.limits import PLAIN_DEPTH
+
 #: The one key of an object that stands for something else; its value says for what.
 _TUPLE = "\0tuple"
 _BYTES = "\0bytes"
@@ -20,6 +22,10 @@ _AS_THEY_ARE = (str, bool, type(None))
 
 #: Python converts no integer with more than 4,300 digits to a text.
 _MOST_BITS = 10_000
+
+_TOO_DEEP = "nested too deeply, or in itself"
+
+_LONGEST_PATH = 200
 
 #: What an object takes beside its text.
 _OBJECT = 8
@@ -84,38 +90,46 @@ class Writer:
         :raises TooLong: when it is too much.
         """
         try:
-            return self._write(value, path)
+            return self._write(value, path, PLAIN_DEPTH)
         except RecursionError:
-            raise NotPlain(path, "nested too deeply, or in itself") from None
+            raise NotPlain(_short(path), _TOO_DEEP) from None
 
-    def _write(self, value: Any, path: str) -> Any:
+    def _write(self, value: Any, path: str, depth: int) -> Any:
+        """
+        :param depth: levels that there may be below it.
+        """
         kind = value.__class__
         self._left -= _OBJECT + (len(value) if kind in (str, bytes) else 0)
         if self._left < 0:
-            raise TooLong(f"too long at {path}")
+            raise TooLong(f"too long at {_short(path)}")
         if kind in _AS_THEY_ARE or (kind is float and math.isfinite(value)):
             return value
         if kind is int and value.bit_length() <= _MOST_BITS:
             return value
         if kind is list:
-            return self._write_all(value, path)
+            return self._write_all(value, path, depth)
         if kind is dict:
-            return self._write_dict(value, path)
+            return self._write_dict(value, path, depth)
         if kind is tuple:
-            return {_TUPLE: self._write_all(value, path)}
+            return {_TUPLE: self._write_all(value, path, depth)}
         if kind is bytes and self._binary:
             return {_BYTES: value.decode("latin-1")}
-        raise NotPlain(path, _describe(value, kind))
+        raise NotPlain(_short(path), _describe(value, kind))
 
-    def _write_all(self, values: Any, path: str) -> list[Any]:
-        return [self._write(value, f"{path}[{index}]") for index, value in enumerate(values)]
+    def _write_all(self, values: Any, path: str, depth: int) -> list[Any]:
+        below = _below(path, depth)
+        return [self._write(item, f"{path}[{index}]", below) for index, item in enumerate(values)]
 
-    def _write_dict(self, value: dict[Any, Any], path: str) -> dict[str, Any]:
+    def _write_dict(self, value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
+        below = _below(path, depth)
         if all(key.__class__ is str and key[:1] != "\0" for key in value):
             self._left -= sum(map(len, value))
-            return {key: self._write(item, _join(path, key)) for key, item in value.items()}
+            return {key: self._write(item, _join(path, key), below) for key, item in value.items()}
         pairs = [
-            [self._write(key, f"a key of {path}"), self._write(item, _join(path, key))]
+            [
+                self._write(key, f"a key of {path}", below),
+                self._write(item, _join(path, key), below),
+            ]
             for key, item in value.items()
         ]
         return {_PAIRS: pairs}
@@ -127,8 +141,21 @@ def _describe(value: Any, kind: type) -> str:
     return "too large" if kind is int else f"of type {kind.__qualname__}"
 
 
+def _below(path: str, depth: int) -> int:
+    """Levels that there may be below the items of what is at this place."""
+    if not depth:
+        raise NotPlain(_short(path), _TOO_DEEP)
+    return depth - 1
+
+
 def _join(path: str, key: Any) -> str:
     return f"{path}.{key!s:.80}" if path else f"{key!s:.80}"
+
+
+def _short(path: str) -> str:
+    """For a line in a log: clients may have chosen the keys."""
+    shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 def read(value: Any) -> Any:

@@ -208,7 +208,7 @@ class Recovery(Claiming, HandingOver, Inheriting):
                 raise NotRecovered(UNKNOWN_PID)
             missed.read()
             left = self._take_from(client, old)
-            if left is None or client.not_saved:
+            if left is None or client.cannot_come_back:
                 raise NotRecovered(client.why_not_saved)
             rooms = self.get_rooms(sid, namespace)
             client.arriving = []  # these are no changes

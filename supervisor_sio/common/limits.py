@@ -843,6 +843,15 @@ JOURNAL_CARRIED = _limit(
 
 # --- Clients that move to another worker ----------------------------------------
 
+PLAIN_DEPTH = _limit(
+    "PLAIN_DEPTH",
+    100,
+    "levels",
+    "client",
+    "to which lists and dictionaries in its session data are nested; one with more is disconnected "
+    "when it is to be moved, and does not come back to its session. A thousand, of calls as well, "
+    "are Python's bound, and whoever reads it has calls of its own",
+)
 CLIENT_STATE = _limit(
     "CLIENT_STATE",
     1024 * 1024,
@@ -883,6 +892,15 @@ OFFSET_LENGTH = _limit(
     "offset",
     "that a client says when it comes; it is kept, as it may say it again. Ours have 24 at most, "
     "those of Node's servers as many",
+)
+CLIENT_ROOMS = _limit(
+    "CLIENT_ROOMS",
+    32_768,
+    "characters",
+    "client",
+    "of the names of its rooms, each with 16 more; about 1,000 usual ones. All of them are written "
+    "down each time that it enters or leaves one, which takes half a millisecond then. A client "
+    "with more does not come back to its session",
 )
 ROOMS_LEFT = _limit(
     "ROOMS_LEFT",

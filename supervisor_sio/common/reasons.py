@@ -176,7 +176,8 @@ NO_OWNER = _not_recovered("no-owner", "the worker that has the session did not a
 INCOMPLETE = _not_recovered("incomplete", "a part of what it missed could not be had")
 NOT_SAVED = _not_recovered(
     "not-saved",
-    "its session has what is not JSON, or too much; the log of the worker names the key",
+    "its session has what is not JSON, or too much, and the log of the worker names the key; or "
+    "it is in too many rooms, see limits",
 )
 JOURNAL_REFUSED = _not_recovered(
     "journal-refused",

@@ -13,6 +13,8 @@ from supervisor_sio import ZmqManager
 from supervisor_sio.cluster import forwarding
 from supervisor_sio.cluster.lost import Client, Moved, Times, decode, encode
 from supervisor_sio.cluster.offsets import Asked
+from supervisor_sio.common.limits import CLIENT_ROOMS
+from supervisor_sio.common.reasons import NOT_SAVED
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.outbox import Kept
 from unit.polling import make_server
@@ -155,6 +157,30 @@ def test_the_state_of_a_client_is_as_short_as_it_can_be() -> None:
     client.moves_to("bbbbbbbb", 5)
     client.namespace, client.stay.floor = "/chat", 2
     assert Client.restored(decode(encode(client.save())), "one").save() == client.save()
+
+
+@pytest.mark.parametrize("kind", ["many", "long"])
+def test_a_client_in_too_many_rooms_does_not_come_back(kind: str) -> None:
+    """All its rooms are written down at each change. What is written of it is short then."""
+    manager = make_manager()
+    sid = connect(manager, "one")
+    client = manager._known[sid]
+    count = CLIENT_ROOMS // 24
+    names = [f"{number:08}" for number in range(count)]
+    if kind == "long":
+        names = ["x" * (CLIENT_ROOMS - 16)]
+    for name in names:
+        manager.enter_room(sid, "/", name)
+    before = manager.journal._live_bytes
+    assert before > CLIENT_ROOMS / 2 and not client.cannot_come_back
+    manager.enter_room(sid, "/", "one more")
+    assert client.cannot_come_back and manager.journal._live_bytes < before / 10
+    manager.leave_room(sid, "/", "one more")
+    assert not client.cannot_come_back and manager.journal._live_bytes == before
+    assert client.stay.size == Client.restored(decode(encode(client.save())), "one").stay.size
+    manager.enter_room(sid, "/", "one more")
+    assert not manager.lose(sid, "/", "transport close")
+    assert manager._gone[client.pid] == NOT_SAVED
 
 
 def test_without_the_option_nothing_is_kept() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor_sio.cluster.plain import NotPlain, TooLong, Writer, read
+from supervisor_sio.common.limits import PLAIN_DEPTH
 
 _LEAVES = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
 _LEAVES = _LEAVES.filter(lambda value: value not in (math.inf, -math.inf))
@@ -84,6 +85,42 @@ def test_what_contains_itself_is_refused() -> None:
     data["self"] = data
     with pytest.raises(NotPlain, match="in itself"):
         Writer().write(data)
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda value: [value],
+        lambda value: (value,),
+        lambda value: {"a": value},
+        lambda value: {"\0": value},
+        lambda value: {1: value},
+    ],
+)
+def test_nested_so_deeply_that_it_can_be_read(nest: Any) -> None:
+    """Wherever it is read: others have calls of their own then."""
+    data: Any = 1
+    for _ in range(PLAIN_DEPTH):
+        data = nest(data)
+
+    def read_deep(text: str, calls: int) -> Any:
+        return read_deep(text, calls - 1) if calls else read(json.loads(text))
+
+    assert same(read_deep(json.dumps(Writer().write(data)), 300), data)
+    with pytest.raises(NotPlain, match="nested too deeply"):
+        Writer().write(nest(data))
+
+
+def test_a_place_is_a_short_line() -> None:
+    """Clients may have chosen the keys."""
+    with pytest.raises(NotPlain, match=r"^user\.a\\nb is of type object$"):
+        Writer().write({"user": {"a\nb": object()}})
+    data: Any = object()
+    for _ in range(50):
+        data = {"x" * 100: data}
+    with pytest.raises(NotPlain) as caught:
+        Writer().write(data)
+    assert len(str(caught.value)) < 300
 
 
 def test_no_more_than_there_may_be() -> None:
