@@ -503,6 +503,22 @@ CLAIMS_AT_ONCE = _limit(
     "worker",
     "of others that it answers at a time; as CLAIMS",
 )
+CLAIMS_IN_VAIN = _limit(
+    "CLAIMS_IN_VAIN",
+    100.0,
+    "a second",
+    "worker",
+    "of its clients with a `pid` that nobody knows; beyond, no other worker is asked about any "
+    "client. A stranger may send made-up ones as fast as it can, before an application knows it, "
+    "and each costs the worker that it names, and the router, a quarter of a millisecond",
+)
+CLAIMS_IN_VAIN_AT_ONCE = _limit(
+    "CLAIMS_IN_VAIN_AT_ONCE",
+    1000,
+    "questions",
+    "worker",
+    "the same, after a quiet time: many clients may come back when their time is over",
+)
 CLAIM_LENGTH = _limit(
     "CLAIM_LENGTH",
     64 * 1024 * 1024,

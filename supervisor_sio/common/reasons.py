@@ -193,7 +193,10 @@ LOST_FULL = _not_recovered(
     "lost-full",
     "too many clients of a worker were away, see limits: it was given up before its time",
 )
-CLAIMS_FULL = _not_recovered("claims-full", "too many came back at a time, see limits")
+CLAIMS_FULL = _not_recovered(
+    "claims-full",
+    "too many came back at a time, or with a `pid` that nobody knows, see limits",
+)
 
 
 def counted_as(name: str) -> Counted:

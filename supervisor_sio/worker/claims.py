@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections import OrderedDict
 from typing import Any, Callable, NamedTuple, Protocol, Sequence
 
 from ..common import memory_file, recovery
@@ -55,7 +56,8 @@ class Claims:
         self._router = router
         self._answer = answer
         self._numbers = itertools.count(1)
-        self._asked: dict[int, _Asked] = {}
+        #: Those that are asked first come first.
+        self._asked: OrderedDict[int, _Asked] = OrderedDict()
         self._answering = 0
 
     def ask(self, tag: str, question: Said, answered: Callable[[Said], None]) -> None:
@@ -70,11 +72,9 @@ class Claims:
         self._send_question(number, asked)
 
     def _drop_late(self, now: float) -> None:
-        """Nobody waits for these any more; they are in the order in which they were asked."""
-        for number, asked in list(self._asked.items()):
-            if asked.deadline > now:
-                break
-            del self._asked[number]
+        """Nobody waits for these any more."""
+        while self._asked and next(iter(self._asked.values())).deadline <= now:
+            self._asked.popitem(last=False)
 
     def repeat(self) -> None:
         """The router that was asked is gone, there is another one."""

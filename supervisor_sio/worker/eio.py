@@ -94,6 +94,8 @@ class EngineOwner:
         self._reasons: dict[Session, str] = {}
         #: By the id of their session, clients that may come back, see :mod:`.recovery`.
         self.lost: dict[str, Lost] = {}
+        #: Finds one whose session was another worker's, which has died.
+        self.find_lost: Callable[[str], Optional[Lost]] = lambda sid: None
         #: Held while what the application stores for a session is made.
         self._making = native.lock()
 
@@ -356,6 +358,11 @@ class EngineOwner:
     def _stored(self, sid: str) -> Any:
         """Who has what the application has stored, as ``data``. :raises KeyError: nobody."""
         lost = self.lost.get(sid) if self.lost else None
+        if lost is None:
+            session = self.engine.sessions.get(sid)
+            if session is not None:
+                return session
+            lost = self.find_lost(sid)
         return self._get_socket(sid) if lost is None else lost.stored
 
     def _data_of(self, sid: str) -> dict[str, Any]:

@@ -26,14 +26,18 @@ from typing import Any, Awaitable, Callable, Deque, Iterator, Optional
 
 from ..cluster import environs
 from ..cluster.offsets import Asked, read_connect
-from ..common.limits import CLAIM_TIMEOUT, LOST_HANDLERS
-from ..common.reasons import INCOMPLETE, UNKNOWN_PID
+from ..common.allowance import Allowance
+from ..common.limits import CLAIM_TIMEOUT, CLAIMS_IN_VAIN, CLAIMS_IN_VAIN_AT_ONCE, LOST_HANDLERS
+from ..common.reasons import CLAIMS_FULL, INCOMPLETE, UNKNOWN_PID
 from .claims import Messages, Said, no_answer
 from .eio import EngineOwner, Lost
 from .runtime import Runtime
 
 #: Seconds between looks whose time is over.
 _LOOK = 1.0
+
+#: Sessions that have ended, at each look: whether their clients may still come back.
+_LOOKED_AT = 2000
 
 #: Seconds between looks whether all handlers have ended.
 _WAIT = 0.01
@@ -67,6 +71,7 @@ class Recovery:
         self._server = server
         self.manager = server.manager
         self._eio = eio
+        eio.find_lost = self._find_lost
         self._end_client = end_client
         reasons = eio.reason
         #: Why sessions end whose clients may come back. A client that polls ends its session also
@@ -79,6 +84,8 @@ class Recovery:
         }
         #: ``None`` where there are no others.
         self.ask_others: Optional[Ask] = None
+        #: Claims of clients that nobody knows, such as those with a ``pid`` that is made up.
+        self._in_vain = Allowance(CLAIMS_IN_VAIN, CLAIMS_IN_VAIN_AT_ONCE)
         #: What clients that connect have said, by Engine.IO sid and namespace.
         self._asked: dict[tuple[str, str], Asked] = {}
         #: Whether no client can come back any more.
@@ -149,6 +156,9 @@ class Recovery:
         ask = self.ask_others
         if ask is None:
             return no_answer(UNKNOWN_PID)
+        is_claim = question["do"] == "claim"
+        if is_claim and not self._in_vain.left:
+            return no_answer(CLAIMS_FULL)
         answers: list[Said] = []
         event = self._eio.create_event()
 
@@ -159,7 +169,10 @@ class Recovery:
         said = {"channel": self.manager.hears, **question}, messages
         self._eio.in_loop(ask, tag, said, answered)
         await self._eio.wait(event, CLAIM_TIMEOUT)
-        return answers[0] if answers else no_answer()
+        answer = answers[0] if answers else no_answer()
+        if is_claim and answer[0].get("reason") == UNKNOWN_PID:
+            self._in_vain.use()
+        return answer
 
     def answer(self, question: Said, answered: Callable[[Said], None]) -> None:
         """Another worker asks; in the loop."""
@@ -202,9 +215,10 @@ class Recovery:
             self._confirming = True
             self._eio.runtime.run(self._eio.call, self._confirm)
         lost = self._eio.lost
-        for eio_sid in list(lost):
-            if not self._is_known(eio_sid):
-                lost.pop(eio_sid, None)
+        for eio_sid in list(lost)[:_LOOKED_AT]:
+            one = lost.pop(eio_sid, None)
+            if one is not None and self._is_known(eio_sid):
+                lost[eio_sid] = one  # others come first next time
         waiting = lost or self.manager.lost or self.manager.unconfirmed
         if waiting or self._eio.engine.sessions:
             self.look()
@@ -259,6 +273,11 @@ class Recovery:
             stored = _Stored({namespace: self.manager.lost_session(sid) or {}})
             environ = environs.unknown(self._server.is_asyncio_based())
             self._eio.lost[eio_sid] = Lost(stored, environ)
+
+    def _find_lost(self, eio_sid: str) -> Optional[Lost]:
+        for namespace in list(self.manager.get_namespaces()):
+            self._know_of(eio_sid, namespace)
+        return self._eio.lost.get(eio_sid)
 
     def _ended(self) -> None:
         self._running -= 1

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from typing import Any, Optional
 
 import pytest
 
 from supervisor_sio.cluster.relaying import Relaying
 from supervisor_sio.common import identity
-from supervisor_sio.common.reasons import UNKNOWN_OFFSET, UNKNOWN_PID
+from supervisor_sio.common.reasons import CLAIMS_FULL, NO_OWNER, UNKNOWN_OFFSET, UNKNOWN_PID
 from supervisor_sio.common.recovery import Source
 from supervisor_sio.relay.position import Part, Position
+from supervisor_sio.worker import recovery as module
 from supervisor_sio.worker import takeover
 from supervisor_sio.worker.adoption import Adopter
 from supervisor_sio.worker.arriving import Adoption, Journal
+from supervisor_sio.worker.claims import no_answer
 from supervisor_sio.worker.journals import Journals
 from supervisor_sio.worker.recovery import recoveries
 from supervisor_sio.worker.refused import refusals
@@ -274,6 +277,33 @@ def test_an_offset_that_was_not_given_is_refused(make: Any) -> None:
     app.settle(lambda: len(app.seen) == 3)
 
 
+def test_a_flood_of_pids_that_nobody_knows(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other workers are asked so often at most; a client of this worker comes back all the same."""
+    monkeypatch.setattr(module, "CLAIMS_IN_VAIN", 0.0)
+    monkeypatch.setattr(module, "CLAIMS_IN_VAIN_AT_ONCE", 3)
+    app = make()
+    *_, recovery = (one for one in module.recoveries(app.runtime) if one.manager is app.sio.manager)
+    asked: list[Any] = []
+
+    def ask(tag: str, question: Any, answered: Any) -> None:
+        asked.append(tag)
+        answered(no_answer(UNKNOWN_PID if tag == "ffffffff" else NO_OWNER))
+
+    recovery.ask_others = ask
+    visitor, stranger = Visitor(app), Visitor(app)
+    visitor.come()
+    visitor.lose()
+    reasons = Counter(refusals.by_reason)
+    for number in range(8):
+        # Of whom it is not said that nobody knows them do not count.
+        stranger.pid = f"{'eeeeeeee' if number == 0 else 'ffffffff'}.{number:020}"
+        assert not stranger.come()
+    assert asked == ["eeeeeeee", *["ffffffff"] * 3]
+    reasons = Counter(refusals.by_reason) - reasons
+    assert (reasons[NO_OWNER], reasons[UNKNOWN_PID], reasons[CLAIMS_FULL]) == (1, 3, 4)
+    assert visitor.come()
+
+
 def test_a_client_that_has_another_connection(make: Any) -> None:
     app = make()
     visitor = Visitor(app)
@@ -458,6 +488,54 @@ def test_a_client_of_a_worker_that_died_comes_back_to_another_one(
     assert [one[0] for one in app.seen] == ["recovered", "recovered", "disconnect"]
     app.gone()
     router.journals.close()
+
+
+def test_the_session_of_a_client_of_a_worker_that_died(workers: Any) -> None:
+    """It can be read and written while the client is away, and comes back with it."""
+    dead = workers("11111111")
+    visitor = Visitor(dead)
+    visitor.come()
+    sid = visitor.sid
+    dead.do(dead.sio.save_session(sid, {"name": "ä"}))
+    journal = journal_of(dead)
+    visitor.app = app = workers("22222222")
+    router = inherit(app, journal)
+    assert app.do(app.sio.get_session(sid)) == {"name": "ä"}
+    app.do(app.sio.save_session(sid, {"name": "ö"}))
+    assert app.do(app.sio.get_session(sid)) == {"name": "ö"}
+    with pytest.raises(KeyError):
+        app.sio.eio._stored("nobody")
+    assert visitor.come() and visitor.sid == sid
+    assert app.do(app.sio.get_session(sid)) == {"name": "ö"}
+    app.settle(lambda: not app.sio.eio.lost)
+    visitor.connection.text("41")
+    app.settle(lambda: app.seen[-1][0] == "disconnect")
+    app.gone()
+    router.journals.close()
+
+
+def test_so_many_sessions_that_have_ended_are_looked_at(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a time; none is forgotten, and those of clients that are back do not stay."""
+    monkeypatch.setattr(module, "_LOOK", 0.01)
+    monkeypatch.setattr(module, "_LOOKED_AT", 2)
+    app = make()
+    visitors = [Visitor(app) for _ in range(5)]
+    for visitor in visitors:
+        visitor.come()
+        visitor.lose()
+    for visitor in visitors[:2]:
+        assert visitor.come()
+    app.settle(lambda: len(app.sio.eio.lost) == 3)
+    for visitor in visitors[2:]:
+        assert app.do(app.sio.get_session(visitor.sid)) == {}
+        assert visitor.come()
+    app.settle(lambda: not app.sio.eio.lost)
+    for visitor in visitors:
+        visitor.connection.text("41")
+    app.settle(lambda: not app.sio.manager.rooms)
+    app.gone()
 
 
 def test_the_end_of_a_client_of_a_worker_that_died_is_told_once(workers: Any) -> None:
