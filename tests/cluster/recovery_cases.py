@@ -74,8 +74,11 @@ class Scene:
                 others.append(client)  # while they are there, it is not always that worker's turn
             raise AssertionError("no session came to that worker")
         finally:
+            sids = [client.sid(namespaces[0]) for client in others]
             for client in others:
                 client.close()
+            for sid in sids:  # else the network may fail before, and they are lost ones
+                self.ledger.wait_for(sid, "disconnect")
 
     def other(self, namespace: str = "") -> Returning:
         """One at another worker, on a network that does not fail. Cases share it: it talks so
