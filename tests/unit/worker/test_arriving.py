@@ -23,7 +23,7 @@ class World:
     def __init__(self) -> None:
         self.said: list[Message] = []
         self.adoption: Optional[Adoption] = None
-        self.ceiling = 1000
+        self.ceiling = 100_000  # tests before these may have left many open
         self.arriving = Arriving(self.said.append, lambda: self.ceiling)
         self.arriving.adopter = self
         self.arriving.takes, self.arriving.recovers = takeover.FORMAT, FORMAT
