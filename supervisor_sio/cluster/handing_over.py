@@ -16,7 +16,7 @@ from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.journal_format import Heard
 from .confirming import Confirming
-from .lost import Client, Fetched, Moved, encode
+from .lost import Client, Fetched, Moved
 from .missed import Missed, NotRecovered, to_it_alone
 from .recovery_base import LOOK, Packets, Said
 
@@ -67,7 +67,7 @@ class HandingOver(Confirming):
             if left is None or client.cannot_come_back:
                 raise NotRecovered(client.why_not_saved)
             assert self._journal is not None
-            state = encode(client.save()).decode()
+            state = client.encode().decode()
             self._between.add(client.sid)
             heard = self._journal.position(client.stay.heard_as, tag_of(client.sid))
         if old and self._outlet is not None:
@@ -158,7 +158,7 @@ class HandingOver(Confirming):
             if fetched.until < time.monotonic():
                 raise NotRecovered(NO_OWNER)
             late = to_it_alone(client, fetched.number, self._journal)
-            state = encode(client.save()).decode()
+            state = client.encode().decode()
             self._remove(client)
             heard_as = client.stay.heard_as
             self._note_moved(Moved(sid, client.namespace, pid, tag, heard_as, state))

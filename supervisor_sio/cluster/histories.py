@@ -66,6 +66,18 @@ class Stay:
         self.floor = begin
         self.floor_time = 0.0
 
+    @property
+    def is_as_begun(self) -> bool:
+        """Whether there is no more to say than that it has begun: no rooms, and no end."""
+        return (
+            self.end is None
+            and self.ended is None
+            and not self.rooms
+            and not self.left
+            and self.floor == self.begin
+            and not self.floor_time
+        )
+
     def enter(self, room: Any, number: int) -> None:
         """:param number: of the last event before that."""
         if self.rooms is _NO_ROOMS:

@@ -25,7 +25,7 @@ from ..relay.subscriber import Subscriber
 from . import acks, admin, offsets, sessions
 from .early import Early, Source
 from .histories import Stay
-from .lost import Client, Lost, Times, encode
+from .lost import Client, Lost, Times
 from .missed import Missing
 from .packets import coders
 from .plain import NotPlain, TooLong
@@ -250,12 +250,11 @@ class Keeping(IndexedManager):
         client = self._known.get(sid)
         if client is None:
             client = self._add(sid, namespace, "")
+        elif client.stay.begin == self._journal.last and sid not in admin.connected_at(self):
+            return  # nothing came since it was told, and that is written already
         else:
-            before = client.stay.begin, client.data
             client.stay = Stay(self.host_id, self._journal.last, client.stay.rooms, tag_of(sid))
             self._store(client)
-            if (client.stay.begin, client.data) == before and sid not in admin.connected_at(self):
-                return  # that is what is written already
         client.connected_at = admin.connected_at(self).get(sid)
         self._save(client)
 
@@ -275,7 +274,7 @@ class Keeping(IndexedManager):
             return
         if client.stay.heard_as in self._expected:
             return  # the one that has it may be another yet
-        self._journal.save(client.pid, encode(client.keep()))
+        self._journal.save(client.pid, client.keep())
 
     def _store(self, client: Client, session: Any = None) -> None:
         """Keep what the application has stored for a client."""

@@ -15,6 +15,7 @@ from ..common.limits import CLIENT_STATE
 from ..common.reasons import INCOMPLETE, NOT_SAVED
 from ..common.request import tag_of
 from ..engine.saved import Saved
+from . import packets
 from .histories import Stay
 from .plain import NotPlain, TooLong, Writer
 from .plain import read as read_plain
@@ -120,27 +121,41 @@ class Client:
         """What :meth:`store` was given."""
         return {} if self.data is None else dict(read_plain(self.data))
 
-    def keep(self) -> dict[str, Any]:
-        """As :meth:`save`; without the rooms of one that does not come back for them."""
-        state = self.save()
+    def save(self) -> dict[str, Any]:
+        return _expand(self._shortened())
+
+    def encode(self) -> bytes:
+        """The same; what :func:`decode` reads."""
+        return packets.encode(self._shortened()).encode()
+
+    def keep(self) -> bytes:
+        """As :meth:`encode`; without the rooms of one that does not come back for them."""
+        state = self._shortened()
         if self.stay.is_too_long:
             state["stay"].update(rooms=[], left=[])
-        return state
+        return packets.encode(state).encode()
 
-    def save(self) -> dict[str, Any]:
-        return {
-            "sid": self.sid,
-            "namespace": self.namespace,
-            "pid": self.pid,
-            "capable": self.capable,
-            "stay": self.stay.save(),
-            "before": [stay.save() for stay in self.before],
-            "base": self.base,
-            "data": self.data,
-            "not": self.cannot_come_back,
-            "connected_at": self.connected_at,
-            "lost": self.lost,
-        }
+    def _shortened(self) -> dict[str, Any]:
+        """Without what is usual."""
+        state: dict[str, Any] = {"sid": self.sid, "pid": self.pid}
+        state["stay"] = _shorten(self.stay, self.sid)
+        if self.namespace != "/":
+            state["namespace"] = self.namespace
+        if not self.capable:
+            state["capable"] = False
+        if self.before:
+            state["before"] = [stay.save() for stay in self.before]
+        if self.base is not None:
+            state["base"] = self.base
+        if self.data is not None:
+            state["data"] = self.data
+        if self.cannot_come_back:
+            state["not"] = self.cannot_come_back
+        if self.connected_at is not None:
+            state["connected_at"] = self.connected_at
+        if self.lost is not None:
+            state["lost"] = self.lost
+        return state
 
     @classmethod
     def restored(cls, saved: Saved, eio_sid: str) -> Client:
@@ -210,16 +225,10 @@ _USUAL: dict[str, Any] = {
 }
 _USUAL_STAY: dict[str, Any] = {"end": None, "ended": None, "rooms": [], "left": []}
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-
 
 def encode(state: dict[str, Any]) -> bytes:
-    """What :func:`decode` reads, of a client or of one that has moved."""
-    short = _without(state, _USUAL)
-    if "stay" in short:
-        stay = short["stay"]
-        short["stay"] = _without(stay, _usual_stay(short["sid"], stay["begin"]))
-    return _encode(short).encode()
+    """What :func:`decode` reads, of a client that has moved and of what else there is."""
+    return packets.encode(_without(state, _USUAL)).encode()
 
 
 def decode(state: bytes) -> Saved:
@@ -228,12 +237,23 @@ def decode(state: bytes) -> Saved:
         short = json.loads(state)
     except RecursionError:
         raise ValueError("client is nested too deeply") from None
-    if isinstance(short, dict):
-        short = {**_USUAL, **short}
-        stay, sid = short.get("stay"), short.get("sid")
-        if isinstance(stay, dict) and isinstance(sid, str):
-            short["stay"] = {**_usual_stay(sid, stay.get("begin")), **stay}
-    return Saved(short, "client")
+    return Saved(_expand(short) if isinstance(short, dict) else short, "client")
+
+
+def _expand(short: dict[str, Any]) -> dict[str, Any]:
+    """With what is usual."""
+    state = {**_USUAL, **short}
+    stay, sid = state.get("stay"), state.get("sid")
+    if isinstance(stay, dict) and isinstance(sid, str):
+        state["stay"] = {**_usual_stay(sid, stay.get("begin")), **stay}
+    return state
+
+
+def _shorten(stay: Stay, sid: str) -> dict[str, Any]:
+    """Nearly always it is as it began, at the worker that the session id names."""
+    if stay.is_as_begun and stay.tag == stay.heard_as == tag_of(sid):
+        return {"begin": stay.begin}
+    return _without(stay.save(), _usual_stay(sid, stay.begin))
 
 
 def _usual_stay(sid: str, begin: Any) -> dict[str, Any]:

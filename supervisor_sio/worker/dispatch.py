@@ -427,8 +427,10 @@ class Dispatcher:
         elif self.recovery is None:
             await self._connect_anew(eio_sid, namespace, pkt)
         elif not await self.recovery.recovers(eio_sid, namespace, pkt):
-            with self.recovery.connecting(eio_sid, namespace):
+            try:
                 await self._connect_anew(eio_sid, namespace, pkt)
+            finally:
+                self.recovery.connected(eio_sid, namespace)
 
     async def _connect_anew(self, eio_sid: str, namespace: str, pkt: Any) -> None:
         server = self._server

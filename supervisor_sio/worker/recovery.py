@@ -127,13 +127,9 @@ class Recovery:
         self._asked[eio_sid, namespace] = asked
         return False
 
-    @contextmanager
-    def connecting(self, eio_sid: str, namespace: str) -> Iterator[None]:
-        """While a client connects as a new one."""
-        try:
-            yield
-        finally:
-            self._asked.pop((eio_sid, namespace), None)
+    def connected(self, eio_sid: str, namespace: str) -> None:
+        """It has connected as a new one, or not."""
+        self._asked.pop((eio_sid, namespace), None)
 
     def begin(self, eio_sid: str, pkt: Any) -> None:
         """A client is told that it is connected: with its pid, if it is to have one."""
