@@ -22,7 +22,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 @pytest.fixture(scope="module")
 def cluster(make_module_cluster: ClusterFactory, ledger: Ledger) -> Cluster:
     made = make_module_cluster(workers=0)
-    command = ledger.command(variables="RECOVERY=20 TAKEOVER=1")
+    command = ledger.command(variables="RECOVERY=12 TAKEOVER=1")
     made.extra = made.program("workers", command, 2) + "autorestart = true\n"
     made.spawn()
     made.wait_ready(2)
