@@ -35,8 +35,8 @@ class Forwarding(RecoveryBase):
         if moved.state:
             self._unconfirmed[moved.sid] = None
         self._sid_of[moved.pid] = moved.sid
-        if self._journal is not None and moved.heard_as not in self._expected:
-            self._journal.save(moved.pid, encode(moved.save()))
+        if self._journal is not None:
+            self._write(moved.pid, moved.heard_as, encode(moved.save()))
         while len(self._moved) > CLIENTS_MOVED:
             self._forget_moved(next(iter(self._moved)))
 
@@ -45,8 +45,7 @@ class Forwarding(RecoveryBase):
         self._unconfirmed.pop(sid, None)
         if moved is not None and sid not in self._known:
             self._sid_of.pop(moved.pid, None)
-            if self._journal is not None:
-                self._journal.remove(moved.pid)
+            self._unwrite(moved.pid, moved.heard_as)
         return moved
 
     def _has_moved(self, tag: str) -> bool:

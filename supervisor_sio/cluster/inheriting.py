@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, Awaitable, Callable, Collection, List, Sequence, Tuple
 
 from ..common.ids import new_id
-from ..common.limits import JOURNALS_KEPT
+from ..common.limits import JOURNALS_KEPT, RECOVERY_SLICE
 from ..relay.journal_reader import JournalReader
 from .confirming import Confirming
 from .lost import Client, Lost, Moved, decode, encode
@@ -120,16 +121,36 @@ class Inheriting(Confirming):
                 self._note_gone(client, client.why_not_saved)
             self._times.add(client.sid, client.lost.since + seconds)
 
+    def write_states(self, tags: Collection[str]) -> bool:
+        """Write down who the clients are, for a moment: they are this process's.
+
+        Before :meth:`adopt`, until this returns true, so that others get a turn. Until that they
+        do not change here; who inherits them next may find some of them twice.
+
+        :return: whether that is all of them.
+        """
+        until = time.monotonic() + RECOVERY_SLICE
+        for tag in tags:
+            states = self._unwritten_states.get(tag, {})
+            while states:
+                with self._tables:
+                    if self._journal is not None and states:
+                        self._journal.save(*states.popitem())
+                if time.monotonic() > until:
+                    return False
+        return True
+
     def _save_all_of(self, tags: Collection[str]) -> None:
         """They are this process's."""
         with self._tables:
-            for client in self._known.values():
-                if client.stay.heard_as in tags:
-                    self._save(client)
-                    self._returning.pop(client.sid, None)
-            for moved in list(self._moved.values()):
-                if moved.heard_as in tags:
-                    self._note_moved(moved)
+            for tag in tags:
+                for pid, state in self._unwritten_states.pop(tag, {}).items():
+                    if self._journal is not None:
+                        self._journal.save(pid, state)
+            for sid in list(self._returning):
+                client = self._known.get(sid)
+                if client is None or client.stay.heard_as in tags:
+                    del self._returning[sid]
             # Who inherits them next finds them here. Had this process died before, it would not.
             for tag in [tag for tag in self._inheriting if tag in tags]:
                 for one in self._inheriting.pop(tag):
@@ -150,6 +171,8 @@ class Inheriting(Confirming):
             for moved in list(self._moved.values()):
                 if moved.heard_as in tags:
                     self._forget_moved(moved.sid)
+            for tag in tags:
+                self._unwritten_states.pop(tag, None)
 
     def _drop_journals(self, now: float) -> None:
         """Those that are of no use any more; with ``_tables``."""

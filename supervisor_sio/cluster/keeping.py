@@ -101,6 +101,9 @@ class Keeping(IndexedManager):
         #: to the relay, too, so that the other one hears it.
         self._between: set[str] = set()
         self._times = Times()
+        #: Of clients that this process may have adopted: by their tag and their pid, the states
+        #: that it writes down when it has.
+        self._unwritten_states: dict[str, dict[str, bytes]] = {}
         self._sendings: Deque[Sending] = deque()
         #: What this process has published, and not written to the journal yet: to whom, and its
         #: number.
@@ -266,15 +269,23 @@ class Keeping(IndexedManager):
         self._guests.pop(client.sid, None)
         self._between.discard(client.sid)
         self._times.discard(client.sid)
-        if self._journal is not None:
-            self._journal.remove(client.pid)
+        self._unwrite(client.pid, client.stay.heard_as)
 
     def _save(self, client: Client) -> None:
-        if self._journal is None or client.arriving is not None:
-            return
-        if client.stay.heard_as in self._expected:
-            return  # the one that has it may be another yet
-        self._journal.save(client.pid, client.keep())
+        if self._journal is not None and client.arriving is None:
+            self._write(client.pid, client.stay.heard_as, client.keep())
+
+    def _write(self, pid: str, tag: str, state: bytes) -> None:
+        """:param tag: with whose clients this one hears the relay."""
+        if tag in self._expected:  # the one that has it may be another yet
+            self._unwritten_states.setdefault(tag, {})[pid] = state
+        elif self._journal is not None:
+            self._journal.save(pid, state)
+
+    def _unwrite(self, pid: str, tag: str) -> None:
+        self._unwritten_states.get(tag, {}).pop(pid, None)
+        if self._journal is not None:
+            self._journal.remove(pid)
 
     def _store(self, client: Client, session: Any = None) -> None:
         """Keep what the application has stored for a client."""

@@ -219,8 +219,9 @@ class Takeover(Asking):
         :param position: of the process that had them, with what was sent meanwhile.
         """
         assert self._subscriber is not None
-        self._expected -= frozenset(position.tags)
-        self._save_all_of(position.tags)
+        with self._tables:
+            self._expected -= frozenset(position.tags)
+            self._save_all_of(position.tags)
         for part in position.parts:
             tags = list(part.tags)
             # Whoever has asked the process that had them gets its answer in that one's name.

@@ -957,7 +957,8 @@ RECOVERY_SLICE = _limit(
     0.005,
     "seconds",
     "worker",
-    "in which it looks through its journal before others get a turn",
+    "in which it looks through its journal, or writes down whom it has inherited, before others "
+    "get a turn",
 )
 CLIENTS_MOVED = _limit(
     "CLIENTS_MOVED",

@@ -171,6 +171,11 @@ class Arrival:
         if arrived is not None:
             self.sessions.append(_One(home, arrived))
 
+    def write(self) -> bool:
+        """Write down the clients of journals, for a moment: they are this worker's. Whether that
+        is all of them."""
+        return all(manager.write_states(position.tags) for manager, position in self._positions)
+
     def hear(self) -> None:
         """Let them hear what the relay has for them: they are this worker's."""
         for manager, position in self._positions:
@@ -264,8 +269,14 @@ class Adopter:
         self._starting += 1
         for tag in arrival.tags:
             self.tags.setdefault(tag, [])
-        arrival.hear()
         arrival.keep_journals(self._link)
+        self._go(arrival)
+
+    def _go(self, arrival: Arrival) -> None:
+        if not arrival.write():
+            self._runtime.call_soon(self._go, arrival)
+            return
+        arrival.hear()
         self.taken_over += len(arrival.sessions)
         for one in arrival.sessions:
             sid = one.session.sid

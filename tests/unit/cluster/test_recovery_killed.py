@@ -11,11 +11,11 @@ from typing import Any, List
 
 import pytest
 
-from supervisor_sio.cluster import confirming
+from supervisor_sio.cluster import confirming, inheriting
 from supervisor_sio.cluster.lost import decode
 from supervisor_sio.common import reasons
 
-from .recovering import Client, Cluster, Worker, until
+from .recovering import CLUSTER, Client, Cluster, Worker, until
 
 
 def test_what_was_missed_is_not_written_twice(run: Any) -> None:
@@ -293,6 +293,45 @@ def test_an_heir_that_is_killed_while_it_writes_them_down(run: Any, written: int
         await heir.manager.inherit(journals, asyncio.sleep)
         assert {one.pid for one in heir.manager._known.values()} == {one.pid for one in clients}
         assert heir.manager.lost == 2
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3, 99])
+def test_an_heir_writes_them_down_in_turns(
+    run: Any, monkeypatch: pytest.MonkeyPatch, killed_after: int
+) -> None:
+    """One in each. What has changed meanwhile is written as it is then."""
+    monkeypatch.setattr(inheriting, "RECOVERY_SLICE", -1.0)
+
+    async def scenario(cluster: Cluster) -> None:
+        dead, killed, heir = await cluster.start(3)
+        clients = [Client() for _ in range(3)]
+        for client in clients:
+            await dead.connect(client)
+        died = time.monotonic()
+        position = dead.reader().position(CLUSTER.channel, [dead.tag])
+        await dead.kill()
+        killed.manager.expect([dead.tag])
+        await killed.manager.inherit([(dead.reader(), died)], asyncio.sleep)
+        turns = 0
+        while turns < killed_after and not killed.manager.write_states([dead.tag]):
+            turns += 1
+            assert 1 <= len(dict(killed.reader().states())) <= turns
+            if turns == 2:
+                for client in clients:
+                    await killed.manager.enter_room(client.sid, "/", "red")
+        if killed_after == 99:
+            assert turns == 5  # two of them were written twice
+            killed.manager.adopt(position)
+        journals = [(killed.reader(), time.monotonic()), (dead.reader(), died)]
+        await killed.kill()
+        heir.manager.expect([dead.tag, killed.tag])
+        await heir.manager.inherit(journals, asyncio.sleep)
+        assert {one.pid for one in heir.manager._known.values()} == {one.pid for one in clients}
+        if killed_after == 99:
+            for client in clients:
+                assert set(heir.manager.get_rooms(client.sid, "/")) == {client.sid, "red"}
 
     run(scenario)
 

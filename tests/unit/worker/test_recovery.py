@@ -17,7 +17,7 @@ from supervisor_sio.common.recovery import Source
 from supervisor_sio.relay.position import Part, Position
 from supervisor_sio.worker import recovery as module
 from supervisor_sio.worker import takeover
-from supervisor_sio.worker.adoption import Adopter
+from supervisor_sio.worker.adoption import Adopter, Arrival
 from supervisor_sio.worker.arriving import Adoption, Journal
 from supervisor_sio.worker.claims import no_answer
 from supervisor_sio.worker.journals import Journals
@@ -607,6 +607,24 @@ def test_the_heir_of_a_worker_dies_too(workers: Any, settled: bool) -> None:
     visitor.gets("news", 2)
     visitor.connection.text("41")
     app.settle(lambda: len(app.seen) == 2)
+
+
+def test_others_get_a_turn_while_an_heir_writes_down_whom_it_has(
+    workers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = workers("22222222")
+    happened: list[str] = []
+
+    def write(arrival: Arrival) -> bool:
+        happened.append("writes")
+        app.runtime.call_soon(happened.append, "another one")
+        return happened.count("writes") == 3
+
+    monkeypatch.setattr(Arrival, "write", write)
+    monkeypatch.setattr(Arrival, "hear", lambda arrival: happened.append("hears"))
+    inherit(app).journals.close()
+    app.settle(lambda: len(happened) == 7)
+    assert happened == [*["writes", "another one"] * 2, "writes", "hears", "another one"]
 
 
 def copied(journal: Journal) -> dict[str, dict[int, int]]:
