@@ -7,10 +7,12 @@ import random
 import resource
 import time
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 from hypothesis import settings
+
+from supervisor_sio.relay.journal import Journal
 
 from .examples import examples
 
@@ -57,6 +59,22 @@ def _open_files() -> dict[str, str]:
         with suppress(FileNotFoundError):
             found[descriptor] = os.readlink(f"/proc/self/fd/{descriptor}")
     return found
+
+
+@pytest.fixture(autouse=True)
+def _close_journals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process has one journal, as long as it lives; tests make thousands in one process."""
+    made: list[Journal] = []
+    make = Journal.__init__
+
+    def note(self: Journal, *args: Any, **options: Any) -> None:
+        make(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(Journal, "__init__", note)
+    yield
+    for journal in made:
+        journal.close()
 
 
 @pytest.fixture
