@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 import pytest
 
+from supervisor_sio.cluster import recovery_base
 from supervisor_sio.cluster.relaying import Relaying
 from supervisor_sio.common import identity
 from supervisor_sio.common.reasons import CLAIMS_FULL, NO_OWNER, UNKNOWN_OFFSET, UNKNOWN_PID
@@ -35,6 +36,7 @@ dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 @pytest.fixture(params=APPS, ids=[app.mode for app in APPS])
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     serve_by(request.param, monkeypatch)
+    monkeypatch.setattr(module, "_LOOK", 0.05)
 
     def make_app(**options: Any) -> App:
         app: App = request.param(recovery=LONG, **options)
@@ -304,7 +306,8 @@ def test_a_flood_of_pids_that_nobody_knows(make: Any, monkeypatch: pytest.Monkey
     assert visitor.come()
 
 
-def test_a_client_that_has_another_connection(make: Any) -> None:
+def test_a_client_that_has_another_connection(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery_base, "CLIENT_ANSWERS", 0.05)
     app = make()
     visitor = Visitor(app)
     visitor.come()
