@@ -290,8 +290,11 @@ class Keeping(IndexedManager):
     def _store(self, client: Client, session: Any = None) -> None:
         """Keep what the application has stored for a client."""
         if session is None:
+            # To get it is to make it, for thousands who need none; engineio itself cannot say so.
+            may_have_stored = getattr(self.server.eio, "may_have_stored", lambda eio_sid: True)
             try:
-                session = self._session(client.sid, client.namespace)
+                has_none = not may_have_stored(client.eio_sid)
+                session = {} if has_none else self._session(client.sid, client.namespace)
             except (KeyError, AttributeError, TypeError):
                 return  # its connection is gone; or was never there
         try:

@@ -374,6 +374,11 @@ class EngineOwner:
         data: dict[str, Any] = session.data
         return data
 
+    def may_have_stored(self, sid: str) -> bool:
+        """False while the application has not asked for what is stored for an open session."""
+        session = self.engine.sessions.get(sid)
+        return session is None or session.data is not None
+
     def transport(self, sid: str) -> str:
         """The transport that a client uses: ``polling`` or ``websocket``.
 

@@ -159,6 +159,16 @@ def test_a_client_comes_back(make: Any) -> None:
     app.settle(lambda: not app.sio.eio.lost)
 
 
+def test_nothing_is_made_for_clients_of_whom_nothing_is_stored(make: Any) -> None:
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    (session,) = app.sio.eio.engine.sessions.values()
+    visitor.lose()
+    assert session.data is None
+    assert visitor.come()
+
+
 def test_twice_in_a_row_and_without_any_event(make: Any) -> None:
     app = make()
     visitor = Visitor(app)
