@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from .conftest import Clients
-from .harness import Cluster
+from .harness import Cluster, wait_until
 from .jsclient import NodeClient
 from .network import Network
 from .recorder import TestClient
@@ -86,6 +87,17 @@ class Scene:
         if namespace not in self._others:
             self._others[namespace] = self.connect(namespace, apart_from=self.tag)
         return self._others[namespace]
+
+    def wait_told(self, sid: str) -> dict[str, Any]:
+        """The end of a client; until then those who only emit answer pings."""
+
+        def is_told() -> bool:
+            for other in self._others.values():
+                other.call("echo", "waits")
+            return "disconnect" in self.ledger.of(sid)
+
+        wait_until(is_told, 60, f"the end of {sid}")
+        return self.ledger.wait_for(sid, "disconnect")
 
     def close(self) -> None:
         self.clients.close()
@@ -280,7 +292,7 @@ def a_python_client(scene: Scene) -> Iterator[str]:
     yield BACK
     client.wait_talking(TIMEOUT)
     assert client.sid() != sid
-    line = scene.ledger.wait_for(sid, "disconnect", 40)
+    line = scene.wait_told(sid)
     scene.ledger.expect(sid, "connect", "disconnect")
     if scene.dies and not scene.apart:  # else it was lost before its worker
         assert line["reason"] == "server error"
