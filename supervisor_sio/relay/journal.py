@@ -550,12 +550,13 @@ class Journal:
     def _make_room(self, size: int, now: float) -> bool:
         """A new piece with room for a record; false when there cannot be one."""
         if size > self._most_bytes:
-            self._refusals.count("journal-event-too-long", f"{size} bytes")
+            text = f"an event of {size} bytes is not kept for clients that come back"
+            self._log(text, "more than recovery_maxbytes")
             return False
         try:
             self._roll(size, now)
         except OSError as error:
-            self._refusals.count("journal-failed", repr(error))
+            self._log("events are not kept for clients that come back", str(error))
             return False
         segment = self._piece
         while len(self._pieces) > 1 and (
@@ -565,6 +566,11 @@ class Journal:
             self._drop_oldest()
         self._drop_old(now)
         return True
+
+    def _log(self, text: str, why: str) -> None:
+        line = self._refusals.noted(why, text)
+        if line:
+            logger.error("%s", line)
 
     def _drop_old(self, now: float) -> None:
         while len(self._pieces) > 1 and now - self._pieces[0].ended > self._age:
@@ -596,7 +602,9 @@ class Journal:
             try:
                 segment = states.begin(size, time.monotonic())
             except OSError as error:
-                self._refusals.count("journal-failed", repr(error))
+                self._log(
+                    "a client is not kept, and cannot come back to another worker", str(error)
+                )
                 return False
             if not before.live:
                 states.drop(before)

@@ -235,6 +235,7 @@ class Cluster:
         self.patch = patch
         self.numbers = iter(range(10**9))
         self.workers: List[Worker] = []
+        self.all: List[Worker] = []  # also those that were killed
         self.writers: List[AsyncZmqManager] = []
         self.asked: List[Any] = []
 
@@ -242,6 +243,7 @@ class Cluster:
         first = len(self.workers)
         added = [Worker(self, f"{first + n + 1:08x}", **options) for n in range(count)]
         self.workers += added
+        self.all += added
         self.set_members()
         for worker in added:
             await worker.manager.wait_joined(lambda: False, asyncio.sleep)
@@ -274,6 +276,10 @@ class Cluster:
     async def close(self) -> None:
         for manager in (*self.writers, *(worker.manager for worker in self.workers)):
             await manager.close()
+        for worker in self.all:
+            for log, segments in worker.segments.items():
+                for number in list(segments):
+                    worker.on_dropped(log, number)
 
     async def inherit(self, dead: Worker, heir: Worker) -> None:
         reader, died = dead.reader(), time.monotonic()
