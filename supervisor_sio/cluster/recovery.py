@@ -51,6 +51,12 @@ from .recovery_base import Ask
 from .takeover import Handler
 
 
+class _Turn:
+    """Of one who says that it is a client that somebody else comes back as."""
+
+    waits = False
+
+
 class Recovery(Claiming, HandingOver, Inheriting):
     """The part of a manager to which clients come back."""
 
@@ -63,6 +69,9 @@ class Recovery(Claiming, HandingOver, Inheriting):
         super().forget_moved()
         #: How many have come back here.
         self.recovered = 0
+        #: By sid, those who come back to here just now; with the last one who waits until that is
+        #: over, and says that it is the same client.
+        self._coming: dict[str, Optional[_Turn]] = {}
 
     # --- what an application calls -------------------------------------------------
 
@@ -187,14 +196,36 @@ class Recovery(Claiming, HandingOver, Inheriting):
         if client.arriving is not None:
             raise NotRecovered(IN_USE)  # another one with this pid comes from another worker
         await self._wait_until(lambda: self._is_settled(client))
-        missed = self._missed(client, offset)
-        while not missed.read(RECOVERY_SLICE):
-            await self._sleep(0)
-        old = await self._check_unused(client)
-        await self._run_in_loop(partial(self._bring_back, client, eio_sid, old, missed))
+        # Each has all that was missed in memory: not as many as may know the pid.
+        await self._wait_until(partial(self._takes_turn, client.sid, _Turn()))
+        try:
+            missed = self._missed(client, offset)
+            while not missed.read(RECOVERY_SLICE):
+                await self._sleep(0)
+            old = await self._check_unused(client)
+            await self._run_in_loop(partial(self._bring_back, client, eio_sid, old, missed))
+        finally:
+            with self._tables:
+                del self._coming[client.sid]
         if old and self._outlet is not None:
             self._outlet.close_connection(old)
         return client.sid
+
+    def _takes_turn(self, sid: str, turn: _Turn) -> bool:
+        """Whether nobody else comes back as this client just now.
+
+        :raises NotRecovered: when another one waits for that, which has come later.
+        """
+        with self._tables:
+            if sid not in self._coming:
+                self._coming[sid] = None
+                return True
+            if not turn.waits:
+                turn.waits = True
+                self._coming[sid] = turn
+            elif self._coming[sid] is not turn:
+                raise NotRecovered(IN_USE)
+            return False
 
     def _bring_back(self, client: Client, eio_sid: str, old: str, missed: Missed) -> None:
         """Connect it, in the loop.

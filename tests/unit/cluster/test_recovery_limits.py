@@ -13,6 +13,7 @@ from supervisor_sio.cluster import handing_over, inheriting, recovery, recovery_
 from supervisor_sio.cluster.offsets import Asked
 from supervisor_sio.common.limits import RECOVERY_HOPS
 from supervisor_sio.common.reasons import (
+    IN_USE,
     INCOMPLETE,
     LOST_FULL,
     NO_OWNER,
@@ -20,7 +21,7 @@ from supervisor_sio.common.reasons import (
 )
 from supervisor_sio.relay.journal_format import Heard
 
-from .recovering import Client, Cluster
+from .recovering import Client, Cluster, until
 
 WAIT = 0.3
 
@@ -45,6 +46,48 @@ def test_so_many_may_be_away(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         assert last.recovered
         await worker.connect(first)
         assert first.recovered is False and first.reason == LOST_FULL
+
+    run(scenario)
+
+
+def test_many_who_come_with_one_pid_at_the_same_time(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was missed is in memory once, and not for each of them."""
+
+    async def scenario(cluster: Cluster) -> None:
+        (worker,) = await cluster.start(1)
+        first = Client()
+        await worker.connect(first)
+        first.lose()
+        for _ in range(20):
+            await worker.emit()
+        reads: list[Any] = []
+        check_unused, go_on = worker.manager._check_unused, asyncio.Event()
+
+        async def check_later(client: Any) -> Any:
+            await go_on.wait()
+            return await check_unused(client)
+
+        monkeypatch.setattr(worker.manager, "_check_unused", check_later)
+        missed = worker.manager._missed
+        monkeypatch.setattr(
+            worker.manager, "_missed", lambda *args: reads.append(missed(*args)) or reads[-1]
+        )
+        clients = [Client() for _ in range(9)]
+        for client in clients:
+            client.pid, client.offset = first.pid, first.offset
+        came = [asyncio.ensure_future(worker.connect(client)) for client in clients]
+        await until(lambda: sum(one.done() for one in came) == 7)
+        assert len(reads) == 1
+        go_on.set()
+        await asyncio.gather(*came)
+        assert [client.recovered for client in clients] == [True, *[False] * 8]
+        assert {client.reason for client in clients[1:]} == {IN_USE}
+        assert len(reads) == 2  # of the first and the last
+        assert not worker.manager._coming
+        clients[0].take()
+        assert clients[0].events == {worker.tag: list(range(1, 21))}
 
     run(scenario)
 
