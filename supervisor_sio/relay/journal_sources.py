@@ -90,7 +90,7 @@ class Sources:
 
     def begin(self, sender: str) -> dict[Optional[str], Slot]:
         """The streams of one that has not been heard yet, or had ended; makes room for it."""
-        if sender not in self.gone:
+        if not self.gone.get(sender):
             self.first[sender] = time.monotonic()
         streams = self.senders[sender] = self.gone.pop(sender, {})
         while len(self.senders) > RELAY_MOST_SENDERS:
@@ -98,11 +98,11 @@ class Sources:
         return streams
 
     def end(self, sender: str) -> list[Slot]:
-        """A sender has ended; where its numbers are."""
-        streams = self.senders.pop(sender, None)
-        if streams is None:
+        """A sender has ended; where its numbers are. Also one that has not been heard: nothing of
+        it comes any more."""
+        if sender in self.gone:
             return []
-        self.gone[sender] = streams
+        streams = self.gone[sender] = self.senders.pop(sender, {})
         while len(self.gone) > RELAY_MOST_GONE:
             self.first.pop(self.gone.popitem(last=False)[0], None)
         return list(streams.values())
@@ -125,6 +125,7 @@ class Sources:
             name: streams[None][0]
             for senders in (self.gone, self.senders)
             for name, streams in senders.items()
+            if None in streams
         }
 
     def numbers_to(self, tag: str) -> dict[str, int]:

@@ -333,6 +333,20 @@ def test_who_has_heard_what(make: Callable[..., Journal]) -> None:
             Heard.from_json(wrong)
 
 
+def test_who_has_ended_and_was_never_heard_is_not_waited_for(make: Any) -> None:
+    """What another process has heard of it was lost on its way here."""
+    journal = make()
+    journal.began(50.0)
+    heard = Heard({"s": 3}, {"s": 60.0}, {"s": 1})
+    assert not journal.reaches(heard, to="home")
+    journal.ended("s")
+    journal.ended("s")
+    assert journal.reaches(heard, to="home") and journal.position(to="home").numbers == {}
+    journal.heard("s", None, 4)  # it was only out of touch
+    assert not journal.reaches(Heard({"s": 5}, {"s": 60.0}, {}))
+    assert journal.position().numbers == {"s": 4} and "s" in journal.position().first
+
+
 def test_who_has_heard_what_is_to_another_worker(
     make: Callable[..., Journal], segments: Segments
 ) -> None:
