@@ -18,7 +18,7 @@ from .confirming import Confirming
 from .early import Early
 from .histories import Stay
 from .lost import ARRIVING, Client, Moved, decode
-from .missed import NotRecovered
+from .missed import NotRecovered, OwnerGone
 from .offsets import Asked
 from .recovery_base import Ask, Packets
 from .rooms import IndexedManager
@@ -47,7 +47,8 @@ class Claiming(Confirming):
         question = {"pid": asked.pid, "namespace": namespace, "tag": self.host_id}
         if client.pid != asked.pid or client.namespace != namespace:
             raise NotRecovered(UNKNOWN_PID)
-        await self._wait_until(lambda: tag_of(client.sid) not in self._apart)
+        home = tag_of(client.sid)
+        await self._wait_until(lambda: home not in self._apart)
         heard: Heard
         moved: Optional[Moved]
         heard, moved = await self._run_in_loop(partial(self._expect_client, client, there))
@@ -189,6 +190,8 @@ class Claiming(Confirming):
 def check_answer(answer: Mapping[str, Any]) -> None:
     """:raises NotRecovered: when it has a reason."""
     reason = answer.get("reason")
+    if answer.get("again") is True:
+        raise OwnerGone
     if reason is not None:
         raise NotRecovered(reason if is_of_recovery(reason) else INCOMPLETE)
 

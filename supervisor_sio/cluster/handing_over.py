@@ -17,7 +17,7 @@ from ..common.request import tag_of
 from ..relay.journal_format import Heard
 from .confirming import Confirming
 from .lost import Client, Fetched, Moved
-from .missed import Missed, NotRecovered, to_it_alone
+from .missed import Missed, NotRecovered, OwnerGone, to_it_alone
 from .recovery_base import LOOK, Packets, Said
 
 logger = logging.getLogger("supervisor_sio")
@@ -50,7 +50,8 @@ class HandingOver(Confirming):
             self._between.discard(client.sid)
             return {}, ()
         except NotRecovered as error:
-            return {"reason": error.reason}, ()
+            again = {"again": True} if isinstance(error, OwnerGone) else {}
+            return {"reason": error.reason, **again}, ()
         except (LookupError, TypeError, ValueError) as error:
             logger.error("a question about a client is not understood: %r", error)
             return {"reason": INCOMPLETE}, ()
@@ -100,14 +101,17 @@ class HandingOver(Confirming):
         missed = self._missed(client, offset)
         until = time.monotonic() + RECOVERY_WAIT
         while True:
-            is_read = missed.read(RECOVERY_SLICE)
-            if is_read and self._has_heard(client, heard):
+            if not missed.read(RECOVERY_SLICE):
+                await self._sleep(0)
+            elif not self._has_heard(client, heard):
+                await self._wait_until(lambda: self._has_heard(client, heard), until, INCOMPLETE)
+            else:
                 fetched = await self._run_in_loop(partial(self._fetched, client, missed, tag))
                 if fetched is not None:
                     break
+                await self._sleep(LOOK)
             if time.monotonic() > until:
                 raise NotRecovered(INCOMPLETE)
-            await self._sleep(LOOK if is_read else 0)
         return [[json.dumps(fetched.to_json())], *(one.packets for one in missed.events)]
 
     def _has_heard(self, client: Client, heard: Heard) -> bool:
@@ -153,6 +157,8 @@ class HandingOver(Confirming):
         with self._tables:
             self._check_present(client)
             fetched = client.fetched
+            if fetched is None and client.lost is not None:
+                raise OwnerGone  # it was fetched from a worker that has died since
             if fetched is None or fetched.tag != tag:
                 raise NotRecovered(IN_USE)  # it has come somewhere else
             if fetched.until < time.monotonic():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Collection, Iterator, NamedTuple, Optional, Protocol, Union
 
-from ..common.reasons import INCOMPLETE, NOT_KEPT, UNKNOWN_OFFSET
+from ..common.reasons import INCOMPLETE, NO_OWNER, NOT_KEPT, UNKNOWN_OFFSET
 from ..relay.journal_format import OWN, Event, Incomplete
 from ..relay.journal_index import Room
 from ..relay.message import EncodedPacket
@@ -24,6 +24,13 @@ class NotRecovered(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class OwnerGone(NotRecovered):
+    """Another worker has inherited the client since it was asked for: that one is asked anew."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_OWNER)
 
 
 class Journal(Protocol):

@@ -34,7 +34,7 @@ from functools import partial
 from typing import Any, Callable, ClassVar, List, Mapping, Optional, Tuple
 
 from ..common.blocking import settle
-from ..common.limits import CLIENTS_LOST, RECOVERY_HOPS, RECOVERY_SLICE
+from ..common.limits import CLIENTS_LOST, RECOVERY_HOPS, RECOVERY_SLICE, RECOVERY_WAIT
 from ..common.reasons import IN_USE, LOST_FULL, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.message import RelayMessage
@@ -44,7 +44,7 @@ from .handing_over import HandingOver
 from .histories import Stay
 from .inheriting import Inheriting
 from .lost import ARRIVING, Client
-from .missed import Missed, NotRecovered
+from .missed import Missed, NotRecovered, OwnerGone
 from .offsets import Asked
 from .offsets import read_connect as read_connect
 from .recovery_base import Ask
@@ -142,9 +142,9 @@ class Recovery(Claiming, HandingOver, Inheriting):
                 there, _ = read_heard(packets[1:])
                 try:
                     moved = await self._recover_from(tag, client, namespace, asked, ask, there)
-                except NotRecovered:
-                    if self._is_known(pid):
-                        continue  # as above
+                except NotRecovered as error:
+                    if self._is_known(pid) or isinstance(error, OwnerGone):
+                        continue  # as above, or another one has
                     raise
                 if was_here and moved is not None:  # those who had it since pass nothing on
                     self._say_gone(client.sid, moved.tag)
@@ -197,7 +197,9 @@ class Recovery(Claiming, HandingOver, Inheriting):
             raise NotRecovered(IN_USE)  # another one with this pid comes from another worker
         await self._wait_until(lambda: self._is_settled(client))
         # Each has all that was missed in memory: not as many as may know the pid.
-        await self._wait_until(partial(self._takes_turn, client.sid, _Turn()))
+        turn, until = _Turn(), time.monotonic() + RECOVERY_WAIT
+        while not self._takes_turn(client.sid, turn):
+            await self._wait_until(partial(self._need_not_wait, client.sid, turn), until)
         try:
             missed = self._missed(client, offset)
             while not missed.read(RECOVERY_SLICE):
@@ -226,6 +228,10 @@ class Recovery(Claiming, HandingOver, Inheriting):
             elif self._coming[sid] is not turn:
                 raise NotRecovered(IN_USE)
             return False
+
+    def _need_not_wait(self, sid: str, turn: _Turn) -> bool:
+        """Whether :meth:`_takes_turn` says something else now."""
+        return self._coming.get(sid) is not turn
 
     def _bring_back(self, client: Client, eio_sid: str, old: str, missed: Missed) -> None:
         """Connect it, in the loop.

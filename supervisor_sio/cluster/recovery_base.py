@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from typing import Any, Awaitable, Callable, FrozenSet, List, Optional, Sequence, Tuple
+from collections import OrderedDict, deque
+from typing import Any, Awaitable, Callable, Deque, FrozenSet, List, Optional, Sequence, Tuple
 
 from socketio import packet as sio_packet
 
-from ..common.limits import CLIENT_ANSWERS, RECOVERY_WAIT
+from ..common.limits import CLIENT_ANSWERS, RECOVERY_SLICE, RECOVERY_WAIT
 from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.journal_reader import JournalReader
@@ -49,6 +49,9 @@ class RecoveryBase(Asking, Keeping):
     def forget_moved(self) -> None:
         #: By tag, the journals of workers before this one, and until when they are of use.
         self._readers: OrderedDict[str, Tuple[JournalReader, float]] = OrderedDict()
+        #: Those who wait for something, and whether somebody looks for them.
+        self._waits: Deque[_Wait] = deque()
+        self._looks = False
 
     # --- clients ---------------------------------------------------------------------------
 
@@ -141,13 +144,55 @@ class RecoveryBase(Asking, Keeping):
 
     # --- how it waits --------------------------------------------------------------------------
 
-    async def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """:raises NotRecovered: when it takes too long."""
-        until = time.monotonic() + RECOVERY_WAIT
-        while not condition():
+    async def _wait_until(
+        self,
+        condition: Callable[[], bool],
+        until: Optional[float] = None,
+        reason: str = NO_OWNER,
+    ) -> None:
+        """
+        :param condition: changes nothing: it may be looked at when nobody waits any more.
+        :param until: by the host's monotonic clock; by default for ``RECOVERY_WAIT``.
+        :raises NotRecovered: when it takes too long.
+        """
+        if condition():
+            return
+        seconds = RECOVERY_WAIT if until is None else until - time.monotonic()
+        wait = _Wait(condition, self._create_event())
+        with self._tables:
+            self._waits.append(wait)
+            looks, self._looks = self._looks, True
+        if not looks:
+            self._spawn(self._look_for_all)
+        try:
+            await self._wait_for(wait.done, max(seconds, 0))
+        finally:
+            wait.is_over = True
+        if wait.error is not None:
+            raise wait.error
+        if not wait.is_true:
+            raise NotRecovered(reason)
+
+    async def _look_for_all(self) -> None:
+        """What all wait for is looked at by one, and a part of it at a time."""
+        try:
+            while self._looks:
+                await self._sleep(LOOK)
+                self._look_at_some()
+                with self._tables:
+                    self._looks = bool(self._waits)
+        except BaseException:  # the next who waits has another one look
+            self._looks = False
+            raise
+
+    def _look_at_some(self) -> None:
+        until = time.monotonic() + RECOVERY_SLICE
+        for _ in range(len(self._waits)):
+            wait = self._waits.popleft()
+            if not wait.look():
+                self._waits.append(wait)
             if time.monotonic() > until:
-                raise NotRecovered(NO_OWNER)
-            await self._sleep(LOOK)
+                break
 
     async def _run_in_loop(self, call: Callable[[], Any]) -> Any:
         """What it returns, called where messages of the relay come in: between two of them."""
@@ -160,6 +205,31 @@ class RecoveryBase(Asking, Keeping):
         if not results.give_up():
             await self._wait_for(done, RECOVERY_WAIT)  # it runs: no longer than that
         return results.get()
+
+
+class _Wait:
+    """Of one who waits."""
+
+    def __init__(self, condition: Callable[[], bool], done: Any) -> None:
+        self.done = done
+        self.is_true = False
+        self.error: Optional[Exception] = None
+        #: Whether nobody waits any more.
+        self.is_over = False
+        self._condition = condition
+
+    def look(self) -> bool:
+        """Whether that was the last look."""
+        if self.is_over:
+            return True
+        try:
+            self.is_true = self._condition()
+        except Exception as error:  # whoever waits gets it
+            self.error = error
+        if self.is_true or self.error is not None:
+            self.is_over = True
+            self.done.set()
+        return self.is_over
 
 
 class _Results:

@@ -14,6 +14,7 @@ import pytest
 from supervisor_sio.cluster import confirming, inheriting
 from supervisor_sio.cluster.lost import decode
 from supervisor_sio.common import reasons
+from supervisor_sio.common.limits import RECOVERY_WAIT
 
 from .recovering import CLUSTER, Client, Cluster, Worker, until
 
@@ -202,6 +203,57 @@ def test_killed_behind_each_step(run: Any, step: str, back_to: str, inherited: b
         for worker in (home, other):
             await worker.manager.confirm(cluster.ask)
             assert not told_of(worker) and not worker.manager.lost
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize(
+    "step, answered",
+    [("claim", False), ("claim", True), ("fetch", False), ("fetch", True), ("taken", False)],
+)
+def test_the_one_that_is_asked_is_killed(run: Any, step: str, answered: bool, heard: bool) -> None:
+    """Its heir is asked. What it has said last may have come nowhere: it is not waited for."""
+
+    async def scenario(cluster: Cluster) -> None:
+        there, heir = await cluster.start(2)
+        (dead,) = await cluster.start(1)
+        client = Client()
+        await dead.connect(client)
+        subscriber = there.manager._subscriber
+        take, sender = subscriber._take, dead.tag.encode()
+        if not heard and step != "taken":  # it waits for that as long as the other one lives
+            subscriber._take = lambda data, now: () if sender in data[:60] else take(data, now)
+        for _ in range(2):
+            await dead.emit()
+        await asyncio.sleep(0.05)
+        client.lose()
+        reached, killed = asyncio.Event(), asyncio.Event()
+
+        async def ask(tag: str, question: Any, packets: Any = ()) -> Any:
+            if question["do"] == step and not reached.is_set():
+                answer = await cluster.ask(tag, question, packets) if answered else None
+                reached.set()
+                await killed.wait()
+                if answer is not None:
+                    return answer
+            # As the router does it.
+            await until(lambda: any(tag in one.manager.tags for one in cluster.workers))
+            return await cluster.ask(tag, question, packets)
+
+        there.cluster = SimpleNamespace(ask=ask, numbers=cluster.numbers)  # type: ignore
+        connecting = asyncio.create_task(there.connect(client))
+        await reached.wait()
+        await dead.kill()
+        killed.set()
+        cluster.set_members()
+        began = time.monotonic()
+        await cluster.inherit(dead, heir)
+        await connecting
+        assert client.recovered, client.reason
+        assert time.monotonic() - began < RECOVERY_WAIT
+        assert client.events == {dead.tag: [1, 2]}
+        assert not heir.manager.lost and not there.manager.lost
 
     run(scenario)
 

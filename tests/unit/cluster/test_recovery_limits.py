@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from supervisor_sio.cluster import handing_over, inheriting, recovery, recovery_base
+from supervisor_sio.cluster.missed import NotRecovered
 from supervisor_sio.cluster.offsets import Asked
 from supervisor_sio.common.limits import RECOVERY_HOPS
 from supervisor_sio.common.reasons import (
@@ -212,5 +213,52 @@ def test_so_many_journals_of_the_dead_are_kept(run: Any, monkeypatch: pytest.Mon
             await heir.connect(client)
         assert [client.recovered for client in clients] == [False, True, True]
         assert clients[0].reason == NOT_KEPT
+
+    run(scenario)
+
+
+def test_all_who_wait_are_looked_at_by_one(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few at a time. The error of one is its own."""
+    monkeypatch.setattr(recovery_base, "RECOVERY_SLICE", 0.0)
+
+    async def scenario(cluster: Cluster) -> None:
+        (worker,) = await cluster.start(1)
+        manager = worker.manager
+        looks: list[int] = []
+        spawned: list[Any] = []
+        spawn = manager._spawn
+
+        def note_spawn(*args: Any) -> None:
+            spawned.append(args)
+            spawn(*args)
+
+        monkeypatch.setattr(manager, "_spawn", note_spawn)
+        happened = False
+
+        def condition(number: int) -> bool:
+            looks.append(number)
+            if happened and not number:
+                raise ValueError("it is odd")
+            return happened
+
+        for _ in range(2):
+            happened = False
+            waiting = [
+                asyncio.create_task(manager._wait_until(lambda n=n: condition(n)))
+                for n in range(50)
+            ]
+            began = time.monotonic()
+            await asyncio.sleep(0.1)
+            turns = (time.monotonic() - began) / recovery_base.LOOK
+            assert len(looks) <= 50 + turns + 1  # each once, and then one at a time
+            happened = True
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            assert results[1:] == [None] * 49 and str(results[0]) == "it is odd"
+            await until(lambda: not manager._looks)
+            looks.clear()
+        assert len(spawned) == 2 and not manager._waits
+        with pytest.raises(NotRecovered, match=NOT_KEPT):
+            await manager._wait_until(lambda: False, time.monotonic() + 0.05, NOT_KEPT)
+        await until(lambda: not manager._looks)
 
     run(scenario)
