@@ -6,19 +6,22 @@ See :mod:`.recovery` for the steps, and :mod:`.handing_over` for the other side.
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
 from typing import Any, Awaitable, Callable, List, Mapping, Optional, Tuple
 
+from ..common.limits import RECOVERY_WAIT
 from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID, is_of_recovery
 from ..common.request import tag_of
 from ..relay.journal_format import Heard
 from ..relay.publisher import Publisher
 from . import admin
+from .budget import Share
 from .confirming import Confirming
 from .early import Early
 from .histories import Stay
 from .lost import ARRIVING, Client, Moved, decode
-from .missed import NotRecovered, OwnerGone
+from .missed import NotRecovered, OwnerGone, size_of
 from .offsets import Asked
 from .recovery_base import Ask, Packets
 from .rooms import IndexedManager
@@ -51,6 +54,7 @@ class Claiming(Confirming):
         await self._wait_until(lambda: home not in self._apart)
         heard: Heard
         moved: Optional[Moved]
+        share: Optional[Share] = None
         heard, moved = await self._run_in_loop(partial(self._expect_client, client, there))
         arrived = False
         try:
@@ -58,7 +62,12 @@ class Claiming(Confirming):
             answer, missed = await ask(tag, fetch, [[json.dumps(heard.to_json())]])
             check_answer(answer)
             fetched, missed = read_heard(missed)
-            await self._wait_until(lambda: self._has_heard_all(client, fetched))
+            until = time.monotonic() + RECOVERY_WAIT
+            await self._wait_until(lambda: self._has_heard_all(client, fetched), until)
+            # That worker does not read on for others while this one waits.
+            share = await self._get_room(self._arriving, until)
+            with self._tables:
+                self._arriving.has_read(share, sum(map(size_of, missed)))
             self._check_expected(client)
             taken = {**question, "do": "taken"}
             answer, packets = await ask(tag, taken, ())
@@ -68,8 +77,11 @@ class Claiming(Confirming):
             arrive = partial(self._arrive, client, last, missed, fetched, asked.offset)
             await self._run_in_loop(arrive)
             arrived = True
+            self._give(self._arriving, share, client.eio_sid)
         finally:
             if not arrived:
+                if share is not None:
+                    self._end(self._arriving, share)
                 self._do_not_expect(client, moved)
                 await ask(tag, {**question, "do": "not_taken"}, ())
         return moved

@@ -11,10 +11,11 @@ import time
 from functools import partial
 from typing import Any, Mapping, Optional
 
-from ..common.limits import RECOVERY_HANDS, RECOVERY_SLICE, RECOVERY_WAIT
+from ..common.limits import RECOVERY_HANDS, RECOVERY_WAIT
 from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.journal_format import Heard
+from .budget import Share
 from .confirming import Confirming
 from .lost import Client, Fetched, Moved
 from .missed import Missed, NotRecovered, OwnerGone, to_it_alone
@@ -46,6 +47,7 @@ class HandingOver(Confirming):
             if do == "taken":
                 return {}, await self._run_in_loop(partial(self._hand_over, client, tag))
             if client.fetched is not None and client.fetched.tag == tag:
+                self._end(self._reading, client.fetched.share)
                 client.fetched = None
             self._between.discard(client.sid)
             return {}, ()
@@ -98,20 +100,24 @@ class HandingOver(Confirming):
         """
         if tag == self.host_id:
             raise NotRecovered(NO_OWNER)  # it has been inherited meanwhile, and comes back here
-        missed = self._missed(client, offset)
         until = time.monotonic() + RECOVERY_WAIT
-        while True:
-            if not missed.read(RECOVERY_SLICE):
-                await self._sleep(0)
-            elif not self._has_heard(client, heard):
-                await self._wait_until(lambda: self._has_heard(client, heard), until, INCOMPLETE)
-            else:
-                fetched = await self._run_in_loop(partial(self._fetched, client, missed, tag))
+        has_heard = partial(self._has_heard, client, heard)
+        await self._wait_until(has_heard, until, INCOMPLETE)  # before it has any of it in memory
+        missed, share = await self._read_missed(client, offset, until)
+        try:
+            fetch = partial(self._fetched, client, missed, tag, share)
+            while True:
+                await self._wait_until(has_heard, until, INCOMPLETE)
+                fetched = await self._run_in_loop(fetch)
                 if fetched is not None:
                     break
+                if time.monotonic() > until:
+                    raise NotRecovered(INCOMPLETE)
                 await self._sleep(LOOK)
-            if time.monotonic() > until:
-                raise NotRecovered(INCOMPLETE)
+        except BaseException:
+            self._end(self._reading, share)
+            raise
+        self._give(self._reading, share)
         return [[json.dumps(fetched.to_json())], *(one.packets for one in missed.events)]
 
     def _has_heard(self, client: Client, heard: Heard) -> bool:
@@ -129,7 +135,7 @@ class HandingOver(Confirming):
         home = tag_of(client.sid)
         return any(heard.has(self.host_id, *one, to=home) for one in self._unwritten)
 
-    def _fetched(self, client: Client, missed: Missed, tag: str) -> Optional[Heard]:
+    def _fetched(self, client: Client, missed: Missed, tag: str, share: Share) -> Optional[Heard]:
         """All that it has missed until now is read. In the loop.
 
         :return: how far that goes; ``None`` when a part of that has yet to be written.
@@ -143,8 +149,9 @@ class HandingOver(Confirming):
             if self._lacks_own(client, heard):
                 return None
             missed.read()
+            self._reading.has_read(share, missed.size)
             until = time.monotonic() + RECOVERY_HANDS
-            client.fetched = Fetched(self._journal.last, until, tag)
+            client.fetched = Fetched(self._journal.last, until, tag, share)
             return heard
 
     def _hand_over(self, client: Client, tag: str) -> Packets:
@@ -163,6 +170,7 @@ class HandingOver(Confirming):
                 raise NotRecovered(IN_USE)  # it has come somewhere else
             if fetched.until < time.monotonic():
                 raise NotRecovered(NO_OWNER)
+            self._reading.end(fetched.share)
             late = to_it_alone(client, fetched.number, self._journal)
             state = client.encode().decode()
             self._remove(client)

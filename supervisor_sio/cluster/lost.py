@@ -16,6 +16,7 @@ from ..common.reasons import INCOMPLETE, NOT_SAVED
 from ..common.request import tag_of
 from ..engine.saved import Saved
 from . import packets
+from .budget import Share
 from .histories import Stay
 from .plain import NotPlain, TooLong, Writer
 from .plain import read as read_plain
@@ -43,6 +44,8 @@ class Fetched(NamedTuple):
     until: float
     #: Of that worker.
     tag: str
+    #: Of what is in memory.
+    share: Share
 
 
 class Client:

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Collection, Iterator, NamedTuple, Optional, Protocol, Union
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Iterator,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Union,
+)
 
+from ..common.limits import OUTPUT_OBJECT
 from ..common.reasons import INCOMPLETE, NO_OWNER, NOT_KEPT, UNKNOWN_OFFSET
 from ..relay.journal_format import OWN, Event, Incomplete
 from ..relay.journal_index import Room
@@ -76,6 +87,8 @@ class Missed:
         known: float,
     ) -> None:
         self.events: list[Missing] = []
+        #: Of them, in bytes.
+        self.size = 0
         self.offset = offset
         self._client = client
         self._journal = journal
@@ -123,13 +136,20 @@ class Missed:
                     self._number = event.k
                     if stay.is_for(sid, namespace, event):
                         offset = offsets.write(stay.tag, event.k)
-                        self.events.append(Missing(offset, list(event.message.packets)))
+                        missing = Missing(offset, list(event.message.packets))
+                        self.events.append(missing)
+                        self.size += size_of(missing.packets)
                 if time.monotonic() > until:
                     return False
         except (Incomplete, ValueError):
             raise NotRecovered(INCOMPLETE) from None
         self._number = max(self._number, end)
         return True
+
+
+def size_of(packets: Sequence[EncodedPacket]) -> int:
+    """Of an event, in bytes."""
+    return sum(map(len, packets)) + OUTPUT_OBJECT
 
 
 def to_it_alone(client: Client, number: int, journal: Journal) -> list[list[EncodedPacket]]:

@@ -34,7 +34,7 @@ from functools import partial
 from typing import Any, Callable, ClassVar, List, Mapping, Optional, Tuple
 
 from ..common.blocking import settle
-from ..common.limits import CLIENTS_LOST, RECOVERY_HOPS, RECOVERY_SLICE, RECOVERY_WAIT
+from ..common.limits import CLIENTS_LOST, RECOVERY_HOPS, RECOVERY_WAIT
 from ..common.reasons import IN_USE, LOST_FULL, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.message import RelayMessage
@@ -180,6 +180,8 @@ class Recovery(Claiming, HandingOver, Inheriting):
                 if not is_due:
                     self._note_gone(client, LOST_FULL)
             self._drop_arrivals(now)
+            for budget in (self._reading, self._arriving):
+                budget.expire(now)
             if self._journal is not None:
                 self._journal.trim()
             self._drop_journals(now)
@@ -196,16 +198,20 @@ class Recovery(Claiming, HandingOver, Inheriting):
         if client.arriving is not None:
             raise NotRecovered(IN_USE)  # another one with this pid comes from another worker
         await self._wait_until(lambda: self._is_settled(client))
-        # Each has all that was missed in memory: not as many as may know the pid.
+        # Not as many as may know the pid.
         turn, until = _Turn(), time.monotonic() + RECOVERY_WAIT
         while not self._takes_turn(client.sid, turn):
             await self._wait_until(partial(self._need_not_wait, client.sid, turn), until)
         try:
-            missed = self._missed(client, offset)
-            while not missed.read(RECOVERY_SLICE):
-                await self._sleep(0)
             old = await self._check_unused(client)
-            await self._run_in_loop(partial(self._bring_back, client, eio_sid, old, missed))
+            until = time.monotonic() + RECOVERY_WAIT
+            missed, share = await self._read_missed(client, offset, until)
+            try:
+                await self._run_in_loop(partial(self._bring_back, client, eio_sid, old, missed))
+            except BaseException:
+                self._end(self._reading, share)
+                raise
+            self._give(self._reading, share, eio_sid)
         finally:
             with self._tables:
                 del self._coming[client.sid]

@@ -8,13 +8,14 @@ from typing import Any, Awaitable, Callable, Deque, FrozenSet, List, Optional, S
 
 from socketio import packet as sio_packet
 
-from ..common.limits import CLIENT_ANSWERS, RECOVERY_SLICE, RECOVERY_WAIT
-from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID
+from ..common.limits import CLIENT_ANSWERS, MISSED_THREAD_WAIT, RECOVERY_SLICE, RECOVERY_WAIT
+from ..common.reasons import CLAIMS_FULL, IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID
 from ..common.request import tag_of
 from ..relay.journal_reader import JournalReader
 from ..relay.message import EncodedPacket
 from . import admin, sessions
 from .asking import Asking
+from .budget import Budget, Full, Share
 from .keeping import Keeping
 from .lost import Client, Moved
 from .missed import Journal, Missed, NotRecovered
@@ -32,6 +33,9 @@ SERVER_ERROR = "server error"
 
 #: Seconds between looks whether what is waited for has happened.
 LOOK = 0.01
+
+#: Seconds between looks what clients have taken, while others wait.
+LOOK_AT_OUTPUT = 0.05
 
 
 class RecoveryBase(Asking, Keeping):
@@ -52,6 +56,10 @@ class RecoveryBase(Asking, Keeping):
         #: Those who wait for something, and whether somebody looks for them.
         self._waits: Deque[_Wait] = deque()
         self._looks = False
+        #: For what clients have missed: of this worker's journals, and of others'.
+        self._reading, self._arriving = Budget(), Budget()
+        #: Whether somebody looks what clients have taken.
+        self._looks_at_output = False
 
     # --- clients ---------------------------------------------------------------------------
 
@@ -141,6 +149,88 @@ class RecoveryBase(Asking, Keeping):
             return self._journal
         found = self._readers.get(tag)
         return None if found is None else found[0]
+
+    async def _read_missed(
+        self, client: Client, offset: Optional[str], until: float
+    ) -> Tuple[Missed, Share]:
+        """What a client has missed, as far as that is now; when there is room for it.
+
+        :param until: for how long it waits for room.
+        :return: with what is to be ended, or given to somebody.
+        :raises NotRecovered: when it cannot be had.
+        """
+        share = await self._get_room(self._reading, until)
+        try:
+            missed = self._missed(client, offset)
+            while not missed.read(RECOVERY_SLICE):
+                await self._sleep(0)
+        except BaseException:
+            self._end(self._reading, share)
+            raise
+        with self._tables:
+            self._reading.has_read(share, missed.size)
+        return missed, share
+
+    async def _get_room(self, budget: Budget, until: float) -> Share:
+        """Wait until something may be read.
+
+        :raises NotRecovered: when it takes too long.
+        """
+        share = Share()
+        keeps_thread = self._outlet is not None and self._outlet.concurrent
+        if keeps_thread:
+            until = min(until, time.monotonic() + MISSED_THREAD_WAIT)
+        with self._tables:
+            try:
+                budget.join(share, time.monotonic())
+            except Full:
+                raise NotRecovered(CLAIMS_FULL) from None
+            if share.may_read:
+                return share
+            share.granted = self._create_event()
+            looks, self._looks_at_output = self._looks_at_output, True
+        if not looks:
+            self._spawn(self._look_at_output)
+        try:
+            await self._wait_for(share.granted, max(until - time.monotonic(), 0))
+        except BaseException:
+            self._end(budget, share)
+            raise
+        if keeps_thread:
+            with self._tables:
+                budget.let_in(share)
+        if not share.may_read:
+            self._end(budget, share)
+            raise NotRecovered(CLAIMS_FULL)
+        return share
+
+    def _end(self, budget: Budget, share: Share) -> None:
+        with self._tables:
+            budget.end(share)
+
+    def _give(self, budget: Budget, share: Share, eio_sid: str = "") -> None:
+        with self._tables:
+            budget.give(share, time.monotonic(), eio_sid)
+
+    async def _look_at_output(self) -> None:
+        """As long as somebody waits for room."""
+        budgets = self._reading, self._arriving
+        try:
+            while self._looks_at_output:
+                await self._sleep(LOOK_AT_OUTPUT)
+                await self._run_in_loop(self._look_what_is_taken)
+                with self._tables:
+                    self._looks_at_output = any(budget.is_awaited for budget in budgets)
+        except BaseException:  # the next who waits has another one look
+            self._looks_at_output = False
+            raise
+
+    def _look_what_is_taken(self) -> None:
+        with self._tables:
+            for budget in (self._reading, self._arriving):
+                budget.expire(time.monotonic())
+                if self._outlet is not None:
+                    budget.look(self._outlet.waiting)
 
     # --- how it waits --------------------------------------------------------------------------
 

@@ -62,6 +62,9 @@ class Outlet(Protocol):
     def is_behind(self) -> bool:
         """Whether much waits for a client to take it."""
 
+    def waiting(self, eio_sid: str) -> int:
+        """Bytes that a client has yet to take; where clients are served."""
+
     def close_connection(self, eio_sid: str) -> None:
         """Close the connection of a client that has come back by another one, in any thread."""
 
@@ -95,6 +98,9 @@ class PlainOutlet:
 
     def is_behind(self) -> bool:
         return False  # nobody counts it here
+
+    def waiting(self, eio_sid: str) -> int:
+        return 0  # likewise
 
     def close_connection(self, eio_sid: str) -> None:
         """Here no client comes back."""

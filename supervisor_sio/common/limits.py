@@ -960,6 +960,38 @@ RECOVERY_SLICE = _limit(
     "in which it looks through its journal, or writes down whom it has inherited, before others "
     "get a turn",
 )
+MISSED_BYTES = _limit(
+    "MISSED_BYTES",
+    32 * 1024 * 1024,
+    "bytes",
+    "worker",
+    "of what clients have missed that come back: from when it is read until they, or other "
+    "workers, have it; and as much again of clients that come from others. The next ones wait, in "
+    "their order. One may go over it: twice what a journal keeps",
+)
+MISSED_WAITING = _limit(
+    "MISSED_WAITING",
+    10_000,
+    "clients",
+    "worker",
+    "that wait for that, at most for RECOVERY_WAIT; as CLAIMS",
+)
+MISSED_HELD = _limit(
+    "MISSED_HELD",
+    3.0,
+    "seconds",
+    "client",
+    "that what it has been sent counts there at most: clients that take little do not keep the "
+    "others waiting. What waits for it then is bounded by OUTPUT_CEILING and SLOW_OUTPUT",
+)
+MISSED_THREAD_WAIT = _limit(
+    "MISSED_THREAD_WAIT",
+    0.2,
+    "seconds",
+    "client of a worker with threads",
+    "that it waits for room for what it has missed; then it goes over MISSED_BYTES. It keeps one "
+    "of the few threads of the application meanwhile",
+)
 CLIENTS_MOVED = _limit(
     "CLIENTS_MOVED",
     65_536,

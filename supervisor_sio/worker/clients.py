@@ -35,6 +35,9 @@ class PlainClients:
     def is_behind(self) -> bool:
         return bool(self._server.eio.is_behind())
 
+    def waiting(self, eio_sid: str) -> int:
+        return int(self._server.eio.waiting(eio_sid))
+
     def close_connection(self, eio_sid: str) -> None:
         """None of them comes back: they do not know that they could."""
 

@@ -159,6 +159,10 @@ class Dispatcher:
         """Whether much waits for a client to take it."""
         return self._eio.is_behind()
 
+    def waiting(self, eio_sid: str) -> int:
+        """:meth:`.Outlet.waiting`"""
+        return self._eio.waiting(eio_sid)
+
     def close_connection(self, eio_sid: str) -> None:
         """End a session as if its connection broke: the client has another one."""
         self._eio.in_loop(self._abort, eio_sid)

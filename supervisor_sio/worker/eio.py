@@ -242,6 +242,11 @@ class EngineOwner:
         """Whether more than ``SLOW_OUTPUT`` waits for a client."""
         return any(session.waiting > SLOW_OUTPUT for session in self.engine.sessions.values())
 
+    def waiting(self, sid: str) -> int:
+        """Bytes of output that a client has yet to take."""
+        session = self.engine.sessions.get(sid)
+        return 0 if session is None else session.waiting
+
     # --- messages and the end -----------------------------------------------------------
 
     def run_alone(

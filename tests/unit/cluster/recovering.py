@@ -86,6 +86,10 @@ class Worker:
     def is_behind(self) -> bool:
         return False
 
+    def waiting(self, eio_sid: str) -> int:
+        """What a client has yet to take of what it has got."""
+        return sum(map(len, self.got.get(eio_sid, ())))
+
     def close_connection(self, eio_sid: str) -> None:
         self.closed.append(eio_sid)
         self.disconnect(eio_sid)

@@ -11,6 +11,7 @@ from typing import Any, Optional
 import pytest
 
 from supervisor_sio.cluster import recovery_base
+from supervisor_sio.cluster.budget import Share
 from supervisor_sio.cluster.relaying import Relaying
 from supervisor_sio.common import identity
 from supervisor_sio.common.reasons import CLAIMS_FULL, NO_OWNER, UNKNOWN_OFFSET, UNKNOWN_PID
@@ -657,7 +658,7 @@ def test_a_client_whose_next_worker_never_had_it_is_told_of(make: Any) -> None:
     visitor.lose()
     manager = app.sio.manager
     client = manager._known[visitor.sid]
-    manager._fetched(client, manager._missed(client, None), "ffffffff")
+    manager._fetched(client, manager._missed(client, None), "ffffffff", Share())
     manager._hand_over(client, "ffffffff")
     assert manager.unconfirmed == 1 and not manager.lost
     app.settle(lambda: len(app.seen) == 2)
