@@ -20,7 +20,8 @@ class Ledger:
         return f"env HAPPENED={self.path} {variables} supervisor-sio worker {module}:app"
 
     def all(self) -> list[dict[str, Any]]:
-        return list(map(json.loads, self.path.read_text().splitlines()))
+        whole, _, _ = self.path.read_text().rpartition("\n")  # the last one may be half written
+        return list(map(json.loads, whole.splitlines()))
 
     def lines(self, sid: str) -> list[dict[str, Any]]:
         return [line for line in self.all() if line["sid"] == sid] if self.path.exists() else []
