@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from supervisor_sio.common import channel, recovery, takeover
 from supervisor_sio.common.handover import Handover
+from supervisor_sio.common.limits import TAKEOVER_BATCHES
 from supervisor_sio.common.recovery import Segment, Source
 from supervisor_sio.router import held as module
 from supervisor_sio.router.held import Held
@@ -31,6 +32,9 @@ from unit.router.harness import Harness, Scenario, Worker, memory
 
 NAMES = ["one", "two", "three"]
 STEPS = 120
+
+#: For each tag, of what a worker passes on.
+MOST_BATCHES = 3
 
 #: Of each journal.
 SEGMENTS = {"events": [0, 1], "states": [0]}
@@ -84,19 +88,22 @@ class Node:
     def has_journals_of(self) -> set[str]:
         return {source.tag for source, _, _ in self.journals._segments}
 
-    def read(self) -> None:
+    def read(self) -> bool:
+        """Whether there was something."""
+        some = False
         if not self.connected:
-            return
+            return some
         for message, descriptors in self.worker.packets():
-            kept = False
+            some, kept = True, False
             if message["type"] == "closed":
                 self.lose()
-                return
+                return some
             if message["type"] in _ARRIVING:
                 kept = self.arriving.handle(message, descriptors)
             assert not isinstance(message, Handover)
             if not kept:
                 channel.close_all(descriptors)
+        return some
 
     def lose(self) -> None:
         """Its router."""
@@ -180,20 +187,25 @@ class World:
         self.not_inherited: list[str] = []
         harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
 
-    def join(self) -> None:
+    def join(self, clients: int) -> Node:
         self.count += 1
         node = Node(self.harness, f"t{self.count}", self.chance.choice(NAMES))
         node.own[node.tag] = []
-        for _ in range(self.chance.randrange(6)):
+        for _ in range(clients):
             client, sock = socket.socketpair()
             self.clients.append(client)
             node.own[node.tag].append(sock.detach())
         self.nodes.append(node)
+        return node
 
-    def end(self) -> None:
+    def one_ends(self) -> None:
         node = self.chance.choice(self.nodes)
         if node.connected and self.chance.random() < 0.8:
-            node.pass_on(self.chance.randrange(1, 4), whole=self.chance.random() < 0.8)
+            batches = self.chance.randrange(1, MOST_BATCHES + 1)
+            node.pass_on(batches, whole=self.chance.random() < 0.8)
+        self.end(node)
+
+    def end(self, node: Node) -> None:
         self.nodes.remove(node)
         channels = [c for c in self.harness.workers if c.member and c.member.tag == node.tag]
         if node.connected and channels:
@@ -261,9 +273,9 @@ class World:
     async def step(self) -> None:
         chance = self.chance.random()
         if chance < 0.2 or not self.nodes:
-            self.join()
+            self.join(self.chance.randrange(6))
         elif chance < 0.35:
-            self.end()
+            self.one_ends()
         elif chance < 0.4:
             self.next_router()
         elif chance < 0.55:
@@ -294,11 +306,15 @@ class World:
             self.harness.held._began -= 10
             for group in self.harness.held._groups.values():
                 group.not_before = group.deadline = 0.0
+                if self.chance.random() < 0.2:  # somebody is slow
+                    group.until = 0.0
             self.harness.held.look()
             idle = not (self.harness.held._groups or self.ending or self.harness.held._missed)
-            idle = idle and not any(n.given for n in self.nodes)
-            if idle and not any(list(node.worker.packets()) for node in self.nodes):
-                await asyncio.sleep(0.01)  # what is closed is closed in the next turns
+            idle = idle and not any(n.given or n.arriving._coming for n in self.nodes)
+            # Who was told to forget something has to read that, and what came before it.
+            if idle and not any([node.read() for node in self.nodes]):
+                for _ in range(MOST_BATCHES * self.count):  # in each turn one is closed
+                    await asyncio.sleep(0)
                 return
         raise AssertionError("something is held for ever")
 
@@ -344,39 +360,72 @@ def shelf() -> Iterator[Any]:
         yield pair
 
 
-@pytest.mark.parametrize("number", range(10))
-def test_each_session_has_one_owner(
+Play = Callable[[random.Random, Callable[[World], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def play(
     run: Callable[[Scenario], None],
     no_leak: Callable[[], AbstractContextManager[None]],
     monkeypatch: pytest.MonkeyPatch,
     shelf: Any,
-    number: int,
+) -> Play:
+    """Let something happen, and check what has become of all when everybody has answered."""
+    not_inherited = Held._not_inherited
+
+    def play(chance: random.Random, happens: Callable[[World], Awaitable[None]]) -> None:
+        async def scenario(harness: Harness) -> None:
+            world = World(harness, chance, shelf)
+
+            def note(held: Held, name: str, journals: list[Journal]) -> None:
+                world.not_inherited += [journal.source.tag for journal in journals]
+                not_inherited(held, name, journals)
+
+            monkeypatch.setattr(Held, "_not_inherited", note)
+            monkeypatch.setattr(module, "is_alive", world.is_alive)
+            try:
+                await happens(world)
+                await world.settle()
+                world.check()
+            finally:
+                harness.all_stop = True  # nobody inherits any more
+                world.close()
+                while len(harness.workers):
+                    await asyncio.sleep(0.005)
+                for gone in list(harness.workers._absent.values()):
+                    gone._process_ended()
+
+        with no_leak():
+            run(scenario)
+
+    return play
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_each_session_has_one_owner(
+    play: Play, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr(module, "TAKEOVER_TRIES", 4)
-    not_inherited = Held._not_inherited
-    chance = random.Random(f"{os.environ['FUZZ_SEED']}-{number}")
 
-    async def scenario(harness: Harness) -> None:
-        world = World(harness, chance, shelf)
+    async def happens(world: World) -> None:
+        for _ in range(STEPS):
+            await world.step()
 
-        def note(held: Held, name: str, journals: list[Journal]) -> None:
-            world.not_inherited += [journal.source.tag for journal in journals]
-            not_inherited(held, name, journals)
+    play(random.Random(f"{os.environ['FUZZ_SEED']}-{number}"), happens)
 
-        monkeypatch.setattr(Held, "_not_inherited", note)
-        monkeypatch.setattr(module, "is_alive", world.is_alive)
-        try:
-            for _ in range(STEPS):
-                await world.step()
-            await world.settle()
-            world.check()
-        finally:
-            harness.all_stop = True  # nobody inherits any more
-            world.close()
-            while len(harness.workers):
-                await asyncio.sleep(0.005)
-            for gone in list(harness.workers._absent.values()):
-                gone._process_ended()
 
-    with no_leak():
-        run(scenario)
+def test_who_took_too_long_lets_go_of_what_it_reads_later(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last batch is on its way to it when nobody is asked any more."""
+    monkeypatch.setattr(module, "TAKEOVER_TRIES", 1)
+    monkeypatch.setattr(module, "ADOPT_TIMEOUT", 0.0)
+    assert TAKEOVER_BATCHES < MOST_BATCHES
+
+    async def happens(world: World) -> None:
+        giver = world.join(clients=3 * MOST_BATCHES)
+        world.join(clients=1)
+        giver.pass_on(MOST_BATCHES, whole=True)
+        world.end(giver)
+
+    play(random.Random(1), happens)
