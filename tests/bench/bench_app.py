@@ -60,3 +60,10 @@ def broadcast(sid: str, times: int, payload: str) -> None:
     """To all clients of all workers, so many times in a row."""
     for _ in range(times):
         sio.emit("news", payload)
+
+
+@sio.on("emit_to")
+def emit_to(sid: str, room: str, times: int, payload: str) -> None:
+    """To a room, so many times in a row."""
+    for _ in range(times):
+        sio.emit("news", payload, room=room)

@@ -11,5 +11,14 @@ module.exports = (io) => {
         io.emit("news", payload);
       }
     });
+    socket.on("join", (room, answer) => {
+      socket.join(room);
+      answer(room);
+    });
+    socket.on("emit_to", (room, times, payload) => {
+      for (let n = 0; n < times; n++) {
+        io.to(room).emit("news", payload);
+      }
+    });
   });
 };

@@ -1,0 +1,137 @@
+"""What an emit to a small room costs all processes together, by the number of workers.
+
+    python tests/bench/rooms.py [--workers 2 4 8 16] [--sizes 1 10] [--times 50 1] [--pm2]
+
+A number of clients, in rooms of one and of ten, spread over the workers as they came. One after the
+other has its worker emit to a room, so many times in a row; the next one does so when all events
+have come. CPU is user and system time of all processes but supervisord, divided by the emits.
+Each run measures all sides in turn, and the last rows are medians of all runs. `--checkout` adds
+another version of this package. Ends with 1 if an event does not come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Callable
+
+from client import Session
+from frames import Failure
+from pm2 import pm2_cluster
+from servers import HOST, Server, supervised_cluster
+
+PAYLOAD = "x" * 60
+PATIENCE = 60.0
+#: Emitting clients in a measurement.
+ROUNDS = 40
+#: Clients that connect at a time.
+AT_ONCE = 10
+
+Start = Callable[[int], AbstractContextManager[Server]]
+
+
+async def connect(port: int, rooms: list[str]) -> Session:
+    session = Session(HOST, port)
+    await session.connect_polling()
+    await session.upgrade()
+    for room in rooms:
+        session.send("421" + json.dumps(["join", room]))
+        while not (await session.receive()).startswith("431"):
+            pass
+    return session
+
+
+async def receive(session: Session, events: int) -> None:
+    while events:
+        events -= (await session.receive()).startswith('42["news",')
+
+
+async def emit(sessions: list[Session], size: int, times: int, rounds: int) -> None:
+    """From one client after another, to a room with others in it."""
+    for number in range(rounds):
+        room = (7 * number + 1) % (len(sessions) // size)
+        members = sessions[room * size : (room + 1) * size]
+        emitter = sessions[(number * 13) % len(sessions)]
+        emitter.send("42" + json.dumps(["emit_to", f"{size}:{room}", times, PAYLOAD]))
+        receiving = [receive(member, times) for member in members]
+        await asyncio.wait_for(asyncio.gather(*receiving), PATIENCE)
+
+
+async def measure(
+    server: Server, clients: int, sizes: list[int], bursts: list[int]
+) -> dict[tuple[int, int], float]:
+    """Microseconds of CPU for an emit, by the size of the room and the emits in a row."""
+    sessions: list[Session] = []
+    for first in range(0, clients, AT_ONCE):
+        numbers = range(first, min(first + AT_ONCE, clients))
+        coming = [
+            connect(server.port, [f"{size}:{number // size}" for size in sizes])
+            for number in numbers
+        ]
+        sessions += await asyncio.gather(*coming)
+    used = {}
+    for size in sizes:
+        for times in bursts:
+            await emit(sessions, size, times, 4)
+            rounds = ROUNDS * (5 if times == 1 else 1)
+            before = server.counted_cpu()
+            await emit(sessions, size, times, rounds)
+            used[size, times] = (server.counted_cpu() - before) / (rounds * times) * 1e6
+    for session in sessions:
+        session.close()
+    return used
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Emits to small rooms")
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 4, 8, 16])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--times", type=int, nargs="+", default=[50, 1])
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--pm2", action="store_true", help="beside socket.io under @socket.io/pm2")
+    parser.add_argument("--checkout", type=Path, help="beside another version of this package")
+    parser.add_argument("--mode", default="", help="of the workers, if not the default")
+    options = parser.parse_args()
+    sides: dict[str, Start] = {"supervisor-sio": partial(supervised_cluster, mode=options.mode)}
+    if options.checkout:
+        other = partial(supervised_cluster, mode=options.mode, checkout=options.checkout)
+        sides[str(options.checkout)] = other
+    if options.pm2:
+        sides["@socket.io/pm2"] = pm2_cluster
+    columns = [(size, times) for size in options.sizes for times in options.times]
+    heads = [f"room of {size}, {times} in a row" for size, times in columns]
+    print("CPU of all processes, µs for an emit")
+    print(f"{'':20}{'workers':>8}" + "".join(f"{head:>25}" for head in heads))
+    rows: dict[tuple[str, int], list[list[float]]] = {}
+    for _ in range(options.runs):
+        for workers in options.workers:
+            for name, start in sides.items():
+                try:
+                    with start(workers) as server:
+                        used = asyncio.run(
+                            measure(server, options.clients, options.sizes, options.times)
+                        )
+                except (Failure, asyncio.TimeoutError) as failure:
+                    sys.exit(f"{name}: {failure or 'not all events have come'}")
+                row = [used[column] for column in columns]
+                rows.setdefault((name, workers), []).append(row)
+                show(name, workers, row)
+    if options.runs > 1:
+        print("medians")
+        for (name, workers), measured in rows.items():
+            show(name, workers, [statistics.median(values) for values in zip(*measured)])
+
+
+def show(name: str, workers: int, row: list[float]) -> None:
+    print(f"{name[-20:]:20}{workers:>8}" + "".join(f"{value:25.1f}" for value in row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
