@@ -6,8 +6,9 @@ from typing import Any, Callable, ClassVar, Mapping, Optional
 
 from ..common.blocking import settle
 from ..relay.message import RelayMessage
+from ..relay.rooms import is_sid
 from .asking import Asking
-from .rooms import IndexedManager, check_entry, check_name, is_sid, refuse_entry
+from .rooms import IndexedManager, check_entry, check_name, refuse_entry
 from .scope import Scope
 from .takeover import Underway
 

@@ -25,7 +25,7 @@ from ..relay.looped import LoopSubscriber
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.methods import BRIDGE, MalformedFields, check_fields
 from ..relay.outbox import Kept
-from ..relay.publisher import Publisher
+from ..relay.publisher import CallSoon, Publisher
 from ..relay.subscriber import Deaf, Subscriber
 from ..relay.threaded import ThreadSubscriber
 from . import sessions
@@ -54,6 +54,7 @@ class Relaying(Takeover):
     # From the manager.
     channel: Optional[str]
     write_only: bool
+    hashes: dict[int, int]
     _outlet: Optional[sessions.Outlet]
     _start_to_hear: Callable[[Publisher, RunDir], Subscriber]
     _journal: Optional[Journal]
@@ -95,6 +96,7 @@ class Relaying(Takeover):
                 )
             channels_in_use.add(publisher.channel)
             self._subscriber = self._start_to_hear(publisher, self._run_dir)
+            self._subscriber.rooms = self.hashes
             self._begin_journal()
         self._get_logger().info("zmq backend initialized.")
 
@@ -192,6 +194,7 @@ class Relaying(Takeover):
         self._cluster = cluster
         self.host_id = identity.tag() if self._serves else uuid.uuid4().hex
         publisher = Publisher(self._run_dir, cluster, self.host_id, counted=self._serves)
+        publisher.turn = self._turn
         if not self._serves:
             self._listen_for_questions(publisher)
         self._publisher = publisher
@@ -199,6 +202,13 @@ class Relaying(Takeover):
         # The children of multiprocessing end without what atexit knows.
         Finalize(None, self.finish, exitpriority=10)
         return publisher
+
+    def _turn(self) -> Optional[CallSoon]:
+        """How to have something called at the end of this turn, in the thread of the loop."""
+        outlet = self._outlet
+        if outlet is None or outlet.threads is None or not outlet.threads.here:
+            return None
+        return outlet.call_soon
 
     def _listen_for_questions(self, publisher: Publisher) -> None:
         """:raises RelayUnreachable: when no relay carries what this process says."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from _thread import RLock
 from types import MappingProxyType
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
@@ -11,18 +10,11 @@ from socketio.base_manager import BaseManager
 
 from ..common.request import tag_of
 from ..relay.methods import MalformedFields
+from ..relay.rooms import is_sid, room_hash
 from .scope import Scope
 
 #: One room, or several, or everybody.
 Room = Union[str, int, list[Any], tuple[Any, ...], None]
-
-#: A session id as a worker of ours makes it; see :mod:`supervisor_sio.cluster.sessions`.
-_SID = re.compile(r"[0-9a-f]{8}\.[\w-]{20}", re.ASCII)
-
-
-def is_sid(room: Any) -> bool:
-    """Whether this is the name of a client's own room, wherever that client is."""
-    return isinstance(room, str) and _SID.fullmatch(room) is not None
 
 
 def tags_of(room: Room) -> set[Optional[str]]:
@@ -101,6 +93,8 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
         self.forget_clients()
 
     def forget_clients(self) -> None:
+        #: How many rooms with a client of this process have each hash: of all but the clients' own.
+        self.hashes: dict[int, int] = {}
         #: Held for no longer than a moment, and never while greenlets switch: one of the
         #: operating system, whatever a library has put in its place.
         self._tables = RLock()
@@ -110,21 +104,23 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
     def basic_enter_room(
         self, sid: str, namespace: str, room: Any, eio_sid: Optional[str] = None
     ) -> None:
+        was_empty = not self.rooms.get(namespace, {}).get(room)
         if room == sid and eio_sid is not None:
             # Its own, when it connects; it has entered that of everybody before.
             self.rooms[namespace][sid] = _Room({sid: eio_sid})
-            return
-        if room is None or room == sid:
+        elif room is None or room == sid:
             super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
-            return
-        check_entry(sid, room)
-        super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
-        self._rooms_of.setdefault((namespace, sid), {})[room] = None
-        if self._known:
-            self._note_room(sid, room, True)
+        else:
+            check_entry(sid, room)
+            super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
+            self._rooms_of.setdefault((namespace, sid), {})[room] = None
+            if self._known:
+                self._note_room(sid, room, True)
+        if was_empty:
+            self._count_hash(namespace, room, 1)
 
     def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
-        super().basic_leave_room(sid, namespace, room)
+        self._leave_room(sid, namespace, room)
         rooms = self._rooms_of.get((namespace, sid))
         if rooms is not None:
             rooms.pop(room, None)
@@ -137,10 +133,29 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
         for room in self._rooms_of.pop((namespace, sid), ()):
             self.basic_leave_room(sid, namespace, room)
         # Its own, if it has not left that, and that of everybody: most have no others.
-        self.rooms.get(namespace, {}).pop(sid, None)
-        super().basic_leave_room(sid, namespace, None)
+        if self.rooms.get(namespace, {}).pop(sid, None):
+            self._count_hash(namespace, sid, -1)
+        self._leave_room(sid, namespace, None)
         self.pending_connect.discard(sid, namespace)
         self.pending_disconnect.discard(sid, namespace)
+
+    def _leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        members = self.rooms.get(namespace, {}).get(room)
+        is_last = members is not None and len(members) == 1 and sid in members
+        super().basic_leave_room(sid, namespace, room)
+        if is_last:
+            self._count_hash(namespace, room, -1)
+
+    def _count_hash(self, namespace: str, room: Any, change: int) -> None:
+        """A room has its first client here, or has lost its last one."""
+        if is_sid(room):
+            return
+        number = room_hash(namespace, room)
+        count = self.hashes.get(number, 0) + change
+        if count:
+            self.hashes[number] = count
+        else:
+            del self.hashes[number]
 
     # Without what an Admin UI hears of: another process has the client then, or had it.
 

@@ -46,6 +46,10 @@ class Outlet(Protocol):
     #: all that a manager can do then; only what is sent goes by ``threads``.
     concurrent: bool
 
+    @property
+    def call_soon(self) -> Optional[Callable[[Callable[[], None]], None]]:
+        """Has a call made in the next turn of the loop, in its thread; ``None``: nobody can."""
+
     def fan_out(
         self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]
     ) -> Optional[Awaitable[Any]]:
@@ -81,6 +85,7 @@ class PlainOutlet:
 
     threads: Optional[Threads] = None
     concurrent = False
+    call_soon: Optional[Callable[[Callable[[], None]], None]] = None
 
     def __init__(self, server: Any) -> None:
         self._server = server

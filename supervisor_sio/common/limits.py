@@ -717,6 +717,28 @@ RELAY_LONGEST_PUSHED = _limit(
     "a longer one is not sent to all, but fetched by each process that needs it: so what waits "
     "in the relay for a stopped worker is bounded in bytes, and not only in messages",
 )
+RELAY_BUNDLE_MESSAGES = _limit(
+    "RELAY_BUNDLE_MESSAGES",
+    128,
+    "messages",
+    "turn of a process's loop",
+    "that are collected before they are sent together; RELAY_LONGEST_PUSHED is for all of them",
+)
+RELAY_MOST_ROOMS = _limit(
+    "RELAY_MOST_ROOMS",
+    255,
+    "rooms",
+    "message",
+    "that workers without a client in them pass over by their hashes; one to more rooms is "
+    "looked at by every worker",
+)
+RELAY_MOST_OUTDATED = _limit(
+    "RELAY_MOST_OUTDATED",
+    100,
+    "senders",
+    "process that receives from the relay",
+    "of another version of this package, whose restart is asked for in a log line each",
+)
 RELAY_MOST_ENDED = _limit(
     "RELAY_MOST_ENDED",
     100,

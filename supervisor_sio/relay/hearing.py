@@ -15,26 +15,33 @@ from typing import (
     Any,
     Awaitable,
     Callable,
+    Container,
     FrozenSet,
     Iterable,
+    Iterator,
     List,
     Mapping,
     Optional,
     Sequence,
+    Set,
     Tuple,
 )
 
-from ..common.limits import RELAY_MOST_STREAMS
+from ..common.limits import RELAY_MOST_OUTDATED, RELAY_MOST_STREAMS
 from .inbox import Inbox, Numbers
 from .journal import Journal
 from .listener import Listener, read_messages
 from .message import (
+    Look,
     MessageError,
+    OtherVersion,
     RelayMessage,
+    look,
     read_number,
     topic_for_all,
     topic_for_one,
     topic_for_publishers,
+    unpack_bundle,
 )
 from .methods import BRIDGE
 from .passed import via_of
@@ -62,6 +69,9 @@ _ANSWERS = 1.0
 #: that name, while it lives.
 _TO_A_TAG = ("position", "volatile")
 
+
+#: Its topic, the bytes that it is in, and where it begins there.
+Piece = Tuple[bytes, bytes, int]
 
 #: Takes a message, and raises nothing.
 Deliver = Callable[[RelayMessage], None]
@@ -91,8 +101,9 @@ class Adoption:
 class Hearing:
     """What is for all, and what is for the tags of this process.
 
-    A subclass brings what comes to :meth:`_take`, and calls :meth:`_look` now and then. Both give
-    back what the clients of this process get; what adopted sessions get waits at their listener.
+    A subclass brings what comes to :meth:`_open`, each piece of it to :meth:`_take`, and calls
+    :meth:`_look` now and then. These give back what the clients of this process get; what adopted
+    sessions get waits at their listener.
 
     :param tag: under which others send to this process alone.
     :param hears_all: false for a process that only emits: it listens for
@@ -125,6 +136,10 @@ class Hearing:
         self._channel_length = len(publisher.channel.encode()) + 1
         #: The clients of this process, until they are passed on.
         self._main: Optional[Listener] = Listener(tag, since=since, refuse=self.refuse)
+        #: The hashes of the rooms with a client here, see :mod:`.rooms`: what is for others only
+        #: is passed over. ``None``: everything is looked at.
+        self.rooms: Optional[Container[int]] = None
+        self._sender = publisher.sender.encode()
         self._inbox = self._main.inbox
         self._adoptions: List[Adoption] = []
         #: Whether it hears for its own clients and nobody else.
@@ -156,6 +171,9 @@ class Hearing:
         #: Numbered messages delivered.
         self.received = 0
         self.malformed = 0
+        self._malformed_told = False
+        #: Who was told of that has another version of this package.
+        self._outdated: Set[str] = set()
         #: Whether a bridge to other hosts has asked for something: each does when it starts.
         self.bridged = False
         #: When a question of another was last answered.
@@ -402,19 +420,71 @@ class Hearing:
 
     # --- what comes -----------------------------------------------------------
 
-    def _take(self, data: bytes, now: float) -> Iterable[RelayMessage]:
+    def _open(self, data: bytes, now: float) -> Iterator[Piece]:
+        """What has come, in pieces for :meth:`_take`, each to be fetched when its turn comes.
+
+        What is of no use here is not among it.
+        """
         try:
             if data.startswith(WELCOME):
                 self._welcome(read_welcome(data))
-                return ()
-            to_all = data.startswith(self._for_all)
-            topic = self._for_all if to_all else self._for_us
-            if not to_all and not data.startswith(topic):
-                topic = data[: data.index(b"\0", self._channel_length) + 1]
-            message = RelayMessage.unpack(data, len(topic))
-            if message.sender == self._publisher.sender:
-                self._take_own(message, now)
-                return ()
+                return iter(())
+            topic = self._for_all
+            if not data.startswith(topic):
+                topic = self._for_us
+                if not data.startswith(topic):
+                    topic = data[: data.index(b"\0", self._channel_length) + 1]
+            start = len(topic)
+            beginning = look(data, start)
+            if beginning.sender == self._sender:  # what it says to all is delivered here already
+                if not beginning.first:
+                    self._take_own(RelayMessage.unpack(data, start), now)
+                return iter(())
+            if self._passes_over(topic, beginning):
+                return iter(())
+            if beginning.messages > 1:
+                return self._open_bundle(topic, unpack_bundle(data, start))
+            return iter(((topic, data, start),))
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+            self.refuse(error)
+            return iter(())
+
+    def _open_bundle(self, topic: bytes, messages: Iterable[bytes]) -> Iterator[Piece]:
+        for data in messages:
+            try:
+                passed_over = self.rooms is not None and self._passes_over(topic, look(data, 0))
+            except ValueError as error:
+                self.refuse(error)
+            else:
+                if not passed_over:
+                    yield topic, data, 0
+
+    def _passes_over(self, topic: bytes, beginning: Look) -> bool:
+        """Whether nobody here has anything to do with it: then it is counted, and that is all."""
+        sender, first, count, hashes = beginning
+        rooms = self.rooms
+        if not hashes or rooms is None or topic is not self._for_all:
+            return False
+        if self.catching_up or not self._simple:
+            return False  # it would come before what waits
+        for one in hashes:
+            if one in rooms:
+                return False
+        if not first:  # volatile
+            return True
+        name = sender.decode()
+        if not self._inbox.pass_over(name, first, count):
+            return False
+        self.received += count
+        if self._journal is not None:
+            self._journal.heard(name, None, first + count - 1)
+        return True
+
+    def _take(self, topic: bytes, data: bytes, start: int, now: float) -> Iterable[RelayMessage]:
+        """A piece of :meth:`_open`."""
+        try:
+            to_all = topic is self._for_all
+            message = RelayMessage.unpack(data, start)
             if message.sequence:
                 tag = None
                 if not to_all:
@@ -485,7 +555,17 @@ class Hearing:
     def refuse(self, error: Exception) -> None:
         """Count a message that cannot be understood."""
         self.malformed += 1
-        if self.malformed == 1:
+        if isinstance(error, OtherVersion):
+            if error.sender not in self._outdated and len(self._outdated) < RELAY_MOST_OUTDATED:
+                self._outdated.add(error.sender)
+                logger.error(
+                    "messages of process %s are ignored: %s: restart it (`sio status` shows the "
+                    "tags of workers)",
+                    error.sender or "(unknown)",
+                    error,
+                )
+        elif not self._malformed_told:
+            self._malformed_told = True
             logger.warning("a malformed message on the relay is ignored: %s", error)
 
     def _heed(self, message: RelayMessage) -> Sequence[RelayMessage]:

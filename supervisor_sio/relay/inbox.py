@@ -198,6 +198,21 @@ class Inbox:
             self._hold(stream, message)
         return self._advance(message.sender, sender)
 
+    def pass_over(self, name: str, first: int, count: int) -> bool:
+        """Note messages to all that are for nobody here.
+
+        :param first: the number of the first; the others follow it.
+        :return: whether they are the next, and nothing is missing: else they are to be received.
+        """
+        sender = self._senders.get(name)
+        if sender is None or not sender.in_step or sender.to_all.next != first:
+            return False
+        stream = sender.to_all
+        stream.next = first + count
+        stream.last = first + count - 1
+        self._senders.move_to_end(name)
+        return True
+
     def position(
         self,
         name: str,

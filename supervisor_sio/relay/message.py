@@ -6,9 +6,17 @@ One frame, because pyzmq takes several times as long for three:
    worker, ``<channel> NUL ? NUL`` for questions to everybody who publishes,
    ``NUL router NUL`` for questions to the router process;
 2. a header: numbers (see :mod:`.outbox`) and lengths, the name of the sender,
-   and a JSON object that says what to do;
+   the hashes of the rooms whose members it is for (see :mod:`.rooms`), and a
+   JSON object that says what to do;
 3. Socket.IO packets as the emitter encoded them, each behind its length in
    bytes and whether it is text.
+
+Messages of one stream that are sent together travel as a *bundle*: a header that
+begins as theirs, with the hashes of all their rooms, their lengths, and the messages
+themselves, whose numbers follow each other. It is packed right before it is sent, and
+taken apart where it is received.
+
+What both begin with, :func:`look` reads: enough for who does not need the rest.
 
 Nothing in a message is executed: JSON and bytes only, no pickle.
 """
@@ -19,18 +27,31 @@ import functools
 import json
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional, Sequence, Union
+from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
 
-from ..common.limits import RELAY_MOST_REPEATED
+from ..common.limits import RELAY_MOST_REPEATED, RELAY_MOST_ROOMS
+from .rooms import hashes_of
 
 EncodedPacket = Union[str, bytes]
 
-_VERSION = 2
+_VERSION = 3
+_MESSAGE, _BUNDLE = 1, 2
 
-#: version, sequence, after, time, lengths of the sender's name and of the JSON object
-_HEAD = struct.Struct("!BQQdBI")
-#: length of a packet, times two, plus one for text
+#: version, kind, length of the sender's name, number of rooms, sequence (the first in a bundle)
+_LOOK = struct.Struct("!BBBBQ")
+#: of a message; also after, time, length of the JSON object
+_HEAD = struct.Struct("!BBBBQQdI")
+#: of a bundle; also the number of messages
+_BUNDLE_HEAD = struct.Struct("!BBBBQH")
+#: by kind, how long the header is; the sender's name follows
+_SIZES = {_MESSAGE: _HEAD.size, _BUNDLE: _BUNDLE_HEAD.size}
+_COUNT = struct.Struct("!H")
+_HASHES = [struct.Struct(f"!{count}Q") for count in range(RELAY_MOST_ROOMS + 1)]
+#: length of a packet, times two, plus one for text; and of a message in a bundle
 _PART = struct.Struct("!I")
+
+#: Version 2: version, sequence, after, time, lengths of the sender's name and of the JSON object.
+_HEAD_2 = struct.Struct("!BQQdBI")
 
 #: Numbers stay far from where they would wrap, or sum up to a figure XML-RPC cannot carry.
 _LARGEST_SEQUENCE = 2**53
@@ -48,6 +69,60 @@ TOPIC_FOR_ROUTER = b"\0router\0"
 
 class MessageError(ValueError):
     """Bytes that are not a message of this format."""
+
+
+class OtherVersion(MessageError):
+    """A message of another version of this package.
+
+    :ivar sender: the name of who has sent it, where that is known; else empty.
+    """
+
+    def __init__(self, version: int, sender: str) -> None:
+        super().__init__(f"version {version} of the format, not {_VERSION}")
+        self.sender = sender
+
+
+class Look(NamedTuple):
+    """The beginning of a message or a bundle."""
+
+    sender: bytes
+    #: The number of the first message, and how many there are.
+    first: int
+    messages: int
+    #: Of the rooms whose members they are for; none: for everybody.
+    hashes: Sequence[int]
+
+
+def look(data: bytes, start: int) -> Look:
+    """Read no more than who has nothing to do with it needs.
+
+    :param start: the length of the topic before it.
+    :raises MessageError: when it does not begin as a message does.
+    """
+    try:
+        version, kind, length, rooms, first = _LOOK.unpack_from(data, start)
+        if version != _VERSION:
+            raise OtherVersion(version, _sender_of(data, start))
+        at = start + _SIZES[kind]
+        sender = data[at : at + length]
+        hashes = _HASHES[rooms].unpack_from(data, at + length) if rooms else ()
+        count = 1
+        if kind == _BUNDLE:
+            (count,) = _COUNT.unpack_from(data, at - _COUNT.size)
+    except (struct.error, LookupError) as error:
+        raise MessageError(f"not a relay message: {error}") from None
+    if not sender or not count or first + count - 1 > _LARGEST_SEQUENCE:
+        raise MessageError("a header with impossible numbers")
+    return Look(sender, first, count, hashes)
+
+
+def _sender_of(data: bytes, start: int) -> str:
+    """Of a message of the version before this one."""
+    if data[start] != 2 or len(data) - start < _HEAD_2.size:
+        return ""
+    length = data[start + _HEAD_2.size - 5]
+    at = start + _HEAD_2.size
+    return data[at : at + length].decode("utf-8", "replace")
 
 
 def read_number(value: Any) -> int:
@@ -98,9 +173,10 @@ class RelayMessage:
 
     def pack(self) -> bytes:
         """Without the topic. :raises TypeError: when a field is not JSON."""
-        sender, fields = self.sender.encode(), _encode_fields(self.fields)
-        head = _HEAD.pack(_VERSION, self.sequence, self.after, self.time, len(sender), len(fields))
-        parts = [head, sender, fields]
+        sender, (fields, rooms) = self.sender.encode(), _encode_fields(self.fields)
+        numbers = self.sequence, self.after, self.time, len(fields)
+        head = _HEAD.pack(_VERSION, _MESSAGE, len(sender), len(rooms) // 8, *numbers)
+        parts = [head, sender, rooms, fields]
         for packet in self.packets:
             text = isinstance(packet, str)
             data = packet.encode() if isinstance(packet, str) else packet
@@ -114,22 +190,69 @@ class RelayMessage:
         :raises MessageError: whatever is wrong with the bytes.
         """
         try:
-            version, sequence, after, time, length, more = _HEAD.unpack_from(data, start)
+            if data[start] != _VERSION:
+                raise OtherVersion(data[start], _sender_of(data, start))
+            _, kind, length, rooms, sequence, after, time, more = _HEAD.unpack_from(data, start)
             start += _HEAD.size
-            middle, end = start + length, start + length + more
-            sender = data[start:middle].decode()
-            if version != _VERSION:
-                raise MessageError(f"version {version} of the format, not {_VERSION}")
+            sender = data[start : start + length].decode()
+            middle = start + length + 8 * rooms
+            end = middle + more
+            if kind != _MESSAGE:
+                raise MessageError(f"kind {kind}, not a message")
             if not sender or len(data) < end:
                 raise MessageError("a header cut short")
             fields = _decode_fields(data[middle:end])
         except MessageError:
             raise
-        except (struct.error, ValueError, RecursionError) as error:
+        except (struct.error, ValueError, LookupError, RecursionError) as error:
             raise MessageError(f"not a relay message: {error}") from None
         if sequence > _LARGEST_SEQUENCE or after > _LARGEST_SEQUENCE or time != time:
             raise MessageError("a header with impossible numbers")
         return cls(sender, sequence, fields, _unpack_packets(data, end), after, time)
+
+
+def pack_bundle(messages: Sequence[bytes]) -> bytes:
+    """Several messages of one stream, as :meth:`RelayMessage.pack` has them, as one."""
+    _, _, length, rooms, first = _LOOK.unpack_from(messages[0])
+    sender = messages[0][_HEAD.size : _HEAD.size + length]
+    start = _HEAD.size + length
+    hashes: dict[bytes, None] = {}
+    for data in messages:
+        rooms = data[3]
+        if not rooms:  # for everybody
+            hashes = {}
+            break
+        for at in range(start, start + 8 * rooms, 8):
+            hashes[data[at : at + 8]] = None
+    if len(hashes) > RELAY_MOST_ROOMS:
+        hashes = {}
+    head = _BUNDLE_HEAD.pack(_VERSION, _BUNDLE, length, len(hashes), first, len(messages))
+    lengths = struct.pack(f"!{len(messages)}I", *map(len, messages))
+    return b"".join((head, sender, *hashes, lengths, *messages))
+
+
+def unpack_bundle(data: bytes, start: int) -> Iterator[bytes]:
+    """The messages of a bundle, which are several; each as :meth:`RelayMessage.pack` has it.
+
+    :param start: the length of the topic before it.
+    :raises MessageError: when it is longer or shorter than its messages.
+    """
+    try:
+        _, _, length, rooms, _, count = _BUNDLE_HEAD.unpack_from(data, start)
+        at = start + _BUNDLE_HEAD.size + length + 8 * rooms
+        lengths = struct.unpack_from(f"!{count}I", data, at)
+    except struct.error as error:
+        raise MessageError(f"not a relay message: {error}") from None
+    at += 4 * count
+    if at + sum(lengths) != len(data):
+        raise MessageError("longer or shorter than its messages")
+    return _slices(data, at, lengths)
+
+
+def _slices(data: bytes, at: int, lengths: Sequence[int]) -> Iterator[bytes]:
+    for length in lengths:
+        yield data[at : at + length]
+        at += length
 
 
 def _unpack_packets(data: bytes, start: int) -> list[EncodedPacket]:
@@ -152,20 +275,26 @@ def _unpack_packets(data: bytes, start: int) -> list[EncodedPacket]:
     return packets
 
 
-def _encode_fields(fields: Mapping[str, Any]) -> bytes:
+def _encode_fields(fields: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """Fields as JSON, and the hashes of the rooms that they name."""
     # An emitter says the same again and again: to the same room, in the same namespace.
     try:
         key = tuple(fields.items())
         known = _encoded.get(key)
     except TypeError:  # a list of rooms, say
-        return _encode(fields).encode()
+        return _encode(fields).encode(), _pack_hashes(fields)
     if known is None:
-        known = _encode(fields).encode()
-        if len(known) <= _REPEATED and "ack" not in fields and "request" not in fields:
+        known = _encode(fields).encode(), _pack_hashes(fields)
+        if len(known[0]) <= _REPEATED and "ack" not in fields and "request" not in fields:
             if len(_encoded) >= RELAY_MOST_REPEATED:
                 _encoded.clear()
             _encoded[key] = known
     return known
+
+
+def _pack_hashes(fields: Mapping[str, Any]) -> bytes:
+    hashes = hashes_of(fields)
+    return _HASHES[len(hashes)].pack(*hashes)
 
 
 def _decode_fields(data: bytes) -> Mapping[str, Any]:
@@ -179,5 +308,5 @@ def _decode_anew(data: bytes) -> Mapping[str, Any]:
     return fields
 
 
-_encoded: dict[tuple[tuple[str, Any], ...], bytes] = {}
+_encoded: dict[tuple[tuple[str, Any], ...], tuple[bytes, bytes]] = {}
 _decode_repeated = functools.lru_cache(maxsize=RELAY_MOST_REPEATED)(_decode_anew)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import Any, Iterable, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterable, List, Mapping, Optional, Sequence
 
 import zmq
 
-from ..common.limits import RELAY_HIGH_WATER, RELAY_LONGEST_PUSHED
+from ..common.limits import RELAY_BUNDLE_MESSAGES, RELAY_HIGH_WATER, RELAY_LONGEST_PUSHED
 from ..common.rundir import ClusterInfo, RunDir
 from . import native
 from .inbox import Inbox, Numbers
@@ -17,6 +17,7 @@ from .message import (
     TOPIC_FOR_ROUTER,
     EncodedPacket,
     RelayMessage,
+    pack_bundle,
     topic_for_all,
     topic_for_one,
     topic_for_publishers,
@@ -35,8 +36,47 @@ _FIRST_BEAT = 0.2
 _LONGEST_BEAT = 10.0
 
 
+#: Has something called in the next turn of the loop that runs in this thread.
+CallSoon = Callable[[Callable[[], None]], None]
+
+
+def _no_loop() -> Optional[CallSoon]:
+    return None
+
+
 class MessageTooLong(ValueError):
     """An emit over ``message_maxbytes``; nothing was sent."""
+
+
+class _Burst:
+    """What is published in one turn of the loop.
+
+    The first message is sent at once, so a single one never waits; those behind it leave together
+    at the end of the turn. After a turn with several, the first one of the next waits, too.
+    """
+
+    def __init__(self) -> None:
+        #: Whether the end of this turn is noticed, and how many messages there were in it.
+        self.turn = False
+        self.count = 0
+        #: Whether there were several in the turn before.
+        self.lasts = False
+        #: By topic, what is collected; how many messages, and bytes.
+        self.topics: dict[bytes, List[bytes]] = {}
+        self.messages = self.size = 0
+
+    def takes(self, topic: bytes, data: bytes, for_all: bytes) -> bool:
+        """Whether one more can wait with the others.
+
+        One to all and one to a worker that came in one order are to be sent in that order.
+        """
+        if not self.messages:
+            return True
+        if (topic == for_all) != (for_all in self.topics):
+            return False
+        return (
+            self.messages < RELAY_BUNDLE_MESSAGES and self.size + len(data) <= RELAY_LONGEST_PUSHED
+        )
 
 
 class Publisher:
@@ -61,6 +101,10 @@ class Publisher:
         self.tally = Tally() if counted else None
         self._for_all = topic_for_all(self.channel)
         self._outbox = Outbox(sender, cluster.buffer_messages, cluster.buffer_maxbytes)
+        #: Asked at each message: how to have something called at the end of this turn; ``None``
+        #: in a thread without a loop, where everything is sent at once.
+        self.turn: Callable[[], Optional[CallSoon]] = _no_loop
+        self._burst = _Burst()
         self._last_sent = 0.0
         self._beat = _FIRST_BEAT
         self._lock = native.lock()
@@ -109,14 +153,56 @@ class Publisher:
             if self.tally is not None:
                 self.tally.note(tag, kept.sequence, now)
             if len(kept.data) <= RELAY_LONGEST_PUSHED or self.ends:
-                # libzmq's own thread does the waiting: this call never blocks.
-                self._socket.send(topic + kept.data, zmq.NOBLOCK)
+                self._push(topic, kept.data)
             else:
                 self._send_position(topic, now)
             self._last_sent = now
             self._beat = _FIRST_BEAT
             self.sent += 1
             return self.sent, tag, kept
+
+    def _push(self, topic: bytes, data: bytes) -> None:
+        """Send a message now, or with those that come in this turn of the loop."""
+        burst, call_soon = self._burst, self.turn()
+        if call_soon is None:
+            self._flush()
+            self._send_frame(topic, data)
+            return
+        if not burst.turn:
+            burst.turn = True
+            call_soon(self._end_turn)
+        burst.count += 1
+        if burst.count == 1 and not burst.lasts:
+            self._send_frame(topic, data)
+            return
+        if not burst.takes(topic, data, self._for_all):
+            self._flush()
+        burst.topics.setdefault(topic, []).append(data)
+        burst.messages += 1
+        burst.size += len(data)
+
+    def _end_turn(self) -> None:
+        if self._pid != os.getpid():
+            return  # it is the parent's
+        with self._lock:
+            burst = self._burst
+            burst.lasts, burst.turn, burst.count = burst.count > 1, False, 0
+            if not self._socket.closed:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Send what is collected."""
+        burst = self._burst
+        if not burst.messages:
+            return
+        topics, burst.topics = burst.topics, {}
+        burst.messages = burst.size = 0
+        for topic, messages in topics.items():
+            self._send_frame(topic, messages[0] if len(messages) == 1 else pack_bundle(messages))
+
+    def _send_frame(self, topic: bytes, data: bytes) -> None:
+        # libzmq's own thread does the waiting: this call never blocks.
+        self._socket.send(topic + data, zmq.NOBLOCK)
 
     def publish_volatile(
         self,
@@ -306,7 +392,8 @@ class Publisher:
     def _send(
         self, topic: bytes, fields: Mapping[str, Any], packets: Sequence[EncodedPacket] = ()
     ) -> None:
-        self._socket.send(topic + RelayMessage(self.sender, 0, fields, packets).pack(), zmq.NOBLOCK)
+        self._flush()
+        self._send_frame(topic, RelayMessage(self.sender, 0, fields, packets).pack())
 
     def close(self, linger: Optional[int] = None) -> None:
         """Let go of the sockets. Nobody may use it any more, in any thread.
@@ -314,6 +401,8 @@ class Publisher:
         :param linger: milliseconds that what is still to be sent has; by default five seconds.
         """
         if self._pid == os.getpid() and not self._socket.closed:
+            with self._lock:
+                self._flush()
             self._socket.close(linger)
             self._context.term()
             if self.tally is not None:

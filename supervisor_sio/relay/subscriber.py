@@ -10,19 +10,20 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import Callable, Generator, Iterable, NamedTuple, Optional
+from typing import Callable, Generator, Iterable, Iterator, NamedTuple, Optional
 
 import zmq
 
 from ..common.limits import (
     CATCH_UP_BYTES,
     CATCH_UP_WAIT,
+    RELAY_BUNDLE_MESSAGES,
     RELAY_HIGH_WATER,
     RELAY_MOST_FAILURES,
 )
 from ..common.refusals import Refusals
 from ..common.rundir import RunDir
-from .hearing import Adoption, Deliver, Hearing
+from .hearing import Adoption, Deliver, Hearing, Piece
 from .listener import Listener
 from .message import MessageError, RelayMessage
 from .publisher import RECONNECT, Publisher
@@ -32,8 +33,12 @@ logger = logging.getLogger("supervisor_sio.relay")
 _NOBLOCK = int(zmq.NOBLOCK)  # the enum is slow to convert for each message
 
 #: Messages received before others get a turn, and seconds: some are for thousands of clients.
-_BATCH = 50
+#: A whole bundle is among them, so what it brings leaves in one write for each client.
+_RECEIVED = RELAY_BUNDLE_MESSAGES
 _SLICE = 0.01
+
+#: Messages of this process itself that adopted sessions get before others have a turn.
+_BATCH = 50
 
 #: Seconds between looks at what is due.
 TICK = 0.25
@@ -89,6 +94,8 @@ class Subscriber(Hearing):
         #: Failures to receive since the last message.
         self._failures = 0
         self.closed = False
+        #: What is left of what was received last.
+        self._pieces: Iterator[Piece] = iter(())
         self._refusals = Refusals(logger)
         self._topics: set[bytes] = set()
         self._context = zmq.Context()
@@ -124,7 +131,7 @@ class Subscriber(Hearing):
             now = time.monotonic()
             if not count:
                 began = now
-            elif count == _BATCH or now - began > _SLICE:
+            elif count >= _RECEIVED or now - began > _SLICE:
                 count = 0
                 yield _TURN  # a flood must not keep a worker from its clients
                 continue
@@ -134,6 +141,9 @@ class Subscriber(Hearing):
                     self._ask_everybody = True
                 last, due = now, now + TICK
                 messages = self._look(now)
+            elif (piece := next(self._pieces, None)) is not None:
+                messages = self._take(*piece, now)
+                count += 1
             else:
                 try:
                     frame = receive(_NOBLOCK, False)
@@ -146,7 +156,10 @@ class Subscriber(Hearing):
                         pass
                     self.refuse(MessageError("several frames"))
                 else:
-                    messages = self._take(frame.bytes, now)
+                    self._pieces = self._open(frame.bytes, now)
+                    if (piece := next(self._pieces, None)) is not None:
+                        messages = self._take(*piece, now)
+                    self._failures = 0
                 count += 1
             if self.catching_up or not self._simple:
                 if self._main is not None:

@@ -21,8 +21,9 @@ logger = logging.getLogger("supervisor_sio.worker")
 class PlainClients:
     """By python-socketio's public interface alone."""
 
-    def __init__(self, server: Any, threads: Any) -> None:
-        self.threads = threads
+    def __init__(self, server: Any, runtime: Runtime) -> None:
+        self.threads = runtime.threads
+        self.call_soon = runtime.call_soon
         self.concurrent = _has_threads(server)
         self._server = server
 
@@ -80,7 +81,7 @@ def _way_to_clients(server: Any, runtime: Runtime, max_attachments: int) -> Outl
         "supervisor-sio that knows it",
         ", ".join(changed),
     )
-    return PlainClients(server, runtime.threads)
+    return PlainClients(server, runtime)
 
 
 def _dispatcher_for(server: Any) -> type[Dispatcher]:

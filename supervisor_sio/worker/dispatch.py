@@ -61,6 +61,7 @@ class Dispatcher:
         self._server = server
         self._eio = eio
         self._sessions = eio.engine.sessions
+        self.call_soon = eio.runtime.call_soon
         #: Packets whose attachments have yet to come.
         self._partials: dict[Session, Partial] = {}
         #: Clients that are being disconnected, and by which call.

@@ -63,8 +63,8 @@ def test_to_one_that_has_heard_less(run: Any) -> None:
         client = Client()
         await first.connect(client)
         subscriber = second.manager._subscriber
-        take = subscriber._take
-        subscriber._take = lambda data, now: ()
+        hear = subscriber._open
+        subscriber._open = lambda data, now: iter(())
         for _ in range(5):
             await third.emit()
         await until(lambda: len(first.got.get(client.eio_sid, ())) == 5)
@@ -75,7 +75,7 @@ def test_to_one_that_has_heard_less(run: Any) -> None:
         await third.emit()
         await asyncio.sleep(0.1)
         assert not connecting.done()
-        subscriber._take = take
+        subscriber._open = hear
         await connecting
         assert client.recovered, client.reason
         await third.emit()

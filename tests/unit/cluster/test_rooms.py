@@ -6,6 +6,7 @@ import enum
 import random
 import time
 import uuid
+from collections import Counter
 from typing import Any, Callable
 
 import pytest
@@ -14,11 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor_sio import ZmqManager
-from supervisor_sio.cluster.rooms import IndexedManager, check_entry, check_names, is_sid, tags_of
+from supervisor_sio.cluster import rooms as rooms_module
+from supervisor_sio.cluster.rooms import (
+    IndexedManager,
+    check_entry,
+    check_names,
+    tags_of,
+)
 from supervisor_sio.common import identity
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import MalformedFields
+from supervisor_sio.relay.rooms import is_sid, room_hash
 from unit.polling import PollingClient, make_server
 
 OTHERS_SID = "0a1b2c3d.AbCdEfGhIjKlMnOpQ-_t"
@@ -161,10 +169,51 @@ def test_the_index_says_what_the_rooms_say(server: socketio.Server) -> None:
         for sid, namespace in spaces.items():
             stock = socketio.Manager.get_rooms(manager, sid, namespace)
             assert sorted(map(str, manager.get_rooms(sid, namespace))) == sorted(map(str, stock))
+        assert manager.hashes == hashes_of_rooms(manager)
     for sid, namespace in spaces.items():
         server.disconnect(sid, namespace)
     assert manager.rooms == manager._rooms_of == manager.pending_connect == {}
-    assert manager.pending_disconnect == {}
+    assert manager.pending_disconnect == manager.hashes == {}
+
+
+def hashes_of_rooms(manager: IndexedManager) -> dict[int, int]:
+    """Of all but the clients' own; a room that nobody is in may be left over."""
+    return Counter(
+        room_hash(namespace, room)
+        for namespace, rooms in manager.rooms.items()
+        for room, members in rooms.items()
+        if members and not is_sid(room)
+    )
+
+
+def test_the_hashes_of_clients_that_are_moved() -> None:
+    """Also of those whose ids are not ours, and of a change that fails."""
+    book = Book()
+    for sid in ("own", OTHERS_SID):
+        book._take_in(sid, f"eio-{sid}", "/", [sid, "red", 1])
+    with pytest.raises(ValueError, match="is in / already"):
+        book._take_in("own", "eio-own", "/", ["green"])
+    with pytest.raises(KeyError):
+        book.basic_enter_room("nobody", "/", "blue")
+    assert book.hashes == hashes_of_rooms(book)
+    assert len(book.hashes) == 4  # red, 1, everybody, and the one whose id is not ours
+    book.basic_enter_room("own", "/", "blue")
+    assert book.hashes == hashes_of_rooms(book)
+    for sid in ("own", OTHERS_SID):
+        book._take_out(sid, "/")
+        assert book.hashes == hashes_of_rooms(book)
+    assert not book.hashes
+
+
+def test_two_rooms_of_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one of them has a client, what is for them is looked at."""
+    monkeypatch.setattr(rooms_module, "room_hash", lambda namespace, room: 7)
+    book = Book()
+    book._take_in("own", "eio", "/", ["red", "green"])
+    book.basic_leave_room("own", "/", "red")
+    assert 7 in book.hashes
+    book._take_out("own", "/")
+    assert 7 not in book.hashes
 
 
 class Book(IndexedManager):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import contextmanager
-from typing import Any, Callable, Coroutine, Iterator, Optional
+from typing import Any, Callable, Coroutine, Iterator, Mapping, Optional
 
 import pytest
 import zmq
@@ -22,6 +22,7 @@ from supervisor_sio.relay.hearing import Fetch
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.position import Position
 from supervisor_sio.relay.publisher import Publisher
+from supervisor_sio.relay.rooms import room_hash
 from supervisor_sio.relay.stand_in import StandIn
 from supervisor_sio.relay.subscriber import Subscriber
 
@@ -100,6 +101,21 @@ class Network:
             yield
 
 
+class Rooms:
+    """Those with a client of a worker: each tag has clients in one room."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def __contains__(self, number: object) -> bool:
+        rooms = {None, *map(room_of, self._worker.groups)} if self._worker.groups else set()
+        return any(room_hash("/", room) == number for room in rooms)
+
+
+def room_of(tag: str) -> str:
+    return f"room {int(tag[1:]) % 3}"
+
+
 class Process:
     """One that hears: a worker, one that only emits, or a stand-in."""
 
@@ -149,8 +165,13 @@ class Worker(Process):
             self.publisher, RUN_DIR, hears_all=serves, lives=world.lives, living=world.living
         )
         super().__init__(subscriber, self._deliver)
+        #: What is to be called at the end of this turn of its loop.
+        self._calls: list[Callable[[], None]] = []
+        self.publisher.turn = lambda: self._calls.append
         #: Whose clients are here.
         self.groups = {tag} if serves else set()
+        if serves:
+            subscriber.rooms = Rooms(self)
         #: Those of them that are adopted, until they hear as the others do.
         self.apart: set[str] = set()
         #: Those of them that this process cannot yet emit to by itself.
@@ -159,22 +180,36 @@ class Worker(Process):
         while not subscriber.joined:
             self.hear(10)
 
-    def publish(self, tag: Optional[str], long: bool) -> None:
-        text = self.world.note(self.tag, tag)
+    def hear(self, frames: int) -> None:
+        self.end_turn()
+        super().hear(frames)
+        self.end_turn()
+
+    def turn(self) -> None:
+        self.end_turn()
+        super().turn()
+
+    def end_turn(self) -> None:
+        calls, self._calls[:] = list(self._calls), []
+        for call in calls:
+            call()
+
+    def publish(self, tag: Optional[str], long: bool, room: Optional[str] = None) -> None:
+        text = self.world.note(self.tag, tag, room)
         self._leaving = None  # it waits for this one, too
         packet = text.ljust(17_000) if long else text
         here = self.groups - self.unsent
+        fields = fields_of(tag, room)
         if tag is None or tag not in self.groups or tag in self.unsent:
-            self.publisher.publish(tag, {"method": "emit", "for": tag}, [packet])
-        for group in here if tag is None else here & {tag}:
+            self.publisher.publish(tag, fields, [packet])
+        for group in meant(here, fields):
             self.world.delivered[group].append(text)
 
     def _deliver(self, message: RelayMessage) -> None:
         self._give(message, self.groups - self.apart)
 
     def _give(self, message: RelayMessage, groups: set[str]) -> None:
-        tag = message.fields["for"]
-        for group in groups if tag is None else groups & {tag}:
+        for group in meant(groups, message.fields):
             self.world.delivered[group] += [packet.rstrip() for packet in message.packets]  # type: ignore[misc]
 
     def pass_on(self) -> Position:
@@ -225,6 +260,15 @@ class Worker(Process):
         return False
 
 
+def fields_of(tag: Optional[str], room: Optional[str]) -> dict[str, Any]:
+    return {"method": "emit", "namespace": "/", "for": tag, "room": room}
+
+
+def meant(groups: set[str], fields: Mapping[str, Any]) -> set[str]:
+    tag, room = fields["for"], fields["room"]
+    return {one for one in groups if tag in (None, one) and room in (None, room_of(one))}
+
+
 class Held(Process):
     """Sessions that the router holds."""
 
@@ -265,7 +309,13 @@ class World:
         self._count = 0
         self.emitter = self._new_emitter()
 
+    def end_turns(self) -> None:
+        """What is on its way when a worker begins may be for it, and is not to be here."""
+        for worker in (*self.workers, *self.leaving, self.emitter):
+            worker.end_turn()
+
     def start_worker(self) -> Worker:
+        self.end_turns()
         tag = f"w{len(self.delivered)}"
         self.delivered[tag], self.expected[tag] = [], []
         self.workers.append(Worker(self, tag))
@@ -293,12 +343,11 @@ class World:
 
     # --- what happens ---
 
-    def note(self, sender: str, tag: Optional[str]) -> str:
+    def note(self, sender: str, tag: Optional[str], room: Optional[str]) -> str:
         self._count += 1
-        text = f"{self._count} of {sender} to {tag or 'all'}"
-        for group in self.receivers():
-            if tag in (None, group):
-                self.expected[group].append(text)
+        text = f"{self._count} of {sender} to {tag or room or 'all'}"
+        for group in meant(set(self.receivers()), fields_of(tag, room)):
+            self.expected[group].append(text)
         return text
 
     def pass_on(self, worker: Worker) -> None:
@@ -314,6 +363,7 @@ class World:
                 process.subscriber.ended(worker.tag)
 
     def end(self, worker: Worker) -> None:
+        worker.end_turn()
         worker.socket.close()
         worker.publisher.close()
 

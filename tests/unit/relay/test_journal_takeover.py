@@ -15,7 +15,7 @@ from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.position import Position
 from unit.examples import examples
 
-from .network import Held, Network, Worker, World
+from .network import Held, Network, Worker, World, fields_of, meant
 from .test_takeover import Action, act, plans
 
 
@@ -59,14 +59,14 @@ class Journaled(Worker):
                 on_dropped=self.segments.drop,
             )
 
-    def publish(self, tag: Optional[str], long: bool) -> None:
+    def publish(self, tag: Optional[str], long: bool, room: Optional[str] = None) -> None:
         if self.journal is None:
-            super().publish(tag, long)
+            super().publish(tag, long, room)
             return
-        text = self.world.note(self.tag, tag)
+        text = self.world.note(self.tag, tag, room)
         self._leaving = None
         packet = text.ljust(17_000) if long else text
-        fields = {"method": "emit", "for": tag}
+        fields = fields_of(tag, room)
         here = self.groups - self.unsent
         stream: Any = OWN
         number = 0
@@ -77,7 +77,7 @@ class Journaled(Worker):
         message = RelayMessage(self.tag, number, fields, [packet], time=self.world.network.now)
         if number or tag in here:
             self.journal.event(message, stream, [False, sorted(self.unsent)])
-        for group in here if tag is None else here & {tag}:
+        for group in meant(here, fields):
             self.world.delivered[group].append(text)
 
     def _deliver(self, message: RelayMessage) -> None:
@@ -118,6 +118,7 @@ class JournaledWorld(World):
     crashes = 0
 
     def start_worker(self) -> Worker:
+        self.end_turns()
         tag = f"w{len(self.delivered)}"
         self.delivered[tag], self.expected[tag] = [], []
         self.workers.append(Journaled(self, tag))

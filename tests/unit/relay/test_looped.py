@@ -182,7 +182,7 @@ def test_what_is_adopted_wakes_the_loop(run: Any, run_dir: OwnedRunDir, monkeypa
 
 @pytest.mark.parametrize(
     ("count", "seconds", "most"),
-    [(1000, 0.0, 2 * module._BATCH), (50, module._SLICE / 2, 4)],
+    [(1000, 0.0, 2 * module._RECEIVED), (50, module._SLICE / 2, 4)],
     ids=["many", "each takes long"],
 )
 def test_others_have_a_turn_in_a_flood(

@@ -9,16 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor_sio.common.limits import RELAY_MOST_ROOMS
 from supervisor_sio.relay import message as message_module
 from supervisor_sio.relay.message import (
+    Look,
     MessageError,
+    OtherVersion,
     RelayMessage,
+    look,
+    pack_bundle,
     topic_for_all,
     topic_for_one,
     topic_for_publishers,
+    unpack_bundle,
 )
+from supervisor_sio.relay.rooms import room_hash
 
-VERSION = 2
+VERSION = 3
 FIELDS = b'{"method":"emit"}'
 
 json_values = st.recursive(
@@ -54,8 +61,8 @@ def head_of(
     longer: int = 0,
 ) -> bytes:
     """A message without packets, whose fields are ``longer`` than what is there."""
-    lengths = len(sender), len(fields) + longer
-    return struct.pack("!BQQdBI", version, sequence, after, time, *lengths) + sender + fields
+    numbers = sequence, after, time, len(fields) + longer
+    return struct.pack("!BBBBQQdI", version, 1, len(sender), 0, *numbers) + sender + fields
 
 
 def packets_of(packets: Sequence[Union[str, bytes]]) -> bytes:
@@ -131,8 +138,8 @@ def test_not_everything_is_remembered() -> None:
     ("data", "reason"),
     [
         (b"", "not a relay message"),
-        (head_of()[:29], "not a relay message"),
-        (head_of()[:30], "a header cut short"),
+        (head_of()[:31], "not a relay message"),
+        (head_of()[:32], "a header cut short"),
         (head_of(b""), "not a relay message"),
         (head_of(b"\xff"), "not a relay message"),
         (head_of(b"[" * 100_000), "not a relay message"),
@@ -148,8 +155,8 @@ def test_not_everything_is_remembered() -> None:
         (head_of(longer=1), "a header cut short"),
         (head_of(longer=2**31), "a header cut short"),
         (head_of(longer=-1), "not a relay message"),
-        (head_of(version=1), "version 1 of the format, not 2"),
-        (head_of(version=3), "version 3 of the format, not 2"),
+        (head_of(version=2), "version 2 of the format, not 3"),
+        (head_of(version=4), "version 4 of the format, not 3"),
         (head_of(sequence=2**53 + 1), "a header with impossible numbers"),
         (head_of(after=2**64 - 1), "a header with impossible numbers"),
         (head_of(time=float("nan")), "a header with impossible numbers"),
@@ -202,3 +209,87 @@ def test_topics_do_not_meet(channel: str, more: str, tag: str, longer: str) -> N
 def test_a_relay_repeats_the_topic_for_all_first() -> None:
     for tag in ("0a1b2c3d", "ffffffff", "bridge"):
         assert topic_for_all("socketio") < topic_for_one("socketio", tag)
+
+
+# --- what is read first, and bundles ------------------------------------------------
+
+
+def emit(sequence: int, room: Any, sender: str = "a") -> bytes:
+    fields = {"method": "emit", "namespace": "/", "packet": "p", "room": room}
+    return RelayMessage(sender, sequence, fields, ["x"]).pack()
+
+
+@given(messages, st.binary(max_size=20))
+def test_the_beginning_of_a_message(message: RelayMessage, topic: bytes) -> None:
+    beginning = look(topic + message.pack(), len(topic))
+    assert beginning[:3] == (message.sender.encode(), message.sequence, 1)
+
+
+def test_the_rooms_in_the_beginning() -> None:
+    assert look(emit(7, "red"), 0) == Look(b"a", 7, 1, (room_hash("/", "red"),))
+    many = list(range(RELAY_MOST_ROOMS))
+    assert look(emit(7, many), 0).hashes == tuple(room_hash("/", room) for room in many)
+    assert RelayMessage.unpack(emit(7, many)).fields["room"] == many
+
+
+@given(st.lists(st.sampled_from(["red", "green", 1, None, ["red", 2]]), min_size=1, max_size=9))
+def test_a_bundle_is_taken_apart_as_it_was_packed(rooms: list[Any]) -> None:
+    packed = [emit(5 + number, room) for number, room in enumerate(rooms)]
+    data = b"topic" + pack_bundle(packed)
+    sender, first, count, hashes = look(data, 5)
+    assert (sender, first, count) == (b"a", 5, len(rooms))
+    named = [room for one in rooms for room in (one if isinstance(one, list) else [one])]
+    assert list(hashes) == list(dict.fromkeys(room_hash("/", room) for room in named))
+    assert list(unpack_bundle(data, 5)) == packed
+
+
+def test_a_bundle_is_for_everybody_when_one_message_is() -> None:
+    everybody = RelayMessage("a", 2, {"method": "close_room", "room": "red"}).pack()
+    assert look(pack_bundle([emit(1, "red"), everybody]), 0).hashes == ()
+    half = RELAY_MOST_ROOMS // 2 + 1
+    rooms = list(range(half)), list(range(half, 2 * half))
+    assert look(pack_bundle([emit(1, rooms[0]), emit(2, rooms[1])]), 0).hashes == ()
+
+
+def test_bytes_that_are_no_bundle() -> None:
+    whole = pack_bundle([emit(1, "red"), emit(2, "red")])
+    for data in (whole[:-1], whole + b"\0", whole[:40], whole[:13]):
+        with pytest.raises(MessageError):
+            list(unpack_bundle(data, 0))
+    with pytest.raises(MessageError, match="kind 2"):
+        RelayMessage.unpack(whole)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\3",
+        struct.pack("!BBBBQQdI", 3, 9, 1, 0, 1, 0, 0.0, 0) + b"a",
+        struct.pack("!BBBBQQdI", 3, 1, 0, 0, 1, 0, 0.0, 0),
+        struct.pack("!BBBBQQdI", 3, 1, 1, 9, 1, 0, 0.0, 0) + b"a",
+        struct.pack("!BBBBQH", 3, 2, 1, 0, 1, 0) + b"a",
+        struct.pack("!BBBBQH", 3, 2, 1, 0, 2**53, 2) + b"a",
+    ],
+)
+def test_a_beginning_that_is_none(data: bytes) -> None:
+    with pytest.raises(MessageError):
+        look(data, 0)
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_are_looked_at(data: bytes) -> None:
+    for read in (lambda: look(data, 0), lambda: list(unpack_bundle(data, 0))):
+        with contextlib.suppress(MessageError):
+            read()
+
+
+def test_the_sender_of_a_message_of_the_version_before() -> None:
+    old = struct.pack("!BQQdBI", 2, 1, 0, 0.0, 8, len(FIELDS)) + b"1a2b3c4d" + FIELDS
+    for read in (lambda: look(old, 0), lambda: RelayMessage.unpack(old)):
+        with pytest.raises(OtherVersion, match="version 2 of the format, not 3") as caught:
+            read()
+        assert caught.value.sender == "1a2b3c4d"
+    with pytest.raises(OtherVersion) as caught:
+        look(b"\2" + bytes(12), 0)
+    assert caught.value.sender == ""

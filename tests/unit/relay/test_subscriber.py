@@ -45,6 +45,12 @@ class Failing(ThreadSubscriber):
             super()._wait(wait)
 
 
+def take(subscriber: ThreadSubscriber, data: bytes, now: float) -> list[RelayMessage]:
+    """What clients get of something that has been received."""
+    pieces = subscriber._open(data, now)
+    return [one for piece in pieces for one in subscriber._take(*piece, now)]
+
+
 def message(text: str) -> RelayMessage:
     return RelayMessage("s", 1, {"method": "emit"}, [text])
 
@@ -193,7 +199,7 @@ def test_the_router_is_asked_who_has_ended_when_its_answer_can_come_through(
         return sum(topic == TOPIC_FOR_ROUTER for topic, _ in said)
 
     def hear(fields: Any) -> None:
-        assert list(subscriber._take(own + RelayMessage("s", 0, fields).pack(), 8.0)) == []
+        assert take(subscriber, own + RelayMessage("s", 0, fields).pack(), 8.0) == []
 
     subscriber._look(7.0)
     hear({"method": "probe", "at": 0.0})  # from before
@@ -247,7 +253,7 @@ def test_what_is_missing_of_one_that_has_ended_is_counted_once(
     to_all = topic_for_all(publisher.channel)
 
     def hear(message: RelayMessage) -> int:
-        return len(list(subscriber._take(to_all + message.pack(), time.monotonic())))
+        return len(take(subscriber, to_all + message.pack(), time.monotonic()))
 
     for number in range(1, heard + 1):
         assert hear(RelayMessage("e", number, {"method": "emit"}, ["1"])) == 1
@@ -267,7 +273,7 @@ PART = Part(("t",), 0.0, {}, {})
 
 def taken(subscriber: ThreadSubscriber, topic: bytes, message: RelayMessage) -> list[Any]:
     """What the clients of this process get when that comes."""
-    return [one.packets for one in subscriber._take(topic + message.pack(), time.monotonic())]
+    return [one.packets for one in take(subscriber, topic + message.pack(), time.monotonic())]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from .network import Network, World
 
 Action = tuple[str, int, int]
 
-_PUBLISH = ["publish", "publish", "publish to one", "publish from outside"]
+_PUBLISH = ["publish", "publish to a room", "publish to one", "publish from outside", "end turn"]
 _HEAR = ["hear", "hear", "hear", "turn", "lose", "lose", "tick"]
 _MOVE = ["pass on", "leave", "leave", "adopt", "adopt by a new one", "restart", "new emitter"]
 
@@ -66,6 +66,10 @@ def act(world: World, kind: str, who: int, what: int) -> None:
     process = one_of(world.processes)
     if kind == "publish":
         one_of(senders).publish(None, long)
+    elif kind == "publish to a room":
+        one_of(senders).publish(None, long, f"room {what % 3}")
+    elif kind == "end turn":
+        one_of(senders).end_turn()
     elif kind == "publish to one" and groups:
         one_of(senders).publish(groups[what % len(groups)], long)
     elif kind == "publish from outside":

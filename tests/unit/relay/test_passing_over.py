@@ -1,0 +1,223 @@
+"""What is for nobody here is counted, and nothing else is done with it."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from typing import Any, Iterator, Optional
+
+import pytest
+
+from supervisor_sio.common.rundir import ClusterInfo
+from supervisor_sio.relay import hearing as hearing_module
+from supervisor_sio.relay.hearing import Hearing
+from supervisor_sio.relay.message import (
+    MessageError,
+    RelayMessage,
+    pack_bundle,
+    topic_for_all,
+    topic_for_one,
+)
+from supervisor_sio.relay.position import Part
+from supervisor_sio.relay.publisher import Publisher
+from supervisor_sio.relay.rooms import room_hash
+from supervisor_sio.relay.subscriber import Subscriber
+
+from .network import RUN_DIR, Network
+
+TO_ALL = topic_for_all("socketio")
+EMIT = {"method": "emit", "namespace": "/", "packet": "p"}
+
+
+class Heard:
+    """A process with a client in the room "red"."""
+
+    def __init__(self) -> None:
+        self.publisher = Publisher(RUN_DIR, ClusterInfo(), "here")
+        self.subscriber = Subscriber(self.publisher, RUN_DIR, since=0.0)
+        self.rooms = {room_hash("/", "red"): 1}
+        self.subscriber.rooms = self.rooms
+        self.texts: list[Any] = []
+        self.hear(emit(1, "red"))
+        assert self.texts == ["1"]
+        self.texts.clear()
+
+    def hear(self, *messages: bytes, topic: bytes = TO_ALL) -> None:
+        data = messages[0] if len(messages) == 1 else pack_bundle(messages)
+        for piece in self.subscriber._open(topic + data, 1.0):
+            for message in self.subscriber._take(*piece, 1.0):
+                self.deliver(message)
+
+    def deliver(self, message: RelayMessage) -> None:
+        self.texts += message.packets
+        if message.fields["method"] == "sockets_join":
+            self.rooms[room_hash("/", message.fields["rooms"])] = 1
+
+    @property
+    def numbers(self) -> Any:
+        """The number that comes next of the other process, and the highest known."""
+        return self.subscriber.save()[0].senders["other"][1:3]
+
+
+def emit(number: int, room: Any, **more: Any) -> bytes:
+    fields = {**EMIT, "room": room, **more}
+    return RelayMessage("other", number, fields, [str(number)], time=1.0).pack()
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    network = Network()
+    with network.installed():
+        yield Heard()
+
+
+@pytest.fixture
+def unread(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on nothing is decoded."""
+
+    def unpack(*args: Any) -> Any:
+        raise AssertionError("it is read")
+
+    monkeypatch.setattr(RelayMessage, "unpack", unpack)
+    monkeypatch.setattr(hearing_module, "unpack_bundle", unpack)
+
+
+@pytest.mark.usefixtures("unread")
+def test_what_is_for_others_is_counted_and_not_read(heard: Heard) -> None:
+    heard.hear(emit(2, "green"))
+    heard.hear(emit(3, ["green", 7]))
+    heard.hear(*(emit(number, f"user:{number}") for number in range(4, 54)))
+    assert not heard.texts and heard.numbers == [54, 53]
+    assert heard.subscriber.received == 53
+    assert not heard.subscriber.malformed
+
+
+@pytest.mark.usefixtures("unread")
+def test_what_is_volatile_likewise(heard: Heard) -> None:
+    volatile = {**EMIT, "method": "volatile", "room": "green"}
+    heard.hear(RelayMessage("other", 0, volatile, ["x"]).pack())
+    assert heard.numbers == [2, 1] and not heard.subscriber.malformed
+
+
+@pytest.mark.usefixtures("unread")
+def test_its_own_is_not_read(heard: Heard) -> None:
+    own = RelayMessage("here", 1, {**EMIT, "room": "red"}, ["x"]).pack()
+    heard.hear(own)
+    heard.hear(own, own)
+    assert not heard.texts and not heard.subscriber.malformed
+
+
+def test_what_is_for_clients_here_comes(heard: Heard) -> None:
+    heard.hear(emit(2, "green"))
+    heard.hear(emit(3, ["green", "red"]))
+    heard.hear(emit(4, "red"), emit(5, "green"), emit(6, "red"))
+    assert heard.texts == ["3", "4", "6"]
+    assert heard.numbers == [7, 6] and heard.subscriber.received == 6
+
+
+def test_a_room_that_is_entered_before_the_message_comes(heard: Heard) -> None:
+    heard.hear(emit(2, "green"))
+    heard.rooms[room_hash("/", "green")] = 1
+    heard.hear(emit(3, "green"))
+    del heard.rooms[room_hash("/", "green")]
+    heard.hear(emit(4, "green"))
+    assert heard.texts == ["3"]
+
+
+def test_a_room_that_is_entered_because_of_the_message_before_in_the_bundle(heard: Heard) -> None:
+    join = {"method": "sockets_join", "namespace": "/", "rooms": "green"}
+    joins = RelayMessage("other", 3, join, time=1.0).pack()
+    heard.hear(emit(2, "green"), joins, emit(4, "green"))
+    assert heard.texts == ["4"]
+
+
+def test_everybody_looks_at_what_has_no_rooms(heard: Heard) -> None:
+    heard.hear(emit(2, "green", request=1))
+    heard.hear(RelayMessage("other", 3, {"method": "close_room"}, ["3"], time=1.0).pack())
+    assert heard.texts == ["2", "3"]
+
+
+def test_who_has_no_rooms_gets_all(heard: Heard) -> None:
+    heard.subscriber.rooms = None
+    heard.hear(emit(2, "green"), emit(3, "blue"))
+    heard.hear(emit(4, "green"))
+    assert heard.texts == ["2", "3", "4"]
+
+
+def test_what_is_missing_before_it_is_asked_for(heard: Heard) -> None:
+    heard.hear(emit(4, "green"))
+    heard.hear(emit(5, "green"), emit(6, "red"))
+    assert heard.numbers == [2, 6] and not heard.texts
+    again = [emit(2, "red"), emit(3, "green")]
+    fields = {"method": "again", "to_all": True, "asked": 2, "first": 2, "start": 0}
+    answer = RelayMessage("other", 0, fields, again).pack()
+    heard.hear(answer, topic=topic_for_one("socketio", "here"))
+    assert [text for text in heard.texts if text in ("2", "6")] == ["2", "6"]
+    assert heard.numbers == [7, 6]
+    heard.subscriber.catching_up = False  # all of it is delivered
+    heard.hear(emit(7, "green"))
+    heard.hear(emit(7, "green"))  # it comes twice
+    assert heard.numbers == [8, 7]
+
+
+def test_a_sender_that_is_new_is_asked_first(heard: Heard) -> None:
+    data = RelayMessage("third", 5, {**EMIT, "room": "green"}, ["5"], time=1.0).pack()
+    heard.hear(data)
+    assert heard.subscriber.save()[0].senders["third"][:3] == [False, 1, 5]
+
+
+def test_what_adopted_sessions_get_is_looked_at(heard: Heard) -> None:
+    adopted: list[Any] = []
+    part = Part(("t",), 0.0, {"other": [True, 2, 1, {}, False]}, {})
+    heard.subscriber.adopt(part, lambda message: adopted.extend(message.packets))
+    heard.hear(emit(2, "green"))
+    listener = heard.subscriber._adoptions[0].listener
+    assert [message.packets for message in listener.next_ones()] == [["2"]]
+    assert heard.numbers == [3, 2]
+
+
+class Journal:
+    """Of what it is told."""
+
+    def __init__(self) -> None:
+        self.heard_of: list[tuple[str, Optional[str], int]] = []
+
+    def heard(self, sender: str, stream: Optional[str], number: int, *more: Any, **_: Any) -> None:
+        self.heard_of.append((sender, stream, number))
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: None
+
+
+def test_the_journal_is_told_of_it(heard: Heard) -> None:
+    journal: Any = Journal()
+    heard.subscriber.journal = journal
+    journal.heard_of.clear()
+    heard.hear(emit(2, "green"))
+    heard.hear(emit(3, "green"), emit(4, "blue"))
+    assert journal.heard_of == [("other", None, 2), ("other", None, 4)]
+
+
+def test_a_process_of_another_version_is_told_of_once(
+    heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    fields = b'{"method":"emit"}'
+    for sender in (b"1a2b3c4d", b"1a2b3c4d", b"99999999"):
+        head = struct.pack("!BQQdBI", 2, 1, 0, 0.0, len(sender), len(fields))
+        with caplog.at_level(logging.ERROR):
+            heard.hear(head + sender + fields)
+    assert heard.subscriber.malformed == 3
+    lines = [record.getMessage() for record in caplog.records]
+    assert [("1a2b3c4d" in line, "restart it" in line) for line in lines] == [
+        (True, True),
+        (False, True),
+    ]
+
+
+def test_so_many_are_remembered(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing_module, "RELAY_MOST_OUTDATED", 2)
+    for number in range(5):
+        heard.subscriber.refuse(hearing_module.OtherVersion(2, f"sender {number}"))
+    assert len(heard.subscriber._outdated) == 2 and heard.subscriber.malformed == 5
+    assert isinstance(heard.subscriber, Hearing)
+    heard.subscriber.refuse(MessageError("odd"))
