@@ -437,7 +437,7 @@ class Hearing:
             start = len(topic)
             beginning = look(data, start)
             if beginning.sender == self._sender:  # what it says to all is delivered here already
-                if not beginning.first:
+                if not beginning.first and beginning.messages == 1:
                     self._take_own(RelayMessage.unpack(data, start), now)
                 return iter(())
             if self._passes_over(topic, beginning):

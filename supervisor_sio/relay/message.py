@@ -86,7 +86,8 @@ class Look(NamedTuple):
     """The beginning of a message or a bundle."""
 
     sender: bytes
-    #: The number of the first message, and how many there are.
+    #: The number of the first message, and how many there are, whose numbers follow it; 0 when
+    #: they have none.
     first: int
     messages: int
     #: Of the rooms whose members they are for; none: for everybody.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import Any, Callable, Iterable, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import zmq
 
@@ -61,22 +61,35 @@ class _Burst:
         self.count = 0
         #: Whether there were several in the turn before.
         self.lasts = False
-        #: By topic, what is collected; how many messages, and bytes.
+        #: By topic, what is collected; how many messages, and bytes; whether they are to all, and
+        #: whether they are volatile.
         self.topics: dict[bytes, List[bytes]] = {}
         self.messages = self.size = 0
+        self.kind = (False, False)
 
-    def takes(self, topic: bytes, data: bytes, for_all: bytes) -> bool:
+    def takes(self, kind: Tuple[bool, bool], size: int) -> bool:
         """Whether one more can wait with the others.
 
-        One to all and one to a worker that came in one order are to be sent in that order.
+        What is to all and what is to one worker leave in the order in which they came: who gets
+        both would ask for what it does not have yet. In a bundle all have numbers, or none.
         """
         if not self.messages:
             return True
-        if (topic == for_all) != (for_all in self.topics):
+        if kind != self.kind or self.messages >= RELAY_BUNDLE_MESSAGES:
             return False
-        return (
-            self.messages < RELAY_BUNDLE_MESSAGES and self.size + len(data) <= RELAY_LONGEST_PUSHED
-        )
+        return self.size + size <= RELAY_LONGEST_PUSHED
+
+    def add(self, kind: Tuple[bool, bool], topic: bytes, data: bytes) -> None:
+        self.kind = kind
+        self.topics.setdefault(topic, []).append(data)
+        self.messages += 1
+        self.size += len(data)
+
+    def take(self) -> dict[bytes, List[bytes]]:
+        """What is collected, by topic."""
+        topics, self.topics = self.topics, {}
+        self.messages = self.size = 0
+        return topics
 
 
 class Publisher:
@@ -153,7 +166,7 @@ class Publisher:
             if self.tally is not None:
                 self.tally.note(tag, kept.sequence, now)
             if len(kept.data) <= RELAY_LONGEST_PUSHED or self.ends:
-                self._push(topic, kept.data)
+                self._push(topic, kept.data, volatile=False)
             else:
                 self._send_position(topic, now)
             self._last_sent = now
@@ -161,25 +174,34 @@ class Publisher:
             self.sent += 1
             return self.sent, tag, kept
 
-    def _push(self, topic: bytes, data: bytes) -> None:
+    def _push(self, topic: bytes, data: bytes, volatile: bool) -> None:
         """Send a message now, or with those that come in this turn of the loop."""
-        burst, call_soon = self._burst, self.turn()
-        if call_soon is None:
+        burst = self._burst
+        if not self._turn_ends():
             self._flush()
             self._send_frame(topic, data)
             return
-        if not burst.turn:
-            burst.turn = True
-            call_soon(self._end_turn)
         burst.count += 1
         if burst.count == 1 and not burst.lasts:
             self._send_frame(topic, data)
             return
-        if not burst.takes(topic, data, self._for_all):
+        kind = topic == self._for_all, volatile
+        if not burst.takes(kind, len(data)):
             self._flush()
-        burst.topics.setdefault(topic, []).append(data)
-        burst.messages += 1
-        burst.size += len(data)
+        burst.add(kind, topic, data)
+
+    def _turn_ends(self) -> bool:
+        """Whether this is in a turn of the loop, and its end is noticed."""
+        call_soon = self.turn()
+        if call_soon is None:
+            return False
+        if not self._burst.turn:
+            try:
+                call_soon(self._end_turn)
+            except RuntimeError:  # the loop has ended
+                return False
+            self._burst.turn = True
+        return True
 
     def _end_turn(self) -> None:
         if self._pid != os.getpid():
@@ -195,9 +217,7 @@ class Publisher:
         burst = self._burst
         if not burst.messages:
             return
-        topics, burst.topics = burst.topics, {}
-        burst.messages = burst.size = 0
-        for topic, messages in topics.items():
+        for topic, messages in burst.take().items():
             self._send_frame(topic, messages[0] if len(messages) == 1 else pack_bundle(messages))
 
     def _send_frame(self, topic: bytes, data: bytes) -> None:
@@ -216,7 +236,8 @@ class Publisher:
         """
         with self._lock:
             topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
-            self._send(topic, fields, packets)
+            data = RelayMessage(self.sender, 0, fields, packets).pack()
+            self._push(topic, data, volatile=True)
 
     # --- what the participants of the relay tell each other: not numbered, not kept ---
 

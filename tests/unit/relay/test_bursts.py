@@ -121,14 +121,22 @@ def test_what_is_too_long_to_be_pushed_comes_after_what_was_published_before(bur
     assert burst.sent() == [(TO_ALL, 1, 1), (TO_ALL, 2, 2), (TO_ALL, 0, 1)]
 
 
-@pytest.mark.parametrize("say", ["tell", "announce", "publish_volatile", "close"])
+def test_what_is_volatile_has_bundles_of_its_own(burst: Burst) -> None:
+    fields = {"method": "volatile", "namespace": "/", "packet": "p", "room": "red"}
+    burst.publish(count=3)
+    for _ in range(3):
+        burst.publisher.publish_volatile(None, fields, ["x"])
+    burst.publish()
+    burst.end_turn()
+    expected = [(TO_ALL, 1, 1), (TO_ALL, 2, 2), (TO_ALL, 0, 3), (TO_ALL, 4, 1)]
+    assert burst.sent() == expected
+
+
+@pytest.mark.parametrize("say", ["tell", "announce", "close"])
 def test_whatever_else_is_said_comes_after_it(burst: Burst, say: str) -> None:
     burst.publish(count=3)
-    said: dict[str, tuple[Any, ...]] = {
-        "tell": ("w", {"method": "passed"}),
-        "publish_volatile": (None, {"method": "volatile"}),
-    }
-    getattr(burst.publisher, say)(*said.get(say, ()))
+    said: tuple[Any, ...] = ("w", {"method": "passed"}) if say == "tell" else ()
+    getattr(burst.publisher, say)(*said)
     assert burst.sent()[:2] == [(TO_ALL, 1, 1), (TO_ALL, 2, 2)]
     burst.end_turn()
 
@@ -138,6 +146,15 @@ def test_another_thread_has_no_turn(burst: Burst) -> None:
     burst.publisher.turn = lambda: None
     burst.publish()
     assert burst.sent() == [(TO_ALL, 1, 1), (TO_ALL, 2, 2), (TO_ALL, 4, 1)]
+
+
+def test_a_loop_that_has_ended_has_no_turns(burst: Burst) -> None:
+    def call_soon(call: Callable[[], None]) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    burst.publisher.turn = lambda: call_soon
+    burst.publish(count=2)
+    assert burst.sent() == [(TO_ALL, 1, 1), (TO_ALL, 2, 1)]
 
 
 def test_a_forked_child_sends_nothing_of_its_parent(

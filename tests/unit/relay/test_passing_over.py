@@ -95,7 +95,10 @@ def test_what_is_for_others_is_counted_and_not_read(heard: Heard) -> None:
 @pytest.mark.usefixtures("unread")
 def test_what_is_volatile_likewise(heard: Heard) -> None:
     volatile = {**EMIT, "method": "volatile", "room": "green"}
-    heard.hear(RelayMessage("other", 0, volatile, ["x"]).pack())
+    one = RelayMessage("other", 0, volatile, ["x"]).pack()
+    heard.hear(one)
+    heard.hear(one, one)
+    heard.hear(*[RelayMessage("here", 0, volatile, ["x"]).pack()] * 2)
     assert heard.numbers == [2, 1] and not heard.subscriber.malformed
 
 
@@ -113,6 +116,12 @@ def test_what_is_for_clients_here_comes(heard: Heard) -> None:
     heard.hear(emit(4, "red"), emit(5, "green"), emit(6, "red"))
     assert heard.texts == ["3", "4", "6"]
     assert heard.numbers == [7, 6] and heard.subscriber.received == 6
+
+
+def test_what_is_volatile_comes_to_clients_here(heard: Heard) -> None:
+    red, green = ({**EMIT, "method": "volatile", "room": room} for room in ("red", "green"))
+    heard.hear(*(RelayMessage("other", 0, one, ["x"]).pack() for one in (red, green, red)))
+    assert heard.texts == ["x", "x"] and heard.numbers == [2, 1]
 
 
 def test_a_room_that_is_entered_before_the_message_comes(heard: Heard) -> None:
