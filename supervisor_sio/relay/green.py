@@ -2,27 +2,80 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import zmq
 
+from .hearing import Deliver
 from .subscriber import Wait, WaitingSubscriber
 
 
 class GreenSubscriber(WaitingSubscriber):
-    """Waits among eventlet's greenlets."""
+    """Waits among eventlet's greenlets.
+
+    One listener of the hub and one timer are there for many waits: to make them anew for each
+    message takes longer than the rest of receiving one that is for nobody here.
+    """
+
+    _hub: Any = None
+    #: Of the hub, while something to receive is waited for, or was lately.
+    _listener: Any = None
+    #: Ends a wait when something else is due.
+    _timer: Any = None
+    #: Goes on; ``None`` while nothing is waited for.
+    _go_on: Any = None
+
+    def run(self, deliver: Deliver) -> None:
+        try:
+            super().run(deliver)
+        finally:
+            self._leave_hub()
 
     def _wait(self, wait: Wait) -> None:
         import eventlet
         from eventlet import hubs
+        from greenlet import getcurrent
 
         if not wait.readable:
             eventlet.sleep(wait.seconds)
             return
+        hub = hubs.get_hub()
+        if hub is not self._hub:  # the application may have chosen another one
+            self._leave_hub()
+            self._hub = hub
+        if self._listener is None:
+            descriptor = self._socket.getsockopt(zmq.FD)
+            self._listener = hub.add(hub.READ, descriptor, self._is_readable, self._lost, None)
+        if self._timer is None:
+            # The time that it is set to does not change: see Subscriber._receive.
+            self._timer = hub.schedule_call_global(max(wait.seconds, 0.0), self._is_due)
+        self._go_on = getcurrent().switch
         try:
-            hubs.trampoline(
-                self._socket.getsockopt(zmq.FD),
-                read=True,
-                timeout=max(wait.seconds, 0.0),
-                timeout_exc=TimeoutError,
-            )
-        except TimeoutError:
-            pass
+            hub.switch()
+        finally:
+            self._go_on = None
+
+    def _is_readable(self, _descriptor: int) -> None:
+        if self._go_on is None:
+            self._unwatch()  # else it would be told again and again while something else waits
+        else:
+            self._go_on()
+
+    def _is_due(self) -> None:
+        self._timer = None
+        if self._go_on is not None:
+            self._go_on()
+
+    def _leave_hub(self) -> None:
+        self._unwatch()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _unwatch(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._hub.remove(listener)
+
+    def _lost(self, *_: Any) -> None:
+        self._listener = None  # somebody has closed libzmq's descriptor
