@@ -44,6 +44,10 @@ def _no_loop() -> Optional[CallSoon]:
     return None
 
 
+#: Seconds between bursts that go on: with more between them, the first message does not wait.
+_STEADY = 0.1
+
+
 class MessageTooLong(ValueError):
     """An emit over ``message_maxbytes``; nothing was sent."""
 
@@ -52,7 +56,8 @@ class _Burst:
     """What is published in one turn of the loop.
 
     The first message is sent at once, so a single one never waits; those behind it leave together
-    at the end of the turn. After a turn with several, the first one of the next waits, too.
+    at the end of the turn. After a turn with several, the first one of the next waits, too, if it
+    comes soon.
     """
 
     def __init__(self) -> None:
@@ -61,6 +66,8 @@ class _Burst:
         self.count = 0
         #: Whether there were several in the turn before.
         self.lasts = False
+        #: When the last message came.
+        self.last = 0.0
         #: By topic, what is collected; how many messages, and bytes; whether they are to all, and
         #: whether they are volatile.
         self.topics: dict[bytes, List[bytes]] = {}
@@ -166,7 +173,7 @@ class Publisher:
             if self.tally is not None:
                 self.tally.note(tag, kept.sequence, now)
             if len(kept.data) <= RELAY_LONGEST_PUSHED or self.ends:
-                self._push(topic, kept.data, volatile=False)
+                self._push(topic, kept.data, now, volatile=False)
             else:
                 self._send_position(topic, now)
             self._last_sent = now
@@ -174,7 +181,7 @@ class Publisher:
             self.sent += 1
             return self.sent, tag, kept
 
-    def _push(self, topic: bytes, data: bytes, volatile: bool) -> None:
+    def _push(self, topic: bytes, data: bytes, now: float, volatile: bool) -> None:
         """Send a message now, or with those that come in this turn of the loop."""
         burst = self._burst
         if not self._turn_ends():
@@ -182,7 +189,8 @@ class Publisher:
             self._send_frame(topic, data)
             return
         burst.count += 1
-        if burst.count == 1 and not burst.lasts:
+        before, burst.last = burst.last, now
+        if burst.count == 1 and not (burst.lasts and now - before <= _STEADY):
             self._send_frame(topic, data)
             return
         kind = topic == self._for_all, volatile
@@ -237,7 +245,7 @@ class Publisher:
         with self._lock:
             topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
             data = RelayMessage(self.sender, 0, fields, packets).pack()
-            self._push(topic, data, volatile=True)
+            self._push(topic, data, time.monotonic(), volatile=True)
 
     # --- what the participants of the relay tell each other: not numbered, not kept ---
 

@@ -21,6 +21,7 @@ class Burst:
     """A publisher in a loop, and what leaves it."""
 
     def __init__(self, network: Network) -> None:
+        self.network = network
         self.publisher = Publisher(RUN_DIR, ClusterInfo(), "p")
         self.calls: list[Callable[[], None]] = []
         self.publisher.turn = lambda: self.calls.append
@@ -90,6 +91,16 @@ def test_bursts_that_go_on_are_one_message_each(burst: Burst) -> None:
     assert burst.sent() == [(TO_ALL, 16, 1)]
     burst.publish()
     assert burst.sent() == [(TO_ALL, 17, 1)]
+
+
+def test_after_a_pause_the_first_one_does_not_wait(burst: Burst) -> None:
+    """Its turn may be a long one."""
+    burst.publish(count=2)
+    burst.end_turn()
+    burst.sent()
+    burst.network.now += 1.0
+    burst.publish()
+    assert burst.sent() == [(TO_ALL, 3, 1)]
 
 
 def test_what_is_to_one_leaves_in_the_order_in_which_it_was_said(burst: Burst) -> None:
