@@ -75,6 +75,8 @@ class Relaying(Takeover):
         self._publisher: Optional[Publisher] = None
         self._joining = native.lock()
         self._subscriber: Optional[Subscriber] = None
+        #: Fields that were found right last.
+        self._checked: Mapping[str, Any] = {}
 
     def initialize(self) -> None:
         """Start to hear the other workers; called where clients are served.
@@ -376,6 +378,12 @@ class Relaying(Takeover):
         self._get_logger().critical("this worker ends: %s", error)
         os.kill(os.getpid(), signal.SIGTERM)
 
+    def _check(self, fields: Mapping[str, Any]) -> None:
+        """:raises MalformedFields: see :func:`check_fields`."""
+        if fields is not self._checked:  # the same object comes with what is repeated
+            check_fields(fields)
+            self._checked = fields
+
     def _hear(self, message: RelayMessage) -> None:
         """A message of another process."""
         assert self._subscriber is not None
@@ -386,7 +394,7 @@ class Relaying(Takeover):
             if self._apart and message.scope is None:
                 message = copy(message)  # adopted clients may get the same object, later
                 message.scope = self._scope_of_main(message)
-            check_fields(message.fields)
+            self._check(message.fields)
             self.HANDLERS[message.fields["method"]](self, message)
         except MalformedFields as error:
             self._subscriber.refuse(error)
@@ -404,7 +412,7 @@ class Relaying(Takeover):
             if self._apart and message.scope is None:
                 message = copy(message)
                 message.scope = self._scope_of_main(message)
-            check_fields(message.fields)
+            self._check(message.fields)
             self.HANDLERS[message.fields["method"]](self, message)
             heard = not is_event(message.fields)  # that is noted with the event
         except MalformedFields as error:

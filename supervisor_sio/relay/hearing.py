@@ -443,7 +443,10 @@ class Hearing:
             if self._passes_over(topic, beginning):
                 return iter(())
             if beginning.messages > 1:
-                return self._open_bundle(topic, unpack_bundle(data, start))
+                messages = unpack_bundle(data, start)
+                if len(beginning.hashes) == 1:  # they are all for the same room
+                    return ((topic, one, 0) for one in messages)
+                return self._open_bundle(topic, messages)
             return iter(((topic, data, start),))
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             self.refuse(error)
