@@ -498,7 +498,7 @@ class Hearing:
                         return ()  # it was on its way when the tag was given up
                     message.stream = tag
                 if self._journal is not None:
-                    message.packed = data[len(topic) :]
+                    message.packed = data[start:] if start else data
                 if self._simple:
                     delivered = self._inbox.receive(message, tag)
                 else:

@@ -207,6 +207,18 @@ def test_the_journal_is_told_of_it(heard: Heard) -> None:
     assert journal.heard_of == [("other", None, 2), ("other", None, 4)]
 
 
+def test_what_the_journal_writes_is_the_message_itself(heard: Heard) -> None:
+    journal: Any = Journal()
+    heard.subscriber.journal = journal
+    packed: list[Any] = []
+    heard.deliver = lambda message: packed.append(message.packed)  # type: ignore[method-assign]
+    sent = [emit(number, "red") for number in (2, 3, 4)]
+    heard.hear(sent[0])
+    heard.hear(*sent[1:])
+    heard.hear(emit(5, "green"), emit(6, "red"))
+    assert [one for one in packed if one is not None] == packed == [*sent, emit(6, "red")]
+
+
 def test_a_process_of_another_version_is_told_of_once(
     heard: Heard, caplog: pytest.LogCaptureFixture
 ) -> None:
