@@ -98,7 +98,7 @@ class Relaying(Takeover):
                 )
             channels_in_use.add(publisher.channel)
             self._subscriber = self._start_to_hear(publisher, self._run_dir)
-            self._subscriber.rooms = self.hashes
+            self._subscriber.rooms, self._subscriber.packet = self.hashes, self._packet_format()
             self._begin_journal()
         self._get_logger().info("zmq backend initialized.")
 

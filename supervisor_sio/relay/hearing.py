@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import (
     Any,
     Awaitable,
@@ -41,6 +42,7 @@ from .message import (
     topic_for_all,
     topic_for_one,
     topic_for_publishers,
+    unpack_alike,
     unpack_bundle,
 )
 from .methods import BRIDGE
@@ -70,8 +72,8 @@ _ANSWERS = 1.0
 _TO_A_TAG = ("position", "volatile")
 
 
-#: Its topic, the bytes that it is in, and where it begins there.
-Piece = Tuple[bytes, bytes, int]
+#: Gives what clients get of it, once its turn has come; it is told the time.
+Piece = Callable[[float], Iterable[RelayMessage]]
 
 #: Takes a message, and raises nothing.
 Deliver = Callable[[RelayMessage], None]
@@ -101,7 +103,7 @@ class Adoption:
 class Hearing:
     """What is for all, and what is for the tags of this process.
 
-    A subclass brings what comes to :meth:`_open`, each piece of it to :meth:`_take`, and calls
+    A subclass brings what comes to :meth:`_open`, calls each piece of it in its turn, and calls
     :meth:`_look` now and then. These give back what the clients of this process get; what adopted
     sessions get waits at their listener.
 
@@ -139,6 +141,9 @@ class Hearing:
         #: The hashes of the rooms with a client here, see :mod:`.rooms`: what is for others only
         #: is passed over. ``None``: everything is looked at.
         self.rooms: Optional[Container[int]] = None
+        #: How packets are encoded of which the clients of this process may get several at once,
+        #: as if they were of one message.
+        self.packet: Optional[str] = None
         self._sender = publisher.sender.encode()
         self._inbox = self._main.inbox
         self._adoptions: List[Adoption] = []
@@ -421,7 +426,7 @@ class Hearing:
     # --- what comes -----------------------------------------------------------
 
     def _open(self, data: bytes, now: float) -> Iterator[Piece]:
-        """What has come, in pieces for :meth:`_take`, each to be fetched when its turn comes.
+        """What has come, in pieces, each to be fetched when its turn comes.
 
         What is of no use here is not among it.
         """
@@ -443,33 +448,60 @@ class Hearing:
             if self._passes_over(topic, beginning):
                 return iter(())
             if beginning.messages > 1:
-                messages = unpack_bundle(data, start)
-                if len(beginning.hashes) == 1:  # they are all for the same room
-                    return ((topic, one, 0) for one in messages)
-                return self._open_bundle(topic, messages)
-            return iter(((topic, data, start),))
+                return self._open_bundle(topic, beginning, list(unpack_bundle(data, start)))
+            return iter((partial(self._take, topic, data, start),))
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             self.refuse(error)
             return iter(())
 
-    def _open_bundle(self, topic: bytes, messages: Iterable[bytes]) -> Iterator[Piece]:
+    def _open_bundle(
+        self, topic: bytes, beginning: Look, messages: Sequence[bytes]
+    ) -> Iterator[Piece]:
+        one_room = len(beginning.hashes) == 1
+        if one_room and self._passes_by(topic):
+            joined = self._join(beginning, messages)
+            if joined is not None:
+                yield lambda now: (joined,)
+                return
         for data in messages:
             try:
-                passed_over = self.rooms is not None and self._passes_over(topic, look(data, 0))
+                # All are for a room with a client here, when it is one.
+                passed_over = not one_room and self._passes_over(topic, look(data, 0))
             except ValueError as error:
                 self.refuse(error)
             else:
                 if not passed_over:
-                    yield topic, data, 0
+                    yield partial(self._take, topic, data, 0)
+
+    def _join(self, beginning: Look, messages: Sequence[bytes]) -> Optional[RelayMessage]:
+        """Events for the same clients, as one with the packets of all; ``None`` if they cannot be.
+
+        With recovery each has its number in the journal.
+        """
+        if self.packet is None or self._journal is not None:
+            return None
+        try:
+            joined = unpack_alike(messages)
+        except ValueError:
+            return None  # the others are heard
+        if joined is None or joined.fields.get("packet") != self.packet or "ack" in joined.fields:
+            return None
+        if beginning.first and not self._inbox.pass_over(joined.sender, *beginning[1:3]):
+            return None
+        self.received += beginning.messages if beginning.first else 0
+        return joined
+
+    def _passes_by(self, topic: bytes) -> bool:
+        """Whether what comes under this topic may be dealt with before it is put in order:
+        it would come before what waits."""
+        return topic is self._for_all and self._simple and not self.catching_up
 
     def _passes_over(self, topic: bytes, beginning: Look) -> bool:
         """Whether nobody here has anything to do with it: then it is counted, and that is all."""
         sender, first, count, hashes = beginning
         rooms = self.rooms
-        if not hashes or rooms is None or topic is not self._for_all:
+        if not hashes or rooms is None or not self._passes_by(topic):
             return False
-        if self.catching_up or not self._simple:
-            return False  # it would come before what waits
         for one in hashes:
             if one in rooms:
                 return False
@@ -484,7 +516,7 @@ class Hearing:
         return True
 
     def _take(self, topic: bytes, data: bytes, start: int, now: float) -> Iterable[RelayMessage]:
-        """A piece of :meth:`_open`."""
+        """A message: see :data:`Piece`."""
         try:
             to_all = topic is self._for_all
             message = RelayMessage.unpack(data, start)

@@ -250,6 +250,26 @@ def unpack_bundle(data: bytes, start: int) -> Iterator[bytes]:
     return _slices(data, at, lengths)
 
 
+def unpack_alike(messages: Sequence[bytes]) -> Optional[RelayMessage]:
+    """Messages of one stream that differ in their packets only, as one with the packets of all;
+    ``None`` when they differ in more.
+
+    :raises MessageError: when they are not messages.
+    """
+    first = messages[0]
+    message = RelayMessage.unpack(first)
+    (size,) = _PART.unpack_from(first, _HEAD.size - _PART.size)
+    end = _HEAD.size + first[2] + 8 * first[3] + size
+    kind, rest = first[:4], first[_HEAD.size - _PART.size : end]
+    packets = list(message.packets)
+    for data in messages[1:]:
+        if data[:4] != kind or data[_HEAD.size - _PART.size : end] != rest:
+            return None
+        packets += _unpack_packets(data, end)
+    message.packets = packets
+    return message
+
+
 def _slices(data: bytes, at: int, lengths: Sequence[int]) -> Iterator[bytes]:
     for length in lengths:
         yield data[at : at + length]

@@ -142,7 +142,7 @@ class Subscriber(Hearing):
                 last, due = now, now + TICK
                 messages = self._look(now)
             elif (piece := next(self._pieces, None)) is not None:
-                messages = self._take(*piece, now)
+                messages = piece(now)
                 count += 1
             else:
                 try:
@@ -158,7 +158,7 @@ class Subscriber(Hearing):
                 else:
                     self._pieces = self._open(frame.bytes, now)
                     if (piece := next(self._pieces, None)) is not None:
-                        messages = self._take(*piece, now)
+                        messages = piece(now)
                     self._failures = 0
                 count += 1
             if self.catching_up or not self._simple:

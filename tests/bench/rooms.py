@@ -2,8 +2,8 @@
 
     python tests/bench/rooms.py [--workers 2 4 8 16] [--sizes 1 10] [--times 50 1] [--pm2]
 
-A number of clients, in rooms of one and of ten, spread over the workers as they came. One after the
-other has its worker emit to a room, so many times in a row; the next one does so when all events
+A number of clients, in rooms of one and of ten, spread over the workers as they came. Some of them
+have their workers emit to a room each, so many times in a row; the next ones do so when all events
 have come. CPU is user and system time of all processes but supervisord, divided by the emits.
 Each run measures all sides in turn, and the last rows are medians of all runs. `--checkout` adds
 another version of this package. Ends with 1 if an event does not come.
@@ -16,6 +16,7 @@ import asyncio
 import json
 import statistics
 import sys
+from collections import Counter
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -28,8 +29,10 @@ from servers import HOST, Server, supervised_cluster
 
 PAYLOAD = "x" * 60
 PATIENCE = 60.0
-#: Emitting clients in a measurement.
-ROUNDS = 40
+#: Emitting clients in a measurement, and those of them that do so at a time: what idle workers
+#: use meanwhile is to be little.
+ROUNDS = 100
+IN_FLIGHT = 10
 #: Clients that connect at a time.
 AT_ONCE = 10
 
@@ -53,13 +56,15 @@ async def receive(session: Session, events: int) -> None:
 
 
 async def emit(sessions: list[Session], size: int, times: int, rounds: int) -> None:
-    """From one client after another, to a room with others in it."""
-    for number in range(rounds):
-        room = (7 * number + 1) % (len(sessions) // size)
-        members = sessions[room * size : (room + 1) * size]
-        emitter = sessions[(number * 13) % len(sessions)]
-        emitter.send("42" + json.dumps(["emit_to", f"{size}:{room}", times, PAYLOAD]))
-        receiving = [receive(member, times) for member in members]
+    """From some clients after others, each to a room with others in it."""
+    for first in range(0, rounds, IN_FLIGHT):
+        expected: Counter[int] = Counter()
+        for number in range(first, min(first + IN_FLIGHT, rounds)):
+            room = (7 * number + 1) % (len(sessions) // size)
+            emitter = sessions[(number * 13) % len(sessions)]
+            emitter.send("42" + json.dumps(["emit_to", f"{size}:{room}", times, PAYLOAD]))
+            expected.update({member: times for member in range(room * size, (room + 1) * size)})
+        receiving = [receive(sessions[member], events) for member, events in expected.items()]
         await asyncio.wait_for(asyncio.gather(*receiving), PATIENCE)
 
 

@@ -149,6 +149,16 @@ def test_binary_of_another_worker(server: socketio.Server) -> None:
     assert client.receive() == ['451-["file",{"_placeholder":true,"num":0}]', "b/wA="]
 
 
+def test_emits_that_came_together_are_events_of_their_own(server: socketio.Server) -> None:
+    """As the relay brings those of one turn."""
+    client = PollingClient(server)
+    message, *others = (relayed(server.manager, "news", value) for value in (1, b"\xff\0", 2))
+    message.packets = [packet for one in (message, *others) for packet in one.packets]
+    server.manager._on_emit(message)
+    binary = ['451-["news",{"_placeholder":true,"num":0}]', "b/wA="]
+    assert client.receive() == ['42["news",1]', *binary, '42["news",2]']
+
+
 def test_an_emit_in_another_serializer_is_encoded_anew() -> None:
     emitter = ZmqManager("zmq+ipc:///nowhere", write_only=True)
     server = make_server(client_manager=ZmqManager(), serializer=OtherPacket)

@@ -171,7 +171,7 @@ class Worker(Process):
         #: Whose clients are here.
         self.groups = {tag} if serves else set()
         if serves:
-            subscriber.rooms = Rooms(self)
+            subscriber.rooms, subscriber.packet = Rooms(self), "p"
         #: Those of them that are adopted, until they hear as the others do.
         self.apart: set[str] = set()
         #: Those of them that this process cannot yet emit to by itself.
@@ -261,7 +261,7 @@ class Worker(Process):
 
 
 def fields_of(tag: Optional[str], room: Optional[str]) -> dict[str, Any]:
-    return {"method": "emit", "namespace": "/", "for": tag, "room": room}
+    return {"method": "emit", "namespace": "/", "packet": "p", "for": tag, "room": room}
 
 
 def meant(groups: set[str], fields: Mapping[str, Any]) -> set[str]:

@@ -21,6 +21,7 @@ from supervisor_sio.relay.message import (
     topic_for_all,
     topic_for_one,
     topic_for_publishers,
+    unpack_alike,
     unpack_bundle,
 )
 from supervisor_sio.relay.rooms import room_hash
@@ -258,6 +259,27 @@ def test_bytes_that_are_no_bundle() -> None:
             list(unpack_bundle(data, 0))
     with pytest.raises(MessageError, match="kind 2"):
         RelayMessage.unpack(whole)
+
+
+@given(messages, st.lists(packets, max_size=4))
+def test_messages_that_differ_in_their_packets_only(
+    message: RelayMessage, more: list[list[Union[str, bytes]]]
+) -> None:
+    others = [
+        RelayMessage(message.sender, number, message.fields, others, message.after, number)
+        for number, others in enumerate(more)
+    ]
+    joined = unpack_alike([message.pack(), *(other.pack() for other in others)])
+    assert joined is not None
+    assert joined.packets == [one for m in (message, *others) for one in m.packets]
+    message.packets = joined.packets
+    assert joined == message
+
+
+@given(messages, messages)
+def test_messages_that_differ_in_more(one: RelayMessage, other: RelayMessage) -> None:
+    if (one.sender, one.fields) != (other.sender, other.fields):
+        assert unpack_alike([one.pack(), other.pack()]) is None
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class Heard:
     def hear(self, *messages: bytes, topic: bytes = TO_ALL) -> None:
         data = messages[0] if len(messages) == 1 else pack_bundle(messages)
         for piece in self.subscriber._open(topic + data, 1.0):
-            for message in self.subscriber._take(*piece, 1.0):
+            for message in piece(1.0):
                 self.deliver(message)
 
     def deliver(self, message: RelayMessage) -> None:
@@ -183,6 +183,47 @@ def test_what_adopted_sessions_get_is_looked_at(heard: Heard) -> None:
     listener = heard.subscriber._adoptions[0].listener
     assert [message.packets for message in listener.next_ones()] == [["2"]]
     assert heard.numbers == [3, 2]
+
+
+def test_events_of_one_turn_for_the_same_clients_come_as_one(heard: Heard) -> None:
+    heard.subscriber.packet = "p"
+    came: list[RelayMessage] = []
+    heard.deliver = came.append  # type: ignore[method-assign]
+    heard.hear(*(emit(number, "red") for number in range(2, 6)))
+    assert [message.packets for message in came] == [["2", "3", "4", "5"]]
+    assert came[0].fields == {**EMIT, "room": "red"} and came[0].sender == "other"
+    assert heard.numbers == [6, 5] and heard.subscriber.received == 5
+    volatile = {**EMIT, "method": "volatile", "room": "red"}
+    heard.hear(*[RelayMessage("other", 0, volatile, ["x"]).pack()] * 2)
+    assert came[-1].packets == ["x", "x"] and heard.numbers == [6, 5]
+
+
+@pytest.mark.parametrize(
+    "why", ["journal", "format", "no format", "acknowledged", "room", "skip_sid", "gap"]
+)
+def test_else_they_come_one_by_one(heard: Heard, why: str) -> None:
+    heard.subscriber.packet = None if why == "no format" else "p"
+    more: dict[str, Any] = {"format": {"packet": "q"}, "acknowledged": {"ack": 7}}.get(why, {})
+    first = emit(2, "red", **more)
+    second = emit(3, "red", **(more if why != "skip_sid" else {"skip_sid": ["s"]}))
+    third = emit(4, ["red", "red"] if why == "room" else "red", **more)
+    journal: Any = Journal()
+    if why == "journal":
+        heard.subscriber.journal = journal
+    if why == "gap":
+        heard.hear(second, third)
+        assert not heard.texts
+        heard.hear(first)
+    else:
+        heard.hear(first, second, third)
+    assert heard.texts == ["2", "3", "4"] and heard.numbers == [5, 4]
+
+
+def test_a_bundle_with_something_odd_in_it(heard: Heard) -> None:
+    heard.subscriber.packet = "p"
+    heard.hear(emit(2, "red"), emit(3, "red") + b"\0", emit(4, "red"))
+    assert heard.texts == ["2"] and heard.subscriber.malformed == 1
+    assert heard.numbers == [3, 4]  # it is asked for
 
 
 class Journal:

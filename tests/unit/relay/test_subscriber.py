@@ -47,8 +47,7 @@ class Failing(ThreadSubscriber):
 
 def take(subscriber: ThreadSubscriber, data: bytes, now: float) -> list[RelayMessage]:
     """What clients get of something that has been received."""
-    pieces = subscriber._open(data, now)
-    return [one for piece in pieces for one in subscriber._take(*piece, now)]
+    return [one for piece in subscriber._open(data, now) for one in piece(now)]
 
 
 def message(text: str) -> RelayMessage:

@@ -18,7 +18,14 @@ from .network import Network, World
 
 Action = tuple[str, int, int]
 
-_PUBLISH = ["publish", "publish to a room", "publish to one", "publish from outside", "end turn"]
+_PUBLISH = [
+    "publish",
+    "publish to a room",
+    "publish to one",
+    "publish from outside",
+    "burst",
+    "end turn",
+]
 _HEAR = ["hear", "hear", "hear", "turn", "lose", "lose", "tick"]
 _MOVE = ["pass on", "leave", "leave", "adopt", "adopt by a new one", "restart", "new emitter"]
 
@@ -68,6 +75,9 @@ def act(world: World, kind: str, who: int, what: int) -> None:
         one_of(senders).publish(None, long)
     elif kind == "publish to a room":
         one_of(senders).publish(None, long, f"room {what % 3}")
+    elif kind == "burst":
+        for _ in range(4):
+            one_of(senders).publish(None, long, f"room {what % 3}" if what < 4 else None)
     elif kind == "end turn":
         one_of(senders).end_turn()
     elif kind == "publish to one" and groups:
