@@ -819,9 +819,17 @@ RELAY_HIGH_WATER = _limit(
     "RELAY_HIGH_WATER",
     8192,
     "messages",
-    "process that receives from the relay",
-    "that may wait in the relay for a process that does not take them; it fetches what is "
+    "process that sends to the relay or receives from it",
+    "that may wait in the process itself, to be sent or to be looked at; it fetches what is "
     "dropped beyond that from the sender",
+)
+RELAY_WAITING = _limit(
+    "RELAY_WAITING",
+    2048,
+    "messages",
+    "process that receives from the relay",
+    "that may wait in the relay for a process that does not take them, such as a stopped one; "
+    "each may be a bundle: with RELAY_LONGEST_PUSHED these are 32 MB. It fetches the rest likewise",
 )
 
 STAND_IN_MESSAGES = _limit(

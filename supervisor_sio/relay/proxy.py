@@ -16,7 +16,7 @@ from typing import Optional
 
 import zmq
 
-from ..common.limits import RELAY_HIGH_WATER
+from ..common.limits import RELAY_HIGH_WATER, RELAY_WAITING
 
 logger = logging.getLogger("supervisor_sio.relay")
 
@@ -65,7 +65,7 @@ class Relay:
 
     def _listen(self, kind: int, path: str, descriptor: int) -> zmq.Socket[bytes]:
         sock = self._context.socket(kind)
-        sock.setsockopt(zmq.SNDHWM, RELAY_HIGH_WATER)
+        sock.setsockopt(zmq.SNDHWM, RELAY_WAITING if kind == zmq.XPUB else RELAY_HIGH_WATER)
         sock.setsockopt(zmq.RCVHWM, RELAY_HIGH_WATER)
         sock.setsockopt(zmq.LINGER, 0)
         if kind == zmq.XPUB:
