@@ -79,8 +79,11 @@ class Settings:
     metrics: Optional[Address] = None
 
 
-#: As :class:`socketio.RedisManager` has them.
-QUEUE_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+#: As :class:`socketio.RedisManager` has them, and those of clusters.
+QUEUE_SCHEMES = (
+    *("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+cluster"),
+    *("valkey", "valkeys", "valkey+sentinel", "valkey+cluster", "valkeys+cluster"),
+)
 
 BALANCE_METHODS = tuple(METHODS)
 

@@ -2,13 +2,15 @@
 
 It hears what every worker says to all, and what is for a worker of another
 host; it says to the workers here what comes from elsewhere. The bridges tell
-each other every two seconds which workers they have, so that those know of
+each other every second which workers they have, so that those know of
 each other, and number what they send.
 
 What Redis loses is asked for, as on a host: a bridge keeps what it has sent, and
 sends it again to another that sees a hole in the numbers; later ones wait there.
-How far a host has come is known to its workers, each of which notes the number of
-what it got: the bridge of the next router asks them, and goes on from there.
+The router may be killed at any time. What a host has sent, and how far its workers
+were read for that, is in its :mod:`.stream`, which outlives the router. How far a
+host has come with what others sent is known to its workers, each of which notes the
+number of what it got: the bridge of the next router asks them, and goes on from there.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ import time
 from collections import OrderedDict
 from typing import Any, Callable, Optional, Sequence
 
-from ..common.limits import BRIDGE_MOST_ORIGINS, BRIDGE_MOST_OTHERS
+from ..common.limits import (
+    BRIDGE_BEAT,
+    BRIDGE_MOST_ORIGINS,
+    BRIDGE_MOST_OTHERS,
+    BRIDGE_SILENCE,
+)
 from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.inbox import Inbox
@@ -31,22 +38,11 @@ from ..relay.passed import NOTE
 from ..relay.publisher import Publisher
 from ..relay.threaded import ThreadSubscriber
 from .format import FormatError, QueueMessage, Translator, origin_of, parse, seen
-from .kept import Kept
 from .queue import RedisQueue
+from .stream import HostStream
+from .stream_file import Origin
 
 logger = logging.getLogger("supervisor_sio.bridge")
-
-#: Seconds between two words of a bridge to the others.
-_BEAT = 2.0
-
-#: Seconds without a word after which another host counts as gone.
-_SILENCE = 3.5 * _BEAT
-
-#: Seconds before the end of the bridge before this one from which the workers are
-#: asked for what they said: it may not have come to passing that on. What it has
-#: passed on, the other bridges do not take twice. Longer than the second between two
-#: figures, which say since when something waits for Redis.
-_OVERLAP = 2.0
 
 #: Seconds between looks at what is missing.
 _TICK = 0.25
@@ -62,10 +58,7 @@ Member = list[Any]
 class Bridge:
     """Runs in threads of its own, from :meth:`start` to :meth:`close`.
 
-    :param predecessor_ended: when the bridge before this one did, by the host's
-        monotonic clock.
-    :param unsent_since: when the oldest message was sent that Redis had not taken
-        from that one; ``None`` without any.
+    :param files: the descriptors of a :class:`.HostStream`.
     :param changed: called, in a thread of the bridge, when the workers of
         other hosts have changed.
     :raises QueueError: when ``url`` cannot be used.
@@ -76,25 +69,21 @@ class Bridge:
         url: str,
         run_dir: RunDir,
         cluster: ClusterInfo,
-        predecessor_ended: Optional[float],
+        files: Sequence[int],
         changed: Callable[[list[Member]], None],
-        unsent_since: Optional[float] = None,
     ) -> None:
-        self._id = f"bridge-{secrets.token_hex(6)}"
+        self._refusals = Refusals(logger)
+        self._stream = HostStream(files, time.monotonic())
+        self._save()  # its name is the host's from now on
+        self._id = self._stream.id
         self._translator = Translator(self._id)
         self._changed = changed
-        self._queue = RedisQueue(url, cluster.channel, self._from_queue, _SILENCE)
-        self._publisher = Publisher(run_dir, cluster, self._id)
-        self._predecessor_ended = predecessor_ended or 0.0
-        since = None if predecessor_ended is None else predecessor_ended - _OVERLAP
-        if since is not None and unsent_since is not None:
-            since = min(since, unsent_since)
+        self._queue = RedisQueue(url, cluster.channel, self._stream, self._from_queue)
+        # On the relay it begins anew, with a name of its own.
+        self._publisher = Publisher(run_dir, cluster, f"bridge-{secrets.token_hex(6)}")
         self._subscriber = ThreadSubscriber(
-            self._publisher, run_dir, tag=BRIDGE, lives=self._lives, since=since
+            self._publisher, run_dir, tag=BRIDGE, lives=self._lives, part=self._stream.part()
         )
-        self._numbering = threading.Lock()
-        self._number = 0
-        self._kept = Kept()
         #: Guards what several threads of the bridge know of the others.
         self._lock = threading.RLock()
         #: What the other bridges have sent.
@@ -106,7 +95,7 @@ class Bridge:
         self._noted: dict[str, int] = {}
         #: What had come from each before this bridge, by worker; not known at first.
         self._before: dict[str, dict[str, int]] = {}
-        self._resumed = predecessor_ended is None
+        self._resumed = not self._stream.continued
         self._missed_shown = 0
         #: Whether Redis was there at the last look.
         self._reachable = False
@@ -117,7 +106,6 @@ class Bridge:
         #: Those of them that are no aliases.
         self._living_here: frozenset[str] = frozenset()
         self._members_known = False
-        self._refusals = Refusals(logger)
         self._wake = threading.Event()
         self._closed = False
         self.received = 0
@@ -148,21 +136,24 @@ class Bridge:
             "connected": self._queue.connected,
             "sent": self._queue.sent,
             "received": self.received,
-            "waiting": self._queue.waiting,
-            "unsent": self._queue.unsent,
+            "waiting": self._stream.waiting,
+            "unsent": self._stream.unsent,
+            "refused": self._queue.refused,
             "missed": self.missed,
             "malformed": self.malformed,
             "hosts": len(self._elsewhere),
-            "oldest": self._queue.oldest,
         }
 
-    def close(self) -> None:
+    def close(self, leaves: bool) -> None:
+        """:param leaves: whether the host does, or only its router."""
         self._closed = True
-        self._here = []
+        if leaves:
+            self._here = []
         self._wake.set()
         self._thread.join(1)
         self._subscriber.stop()
         self._queue.close()
+        self._save()
         self._publisher.close()
 
     def _lives(self, sender: str) -> bool:
@@ -182,7 +173,8 @@ class Bridge:
                     self._resume()
                 if time.monotonic() >= beat or self._wake.is_set() or last:
                     self._wake.clear()
-                    beat = time.monotonic() + _BEAT
+                    beat = time.monotonic() + BRIDGE_BEAT
+                    self._save()
                     self._send_members(self._here)
                     self._tell_workers()
                 self._look(time.monotonic())
@@ -191,6 +183,16 @@ class Bridge:
             if last:
                 return
             self._wake.wait(_TICK)
+
+    def _save(self) -> None:
+        try:
+            self._stream.save()
+        except OSError as error:
+            line = self._refusals.noted(
+                repr(error), "what is sent to other hosts is kept here alone"
+            )
+            if line:
+                logger.warning("%s", line)
 
     def _resume(self) -> None:
         """Learn from the workers what had come to them before this bridge."""
@@ -211,7 +213,7 @@ class Bridge:
 
     def _look(self, now: float) -> None:
         with self._lock:
-            for bridge in [b for b, heard in self._heard.items() if now - heard > _SILENCE]:
+            for bridge in [b for b, heard in self._heard.items() if now - heard > BRIDGE_SILENCE]:
                 self._forget(bridge)
             self._ask(now)
             if self.missed > self._missed_shown:
@@ -242,33 +244,40 @@ class Bridge:
     # --- from here to the others ----------------------------------------------
 
     def _from_relay(self, message: RelayMessage) -> None:
+        fields = message.fields
+        data: Optional[QueueMessage] = None
         try:
-            check_fields(message.fields)
-            if message.fields.get("to") in self._tags_here:
-                return  # it has got it
-            volatile = message.fields["method"] == "volatile"
-            if message.time < self._predecessor_ended and not volatile:
-                # The bridge before may have passed it on: only bridges notice.
-                data: Optional[QueueMessage] = self._translator.to_bridges(message)
-            else:
+            check_fields(fields)
+            if fields.get("to") not in self._tags_here:  # they have got it
                 data = self._translator.to_queue(message)
         except (MalformedFields, FormatError) as error:
             self._refuse(f"of {message.sender}", error)
+        if not message.sequence:
+            if data is not None:  # it is volatile
+                self._say(data)
             return
-        if data is not None and volatile:
-            self._say(data)
-        elif data is not None:
-            alone = "to" in message.fields or message.fields["method"] == "callback"
-            origin = [message.sender, alone, message.sequence]
-            self._send({**data, "origin": origin}, message.time)
+        alone = ("to" in fields or fields["method"] == "callback") and "only" not in fields
+        origin = Origin(message.sender, alone, message.sequence, message.time)
+        if data is None:
+            self._stream.skip(origin)
+        else:
+            self._send(data, origin)
 
-    def _send(self, data: QueueMessage, since: float) -> None:
-        with self._numbering:  # and in the order of the numbers
-            self._number += 1
-            data.update(via=self._id, seq=self._number)
-            raw = json.dumps(data).encode()
-            if self._queue.publish(raw, since=since):
-                self._kept.add(self._number, raw)
+    def _send(self, data: QueueMessage, origin: Origin) -> None:
+        data.update(origin=origin[:3], via=self._id)
+
+        def encode(number: int) -> bytes:
+            data["seq"] = number
+            return json.dumps(data).encode()
+
+        try:
+            reason = "" if self._stream.add(origin, encode) else "Redis is away too long"
+        except OSError as error:
+            reason = repr(error)
+        line = reason and self._refusals.noted(reason, "emits for other hosts are lost")
+        if line:
+            logger.error("%s", line)
+        self._queue.wake()
 
     def _ask(self, now: float) -> None:
         """Ask the other bridges for what is missing of theirs."""
@@ -289,10 +298,9 @@ class Bridge:
         first, last = question["first"], question["last"]
         if type(first) is not int or type(last) is not int or not 0 < first <= last:
             raise FormatError("a question for no numbers")
-        with self._numbering:
-            if last > self._number:
-                return  # asked of somebody else
-            again = self._kept.again(first, last)
+        if last > self._stream.given:
+            return  # nobody can know of it
+        again = self._stream.again(first, last)
         self._say(
             {
                 "method": "again",
@@ -306,10 +314,10 @@ class Bridge:
 
     def _say(self, data: QueueMessage) -> None:
         """What nobody misses: it has no number, and is not kept."""
-        self._queue.publish(json.dumps(data).encode(), counts=False)
+        self._queue.say(json.dumps(data).encode())
 
     def _send_members(self, members: list[Member]) -> None:
-        """Not numbered: it says the number of the last one that is."""
+        """Not numbered: it says the number of the last one that is, and was given to Redis."""
         living, aliases = (
             [[tag, True, channels] for tag, _, channels, *alias in members if any(alias) is wanted]
             for wanted in (False, True)
@@ -317,9 +325,7 @@ class Bridge:
         data: QueueMessage = {"method": "members", "host_id": self._id, "members": living}
         if aliases:  # beside the others: a bridge of an older version knows none
             data["aliases"] = aliases
-        with self._numbering:
-            data.update(via=self._id, seq=self._number)
-            self._queue.publish(json.dumps(data).encode(), counts=False)
+        self._say({**data, "via": self._id, "seq": self._stream.given})
 
     # --- from the others to here ----------------------------------------------
 
@@ -332,7 +338,9 @@ class Bridge:
                     self._converse(data)
                 elif mark is None:
                     self._pass_on(data, None)
-                elif mark[0] != self._id:
+                elif mark[0] == self._id:
+                    self._queue.came_back()
+                else:
                     self._take(data, raw, *mark)
         except Exception as error:  # whatever somebody has published
             self._refuse("on the message queue", error)

@@ -1,7 +1,7 @@
 """The connection pair to Redis: one to publish, one to subscribe.
 
-What is to be published while Redis is away waits, within bounds; what there is
-no room for is counted. Local traffic knows nothing of it.
+What is numbered waits in the host's stream while Redis is away, or refuses it. Local traffic
+knows nothing of it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ import math
 import threading
 import time
 from collections import deque
-from typing import Callable, Deque, Iterable, Optional
+from typing import Callable, Deque, Optional
 
-from ..common.limits import BRIDGE_MOST_WAITING, BRIDGE_MOST_WAITING_BYTES, RELAY_GIVE_UP
-from ..common.redis_client import make_client, without_password
+from ..common.limits import (
+    BRIDGE_MOST_UNNUMBERED,
+    BRIDGE_MOST_UNNUMBERED_BYTES,
+    BRIDGE_SILENCE,
+)
+from ..common.redis_client import without_password
 from ..common.refusals import Refusals
+from .brokers import Broker
+from .stream import HostStream
 
 logger = logging.getLogger("supervisor_sio.bridge")
 
@@ -35,17 +41,10 @@ _OTHERS_FIRST = 1.5
 _TICK = 0.5
 
 
-#: To be published: whether it counts, and when it was sent, or ``inf``.
-_Item = tuple[bytes, bool, float]
-
-
-def _oldest(items: Iterable[_Item]) -> float:
-    return min((since for _, _, since in items), default=math.inf)
-
-
 class RedisQueue:
     """Publishes and subscribes, in a thread each, from :meth:`start` to :meth:`close`.
 
+    :param stream: what is to be published.
     :param received: gets each message of the channel, in the subscriber's thread.
     :param silence: seconds without a message, its own included, after which the
         connection is taken for dead.
@@ -53,30 +52,34 @@ class RedisQueue:
     """
 
     def __init__(
-        self, url: str, channel: str, received: Callable[[bytes], None], silence: float = 7.0
+        self,
+        url: str,
+        channel: str,
+        stream: HostStream,
+        received: Callable[[bytes], None],
+        silence: float = BRIDGE_SILENCE,
     ) -> None:
-        self._client = make_client(url)
+        self._broker = Broker(url, channel)
         self._shown = without_password(url)
-        self._channel = channel
+        self._stream = stream
         self._received = received
         self._silence = silence
-        self._waiting: Deque[_Item] = deque()
+        #: Messages without a number.
+        self._unnumbered: Deque[bytes] = deque()
         self._bytes = 0
         self._refusals = Refusals(logger)
-        #: When the oldest message was sent of the batch that is just being published, and of
-        #: those that were not confirmed.
-        self._taken = math.inf
-        self._unconfirmed = math.inf
-        #: Until when other hosts may ask for the latter.
-        self._unconfirmed_until = math.inf
+        #: Since when something is confirmed that has not come back.
+        self._confirmed_since = math.inf
+        #: Why nothing gets through, as it was last told.
+        self._fault: Optional[tuple[str, type[Exception]]] = None
         self._changed = threading.Condition()
         self._closed = threading.Event()
         #: Whether the subscriber hears the channel.
         self.connected = False
         self._connected_at = 0.0
         self.sent = 0
-        #: Messages that Redis did not take and that are given up.
-        self.unsent = 0
+        #: How often Redis has refused a message.
+        self.refused = 0
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for target, name in ((self._publish, "queue-publish"), (self._listen, "queue-listen"))
@@ -86,47 +89,31 @@ class RedisQueue:
         for thread in self._threads:
             thread.start()
 
-    def publish(self, data: bytes, counts: bool = True, since: float = math.inf) -> bool:
-        """Publish soon; never waits. False when there is no room for it.
+    def wake(self) -> None:
+        """There is something in the stream."""
+        with self._changed:
+            self._changed.notify()
 
-        :param counts: whether it is missed when it is not published.
-        :param since: when a worker sent it, by the host's monotonic clock, in seconds.
-        """
+    def say(self, data: bytes) -> None:
+        """Publish soon, if Redis is there, what nobody misses; never waits."""
         with self._changed:
             if (
-                len(self._waiting) >= BRIDGE_MOST_WAITING
-                or self._bytes + len(data) > BRIDGE_MOST_WAITING_BYTES
+                self.connected
+                and len(self._unnumbered) < BRIDGE_MOST_UNNUMBERED
+                and self._bytes + len(data) <= BRIDGE_MOST_UNNUMBERED_BYTES
             ):
-                if not counts:
-                    return False
-                if not self.unsent:
-                    logger.error("%s is away too long: emits for other hosts are lost", self._shown)
-                self.unsent += 1
-                return False
-            self._waiting.append((data, counts, since))
-            self._bytes += len(data)
-            self._changed.notify()
-            return True
+                self._unnumbered.append(data)
+                self._bytes += len(data)
+                self._changed.notify()
 
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
-    @property
-    def oldest(self) -> Optional[float]:
-        """When the oldest message was sent that others may lack and ask this process for.
-
-        Redis has not taken it, or not confirmed it; ``None`` without any. It is what the
-        bridge of the next router asks the workers for, should this one end.
-        """
-        with self._changed:
-            oldest = min(self._taken, self._unconfirmed, _oldest(self._waiting))
-        return None if oldest == math.inf else oldest
+    def came_back(self) -> None:
+        """A message of this host has come through Redis."""
+        self._confirmed_since = math.inf
 
     def close(self, timeout: float = 2.0) -> None:
         """Publish what waits, if Redis takes it in time."""
         deadline = time.monotonic() + timeout
-        while self.connected and self._waiting and time.monotonic() < deadline:
+        while self.connected and self._due and time.monotonic() < deadline:
             time.sleep(0.01)
         self._closed.set()
         with self._changed:
@@ -136,78 +123,99 @@ class RedisQueue:
 
     # --- to publish -----------------------------------------------------------
 
+    @property
+    def _due(self) -> bool:
+        return bool(self._unnumbered) or self._stream.given < self._stream.last
+
     def _publish(self) -> None:
         while not self._closed.is_set():
             with self._changed:
-                if not self._waiting:
+                if not self._due:
                     self._changed.wait(_TICK)
                     continue
             if not self.connected or time.monotonic() < self._connected_at + _OTHERS_FIRST:
                 self._closed.wait(0.05)
                 continue
-            with self._changed:
-                batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-                self._bytes -= sum(len(data) for data, _, _ in batch)
-                self._taken = _oldest(batch)
-            counted = sum(counts for _, counts, _ in batch)
+            what = "cannot be reached to publish, trying again"
             try:
-                pipeline = self._client.pipeline(transaction=False)
-                for data, _, _ in batch:
-                    pipeline.publish(self._channel, data)
-                pipeline.execute()
-                self.sent += counted
-                self._forget_unconfirmed(time.monotonic())
+                self._broker.connect()
+                what = "has not confirmed all, other hosts ask for what they lack"
+                pause = self._publish_batch()
             except Exception as error:
-                # Some of them may have gone: again would be twice for those who do not
-                # look at the numbers. Other hosts ask for what they lack.
-                self._unconfirmed = min(self._unconfirmed, self._taken)
-                self._unconfirmed_until = math.inf
-                logger.error(
-                    "%s has not confirmed %d messages; other hosts of ours ask for what they "
-                    "lack: %s",
-                    self._shown,
-                    counted,
-                    error,
-                )
+                pause = True
+                self._broker.renew()
+                self._tell(what, error)
+            if pause:
                 self._closed.wait(_LONGEST_RETRY)
-            finally:
-                self._taken = math.inf
 
-    def _forget_unconfirmed(self, now: float) -> None:
-        """Redis has confirmed something later: the others see now what they lack."""
-        if self._unconfirmed_until == math.inf:
-            self._unconfirmed_until = now + RELAY_GIVE_UP
-        elif now > self._unconfirmed_until:
-            self._unconfirmed = math.inf
+    def _publish_batch(self) -> bool:
+        """:return: whether Redis has refused something."""
+        with self._changed:
+            count = min(_BATCH, len(self._unnumbered))
+            unnumbered = [self._unnumbered.popleft() for _ in range(count)]
+            self._bytes -= sum(map(len, unnumbered))
+        numbered = self._stream.take(_BATCH)
+        results = self._broker.publish([*unnumbered, *numbered]) if unnumbered or numbered else []
+        errors = [error for error in results if isinstance(error, Exception)]
+        # Those at the end are tried again. What is missing in the middle the others ask for.
+        again = 0
+        while again < len(numbered) and isinstance(results[-1 - again], Exception):
+            again += 1
+        self._stream.give_back(again)
+        self.sent += len(numbered) - again
+        self.refused += len(errors)
+        if errors:
+            self._broker.renew()  # it may be a replica now, or have other slots
+            self._tell("refuses messages, trying again", errors[-1])
+        elif results:
+            self._fault = None
+            self._confirmed_since = min(self._confirmed_since, time.monotonic())
+        return bool(errors)
+
+    def _tell(self, what: str, error: Exception) -> None:
+        """Once, until it works again or is another error."""
+        fault = what, type(error)
+        if fault != self._fault:
+            self._fault = fault
+            logger.error("%s %s: %s", self._shown, what, error)
 
     # --- to subscribe ---------------------------------------------------------
 
     def _listen(self) -> None:
         retry = _FIRST_RETRY
         while not self._closed.is_set():
-            pubsub = None
+            subscription = None
             try:
-                pubsub = self._client.pubsub()
-                pubsub.subscribe(self._channel)
+                subscription = self._broker.subscribe()
+                confirmations = self._broker.confirmations
                 heard = time.monotonic()
+                self._confirmed_since = math.inf
                 while not self._closed.is_set():
-                    message = pubsub.get_message(timeout=_TICK)
+                    message = subscription.get_message(timeout=_TICK)
+                    now = time.monotonic()
+                    if now - self._confirmed_since > self._silence:
+                        raise TimeoutError("what it confirms does not come back")
                     if message is None:
-                        if time.monotonic() - heard > self._silence:
+                        if now - heard > self._silence:
                             raise TimeoutError("it is silent")
                         continue
-                    heard = time.monotonic()
-                    if message["type"] == "subscribe":
-                        retry = _FIRST_RETRY
-                        self._found()
-                    elif message["type"] == "message":
+                    heard = now
+                    kind = message["type"]
+                    if kind in ("message", "smessage"):
                         self._hear(message["data"])
+                    elif kind == "sunsubscribe":
+                        raise ConnectionError("the channel is at another node now")
+                    elif kind in ("subscribe", "ssubscribe"):
+                        confirmations -= 1
+                        if not confirmations:
+                            retry = _FIRST_RETRY
+                            self._found()
             except Exception as error:
                 self._lost(error)
             finally:
-                if pubsub is not None:
+                if subscription is not None:
                     with contextlib.suppress(Exception):  # it is lost anyway
-                        pubsub.close()
+                        subscription.close()
             self._closed.wait(retry)
             retry = min(retry * 2, _LONGEST_RETRY)
 
@@ -229,3 +237,4 @@ class RedisQueue:
             logger.error("%s is away, trying again: %s", self._shown, error)
             self._connected_at = self._connected_at or time.monotonic()
         self.connected = False
+        self._broker.renew()

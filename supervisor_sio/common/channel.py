@@ -25,7 +25,7 @@ from .limits import MAX_DESCRIPTORS, MAX_PACKET, MAX_REASON, MAX_ROW
 
 __all__ = ["MAX_DESCRIPTORS", "MAX_PACKET"]
 
-VERSION = 5
+VERSION = 6
 
 # Plain numbers: the flags are enums, and slow to combine for each packet.
 _SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

@@ -382,6 +382,11 @@ QUEUE: tuple[QueueFigure, ...] = (
         Metric(Kind.COUNTER, "queue_unsent", "Messages there was no room for."),
     ),
     QueueFigure(
+        "refused",
+        "refused",
+        Metric(Kind.COUNTER, "queue_refused", "Messages that message_queue has refused at first."),
+    ),
+    QueueFigure(
         "missed",
         "missed",
         Metric(Kind.COUNTER, "queue_missed", "Messages of other hosts that did not come."),

@@ -1068,23 +1068,42 @@ CLIENTS_LOST = _limit(
 
 BRIDGE_MOST_WAITING = _limit(
     "BRIDGE_MOST_WAITING",
-    10_000,
+    65_536,
     "messages",
     "host",
-    "that may wait for Redis while it is away; more is counted as unsent",
+    "that may wait for Redis while it is away, a minute at 1,000 a second; more is counted as "
+    "unsent. Between once and twice as many are kept for other hosts that missed them",
 )
 BRIDGE_MOST_WAITING_BYTES = _limit(
     "BRIDGE_MOST_WAITING_BYTES", 64 * 1024 * 1024, "bytes", "host", "the same"
 )
-BRIDGE_KEPT = _limit(
-    "BRIDGE_KEPT",
-    20_000,
+BRIDGE_MOST_UNNUMBERED = _limit(
+    "BRIDGE_MOST_UNNUMBERED",
+    1000,
     "messages",
     "host",
-    "that other hosts may fetch again: what may wait for Redis, and as much that was sent "
-    "before and got lost on its way",
+    "that have no number and wait for Redis: questions of bridges and their answers, and what is "
+    "volatile; more is not sent, and what is needed is asked for again",
 )
-BRIDGE_KEPT_BYTES = _limit("BRIDGE_KEPT_BYTES", 128 * 1024 * 1024, "bytes", "host", "the same")
+BRIDGE_MOST_UNNUMBERED_BYTES = _limit(
+    "BRIDGE_MOST_UNNUMBERED_BYTES", 16 * 1024 * 1024, "bytes", "host", "the same"
+)
+BRIDGE_BEAT = _limit(
+    "BRIDGE_BEAT",
+    1.0,
+    "seconds",
+    "host",
+    "between two words to the others: who is here, and the number of the last message",
+)
+BRIDGE_SILENCE = _limit(
+    "BRIDGE_SILENCE",
+    4.0,
+    "seconds",
+    "host",
+    "without a word of it, after which its workers count as gone, and no call waits for them; "
+    "less than a call waits unless it says otherwise, and more than a router takes to start anew. "
+    "Also what a connection to Redis may be silent",
+)
 BRIDGE_BATCH = _limit(
     "BRIDGE_BATCH",
     256 * 1024,

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import os
 
+#: Those in which the router keeps what it sends to other hosts: how far it has come, and what
+#: was sent last, in two files by turns.
+HOST_FILES = ("sio-hosts-state", "sio-hosts-1", "sio-hosts-2")
+
 
 def write(name: str, data: bytes) -> int:
     """Make one that has these bytes.

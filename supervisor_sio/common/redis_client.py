@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 #: Seconds that an answer of Redis may take.
 _TIMEOUT = 5.0
 
 #: What a URL may have before its host as it is, and %xx (RFC 3986, section 3.2.1).
 _USER_AND_PASSWORD = re.compile(r"[\w.~!$&'()*+,;=:%-]*", re.ASCII)
+
+#: Valkey speaks the protocol of Redis, and the redis package takes it for one.
+_VALKEY = re.compile(r"valkey(s?)(?=[:+])")
+
+#: Where a cluster listens unless its URL says otherwise.
+_PORT = 6379
 
 _UNQUOTED = "special characters in a user or password must be written as %xx"
 
@@ -27,8 +34,28 @@ class PackageMissing(QueueError):
     """This Python has no package for such a URL."""
 
 
+@dataclass(frozen=True)
+class ClusterAddress:
+    """A cluster that is yet to be asked which node has what."""
+
+    nodes: list[tuple[str, int]]
+    options: dict[str, Any]
+
+    def connect(self) -> Any:
+        """A client of redis-py that knows the nodes.
+
+        :raises redis.RedisError: when none of them answers.
+        """
+        from redis.cluster import ClusterNode, RedisCluster
+
+        nodes = [ClusterNode(host, port) for host, port in self.nodes]
+        return RedisCluster(startup_nodes=nodes, **self.options)
+
+
 def make_client(url: str) -> Any:
-    """A Redis client for any URL that :class:`socketio.RedisManager` takes; not connected.
+    """A client for any URL that :class:`socketio.RedisManager` takes; not connected.
+
+    For a cluster it is a :class:`ClusterAddress`.
 
     :raises PackageMissing: when a package that it takes is missing.
     :raises QueueError: when the URL is not understood.
@@ -49,10 +76,13 @@ def make_client(url: str) -> Any:
         "socket_connect_timeout": _TIMEOUT,
         "health_check_interval": 10,
     }
+    url = _VALKEY.sub(r"redis\1", url, count=1)
     try:
         parts = urlsplit(url)
         if parts.scheme != "unix" and "@" in parts.path + parts.fragment:
             raise ValueError(_UNQUOTED)
+        if parts.scheme in ("redis+cluster", "rediss+cluster"):
+            return _cluster(url, options)
         if not url.startswith("redis+sentinel://"):
             return Redis.from_url(url, **options)
         from socketio.redis_manager import parse_redis_sentinel_url
@@ -69,6 +99,27 @@ def make_client(url: str) -> Any:
         raise PackageMissing("redis+sentinel:// needs python-socketio 5.14 or later") from None
     except Exception as error:
         raise QueueError(f"the URL is not understood: {_reason(url, error)}") from None
+
+
+def _cluster(url: str, options: dict[str, Any]) -> ClusterAddress:
+    """:raises ValueError: when the URL of a cluster is not understood."""
+    parts = urlsplit(url)
+    if parts.path.strip("/") not in ("", "0") or parts.query:
+        raise ValueError("a cluster has one database, and the URL no options")
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    nodes = []
+    for one in hosts.split(","):
+        node = urlsplit(f"//{one}")
+        if not node.hostname:
+            raise ValueError("a node without a host: redis+cluster://host:port,host:port")
+        nodes.append((node.hostname, node.port or _PORT))
+    user, _, password = credentials.partition(":")
+    if parts.scheme == "rediss+cluster":
+        options["ssl"] = True
+    for name, value in (("username", user), ("password", password)):
+        if value:
+            options[name] = unquote(value)
+    return ClusterAddress(nodes, options)
 
 
 def _reason(url: str, error: Exception) -> str:

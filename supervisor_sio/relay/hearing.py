@@ -115,6 +115,7 @@ class Hearing:
     :param living: all that are known to live on this host.
     :param since: what was sent from then on is for this process; by default, from
         when it begins to hear the relay. In seconds of the host's monotonic clock.
+    :param part: how far others have been heard already, under the same tag, instead of ``since``.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Hearing:
         lives: Callable[[str], bool],
         living: Callable[[], Iterable[str]],
         since: Optional[float],
+        part: Optional[Part],
     ) -> None:
         self._publisher = publisher
         self._lives = lives
@@ -137,7 +139,11 @@ class Hearing:
         self._to_process = topic_for_one(publisher.channel, publisher.sender)
         self._channel_length = len(publisher.channel.encode()) + 1
         #: The clients of this process, until they are passed on.
-        self._main: Optional[Listener] = Listener(tag, since=since, refuse=self.refuse)
+        self._main: Optional[Listener] = (
+            Listener(tag, since=since, refuse=self.refuse)
+            if part is None
+            else Listener.restored(part, self.refuse)
+        )
         #: The hashes of the rooms with a client here, see :mod:`.rooms`: what is for others only
         #: is passed over. ``None``: everything is looked at.
         self.rooms: Optional[Container[int]] = None

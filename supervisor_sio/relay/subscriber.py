@@ -26,6 +26,7 @@ from ..common.rundir import RunDir
 from .hearing import Adoption, Deliver, Hearing, Piece
 from .listener import Listener
 from .message import MessageError, RelayMessage
+from .position import Part
 from .publisher import RECONNECT, Publisher
 
 logger = logging.getLogger("supervisor_sio.relay")
@@ -87,6 +88,7 @@ class Subscriber(Hearing):
         living: Callable[[], Iterable[str]] = lambda: (),
         behind: Callable[[], bool] = lambda: False,
         since: Optional[float] = None,
+        part: Optional[Part] = None,
     ) -> None:
         self._behind = behind
         #: Bytes of messages delivered since clients had time for them.
@@ -104,7 +106,7 @@ class Subscriber(Hearing):
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
         tag = publisher.sender if tag is None else tag
-        super().__init__(publisher, tag, hears_all, lives, living, since)
+        super().__init__(publisher, tag, hears_all, lives, living, since, part)
         self._socket.connect(f"ipc://{run_dir.xpub}")
 
     def steps(self, deliver: Deliver) -> Steps:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from ..common.certificates import describe, make_context
 from ..common.channel import ChannelError, Message, Packet
 from ..common.descriptors import ceiling, raise_limit
+from ..common.memory_file import HOST_FILES
 from ..common.processes import is_descendant
 from ..common.redis_client import QueueError, make_client
 from ..common.refusals import Refusals
@@ -62,8 +63,10 @@ class Router:
         settings = welcome.message
         # Supervisor's levels have the numbers of logging's, and two below DEBUG.
         logging.getLogger("supervisor_sio").setLevel(settings["log_level"])
-        *listeners, workers, xsub, xpub = welcome.descriptors[:-4]
-        into_shelf, out_of_shelf, into_held, out_of_held = welcome.descriptors[-4:]
+        descriptors = welcome.descriptors
+        files = [descriptors.pop() for _ in HOST_FILES if settings["message_queue"]][::-1]
+        *listeners, workers, xsub, xpub = descriptors[:-4]
+        into_shelf, out_of_shelf, into_held, out_of_held = descriptors[-4:]
         metrics = listeners.pop() if settings["metrics"] else None
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[int] = self._loop.create_future()
@@ -173,7 +176,7 @@ class Router:
         self._registrar = Registrar(run_dir, cluster)
         self._bridge: Optional[Bridge] = None
         if settings["message_queue"]:
-            self._bridge = self._make_bridge(settings, run_dir, cluster)
+            self._bridge = self._make_bridge(settings, run_dir, cluster, files)
         self._registrar.bridged = self._bridge is not None
         self._report = Report(
             pool=self._pool,
@@ -198,7 +201,7 @@ class Router:
         )
 
     def _make_bridge(
-        self, settings: Message, run_dir: RunDir, cluster: ClusterInfo
+        self, settings: Message, run_dir: RunDir, cluster: ClusterInfo, files: list[int]
     ) -> Optional[Bridge]:
         from ..bridge.bridge import Bridge  # takes python-socketio along
 
@@ -211,9 +214,8 @@ class Router:
             settings["message_queue"],
             run_dir,
             cluster,
-            settings["router_ended"],
+            files,
             lambda members: self._call_soon(self._workers.set_elsewhere, members),
-            settings["router_unsent_since"],
         )
 
     def _fault(self, option: str, reason: str) -> None:
@@ -253,7 +255,8 @@ class Router:
         if self._exporter is not None:
             await self._loop.run_in_executor(None, self._exporter.close)
         if self._bridge is not None:
-            await self._loop.run_in_executor(None, self._bridge.close)
+            leaves = self._workers.all_stop
+            await self._loop.run_in_executor(None, self._bridge.close, leaves)
         await self._emitter.close()
         self._registrar.close()
         self._relay.close()

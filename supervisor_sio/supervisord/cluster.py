@@ -14,11 +14,12 @@ from supervisor.options import EventListenerPoolConfig, make_namespec
 from supervisor.states import getProcessStateDescription
 from supervisor.xmlrpc import Faults, RPCError
 
-from ..common import channel
+from ..common import channel, memory_file
 from ..common.certificates import describe, make_context
 from ..common.channel import Message
 from ..common.commands import PROGRAM, program_of, subcommand_of
 from ..common.limits import MAX_CANDIDATES, MAX_NAMES, SHELF_BUFFER
+from ..common.memory_file import HOST_FILES
 from ..common.processes import is_descendant, process_memory
 from ..common.redis_client import PackageMissing, QueueError, make_client, without_password
 from ..common.rundir import ENVIRONMENT_VARIABLE, ClusterInfo, OwnedRunDir, RunDirError
@@ -55,6 +56,8 @@ class Cluster:
         if settings.metrics is not None:
             self._addresses.append(("metrics", settings.metrics))
         self._run_dir_sockets: list[socket.socket] = []
+        #: Where the router keeps what it sends to other hosts. Empty files take no memory.
+        self._host_files: list[int] = []
         try:
             self._run_dir = OwnedRunDir(settings.run_dir, settings.chown[0])
         except RunDirError as error:
@@ -124,6 +127,9 @@ class Cluster:
                 pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SHELF_BUFFER)
                 self._run_dir_sockets.extend(pair)
+            if settings.message_queue:
+                for name in HOST_FILES:
+                    self._host_files.append(memory_file.write(name, b""))
             own = run_dir.bind(run_dir.supervisord, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise SettingsError("run_dir", str(error)) from None
@@ -167,14 +173,13 @@ class Cluster:
             **vars(settings),
             "listen": [str(address) for address in settings.listen],
             "metrics": settings.metrics is not None,
-            "router_ended": self._router.ended if self._router else None,
-            "router_unsent_since": self._unsent_since(),
             "log_level": self._supervisord.options.loglevel,
             "drained": self._drained(),
             "workers": self._workers(),
             "supervisord": os.getpid(),
         }
         descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
+        descriptors += self._host_files
         self._waiting.append(
             RouterChannel(
                 self._supervisord,
@@ -185,11 +190,6 @@ class Cluster:
                 self._hear,
             )
         )
-
-    def _unsent_since(self) -> Optional[float]:
-        """When the oldest message was sent that Redis had not taken from the last router."""
-        queue = self._router.figures.get("queue") if self._router else None
-        return queue.get("oldest") if isinstance(queue, dict) else None
 
     def _drained(self) -> dict[str, int]:
         """The workers that the operator drains, for a router that starts anew."""
@@ -340,6 +340,8 @@ class Cluster:
             listeners.close(sock, address)
         for sock in self._run_dir_sockets:
             sock.close()
+        channel.close_all(self._host_files)
+        self._host_files.clear()
         self._run_dir.close()
 
 

@@ -22,8 +22,26 @@ from .harness import Cluster, free_port, wait_until
 from .modes import NO_WORKER
 from .recorder import TestClient
 
-#: More messages than may wait for Redis.
+#: Messages that may wait for Redis here, and more than that.
+FEW = 5_000
 FLOOD = 12_000
+
+#: The command, with a smaller bound.
+SMALL = f"""\
+#!{sys.executable}
+import sys
+from supervisor_sio.common import limits
+limits.BRIDGE_MOST_WAITING = {FEW}
+from supervisor_sio.cli import main
+sys.exit(main())
+"""
+
+SMALL_ROUTER = """
+[eventlistener:sio]
+command = {command} router
+events = PROCESS_STATE
+stderr_logfile = %(here)s/router.log
+"""
 
 
 class Redis:
@@ -110,9 +128,19 @@ def join(clusters: list[Cluster], clients: Clients) -> list[Host]:
 
 
 @pytest.fixture(scope="module")
-def two_clusters(make_module_cluster: ClusterFactory, queue: Redis) -> list[Cluster]:
-    command = "supervisor-sio worker counting_app:app"
-    return [make_module_cluster(message_queue=queue.url, command=command).start() for _ in "ab"]
+def two_clusters(
+    make_module_cluster: ClusterFactory, queue: Redis, tmp_path_factory: pytest.TempPathFactory
+) -> list[Cluster]:
+    small = tmp_path_factory.mktemp("small") / "supervisor-sio"
+    small.write_text(SMALL)
+    small.chmod(0o755)
+    options: dict[str, Any] = {
+        "message_queue": queue.url,
+        "command": "supervisor-sio worker counting_app:app",
+        "router": False,
+        "extra": SMALL_ROUTER.format(command=small),
+    }
+    return [make_module_cluster(**options).start() for _ in "ab"]
 
 
 @pytest.fixture

@@ -210,20 +210,20 @@ def of_queue(counted: dict[str, Any]) -> tuple[dict[str, Any], str, list[str]]:
 
 
 def test_the_queue_to_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("hosts", "sent", "received", "waiting", "unsent", "missed", "malformed")
+    names = ("hosts", "sent", "received", "waiting", "unsent", "refused", "missed", "malformed")
     counted = {"connected": True, **{name: number for number, name in enumerate(names, 1)}}
     answer, line, _ = of_queue(counted)
     own = {"url": "redis://10.0.0.5:6379/0", "state": "connected"}
     assert answer == {**own, **{name: counted[name] for name in names}}
     assert line == (
         "queue    redis://10.0.0.5:6379/0 connected, other hosts 1, sent 2, received 3, "
-        "waiting 4, unsent 5, missed 6, malformed 7"
+        "waiting 4, unsent 5, refused 6, missed 7, malformed 8"
     )
     row = QueueFigure("late", "too late", Metric(Kind.COUNTER, "queue_late", "Came late."))
     monkeypatch.setattr(figures, "QUEUE", (*figures.QUEUE, row))
-    answer, line, found = of_queue({**counted, "late": 8})
-    assert answer["late"] == 8 and line.endswith(", malformed 7, too late 8")
-    assert "supervisor_sio_queue_late_total 8.0" in found
+    answer, line, found = of_queue({**counted, "late": 9})
+    assert answer["late"] == 9 and line.endswith(", malformed 8, too late 9")
+    assert "supervisor_sio_queue_late_total 9.0" in found
 
 
 def test_a_new_figure_of_the_worst_second_is_a_histogram(monkeypatch: pytest.MonkeyPatch) -> None:

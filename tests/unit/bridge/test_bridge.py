@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import threading
 import time
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 import pytest
 
 from supervisor_sio.bridge import bridge as module
+from supervisor_sio.bridge import stream as stream_module
 from supervisor_sio.bridge.bridge import Bridge, Member
 from supervisor_sio.bridge.format import JSON_PACKET
+from supervisor_sio.bridge.stream import HostStream
+from supervisor_sio.common import memory_file
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
@@ -23,6 +28,7 @@ class Relay:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.options = kwargs
+        self.sender = args[-1]
         self.joined = True
         self.said: list[tuple[Optional[str], dict[str, Any]]] = []
         self.volatile: list[tuple[Optional[str], str, list[Any]]] = []
@@ -45,17 +51,24 @@ class Relay:
 class Queue:
     """In the place of Redis: keeps what is published, as it arrives."""
 
-    connected, sent, waiting, unsent, oldest = True, 0, 0, 0, None
+    connected, sent, refused = True, 0, 0
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, url: str, channel: str, stream: HostStream, received: Any) -> None:
+        self._stream = stream
         self.published: list[dict[str, Any]] = []
+        self.came_back_count = 0
 
-    def publish(self, data: bytes, counts: bool = True, since: float = 0.0) -> bool:
+    def say(self, data: bytes) -> None:
         self.published.append(json.loads(data))
         one = self.published[-1]
-        uncounted = one["method"] in ("members", "question", "again") or "volatile" in one
-        assert counts != uncounted
-        return True
+        assert one["method"] in ("members", "question", "again") or "volatile" in one
+
+    def wake(self) -> None:
+        if self.connected:
+            self.published += map(json.loads, self._stream.take(100))
+
+    def came_back(self) -> None:
+        self.came_back_count += 1
 
     def start(self) -> None: ...
 
@@ -63,21 +76,26 @@ class Queue:
 
 
 class BridgeAlone(Bridge):
-    """The code of a bridge, without sockets and threads."""
+    """The code of a bridge, without sockets and threads.
+
+    :param files: of the bridge before it on this host.
+    """
 
     _publisher: Any
     _queue: Any
     _subscriber: Any
 
-    def __init__(
-        self, predecessor_ended: Optional[float] = None, unsent_since: Optional[float] = None
-    ) -> None:
+    def __init__(self, files: Sequence[int] = ()) -> None:
         self.told: list[list[Member]] = []
+        self.files = files or [memory_file.write(name, b"") for name in memory_file.HOST_FILES]
         run_dir, cluster = RunDir("/nowhere"), ClusterInfo()
-        super().__init__(
-            "redis://", run_dir, cluster, predecessor_ended, self.told.append, unsent_since
-        )
+        super().__init__("redis://", run_dir, cluster, self.files, self.told.append)
         self.set_members([[tag, False, ["socketio"], False] for tag in (HERE, ALSO_HERE)])
+
+    def __del__(self) -> None:
+        for descriptor in self.files:
+            with contextlib.suppress(OSError):  # of two with the same files
+                os.close(descriptor)
 
     def hear(self, *messages: Any) -> None:
         for message in messages:
@@ -218,7 +236,7 @@ def test_what_it_has_sent_it_sends_again(bridge: BridgeAlone) -> None:
 
 def test_it_goes_on_where_the_workers_are(bridge: BridgeAlone) -> None:
     """What came while there was no router is asked for."""
-    successor = BridgeAlone(predecessor_ended=100.0)
+    successor = BridgeAlone(bridge.files)
     successor._subscriber.on_passed = successor._take_passed
     successor.hear(emit(20), members(20, "a"))
     assert successor.said == []
@@ -278,6 +296,7 @@ def test_its_own_messages_are_ignored(bridge: BridgeAlone) -> None:
     (own,) = bridge._queue.published
     bridge.hear(own)
     assert bridge.said == [] and (bridge.received, bridge.malformed) == (0, 0)
+    assert bridge._queue.came_back_count == 1
 
 
 def test_stock_servers_have_no_numbers(bridge: BridgeAlone) -> None:
@@ -378,8 +397,8 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 
 def test_a_silent_host_is_gone(bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BEAT", 0.02)
-    monkeypatch.setattr(module, "_SILENCE", 0.3)
+    monkeypatch.setattr(module, "BRIDGE_BEAT", 0.02)
+    monkeypatch.setattr(module, "BRIDGE_SILENCE", 0.3)
     bridge.start()
     bridge.hear(members(1, "a"), members(1, "c", via="bridge-3"))
     number = 1
@@ -391,7 +410,7 @@ def test_a_silent_host_is_gone(bridge: BridgeAlone, monkeypatch: pytest.MonkeyPa
         return bridge.elsewhere == ["c"]
 
     wait_until(only_one_is_left)
-    bridge.close()
+    bridge.close(leaves=True)
     assert bridge.missed == 0
 
 
@@ -402,13 +421,20 @@ def test_it_tells_who_is_here_and_at_its_end_that_nobody_is(bridge: BridgeAlone)
     wait_until(lambda: len(bridge._queue.published) > 1)
     bridge.hear(members(1, "new"))  # is answered at once
     wait_until(lambda: len(bridge._queue.published) > 2)
-    bridge.close()
+    bridge.close(leaves=True)
     told = bridge._queue.published
     workers = [[HERE, True, ["socketio"]], [ALSO_HERE, True, ["socketio"]]]
     less = [[HERE, True, ["chat"]]]
     assert [message["members"] for message in told] == [workers, less, less, []]
     assert [message["seq"] for message in told] == [0, 0, 0, 0]
     assert {message["via"] for message in told} == {bridge._id}
+
+
+def test_when_its_router_ends_the_host_is_still_there(bridge: BridgeAlone) -> None:
+    bridge.start()
+    wait_until(lambda: bridge._queue.published)
+    bridge.close(leaves=False)
+    assert all(message["members"] for message in bridge._queue.published)
 
 
 # --- what it tells other hosts --------------------------------------------------------
@@ -460,7 +486,7 @@ def test_what_is_for_a_worker_here_stays_here(bridge: BridgeAlone) -> None:
 def test_what_a_worker_says_may_be_malformed(bridge: BridgeAlone, message: RelayMessage) -> None:
     bridge._from_relay(message)
     assert bridge._queue.published == [] and bridge.malformed == 1
-    bridge._from_relay(from_worker())
+    bridge._from_relay(from_worker(2))
     assert bridge._queue.published[0]["seq"] == 1
 
 
@@ -479,28 +505,70 @@ def test_a_question_and_its_answer_between_two_bridges(bridge: BridgeAlone) -> N
     assert (tag, fields["method"], fields["ack"]) == (HERE, "callback", 77)
 
 
-def test_it_begins_a_little_before_the_end_of_its_predecessor(bridge: BridgeAlone) -> None:
-    assert bridge._subscriber.options["since"] is None
-    subscriber = BridgeAlone(predecessor_ended=100.0)._subscriber
-    assert subscriber.options["since"] == 98.0
-    assert subscriber.options["tag"] == BRIDGE
-    waiting = BridgeAlone(predecessor_ended=100.0, unsent_since=42.5)._subscriber
-    assert waiting.options["since"] == 42.5
-    lives = subscriber.options["lives"]
-    assert lives(HERE) and not lives(ELSEWHERE)
+def test_it_reads_the_workers_on_where_its_predecessor_was(bridge: BridgeAlone) -> None:
+    bridge._from_relay(from_worker(7))
+    bridge._from_relay(from_worker(2, method="callback", ack=5))  # nobody asked
+    bridge._from_relay(RelayMessage(ALSO_HERE, 3, {"method": "nothing"}, []))
+    bridge._from_relay(from_worker(8, only=BRIDGE, to=ELSEWHERE, room=f"{ELSEWHERE}.x"))
+    bridge._stream.save()
+    successor = BridgeAlone(bridge.files)
+    options = successor._subscriber.options
+    assert options["tag"] == BRIDGE and options["lives"](HERE) and not options["lives"](ELSEWHERE)
+    part = options["part"]
+    assert part.tags == (BRIDGE,) and part.since == bridge._stream.part().since
+    assert part.senders[HERE] == [True, 9, 8, {BRIDGE: [3, 2]}, False]
+    assert part.senders[ALSO_HERE] == [True, 4, 3, {BRIDGE: [1, 0]}, False]
 
 
-def test_what_its_predecessor_may_have_passed_on_stock_servers_do_not_get(
-    bridge: BridgeAlone,
+def test_to_others_it_is_the_same_bridge(bridge: BridgeAlone) -> None:
+    other = BridgeAlone()
+    bridge._from_relay(from_worker(1, room="1"))
+    other.hear(*bridge._queue.published)
+    bridge._queue.connected = False
+    bridge._from_relay(from_worker(2, room="2"))
+    successor = BridgeAlone(bridge.files)
+    assert successor._id == bridge._id
+    assert successor._publisher.sender != bridge._publisher.sender
+    successor._from_relay(from_worker(3, room="3"))
+    successor._from_relay(from_worker(3, room="3"))
+    other.hear(*successor._queue.published)
+    assert other.said == ["1", "2", "3"] and other.missed == 0
+
+
+def test_an_answer_to_a_question_of_its_predecessor_comes(bridge: BridgeAlone) -> None:
+    question = from_worker(1, room=f"{ELSEWHERE}.x", ack=77, to=ELSEWHERE)
+    bridge._from_relay(question)
+    successor = BridgeAlone(bridge.files)
+    answer = {"method": "callback", "host_id": f"{bridge._id}:{HERE}", "id": 77, "args": [1]}
+    successor.hear(answer)
+    ((tag, fields),) = successor._publisher.said
+    assert (tag, fields["method"], fields["ack"]) == (HERE, "callback", 77)
+
+
+def test_what_there_was_no_room_for_is_counted_on_both_sides(
+    bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    successor = BridgeAlone(predecessor_ended=100.0)
-    for number, said_at in enumerate((99.5, 100.5), 1):
-        message = from_worker(number)
-        message.time = said_at
-        successor._from_relay(message)
-    assert [queued["method"] for queued in successor._queue.published] == ["relay", "emit"]
-    bridge.hear(*successor._queue.published)
-    assert len(bridge._publisher.said) == 2
+    monkeypatch.setattr(stream_module, "BRIDGE_MOST_WAITING", 5)
+    others = [BridgeAlone(), BridgeAlone()]
+    for number in range(1, 31):
+        bridge._queue.connected = not 3 <= number % 15
+        bridge._from_relay(from_worker(number, room=f"{number}"))
+        bridge._queue.wake()
+    bridge._queue.connected = True
+    bridge._queue.wake()
+    bridge._send_members(bridge._here)
+    said = bridge._queue.published
+    for other in others:
+        other.hear(*said)
+        while other._inbox.waits:
+            other._ask(time.monotonic() + 1)
+            bridge._queue.published = []
+            bridge.hear(other._queue.published[-1])
+            other.hear(*bridge._queue.published)
+        assert other.said == sorted(set(other.said), key=int)
+        assert other.missed == bridge.figures()["unsent"] == 30 - len(other.said) > 0
+    (record,) = [record for record in caplog.records if "are lost" in record.getMessage()]
+    assert record.getMessage().startswith("emits for other hosts are lost: Redis is away too long")
 
 
 def test_before_it_knows_who_is_here_anybody_may_be(bridge: BridgeAlone) -> None:
@@ -519,10 +587,10 @@ def test_figures(bridge: BridgeAlone, caplog: pytest.LogCaptureFixture) -> None:
         "received": 2,
         "waiting": 0,
         "unsent": 0,
+        "refused": 0,
         "missed": 1,
         "malformed": 1,
         "hosts": 1,
-        "oldest": None,
     }
 
 
@@ -530,7 +598,7 @@ def test_a_host_that_is_back_is_not_told_as_gone(
     bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One thread forgets it while another hears of it: the last word is the latest."""
-    monkeypatch.setattr(module, "_SILENCE", 0.0)
+    monkeypatch.setattr(module, "BRIDGE_SILENCE", 0.0)
     ended = threading.Event()
 
     def forget() -> None:
@@ -550,7 +618,7 @@ def test_a_host_that_is_back_is_not_told_as_gone(
 
 def test_what_fails_does_not_stop_it(bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TICK", 0.001)
-    monkeypatch.setattr(module, "_BEAT", 0.001)
+    monkeypatch.setattr(module, "BRIDGE_BEAT", 0.001)
     failures = iter([ArithmeticError("as the test wants it")] * 3)
 
     def fail_at_first() -> None:
@@ -560,5 +628,5 @@ def test_what_fails_does_not_stop_it(bridge: BridgeAlone, monkeypatch: pytest.Mo
     monkeypatch.setattr(bridge, "_tell_workers", fail_at_first)
     bridge.start()
     wait_until(lambda: len(bridge._queue.published) > 5)
-    bridge.close()
+    bridge.close(leaves=True)
     assert bridge._queue.published[-1]["members"] == []

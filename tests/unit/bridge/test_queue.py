@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -15,6 +16,10 @@ import redis
 
 from supervisor_sio.bridge import queue as module
 from supervisor_sio.bridge.queue import RedisQueue
+from supervisor_sio.bridge.stream import HostStream
+from supervisor_sio.bridge.stream_file import Origin
+from supervisor_sio.common import memory_file
+from supervisor_sio.common.limits import BRIDGE_MOST_UNNUMBERED, BRIDGE_MOST_UNNUMBERED_BYTES
 
 # --- without a server -----------------------------------------------------------------
 
@@ -34,56 +39,54 @@ def nobody() -> Iterator[str]:
         yield f"redis://user:secret@127.0.0.1:{taken.getsockname()[1]}/0"
 
 
-def test_what_waits_is_bounded(
-    nobody: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def stream() -> Iterator[HostStream]:
+    descriptors = [memory_file.write(name, b"") for name in memory_file.HOST_FILES]
+    yield HostStream(descriptors, 0.0)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def put(queue: RedisQueue, *messages: bytes) -> None:
+    """Into its stream."""
+    for message in messages:
+        number = queue._stream.last + 1
+        queue._stream.add(Origin("w", False, number, 0.0), lambda _, data=message: data)
+    queue.wake()
+
+
+def test_what_has_no_number_is_bounded(nobody: str, stream: HostStream) -> None:
+    queue = RedisQueue(nobody, "socketio", stream, Mock())
+    queue.say(b"x")
+    assert not queue._unnumbered, "nobody would take it"
+    queue.connected = True
+    for _ in range(BRIDGE_MOST_UNNUMBERED + 2):
+        queue.say(b"x")
+    assert len(queue._unnumbered) == BRIDGE_MOST_UNNUMBERED
+
+
+def test_what_has_no_number_is_bounded_in_bytes(nobody: str, stream: HostStream) -> None:
+    queue = RedisQueue(nobody, "socketio", stream, Mock())
+    queue.connected = True
+    half = bytes(BRIDGE_MOST_UNNUMBERED_BYTES // 2)
+    for data in (half, half, b"x", b""):
+        queue.say(data)
+    assert list(queue._unnumbered) == [half, half, b""]
+
+
+def test_without_a_server_it_waits_and_ends(
+    nobody: str, stream: HostStream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "BRIDGE_MOST_WAITING", 3)
-    queue = RedisQueue(nobody, "socketio", Mock())
-    for _ in range(5):
-        queue.publish(b"x")
-    assert (queue.waiting, queue.unsent, queue.sent) == (3, 2, 0)
-    (record,) = caplog.records
-    assert "away too long" in record.getMessage() and "secret" not in record.getMessage()
-
-
-def test_what_waits_is_bounded_in_bytes(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BRIDGE_MOST_WAITING_BYTES", 10)
-    queue = RedisQueue(nobody, "socketio", Mock())
-    for size in (4, 7, 6, 1, 0):
-        queue.publish(b"x" * size)
-    assert (queue.waiting, queue.unsent) == (3, 2)
-
-
-def test_what_does_not_count_is_not_missed(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BRIDGE_MOST_WAITING", 1)
-    queue = RedisQueue(nobody, "socketio", Mock())
-    queue.publish(b"x", counts=False)
-    queue.publish(b"x", counts=False)
-    queue.publish(b"x")
-    assert (queue.waiting, queue.unsent) == (1, 1)
-
-
-def test_the_oldest_that_waits_may_be_behind_what_nobody_misses(nobody: str) -> None:
-    queue = RedisQueue(nobody, "socketio", Mock())
-    assert queue.oldest is None
-    queue.publish(b"members", counts=False)
-    assert queue.oldest is None
-    queue.publish(b"x", since=5.0)
-    queue.publish(b"y", since=4.5)
-    assert queue.oldest == 4.5
-
-
-def test_without_a_server_it_waits_and_ends(nobody: str, caplog: pytest.LogCaptureFixture) -> None:
-    queue = RedisQueue(nobody, "socketio", Mock())
+    queue = RedisQueue(nobody, "socketio", stream, Mock())
     queue.start()
-    queue.publish(b"x")
+    put(queue, b"x")
     wait_until(lambda: caplog.records)
     time.sleep(0.5)
     (record,) = caplog.records  # it tries again, and says so once
     assert record.getMessage().startswith("redis://127.0.0.1:")
     assert "is away, trying again" in record.getMessage()
     assert "secret" not in record.getMessage()
-    assert (queue.connected, queue.waiting, queue.unsent) == (False, 1, 0)
+    assert (queue.connected, stream.waiting) == (False, 1)
     began = time.monotonic()
     queue.close()
     assert time.monotonic() - began < 10
@@ -141,8 +144,8 @@ def heard() -> list[bytes]:
 
 
 @pytest.fixture
-def queue(server: Server, heard: list[bytes]) -> Iterator[RedisQueue]:
-    made = RedisQueue(server.url, "chat", heard.append)
+def queue(server: Server, stream: HostStream, heard: list[bytes]) -> Iterator[RedisQueue]:
+    made = RedisQueue(server.url, "chat", stream, heard.append)
     made.start()
     wait_until(lambda: made.connected)
     yield made
@@ -151,14 +154,13 @@ def queue(server: Server, heard: list[bytes]) -> Iterator[RedisQueue]:
 
 def test_messages_come_in_order(queue: RedisQueue, heard: list[bytes]) -> None:
     messages = [b"%d\xff" % number for number in range(1000)]
-    for message in messages:
-        queue.publish(message)
+    put(queue, *messages)
     wait_until(lambda: len(heard) == len(messages))
     assert heard == messages
-    queue.publish(b"not counted", counts=False)
+    queue.say(b"not counted")
     wait_until(lambda: len(heard) == len(messages) + 1)
     wait_until(lambda: queue.sent == len(messages))
-    assert (queue.waiting, queue.unsent) == (0, 0)
+    assert queue._stream.waiting == 0
 
 
 def test_other_channels_are_not_heard(
@@ -173,7 +175,7 @@ def test_other_channels_are_not_heard(
 
 
 def test_a_receiver_that_fails_does_not_cut_the_connection(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: Server, stream: HostStream, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard: list[bytes] = []
 
@@ -181,39 +183,77 @@ def test_a_receiver_that_fails_does_not_cut_the_connection(
         heard.append(data)
         raise RuntimeError("of the receiver")
 
-    queue = RedisQueue(server.url, "chat", receive)
+    queue = RedisQueue(server.url, "chat", stream, receive)
     queue.start()
     wait_until(lambda: queue.connected)
-    for _ in range(3):
-        queue.publish(b"x")
+    put(queue, b"x", b"x", b"x")
     wait_until(lambda: len(heard) == 3)
     assert queue.connected
     assert "is away" not in caplog.text
     queue.close()
 
 
-def test_close_publishes_what_waits(server: Server, heard: list[bytes]) -> None:
-    listening = RedisQueue(server.url, "chat", heard.append)
-    listening.start()
-    wait_until(lambda: listening.connected)
-    queue = RedisQueue(server.url, "chat", Mock())
-    queue.start()
-    wait_until(lambda: queue.connected)
-    for _ in range(500):
-        queue.publish(b"x")
+def test_close_publishes_what_waits(
+    queue: RedisQueue, server: Server, stream: HostStream, heard: list[bytes]
+) -> None:
+    client = redis.Redis.from_url(server.url)
+    subscription = client.pubsub(ignore_subscribe_messages=True)
+    subscription.subscribe("chat")
+    subscription.get_message(timeout=5)
+    put(queue, *[b"x"] * 500)
     queue.close()
-    assert (queue.sent, queue.waiting) == (500, 0)
-    wait_until(lambda: len(heard) == 500)
-    listening.close()
+    assert (queue.sent, stream.waiting) == (500, 0)
+    received: list[Any] = []
+    wait_until(lambda: received.append(subscription.get_message(timeout=1)) or len(received) >= 500)
+    assert {message["data"] for message in received if message} == {b"x"}
+    subscription.close()
+    client.close()
 
 
 def test_a_silent_connection_is_given_up(
-    server: Server, heard: list[bytes], caplog: pytest.LogCaptureFixture
+    server: Server, stream: HostStream, heard: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue = RedisQueue(server.url, "chat", heard.append, silence=0.2)
+    queue = RedisQueue(server.url, "chat", stream, heard.append, silence=0.2)
     queue.start()
     wait_until(lambda: "is away, trying again: it is silent" in caplog.text)
     wait_until(lambda: queue.connected)
+    queue.close()
+
+
+def test_what_is_confirmed_and_does_not_come_back_went_elsewhere(
+    server: Server,
+    stream: HostStream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As from a server that another one has replaced."""
+    monkeypatch.setattr(module, "_OTHERS_FIRST", 0.0)
+    ours = threading.Event()
+    heard: list[bytes] = []
+
+    def receive(data: bytes) -> None:
+        heard.append(data)
+        if ours.is_set():
+            queue.came_back()
+
+    queue = RedisQueue(server.url, "chat", stream, receive, silence=0.5)
+    queue.start()
+    wait_until(lambda: queue.connected)
+
+    def told() -> bool:
+        queue.say(b"x")  # so it is not silent
+        return "what it confirms does not come back" in caplog.text
+
+    wait_until(told)
+    ours.set()
+    caplog.clear()
+    wait_until(lambda: queue.connected)
+    count = len(heard)
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        queue.say(b"x")
+        time.sleep(0.02)
+    assert len(heard) > count and "does not come back" not in caplog.text
     queue.close()
 
 
@@ -221,37 +261,113 @@ def test_redis_goes_and_comes_back(
     queue: RedisQueue, server: Server, heard: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_OTHERS_FIRST", 0.3)
-    queue.publish(b"before")
+    put(queue, b"before")
     wait_until(lambda: heard)
     server.kill()
     wait_until(lambda: not queue.connected)
-    queue.publish(b"meanwhile")
+    put(queue, b"meanwhile")
     server.start()
     wait_until(lambda: queue.connected)
     assert heard == [b"before"]  # others may take as long to come back
     wait_until(lambda: len(heard) == 2)
     assert heard[1] == b"meanwhile"
-    assert (queue.unsent, queue.waiting) == (0, 0)
+    assert queue._stream.waiting == 0
 
 
-def test_what_redis_has_not_confirmed_is_the_oldest_until_others_have_asked(
-    queue: RedisQueue, heard: list[bytes], monkeypatch: pytest.MonkeyPatch
+def test_what_redis_does_not_confirm_is_not_published_again(
+    queue: RedisQueue,
+    heard: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(module, "RELAY_GIVE_UP", 0.3)
-    queue.publish(b"before", since=1.0)
-    wait_until(lambda: queue.sent == 1)
-    assert queue.oldest is None
+    """It may have got it, and servers of others would have it twice."""
+    monkeypatch.setattr(module, "_LONGEST_RETRY", 0.01)
     with monkeypatch.context() as patch:
-        patch.setattr(queue._client, "pipeline", Mock(side_effect=ConnectionResetError))
-        queue.publish(b"members", counts=False)
-        queue.publish(b"lost", since=2.0)
-        wait_until(lambda: queue._unconfirmed == 2.0)
-    queue.publish(b"later", since=3.0)
-    wait_until(lambda: queue.sent == 2)
-    wait_until(lambda: queue.oldest == 2.0)
+        patch.setattr(queue._broker, "publish", Mock(side_effect=ConnectionResetError("as told")))
+        put(queue, b"1")
+        wait_until(lambda: queue._stream.waiting == 0)
+        put(queue, b"2")
+        wait_until(lambda: queue._stream.waiting == 0)
+    put(queue, b"3")
+    wait_until(lambda: heard)
+    assert heard == [b"3"] and queue._stream.again(1, 2).messages == [b"1", b"2"]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{queue._shown} has not confirmed all, other hosts ask for what they lack: as told"
+    )
 
-    def forgotten() -> bool:
-        queue.publish(b"members", counts=False)
-        return queue.oldest is None
 
-    wait_until(forgotten)
+REFUSALS = [
+    redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+    redis.exceptions.ReadOnlyError("You can't write against a read only replica."),
+    redis.exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"),
+]
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
+def test_what_redis_refuses_is_tried_again(
+    queue: RedisQueue,
+    heard: list[bytes],
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(module, "_LONGEST_RETRY", 0.01)
+    tries: list[list[bytes]] = []
+
+    def refuse(messages: list[bytes]) -> list[Any]:
+        tries.append(messages)
+        return [1 if data == b"1" else error for data in messages]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue._broker, "publish", refuse)
+        put(queue, b"1", b"2", b"3")
+        wait_until(lambda: len(tries) > 5)
+        wait_until(lambda: queue.sent == 1)
+    wait_until(lambda: len(heard) == 2)
+    assert heard == [b"2", b"3"]
+    assert queue.refused >= 2 * 4
+    (record,) = caplog.records
+    assert record.getMessage() == f"{queue._shown} refuses messages, trying again: {error}"
+
+
+def test_a_redis_that_lets_us_publish_no_more(server: Server, stream: HostStream) -> None:
+    client = redis.Redis.from_url(server.url)
+    client.acl_setuser("chat", enabled=True, nopass=True, channels=["*"], commands=["+@all"])
+    heard: list[bytes] = []
+    url = server.url.replace("unix://", "unix://chat:any@")
+    queue = RedisQueue(url, "chat", stream, heard.append)
+    queue.start()
+    wait_until(lambda: queue.connected)
+    client.acl_setuser("chat", enabled=True, commands=["-publish"])
+    put(queue, b"1", b"2")
+    wait_until(lambda: queue.refused)
+    assert queue.connected and stream.waiting == 2
+    client.acl_setuser("chat", enabled=True, commands=["+publish"])
+    wait_until(lambda: len(heard) == 2)
+    assert heard == [b"1", b"2"] and queue.sent == 2
+    queue.close()
+    client.close()
+
+
+def test_who_is_not_let_in_has_sent_nothing(
+    server: Server, stream: HostStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = redis.Redis.from_url(server.url)
+    client.acl_setuser(
+        "chat", enabled=True, passwords=["+secret"], channels=["*"], commands=["+@all"]
+    )
+    heard: list[bytes] = []
+    queue = RedisQueue(server.url.replace("://", "://chat:secret@"), "chat", stream, heard.append)
+    queue.start()
+    wait_until(lambda: queue.connected)
+    client.acl_setuser("chat", enabled=False)
+    queue._broker.renew()
+    put(queue, b"1", b"2")
+    wait_until(lambda: "cannot be reached to publish, trying again: " in caplog.text)
+    assert stream.waiting == 2 and "secret" not in caplog.text
+    client.acl_setuser("chat", enabled=True)
+    wait_until(lambda: len(heard) == 2)
+    assert heard == [b"1", b"2"] and queue.sent == 2
+    queue.close()
+    client.close()

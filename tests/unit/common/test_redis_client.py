@@ -6,7 +6,12 @@ from unittest.mock import Mock
 import pytest
 import redis
 
-from supervisor_sio.common.redis_client import QueueError, make_client, without_password
+from supervisor_sio.common.redis_client import (
+    ClusterAddress,
+    QueueError,
+    make_client,
+    without_password,
+)
 
 
 def connection(client: Any) -> dict[str, Any]:
@@ -71,6 +76,31 @@ def test_sentinels() -> None:
     assert without_password(url) == "redis+sentinel://one:26379,two:26380/2/mymaster"
 
 
+@pytest.mark.parametrize("scheme", ["redis", "valkey"])
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_clusters(scheme: str, encrypted: bool) -> None:
+    url = f"{scheme}{'s' * encrypted}+cluster://user:se%2Fcret@one:7000,two,[::1]:7002/0"
+    cluster = make_client(url)
+    assert isinstance(cluster, ClusterAddress)
+    assert cluster.nodes == [("one", 7000), ("two", 6379), ("::1", 7002)]
+    options = cluster.options
+    assert (options["username"], options["password"]) == ("user", "se/cret")
+    assert options.get("ssl", False) is encrypted
+    assert without_password(url) == url.replace("user:se%2Fcret@", "")
+
+
+def test_a_cluster_without_a_password() -> None:
+    cluster = make_client("redis+cluster://one")
+    assert "username" not in cluster.options and "password" not in cluster.options
+
+
+def test_valkey_is_spoken_to_as_redis() -> None:
+    assert connection(make_client("valkey://user:secret@host:1/2"))["host"] == "host"
+    assert make_client("valkeys://h").connection_pool.connection_class is redis.SSLConnection
+    client = make_client("valkey+sentinel://one:26379/2/mymaster")
+    assert client.connection_pool.service_name == "mymaster"
+
+
 @pytest.mark.parametrize("path", ["", "/", "/0", "/0/"])
 def test_sentinels_need_a_service(path: str) -> None:
     with pytest.raises(QueueError) as caught:
@@ -92,6 +122,11 @@ def test_sentinels_need_a_service(path: str) -> None:
         ("redis+sentinel://user:secret@one:x/0/service", "'x'"),
         ("redis+sentinel://user:secret@one:1/x/service", "'x'"),
         ("redis://user:secret\n@host:\nport", ""),
+        ("redis+cluster://user:secret@", "a node without a host"),
+        ("redis+cluster://user:secret@one:1,", "a node without a host"),
+        ("redis+cluster://user:secret@one:x", "'x'"),
+        ("redis+cluster://user:secret@one:1/5", "one database"),
+        ("redis+cluster://user:secret@one:1?db=0", "no options"),
     ],
 )
 def test_urls_that_are_not_understood(url: str, reason: str) -> None:

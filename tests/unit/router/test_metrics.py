@@ -67,6 +67,7 @@ SNAPSHOT = Snapshot(
         "received": 20,
         "waiting": 1,
         "unsent": 3,
+        "refused": 6,
         "missed": 4,
         "malformed": 5,
     },
@@ -115,6 +116,7 @@ def test_router_relay_and_queue() -> None:
         "queue_sent_total": 10,
         "queue_received_total": 20,
         "queue_unsent_total": 3,
+        "queue_refused_total": 6,
         "queue_missed_total": 4,
         "queue_malformed_total": 5,
     }

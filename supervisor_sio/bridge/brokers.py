@@ -1,0 +1,85 @@
+"""How messages go through Redis: by pub/sub, which in a cluster is sharded.
+
+Not by Streams. They cost Redis twice the CPU for each message, and memory; they are refused
+when it is full, or a replica; and what was written just before it is killed is lost with them,
+too. So hosts number what they send, and ask for what they lack; see :mod:`.stream`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Sequence
+
+from ..common.redis_client import ClusterAddress, make_client
+
+
+class Broker:
+    """Two connections, one to publish and one to subscribe; both are made when they are needed.
+
+    :raises QueueError: as :func:`make_client`.
+    """
+
+    def __init__(self, url: str, channel: str) -> None:
+        self._channel = channel
+        self._client = make_client(url)
+        #: Of a cluster, when its nodes are known.
+        self._cluster: Optional[Any] = None
+        #: Whether Redis has answered since the last :meth:`renew`.
+        self._answers = False
+
+    @property
+    def confirmations(self) -> int:
+        """How many confirmations a subscription gets before it is complete."""
+        return 2 if isinstance(self._client, ClusterAddress) else 1
+
+    def connect(self) -> None:
+        """Before :meth:`publish`: who cannot connect, or is not let in, has sent nothing.
+
+        :raises redis.RedisError: when it is so.
+        """
+        if not self._answers:
+            self._node()[0].ping()
+            self._answers = True
+
+    def publish(self, messages: Sequence[bytes]) -> list[Any]:
+        """Publish in this order, in one round trip; for each what Redis says.
+
+        An exception among the results is a refusal: that message was not published. One that is
+        raised leaves open what was.
+        """
+        client, command = self._node()
+        pipeline = client.pipeline(transaction=False)
+        for message in messages:
+            pipeline.execute_command(command, self._channel, message)
+        results: list[Any] = pipeline.execute(raise_on_error=False)
+        return results
+
+    def subscribe(self) -> Any:
+        """A subscription of redis-py; nothing is confirmed yet."""
+        client, command = self._node()
+        subscription = client.pubsub()
+        if command == "SPUBLISH":
+            subscription.ssubscribe(self._channel)
+        # In a cluster as well: those who know of no shards publish to all nodes.
+        subscription.subscribe(self._channel)
+        return subscription
+
+    def renew(self) -> None:
+        """Something is wrong: begin with a new connection, and ask again where the nodes are.
+
+        A connection that is in use is for who uses it to close.
+        """
+        self._answers = False
+        if isinstance(self._client, ClusterAddress):
+            self._cluster = None
+        else:
+            self._client.connection_pool.disconnect(inuse_connections=False)
+
+    def _node(self) -> tuple[Any, str]:
+        """A client of the node that has the channel, and the command to publish there."""
+        if not isinstance(self._client, ClusterAddress):
+            return self._client, "PUBLISH"
+        cluster = self._cluster
+        if cluster is None:
+            cluster = self._cluster = self._client.connect()
+        node = cluster.get_node_from_key(self._channel)
+        return cluster.get_redis_connection(node), "SPUBLISH"

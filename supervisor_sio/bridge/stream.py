@@ -1,0 +1,214 @@
+"""The stream of this host's messages to the others: numbered, and kept.
+
+It belongs to the host, not to the router, and goes on where it was when a router is killed. What
+is kept is in :mod:`.stream_file`: for others to ask for again, and for Redis while it is away. So
+is which of the workers' messages are in it, and which were given to Redis.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+from collections import OrderedDict
+from typing import Any, Callable, NamedTuple, Sequence
+
+from ..common.limits import (
+    BRIDGE_BATCH,
+    BRIDGE_MOST_ORIGINS,
+    BRIDGE_MOST_WAITING,
+    BRIDGE_MOST_WAITING_BYTES,
+)
+from ..relay.methods import BRIDGE
+from ..relay.position import Part
+from .stream_file import Messages, Origin, State
+
+
+class Again(NamedTuple):
+    """An answer to whoever missed messages."""
+
+    #: Number of the first one here; those before are not kept any more.
+    first: int
+    messages: list[bytes]
+
+
+class HostStream:
+    """Safe to use from several threads.
+
+    :param descriptors: of three files in memory, which outlive this process:
+        :data:`.memory_file.HOST_FILES`. They stay open.
+    :param now: by the host's monotonic clock, in seconds.
+    """
+
+    def __init__(self, descriptors: Sequence[int], now: float) -> None:
+        state, *messages = descriptors
+        self._lock = threading.Lock()
+        self._state = State(state)
+        saved = self._state.read()
+        #: Whether another router has begun it.
+        self.continued = saved is not None
+        #: How other hosts call it.
+        self.id = f"bridge-{secrets.token_hex(6)}"
+        #: What workers sent from then on is for other hosts.
+        self._since = now
+        #: Number of the last message.
+        self.last = 0
+        #: Messages that there was no room for.
+        self.unsent = 0
+        #: By sender: the numbers of what was read of it last, to all and to the bridge alone,
+        #: and when that was sent; the least recent first.
+        self._read: OrderedDict[str, list[Any]] = OrderedDict()
+        if saved is not None:
+            self.id, self._since, self.last, self.unsent, read = saved
+            self._read.update(read)
+        #: Messages up to this number were given to Redis.
+        self.given = self._state.read_given()
+        files = [Messages(descriptor, self._note) for descriptor in messages]
+        self._old, self._current = sorted(files, key=lambda file: file.last)
+        self.last = max(self.last, self._current.last, self._old.last, self.given)
+        self._waiting_bytes = sum(file.bytes_after(self.given) for file in files)
+        self._changed = not self.continued
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are yet to be given to Redis."""
+        with self._lock:
+            return self._waiting
+
+    @property
+    def _waiting(self) -> int:
+        return sum(len(file) - file.index_after(self.given) for file in (self._old, self._current))
+
+    def part(self) -> Part:
+        """How far the processes of this host were read, for the bridge to go on there."""
+        with self._lock:
+            senders = {
+                sender: [True, to_all + 1, to_all, {BRIDGE: [alone + 1, alone]}, False]
+                for sender, (to_all, alone, _) in self._read.items()
+            }
+            return Part((BRIDGE,), self._since, senders, {})
+
+    def add(self, origin: Origin, encode: Callable[[int], bytes]) -> bool:
+        """Number a message, and keep it; one that is in the stream already is ignored.
+
+        :param encode: makes it, of its number.
+        :return: whether there was room for it. If not, it is counted, and the others miss it.
+        :raises OSError: when there is no memory for it; likewise.
+        """
+        with self._lock:
+            if not self._is_new(origin):
+                return True
+            data = encode(self.last + 1)
+            self.last += 1
+            full = (
+                self._waiting >= BRIDGE_MOST_WAITING
+                or self._waiting_bytes + len(data) > BRIDGE_MOST_WAITING_BYTES
+            )
+            try:
+                if not full:
+                    self._room().add(self.last, origin, data)
+                    self._waiting_bytes += len(data)
+            except OSError:
+                full = True
+                raise
+            finally:
+                self.unsent += full
+                self._note(origin)
+            return not full
+
+    def skip(self, origin: Origin) -> None:
+        """That message was read, and is not for other hosts."""
+        with self._lock:
+            if self._is_new(origin):
+                self._note(origin)
+
+    def _room(self) -> Messages:
+        """The file for the next message. When it has enough, the older one is emptied for it.
+
+        All that waits is in the newer one then: that may have as much as may wait.
+        """
+        current = self._current
+        if len(current) >= BRIDGE_MOST_WAITING or current.bytes >= BRIDGE_MOST_WAITING_BYTES:
+            self._write_state()  # it has how far those were read that are in neither file then
+            self._old, self._current = self._current, self._old
+            self._current.clear()
+        return self._current
+
+    def _is_new(self, origin: Origin) -> bool:
+        return bool(origin.number > self._read.get(origin.sender, (0, 0))[origin.alone])
+
+    def _note(self, origin: Origin) -> None:
+        row = self._read.setdefault(origin.sender, [0, 0, 0.0])
+        row[origin.alone] = max(row[origin.alone], origin.number)
+        row[2] = max(row[2], origin.time)
+        self._read.move_to_end(origin.sender)
+        if len(self._read) > BRIDGE_MOST_ORIGINS:
+            _, (_, _, time) = self._read.popitem(last=False)
+            # Should it be back: all of that time was read, and is not to be read again.
+            self._since = max(self._since, math.nextafter(time, math.inf))
+        self._changed = True
+
+    # --- to Redis, and to those who missed some of it ------------------------------
+
+    def take(self, most: int) -> list[bytes]:
+        """The next messages for Redis, which count as given from now on.
+
+        What happens to them then is not known if this process is killed. Other hosts ask for what
+        they lack, and servers of others get nothing twice.
+        """
+        with self._lock:
+            for file in (self._old, self._current):
+                at = file.index_after(self.given)
+                if at < len(file):
+                    messages = file.read(at, most, BRIDGE_BATCH)
+                    self._waiting_bytes -= sum(map(len, messages))
+                    self._give(file.numbers[at + len(messages) - 1])
+                    return messages
+            # What there was no room for comes after them: let the others know.
+            self._give(self.last)
+            return []
+
+    def give_back(self, count: int) -> None:
+        """Redis has refused the last so many of those that were taken."""
+        with self._lock:
+            for file in (self._current, self._old):
+                end = file.index_after(self.given)
+                begin = max(0, end - count)
+                if begin < end:
+                    given = file.numbers[begin] - 1
+                    self._waiting_bytes += file.bytes_after(given) - file.bytes_after(self.given)
+                    self._give(given)
+                count -= end - begin
+
+    def _give(self, number: int) -> None:
+        if number != self.given:
+            self._state.write_given(number)
+            self.given = number
+
+    def again(self, first: int, last: int) -> Again:
+        """A batch of those from ``first`` on, up to the next hole or to ``last``."""
+        with self._lock:
+            for file in (self._old, self._current):
+                at = file.index_after(first - 1)
+                if at < len(file):
+                    first = max(first, file.numbers[at])
+                    if first <= last:
+                        count = last + 1 - first
+                        return Again(first, file.read(at, count, BRIDGE_BATCH, in_a_row=True))
+                    break
+            return Again(last + 1, [])
+
+    # --- for the next router --------------------------------------------------------
+
+    def save(self) -> None:
+        """Keep what is not in the messages; called every second or so.
+
+        :raises OSError: when there is no memory for it.
+        """
+        with self._lock:
+            if self._changed:
+                self._write_state()
+                self._changed = False
+
+    def _write_state(self) -> None:
+        self._state.write([self.id, self._since, self.last, self.unsent, dict(self._read)])
