@@ -25,6 +25,7 @@ from typing import Any, Callable, Optional, Sequence
 
 from ..common.limits import (
     BRIDGE_BEAT,
+    BRIDGE_MOST_HELD,
     BRIDGE_MOST_ORIGINS,
     BRIDGE_MOST_OTHERS,
     BRIDGE_SILENCE,
@@ -46,6 +47,10 @@ logger = logging.getLogger("supervisor_sio.bridge")
 
 #: Seconds between looks at what is missing.
 _TICK = 0.25
+
+#: Seconds between two questions for the same: an answer comes behind all that is on its way, and
+#: is lost with the connection only.
+_ASK_AGAIN = 2.0
 
 #: Seconds for the workers to say what had come from other hosts before this bridge.
 _WORKERS_ANSWER = 2.0
@@ -87,7 +92,7 @@ class Bridge:
         #: Guards what several threads of the bridge know of the others.
         self._lock = threading.RLock()
         #: What the other bridges have sent.
-        self._inbox = Inbox(self._id)
+        self._inbox = Inbox(self._id, most_held=BRIDGE_MOST_HELD, ask_again=_ASK_AGAIN)
         #: Those whose place in their stream is known here.
         self._placed: set[str] = set()
         #: When each was heard, and the last number that the workers here know of.
@@ -339,7 +344,7 @@ class Bridge:
                 elif mark is None:
                     self._pass_on(data, None)
                 elif mark[0] == self._id:
-                    self._queue.came_back()
+                    self._queue.came_back(mark[1])
                 else:
                     self._take(data, raw, *mark)
         except Exception as error:  # whatever somebody has published
@@ -352,6 +357,8 @@ class Bridge:
                 self._answer(data)
         elif data["asker"] == self._id:
             bridge, messages = str(data["of"]), []
+            if not self._inbox.awaits(bridge, None, int(data["asked"])):
+                return  # it has come twice
             for raw in data["messages"]:
                 other = parse(raw)
                 mark = seen(other)

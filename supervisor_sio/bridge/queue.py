@@ -15,6 +15,7 @@ from collections import deque
 from typing import Callable, Deque, Optional
 
 from ..common.limits import (
+    BRIDGE_MOST_ON_THEIR_WAY,
     BRIDGE_MOST_UNNUMBERED,
     BRIDGE_MOST_UNNUMBERED_BYTES,
     BRIDGE_SILENCE,
@@ -68,8 +69,9 @@ class RedisQueue:
         self._unnumbered: Deque[bytes] = deque()
         self._bytes = 0
         self._refusals = Refusals(logger)
-        #: Since when something is confirmed that has not come back.
+        #: Since when something is confirmed that has not come back; the last number that has.
         self._confirmed_since = math.inf
+        self._returned = stream.given
         #: Why nothing gets through, as it was last told.
         self._fault: Optional[tuple[str, type[Exception]]] = None
         self._changed = threading.Condition()
@@ -106,9 +108,12 @@ class RedisQueue:
                 self._bytes += len(data)
                 self._changed.notify()
 
-    def came_back(self) -> None:
-        """A message of this host has come through Redis."""
+    def came_back(self, number: int) -> None:
+        """A message of this host has come through Redis, with all up to this number."""
         self._confirmed_since = math.inf
+        with self._changed:
+            self._returned = max(self._returned, number)
+            self._changed.notify()
 
     def close(self, timeout: float = 2.0) -> None:
         """Publish what waits, if Redis takes it in time."""
@@ -125,7 +130,16 @@ class RedisQueue:
 
     @property
     def _due(self) -> bool:
-        return bool(self._unnumbered) or self._stream.given < self._stream.last
+        return bool(self._unnumbered) or self._room > 0 and self._stream.given < self._stream.last
+
+    @property
+    def _room(self) -> int:
+        """How many messages may be on their way, beside those that have yet to come back.
+
+        All hosts take them as fast as this one, more or less. More would wait in Redis, until
+        that cuts the receivers off; and behind them answers to who lacks some.
+        """
+        return BRIDGE_MOST_ON_THEIR_WAY - (self._stream.given - self._returned)
 
     def _publish(self) -> None:
         while not self._closed.is_set():
@@ -154,7 +168,7 @@ class RedisQueue:
             count = min(_BATCH, len(self._unnumbered))
             unnumbered = [self._unnumbered.popleft() for _ in range(count)]
             self._bytes -= sum(map(len, unnumbered))
-        numbered = self._stream.take(_BATCH)
+        numbered = self._stream.take(min(_BATCH, self._room)) if self._room > 0 else []
         results = self._broker.publish([*unnumbered, *numbered]) if unnumbered or numbered else []
         errors = [error for error in results if isinstance(error, Exception)]
         # Those at the end are tried again. What is missing in the middle the others ask for.
@@ -230,6 +244,7 @@ class RedisQueue:
             logger.info("connected to %s", self._shown)
             first = not self._connected_at
             self._connected_at = time.monotonic() - (_OTHERS_FIRST if first else 0.0)
+            self._returned = self._stream.given  # or it has been lost
             self.connected = True
 
     def _lost(self, error: Exception) -> None:

@@ -1077,6 +1077,21 @@ BRIDGE_MOST_WAITING = _limit(
 BRIDGE_MOST_WAITING_BYTES = _limit(
     "BRIDGE_MOST_WAITING_BYTES", 64 * 1024 * 1024, "bytes", "host", "the same"
 )
+BRIDGE_MOST_ON_THEIR_WAY = _limit(
+    "BRIDGE_MOST_ON_THEIR_WAY",
+    1000,
+    "messages",
+    "host",
+    "given to Redis that have yet to come back from it: what is more waits here",
+)
+BRIDGE_MOST_HELD = _limit(
+    "BRIDGE_MOST_HELD",
+    10_000,
+    "messages",
+    "host",
+    "of each other host that wait for an earlier one, within RELAY_MOST_HELD_BYTES of all; what "
+    "comes beyond that is asked for",
+)
 BRIDGE_MOST_UNNUMBERED = _limit(
     "BRIDGE_MOST_UNNUMBERED",
     1000,

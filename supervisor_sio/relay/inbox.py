@@ -65,7 +65,7 @@ class _Stream:
         #: The highest number that is known to exist.
         self.last = last
         self.held: dict[int, RelayMessage] = {}
-        self.asked = -_ASK_AGAIN
+        self.asked = -math.inf
 
     @property
     def missing(self) -> Optional[tuple[int, int]]:
@@ -140,11 +140,22 @@ class Inbox:
     :param tags: of this process; what is to it alone comes under these names.
     :param since: what was sent before that is not for it, though it may be received: it waited
         for another one in the same process. In seconds of the host's monotonic clock.
+    :param most_held: how many messages of a stream may wait for an earlier one; by default
+        as many as on a host.
+    :param ask_again: seconds between questions when no answer comes.
     """
 
-    def __init__(self, *tags: str, since: float = -math.inf) -> None:
+    def __init__(
+        self,
+        *tags: str,
+        since: float = -math.inf,
+        most_held: Optional[int] = None,
+        ask_again: float = _ASK_AGAIN,
+    ) -> None:
         self.tags = tags
         self._since = since
+        self._most_held = RELAY_MOST_HELD if most_held is None else most_held
+        self._ask_again = ask_again
         self._senders: OrderedDict[str, _Sender] = OrderedDict()
         #: How far those were heard that have ended. What is on its way of them is not new.
         self._gone: OrderedDict[str, list[Any]] = OrderedDict()
@@ -270,12 +281,12 @@ class Inbox:
         :param start: numbers up to this one were never given: nothing is lost.
         :raises Impossible: for a number out of all reason.
         """
-        sender = self._senders.get(name)
-        if sender is None or not sender.placed or asked != sender.stream(tag).next:
+        if not self.awaits(name, tag, asked):
             return ()  # an answer that comes twice, or to others in this process
+        sender = self._senders[name]
         stream = sender.kept(tag)
         sender.waiting_since = None
-        stream.asked = -_ASK_AGAIN
+        stream.asked = -math.inf
         if first > asked:
             here = min(first, stream.last + 1, *stream.held)
             if start >= asked:
@@ -286,6 +297,11 @@ class Inbox:
                 self._check(sender, self._before(message, tag))
                 self._hold(stream, message, asked_for=True)
         return self._advance(name, sender)
+
+    def awaits(self, name: str, tag: Optional[str], asked: int) -> bool:
+        """Whether an answer to a question for this number is of use."""
+        sender = self._senders.get(name)
+        return sender is not None and sender.placed and asked == sender.stream(tag).next
 
     def has(self, name: str, numbers: Numbers) -> bool:
         """Whether all messages of a sender up to these numbers were delivered or given up."""
@@ -350,7 +366,7 @@ class Inbox:
         for name, sender in self._behind.items():
             for question in self.lacks(name):
                 stream = sender.stream(question.tag)
-                if now - stream.asked < _ASK_AGAIN:
+                if now - stream.asked < self._ask_again:
                     continue
                 asked.append(question)
                 stream.asked = now
@@ -538,7 +554,7 @@ class Inbox:
             asked_for
             or number == stream.next
             or (
-                len(stream.held) < RELAY_MOST_HELD
+                len(stream.held) < self._most_held
                 and self._held_bytes + size <= RELAY_MOST_HELD_BYTES
             )
         ):

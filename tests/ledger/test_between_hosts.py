@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -13,7 +14,7 @@ import pytest
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, wait_until
 from cluster.modes import NO_WORKER
-from cluster.test_hosts import Host, Redis, join, queue
+from cluster.test_hosts import Host, Redis, join, knows_another, queue
 
 __all__ = ["queue"]
 
@@ -130,4 +131,40 @@ def test_redis_is_away_and_the_router_of_the_sender_is_killed(
             queue.start()
         wait_until(lambda: here.queue["state"] == "connected", 10, "connected again")
         wait_until(lambda at=ticks.emitted: ticks.emitted > at + 50, 60, "some more")
+    expect_all(hosts, ticks)
+
+
+def test_the_routers_of_both_hosts_are_killed(hosts: list[Host]) -> None:
+    """Neither knows any more what the other has, and nobody repeats what has come."""
+    here, there = hosts
+    with Ticks(here) as ticks:
+        wait_until(lambda: ticks.emitted > 50, 20, "some")
+        for cluster in (here.cluster, there.cluster):
+            os.kill(cluster.router_pid, signal.SIGKILL)
+        for host in hosts:
+            wait_until(knows_another(host.cluster), 20, "the other host")
+            host.cluster.wait_ready()
+        wait_until(lambda at=ticks.emitted: ticks.emitted > at + 50, 20, "some more")
+    expect_all(hosts, ticks)
+
+
+def test_a_host_that_is_stopped_is_known_in_time_and_back_with_all(hosts: list[Host]) -> None:
+    """What it is: one that dies says no word, either."""
+    here, there = hosts
+    router = psutil.Process(there.cluster.router_pid)
+    workers = len(there.cluster.workers())
+    with Ticks(there) as ticks:
+        wait_until(lambda: ticks.emitted > 50, 20, "some")
+        router.suspend()
+        try:
+            # Much longer than BRIDGE_SILENCE: a loaded machine is late, too.
+            call = ("operation", "fetch_sockets", (), {"timeout": 60})
+            outcome = json.loads(here.emitter.call(*call, timeout=70))
+        finally:
+            router.resume()
+        assert len(outcome["value"]) == len(here.clients) and not outcome["timed_out"]
+        assert outcome["missing"] == workers
+        print(f"known after {outcome['elapsed']:.1f} s")
+        wait_until(knows_another(here.cluster), 20, "it is back")
+        wait_until(lambda at=ticks.emitted: ticks.emitted > at + 50, 20, "some more")
     expect_all(hosts, ticks)

@@ -15,7 +15,9 @@ from supervisor_sio.bridge import stream as stream_module
 from supervisor_sio.bridge.bridge import Bridge, Member
 from supervisor_sio.bridge.format import JSON_PACKET
 from supervisor_sio.bridge.stream import HostStream
+from supervisor_sio.cluster.asking import TIMEOUT
 from supervisor_sio.common import memory_file
+from supervisor_sio.common.limits import BRIDGE_BEAT, BRIDGE_MOST_HELD, BRIDGE_SILENCE
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
@@ -56,7 +58,7 @@ class Queue:
     def __init__(self, url: str, channel: str, stream: HostStream, received: Any) -> None:
         self._stream = stream
         self.published: list[dict[str, Any]] = []
-        self.came_back_count = 0
+        self.returned: list[int] = []
 
     def say(self, data: bytes) -> None:
         self.published.append(json.loads(data))
@@ -67,8 +69,8 @@ class Queue:
         if self.connected:
             self.published += map(json.loads, self._stream.take(100))
 
-    def came_back(self) -> None:
-        self.came_back_count += 1
+    def came_back(self, number: int) -> None:
+        self.returned.append(number)
 
     def start(self) -> None: ...
 
@@ -187,6 +189,32 @@ def test_what_is_missing_is_asked_for(bridge: BridgeAlone) -> None:
     assert bridge.missed == 0
 
 
+def test_a_question_is_asked_again_after_a_while(bridge: BridgeAlone) -> None:
+    bridge.hear(emit(1), emit(3))
+    assert len(bridge._queue.published) == 1
+    bridge._look(bridge._heard["bridge-2"] + module._ASK_AGAIN - 0.1)
+    assert len(bridge._queue.published) == 1
+    bridge._look(time.monotonic() + module._ASK_AGAIN)
+    assert len(bridge._queue.published) == 2
+
+
+def test_what_was_too_much_to_hold_is_asked_for(bridge: BridgeAlone) -> None:
+    assert bridge._inbox._most_held == BRIDGE_MOST_HELD
+    bridge._inbox._most_held = 50
+    bridge.hear(emit(1), *(emit(number) for number in range(3, 60)))
+    bridge.hear(again(bridge, 2, emit(2)))
+    assert len(bridge.said) == 2 + 50
+    question = bridge._queue.published[-1]
+    assert (question["first"], question["last"]) == (53, 59)
+
+
+def test_an_answer_that_comes_twice_is_not_looked_at(bridge: BridgeAlone) -> None:
+    bridge.hear(emit(1), emit(3))
+    answer = again(bridge, 2, emit(2))
+    bridge.hear(answer, {**answer, "messages": ["nonsense"]})
+    assert bridge.said == ["1", "2", "3"] and bridge.malformed == 0
+
+
 def test_missed_messages_are_counted_exactly(
     bridge: BridgeAlone, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -243,7 +271,7 @@ def test_it_goes_on_where_the_workers_are(bridge: BridgeAlone) -> None:
     successor._subscriber.on_passed(HERE, {"bridge-2": 17, "bridge-9": 4})
     successor._subscriber.on_passed(ALSO_HERE, {"bridge-2": 18})
     successor._resume()
-    successor._ask(time.monotonic() + 1)
+    successor._ask(time.monotonic() + module._ASK_AGAIN)
     (question,) = (said for said in successor._queue.published if said["method"] == "question")
     assert (question["first"], question["last"]) == (18, 19)
     successor.hear(again(successor, 18, emit(18), emit(19)))
@@ -296,7 +324,7 @@ def test_its_own_messages_are_ignored(bridge: BridgeAlone) -> None:
     (own,) = bridge._queue.published
     bridge.hear(own)
     assert bridge.said == [] and (bridge.received, bridge.malformed) == (0, 0)
-    assert bridge._queue.came_back_count == 1
+    assert bridge._queue.returned == [1]
 
 
 def test_stock_servers_have_no_numbers(bridge: BridgeAlone) -> None:
@@ -412,6 +440,17 @@ def test_a_silent_host_is_gone(bridge: BridgeAlone, monkeypatch: pytest.MonkeyPa
     wait_until(only_one_is_left)
     bridge.close(leaves=True)
     assert bridge.missed == 0
+
+
+def test_a_host_is_known_to_be_gone_after_a_stated_time(bridge: BridgeAlone) -> None:
+    bridge.hear(members(1, "a"))
+    (heard,) = bridge._heard.values()
+    bridge._look(heard + BRIDGE_SILENCE)
+    assert bridge.elsewhere == ["a"]
+    bridge._look(heard + BRIDGE_SILENCE + 0.001)
+    assert bridge.elsewhere == []
+    assert BRIDGE_SILENCE > 3 * BRIDGE_BEAT, "some words may get lost"
+    assert BRIDGE_SILENCE + 2 * module._TICK < TIMEOUT, "no call need wait for all of its time"
 
 
 def test_it_tells_who_is_here_and_at_its_end_that_nobody_is(bridge: BridgeAlone) -> None:
@@ -561,7 +600,7 @@ def test_what_there_was_no_room_for_is_counted_on_both_sides(
     for other in others:
         other.hear(*said)
         while other._inbox.waits:
-            other._ask(time.monotonic() + 1)
+            other._ask(time.monotonic() + module._ASK_AGAIN)
             bridge._queue.published = []
             bridge.hear(other._queue.published[-1])
             other.hear(*bridge._queue.published)

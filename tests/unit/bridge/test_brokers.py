@@ -137,8 +137,8 @@ def queue(
     url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
 
     def receive(data: bytes) -> None:
-        made.came_back()
         heard.append(data)
+        made.came_back(len(heard))
 
     made = RedisQueue(url, "chat", stream, receive, silence=60)
     made.start()

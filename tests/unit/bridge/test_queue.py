@@ -19,7 +19,11 @@ from supervisor_sio.bridge.queue import RedisQueue
 from supervisor_sio.bridge.stream import HostStream
 from supervisor_sio.bridge.stream_file import Origin
 from supervisor_sio.common import memory_file
-from supervisor_sio.common.limits import BRIDGE_MOST_UNNUMBERED, BRIDGE_MOST_UNNUMBERED_BYTES
+from supervisor_sio.common.limits import (
+    BRIDGE_MOST_ON_THEIR_WAY,
+    BRIDGE_MOST_UNNUMBERED,
+    BRIDGE_MOST_UNNUMBERED_BYTES,
+)
 
 # --- without a server -----------------------------------------------------------------
 
@@ -145,7 +149,11 @@ def heard() -> list[bytes]:
 
 @pytest.fixture
 def queue(server: Server, stream: HostStream, heard: list[bytes]) -> Iterator[RedisQueue]:
-    made = RedisQueue(server.url, "chat", stream, heard.append)
+    def receive(data: bytes) -> None:
+        heard.append(data)
+        made.came_back(len(heard))
+
+    made = RedisQueue(server.url, "chat", stream, receive)
     made.start()
     wait_until(lambda: made.connected)
     yield made
@@ -161,6 +169,25 @@ def test_messages_come_in_order(queue: RedisQueue, heard: list[bytes]) -> None:
     wait_until(lambda: len(heard) == len(messages) + 1)
     wait_until(lambda: queue.sent == len(messages))
     assert queue._stream.waiting == 0
+
+
+def test_as_many_are_on_their_way_as_may_be(
+    server: Server, stream: HostStream, heard: list[bytes]
+) -> None:
+    queue = RedisQueue(server.url, "chat", stream, heard.append, silence=60)
+    queue.start()
+    wait_until(lambda: queue.connected)
+    put(queue, *[b"x"] * (BRIDGE_MOST_ON_THEIR_WAY + 500))
+    wait_until(lambda: queue.sent == BRIDGE_MOST_ON_THEIR_WAY)
+    queue.say(b"these may pass")
+    wait_until(lambda: heard and heard[-1] == b"these may pass")
+    assert stream.waiting == 500 and queue.sent == BRIDGE_MOST_ON_THEIR_WAY
+    queue.came_back(400)
+    wait_until(lambda: stream.waiting == 100)
+    queue.came_back(queue.sent)
+    wait_until(lambda: stream.waiting == 0)
+    wait_until(lambda: len(heard) == BRIDGE_MOST_ON_THEIR_WAY + 501)
+    queue.close()
 
 
 def test_other_channels_are_not_heard(
@@ -234,7 +261,7 @@ def test_what_is_confirmed_and_does_not_come_back_went_elsewhere(
     def receive(data: bytes) -> None:
         heard.append(data)
         if ours.is_set():
-            queue.came_back()
+            queue.came_back(0)
 
     queue = RedisQueue(server.url, "chat", stream, receive, silence=0.5)
     queue.start()

@@ -639,7 +639,7 @@ def test_two_that_wait_for_each_other_are_given_up(inbox: Inbox) -> None:
 
 
 def test_so_much_is_held_and_no_more(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "RELAY_MOST_HELD", 3)
+    monkeypatch.setattr(inbox, "_most_held", 3)
     for number in range(3, 20):
         inbox.receive(message(number))
     assert inbox._held_bytes == 3 * len("text")
