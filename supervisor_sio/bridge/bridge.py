@@ -28,6 +28,7 @@ from ..common.limits import (
     BRIDGE_MOST_HELD,
     BRIDGE_MOST_ORIGINS,
     BRIDGE_MOST_OTHERS,
+    BRIDGE_PATIENCE,
     BRIDGE_SILENCE,
 )
 from ..common.refusals import Refusals
@@ -102,8 +103,10 @@ class Bridge:
         self._before: dict[str, dict[str, int]] = {}
         self._resumed = not self._stream.continued
         self._missed_shown = 0
-        #: Whether Redis was there at the last look.
-        self._reachable = False
+        #: When those were missed first that did not say that they leave, by what they are called.
+        self._lost: dict[str, float] = {}
+        #: Which connection to Redis there was at the last look.
+        self._connection = 0
         self._origins: OrderedDict[tuple[Any, ...], int] = OrderedDict()
         self._elsewhere: dict[str, list[Member]] = {}
         self._here: list[Member] = []
@@ -220,6 +223,9 @@ class Bridge:
         with self._lock:
             for bridge in [b for b, heard in self._heard.items() if now - heard > BRIDGE_SILENCE]:
                 self._forget(bridge)
+                self._lost[bridge] = now
+            for bridge in [b for b, lost in self._lost.items() if now - lost > BRIDGE_PATIENCE]:
+                del self._lost[bridge]
             self._ask(now)
             if self.missed > self._missed_shown:
                 if not self._missed_shown:
@@ -287,13 +293,13 @@ class Bridge:
     def _ask(self, now: float) -> None:
         """Ask the other bridges for what is missing of theirs."""
         if not self._queue.connected:
-            self._reachable = False
             return
-        if not self._reachable:
-            self._reachable = True
+        if self._connection != self._queue.connections:
+            self._connection = self._queue.connections
             self._inbox.wait_anew()  # nobody could answer
         for bridge in self._inbox.silent(now):
-            self._deliver(self._inbox.give_up(bridge))
+            if bridge not in self._lost:
+                self._deliver(self._inbox.give_up(bridge))
         for bridge, _, first, last in self._inbox.questions(now):
             if first and bridge in self._placed:
                 numbers = {"first": first, "last": last}
@@ -376,6 +382,8 @@ class Bridge:
         if bridge not in self._heard and len(self._heard) >= BRIDGE_MOST_OTHERS:
             raise FormatError("a bridge too many")
         self._heard[bridge] = now
+        if self._lost.pop(bridge, None) is not None:
+            self._inbox.wait_anew()  # it could not answer
         if data["method"] == "members":
             self._place(bridge, number)
             self._deliver(self._inbox.position(bridge, {None: number}))

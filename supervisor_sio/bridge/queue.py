@@ -79,6 +79,8 @@ class RedisQueue:
         #: Whether the subscriber hears the channel.
         self.connected = False
         self._connected_at = 0.0
+        #: How often it has begun to.
+        self.connections = 0
         self.sent = 0
         #: How often Redis has refused a message.
         self.refused = 0
@@ -245,6 +247,7 @@ class RedisQueue:
             first = not self._connected_at
             self._connected_at = time.monotonic() - (_OTHERS_FIRST if first else 0.0)
             self._returned = self._stream.given  # or it has been lost
+            self.connections += 1
             self.connected = True
 
     def _lost(self, error: Exception) -> None:

@@ -1077,6 +1077,14 @@ BRIDGE_MOST_WAITING = _limit(
 BRIDGE_MOST_WAITING_BYTES = _limit(
     "BRIDGE_MOST_WAITING_BYTES", 64 * 1024 * 1024, "bytes", "host", "the same"
 )
+BRIDGE_PATIENCE = _limit(
+    "BRIDGE_PATIENCE",
+    60.0,
+    "seconds",
+    "host",
+    "from when it counts as gone, for which messages are waited for that it may still send again; "
+    "one that is heard and does not answer has RELAY_GIVE_UP",
+)
 BRIDGE_MOST_ON_THEIR_WAY = _limit(
     "BRIDGE_MOST_ON_THEIR_WAY",
     1000,

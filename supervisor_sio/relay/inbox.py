@@ -401,9 +401,11 @@ class Inbox:
         ]
 
     def wait_anew(self) -> None:
-        """Nobody could answer until now: the ten seconds begin again."""
+        """Nobody could answer until now: the ten seconds begin again, and so do the questions."""
         for sender in self._behind.values():
             sender.waiting_since = None
+            for stream in sender.streams.values():
+                stream.asked = -math.inf
 
     # --- another process goes on from here --------------------------------------
 

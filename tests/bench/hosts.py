@@ -1,13 +1,13 @@
 """Two hosts that emit to each other, while everything between them is killed and stopped.
 
     python tests/bench/hosts.py [--kills 20] [--stops 10] [--routers 10] [--failovers 1]
-                                [--rate 1000] [--silence 0] [--seed N]
+                                [--rate 1000] [--gap 2 8] [--silence 0] [--seed N]
 
-Each host is a supervisord with two workers, and one of its workers emits numbers to all, so many a
-second. Between them is a redis-server, or with failovers two of them and a Sentinel, all on loopback.
-Redis is killed and started again, stopped for nine seconds, and fails over; the routers of both hosts
-are killed, in random order. Ends with 1 unless every client has every number once and in order, and
-no host counts one as missed.
+Each host is a supervisord with two workers, and one of its workers emits numbers to all, so many
+a second. Between them is a redis-server, or with failovers two of them and a Sentinel, all on
+loopback. Redis is killed and started again, stopped for nine seconds, and fails over; routers of
+both hosts are killed, in random order. Ends with 1 unless every client has every number once and in
+order, and no host counts one as missed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ import argparse
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -203,14 +201,14 @@ def judge(options: argparse.Namespace, between: Between, hosts: list[Host]) -> b
     if options.silence:
         faults.append((f"silence of {options.silence:g} s", lambda: between.kill(options.silence)))
     choice.shuffle(faults)
-    seconds = options.kills * 5 + options.stops * 13 + options.routers * 10 + 10
-    seconds += options.failovers * 20 + options.silence
+    seconds = options.kills * 2 + options.stops * STOP + options.routers * 6 + 10
+    seconds += options.failovers * 5 + options.silence + len(faults) * sum(options.gap) / 2
     numbers = int(options.rate * seconds)
     began = time.monotonic()
     for host in hosts:
         host.emit(numbers, seconds)
     for what, fault in faults:
-        time.sleep(choice.uniform(0.5, 4))
+        time.sleep(choice.uniform(*options.gap))
         print(f"{time.monotonic() - began:6.1f} s {what}, got", end=" ")
         print(*(f"{h.name}: {len(h.got['a'])}+{len(h.got['b'])}" for h in hosts), flush=True)
         fault()
@@ -240,6 +238,7 @@ def main() -> int:
     for name, default in (("kills", 20), ("stops", 10), ("routers", 10), ("failovers", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rate", type=float, default=1000, help="a second, of each host")
+    parser.add_argument("--gap", type=float, nargs=2, default=(2, 8), help="seconds between faults")
     parser.add_argument("--silence", type=float, default=0, help="seconds without Redis, once")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--logs", action="store_true", help="of the routers, at the end")

@@ -17,7 +17,13 @@ from supervisor_sio.bridge.format import JSON_PACKET
 from supervisor_sio.bridge.stream import HostStream
 from supervisor_sio.cluster.asking import TIMEOUT
 from supervisor_sio.common import memory_file
-from supervisor_sio.common.limits import BRIDGE_BEAT, BRIDGE_MOST_HELD, BRIDGE_SILENCE
+from supervisor_sio.common.limits import (
+    BRIDGE_BEAT,
+    BRIDGE_MOST_HELD,
+    BRIDGE_PATIENCE,
+    BRIDGE_SILENCE,
+    RELAY_GIVE_UP,
+)
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
@@ -53,7 +59,7 @@ class Relay:
 class Queue:
     """In the place of Redis: keeps what is published, as it arrives."""
 
-    connected, sent, refused = True, 0, 0
+    connected, connections, sent, refused = True, 1, 0, 0
 
     def __init__(self, url: str, channel: str, stream: HostStream, received: Any) -> None:
         self._stream = stream
@@ -224,6 +230,7 @@ def test_missed_messages_are_counted_exactly(
     for number in (7, 9):
         bridge.hear(emit(number, via="bridge-3", origin=["w3", False, number]))
     bridge._look(time.monotonic())
+    bridge._heard["bridge-3"] += 11
     bridge._look(time.monotonic() + 11)  # it does not answer
     assert bridge.said[6:] == ["7", "9"]
     assert bridge.missed == 2 + 2 + 1
@@ -238,11 +245,43 @@ def test_redis_away_is_nobodys_silence(bridge: BridgeAlone) -> None:
     now = time.monotonic()
     bridge._look(now + 20)
     bridge._queue.connected = True
+    bridge._queue.connections += 1
     bridge._look(now + 21)
     bridge._look(now + 30)
     assert bridge.missed == 0
     bridge.hear(again(bridge, 2, emit(2)))
     assert bridge.said == ["1", "2", "3"]
+
+
+def test_a_host_that_is_away_for_long_is_waited_for(bridge: BridgeAlone) -> None:
+    """Its router starts anew, say; it has what it sent, and is given time to answer then."""
+    bridge.hear(emit(1), emit(3), members(3, "a"))
+    now = bridge._heard["bridge-2"]
+    bridge._look(now + BRIDGE_SILENCE + 1)
+    assert bridge.elsewhere == []
+    bridge._look(now + BRIDGE_SILENCE + BRIDGE_PATIENCE)
+    assert bridge.said == ["1"]
+    bridge.hear(members(3, "a"))
+    bridge._look(time.monotonic() + 1)
+    assert bridge.said == ["1"] and bridge._queue.published[-1]["method"] == "question"
+    bridge.hear(again(bridge, 2, emit(2)))
+    assert bridge.said == ["1", "2", "3"] and bridge.missed == 0
+
+
+def test_a_host_that_does_not_come_back_is_not_waited_for_for_ever(bridge: BridgeAlone) -> None:
+    bridge.hear(emit(1), emit(3))
+    now = bridge._heard["bridge-2"]
+    bridge._look(now + BRIDGE_SILENCE + 1)
+    bridge._look(now + BRIDGE_SILENCE + BRIDGE_PATIENCE + 2)
+    assert bridge.said == ["1", "3"] and bridge.missed == 1
+    assert not bridge._lost
+
+
+def test_a_host_that_leaves_is_not_waited_for(bridge: BridgeAlone) -> None:
+    bridge.hear(emit(1), emit(3), members(3))
+    bridge._look(time.monotonic() + module._ASK_AGAIN)
+    bridge._look(time.monotonic() + module._ASK_AGAIN + RELAY_GIVE_UP + 1)
+    assert bridge.said == ["1", "3"] and bridge.missed == 1
 
 
 def test_what_it_has_sent_it_sends_again(bridge: BridgeAlone) -> None:
