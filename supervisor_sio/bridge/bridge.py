@@ -99,8 +99,8 @@ class Bridge:
         #: When each was heard, and the last number that the workers here know of.
         self._heard: dict[str, float] = {}
         self._noted: dict[str, int] = {}
-        #: What had come from each before this bridge, by worker; not known at first.
-        self._before: dict[str, dict[str, int]] = {}
+        #: What has come from each to the workers here, as each has said last.
+        self._passed: dict[str, dict[str, int]] = {}
         self._resumed = not self._stream.continued
         self._missed_shown = 0
         #: When those were missed first that did not say that they leave, by what they are called.
@@ -182,6 +182,7 @@ class Bridge:
                 if time.monotonic() >= beat or self._wake.is_set() or last:
                     self._wake.clear()
                     beat = time.monotonic() + BRIDGE_BEAT
+                    self._note_passed()
                     self._save()
                     self._send_members(self._here)
                     self._tell_workers()
@@ -203,12 +204,15 @@ class Bridge:
                 logger.warning("%s", line)
 
     def _resume(self) -> None:
-        """Learn from the workers what had come to them before this bridge."""
+        """Learn from the workers what had come to them before this bridge.
+
+        One that says nothing in time has at least what was known of all.
+        """
         until = time.monotonic() + _WORKERS_ANSWER
         while not self._resumed and not self._closed and time.monotonic() < until:
             self._publisher.ask_all({"method": "ask_passed"})
             time.sleep(_TICK / 5)
-            if self._members_known and self._tags_here <= set(self._before):
+            if self._members_known and self._tags_here <= set(self._passed):
                 break
         with self._lock:
             self._resumed = True
@@ -217,7 +221,21 @@ class Bridge:
 
     def _take_passed(self, tag: str, numbers: dict[str, int]) -> None:
         with self._lock:
-            self._before[tag] = numbers
+            self._passed[tag] = numbers
+
+    def _note_passed(self) -> None:
+        """What has come to all, for the bridge of the next router; and ask them anew."""
+        with self._lock:
+            here = self._tags_here
+            self._passed = {tag: self._passed[tag] for tag in here if tag in self._passed}
+            passed = {bridge: self._stream.passed.get(bridge, 0) for bridge in self._placed}
+            if here and len(self._passed) == len(here):
+                for bridge in passed:
+                    # A worker that has heard nothing of it is new.
+                    numbers = (one[bridge] for one in self._passed.values() if bridge in one)
+                    passed[bridge] = max(passed[bridge], min(numbers, default=0))
+            self._stream.note_passed({**self._stream.passed, **passed})
+        self._publisher.ask_all({"method": "ask_passed"})
 
     def _look(self, now: float) -> None:
         with self._lock:
@@ -404,9 +422,15 @@ class Bridge:
         if bridge in self._placed or not self._resumed:
             return
         self._placed.add(bridge)
-        known = [numbers[bridge] for numbers in self._before.values() if bridge in numbers]
+        passed = self._stream.passed
+        known = [numbers[bridge] for numbers in self._passed.values() if bridge in numbers]
+        if bridge in passed:
+            known.append(passed[bridge])
         if known:
             before = min(known)
+        if bridge not in passed:
+            self._stream.note_passed({**passed, bridge: before or 0})
+            self._save()
         if before is None:
             self._deliver(self._inbox.give_up(bridge))
         else:

@@ -11,7 +11,7 @@ import math
 import secrets
 import threading
 from collections import OrderedDict
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from ..common.limits import (
     BRIDGE_BATCH,
@@ -58,8 +58,10 @@ class HostStream:
         #: By sender: the numbers of what was read of it last, to all and to the bridge alone,
         #: and when that was sent; the least recent first.
         self._read: OrderedDict[str, list[Any]] = OrderedDict()
+        #: How far the messages of each other host have come to all workers here, at least.
+        self.passed: dict[str, int] = {}
         if saved is not None:
-            self.id, self._since, self.last, self.unsent, read = saved
+            self.id, self._since, self.last, self.unsent, read, self.passed = saved
             self._read.update(read)
         #: Messages up to this number were given to Redis.
         self.given = self._state.read_given()
@@ -200,6 +202,13 @@ class HostStream:
 
     # --- for the next router --------------------------------------------------------
 
+    def note_passed(self, passed: Mapping[str, int]) -> None:
+        """So far, at least, the messages of these hosts have come to all workers here."""
+        with self._lock:
+            if passed != self.passed:
+                self.passed = dict(passed)
+                self._changed = True
+
     def save(self) -> None:
         """Keep what is not in the messages; called every second or so.
 
@@ -211,4 +220,6 @@ class HostStream:
                 self._changed = False
 
     def _write_state(self) -> None:
-        self._state.write([self.id, self._since, self.last, self.unsent, dict(self._read)])
+        read = dict(self._read)
+        state = [self.id, self._since, self.last, self.unsent, read, self.passed]
+        self._state.write(state)

@@ -364,12 +364,10 @@ class Inbox:
         """Whom to ask for what now; each question comes again until it is answered."""
         asked: list[Question] = []
         for name, sender in self._behind.items():
-            for question in self.lacks(name):
-                stream = sender.stream(question.tag)
-                if now - stream.asked < self._ask_again:
-                    continue
+            # What is missing takes a look at all that is held: not with each message that comes.
+            for question in _lacks(name, sender, now - self._ask_again):
+                sender.stream(question.tag).asked = now
                 asked.append(question)
-                stream.asked = now
                 if sender.waiting_since is None:
                     sender.waiting_since = now
         return asked
@@ -377,15 +375,7 @@ class Inbox:
     def lacks(self, name: str) -> list[Question]:
         """What a sender is to be asked for."""
         sender = self._behind.get(name)
-        if sender is None:
-            return []
-        if not sender.placed:
-            return [Question(name, None, 0, 0)]
-        return [
-            Question(name, tag, *stream.missing)
-            for tag, stream in sender.streams.items()
-            if stream.missing is not None
-        ]
+        return [] if sender is None else list(_lacks(name, sender))
 
     @property
     def waits(self) -> bool:
@@ -541,6 +531,7 @@ class Inbox:
             number = max(number, stream.next)
             self._release(stream, number)
             stream.next = number
+            stream.asked = -math.inf  # what it was asked for until now was where to begin
             stream.last = max(stream.last, number - 1)  # others may have told of so many
         self.on_placed(name, {tag: sender.stream(tag).next - 1 for tag in first})
 
@@ -654,6 +645,18 @@ class Inbox:
         else:
             self._behind[name] = sender
         return delivered
+
+
+def _lacks(name: str, sender: _Sender, asked_until: float = math.inf) -> Iterator[Question]:
+    """What a sender is to be asked for, of streams of which nothing was asked since then."""
+    if not sender.placed:
+        if sender.to_all.asked <= asked_until:
+            yield Question(name, None, 0, 0)
+        return
+    for tag, stream in sender.streams.items():
+        missing = stream.missing if stream.asked <= asked_until else None
+        if missing is not None:
+            yield Question(name, tag, *missing)
 
 
 def _sent_from(since: float, stream: _Stream) -> list[int]:

@@ -319,6 +319,47 @@ def test_it_goes_on_where_the_workers_are(bridge: BridgeAlone) -> None:
     assert vias == [["bridge-2", 18], ["bridge-2", 19], ["bridge-2", 20]]
 
 
+def passed(bridge: BridgeAlone, **numbers: int) -> None:
+    """What the workers here answer when they are asked what has come to them, by tag."""
+    for tag, number in numbers.items():
+        bridge._take_passed(tag[1:], {"bridge-2": number})
+
+
+def test_a_worker_that_does_not_answer_in_time_misses_nothing(bridge: BridgeAlone) -> None:
+    """It has at least what all had when they were asked last, and gets nothing twice."""
+    bridge.hear(*(emit(number) for number in range(5, 9)))
+    passed(bridge, **{f"_{HERE}": 7, f"_{ALSO_HERE}": 6})
+    bridge._note_passed()
+    bridge._save()
+    successor = BridgeAlone(bridge.files)
+    successor.hear(emit(20))
+    passed(successor, **{f"_{HERE}": 9})
+    with successor._lock:
+        successor._resumed = True
+        successor._place("bridge-2", None)
+    successor._ask(time.monotonic())
+    question = successor._queue.published[-1]
+    assert (question["first"], question["last"]) == (7, 19)
+
+
+def test_what_all_have_is_known_of_all_that_are_here(bridge: BridgeAlone) -> None:
+    bridge.hear(emit(5))
+    bridge._note_passed()
+    assert bridge._stream.passed == {"bridge-2": 4}, "from there on it was heard"
+    passed(bridge, **{f"_{HERE}": 7})
+    bridge._note_passed()
+    assert bridge._stream.passed == {"bridge-2": 4}, "the other one may have less"
+    passed(bridge, **{f"_{ALSO_HERE}": 6})
+    bridge._note_passed()
+    assert bridge._stream.passed == {"bridge-2": 6}
+    bridge._take_passed(ALSO_HERE, {})  # it is new, say
+    bridge._note_passed()
+    assert bridge._stream.passed == {"bridge-2": 7}
+    bridge.set_members([])
+    bridge._note_passed()
+    assert bridge._stream.passed == {"bridge-2": 7} and not bridge._passed
+
+
 def test_workers_that_got_nothing_lately_are_told_how_far_others_are(bridge: BridgeAlone) -> None:
     relay = {"method": "relay", "fields": {"method": "callback", "ack": 1}, "packets": []}
     bridge.hear({**relay, "via": "bridge-2", "seq": 1, "origin": ["w", True, 1], "to": ELSEWHERE})
