@@ -161,6 +161,8 @@ class Bridge:
         self._thread.join(1)
         self._subscriber.stop()
         self._queue.close()
+        if leaves and self._stream.waiting:
+            logger.error("%d messages for other hosts were not sent", self._stream.waiting)
         self._save()
         self._publisher.close()
 
@@ -234,7 +236,7 @@ class Bridge:
                     # A worker that has heard nothing of it is new.
                     numbers = (one[bridge] for one in self._passed.values() if bridge in one)
                     passed[bridge] = max(passed[bridge], min(numbers, default=0))
-            self._stream.note_passed({**self._stream.passed, **passed})
+            self._stream.note_passed(passed)
         self._publisher.ask_all({"method": "ask_passed"})
 
     def _look(self, now: float) -> None:
@@ -429,7 +431,7 @@ class Bridge:
         if known:
             before = min(known)
         if bridge not in passed:
-            self._stream.note_passed({**passed, bridge: before or 0})
+            self._stream.note_passed({bridge: before or 0})
             self._save()
         if before is None:
             self._deliver(self._inbox.give_up(bridge))

@@ -230,8 +230,15 @@ class Translator:
             room, asked_in, asked_id = callback
             if not isinstance(host_id, str):
                 raise FormatError("a callback for nobody")
-            ack = self._await_callback((host_id, room, asked_in, asked_id))
-            fields.update(ack=ack, reply_to=BRIDGE)
+            _, of_ours, worker = host_id.partition(":")
+            if of_ours and seen(data) is not None:
+                # Its numbers are like those of the workers here, so the answer goes straight
+                # there, whichever routers there are by then.
+                ack = asked_id
+                fields.update(ack=ack, reply_to=worker)
+            else:
+                ack = self._await_callback((host_id, room, asked_in, asked_id))
+                fields.update(ack=ack, reply_to=BRIDGE)
         packets = _encode(namespace, [event, *arguments], attachments, ack)
         return Outgoing(None, fields, packets)
 

@@ -8,6 +8,7 @@ is which of the workers' messages are in it, and which were given to Redis.
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import threading
 from collections import OrderedDict
@@ -16,12 +17,16 @@ from typing import Any, Callable, Mapping, NamedTuple, Sequence
 from ..common.limits import (
     BRIDGE_BATCH,
     BRIDGE_MOST_ORIGINS,
+    BRIDGE_MOST_OTHERS,
     BRIDGE_MOST_WAITING,
     BRIDGE_MOST_WAITING_BYTES,
 )
 from ..relay.methods import BRIDGE
 from ..relay.position import Part
 from .stream_file import Messages, Origin, State
+
+#: Of what is saved.
+_FORMAT = 1
 
 
 class Again(NamedTuple):
@@ -45,6 +50,10 @@ class HostStream:
         self._lock = threading.Lock()
         self._state = State(state)
         saved = self._state.read()
+        if saved is not None and saved[0] != _FORMAT:
+            saved = None  # of another version: it begins anew
+            for descriptor in descriptors:
+                os.ftruncate(descriptor, 0)
         #: Whether another router has begun it.
         self.continued = saved is not None
         #: How other hosts call it.
@@ -61,7 +70,7 @@ class HostStream:
         #: How far the messages of each other host have come to all workers here, at least.
         self.passed: dict[str, int] = {}
         if saved is not None:
-            self.id, self._since, self.last, self.unsent, read, self.passed = saved
+            _, self.id, self._since, self.last, self.unsent, read, self.passed = saved
             self._read.update(read)
         #: Messages up to this number were given to Redis.
         self.given = self._state.read_given()
@@ -205,9 +214,13 @@ class HostStream:
     def note_passed(self, passed: Mapping[str, int]) -> None:
         """So far, at least, the messages of these hosts have come to all workers here."""
         with self._lock:
-            if passed != self.passed:
-                self.passed = dict(passed)
-                self._changed = True
+            for bridge, number in passed.items():
+                if self.passed.get(bridge) != number:
+                    self.passed.pop(bridge, None)  # the one that changed last comes last
+                    self.passed[bridge] = number
+                    self._changed = True
+            while len(self.passed) > BRIDGE_MOST_OTHERS:
+                del self.passed[next(iter(self.passed))]
 
     def save(self) -> None:
         """Keep what is not in the messages; called every second or so.
@@ -221,5 +234,5 @@ class HostStream:
 
     def _write_state(self) -> None:
         read = dict(self._read)
-        state = [self.id, self._since, self.last, self.unsent, read, self.passed]
+        state = [_FORMAT, self.id, self._since, self.last, self.unsent, read, self.passed]
         self._state.write(state)

@@ -24,12 +24,12 @@ from typing import Any, Callable
 
 import psutil
 import redis
-import socketio
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "cluster")]
 
 from cluster.harness import Cluster, free_port, wait_until  # noqa: E402
+from cluster.pyclient import InOrder  # noqa: E402
 
 #: Seconds that Redis is stopped: longer than anybody waits for an answer of it.
 STOP = 9.0
@@ -143,12 +143,12 @@ class Host:
         command = "supervisor-sio worker counting_app:app"
         self.cluster = Cluster(directory, message_queue=url, command=command).start()
         self.got: dict[str, list[int]] = {"a": [], "b": []}
-        self.client = socketio.Client(reconnection=False)
+        self.client = InOrder(reconnection=False)
         for event, numbers in self.got.items():
             self.client.on(event, numbers.append)
+        self.client.connect(self.cluster.url, transports=["websocket"])
 
     def emit(self, numbers: int, seconds: float) -> None:
-        self.client.connect(self.cluster.url, transports=["websocket"])
         self.client.emit("count_slowly", (self.name, numbers, seconds))
 
     @property

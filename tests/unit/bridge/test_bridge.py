@@ -610,18 +610,32 @@ def test_what_a_worker_says_may_be_malformed(bridge: BridgeAlone, message: Relay
 
 
 def test_a_question_and_its_answer_between_two_bridges(bridge: BridgeAlone) -> None:
+    """Both routers may have been killed in between."""
     other = BridgeAlone()
     question = from_worker(1, room=f"{ELSEWHERE}.x", ack=77, to=ELSEWHERE)
     bridge._from_relay(question)
     other.hear(bridge._queue.published[-1])
     ((tag, fields),) = other._publisher.said
-    assert tag is None and fields["reply_to"] == BRIDGE
-    answer = {"method": "callback", "ack": fields["ack"], "packet": "p"}
+    assert tag is None and (fields["ack"], fields["reply_to"]) == (77, HERE)
+    answer = {"method": "callback", "ack": 77, "packet": "p", "to": HERE}
+    other, bridge = BridgeAlone(other.files), BridgeAlone(bridge.files)
+    other.set_members([[ELSEWHERE, False, ["socketio"], False]])
     other._from_relay(RelayMessage(ELSEWHERE, 1, answer, ["3[1]"]))
     assert other._queue.published[-1]["origin"] == [ELSEWHERE, True, 1]
     bridge.hear(other._queue.published[-1])
     ((tag, fields),) = bridge._publisher.said
     assert (tag, fields["method"], fields["ack"]) == (HERE, "callback", 77)
+
+
+def test_a_question_of_a_stock_server_and_its_answer(bridge: BridgeAlone) -> None:
+    asked = {"method": "emit", "event": "x", "data": [1], "room": "r", "host_id": "stock"}
+    bridge.hear({**asked, "callback": ["r", "/", 5]})
+    ((tag, fields),) = bridge._publisher.said
+    assert tag is None and fields["reply_to"] == BRIDGE
+    answer = {"method": "callback", "ack": fields["ack"], "packet": "p"}
+    bridge._from_relay(RelayMessage(HERE, 1, answer, ["3[1]"]))
+    answered = bridge._queue.published[-1]
+    assert (answered["host_id"], answered["id"], answered["args"]) == ("stock", 5, [1])
 
 
 def test_it_reads_the_workers_on_where_its_predecessor_was(bridge: BridgeAlone) -> None:

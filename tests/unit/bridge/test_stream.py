@@ -18,6 +18,7 @@ from supervisor_sio.common import memory_file
 from supervisor_sio.common.limits import (
     BRIDGE_BATCH,
     BRIDGE_MOST_ORIGINS,
+    BRIDGE_MOST_OTHERS,
     BRIDGE_MOST_WAITING,
     BRIDGE_MOST_WAITING_BYTES,
 )
@@ -268,6 +269,26 @@ def test_a_state_that_was_not_written_to_its_end_is_the_one_before(
     assert next_numbers(HostStream(files, 0.0)) == {"w": (2, 1)}
     os.pwrite(files[0], b"\xff" * 16, newest)
     assert next_numbers(HostStream(files, 0.0)) == {"w": (2, 1)}
+
+
+def test_what_another_version_has_saved_is_given_up(
+    stream: HostStream, files: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(stream, 1)
+    stream.take(1)
+    monkeypatch.setattr(module, "_FORMAT", 2)
+    successor = HostStream(files, 0.0)
+    assert not successor.continued and successor.id != stream.id
+    assert (successor.last, successor.given, successor.waiting) == (0, 0, 0)
+
+
+def test_of_so_many_others_it_knows_how_far_they_are(stream: HostStream, files: list[int]) -> None:
+    for number in range(BRIDGE_MOST_OTHERS + 2):
+        stream.note_passed({"bridge-1": number + 1, f"bridge-x{number}": 1})
+    assert len(stream.passed) == BRIDGE_MOST_OTHERS
+    stream.save()
+    passed = HostStream(files, 0.0).passed
+    assert passed == stream.passed and passed["bridge-1"] == BRIDGE_MOST_OTHERS + 2
 
 
 def test_without_memory_it_is_counted(
