@@ -124,7 +124,6 @@ def test_redis_is_away_and_the_router_of_the_sender_is_killed(
         queue.kill()
         try:
             wait_until(lambda: here.queue["state"] == "away", 10, "it is noticed")
-            # Until its figures, which supervisord gets each second, say since when some wait.
             wait_until(lambda at=ticks.emitted: ticks.emitted > at + 300, 60, "some that wait")
             restart_router(here.cluster)
         finally:
