@@ -15,6 +15,8 @@ from bisect import bisect_right
 from typing import Any, Callable, Iterator, NamedTuple
 from zlib import crc32
 
+from ..common import memory_file
+
 #: Where each of the two places for a state begins, and how long it may be. The kernel writes a
 #: page in one go, so the number that is alone in the first page needs no checksum.
 _LONGEST = 4 * 1024 * 1024
@@ -72,7 +74,8 @@ class State:
         data = json.dumps(value, separators=(",", ":")).encode()
         generation = self._generation + 1
         place = _PLACES[generation % len(_PLACES)]
-        _write(self._descriptor, _STATE.pack(len(data), crc32(data), generation) + data, place)
+        head = _STATE.pack(len(data), crc32(data), generation)
+        memory_file.write_at(self._descriptor, head + data, place)
         self._generation = generation
 
 
@@ -110,7 +113,7 @@ class Messages:
         body = head + name + data
         record = _HEAD.pack(len(body), crc32(body)) + body
         try:
-            _write(self._descriptor, record, self._end)
+            memory_file.write_at(self._descriptor, record, self._end)
         except OSError:
             os.ftruncate(self._descriptor, self._end)
             raise
@@ -179,11 +182,3 @@ class Messages:
                 origin = Origin(body[_ORIGIN.size : begin].decode(), bool(alone), sequence, time)
                 yield origin, number, at + _HEAD.size + begin, length - begin
                 at = end
-
-
-def _write(descriptor: int, data: bytes, at: int) -> None:
-    """:raises OSError: when there is no memory for all of it."""
-    left = memoryview(data)
-    while left:
-        written = os.pwrite(descriptor, left, at)
-        left, at = left[written:], at + written

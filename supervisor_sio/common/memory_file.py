@@ -22,13 +22,22 @@ def write(name: str, data: bytes) -> int:
     """
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
-        at = 0
-        while at < len(data):
-            at += os.pwrite(descriptor, data[at:] if at else data, at)
+        write_at(descriptor, data, 0)
     except OSError:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def write_at(descriptor: int, data: bytes, at: int) -> None:
+    """Into one, from this place on.
+
+    :raises OSError: when there is no memory for all of it.
+    """
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(descriptor, left, at)
+        left, at = left[written:], at + written
 
 
 def read(descriptor: int, most: int) -> bytes:
