@@ -287,7 +287,7 @@ class Bridge:
             if data is not None:  # it is volatile
                 self._say(data)
             return
-        alone = ("to" in fields or fields["method"] == "callback") and "only" not in fields
+        alone = message.stream is not None
         origin = Origin(message.sender, alone, message.sequence, message.time)
         if data is None:
             self._stream.skip(origin)

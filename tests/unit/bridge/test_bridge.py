@@ -165,7 +165,15 @@ def members(number: int, *tags: str, via: str = "bridge-2") -> dict[str, Any]:
 def from_worker(number: int = 1, **fields: Any) -> RelayMessage:
     fields = {"method": "emit", "namespace": "/", "packet": "p", **fields}
     packets = ['2["news"]'] if fields["method"] == "emit" else ["31[]"]
-    return RelayMessage(HERE, number, fields, packets)
+    message = RelayMessage(HERE, number, fields, packets)
+    is_alone = ("to" in fields or fields["method"] == "callback") and "only" not in fields
+    return alone(message) if is_alone else message
+
+
+def alone(message: RelayMessage) -> RelayMessage:
+    """As it comes when a worker has said it to the bridge and to nobody else."""
+    message.stream = BRIDGE
+    return message
 
 
 # --- what it hears of other hosts ---------------------------------------------------
@@ -620,7 +628,7 @@ def test_a_question_and_its_answer_between_two_bridges(bridge: BridgeAlone) -> N
     answer = {"method": "callback", "ack": 77, "packet": "p", "to": HERE}
     other, bridge = BridgeAlone(other.files), BridgeAlone(bridge.files)
     other.set_members([[ELSEWHERE, False, ["socketio"], False]])
-    other._from_relay(RelayMessage(ELSEWHERE, 1, answer, ["3[1]"]))
+    other._from_relay(alone(RelayMessage(ELSEWHERE, 1, answer, ["3[1]"])))
     assert other._queue.published[-1]["origin"] == [ELSEWHERE, True, 1]
     bridge.hear(other._queue.published[-1])
     ((tag, fields),) = bridge._publisher.said
@@ -633,7 +641,7 @@ def test_a_question_of_a_stock_server_and_its_answer(bridge: BridgeAlone) -> Non
     ((tag, fields),) = bridge._publisher.said
     assert tag is None and fields["reply_to"] == BRIDGE
     answer = {"method": "callback", "ack": fields["ack"], "packet": "p"}
-    bridge._from_relay(RelayMessage(HERE, 1, answer, ["3[1]"]))
+    bridge._from_relay(alone(RelayMessage(HERE, 1, answer, ["3[1]"])))
     answered = bridge._queue.published[-1]
     assert (answered["host_id"], answered["id"], answered["args"]) == ("stock", 5, [1])
 
