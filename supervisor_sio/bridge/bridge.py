@@ -174,7 +174,7 @@ class Bridge:
     def _run(self) -> None:
         while not self._subscriber.joined and not self._closed:
             self._publisher.probe()
-            self._wake.wait(0.05)
+            time.sleep(_TICK / 5)
         beat = 0.0
         while True:
             last = self._closed
