@@ -209,14 +209,9 @@ class RedisQueue:
                 while not self._closed.is_set():
                     message = subscription.get_message(timeout=_TICK)
                     now = time.monotonic()
-                    if now - self._confirmed_since > self._silence:
-                        raise TimeoutError("what it confirms does not come back")
-                    if message is None:
-                        if now - heard > self._silence:
-                            raise TimeoutError("it is silent")
-                        continue
-                    heard = now
-                    kind = message["type"]
+                    kind = None
+                    if message is not None:
+                        heard, kind = now, message["type"]
                     if kind in ("message", "smessage"):
                         self._hear(message["data"])
                     elif kind == "sunsubscribe":
@@ -226,6 +221,10 @@ class RedisQueue:
                         if not confirmations:
                             retry = _FIRST_RETRY
                             self._found()
+                    if now - heard > self._silence:
+                        raise TimeoutError("it is silent")
+                    if now - self._confirmed_since > self._silence:
+                        raise TimeoutError("what it confirms does not come back")
             except Exception as error:
                 self._lost(error)
             finally:
