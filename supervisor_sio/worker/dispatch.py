@@ -61,7 +61,6 @@ class Dispatcher:
         self._server = server
         self._eio = eio
         self._sessions = eio.engine.sessions
-        self.call_soon = eio.runtime.call_soon
         #: Packets whose attachments have yet to come.
         self._partials: dict[Session, Partial] = {}
         #: Clients that are being disconnected, and by which call.
@@ -89,6 +88,11 @@ class Dispatcher:
         )
         self._disconnect = server.disconnect
         server.disconnect = self._as_called(self.disconnect)
+
+    @property
+    def call_soon(self) -> Callable[[Callable[[], None]], None]:
+        """See :class:`.Outlet`."""
+        return self._eio.runtime.call_soon
 
     def _as_called(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A coroutine function as a method of the server is called."""
