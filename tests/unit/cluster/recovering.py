@@ -37,11 +37,12 @@ async def until(condition: Callable[[], Any]) -> None:
 class Worker:
     """A manager with a tag of its own, whose clients only keep what they get."""
 
-    threads = None
+    threads = SimpleNamespace(here=True)
     concurrent = False
 
     def __init__(self, cluster: Cluster, tag: str, **options: Any) -> None:
         self.cluster = cluster
+        self.call_soon = asyncio.get_running_loop().call_soon
         self.tag = tag
         self.got: dict[str, List[Any]] = {}
         self.closed: List[str] = []
@@ -147,7 +148,8 @@ class Worker:
 
 
 class Series:
-    """What one emitter says to all and to one client each, as one series of numbers.
+    """What one emitter says to all and to one client each, by its sid or in its room, as one
+    series of numbers.
 
     :param emitter: has a ``manager``.
     """
@@ -162,14 +164,17 @@ class Series:
     async def emit(self, sids: Sequence[str]) -> None:
         """:param sids: of all clients."""
         self._last += 1
-        room = random.choice([None, *sids])
-        for sid in sids if room is None else [room]:
+        one = random.choice([None, *sids])
+        for sid in sids if one is None else [one]:
             self.meant.setdefault(sid, []).append(self._last)
+        room = one if one is None or random.random() < 0.5 else room_of(one)
         await self._emitter.manager.emit("n", [self.name, self._last], room=room)
 
     async def emit_until(self, over: asyncio.Event, sids: Sequence[str]) -> None:
+        """Now and then several in one turn of the loop."""
         while not over.is_set():
-            await self.emit(sids)
+            for _ in range(random.choice([1, 1, 5])):
+                await self.emit(sids)
             await asyncio.sleep(random.random() / 500)
 
     async def has_come_to(self, client: Client) -> None:
@@ -184,6 +189,11 @@ class Series:
         got = client.events.get(self.name, [])
         at = next((n for n, pair in enumerate(zip(got, meant)) if pair[0] != pair[1]), None)
         assert got == meant, f"{self.name} from {at}: {got[at:][:9]}, not {meant[at:][:9]}"
+
+
+def room_of(sid: str) -> str:
+    """In which nobody else is: workers without this client pass over what is to it."""
+    return f"room of {sid}"
 
 
 class Client:

@@ -16,7 +16,7 @@ from supervisor_sio.cluster.lost import decode
 from supervisor_sio.common import reasons
 from supervisor_sio.common.limits import RECOVERY_WAIT
 
-from .recovering import CLUSTER, Client, Cluster, Worker, until
+from .recovering import CLUSTER, Client, Cluster, Worker, room_of, until
 
 
 def test_what_was_missed_is_not_written_twice(run: Any) -> None:
@@ -466,6 +466,8 @@ def test_the_order_holds_when_a_worker_is_killed(run: Any, who: str, heir: int) 
         client, stays = Client(), Client()
         await home.connect(client)
         await other.connect(stays)
+        for one in (client, stays):
+            await one.worker.manager.enter_room(one.sid, "/", room_of(one.sid))
         client.lose()
         await there.connect(client)
         dead, living = (home, [there, other]) if who == "home" else (there, [home, other])

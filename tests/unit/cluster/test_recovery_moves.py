@@ -9,7 +9,7 @@ from typing import Any, List
 
 import pytest
 
-from .recovering import Client, Cluster, Worker, until
+from .recovering import Client, Cluster, Worker, room_of, until
 
 # --- to another worker ----------------------------------------------------------------------
 
@@ -81,6 +81,30 @@ def test_to_one_that_has_heard_less(run: Any) -> None:
         await third.emit()
         await until(lambda: client.take() or client.events[third.tag][-1] == third.sent)
         assert client.events == {third.tag: [1, 2, 3, 4, 5, 6, 7]}
+
+    run(scenario)
+
+
+def test_to_one_that_had_nobody_in_its_room(run: Any) -> None:
+    """What was passed over there was heard all the same."""
+
+    async def scenario(cluster: Cluster) -> None:
+        first, second, third = await cluster.start(3)
+        client = Client()
+        await first.connect(client)
+        room = room_of(client.sid)
+        await first.manager.enter_room(client.sid, "/", room)
+        for worker in (second, first, second):
+            await third.emit(room=room)
+            client.lose()
+            await third.emit(room=room)
+            await third.emit_to(client.sid)
+            await third.emit(room=room)
+            await worker.connect(client)
+            assert client.recovered, client.reason
+            await third.emit(room=room)
+        await until(lambda: client.take() or client.events[third.tag][-1] == third.sent)
+        client.assert_whole()
 
     run(scenario)
 
@@ -177,6 +201,7 @@ def test_what_is_to_one_and_what_is_to_all_keep_their_order(run: Any, seed: int)
         clients = [Client() for _ in range(3)]
         for client in clients:
             await random.choice(workers).connect(client)
+            await client.worker.manager.enter_room(client.sid, "/", room_of(client.sid))
         sids = [client.sid for client in clients]
         over = asyncio.Event()
         all_series = [*(worker.series for worker in workers), cluster.start_writing()]

@@ -185,6 +185,37 @@ def test_what_adopted_sessions_get_is_looked_at(heard: Heard) -> None:
     assert heard.numbers == [3, 2]
 
 
+def test_beside_what_is_to_another_worker_with_guests_here(heard: Heard) -> None:
+    """Each of its streams has numbers of its own, and both keep their order."""
+    home = topic_for_one("socketio", "home")
+
+    def to_home(number: int, after: int) -> bytes:
+        fields = {**EMIT, "room": "a guest"}
+        texts = [f"{number} to home"]
+        return RelayMessage("other", number, fields, texts, after, 1.0).pack()
+
+    def position() -> Any:
+        return heard.subscriber.save()[0].senders["other"][1:4]
+
+    heard.subscriber.hear_for_guests("home", {"other": 4})
+    heard.hear(emit(2, "green"))
+    heard.hear(to_home(5, 2), to_home(6, 2), topic=home)
+    heard.hear(emit(3, "green", after={"home": 6}))  # it is looked at for that
+    heard.hear(emit(4, "green"), emit(5, "blue"))
+    assert heard.texts == ["5 to home", "6 to home", "3"]
+    assert position() == [6, 5, {"home": [7, 6]}]
+    heard.hear(emit(6, "red", after={"home": 7}))
+    heard.hear(emit(7, "green"))  # it comes behind what is missing
+    assert len(heard.texts) == 3 and position() == [6, 7, {"home": [7, 7]}]
+    heard.hear(to_home(7, 5), topic=home)
+    assert heard.texts[3:5] == ["7 to home", "6"]
+    heard.subscriber.hear_no_more(["home"])
+    heard.subscriber.catching_up = False  # nothing waited
+    heard.hear(emit(8, "green"))
+    assert position() == [9, 8, {}] and heard.subscriber.tags == ["here"]
+    assert not heard.subscriber.malformed
+
+
 def test_events_of_one_turn_for_the_same_clients_come_as_one(heard: Heard) -> None:
     heard.subscriber.packet = "p"
     came: list[RelayMessage] = []
