@@ -26,7 +26,7 @@ from socketio import packet as sio_packet
 from ..relay.message import EncodedPacket, RelayMessage
 from .gathering import Answers, Gathering
 from .members import Members
-from .scope import Scope
+from .scope import Scope, Selection
 
 #: Seconds that gathering answers takes at most, unless the caller says otherwise.
 TIMEOUT = 5.0
@@ -108,7 +108,7 @@ class Asking:
     _encode: Callable[..., list[EncodedPacket]]
     _decode: Callable[[RelayMessage], list[Any]]
     #: Whom of the clients here it is for as well, when it is for clients.
-    _send_to: Callable[..., Optional[Scope]]
+    _send_to: Callable[..., Optional[Selection]]
     _packet_format: Callable[[], str]
     _member_left: Callable[[str], None]
     _scope_of: Callable[[Optional[int]], Optional[Scope]]
@@ -213,7 +213,7 @@ class Asking:
 
     def _send_to_others(
         self, call: Call, fields: Mapping[str, Any], packets: list[EncodedPacket], what: str
-    ) -> Optional[Scope]:
+    ) -> Optional[Selection]:
         """:return: whom of the clients here it is for as well."""
         if call.sent:
             return self._send_to([None], fields, packets, what)

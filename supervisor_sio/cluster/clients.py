@@ -9,7 +9,7 @@ from ..relay.message import RelayMessage
 from ..relay.rooms import is_sid
 from .asking import Asking
 from .rooms import IndexedManager, check_entry, check_name, refuse_entry
-from .scope import Scope
+from .scope import Selection
 from .takeover import Underway
 
 _WRONG_THREAD = "in another thread than the one that serves the clients"
@@ -19,7 +19,7 @@ class Clients(Asking, IndexedManager):
     """The part of a manager that moves and disconnects one client, or closes a room."""
 
     # From the manager.
-    _publish: Callable[[dict[str, Any]], Optional[Scope]]
+    _publish: Callable[[dict[str, Any]], Optional[Selection]]
     _underway: Underway
     _in_another_thread: Callable[[], bool]
     _run_where_served: Callable[..., None]
@@ -122,7 +122,9 @@ class Clients(Asking, IndexedManager):
                 change(sid, namespace, room)
             return here
 
-    def _close_room_here(self, room: Any, namespace: str, scope: Optional[Scope] = None) -> None:
+    def _close_room_here(
+        self, room: Any, namespace: str, scope: Optional[Selection] = None
+    ) -> None:
         with self._tables:
             if scope is None:
                 self.basic_close_room(room, namespace)

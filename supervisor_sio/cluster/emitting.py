@@ -33,7 +33,7 @@ from .asking import Asking
 from .early import Early
 from .keeping import Keeping
 from .rooms import Room, check_names, tags_of
-from .scope import Scope
+from .scope import Selection, Sent
 
 logger = logging.getLogger("supervisor_sio")
 
@@ -53,7 +53,6 @@ class Emitting(Asking, Keeping):
     _outlet: Optional[sessions.Outlet]
     _deliver_and_gather: Callable[..., None]
     _gathering_question: Callable[..., acks.Question]
-    _moves: bool
     _tags_of: Callable[[Room], set[Optional[str]]]
     _away_tags: Callable[[Room], set[str]]
 
@@ -90,10 +89,8 @@ class Emitting(Asking, Keeping):
         if ack_id is not None and callback is not None:
             question = acks.Question(ack_id, partial(self._answered, ack_id))
         local = local or self._run_dir is None
-        scope: Optional[Scope]
-        if local and self._journal is None:
-            scope = self._scope_of(None) if self._moves else None
-        else:
+        number: Optional[int] = None
+        if not local or self._journal is not None:
             fields: dict[str, Any] = {
                 "method": "volatile" if volatile else "emit",
                 "namespace": namespace,
@@ -110,7 +107,8 @@ class Emitting(Asking, Keeping):
             if self._journal is not None:
                 self._emit_kept(event, fields, packets, local, volatile, question, callback)
                 return None
-            scope = self._send_to(tags_of(room), fields, packets, f"event {event!r}", volatile)
+            what = f"event {event!r}"
+            number = self._publish_to(tags_of(room), fields, packets, what, volatile)
         if question is not None and callback is not None:
             with self._tables:
                 self._callbacks.add(question.ack_id, callback)
@@ -120,7 +118,10 @@ class Emitting(Asking, Keeping):
         if self._run_dir is None:
             _tell_if_unheard(self.server)
         threads = outlet.threads
-        if threads is None or outlet.concurrent or threads.here:
+        here = threads is None or threads.here
+        # In the loop no clients come between the two.
+        scope = self._scope_of(number) if here else Sent(self._scope_of, number)
+        if threads is None or here or outlet.concurrent:
             return self._emit_here(
                 namespace, room, except_room, skip, scope, packets, question, volatile
             )
@@ -135,7 +136,7 @@ class Emitting(Asking, Keeping):
         room: Room,
         except_room: Room,
         skip: Sequence[str],
-        scope: Optional[Scope],
+        scope: Optional[Selection],
         packets: list[EncodedPacket],
         question: Optional[acks.Question] = None,
         volatile: bool = False,
@@ -180,17 +181,18 @@ class Emitting(Asking, Keeping):
         message = RelayMessage(self.host_id, 0, fields, packets, 0, time.monotonic())
         with self._tables:
             stream: Stream = OWN
-            if local:
-                message.scope = self._scope_of(None) if self._moves else None
-            else:
+            number: Optional[int] = None
+            if not local:
                 tags = self._tags_of(room)
-                what = f"event {event!r}"
-                message.scope = self._send_to(tags, fields, packets, what, volatile, message)
+                number = self._publish_to(
+                    tags, fields, packets, f"event {event!r}", volatile, message
+                )
                 if message.sequence:
                     stream = message.stream
             if question is not None and callback is not None:
                 self._callbacks.add(question.ack_id, callback)
             if here:
+                message.scope = self._scope_of(number)
                 self._queue_for(message, stream, packets, question, volatile)
             elif stream is not OWN:
                 self._unwritten.add((stream, message.sequence))
@@ -200,10 +202,11 @@ class Emitting(Asking, Keeping):
             self._send_queued(packets)
         elif threads is not None:
             size = sum(map(len, packets))
-            threads.run(size, self._emit_late, message, stream, packets, question, volatile)
+            threads.run(size, self._emit_late, number, message, stream, packets, question, volatile)
 
     def _emit_late(
         self,
+        number: Optional[int],
         message: RelayMessage,
         stream: Stream,
         packets: list[EncodedPacket],
@@ -213,6 +216,7 @@ class Emitting(Asking, Keeping):
         """What another thread has published, in the loop."""
         with self._tables:
             self._unwritten.discard((stream, message.sequence))
+            message.scope = self._scope_of(number)
             self._queue_for(message, stream, packets, question, volatile)
         self._send_all()
 
@@ -353,7 +357,7 @@ class Emitting(Asking, Keeping):
         room: Room,
         except_room: Room,
         skip_sid: Iterable[str],
-        scope: Optional[Scope] = None,
+        scope: Optional[Selection] = None,
     ) -> list[tuple[str, str]]:
         """The clients of this process that an emit is for.
 

@@ -30,7 +30,7 @@ from ..relay.subscriber import Deaf, Subscriber
 from ..relay.threaded import ThreadSubscriber
 from . import sessions
 from .lost import Moved
-from .scope import Scope
+from .scope import Selection, Sent
 from .takeover import Takeover
 
 #: Seconds in which a write-only manager must find the relay.
@@ -54,6 +54,7 @@ class Relaying(Takeover):
     # From the manager.
     channel: Optional[str]
     write_only: bool
+    takeover: bool
     hashes: dict[int, int]
     _outlet: Optional[sessions.Outlet]
     _start_to_hear: Callable[[Publisher, RunDir], Subscriber]
@@ -270,13 +271,30 @@ class Relaying(Takeover):
         packets: Sequence[EncodedPacket] = (),
         what: str = "a message",
         volatile: bool = False,
-        event: Optional[RelayMessage] = None,
-    ) -> Optional[Scope]:
+    ) -> Optional[Selection]:
         """To the workers with these tags, except this one; ``None`` is all of them.
+
+        :return: whom of the clients here it is for as well.
+        """
+        number = self._publish_to(tags, fields, packets, what, volatile)
+        if self.takeover or self._journal is not None or self._moves:  # others may come
+            return Sent(self._scope_of, number)
+        return None
+
+    def _publish_to(
+        self,
+        tags: Iterable[Optional[str]],
+        fields: Mapping[str, Any],
+        packets: Sequence[EncodedPacket],
+        what: str,
+        volatile: bool,
+        event: Optional[RelayMessage] = None,
+    ) -> Optional[int]:
+        """The same.
 
         :param event: that this is, if it is about to be written to the journal: gets its number,
             if it is published to all.
-        :return: whom of the clients here it is for as well.
+        :return: for :meth:`_scope_of`.
         """
         publisher = self._join_relay()
         publisher.check(packets, what)
@@ -291,7 +309,7 @@ class Relaying(Takeover):
         others = set() if None in wanted else self._others(wanted, fields)
         if None in wanted or (any(map(self._is_unknown, others)) and not _is_answer(fields)):
             published = publish(None, fields, packets)
-            return self._scope_of(published and published[0]) if self._moves else None
+            return None if published is None else published[0]
         number: Optional[int] = None
         for tag in others:
             for_it = fields
@@ -299,11 +317,11 @@ class Relaying(Takeover):
                 for_it = {**fields, "room": self._names_of(tag, fields["room"])}
             if tag == BRIDGE or not self.is_remote(tag):
                 published = publish(tag, for_it, packets)
-                if self._moves and self._hears_for(tag):
-                    number = published and published[0]
+                if len(wanted) == 1 or self._hears_for(tag):
+                    number = None if published is None else published[0]
             if tag != BRIDGE and not self.is_local(tag) and self._cluster.bridged:
                 publish(BRIDGE, {**for_it, "to": tag}, packets)
-        return self._scope_of(number) if self._moves else None
+        return number
 
     def _others(self, wanted: Iterable[Optional[str]], fields: Mapping[str, Any]) -> set[str]:
         """Those of these tags under which others hear, and of clients that have gone to others."""
@@ -361,7 +379,7 @@ class Relaying(Takeover):
         known = tag == BRIDGE or self._members.hear(tag)
         return self._members.known and not known
 
-    def _publish(self, fields: dict[str, Any]) -> Optional[Scope]:
+    def _publish(self, fields: dict[str, Any]) -> Optional[Selection]:
         """Tell the worker of a client, or all, of a disconnect or a change of rooms.
 
         :return: as :meth:`_send_to`.

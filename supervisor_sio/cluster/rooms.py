@@ -11,7 +11,7 @@ from socketio.base_manager import BaseManager
 from ..common.request import tag_of
 from ..relay.methods import MalformedFields
 from ..relay.rooms import is_sid, room_hash
-from .scope import Scope
+from .scope import Selection
 
 #: One room, or several, or everybody.
 Room = Union[str, int, list[Any], tuple[Any, ...], None]
@@ -203,7 +203,7 @@ class IndexedManager(BaseManager):  # type: ignore[misc]
         room: Room,
         except_room: Room = None,
         skip_sid: Iterable[str] = (),
-        scope: Optional[Scope] = None,
+        scope: Optional[Selection] = None,
     ) -> list[tuple[str, str]]:
         """The clients of this process that are selected: sid and Engine.IO sid."""
         selected = self._members_of(namespace, room)

@@ -7,7 +7,17 @@ clients now, and for those it adopts later. Pure.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Collection, Iterable, List, Mapping, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Protocol,
+    Tuple,
+)
 
 from ..common.request import tag_of
 
@@ -54,10 +64,42 @@ class Scope:
         tag = self._guests.get(sid) if self._guests else None
         return ((tag or tag_of(sid)) in self._tags) is self._only
 
-    def select(self, clients: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:
+    def select(self, clients: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
         """Those of these clients, by sid and Engine.IO sid."""
         return [client for client in clients if client[0] in self]
 
 
 #: Whoever it is for gets it another way.
 NOBODY = Scope((), only=True)
+
+
+class Selection(Protocol):
+    """What selects clients: a :class:`Scope`, or :class:`Sent`."""
+
+    name: str
+
+    def select(self, clients: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
+        """Those of these clients, by sid and Engine.IO sid."""
+
+
+class Sent:
+    """Whom something is for that this process has published: asked when clients are selected.
+
+    A thread may do that long after it has published, and clients may have come meanwhile who get
+    it another way.
+
+    :param scope_of: tells it by the number of the message.
+    """
+
+    __slots__ = ("_scope_of", "_number", "name")
+
+    def __init__(
+        self, scope_of: Callable[[Optional[int]], Optional[Scope]], number: Optional[int]
+    ) -> None:
+        self._scope_of = scope_of
+        self._number = number
+        self.name = ""
+
+    def select(self, clients: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
+        scope = self._scope_of(self._number)
+        return clients if scope is None else scope.select(clients)

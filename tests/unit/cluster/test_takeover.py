@@ -561,6 +561,45 @@ def hold_up(relay: Relay) -> threading.Event:
     return goes_on
 
 
+@pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.parametrize("whom", ["all", "one"])
+def test_what_a_thread_has_published_before_clients_come_is_not_theirs_directly(
+    loop: asyncio.AbstractEventLoop,
+    threaded: ZmqManager,
+    outlet: ThreadServed,
+    start: Start,
+    moves: bool,
+    whom: str,
+) -> None:
+    """However late the thread goes on: they get it with what they had yet to hear."""
+    relay = Relay(threaded)
+    sid = f"{TAG}.{1:_>20}"
+    if moves:  # others have come before
+        run_in(loop, threaded.expect, ["cccccccc"])
+        run_in(loop, threaded.not_adopted, ["cccccccc"])
+    sent, goes_on = threading.Event(), threading.Event()
+    publish_to = threaded._publish_to
+
+    def publish_and_wait(*args: Any) -> Any:
+        number = publish_to(*args)
+        sent.set()
+        goes_on.wait(30)
+        return number
+
+    threaded._publish_to = publish_and_wait  # type: ignore[method-assign]
+    emitting = start(threaded.emit, "n", [0, 1], room=None if whom == "all" else sid)
+    assert sent.wait(30)
+    run_in(loop, threaded.expect, [TAG])
+    run_in(loop, threaded._take_in, sid, "adopted", "/", [sid])
+    run_in(loop, threaded.adopt, position(TAG))
+    run_in(loop, relay.adoptions[-1].own, relay.sent_since(0))
+    run_in(loop, relay.adoptions[-1].merged)
+    goes_on.set()
+    emitting.result(30)
+    run_in(loop, asyncio.sleep, 0)
+    assert outlet.got == {"adopted": ['2["n",[0,1]]']}
+
+
 def test_what_a_thread_has_begun_is_waited_for(
     loop: asyncio.AbstractEventLoop, threaded: ZmqManager, outlet: ThreadServed, start: Start
 ) -> None:
