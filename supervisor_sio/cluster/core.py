@@ -7,7 +7,7 @@ import os
 import random
 import uuid
 import weakref
-from typing import Any, Callable, ClassVar, Mapping, Optional
+from typing import Any, Callable, ClassVar, Iterator, Mapping, Optional
 
 from ..common import identity
 from ..common.limits import ATTACHMENTS
@@ -89,10 +89,7 @@ class Core(Operations, Emitting, Clients, Recovery, Relaying, Coding, IndexedMan
         self._early: dict[str, Early] = {}
         #: The way to the clients, from the server on.
         self._outlet: Optional[sessions.Outlet] = None
-        # A client echoes the id it was given, so ids that no two workers share
-        # need no translation on the way. 20 random and 32 counted bits: within
-        # the 53 that are exact in JavaScript.
-        self._ack_ids = itertools.count(random.getrandbits(20) << 32 | 1)
+        self._ack_ids = _new_ack_ids()
         self._callbacks = acks.Callbacks()
         self._awaited = acks.Clients()
         _managers.add(self)
@@ -144,6 +141,7 @@ class Core(Operations, Emitting, Clients, Recovery, Relaying, Coding, IndexedMan
         if self._outlet is not None:
             self._outlet.threads = None
         self._calls.clear()
+        self._ack_ids = _new_ack_ids()
         self._callbacks, self._awaited = acks.Callbacks(), acks.Clients()
         self.forget_clients()
         self.forget_takeover()
@@ -158,6 +156,15 @@ class Core(Operations, Emitting, Clients, Recovery, Relaying, Coding, IndexedMan
         **Clients.HANDLERS,
         **Recovery.HANDLERS,
     }
+
+
+def _new_ack_ids() -> Iterator[int]:
+    """Those of a process.
+
+    A client echoes the id it was given, so ids that no two processes share need no translation
+    on the way. They begin anywhere within 52 of the 53 bits that are exact in JavaScript.
+    """
+    return itertools.count(random.getrandbits(52) + 1)
 
 
 def _forget_parent() -> None:

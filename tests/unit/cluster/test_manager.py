@@ -33,10 +33,13 @@ def test_the_child_of_a_fork_has_nothing_of_its_parent(
     client = PollingClient(server)
     server.enter_room(client.sid, "room")
     manager._joining.acquire()
+    ack_id = next(manager._ack_ids)
     monkeypatch.setattr(core, "_managers", [manager])
     core._forget_parent()  # as os.fork() does
     assert manager.rooms == {} and list(manager.get_participants("/", None)) == []
     assert manager._publisher is manager._subscriber is manager.hears is None
     assert manager._joining.acquire(blocking=False)
+    # What a client answers to one of several children is for no other.
+    assert abs(next(manager._ack_ids) - ack_id) > 1
     with pytest.raises(RuntimeError, match="this process serves no clients"):
         manager.fetch_sockets()
