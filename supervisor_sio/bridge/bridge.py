@@ -25,6 +25,7 @@ from typing import Any, Callable, Optional, Sequence
 
 from ..common.limits import (
     BRIDGE_BEAT,
+    BRIDGE_MOST_ASKERS,
     BRIDGE_MOST_HELD,
     BRIDGE_MOST_ORIGINS,
     BRIDGE_MOST_OTHERS,
@@ -35,7 +36,7 @@ from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.inbox import Inbox
 from ..relay.message import RelayMessage
-from ..relay.methods import BRIDGE, MalformedFields, check_fields
+from ..relay.methods import ASKER, BRIDGE, MalformedFields, check_fields
 from ..relay.passed import NOTE
 from ..relay.publisher import Publisher
 from ..relay.threaded import ThreadSubscriber
@@ -114,6 +115,8 @@ class Bridge:
         #: Those of them that are no aliases.
         self._living_here: frozenset[str] = frozenset()
         self._members_known = False
+        #: Processes here that serve no clients, and have asked the workers of all hosts.
+        self._askers: OrderedDict[str, None] = OrderedDict()
         self._wake = threading.Event()
         self._closed = False
         self.received = 0
@@ -279,7 +282,10 @@ class Bridge:
         data: Optional[QueueMessage] = None
         try:
             check_fields(fields)
-            if fields.get("to") not in self._tags_here:  # they have got it
+            if message.sender.startswith(ASKER) and "request" in fields:
+                self._note_asker(message.sender)
+            to = fields.get("to")
+            if to not in self._tags_here and to not in self._askers:  # they have got it
                 data = self._translator.to_queue(message)
         except (MalformedFields, FormatError) as error:
             self._refuse(f"of {message.sender}", error)
@@ -293,6 +299,13 @@ class Bridge:
             self._stream.skip(origin)
         else:
             self._send(data, origin)
+
+    def _note_asker(self, sender: str) -> None:
+        with self._lock:
+            self._askers[sender] = None
+            self._askers.move_to_end(sender)
+            if len(self._askers) > BRIDGE_MOST_ASKERS:
+                self._askers.popitem(last=False)
 
     def _send(self, data: QueueMessage, origin: Origin) -> None:
         data.update(origin=origin[:3], via=self._id)
@@ -453,6 +466,11 @@ class Bridge:
         if outgoing is None:
             return
         tag, fields, packets = outgoing
+        if tag is not None and tag.startswith(ASKER):
+            if tag in self._askers:
+                self.received += 1
+                self._publisher.tell(tag, fields, packets)
+            return
         if tag is not None and self._members_known and tag not in self._tags_here:
             return  # for a worker of another host
         self.received += 1

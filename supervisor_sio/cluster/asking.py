@@ -1,6 +1,7 @@
 """Questions to all workers of the cluster, and the answers to theirs.
 
 What is asked lies beside this: :mod:`.fetching`, :mod:`.emit_with_acks`, :mod:`.server_side`.
+A process that serves no clients asks as well: how its questions differ is in :mod:`.outside`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import random
 import time
 from _thread import RLock
 from contextlib import contextmanager
+from functools import partial
 from typing import (
     Any,
     Awaitable,
@@ -19,13 +21,17 @@ from typing import (
     Iterator,
     Mapping,
     Optional,
+    Sequence,
 )
 
 from socketio import packet as sio_packet
 
+from ..common.rundir import ENVIRONMENT_VARIABLE
 from ..relay.message import EncodedPacket, RelayMessage
+from ..relay.methods import ASKER
 from .gathering import Answers, Gathering
 from .members import Members
+from .replies import Came
 from .scope import Scope, Selection
 
 #: Seconds that gathering answers takes at most, unless the caller says otherwise.
@@ -51,6 +57,36 @@ class Call:
         self._gathering = gathering
         self._done = done
         self._lock = lock
+        #: What has come of each worker, where it may come twice.
+        self._came: dict[str, Came] = {}
+        self._ended = False
+
+    def is_new(self, fields: Mapping[str, Any]) -> bool:
+        """False for an answer that has come before."""
+        if "number" not in fields:
+            return True
+        with self._lock:
+            came = self._came.setdefault(fields["worker"], Came())
+            return came.is_new(fields["start"], fields["number"])
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Who is to say something yet, and the number of its first answer that has not come."""
+        with self._lock:
+            return {
+                worker: self._came[worker].lacks if worker in self._came else 0
+                for worker in self._gathering.waiting
+            }
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is waited for any more."""
+        return self._ended or self._gathering.done
+
+    def end(self) -> None:
+        """Nothing more will come: those who have not answered are missing."""
+        self._ended = True
+        self._done.set()
 
     def expect(self, worker: str, count: int) -> None:
         """This worker will give so many answers."""
@@ -77,7 +113,7 @@ class Call:
     async def wait(
         self, timeout: float, wait_for: Callable[[Any, float], Awaitable[None]]
     ) -> Answers[Any]:
-        if not self._gathering.done:
+        if not self.done:
             await wait_for(self._done, timeout)
         with self._lock:
             timed_out = not self._gathering.done
@@ -112,6 +148,11 @@ class Asking:
     _packet_format: Callable[[], str]
     _member_left: Callable[[str], None]
     _scope_of: Callable[[Optional[int]], Optional[Scope]]
+    #: In a process that serves no clients.
+    write_only: bool
+    _meet: Callable[[], Awaitable[None]]
+    _wait_outside: Callable[[int, Call, Any, float], Awaitable[None]]
+    _answer_outside: Callable[..., None]
 
     #: What answers each operation that another worker may ask for.
     REQUESTS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {}
@@ -135,7 +176,8 @@ class Asking:
         :param aliases: those of the tags under which nobody sends any more; who adopts the
             sessions of that worker answers for it, too.
         """
-        ended, left = self._members.set(members, aliases)
+        with self._tables:
+            ended, left = self._members.set(members, aliases)
         for tag in ended:
             self._member_left(tag)
         if left and self._calls:
@@ -148,16 +190,27 @@ class Asking:
             for tag in left:
                 call.lost(tag)
 
-    def _need_server(
+    @property
+    def _outside(self) -> bool:
+        """Whether this process serves no clients of a cluster that it knows."""
+        return self._run_dir is not None and not self._serves
+
+    def _need_answers(
         self, what: str = "fetch_sockets() and other calls with answers", waits: bool = True
     ) -> None:
         """:raises RuntimeError: where no answer would come, or where it cannot be waited for."""
-        if self.server is None or not (self._serves or self._run_dir is None):
+        if self._outside:
+            if self.write_only:
+                raise RuntimeError(
+                    f"{what} need a manager that receives answers: make it without write_only=True"
+                )
+        elif self.server is None:
             raise RuntimeError(
-                f"{what} work only inside a worker: this process serves no clients and cannot "
-                "receive answers"
+                f"{what} need a cluster, and this process knows of none: set "
+                f"{ENVIRONMENT_VARIABLE} or pass url"
             )
-        self._check_caller(what, waits)
+        else:
+            self._check_caller(what, waits)
 
     async def _wait_for_members(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         until = time.monotonic() + _MEMBERS_TIMEOUT
@@ -179,10 +232,10 @@ class Asking:
         """Return the number of workers in the cluster, this one included.
 
         :raises RuntimeError: in a write-only manager.
+        :raises RelayUnreachable: in a process that serves no clients, when no router answers.
         """
-        self._need_server()
-        await self._wait_for_members(self._sleep)
-        return len({*self._members, self.host_id})
+        await self._prepare_call()
+        return len({*self._members} if self._outside else {*self._members, self.host_id})
 
     # --- asking ---------------------------------------------------------------
 
@@ -190,26 +243,37 @@ class Asking:
         """Before :meth:`_call`.
 
         :raises RuntimeError: where no answer would come.
+        :raises RelayUnreachable: in a process that serves no clients, when no router answers.
         """
-        self._need_server()
-        await self._wait_for_members(self._sleep)
+        self._need_answers()
+        if self._outside:
+            await self._meet()
+        else:
+            await self._wait_for_members(self._sleep)
 
     @contextmanager
     def _call(
-        self, local: bool, with_self: bool, each: Optional[int]
+        self, local: bool, with_self: bool, each: Optional[int], enough: Optional[int] = None
     ) -> Iterator[tuple[int, Call]]:
         """A question to the workers that live now: its number, and what gathers the answers."""
-        workers = set() if local else set(self._members) - {self.host_id}
-        if with_self:
+        with self._tables:  # other threads may learn who is there
+            workers = set() if local else set(self._members) - {self.host_id}
+        if with_self and not self._outside:
             workers.add(self.host_id)
         request = next(self._requests)
         sent = not local and self._members.has_others(self.host_id)
-        call = Call(Gathering(workers, each), self._create_event(), self._tables, sent)
+        call = Call(Gathering(workers, each, enough), self._create_event(), self._tables, sent)
         self._calls[request] = call
         try:
             yield request, call
         finally:
-            del self._calls[request]
+            self._calls.pop(request, None)  # a child of a fork has none
+
+    async def _answers(self, request: int, call: Call, timeout: float) -> Answers[Any]:
+        """Wait for them, so many seconds at most."""
+        if self._outside:
+            return await call.wait(timeout, partial(self._wait_outside, request, call))
+        return await call.wait(timeout, self._wait_for)
 
     def _send_to_others(
         self, call: Call, fields: Mapping[str, Any], packets: list[EncodedPacket], what: str
@@ -244,20 +308,20 @@ class Asking:
                 **arguments,
             }
             self._send_to_others(call, fields, packets or [], operation)
-            if own is not None:
+            if own is not None and not self._outside:
                 call.answer(self.host_id, own())
-            return await call.wait(timeout, self._wait_for)
+            return await self._answers(request, call, timeout)
 
     def _on_expect(self, message: RelayMessage) -> None:
         call = self._calls.get(message.fields["request"])
-        if call is not None:
+        if call is not None and call.is_new(message.fields):
             call.expect(message.fields["worker"], message.fields["count"])
 
     def _on_answer(self, message: RelayMessage) -> None:
         fields = message.fields
         call = self._calls.get(fields["request"])
-        if call is None:
-            return  # too late
+        if call is None or not call.is_new(fields):
+            return  # too late, or again
         if not message.packets:
             call.no_answer(fields["worker"])
         else:
@@ -276,13 +340,21 @@ class Asking:
         fields = {**self._answer_to(question), "packet": self._packet_format()}
         try:
             packets = self._encode(sio_packet.ACK, question.fields["namespace"], [value], 0)
-            self._send_to([self._asker(question)], fields, packets, "an answer")
+            self._answer(self._asker(question), fields, packets)
         except (TypeError, ValueError) as error:
             self._get_logger().error("an answer to another worker cannot be sent: %s", error)
             self._reply_nothing(question)
 
     def _reply_nothing(self, question: RelayMessage) -> None:
-        self._send_to([self._asker(question)], self._answer_to(question))
+        self._answer(self._asker(question), self._answer_to(question))
+
+    def _answer(
+        self, asker: str, fields: dict[str, Any], packets: Sequence[EncodedPacket] = ()
+    ) -> None:
+        if asker.startswith(ASKER):
+            self._answer_outside(asker, fields, packets)
+        else:
+            self._send_to([asker], fields, packets, "an answer")
 
     def _answer_to(self, question: RelayMessage) -> dict[str, Any]:
         return {
@@ -305,7 +377,7 @@ class Asking:
                 self, RelayMessage(self.host_id, 0, fields, list(packets))
             )
         else:
-            self._send_to([asker], fields, list(packets))
+            self._answer(asker, fields, list(packets))
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         "request": _on_request,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Callable, Coroutine, Optional, Union
 
 from socketio import AsyncManager
 
 from ..common.blocking import run_blocking, settle
 from ..common.rundir import RunDir
+from ..relay import native
 from ..relay.looped import running_loop
 from ..relay.publisher import Publisher
 from ..relay.subscriber import Subscriber
@@ -31,18 +33,20 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
     raise :exc:`RuntimeError` in another: from a thread, use
     ``asyncio.run_coroutine_threadsafe(manager.emit(...), loop)``.
 
-    A write-only manager emits from any loop, and blocks none: the first emit
-    awaits the relay. What was sent is confirmed at the end of the process, also
-    when its loop has ended before, or in ``await manager.close()``.
+    Where no clients are served it emits and asks from any loop, and blocks none:
+    the first emit or question awaits the relay. What was sent is confirmed at the
+    end of the process, also when its loop has ended before, or in
+    ``await manager.close()``.
 
     :param url: ``zmq+ipc://`` and the run directory of the cluster. The
                 default is the one of the supervisord that started this
                 process, from ``SUPERVISOR_SIO_RUN_DIR``.
     :param channel: The name of the cluster on the relay. The default is the
                     ``channel`` of ``[rpcinterface:sio]``.
-    :param write_only: If set to ``True``, only initialize to emit events. A
-                       write-only instance can be used independently of the
-                       server to emit to clients from an external process.
+    :param write_only: If set to ``True``, only initialize to emit events. Any
+                       instance can be used independently of the server to emit
+                       to clients from an external process; one that is not
+                       write-only asks them and the workers as well.
     :param logger: a custom logger to log it. If not given, the server logger
                    is used.
     :param json: An alternative JSON module to use for encoding packets, as
@@ -173,10 +177,15 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    def _create_event(self) -> asyncio.Event:
-        return asyncio.Event()
+    def _create_event(self) -> Any:
+        if not self._outside:
+            return asyncio.Event()
+        return _OutsideEvent() if self._may_suspend() else native.Event()
 
-    async def _wait_for(self, event: asyncio.Event, timeout: float) -> None:
+    async def _wait_for(self, event: Any, timeout: float) -> None:
+        if isinstance(event, native.Event):
+            event.wait(timeout)
+            return
         try:
             await asyncio.wait_for(event.wait(), timeout)
         except asyncio.TimeoutError:
@@ -225,3 +234,15 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         super()._forget_parent()
         self._loop = self._join_task = None
         self._loop_of_parent = running_loop()  # since Python 3.12 there is none
+
+
+class _OutsideEvent(asyncio.Event):
+    """Set in another thread than that of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._in = asyncio.get_running_loop()
+
+    def set(self) -> None:
+        with suppress(RuntimeError):  # nobody waits any more: the loop is closed
+            self._in.call_soon_threadsafe(super().set)

@@ -21,6 +21,7 @@ from .early import Early
 from .emitting import Emitting
 from .keeping import RECOVERY_MAXBYTES, RECOVERY_MESSAGES, check_options
 from .operations import Operations
+from .outside import Outside
 from .packets import CheckedJson
 from .recovery import Recovery
 from .relaying import Relaying
@@ -31,7 +32,7 @@ _URL_SCHEME = "zmq+ipc://"
 _managers: weakref.WeakSet[Core] = weakref.WeakSet()
 
 
-class Core(Operations, Emitting, Clients, Recovery, Relaying, Coding, IndexedManager):
+class Core(Operations, Emitting, Clients, Recovery, Outside, Relaying, Coding, IndexedManager):
     """A manager whose operations are coroutines, but for ``emit``.
 
     A subclass says how it waits, and what it is called where.
@@ -75,6 +76,7 @@ class Core(Operations, Emitting, Clients, Recovery, Relaying, Coding, IndexedMan
         Operations.__init__(self)
         Relaying.__init__(self, run_dir)
         Recovery.__init__(self)
+        Outside.__init__(self)
         self.channel = channel
         self.write_only = write_only
         self.takeover = takeover
@@ -141,6 +143,7 @@ class Core(Operations, Emitting, Clients, Recovery, Relaying, Coding, IndexedMan
         if self._outlet is not None:
             self._outlet.threads = None
         self._calls.clear()
+        self.forget_asked()
         self._ack_ids = _new_ack_ids()
         self._callbacks, self._awaited = acks.Callbacks(), acks.Clients()
         self.forget_clients()
@@ -155,6 +158,7 @@ class Core(Operations, Emitting, Clients, Recovery, Relaying, Coding, IndexedMan
         **Emitting.HANDLERS,
         **Clients.HANDLERS,
         **Recovery.HANDLERS,
+        **Outside.HANDLERS,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Awaitable, Callable, Iterator, Optional, Union
 
+from socketio import exceptions
 from socketio import packet as sio_packet
 
 from ..relay.message import EncodedPacket, RelayMessage
@@ -13,6 +14,9 @@ from .gathering import Answers
 from .lost import Times
 from .rooms import Room, check_names
 from .takeover import Underway
+
+#: Seconds that :meth:`EmitWithAcks.call` waits, as ``call()`` of python-socketio.
+CALL_TIMEOUT = 60.0
 
 
 class EmitWithAcks(Asking):
@@ -47,7 +51,56 @@ class EmitWithAcks(Asking):
         :raises TypeError: when ``data`` cannot be encoded; nothing is sent then.
         :raises MessageTooLong: when it is longer than ``message_maxbytes``.
         :raises RuntimeError: in a write-only manager.
+        :raises RelayUnreachable: in a process that serves no clients, when no router answers.
         """
+        return await self._ask_clients(
+            event, data, room, namespace, except_room, skip_sid, local, timeout
+        )
+
+    async def call(
+        self,
+        event: str,
+        data: Any = None,
+        to: Optional[str] = None,
+        sid: Optional[str] = None,
+        namespace: Optional[str] = None,
+        timeout: float = CALL_TIMEOUT,
+    ) -> Any:
+        """Emit a message to one client, and return what it acknowledges it with.
+
+        As :meth:`socketio.Server.call`, and also in a process that serves no clients. When it is
+        for several clients, the first answer counts.
+
+        :param to: the sid of the client.
+        :param sid: the same, by its other name.
+        :param timeout: in seconds.
+        :return: what the client gave: a value, a tuple of several, or ``None``.
+        :raises socketio.exceptions.TimeoutError: when it does not answer in time; at once when
+            it is not connected, or has disconnected meanwhile.
+        :raises ValueError: without ``to`` and ``sid``.
+
+        It raises what :meth:`emit_with_acks` does, too.
+        """
+        client = to or sid
+        if client is None:
+            raise ValueError("Cannot use call() to broadcast.")
+        answers = await self._ask_clients(event, data, client, namespace, timeout=timeout, enough=1)
+        if not answers:
+            raise exceptions.TimeoutError(f"{client} has not acknowledged event {event!r}")
+        return answers[0]
+
+    async def _ask_clients(
+        self,
+        event: str,
+        data: Any,
+        room: Room,
+        namespace: Optional[str],
+        except_room: Room = None,
+        skip_sid: Union[str, list[str], None] = None,
+        local: bool = False,
+        timeout: float = TIMEOUT,
+        enough: Optional[int] = None,
+    ) -> Answers[Any]:
         check_names(room)
         check_names(except_room)
         namespace = namespace or "/"
@@ -66,13 +119,14 @@ class EmitWithAcks(Asking):
             "timeout": timeout,
         }
         await self._prepare_call()
-        with self._call(local, with_self=True, each=None) as (request, call):
+        with self._call(local, with_self=True, each=None, enough=enough) as (request, call):
             fields["request"] = request
             with self._underway:
                 message = RelayMessage(self.host_id, 0, fields)
                 message.scope = self._send_to_others(call, fields, packets, f"event {event!r}")
-                self._deliver_and_gather(message, packets)
-            return await call.wait(timeout, self._wait_for)
+                if not self._outside:
+                    self._deliver_and_gather(message, packets)
+            return await self._answers(request, call, timeout)
 
     def _deliver_and_gather(
         self,

@@ -81,7 +81,12 @@ class Emitting(Asking, Keeping):
                 raise ValueError("Cannot use callback without a room set.")
             if volatile:
                 raise ValueError("callback with volatile: the client may not get the event")
-            self._need_server("call() and callbacks", waits=False)
+            if self._outside:
+                raise RuntimeError(
+                    "call() and callbacks work only inside a worker: this process serves no "
+                    "clients; use call() of the manager here"
+                )
+            self._need_answers("callbacks", waits=False)
             ack_id = next(self._ack_ids)
         packets = self._encode(sio_packet.EVENT, namespace, [event, *as_arguments(data)], ack_id)
         skip = [skip_sid] if isinstance(skip_sid, str) else list(skip_sid or ())

@@ -65,6 +65,7 @@ class Fetching(Asking):
 
         :param timeout: in seconds.
         :raises RuntimeError: in a write-only manager.
+        :raises RelayUnreachable: in a process that serves no clients, when no router answers.
         """
         check_names(room)
         check_names(except_room)
@@ -103,6 +104,7 @@ class Fetching(Asking):
 
         :param timeout: in seconds.
         :raises RuntimeError: in a write-only manager.
+        :raises RelayUnreachable: in a process that serves no clients, when no router answers.
         """
         namespace = namespace or "/"
         answers = await self._gather(

@@ -25,10 +25,14 @@ class Gathering:
 
     :param workers: their tags.
     :param each: how many answers each gives, or ``None`` if it will say so.
+    :param enough: with so many answers nobody is waited for any more.
     """
 
-    def __init__(self, workers: Iterable[str], each: Optional[int] = None) -> None:
+    def __init__(
+        self, workers: Iterable[str], each: Optional[int] = None, enough: Optional[int] = None
+    ) -> None:
         self.workers = frozenset(workers)
+        self._enough = enough
         #: By tag: answers still to come; ``None`` until the worker has said how many.
         self._waiting: dict[str, Optional[int]] = dict.fromkeys(self.workers, each)
         self._early: dict[str, int] = {}
@@ -37,7 +41,13 @@ class Gathering:
 
     @property
     def done(self) -> bool:
-        return not self._waiting
+        enough = self._enough is not None and len(self.answers) >= self._enough
+        return enough or not self._waiting
+
+    @property
+    def waiting(self) -> list[str]:
+        """The workers that are to say something yet."""
+        return list(self._waiting)
 
     def expect(self, worker: str, count: int) -> None:
         """This worker will give so many answers."""

@@ -12,6 +12,7 @@ from socketio import Manager
 
 from ..common.blocking import blocking, run_blocking
 from ..common.rundir import RunDir
+from ..relay import native
 from ..relay.green import GreenSubscriber
 from ..relay.looped import running_loop
 from ..relay.publisher import MessageTooLong as MessageTooLong
@@ -38,14 +39,21 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
     a unit test) it manages the clients of its own process, like
     :class:`socketio.Manager`.
 
+    In a process that serves no clients (a task of Celery, a cron job, a shell) it
+    emits, and asks the workers and their clients: :meth:`call`,
+    :meth:`emit_with_acks`, :meth:`fetch_sockets`, :meth:`server_side_call`. It
+    connects at the first of these, and receives nothing but answers. Threads may
+    share it; a child of a fork connects anew.
+
     :param url: ``zmq+ipc://`` and the run directory of the cluster. The
                 default is the one of the supervisord that started this
                 process, from ``SUPERVISOR_SIO_RUN_DIR``.
     :param channel: The name of the cluster on the relay. The default is the
                     ``channel`` of ``[rpcinterface:sio]``.
-    :param write_only: If set to ``True``, only initialize to emit events. A
-                       write-only instance can be used independently of the
-                       server to emit to clients from an external process.
+    :param write_only: If set to ``True``, only initialize to emit events. Any
+                       instance can be used independently of the server to emit
+                       to clients from an external process; one that is not
+                       write-only asks them and the workers as well.
     :param logger: a custom logger to log it. If not given, the server logger
                    is used.
     :param json: An alternative JSON module to use for encoding packets. Custom
@@ -126,6 +134,7 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
             self._emit(event, data, namespace, to, skip_sid, callback, except_room, local, volatile)
 
     server_count = blocking(Core.server_count)
+    call = blocking(Core.call)
     emit_with_acks = blocking(Core.emit_with_acks)
     fetch_sockets = blocking(Core.fetch_sockets)
     fetch_rooms = blocking(Core.fetch_rooms)
@@ -177,7 +186,7 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
         self.server.sleep(seconds)
 
     def _create_event(self) -> Any:
-        return self.server.eio.create_event()
+        return native.Event() if self._outside else self.server.eio.create_event()
 
     async def _wait_for(self, event: Any, timeout: float) -> None:
         event.wait(timeout)

@@ -22,8 +22,9 @@ class Operations(Fetching, Steering, EmitWithAcks, ServerSide):
 
     Calls that return answers wait for every worker that lives; one that dies
     meanwhile is not waited for. When the time is up they return what has come,
-    and say so in ``timed_out`` and ``missing``. They need a server: a
-    write-only manager hears no answers.
+    and say so in ``timed_out`` and ``missing``. They work in a process that
+    serves no clients, too, but not with a write-only manager: that receives
+    no answers.
     """
 
     def __init__(self) -> None:

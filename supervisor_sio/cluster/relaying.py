@@ -23,7 +23,7 @@ from ..relay.journal import Journal
 from ..relay.journal_format import Stream
 from ..relay.looped import LoopSubscriber
 from ..relay.message import EncodedPacket, RelayMessage
-from ..relay.methods import BRIDGE, MalformedFields, check_fields
+from ..relay.methods import ASKER, BRIDGE, MalformedFields, check_fields
 from ..relay.outbox import Kept
 from ..relay.publisher import CallSoon, Publisher
 from ..relay.subscriber import Deaf, Subscriber
@@ -65,6 +65,10 @@ class Relaying(Takeover):
     _note_heard: Callable[[RelayMessage, Stream], None]
     _names_of: Callable[[str, Iterable[str]], list[str]]
     _tags_of: Callable[[Any], set[Optional[str]]]
+    #: Where no clients are served.
+    _met: Callable[[int, Any], None]
+    _hear_answer: Callable[[Subscriber, RelayMessage], None]
+    _end_calls: Callable[[], None]
 
     def __init__(self, run_dir: Optional[RunDir]) -> None:
         Takeover.__init__(self)
@@ -195,7 +199,10 @@ class Relaying(Takeover):
             # Other hosts hear the one channel of the cluster.
             cluster = cluster._replace(channel=self.channel, bridged=False)
         self._cluster = cluster
-        self.host_id = identity.tag() if self._serves else uuid.uuid4().hex
+        if self._serves:
+            self.host_id = identity.tag()
+        else:
+            self.host_id = ("" if self.write_only else ASKER) + uuid.uuid4().hex
         publisher = Publisher(self._run_dir, cluster, self.host_id, counted=self._serves)
         publisher.turn = self._turn
         if not self._serves:
@@ -217,7 +224,9 @@ class Relaying(Takeover):
         """:raises RelayUnreachable: when no relay carries what this process says."""
         assert self._run_dir is not None
         subscriber = ThreadSubscriber(publisher, self._run_dir, hears_all=False)
-        subscriber.start()
+        if not self.write_only:
+            subscriber.on_members = self._met
+        subscriber.start(partial(self._hear_answer, subscriber))
         deadline = time.monotonic() + _JOIN_TIMEOUT
         while not subscriber.joined:
             if time.monotonic() > deadline:
@@ -245,6 +254,8 @@ class Relaying(Takeover):
             self._serves = False
         # From here on other threads connect anew: not as a worker, whose numbers are known.
         self._publisher = None
+        if isinstance(subscriber, ThreadSubscriber):
+            self._end_calls()
         if isinstance(subscriber, LoopSubscriber):
             subscriber.stop()
             channels_in_use.discard(publisher.channel if publisher is not None else "")

@@ -73,6 +73,7 @@ class ServerSide(Asking):
         :raises TypeError: when an argument cannot be encoded; nothing is sent then.
         :raises MessageTooLong: when they are longer than ``message_maxbytes``.
         :raises RuntimeError: in a write-only manager.
+        :raises RelayUnreachable: in a process that serves no clients, when no router answers.
         """
         namespace = namespace or "/"
         packets = self._encode(sio_packet.ACK, namespace, list(args), 0)

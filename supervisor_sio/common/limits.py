@@ -887,6 +887,30 @@ JOURNAL_CARRIED = _limit(
     "is out of date",
 )
 
+REPLIES_KEPT = _limit(
+    "REPLIES_KEPT",
+    10_000,
+    "answers",
+    "worker",
+    "to processes that serve no clients, which are not numbered on the relay: one that missed "
+    "some asks for them again",
+)
+REPLIES_AGAIN = _limit(
+    "REPLIES_AGAIN",
+    1000,
+    "answers",
+    "question for what was lost",
+    "that are sent at a time, as long as they have no more than RELAY_BATCH_BYTES",
+)
+REPLIES_BYTES = _limit("REPLIES_BYTES", 4 * 1024 * 1024, "bytes", "worker", "the same")
+REPLIES_SECONDS = _limit(
+    "REPLIES_SECONDS",
+    60.0,
+    "seconds",
+    "answer",
+    "the same; who waits for it asks every second, and a router starts in less than ten",
+)
+
 # --- Clients that move to another worker ----------------------------------------
 
 PLAIN_DEPTH = _limit(
@@ -1156,6 +1180,15 @@ BRIDGE_MOST_CALLBACKS = _limit(
     "host",
     "of other hosts that wait for acknowledgements of clients here; beyond that the oldest "
     "one expires",
+)
+
+BRIDGE_MOST_ASKERS = _limit(
+    "BRIDGE_MOST_ASKERS",
+    10_000,
+    "processes",
+    "host",
+    "that serve no clients and have asked the workers of all hosts last: answers of other hosts "
+    "are passed on to them, and not to others",
 )
 
 # --- A worker and its life --------------------------------------------------------

@@ -45,7 +45,7 @@ from .message import (
     unpack_alike,
     unpack_bundle,
 )
-from .methods import BRIDGE
+from .methods import ASKED, BRIDGE
 from .passed import via_of
 from .position import Part, Position
 from .proxy import WELCOME, read_welcome
@@ -69,7 +69,7 @@ _ANSWERS = 1.0
 
 #: What is said, without a number, to those who hear under a tag. The rest is for the process of
 #: that name, while it lives.
-_TO_A_TAG = ("position", "volatile")
+_TO_A_TAG = ("position", "volatile", "repeat")
 
 
 #: Gives what clients get of it, once its turn has come; it is told the time.
@@ -161,6 +161,8 @@ class Hearing:
         self._dropped_before = 0
         #: Gets the tag of each worker that answers what has come from other hosts.
         self.on_passed: Callable[[str, dict[str, int]], None] = lambda tag, numbers: None
+        #: Gets the router's answer to the question of this number: who hears the relay.
+        self.on_members: Callable[[int, Any], None] = lambda asked, rows: None
         self._ended: dict[str, float] = {}
         # Where all stand who are there already is known before one of them ends.
         self._ask_everybody = True
@@ -637,6 +639,11 @@ class Hearing:
         if method == "receivers":
             self.receivers = [str(tag) for tag in fields["tags"]]
             return ()
+        if method == "members":
+            self.on_members(read_number(fields["asked"]), fields["members"])
+            return ()
+        if method in ASKED:
+            return (message,)
         if method == "question":
             self._answered_at = time.monotonic()
             tag = str(fields["tag"])

@@ -7,6 +7,13 @@ from typing import Any, Callable, Mapping
 #: The name under which the bridge to other hosts hears what is for none of this one.
 BRIDGE = "bridge"
 
+#: How the names begin of processes that serve no clients, and ask: what is for one of them has
+#: no number on the relay.
+ASKER = "asker-"
+
+#: What goes between those and the workers.
+ASKED = frozenset({"expect", "answer", "repeat"})
+
 
 class MalformedFields(ValueError):
     """Fields that no worker of ours sends."""
@@ -52,6 +59,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "event": _is_text,
     "reply_to": _is_text,
     "to": _is_text,
+    "start": _is_number,
+    "number": _is_number,
+    "first": _is_number,
     "timeout": lambda value: type(value) in (int, float) and 0 <= value < 1e9,
 }
 
@@ -70,6 +80,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "request": ("request", "operation", "namespace"),
     "expect": ("request", "worker", "count"),
     "answer": ("request", "worker"),
+    "repeat": ("request", "worker", "first"),
     # Of clients that come back to another worker.
     "gone": ("sid",),
 }

@@ -12,10 +12,20 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
+#: Seconds between two looks of a greenlet whether something has happened in another thread: at
+#: first, as an answer takes a few milliseconds; and at most.
+_FIRST_LOOK = 0.001
+_LAST_LOOK = 0.02
 
-def _patched_by_gevent() -> bool:
+
+def _patched_by_gevent(name: str = "threading") -> bool:
     monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
+    return monkey is not None and bool(monkey.is_module_patched(name))
+
+
+def _patched_by_eventlet(name: str) -> bool:
+    patcher = sys.modules.get("eventlet.patcher")
+    return patcher is not None and bool(patcher.is_monkey_patched(name))
 
 
 def original(name: str) -> Any:
@@ -45,6 +55,35 @@ def holding(lock: Any) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+class Event:
+    """Something that happens once, in any thread.
+
+    Whoever waits for it lets other greenlets of its thread run.
+    """
+
+    def __init__(self) -> None:
+        self._happened = False
+        # One of the system, unless there are greenlets that it would hold up.
+        patched = _patched_by_eventlet("time") or _patched_by_gevent("time")
+        self._event = None if patched else original("threading").Event()
+
+    def set(self) -> None:
+        self._happened = True
+        if self._event is not None:
+            self._event.set()
+
+    def wait(self, timeout: float) -> None:
+        """:param timeout: seconds to wait at most."""
+        if self._event is not None:
+            self._event.wait(timeout)
+            return
+        # Nothing wakes a greenlet from another thread: it looks more and more seldom.
+        until, pause = time.monotonic() + timeout, _FIRST_LOOK
+        while not self._happened and time.monotonic() < until:
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LAST_LOOK)
 
 
 def start_thread(target: Callable[[], None], name: str) -> None:

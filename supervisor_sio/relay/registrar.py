@@ -1,10 +1,10 @@
 """The router's word on the relay: who is there, and how much those have sent that are gone.
 
 A process that only emits does not know who should have got its messages before
-it ends: it asks here. If some of them have not got all by then, because they are
-stopped, say, it tells here how much it has sent. And of a worker that was killed
-nobody but the router knows how much that was. Who may have missed the end of one
-of these asks here, too.
+it ends, nor one that asks whose answers to wait for: both ask here. If some of them
+have not got all by then, because they are stopped, say, it tells here how much it has
+sent. And of a worker that was killed nobody but the router knows how much that was.
+Who may have missed the end of one of these asks here, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import Any, Iterable, Mapping, Optional, Tuple
+from typing import Any, Iterable, List, Mapping, Optional, Tuple
 
 import zmq
 
@@ -40,6 +40,10 @@ _TICK = 200
 #: The name under which it asks itself nothing and answers others.
 _SENDER = "router"
 
+#: A worker: its tag, whether it is on another host, the channels that it hears, and whether the
+#: tag is an alias, under which nobody sends.
+Member = List[Any]
+
 #: Channel, sender and what it had sent.
 _End = Tuple[str, str, Sent]
 
@@ -51,8 +55,8 @@ class Registrar:
         self._channel = cluster.channel
         #: Whether a bridge to other hosts hears that channel.
         self.bridged = False
-        #: The channels that each worker hears, by tag; unknown until it is told.
-        self._members: Optional[dict[str, list[str]]] = None
+        #: Who hears the relay, unknown until it is told.
+        self._members: Optional[list[Member]] = None
         #: Channel, sender and what it had sent, of those that ended lately.
         self._ended: deque[_End] = deque(maxlen=RELAY_MOST_ENDED)
         #: The same of processes that only emit.
@@ -75,9 +79,9 @@ class Registrar:
     def start(self) -> None:
         self._thread.start()
 
-    def set_members(self, members: Iterable[tuple[str, list[str]]]) -> None:
-        """The workers of this host that hear the relay: tags and their channels."""
-        self._members = dict(members)
+    def set_members(self, members: Iterable[Member]) -> None:
+        """The workers that hear the relay, of this host and of others."""
+        self._members = list({row[0]: row for row in members}.values())
 
     def ended(self, tag: str, channel: str, sent: Sent) -> None:
         """A worker's process has ended: those who lack something of it can count that."""
@@ -109,14 +113,17 @@ class Registrar:
         question = RelayMessage.unpack(data, len(TOPIC_FOR_ROUTER))
         channel, method = str(question.fields["channel"]), question.fields["method"]
         topic = topic_for_one(channel, question.sender)
-        if method == "who":
-            members = self._members
-            if members is not None:
-                tags = [tag for tag, channels in members.items() if channel in channels]
-                if self.bridged and channel == self._channel:
-                    tags.append(BRIDGE)
-                with self._lock:
-                    self._send(topic, _SENDER, {"method": "receivers", "tags": tags})
+        if method == "who" and self._members is not None:
+            tags = [tag for tag, elsewhere, *_ in self._heard(channel) if not elsewhere]
+            if self.bridged and channel == self._channel:
+                tags.append(BRIDGE)
+            with self._lock:
+                self._send(topic, _SENDER, {"method": "receivers", "tags": tags})
+        elif method == "members" and self._members is not None:
+            rows = [[tag, elsewhere, alias] for tag, elsewhere, _, alias in self._heard(channel)]
+            asked = read_number(question.fields["asked"])
+            with self._lock:
+                self._send(topic, _SENDER, {"method": method, "asked": asked, "members": rows})
         elif method == "ended":
             with self._lock:
                 for of_channel, sender, sent in (*self._ended, *self._left):
@@ -124,6 +131,9 @@ class Registrar:
                         self._send(topic, sender, _last_word(sent))
         elif method == "bye":
             self._tell_end(self._left, channel, question.sender, _read_sent(question.fields))
+
+    def _heard(self, channel: str) -> list[Member]:
+        return [row for row in self._members or () if channel in row[2]]
 
     def _send(self, topic: bytes, sender: str, fields: Mapping[str, Any]) -> None:
         if not self._publisher.closed:

@@ -287,7 +287,7 @@ class Router:
         self._stop(0 if self._stop_wanted else 128 + number)
 
     def _members_here(self, members: list[Any]) -> None:
-        self._registrar.set_members((tag, channels) for tag, _, channels, _ in members)
+        self._registrar.set_members([*self._workers.elsewhere, *members])
         self._stand_ins.set_members(members)
         if self._bridge is not None:
             self._bridge.set_members(members)

@@ -103,7 +103,7 @@ class Workers:
         self.membership = Membership()
         self.members_changed = Throttle(self.loop, _GATHER, self._publish)
         #: The workers of other hosts, as the message has them.
-        self._elsewhere: list[Any] = []
+        self.elsewhere: list[Any] = []
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -207,13 +207,13 @@ class Workers:
         # One that passes on its sessions still sends: the last row counts.
         here = list({row[0]: row for row in rows}.values())
         self.members_here(here)
-        self.membership.set([*self._elsewhere, *here])
+        self.membership.set([*self.elsewhere, *here])
         for worker in list(self._channels):
             worker.flush()
 
     def set_elsewhere(self, members: list[Any]) -> None:
         """The workers of other hosts have changed."""
-        self._elsewhere = [row for row in members if channel.row_size(row) <= MAX_CHANNELS]
+        self.elsewhere = [row for row in members if channel.row_size(row) <= MAX_CHANNELS]
         self.members_changed()
 
     def stopping(self, pid: int) -> None:

@@ -17,6 +17,8 @@ import pytest
 import redis
 import socketio
 
+from supervisor_sio import ZmqManager
+
 from .conftest import Clients, ClusterFactory
 from .harness import Cluster, free_port, wait_until
 from .modes import NO_WORKER
@@ -226,6 +228,13 @@ def test_operations_span_hosts(
     wait_until(lambda: operation("fetch_rooms").get("blue") == 8, 60, "all in blue")
     answers = operation("emit_with_acks", "asked", b"?", room="blue")
     assert {answer["from"] for answer in answers} == {c.name for c in everybody(hosts)}
+    # A process that serves nobody asks both hosts.
+    asker = ZmqManager(f"zmq+ipc://{here.cluster.run_dir}")
+    assert asker.server_count() == 4
+    assert {socket.sid for socket in asker.fetch_sockets()} == sids
+    client = there.clients[0]
+    assert asker.call("asked", 1, to=client.sid()) == {"from": client.name, "got": [1]}
+    asker.close()
     # A host that is gone is not waited for.
     there.cluster.stop()
     wait_until(lambda: operation("server_count") == 2, 60, "two workers")

@@ -57,15 +57,13 @@ def after_a_fork() -> None:
 
 
 async def rooms_and_disconnects() -> None:
-    from manager_app import manager, sio
+    from manager_app import sio
 
     sid, room = text.split()
     await sio.enter_room(sid, room)
     await sio.emit(event, "to the room", room=room)
     await sio.disconnect(sid)
     for ask in (
-        manager.fetch_sockets,
-        manager.server_count,
         lambda: sio.call("question", to=sid),
         lambda: sio.emit("question", to=sid, callback=print),
     ):

@@ -40,6 +40,10 @@ class Relay:
         self.joined = True
         self.said: list[tuple[Optional[str], dict[str, Any]]] = []
         self.volatile: list[tuple[Optional[str], str, list[Any]]] = []
+        self.direct: list[tuple[str, dict[str, Any]]] = []
+
+    def tell(self, receiver: str, fields: dict[str, Any], packets: Any) -> None:
+        self.direct.append((receiver, fields))
 
     def publish(self, tag: Optional[str], fields: dict[str, Any], packets: Any) -> None:
         self.said.append((tag, fields))
@@ -592,6 +596,36 @@ def test_what_is_volatile_has_no_number(bridge: BridgeAlone) -> None:
     assert other._publisher.volatile == [(None, "red", [packet])] * 2 and other.said == []
     bridge.hear(sent)
     assert bridge._publisher.volatile == []  # it is its own
+
+
+def test_a_process_that_serves_nobody_asks_another_host(
+    bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers come to it alone, without a number; those of workers here stay here."""
+    monkeypatch.setattr(module, "BRIDGE_MOST_ASKERS", 2)
+    other = BridgeAlone()
+    other.set_members([[ELSEWHERE, False, ["socketio"], False]])
+    asked = {"method": "request", "operation": "fetch_rooms", "request": 7, "namespace": "/"}
+    bridge._from_relay(RelayMessage("asker-1", 1, asked))
+    other.hear(bridge._queue.published[-1])
+    ((tag, fields),) = other._publisher.said
+    assert tag is None and fields["reply_to"] == "asker-1"
+    answer = {"method": "answer", "request": 7, "worker": ELSEWHERE, "to": "asker-1"}
+    other._from_relay(alone(RelayMessage(ELSEWHERE, 1, answer)))
+    bridge.hear(other._queue.published[-1])
+    ((receiver, fields),) = bridge._publisher.direct
+    assert (receiver, fields["method"], fields["request"]) == ("asker-1", "answer", 7)
+    assert bridge._publisher.said == []
+
+    count = len(bridge._queue.published)
+    bridge._from_relay(alone(RelayMessage(HERE, 1, {**answer, "worker": HERE})))
+    assert len(bridge._queue.published) == count
+    # Whoever has not asked here is on a third host; of too many the first are forgotten.
+    for number in (2, 3):
+        bridge._from_relay(RelayMessage(f"asker-{number}", 1, asked))
+    other._from_relay(alone(RelayMessage(ELSEWHERE, 2, answer)))
+    bridge.hear(other._queue.published[-1])
+    assert len(bridge._publisher.direct) == 1 and bridge._publisher.said == []
 
 
 def test_what_is_for_a_worker_here_stays_here(bridge: BridgeAlone) -> None:

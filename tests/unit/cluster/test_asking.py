@@ -66,10 +66,17 @@ def test_others_that_say_nothing(
 def test_a_write_only_manager_hears_no_answers() -> None:
     manager = ZmqManager("zmq+ipc:///nowhere", write_only=True)
     for ask in (
+        manager.server_count,
+        lambda: manager.call("ask", to="x"),
         manager.fetch_sockets,
         manager.fetch_rooms,
         lambda: manager.emit_with_acks("ask"),
         lambda: manager.server_side_call("ask"),
     ):
-        with pytest.raises(RuntimeError, match="work only inside a worker: this process serves no"):
+        with pytest.raises(RuntimeError, match=r"answers: make it without write_only=True$"):
             ask()
+
+
+def test_a_process_that_knows_of_no_cluster() -> None:
+    with pytest.raises(RuntimeError, match="knows of none: set SUPERVISOR_SIO_RUN_DIR or pass url"):
+        ZmqManager().fetch_sockets()

@@ -149,3 +149,20 @@ def test_another_asks_clients(
         (OTHER, {"method": "answer", **reply, "client": True, "packet": ""}, ["yes", 2]),
         (OTHER, {"method": "answer", **reply, "packet": ""}, None),
     ]
+
+
+def test_a_call_of_one_client(manager: ZmqManager, server: socketio.Server, start: Start) -> None:
+    """As sio.call() does; but who is not there, or leaves, is not waited for."""
+    client = PollingClient(server)
+    called = start(manager.call, "ask", (1, 2), to=client.sid)
+    ack_id, event = client.question()
+    assert event == ["ask", 1, 2]
+    client.answer(ack_id, "a", 3)
+    assert called.result(30) == ("a", 3)
+    for sid in (client.sid, "nobody"):
+        called = start(manager.call, "ask", sid=sid)
+        if sid == client.sid:
+            client.question()
+            server.disconnect(sid)
+        with pytest.raises(socketio.exceptions.TimeoutError):
+            called.result(30)

@@ -42,4 +42,4 @@ def test_the_child_of_a_fork_has_nothing_of_its_parent(
     # What a client answers to one of several children is for no other.
     assert abs(next(manager._ack_ids) - ack_id) > 1
     with pytest.raises(RuntimeError, match="this process serves no clients"):
-        manager.fetch_sockets()
+        manager.emit("n", 1, to=client.sid, callback=print)

@@ -24,6 +24,7 @@ COMPLETE: list[dict[str, Any]] = [
     {"method": "request", "request": 1, "operation": "fetch_rooms", "namespace": "/"},
     {"method": "expect", "request": 1, "worker": "w", "count": 0},
     {"method": "answer", "request": 1, "worker": "w"},
+    {"method": "repeat", "request": 1, "worker": "w", "first": 0},
     {"method": "gone", "sid": "s"},
 ]
 IDS = [fields["method"] for fields in COMPLETE]

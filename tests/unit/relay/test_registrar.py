@@ -22,6 +22,13 @@ from supervisor_sio.relay.tally import Sent
 
 CHANNEL = ClusterInfo().channel
 FOR_ALL = topic_for_all(CHANNEL)
+MEMBERS = [
+    ["w", True, [CHANNEL], False],  # as it was before it came back
+    ["remote", True, [CHANNEL], False],
+    ["w", False, [CHANNEL], False],
+    ["alias", False, [CHANNEL], True],
+    ["other", False, ["another channel"], False],
+]
 END = {"began": 1.5, "all": 7, "own": {"w": 2}}
 
 
@@ -68,10 +75,23 @@ def test_who_receives(registrar: Quiet) -> None:
     """Also the tags of those whose sessions are held or adopted: somebody hears for them."""
     registrar.hear("emitter", "who")
     assert registrar.said == []  # the router does not know yet
-    registrar.set_members([("w", [CHANNEL]), ("alias", [CHANNEL]), ("other", ["another channel"])])
+    registrar.set_members(MEMBERS)
     registrar.hear("emitter", "who")
     receivers = {"method": "receivers", "tags": ["w", "alias"]}
     assert registrar.said == [(topic_for_one(CHANNEL, "emitter"), "router", receivers)]
+
+
+def test_who_is_there(registrar: Quiet) -> None:
+    """For who asks: the workers of other hosts, too, and which of the tags are aliases."""
+    registrar.hear("asker-1", "members", asked=7)
+    assert registrar.said == []  # the router does not know yet
+    registrar.set_members(MEMBERS)
+    registrar.hear("asker-1", "members", asked=7)
+    rows = [["w", False, False], ["remote", True, False], ["alias", False, True]]
+    members = {"method": "members", "asked": 7, "members": rows}
+    assert registrar.said == [(topic_for_one(CHANNEL, "asker-1"), "router", members)]
+    with pytest.raises(MessageError):
+        registrar.hear("asker-1", "members", asked="7")
 
 
 def test_many_short_lived_processes_push_no_worker_out(registrar: Quiet) -> None:
