@@ -204,13 +204,17 @@ class Asking:
                 raise RuntimeError(
                     f"{what} need a manager that receives answers: make it without write_only=True"
                 )
-        elif self.server is None:
-            raise RuntimeError(
-                f"{what} need a cluster, and this process knows of none: set "
-                f"{ENVIRONMENT_VARIABLE} or pass url"
-            )
         else:
+            self._need_cluster()
             self._check_caller(what, waits)
+
+    def _need_cluster(self) -> None:
+        """:raises RuntimeError: where there is nobody to send anything to."""
+        if self.server is None and self._run_dir is None:
+            raise RuntimeError(
+                "this process serves no clients, and knows of no cluster: set "
+                f"{ENVIRONMENT_VARIABLE} or pass url to the manager"
+            )
 
     async def _wait_for_members(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         until = time.monotonic() + _MEMBERS_TIMEOUT

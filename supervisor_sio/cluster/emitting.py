@@ -119,6 +119,7 @@ class Emitting(Asking, Keeping):
                 self._callbacks.add(question.ack_id, callback)
         outlet = self._outlet
         if outlet is None:
+            self._need_cluster()
             return None
         if self._run_dir is None:
             _tell_if_unheard(self.server)

@@ -47,6 +47,7 @@ class ServerSide(Asking):
         """
         namespace = namespace or "/"
         packets = self._encode(sio_packet.ACK, namespace, list(args), 0)
+        self._need_cluster()
         await self._begin(True)
         if self._run_dir is not None:
             fields = {

@@ -86,6 +86,7 @@ class Steering(Asking):
             "except_room": except_room,
             **more,
         }
+        self._need_cluster()
         await self._begin(not local)
         with self._underway:
             message = RelayMessage(self.host_id, 0, fields)

@@ -8,7 +8,7 @@ from typing import Any
 
 import portable
 
-sio, manager = portable.make()
+sio, manager = portable.make(takeover=True)
 app = portable.application(sio)
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import socketio
 from cluster.conftest import Clients, ClusterFactory
 from cluster.harness import Cluster, environment, wait_until
 from cluster.modes import ANY_MODE, NO_WORKER
@@ -179,6 +181,33 @@ def test_the_router_restarts(
     assert askers[0].told() == [[1, 1], 0]
     assert askers[0].ask("manager.call('question', 3, to=sid)['got']") == [3]
     assert askers[0].ask("[len(manager.fetch_sockets(room=sid)), manager.server_count()]") == [1, 2]
+
+
+@ANY_MODE
+def test_a_client_answers_when_another_worker_has_it(shared: Cluster, askers: list[Asker]) -> None:
+    """Each worker is restarted while the question waits for the client."""
+    asked, may_answer = threading.Event(), threading.Event()
+    sio = socketio.Client(reconnection=False)
+
+    @sio.event
+    def question(value: int) -> int:
+        asked.set()
+        may_answer.wait(100)
+        return value + 1
+
+    sio.connect(shared.url, transports=["websocket"], wait_timeout=60)
+    try:
+        askers.append(Asker(shared, "lines", sio.get_sid()))
+        askers[0].tell("manager.call('question', 1, to=sid, timeout=100)")
+        assert asked.wait(60)
+        before = {row["pid"] for row in shared.workers()}
+        assert shared.ctl("sio", "reload").returncode == 0
+        assert before.isdisjoint(row["pid"] for row in shared.workers())
+        may_answer.set()
+        assert askers[0].told() == 2
+    finally:
+        may_answer.set()
+        sio.disconnect()
 
 
 def begin_to_wait(asker: Asker, path: Path, pids: list[int]) -> None:

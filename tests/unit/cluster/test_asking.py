@@ -78,5 +78,12 @@ def test_a_write_only_manager_hears_no_answers() -> None:
 
 
 def test_a_process_that_knows_of_no_cluster() -> None:
-    with pytest.raises(RuntimeError, match="knows of none: set SUPERVISOR_SIO_RUN_DIR or pass url"):
-        ZmqManager().fetch_sockets()
+    manager = ZmqManager()
+    for call in (
+        manager.fetch_sockets,
+        lambda: manager.emit("n", 1),
+        lambda: manager.server_side_emit("n"),
+        lambda: manager.sockets_join("room"),
+    ):
+        with pytest.raises(RuntimeError, match="of no cluster: set SUPERVISOR_SIO_RUN_DIR or pass"):
+            call()
