@@ -39,11 +39,12 @@ from .message import (
     RelayMessage,
     look,
     read_number,
+    runs,
     topic_for_all,
     topic_for_one,
     topic_for_publishers,
-    unpack_alike,
     unpack_bundle,
+    unpack_run,
 )
 from .methods import ASKED, BRIDGE
 from .passed import via_of
@@ -74,6 +75,12 @@ _TO_A_TAG = ("position", "volatile", "repeat")
 
 #: Gives what clients get of it, once its turn has come; it is told the time.
 Piece = Callable[[float], Iterable[RelayMessage]]
+
+
+def _as_it_is(message: RelayMessage, now: float) -> Iterable[RelayMessage]:
+    """A :data:`Piece` that is in order already."""
+    return (message,)
+
 
 #: Takes a message, and raises nothing.
 Deliver = Callable[[RelayMessage], None]
@@ -456,43 +463,43 @@ class Hearing:
             if self._passes_over(topic, beginning):
                 return iter(())
             if beginning.messages > 1:
-                return self._open_bundle(topic, beginning, list(unpack_bundle(data, start)))
+                return self._open_bundle(topic, unpack_bundle(data, start))
             return iter((partial(self._take, topic, data, start),))
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             self.refuse(error)
             return iter(())
 
-    def _open_bundle(
-        self, topic: bytes, beginning: Look, messages: Sequence[bytes]
-    ) -> Iterator[Piece]:
-        one_room = len(beginning.hashes) == 1
-        if one_room and self._passes_by(topic):
-            joined = self._join(beginning, messages)
-            if joined is not None:
-                yield lambda now: (joined,)
-                return
-        for data in messages:
+    def _open_bundle(self, topic: bytes, messages: Iterable[bytes]) -> Iterator[Piece]:
+        for run in runs(messages):
             try:
-                # All are for a room with a client here, when it is one.
-                passed_over = not one_room and self._passes_over(topic, look(data, 0))
+                beginning = look(run[0], 0)._replace(messages=len(run))
+                passed_over = self._passes_over(topic, beginning)
             except ValueError as error:
                 self.refuse(error)
-            else:
-                if not passed_over:
-                    yield partial(self._take, topic, data, 0)
+                continue
+            if passed_over:
+                continue
+            joined = self._join(topic, beginning, run) if len(run) > 1 else None
+            if joined is not None:
+                yield partial(_as_it_is, joined)
+                continue
+            for data in run:
+                yield partial(self._take, topic, data, 0)
 
-    def _join(self, beginning: Look, messages: Sequence[bytes]) -> Optional[RelayMessage]:
+    def _join(self, topic: bytes, beginning: Look, run: Sequence[bytes]) -> Optional[RelayMessage]:
         """Events for the same clients, as one with the packets of all; ``None`` if they cannot be.
 
         With recovery each has its number in the journal.
         """
-        if self.packet is None or self._journal is not None:
+        if self.packet is None or self._journal is not None or not self._passes_by(topic):
             return None
         try:
-            joined = unpack_alike(messages)
+            joined = unpack_run(run)
         except ValueError:
             return None  # the others are heard
-        if joined is None or joined.fields.get("packet") != self.packet or "ack" in joined.fields:
+        if not beginning.hashes or joined.fields.get("packet") != self.packet:
+            return None
+        if "ack" in joined.fields:
             return None
         if beginning.first and not self._inbox.pass_over(joined.sender, *beginning[1:3]):
             return None

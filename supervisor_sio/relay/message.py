@@ -27,7 +27,7 @@ import functools
 import json
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
 
 from ..common.limits import RELAY_MOST_REPEATED, RELAY_MOST_ROOMS
 from .rooms import hashes_of
@@ -49,6 +49,8 @@ _COUNT = struct.Struct("!H")
 _HASHES = [struct.Struct(f"!{count}Q") for count in range(RELAY_MOST_ROOMS + 1)]
 #: length of a packet, times two, plus one for text; and of a message in a bundle
 _PART = struct.Struct("!I")
+#: where the length of a message's JSON object is
+_FIELDS_AT = _HEAD.size - _PART.size
 
 #: Version 2: version, sequence, after, time, lengths of the sender's name and of the JSON object.
 _HEAD_2 = struct.Struct("!BQQdBI")
@@ -250,24 +252,44 @@ def unpack_bundle(data: bytes, start: int) -> Iterator[bytes]:
     return _slices(data, at, lengths)
 
 
-def unpack_alike(messages: Sequence[bytes]) -> Optional[RelayMessage]:
-    """Messages of one stream that differ in their packets only, as one with the packets of all;
-    ``None`` when they differ in more.
+def runs(messages: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Messages of a bundle in their order: those that follow each other and differ in nothing but
+    their numbers, times and packets, together."""
+    run: list[bytes] = []
+    kind = rest = b""
+    end = 0
+    for data in messages:
+        if run and data[:4] == kind and data[_FIELDS_AT:end] == rest:
+            run.append(data)
+            continue
+        if run:
+            yield run
+        run, kind, end = [data], data[:4], _fields_end(data)
+        rest = data[_FIELDS_AT:end]
+    if run:
+        yield run
 
-    :raises MessageError: when they are not messages.
+
+def unpack_run(run: Sequence[bytes]) -> RelayMessage:
+    """One of :func:`runs` as one message with the packets of all.
+
+    :raises MessageError: when it is none.
     """
-    first = messages[0]
-    message = RelayMessage.unpack(first)
-    (size,) = _PART.unpack_from(first, _HEAD.size - _PART.size)
-    end = _HEAD.size + first[2] + 8 * first[3] + size
-    kind, rest = first[:4], first[_HEAD.size - _PART.size : end]
+    message = RelayMessage.unpack(run[0])
+    end = _fields_end(run[0])
     packets = list(message.packets)
-    for data in messages[1:]:
-        if data[:4] != kind or data[_HEAD.size - _PART.size : end] != rest:
-            return None
+    for data in run[1:]:
         packets += _unpack_packets(data, end)
     message.packets = packets
     return message
+
+
+def _fields_end(data: bytes) -> int:
+    """Where the packets of a message begin; of what is too short to be one, behind it."""
+    if len(data) < _HEAD.size:
+        return _HEAD.size
+    (size,) = _PART.unpack_from(data, _FIELDS_AT)
+    return int(_HEAD.size + data[2] + 8 * data[3] + size)
 
 
 def _slices(data: bytes, at: int, lengths: Sequence[int]) -> Iterator[bytes]:

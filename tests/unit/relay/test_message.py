@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
+from itertools import groupby
 from typing import Any, Sequence, Union
 
 import pytest
@@ -18,11 +19,12 @@ from supervisor_sio.relay.message import (
     RelayMessage,
     look,
     pack_bundle,
+    runs,
     topic_for_all,
     topic_for_one,
     topic_for_publishers,
-    unpack_alike,
     unpack_bundle,
+    unpack_run,
 )
 from supervisor_sio.relay.rooms import room_hash
 
@@ -269,8 +271,8 @@ def test_messages_that_differ_in_their_packets_only(
         RelayMessage(message.sender, number, message.fields, others, message.after, number)
         for number, others in enumerate(more)
     ]
-    joined = unpack_alike([message.pack(), *(other.pack() for other in others)])
-    assert joined is not None
+    (run,) = runs([message.pack(), *(other.pack() for other in others)])
+    joined = unpack_run(run)
     assert joined.packets == [one for m in (message, *others) for one in m.packets]
     message.packets = joined.packets
     assert joined == message
@@ -279,7 +281,21 @@ def test_messages_that_differ_in_their_packets_only(
 @given(messages, messages)
 def test_messages_that_differ_in_more(one: RelayMessage, other: RelayMessage) -> None:
     if (one.sender, one.fields) != (other.sender, other.fields):
-        assert unpack_alike([one.pack(), other.pack()]) is None
+        packed = one.pack(), other.pack()
+        assert list(runs(packed)) == [[packed[0]], [packed[1]]]
+
+
+@given(st.lists(st.sampled_from(["red", "green", 1, ["red", 2]]), max_size=9))
+def test_those_that_follow_each_other(rooms: list[Any]) -> None:
+    packed = [emit(5 + number, room) for number, room in enumerate(rooms)]
+    grouped = list(runs(packed))
+    assert [one for run in grouped for one in run] == packed
+    assert [len(run) for run in grouped] == [len(list(each)) for _, each in groupby(rooms)]
+
+
+@given(st.lists(st.binary(max_size=60), max_size=5))
+def test_any_bytes_have_runs(messages: list[bytes]) -> None:
+    assert [one for run in runs(messages) for one in run] == messages
 
 
 @pytest.mark.parametrize(

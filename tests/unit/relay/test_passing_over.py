@@ -229,6 +229,16 @@ def test_events_of_one_turn_for_the_same_clients_come_as_one(heard: Heard) -> No
     assert came[-1].packets == ["x", "x"] and heard.numbers == [6, 5]
 
 
+def test_each_of_several_rooms_in_a_turn_likewise(heard: Heard) -> None:
+    heard.subscriber.packet = "p"
+    came: list[RelayMessage] = []
+    heard.deliver = came.append  # type: ignore[method-assign]
+    rooms = ["red", "red", "green", "green", ["red", 7], "red", "red", "blue"]
+    heard.hear(*(emit(2 + number, room) for number, room in enumerate(rooms)))
+    assert [message.packets for message in came] == [["2", "3"], ["6"], ["7", "8"]]
+    assert heard.numbers == [10, 9] and heard.subscriber.received == 9
+
+
 @pytest.mark.parametrize(
     "why", ["journal", "format", "no format", "acknowledged", "room", "skip_sid", "gap"]
 )
