@@ -47,7 +47,7 @@ class Outside(Asking):
 
     def __init__(self) -> None:
         #: Numbers the questions to the router.
-        self._looks = itertools.count(1)
+        self._look_numbers = itertools.count(1)
         self.forget_asked()
 
     def forget_asked(self) -> None:
@@ -62,7 +62,7 @@ class Outside(Asking):
 
         :raises RelayUnreachable: when no relay answers, or no router.
         """
-        number, met = next(self._looks), self._create_event()
+        number, met = next(self._look_numbers), self._create_event()
         self._looking[number] = met
         try:
             until = math.inf
