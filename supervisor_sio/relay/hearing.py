@@ -513,7 +513,7 @@ class Hearing:
 
     def _passes_over(self, topic: bytes, beginning: Look) -> bool:
         """Whether nobody here has anything to do with it: then it is counted, and that is all."""
-        sender, first, count, hashes = beginning
+        sender, first, count, hashes, via = beginning
         rooms = self.rooms
         if not hashes or rooms is None or not self._passes_by(topic):
             return False
@@ -526,8 +526,10 @@ class Hearing:
         if not self._inbox.pass_over(name, first, count):
             return False
         self.received += count
+        if via is not None and self._main is not None:
+            self._main.note_passed(*via)
         if self._journal is not None:
-            self._journal.heard(name, None, first + count - 1)
+            self._journal.heard(name, None, first + count - 1, via=via)
         return True
 
     def _take(self, topic: bytes, data: bytes, start: int, now: float) -> Iterable[RelayMessage]:

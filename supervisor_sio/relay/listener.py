@@ -91,6 +91,10 @@ class Listener:
         """The last number that has come through each bridge to other hosts."""
         return self._passed.numbers
 
+    def note_passed(self, bridge: str, number: int) -> None:
+        """A message of another host has come that is for nobody here."""
+        self._passed.note(bridge, number)
+
     def hears(self, tag: Optional[str]) -> bool:
         """Whether a message to that one, or to all for ``None``, is for these."""
         return tag is None or tag in self.inbox.tags

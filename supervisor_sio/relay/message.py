@@ -6,8 +6,9 @@ One frame, because pyzmq takes several times as long for three:
    worker, ``<channel> NUL ? NUL`` for questions to everybody who publishes,
    ``NUL router NUL`` for questions to the router process;
 2. a header: numbers (see :mod:`.outbox`) and lengths, the name of the sender,
-   the hashes of the rooms whose members it is for (see :mod:`.rooms`), and a
-   JSON object that says what to do;
+   the hashes of the rooms whose members it is for (see :mod:`.rooms`), of a
+   message of another host how far its bridge has come (see :mod:`.passed`), and
+   a JSON object that says what to do;
 3. Socket.IO packets as the emitter encoded them, each behind its length in
    bytes and whether it is text.
 
@@ -35,7 +36,7 @@ from .rooms import hashes_of
 EncodedPacket = Union[str, bytes]
 
 _VERSION = 3
-_MESSAGE, _BUNDLE = 1, 2
+_MESSAGE, _BUNDLE, _PASSED_ON = 1, 2, 3
 
 #: version, kind, length of the sender's name, number of rooms, sequence (the first in a bundle)
 _LOOK = struct.Struct("!BBBBQ")
@@ -44,9 +45,12 @@ _HEAD = struct.Struct("!BBBBQQdI")
 #: of a bundle; also the number of messages
 _BUNDLE_HEAD = struct.Struct("!BBBBQH")
 #: by kind, how long the header is; the sender's name follows
-_SIZES = {_MESSAGE: _HEAD.size, _BUNDLE: _BUNDLE_HEAD.size}
+_SIZES = {_MESSAGE: _HEAD.size, _BUNDLE: _BUNDLE_HEAD.size, _PASSED_ON: _HEAD.size}
 _COUNT = struct.Struct("!H")
 _HASHES = [struct.Struct(f"!{count}Q") for count in range(RELAY_MOST_ROOMS + 1)]
+#: of a message of another host, behind the hashes: its number at the bridge that passed it on, and
+#: the length of that one's name, which follows; no field says it then
+_VIA = struct.Struct("!QB")
 #: length of a packet, times two, plus one for text; and of a message in a bundle
 _PART = struct.Struct("!I")
 #: where the length of a message's JSON object is
@@ -94,6 +98,8 @@ class Look(NamedTuple):
     messages: int
     #: Of the rooms whose members they are for; none: for everybody.
     hashes: Sequence[int]
+    #: Of a message of another host: the bridge, and its number there.
+    via: Optional[tuple[str, int]] = None
 
 
 def look(data: bytes, start: int) -> Look:
@@ -109,14 +115,16 @@ def look(data: bytes, start: int) -> Look:
         at = start + _SIZES[kind]
         sender = data[at : at + length]
         hashes = _HASHES[rooms].unpack_from(data, at + length) if rooms else ()
-        count = 1
+        count, via = 1, None
         if kind == _BUNDLE:
             (count,) = _COUNT.unpack_from(data, at - _COUNT.size)
-    except (struct.error, LookupError) as error:
+        elif kind == _PASSED_ON:
+            via, _ = _read_via(data, at + length + 8 * rooms)
+    except (struct.error, LookupError, UnicodeDecodeError) as error:
         raise MessageError(f"not a relay message: {error}") from None
     if not sender or not count or first + count - 1 > _LARGEST_SEQUENCE:
         raise MessageError("a header with impossible numbers")
-    return Look(sender, first, count, hashes)
+    return Look(sender, first, count, hashes, via)
 
 
 def _sender_of(data: bytes, start: int) -> str:
@@ -176,10 +184,15 @@ class RelayMessage:
 
     def pack(self) -> bytes:
         """Without the topic. :raises TypeError: when a field is not JSON."""
-        sender, (fields, rooms) = self.sender.encode(), _encode_fields(self.fields)
+        said, kind, via = self.fields, _MESSAGE, b""
+        if "via" in said:
+            via = _pack_via(said["via"])
+            if via:
+                said, kind = {name: said[name] for name in said if name != "via"}, _PASSED_ON
+        sender, (fields, rooms) = self.sender.encode(), _encode_fields(said)
         numbers = self.sequence, self.after, self.time, len(fields)
-        head = _HEAD.pack(_VERSION, _MESSAGE, len(sender), len(rooms) // 8, *numbers)
-        parts = [head, sender, rooms, fields]
+        head = _HEAD.pack(_VERSION, kind, len(sender), len(rooms) // 8, *numbers)
+        parts = [head, sender, rooms, via, fields]
         for packet in self.packets:
             text = isinstance(packet, str)
             data = packet.encode() if isinstance(packet, str) else packet
@@ -199,12 +212,17 @@ class RelayMessage:
             start += _HEAD.size
             sender = data[start : start + length].decode()
             middle = start + length + 8 * rooms
-            end = middle + more
-            if kind != _MESSAGE:
+            via = None
+            if kind == _PASSED_ON:
+                via, middle = _read_via(data, middle)
+            elif kind != _MESSAGE:
                 raise MessageError(f"kind {kind}, not a message")
+            end = middle + more
             if not sender or len(data) < end:
                 raise MessageError("a header cut short")
             fields = _decode_fields(data[middle:end])
+            if via is not None:
+                fields = {**fields, "via": list(via)}
         except MessageError:
             raise
         except (struct.error, ValueError, LookupError, RecursionError) as error:
@@ -222,7 +240,7 @@ def pack_bundle(messages: Sequence[bytes]) -> bytes:
     hashes: dict[bytes, None] = {}
     for data in messages:
         rooms = data[3]
-        if not rooms:  # for everybody
+        if not rooms or data[1] != _MESSAGE:  # for everybody
             hashes = {}
             break
         for at in range(start, start + 8 * rooms, 8):
@@ -256,16 +274,16 @@ def runs(messages: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Messages of a bundle in their order: those that follow each other and differ in nothing but
     their numbers, times and packets, together."""
     run: list[bytes] = []
+    joins, end = False, 0
     kind = rest = b""
-    end = 0
     for data in messages:
-        if run and data[:4] == kind and data[_FIELDS_AT:end] == rest:
+        if joins and data[:4] == kind and data[_FIELDS_AT:end] == rest:
             run.append(data)
             continue
         if run:
             yield run
         run, kind, end = [data], data[:4], _fields_end(data)
-        rest = data[_FIELDS_AT:end]
+        joins, rest = kind[1:2] == bytes([_MESSAGE]), data[_FIELDS_AT:end]
     if run:
         yield run
 
@@ -290,6 +308,26 @@ def _fields_end(data: bytes) -> int:
         return _HEAD.size
     (size,) = _PART.unpack_from(data, _FIELDS_AT)
     return int(_HEAD.size + data[2] + 8 * data[3] + size)
+
+
+def _pack_via(via: Any) -> bytes:
+    """Empty when that is not a bridge and a number."""
+    if not isinstance(via, (list, tuple)) or len(via) != 2:
+        return b""
+    bridge, number = via
+    if not isinstance(bridge, str) or type(number) is not int:
+        return b""
+    name = bridge.encode("utf-8", "replace")
+    if len(name) > 255 or not 0 <= number <= _LARGEST_SEQUENCE:
+        return b""
+    return _VIA.pack(number, len(name)) + name
+
+
+def _read_via(data: bytes, at: int) -> tuple[tuple[str, int], int]:
+    """:return: the bridge and its number; and where they end."""
+    number, length = _VIA.unpack_from(data, at)
+    at += _VIA.size
+    return (data[at : at + length].decode(), number), at + length
 
 
 def _slices(data: bytes, at: int, lengths: Sequence[int]) -> Iterator[bytes]:

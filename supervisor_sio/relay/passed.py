@@ -53,14 +53,17 @@ class Passed:
         via = read_via(fields)
         if via is None:
             return True
-        bridge, number = via
+        return self.note(*via) and bool(fields["method"] != NOTE)
+
+    def note(self, bridge: str, number: int) -> bool:
+        """The same of a message of which no more is known."""
         if number <= self._numbers.get(bridge, 0):
             return False
         self._numbers[bridge] = number
         self._numbers.move_to_end(bridge)
         if len(self._numbers) > BRIDGE_MOST_OTHERS:
             self._numbers.popitem(last=False)
-        return bool(fields["method"] != NOTE)
+        return True
 
     @property
     def numbers(self) -> dict[str, int]:

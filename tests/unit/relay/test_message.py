@@ -217,8 +217,8 @@ def test_a_relay_repeats_the_topic_for_all_first() -> None:
 # --- what is read first, and bundles ------------------------------------------------
 
 
-def emit(sequence: int, room: Any, sender: str = "a") -> bytes:
-    fields = {"method": "emit", "namespace": "/", "packet": "p", "room": room}
+def emit(sequence: int, room: Any, sender: str = "a", **more: Any) -> bytes:
+    fields = {"method": "emit", "namespace": "/", "packet": "p", "room": room, **more}
     return RelayMessage(sender, sequence, fields, ["x"]).pack()
 
 
@@ -239,7 +239,7 @@ def test_the_rooms_in_the_beginning() -> None:
 def test_a_bundle_is_taken_apart_as_it_was_packed(rooms: list[Any]) -> None:
     packed = [emit(5 + number, room) for number, room in enumerate(rooms)]
     data = b"topic" + pack_bundle(packed)
-    sender, first, count, hashes = look(data, 5)
+    sender, first, count, hashes, _ = look(data, 5)
     assert (sender, first, count) == (b"a", 5, len(rooms))
     named = [room for one in rooms for room in (one if isinstance(one, list) else [one])]
     assert list(hashes) == list(dict.fromkeys(room_hash("/", room) for room in named))
@@ -313,6 +313,37 @@ def test_any_bytes_have_runs(messages: list[bytes]) -> None:
 def test_a_beginning_that_is_none(data: bytes) -> None:
     with pytest.raises(MessageError):
         look(data, 0)
+
+
+@given(messages, st.text(st.characters(exclude_categories=["Cs"]), max_size=60), numbers)
+def test_a_message_of_another_host(message: RelayMessage, bridge: str, number: int) -> None:
+    message.fields = {**message.fields, "via": [bridge, number]}
+    data = message.pack()
+    assert RelayMessage.unpack(b"topic" + data, 5) == message
+    assert look(data, 0).via == (bridge, number)
+    assert list(runs([data, data])) == [[data], [data]]
+    for end in range(len(data)):
+        with contextlib.suppress(MessageError):
+            look(data[:end], 0)
+        with contextlib.suppress(MessageError):
+            RelayMessage.unpack(data[:end])
+
+
+def test_what_it_says_beside_where_it_comes_from_is_remembered() -> None:
+    told = [emit(number, "red", via=["bridge", number]) for number in (1, 2)]
+    assert [look(data, 0).hashes for data in told] == [(room_hash("/", "red"),)] * 2
+    one, other = map(RelayMessage.unpack, told)
+    assert one.fields is not other.fields and one.fields["via"] == ["bridge", 1]
+    assert look(pack_bundle(told), 0).hashes == ()
+
+
+@pytest.mark.parametrize(
+    "via", [None, 1, "xy", [], ["b"], ["b", 1, 2], [1, 1], ["b", "1"], ["b", True], ["b", -1]]
+)
+def test_a_place_that_is_none_stays_a_field(via: Any) -> None:
+    data = emit(1, "red", via=via)
+    assert look(data, 0).via is None and not look(data, 0).hashes
+    assert RelayMessage.unpack(data).fields["via"] == via
 
 
 @given(st.binary(max_size=80))

@@ -273,8 +273,11 @@ class Journal:
     def __init__(self) -> None:
         self.heard_of: list[tuple[str, Optional[str], int]] = []
 
-    def heard(self, sender: str, stream: Optional[str], number: int, *more: Any, **_: Any) -> None:
+    def heard(
+        self, sender: str, stream: Optional[str], number: int, *more: Any, via: Any = None, **_: Any
+    ) -> None:
         self.heard_of.append((sender, stream, number))
+        self.via = via
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args: None
@@ -287,6 +290,22 @@ def test_the_journal_is_told_of_it(heard: Heard) -> None:
     heard.hear(emit(2, "green"))
     heard.hear(emit(3, "green"), emit(4, "blue"))
     assert journal.heard_of == [("other", None, 2), ("other", None, 4)]
+
+
+def test_what_another_host_sent_is_noted(heard: Heard) -> None:
+    journal: Any = Journal()
+    heard.subscriber.journal = journal
+    journal.heard_of.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RelayMessage, "unpack", None)  # it is not read
+        heard.hear(emit(2, "green", via=["bridge", 7]))
+        heard.hear(emit(3, "green", via=["bridge", 8]))
+    heard.hear(emit(4, "red", via=["bridge", 8]))  # it has come before
+    heard.hear(emit(5, "red", via=["bridge", 9]))
+    assert heard.texts == ["5"] and heard.numbers == [6, 5]
+    assert heard.subscriber.save()[0].passed == {"bridge": 9}
+    assert journal.heard_of == [("other", None, 2), ("other", None, 3)]
+    assert journal.via == ("bridge", 8)
 
 
 def test_what_the_journal_writes_is_the_message_itself(heard: Heard) -> None:
