@@ -68,9 +68,9 @@ class Cluster:
 
     def worker(self, many: bool) -> float:
         """Microseconds of CPU for an emit somewhere in the cluster."""
-        here, alike = 1 / self.hosts, 1 / self.hosts / self.workers
-        used = alike * (cost("t", many) + cost("e", many)) + (here - alike) * cost("p", many)
-        return used + (1 - here) * cost("l", many) + alike * MEMBERS * cost("d", many)
+        one = 1 / self.hosts / self.workers
+        used = one * (cost("t", many) + cost("e", many) + MEMBERS * cost("d", many))
+        return used + (1 - one) * cost("p", many)
 
     def relay(self, many: bool) -> float:
         return cost("r0", many) + self.workers * cost("r1", many)

@@ -33,8 +33,8 @@ def test_one_host_by_hand() -> None:
 def test_many_hosts_by_hand() -> None:
     many = EXAMPLES[2]
     assert many.emits == 100_000
-    own, others = 1 / 3200, 1 / 100 - 1 / 3200
-    worker = own * (20 + 13) + others * 10 + 0.99 * 15 + own * 10 * 3.5
+    own = 1 / 3200
+    worker = own * (20 + 13 + 10 * 3.5) + (1 - own) * 10
     assert many.worker(True) == pytest.approx(worker)
     assert many.bridge(True) == pytest.approx((38 + 17) / 100 + 0.99 * 38)
     assert many.redis(True) == pytest.approx(1.4 + 33)
