@@ -611,6 +611,35 @@ STEADY_AFTER = _limit(
     "worker",
     "that it must have been ready for, or its end counts as one more failure in a row",
 )
+FAILURES_WITHOUT_PAUSE = _limit(
+    "FAILURES_WITHOUT_PAUSE",
+    2,
+    "failures",
+    "worker",
+    "in a row, after which supervisord still starts it again at once",
+)
+FAILURE_PAUSE = _limit(
+    "FAILURE_PAUSE",
+    30.0,
+    "seconds",
+    "worker",
+    "before supervisord starts it again, at most; 1 after the third failure in a row, then twice "
+    "as long each time",
+)
+LAST_LINE = _limit(
+    "LAST_LINE",
+    400,
+    "characters",
+    "worker",
+    "that `sio status` shows of the last line of its log when it has failed",
+)
+LAST_LINE_READ = _limit(
+    "LAST_LINE_READ",
+    4096,
+    "bytes",
+    "failure",
+    "at the end of the worker's log that supervisord reads for it",
+)
 SCRIPT_LENGTH = _limit(
     "SCRIPT_LENGTH",
     65536,

@@ -211,12 +211,20 @@ def _remarks(status: dict[str, Any], width: Optional[int]) -> Iterable[str]:
             )
             yield from fold(text, width, 0)
         failures = worker["failures"]
-        # Of one that does not run its state says enough.
         least = _MANY_FAILURES if worker["state"] == "ready" else 1
-        if failures >= least and worker["state"] not in STOPPED:
+        if failures >= least and worker["state"] != "stopped":
             times = f"{failures} time{'s' if failures > 1 else ''}"
             text = f"{worker['name']} failed {times}, see: supervisorctl tail {worker['tail']}"
             yield from fold(text, width, 0)
+            yield from _last_failure(worker, width)
+
+
+def _last_failure(worker: dict[str, Any], width: Optional[int]) -> Iterable[str]:
+    # A supervisord that an upgrade has left running says neither.
+    if worker.get("last_line"):
+        yield from fold(f"  last line of its log: {worker['last_line']}", width, 4)
+    if worker.get("pause"):
+        yield f"  starts again in {worker['pause']:.0f} s"
 
 
 def _workers_row(worker: dict[str, Any], shown: _Shown) -> list[str]:

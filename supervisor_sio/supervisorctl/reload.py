@@ -38,7 +38,7 @@ _ROUTER_TIMEOUT = 30.0
 _LOOK = 0.1
 
 #: States of a worker that is restarted; others are left alone.
-_RESTARTED = ("ready", "hung", "draining", "drained", "starting", "failing")
+_RESTARTED = ("ready", "hung", "draining", "drained", "starting", "failing", "backoff")
 
 #: Supervisor's words for a process that ended within its ``startsecs``.
 _ENDED = {"spawn error", "abnormal termination"}

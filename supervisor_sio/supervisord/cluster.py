@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 
 from supervisor import events
 from supervisor.options import EventListenerPoolConfig, make_namespec
-from supervisor.states import getProcessStateDescription
+from supervisor.states import ProcessStates, getProcessStateDescription
 from supervisor.xmlrpc import Faults, RPCError
 
 from ..common import channel, memory_file
@@ -28,7 +28,9 @@ from . import listeners
 from .deferred import in_ascii
 from .dispatchers import RouterChannel, RouterListener, Supervisord
 from .guard import Guard
+from .last_line import last_line
 from .lives import Lives
+from .pauses import hold_back, starts_again
 from .scaling import Scaler
 from .status import ProcessInfo, RouterInfo, build_status
 
@@ -204,10 +206,11 @@ class Cluster:
             for group in self._supervisord.process_groups.values()
             for process in group.processes.values()
         ]
-        known = self._known_workers
-        return _as_many_as_fit(
-            [n for n, command in names if n in known or subcommand_of(command) == "worker"]
-        )
+        return _as_many_as_fit([name for name, command in names if self._is_worker(name, command)])
+
+    def _is_worker(self, name: str, command: str) -> bool:
+        """As far as it shows before it has joined."""
+        return name in self._known_workers or subcommand_of(command) == "worker"
 
     def remove(self, name: str) -> Callable[[], Any]:
         """:raises RPCError: when there is no such process."""
@@ -248,6 +251,7 @@ class Cluster:
         router: Optional[RouterInfo] = None
         if self._router is not None and not self._router.closed:
             router = RouterInfo(self._router.pid, self._router.since, self._router.figures)
+        now = time.monotonic()
         processes = [
             ProcessInfo(
                 name=_name(process),
@@ -255,7 +259,9 @@ class Cluster:
                 state=getProcessStateDescription(process.get_state()),
                 started=self._lives.started(_name(process)),
                 command=process.config.command,
-                failures=self._lives.failures(_name(process)),
+                failures=self._lives.failures(_name(process)).count,
+                last_line=self._lives.failures(_name(process)).last_line,
+                pause=self._lives.failures(_name(process)).remaining(now),
                 tail=_name(process) + ("" if process.config.redirect_stderr else " stderr"),
             )
             for group in self._supervisord.process_groups.values()
@@ -274,7 +280,7 @@ class Cluster:
             processes=sorted(processes),
             known_workers=self._known_workers,
             memory={pid: process_memory(pid) for pid in pids if pid},
-            now=time.monotonic(),
+            now=now,
             belongs=is_descendant,
             queue=without_password(self._settings.message_queue or ""),
             errors=self._guard.caught,
@@ -295,7 +301,23 @@ class Cluster:
             ]
 
     def _on_end(self, event: Any) -> None:
-        self._lives.ended(_name(event.process))
+        process, name = event.process, _name(event.process)
+        if event.from_state == ProcessStates.EXITED:
+            return  # it waits for its next start, see below
+        if not self._is_worker(name, process.config.command):
+            self._lives.ended(name)
+            return
+        self._lives.ended(name, last_line(process.config))
+        # After BACKOFF supervisord waits by itself.
+        exited = isinstance(event, events.ProcessStateExitedEvent)
+        if exited and starts_again(process, event.expected):
+            pause = self._lives.waits(name, time.monotonic())
+            if pause:
+                hold_back(process, pause, self._guard)
+                self._supervisord.options.logger.info(
+                    f"sio: {name} failed {self._lives.failures(name).count} times in a row, "
+                    f"starts again in {pause:.0f} s"
+                )
 
     def _on_stopped(self, event: Any) -> None:
         self._lives.stopped(_name(event.process))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, Optional
 
-from ..common.limits import STEADY_AFTER
+from ..common.limits import FAILURE_PAUSE, FAILURES_WITHOUT_PAUSE, STEADY_AFTER
 
 
 @dataclass
@@ -21,15 +21,37 @@ class _Life:
     last_ready: float = 0.0
 
 
+@dataclass(frozen=True)
+class Failures:
+    """Of a process that ended by itself without having been ready for a while."""
+
+    #: How often in a row.
+    count: int = 0
+    #: What it said last, when it ended last.
+    last_line: str = ""
+    #: When it is started again, where that has to wait.
+    resumes: float = 0.0
+
+    def remaining(self, now: float) -> float:
+        """Seconds until it is started again; 0 where it does not wait for that."""
+        return max(0.0, self.resumes - now)
+
+
+_NONE = Failures()
+
+
 class Lives:
     """By Supervisor's name of the process."""
 
     def __init__(self) -> None:
         self._lives: dict[str, _Life] = {}
-        self._failures: dict[str, int] = {}
+        self._failures: dict[str, Failures] = {}
 
     def starting(self, name: str, now: float) -> None:
         self._lives[name] = _Life(now)
+        if name in self._failures:  # and waits no longer
+            failures = self._failures[name]
+            self._failures[name] = Failures(failures.count, failures.last_line)
 
     def ready(self, names: Iterable[str], now: float) -> None:
         """The router's figures have these as ready."""
@@ -39,7 +61,7 @@ class Lives:
                 life.first_ready = now if life.first_ready is None else life.first_ready
                 life.last_ready = now
 
-    def ended(self, name: str) -> None:
+    def ended(self, name: str, last_line: str = "") -> None:
         """By itself: nobody had asked for that."""
         life = self._lives.get(name)
         steady = (
@@ -47,7 +69,16 @@ class Lives:
             and life.first_ready is not None
             and life.last_ready - life.first_ready >= STEADY_AFTER
         )
-        self._failures[name] = 0 if steady else self.failures(name) + 1
+        count = 0 if steady else self.failures(name).count + 1
+        self._failures[name] = Failures(count, last_line if count else "")
+
+    def waits(self, name: str, now: float) -> float:
+        """Seconds for which a process that has ended is not started again; 0 for at once."""
+        failures = self.failures(name)
+        pause = pause_after(failures.count)
+        if pause:
+            self._failures[name] = Failures(failures.count, failures.last_line, now + pause)
+        return pause
 
     def stopped(self, name: str) -> None:
         """Because somebody asked for it."""
@@ -64,6 +95,14 @@ class Lives:
         life = self._lives.get(name)
         return life.started if life is not None else 0.0
 
-    def failures(self, name: str) -> int:
-        """How often in a row it ended by itself without having been ready for a while."""
-        return self._failures.get(name, 0)
+    def failures(self, name: str) -> Failures:
+        return self._failures.get(name, _NONE)
+
+
+def pause_after(failures: int) -> float:
+    """Seconds between the end of a process that failed so often in a row, and its next start.
+
+    Twice as long each time: 1, 2, 4 and so on.
+    """
+    more = failures - FAILURES_WITHOUT_PAUSE
+    return min(2.0 ** min(more - 1, 16), FAILURE_PAUSE) if more > 0 else 0.0

@@ -24,6 +24,10 @@ class ProcessInfo(NamedTuple):
     failures: int = 0
     #: What ``supervisorctl tail`` takes to show what it says.
     tail: str = ""
+    #: What it said last when it failed last.
+    last_line: str = ""
+    #: Seconds until it is started again, where that has to wait after failures.
+    pause: float = 0.0
 
 
 class RouterInfo(NamedTuple):
@@ -176,6 +180,8 @@ def _worker(
         "recovery": bool(member.get("recovers")),
         "failures": process.failures,
         "tail": process.tail,
+        "last_line": process.last_line,
+        "pause": round(process.pause, 1),
     }
 
 

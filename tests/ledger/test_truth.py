@@ -15,6 +15,11 @@ pytestmark = NO_WORKER
 
 HERE = Path(__file__).parent
 
+#: Of the log of a worker with failing_app.py.
+LAST_LINE = (
+    "supervisor-sio worker: error: importing 'failing_app' failed with RuntimeError: no database"
+)
+
 
 def row(cluster: Cluster) -> dict[str, Any]:
     (worker,) = cluster.status()["workers"]
@@ -44,7 +49,16 @@ def test_a_crash_loop_does_not_look_healthy(make_cluster: ClusterFactory) -> Non
         )
         assert done.returncode == 3
         assert "workers:workers_00 failed " in done.stdout
+        assert f"  last line of its log: {LAST_LINE}\n" in done.stdout
     assert "no database" in cluster.ctl("tail", "workers:workers_00").stdout
+    wait_until(
+        lambda: row(cluster)["state"] == "backoff" and row(cluster)["pause"] > 0,
+        20,
+        "a pause before the next start",
+    )
+    assert cluster.ctl("stop", "workers:workers_00").returncode == 0
+    assert (row(cluster)["state"], row(cluster)["failures"]) == ("stopped", 0)
+    assert cluster.ctl("start", "workers:workers_00").returncode == 0
     # A reload says so, too, and soon. (Between two starts it is "exited", and left alone.)
     done = wait_until(
         lambda: (done := cluster.ctl("sio", "reload")).returncode and done, 20, "a reload"

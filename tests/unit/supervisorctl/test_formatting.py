@@ -258,13 +258,36 @@ def test_a_worker_that_fails_again_and_again() -> None:
     )
     assert not is_well(answer)
     member = {"tag": "0a1b2c3d", "name": "workers:workers_00", "pid": 20, "state": "ready"}
-    gone = failing._replace(pid=0, state="FATAL")
+    for state in ("EXITED", "BACKOFF", "FATAL"):
+        gone = failing._replace(pid=0, state=state)
+        assert any("4 times" in line for line in lines(status(ROUTER, gone, figures=FIGURES)))
+    gone = failing._replace(pid=0, state="STOPPED", failures=0)
     assert not any("times" in line for line in lines(status(ROUTER, gone, figures=FIGURES)))
     for failures, well in ((2, True), (3, False)):  # ready right now
         process = failing._replace(failures=failures)
         answer = status(ROUTER, process, figures={**FIGURES, "workers": [member]})
         assert is_well(answer) is well
         assert any("failed 3 times" in line for line in lines(answer)) is not well
+
+
+def test_what_a_worker_said_when_it_failed_last() -> None:
+    failing = worker(0, 0, "BACKOFF")._replace(
+        failures=5, tail="workers:workers_00", last_line="RuntimeError: no database", pause=3.6
+    )
+    answer = status(ROUTER, failing, figures={**FIGURES, "workers": []})
+    assert lines(answer)[-3:] == [
+        "workers:workers_00 failed 5 times, see: supervisorctl tail workers:workers_00",
+        "  last line of its log: RuntimeError: no database",
+        "  starts again in 4 s",
+    ]
+    assert list(format_workers(answer))[-3:] == lines(answer)[-3:]
+    assert answer["workers"][0]["pause"] == 3.6
+    long = failing._replace(last_line=f"RuntimeError: {'word ' * 40}")
+    answer = status(ROUTER, long, figures={**FIGURES, "workers": []})
+    assert max(map(len, list(format_status(answer, 80))[-5:])) <= 80
+    for row in answer["workers"]:  # as of a supervisord that an upgrade has left running
+        del row["last_line"], row["pause"]
+    assert lines(answer)[-1].startswith("workers:workers_00 failed 5 times")
 
 
 def answer(shown: int, total: int) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def test_a_worker_that_serves() -> None:
             "recovery": False,
             "failures": 0,
             "tail": "workers:workers_00 stderr",
+            "last_line": "",
+            "pause": 0,
         }
     ]
 
@@ -115,6 +117,8 @@ def test_a_worker_that_does_not_run(state: str, members: list[dict[str, Any]]) -
         "recovery": False,
         "failures": 0,
         "tail": "workers:workers_00 stderr",
+        "last_line": "",
+        "pause": 0,
     }
 
 
