@@ -10,6 +10,7 @@ from supervisor.supervisorctl import LSBInitExitStatuses, LSBStatusExitStatuses
 
 from ..common.emission import EmissionError, parse_emission
 from .formatting import (
+    FAILED,
     MOST_SOCKETS,
     format_rooms,
     format_sockets,
@@ -204,7 +205,11 @@ def _scale(session: Session, line: Line) -> dict[str, Any]:
     name, numprocs = line.arguments
     group = name[:-2] if name.endswith(":*") else name
     with session.translating(group):
-        return {"ok": True, **scale(session.ctl, group, numprocs, DRAIN_TIME, session.say)}
+        done = scale(session.ctl, group, numprocs, DRAIN_TIME, session.progress())
+    failed = [row["name"] for row in done.get("not_ready", ()) if row["state"] in FAILED]
+    if set(failed) & set(done["added"]):
+        session.ctl.exitstatus = LSBInitExitStatuses.GENERIC
+    return {"ok": True, **done}
 
 
 def _reload_tls(session: Session, line: Line) -> dict[str, Any]:

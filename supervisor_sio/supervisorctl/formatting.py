@@ -11,6 +11,9 @@ from .tables import Column, fold, table
 #: States in which a worker that is configured to serve does not.
 STOPPED = {"stopped", "exited", "fatal", "backoff", "unknown"}
 
+#: States of one that was started, and has ended by itself.
+FAILED = STOPPED - {"stopped"} | {"failing"}
+
 #: Failures in a row of a worker that is no good one, though it may be ready right now.
 _MANY_FAILURES = 3
 
@@ -71,6 +74,28 @@ def workers_are_well(workers: list[dict[str, Any]]) -> bool:
         worker["state"] in STOPPED | {"hung", "failing"} or worker["failures"] >= _MANY_FAILURES
         for worker in workers
     )
+
+
+def split_by_readiness(workers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The names of those that are ready, and the others with their states."""
+    return {
+        "ready": [worker["name"] for worker in workers if worker["state"] == "ready"],
+        "not_ready": [
+            {"name": worker["name"], "state": worker["state"]}
+            for worker in workers
+            if worker["state"] != "ready"
+        ],
+    }
+
+
+def readiness(workers: list[dict[str, Any]]) -> str:
+    """The same as a line."""
+    split = split_by_readiness(workers)
+    count = f"{len(split['ready'])} of {len(workers)} worker{'s' if len(workers) > 1 else ''}"
+    if not split["not_ready"]:
+        return f"ready: {count}"
+    others = ", ".join(f"{worker['name']} ({worker['state']})" for worker in split["not_ready"])
+    return f"not ready: {others}; ready: {count}"
 
 
 def format_status(status: dict[str, Any], width: Optional[int] = None) -> Iterable[str]:

@@ -20,25 +20,23 @@ from typing import Any, Iterator
 from supervisor import xmlrpc
 from supervisor.compat import xmlrpclib
 
-from .formatting import STOPPED
-from .scale import change, remove
+from .formatting import STOPPED, readiness, split_by_readiness
+from .progress import Progress
+from .scale import LOOK, READY_TIMEOUT, change, remove
 from .session import CommandError, Session, Unreachable, fault_text, refused
 
 #: Seconds between the last new session of a worker and its stop, so that
 #: clients in the middle of connecting (upgrading, say) get to the end of it.
 DRAIN_TIME = 2.0
 
-#: Seconds that the successor of a worker has to become ready.
-_READY_TIMEOUT = 60.0
-
 #: Seconds that a router has to come back: longer than supervisord's pause between its tries.
 _ROUTER_TIMEOUT = 30.0
 
-#: Seconds between looks whether they are.
-_LOOK = 0.1
-
 #: States of a worker that is restarted; others are left alone.
 _RESTARTED = ("ready", "hung", "draining", "drained", "starting", "failing", "backoff")
+
+#: What is waited for last.
+_READY = "waiting for the new process to be ready"
 
 #: Supervisor's words for a process that ended within its ``startsecs``.
 _ENDED = {"spawn error", "abnormal termination"}
@@ -53,15 +51,21 @@ def reload(session: Session, names: list[str], surge: bool) -> dict[str, Any]:
     :raises CommandError: at the first that does not come back.
     """
     done: list[dict[str, Any]] = []
+    progress = session.progress(len(names))
     try:
         for group, members in (by_group(names) if surge else {"": names}).items():
-            with _one_more(session, group, members) if surge else contextlib.nullcontext():
+            more = _one_more(session, group, members, progress)
+            with more if surge else contextlib.nullcontext():
                 for name in members:
-                    done.append(_reload_one(session, name, surge))
+                    progress.step(name)
+                    done.append(_reload_one(session, name, surge, progress))
     except CommandError as error:
         error.details["workers"] = done
         raise
-    return {"ok": True, "workers": done}
+    status = session.call("sio.getStatus")
+    workers = [_row(session, status, name) for name in names]
+    progress.say(readiness(workers))
+    return {"ok": True, "workers": done, **split_by_readiness(workers)}
 
 
 def by_group(names: list[str]) -> dict[str, list[str]]:
@@ -73,13 +77,16 @@ def by_group(names: list[str]) -> dict[str, list[str]]:
 
 
 @contextlib.contextmanager
-def _one_more(session: Session, group: str, members: list[str]) -> Iterator[None]:
+def _one_more(
+    session: Session, group: str, members: list[str], progress: Progress
+) -> Iterator[None]:
     """Have one more process in a group meanwhile; for nobody who restarts, none.
 
     :raises CommandError: when there cannot be one, or it is still there; the text says how
         to remove it then.
     """
-    if not any(_known(session, name)["state"] in _RESTARTED for name in members):
+    progress.about(group)
+    if not any(_known(session, name, progress)["state"] in _RESTARTED for name in members):
         yield
         return
     with session.translating(group):
@@ -88,13 +95,13 @@ def _one_more(session: Session, group: str, members: list[str]) -> Iterator[None
     usual = str(answer["numprocs"] - 1)
     advice = f"supervisorctl sio scale {group} {usual} removes {name} again"
     try:
-        _start_added(session, name)
+        _start_added(session, name, progress)
         yield
         with session.translating(group):
             surplus = change(session.ctl, group, usual)["surplus"]
             if surplus != [name]:
                 raise refused(group, "it was scaled meanwhile")
-            remove(session.ctl, surplus, DRAIN_TIME, session.say)
+            remove(session.ctl, surplus, DRAIN_TIME, progress)
     except KeyboardInterrupt:
         raise CommandError(f"interrupted; {advice}") from None
     except CommandError as error:
@@ -102,33 +109,41 @@ def _one_more(session: Session, group: str, members: list[str]) -> Iterator[None
         raise
 
 
-def _start_added(session: Session, name: str) -> None:
+def _start_added(session: Session, name: str, progress: Progress) -> None:
     started = time.monotonic()
-    with session.translating(name):
+    progress.about(f"{name}: one more")
+    with progress.waiting(_READY), session.translating(name):
         try:
             session.ctl.get_supervisor().startProcess(name, False)
         except xmlrpclib.Fault as fault:
             if fault.faultCode != xmlrpc.Faults.ALREADY_STARTED:
                 raise _not_ready(session, _worker(session, name), fault_text(fault)) from None
-    worker = _wait_ready(session, name)
+        worker = _wait_ready(session, name)
     seconds = time.monotonic() - started
-    session.say(f"{name}: added (pid {worker['pid']}, {seconds:.1f} s)")
+    progress.say(f"{name}: added (pid {worker['pid']}, {seconds:.1f} s)")
 
 
-def _reload_one(session: Session, name: str, surge: bool) -> dict[str, Any]:
-    before = _known(session, name)
+def _reload_one(session: Session, name: str, surge: bool, progress: Progress) -> dict[str, Any]:
+    before = _known(session, name, progress)
     if before["state"] not in _RESTARTED:
-        session.say(f"{name}: {before['state']}, left alone")
+        progress.say(f"{name}: {before['state']}, left alone")
         return {"name": name, "reloaded": False, "state": before["state"]}
     started = time.monotonic()
-    _restart(session, before, surge)
-    after = _wait_ready(session, name, before["pid"])
+    _stop(session, before, surge, progress)
+    with progress.waiting(_READY):
+        try:
+            session.call("supervisor.startProcess", name)
+        except Unreachable:
+            raise
+        except CommandError as error:
+            raise _not_ready(session, before, error.error) from None
+        after = _wait_ready(session, name, before["pid"])
     seconds = round(time.monotonic() - started, 1)
-    session.say(f"{name}: reloaded (pid {before['pid']} -> {after['pid']}, {seconds:.1f} s)")
+    progress.say(f"{name}: reloaded (pid {before['pid']} -> {after['pid']}, {seconds:.1f} s)")
     return {"name": name, "reloaded": True, "pid": after["pid"], "seconds": seconds}
 
 
-def _restart(session: Session, worker: dict[str, Any], surge: bool) -> None:
+def _stop(session: Session, worker: dict[str, Any], surge: bool, progress: Progress) -> None:
     name, moves = worker["name"], worker.get("takeover", False)
     others = [
         other
@@ -140,20 +155,16 @@ def _restart(session: Session, worker: dict[str, Any], surge: bool) -> None:
         if drains:
             session.call("sio.drainWorker", name)
             if not moves:
-                time.sleep(DRAIN_TIME)
-        session.call("supervisor.stopProcess", name, about=name)
+                with progress.waiting("no new clients for it, others finish connecting"):
+                    time.sleep(DRAIN_TIME)
+        with progress.waiting("waiting for its process to end"):
+            session.call("supervisor.stopProcess", name, about=name)
     except BaseException:
         # Also Ctrl-C: a worker that serves on would never get a session again.
         if drains:
             with contextlib.suppress(CommandError):
                 session.call("sio.undrainWorker", name)
         raise
-    try:
-        session.call("supervisor.startProcess", name)
-    except Unreachable:
-        raise
-    except CommandError as error:
-        raise _not_ready(session, worker, error.error) from None
 
 
 def _wait_ready(session: Session, name: str, old_pid: int = 0) -> dict[str, Any]:
@@ -167,28 +178,37 @@ def _wait_ready(session: Session, name: str, old_pid: int = 0) -> dict[str, Any]
         worker = _worker(session, name)
         if worker["state"] == "ready" and worker["pid"] != old_pid:
             return worker
-        if worker["state"] in STOPPED | {"failing"} or time.monotonic() - started > _READY_TIMEOUT:
+        if worker["state"] in STOPPED | {"failing"} or time.monotonic() - started > READY_TIMEOUT:
             raise _not_ready(session, worker)
-        time.sleep(_LOOK)
+        time.sleep(LOOK)
 
 
-def _known(session: Session, name: str) -> dict[str, Any]:
+def _known(session: Session, name: str, progress: Progress) -> dict[str, Any]:
     """The worker, once a router says how it is: supervisord knows only that it runs.
 
     :raises CommandError: when there is no router for too long.
     """
-    started = time.monotonic()
-    while True:
-        status = session.call("sio.getStatus")
-        worker, router = _row(session, status, name), status["router"]
-        if worker["state"] != "running" or router["state"] == "running":
-            return worker  # or it is not one of the router's
-        if time.monotonic() - started > _ROUTER_TIMEOUT:
-            why = "no event listener runs it"
-            if router["process"]:
-                why = f"{router['process']} is {router['statename']}"
-            raise refused(name, f"the router is down: {why}")
-        time.sleep(_LOOK)
+    worker, fault = _look(session, name)
+    if fault:
+        started = time.monotonic()
+        with progress.waiting("waiting for the router"):
+            while fault:
+                if time.monotonic() - started > _ROUTER_TIMEOUT:
+                    raise refused(name, f"the router is down: {fault}")
+                time.sleep(LOOK)
+                worker, fault = _look(session, name)
+    return worker
+
+
+def _look(session: Session, name: str) -> tuple[dict[str, Any], str]:
+    """The worker, and why no router says how it is, if so."""
+    status = session.call("sio.getStatus")
+    worker, router = _row(session, status, name), status["router"]
+    if worker["state"] != "running" or router["state"] == "running":
+        return worker, ""  # or it is not one of the router's
+    if router["process"]:
+        return worker, f"{router['process']} is {router['statename']}"
+    return worker, "no event listener runs it"
 
 
 def _worker(session: Session, name: str) -> dict[str, Any]:
@@ -216,7 +236,7 @@ def _not_ready(session: Session, worker: dict[str, Any], fault: str = "") -> Com
 def _fate(session: Session, worker: dict[str, Any], fault: str) -> str:
     """What became of a process that was to get ready."""
     if not fault and worker["state"] not in STOPPED | {"failing"}:
-        return f"{worker['state']} after {_READY_TIMEOUT:.0f} s"
+        return f"{worker['state']} after {READY_TIMEOUT:.0f} s"
     if not fault and worker["state"] == "stopped":
         return "it was stopped"
     if fault and fault not in _ENDED:

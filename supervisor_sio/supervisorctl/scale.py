@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable
+from typing import Any
 
 from supervisor import xmlrpc
 from supervisor.compat import xmlrpclib
 
+from .formatting import FAILED, readiness, split_by_readiness
+from .progress import Progress
+
+#: Seconds that a worker has to become ready.
+READY_TIMEOUT = 60.0
+
+#: Seconds between looks whether it is.
+LOOK = 0.1
+
+#: Seconds within which supervisord starts a process that was added.
+_START = 2.0
+
 
 def scale(
-    controller: Any, group: str, numprocs: str, drain_time: float, say: Callable[[str], None]
+    controller: Any, group: str, numprocs: str, drain_time: float, progress: Progress
 ) -> dict[str, Any]:
-    """Scale a group: what was done.
+    """Scale a group: what was done, and who is ready in the end.
 
     :param drain_time: seconds between the last new session of a worker and
         its stop.
-    :param say: is called with a line for each step.
     :raises xmlrpclib.Fault: as supervisord says it; what is done stays done.
     """
     answer = change(controller, group, numprocs)
     for name in answer["added"]:
-        say(f"{name}: added")
-    remove(controller, answer["surplus"], drain_time, say)
-    say(summary(answer))
+        progress.say(f"{name}: added")
+    # Processes of other programs are never ready.
+    serves = any(_group_of(name) == group for name in _workers(controller))
+    if serves:
+        _wait_ready(controller, group, answer["kept"] + answer["added"], progress)
+    remove(controller, answer["surplus"], drain_time, progress)
     done = {key: answer[key] for key in ("group", "numprocs", "added", "configured")}
-    return {**done, "removed": answer["surplus"]}
+    done["removed"] = answer["surplus"]
+    if serves:
+        rows = reversed(_workers(controller).values())
+        # The router may not know yet that those that were removed are gone.
+        members = [
+            row
+            for row in rows
+            if _group_of(row["name"]) == group and row["name"] not in answer["surplus"]
+        ]
+        progress.say(readiness(members))
+        done.update(split_by_readiness(members))
+    progress.say(summary(answer))
+    return done
 
 
 def change(controller: Any, group: str, numprocs: str) -> dict[str, Any]:
@@ -39,15 +65,43 @@ def change(controller: Any, group: str, numprocs: str) -> dict[str, Any]:
     return answer
 
 
-def remove(
-    controller: Any, names: list[str], drain_time: float, say: Callable[[str], None]
-) -> None:
+def remove(controller: Any, names: list[str], drain_time: float, progress: Progress) -> None:
     """Stop the surplus of a group and remove it; see :func:`scale`."""
     if names:
-        _stop(controller, names, drain_time)
-    for name in names:
-        controller.get_server_proxy("sio").removeProcess(name)
-        say(f"{name}: removed")
+        _stop(controller, names, drain_time, progress)
+    for number, name in enumerate(names, 1):
+        progress.about(f"{name}: {number} of {len(names)}")
+        with progress.waiting("waiting for its process to end"):
+            controller.get_server_proxy("sio").removeProcess(name)
+        progress.say(f"{name}: removed")
+
+
+def _wait_ready(controller: Any, group: str, names: list[str], progress: Progress) -> None:
+    """Until those that were added serve, or will not."""
+    if not names:
+        return
+    missing, ready, began = list(names), 0, time.monotonic()
+    progress.about(group)
+
+    def left() -> str:
+        return f"{ready} of {len(names)} ready, waiting for {', '.join(missing)}"
+
+    with progress.waiting(left):
+        while missing and time.monotonic() - began < READY_TIMEOUT:
+            rows = _workers(controller)
+            seconds = time.monotonic() - began
+            for name in missing[:]:
+                state = rows[name]["state"] if name in rows else ""
+                # In its next turn supervisord starts it, unless ``autostart`` is off.
+                if state == "ready":
+                    missing.remove(name)
+                    ready += 1
+                    progress.say(f"{name}: ready ({ready} of {len(names)}, {seconds:.1f} s)")
+                elif state in FAILED or (state == "stopped" and seconds > _START):
+                    missing.remove(name)
+                    progress.say(f"{name}: {state}")
+            if missing:
+                time.sleep(LOOK)
 
 
 def summary(answer: dict[str, Any]) -> str:
@@ -82,7 +136,11 @@ def _bring_back(controller: Any, names: list[str]) -> None:
             controller.get_supervisor().startProcess(name, False)
 
 
-def _stop(controller: Any, names: list[str], drain_time: float) -> None:
+def _group_of(name: str) -> str:
+    return name.partition(":")[0]
+
+
+def _stop(controller: Any, names: list[str], drain_time: float, progress: Progress) -> None:
     """Stop processes, all at the same time; new sessions go elsewhere before that.
 
     With takeover, those that they have go there as well: nobody has to finish connecting first.
@@ -94,7 +152,9 @@ def _stop(controller: Any, names: list[str], drain_time: float) -> None:
         for worker in sorted(leaving, key=lambda worker: names.index(worker["name"])):
             controller.get_server_proxy("sio").drainWorker(worker["name"])
         if not all(worker.get("takeover") for worker in leaving):
-            time.sleep(drain_time)
+            progress.about(_group_of(names[0]))
+            with progress.waiting(f"no new clients for {', '.join(names)}"):
+                time.sleep(drain_time)
     for name in names:
         try:
             controller.get_supervisor().stopProcess(name, False)

@@ -16,6 +16,7 @@ from supervisor.compat import xmlrpclib
 from supervisor.supervisorctl import LSBInitExitStatuses
 
 from .formatting import NO_RPCINTERFACE
+from .progress import Progress
 
 _OLDER = "supervisord runs another version of supervisor-sio: restart it"
 
@@ -129,6 +130,15 @@ class Session:
         """A line for a person."""
         if not self.as_json:
             self.ctl.output(self.encodable(line))
+
+    def progress(self, total: int = 0) -> Progress:
+        """For a command of so many steps."""
+
+        def say(line: str) -> None:
+            self.say(line)
+            self.ctl.stdout.flush()
+
+        return Progress(say, None if self.as_json else self.width, total)
 
     def encodable(self, text: str) -> str:
         """With a ``?`` for what the output's encoding has not."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -29,6 +30,15 @@ _PAUSE = 0.05
 
 #: Seconds for a command.
 _TIMEOUT = 60.0
+
+
+#: What ``sio reload`` and ``scale`` say of what they wait for, and of who is ready.
+_PROGRESS = re.compile(r".*(waiting for |no new clients ).*|.*: ready \(.*|(not )?ready: .*")
+
+
+def done_in(said: str) -> list[str]:
+    """The lines of ``sio reload`` or ``scale`` that say what was done, and no more."""
+    return [line for line in said.splitlines() if not _PROGRESS.fullmatch(line)]
 
 
 def supervisorctl(

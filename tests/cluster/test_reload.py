@@ -20,6 +20,7 @@ from .conftest import ClusterFactory
 from .harness import BIN, HERE, Cluster, environment, wait_until
 from .modes import NO_WORKER
 from .raw import Poller
+from .supervisorctl import done_in
 
 
 def by_name(cluster: Cluster) -> dict[str, int]:
@@ -54,12 +55,20 @@ def test_reload_one_after_the_other(make_cluster: ClusterFactory) -> None:
     done = cluster.ctl("sio", "reload")
     assert done.returncode == 0, done.stdout
     after = by_name(cluster)
-    lines = done.stdout.splitlines()
+    lines = done_in(done.stdout)
     for line, name in zip(lines, ("workers:workers_00", "workers:workers_01")):
         pids = re.fullmatch(rf"{name}: reloaded \(pid (\d+) -> (\d+), [\d.]+ s\)", line)
         assert pids is not None, line
         assert (int(pids[1]), int(pids[2])) == (before[name], after[name])
     assert lines[2:] == ["workers:workers_02: stopped, left alone"]
+    said = done.stdout.splitlines()
+    for number in (1, 2):
+        name = f"workers:workers_{number - 1:02d}"
+        assert f"{name}: {number} of 3: waiting for its process to end" in said
+        assert f"{name}: {number} of 3: waiting for the new process to be ready" in said
+    # Each event is said once.
+    assert len(said) == len(set(said)) <= 10
+    assert said[-1] == "not ready: workers:workers_02 (stopped); ready: 2 of 3 workers"
 
 
 def test_reload_by_name(cluster: Cluster) -> None:
@@ -91,14 +100,22 @@ def test_reload_stops_at_a_worker_that_does_not_come_back(make_cluster: ClusterF
     broken.touch()
     done = cluster.ctl("sio", "reload", "workers:*")
     assert done.returncode == 1
-    assert re.match(
-        r"workers:workers_00: ERROR \(the new process is not ready: .*\); ", done.stdout
-    )
-    assert len(done.stdout.splitlines()) == 1
+    (line,) = done_in(done.stdout)
+    assert re.match(r"workers:workers_00: ERROR \(the new process is not ready: .*\); ", line)
     del before["workers:workers_00"]
     assert by_name(cluster) == before
     assert tags_of_new_sessions(cluster) == {row["tag"] for row in cluster.workers()}
     assert str(HERE) not in done.stdout
+
+    done = cluster.ctl("sio", "scale", "workers", "+1")
+    assert done.returncode == 1
+    verdict = done.stdout.splitlines()[-2]
+    states = r"\((backoff|exited|failing|fatal)\)"
+    assert re.fullmatch(
+        rf"not ready: workers:workers_00 {states}, workers:workers_03 {states}; "
+        "ready: 2 of 4 workers",
+        verdict,
+    ), done.stdout
 
 
 @NO_WORKER
@@ -117,7 +134,7 @@ def test_ctrl_c(cluster: Cluster, command: str) -> None:
     wait_until(lambda: cluster.workers("drained"), 10, "drained")
     supervisorctl.send_signal(signal.SIGINT)
     said, _ = supervisorctl.communicate(timeout=20)
-    assert said == "interrupted; sio status shows how far it came\n"
+    assert done_in(said) == ["interrupted; sio status shows how far it came"]
     assert supervisorctl.returncode == 1
     if command == "scale":  # which is undone when it is called again
         assert cluster.ctl("sio", "scale", "workers", "2").returncode == 0
@@ -140,7 +157,7 @@ def test_a_worker_that_cannot_be_stopped_takes_sessions_again(
     controller = SimpleNamespace(output=said.append, stdout=sys.stdout, exitstatus=0)
     before = by_name(cluster)
     run(controller, "reload workers:workers_01")
-    assert said == ["workers:workers_01: ERROR (failed)"] and controller.exitstatus == 1
+    assert said[-1] == "workers:workers_01: ERROR (failed)" and controller.exitstatus == 1
     assert by_name(cluster) == before
 
 

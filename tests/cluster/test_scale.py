@@ -13,6 +13,7 @@ from .conftest import Clients, ClusterFactory
 from .harness import Cluster, wait_until
 from .raw import Poller
 from .setups import SetUps
+from .supervisorctl import done_in
 
 #: Many clients for a long time: not for every run of the tests.
 pytestmark = pytest.mark.long
@@ -31,8 +32,10 @@ def scale(cluster: Cluster, numprocs: str, group: str = "workers") -> list[str]:
     """The lines that it prints; the workers of the new size are ready then."""
     done = cluster.ctl("sio", "scale", group, numprocs)
     assert done.returncode == 0, done.stdout
-    lines: list[str] = done.stdout.splitlines()
-    cluster.wait_ready(int(lines[-1].split()[1]))
+    lines = done_in(done.stdout)
+    count = int(lines[-1].split()[1])
+    assert f"ready: {count} of {count} worker" in done.stdout
+    cluster.wait_ready(count)
     return lines
 
 
@@ -119,7 +122,7 @@ def test_supervisor_knows_the_added(make_cluster: ClusterFactory) -> None:
 
     done = cluster.ctl("sio", "reload")
     assert done.returncode == 0, done.stdout
-    assert [line.partition(": reloaded")[0] for line in done.stdout.splitlines()] == list(second)
+    assert [line.partition(": reloaded")[0] for line in done_in(done.stdout)] == list(second)
     third = pids(cluster)
     assert not set(second.values()) & set(third.values())
 
@@ -132,9 +135,8 @@ def test_supervisor_knows_the_added(make_cluster: ClusterFactory) -> None:
     assert pids(cluster)[name(0)] == third[name(0)]
 
     assert cluster.ctl("stop", name(1)).returncode == 0
-    assert cluster.ctl("sio", "scale", "workers", "1").stdout.splitlines()[0] == (
-        f"{name(1)}: removed"
-    )
+    done = cluster.ctl("sio", "scale", "workers", "1")
+    assert done_in(done.stdout)[0] == f"{name(1)}: removed"
     assert f"{name(1)}: ERROR (no such process)" in cluster.ctl("start", name(1)).stdout
 
 
@@ -155,6 +157,8 @@ def test_up_and_down_and_update(cluster: Cluster) -> None:
         "added": [name(1), name(2)],
         "removed": [],
         "configured": 2,
+        "ready": [name(0), name(1), name(2)],
+        "not_ready": [],
     }
     cluster.wait_ready(3)
     assert scale(cluster, "3") == ["workers: 3 processes already"]
@@ -238,9 +242,9 @@ def test_what_is_not_scaled(make_cluster: ClusterFactory) -> None:
 
     # Numbers, not names, have an order; and any program can be scaled.
     done = cluster.ctl("sio", "scale", "sleepers", "11")
-    assert done.stdout.splitlines()[:-1] == [f"sleepers:sleepers_{n}: added" for n in (9, 10)]
+    assert done_in(done.stdout)[:-1] == [f"sleepers:sleepers_{n}: added" for n in (9, 10)]
     done = cluster.ctl("sio", "scale", "sleepers", "8")
-    assert done.stdout.splitlines()[:-1] == [f"sleepers:sleepers_{n}: removed" for n in (10, 9, 8)]
+    assert done_in(done.stdout)[:-1] == [f"sleepers:sleepers_{n}: removed" for n in (10, 9, 8)]
 
     text = cluster.conf.read_text()
     cluster.conf.write_text(text.replace("stopwaitsecs = 15", "stopwaitsecs = 16"))

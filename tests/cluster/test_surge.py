@@ -20,6 +20,7 @@ from .conftest import Clients, ClusterFactory
 from .harness import BIN, Cluster, async_mode, environment, wait_until
 from .modes import NO_WORKER
 from .recorder import TestClient
+from .supervisorctl import done_in
 
 FIRST, SECOND, ADDED = (f"workers:workers_{number:02d}" for number in range(3))
 
@@ -92,7 +93,7 @@ def test_new_code_that_does_not_start_stops_nobody(make_cluster: ClusterFactory)
     broken.touch()
     done = cluster.ctl("sio", "reload", "--surge")
     assert done.returncode == 1
-    (line,) = done.stdout.splitlines()
+    (line,) = done_in(done.stdout)
     assert line.startswith(f"{ADDED}: ERROR (the new process is not ready: it ended)")
     assert line.endswith(f"; supervisorctl sio scale workers 2 removes {ADDED} again")
     assert pids(cluster) == before
@@ -119,7 +120,7 @@ def test_ctrl_c_leaves_what_scale_removes(cluster: Cluster) -> None:
     assert supervisorctl.returncode == 1
     cluster.wait_ready(3)
     done = cluster.ctl("sio", "scale", "workers", "2")
-    assert done.returncode == 0 and done.stdout.startswith(f"{ADDED}: removed"), done.stdout
+    assert done.returncode == 0 and done_in(done.stdout)[0] == f"{ADDED}: removed", done.stdout
     cluster.wait_ready(2)
 
 
@@ -220,7 +221,7 @@ def test_a_reload_disconnects_nobody(chat: Cluster, clients: Clients, surge: boo
         assert done.returncode == 0, done.stdout
         wait_moved(chat, count)
         say_and_hear(made, "after")
-    lines = done.stdout.splitlines()
+    lines = done_in(done.stdout)
     if surge:
         assert re.fullmatch(rf"{ADDED}: added \(pid \d+, [\d.]+ s\)", lines.pop(0))
         assert lines.pop() == f"{ADDED}: removed"

@@ -25,7 +25,7 @@ class Supervisorctl:
         self.info = {"exitstatus": 0, "spawnerr": "", **info}
 
     def output(self, line: str) -> None:
-        self.printed += line
+        self.printed = line  # the last one
 
     def get_server_proxy(self, namespace: str) -> Supervisorctl:
         return self

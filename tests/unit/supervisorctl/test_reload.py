@@ -103,6 +103,11 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return times
 
 
+def waits(line: str) -> bool:
+    """Whether it says only what is waited for."""
+    return "waiting for" in line or "no new clients" in line
+
+
 def restart(name: str, drained: bool = True) -> list[tuple[str, str]]:
     return [("drain", name)] * drained + [("stop", name), ("start", name)]
 
@@ -129,6 +134,31 @@ def test_with_takeover_it_is_not_or_others_would_adopt(slept: list[float]) -> No
     assert not slept
 
 
+def test_what_is_said_meanwhile() -> None:
+    cluster = Cluster(takeover=False)
+    looks = iter([None, None, "running"])
+    status = cluster.getStatus
+
+    def getStatus() -> dict[str, Any]:
+        cluster.router = next(looks, "running") or "down"
+        return status()
+
+    cluster.getStatus = getStatus  # type: ignore[method-assign]
+    run(cluster, "reload")
+    assert [line.partition(" (pid")[0] for line in cluster.said] == [
+        f"{FIRST}: 1 of 2: waiting for the router",
+        f"{FIRST}: 1 of 2: no new clients for it, others finish connecting",
+        f"{FIRST}: 1 of 2: waiting for its process to end",
+        f"{FIRST}: 1 of 2: waiting for the new process to be ready",
+        f"{FIRST}: reloaded",
+        f"{SECOND}: 2 of 2: no new clients for it, others finish connecting",
+        f"{SECOND}: 2 of 2: waiting for its process to end",
+        f"{SECOND}: 2 of 2: waiting for the new process to be ready",
+        f"{SECOND}: reloaded",
+        "ready: 2 of 2 workers",
+    ]
+
+
 @pytest.mark.parametrize("takeover", [True, False])
 def test_one_more_meanwhile(takeover: bool, slept: list[float]) -> None:
     cluster = Cluster(takeover)
@@ -139,11 +169,12 @@ def test_one_more_meanwhile(takeover: bool, slept: list[float]) -> None:
         *restart(SECOND),
         *[("scale", "w", "2"), ("drain", ADDED), ("stop", ADDED), ("remove", ADDED)],
     ]
-    assert [line.partition(" (")[0] for line in cluster.said] == [
+    assert [line.partition(" (")[0] for line in cluster.said if not waits(line)] == [
         f"{ADDED}: added",
         f"{FIRST}: reloaded",
         f"{SECOND}: reloaded",
         f"{ADDED}: removed",
+        "ready: 2 of 2 workers",
     ]
     assert slept == ([] if takeover else [DRAIN_TIME] * 3)
     assert cluster.exitstatus == 0
@@ -188,7 +219,7 @@ def test_a_router_that_stays_down(options: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     run(cluster, f"reload{options}")
     assert (
-        cluster.said == [f"{FIRST}: ERROR (the router is down: sio is FATAL)"]
+        cluster.said[-1] == f"{FIRST}: ERROR (the router is down: sio is FATAL)"
         and not cluster.asked
         and cluster.exitstatus == 1
     )
@@ -200,13 +231,18 @@ def test_only_those_that_are_named() -> None:
     assert [name for kind, name, *_ in cluster.asked if kind == "stop"] == [SECOND, ADDED]
     (document,) = map(json.loads, cluster.said)
     assert [worker["name"] for worker in document["workers"]] == [SECOND]
+    assert (document["ready"], document["not_ready"]) == ([SECOND], [])
 
 
 def test_where_nobody_restarts_nobody_is_added() -> None:
     cluster = Cluster()
     cluster.states[FIRST] = "stopped"
     run(cluster, f"reload --surge {FIRST}")
-    assert (cluster.asked, cluster.said) == ([], [f"{FIRST}: stopped, left alone"])
+    assert not cluster.asked
+    assert cluster.said == [
+        f"{FIRST}: stopped, left alone",
+        f"not ready: {FIRST} (stopped); ready: 0 of 1 worker",
+    ]
 
 
 def test_a_program_that_can_have_one_process_only() -> None:

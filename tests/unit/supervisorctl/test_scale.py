@@ -7,6 +7,7 @@ import pytest
 from supervisor.compat import xmlrpclib
 from supervisor.xmlrpc import Faults
 
+from supervisor_sio.supervisorctl.progress import Progress
 from supervisor_sio.supervisorctl.scale import scale, summary
 
 
@@ -19,6 +20,7 @@ class Server:
         self.said: list[str] = []
         self.asked: list[tuple[Any, ...]] = []
         self.not_running: set[str] = set()
+        self.progress = Progress(self.output)
 
     def output(self, line: str) -> None:
         self.said.append(line)
@@ -42,9 +44,11 @@ class Server:
 
     def undrainWorker(self, name: str) -> None:
         self.asked.append(("undrain", name))
+        self.states[name] = "ready"
 
     def startProcess(self, name: str, wait: bool) -> None:
         self.asked.append(("start", name, wait))
+        self.states[name] = "ready"
 
     def stopProcess(self, name: str, wait: bool) -> None:
         if name in self.not_running:
@@ -64,11 +68,58 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_more(slept: list[float]) -> None:
     server = Server({"numprocs": 4, "configured": 2, "added": ["w:w_2", "w:w_3"]}, {})
-    scale(server, "w", "+2", 2.0, server.output)
+    scale(server, "w", "+2", 2.0, server.progress)
     assert server.asked == [("scale", "w", "+2")]
     assert server.said[:2] == ["w:w_2: added", "w:w_3: added"]
+    # They are of a program that has no workers.
     assert server.said[2].startswith("w: 4 processes; the configuration file still says numprocs")
     assert not slept
+
+
+@pytest.fixture
+def clock(slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes while the command sleeps."""
+    monkeypatch.setattr(time, "monotonic", lambda: sum(slept))
+
+
+FATES = {
+    "ready": ["", "stopped", "starting", "ready"],
+    "failing": ["stopped", "starting", "failing"],
+    "fatal": ["fatal"],
+    "stopped": ["stopped"],  # without autostart
+    "starting": ["starting"],  # for ever
+}
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("fate", list(FATES))
+def test_those_that_are_added_are_waited_for(fate: str, slept: list[float]) -> None:
+    added = ["w:w_1", "w:w_2"]
+    server = Server({"numprocs": 3, "configured": 3, "added": added}, {"w:w_0": "ready"})
+    fates = {"w:w_1": iter(FATES["ready"]), "w:w_2": iter(FATES[fate])}
+
+    def look() -> dict[str, Any]:
+        for name, states in fates.items() if server.asked else ():
+            server.states[name] = next(states, "") or server.states.get(name, "")
+        shown = {name: state for name, state in server.states.items() if state}
+        return {"workers": [{"name": n, "state": s} for n, s in shown.items()]}
+
+    server.getStatus = look  # type: ignore[method-assign]
+    done = scale(server, "w", "3", 2.0, server.progress)
+    waited = [line.partition(", 0.")[0].rstrip(")") for line in server.said[3:-2]]
+    verdict = "ready: 3 of 3 workers"
+    first = "w:w_1: ready (1 of 2"
+    if fate == "ready":
+        assert waited == [first, "w:w_2: ready (2 of 2"]
+    else:
+        verdict = f"not ready: w:w_2 ({fate}); ready: 2 of 3 workers"
+        assert sorted(waited) == sorted([first] + [f"w:w_2: {fate}"] * (fate != "starting"))
+    assert server.said[2] == "w: 0 of 2 ready, waiting for w:w_1, w:w_2"
+    assert server.said[-2:] == [verdict, "w: 3 processes, as the configuration file says"]
+    assert done["ready"] == ["w:w_0", "w:w_1"] + ["w:w_2"] * (fate == "ready")
+    not_ready = [] if fate == "ready" else [{"name": "w:w_2", "state": fate}]
+    assert done["not_ready"] == not_ready
+    assert sum(slept) < 3 or (fate == "starting" and 59 < sum(slept) < 61)
 
 
 def test_fewer(slept: list[float]) -> None:
@@ -76,7 +127,7 @@ def test_fewer(slept: list[float]) -> None:
     surplus = ["w:w_3", "w:w_2", "w:w_1"]
     server = Server({"numprocs": 1, "configured": 1, "surplus": surplus}, states)
     server.not_running = {"w:w_1"}
-    scale(server, "w", "1", 2.0, server.output)
+    scale(server, "w", "1", 2.0, server.progress)
     assert server.asked == [
         ("scale", "w", "1"),
         ("drain", "w:w_2"),
@@ -88,9 +139,14 @@ def test_fewer(slept: list[float]) -> None:
     ]
     assert slept == [2.0]
     assert server.said == [
+        "w: no new clients for w:w_3, w:w_2, w:w_1",
+        "w:w_3: 1 of 3: waiting for its process to end",
         "w:w_3: removed",
+        "w:w_2: 2 of 3: waiting for its process to end",
         "w:w_2: removed",
+        "w:w_1: 3 of 3: waiting for its process to end",
         "w:w_1: removed",
+        "ready: 1 of 1 worker",
         "w: 1 process, as the configuration file says",
     ]
 
@@ -99,7 +155,7 @@ def test_fewer(slept: list[float]) -> None:
 def test_nobody_is_drained_when_nobody_else_is_ready(state: str, slept: list[float]) -> None:
     states = {"w:w_0": state, "w:w_1": "ready"}
     server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, states)
-    scale(server, "w", "1", 2.0, server.output)
+    scale(server, "w", "1", 2.0, server.progress)
     assert [asked[0] for asked in server.asked] == ["scale", "stop", "remove"]
     assert not slept
 
@@ -107,9 +163,9 @@ def test_nobody_is_drained_when_nobody_else_is_ready(state: str, slept: list[flo
 def test_what_another_scale_left_half_way_comes_back() -> None:
     states = {"w:w_1": "drained", "w:w_2": "stopped", "w:w_3": "ready"}
     server = Server({"numprocs": 4, "configured": 4, "kept": list(states)}, states)
-    scale(server, "w", "4", 2.0, server.output)
+    scale(server, "w", "4", 2.0, server.progress)
     assert server.asked[1:] == [("undrain", "w:w_1"), ("start", "w:w_2", False)]
-    assert server.said == ["w: 4 processes already"]
+    assert server.said[-2:] == ["ready: 3 of 3 workers", "w: 4 processes already"]
 
 
 @pytest.mark.parametrize(("takeover", "pauses"), [([True, True], []), ([True, False], [2.0])])
@@ -121,7 +177,7 @@ def test_with_takeover_nobody_has_to_finish_connecting(
     for row, moves in zip(rows[1:], takeover):
         row["takeover"] = moves  # type: ignore[assignment]
     server.getStatus = lambda: {"workers": rows}  # type: ignore[method-assign]
-    scale(server, "w", "1", 2.0, server.output)
+    scale(server, "w", "1", 2.0, server.progress)
     assert server.asked[1:5] == [
         *[("drain", "w:w_2"), ("drain", "w:w_1")],
         *[("stop", "w:w_2", False), ("stop", "w:w_1", False)],
@@ -137,13 +193,13 @@ def test_other_faults_are_told() -> None:
 
     server.stopProcess = fail  # type: ignore[method-assign]
     with pytest.raises(xmlrpclib.Fault, match="FAILED"):
-        scale(server, "w", "1", 2.0, server.output)
+        scale(server, "w", "1", 2.0, server.progress)
     assert not server.said
 
 
 def test_what_was_done() -> None:
     server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, {})
-    assert scale(server, "w", "1", 2.0, lambda line: None) == {
+    assert scale(server, "w", "1", 2.0, server.progress) == {
         "group": "w",
         "numprocs": 1,
         "added": [],
