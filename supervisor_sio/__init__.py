@@ -15,9 +15,19 @@ if TYPE_CHECKING:
     from .cluster.async_manager import AsyncZmqManager as AsyncZmqManager
     from .cluster.manager import RelayUnreachable as RelayUnreachable
     from .cluster.manager import ZmqManager as ZmqManager
+    from .cluster.run_once import AsyncLease as AsyncLease
+    from .cluster.run_once import Lease as Lease
     from .worker import serve as serve
 
-__all__ = ["AsyncZmqManager", "RelayUnreachable", "ZmqManager", "__version__", "serve"]
+__all__ = [
+    "AsyncLease",
+    "AsyncZmqManager",
+    "Lease",
+    "RelayUnreachable",
+    "ZmqManager",
+    "__version__",
+    "serve",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,6 +39,10 @@ def __getattr__(name: str) -> Any:
         from .cluster import manager
 
         return getattr(manager, name)
+    if name in ("AsyncLease", "Lease"):
+        from .cluster import run_once
+
+        return getattr(run_once, name)
     if name == "serve":
         from .worker import serve
 

@@ -17,6 +17,7 @@ from ..relay.subscriber import Subscriber
 from .core import Core
 from .relaying import finish
 from .rooms import Room
+from .run_once import AsyncLease
 from .sessions import ANOTHER_LOOP
 
 
@@ -63,6 +64,8 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
                         ``takeover`` or an option of recovery cannot be what
                         it is.
     """
+
+    LEASE = AsyncLease
 
     #: The loop in which clients are served.
     _loop: Optional[asyncio.AbstractEventLoop] = None

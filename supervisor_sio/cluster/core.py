@@ -26,13 +26,16 @@ from .packets import CheckedJson
 from .recovery import Recovery
 from .relaying import Relaying
 from .rooms import IndexedManager
+from .run_once import RunOnce
 
 _URL_SCHEME = "zmq+ipc://"
 
 _managers: weakref.WeakSet[Core] = weakref.WeakSet()
 
 
-class Core(Operations, Emitting, Clients, Recovery, Outside, Relaying, Coding, IndexedManager):
+class Core(
+    Operations, RunOnce, Emitting, Clients, Recovery, Outside, Relaying, Coding, IndexedManager
+):
     """A manager whose operations are coroutines, but for ``emit``.
 
     A subclass says how it waits, and what it is called where.
@@ -74,6 +77,7 @@ class Core(Operations, Emitting, Clients, Recovery, Outside, Relaying, Coding, I
             )
         IndexedManager.__init__(self)
         Operations.__init__(self)
+        RunOnce.__init__(self)
         Relaying.__init__(self, run_dir)
         Recovery.__init__(self)
         Outside.__init__(self)

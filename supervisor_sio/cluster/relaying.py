@@ -61,6 +61,7 @@ class Relaying(Takeover):
     _journal: Optional[Journal]
     _moved: OrderedDict[str, Moved]
     _begin_journal: Callable[[], None]
+    _run_tasks_here: Callable[[], None]
     _away_tags: Callable[[Any], set[str]]
     _note_heard: Callable[[RelayMessage, Stream], None]
     _names_of: Callable[[str, Iterable[str]], list[str]]
@@ -89,6 +90,7 @@ class Relaying(Takeover):
         :raises RuntimeError: for a second manager on the same channel in one process.
         """
         if self._run_dir is None:
+            self._run_tasks_here()
             return
         if not self.write_only:
             if not self._serves:

@@ -200,6 +200,11 @@ def serve_by(install: Install) -> None:
             use(install(server, attached.max_attachments))
 
 
+def has_worker() -> bool:
+    """Whether a worker of ours serves in this process."""
+    return _install is not None
+
+
 def manager_made() -> None:
     global _managers_without_server
     _managers_without_server += 1

@@ -727,6 +727,53 @@ MAX_ROOMS = _limit(
     "a quarter of MAX_ROW: sid, address and the worker's name have room beside the rooms",
 )
 
+# --- What one worker of the cluster runs ------------------------------------------
+
+RUN_ONCE_LEASE = _limit(
+    "RUN_ONCE_LEASE",
+    6.0,
+    "seconds",
+    "task of `run_once()`",
+    "that its worker may run it after it has last said that it does; the same silence after which "
+    "a worker counts as hung",
+)
+RUN_ONCE_RENEWAL = _limit(
+    "RUN_ONCE_RENEWAL",
+    1.0,
+    "seconds",
+    "task of `run_once()`",
+    "after which its worker says so again: five of them may fail",
+)
+RUN_ONCE_OFFER = _limit(
+    "RUN_ONCE_OFFER",
+    1.0,
+    "seconds",
+    "offer of a task",
+    "that a worker has to begin; after that another one is asked",
+)
+RUN_ONCE_PAUSE = _limit(
+    "RUN_ONCE_PAUSE",
+    60.0,
+    "seconds",
+    "task of `run_once()`",
+    "before it is tried again, at most: it is 1 after its first failure, and twice as long after "
+    "each further one; a task that has run for as long begins anew",
+)
+RUN_ONCE_TASKS = _limit(
+    "RUN_ONCE_TASKS",
+    100,
+    "tasks",
+    "cluster",
+    "of all its workers together; so that the status of all fits into a packet",
+)
+RUN_ONCE_NAME = _limit(
+    "RUN_ONCE_NAME",
+    64,
+    "characters",
+    "name of a task",
+    "letters, digits and `._:-`: it is a label of metrics, and stands in a line of `sio status`",
+)
+
 # --- The relay: messages between the processes of a host ------------------------
 
 RELAY_MOST_STREAMS = _limit(

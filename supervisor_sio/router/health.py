@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from .pool import Member
+from .run_once import Row
 
 #: Seconds without a snapshot after which the router's loop counts as stuck.
 _STUCK = 5.0
@@ -30,6 +31,8 @@ class Snapshot:
     not_recovered: Mapping[str, int] = field(default_factory=dict)
     #: Of the bridge; empty without one.
     queue: Mapping[str, Any] = field(default_factory=dict)
+    #: Of ``run_once()``.
+    tasks: tuple[Row, ...] = ()
     #: Copies. Of two with the same name, the first is about to be gone.
     members: tuple[Member, ...] = ()
 

@@ -105,6 +105,7 @@ class Metrics(Collector):
         yield from _of_router(snapshot)
         yield from _of_relay(snapshot)
         yield from _of_queue(snapshot.queue)
+        yield from _of_tasks(snapshot)
         # By name, as a series must be there once.
         workers = {member.name: member for member in snapshot.members}
         yield from _of_workers(list(workers.values()))
@@ -192,6 +193,29 @@ def _of_queue(counted: Mapping[str, Any]) -> Iterable[Metric]:
         metric = figure.metric
         make = _gauge if metric.kind is Kind.GAUGE else _counter
         yield make(metric.name, metric.help, counted.get(figure.key))
+
+
+def _of_tasks(snapshot: Snapshot) -> Iterable[Metric]:
+    """Nothing of a cluster that has none."""
+    if not snapshot.tasks:
+        return
+    names = {member.tag: member.name for member in snapshot.members}
+    running = GaugeMetricFamily(
+        f"{PREFIX}task_running", "1 for the worker that runs a task.", labels=["task", "worker"]
+    )
+    for task in snapshot.tasks:
+        if task.state == "running":
+            running.add_metric([task.name, names.get(task.tag, "")], 1)
+    yield running
+    yield _of_each_task("task_given", "How often a worker began to run it.", snapshot, "given")
+    yield _of_each_task("task_failures", "How often its function failed.", snapshot, "failed")
+
+
+def _of_each_task(name: str, help: str, snapshot: Snapshot, count: str) -> Metric:
+    family = CounterMetricFamily(f"{PREFIX}{name}", help, labels=["task"])
+    for task in snapshot.tasks:
+        family.add_metric([task.name], getattr(task, count))
+    return family
 
 
 def _of_workers(members: list[Member]) -> Iterable[Metric]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from ..common.certificates import describe, make_context
 from ..common.channel import ChannelError, Message, Packet
 from ..common.descriptors import ceiling, raise_limit
+from ..common.limits import RUN_ONCE_LEASE
 from ..common.memory_file import HOST_FILES
 from ..common.processes import is_descendant
 from ..common.redis_client import QueueError, make_client
@@ -154,11 +155,14 @@ class Router:
             listener=socket.socket(fileno=workers),
             placement=self._placement,
             welcome={
-                name: settings[name]
-                for name in (
-                    *("path", "drain_timeout", "head_timeout", "keepalive_timeout"),
-                    *("log_level", "supervisord"),
-                )
+                "run_once": True,
+                **{
+                    name: settings[name]
+                    for name in (
+                        *("path", "drain_timeout", "head_timeout", "keepalive_timeout"),
+                        *("log_level", "supervisord"),
+                    )
+                },
             },
             place_again=self._place_again,
             drained=lambda name, pid: self._commands.is_drained(name, pid),
@@ -170,6 +174,7 @@ class Router:
             hear_supervisord=self._supervisord.read,
             ended=lambda tag, name, sent: self._registrar.ended(tag, name, sent),
             held=self._held,
+            sure_at=(settings["router_ended"] or -RUN_ONCE_LEASE) + RUN_ONCE_LEASE,
             meter=self._exporter.metrics if self._exporter is not None else None,
         )
         self._relay = Relay(run_dir.xsub, xsub, run_dir.xpub, xpub)

@@ -66,6 +66,7 @@ class Report:
             **self._sums(Section.RECOVERY),
             "recovers": any(member.recovers for member in self._pool),
             "not_recovered": self._not_recovered(),
+            "tasks": [row._asdict() for row in self._workers.run_once.rows()],
             "queue": self._queue(),
         }
 
@@ -88,6 +89,7 @@ class Report:
             not_moved=self._not_moved(),
             not_recovered=self._not_recovered(),
             queue=self._queue(),
+            tasks=tuple(self._workers.run_once.rows()),
             members=tuple(replace(member) for member in self._pool),
         )
 

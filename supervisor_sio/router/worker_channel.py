@@ -25,6 +25,7 @@ from .membership import Membership
 from .placement import Placement
 from .pool import Member
 from .queries import Queries
+from .run_once import RunOnce
 from .tallies import Tallies
 
 #: Packets read from one worker before other descriptors get a turn.
@@ -51,6 +52,7 @@ class Owner(Protocol):
     membership: Membership
     queries: Queries
     claims: Claims
+    run_once: RunOnce
     meter: Optional[Meter]
     #: The first message to each worker.
     welcome: Message
@@ -78,6 +80,8 @@ class Owner(Protocol):
 
     def over(self, gone: WorkerChannel) -> None: ...
 
+    def died(self, gone: WorkerChannel) -> None: ...
+
 
 class WorkerChannel:
     """The channel to one worker. A full one shows as ``busy`` at its member."""
@@ -94,6 +98,8 @@ class WorkerChannel:
         self._known = 0
         #: Whether the worker has left, or its process has ended.
         self._has_ended = False
+        #: Whether its process has ended.
+        self.has_died = False
         self._tallies = Tallies()
         self.pid = channel.peer_of(sock).pid
         self.member: Optional[Member] = None
@@ -116,12 +122,14 @@ class WorkerChannel:
         return process
 
     def _process_ended(self) -> None:
-        self._has_ended = True
-        if self._closed:
+        has_left, self._has_ended, self.has_died = self._has_ended, True, True
+        if not self._closed:
+            self.read_all()
+            self.lose("")
+        elif has_left:
+            self._workers.died(self)
+        else:
             self._workers.over(self)
-            return
-        self._read_all()
-        self.lose("")
 
     @property
     def is_over(self) -> bool:
@@ -135,7 +143,8 @@ class WorkerChannel:
             self._workers.loop.remove_reader(process)
             os.close(process)
 
-    def _read_all(self) -> None:
+    def read_all(self) -> None:
+        """Handle all that the worker has sent."""
         while not self._closed and self.read():
             pass
 
@@ -181,6 +190,9 @@ class WorkerChannel:
             self._workers.claims.handle(self, message, descriptors)
             return
         channel.close_all(descriptors)
+        if member is not None and RunOnce.handles(kind):
+            self._workers.run_once.handle(self, message)
+            return
         if member is None:
             self.member = self._workers.join(self, message)
             self.tell(self._workers.welcome)
@@ -316,7 +328,7 @@ class WorkerChannel:
         if self.member is not None:
             self.member.busy = True
         # Not here: this may be in the middle of placing.
-        self._workers.loop.call_soon(self._read_all)
+        self._workers.loop.call_soon(self.read_all)
 
     def _drop(self, connection: Connection, error: Exception) -> None:
         self._workers.count_refusal(reasons.BAD_CONNECTION, f"{connection.address}: {error}")

@@ -22,6 +22,7 @@ from .membership import Membership
 from .placement import Placement
 from .pool import Member
 from .queries import Queries
+from .run_once import RunOnce
 from .silence import LOOK, Silence
 from .sums import add_gone
 from .throttle import Throttle
@@ -53,6 +54,8 @@ class Workers:
     :param hear_supervisord: reads what supervisord has sent so far.
     :param ended: gets the tag of each worker that has ended, and its tally on each channel.
     :param held: the sessions that workers pass on.
+    :param sure_at: until then workers may have tasks that they got of a router before this one,
+        in seconds of the host's monotonic clock.
     :param meter: is told how long each hand-over took, and of figures that came.
     """
 
@@ -70,6 +73,7 @@ class Workers:
         hear_supervisord: Callable[[], None],
         ended: Callable[[str, str, Sent], None],
         held: Held,
+        sure_at: float = 0.0,
         meter: Optional[Meter] = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -97,6 +101,13 @@ class Workers:
         self._silence = Silence(self.loop.time())
         self.queries = Queries(self.loop, self._ask)
         self.claims = Claims(self._carrier_of, self._expects, ceiling)
+        self.run_once = RunOnce(
+            self._by_tag.get,
+            self._catch_up,
+            lambda: self.all_stop,
+            self.loop.call_later,
+            sure_at,
+        )
         self._settled = False
         #: Whether supervisord stops all that it has started, one after the other.
         self.all_stop = False
@@ -143,14 +154,25 @@ class Workers:
             logger.info("worker %s is back (pid %d)", member.name, member.pid)
             self.placement.ready(member)
             self.held.look()
+            self.run_once.look()
             self.changed()
 
-    def _accept(self) -> None:
+    def _catch_up(self) -> bool:
+        """Let in who waits, and handle all that workers have sent; false when one of them cannot
+        be let in now."""
+        if not self._accept():
+            return False
+        for worker in list(self._channels):
+            worker.read_all()
+        return True
+
+    def _accept(self) -> bool:
+        """Whether no worker waits any more."""
         while True:
             try:
                 sock, _ = self._listener.accept()
             except BlockingIOError:
-                return
+                return True
             except ConnectionError:
                 continue
             except OSError as error:
@@ -158,7 +180,7 @@ class Workers:
                 self._refusals.count(reasons.WORKER_ACCEPT_FAILED, str(error))
                 self.loop.remove_reader(self._listener)
                 self.loop.call_later(_PAUSE, self.loop.add_reader, self._listener, self._accept)
-                return
+                return False
             newcomer = WorkerChannel(self, sock)
             self._channels.add(newcomer)
             # What it sent while it waited for us is there already: its sessions
@@ -190,6 +212,7 @@ class Workers:
         logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)
         self.placement.ready(member)
         self.held.look()
+        self.run_once.look()
         self.members_changed()
         self.changed()
 
@@ -264,10 +287,18 @@ class Workers:
 
     def over(self, gone: WorkerChannel) -> None:
         """Its channel has ended, and will not be opened again."""
-        gone.unwatch()
         if gone.member is not None:
             self._absent.pop(gone.member.tag, None)
             self.held.over(gone.member)
+            if not gone.has_died and self.run_once.has(gone.member.tag):
+                return  # what it runs ends with the process
+        self.died(gone)
+
+    def died(self, gone: WorkerChannel) -> None:
+        """Its process has ended, or is of no interest any more."""
+        if gone.has_died and gone.member is not None:
+            self.run_once.died(gone.member.tag)
+        gone.unwatch()
 
     def leave(self, gone: WorkerChannel, reason: str) -> None:
         self._channels.discard(gone)
@@ -284,7 +315,9 @@ class Workers:
         self.held.leaves(gone)
         self.placement.leave(member, gone)
         self.held.lost(gone)
-        if gone.is_over or not self.held.has_journals(gone):
+        self.run_once.lost(gone)
+        stays = self.held.has_journals(gone) or self.run_once.has(member.tag)
+        if gone.is_over or not stays:
             self.over(gone)
         else:
             self._absent[member.tag] = gone

@@ -143,6 +143,7 @@ def _parts(status: dict[str, Any]) -> Iterable[str]:
     yield from _recovery(status.get("recovery", {}))
     if status["queue"]["state"] != "none":
         yield _queue(status["queue"])
+    yield from map(_task, status.get("tasks", ()))
 
 
 def _totals(section: Section, sums: dict[str, float]) -> str:
@@ -171,6 +172,22 @@ def _recovery(recovery: dict[str, Any]) -> Iterable[str]:
             f"recovery {_totals(Section.RECOVERY, recovery)}, "
             f"not recovered {_by_reason(not_recovered)}"
         )
+
+
+def _task(task: dict[str, Any]) -> str:
+    """What one worker of the cluster runs."""
+    state, since = task["state"], _duration(task["seconds"])
+    if state == "running":
+        # Of a worker that is not connected just now the name is not known.
+        text = f"at {task['worker'] or 'a worker that is away'}, since {since}"
+    elif state == "done":
+        text = f"is done, since {since}"
+    elif state == "failed":
+        times = f"{task['failures']:.0f} time{'s' if task['failures'] > 1 else ''}"
+        text = f"failed {times} in a row, the next try in {_duration(task['pause'])}"
+    else:
+        text = f"waits for a worker, since {since}"
+    return f"task     {task['name']} {text}"
 
 
 def router_down(router: dict[str, Any]) -> Iterable[str]:

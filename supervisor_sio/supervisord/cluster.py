@@ -175,6 +175,7 @@ class Cluster:
             **vars(settings),
             "listen": [str(address) for address in settings.listen],
             "metrics": settings.metrics is not None,
+            "router_ended": self._router.ended if self._router else None,
             "log_level": self._supervisord.options.loglevel,
             "drained": self._drained(),
             "workers": self._workers(),

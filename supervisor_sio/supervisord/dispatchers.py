@@ -55,6 +55,8 @@ class Dispatcher:
         self._sock = sock
         self._descriptor = sock.fileno()
         self.closed = False
+        #: When it was closed, in seconds of the host's monotonic clock.
+        self.ended: Optional[float] = None
         #: Until then it is not looked at, in seconds of the host's monotonic clock.
         self._resume = 0.0
         self._map[self._descriptor] = self
@@ -86,6 +88,7 @@ class Dispatcher:
     def close(self) -> None:
         if not self.closed:
             self.closed = True
+            self.ended = time.monotonic()
             if self._map.get(self._descriptor) is self:
                 del self._map[self._descriptor]
             self._sock.close()

@@ -120,7 +120,22 @@ def build_status(
             "state": _queue_state(figures.get("queue", {})) if queue else "none",
             **{row.key: _number(figures.get("queue", {}).get(row.key, 0)) for row in table.QUEUE},
         },
+        "tasks": [_task(row, members) for row in figures.get("tasks", [])],
         "workers": workers,
+    }
+
+
+def _task(row: dict[str, Any], members: list[dict[str, Any]]) -> dict[str, Any]:
+    """What one worker of the cluster runs, and which."""
+    named = [member["name"] for member in members if row["tag"] and member["tag"] == row["tag"]]
+    return {
+        "name": row["name"],
+        "state": row["state"],
+        "worker": named[0] if named else "",
+        **{
+            key: _number(row[key])
+            for key in ("number", "seconds", "pause", "failures", "given", "failed")
+        },
     }
 
 

@@ -13,6 +13,8 @@ from . import forks
 from .application import ApplicationError
 from .connection import Connection
 from .life import Life
+from .lone_tasks import NoRouter
+from .run_once import RunOnce
 from .runtime import Runtime, Watch
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -34,6 +36,9 @@ class Alone(Life):
         runtime.descriptor_opened(self._listener.fileno())
         super().__init__(app, runtime)
         self._accepting: Optional[Watch] = None
+        no_router = NoRouter(runtime)
+        self.run_once = RunOnce(runtime, no_router)
+        no_router.answer = self.run_once.handle
 
     async def live(self) -> int:
         await self.start_up()
@@ -41,6 +46,8 @@ class Alone(Life):
         print(f"Serving on http://{host}:{port}/ (Ctrl-C stops)", file=sys.stderr)
         self._local = host, port
         self._listen()
+        self.take_tasks()
+        self.run_once.welcome(True)
         await self.stopped.wait()
         self._stop_listening()
         self._listener.close()
@@ -49,6 +56,7 @@ class Alone(Life):
 
     def abandon(self) -> None:
         super().abandon()
+        self.run_once.abandon()
         forks.close_socket(self._listener)
 
     def _listen(self) -> None:

@@ -28,6 +28,8 @@ _LATE = 1.0
 class BaseRuntime(ABC):
     """The part of a :class:`.Runtime` that needs only calls, soon and later."""
 
+    has_threads = False
+
     def __init__(self) -> None:
         self.deadlines = Deadlines(time.monotonic)
         self.engines: list[Engine] = []

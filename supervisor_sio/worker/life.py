@@ -8,6 +8,7 @@ import time
 from typing import Any, Coroutine
 
 from ..cluster import sessions
+from ..cluster.run_once import Task
 from ..common import descriptors
 from ..common.limits import CLOSING_AT_ONCE
 from ..common.request import Request
@@ -16,6 +17,7 @@ from . import exits
 from .application import ApplicationError
 from .connection import Connection
 from .recovery import recoveries
+from .run_once import RunOnce
 from .runtime import Runtime
 from .server import Server
 from .signals import Signals
@@ -39,6 +41,9 @@ _LAST_SESSIONS = 1.0
 
 class Life:
     """From the application, which is there and checked, to the end of the process."""
+
+    #: What this process, and no other of the cluster, runs now.
+    run_once: RunOnce
 
     def __init__(self, app: Any, runtime: Runtime) -> None:
         descriptors.raise_limit()
@@ -93,6 +98,25 @@ class Life:
         if failed:
             raise failed[0]
 
+    def take_tasks(self) -> None:
+        """Run the functions of ``run_once()``, those that are added later as well.
+
+        :raises ApplicationError: when two managers have a function under one name.
+        """
+        for server in sessions.servers():
+            try:
+                server.manager.run_tasks_by(self._add_task)
+            except ValueError as error:
+                raise ApplicationError(str(error)) from None
+
+    def _add_task(self, task: Task) -> None:
+        """In any thread."""
+        threads = self.runtime.threads
+        if threads is None or threads.here:
+            self.run_once.add(task)
+        else:
+            threads.run(0, self.run_once.add, task)
+
     def keeps(self, request: Request) -> bool:
         """Whether a request on a kept connection is for this worker."""
         return True
@@ -115,6 +139,7 @@ class Life:
         which it would not do after an orderly end.
         """
         deadline = time.monotonic() + self.drain_timeout
+        self.run_once.stop()
         self.server.draining = True
         self.server.release_idle()
         last = min(_LAST_SESSIONS, self.drain_timeout / 2)
@@ -182,7 +207,7 @@ class Life:
 
     @property
     def _has_connections(self) -> bool:
-        return bool(self.server.connections) or self.runtime.busy
+        return bool(self.server.connections) or self.runtime.busy or self.run_once.unfinished
 
     async def _wait_for_connections(self) -> None:
         while self._has_connections:

@@ -14,7 +14,7 @@ import socket
 import time
 from typing import Any, Callable, Optional, Sequence
 
-from ..common import channel, handover, identity
+from ..common import channel, handover, identity, run_once
 from ..common.channel import ChannelError, DescriptorsLost, Message
 from ..common.descriptors import ceiling
 from ..common.handover import Handover
@@ -30,6 +30,7 @@ from .journals import Journals
 from .outgoing import Blocked, Mover, Outgoing, RouterGone
 from .passing import Passing
 from .reporting import Reporting
+from .run_once import RunOnce
 from .runtime import Event, Runtime, Watch
 
 logger = logging.getLogger("supervisor_sio.worker")
@@ -136,6 +137,7 @@ class Link:
         self.tags = self._arriving.set_tags
         self.claims = Claims(self, on_claim)
         self.journals = Journals(self)
+        self.run_once = RunOnce(runtime, self)
         #: Whether supervisord stops all that it has started, as far as is known.
         self.all_stop = False
         #: Which router, counted from 1: figures of one mean nothing to the next.
@@ -208,6 +210,7 @@ class Link:
         self._send_ready()
         self._arriving.repeat()
         self.claims.repeat()
+        self.run_once.greet()
         if self._draining:
             self.post({"type": "draining"})
         self._flush()  # what waited for a router
@@ -244,6 +247,7 @@ class Link:
             close_socket(sock)
         self._arriving.lost()
         self.journals.close()
+        self.run_once.abandon()
 
     # --- what the router sends ----------------------------------------------------------
 
@@ -318,6 +322,8 @@ class Link:
             self._take_stopping(message)
         elif kind == "journals":
             self.journals.tell()
+        elif run_once.handles(kind):
+            self._guarded(kind, self.run_once.handle, message)
         elif kind == "pass":
             self._guarded(kind, self._passing.wants, message)
         elif kind == "no-pass":
@@ -384,6 +390,7 @@ class Link:
         same_host = self._sock is not None and channel.peer_of(self._sock).pid != 0
         self._ancestors.take_supervisord(message["supervisord"], same_host)
         self._wait_for("welcome", self._on_settings, message)
+        self.run_once.welcome(bool(message.get("run_once")))
 
     def _take_members(self, message: Message) -> None:
         """All of them, or what has changed; in parts."""
@@ -480,6 +487,31 @@ class Link:
             self._flush()
         elif own:
             channel.close_all(descriptors)
+
+    def say_now(self, message: Message) -> bool:
+        """Whether a router will read it, whatever becomes of this process: what is sent through a
+        Unix socket is at its other end when that returns."""
+        sock = self._free_sock()
+        if sock is None:
+            return False
+        try:
+            channel.send(sock, message)
+        except OSError:
+            return False
+        return True
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether no router has said anything on this connection yet."""
+        if self._sock is None or self.welcomed:
+            return False
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def withdraw(self, descriptors: Sequence[int]) -> None:
         """Do not send a message with these descriptors any more, if it waits."""

@@ -65,6 +65,8 @@ class Runtime(Protocol):
     writes: Writes
     #: The thread of the loop; ``None`` until there is a connection.
     threads: Optional[Threads]
+    #: Whether the application runs in threads, which nobody can end.
+    has_threads: bool
 
     def date(self) -> str:
         """The value of the field Date for an answer that is made now (RFC 9110, 5.6.7)."""
@@ -78,6 +80,23 @@ class Runtime(Protocol):
         """Start a task at once, until it is done or waits for something.
 
         What it raises is logged.
+        """
+
+    def run_apart(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        may_run: Callable[[], bool],
+        ended: Callable[[Optional[BaseException]], None],
+    ) -> Watch:
+        """Run a function of the application that may never return, in a greenlet, task or thread
+        of its own; to cancel it is to end that, which a thread does not notice.
+
+        :param name: of its thread.
+        :param may_run: is asked each time that the function goes on after it has waited. The
+            first time that it may not, it is ended there; a thread goes on.
+        :param ended: is called in the loop, in a later turn, when the function has ended, with
+            what it has raised: something that is no :exc:`Exception` when it was ended.
         """
 
     def run_answer(self, task: Callable[..., Any], *args: Any) -> None:

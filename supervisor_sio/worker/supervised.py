@@ -67,6 +67,7 @@ class Worker(Life):
             self._stopping,
             self._refuse,
         )
+        self.run_once = self.link.run_once
         self._lag = LoopLag(runtime)
         self._departure = Departure(runtime, self.server, self.link)
         self._adopter = Adopter(runtime, self.server, self.link)
@@ -99,6 +100,7 @@ class Worker(Life):
             recovers = any(one.manager.recovers for one in recoveries(self.runtime))
             if takes or recovers:
                 self.link.adopt_by(self._adopter, takes, recovery.FORMAT if recovers else 0)
+            self.take_tasks()
             self.link.ready({manager.hears: manager.tally for manager in managers if manager.hears})
             logger.info("ready (tag %s)", self._tag)
         await self.stopped.wait()

@@ -19,6 +19,8 @@ from supervisor_sio.common.blocking import run_blocking
 from supervisor_sio.engine.session import Session, State
 from supervisor_sio.worker.eventlet.install import install, make_runtime
 from supervisor_sio.worker.life import Life
+from supervisor_sio.worker.lone_tasks import NoRouter
+from supervisor_sio.worker.run_once import RunOnce
 
 sessions.serve_by(install)
 sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
@@ -41,6 +43,7 @@ def watch() -> None:
 
 
 life = Life(socketio.WSGIApp(sio), make_runtime())
+life.run_once = RunOnce(life.runtime, NoRouter(life.runtime))
 life.drain_timeout = 80.0  # the machine may be busy
 for number in range(int(sys.argv[1])):
     eio_sid = sio.eio.generate_id()

@@ -20,6 +20,7 @@ from ..ending import end_in_time
 from ..loop_thread import LoopThread
 from ..runtime import DescriptorOwner, Watch
 from . import forks
+from .apart import error_of, run_apart
 from .uv_readers import UvReaders
 
 if TYPE_CHECKING:
@@ -155,6 +156,18 @@ class AsyncioRuntime(BaseRuntime):
             error = task.exception()
             if error is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self.log(logger, logging.ERROR, _FAILED, exc_info=error)
+
+    def run_apart(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        may_run: Callable[[], bool],
+        ended: Callable[[Optional[BaseException]], None],
+    ) -> Watch:
+        # What it raises is for ``ended``, and its context variables are its own.
+        task = Context().run(self.loop.create_task, run_apart(function, may_run))
+        task.add_done_callback(lambda task: self.call_soon(ended, error_of(task)))
+        return _Task(task)
 
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
         self.call_soon(self.run, task, *args)

@@ -19,6 +19,7 @@ from ..base_runtime import BaseRuntime, write_log
 from ..loop_thread import LoopThread
 from ..runtime import DescriptorOwner, Watch
 from . import forks, greenlets, wsgi
+from .apart import Apart
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -119,6 +120,15 @@ class HubRuntime(BaseRuntime):
             greenlets.run(task, *args)
         else:
             greenlets.call(task, *args)
+
+    def run_apart(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        may_run: Callable[[], bool],
+        ended: Callable[[Optional[BaseException]], None],
+    ) -> Watch:
+        return Apart(function, may_run, ended)
 
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
         self.call_soon(greenlets.run, task, *args)

@@ -19,12 +19,14 @@ from ..base_runtime import write_log
 from ..loop_thread import LoopThread
 from . import wsgi
 from .ahead import Ahead
+from .apart import Apart
 from .busy import Busy
 from .client import is_to_be_asked_for
 from .pool import Pool, default_threads
 
 if TYPE_CHECKING:
     from ..connection import Connection
+    from ..runtime import Watch
 
 #: Seconds for which a thread that computes may keep Python's lock, and Python's own default. The
 #: loop wants the lock after each of its system calls: beside four handlers that compute, an echo
@@ -34,6 +36,8 @@ _SWITCH_INTERVAL, _DEFAULT_INTERVAL = 0.001, 0.005
 
 class ThreadsRuntime(AsyncioRuntime):
     """An event loop, and the threads in which the application runs."""
+
+    has_threads = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +63,15 @@ class ThreadsRuntime(AsyncioRuntime):
         self.pool.run(task, *args)
 
     soon = run
+
+    def run_apart(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        may_run: Callable[[], bool],
+        ended: Callable[[Optional[BaseException]], None],
+    ) -> Watch:
+        return Apart(name, function, lambda error: self.thread.run(0, ended, error))
 
     def run_answer(self, task: Callable[..., Any], *args: Any) -> None:
         """:meth:`.Runtime.run_answer`"""

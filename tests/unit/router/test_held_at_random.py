@@ -222,7 +222,7 @@ class World:
         if not self.ending:
             return
         gone = self.ending.pop(0)
-        gone._read_all()
+        gone.read_all()
         gone._process_ended()
 
     def next_router(self) -> None:

@@ -74,7 +74,7 @@ class Node:
         """As with ``kill -9``: the end of the channel comes first, and then that of the process."""
         (gone,) = [c for c in self.harness.workers if c.member and c.member.tag == self.tag]
         self.worker.sock.close()
-        gone._read_all()
+        gone.read_all()
         gone._process_ended()
 
     async def hear(self, kind: str) -> Message:

@@ -20,6 +20,7 @@ from supervisor_sio import __version__
 from supervisor_sio.router.health import Snapshot, ailment
 from supervisor_sio.router.metrics import Metrics
 from supervisor_sio.router.pool import Member
+from supervisor_sio.router.run_once import Row
 
 ONE = Member(
     tag="aa",
@@ -71,6 +72,10 @@ SNAPSHOT = Snapshot(
         "missed": 4,
         "malformed": 5,
     },
+    tasks=(
+        Row("cleanup", "failed", "", 7, 2, 1, 3, 5, 4),
+        Row("ticker", "running", "aa", 8, 60, 0, 0, 6, 0),
+    ),
     members=(ONE, TWO),
 )
 
@@ -271,6 +276,24 @@ def test_names_are_as_prometheus_wants_them() -> None:
         assert (family.type == "counter") == any(
             sample.name.endswith("_total") for sample in family.samples
         )
+
+
+def test_tasks_and_who_runs_them() -> None:
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for sample in samples(metrics_of(SNAPSHOT))
+        if sample.name.startswith("task_")
+    }
+    assert found == {
+        ("task_running", "ticker", "workers:workers_00"): 1,
+        ("task_given_total", "cleanup"): 5,
+        ("task_given_total", "ticker"): 6,
+        ("task_failures_total", "cleanup"): 4,
+        ("task_failures_total", "ticker"): 0,
+    }
+    assert not any(
+        s.name.startswith("task_") for s in samples(metrics_of(replace(SNAPSHOT, tasks=())))
+    )
 
 
 def test_the_document_lists_each_metric_with_its_labels() -> None:

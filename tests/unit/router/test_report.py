@@ -9,6 +9,9 @@ from supervisor_sio.common import reasons
 from supervisor_sio.common.refusals import Refusals
 from supervisor_sio.router.pool import Member, Pool
 from supervisor_sio.router.report import Report
+from supervisor_sio.router.run_once import Row
+
+ROW = Row("ticker", "running", "aa", 7, 60, 0, 0, 1, 0)
 
 
 def report_of(
@@ -20,7 +23,11 @@ def report_of(
     counted = Refusals(logging.getLogger("supervisor_sio.router"))
     counted.by_reason.update(refusals)
     workers: Any = SimpleNamespace(
-        handed_over=1, handed_back=2, gone=gone, held_sessions=lambda: held
+        handed_over=1,
+        handed_back=2,
+        gone=gone,
+        held_sessions=lambda: held,
+        run_once=SimpleNamespace(rows=lambda: [ROW]),
     )
     relay: Any = SimpleNamespace(alive=True, received=lambda: 3)
     return Report(
@@ -67,6 +74,7 @@ def test_clients_and_sessions_are_counted_apart() -> None:
     assert (snapshot.passed_on, snapshot.held) == (31, 6)
     assert totals["not_recovered"] == snapshot.not_recovered == {reasons.UNKNOWN_PID: 4}
     assert (totals["recovered"], totals["lost"], totals["kept_bytes"]) == (11, 4, 1000)
+    assert totals["tasks"] == [ROW._asdict()] and snapshot.tasks == (ROW,)
     assert totals["recovers"] is True
     assert [row["recovers"] for row in report.rows()] == [1, 0]
 

@@ -1,0 +1,34 @@
+"""A function in a thread of its own, which nobody can end."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Callable, Optional
+
+
+class Apart:
+    """Runs a function in a daemon thread: the process does not wait for it at its end.
+
+    :param ended: is called in that thread, with what the function has raised.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[[], Any],
+        ended: Callable[[Optional[BaseException]], None],
+    ) -> None:
+        self._function = function
+        self._ended = ended
+        threading.Thread(target=self._run, name=f"run-once-{name}", daemon=True).start()
+
+    def _run(self) -> None:
+        error: Optional[BaseException] = None
+        try:
+            self._function()
+        except BaseException as caught:  # SystemExit as well, as with a handler in a thread
+            error = caught
+        self._ended(error)
+
+    def cancel(self) -> None:
+        """It can only be told by what it looks at itself."""

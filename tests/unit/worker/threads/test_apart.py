@@ -1,0 +1,37 @@
+"""A function in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any, Optional
+
+from supervisor_sio.worker.threads.runtime import ThreadsRuntime
+
+
+def test_its_end_is_told_in_the_loop() -> None:
+    runtime = ThreadsRuntime()
+    ended: list[tuple[Any, Optional[BaseException]]] = []
+    names: list[str] = []
+
+    def function() -> None:
+        names.append(threading.current_thread().name)
+
+    def fail() -> None:
+        raise SystemExit(3)
+
+    async def test() -> None:
+        def note(error: Optional[BaseException]) -> None:
+            ended.append((threading.current_thread(), error))
+
+        for call in (function, fail):
+            watch = runtime.run_apart("ticker", call, lambda: False, note)
+            watch.cancel()  # which it does not notice
+            while not ended:
+                await asyncio.sleep(0.001)
+            (thread, error) = ended.pop()
+            assert thread is threading.main_thread()
+            assert isinstance(error, SystemExit) is (call is fail)
+
+    runtime.run_until_complete(test())
+    assert names == ["run-once-ticker"]
