@@ -11,7 +11,7 @@ import inspect
 import math
 import time
 from functools import partial
-from typing import Any, Callable, ClassVar, NamedTuple, Optional, TypeVar, Union
+from typing import Any, Callable, ClassVar, NamedTuple, Optional, TypeVar, Union, overload
 
 from ..common.limits import RUN_ONCE_NAME, RUN_ONCE_TASKS
 from ..common.run_once import is_name
@@ -66,8 +66,11 @@ class _Lease:
         self.end()
 
     def abandon(self) -> None:
-        """In a forked child: the task is the parent's, and so are those who wait for the event."""
-        self._until, self._ends = -math.inf, True
+        """In a forked child: the task is the parent's, and so are those who wait for the event.
+
+        What has forked is not ended: it does something for its parent.
+        """
+        self._until, self._ends = math.inf, True
 
 
 class Lease(_Lease):
@@ -129,6 +132,12 @@ class RunOnce:
         self._tasks_once: dict[str, Task] = {}
         #: Takes each: the worker, from its start on.
         self._add_task: Optional[Callable[[Task], None]] = None
+
+    @overload
+    def run_once(self, name: str, function: None = None) -> Callable[[Function], Function]: ...
+
+    @overload
+    def run_once(self, name: str, function: Function) -> Function: ...
 
     def run_once(self, name: str, function: Optional[Function] = None) -> Any:
         """Let one worker of the cluster run a function at a time: another one when that one ends.

@@ -17,7 +17,7 @@ from typing import Any
 
 import socketio
 
-from supervisor_sio import ZmqManager, serve
+from supervisor_sio import Lease, ZmqManager, serve
 
 HERE = Path(__file__).parent
 
@@ -53,6 +53,13 @@ def message(sid: str, who: str, text: str) -> None:
     # Clients send what they like: hold it to text of some length.
     who, text = str(who)[:40], str(text)[:2000]
     sio.emit("message", {"who": who, "text": text, "worker": WORKER})
+
+
+@manager.run_once("headcount")
+def headcount(lease: Lease) -> None:
+    """In one worker of the cluster: each would tell everybody."""
+    while lease.wait(5):
+        sio.emit("present", len(manager.fetch_sockets()))
 
 
 if __name__ == "__main__":

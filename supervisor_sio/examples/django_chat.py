@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.http import require_POST
 
-from supervisor_sio import ZmqManager
+from supervisor_sio import Lease, ZmqManager
 
 PAGE = Path(__file__).with_name("chat.html")
 WORKER = os.environ.get("SUPERVISOR_PROCESS_NAME", "no supervisor")
@@ -34,6 +34,13 @@ def connect(sid: str, environ: dict[str, Any]) -> None:
 @sio.event
 def message(sid: str, who: str, text: str) -> None:
     sio.emit("message", {"who": who, "text": text, "worker": WORKER})
+
+
+@manager.run_once("headcount")
+def headcount(lease: Lease) -> None:
+    """In one worker of the cluster: each would tell everybody."""
+    while lease.wait(5):
+        sio.emit("present", len(manager.fetch_sockets()))
 
 
 @require_POST

@@ -13,7 +13,7 @@ import socketio
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 
-from supervisor_sio import AsyncZmqManager
+from supervisor_sio import AsyncLease, AsyncZmqManager
 
 HERE = Path(__file__).parent
 WORKER = os.environ.get("SUPERVISOR_PROCESS_NAME", "no supervisor")
@@ -43,3 +43,10 @@ async def connect(sid: str, environ: dict[str, Any]) -> None:
 @sio.event
 async def message(sid: str, who: str, text: str) -> None:
     await sio.emit("message", {"who": who, "text": text, "worker": WORKER})
+
+
+@manager.run_once("headcount")
+async def headcount(lease: AsyncLease) -> None:
+    """In one worker of the cluster: each would tell everybody."""
+    while await lease.wait(5):
+        await sio.emit("present", len(await manager.fetch_sockets()))

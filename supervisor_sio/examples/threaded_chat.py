@@ -11,7 +11,7 @@ import os
 from flask import Flask, Response, request
 from flask_socketio import SocketIO
 
-from supervisor_sio import ZmqManager
+from supervisor_sio import Lease, ZmqManager
 
 WORKER = os.environ.get("SUPERVISOR_PROCESS_NAME", "no supervisor")
 
@@ -45,3 +45,10 @@ def welcome(sid: str, environ: object = None) -> None:
 @socketio.on("message")
 def message(who: str, text: str) -> None:
     socketio.emit("message", {"who": who, "text": text, "worker": WORKER})
+
+
+@manager.run_once("headcount")
+def headcount(lease: Lease) -> None:
+    """In one worker of the cluster: each would tell everybody."""
+    while lease.wait(5):
+        socketio.emit("present", len(manager.fetch_sockets()))

@@ -303,6 +303,7 @@ class RunOnce:
     def abandon(self) -> None:
         """In a forked child: the tasks are the parent's."""
         for run in self._runs.values():
+            run.state = State.OVER
             if run.lease is not None:
                 run.lease.abandon()
         self._runs.clear()

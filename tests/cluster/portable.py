@@ -103,6 +103,9 @@ class _Facade:
     def on_recovery(self, handler: Any = None, **options: Any) -> Any:
         return self._decorator(self._target.on_recovery, handler, options)
 
+    def run_once(self, name: str, function: Any = None) -> Any:
+        return self._decorator(functools.partial(self._target.run_once, name), function, {})
+
     def _decorator(self, call: Callable[..., Any], handler: Any, options: dict[str, Any]) -> Any:
         def register(handler: Any) -> Any:
             call(plain(handler), **options)

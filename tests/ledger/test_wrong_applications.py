@@ -33,6 +33,12 @@ EVENTLET, THREADING, ASYNCIO = "eventlet", "threading", "asyncio"
         (EVENTLET, "threads()", _OTHER.format(EVENTLET, EVENTLET, THREADING)),
         (EVENTLET, "flask_threads()", _OTHER.format(EVENTLET, EVENTLET, THREADING)),
         (THREADING, "create_app()", _OTHER.format(THREADING, THREADING, EVENTLET)),
+        (
+            EVENTLET,
+            "two_tasks()",
+            "run_once('ticker') has a function already, wrong_app.no_manager: give "
+            "wrong_app.create_app another name",
+        ),
         (ASYNCIO, "create_app()", "which takes --async-mode eventlet or threading; asyncio serves"),
         (ASYNCIO, "make_server()", _STOPS),
         (ASYNCIO, "sync_server()", _STOPS),

@@ -20,6 +20,13 @@ def create_app() -> Any:
     return socketio.WSGIApp(make_server(client_manager=ZmqManager()))
 
 
+def two_tasks() -> Any:
+    manager = ZmqManager()
+    manager.run_once("ticker", no_manager)
+    manager.run_once("ticker", create_app)
+    return socketio.WSGIApp(make_server(client_manager=manager))
+
+
 def threads() -> Any:
     return socketio.WSGIApp(make_server(async_mode="threading"))
 
