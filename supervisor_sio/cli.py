@@ -31,7 +31,8 @@ def _make_parser() -> argparse.ArgumentParser:
         prog="supervisor-sio", description="Socket.IO clusters under Supervisor."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser.set_defaults(show_help=parser.print_help)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("router", help=_ROUTER, description=_ROUTER)
     worker = commands.add_parser("worker", help=_WORKER, description=_WORKER)
     add_worker_options(worker)
@@ -66,6 +67,11 @@ def _make_parser() -> argparse.ArgumentParser:
         "(default: %(default)s)",
     )
     init.add_argument(
+        "--full",
+        action="store_true",
+        help="print a whole supervisord.conf, for a supervisord of its own",
+    )
+    init.add_argument(
         "--workers",
         metavar="N",
         type=int,
@@ -78,6 +84,9 @@ def _make_parser() -> argparse.ArgumentParser:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Entry point; returns the exit status."""
     arguments = _make_parser().parse_args(argv)
+    if arguments.command is None:
+        arguments.show_help()
+        return 0
     if arguments.command == "check":
         from .check import run as run_check
 
@@ -101,7 +110,9 @@ def _init(arguments: argparse.Namespace) -> int:
 
     mode = ASYNC_MODES[arguments.async_mode]
     try:
-        sections = make_sections(arguments.application, arguments.listen, arguments.workers, mode)
+        sections = make_sections(
+            arguments.application, arguments.listen, arguments.workers, mode, arguments.full
+        )
     except ValueError as error:
         sys.stderr.write(f"supervisor-sio init: error: {error}\n")
         return 2

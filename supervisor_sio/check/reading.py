@@ -29,7 +29,7 @@ from .configuration import (
     Sections,
 )
 from .roles import Role, head_of, role_of, script_of
-from .wording import describe, in_plain_words
+from .wording import describe, in_plain_words, option_in
 
 #: What takes the place of options that a section cannot do without.
 _STAND_INS = {"command": "cat", "events": "PROCESS_STATE"}
@@ -72,7 +72,9 @@ def read_whole(configuration: Configuration) -> Iterator[Finding]:
         try:
             reader.read_config(configuration.path)
         except Exception as error:
-            yield configuration.error("", "", in_plain_words(str(error) or type(error).__name__))
+            text = str(error) or type(error).__name__
+            section, option = option_in(text, configuration.sections)
+            yield configuration.error(section, option, in_plain_words(text))
 
 
 class _Refused(Exception):
@@ -281,6 +283,9 @@ class _Reader:
 
     def _culprit(self, sections: Sections, section: str, message: str) -> str:
         """The option without which supervisord takes the section, or refuses another one."""
+        named = option_in(message, {section: sections[section]})[1]
+        if named:
+            return named
         candidate = ""
         for option in sections[section]:
             without = {k: v for k, v in sections[section].items() if k != option}

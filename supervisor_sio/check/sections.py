@@ -5,9 +5,36 @@ from __future__ import annotations
 from ..common.modes import EVENTLET, THREADING, AsyncMode
 from ..settings import parse_settings
 
-_TEXT = """\
+#: What there is already, where supervisord runs other programs.
+_SUPERVISORD = """\
+; supervisord, with a cluster of Socket.IO workers; save it as supervisord.conf, then
+;
+;   supervisor-sio check supervisord.conf
+;   supervisord -c supervisord.conf
+;   supervisorctl -c supervisord.conf sio status
+
+[supervisord]
+logfile = %(here)s/supervisord.log
+pidfile = %(here)s/supervisord.pid
+
+[unix_http_server]
+; Where supervisorctl finds supervisord; mode 0700, so no password is needed.
+file = %(here)s/supervisor.sock
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[supervisorctl]
+serverurl = unix://%(here)s/supervisor.sock
+
+"""
+
+_INTO_MAIN = """\
 ; --- Into the main supervisord.conf -----------------------------------------
 
+"""
+
+_MAIN = """\
 ; The port that clients connect to, and every other setting of the cluster.
 [rpcinterface:sio]
 supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
@@ -21,8 +48,14 @@ listen = {listen}
 [ctlplugin:sio]
 supervisor.ctl_factory = supervisor_sio.ctlplugin:make_ctlplugin
 
+"""
+
+_BELOW = """\
 ; --- Below them, or into a file that [include] names ------------------------
 
+"""
+
+_PROGRAMS = """\
 ; The router: gives each connection to a worker, and relays emits between them.
 [eventlistener:sio]
 command = supervisor-sio router
@@ -38,6 +71,9 @@ buffer_size = {buffer_size}
 command = supervisor-sio worker {option}{application}
 process_name = %(program_name)s_%(process_num)02d
 numprocs = {workers}
+; A worker that ends sooner is started again startretries (3) times; one that ends
+; later always, after some failures in a row with a pause that grows.
+startsecs = 1
 ; Longer than drain_timeout (10 s), so that a stopping worker can finish its
 ; requests before supervisord kills it.
 stopwaitsecs = 15
@@ -53,15 +89,24 @@ redirect_stderr = true
 _POOL = "\n; --threads N before the application: how many handlers run at a time in each."
 
 
-def make_sections(application: str, listen: str, workers: int, mode: AsyncMode = EVENTLET) -> str:
-    """:raises ValueError: for what cannot work; the text says why."""
+def make_sections(
+    application: str, listen: str, workers: int, mode: AsyncMode = EVENTLET, full: bool = False
+) -> str:
+    """The sections for a cluster.
+
+    :param full: with those of supervisord itself.
+    :raises ValueError: for what cannot work; the text says why.
+    """
     module, _, name = application.partition(":")
     if not module or not name or len(application.split()) > 1:
         raise ValueError(f"{application!r} is not module:app, as in chat:app")
     if workers < 1:
         raise ValueError(f"{workers} workers do no work; give 1 or more")
     addresses = parse_settings({"listen": listen}).listen
-    return _TEXT.format(
+    main, programs = _INTO_MAIN + _MAIN, _BELOW + _PROGRAMS
+    if full:
+        main, programs = _MAIN, _PROGRAMS
+    return (_SUPERVISORD if full else "") + (main + programs).format(
         # supervisord expands what follows a percent sign.
         listen=", ".join(map(str, addresses)).replace("%", "%%"),
         note=_POOL if mode is THREADING else "",

@@ -5,10 +5,16 @@ from __future__ import annotations
 import configparser
 import difflib
 import re
+from typing import Iterable, Mapping
 
 from supervisor.events import EventTypes
 
 from ..settings import PERCENT
+
+#: A value may have anything in it, and stands before the name of its option.
+_CANNOT_EXPAND = re.compile(
+    r"Format string .* for '([^']*)' (?:contains names|is badly formatted)", re.DOTALL
+)
 
 
 def describe(filename: str, error: configparser.Error) -> str:
@@ -20,6 +26,20 @@ def describe(filename: str, error: configparser.Error) -> str:
             f"{filename}, line {number}: neither a section, an option nor a comment: {line.strip()}"
         )
     return f"{filename}: {' '.join(str(error).split())}"
+
+
+def option_in(message: str, sections: Mapping[str, Iterable[str]]) -> tuple[str, str]:
+    """The section and the option that Supervisor says it cannot expand; both empty for others.
+
+    :param sections: the options of each.
+    """
+    match = _CANNOT_EXPAND.match(message)
+    for section, options in sections.items() if match else ():
+        for option in options:
+            # Supervisor names some with their section.
+            if match and match.group(1) in (f"{section}.{option}", option):
+                return section, option
+    return "", ""
 
 
 def in_plain_words(message: str) -> str:
@@ -35,7 +55,10 @@ def in_plain_words(message: str) -> str:
                 f"%({name})s: {name[4:]} is not in this environment; run the check in the "
                 "environment that supervisord has"
             )
-        return f"supervisord has no %({name})s for this; write a percent sign as %%"
+        instead = "a percent sign as %%"
+        if name == "here":
+            instead = "the directory itself"
+        return f"supervisord has no %({name})s for this; write {instead}"
     if text.startswith("Format string"):
         # What it has may be a password.
         return f"supervisord does not understand what follows a percent sign; {PERCENT}"

@@ -12,12 +12,13 @@ from typing import Iterable, Optional, Sequence
 #: Stands for what was left out.
 MARK = "…"
 
-_GAP = "  "
+#: Blanks between two columns; one is enough where there is no room.
+_GAP = 2
 
-#: Letters that a long text keeps while others can give way, then a head, then a name.
+#: Letters that a long text keeps while others can give way, then a name, then a head.
 _LONG_TEXT = 24
-_SHORTEST_HEAD = 4
 _SHORTEST_NAME = 8
+_SHORTEST_HEAD = 4
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,76 @@ def _pieces(line: str, width: int) -> Iterable[str]:
 def table(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], width: Optional[int] = None
 ) -> list[str]:
-    """The lines of a table, its head first."""
+    """The lines of a table, its head first.
+
+    Columns that find no room stand in another table below it, behind the first column.
+    """
     cells = [[column.head for column in columns], *([printable(c) for c in row] for row in rows)]
-    widths = _widths(columns, cells, width)
+    lines: list[str] = []
+    for part in _parts(columns, cells, width):
+        if lines:
+            lines.append("")
+        lines += _lines(
+            [columns[i] for i in part], [[row[i] for i in part] for row in cells], width
+        )
+    return lines
+
+
+def _parts(
+    columns: Sequence[Column], cells: Sequence[Sequence[str]], width: Optional[int]
+) -> list[list[int]]:
+    """The columns of each table, by their numbers."""
+    if width is None:
+        return [list(range(len(columns)))]
+    least = [
+        min(text, max(_SHORTEST_NAME, text_width(column.head))) if column.gives else text
+        for column, text in zip(columns, _natural(cells))
+    ]
+    parts = [[0]]
+    for i in range(1, len(columns)):
+        wanted = sum(least[j] + 1 for j in [*parts[-1], i]) - 1
+        if len(parts[-1]) > 1 and wanted > width:
+            parts.append([0])
+        parts[-1].append(i)
+    return parts
+
+
+def _lines(
+    columns: Sequence[Column], cells: Sequence[Sequence[str]], width: Optional[int]
+) -> list[str]:
+    gaps = _gaps(columns, cells, width)
+    widths = _widths(columns, cells, None if width is None else width - sum(gaps))
     lines = []
     for row in cells:
-        line = _GAP.join(
-            _cell(text, wide, column) for text, wide, column in zip(row, widths, columns)
-        ).rstrip()
+        parts = [_cell(text, wide, column) for text, wide, column in zip(row, widths, columns)]
+        line = "".join(part + " " * gap for part, gap in zip(parts, [*gaps, 0])).rstrip()
         lines.append(line if width is None else shorten(line, width))
     return lines
+
+
+def _gaps(
+    columns: Sequence[Column], cells: Sequence[Sequence[str]], width: Optional[int]
+) -> list[int]:
+    """Behind each column but the last; where there is no room, the last give way first."""
+    gaps = [_GAP] * (len(columns) - 1)
+    if width is not None:
+        excess = sum(_texts(columns, cells)) + sum(gaps) - width
+        for i in range(len(gaps) - 1, max(-1, len(gaps) - 1 - excess), -1):
+            gaps[i] = 1
+    return gaps
+
+
+def _natural(cells: Sequence[Sequence[str]]) -> list[int]:
+    """The width of each column with nothing cut."""
+    return [max(map(text_width, column)) for column in zip(*cells)]
+
+
+def _texts(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[int]:
+    """The same with long texts cut."""
+    return [
+        min(wide, _LONG_TEXT) if column.gives else wide
+        for column, wide in zip(columns, _natural(cells))
+    ]
 
 
 def _cell(text: str, width: int, column: Column) -> str:
@@ -113,23 +174,24 @@ def _cell(text: str, width: int, column: Column) -> str:
 def _widths(
     columns: Sequence[Column], cells: Sequence[Sequence[str]], width: Optional[int]
 ) -> list[int]:
-    """Of each column. The widest gives way first: of long texts, heads, names, then of all."""
-    bodies = [
-        max((text_width(row[i]) for row in cells[1:]), default=0) for i in range(len(columns))
-    ]
-    widths = [max(body, text_width(head)) for body, head in zip(bodies, cells[0])]
+    """Of each column. The widest gives way first: of long texts, names, heads, then of all.
+
+    :param width: of all together.
+    """
+    widths = _natural(cells)
     if width is None:
         return widths
-    excess = sum(widths) + len(_GAP) * (len(columns) - 1) - width
-    texts = [
-        min(wide, _LONG_TEXT) if column.gives else wide for column, wide in zip(columns, widths)
+    excess = sum(widths) - width
+    bodies = _natural(cells[1:]) if len(cells) > 1 else [0] * len(columns)
+    texts = _texts(columns, cells)
+    names = [
+        min(text, _SHORTEST_NAME) if column.gives else text for column, text in zip(columns, texts)
     ]
     heads = [
-        text if column.gives else max(body, _SHORTEST_HEAD)
-        for column, text, body in zip(columns, texts, bodies)
+        name if column.gives else min(name, max(body, _SHORTEST_HEAD))
+        for column, name, body in zip(columns, names, bodies)
     ]
-    names = [_SHORTEST_NAME if column.gives else least for column, least in zip(columns, heads)]
-    for least in texts, heads, names, [1] * len(columns):
+    for least in texts, names, heads, [1] * len(columns):
         while excess > 0:
             room = [wide if wide > low else 0 for wide, low in zip(widths, least)]
             widest = room.index(max(room))

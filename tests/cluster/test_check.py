@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Clients, ClusterFactory
-from .harness import BIN, HERE, Cluster, environment
+from .harness import BIN, HERE, Cluster, environment, of_workers
 from .modes import NO_WORKER
 from .test_listeners import view_for_all
 
@@ -106,6 +106,37 @@ def test_what_init_prints_starts(make_cluster: ClusterFactory) -> None:
     assert (status, verdict in said) == (0, True), said
     cluster.spawn()
     cluster.wait_ready(2)
+
+
+def test_what_init_prints_in_full_is_all_it_takes(make_cluster: ClusterFactory) -> None:
+    cluster = make_cluster()
+    status, printed = supervisor_sio(
+        *("init", "--full", "cluster_app:app", "--workers", "2"),
+        *("--listen", f"127.0.0.1:{cluster.port}"),
+    )
+    assert status == 0
+    # Paths of Unix sockets are short, pytest's directories are not.
+    cluster.conf, cluster.socket = (
+        cluster.short / name for name in ("supervisord.conf", "supervisor.sock")
+    )
+    cluster.conf.write_text(printed)
+    status, said = supervisor_sio("check", str(cluster.conf))
+    assert status == 0, said
+    with open(cluster.directory / "supervisord.out", "ab") as output:
+        cluster.adopt(
+            subprocess.Popen(
+                [BIN / "supervisord", "-n", "-c", cluster.conf],
+                cwd=HERE,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=of_workers(ASYNC_MODE="eventlet"),
+                start_new_session=True,
+            )
+        )
+    cluster.wait_ready(2)
+    done = cluster.ctl("sio", "status")
+    assert done.returncode == 0 and f"listen   127.0.0.1:{cluster.port}\n" in done.stdout
 
 
 def test_what_is_wrong_does_not_start(make_cluster: ClusterFactory) -> None:

@@ -31,3 +31,18 @@ def test_options_of_a_worker_that_mean_nothing(
         cli.main(["worker", *options.split(), "chat:app"])
     assert ended.value.code == 2
     assert f"\nsupervisor-sio worker: error: {error}" in capsys.readouterr().err
+
+
+def test_without_arguments_it_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: supervisor-sio ") and not err
+    for command in ("router", "worker", "check", "init"):
+        assert f"\n    {command} " in out
+
+
+def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["chek"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'chek'" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import sys
 from collections.abc import Callable
@@ -450,6 +451,33 @@ def test_without_an_include_supervisord_has_no_here_for_plugins(deployment: Depl
     assert "[rpcinterface:sio] run_dir: supervisord has no %(here)s for this" in line
     deployment.include("program:workers")
     assert deployment.lines() == []
+
+
+def test_each_option_that_cannot_be_expanded_is_named(deployment: Deployment) -> None:
+    deployment.set(
+        "rpcinterface:sio",
+        channel="a%40b",
+        run_dir="%(here)s/run",
+        tls_certfile="Format string 'x' for 'rpcinterface:sio.listen' contains names %(her)s",
+        metrics="unix:%(here)s/metrics",
+    )
+    deployment.set("program:workers", stdout_logfile="%(hre)s/log", environment='A="%(ENV_NO)s"')
+    found = [line.partition(": ")[2].partition(": ")[2] for line in deployment.lines()]
+    named = [re.match(r"\[(.*?)\] (\w+): ", line) for line in found]
+    assert sorted(match.groups() for match in named if match) == [
+        ("program:workers", "environment"),
+        ("program:workers", "stdout_logfile"),
+        *[("rpcinterface:sio", name) for name in ("channel", "metrics", "run_dir", "tls_certfile")],
+    ]
+
+
+def test_an_option_of_supervisorctl_that_cannot_be_expanded(deployment: Deployment) -> None:
+    deployment.set("ctlplugin:sio", colour="%(here)s")
+    (line,) = deployment.lines()
+    assert line == (
+        f"error: {deployment.path}: [ctlplugin:sio] colour: supervisord has no %(here)s for this; "
+        "write the directory itself"
+    )
 
 
 def test_included_files_that_are_not_read(deployment: Deployment, tmp_path: Path) -> None:

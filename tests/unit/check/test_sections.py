@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from configparser import RawConfigParser
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from supervisor_sio import cli
 from supervisor_sio.check import judge
 from supervisor_sio.check.reading import read
 from supervisor_sio.check.sections import make_sections
-from unit.check.deployment import HOST, ME, NOBODY
+from unit.check.deployment import HOST, ME, NOBODY, ROOT
 
 MINIMAL = """\
 [supervisord]
@@ -23,18 +25,20 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 
 @pytest.mark.parametrize("workers", [1, 4, 40])
+@pytest.mark.parametrize("full", [False, True])
 def test_what_init_prints_is_sound(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int, full: bool
 ) -> None:
     listen = f"unix:{tmp_path}/100%.sock"
-    assert cli.main(["init", "chat:app", "--listen", listen, "--workers", str(workers)]) == 0
+    words = ["init", "chat:app", "--listen", listen, "--workers", str(workers)]
+    assert cli.main([*words, *["--full"] * full]) == 0
     sections = capsys.readouterr().out
     if ME == 0:  # as the comments say
         sections = sections.replace(";chown = root:www-data", f"chown = root:{NOBODY.pw_gid}")
         sections = sections.replace(";chmod", "chmod").replace(";user = www-data", "user = nobody")
         tmp_path.chmod(0o755)
     path = tmp_path / "supervisord.conf"
-    path.write_text(MINIMAL.format(directory=tmp_path) + sections)
+    path.write_text(sections if full else MINIMAL.format(directory=tmp_path) + sections)
     configuration = read(str(path))
     assert judge(configuration, HOST) == []
     assert configuration.settings is not None
@@ -42,6 +46,9 @@ def test_what_init_prints_is_sound(
     (program,) = configuration.workers
     assert program.command == "supervisor-sio worker chat:app"
     assert len(program.processes) == workers
+    assert ("; --- " in sections) is not full
+    if full:
+        return
     # And where the comments say that the second part goes.
     main, mark, rest = sections.partition("; --- Below them")
     path.write_text(MINIMAL.format(directory=tmp_path) + main + "[include]\nfiles = sio.conf\n")
@@ -93,3 +100,38 @@ def test_init_says_what_is_wrong(
 def test_sections_are_parted_as_said() -> None:
     assert make_sections("a:b", "[::1]:80, x:1", 2).count("; --- ") == 2
     assert "listen = [::1]:80, x:1\n" in make_sections("a:b", "[::1]:80,x:1", 2)
+
+
+def options(text: str) -> dict[str, dict[str, str]]:
+    """Of each section, those as well that a comment has for who runs supervisord as root."""
+    parser = RawConfigParser(inline_comment_prefixes=(" ;",))
+    parser.read_string(re.sub(r"^;(?=\w+ = )", "", text, flags=re.MULTILINE))
+    return {section: dict(parser.items(section)) for section in parser.sections()}
+
+
+def test_init_the_readme_and_the_example_agree() -> None:
+    blocks = re.findall(r"```ini\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    readme = "".join(block for block in blocks[:2])
+    example = "".join(
+        re.sub(r"^;command.*\n", "", path.read_text(), flags=re.MULTILINE)
+        for path in (ROOT / "conf.d").glob("*.conf")
+    )
+    printed, full, shown, shipped = (
+        options(text)
+        for text in (
+            make_sections("myapp:app", "0.0.0.0:8000", 4),
+            make_sections("myapp:app", "0.0.0.0:8000", 4, full=True),
+            readme,
+            example,
+        )
+    )
+    assert printed == shown == {section: full[section] for section in printed}
+    for section, names in {
+        "rpcinterface:sio": ("chown", "chmod"),
+        "eventlistener:sio": ("command", "events", "buffer_size", "user"),
+        "program:workers": (
+            *("process_name", "startsecs", "stopwaitsecs", "redirect_stderr", "user"),
+        ),
+    }.items():
+        for name in names:
+            assert printed[section][name] == shipped[section][name], (section, name)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
 
+from supervisor_sio.common import figures
+from supervisor_sio.common.figures import Source
 from supervisor_sio.supervisorctl.commands import run
 from supervisor_sio.supervisorctl.formatting import (
     format_sockets,
@@ -288,6 +291,23 @@ def test_what_a_worker_said_when_it_failed_last() -> None:
     for row in answer["workers"]:  # as of a supervisord that an upgrade has left running
         del row["last_line"], row["pause"]
     assert lines(answer)[-1].startswith("workers:workers_00 failed 5 times")
+
+
+@pytest.mark.parametrize("show", [format_status, format_workers])
+@pytest.mark.parametrize("figure", [7, 123_456])
+def test_80_columns_cut_no_heading(show: Any, figure: int) -> None:
+    counts = {row.name: figure for row in figures.WORKER if row.source is not Source.PROCESS}
+    member = {**READY, **counts, "state": "draining"}
+    process = worker(0, 20, "RUNNING")
+    answer = status(ROUTER, process, figures={**FIGURES, "workers": [member]})
+    answer["workers"][0]["memory"] = 1024 * figure
+    piped, shown = "\n".join(show(answer)), list(show(answer, 80))
+    assert max(map(len, shown)) <= 80
+    heads = [row.status if show is format_status else row.workers for row in figures.WORKER]
+    for head in ["worker", "state", *[column.head for column in heads if column]]:
+        assert head in piped
+        # As a word, and its figure below it.
+        assert any(re.search(rf"(^| ){head}( |$)", line) for line in shown), shown
 
 
 def answer(shown: int, total: int) -> dict[str, Any]:

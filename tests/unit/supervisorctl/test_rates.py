@@ -122,8 +122,8 @@ def test_a_sample_at_80_columns() -> None:
         "         relay messages 0.0/s, waiting 2, refused 1",
         "router   pid 10, CPU 0 %, 1 MiB",
         "",
-        "worker              state  sessi…  connec…    in/s  out/s  CPU %  memory  lag ms",
-        "workers:workers_00  ready       3     1000  100000    0.0      0   2 MiB       4",
+        "worker              state  sessions  connects/s   in/s out/s CPU % memory lag ms",
+        "workers:workers_00  ready         3        1000 100000   0.0     0  2 MiB      4",
     ]
 
 

@@ -26,22 +26,45 @@ def test_a_pipe_gets_everything() -> None:
     ("width", "lines"),
     [
         (
-            48,  # heads go first
+            48,  # the gaps first, from the right, then the widest column of those that may
             [
-                "worker              sess…  room",
-                "workers:workers_00      7  a long name of a room",
-                "workers:workers_01   1200  x",
+                "worker             sessions room",
+                "workers:workers_00        7 a long name of a ro…",
+                "workers:workers_01     1200 x",
             ],
         ),
         (
-            36,  # then the widest column; workers are still told from each other
+            30,  # workers are still told from each other, heads stay whole
             [
-                "worker          ses…  room",
-                "workers…ers_00     7  a long name o…",
-                "workers…ers_01  1200  x",
+                "worker     sessions room",
+                "worke…s_00        7 a long na…",
+                "worke…s_01     1200 x",
             ],
         ),
-        (14, ["w…r  se…  room", "w…0    7  a l…", "w…1  12…  x"]),
+        (
+            20,  # what finds no room stands in another table
+            [
+                "worker      sessions",
+                "worke…rs_00        7",
+                "worke…rs_01     1200",
+                "",
+                "worker    room",
+                "work…s_00 a long na…",
+                "work…s_01 x",
+            ],
+        ),
+        (
+            14,
+            [
+                "worker   sess…",
+                "work…_00     7",
+                "work…_01  1200",
+                "",
+                "worker room",
+                "wor…00 a long…",
+                "wor…01 x",
+            ],
+        ),
     ],
 )
 def test_the_longest_gives_way(width: int, lines: list[str]) -> None:
