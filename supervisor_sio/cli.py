@@ -10,8 +10,9 @@ import warnings
 from typing import Optional, Sequence
 
 from ._version import __version__
-from .common.modes import ASYNC_MODES, EVENTLET
+from .common.modes import ASYNC_MODES, EVENTLET, AsyncMode
 from .common.worker_options import WorkerOptions, add_mode, add_worker_options, worker_options
+from .settings import without_credentials
 
 _ROUTER = "the router and relay of the cluster; run by supervisord in [eventlistener:sio]"
 _WORKER = "serve a WSGI or ASGI application; run by supervisord in a [program:x] section"
@@ -23,6 +24,9 @@ _CHECK_MORE = """\
 nothing; it only asks the Python of each supervisor-sio for its packages, and reads the
 module of the application. Run it as the user that starts supervisord, and in the same
 environment.
+With --app it imports an application as a worker does, in the directory it is called in,
+and says what it is, and what would keep its clients from being served. Then without a
+file it checks no configuration.
 The exit status is 0 without errors, 1 with errors, 2 when a file cannot be read."""
 
 
@@ -50,6 +54,10 @@ def _make_parser() -> argparse.ArgumentParser:
         nargs="?",
         help="the main file; otherwise the one that supervisord finds by itself",
     )
+    check.add_argument(
+        "--app", metavar="MODULE:APP", help="import this application, and say what is wrong with it"
+    )
+    add_mode(check)
     init = commands.add_parser("init", help=_INIT, description=_INIT)
     init.add_argument(
         "application",
@@ -88,9 +96,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         arguments.show_help()
         return 0
     if arguments.command == "check":
-        from .check import run as run_check
-
-        return run_check(arguments.configuration)
+        return _check(arguments)
     if arguments.command == "init":
         return _init(arguments)
     if arguments.command == "router":
@@ -103,6 +109,33 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except ValueError as error:
         arguments.fail(str(error))
     return _worker(options)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from .check import paths_of
+    from .check import run as run_check
+
+    file, app = arguments.configuration, arguments.app
+    status = run_check(file) if file or not app else 0
+    if app and status != 2:
+        status = max(status, _check_app(app, arguments.async_mode, paths_of(file)))
+    return status
+
+
+def _check_app(spec: str, async_mode: str, paths: Sequence[str]) -> int:
+    """What is wrong with an application; returns the exit status."""
+    mode = ASYNC_MODES[async_mode]
+    _prepare(mode)
+    from .worker.inspection import inspect_application
+
+    report = inspect_application(spec, mode, paths)
+    sys.stderr.write(report.detail)
+    for severity, lines in (("error", report.errors), ("warning", report.warnings)):
+        for line in lines:
+            print(f"{severity}: {without_credentials(line)}")
+    for line in report.facts:
+        print(line)
+    return 1 if report.errors else 0
 
 
 def _init(arguments: argparse.Namespace) -> int:
@@ -120,12 +153,17 @@ def _init(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _worker(options: WorkerOptions) -> int:
+def _prepare(mode: AsyncMode) -> None:
+    """Before anything of the application is imported."""
     # What eventlet says of itself at every import is not news for an operator's log; a server that
     # is meant for eventlet imports it in any mode.
     warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
-    if options.mode is EVENTLET:
-        _patch()  # before anything of the application is imported
+    if mode is EVENTLET:
+        _patch()
+
+
+def _worker(options: WorkerOptions) -> int:
+    _prepare(options.mode)
     from .cluster import sessions
     from .worker import logs, modes
     from .worker.application import ApplicationError, load

@@ -13,7 +13,7 @@ import io
 import sys
 from typing import Optional
 
-from ..settings import without_credentials
+from ..settings import Settings, without_credentials
 from . import modes, packages, programs, resources, takeover, wiring
 from .configuration import Configuration, Finding
 from .host import Host
@@ -67,6 +67,12 @@ def judge(configuration: Configuration, host: Host) -> list[Finding]:
     if not any(finding.severity == "error" for finding in findings):
         findings += read_whole(configuration)
     return sorted(findings, key=lambda finding: (finding.severity, finding.file, finding.section))
+
+
+def paths_of(path: Optional[str]) -> tuple[str, ...]:
+    """Where clients look for Socket.IO: as a configuration has it, or by default."""
+    settings = read(path).settings if path else None
+    return (settings or Settings()).path
 
 
 def run(path: Optional[str]) -> int:

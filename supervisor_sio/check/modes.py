@@ -6,6 +6,7 @@ import os
 import re
 from typing import Any, Iterator, Optional
 
+from ..common.commands import PROGRAM
 from ..common.modes import ASYNCIO, EVENTLET, THREADING, AsyncMode
 from ..common.worker_options import WorkerOptions, read_worker_options
 from .configuration import Configuration, Finding, Program
@@ -22,9 +23,16 @@ _OWN_THREADS = 4
 
 def options_of(program: Program) -> Optional[WorkerOptions]:
     """What the workers of a program are told, where that can be seen."""
-    match = _WORKER.search(head_of(program.script) or program.command)
+    words = split_command(program.command)
+    if words[1:2] == ["worker"] and os.path.basename(words[0]) == PROGRAM:
+        words = words[2:]  # which may be quoted
+    else:
+        match = _WORKER.search(head_of(program.script) or program.command)
+        if match is None:
+            return None
+        words = match.group(1).split()
     try:
-        return read_worker_options(match.group(1).split()) if match else None
+        return read_worker_options(words)
     except ValueError:
         return None
 

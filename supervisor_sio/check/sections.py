@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from ..common.modes import EVENTLET, THREADING, AsyncMode
 from ..settings import parse_settings
 
@@ -98,7 +100,7 @@ def make_sections(
     :raises ValueError: for what cannot work; the text says why.
     """
     module, _, name = application.partition(":")
-    if not module or not name or len(application.split()) > 1:
+    if not module or not name or len(application.partition("(")[0].split()) > 1:
         raise ValueError(f"{application!r} is not module:app, as in chat:app")
     if workers < 1:
         raise ValueError(f"{workers} workers do no work; give 1 or more")
@@ -111,7 +113,7 @@ def make_sections(
         listen=", ".join(map(str, addresses)).replace("%", "%%"),
         note=_POOL if mode is THREADING else "",
         option="" if mode is EVENTLET else f"--async-mode {mode.name} ",
-        application=application.replace("%", "%%"),
+        application=shlex.quote(application).replace("%", "%%"),
         workers=workers,
         # Twice what is needed: the router is one of them, and other programs may be there.
         buffer_size=max(100, 4 * workers),

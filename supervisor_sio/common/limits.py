@@ -654,6 +654,13 @@ PROBE_TIMEOUT = _limit(
     "program",
     "that `supervisor-sio check` waits for the Python of a program to say which packages it has",
 )
+IMPORT_TIMEOUT = _limit(
+    "IMPORT_TIMEOUT",
+    60.0,
+    "seconds",
+    "application",
+    "that `supervisor-sio check --app` waits for its import",
+)
 FORGOTTEN_RUN_DIRS = _limit(
     "FORGOTTEN_RUN_DIRS",
     100,

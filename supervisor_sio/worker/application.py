@@ -14,6 +14,7 @@ import socketio
 
 from ..cluster import sessions
 from ..common.modes import ASYNC_MODES, ASYNCIO, EVENTLET, THREADING, AsyncMode
+from .spec import Call, parse_spec
 
 #: What an application is called by most.
 _USUAL_NAMES = ("app", "application")
@@ -47,15 +48,15 @@ class ApplicationError(Exception):
 def load(spec: str, mode: AsyncMode = EVENTLET) -> Any:
     """Import ``module:app``; the working directory comes first on the path.
 
-    ``module:make()`` calls a factory without arguments.
+    ``module:make()`` calls a factory, ``module:make("production")`` one with arguments.
 
     :raises ApplicationError: when there is no such application, or the mode cannot serve it.
     """
-    module_name, colon, attribute = spec.partition(":")
-    calls = attribute.endswith("()")
-    name_of_app = attribute[:-2] if calls else attribute
-    if not colon or not module_name or not name_of_app:
-        raise ApplicationError(f"{spec!r} is not module:app, as in chat:app")
+    try:
+        named = parse_spec(spec)
+    except ValueError as error:
+        raise ApplicationError(str(error)) from None
+    module_name, name_of_app = named.module, named.name
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -65,7 +66,7 @@ def load(spec: str, mode: AsyncMode = EVENTLET) -> Any:
             hint = ""
             if module_name.endswith(".py"):
                 name = module_name[:-3].replace("/", ".")
-                hint = f"; write {name}:{attribute}, without .py"
+                hint = f"; write {name}:{spec.partition(':')[2]}, without .py"
             raise ApplicationError(
                 f"no module named {error.name!r} in {os.getcwd()} or on the Python path{hint}"
             ) from None
@@ -79,8 +80,8 @@ def load(spec: str, mode: AsyncMode = EVENTLET) -> Any:
         except AttributeError:
             hint = _other_name(module, name_of_app) if target is module else ""
             raise ApplicationError(f"module {module_name!r} has no {name_of_app!r}{hint}") from None
-    if calls:
-        target = _call(target, spec)
+    if named.call is not None:
+        target = _call(target, spec, named.call)
     check(target, spec, mode)
     return target
 
@@ -93,13 +94,21 @@ def _other_name(module: Any, name: str) -> str:
     return f"; did you mean {likely[0]!r}?" if likely else ""
 
 
-def _call(factory: Any, spec: str) -> Any:
+def _call(factory: Any, spec: str, call: Call) -> Any:
     if not callable(factory):
-        raise ApplicationError(f"{spec[:-2]} is a {type(factory).__name__}, it cannot be called")
-    if not _takes(factory, 0):
-        raise ApplicationError(f"{spec} is called without arguments, and needs some")
+        name = spec.partition("(")[0]
+        raise ApplicationError(f"{name} is a {type(factory).__name__}, it cannot be called")
     try:
-        return factory()
+        inspect.signature(factory).bind(*call.arguments, **call.options)
+    except TypeError as error:
+        if not call.arguments and not call.options:
+            text = f"{spec} is called without arguments, and needs some"
+            raise ApplicationError(text) from None
+        raise ApplicationError(f"{spec} cannot be called like this: {error}") from None
+    except ValueError:  # it has no signature
+        pass
+    try:
+        return factory(*call.arguments, **call.options)
     except Exception:
         raise _failed(spec) from None
 
@@ -135,15 +144,15 @@ def check(app: Any, spec: str = "the application", mode: AsyncMode = EVENTLET) -
         raise ApplicationError(
             f"{spec} ({kind}) does not take {arguments} as {_a(wanted)} application does"
         )
-    for layer in _layers(app):
-        server = _server_of(layer)
+    for layer in layers(app):
+        server = server_of(layer)
         if server is not None:
             _check_server(server, spec, mode)
 
 
 def mode_for(app: Any) -> AsyncMode:
     """The mode that serves an application, as far as that shows; by default eventlet."""
-    servers = [server for server in map(_server_of, _layers(app)) if server is not None]
+    servers = [server for server in map(server_of, layers(app)) if server is not None]
     servers = servers or sessions.servers()
     if _interface(app) == "ASGI" or any(server.is_asyncio_based() for server in servers):
         return ASYNCIO
@@ -165,8 +174,8 @@ def check_manager(app: Any, spec: str = "the application") -> None:
     """
     if sessions.servers():
         return
-    for layer in _layers(app):
-        server = _server_of(layer)
+    for layer in layers(app):
+        server = server_of(layer)
         if server is not None:
             fault, is_async = "has a Socket.IO server without", server.is_asyncio_based()
             raise ApplicationError(sessions.why_no_manager(spec, fault, is_async))
@@ -178,7 +187,7 @@ def check_path(app: Any, paths: Sequence[str]) -> None:
     :param paths: of ``[rpcinterface:sio]``.
     :raises ApplicationError: when no handshake would find its worker again.
     """
-    for layer in _layers(app):
+    for layer in layers(app):
         path = getattr(layer, "engineio_path", None)
         # Some middleware takes away the first part of a path.
         if isinstance(path, str) and not any(known.endswith(path) for known in paths):
@@ -188,7 +197,7 @@ def check_path(app: Any, paths: Sequence[str]) -> None:
             )
 
 
-def _layers(app: Any) -> Iterator[Any]:
+def layers(app: Any) -> Iterator[Any]:
     """The application, and what it wraps or mounts, as far as that shows; each once."""
     seen = {id(app)}
     layers = [app]
@@ -210,7 +219,7 @@ def _inside(layer: Any) -> Iterator[Any]:
         yield from (route for route in routes if hasattr(route, "app"))
 
 
-def _server_of(layer: Any) -> Any:
+def server_of(layer: Any) -> Any:
     """The Socket.IO server of a layer that has one."""
     servers = (getattr(layer, name, None) for name in _SERVER)
     return next((server for server in servers if _is_server(server)), None)

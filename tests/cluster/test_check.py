@@ -111,7 +111,8 @@ def test_what_init_prints_starts(make_cluster: ClusterFactory) -> None:
 def test_what_init_prints_in_full_is_all_it_takes(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster()
     status, printed = supervisor_sio(
-        *("init", "--full", "cluster_app:app", "--workers", "2"),
+        *("init", "--full", 'factory_app:create_app("production", debug=False)'),
+        *("--workers", "2"),
         *("--listen", f"127.0.0.1:{cluster.port}"),
     )
     assert status == 0

@@ -1,0 +1,49 @@
+"""``module:app`` and ``module:create_app("production")``: what names an application."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+
+@dataclass(frozen=True)
+class Call:
+    """Of a factory."""
+
+    arguments: list[Any] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Spec:
+    module: str
+    #: In the module, with dots between the attributes.
+    name: str
+    #: How the factory of that name is called; ``None`` where it names the application.
+    call: Optional[Call] = None
+
+
+def parse_spec(text: str) -> Spec:
+    """:raises ValueError: when it is neither; the text says why."""
+    module, _, name = text.partition(":")
+    name, parenthesis, rest = name.partition("(")
+    if not module or not name:
+        raise ValueError(f"{text!r} is not module:app, as in chat:app")
+    return Spec(module, name, _parse_call(text, f"({rest}") if parenthesis else None)
+
+
+def _parse_call(text: str, arguments: str) -> Call:
+    try:
+        call = ast.parse(f"f{arguments}", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError
+        options = {each.arg or "": ast.literal_eval(each.value) for each in call.keywords}
+        if "" in options or len(options) < len(call.keywords):
+            raise ValueError
+        return Call([ast.literal_eval(each) for each in call.args], options)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        raise ValueError(
+            f"{text!r}: a factory is called with texts, numbers and the like, as in "
+            "'chat:create_app(\"production\")', with such quotes around it in supervisord.conf"
+        ) from None
