@@ -12,6 +12,7 @@ from ..common.emission import EmissionError, parse_emission
 from .formatting import (
     FAILED,
     MOST_SOCKETS,
+    format_reached,
     format_rooms,
     format_sockets,
     format_status,
@@ -136,15 +137,25 @@ def _emit(session: Session, line: Line) -> dict[str, Any]:
         emission.namespace,
         about=emission.event,
     )
-    session.say(f"{emission.event}: emitted")
-    return {"ok": True, "event": emission.event}
+    clients, missing = _count(session, emission.room, emission.namespace)
+    session.say(f"{emission.event}: emitted{format_reached(clients, missing)}")
+    return {"ok": True, "event": emission.event, "clients": clients, "missing": missing}
+
+
+def _count(session: Session, room: str, namespace: str) -> tuple[Optional[int], int]:
+    """How many clients are in a room, and how many workers do not say; ``None`` if nobody does."""
+    try:
+        answer = session.call("sio.getSockets", room, namespace, 0)
+    except CommandError:
+        return None, 0  # the emit is done
+    return answer["total"], answer["missing"]
 
 
 def _kick(session: Session, line: Line) -> dict[str, Any]:
     (sid,) = line.arguments
     session.call("sio.kick", sid, line.namespace, about=sid)
-    session.say(f"{sid}: disconnected")
-    return {"ok": True, "sid": sid, "namespace": line.namespace}
+    session.say(f"{sid}: disconnected{format_reached(1, 0)}")
+    return {"ok": True, "sid": sid, "namespace": line.namespace, "clients": 1}
 
 
 # --- workers ---------------------------------------------------------------------

@@ -311,6 +311,17 @@ def format_rooms(answer: dict[str, Any], width: Optional[int] = None) -> Iterabl
     yield from _missing(answer["missing"])
 
 
+def format_reached(clients: Optional[int], missing: int) -> str:
+    """How many clients an emit is for, where that is known.
+
+    :param missing: workers that did not answer.
+    """
+    if clients is None:
+        return ""
+    count = f"{clients} client{'' if clients == 1 else 's'}"
+    return f" ({', '.join([count, *_missing(missing)])})"
+
+
 def _missing(workers: int) -> Iterable[str]:
     if workers:
         yield f"{workers} worker{'s' if workers > 1 else ''} did not answer"

@@ -330,6 +330,10 @@ class Cluster:
 
     def _on_running(self, event: object) -> None:
         self._run_dir.note_pid()
+        addresses = [str(address) for address in self._settings.listen]
+        if self._settings.metrics is not None:
+            addresses.append(f"{self._settings.metrics} (metrics)")
+        self._supervisord.options.logger.info(f"sio: listening on {', '.join(addresses)}")
 
     def _on_process_stopping(self, event: Any) -> None:
         """Supervisor calls this before it sends the signal.

@@ -97,16 +97,21 @@ def test_everything_runs(make_cluster: ClusterFactory, clients: Clients) -> None
     assert sample["sessions"] == 2 and sample["seconds"] >= 1
     assert [worker["state"] for worker in sample["workers"]] == ["ready", "ready"]
 
-    assert document(cluster, "emit", "news", "1") == {"ok": True, "event": "news"}
+    reached = {"clients": 2, "missing": 0}
+    assert document(cluster, "emit", "news", "1") == {"ok": True, "event": "news", **reached}
     assert red.wait_for("news") == blue.wait_for("news") == [[1]]
 
     sid = blue.sid()
-    assert document(cluster, "kick", sid) == {"ok": True, "sid": sid, "namespace": "/"}
+    for words in (("--room", "red"), ("--to", sid)):
+        assert run(cluster, "emit", "other", *words) == "other: emitted (1 client)\n"
+    assert run(cluster, "emit", "other", "--room", "nobody's") == "other: emitted (0 clients)\n"
+    kicked = {"ok": True, "sid": sid, "namespace": "/", "clients": 1}
+    assert document(cluster, "kick", sid) == kicked
     blue.wait_disconnected()
     assert run(cluster, "kick", sid, status=1) == f"{sid}: ERROR (no client {sid} in namespace /)\n"
     assert document(cluster, "kick", sid, status=1)["error"].startswith(f"{sid}: no client")
     sid = red.sid()
-    assert run(cluster, "kick", sid) == f"{sid}: disconnected\n"
+    assert run(cluster, "kick", sid) == f"{sid}: disconnected (1 client)\n"
 
     assert document(cluster, "drain", first) == {"ok": True, "workers": [first]}
     assert document(cluster, "undrain", "workers:*") == {"ok": True, "workers": [first, second]}

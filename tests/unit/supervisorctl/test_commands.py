@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any, Optional
 
 import pytest
@@ -111,3 +112,38 @@ def test_no_such_worker(name: str) -> None:
     with pytest.raises(CommandError) as caught:
         matching(WORKERS, ["chat2", name])
     assert str(caught.value) == f"{name}: ERROR (no such worker)"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "counted"),
+    [
+        ({"total": 12, "missing": 0}, "news: emitted (12 clients)", (12, 0)),
+        ({"total": 1, "missing": 0}, "news: emitted (1 client)", (1, 0)),
+        (
+            {"total": 0, "missing": 2},
+            "news: emitted (0 clients, 2 workers did not answer)",
+            (0, 2),
+        ),
+        (None, "news: emitted", (None, 0)),  # it was emitted all the same
+    ],
+)
+def test_how_many_an_emit_reaches(
+    answer: Optional[dict[str, int]], said: str, counted: tuple[Optional[int], int]
+) -> None:
+    ctl = Supervisorctl()
+    asked: list[tuple[Any, ...]] = []
+
+    def get_sockets(*arguments: Any) -> dict[str, int]:
+        asked.append(arguments)
+        if answer is None:
+            raise xmlrpclib.Fault(Faults.FAILED, "FAILED: no router is running")
+        return answer
+
+    ctl.emit = lambda *arguments: asked.append(arguments)  # type: ignore[attr-defined]
+    ctl.getSockets = get_sockets  # type: ignore[attr-defined]
+    run(ctl, "emit news 1 --room red --namespace /chat")
+    assert (ctl.printed, ctl.exitstatus) == (said, 0)
+    assert asked == [("news", "[1]", "red", "/chat"), ("red", "/chat", 0)]
+    run(ctl, "emit news --json")
+    document = json.loads(ctl.printed)
+    assert document["ok"] and (document["clients"], document["missing"]) == counted
