@@ -77,6 +77,7 @@ class Settings:
     message_maxbytes: int = 16 * 1024 * 1024
     message_queue: Optional[str] = field(default=None, repr=False)
     metrics: Optional[Address] = None
+    access_log: bool = False
 
 
 #: As :class:`socketio.RedisManager` has them, and those of clusters.
@@ -260,6 +261,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "message_maxbytes": _bytes,
     "message_queue": _message_queue,
     "metrics": _address,
+    "access_log": _flag,
 }
 
 assert set(_PARSERS) == {each.name for each in fields(Settings)}

@@ -654,6 +654,13 @@ PROBE_TIMEOUT = _limit(
     "program",
     "that `supervisor-sio check` waits for the Python of a program to say which packages it has",
 )
+ACCESS_LOG_TEXT = _limit(
+    "ACCESS_LOG_TEXT",
+    200,
+    "characters",
+    "text of a client",
+    "in a line of the access log: an address, a path, a user agent",
+)
 IMPORT_TIMEOUT = _limit(
     "IMPORT_TIMEOUT",
     60.0,

@@ -156,6 +156,8 @@ class Router:
             placement=self._placement,
             welcome={
                 "run_once": True,
+                # supervisord may run an older version.
+                "access_log": settings.get("access_log", False),
                 **{
                     name: settings[name]
                     for name in (

@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 from ..cluster.sessions import Outlet
 from ..engine.deadlines import Deadlines
 from ..engine.engine import Engine
+from .access import AccessLog
 from .output import Writes
 from .refused import refusals
 from .runtime import Threads, Watch
@@ -35,6 +36,7 @@ class BaseRuntime(ABC):
         self.engines: list[Engine] = []
         self.outlets: list[Outlet] = []
         self.threads: Optional[Threads] = None
+        self.access: Optional[AccessLog] = None
         self.writes = Writes(self.call_soon)
         #: For the next turn of the loop.
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []

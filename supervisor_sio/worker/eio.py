@@ -17,6 +17,7 @@ import asyncio
 import errno
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any, Callable, Optional, Protocol, Sequence, Union
 
 import engineio
@@ -30,6 +31,7 @@ from ..engine.options import Options
 from ..engine.request import Request
 from ..engine.session import Exchange, Session
 from ..relay import native
+from . import access
 from .asgi_environ import make_environ
 from .runtime import Runtime
 from .taker import EXCHANGE
@@ -188,6 +190,8 @@ class EngineOwner:
         if answer is None or answer is True:
             traffic.opened += 1
             self.engine.accept(session, request, exchange)
+            if self.runtime.access is not None:
+                self.runtime.access.opened(session, request, access.logger.info)
         else:
             self.logger.warning("Application rejected connection")
             self.engine.refuse(session, request, exchange, answer or None)
@@ -201,6 +205,9 @@ class EngineOwner:
 
     def on_close(self, session: Session, reason: str) -> None:
         """:meth:`.Owner.on_close`"""
+        if self.runtime.access is not None:
+            write = partial(self.runtime.log, access.logger, logging.INFO)
+            self.runtime.access.ended(session, reason, write)
         if session in self._busy:
             self._reasons[session] = reason
         else:

@@ -15,6 +15,7 @@ from ..cluster.sessions import Threads as Threads
 from ..engine.deadlines import Deadlines
 from ..engine.engine import Engine
 from ..engine.http import Head
+from .access import AccessLog
 
 if TYPE_CHECKING:
     import logging
@@ -65,6 +66,8 @@ class Runtime(Protocol):
     writes: Writes
     #: The thread of the loop; ``None`` until there is a connection.
     threads: Optional[Threads]
+    #: Where there is to be one.
+    access: Optional[AccessLog]
     #: Whether the application runs in threads, which nobody can end.
     has_threads: bool
 

@@ -18,6 +18,7 @@ from ..common.modes import ASYNCIO
 from ..common.request import Kind, Request
 from ..common.rundir import RunDir
 from . import forks, queries
+from .access import AccessLog
 from .adoption import Adopter
 from .application import ApplicationError, check_path, mode_for
 from .claims import Said, no_answer
@@ -183,6 +184,11 @@ class Worker(Life):
         self.drain_timeout = float(message["drain_timeout"])
         self.server.head_timeout = float(message["head_timeout"])
         self.server.keepalive_timeout = float(message["keepalive_timeout"])
+        # A router of an older version does not say.
+        if not message.get("access_log"):
+            self.server.runtime.access = None
+        elif self.server.runtime.access is None:
+            self.server.runtime.access = AccessLog()
         ours = logging.getLogger("supervisor_sio")
         if ours.handlers:  # else the application has arranged its logging
             ours.setLevel(message["log_level"])

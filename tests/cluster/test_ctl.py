@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import struct
 import subprocess
@@ -13,6 +14,7 @@ import termios
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -54,7 +56,7 @@ def rows(text: str, name: str) -> list[list[str]]:
 
 @NO_WORKER
 def test_everything_runs(make_cluster: ClusterFactory, clients: Clients) -> None:
-    cluster = make_cluster(workers=2).start()
+    cluster = make_cluster(workers=2, access_log="on").start()
     red, blue = clients.connect(cluster), clients.connect(cluster, transports=["polling"])
     red.call("join", "red")
     blue.call("join", "a \x9b31m room, 部屋")
@@ -112,6 +114,11 @@ def test_everything_runs(make_cluster: ClusterFactory, clients: Clients) -> None
     assert document(cluster, "kick", sid, status=1)["error"].startswith(f"{sid}: no client")
     sid = red.sid()
     assert run(cluster, "kick", sid) == f"{sid}: disconnected (1 client)\n"
+    tag = sid.partition(".")[0]
+    for line in (r"opens: 127\.0\.0\.1 \w+ /socket\.io/ ", r"ends: 127\.0\.0\.1 [\d.]+ s "):
+        access = re.compile(rf"INFO session {tag}\.\S+ {line}")
+        logged = partial(lambda line: line.search("".join(cluster.logs().values())), access)
+        wait_until(logged, 20, "a line of the access log")
 
     assert document(cluster, "drain", first) == {"ok": True, "workers": [first]}
     assert document(cluster, "undrain", "workers:*") == {"ok": True, "workers": [first, second]}
