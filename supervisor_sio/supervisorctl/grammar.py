@@ -139,7 +139,8 @@ COMMANDS: dict[str, Command] = {
             "scale",
             "Add processes to a group, or remove some",
             "To N, by +N or -N, or to as many as there are cores. Those with the highest numbers "
-            "leave; with takeover the others go on with their clients.",
+            "leave; with takeover the others go on with their clients. Ends when those that were "
+            "added are ready, with 1 when one of them has failed.",
             arguments="GROUP N|+N|-N|max",
             least=2,
             most=2,
