@@ -1,50 +1,61 @@
 """Socket.IO clusters under Supervisor.
 
-:class:`ZmqManager`, :class:`AsyncZmqManager`, their :class:`RelayUnreachable` and :func:`serve`
-are loaded on first use: supervisord and supervisorctl import this package too, and have no use
-for Socket.IO.
+What applications use is here, and is loaded on first use: supervisord and supervisorctl import
+this package too, and have no use for Socket.IO.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._version import __version__
 
-if TYPE_CHECKING:
-    from .cluster.async_manager import AsyncZmqManager as AsyncZmqManager
-    from .cluster.manager import RelayUnreachable as RelayUnreachable
-    from .cluster.manager import ZmqManager as ZmqManager
-    from .cluster.run_once import AsyncLease as AsyncLease
-    from .cluster.run_once import Lease as Lease
-    from .worker import serve as serve
-
 __all__ = [
+    "Answers",
     "AsyncLease",
     "AsyncZmqManager",
     "Lease",
+    "MessageTooLong",
     "RelayUnreachable",
+    "RemoteSocket",
+    "Room",
+    "RoomSizes",
     "ZmqManager",
     "__version__",
     "serve",
 ]
 
+if TYPE_CHECKING:
+    from .cluster.async_manager import AsyncZmqManager
+    from .cluster.fetching import RemoteSocket, RoomSizes
+    from .cluster.gathering import Answers
+    from .cluster.manager import ZmqManager
+    from .cluster.relaying import RelayUnreachable
+    from .cluster.rooms import Room
+    from .cluster.run_once import AsyncLease, Lease
+    from .relay.publisher import MessageTooLong
+    from .worker import serve
+else:  # a type checker would take any name for one that is here
+    _MODULES = {
+        "Answers": ".cluster.gathering",
+        "AsyncLease": ".cluster.run_once",
+        "AsyncZmqManager": ".cluster.async_manager",
+        "Lease": ".cluster.run_once",
+        "MessageTooLong": ".relay.publisher",
+        "RelayUnreachable": ".cluster.relaying",
+        "RemoteSocket": ".cluster.fetching",
+        "Room": ".cluster.rooms",
+        "RoomSizes": ".cluster.fetching",
+        "ZmqManager": ".cluster.manager",
+        "serve": ".worker",
+    }
 
-def __getattr__(name: str) -> Any:
-    if name == "AsyncZmqManager":
-        from .cluster.async_manager import AsyncZmqManager
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-        return AsyncZmqManager
-    if name in ("RelayUnreachable", "ZmqManager"):
-        from .cluster import manager
+        return getattr(import_module(_MODULES[name], __name__), name)
 
-        return getattr(manager, name)
-    if name in ("AsyncLease", "Lease"):
-        from .cluster import run_once
-
-        return getattr(run_once, name)
-    if name == "serve":
-        from .worker import serve
-
-        return serve
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -7,5 +7,6 @@ reaches, ``clients`` moves and disconnects one client, ``relaying`` is the place
 ``server_side``, all by ``asking``. ``sessions`` are the Socket.IO servers of the process, which
 a worker prepares for clients. ``takeover`` knows whose clients the process has, and ``moving``
 saves and restores one: ``environs`` the environment of its handshake, with ``own_objects`` and
-``plain``. ``members``, ``gathering``, ``scope`` and ``plain`` are pure.
+``plain``. ``bases`` has python-socketio's managers, ``handlers`` registers functions of the
+application. ``members``, ``gathering``, ``scope`` and ``plain`` are pure.
 """

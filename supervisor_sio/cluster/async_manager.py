@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any, Callable, Coroutine, Optional, Union
-
-from socketio import AsyncManager
+from typing import Any, Callable, Coroutine, Optional, Union, overload
 
 from ..common.blocking import run_blocking, settle
 from ..common.rundir import RunDir
@@ -14,14 +12,15 @@ from ..relay import native
 from ..relay.looped import running_loop
 from ..relay.publisher import Publisher
 from ..relay.subscriber import Subscriber
+from .bases import AsyncManager
 from .core import Core
 from .relaying import finish
 from .rooms import Room
-from .run_once import AsyncLease
+from .run_once import AsyncLease, CoroutineFunction
 from .sessions import ANOTHER_LOOP
 
 
-class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
+class AsyncZmqManager(Core, AsyncManager):
     """ZeroMQ based client manager for asyncio workers under one supervisord.
 
     To use it, initialize the :class:`socketio.AsyncServer` instance as follows::
@@ -76,6 +75,17 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
     #: Nobody else may refer to them.
     _tasks: set[asyncio.Task[None]]
 
+    @overload
+    def run_once(
+        self, name: str, function: None = None
+    ) -> Callable[[CoroutineFunction], CoroutineFunction]: ...
+
+    @overload
+    def run_once(self, name: str, function: CoroutineFunction) -> CoroutineFunction: ...
+
+    def run_once(self, name: str, function: Any = None) -> Any:
+        return super().run_once(name, function)
+
     def set_server(self, server: Any) -> None:
         """:raises TypeError: for a ``socketio.Server``."""
         if not server.is_asyncio_based():
@@ -106,7 +116,7 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         except_room: Room = None,
         local: bool = False,
         volatile: bool = False,
-        **kwargs: Any,
+        ignore_queue: bool = False,
     ) -> None:
         """Emit a message to a single client, a room, or all the clients
         connected to the namespace, whichever workers they are connected to.
@@ -120,6 +130,7 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         :param local: only to clients of this process.
         :param volatile: not to clients that have yet to take what they were sent before, and
                          never sent again to a worker that missed it. Without ``callback``.
+        :param ignore_queue: python-socketio's name for ``local``.
         :raises TypeError: when ``data`` cannot be encoded, or a room is not named by a
                            ``str`` or an ``int``; nothing is sent then.
         :raises ValueError: when it has NaN or Infinity, which are not JSON; likewise.
@@ -128,7 +139,7 @@ class AsyncZmqManager(Core, AsyncManager):  # type: ignore[misc]
         :raises RuntimeError: in another loop than the one that serves the clients; with a
                               ``callback``, in a process that serves no clients.
         """
-        local = local or bool(kwargs.get("ignore_queue"))
+        local = local or ignore_queue
         if self._publisher is None or self._loop is not running_loop():
             await self._begin(not local)
         sent = self._emit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
-from typing import Any, Awaitable, Callable, List, Mapping, Optional, Tuple
+from typing import Any, Awaitable, Callable, FrozenSet, List, Mapping, Optional, Tuple
 
 from ..common.limits import RECOVERY_WAIT
 from ..common.reasons import IN_USE, INCOMPLETE, NO_OWNER, UNKNOWN_PID, is_of_recovery
@@ -31,6 +31,7 @@ class Claiming(Confirming):
     """The part of a manager that gets clients from other workers."""
 
     # From the manager and its other parts.
+    _apart: FrozenSet[str]
     _join_relay: Callable[[], Publisher]
     _disconnect_here: Callable[[List[str], str], Awaitable[None]]
 

@@ -8,6 +8,7 @@ from ..common.blocking import settle
 from ..relay.message import RelayMessage
 from ..relay.rooms import is_sid
 from .asking import Asking
+from .early import Early
 from .rooms import IndexedManager, check_entry, check_name, refuse_entry
 from .scope import Selection
 from .takeover import Underway
@@ -21,6 +22,7 @@ class Clients(Asking, IndexedManager):
     # From the manager.
     _publish: Callable[[dict[str, Any]], Optional[Selection]]
     _underway: Underway
+    _early: dict[str, Early]
     _in_another_thread: Callable[[], bool]
     _run_where_served: Callable[..., None]
 

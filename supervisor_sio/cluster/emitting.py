@@ -19,7 +19,6 @@ from typing import (
 )
 
 from socketio import packet as sio_packet
-from socketio.base_manager import BaseManager
 
 from ..common import descriptors
 from ..common.blocking import settle
@@ -30,6 +29,7 @@ from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.publisher import MessageTooLong
 from . import acks, sessions
 from .asking import Asking
+from .bases import BaseManager
 from .early import Early
 from .keeping import Keeping
 from .rooms import Room, check_names, tags_of
@@ -53,6 +53,7 @@ class Emitting(Asking, Keeping):
     _outlet: Optional[sessions.Outlet]
     _deliver_and_gather: Callable[..., None]
     _gathering_question: Callable[..., acks.Question]
+    _publish_to: Callable[..., Optional[int]]
     _tags_of: Callable[[Room], set[Optional[str]]]
     _away_tags: Callable[[Room], set[str]]
 

@@ -1,16 +1,15 @@
 """The client manager of a ``socketio.Server``."""
 
-# mypy: disable-error-code="assignment"
+# mypy: disable-error-code="override"
 # (What blocks has the name of the coroutine that it runs.)
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Union, overload
 
 from greenlet import getcurrent
-from socketio import Manager
 
-from ..common.blocking import blocking, run_blocking
+from ..common.blocking import blocking_method, run_blocking
 from ..common.rundir import RunDir
 from ..relay import native
 from ..relay.green import GreenSubscriber
@@ -18,12 +17,14 @@ from ..relay.looped import running_loop
 from ..relay.publisher import MessageTooLong as MessageTooLong
 from ..relay.publisher import Publisher
 from ..relay.subscriber import Deaf, Subscriber
+from .bases import Manager
 from .core import Core
 from .relaying import RelayUnreachable as RelayUnreachable
 from .rooms import Room
+from .run_once import PlainFunction
 
 
-class ZmqManager(Core, Manager):  # type: ignore[misc]
+class ZmqManager(Core, Manager):
     """ZeroMQ based client manager for workers under one supervisord.
 
     To use it, initialize the :class:`socketio.Server` instance as follows::
@@ -82,6 +83,17 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
                         it is.
     """
 
+    @overload
+    def run_once(
+        self, name: str, function: None = None
+    ) -> Callable[[PlainFunction], PlainFunction]: ...
+
+    @overload
+    def run_once(self, name: str, function: PlainFunction) -> PlainFunction: ...
+
+    def run_once(self, name: str, function: Any = None) -> Any:
+        return super().run_once(name, function)
+
     def set_server(self, server: Any) -> None:
         """:raises TypeError: for a ``socketio.AsyncServer``."""
         if server.is_asyncio_based():
@@ -103,7 +115,7 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
         except_room: Room = None,
         local: bool = False,
         volatile: bool = False,
-        **kwargs: Any,
+        ignore_queue: bool = False,
     ) -> None:
         """Emit a message to a single client, a room, or all the clients
         connected to the namespace, whichever workers they are connected to.
@@ -117,6 +129,7 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
         :param local: only to clients of this process.
         :param volatile: not to clients that have yet to take what they were sent before, and
                          never sent again to a worker that missed it. Without ``callback``.
+        :param ignore_queue: python-socketio's name for ``local``.
         :raises TypeError: when ``data`` cannot be encoded, or a room is not named by a
                            ``str`` or an ``int``; nothing is sent then.
         :raises ValueError: when it has NaN or Infinity, which are not JSON; likewise.
@@ -125,7 +138,7 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
         :raises RuntimeError: with a ``callback``, in a process that serves no clients, or in
                               a thread in which its handlers do not run.
         """
-        local = local or bool(kwargs.get("ignore_queue"))
+        local = local or ignore_queue
         to = to or room
         if not self.takeover or self._is_in_loop():
             self._emit(event, data, namespace, to, skip_sid, callback, except_room, local, volatile)
@@ -133,22 +146,49 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
         with self._underway:  # another thread may be about to pass clients on
             self._emit(event, data, namespace, to, skip_sid, callback, except_room, local, volatile)
 
-    server_count = blocking(Core.server_count)
-    call = blocking(Core.call)
-    emit_with_acks = blocking(Core.emit_with_acks)
-    fetch_sockets = blocking(Core.fetch_sockets)
-    fetch_rooms = blocking(Core.fetch_rooms)
-    sockets_join = blocking(Core.sockets_join)
-    sockets_leave = blocking(Core.sockets_leave)
-    disconnect_sockets = blocking(Core.disconnect_sockets)
-    server_side_emit = blocking(Core.server_side_emit)
-    server_side_call = blocking(Core.server_side_call)
+    @blocking_method(Core.server_count)
+    def server_count(self) -> None: ...
+
+    @blocking_method(Core.call)
+    def call(self) -> None: ...
+
+    @blocking_method(Core.emit_with_acks)
+    def emit_with_acks(self) -> None: ...
+
+    @blocking_method(Core.fetch_sockets)
+    def fetch_sockets(self) -> None: ...
+
+    @blocking_method(Core.fetch_rooms)
+    def fetch_rooms(self) -> None: ...
+
+    @blocking_method(Core.sockets_join)
+    def sockets_join(self) -> None: ...
+
+    @blocking_method(Core.sockets_leave)
+    def sockets_leave(self) -> None: ...
+
+    @blocking_method(Core.disconnect_sockets)
+    def disconnect_sockets(self) -> None: ...
+
+    @blocking_method(Core.server_side_emit)
+    def server_side_emit(self) -> None: ...
+
+    @blocking_method(Core.server_side_call)
+    def server_side_call(self) -> None: ...
 
     # What python-socketio calls.
-    can_disconnect = blocking(Core.can_disconnect)
-    enter_room = blocking(Core.enter_room)
-    leave_room = blocking(Core.leave_room)
-    close_room = blocking(Core.close_room)
+
+    @blocking_method(Core.can_disconnect)
+    def can_disconnect(self) -> None: ...
+
+    @blocking_method(Core.enter_room)
+    def enter_room(self) -> None: ...
+
+    @blocking_method(Core.leave_room)
+    def leave_room(self) -> None: ...
+
+    @blocking_method(Core.close_room)
+    def close_room(self) -> None: ...
 
     # And for each client, without a coroutine, as there is nothing to wait for.
 
@@ -158,7 +198,7 @@ class ZmqManager(Core, Manager):  # type: ignore[misc]
     def connect(self, sid: str, namespace: str) -> Optional[str]:
         return self._connect(sid, namespace)[0]
 
-    def disconnect(  # type: ignore[override]
+    def disconnect(
         self, sid: str, namespace: Optional[str] = None, ignore_queue: bool = False
     ) -> None:
         if ignore_queue:  # its handlers have run

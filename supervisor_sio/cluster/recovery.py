@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any, Callable, ClassVar, List, Mapping, Optional, Tuple
+from typing import Any, Callable, ClassVar, List, Mapping, Optional, Tuple, overload
 
 from ..common.blocking import settle
 from ..common.limits import CLIENTS_LOST, RECOVERY_HOPS, RECOVERY_WAIT
@@ -41,6 +41,7 @@ from ..relay.message import RelayMessage
 from . import offsets
 from .claiming import Claiming, check_answer, read_heard, read_state
 from .handing_over import HandingOver
+from .handlers import ClientHandler, Handler, register
 from .histories import Stay
 from .inheriting import Inheriting
 from .lost import ARRIVING, Client
@@ -48,7 +49,6 @@ from .missed import Missed, NotRecovered, OwnerGone
 from .offsets import Asked
 from .offsets import read_connect as read_connect
 from .recovery_base import Ask
-from .takeover import Handler
 
 
 class _Turn:
@@ -75,6 +75,16 @@ class Recovery(Claiming, HandingOver, Inheriting):
 
     # --- what an application calls -------------------------------------------------
 
+    @overload
+    def on_recovery(
+        self, handler: None = None, namespace: Optional[str] = None
+    ) -> Callable[[ClientHandler], ClientHandler]: ...
+
+    @overload
+    def on_recovery(
+        self, handler: ClientHandler, namespace: Optional[str] = None
+    ) -> ClientHandler: ...
+
     def on_recovery(
         self, handler: Optional[Handler] = None, namespace: Optional[str] = None
     ) -> Any:
@@ -85,12 +95,7 @@ class Recovery(Claiming, HandingOver, Inheriting):
         environment of its new handshake; ``connect`` and ``disconnect`` are not. What it raises
         is logged. Of an asyncio server it may be a coroutine function.
         """
-
-        def register(handler: Handler) -> Handler:
-            self._recovered[namespace or "/"] = handler
-            return handler
-
-        return register if handler is None else register(handler)
+        return register("on_recovery", self._recovered, namespace or "/", handler)
 
     # --- for the worker --------------------------------------------------------------------
 

@@ -6,11 +6,10 @@ from _thread import RLock
 from types import MappingProxyType
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence, Union
 
-from socketio.base_manager import BaseManager
-
 from ..common.request import tag_of
 from ..relay.methods import MalformedFields
 from ..relay.rooms import is_sid, room_hash
+from .bases import BaseManager
 from .scope import Selection
 
 #: One room, or several, or everybody.
@@ -70,7 +69,7 @@ def refuse_entry(sid: str, room: Any) -> None:
         raise MalformedFields(str(error)) from None
 
 
-class IndexedManager(BaseManager):  # type: ignore[misc]
+class IndexedManager(BaseManager):
     """python-socketio's manager, with an index from each client to its rooms.
 
     Without it, whoever disconnects is looked for in all rooms, and each client has one of its own.

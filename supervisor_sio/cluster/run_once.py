@@ -11,13 +11,11 @@ import inspect
 import math
 import time
 from functools import partial
-from typing import Any, Callable, ClassVar, NamedTuple, Optional, TypeVar, Union, overload
+from typing import Any, Callable, ClassVar, Coroutine, NamedTuple, Optional, TypeVar, Union
 
 from ..common.limits import RUN_ONCE_NAME, RUN_ONCE_TASKS
 from ..common.run_once import is_name
 from . import sessions
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class _Lease:
@@ -102,6 +100,19 @@ class AsyncLease(_Lease):
         return self.held
 
 
+#: Of a :class:`.ZmqManager`. It returns nothing: a coroutine function is no such function.
+PlainFunction = TypeVar("PlainFunction", bound=Union[Callable[[Lease], None], Callable[[], None]])
+
+#: Of an :class:`.AsyncZmqManager`.
+CoroutineFunction = TypeVar(
+    "CoroutineFunction",
+    bound=Union[
+        Callable[[AsyncLease], Coroutine[Any, Any, object]],
+        Callable[[], Coroutine[Any, Any, object]],
+    ],
+)
+
+
 class Task(NamedTuple):
     """A function under the name by which the whole cluster knows it."""
 
@@ -133,13 +144,7 @@ class RunOnce:
         #: Takes each: the worker, from its start on.
         self._add_task: Optional[Callable[[Task], None]] = None
 
-    @overload
-    def run_once(self, name: str, function: None = None) -> Callable[[Function], Function]: ...
-
-    @overload
-    def run_once(self, name: str, function: Function) -> Function: ...
-
-    def run_once(self, name: str, function: Optional[Function] = None) -> Any:
+    def run_once(self, name: str, function: Any = None) -> Any:
         """Let one worker of the cluster run a function at a time: another one when that one ends.
 
         Can be used as a decorator. The function is called with a :class:`Lease`, or without an
@@ -159,7 +164,7 @@ class RunOnce:
             in a write-only manager.
         """
 
-        def register(function: Function) -> Function:
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
             self._register(name, function)
             return function
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, ClassVar, Mapping, Optional
+from typing import Any, Callable, ClassVar, Mapping, Optional, overload
 
 from socketio import packet as sio_packet
 
@@ -10,8 +10,7 @@ from ..common.blocking import settle
 from ..relay.message import RelayMessage
 from .asking import TIMEOUT, Asking
 from .gathering import Answers
-
-Handler = Callable[..., Any]
+from .handlers import AnyHandler, Handler, register
 
 
 class ServerSide(Asking):
@@ -21,6 +20,16 @@ class ServerSide(Asking):
         #: By namespace and event.
         self._server_side: dict[tuple[str, str], Handler] = {}
 
+    @overload
+    def on(
+        self, event: str, handler: None = None, namespace: Optional[str] = None
+    ) -> Callable[[AnyHandler], AnyHandler]: ...
+
+    @overload
+    def on(
+        self, event: str, handler: AnyHandler, namespace: Optional[str] = None
+    ) -> AnyHandler: ...
+
     def on(
         self, event: str, handler: Optional[Handler] = None, namespace: Optional[str] = None
     ) -> Any:
@@ -29,13 +38,13 @@ class ServerSide(Asking):
         Can be used as a decorator. The handler gets the arguments; what it
         returns is its answer to :meth:`server_side_call`. Each event runs in a
         background task of its own. Of an asyncio server it may be a coroutine.
+
+        :raises TypeError: for an event that is not a ``str``, as in a decorator without one, and
+            for a handler that is not a function.
         """
-
-        def set_handler(handler: Handler) -> Handler:
-            self._server_side[(namespace or "/", event)] = handler
-            return handler
-
-        return set_handler if handler is None else set_handler(handler)
+        if not isinstance(event, str):
+            raise TypeError(f'on(): {event!r:.80} is not an event: write on("event")')
+        return register("on", self._server_side, (namespace or "/", event), handler)
 
     async def server_side_emit(
         self, event: str, *args: Any, namespace: Optional[str] = None

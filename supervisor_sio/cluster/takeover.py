@@ -27,6 +27,7 @@ from typing import (
     Mapping,
     Optional,
     Tuple,
+    overload,
 )
 
 from ..common.blocking import settle
@@ -36,10 +37,8 @@ from ..relay.position import Position
 from ..relay.subscriber import Subscriber
 from . import sessions
 from .asking import Asking
+from .handlers import ClientHandler, Handler, register
 from .scope import NOBODY, Scope
-
-#: Called with a sid and the environment of its handshake.
-Handler = Callable[[str, Any], Any]
 
 #: Seconds between looks whether what is waited for has happened.
 _LOOK = 0.005
@@ -108,6 +107,16 @@ class Takeover(Asking):
 
     # --- what an application calls -------------------------------------------------
 
+    @overload
+    def on_takeover(
+        self, handler: None = None, namespace: Optional[str] = None
+    ) -> Callable[[ClientHandler], ClientHandler]: ...
+
+    @overload
+    def on_takeover(
+        self, handler: ClientHandler, namespace: Optional[str] = None
+    ) -> ClientHandler: ...
+
     def on_takeover(
         self, handler: Optional[Handler] = None, namespace: Optional[str] = None
     ) -> Any:
@@ -119,12 +128,7 @@ class Takeover(Asking):
         application keeps of a client outside of its session and its rooms. What it raises is
         logged. Of an asyncio server it may be a coroutine function.
         """
-
-        def register(handler: Handler) -> Handler:
-            self._taken_over[namespace or "/"] = handler
-            return handler
-
-        return register if handler is None else register(handler)
+        return register("on_takeover", self._taken_over, namespace or "/", handler)
 
     # --- for the worker, in its loop -----------------------------------------------
 

@@ -7,7 +7,12 @@ the primitives that it awaits block, and :func:`run_blocking` runs it to its end
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Callable, Coroutine, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec
+
+    P = ParamSpec("P")
 
 T = TypeVar("T")
 
@@ -27,30 +32,25 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError(f"{name} waits for something of asyncio: there is no loop")
 
 
-def _blocking(function: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
-    """A method that does the same as a coroutine method, and blocks."""
+def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """A function that does the same as a coroutine function, and blocks."""
 
     @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any, **kwargs: Any) -> T:
         return run_blocking(function(*args, **kwargs))
 
     return call
 
 
-if TYPE_CHECKING:
-    from typing_extensions import Concatenate, ParamSpec
+def blocking_method(
+    method: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[[Callable[..., None]], Callable[P, T]]:
+    """A decorator: what it decorates does the same as a coroutine method, and blocks.
 
-    P = ParamSpec("P")
-
-    class blocking(Generic[P, T]):
-        def __init__(
-            self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]
-        ) -> None: ...
-
-        def __get__(self, instance: Any, owner: Any = None) -> Callable[P, T]: ...
-
-else:
-    blocking = _blocking
+    The body of the decorated function is never called. It is a function for pyright's sake, which
+    takes a variable in the place of a method of a base class for that method.
+    """
+    return lambda _: blocking(method)
 
 
 async def settle(result: Any) -> Any:
