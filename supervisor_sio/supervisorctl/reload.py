@@ -153,7 +153,7 @@ def _stop(session: Session, worker: dict[str, Any], surge: bool, progress: Progr
     drains = bool(others) and worker["state"] == "ready" and (surge or not moves)
     try:
         if drains:
-            session.call("sio.drainWorker", name)
+            _drain(session, name, progress)
             if not moves:
                 with progress.waiting("no new clients for it, others finish connecting"):
                     time.sleep(DRAIN_TIME)
@@ -165,6 +165,15 @@ def _stop(session: Session, worker: dict[str, Any], surge: bool, progress: Progr
             with contextlib.suppress(CommandError):
                 session.call("sio.undrainWorker", name)
         raise
+
+
+def _drain(session: Session, name: str, progress: Progress) -> None:
+    try:
+        session.call("sio.drainWorker", name)
+    except CommandError:
+        # Its router may have died with this command unread: then the next one gets it.
+        _known(session, name, progress)
+        session.call("sio.drainWorker", name)
 
 
 def _wait_ready(session: Session, name: str, old_pid: int = 0) -> dict[str, Any]:

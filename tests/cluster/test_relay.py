@@ -256,7 +256,7 @@ def test_supervisorctl_emits(cluster: Cluster, clients: Clients) -> None:
     both = [red, blue]
     red.call("join", "red")
     ctl = cluster.ctl("sio", "emit", "news", '{"a": [1, "two words"]}', "2")
-    assert (ctl.returncode, ctl.stdout) == (0, "news: emitted\n")
+    assert (ctl.returncode, ctl.stdout) == (0, "news: emitted (2 clients)\n")
     for client in both:
         assert client.wait_for("news") == [[{"a": [1, "two words"]}, 2]]
     assert cluster.ctl("sio", "emit", "to-room", "--room", "red").returncode == 0

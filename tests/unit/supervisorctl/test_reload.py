@@ -210,6 +210,36 @@ def test_a_router_that_comes_back_between_two_looks(
     assert [name for kind, name, *_ in cluster.asked if kind == "stop"] == [FIRST, SECOND]
 
 
+@pytest.mark.parametrize("takeover, options", [(False, ""), (True, " --surge")])
+def test_a_router_that_dies_with_what_it_was_asked(takeover: bool, options: str) -> None:
+    cluster = Cluster(takeover)
+
+    def before(*request: Any) -> None:
+        if request == ("drain", FIRST):
+            cluster.before = lambda *request: None
+            raise xmlrpclib.Fault(Faults.FAILED, "FAILED: the router is gone")
+
+    cluster.before = before
+    run(cluster, f"reload{options}")
+    assert [name for kind, name, *_ in cluster.asked if kind == "drain"][:2] == [FIRST, SECOND]
+    assert [name for kind, name, *_ in cluster.asked if kind == "stop"][:2] == [FIRST, SECOND]
+    assert cluster.exitstatus == 0
+
+
+def test_a_router_that_refuses() -> None:
+    cluster = Cluster(takeover=False)
+
+    def before(*request: Any) -> None:
+        if request == ("drain", FIRST):
+            raise xmlrpclib.Fault(Faults.FAILED, "FAILED: it is too busy")
+
+    cluster.before = before
+    run(cluster, "reload")
+    assert cluster.said[-1] == "ERROR (it is too busy)"
+    assert not [name for kind, name, *_ in cluster.asked if kind == "stop"]
+    assert cluster.exitstatus == 1
+
+
 @pytest.mark.parametrize("options", ["", " --surge"])
 def test_a_router_that_stays_down(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody would be restarted, and nothing would say so."""
