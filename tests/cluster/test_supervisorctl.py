@@ -131,7 +131,7 @@ def test_status_of_what_does_not_run(make_cluster: ClusterFactory) -> None:
     def row(name: str) -> str:
         done = cluster.ctl("sio", "status")
         assert done.returncode == 3, done.stdout
-        (line,) = [line for line in done.stdout.splitlines() if name in line]
+        line, *_ = [line for line in done.stdout.splitlines() if name in line]
         return line.lower()
 
     assert "fatal" in row("broken:broken_00")
