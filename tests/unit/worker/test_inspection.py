@@ -136,7 +136,9 @@ def test_a_module_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from supervisor_sio.cli import main; "]
+    # Supervisor 4.2.5 makes setuptools warn.
+    command = [sys.executable, "-W", "ignore", "-c"]
+    command += ["import sys; from supervisor_sio.cli import main; "]
     command[-1] += "sys.exit(main(sys.argv[1:]))"
     for app, status, said in (
         ("inspected:make()", 0, "Server with ZmqManager, takeover off, recovery off"),
