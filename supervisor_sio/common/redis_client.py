@@ -17,8 +17,8 @@ _TIMEOUT = 5.0
 #: What a URL may have before its host as it is, and %xx (RFC 3986, section 3.2.1).
 _USER_AND_PASSWORD = re.compile(r"[\w.~!$&'()*+,;=:%-]*", re.ASCII)
 
-#: Valkey speaks the protocol of Redis, and the redis package takes it for one.
-_VALKEY = re.compile(r"valkey(s?)(?=[:+])")
+#: The scheme: Valkey speaks the protocol of Redis, and the redis package takes it for one.
+_VALKEY = re.compile(r"\Avalkey(s?)(?=[:+])")
 
 #: Where a cluster listens unless its URL says otherwise.
 _PORT = 6379
@@ -76,7 +76,7 @@ def make_client(url: str) -> Any:
         "socket_connect_timeout": _TIMEOUT,
         "health_check_interval": 10,
     }
-    url = _VALKEY.sub(r"redis\1", url, count=1)
+    url = _VALKEY.sub(r"redis\1", url)
     try:
         parts = urlsplit(url)
         if parts.scheme != "unix" and "@" in parts.path + parts.fragment:

@@ -101,6 +101,16 @@ def test_valkey_is_spoken_to_as_redis() -> None:
     assert client.connection_pool.service_name == "mymaster"
 
 
+def test_a_host_or_a_user_may_be_called_valkey() -> None:
+    assert connection(make_client("redis://valkey:6379/0"))["host"] == "valkey"
+    assert connection(make_client("redis://cache-valkey:1"))["host"] == "cache-valkey"
+    assert connection(make_client("valkeys://valkeys:1"))["host"] == "valkeys"
+    assert connection(make_client("redis://valkey:valkey+@host"))["username"] == "valkey"
+    assert make_client("redis+cluster://valkey:1").nodes == [("valkey", 1)]
+    pool = make_client("redis+sentinel://valkey:1/0/mymaster").connection_pool
+    assert [connection(one)["host"] for one in pool.sentinel_manager.sentinels] == ["valkey"]
+
+
 @pytest.mark.parametrize("path", ["", "/", "/0", "/0/"])
 def test_sentinels_need_a_service(path: str) -> None:
     with pytest.raises(QueueError) as caught:
