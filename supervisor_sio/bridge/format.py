@@ -18,7 +18,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from socketio import packet as sio_packet
 
-from ..common.limits import BRIDGE_MOST_CALLBACKS
+from ..common.limits import BRIDGE_LONGEST_NAME, BRIDGE_MOST_CALLBACKS
 from ..common.request import tag_of
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.methods import BRIDGE, check_fields
@@ -318,7 +318,7 @@ def origin_of(data: QueueMessage) -> tuple[str, bool, int]:
     """:raises FormatError: when it has none."""
     try:
         sender, alone, number = data["origin"]
-        if isinstance(sender, str) and isinstance(alone, bool) and type(number) is int:
+        if _is_name(sender) and isinstance(alone, bool) and type(number) is int:
             return sender, alone, number
     except (KeyError, TypeError, ValueError):
         pass
@@ -328,6 +328,10 @@ def origin_of(data: QueueMessage) -> tuple[str, bool, int]:
 def seen(data: Mapping[str, Any]) -> Optional[tuple[str, int]]:
     """Which bridge a message comes through, and its number there; ``None`` for others'."""
     via, number = data.get("via"), data.get("seq")
-    if isinstance(via, str) and type(number) is int and 0 <= number <= _LARGEST_NUMBER:
-        return via, number
+    if _is_name(via) and type(number) is int and 0 <= number <= _LARGEST_NUMBER:
+        return str(via), number
     return None
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= BRIDGE_LONGEST_NAME

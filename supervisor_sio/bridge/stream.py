@@ -50,8 +50,9 @@ class HostStream:
         self._lock = threading.Lock()
         self._state = State(state)
         saved = self._state.read()
-        if saved is not None and saved[0] != _FORMAT:
-            saved = None  # of another version: it begins anew
+        if saved is None or saved[0] != _FORMAT:
+            # None, or of another version: it begins anew. Messages without a state are nobody's.
+            saved = None
             for descriptor in descriptors:
                 os.ftruncate(descriptor, 0)
         #: Whether another router has begun it.

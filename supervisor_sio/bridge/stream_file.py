@@ -6,6 +6,7 @@ length and a checksum before it, and is the last of its file, or beside what it 
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -70,8 +71,10 @@ class State:
         return None if newest is None else json.loads(newest)
 
     def write(self, value: Any) -> None:
-        """:raises OSError: when there is no memory for it; the one before stays then."""
+        """:raises OSError: when there is no room or memory for it; the one before stays then."""
         data = json.dumps(value, separators=(",", ":")).encode()
+        if _STATE.size + len(data) > _LONGEST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         generation = self._generation + 1
         place = _PLACES[generation % len(_PLACES)]
         head = _STATE.pack(len(data), crc32(data), generation)

@@ -1263,6 +1263,14 @@ BRIDGE_MOST_OTHERS = _limit(
     "process",
     "other hosts, and the routers that they had before, of which a position is remembered",
 )
+BRIDGE_LONGEST_NAME = _limit(
+    "BRIDGE_LONGEST_NAME",
+    255,
+    "characters",
+    "message",
+    "in the name of a bridge or of a sender of another host: such names are remembered, and saved "
+    "for the next router",
+)
 BRIDGE_MOST_CALLBACKS = _limit(
     "BRIDGE_MOST_CALLBACKS",
     65_536,

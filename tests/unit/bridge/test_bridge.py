@@ -380,6 +380,19 @@ def test_workers_that_got_nothing_lately_are_told_how_far_others_are(bridge: Bri
     assert bridge._publisher.said == [(None, {"method": "via", "via": ["bridge-2", 1]})]
 
 
+def test_a_name_that_is_too_long_is_not_saved(bridge: BridgeAlone) -> None:
+    bridge.hear(emit(1))
+    bridge._note_passed()
+    bridge._save()
+    long = "b" * 3_000_000
+    bridge.hear(*(emit(number, via=f"{long}{number}") for number in (1, 2)), members(3, via=long))
+    bridge._note_passed()
+    bridge._save()
+    bridge._save()
+    successor = BridgeAlone(bridge.files)
+    assert successor._id == bridge._id and successor._stream.passed == {"bridge-2": 0}
+
+
 def test_what_comes_twice_is_passed_on_once(bridge: BridgeAlone) -> None:
     for number in (1, 2, 2, 1, 3):
         bridge.hear(emit(number))

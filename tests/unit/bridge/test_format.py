@@ -27,6 +27,7 @@ from supervisor_sio.bridge.format import (
 )
 from supervisor_sio.cluster.emitting import as_arguments
 from supervisor_sio.cluster.manager import ZmqManager
+from supervisor_sio.common.limits import BRIDGE_LONGEST_NAME
 from supervisor_sio.common.rundir import ENVIRONMENT_VARIABLE
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
@@ -760,6 +761,9 @@ def test_garbage_of_a_worker(packet: str, method: str, parts: list[Any], to: boo
         ({"via": "b"}, None),
         ({"seq": 1}, None),
         ({"via": 1, "seq": 1}, None),
+        ({"via": "b" * BRIDGE_LONGEST_NAME, "seq": 1}, ("b" * BRIDGE_LONGEST_NAME, 1)),
+        ({"via": "b" * (BRIDGE_LONGEST_NAME + 1), "seq": 1}, None),
+        ({"via": "", "seq": 1}, None),
         *(({"via": "b", "seq": seq}, None) for seq in (-1, 1.0, True, "1", None, [], 10**400)),
     ],
     ids=lambda value: repr(value)[:40],
@@ -773,7 +777,11 @@ def test_origin() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", [None, [], "abc", 5, {}, ["w", True], ["w", 1, 3], [1, True, 3], ["w", True, "3"]]
+    "origin",
+    [
+        *(None, [], "abc", 5, {}, ["w", True], ["w", 1, 3], [1, True, 3], ["w", True, "3"]),
+        *(["", True, 3], ["w" * (BRIDGE_LONGEST_NAME + 1), True, 3]),
+    ],
 )
 def test_no_origin(origin: Any) -> None:
     for message in ({}, {"origin": origin}):

@@ -282,6 +282,34 @@ def test_what_another_version_has_saved_is_given_up(
     assert (successor.last, successor.given, successor.waiting) == (0, 0, 0)
 
 
+def test_a_state_that_is_too_long_leaves_the_one_before(
+    stream: HostStream, files: list[int]
+) -> None:
+    long = "x" * stream_file._LONGEST
+    for number in (1, 2):
+        stream.note_passed({long: number})
+        with pytest.raises(OSError, match="too large"):
+            stream.save()
+    successor = HostStream(files, 2000.0)
+    assert successor.continued and successor.id == stream.id
+    del stream.passed[long]
+    stream.note_passed({"x": 1})
+    stream.save()
+    assert HostStream(files, 2000.0).passed == {"x": 1}
+
+
+def test_messages_without_a_state_are_given_up(stream: HostStream, files: list[int]) -> None:
+    """Other hosts would take them for those of a host they do not know."""
+    add(stream, 1)
+    stream.take(1)
+    add(stream, 2)
+    for place in stream_file._PLACES:
+        os.pwrite(files[0], b"\xff" * 16, place)
+    successor = HostStream(files, 0.0)
+    assert not successor.continued and successor.id != stream.id
+    assert (successor.last, successor.given, successor.waiting) == (0, 0, 0)
+
+
 def test_of_so_many_others_it_knows_how_far_they_are(stream: HostStream, files: list[int]) -> None:
     for number in range(BRIDGE_MOST_OTHERS + 2):
         stream.note_passed({"bridge-1": number + 1, f"bridge-x{number}": 1})
