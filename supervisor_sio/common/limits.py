@@ -903,7 +903,8 @@ RELAY_MOST_REPEATED = _limit(
     1024,
     "objects",
     "process",
-    "fields of messages that are remembered encoded and decoded, each at most 512 bytes long",
+    "fields of messages that are remembered encoded and decoded, each at most 512 bytes long, and "
+    "hashes of rooms, whose names have at most 512 characters",
 )
 RELAY_HIGH_WATER = _limit(
     "RELAY_HIGH_WATER",

@@ -46,6 +46,14 @@ def room_hash(namespace: str, room: Name) -> int:
 
 _known_hash = functools.lru_cache(maxsize=RELAY_MOST_REPEATED)(room_hash)
 
+#: Characters that a namespace and a room may have together to be remembered.
+_REPEATED = 512
+
+
+def _hash(namespace: str, room: Name) -> int:
+    length = len(namespace) + (len(room) if isinstance(room, str) else 0)
+    return (_known_hash if length <= _REPEATED else room_hash)(namespace, room)
+
 
 def hashes_of(fields: Mapping[str, Any]) -> Sequence[int]:
     """The rooms that a message is for, by its fields; none: it is for everybody.
@@ -61,4 +69,4 @@ def hashes_of(fields: Mapping[str, Any]) -> Sequence[int]:
         return ()
     if not all(one is None or isinstance(one, (str, int)) for one in rooms):
         return ()
-    return [_known_hash(namespace, one) for one in rooms]
+    return [_hash(namespace, one) for one in rooms]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor_sio.common.limits import RELAY_MOST_ROOMS
+from supervisor_sio.relay import rooms as module
 from supervisor_sio.relay.rooms import hashes_of, room_hash
 
 EMIT = {"method": "emit", "namespace": "/", "packet": "p"}
@@ -65,6 +66,14 @@ def test_an_emit_has_those_of_all_its_rooms() -> None:
 )
 def test_what_everybody_has_to_look_at_has_none(fields: dict[str, Any]) -> None:
     assert not hashes_of(fields)
+
+
+@pytest.mark.parametrize(("namespace", "room"), [("/", "r" * 512), ("/" + "n" * 511, "r")])
+def test_a_long_name_is_not_remembered(namespace: str, room: Any) -> None:
+    before = module._known_hash.cache_info().currsize
+    fields = {**EMIT, "namespace": namespace, "room": room}
+    assert hashes_of(fields) == [room_hash(namespace, room)]
+    assert module._known_hash.cache_info().currsize == before
 
 
 def test_as_many_rooms_as_there_may_be() -> None:
