@@ -96,8 +96,8 @@ class Runtime(Protocol):
         of its own; to cancel it is to end that, which a thread does not notice.
 
         :param name: of its thread.
-        :param may_run: is asked each time that the function goes on after it has waited. The
-            first time that it may not, it is ended there; a thread goes on.
+        :param may_run: is asked before the function begins, and each time that it goes on after
+            it has waited. The first time that it may not, it is ended there; a thread goes on.
         :param ended: is called in the loop, in a later turn, when the function has ended, with
             what it has raised: something that is no :exc:`Exception` when it was ended.
         """

@@ -28,7 +28,8 @@ class Ended(BaseException):
 
 class _Guarded:
     """Awaits a coroutine. The first time that it may not go on, it gets :exc:`Ended` instead of
-    what it has waited for. Tasks that it has made by itself are not asked.
+    what it has waited for; nothing of it runs when it may not even begin. Tasks that it has made
+    by itself are not asked.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], may_run: Callable[[], bool]) -> None:
@@ -40,6 +41,8 @@ class _Guarded:
         was_ended = False
         step: Callable[[], Any] = partial(steps.send, None)
         while True:
+            if not was_ended and not self._may_run():
+                was_ended, step = True, partial(steps.throw, Ended())
             try:
                 awaited = step()
             except StopIteration as stop:
@@ -48,5 +51,3 @@ class _Guarded:
                 step = partial(steps.send, (yield awaited))
             except BaseException as error:
                 step = partial(steps.throw, error)
-            if not was_ended and not self._may_run():
-                was_ended, step = True, partial(steps.throw, Ended())

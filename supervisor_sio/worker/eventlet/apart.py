@@ -14,7 +14,7 @@ class Apart(GreenThread):  # type: ignore[misc]
 
     Whatever it waits for, its ``switch`` is called to let it go on, or its ``throw``, by a timeout.
     The first time that it may not, it gets ``GreenletExit`` instead, which only its ``finally``
-    clauses should notice.
+    clauses should notice. When it may not even begin, it is not called.
 
     :param ended: is called with what the function has raised, in a later turn of the hub.
     """
@@ -35,7 +35,7 @@ class Apart(GreenThread):  # type: ignore[misc]
     def _call(self, function: Callable[[], Any]) -> None:
         error: Optional[BaseException] = None
         try:
-            if self._was_ended:
+            if self._was_ended or not self._may_run():  # turns may be long
                 raise GreenletExit
             function()
         except (KeyboardInterrupt, SystemExit):

@@ -71,7 +71,7 @@ class ThreadsRuntime(AsyncioRuntime):
         may_run: Callable[[], bool],
         ended: Callable[[Optional[BaseException]], None],
     ) -> Watch:
-        return Apart(name, function, lambda error: self.thread.run(0, ended, error))
+        return Apart(name, function, may_run, lambda error: self.thread.run(0, ended, error))
 
     def run_answer(self, task: Callable[..., Any], *args: Any) -> None:
         """:meth:`.Runtime.run_answer`"""

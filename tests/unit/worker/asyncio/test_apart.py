@@ -82,6 +82,15 @@ def test_it_is_cancelled(runtime: AsyncioRuntime) -> None:
     runtime.run_until_complete(test())
 
 
+def test_it_does_not_begin_when_it_may_not(runtime: AsyncioRuntime) -> None:
+    async def test() -> None:
+        run = Run(runtime, steps)
+        run.may_run = False
+        assert isinstance(await run.wait(), Ended) and not run.steps
+
+    runtime.run_until_complete(test())
+
+
 async def _sleep() -> None:
     await asyncio.sleep(0.01)
 

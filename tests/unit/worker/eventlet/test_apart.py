@@ -82,6 +82,15 @@ def test_it_is_cancelled_before_it_has_begun() -> None:
     assert isinstance(run.wait(), GreenletExit) and run.steps == 0
 
 
+def test_it_does_not_begin_when_it_may_not() -> None:
+    run = Run(steps)
+    run.may_run = False
+    assert isinstance(run.wait(), GreenletExit) and run.steps == 0
+    run.watch.cancel()
+    eventlet.sleep(0.001)
+    assert len(run.ended) == 1
+
+
 def test_it_is_cancelled_when_it_has_ended() -> None:
     run = Run(lambda run: None)
     run.wait()

@@ -25,7 +25,7 @@ def test_its_end_is_told_in_the_loop() -> None:
             ended.append((threading.current_thread(), error))
 
         for call in (function, fail):
-            watch = runtime.run_apart("ticker", call, lambda: False, note)
+            watch = runtime.run_apart("ticker", call, lambda: True, note)
             watch.cancel()  # which it does not notice
             while not ended:
                 await asyncio.sleep(0.001)
@@ -35,3 +35,18 @@ def test_its_end_is_told_in_the_loop() -> None:
 
     runtime.run_until_complete(test())
     assert names == ["run-once-ticker"]
+
+
+def test_it_does_not_begin_when_it_may_not() -> None:
+    runtime = ThreadsRuntime()
+    calls: list[None] = []
+    ended: list[Optional[BaseException]] = []
+
+    async def test() -> None:
+        runtime.run_apart("ticker", lambda: calls.append(None), lambda: False, ended.append)
+        while not ended:
+            await asyncio.sleep(0.001)
+
+    runtime.run_until_complete(test())
+    (error,) = ended
+    assert not calls and error is not None and not isinstance(error, Exception)
