@@ -289,23 +289,23 @@ class RunOnce:
             return
         self._looking = True
         try:
-            if self._is_due() and not self._catch_up():
+            # From before the reading: what ends later may be renewed by what is not read yet.
+            now = self._clock()
+            if self._is_due(now) and not self._catch_up():
                 self._look_at(self._clock() + _RETRY)
                 return
             for task in list(self._tasks.values()):
-                self._look_after(task)
+                self._look_after(task, now)
             self._forget()
         finally:
             self._looking = False
         self._look_later()
 
-    def _is_due(self) -> bool:
+    def _is_due(self, now: float) -> bool:
         """Whether the time of one is over: its worker may have said something meanwhile."""
-        now = self._clock()
         return any(task.until and now >= task.until for task in self._tasks.values())
 
-    def _look_after(self, task: _Task) -> None:
-        now = self._clock()
+    def _look_after(self, task: _Task, now: float) -> None:
         if task.until and now < task.until:
             return
         if task.state is State.HELD:
@@ -317,9 +317,9 @@ class RunOnce:
         if task.state is State.FREE:
             task.until = 0.0
             if not self._all_stop():
-                self._offer(task, now)
+                self._offer(task)
 
-    def _offer(self, task: _Task, now: float) -> None:
+    def _offer(self, task: _Task) -> None:
         carrier = self._choose(task)
         if carrier is None:
             return
@@ -328,7 +328,7 @@ class RunOnce:
         self._last = number
         task.wanted_by[tag] += 1  # until it takes it
         self._set(task, State.OFFERED, tag, number)
-        task.until = now + RUN_ONCE_OFFER
+        task.until = self._clock() + RUN_ONCE_OFFER
         carrier.tell(run_once.offer(task.name, number, task.until))
 
     def _choose(self, task: _Task) -> Optional[Carrier]:

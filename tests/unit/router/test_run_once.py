@@ -58,15 +58,21 @@ class Cluster:
         #: What is read before something is given away because of its time.
         self.unread: list[tuple[Worker, Message]] = []
         self.can_catch_up = True
+        #: Seconds that it takes to read, and to do anything else between two looks at the clock.
+        self.reading = self.pace = 0.0
         self.tasks = RunOnce(
             self.workers.get,  # type: ignore[arg-type]
             self._catch_up,
             lambda: self.all_stop,
             self._call_later,
             sure_at,
-            lambda: self.now,
+            self._clock,
             lambda: self.wall,
         )
+
+    def _clock(self) -> float:
+        self.now += self.pace
+        return self.now
 
     def _call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
         self.timers.append(Timer(self.now + seconds, call))
@@ -74,6 +80,7 @@ class Cluster:
 
     def _catch_up(self) -> bool:
         if self.can_catch_up:
+            self.now += self.reading
             unread, self.unread = self.unread, []
             for worker, message in unread:
                 self.tasks.handle(worker, message)
@@ -176,6 +183,47 @@ def test_a_worker_that_is_silent_loses_it_after_all_was_read() -> None:
     assert second.offered()
     cluster.say(first, run_once.holds("ticker", number, 20))
     assert first.told[-1] == run_once.lost("ticker", number)
+
+
+def test_a_lease_that_ends_while_the_router_looks_is_read_for_first() -> None:
+    cluster = Cluster()
+    first, second = cluster.join("a", "b")
+    number = cluster.take(first)
+    cluster.now += RUN_ONCE_LEASE - 0.001
+    cluster.unread.append((first, run_once.holds("ticker", number, 6)))
+    cluster.pace = 0.0006  # over at the second look at the clock, and not at the first
+    cluster.tasks.look()
+    assert cluster.row.state == "running" and second.offered() is None
+    cluster.pace = 0.0
+    cluster.wait(1)
+    assert cluster.row[:4] == ("ticker", "running", "a", number) and not cluster.unread
+
+
+def test_a_lease_that_ends_while_the_router_reads_is_read_for_again() -> None:
+    cluster = Cluster()
+    first, second = cluster.join("a", "b")
+    number = cluster.take(first)
+    cluster.say(first, run_once.holds("early", number + 1, 0))
+    cluster.now += 1
+    cluster.say(first, run_once.holds("ticker", number, 1))
+    cluster.reading = 1.5  # what comes after it has begun is not read
+    cluster.wait(RUN_ONCE_LEASE - 1)
+    row = {row.name: row for row in cluster.tasks.rows()}["ticker"]
+    assert row.state == "running" and second.offered() is None
+    cluster.unread.append((first, run_once.holds("ticker", number, 7)))
+    cluster.wait(1)
+    row = {row.name: row for row in cluster.tasks.rows()}["ticker"]
+    assert row[:4] == ("ticker", "running", "a", number)
+
+
+def test_an_offer_has_all_its_time_however_long_was_read_before() -> None:
+    cluster = Cluster()
+    cluster.join("a")
+    (second,) = cluster.join("b")
+    cluster.reading = 5.0
+    cluster.wait(RUN_ONCE_OFFER)
+    (offer,) = second.told
+    assert offer["until"] == 100.0 + RUN_ONCE_OFFER + 5.0 + RUN_ONCE_OFFER
 
 
 def test_nothing_is_given_away_while_workers_cannot_be_heard() -> None:
