@@ -11,7 +11,8 @@ class Apart:
     """Runs a function in a daemon thread: the process does not wait for it at its end.
 
     :param may_run: is asked before the call: its thread may have come late.
-    :param ended: is called in that thread, with what the function has raised.
+    :param ended: is called in that thread, with what the function has raised; again as long as
+        it raises ``RuntimeError``, because the loop does not run.
     """
 
     def __init__(
@@ -34,7 +35,12 @@ class Apart:
             self._function()
         except BaseException as caught:  # SystemExit as well, as with a handler in a thread
             error = caught
-        self._ended(error)
+        while True:
+            try:
+                self._ended(error)
+            except RuntimeError:
+                continue  # else the worker would hold the task for as long as it lives
+            return
 
     def cancel(self) -> None:
         """It can only be told by what it looks at itself."""

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any, Optional
 
+import pytest
+
+from supervisor_sio.common.limits import THREAD_CALLS
+from supervisor_sio.worker import loop_thread
 from supervisor_sio.worker.threads.runtime import ThreadsRuntime
 
 
@@ -50,3 +55,34 @@ def test_it_does_not_begin_when_it_may_not() -> None:
     runtime.run_until_complete(test())
     (error,) = ended
     assert not calls and error is not None and not isinstance(error, Exception)
+
+
+def test_its_end_is_told_though_the_loop_has_not_run_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop_thread, "THREAD_WAIT", 0.01)
+    runtime = ThreadsRuntime()
+    refused = threading.Event()
+    ended: list[Optional[BaseException]] = []
+    run = runtime.thread.run
+
+    def run_noting(*args: Any) -> None:
+        try:
+            run(*args)
+        except RuntimeError:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(runtime.thread, "run", run_noting)
+
+    async def test() -> None:
+        for _ in range(THREAD_CALLS):
+            run(0, lambda: None)
+        runtime.run_apart("ticker", lambda: None, lambda: True, ended.append)
+        assert refused.wait(25)  # the loop does not run meanwhile
+        deadline = time.monotonic() + 25
+        while not ended and time.monotonic() < deadline:
+            await asyncio.sleep(0.001)
+
+    runtime.run_until_complete(test())
+    assert ended == [None]
