@@ -80,7 +80,7 @@ class _Task:
     #: Since this router's start.
     given: int = 0
     failed: int = 0
-    #: In a row.
+    #: In a row, since it was done or has run for RUN_ONCE_PAUSE.
     failures: int = 0
 
 
@@ -226,9 +226,9 @@ class RunOnce:
             self._free(task)
 
     def _fail(self, task: _Task, carrier: Carrier) -> None:
-        now = self._clock()
+        self._free(task)
         task.failed += 1
-        task.failures = 1 if now - task.since >= RUN_ONCE_PAUSE else task.failures + 1
+        task.failures += 1
         pause = float(min(2 ** min(task.failures - 1, 10), RUN_ONCE_PAUSE))
         text = "task %s has failed at worker %s, the next try is in %g s"
         logger.warning(text, task.name, _name(carrier), pause)
@@ -236,11 +236,14 @@ class RunOnce:
         if tag in task.wanted_by:
             # All others are asked before it.
             task.wanted_by[tag] = max(task.wanted_by.values()) + 1
-        self._free(task)
-        task.until = now + pause
+        task.until = self._clock() + pause
 
     def _set(self, task: _Task, state: State, holder: str = "", number: int = 0) -> None:
-        task.state, task.holder, task.since = state, holder, self._clock()
+        now = self._clock()
+        ran_long = task.state is State.HELD and now - task.since >= RUN_ONCE_PAUSE
+        if ran_long or state is State.DONE:
+            task.failures = 0
+        task.state, task.holder, task.since = state, holder, now
         task.number = max(task.number, number)
         task.until = 0.0
 
@@ -374,8 +377,8 @@ class RunOnce:
     def _row(task: _Task, now: float) -> Row:
         state = {State.HELD: "running", State.DONE: "done"}.get(task.state, "waiting")
         pause = 0.0
-        if state == "waiting" and task.failures:
-            state, pause = "failed", max(0.0, task.until - now)
+        if task.state is State.FREE and task.failures and task.until > now:
+            state, pause = "failed", task.until - now
         tag = task.holder if task.state is State.HELD else ""
         counted = task.failures, task.given, task.failed
         return Row(

@@ -341,6 +341,52 @@ def test_after_failures_pauses_grow_and_others_are_asked_first() -> None:
     assert (cluster.row.failures, cluster.row.failed, cluster.row.pause) == (1, 5, 1)
 
 
+@pytest.mark.parametrize("how", ["given back", "dies", "silent", "done", "claimed by another"])
+def test_failures_are_forgotten_when_it_has_run_for_long(how: str) -> None:
+    cluster = Cluster()
+    first, second = cluster.join("a", "b")
+    cluster.say(first, run_once.ends("ticker", cluster.take(first), End.FAILED))
+    cluster.wait(1)
+    number = cluster.take(second)
+    assert cluster.row.failures == 1
+    for _ in range(int(RUN_ONCE_PAUSE)):
+        cluster.wait(1)
+        cluster.say(second, run_once.holds("ticker", number, 0))
+    if how == "given back":
+        cluster.say(second, run_once.ends("ticker", number, End.GIVEN_BACK))
+    elif how == "dies":
+        cluster.lose(second)
+    elif how == "silent":
+        cluster.wait(RUN_ONCE_LEASE)
+    elif how == "done":
+        cluster.say(second, run_once.ends("ticker", number, End.DONE))
+    else:
+        cluster.say(first, run_once.holds("ticker", number + 1, 1))
+    assert cluster.row.failures == 0 and cluster.row.failed == 1
+
+
+def test_one_that_is_done_has_no_failures() -> None:
+    cluster = Cluster()
+    (worker,) = cluster.join("a")
+    cluster.say(worker, run_once.ends("ticker", cluster.take(worker), End.FAILED))
+    cluster.wait(1)
+    cluster.say(worker, run_once.ends("ticker", cluster.take(worker), End.DONE))
+    assert (cluster.row.state, cluster.row.failures) == ("done", 0)
+
+
+def test_it_has_failed_until_it_may_be_tried_again() -> None:
+    cluster = Cluster()
+    (worker,) = cluster.join("a")
+    cluster.say(worker, run_once.ends("ticker", cluster.take(worker), End.FAILED))
+    assert (cluster.row.state, cluster.row.pause) == ("failed", 1)
+    cluster.wait(1)  # it is offered
+    assert (cluster.row.state, cluster.row.pause, cluster.row.failures) == ("waiting", 0, 1)
+    cluster.say(worker, run_once.ends("ticker", cluster.take(worker), End.FAILED))
+    worker.member.ready = False
+    cluster.wait(2)  # there is nobody to try it
+    assert (cluster.row.state, cluster.row.pause, cluster.row.failures) == ("waiting", 0, 2)
+
+
 def test_pauses_have_a_bound() -> None:
     cluster = Cluster()
     (worker,) = cluster.join("a")
