@@ -216,7 +216,7 @@ class RunOnce:
         if end is End.DONE:
             logger.info("task %s is done: it has returned at worker %s", name, _name(carrier))
             self._set(task, State.DONE)
-            for tag in task.known_by:
+            for tag in list(task.known_by):  # one may be lost as it is told
                 other = self._carrier_of(tag)
                 if other is not None and other is not carrier:
                     other.tell(run_once.done(name))

@@ -312,6 +312,17 @@ def test_one_that_has_returned_is_done_until_nobody_knows_it() -> None:
     assert fourth.offered()
 
 
+def test_a_worker_is_lost_as_it_is_told_that_it_is_done() -> None:
+    cluster = Cluster()
+    first, *others = cluster.join("a", "b", "c")
+    number = cluster.take(first)
+    for worker in others:
+        # It has just ended, which the router learns by sending.
+        worker.tell = lambda message, worker=worker: cluster.lose(worker)  # type: ignore
+    cluster.say(first, run_once.ends("ticker", number, End.DONE))
+    assert cluster.row.state == "done" and list(cluster.workers) == ["a"]
+
+
 def test_a_new_router_is_told_that_it_is_done() -> None:
     cluster = Cluster(sure_at=104.0)
     (first,) = cluster.join("a")
