@@ -51,9 +51,6 @@ class State(Enum):
     OVER = auto()
 
 
-#: Those in which the function has not ended.
-_RUNS = frozenset((State.RUNNING, State.ENDING, State.LOST))
-
 #: Those in which this worker has a lease.
 _HOLDS = frozenset((State.RUNNING, State.ENDING))
 
