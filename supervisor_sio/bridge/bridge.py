@@ -119,6 +119,8 @@ class Bridge:
         self._askers: OrderedDict[str, None] = OrderedDict()
         self._wake = threading.Event()
         self._closed = False
+        #: Whether the host does then, and not only its router.
+        self._leaves = False
         self.received = 0
         self.malformed = 0
 
@@ -157,6 +159,7 @@ class Bridge:
 
     def close(self, leaves: bool) -> None:
         """:param leaves: whether the host does, or only its router."""
+        self._leaves = leaves
         self._closed = True
         if leaves:
             self._here = []
@@ -247,9 +250,11 @@ class Bridge:
             for bridge in [b for b, heard in self._heard.items() if now - heard > BRIDGE_SILENCE]:
                 self._forget(bridge)
                 self._lost[bridge] = now
-            for bridge in [b for b, lost in self._lost.items() if now - lost > BRIDGE_PATIENCE]:
-                del self._lost[bridge]
             self._ask(now)
+            if self._queue.connected:
+                for bridge in [b for b, at in self._lost.items() if now - at > BRIDGE_PATIENCE]:
+                    del self._lost[bridge]
+                    self._deliver(self._inbox.give_up(bridge))
             if self.missed > self._missed_shown:
                 if not self._missed_shown:
                     logger.error("%d messages of another host did not come", self.missed)
@@ -260,6 +265,9 @@ class Bridge:
         # How far it has come is still known to the inbox, should it be back.
         self._placed.discard(bridge)
         self._noted.pop(bridge, None)
+        self._miss_workers(bridge)
+
+    def _miss_workers(self, bridge: str) -> None:
         if self._elsewhere.pop(bridge, None):
             self._tell()
 
@@ -330,11 +338,12 @@ class Bridge:
         if self._connection != self._queue.connections:
             self._connection = self._queue.connections
             self._inbox.wait_anew()  # nobody could answer
+            self._lost = dict.fromkeys(self._lost, now)  # or be heard
         for bridge in self._inbox.silent(now):
             if bridge not in self._lost:
                 self._deliver(self._inbox.give_up(bridge))
-        for bridge, _, first, last in self._inbox.questions(now):
-            if first and bridge in self._placed:
+        for bridge, _, first, last in self._inbox.questions(now, self._placed):
+            if first:
                 numbers = {"first": first, "last": last}
                 self._say({"method": "question", "of": bridge, "asker": self._id, **numbers})
 
@@ -367,6 +376,8 @@ class Bridge:
             for wanted in (False, True)
         )
         data: QueueMessage = {"method": "members", "host_id": self._id, "members": living}
+        if self._leaves:
+            data["leaves"] = True
         if aliases:  # beside the others: a bridge of an older version knows none
             data["aliases"] = aliases
         self._say({**data, "via": self._id, "seq": self._stream.given})
@@ -421,6 +432,9 @@ class Bridge:
             self._place(bridge, number)
             self._deliver(self._inbox.position(bridge, {None: number}))
             self._meet(bridge, data.get("members"), data.get("aliases", []))
+            if data.get("leaves") is True and self._resumed:
+                self._forget(bridge)
+                self._deliver(self._inbox.give_up(bridge))  # it can be asked no more
         else:
             self._place(bridge, number - 1)
             message = RelayMessage(bridge, number, data, (raw.decode(),))
@@ -501,7 +515,7 @@ class Bridge:
         except (TypeError, ValueError):
             raise FormatError("members that are none") from None
         if not known:
-            self._forget(bridge)
+            self._miss_workers(bridge)  # other processes there may send
         elif self._elsewhere.get(bridge) != known:
             self._elsewhere[bridge] = known
             self._tell()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Container, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from ..common.limits import (
     RELAY_GIVE_UP,
@@ -360,10 +360,15 @@ class Inbox:
             delivered += self._deliverable(sender)
         return delivered
 
-    def questions(self, now: float) -> list[Question]:
-        """Whom to ask for what now; each question comes again until it is answered."""
+    def questions(self, now: float, whom: Optional[Container[str]] = None) -> list[Question]:
+        """Whom to ask for what now; each question comes again until it is answered.
+
+        :param whom: who can be asked now; by default everybody.
+        """
         asked: list[Question] = []
         for name, sender in self._behind.items():
+            if whom is not None and name not in whom:
+                continue
             # What is missing takes a look at all that is held: not with each message that comes.
             for question in _lacks(name, sender, now - self._ask_again):
                 sender.stream(question.tag).asked = now

@@ -22,7 +22,6 @@ from supervisor_sio.common.limits import (
     BRIDGE_MOST_HELD,
     BRIDGE_PATIENCE,
     BRIDGE_SILENCE,
-    RELAY_GIVE_UP,
 )
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay.message import RelayMessage
@@ -290,9 +289,47 @@ def test_a_host_that_does_not_come_back_is_not_waited_for_for_ever(bridge: Bridg
 
 
 def test_a_host_that_leaves_is_not_waited_for(bridge: BridgeAlone) -> None:
-    bridge.hear(emit(1), emit(3), members(3))
+    bridge.hear(emit(1), emit(3), {**members(3), "leaves": True})
+    assert bridge.said == ["1", "3"] and bridge.missed == 1
+    assert not bridge._heard and not bridge._placed and not bridge._inbox.waits
+
+
+def test_a_host_that_leaves_before_its_place_is_known_loses_nothing(bridge: BridgeAlone) -> None:
+    bridge._stream.note_passed({"bridge-2": 4})
+    bridge._resumed = False
+    bridge.hear(emit(5), emit(6), {**members(6), "leaves": True})
+    assert bridge.said == []
+    for tag in (HERE, ALSO_HERE):
+        bridge._take_passed(tag, {"bridge-2": 4})
+    bridge._resume()
+    assert bridge.said == ["5", "6"] and bridge.missed == 0
+
+
+def test_a_host_without_workers_is_asked_for_what_is_missing(bridge: BridgeAlone) -> None:
+    """Other processes there send, too; and its workers may only just begin."""
+    bridge.hear(members(0), emit(1), members(2))
     bridge._look(time.monotonic() + module._ASK_AGAIN)
-    bridge._look(time.monotonic() + module._ASK_AGAIN + RELAY_GIVE_UP + 1)
+    asked = [(one["first"], one["last"]) for one in bridge._queue.published]
+    assert asked == [(2, 2)] * 2
+    bridge.hear(again(bridge, 2, emit(2)), members(2))
+    assert bridge.said == ["1", "2"] and bridge.missed == 0
+    assert not bridge.told and bridge._placed == {"bridge-2"}
+
+
+def test_what_cannot_be_asked_now_is_not_waited_for_in_vain(bridge: BridgeAlone) -> None:
+    """Redis was away for long; hosts that were not heard meanwhile have their time anew."""
+    bridge.hear(emit(1), emit(3), members(3, "a"))
+    now = bridge._heard["bridge-2"]
+    bridge._look(now + BRIDGE_SILENCE + 1)
+    bridge._queue.connected = False
+    now += BRIDGE_SILENCE + BRIDGE_PATIENCE + 100
+    bridge._look(now)
+    bridge._queue.connected = True
+    bridge._queue.connections += 1
+    bridge._look(now)
+    bridge._look(now + BRIDGE_PATIENCE - 1)
+    assert bridge.said == ["1"] and bridge.missed == 0
+    bridge._look(now + BRIDGE_PATIENCE + 1)
     assert bridge.said == ["1", "3"] and bridge.missed == 1
 
 
