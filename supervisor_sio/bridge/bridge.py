@@ -481,7 +481,8 @@ class Bridge:
             return
         tag, fields, packets = outgoing
         if tag is not None and tag.startswith(ASKER):
-            if tag in self._askers:
+            # It may have asked before this router was there.
+            if tag in self._askers or self._stream.continued:
                 self.received += 1
                 self._publisher.tell(tag, fields, packets)
             return

@@ -170,9 +170,9 @@ class Translator:
             outgoing = self._from_queue(data)
             if outgoing is not None:
                 check_fields(outgoing.fields)
-                for packet in outgoing.packets:
-                    if isinstance(packet, str):
-                        packet.encode()  # JSON may have halves of characters
+                for text in (outgoing.tag, *outgoing.packets):
+                    if isinstance(text, str):
+                        text.encode()  # JSON may have halves of characters
             return outgoing
         except FormatError:
             raise

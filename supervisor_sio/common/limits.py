@@ -1287,7 +1287,8 @@ BRIDGE_MOST_ASKERS = _limit(
     "processes",
     "host",
     "that serve no clients and have asked the workers of all hosts last: answers of other hosts "
-    "are passed on to them, and not to others",
+    "are passed on to them, and by a router that is not the first also to those whom it does not "
+    "know, as they may have asked before",
 )
 
 # --- A worker and its life --------------------------------------------------------

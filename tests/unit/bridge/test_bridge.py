@@ -678,6 +678,20 @@ def test_a_process_that_serves_nobody_asks_another_host(
     assert len(bridge._publisher.direct) == 1 and bridge._publisher.said == []
 
 
+def test_an_asker_of_its_predecessor_gets_its_answer(bridge: BridgeAlone) -> None:
+    asked = {"method": "request", "operation": "fetch_rooms", "request": 7, "namespace": "/"}
+    bridge._from_relay(RelayMessage("asker-1", 1, asked))
+    fields = {"method": "answer", "request": 7, "worker": ELSEWHERE, "reply_to": ELSEWHERE}
+    answer = {"method": "relay", "to": "asker-1", "fields": fields, "packets": []}
+    successor = BridgeAlone(bridge.files)
+    successor.set_members([])
+    successor.hear({**answer, "via": "bridge-2", "seq": 1, "origin": [ELSEWHERE, True, 1]})
+    assert [receiver for receiver, _ in successor._publisher.direct] == ["asker-1"]
+    nobody = {**answer, "to": "asker-\ud800"}
+    successor.hear({**nobody, "via": "bridge-2", "seq": 2, "origin": [ELSEWHERE, True, 2]})
+    assert successor.malformed == 1 and len(successor._publisher.direct) == 1
+
+
 def test_what_is_for_a_worker_here_stays_here(bridge: BridgeAlone) -> None:
     bridge._from_relay(from_worker(1, to=ALSO_HERE))
     bridge._from_relay(from_worker(2, method="callback", ack=5))  # nobody asked
