@@ -176,7 +176,7 @@ class Router:
             hear_supervisord=self._supervisord.read,
             ended=lambda tag, name, sent: self._registrar.ended(tag, name, sent),
             held=self._held,
-            sure_at=(settings["router_ended"] or -RUN_ONCE_LEASE) + RUN_ONCE_LEASE,
+            sure_at=_sure_at(settings, time.monotonic()),
             meter=self._exporter.metrics if self._exporter is not None else None,
         )
         self._relay = Relay(run_dir.xsub, xsub, run_dir.xpub, xpub)
@@ -387,6 +387,15 @@ class Router:
         self._supervisord.figures(in_messages(self._report.totals(), self._report.rows()))
         if self._exporter is not None:
             self._exporter.metrics.update(self._report.snapshot())
+
+
+def _sure_at(settings: Message, now: float) -> float:
+    """Until then a worker may hold a task that a router before this one has given it.
+
+    A supervisord of an older version does not say when that one has ended, so it may be just now.
+    """
+    ended = settings.get("router_ended", now)
+    return 0.0 if ended is None else float(ended) + RUN_ONCE_LEASE
 
 
 def run() -> int:

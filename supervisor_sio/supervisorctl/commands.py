@@ -218,9 +218,10 @@ def _scale(session: Session, line: Line) -> dict[str, Any]:
     with session.translating(group):
         done = scale(session.ctl, group, numprocs, DRAIN_TIME, session.progress())
     failed = [row["name"] for row in done.get("not_ready", ()) if row["state"] in FAILED]
-    if set(failed) & set(done["added"]):
+    well = not set(failed) & set(done["added"])
+    if not well:
         session.ctl.exitstatus = LSBInitExitStatuses.GENERIC
-    return {"ok": True, **done}
+    return {"ok": well, **done}
 
 
 def _reload_tls(session: Session, line: Line) -> dict[str, Any]:

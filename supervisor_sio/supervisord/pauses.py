@@ -28,7 +28,7 @@ def hold_back(process: Any, seconds: float, guard: Guard) -> None:
     """Let supervisord wait before it starts a process again that has just exited.
 
     Meanwhile it is in Supervisor's own state for that, BACKOFF, in which ``supervisorctl`` can
-    stop and start it. That begins in supervisord's next turn: the event of the process's end,
+    stop and restart it. That begins in supervisord's next turn: the event of the process's end,
     from within which this is called, is still on its way to others.
     """
     resumes = time.monotonic() + seconds

@@ -57,6 +57,8 @@ def inspect_application(spec: str, mode: AsyncMode, paths: Sequence[str]) -> Rep
             app = load(spec, mode)
     except ApplicationError as error:
         return Report([str(error)], [], [], error.detail)
+    except SystemExit as error:
+        return Report([f"importing {spec} called sys.exit({error.code!r})"], [], [])
     except _TimeUp:
         text = f"importing {spec} takes more than {IMPORT_TIMEOUT:.0f} s"
         return Report([f"{text}: does its module start a server of its own?"], [], [])

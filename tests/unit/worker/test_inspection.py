@@ -17,7 +17,7 @@ from supervisor_sio.worker import inspection
 from supervisor_sio.worker.inspection import Report, inspect_application
 
 MODULE = """
-import socketio, time
+import socketio, sys, time
 from flask import Flask
 from supervisor_sio import ZmqManager
 
@@ -49,6 +49,9 @@ def unwrapped():
     app = Flask("x")
     app.extensions["sio"] = server(client_manager=ZmqManager())
     return app
+
+def ends():
+    sys.exit(0)
 
 def endless():
     try:
@@ -133,6 +136,10 @@ def test_a_module_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - began < 60
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_module_that_ends_the_process() -> None:
+    assert inspect("ends()").errors == ["importing inspected:ends() called sys.exit(0)"]
 
 
 def test_the_command(tmp_path: Path) -> None:
