@@ -30,10 +30,21 @@ class Clients(Asking, IndexedManager):
         """Whether this process has the client."""
         return bool(self.is_connected(sid, namespace) or self.is_pre_connected(sid, namespace))
 
+    def _ends_once_here(self, sid: str, namespace: str) -> bool:
+        """Whether the client is about to come from another worker: then it is disconnected as soon
+        as it is here. Until that the other one has it, and calls its handlers."""
+        with self._tables:
+            client = self._known.get(sid)
+            if client is None or client.arriving is None or client.namespace != namespace:
+                return False
+            self._early[sid].ends = True
+            return True
+
     async def can_disconnect(self, sid: str, namespace: str) -> bool:
         """Whether :meth:`socketio.Server.disconnect` shall go on; else it was passed on."""
         namespace = namespace or "/"
-        here = self._is_here(sid, namespace)
+        # Should it not come, the worker that has it has got this, too.
+        here = self._is_here(sid, namespace) and not self._ends_once_here(sid, namespace)
         await self._begin(not here)
         if not here:
             self._publish({"method": "disconnect", "sid": sid, "namespace": namespace})
@@ -136,17 +147,13 @@ class Clients(Asking, IndexedManager):
 
     async def _disconnect_here(self, sids: list[str], namespace: str) -> None:
         for sid in sids:
-            await settle(self.server.disconnect(sid, namespace, ignore_queue=True))
+            if not self._ends_once_here(sid, namespace):
+                await settle(self.server.disconnect(sid, namespace, ignore_queue=True))
 
     def _on_disconnect(self, message: RelayMessage) -> None:
         # The application's disconnect handlers may take their time.
         fields = message.fields
         if not _is_meant(message):
-            return
-        client = self._known.get(fields["sid"])
-        if client is not None and client.arriving is not None:
-            # The worker that has it has got this, too; if it has not handed it over before.
-            self._early[client.sid].ends = True
             return
         self._spawn(self._disconnect_here, [fields["sid"]], fields["namespace"])
 
