@@ -83,7 +83,7 @@ class Claiming(Confirming):
             if not arrived:
                 if share is not None:
                     self._end(self._arriving, share)
-                self._do_not_expect(client, moved)
+                self._do_not_expect(client)
                 await ask(tag, {**question, "do": "not_taken"}, ())
         return moved
 
@@ -105,6 +105,8 @@ class Claiming(Confirming):
                 self._guests[sid] = self.host_id
                 self._subscriber.hear_for_guests(home, there.to_one)
             moved = self._moved.pop(sid, None)
+            if moved is not None:
+                self._returning[sid] = moved
             self._between.add(sid)
             client.arriving = []
             self._known[sid] = client
@@ -119,7 +121,7 @@ class Claiming(Confirming):
         if self._known.get(client.sid) is not client:
             raise NotRecovered(NO_OWNER)
 
-    def _do_not_expect(self, client: Client, moved: Optional[Moved] = None) -> None:
+    def _do_not_expect(self, client: Client) -> None:
         with self._tables:
             if self._known.get(client.sid) is not client:
                 return
@@ -128,6 +130,7 @@ class Claiming(Confirming):
             self._known.pop(client.sid, None)
             self._guests.pop(client.sid, None)
             self._between.discard(client.sid)
+            moved = self._returning.pop(client.sid, None)
             if moved is not None:
                 self._note_moved(moved)
 
@@ -158,6 +161,7 @@ class Claiming(Confirming):
             if not early.whole:
                 raise NotRecovered(INCOMPLETE)
             del self._early[sid]
+            self._returning.pop(sid, None)
             self._between.discard(sid)
             heard_as = self._guests.get(sid) or tag_of(sid)
             rooms = self._settle_rooms(client, last)

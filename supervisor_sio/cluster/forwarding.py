@@ -27,6 +27,9 @@ class Forwarding(RecoveryBase):
         self._moved: OrderedDict[str, Moved] = OrderedDict()
         #: Those of whom these have yet to say that they have them.
         self._unconfirmed: dict[str, None] = {}
+        #: By sid, where those were who are about to come back from there, or with the clients of a
+        #: dead worker.
+        self._returning: dict[str, Moved] = {}
 
     # --- where clients are -------------------------------------------------------------------
 
@@ -100,6 +103,7 @@ class Forwarding(RecoveryBase):
         """It has left for good; with ``_tables``."""
         guest = client.sid in self._guests
         self._forget(client)
+        self._returning.pop(client.sid, None)
         if guest:
             self._say_gone(client.sid, tag_of(client.sid))
 

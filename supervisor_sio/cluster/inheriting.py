@@ -30,8 +30,6 @@ class Inheriting(Confirming):
         #: By the tag of a worker whose clients this one is about to have: those of all journals
         #: that have come with them.
         self._inheriting: dict[str, List[str]] = {}
-        #: By sid, where clients were that are about to come back with a dead worker's.
-        self._returning: dict[str, Moved] = {}
 
     async def inherit(
         self,
@@ -94,18 +92,23 @@ class Inheriting(Confirming):
         with self._tables:
             if "moved" in dict(saved.pairs()):
                 moved = Moved.restored(saved)
-                if self._sid_of.get(moved.pid) in self._known:
+                known = self._known.get(moved.sid)
+                if known is not None and known.arriving is None:
                     return
-                since = self._moved.get(moved.sid)
-                if since is None or since.tag == reader.tag:
+                since = self._moved.get(moved.sid) or self._returning.get(moved.sid)
+                if since is not None and since.tag != reader.tag:
+                    return
+                if known is None:
                     self._note_moved(moved)
+                else:  # it is about to come from there
+                    self._returning[moved.sid] = moved
                 return
             client = Client.restored(saved, f"lost.{new_id()}")
-            if self._sid_of.get(client.pid) in self._known:
-                return  # it has been here before
-            coming = self._known.get(client.sid)
-            if coming is not None:  # from the one that has died, which cannot hand it over any more
-                self._do_not_expect(coming)
+            known = self._known.get(client.sid)
+            if known is not None and known.arriving is None:
+                return  # it is here
+            if known is not None:  # from the one that has died, which cannot hand it over any more
+                self._do_not_expect(known)
             if client.sid in self._moved:
                 self._returning[client.sid] = self._moved.pop(client.sid)
             stay = client.stay
@@ -149,7 +152,7 @@ class Inheriting(Confirming):
                         self._journal.save(pid, state)
             for sid in list(self._returning):
                 client = self._known.get(sid)
-                if client is None or client.stay.heard_as in tags:
+                if client is None or (client.arriving is None and client.stay.heard_as in tags):
                     del self._returning[sid]
             # Who inherits them next finds them here. Had this process died before, it would not.
             for tag in [tag for tag in self._inheriting if tag in tags]:
@@ -171,6 +174,9 @@ class Inheriting(Confirming):
             for moved in list(self._moved.values()):
                 if moved.heard_as in tags:
                     self._forget_moved(moved.sid)
+            for moved in list(self._returning.values()):
+                if moved.heard_as in tags:
+                    del self._returning[moved.sid]
             for tag in tags:
                 self._unwritten_states.pop(tag, None)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from supervisor_sio.common import reasons
 from supervisor_sio.common.blocking import settle
 from supervisor_sio.common.limits import RECOVERY_WAIT
 from supervisor_sio.engine.saved import Saved
@@ -208,5 +209,80 @@ def test_its_worker_dies_while_it_is_asked_about_it(run: Any, at: str) -> None:
             # It does not wait for what the dead one would have heard.
             assert time.monotonic() - began < RECOVERY_WAIT
         assert len(second.manager._known) == len(clients) and not second.manager.lost
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("at", ["fetch", "taken"])
+@pytest.mark.parametrize("adopted", [True, False])
+def test_its_worker_dies_while_it_comes_back_to_its_first_one(
+    run: Any, adopted: bool, at: str
+) -> None:
+    """Which knows it from before, and inherits it now, unless another one does."""
+
+    async def scenario(cluster: Cluster) -> None:
+        home, dead = await cluster.start(2)
+        client = Client()
+        await home.connect(client)
+        client.lose()
+        await dead.connect(client)
+        await home.manager.confirm(cluster.ask)
+        await dead.emit_to(client.sid)
+        await until(lambda: dead.got.get(client.eio_sid))
+        client.lose()
+        sid = client.sid
+        ask = cluster.ask
+
+        async def ask_the_heir(tag: str, question: Any, packets: Any = ()) -> Any:
+            if question["do"] == at and dead in cluster.workers:
+                await dead.kill()
+                if adopted:
+                    await cluster.inherit(dead, home)
+                else:
+                    home.manager.expect([dead.tag])
+                    await home.manager.inherit([(dead.reader(), time.monotonic())], asyncio.sleep)
+                assert home.manager.lost == 1
+                if not adopted:
+                    home.manager.not_adopted([dead.tag])
+            return await ask(tag, question, packets)
+
+        cluster.ask = ask_the_heir  # type: ignore[method-assign]
+        await home.connect(client)
+        if adopted:
+            assert client.recovered and client.sid == sid, client.reason
+            assert sid in home.manager._known and sid not in home.manager._moved
+        else:
+            assert client.sid != sid
+            assert sid not in home.manager._known and home.manager._moved[sid].tag == dead.tag
+        assert not home.manager.lost and not home.manager._returning
+
+    run(scenario)
+
+
+def test_who_had_it_dies_while_it_comes_back_to_its_first_one(run: Any) -> None:
+    """From a third one, which keeps it: where it is is known from the dead one."""
+
+    async def scenario(cluster: Cluster) -> None:
+        home, dead, there = await cluster.start(3)
+        client = Client()
+        for worker in (home, dead, there):
+            await worker.connect(client)
+            client.lose()
+        sid = client.sid
+        ask = cluster.ask
+
+        async def refuse(tag: str, question: Any, packets: Any = ()) -> Any:
+            if question["do"] == "fetch":
+                await dead.kill()
+                await cluster.inherit(dead, home)
+                return {"reason": reasons.NO_OWNER}, []
+            return await ask(tag, question, packets)
+
+        cluster.ask = refuse  # type: ignore[method-assign]
+        await home.connect(client)
+        assert client.sid != sid
+        assert home.manager._moved[sid].tag == there.tag
+        await home.manager.confirm(ask)
+        assert not home.manager.lost and there.manager.lost == 1
 
     run(scenario)
