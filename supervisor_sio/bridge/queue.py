@@ -74,6 +74,10 @@ class RedisQueue:
         self._returned = stream.given
         #: Why nothing gets through, as it was last told.
         self._fault: Optional[tuple[str, type[Exception]]] = None
+        #: Why the connection was lost, as it was last told, until a message has come back; and
+        #: whether it was lost for the same again since.
+        self._loss = ""
+        self._is_told = False
         self._changed = threading.Condition()
         self._closed = threading.Event()
         #: Whether the subscriber hears the channel.
@@ -113,6 +117,7 @@ class RedisQueue:
     def came_back(self, number: int) -> None:
         """A message of this host has come through Redis, with all up to this number."""
         self._confirmed_since = math.inf
+        self._loss = ""
         with self._changed:
             self._returned = max(self._returned, number)
             self._changed.notify()
@@ -242,7 +247,8 @@ class RedisQueue:
 
     def _found(self) -> None:
         if not self.connected:
-            logger.info("connected to %s", self._shown)
+            if not self._is_told:
+                logger.info("connected to %s", self._shown)
             first = not self._connected_at
             self._connected_at = time.monotonic() - (_OTHERS_FIRST if first else 0.0)
             self._returned = self._stream.given  # or it has been lost
@@ -251,7 +257,11 @@ class RedisQueue:
 
     def _lost(self, error: Exception) -> None:
         if self.connected or not self._connected_at:
-            logger.error("%s is away, trying again: %s", self._shown, error)
+            # One that lets us subscribe and not publish is lost again and again.
+            self._is_told = repr(error) == self._loss
+            if not self._is_told:
+                self._loss = repr(error)
+                logger.error("%s is away, trying again: %s", self._shown, error)
             self._connected_at = self._connected_at or time.monotonic()
         self.connected = False
         self._broker.renew()

@@ -383,6 +383,38 @@ def test_a_redis_that_lets_us_publish_no_more(server: Server, stream: HostStream
     client.close()
 
 
+def test_a_redis_that_never_lets_us_publish_is_told_of_once(
+    server: Server,
+    stream: HostStream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing of ours comes back, so each connection in turn is silent."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(module, "_TICK", 0.02)
+    monkeypatch.setattr(module, "_OTHERS_FIRST", 0.0)
+    monkeypatch.setattr(module, "_LONGEST_RETRY", 0.05)
+    client = redis.Redis.from_url(server.url)
+    client.acl_setuser(
+        "chat", enabled=True, nopass=True, channels=["*"], commands=["+@all", "-publish"]
+    )
+    url = server.url.replace("unix://", "unix://chat:any@")
+    queue = RedisQueue(url, "chat", stream, lambda data: queue.came_back(1), silence=0.3)
+    queue.start()
+    put(queue, b"1")
+    wait_until(lambda: queue.refused and queue.connections > 5)
+    words = ("connected to", "refuses messages", "is silent", "connected to")
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len(words), lines
+    assert all(sum(word in line for line in lines) == words.count(word) for word in words), lines
+    client.acl_setuser("chat", enabled=True, commands=["+publish"])
+    wait_until(lambda: queue._returned == 1)
+    caplog.clear()
+    wait_until(lambda: "is away, trying again: it is silent" in caplog.text)
+    queue.close()
+    client.close()
+
+
 def test_who_is_not_let_in_has_sent_nothing(
     server: Server, stream: HostStream, caplog: pytest.LogCaptureFixture
 ) -> None:
