@@ -36,7 +36,7 @@ from ..common.refusals import Refusals
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.inbox import Inbox
 from ..relay.message import RelayMessage
-from ..relay.methods import ASKER, BRIDGE, MalformedFields, check_fields
+from ..relay.methods import ASKER, BRIDGE, check_fields
 from ..relay.passed import NOTE
 from ..relay.publisher import Publisher
 from ..relay.threaded import ThreadSubscriber
@@ -286,27 +286,35 @@ class Bridge:
     # --- from here to the others ----------------------------------------------
 
     def _from_relay(self, message: RelayMessage) -> None:
-        fields = message.fields
-        data: Optional[QueueMessage] = None
-        try:
-            check_fields(fields)
-            if message.sender.startswith(ASKER) and "request" in fields:
-                self._note_asker(message.sender)
-            to = fields.get("to")
-            if to not in self._tags_here and to not in self._askers:  # they have got it
-                data = self._translator.to_queue(message)
-        except (MalformedFields, FormatError) as error:
-            self._refuse(f"of {message.sender}", error)
-        if not message.sequence:
-            if data is not None:  # it is volatile
-                self._say(data)
-            return
         alone = message.stream is not None
         origin = Origin(message.sender, alone, message.sequence, message.time)
-        if data is None:
-            self._stream.skip(origin)
-        else:
-            self._send(data, origin)
+        try:
+            data = self._for_others(message)
+            if not message.sequence:
+                if data is not None:  # it is volatile
+                    self._say(data)
+            elif data is None:
+                self._stream.skip(origin)
+            else:
+                self._send(data, origin)
+        except (ValueError, RecursionError) as error:  # of its fields, or of encoding it
+            self._refuse(f"of {message.sender}", error)
+            if message.sequence:
+                self._stream.skip(origin)
+
+    def _for_others(self, message: RelayMessage) -> Optional[QueueMessage]:
+        """
+        :raises MalformedFields: when it is not understood.
+        :raises FormatError: when it cannot be told them.
+        """
+        fields = message.fields
+        check_fields(fields)
+        if message.sender.startswith(ASKER) and "request" in fields:
+            self._note_asker(message.sender)
+        to = fields.get("to")
+        if to in self._tags_here or to in self._askers:
+            return None  # they have got it
+        return self._translator.to_queue(message)
 
     def _note_asker(self, sender: str) -> None:
         with self._lock:
@@ -471,7 +479,7 @@ class Bridge:
             try:
                 if self._is_new_of(*origin_of(data)):
                     self._pass_on(data, [message.sender, message.sequence])
-            except FormatError as error:
+            except (ValueError, RecursionError) as error:  # the others come nevertheless
                 self._refuse("on the message queue", error)
 
     def _pass_on(self, data: QueueMessage, via: Optional[list[Any]]) -> None:

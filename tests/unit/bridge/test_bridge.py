@@ -715,6 +715,32 @@ def test_what_a_worker_says_may_be_malformed(bridge: BridgeAlone, message: Relay
     assert bridge._queue.published[0]["seq"] == 1
 
 
+def test_what_cannot_be_encoded_is_malformed(bridge: BridgeAlone) -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    bridge._from_relay(from_worker(1, method="sockets_join", rooms="red", more=nested))
+    assert bridge._queue.published == [] and bridge.malformed == 1
+    assert bridge._stream.part().senders[HERE][1] == 2, "it is not read again"
+    bridge._from_relay(from_worker(2))
+    assert bridge._queue.published[0]["seq"] == 1
+
+
+def test_what_the_relay_cannot_encode_holds_up_no_other(
+    bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = bridge._publisher.publish
+
+    def fail_of_one(tag: Optional[str], fields: dict[str, Any], packets: Any) -> None:
+        if fields["room"] == "2":
+            raise RecursionError("as the test wants it")
+        publish(tag, fields, packets)
+
+    monkeypatch.setattr(bridge._publisher, "publish", fail_of_one)
+    bridge.hear(emit(1), emit(4), again(bridge, 2, emit(2), emit(3)))
+    assert bridge.said == ["1", "3", "4"] and bridge.malformed == 1
+
+
 def test_a_question_and_its_answer_between_two_bridges(bridge: BridgeAlone) -> None:
     """Both routers may have been killed in between."""
     other = BridgeAlone()
