@@ -32,7 +32,7 @@ from ..common.limits import (
     BRIDGE_PATIENCE,
     BRIDGE_SILENCE,
 )
-from ..common.refusals import Refusals
+from ..common.refusals import Refusals, Untold
 from ..common.rundir import ClusterInfo, RunDir
 from ..relay.inbox import Inbox
 from ..relay.message import RelayMessage
@@ -80,6 +80,8 @@ class Bridge:
         changed: Callable[[list[Member]], None],
     ) -> None:
         self._refusals = Refusals(logger)
+        #: Malformed messages, by where they come from.
+        self._untold = Untold()
         self._stream = HostStream(files, time.monotonic())
         self._save()  # its name is the host's from now on
         self._id = self._stream.id
@@ -298,7 +300,7 @@ class Bridge:
             else:
                 self._send(data, origin)
         except (ValueError, RecursionError) as error:  # of its fields, or of encoding it
-            self._refuse(f"of {message.sender}", error)
+            self._refuse(error, message.sender)
             if message.sequence:
                 self._stream.skip(origin)
 
@@ -406,7 +408,7 @@ class Bridge:
                 else:
                     self._take(data, raw, *mark)
         except Exception as error:  # whatever somebody has published
-            self._refuse("on the message queue", error)
+            self._refuse(error)
 
     def _converse(self, data: QueueMessage) -> None:
         """Bridges ask each other for what they missed."""
@@ -480,7 +482,7 @@ class Bridge:
                 if self._is_new_of(*origin_of(data)):
                     self._pass_on(data, [message.sender, message.sequence])
             except (ValueError, RecursionError) as error:  # the others come nevertheless
-                self._refuse("on the message queue", error)
+                self._refuse(error)
 
     def _pass_on(self, data: QueueMessage, via: Optional[list[Any]]) -> None:
         """To the workers here. :raises FormatError: when it is not understood."""
@@ -530,7 +532,13 @@ class Bridge:
             self._tell()
             self._wake.set()  # it may be new: let it know who is here
 
-    def _refuse(self, where: str, error: Exception) -> None:
-        if not self.malformed:
-            logger.warning("a malformed message %s is ignored: %s", where, error)
+    def _refuse(self, error: Exception, sender: str = "") -> None:
+        """:param sender: of a message of this host; by default it is one on the message queue."""
         self.malformed += 1
+        untold = self._untold.count("relay" if sender else "queue")
+        if untold:
+            where = f"of {sender}" if sender else "on the message queue"
+            what = f"a malformed message {where} is ignored:"
+            if untold > 1:
+                what = f"{untold} malformed messages {where} are ignored, last:"
+            logger.warning("%s %.200s", what, error)

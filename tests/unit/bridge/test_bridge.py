@@ -23,6 +23,7 @@ from supervisor_sio.common.limits import (
     BRIDGE_PATIENCE,
     BRIDGE_SILENCE,
 )
+from supervisor_sio.common.refusals import Untold
 from supervisor_sio.common.rundir import ClusterInfo, RunDir
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.methods import BRIDGE
@@ -499,14 +500,32 @@ def test_what_is_for_a_worker_of_another_host_goes_no_further(bridge: BridgeAlon
     ],
     ids=lambda message: str(message)[:60],
 )
-def test_malformed_messages_are_counted_and_told_of_once(
+def test_malformed_messages_are_counted_and_told_of_each_second(
     bridge: BridgeAlone, message: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    now = 0.0
+    bridge._untold = Untold(lambda: now)
     bridge.hear(message, b"{}", emit(2))
     assert bridge.malformed == 2 and bridge.said == ["2"]
     (record,) = caplog.records
     assert record.getMessage().startswith("a malformed message on the message queue is ignored: ")
     assert bridge.told == []
+    now = 1.0
+    bridge.hear(b"[]", b"[]")
+    assert caplog.records[1:] == caplog.records[-1:]
+    assert caplog.records[-1].getMessage() == (
+        "2 malformed messages on the message queue are ignored, last: not an object with a method"
+    )
+
+
+def test_a_line_about_a_malformed_message_is_short(
+    bridge: BridgeAlone, caplog: pytest.LogCaptureFixture
+) -> None:
+    bridge._from_relay(from_worker(method="x" * 100_000))
+    bridge.hear(b"{}")
+    ours, others = caplog.records
+    assert len(ours.getMessage()) < 300
+    assert "on the message queue" in others.getMessage(), "it hides none of other hosts"
 
 
 # --- who is where -------------------------------------------------------------------
