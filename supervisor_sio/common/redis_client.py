@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -39,7 +39,8 @@ class ClusterAddress:
     """A cluster that is yet to be asked which node has what."""
 
     nodes: list[tuple[str, int]]
-    options: dict[str, Any]
+    #: The password is among them.
+    options: dict[str, Any] = field(repr=False)
 
     def connect(self) -> Any:
         """A client of redis-py that knows the nodes.

@@ -87,6 +87,7 @@ def test_clusters(scheme: str, encrypted: bool) -> None:
     assert (options["username"], options["password"]) == ("user", "se/cret")
     assert options.get("ssl", False) is encrypted
     assert without_password(url) == url.replace("user:se%2Fcret@", "")
+    assert "cret" not in repr(cluster) and "7000" in repr(cluster)
 
 
 def test_a_cluster_without_a_password() -> None:
