@@ -104,11 +104,11 @@ class Confirming(Forwarding):
         if moved is None or moved.tag != tag or sid not in self._unconfirmed:
             return
         client = Client.restored(decode(moved.state.encode()), f"lost.{new_id()}")
-        self._forget_moved(sid)
         client.capable = False
         client.lost = client.lost or Lost(time.monotonic(), SERVER_ERROR)
         self._take_in(sid, client.eio_sid, client.namespace, [sid, *client.stay.rooms])
         self._add_moved_here(client)
+        self._forget_moved(sid)  # after that: the journal has it all the time
         self._times.add(sid, time.monotonic())
 
 

@@ -169,7 +169,9 @@ class Inheriting(Confirming):
                 if client.stay.heard_as in tags and client.lost is not None:
                     self._remove(client)
                     moved_to = self._returning.pop(client.sid, None)
-                    if moved_to is not None:
+                    if moved_to is None:
+                        self._unwrite(client.pid, client.stay.heard_as)
+                    else:
                         self._note_moved(moved_to)
             for moved in list(self._moved.values()):
                 if moved.heard_as in tags:

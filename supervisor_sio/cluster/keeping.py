@@ -262,14 +262,18 @@ class Keeping(IndexedManager):
         self._save(client)
 
     def _forget(self, client: Client) -> None:
-        """It is not here any more."""
+        """It is not here any more, nor is it known where it is."""
+        self._let_go(client)
+        self._unwrite(client.pid, client.stay.heard_as)
+
+    def _let_go(self, client: Client) -> None:
+        """The same; but what the journal says of it stays, until that is written over."""
         self._known.pop(client.sid, None)
         self._plain.discard(client.sid)
         self._sid_of.pop(client.pid, None)
         self._guests.pop(client.sid, None)
         self._between.discard(client.sid)
         self._times.discard(client.sid)
-        self._unwrite(client.pid, client.stay.heard_as)
 
     def _save(self, client: Client) -> None:
         if self._journal is not None and client.arriving is None:

@@ -117,8 +117,9 @@ class RecoveryBase(Asking, Keeping):
         self._save(client)
 
     def _remove(self, client: Client) -> None:
-        """Take it out of all tables; no handler is called."""
-        self._forget(client)
+        """Take it out of all tables; no handler is called. It stays in the journal, where what
+        is written of it next takes its place: this process may be killed in between."""
+        self._let_go(client)
         self._take_out(client.sid, client.namespace)
         admin.connected_at(self).pop(client.sid, None)
 

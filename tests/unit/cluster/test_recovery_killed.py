@@ -126,6 +126,57 @@ def test_one_that_could_not_be_kept_is_told_of_at_once(run: Any) -> None:
     run(scenario)
 
 
+def note_writes(worker: Worker, pid: str) -> List[bool]:
+    """Whether its journal has a client whenever that client's state is written to it."""
+    has: List[bool] = []
+    save = worker.manager._journal.save
+
+    def save_noting(one: str, state: bytes) -> None:
+        if one == pid:
+            has.append(pid in dict(worker.reader().states()))
+        save(one, state)
+
+    worker.manager._journal.save = save_noting
+    return has
+
+
+def test_a_client_that_goes_is_in_the_journal_all_the_time(run: Any) -> None:
+    """Whoever inherits finds it there, or where it has gone; also when nobody gets it."""
+
+    async def scenario(cluster: Cluster) -> None:
+        home, dead = await cluster.start(2)
+        client = Client()
+        await home.connect(client)
+        has = note_writes(home, client.pid)
+        await killed_before_it_has_come(cluster, client, dead)
+        assert has and all(has)
+        state = dict(home.reader().states())[client.pid]
+        assert dict(decode(state).pairs())["moved"]
+        await home.manager.confirm(cluster.ask)
+        assert all(has) and home.manager.lost == 1
+        state = dict(home.reader().states())[client.pid]
+        assert "moved" not in dict(decode(state).pairs())
+
+    run(scenario)
+
+
+def test_so_is_one_that_would_have_been_inherited(run: Any) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        home, dead, _ = await cluster.start(3)
+        client = Client()
+        await home.connect(client)
+        client.lose()
+        await dead.connect(client)
+        await dead.kill()
+        home.manager.expect([dead.tag])
+        await home.manager.inherit([(dead.reader(), 0.0)], asyncio.sleep)
+        has = note_writes(home, client.pid)
+        home.manager.not_adopted([dead.tag])
+        assert has == [True] and client.pid in dict(home.reader().states())
+
+    run(scenario)
+
+
 # --- between the word of who had it that it has gone, and the journal of who gets it ------------
 
 
