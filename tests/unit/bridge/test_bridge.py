@@ -627,6 +627,7 @@ def test_it_tells_who_is_here_and_at_its_end_that_nobody_is(bridge: BridgeAlone)
     less = [[HERE, True, ["chat"]]]
     assert [message["members"] for message in told] == [workers, less, less, []]
     assert [message["seq"] for message in told] == [0, 0, 0, 0]
+    assert [message.get("leaves") for message in told] == [None, None, None, True]
     assert {message["via"] for message in told} == {bridge._id}
 
 
@@ -635,6 +636,7 @@ def test_when_its_router_ends_the_host_is_still_there(bridge: BridgeAlone) -> No
     wait_until(lambda: bridge._queue.published)
     bridge.close(leaves=False)
     assert all(message["members"] for message in bridge._queue.published)
+    assert not any("leaves" in message for message in bridge._queue.published)
 
 
 # --- what it tells other hosts --------------------------------------------------------
