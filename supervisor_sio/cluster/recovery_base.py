@@ -217,11 +217,13 @@ class RecoveryBase(Asking, Keeping):
         """As long as somebody waits for room."""
         budgets = self._reading, self._arriving
         try:
-            while self._looks_at_output:
+            while True:
                 await self._sleep(LOOK_AT_OUTPUT)
                 await self._run_in_loop(self._look_what_is_taken)
                 with self._tables:
-                    self._looks_at_output = any(budget.is_awaited for budget in budgets)
+                    if not any(budget.is_awaited for budget in budgets):
+                        self._looks_at_output = False  # whoever waits from now on has another one
+                        return
         except BaseException:  # the next who waits has another one look
             self._looks_at_output = False
             raise
@@ -267,11 +269,13 @@ class RecoveryBase(Asking, Keeping):
     async def _look_for_all(self) -> None:
         """What all wait for is looked at by one, and a part of it at a time."""
         try:
-            while self._looks:
+            while True:
                 await self._sleep(LOOK)
                 self._look_at_some()
                 with self._tables:
-                    self._looks = bool(self._waits)
+                    if not self._waits:
+                        self._looks = False  # whoever waits from now on has another one
+                        return
         except BaseException:  # the next who waits has another one look
             self._looks = False
             raise
