@@ -184,7 +184,8 @@ class Life:
         await self._end_recovery()
         await self._close_sessions()
         self.server.end_websockets()
-        while self._has_connections:
+        # A handler that is cut off is called again, by the worker that has its client then.
+        while self._has_connections or any(one.has_handlers for one in recoveries(self.runtime)):
             await self.runtime.sleep(2 * _LOOK)
             # Of handshakes that were with the application meanwhile: their polls would stay.
             await self._close_sessions()

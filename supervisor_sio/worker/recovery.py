@@ -90,6 +90,8 @@ class Recovery:
         self._asked: dict[tuple[str, str], Asked] = {}
         #: Whether no client can come back any more.
         self._over = False
+        #: Whether other workers will have those who are lost.
+        self._closed = False
         self._looking = False
         #: Whether other workers are asked about clients that have gone to them.
         self._confirming = False
@@ -233,17 +235,27 @@ class Recovery:
     # --- its end --------------------------------------------------------------------------
 
     def close(self) -> None:
-        """This worker ends; the clients whose sessions it closes may come back to others."""
+        """This worker ends; others have its clients from here on, those too whose sessions it
+        closes. They call the handlers that do not run yet."""
+        self._closed = True
+        self._waiting.clear()  # they are in the journal until their handlers have run
         self._reasons.add(self._eio.reason.SERVER_DISCONNECT)
 
     async def finish(self) -> None:
         """No client can come back any more: call the handlers of all that are lost."""
         self._over = True
         self._expire(math.inf)
-        while self._waiting or self._running:
+        while self.has_handlers:
             await self._eio.runtime.sleep(_WAIT)
 
+    @property
+    def has_handlers(self) -> bool:
+        """Whether handlers of clients that have not come back are yet to end."""
+        return bool(self._waiting or self._running)
+
     def _expire(self, now: float) -> None:
+        if self._closed:
+            return
         for eio_sid, _, namespace, reason in self.manager.expire(now):
             self._waiting.append((eio_sid, namespace, reason))
         self._run_handlers()

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
@@ -23,6 +24,7 @@ from supervisor_sio.worker.adoption import Adopter, Arrival
 from supervisor_sio.worker.arriving import Adoption, Journal
 from supervisor_sio.worker.claims import no_answer
 from supervisor_sio.worker.journals import Journals
+from supervisor_sio.worker.life import Life
 from supervisor_sio.worker.recovery import recoveries
 from supervisor_sio.worker.refused import refusals
 from unit.worker.served import APPS, App, Client, serve_by
@@ -399,6 +401,65 @@ def test_all_are_told_at_the_end(make: Any) -> None:
     last.connection.sock.close()
     app.settle(lambda: len(app.seen) == 4)
     app.gone()
+
+
+class Ending(Life):
+    """The end of a worker with one application."""
+
+    def __init__(self, app: App, is_last: bool) -> None:
+        self.runtime, self.server = app.runtime, app.http
+        self.run_once: Any = SimpleNamespace(unfinished=False)
+        self.signals: Any = SimpleNamespace(wait=self.leave)
+        self.over = False
+        self._is_last = is_last
+        app.runtime.call_soon(app.runtime.spawn, self._end())
+
+    async def is_last(self) -> bool:
+        return self._is_last
+
+    async def _end(self) -> None:
+        await self._drain()
+        self.over = True
+
+
+def lose_to_a_handler_that_waits(app: App, count: int) -> tuple[list[Visitor], list[str]]:
+    """:return: lost clients, and the sids of those whose handlers have begun."""
+    begun: list[str] = []
+
+    async def disconnect(sid: str, reason: str) -> None:
+        begun.append(sid)
+        if sid == visitors[0].sid:
+            await app.settled(app.go_on.wait())
+
+    app.on("disconnect", disconnect)
+    visitors = [Visitor(app) for _ in range(count)]
+    for visitor in visitors:
+        visitor.come()
+        visitor.lose()
+    return visitors, begun
+
+
+def test_what_another_worker_will_have_is_told_of_there(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a handler that runs is waited for: cut off, it would be called again there."""
+    monkeypatch.setattr(module, "LOST_HANDLERS", 1)
+    app = make()
+    (first, second), begun = lose_to_a_handler_that_waits(app, 2)
+    look(app, LONG + 1)
+    app.settle(lambda: begun)
+    connected = Visitor(app)
+    connected.come()
+    ending = Ending(app, is_last=False)
+    connected.connection.ended()
+    app.settle(lambda: not app.http.connections)
+    look(app, LONG + 1)
+    app.sleep(0.1)
+    assert not ending.over
+    app.go_on.set()
+    app.settle(lambda: ending.over)
+    assert begun == [first.sid]
+    assert set(app.sio.manager.journal._clients) == {second.pid, connected.pid}
 
 
 class Router:
