@@ -176,7 +176,7 @@ class Life:
         is_last = await self.is_last()
         for recovery in ending:
             if is_last:
-                await recovery.finish()
+                recovery.finish()
             else:
                 recovery.close()
 

@@ -39,9 +39,6 @@ _LOOK = 1.0
 #: Sessions that have ended, at each look: whether their clients may still come back.
 _LOOKED_AT = 2000
 
-#: Seconds between looks whether all handlers have ended.
-_WAIT = 0.01
-
 #: Asks another worker.
 Ask = Callable[[str, Said, Callable[[Said], None]], None]
 
@@ -241,12 +238,10 @@ class Recovery:
         self._waiting.clear()  # they are in the journal until their handlers have run
         self._reasons.add(self._eio.reason.SERVER_DISCONNECT)
 
-    async def finish(self) -> None:
+    def finish(self) -> None:
         """No client can come back any more: call the handlers of all that are lost."""
         self._over = True
         self._expire(math.inf)
-        while self.has_handlers:
-            await self._eio.runtime.sleep(_WAIT)
 
     @property
     def has_handlers(self) -> bool:
@@ -258,7 +253,8 @@ class Recovery:
             return
         for eio_sid, _, namespace, reason in self.manager.expire(now):
             self._waiting.append((eio_sid, namespace, reason))
-        self._run_handlers()
+        if self._waiting:  # in the loop itself: in a greenlet, one would run after the other
+            self._eio.runtime.call_soon(self._run_handlers)
 
     def _run_handlers(self) -> None:
         while self._waiting and self._running < LOST_HANDLERS:

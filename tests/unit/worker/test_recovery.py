@@ -386,15 +386,9 @@ def test_all_are_told_at_the_end(make: Any) -> None:
     visitor = Visitor(app)
     visitor.come()
     visitor.lose()
-    done: list[None] = []
-
-    async def finish() -> None:
-        for recovery in recoveries(app.runtime):
-            await recovery.finish()
-        done.append(None)
-
-    app.runtime.call_soon(app.runtime.spawn, finish())
-    app.settle(lambda: done)
+    for recovery in recoveries(app.runtime):
+        app.runtime.call_soon(recovery.finish)
+    app.settle(lambda: len(app.seen) == 2)
     assert app.seen[1:] == [("disconnect", visitor.sid, "transport close", "192.0.2.1", {})]
     last = Visitor(app)
     last.come()
@@ -460,6 +454,19 @@ def test_what_another_worker_will_have_is_told_of_there(
     app.settle(lambda: ending.over)
     assert begun == [first.sid]
     assert set(app.sio.manager.journal._clients) == {second.pid, connected.pid}
+
+
+def test_a_handler_that_hangs_does_not_keep_the_others_from_being_told(make: Any) -> None:
+    app = make()
+    (hanging, lost), begun = lose_to_a_handler_that_waits(app, 2)
+    connected = Visitor(app)
+    connected.come()
+    ending = Ending(app, is_last=True)
+    app.settle(lambda: len(begun) == 3)
+    assert set(begun) == {hanging.sid, lost.sid, connected.sid}
+    assert not ending.over
+    app.go_on.set()
+    app.settle(lambda: ending.over)
 
 
 class Router:
