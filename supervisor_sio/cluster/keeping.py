@@ -9,6 +9,7 @@ takes the oldest first.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict, deque
 from copy import copy
@@ -36,6 +37,9 @@ logger = logging.getLogger("supervisor_sio")
 #: Of events, by default.
 RECOVERY_MESSAGES = 65_536
 RECOVERY_MAXBYTES = 16 * 1024 * 1024
+
+#: Seconds until it is tried again to begin a journal, for which there was no memory or descriptor.
+_AGAIN = 60.0
 
 #: What has been said of clients that cannot come back: once each, in a process.
 _told: set[str] = set()
@@ -88,6 +92,8 @@ class Keeping(IndexedManager):
 
     def forget_kept(self) -> None:
         self._journal = None
+        #: When it may be tried again to begin one.
+        self._begin_again = 0.0
         #: By sid, the clients of this process, and those of them that get no offsets.
         self._known: dict[str, Client] = {}
         self._plain: set[str] = set()
@@ -135,10 +141,13 @@ class Keeping(IndexedManager):
         return self._journal is not None
 
     def _begin_journal(self) -> None:
-        """Nobody is connected yet."""
         if not self.recovery or self.write_only or self._journal is not None:
             return
+        now = time.monotonic()
+        if now < self._begin_again:
+            return
         if coders(self.server.packet_class) is None:
+            self._begin_again = math.inf
             logger.warning(
                 "recovery=%s has no effect: packets of %s are not JSON",
                 self.recovery,
@@ -155,11 +164,16 @@ class Keeping(IndexedManager):
                 on_dropped=self._tell_of[1],
             )
         except OSError as error:
-            logger.error("recovery has no effect: %s", error)
+            self._begin_again = now + _AGAIN
+            logger.error("recovery has no effect for the next %d s: %s", _AGAIN, error)
             return
         if self._subscriber is not None:
             self._subscriber.journal = self._journal
         self._watch_sessions()
+        for namespace, rooms in self.rooms.items():
+            for sid in list(rooms.get(None, ())):
+                if not self.is_pre_connected(sid, namespace):
+                    self._begins(sid, namespace)  # it has connected without, and gets no offsets
 
     @property
     def _margin(self) -> float:

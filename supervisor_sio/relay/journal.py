@@ -145,7 +145,13 @@ class Journal:
         self._carrying, self._carried_to = 0, HEAD.size
         self._writes = True
         self._roll(0, time.monotonic())
-        self._states.begin(0, time.monotonic())
+        try:
+            self._states.begin(0, time.monotonic())
+        except BaseException:
+            first = self._events.last.number
+            self._events.close()
+            on_dropped(Log.EVENTS.value, first)
+            raise
         _journals.add(self)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 import time
@@ -10,11 +11,12 @@ from typing import Any, List
 import pytest
 
 from supervisor_sio import ZmqManager
-from supervisor_sio.cluster import forwarding
+from supervisor_sio.cluster import forwarding, keeping
 from supervisor_sio.cluster.lost import Client, Moved, Times, decode
 from supervisor_sio.cluster.offsets import Asked
 from supervisor_sio.common.limits import CLIENT_ROOMS
 from supervisor_sio.common.reasons import NOT_SAVED
+from supervisor_sio.relay import journal_log
 from supervisor_sio.relay.message import RelayMessage
 from supervisor_sio.relay.outbox import Kept
 from unit.polling import make_server
@@ -192,6 +194,42 @@ def test_without_the_option_nothing_is_kept() -> None:
     manager.connect(sid, "/")
     assert manager.journal is None and not manager._known
     assert not manager.lose(sid, "/", "transport close")
+
+
+def test_why_it_has_no_effect_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    manager: Any = ZmqManager(recovery=60)
+    make_server(client_manager=manager, serializer="msgpack")
+    manager._send_through(Outlet())
+    for number in range(5):
+        connect(manager, f"e{number}")
+    (line,) = caplog.messages
+    assert "are not JSON" in line and manager.journal is None
+
+
+def test_a_journal_for_which_there_is_no_descriptor_begins_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who has connected by then knows of no offsets, and gets none."""
+
+    def fail(size: int) -> Any:
+        raise OSError(errno.EMFILE, "no descriptor")
+
+    manager = make_manager()
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_log, "make_memory", fail)
+        early = [connect(manager, f"e{number}") for number in range(5)]
+    connect(manager, "within a minute")
+    assert len(caplog.messages) == 1 and manager.journal is None
+    manager._begin_again -= keeping._AGAIN
+    sid = connect(manager, "late")
+    assert manager.journal is not None and manager._plain == set(manager._known) - {sid}
+    assert manager._plain > set(early) and len(manager._known) == 7
+    manager.emit("n", 1)
+    manager._outlet.work()
+    plain, numbered = '2["n",1]', [text for text in manager._outlet.sent if ',"' in text]
+    assert manager._outlet.sent.count(plain) == 6 and len(numbered) == 1
+    assert not manager.lose(early[0], "/", "transport close")
+    assert manager.lose(sid, "/", "transport close")
 
 
 def test_those_who_cannot_come_back_are_known_for_the_end_of_their_worker() -> None:

@@ -258,6 +258,27 @@ def test_no_descriptor_for_who_is_told_leaks_none(no_leak: Any) -> None:
         journal.close()
 
 
+@pytest.mark.parametrize("log", ["events", "states"])
+def test_one_that_cannot_begin_leaks_no_descriptor(no_leak: Any, log: str) -> None:
+    told: set[tuple[str, int]] = set()
+
+    def tell(of: str, number: int, descriptor: int) -> None:
+        if of == log:
+            raise OSError(errno.EMFILE, "no descriptor")
+        told.add((of, number))
+
+    with no_leak(), pytest.raises(OSError):
+        Journal(
+            "w",
+            age=60,
+            most_messages=16,
+            most_bytes=2**20,
+            on_segment=tell,
+            on_dropped=lambda log, number: told.remove((log, number)),
+        )
+    assert not told
+
+
 def test_it_lets_go_of_everything(no_leak: Any) -> None:
     with no_leak():
         segments = Segments()
