@@ -116,10 +116,19 @@ class Claiming(Confirming):
             heard.to_one[self.host_id] = last.get(home, 0)
             return heard, moved
 
-    def _check_expected(self, client: Client) -> None:
-        """:raises NotRecovered: when this process has inherited it: that one comes back."""
-        if self._known.get(client.sid) is not client:
-            raise NotRecovered(NO_OWNER)
+    def _check_expected(self, client: Client) -> Early:
+        """What came for it.
+
+        :raises NotRecovered: when this process has inherited it: that one comes back; or when more
+            came for it than is held.
+        """
+        with self._tables:
+            if self._known.get(client.sid) is not client:
+                raise NotRecovered(NO_OWNER)
+            early = self._early[client.sid]
+        if not early.whole:
+            raise NotRecovered(INCOMPLETE)
+        return early
 
     def _do_not_expect(self, client: Client) -> None:
         with self._tables:
@@ -156,10 +165,7 @@ class Claiming(Confirming):
         assert self._journal is not None
         sid = client.sid
         with self._tables:
-            self._check_expected(client)
-            early = self._early[sid]
-            if not early.whole:
-                raise NotRecovered(INCOMPLETE)
+            early = self._check_expected(client)
             del self._early[sid]
             self._returning.pop(sid, None)
             self._between.discard(sid)

@@ -42,13 +42,13 @@ class Early:
         numbered: bool = False,
         source: Optional[Source] = None,
     ) -> bool:
-        """Whether it was kept."""
+        """Whether it is the first that is too much: it is not kept, nor what comes after it."""
         self._size += sum(map(len, packets)) + OUTPUT_OBJECT
         if self._size > EARLY_OUTPUT:
-            self.whole = False
-            return False
+            was_whole, self.whole = self.whole, False
+            return was_whole
         self.emits.append(EarlyEmit(packets, numbered, source))
-        return True
+        return False
 
     def drop(self, has: Callable[[str, Optional[str], int], bool]) -> None:
         """Those of these senders and numbers need not be sent."""

@@ -260,7 +260,7 @@ class Emitting(Asking, Keeping):
         if not self._early:
             return [eio_sid for _, eio_sid in recipients]
         for sid, _ in recipients:
-            if sid in self._early and not self._early[sid].add(packets, question is None):
+            if sid in self._early and self._early[sid].add(packets, question is None):
                 self._get_logger().error("too much for %s, who has yet to connect", sid)
         return [eio_sid for sid, eio_sid in recipients if sid not in self._early]
 

@@ -424,7 +424,7 @@ class Keeping(IndexedManager):
     ) -> list[tuple[str, str]]:
         early = self._early
         for sid, _ in recipients:
-            if packets is not None and sid in early and not early[sid].add(packets, True, source):
+            if packets is not None and sid in early and early[sid].add(packets, True, source):
                 self._get_logger().error("too much for %s, who has yet to connect", sid)
         return [pair for pair in recipients if pair[0] not in early]
 

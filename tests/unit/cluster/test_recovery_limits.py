@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from supervisor_sio.cluster import handing_over, inheriting, recovery, recovery_base
+from supervisor_sio.cluster import early, handing_over, inheriting, recovery, recovery_base
 from supervisor_sio.cluster.missed import NotRecovered
 from supervisor_sio.cluster.offsets import Asked
-from supervisor_sio.common.limits import RECOVERY_HOPS
+from supervisor_sio.common.limits import OUTPUT_OBJECT, RECOVERY_HOPS
 from supervisor_sio.common.reasons import (
     IN_USE,
     INCOMPLETE,
@@ -143,6 +144,35 @@ def test_a_sender_that_is_behind_is_waited_for_for_so_long(
         await worker.connect(client)
         assert client.recovered is False and client.reason == NO_OWNER
         assert time.monotonic() - began >= WAIT
+
+    run(scenario)
+
+
+def test_so_much_that_comes_for_one_is_held(
+    run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond, it stays with the worker that has it, and that is said once."""
+    monkeypatch.setattr(early, "EARLY_OUTPUT", 3 * OUTPUT_OBJECT)
+
+    async def scenario(cluster: Cluster) -> None:
+        first, second = await cluster.start(2)
+        client = Client()
+        await first.connect(client)
+        client.lose()
+
+        async def ask(tag: str, question: Any, packets: Any = ()) -> Any:
+            answer = await cluster.ask(tag, question, packets)
+            if question["do"] == "fetch":
+                for _ in range(20):
+                    await second.emit()
+            return answer
+
+        second.cluster = SimpleNamespace(ask=ask, numbers=cluster.numbers)  # type: ignore
+        await second.connect(client)
+        assert client.recovered is False and client.reason == INCOMPLETE
+        assert [do for _, do in cluster.asked] == ["claim", "fetch", "not_taken"]
+        assert first.manager.lost == 1 and not second.manager._early
+        assert sum("too much for" in line for line in caplog.messages) == 1
 
     run(scenario)
 
