@@ -174,6 +174,8 @@ class Claiming(Confirming):
             client.arriving = None
             client.stay = Stay(self.host_id, self._journal.last, rooms, heard_as)
             client.before, client.lost, client.base = (), None, offset
+            client.back = time.monotonic()
+            self._see_whether_behind(client)
             client.data, client.connected_at = last.data, last.connected_at
             client.not_saved = ARRIVING  # until all that it has missed is written
             self._note_known(client)

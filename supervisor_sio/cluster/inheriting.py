@@ -114,7 +114,11 @@ class Inheriting(Confirming):
             stay = client.stay
             stay.end, stay.ended = reader.last, died
             client.moves_to(self.host_id, self._journal.last)
-            client.lost = client.lost or Lost(died, SERVER_ERROR)
+            if client.lost is None:
+                proven = died - self._margin
+                if not client.behind and proven >= client.back:
+                    client.known = proven
+                client.lost = Lost(died, SERVER_ERROR)
             rooms = [client.sid, *client.stay.rooms]
             self._take_in(client.sid, client.eio_sid, client.namespace, rooms)
             self._add_moved_here(client)

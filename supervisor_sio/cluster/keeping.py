@@ -41,6 +41,10 @@ RECOVERY_MAXBYTES = 16 * 1024 * 1024
 #: Seconds until it is tried again to begin a journal, for which there was no memory or descriptor.
 _AGAIN = 60.0
 
+#: Seconds within which an event is sent, once it is in the journal: other threads may write it,
+#: and have it sent.
+_SENT_LATER = 1.0
+
 #: What has been said of clients that cannot come back: once each, in a process.
 _told: set[str] = set()
 
@@ -177,9 +181,36 @@ class Keeping(IndexedManager):
 
     @property
     def _margin(self) -> float:
-        """Seconds in which the loss of a connection is noticed."""
+        """Seconds from when a client has got something for sure until its loss is noticed.
+
+        It is there when a ping is sent that it answers; its answer comes within ``ping_timeout``,
+        the next ping ``ping_interval`` later, and ``ping_timeout`` after that it is lost.
+        """
         eio = self.server.eio
-        return float(eio.ping_interval) + float(eio.ping_timeout)
+        return float(eio.ping_interval) + 2 * float(eio.ping_timeout) + _SENT_LATER
+
+    def _known_until(self, client: Client) -> float:
+        """Until when a client that is connected has got for sure what was sent."""
+        if self._outlet is None:
+            return client.known
+        proven = self._outlet.proven(client.eio_sid)[0] - _SENT_LATER
+        return proven if proven >= client.back else client.known
+
+    def _see_whether_behind(self, client: Client) -> None:
+        """It has a connection."""
+        if client.capable and self._outlet is not None:
+            client.behind = self._outlet.proven(client.eio_sid)[1]
+
+    def note_behind(self, eio_sid: str, behind: bool) -> None:
+        """A client answers pings late, or does so no more: should this process die, who has its
+        clients then knows what it may lack.
+        """
+        with self._tables:
+            for namespace in list(self.get_namespaces()):
+                client = self._known.get(self.sid_from_eio_sid(eio_sid, namespace) or "")
+                if client is not None and client.capable and client.lost is None:
+                    client.known, client.behind = self._known_until(client), behind
+                    self._save(client)
 
     def begin(self, sid: str, namespace: str, asked: offsets.Asked) -> Optional[str]:
         """A client is about to be told that it is connected.
@@ -223,6 +254,7 @@ class Keeping(IndexedManager):
         if client.cannot_come_back:
             self._note_gone(client, client.why_not_saved)
             return None
+        client.known = self._known_until(client)
         client.lost = Lost(time.monotonic(), reason)
         self._times.add(client.sid, client.lost.since + self.recovery)
         self._save(client)
@@ -249,6 +281,7 @@ class Keeping(IndexedManager):
         eio_sid = self.eio_sid_from_sid(sid, namespace)
         client = Client(sid, namespace, pid, eio_sid or "", stay, capable=bool(pid))
         client.pid = pid or sid
+        self._see_whether_behind(client)
         self._note_known(client)
         self._store(client)
         return client

@@ -68,6 +68,9 @@ class Client:
         "not_saved",
         "connected_at",
         "lost",
+        "known",
+        "back",
+        "behind",
         "fetched",
         "arriving",
     )
@@ -93,6 +96,13 @@ class Client:
         self.not_saved = ""
         self.connected_at: Optional[float] = None
         self.lost: Optional[Lost] = None
+        #: It has got all that was sent to it until then: as far as that was known when it was
+        #: lost, or has come back, or has fallen behind. By the host's monotonic clock.
+        self.known = 0.0
+        #: When it has come back: its answers to pings from before say nothing.
+        self.back = 0.0
+        #: Whether it answers pings late, so that it may lack older events than others.
+        self.behind = False
         #: By the last worker to which it has come.
         self.fetched: Optional[Fetched] = None
         #: While it comes from another worker: the rooms that it has entered (true) and left.
@@ -158,6 +168,12 @@ class Client:
             state["connected_at"] = self.connected_at
         if self.lost is not None:
             state["lost"] = self.lost
+        if self.known:
+            state["known"] = self.known
+        if self.back:
+            state["back"] = self.back
+        if self.behind:
+            state["behind"] = True
         return state
 
     @classmethod
@@ -182,6 +198,8 @@ class Client:
         if not saved.is_none("lost"):
             lost = saved.list("lost")
             client.lost = Lost(lost.seconds(0), lost.text(1))
+        client.known, client.back = saved.seconds("known"), saved.seconds("back")
+        client.behind = saved.flag("behind")
         return client
 
     def moves_to(self, tag: str, number: int) -> None:
@@ -225,6 +243,9 @@ _USUAL: dict[str, Any] = {
     "not": "",
     "connected_at": None,
     "lost": None,
+    "known": 0.0,
+    "back": 0.0,
+    "behind": False,
 }
 _USUAL_STAY: dict[str, Any] = {"end": None, "ended": None, "rooms": [], "left": []}
 

@@ -264,6 +264,8 @@ class Recovery(Claiming, HandingOver, Inheriting):
             self._take_in(sid, eio_sid, namespace, rooms)
             client.arriving = None
             client.eio_sid, client.lost, client.fetched = eio_sid, None, None
+            client.back = time.monotonic()
+            self._see_whether_behind(client)
             self._times.discard(sid)
             self._between.discard(sid)
             self._give_session(client)
@@ -296,6 +298,8 @@ class Recovery(Claiming, HandingOver, Inheriting):
         if client is None or self._journal is None:
             return None
         self._store(client)
+        if client.lost is None:
+            client.known = self._known_until(client)
         state = client.save()
         state["stay"]["end"], state["stay"]["ended"] = self._journal.last, time.monotonic()
         return state
@@ -308,6 +312,8 @@ class Recovery(Claiming, HandingOver, Inheriting):
         if self._journal is None:
             return  # it does not come back to this one
         client.moves_to(self.host_id, self._journal.last)
+        # Its next answer may be to a ping of the process that had it.
+        client.back, client.behind = time.monotonic(), True
         self._add_moved_here(client)
 
     def forget_recovery(self, sid: str) -> None:

@@ -142,8 +142,8 @@ class RecoveryBase(Asking, Keeping):
     # --- what they have missed -------------------------------------------------------------
 
     def _missed(self, client: Client, offset: Optional[str]) -> Missed:
-        lost = time.monotonic() if client.lost is None else client.lost.since
-        return Missed(client, offset, self._journal_of, lost - self._margin)
+        known = self._known_until(client) if client.lost is None else client.known
+        return Missed(client, offset, self._journal_of, known)
 
     def _journal_of(self, tag: str) -> Optional[Journal]:
         if tag == self.host_id:

@@ -69,6 +69,11 @@ class Outlet(Protocol):
     def waiting(self, eio_sid: str) -> int:
         """Bytes that a client has yet to take; where clients are served."""
 
+    def proven(self, eio_sid: str) -> tuple[float, bool]:
+        """Until when a client has all that it was sent, by the host's monotonic clock, as far as
+        its answers to pings prove it; and whether it is behind, see :meth:`.Owner.on_behind`.
+        """
+
     def close_connection(self, eio_sid: str) -> None:
         """Close the connection of a client that has come back by another one, in any thread."""
 
@@ -106,6 +111,9 @@ class PlainOutlet:
 
     def waiting(self, eio_sid: str) -> int:
         return 0  # likewise
+
+    def proven(self, eio_sid: str) -> tuple[float, bool]:
+        return 0.0, True  # nobody knows it here
 
     def close_connection(self, eio_sid: str) -> None:
         """Here no client comes back."""

@@ -44,6 +44,12 @@ class Owner(Protocol):
     def on_upgrade(self, session: Session) -> None:
         """A session has changed from polling to its websocket."""
 
+    def on_behind(self, session: Session, behind: bool) -> None:
+        """A client takes longer to answer a ping than ``ping_timeout``, or does so no more.
+
+        It may lack what was sent long before its last answer.
+        """
+
     def on_close(self, session: Session, reason: str) -> None:
         """A session has ended; called once for each. The owner calls :meth:`Engine.forget` later.
 

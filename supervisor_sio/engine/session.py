@@ -184,9 +184,11 @@ class Session:
         "deadline",
         "slot",
         "forgotten",
+        "proven",
         "_engine",
         "_ping",
         "_pong_due",
+        "_doubts",
         "_websocket",
         "_candidate",
         "_poll",
@@ -211,10 +213,15 @@ class Session:
         self.slot = NOWHERE
         #: Whether the engine is to forget it when it is closed.
         self.forgotten = False
+        #: When the last answered ping was sent, by the engine's clock: the client has all that
+        #: was sent before. 0 until one is.
+        self.proven = 0.0
         self._engine = engine
         self._ping = LATER
         #: When the next ping is due, or its answer.
         self._pong_due = NEVER
+        #: Answers to wait for until one comes in time again: the next of two proves nothing.
+        self._doubts = 0
         self._websocket: Optional[WebSocket] = None
         self._candidate: Optional[Candidate] = None
         #: The poll that waits.
@@ -418,6 +425,7 @@ class Session:
             # The answer may be behind what is not read; or the ping behind what the client takes.
             self._pong_due = now + options.ping_timeout
             self._engine.deadlines.set(self, self._pong_due)
+            self._doubt()
         else:
             self.close(PING_TIMEOUT)
 
@@ -472,6 +480,7 @@ class Session:
             return self._engine.owner.on_message(self, packet[1:])
         if kind == PONG:
             if self._ping is SENT:
+                self._note_answer()
                 self._await_ping()
                 self._engine.note_there(self, True)
         elif kind == CLOSE:
@@ -570,11 +579,15 @@ class Session:
         :param first: comes before those that wait.
         """
         found: list[Packet] = [] if first is None else [first]
-        if self._ping is WAITS:
+        pings = self._ping is WAITS
+        if pings:
             self._ping = SENT
             found.append(PING)
-        if self._outbox is not None and self._outbox.take(found, self._engine.deadlines.clock()):
-            self._outbox = None
+        if self._outbox is not None:
+            if self._outbox.take(found, self._engine.deadlines.clock()):
+                self._outbox = None
+            elif pings:
+                self._doubt()  # the ping is ahead of what is left
         return found
 
     def _answer_waiting(self, found: list[Packet]) -> None:
@@ -602,6 +615,26 @@ class Session:
             post.step = TURN
             self._engine.deadlines.remove(post)
             self._engine.owner.soon(self._take_turn)
+
+    def _note_answer(self) -> None:
+        """The client has answered the ping."""
+        if self._doubts < 2:
+            self.proven = self._pong_due - self._engine.options.ping_timeout
+        if self._doubts:
+            self._doubts -= 1
+            if not self._doubts:
+                self._engine.owner.on_behind(self, False)
+
+    def _doubt(self) -> None:
+        """The next answer does not say what the client has, or comes late."""
+        is_new, self._doubts = not self._doubts, 2
+        if is_new:
+            self._engine.owner.on_behind(self, True)
+
+    @property
+    def behind(self) -> bool:
+        """What :meth:`.Owner.on_behind` was told last."""
+        return self._doubts > 0
 
     def _await_ping(self) -> None:
         self._ping = LATER
@@ -675,6 +708,8 @@ class Session:
         if self._ping is WAITS:
             self._ping = SENT
             candidate.websocket.link.send(_PING_FRAME)
+            if self._outbox is not None:
+                self._doubt()
         self._go_live(candidate.websocket)
         self._after_poll()
         self._engine.owner.on_upgrade(self)
@@ -802,6 +837,7 @@ class Session:
         session.state = state.choice("state", State)
         session.forgotten = session.closed
         session._check_fields(state)
+        session._doubts = 2  # the next answer may be to the ping before
         now = engine.deadlines.clock()
         if state.is_none("next_ping"):
             session._ping = LATER if session.closed else WAITS

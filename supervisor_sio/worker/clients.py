@@ -39,6 +39,9 @@ class PlainClients:
     def waiting(self, eio_sid: str) -> int:
         return int(self._server.eio.waiting(eio_sid))
 
+    def proven(self, eio_sid: str) -> tuple[float, bool]:
+        return 0.0, True  # none of them comes back
+
     def close_connection(self, eio_sid: str) -> None:
         """None of them comes back: they do not know that they could."""
 

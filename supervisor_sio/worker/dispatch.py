@@ -168,6 +168,11 @@ class Dispatcher:
         """:meth:`.Outlet.waiting`"""
         return self._eio.waiting(eio_sid)
 
+    def proven(self, eio_sid: str) -> tuple[float, bool]:
+        """:meth:`.Outlet.proven`"""
+        session = self._sessions.get(eio_sid)
+        return (0.0, True) if session is None else (session.proven, session.behind)
+
     def close_connection(self, eio_sid: str) -> None:
         """End a session as if its connection broke: the client has another one."""
         self._eio.in_loop(self._abort, eio_sid)

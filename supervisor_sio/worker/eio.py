@@ -88,6 +88,8 @@ class EngineOwner:
         #: Called with a session that has ended, in the loop. Returns what is to be called in the
         #: loop before its disconnect handlers, if anything is.
         self.ended: Callable[[Session], Optional[Callable[[], None]]] = lambda session: None
+        #: Called as :meth:`on_behind` is, in the loop.
+        self.behind: Callable[[Session, bool], None] = lambda session, behind: None
         #: Called when the next message of a session may come, in the loop.
         self.proceed: Callable[[Session], None] = Session.proceed
         #: Sessions with a message that is being handled; true for those that wait for its end.
@@ -212,6 +214,10 @@ class EngineOwner:
             self._reasons[session] = reason
         else:
             self._end(session, reason)
+
+    def on_behind(self, session: Session, behind: bool) -> None:
+        """:meth:`.Owner.on_behind`"""
+        self.behind(session, behind)
 
     def on_upgrade(self, session: Session) -> None:
         """:meth:`.Owner.on_upgrade`"""

@@ -69,6 +69,7 @@ class Recovery:
         self.manager = server.manager
         self._eio = eio
         eio.find_lost = self._find_lost
+        eio.behind = lambda session, behind: self.manager.note_behind(session.sid, behind)
         self._end_client = end_client
         reasons = eio.reason
         #: Why sessions end whose clients may come back. A client that polls ends its session also

@@ -50,6 +50,8 @@ class Worker:
         self.segments: dict[str, dict[int, int]] = {"events": {}, "states": {}}
         #: Connections whose clients answer no pings; and how many were sent.
         self.silent: set[str] = set()
+        #: By connection, what its answers to pings say; of others, that they have got everything.
+        self.pings: dict[str, tuple[float, bool]] = {}
         self.questions = 0
         self.sent = self.sent_alone = 0
         self.series = Series(tag, self)
@@ -90,6 +92,9 @@ class Worker:
     def waiting(self, eio_sid: str) -> int:
         """What a client has yet to take of what it has got."""
         return sum(map(len, self.got.get(eio_sid, ())))
+
+    def proven(self, eio_sid: str) -> tuple[float, bool]:
+        return self.pings.get(eio_sid, (time.monotonic(), False))
 
     def close_connection(self, eio_sid: str) -> None:
         self.closed.append(eio_sid)

@@ -57,6 +57,9 @@ class Outlet:
     def is_behind(self) -> bool:
         return False
 
+    def proven(self, eio_sid: str) -> tuple[float, bool]:
+        return time.monotonic(), False
+
     def close_connection(self, eio_sid: str) -> None:
         pass
 

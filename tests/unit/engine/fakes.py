@@ -168,6 +168,7 @@ class FakeOwner:
         self.messages: list[Payload] = []
         self.closed: list[tuple[str, str]] = []
         self.upgraded: list[str] = []
+        self.behind: list[bool] = []
         self.refused: list[str] = []
         self.counted: list[str] = []
         self.tasks: deque[Callable[[], None]] = deque()
@@ -177,6 +178,9 @@ class FakeOwner:
     def on_message(self, session: Session, data: Payload) -> bool:
         self.messages.append(data)
         return self.handler(session, data) is not False
+
+    def on_behind(self, session: Session, behind: bool) -> None:
+        self.behind.append(behind)
 
     def on_upgrade(self, session: Session) -> None:
         self.upgraded.append(session.sid)

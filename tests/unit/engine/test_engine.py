@@ -344,6 +344,21 @@ def test_a_ping_is_sent_when_it_would_have_been_due(elapsed: float) -> None:
     assert there.reason == "ping timeout"
 
 
+def test_the_first_answer_after_a_move_proves_nothing() -> None:
+    """It may be to the ping before."""
+    world = World(ping_interval=20, ping_timeout=15)
+    session, link = world.open_websocket()
+    told, there = state_of(session), World(ping_interval=20, ping_timeout=15)
+    again = there.engine.restore(told, lambda websocket: link, elapsed=0)
+    link.websocket = again._websocket  # type: ignore[assignment]
+    again.start()
+    for proves in (False, True):
+        there.wait(20.1)
+        link.text("3")
+        assert (again.proven > 0) is proves
+    assert there.owner.behind == [False]
+
+
 def test_a_pong_has_its_time_anew() -> None:
     world, there = World(ping_interval=20, ping_timeout=15), World(ping_timeout=15)
     session = world.open()

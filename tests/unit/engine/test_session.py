@@ -773,6 +773,52 @@ def test_a_client_that_takes_what_waits_for_it_is_there() -> None:
     assert world.reason == "ping timeout"
 
 
+def test_an_answer_proves_what_was_sent_before_its_ping() -> None:
+    world = World(ping_interval=10, ping_timeout=5)
+    session, link = world.open_websocket()
+    assert session.proven == 0
+    world.wait(10)
+    sent = world.now
+    world.wait(4)
+    assert session.proven == 0
+    link.text("3")
+    assert session.proven == sent and not world.owner.behind
+
+
+def test_a_late_answer_proves_nothing() -> None:
+    """The owner knows while a client is behind: until it has answered in time again."""
+    world = World(ping_interval=10, ping_timeout=5)
+    session, link = world.open_websocket()
+    world.wait(10)
+    proven = world.now
+    link.text("3")
+    world.wait(10)
+    link.takes_output = True
+    world.wait(20)
+    assert world.owner.behind == [True] and session.behind
+    link.text("3")
+    assert session.proven == proven and session.behind
+    world.wait(10)
+    sent = world.now
+    link.text("3")
+    assert session.proven == sent
+    assert world.owner.behind == [True, False] and not session.behind
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_ping_ahead_of_what_is_left_for_the_next_poll_proves_nothing(many: bool) -> None:
+    world = World(ping_interval=10, ping_timeout=5)
+    session = world.open()
+    for _ in range(POLL_PACKETS if many else 2):
+        session.send("4x")
+    world.wait(10)
+    sent = world.now
+    assert world.get(session.sid).packets[0] == "2"
+    world.post(session.sid, "3")
+    assert (session.proven == sent) is not many
+    assert session.behind is many
+
+
 def test_a_ping_before_a_pause_of_the_server() -> None:
     world = World(ping_interval=10, ping_timeout=5)
     session, link = world.open_websocket()

@@ -87,6 +87,9 @@ class Owner:
             session.send("4" + data if isinstance(data, str) else data)
         return not self.busy
 
+    def on_behind(self, session: Session, behind: bool) -> None:
+        pass
+
     def on_upgrade(self, session: Session) -> None:
         self.upgraded += 1
 
