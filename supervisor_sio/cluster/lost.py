@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any, Iterator, NamedTuple, Optional
 
-from ..common.limits import CLIENT_STATE
+from ..common.limits import CLIENT_STATE, CLIENT_STAYS
 from ..common.reasons import INCOMPLETE, NOT_SAVED
 from ..common.request import tag_of
 from ..engine.saved import Saved
@@ -24,7 +24,10 @@ from .plain import read as read_plain
 #: Instead of why its data cannot be kept, of a client.
 TOO_MANY_ROOMS = "(it is in too many rooms, or their names are too long)"
 
-#: The same, while a client comes from another worker.
+#: Instead of the place where a client came: that stay is not known any more.
+FORGOTTEN = "(forgotten)"
+
+#: Instead of why its data cannot be kept, while a client comes from another worker.
 ARRIVING = "(it was about to come from another worker)"
 
 
@@ -205,9 +208,14 @@ class Client:
     def moves_to(self, tag: str, number: int) -> None:
         """The next stay begins, at a worker that has the journal of this one.
 
+        Nobody asks where one was that does not come back.
+
         :param number: of the last event in the next one's journal.
         """
-        self.before += (self.stay,)
+        if self.capable:
+            if len(self.before) >= CLIENT_STAYS:
+                self.base = FORGOTTEN
+            self.before = (*self.before, self.stay)[-CLIENT_STAYS:]
         self.stay = Stay(tag, number, self.stay.rooms, self.stay.heard_as)
 
 

@@ -22,7 +22,7 @@ from ..relay.journal_index import Room
 from ..relay.message import EncodedPacket
 from . import offsets
 from .histories import Stay
-from .lost import Client
+from .lost import FORGOTTEN, Client
 from .rooms import tags_of
 
 
@@ -177,7 +177,7 @@ def _find(
     journal: Callable[[str], Optional[Journal]],
 ) -> tuple[int, int]:
     """In which stay a client has got something last, and its number."""
-    if offset == client.base:
+    if offset == client.base and offset != FORGOTTEN:
         return 0, stays[0].begin
     found = offsets.read(offset)
     if found is not None:

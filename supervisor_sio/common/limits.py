@@ -1070,6 +1070,15 @@ ROOMS_LEFT = _limit(
     "client",
     "that it has left a short while ago; it may have missed something in them",
 )
+CLIENT_STAYS = _limit(
+    "CLIENT_STAYS",
+    8,
+    "workers",
+    "client",
+    "before this one where it was with the same connection, each with its rooms: in memory, and in "
+    "each state that is written. A reload adds one. A client that has got nothing for so many, and "
+    "then comes back, gets a new session",
+)
 RECOVERY_WAIT = _limit(
     "RECOVERY_WAIT",
     15.0,

@@ -9,9 +9,10 @@ import pytest
 
 from supervisor_sio.cluster import missed as module
 from supervisor_sio.cluster.histories import Stay
-from supervisor_sio.cluster.lost import Client
-from supervisor_sio.cluster.missed import Missed
-from supervisor_sio.common.limits import RECOVERY_SLICE
+from supervisor_sio.cluster.lost import FORGOTTEN, Client, decode
+from supervisor_sio.cluster.missed import Missed, NotRecovered
+from supervisor_sio.common.limits import CLIENT_STAYS, RECOVERY_SLICE
+from supervisor_sio.common.reasons import UNKNOWN_OFFSET
 from supervisor_sio.relay.journal import Journal
 from supervisor_sio.relay.message import RelayMessage
 
@@ -49,3 +50,34 @@ def test_a_step_ends_in_time(journal: Journal, monkeypatch: pytest.MonkeyPatch) 
         assert next(looks) <= 13 * steps
     assert steps > EVENTS / 2 / 13
     assert [one.offset for one in missed.events] == [f"{TAG}.{n:x}" for n in range(1, EVENTS, 2)]
+
+
+def move(client: Client, times: int) -> None:
+    """From worker to worker, with ten events in each journal."""
+    for n in range(1, times + 1):
+        client.stay.end, client.stay.ended = client.stay.begin + 10, float(n)
+        client.moves_to(f"{n:08x}", 0)
+
+
+def test_of_one_that_moves_on_and_on_the_last_stays_are_known(journal: Journal) -> None:
+    """What it has got last before them is not; nor can it say that nobody knows."""
+    client = Client(SID, "/", "pid", "", Stay(TAG, 0, ["room"], TAG))
+    move(client, CLIENT_STAYS)
+    assert client.base is None and len(client.before) == CLIENT_STAYS
+    Missed(client, None, lambda tag: journal, 0.0)
+    Missed(client, f"{TAG}.5", lambda tag: journal, 0.0)
+    size = len(client.encode())
+    move(client, 100)
+    assert len(client.before) == CLIENT_STAYS and len(client.encode()) <= size + 50
+    client = Client.restored(decode(client.encode()), "")
+    oldest = client.before[0].tag
+    Missed(client, f"{oldest}.5", lambda tag: journal, 0.0)
+    for offset in (None, f"{TAG}.5", f"{1:08x}.5", FORGOTTEN):
+        with pytest.raises(NotRecovered, match=UNKNOWN_OFFSET):
+            Missed(client, offset, lambda tag: journal, 0.0)
+
+
+def test_where_one_was_that_does_not_come_back_is_not_kept() -> None:
+    client = Client(SID, "/", SID, "", Stay(TAG, 0, ["room"], TAG), capable=False)
+    move(client, 3)
+    assert client.before == () and list(client.stay.rooms) == ["room"]
