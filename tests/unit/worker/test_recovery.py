@@ -162,6 +162,24 @@ def test_a_client_comes_back(make: Any) -> None:
     app.settle(lambda: not app.sio.eio.lost)
 
 
+def test_its_answers_to_pings_say_what_it_has(make: Any) -> None:
+    """Its state says when they are late."""
+    app = make()
+    visitor = Visitor(app)
+    visitor.come()
+    (session,) = app.sio.eio.engine.sessions.values()
+    client = app.sio.manager._known[visitor.sid]
+    for behind in (True, False):
+        app.runtime.call_soon(app.sio.eio.on_behind, session, behind)
+        app.settle(lambda behind=behind: client.behind is behind)
+    app.runtime.call_soon(session.ask)
+    visitor.connection.until(b"2")
+    visitor.connection.text("3")
+    app.settle(lambda: session.proven)
+    visitor.lose()
+    assert client.known == session.proven - 1
+
+
 def test_nothing_is_made_for_clients_of_whom_nothing_is_stored(make: Any) -> None:
     app = make()
     visitor = Visitor(app)
