@@ -79,11 +79,11 @@ def make_client(url: str) -> Any:
     }
     url = _VALKEY.sub(r"redis\1", url)
     try:
+        if url.startswith(("redis+cluster://", "rediss+cluster://")):
+            return _cluster(url, options)
         parts = urlsplit(url)
         if parts.scheme != "unix" and "@" in parts.path + parts.fragment:
             raise ValueError(_UNQUOTED)
-        if parts.scheme in ("redis+cluster", "rediss+cluster"):
-            return _cluster(url, options)
         if not url.startswith("redis+sentinel://"):
             return Redis.from_url(url, **options)
         from socketio.redis_manager import parse_redis_sentinel_url
@@ -104,10 +104,15 @@ def make_client(url: str) -> Any:
 
 def _cluster(url: str, options: dict[str, Any]) -> ClusterAddress:
     """:raises ValueError: when the URL of a cluster is not understood."""
-    parts = urlsplit(url)
-    if parts.path.strip("/") not in ("", "0") or parts.query:
+    # Not by urlsplit(): newer ones refuse a list of hosts with an IPv6 address.
+    scheme, _, rest = url.partition("://")
+    between = re.split("[/?#]", rest, maxsplit=1)[0]
+    path = rest[len(between) :]
+    if "@" in path:
+        raise ValueError(_UNQUOTED)
+    if path.strip("/") not in ("", "0"):
         raise ValueError("a cluster has one database, and the URL no options")
-    credentials, _, hosts = parts.netloc.rpartition("@")
+    credentials, _, hosts = between.rpartition("@")
     nodes = []
     for one in hosts.split(","):
         node = urlsplit(f"//{one}")
@@ -115,7 +120,7 @@ def _cluster(url: str, options: dict[str, Any]) -> ClusterAddress:
             raise ValueError("a node without a host: redis+cluster://host:port,host:port")
         nodes.append((node.hostname, node.port or _PORT))
     user, _, password = credentials.partition(":")
-    if parts.scheme == "rediss+cluster":
+    if scheme == "rediss+cluster":
         options["ssl"] = True
     for name, value in (("username", user), ("password", password)):
         if value:

@@ -302,7 +302,7 @@ def test_an_idle_websocket(pair: Pair) -> None:
         assert pair.there.is_left() and pair.here.server.connections == 1
         client.send(text(f"4{number}"))
         pair.until(client, b"4%d" % number)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
     assert pair.session.state is State.WEBSOCKET
     assert not any(owner.closed or owner.counted for owner in pair.owners)
 

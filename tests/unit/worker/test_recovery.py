@@ -426,6 +426,10 @@ class Ending(Life):
         self._is_last = is_last
         app.runtime.call_soon(app.runtime.spawn, self._end())
 
+    @property
+    def _has_connections(self) -> bool:
+        return bool(self.server.connections)  # handlers of earlier tests may wait in the runtime
+
     async def is_last(self) -> bool:
         return self._is_last
 
