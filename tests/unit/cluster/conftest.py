@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,11 @@ def outside_supervisord(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
     with running_loop() as loop:
+        if sys.version_info < (3, 10):  # queues are of the current loop, which asyncio.run() ends
+            asyncio.set_event_loop(loop)
         yield loop
+        if sys.version_info < (3, 10):
+            asyncio.set_event_loop(asyncio.new_event_loop())
 
 
 @pytest.fixture(params=[ZmqManager, AsyncZmqManager])

@@ -18,8 +18,8 @@ from supervisor_sio.common import identity
 from supervisor_sio.common.reasons import CLAIMS_FULL, NO_OWNER, UNKNOWN_OFFSET, UNKNOWN_PID
 from supervisor_sio.common.recovery import Source
 from supervisor_sio.relay.position import Part, Position
+from supervisor_sio.worker import life, takeover
 from supervisor_sio.worker import recovery as module
-from supervisor_sio.worker import takeover
 from supervisor_sio.worker.adoption import Adopter, Arrival
 from supervisor_sio.worker.arriving import Adoption, Journal
 from supervisor_sio.worker.claims import no_answer
@@ -418,7 +418,12 @@ def test_all_are_told_at_the_end(make: Any) -> None:
 class Ending(Life):
     """The end of a worker with one application."""
 
-    def __init__(self, app: App, is_last: bool) -> None:
+    def __init__(self, app: App, is_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Servers of earlier tests have their clients in this process still.
+        own = [one for one in recoveries(app.runtime) if one._server is app.sio]
+        assert own
+        monkeypatch.setattr(life, "recoveries", lambda runtime: own)
+        monkeypatch.setattr(app.runtime, "engines", [app.sio.eio.engine])
         self.runtime, self.server = app.runtime, app.http
         self.run_once: Any = SimpleNamespace(unfinished=False)
         self.signals: Any = SimpleNamespace(wait=self.leave)
@@ -466,7 +471,7 @@ def test_what_another_worker_will_have_is_told_of_there(
     app.settle(lambda: begun)
     connected = Visitor(app)
     connected.come()
-    ending = Ending(app, is_last=False)
+    ending = Ending(app, False, monkeypatch)
     connected.connection.ended()
     app.settle(lambda: not app.http.connections)
     look(app, LONG + 1)
@@ -478,12 +483,14 @@ def test_what_another_worker_will_have_is_told_of_there(
     assert set(app.sio.manager.journal._clients) == {second.pid, connected.pid}
 
 
-def test_a_handler_that_hangs_does_not_keep_the_others_from_being_told(make: Any) -> None:
+def test_a_handler_that_hangs_does_not_keep_the_others_from_being_told(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = make()
     (hanging, lost), begun = lose_to_a_handler_that_waits(app, 2)
     connected = Visitor(app)
     connected.come()
-    ending = Ending(app, is_last=True)
+    ending = Ending(app, True, monkeypatch)
     app.settle(lambda: len(begun) == 3)
     assert set(begun) == {hanging.sid, lost.sid, connected.sid}
     assert not ending.over
