@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, Iterable, NamedTuple, Optional
 
 from ..common.limits import CLIENT_ROOMS, ROOMS_LEFT
-from ..common.request import tag_of
 from ..engine.saved import Saved
 from .rooms import Room, check_name
 
@@ -172,11 +171,6 @@ class Stay:
         ]
         stay.size = sum(map(_size, stay.rooms)) + sum(_size(one.room) for one in stay.left)
         return stay
-
-
-def hears_as(sid: str) -> str:
-    """With whom a client hears the relay that is where its session id says."""
-    return tag_of(sid)
 
 
 def _size(room: Any) -> int:

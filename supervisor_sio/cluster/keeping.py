@@ -27,7 +27,6 @@ from . import acks, admin, offsets, sessions
 from .early import Early, Source
 from .histories import Stay
 from .lost import Client, Lost, Times
-from .missed import Missing
 from .packets import coders
 from .plain import NotPlain, TooLong
 from .rooms import IndexedManager
@@ -484,10 +483,6 @@ class Keeping(IndexedManager):
         message = RelayMessage(self.host_id, 0, fields, packets)
         offset = offsets.write(self.host_id, self._journal.event(message, OWN, None))
         self._send_later((client.eio_sid,), offsets.add(packets, offset))
-
-    def _send_again(self, client: Client, missing: Missing) -> None:
-        """What a client has missed, as it was sent first; with ``_tables``."""
-        self._send_later((client.eio_sid,), offsets.add(missing.packets, missing.offset))
 
     def _send_early_ones(self, sid: str, eio_sid: str, early: Early) -> None:
         """What was emitted to a client while it connected; with ``_tables``."""

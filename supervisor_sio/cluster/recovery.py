@@ -47,7 +47,6 @@ from .inheriting import Inheriting
 from .lost import ARRIVING, Client
 from .missed import Missed, NotRecovered, OwnerGone
 from .offsets import Asked
-from .offsets import read_connect as read_connect
 from .recovery_base import Ask
 
 

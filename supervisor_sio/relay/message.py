@@ -234,7 +234,7 @@ class RelayMessage:
 
 def pack_bundle(messages: Sequence[bytes]) -> bytes:
     """Several messages of one stream, as :meth:`RelayMessage.pack` has them, as one."""
-    _, _, length, rooms, first = _LOOK.unpack_from(messages[0])
+    _, _, length, _, first = _LOOK.unpack_from(messages[0])
     sender = messages[0][_HEAD.size : _HEAD.size + length]
     start = _HEAD.size + length
     hashes: dict[bytes, None] = {}
