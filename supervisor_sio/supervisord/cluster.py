@@ -260,13 +260,14 @@ class Cluster:
                 state=getProcessStateDescription(process.get_state()),
                 started=self._lives.started(_name(process)),
                 command=process.config.command,
-                failures=self._lives.failures(_name(process)).count,
-                last_line=self._lives.failures(_name(process)).last_line,
-                pause=self._lives.failures(_name(process)).remaining(now),
+                failures=failures.count,
+                last_line=failures.last_line,
+                pause=failures.remaining(now),
                 tail=_name(process) + ("" if process.config.redirect_stderr else " stderr"),
             )
             for group in self._supervisord.process_groups.values()
             for process in group.processes.values()
+            for failures in (self._lives.failures(_name(process)),)
         ]
         members = router.figures.get("workers", []) if router else []
         self._known_workers |= {member["name"] for member in members}

@@ -92,16 +92,22 @@ def test_who_had_a_client_before_inherits_it(run: Any) -> None:
     run(scenario)
 
 
+async def lost_again(home: Worker, dead: Worker) -> Client:
+    """One of a worker that died, which had it from the worker that is about to inherit it."""
+    client = Client()
+    await home.connect(client)
+    client.lose()
+    await dead.connect(client)
+    await dead.kill()
+    home.manager.expect([dead.tag])
+    await home.manager.inherit([(dead.reader(), 0.0)], asyncio.sleep)
+    return client
+
+
 def test_it_goes_on_where_it_is_when_the_heir_is_another_one(run: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
         home, dead, _ = await cluster.start(3)
-        client = Client()
-        await home.connect(client)
-        client.lose()
-        await dead.connect(client)
-        await dead.kill()
-        home.manager.expect([dead.tag])
-        await home.manager.inherit([(dead.reader(), 0.0)], asyncio.sleep)
+        client = await lost_again(home, dead)
         assert home.manager.lost == 1 and not home.manager._moved
         home.manager.not_adopted([dead.tag])
         assert home.manager.lost == 0 and home.manager._moved[client.sid].tag == dead.tag
@@ -163,13 +169,7 @@ def test_a_client_that_goes_is_in_the_journal_all_the_time(run: Any) -> None:
 def test_so_is_one_that_would_have_been_inherited(run: Any) -> None:
     async def scenario(cluster: Cluster) -> None:
         home, dead, _ = await cluster.start(3)
-        client = Client()
-        await home.connect(client)
-        client.lose()
-        await dead.connect(client)
-        await dead.kill()
-        home.manager.expect([dead.tag])
-        await home.manager.inherit([(dead.reader(), 0.0)], asyncio.sleep)
+        client = await lost_again(home, dead)
         has = note_writes(home, client.pid)
         home.manager.not_adopted([dead.tag])
         assert has == [True] and client.pid in dict(home.reader().states())
