@@ -105,7 +105,8 @@ PATIENCE = 25.0
 
 def wait_until(predicate: Callable[[], T], timeout: float, message: str) -> T:
     """The first true value of ``predicate``, looked at again and again, and less and less often:
-    a question to supervisord takes time that what is waited for may need.
+    a question to supervisord takes time that what is waited for may need. A row or a field that it
+    misses, as of a process that has just begun, is not there yet either.
 
     :param timeout: seconds that it takes at most on a machine that is not busy.
     """
@@ -113,11 +114,15 @@ def wait_until(predicate: Callable[[], T], timeout: float, message: str) -> T:
     deadline = time.monotonic() + timeout
     pause = 0.01
     while True:
-        value = predicate()
-        if value:
-            return value
+        missing: Exception | None = None
+        try:
+            value = predicate()
+            if value:
+                return value
+        except (LookupError, ValueError, StopIteration) as error:
+            missing = error
         if time.monotonic() > deadline:
-            raise AssertionError(f"{message}: not within {timeout:g} s")
+            raise AssertionError(f"{message}: not within {timeout:g} s") from missing
         time.sleep(pause)
         pause = min(pause * 1.2, 0.1)
 
