@@ -5,7 +5,7 @@ A reason is a string with a name here; the code that turns somebody away imports
 name and counts it in :class:`.refusals.Refusals`. What is counted in the router is the label
 ``reason`` of a metric and stands behind ``refused``, ``not moved`` or ``not recovered`` in ``sio
 status``; what is counted in a worker adds to one of its figures, and its log names the reason.
-``python -m supervisor_sio.common.reasons`` prints the table that ``docs/operating.md`` shows; a
+``python -m supervisor_sio.common.reasons`` prints the table that ``docs/metrics.md`` shows; a
 test compares the two.
 """
 

@@ -12,12 +12,12 @@ from supervisor_sio.common.reasons import Counted, Reason
 from supervisor_sio.common.request import BadRequest
 
 PACKAGE = Path(supervisor_sio.__file__).parent
-DOCUMENT = PACKAGE.parent / "docs" / "operating.md"
+DOCUMENT = PACKAGE.parent / "docs" / "metrics.md"
 
 
 def test_the_document_shows_the_table_as_it_is() -> None:
     assert f"\n\n{reasons.render()}\n" in DOCUMENT.read_text(), (
-        "docs/operating.md is out of date: put what `python -m supervisor_sio.common.reasons` "
+        "docs/metrics.md is out of date: put what `python -m supervisor_sio.common.reasons` "
         "prints in the place of its table of reasons"
     )
 

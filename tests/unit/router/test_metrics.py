@@ -303,7 +303,7 @@ def test_the_document_lists_each_metric_with_its_labels() -> None:
             name = re.sub("_(bucket|sum|count|created)$", "", sample.name)
             labels = sorted(sample.labels.keys() - {"le", "version", "python"}, reverse=True)
             found.add(f"{name}{{{','.join(labels)}}}" if labels else name)  # worker, then state
-    document = (Path(__file__).parents[3] / "docs" / "operating.md").read_text()
+    document = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     section = document.partition("\n| metric, behind `supervisor_sio_` |")[2].partition("\n\n")[0]
     cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     listed = {name for cell in cells for name in re.findall("`([^`]+)`", cell)}
