@@ -97,7 +97,7 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
     for option in options:
         if option not in _PARSERS:
             close = difflib.get_close_matches(option, _PARSERS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see the README for the options"
+            hint = f"did you mean {close[0]!r}?" if close else "docs/settings.md lists the options"
             raise SettingsError(option, f"unknown option; {hint}")
     values: dict[str, Any] = {}
     for option, text in options.items():

@@ -1,4 +1,4 @@
-"""README's first program, without the patches; with an argument, with them."""
+"""The first eventlet program of docs/modes.md, without the patches; with an argument, with them."""
 
 from __future__ import annotations
 

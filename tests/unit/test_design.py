@@ -38,6 +38,23 @@ def test_each_promise_has_its_modules_and_its_tests() -> None:
             assert not name or re.search(rf"^(?:async )?def {name}\(", source, re.MULTILINE), test
 
 
+def test_formats_have_the_versions_that_the_code_has() -> None:
+    rows = rows_behind("## Wire formats, and their versions")
+    assert len(rows) >= 8
+    for _, _, version, module, _ in rows:
+        source = (PACKAGE / module.strip("`")).read_text()
+        found = re.search(r"^_?(?:VERSION|FORMAT) = (\d+)$", source, re.MULTILINE)
+        assert version == (found[1] if found else "none"), module
+
+
+def test_states_are_those_of_the_code() -> None:
+    for _, names, modules in rows_behind("## States"):
+        source = "".join((PACKAGE / module).read_text() for module in code(modules))
+        if "`" not in names:  # strings of supervisord's are in backquotes, members of enums are not
+            members = re.findall(r"^    ([A-Z]+) = (?:auto|\")", source, re.MULTILINE)
+            assert set(names.split(", ")) <= {member.lower() for member in members}, names
+
+
 def test_each_change_has_its_file() -> None:
     files = [name for _, cell in rows_behind("## Where to change what") for name in code(cell)]
     assert len(files) >= 10

@@ -161,7 +161,7 @@ def test_bad_values_are_told_in_one_line(option: str, text: str, reason: str) ->
         ("paths", "did you mean 'path'?"),
         ("hold-timeout", "did you mean 'hold_timeout'?"),
         ("Balance", "did you mean 'balance'?"),
-        ("zzz", "see the README for the options"),
+        ("zzz", "docs/settings.md lists the options"),
     ],
 )
 def test_an_unknown_option(option: str, hint: str) -> None:
