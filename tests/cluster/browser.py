@@ -125,14 +125,14 @@ class Page:
         self._browser = browser
         self._session = session
 
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """What a method of the protocol returns for this page."""
+        return self._browser.call(method, self._session, **params)
+
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression; a promise is awaited."""
-        outcome = self._browser.call(
-            "Runtime.evaluate",
-            self._session,
-            expression=expression,
-            returnByValue=True,
-            awaitPromise=True,
+        outcome = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
         assert "exceptionDetails" not in outcome, outcome
         return outcome["result"].get("value")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from .browser import Browser, find_browser
 from .harness import Cluster
 from .jsclient import Node, NodeClient, find_node, install
 from .pyclient import PyClient
@@ -157,5 +158,17 @@ def clients(node: Node) -> Iterator[Clients]:
 @pytest.fixture(scope="module")
 def module_clients(node: Node) -> Iterator[Clients]:
     made = Clients(node)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    program = find_browser()
+    if program is None:
+        complain = pytest.fail if os.environ.get("CI") else pytest.skip
+        complain("no chromium on the PATH")
+        raise AssertionError
+    made = Browser(program)
     yield made
     made.close()

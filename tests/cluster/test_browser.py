@@ -6,12 +6,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from .browser import Browser, Page, find_browser
+from .browser import Browser, Page
 from .conftest import ClusterFactory
 from .harness import wait_until
 from .modes import OWN_MODES
@@ -19,18 +18,6 @@ from .modes import OWN_MODES
 pytestmark = OWN_MODES
 
 CHAT = "supervisor-sio worker supervisor_sio.examples.chat:app"
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    program = find_browser()
-    if program is None:
-        complain = pytest.fail if os.environ.get("CI") else pytest.skip
-        complain("no chromium on the PATH")
-        raise AssertionError
-    made = Browser(program)
-    yield made
-    made.close()
 
 
 class ChatPage:
