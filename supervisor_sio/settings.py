@@ -63,6 +63,7 @@ class Settings:
     chmod: int = 0o700
     chown: tuple[int, int] = (-1, -1)
     hold_timeout: float = 30.0
+    spread_timeout: float = 0.5
     drain_timeout: float = 10.0
     head_timeout: float = 10.0
     keepalive_timeout: float = 75.0
@@ -108,6 +109,11 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
         except ValueError as error:
             raise SettingsError(option, str(error)) from None
     settings = Settings(**values)
+    if 0 < values.get("spread_timeout", 0) >= settings.hold_timeout:
+        raise SettingsError(
+            "spread_timeout",
+            f"{settings.spread_timeout:g} is not below hold_timeout, {settings.hold_timeout:g}",
+        )
     if settings.tls_keyfile and not settings.tls_certfile:
         raise SettingsError("tls_keyfile", "needs tls_certfile beside it")
     if settings.metrics in settings.listen:
@@ -247,6 +253,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "chmod": _mode,
     "chown": _owner,
     "hold_timeout": _number(float, 0, "seconds"),
+    "spread_timeout": _number(float, 0, "seconds"),
     "drain_timeout": _number(float, 0, "seconds"),
     "head_timeout": _number(float, 0.1, "seconds"),
     "keepalive_timeout": _number(float, 1, "seconds"),

@@ -357,14 +357,6 @@ TLS_LINGER = _limit(
     "for a client to read what was sent last, and close: closed over unread bytes, the "
     "connection would be reset",
 )
-MAX_SETTLE_TIME = _limit(
-    "MAX_SETTLE_TIME",
-    2.0,
-    "seconds",
-    "start of the workers",
-    "between the first worker and the others, during which no connection is placed: else the "
-    "first would get them all",
-)
 MAX_CHANNELS = _limit(
     "MAX_CHANNELS",
     4096,

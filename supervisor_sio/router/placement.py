@@ -5,7 +5,10 @@ What becomes of a connection:
 ========================================  =================================================
 its request                               waits
 ========================================  =================================================
-opens a session, or needs no session      while no worker takes new ones
+needs no session                          while no worker takes new ones
+opens a session                           likewise; and for up to ``spread_timeout`` while
+                                          those that take them have their share, and others
+                                          start, see :mod:`.spreading`
 belongs to a session                      while its worker hangs or its channel is full;
                                           in the first seconds of a router also for a
                                           worker that is not back yet
@@ -27,12 +30,13 @@ import time
 from typing import Optional, Protocol
 
 from ..common import reasons
-from ..common.limits import MAX_SETTLE_TIME, PENDING_SHARE
+from ..common.limits import PENDING_SHARE
 from ..common.request import HANDSHAKE, SESSION
 from .connection import Connection
 from .pool import Member, Pool
 from .readable import Readable
 from .shelf import Shelf
+from .spreading import Spreading
 from .throttle import Throttle
 from .waiting import Waiting
 
@@ -42,9 +46,9 @@ logger = logging.getLogger("supervisor_sio.router")
 #: through the one before it, before it calls their sessions unknown.
 REJOIN_TIME = 2.0
 
-#: Seconds between the first worker after none and the release of those who
-#: waited: its siblings are about to join, and should get their share.
-_SETTLE_TIME = 0.25
+#: Seconds in which the clients of a worker that was stopped come back: socket.io-client waits
+#: for one, more or less, and for five when it has failed before.
+_COME_BACK = 5.0
 
 #: Seconds between two looks at who waits, to keep them for the next router.
 _KEEP_INTERVAL = 0.05
@@ -75,11 +79,17 @@ class Placement:
     """Places connections on the workers of a pool.
 
     :param hold_timeout: seconds that a connection waits for a worker.
+    :param spread_timeout: seconds that one waits for workers that start, when the first is there.
     :param shelf: keeps those who wait for the next router, should this one die.
     """
 
     def __init__(
-        self, pool: Pool, hold_timeout: float, max_pending: int, shelf: Optional[Shelf] = None
+        self,
+        pool: Pool,
+        hold_timeout: float,
+        max_pending: int,
+        shelf: Optional[Shelf] = None,
+        spread_timeout: float = 0.0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pool = pool
@@ -94,10 +104,11 @@ class Placement:
         self._closed = False
         self._told = False
         self._started = time.monotonic()
-        self._settled = True
-        self._settle_by = 0.0
-        #: Names of the workers' processes that supervisord has started.
-        self._starting: set[str] = set()
+        self._spread_timeout = spread_timeout
+        self._spreading = Spreading()
+        self._spreading_ends: Optional[asyncio.TimerHandle] = None
+        #: The worker that was stopped last and whose clients come back to any, and when it left.
+        self._stopped: tuple[str, float] = "", 0.0
         #: Idle connections that wait, by descriptor; and who sees what comes on them, from the
         #: first one on.
         self._idle: dict[int, Connection] = {}
@@ -118,6 +129,8 @@ class Placement:
         if self._carriers.get(member.tag) is not carrier:
             return
         del self._carriers[member.tag]
+        if member.draining and not member.takes:
+            self._stopped = member.name, time.monotonic()
         tags = member.tags
         self._pool.remove(member)
         for tag in tags:
@@ -144,27 +157,40 @@ class Placement:
 
     def starting(self, name: str) -> None:
         """supervisord has started a worker of this name."""
-        self._starting.add(name)
+        self._spreading.starting.add(name)
+        stopped, when = self._stopped
+        if name == stopped and time.monotonic() - when < _COME_BACK and self._pool.eligible:
+            self._begin_to_spread()
 
     def not_starting(self, name: str) -> None:
         """Nobody needs to wait for that worker."""
-        self._starting.discard(name)
+        if name in self._spreading.starting:
+            self._spreading.starting.remove(name)
+            self.place_held()
 
     def ready(self, member: Member) -> None:
         """A worker takes connections from now on; those who waited may go to it."""
-        self.not_starting(member.name)
-        alone = not any(other.eligible for other in self._pool if other is not member)
-        if alone and self._settled and (len(self) or self._starting):
-            self._settled = False
-            self._settle_by = time.monotonic() + MAX_SETTLE_TIME
-            self._loop.call_later(_SETTLE_TIME, self._settle)
+        self._spreading.starting.discard(member.name)
+        if not any(other.eligible for other in self._pool if other is not member):
+            self._begin_to_spread()
         self.resume(member)
 
-    def _settle(self) -> None:
-        if self._starting and time.monotonic() < self._settle_by:
-            self._loop.call_later(_SETTLE_TIME / 5, self._settle)
-            return
-        self._settled = True
+    def _begin_to_spread(self) -> None:
+        self._end_spreading()
+        loads = {member.tag: member.load for member in self._pool if member.eligible}
+        if self._spread_timeout and self._spreading.begin(loads):
+            call_later = self._loop.call_later
+            self._spreading_ends = call_later(self._spread_timeout, self._spread_no_more)
+
+    def _end_spreading(self) -> None:
+        if self._spreading_ends is not None:
+            self._spreading_ends.cancel()
+            self._spreading_ends = None
+        self._spreading.end()
+
+    def _spread_no_more(self) -> None:
+        """Who waits yet is for those that are there."""
+        self._end_spreading()
         self.place_held()
 
     def resume(self, member: Member) -> None:
@@ -209,10 +235,10 @@ class Placement:
         self._placing = True
         try:
             now = time.monotonic()
-            while True:
-                connection = self.waiting.first()
-                if connection is None or not self._take(connection, now):
-                    break
+            for connection in self.waiting.for_any_worker:
+                self._take(connection, now)
+            if not (self._spreading.starting or self.waiting.handshakes):
+                self._end_spreading()
         finally:
             self._placing = False
 
@@ -224,11 +250,19 @@ class Placement:
             for tag in self.waiting.tags:
                 self.released(tag)
         self.place_held()
-        for connection in self.waiting.overdue(now):
+        overdue = self.waiting.overdue(now)
+        if self._spreading.on and any(one.kind is HANDSHAKE for one in overdue):
+            self._spread_no_more()  # rather than to none
+            overdue = self.waiting.overdue(now)
+        for connection in overdue:
             if connection.tag in self._pool.held:
                 continue  # which has a deadline of its own
             self._remove(connection)
             self._turn_away(connection, reasons.HOLD_TIMEOUT)
+        if not self._spreading.on:
+            self._tell_of_stuck_ones()
+
+    def _tell_of_stuck_ones(self) -> None:
         # Those for sessions that are held do not wait for long, and that is as it should be.
         stuck = len(self) - sum(self.waiting.count_for(tag) for tag in self._pool.held)
         if bool(stuck) is not self._told:
@@ -338,7 +372,7 @@ class Placement:
     def _placed(self, connection: Connection, now: float, waited: bool = False) -> bool:
         # Each turn but the last, a worker is found busy or gone.
         while True:
-            member = self._choose(connection, now)
+            member = self._choose(connection, now, waited)
             if member is None or not member.reachable:
                 return False
             if waited:
@@ -347,23 +381,26 @@ class Placement:
                     # Before a worker has it: the next router must not find it, too.
                     self._shelf.clear()
             if self._carriers[member.tag].hand_over(connection):
+                if connection.kind is HANDSHAKE:
+                    self._spreading.gave(member.tag)
                 return True
             if waited:
                 self._watch(connection)
                 self._keep_soon()
 
-    def _choose(self, connection: Connection, now: float) -> Optional[Member]:
+    def _choose(self, connection: Connection, now: float, waited: bool) -> Optional[Member]:
         if connection.kind is SESSION:
             owner = self._pool.owner(connection.tag)
             if owner is not None or self._waits_for(connection, now):
                 return owner
             # Nobody's session any more: any worker can say so.
             return self._pool.place_plain()
-        if not self._settled:
-            return None
-        if connection.kind is HANDSHAKE:
+        if connection.kind is not HANDSHAKE:
+            return self._pool.place_plain()
+        if not self._spreading.on:
             return self._pool.place_handshake()
-        return self._pool.place_plain()
+        waiting = self.waiting.handshakes + (not waited)
+        return self._pool.place_handshake(self._spreading.with_room(self._pool.eligible, waiting))
 
     def _waits_for(self, connection: Connection, now: float) -> str:
         """The tag of the only worker that may serve it; empty when any may."""

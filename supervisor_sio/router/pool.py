@@ -7,7 +7,7 @@ until it drains, is being stopped, or its channel closes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Iterator, Mapping, Optional
+from typing import AbstractSet, Iterator, Mapping, Optional
 
 from ..common.balance import METHODS, round_robin
 from ..common.figures import Figure, Source
@@ -132,9 +132,19 @@ class Pool:
     def _placeable(self) -> list[Member]:
         return [member for member in self._members.values() if not member.busy and member.eligible]
 
-    def place_handshake(self) -> Optional[Member]:
-        """The worker for a new session, by the chosen method; ``None`` while there is none."""
+    @property
+    def eligible(self) -> list[str]:
+        """The tags of workers that take new sessions, now or when they read again."""
+        return [member.tag for member in self._members.values() if member.eligible]
+
+    def place_handshake(self, among: Optional[AbstractSet[str]] = None) -> Optional[Member]:
+        """The worker for a new session, by the chosen method; ``None`` while there is none.
+
+        :param among: only one with one of these tags; ``None`` for any.
+        """
         members = self._placeable()
+        if among is not None:
+            members = [member for member in members if member.tag in among]
         if not members:
             return None
         self._turn += 1

@@ -104,7 +104,11 @@ class Router:
             settings["hold_timeout"],
             self._max_pending,
             self._shelf if outlived else None,
+            # supervisord may run an older version, which does not say who starts, either.
+            settings.get("spread_timeout", 0.0),
         )
+        for name in settings.get("running", ()):  # they join soon, or when they are ready
+            self._placement.starting(name)
         self._held = Held(
             pool=self._pool,
             placement=self._placement,
@@ -347,29 +351,25 @@ class Router:
 
     def _take_event(self, event: Event) -> None:
         """:raises ValueError: when it is not supervisord's."""
-        self._note_start(event)
+        if event.name == "PROCESS_STATE_FATAL" and event.process in self._names:
+            self._held.no_successor(event.process)
         if event.name == "PROCESS_STATE_STOPPING":
             # The worker will say so itself, but this may come first. Or late:
             # while this process is new, events wait until it counts as
             # running. Then there may be a successor of the same name.
             self._workers.stopping(int(event.values.get("pid", "")))
 
-    def _note_start(self, event: Event) -> None:
-        """Whether a worker is about to join: who waits should be its as well."""
-        name = event.process
-        if name not in self._names:
-            return
-        if event.name == "PROCESS_STATE_STARTING":
-            self._placement.starting(name)
-        elif event.name not in ("PROCESS_STATE_RUNNING", "PROCESS_STATE_STOPPING"):
-            self._placement.not_starting(name)
-        if event.name == "PROCESS_STATE_FATAL":
-            self._held.no_successor(name)
-
     def _execute(self, command: Message) -> None:
         """:raises CommandError: when it cannot be done."""
         if command["type"] == "stopping":
             self._note_stopping(command["pid"])
+        elif command["type"] == "starting":
+            # As events these could come when the worker is there: this process gets none before
+            # it counts as running itself.
+            self._names.add(command["name"])
+            self._placement.starting(command["name"])
+        elif command["type"] == "ended":
+            self._placement.not_starting(command["name"])
         else:
             self._commands.execute(command)
 

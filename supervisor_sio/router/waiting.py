@@ -1,7 +1,7 @@
 """The connections that wait at the router, and whose they are.
 
-Three kinds wait: requests that any worker may serve, requests of a session whose
-worker cannot take them now, and idle connections, on which no request waits.
+Four kinds wait: requests that open a session, and others that any worker may serve, requests of a
+session whose worker cannot take them now, and idle connections, on which no request waits.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import select
 from collections import Counter
 from typing import Callable, Iterable, Iterator, Optional
 
+from ..common.request import HANDSHAKE
 from .connection import Connection
 
 #: An ordered set.
@@ -29,6 +30,7 @@ class Waiting:
     def __init__(self, share: int, changed: Callable[[], None] = lambda: None) -> None:
         self.share = share
         self._changed = changed
+        self._handshakes: _Queue = {}
         self._anybody: _Queue = {}
         self._idle: _Queue = {}
         #: By the tag of the worker.
@@ -43,6 +45,7 @@ class Waiting:
 
     def __iter__(self) -> Iterator[Connection]:
         """All, those with a request first."""
+        yield from self._handshakes
         yield from self._anybody
         for queue in self._sessions.values():
             yield from queue
@@ -54,6 +57,8 @@ class Waiting:
             queue = self._idle
         elif tag:
             queue = self._sessions.setdefault(tag, {})
+        elif connection.kind is HANDSHAKE:
+            queue = self._handshakes
         else:
             queue = self._anybody
         queue[connection] = None
@@ -77,9 +82,20 @@ class Waiting:
         if not queue and self._sessions.get(connection.tag) is queue:
             del self._sessions[connection.tag]
 
-    def first(self) -> Optional[Connection]:
-        """The oldest that any worker may take: a request, or else an idle connection."""
-        return next(iter(self._anybody), None) or next(iter(self._idle), None)
+    @property
+    def for_any_worker(self) -> Iterator[Connection]:
+        """The oldest of each kind that any worker may take, as long as each goes when it comes."""
+        for queue in (self._handshakes, self._anybody, self._idle):
+            while queue:
+                first = next(iter(queue))
+                yield first
+                if next(iter(queue), None) is first:
+                    break  # nor can those behind it be taken
+
+    @property
+    def handshakes(self) -> int:
+        """How many of them open a session."""
+        return len(self._handshakes)
 
     def first_idle(self) -> Optional[Connection]:
         return next(iter(self._idle), None)

@@ -208,6 +208,7 @@ class Workers:
     def ready(self, member: Member, message: Message) -> None:
         """:raises ChannelError: when its channels are none."""
         member.channels, member.takes, member.recovers = read_ready(message)
+        self.hear_supervisord()  # that it starts, and who else, if that has not been read yet
         member.ready = True
         logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)
         self.placement.ready(member)

@@ -179,6 +179,7 @@ class Cluster:
             "log_level": self._supervisord.options.loglevel,
             "drained": self._drained(),
             "workers": self._workers(),
+            "running": self._workers(running=True),
             "supervisord": os.getpid(),
         }
         descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
@@ -200,12 +201,13 @@ class Cluster:
         drained = [[row["name"], row["pid"]] for row in members if row["state"] == "drained"]
         return dict(_as_many_as_fit(drained))
 
-    def _workers(self) -> list[str]:
-        """The names of processes that are workers or will be."""
+    def _workers(self, running: bool = False) -> list[str]:
+        """The names of processes that are workers or will be; or of those of them that run."""
         names = [
             (make_namespec(group.config.name, process.config.name), process.config.command)
             for group in self._supervisord.process_groups.values()
             for process in group.processes.values()
+            if process.pid or not running
         ]
         return _as_many_as_fit([name for name, command in names if self._is_worker(name, command)])
 
@@ -219,9 +221,9 @@ class Cluster:
 
     def command(self, kind: str, **arguments: Any) -> Callable[[], Any]:
         """:raises RPCError: when there is no router to tell."""
-        if self._router is None or self._router.closed:
+        if self._open_router is None:
             raise RPCError(Faults.FAILED, _NO_ROUTER)
-        return self._router.command({"type": kind, **arguments})
+        return self._open_router.command({"type": kind, **arguments})
 
     def query(
         self,
@@ -233,25 +235,26 @@ class Cluster:
 
         :raises RPCError: when there is no router to ask them.
         """
-        if self._router is None or self._router.closed:
+        if self._open_router is None:
             raise RPCError(Faults.FAILED, _NO_ROUTER)
-        return self._router.command(
+        return self._open_router.command(
             {"type": "query", "tag": "", **question},
             lambda rows, answer: in_ascii(finish(rows, answer)),
             convert,
         )
 
     def _admit(self, candidate: RouterChannel) -> Optional[str]:
-        if self._router is not None and not self._router.closed:
-            return f"there is a router already (pid {self._router.pid}); one is enough"
+        if self._open_router is not None:
+            return f"there is a router already (pid {self._open_router.pid}); one is enough"
         self._router = candidate
         self._waiting.remove(candidate)
         return None
 
     def status(self) -> dict[str, Any]:
         router: Optional[RouterInfo] = None
-        if self._router is not None and not self._router.closed:
-            router = RouterInfo(self._router.pid, self._router.since, self._router.figures)
+        if self._open_router is not None:
+            there = self._open_router
+            router = RouterInfo(there.pid, there.since, there.figures)
         now = time.monotonic()
         processes = [
             ProcessInfo(
@@ -294,8 +297,11 @@ class Cluster:
         That Python's directory need not be on the PATH, and no program gets another PATH.
         A PATH in the program's ``environment`` is taken as it is.
         """
-        self._lives.starting(_name(event.process), time.monotonic())
-        config = event.process.config
+        name, config = _name(event.process), event.process.config
+        self._lives.starting(name, time.monotonic())
+        router = self._open_router
+        if router is not None and self._is_worker(name, config.command):
+            router.tell_starting(name)
         if program_of(config.command) == PROGRAM and "PATH" not in (config.environment or ()):
             config.get_path = lambda: [
                 *type(config).get_path(config),
@@ -309,6 +315,8 @@ class Cluster:
         if not self._is_worker(name, process.config.command):
             self._lives.ended(name)
             return
+        if self._open_router is not None:
+            self._open_router.tell_ended(name)
         self._lives.ended(name, last_line(process.config))
         # After BACKOFF supervisord waits by itself.
         exited = isinstance(event, events.ProcessStateExitedEvent)
@@ -322,7 +330,10 @@ class Cluster:
                 )
 
     def _on_stopped(self, event: Any) -> None:
-        self._lives.stopped(_name(event.process))
+        name = _name(event.process)
+        self._lives.stopped(name)
+        if self._open_router is not None:
+            self._open_router.tell_ended(name)
 
     def _hear(self, figures: Message) -> None:
         workers = figures.get("workers", [])
@@ -344,8 +355,13 @@ class Cluster:
         self._tell_stopping(event.process.pid)
 
     def _tell_stopping(self, pid: int) -> None:
-        if self._router is not None and not self._router.closed:
-            self._router.tell_stopping(pid)
+        if self._open_router is not None:
+            self._open_router.tell_stopping(pid)
+
+    @property
+    def _open_router(self) -> Optional[RouterChannel]:
+        router = self._router
+        return None if router is None or router.closed else router
 
     def _on_hour(self, event: object) -> None:
         self._run_dir.keep()

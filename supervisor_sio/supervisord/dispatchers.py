@@ -296,8 +296,19 @@ class RouterChannel(Dispatcher):
 
     def tell_stopping(self, pid: int) -> None:
         """supervisord is about to stop this process, or all that it has started for pid 0."""
+        self._tell({"type": "stopping", "pid": pid})
+
+    def tell_starting(self, name: str) -> None:
+        """supervisord is about to start this worker."""
+        self._tell({"type": "starting", "name": name})
+
+    def tell_ended(self, name: str) -> None:
+        """The process of this worker has ended."""
+        self._tell({"type": "ended", "name": name})
+
+    def _tell(self, message: Message) -> None:
         with contextlib.suppress(OSError):  # a router that does not read learns it too late
-            channel.send(self._sock, {"type": "stopping", "pid": pid})
+            channel.send(self._sock, message)
 
     def _refusal(self, message: Message) -> Optional[str]:
         if message["type"] != "hello":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -74,7 +73,7 @@ def test_a_new_worker_catches_up(make_cluster: ClusterFactory) -> None:
 
 @pytest.mark.long  # ledger/test_starting.py has more of it
 def test_those_who_waited_are_spread(make_cluster: ClusterFactory) -> None:
-    cluster = make_cluster(workers=4).start()
+    cluster = make_cluster(workers=4, spread_timeout="20").start()
     assert cluster.ctl("stop", "workers:*").returncode == 0
     sessions = Sessions(cluster)
     with ThreadPoolExecutor(1) as pool:
@@ -82,6 +81,5 @@ def test_those_who_waited_are_spread(make_cluster: ClusterFactory) -> None:
         wait_until(lambda: cluster.status()["router"]["waiting"] == 40, 10, "40 wait")
         assert cluster.ctl("start", "workers:*").returncode == 0
         waiting.result()
-    counts = Counter(sessions.counts(40))
-    assert max(counts) <= 20, counts
+    assert sessions.counts(40) == [10, 10, 10, 10]
     sessions.close()

@@ -31,7 +31,7 @@ def test_defaults() -> None:
         0o700,
     )
     assert (settings.hold_timeout, settings.drain_timeout, settings.head_timeout) == (30, 10, 10)
-    assert settings.keepalive_timeout == 75
+    assert (settings.keepalive_timeout, settings.spread_timeout) == (75, 0.5)
     assert (settings.max_pending, settings.backlog, settings.channel) == (4096, 4096, "socketio")
 
 
@@ -60,6 +60,8 @@ def test_defaults() -> None:
         ("chmod", "711", 0o711),
         ("chown", f"{os.getuid()}:{os.getgid()}", (os.getuid(), os.getgid())),
         ("hold_timeout", "0", 0.0),
+        ("spread_timeout", "8", 8.0),
+        ("spread_timeout", "0", 0.0),
         ("drain_timeout", "2.5", 2.5),
         ("head_timeout", "0.1", 0.1),
         ("keepalive_timeout", "650", 650.0),
@@ -118,6 +120,8 @@ def test_chown_takes_a_name() -> None:
         ("chown", "", "'' is not a user or user:group of this host"),
         ("hold_timeout", "-1", "'-1' is not a number of seconds from 0 up"),
         ("hold_timeout", "nan", "'nan' is not a number of seconds from 0 up"),
+        ("spread_timeout", "-1", "'-1' is not a number of seconds from 0 up"),
+        ("spread_timeout", "30", "30 is not below hold_timeout, 30"),
         ("hold_timeout", "inf", "'inf' is not a number of seconds from 0 up"),
         ("drain_timeout", "10s", "'10s' is not a number of seconds from 0 up"),
         ("drain_timeout", "", "'' is not a number of seconds from 0 up"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Callable
@@ -16,6 +17,7 @@ from supervisor_sio.router import placement
 from supervisor_sio.router.connection import Connection
 from supervisor_sio.router.placement import Placement
 from supervisor_sio.router.pool import Member, Pool
+from supervisor_sio.settings import BALANCE_METHODS
 
 REQUEST = b"GET /socket.io/ HTTP/1.1\r\n\r\n"
 
@@ -325,40 +327,147 @@ def test_hundreds_of_workers_that_die_together(harness: Harness) -> None:
     assert harness.news() == [("a", "placed")]
 
 
-def test_who_waits_is_spread_over_all_workers_that_start(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(placement, "_SETTLE_TIME", 0.02)
-    monkeypatch.setattr(placement, "MAX_SETTLE_TIME", 60)
+class Worker:
+    """One that takes everything."""
 
+    def __init__(self, harness: Harness, name: str) -> None:
+        self.harness = harness
+        self.member = Member(name, name, 1, ready=True)
+        self.names: list[str] = []
+
+    def hand_over(self, connection: Connection) -> bool:
+        self.names.append(self.harness.names[connection])
+        connection.sock.close()
+        if connection.kind is Kind.HANDSHAKE:
+            self.member.handshakes += 1
+        return True
+
+    def start(self) -> Worker:
+        self.harness.placement.join(self.member, self)
+        self.harness.placement.ready(self.member)
+        return self
+
+
+def starting(harness: Harness, *names: str) -> list[Worker]:
+    for name in names:
+        harness.placement.starting(name)
+    return [Worker(harness, name) for name in names]
+
+
+@pytest.mark.parametrize("method", BALANCE_METHODS)
+def test_who_waits_is_spread_over_all_workers_that_start(harness: Harness, method: str) -> None:
+    harness.pool.method = method
+    harness.placement._max_pending, harness.placement._spread_timeout = 99, 60
+    harness.place("abcdefgh")
+    one, two, three, fails = starting(harness, "one", "two", "three", "fails")
+    assert one.start().names == ["a", "b"]  # at once
+    assert two.start().names == ["c", "d"]
+    harness.place("i")
+    assert (one.names, two.names) == (["a", "b"], ["c", "d"])
+    harness.placement.not_starting("fails")
+    assert sorted(one.names + two.names) == list("abcdef")
+    assert three.start().names == list("ghi")
+    harness.placement.tick()
+    assert not (len(harness.placement) or harness.placement._spreading.on)
+
+
+def test_nobody_is_waited_for_longer_than_that(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario() -> None:
+        harness.placement._spread_timeout = 0.05
         harness.place("abcd")
-        for name in ("one", "two", "three", "fails"):
-            harness.placement.starting(name)
-        members = [Member(name, name, 1, ready=True) for name in ("one", "two", "three")]
-        harness.room = 100
-        for member in members:
-            harness.placement.join(member, harness)
-            harness.placement.ready(member)
-            await asyncio.sleep(0.1)
-            assert not harness.news()
-        harness.placement.not_starting("fails")
-        await asyncio.sleep(0.1)
-        assert harness.news() == [(name, "placed") for name in "abcd"]
-        # One that takes very long is not waited for.
-        for member in members:
-            harness.placement.leave(member, harness)
+        (one, slow, slower) = starting(harness, "one", "slow", "slower")
+        began = time.monotonic()
+        assert one.start().names == ["a"]
+        harness.placement.tick()  # which says nothing of those who wait for the others
+        while len(harness.placement):
+            assert time.monotonic() - began < 20
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - began >= 0.05
+        assert one.names == list("abcd")
         harness.place("ef")
-        harness.placement.starting("slow")
-        harness.placement.join(members[0], harness)
-        harness.placement.ready(members[0])
-        await asyncio.sleep(0.1)
-        assert not harness.news()
-        harness.placement._settle_by = 0.0  # the time is up
-        await asyncio.sleep(0.1)
-        assert harness.news() == [("e", "placed"), ("f", "placed")]
+        assert one.names == list("abcdef")
+        slow.start()
+        harness.place("ghi")
+        assert slow.names == list("ghi")  # which has fewest
 
     harness.placement._loop.run_until_complete(scenario())
+    assert not caplog.messages
+
+
+def test_who_has_waited_too_long_goes_to_one_that_is_there(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.placement._spread_timeout = 60
+    harness.place("ab")
+    one, _ = starting(harness, "one", "slow")
+    assert one.start().names == ["a"]
+    now = placement.time.monotonic()
+    monkeypatch.setattr(placement.time, "monotonic", lambda: now + 31)
+    harness.placement.tick()
+    assert one.names == ["a", "b"]
+    assert not harness.news()
+
+
+def test_what_opens_no_session_need_not_be_spread(harness: Harness) -> None:
+    harness.placement._spread_timeout = 60
+    harness.place("ab")
+    harness.place("c", kind=Kind.PLAIN)
+    harness.place("d", kind=None)
+    one, _ = starting(harness, "one", "slow")
+    assert one.start().names == ["a", "c", "d"]
+    harness.place("e", kind=Kind.PLAIN)
+    assert one.names == ["a", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("timeout", [0, 60])
+def test_without_others_that_start_nobody_waits(harness: Harness, timeout: float) -> None:
+    harness.placement._spread_timeout = timeout
+    harness.place("ab")
+    (one, *_) = starting(harness, *("one", "slow") if not timeout else ("one",))
+    assert one.start().names == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("takes", "draining", "seconds", "waits"),
+    [
+        (0, True, 0, True),
+        (1, True, 0, False),  # its clients stay, and are another's for a while
+        (0, False, 0, False),  # it has died, and may do so again
+        (0, True, 5.5, False),  # they have come back to others by now
+    ],
+)
+def test_clients_of_a_stopped_worker_wait_for_the_next_one_of_its_name(
+    harness: Harness,
+    monkeypatch: pytest.MonkeyPatch,
+    takes: int,
+    draining: bool,
+    seconds: float,
+    waits: bool,
+) -> None:
+    harness.placement._max_pending = 99
+    one, two = Worker(harness, "one").start(), Worker(harness, "two").start()
+    harness.place("abcd")
+    assert (one.names, two.names) == (["b", "d"], ["a", "c"])
+    two.member.takes, two.member.draining = takes, draining
+    harness.placement.leave(two.member, two)
+    now = placement.time.monotonic()
+    monkeypatch.setattr(placement.time, "monotonic", lambda: now + seconds)
+    harness.placement._spread_timeout = 60
+    (again,) = starting(harness, "two")
+    harness.place("ac")
+    assert again.start().names == (["a", "c"] if waits else [])
+
+
+def test_workers_that_all_end_while_others_start(harness: Harness) -> None:
+    harness.placement._spread_timeout = 60
+    harness.place("abcd")
+    one, two = starting(harness, "one", "two")
+    assert one.start().names == ["a", "b"]
+    harness.placement.leave(one.member, one)
+    # Those that it had are gone with it.
+    assert two.start().names == ["c", "d"]
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,22 @@ def test_answers_come_in_any_order(router: Router) -> None:
         third()
 
 
+def test_what_becomes_of_processes_is_told(router: Router) -> None:
+    told: list[channel.Message] = [
+        {"type": "starting", "name": "workers:workers_00"},
+        {"type": "stopping", "pid": 7},
+        {"type": "ended", "name": "workers:workers_00"},
+    ]
+    router.channel.tell_starting("workers:workers_00")
+    router.channel.tell_stopping(7)
+    router.channel.tell_ended("workers:workers_00")
+    for message in told:
+        packet = channel.receive(router.sock)
+        assert packet is not None and packet.message == message
+    router.sock.close()
+    router.channel.tell_starting("workers:workers_00")  # nobody is there any more
+
+
 def test_answers_that_nobody_asks_for_are_forgotten(router: Router, now: list[float]) -> None:
     lost = [router.ask()[0] for _ in range(20)]
     for number in lost:
