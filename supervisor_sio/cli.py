@@ -12,7 +12,6 @@ from typing import Optional, Sequence
 from ._version import __version__
 from .common.modes import ASYNC_MODES, EVENTLET, AsyncMode
 from .common.worker_options import WorkerOptions, add_mode, add_worker_options, worker_options
-from .settings import without_credentials
 
 _ROUTER = "the router and relay of the cluster; run by supervisord in [eventlistener:sio]"
 _WORKER = "serve a WSGI or ASGI application; run by supervisord in a [program:x] section"
@@ -126,6 +125,7 @@ def _check_app(spec: str, async_mode: str, paths: Sequence[str]) -> int:
     """What is wrong with an application; returns the exit status."""
     mode = ASYNC_MODES[async_mode]
     _prepare(mode)
+    from .settings import without_credentials
     from .worker.inspection import inspect_application
 
     report = inspect_application(spec, mode, paths)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from supervisor_sio import cli
@@ -46,3 +49,14 @@ def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> No
         cli.main(["chek"])
     assert ended.value.code == 2
     assert "invalid choice: 'chek'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["router.process", "worker.service"])
+def test_routers_and_workers_import_nothing_of_supervisor(module: str) -> None:
+    """It takes a fifth of the time in which a router starts."""
+    program = (
+        f"import sys, supervisor_sio.cli, supervisor_sio.{module}\n"
+        "print([name for name in sys.modules if name.partition('.')[0] == 'supervisor'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
