@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import inspect
 import os
+import signal
 import time
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 
+# What is started in the background (``pytest &``, ``nohup``) ignores Ctrl-C, and so would the
+# processes that are started here, some of which are sent it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 MODES = ("eventlet", "asyncio", "threading")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    if not pluginmanager.hasplugin("xdist"):  # ``-p no:xdist``: setup.cfg has options of it
+        for option in ("--numprocesses", "--dist"):
+            parser.addoption(option, help=argparse.SUPPRESS)
+        parser.addoption("--no-loadscope-reorder", action="store_true", help=argparse.SUPPRESS)
     parser.addoption(
         "--async-mode",
         choices=MODES,

@@ -193,6 +193,17 @@ def test_a_router_that_can_get_no_descriptors_reads_why(
     assert channel.ON_THEIR_WAY in router.daemon.logged[-1]
 
 
+def test_a_router_of_another_version_reads_what_to_do(router: Router) -> None:
+    router.channel.admitted = False
+    router.send({"type": "hello", "version": channel.VERSION + 1})
+    assert router.channel.closed and not router.channel.admitted
+    packet = channel.receive(router.sock)
+    assert packet is not None and packet.message["type"] == "refused"
+    wanted = "after an upgrade of supervisor-sio, restart supervisord"
+    assert packet.message["reason"].endswith(wanted)
+    assert wanted in router.daemon.logged[-1]
+
+
 def test_answers_come_in_any_order(router: Router) -> None:
     (one, first), (two, second), (_, third) = router.ask(), router.ask(), router.ask()
     router.answer(two)
