@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
@@ -117,6 +121,60 @@ def test_who_emits_before_it_serves_goes_on_under_its_own_name(
     manager.close()
     assert subscriber is not None
     subscriber.release()
+
+
+def test_threads_that_emit_first_at_the_same_time_share_a_publisher(
+    run_dir: OwnedRunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join, made = ZmqManager._join_relay_once, []
+
+    def join_slowly(self: ZmqManager) -> Any:
+        made.append(self)
+        time.sleep(0.05)
+        return join(self)
+
+    monkeypatch.setattr(ZmqManager, "_join_relay_once", join_slowly)
+    manager = ZmqManager(f"zmq+ipc://{run_dir.path}", write_only=True)
+    with ThreadPoolExecutor(4) as pool:
+        for emitted in [pool.submit(manager.emit, "news", number) for number in range(4)]:
+            emitted.result()
+    assert len(made) == 1
+    assert manager._publisher is not None and manager._publisher.sent == 4
+    manager.close()
+
+
+CHILD = """\
+import multiprocessing, sys
+from supervisor_sio import ZmqManager
+from supervisor_sio.cluster import relaying
+
+def finish(publisher, subscriber):
+    print("finished:", publisher.sent, flush=True)
+    publisher.close(0)
+
+def work():
+    manager = ZmqManager(sys.argv[1], write_only=True)
+    manager.emit("news", 1)
+    relaying.finish = finish
+
+process = multiprocessing.get_context("fork").Process(target=work)
+process.start()
+process.join()
+"""
+
+
+def test_a_child_of_multiprocessing_waits_until_others_have_what_it_has_emitted(
+    run_dir: OwnedRunDir,
+) -> None:
+    """It ends without what ``atexit`` knows."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, f"zmq+ipc://{run_dir.path}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "finished: 1\n", done.stderr
 
 
 async def _never(seconds: float) -> None:

@@ -118,6 +118,27 @@ def test_who_hears_nothing_any_more_says_so(publisher: Publisher, run_dir: RunDi
     subscriber.release()
 
 
+def test_who_did_not_run_for_a_while_asks_what_it_has_missed(
+    publisher: Publisher, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STALLED", 0.05)
+    asks: list[bool] = []
+
+    class Stopped(ThreadSubscriber):
+        def _look(self, now: float) -> list[RelayMessage]:
+            asks.append(self._ask_everybody)
+            self._ask_everybody = False
+            time.sleep(0.1)
+            if len(asks) == 2:
+                self.close()
+            return []
+
+    subscriber = Stopped(publisher, run_dir)
+    subscriber.run(lambda message: None)
+    subscriber.release()
+    assert asks[1]
+
+
 def test_stop_ends_its_thread_while_there_is_no_relay(
     publisher: Publisher, run_dir: RunDir
 ) -> None:

@@ -183,6 +183,21 @@ def test_what_a_worker_gives_back_before_it_ends_is_not_lost(
     run(scenario)
 
 
+def test_what_a_worker_has_forked_does_not_keep_it(run: Callable[[Scenario], None]) -> None:
+    """Its child has the channel as well, and serves nobody."""
+
+    async def scenario(harness: Harness) -> None:
+        (worker,) = harness.start("a")
+        (ended,) = harness.workers
+        ended._process_ended()
+        assert not len(harness.workers) and not list(harness.pool)
+        assert worker.hear()[-1]["type"] == "closed"
+        harness.placement.place(harness.connection())
+        assert len(harness.placement) == 1
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     "data", [BACK[:9], BACK[:20], BACK.replace(b"192", b"\xff92"), b'{"type":"connection"}']
 )

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import socket
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
-from supervisor_sio.common import channel
-from unit.router.harness import Harness, Scenario, Worker, wait_for
+from supervisor_sio.common import channel, figures, reasons
+from supervisor_sio.router import workers as module
+from unit.router.harness import FIGURES, Harness, Scenario, Worker, wait_for
 
 
 def test_workers_that_die_together(run: Callable[[Scenario], None]) -> None:
@@ -92,3 +96,111 @@ def test_a_worker_of_another_version_reads_why_it_is_refused(
         assert closed["type"] == "closed"
 
     run(scenario)
+
+
+def test_one_that_connects_again_is_the_same_worker(run: Callable[[Scenario], None]) -> None:
+    """Its old channel ends, and takes nothing of the new one along."""
+
+    async def scenario(harness: Harness) -> None:
+        (old,) = harness.start("a")
+        (new,) = harness.start("a")
+        assert len(harness.workers) == 1 and [member.tag for member in harness.pool] == ["a"]
+        assert kinds(old)[-1] == "closed"
+        harness.placement.place(harness.connection("a"))
+        assert "connection" in kinds(new)
+
+    run(scenario)
+
+
+def test_nobody_takes_the_tag_of_another_process(
+    run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(harness: Harness) -> None:
+        (worker,) = harness.start("a")
+        peer = channel.Peer(os.getppid(), os.getuid(), os.getgid())
+        monkeypatch.setattr(channel, "peer_of", lambda sock: peer)
+        (stranger,) = harness.start("a")
+        refused, closed = stranger.hear()
+        assert refused["reason"] == f"tag a belongs to pid {os.getpid()}"
+        assert closed["type"] == "closed" and len(harness.workers) == 1
+        harness.placement.place(harness.connection("a"))
+        assert "connection" in kinds(worker)
+
+    run(scenario)
+
+
+def test_one_that_hung_gets_sessions_when_it_reports_again(
+    run: Callable[[Scenario], None],
+) -> None:
+    async def scenario(harness: Harness) -> None:
+        (worker,) = harness.start("a")
+        (member,) = harness.pool
+        member.hung = True
+        harness.placement.place(harness.connection())
+        assert len(harness.placement) == 1
+        worker.say(type="load", **FIGURES)
+        await wait_for(lambda: not len(harness.placement))
+        assert "connection" in kinds(worker) and not member.hung
+
+    run(scenario)
+
+
+def test_a_new_router_tells_of_nobody_until_all_may_be_back(
+    run: Callable[[Scenario], None],
+) -> None:
+    """Else each would take those for ended that are a moment later."""
+
+    async def scenario(harness: Harness) -> None:
+        harness.workers._settled = False
+        one, other = harness.start("one", "other")
+        await asyncio.sleep(3 * module._GATHER)
+        assert "members" not in kinds(one)
+        harness.workers._settle()
+        heard: list[channel.Message] = []
+        await wait_for(lambda: heard.extend(other.hear()) or known(heard) == {"one", "other"})
+
+    run(scenario)
+
+
+def known(messages: list[channel.Message]) -> set[str]:
+    return {row[0] for message in messages for row in message.get("members", ())}
+
+
+def test_what_a_worker_has_counted_stays_in_the_sums(run: Callable[[Scenario], None]) -> None:
+    async def scenario(harness: Harness) -> None:
+        (worker,) = harness.start("a")
+        worker.say(type="load", **figures.report({"dropped": 5}))
+        worker.sock.close()
+        await wait_for(lambda: not len(harness.workers))
+        assert harness.workers.gone["dropped"] == 5
+
+    run(scenario)
+
+
+def test_a_router_without_a_descriptor_lets_workers_in_later(
+    run: Callable[[Scenario], None],
+) -> None:
+    async def scenario(harness: Harness) -> None:
+        class Full:
+            """The router's socket for workers: the first time there is no descriptor."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(harness.listener, name)
+
+            def accept(self) -> Any:
+                harness.workers._listener = harness.listener
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        harness.workers.listen()
+        harness.workers._listener = Full()  # type: ignore[assignment]
+        (worker,) = harness.start("a")
+        assert not len(harness.workers)
+        assert harness.refusals.by_reason == {reasons.WORKER_ACCEPT_FAILED: 1}
+        await wait_for(lambda: len(harness.workers) == 1)
+        assert kinds(worker)[0] == "welcome"
+
+    run(scenario)
+
+
+def kinds(worker: Worker) -> list[str]:
+    return [message["type"] for message in worker.hear()]

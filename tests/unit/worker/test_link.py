@@ -13,7 +13,7 @@ from typing import Any
 import eventlet
 import pytest
 
-from supervisor_sio.common import memory_file, recovery
+from supervisor_sio.common import channel, memory_file, recovery
 from supervisor_sio.common.blocking import run_blocking
 from supervisor_sio.common.handover import Handover
 from supervisor_sio.common.limits import LINK_MESSAGES
@@ -170,6 +170,16 @@ def test_what_is_not_understood_is_tried_with_the_next_router(
     router.die()
     router.accept()
     assert "the router is not understood: unexpected type 'nonsense'" in caplog.text
+
+
+def test_a_router_of_another_version_is_not_followed(
+    worker: Worker, router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    router.accept()
+    router.send({"type": "welcome", "version": channel.VERSION + 1, "supervisord": os.getppid()})
+    until(lambda: not worker.link.up)
+    assert "after an upgrade of supervisor-sio, restart supervisord" in caplog.text
+    assert not worker.settings and not worker.link.welcomed
 
 
 def test_a_router_that_reads_nothing_keeps_nobody_waiting(

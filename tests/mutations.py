@@ -1,0 +1,567 @@
+"""Break the code in known ways, and look whether a test fails.
+
+python tests/mutations.py              # all of them, two at a time: some minutes
+python tests/mutations.py outbox tls   # those whose name or file has one of these words
+
+Each mutation is one fault that somebody could make, and the tests that are there to notice it.
+The code is changed in a copy. CI runs this once a week; tests/unit/test_mutations.py looks at each
+run whether the list still fits the code.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+#: Seconds that the tests of a mutation may take: one that hangs has been noticed, too.
+TIMEOUT = 240
+
+
+class Mutation(NamedTuple):
+    #: What users would notice of it.
+    what: str
+    #: Below ``supervisor_sio/``.
+    file: str
+    #: Is there once, and is replaced.
+    old: str
+    new: str
+    #: Below ``tests/``, as for pytest: one of them has to fail.
+    tests: tuple[str, ...]
+
+
+MUTATIONS = (
+    # --- the router's channel to a worker
+    Mutation(
+        "requests that wait for a worker that dies are lost",
+        "router/placement.py",
+        "        for tag in tags:\n            self.released(tag)\n",
+        "",
+        ("unit/router/test_placement.py::test_a_lost_workers_requests_go_to_another",),
+    ),
+    Mutation(
+        "who waits for any worker is not given to those that are left",
+        "router/placement.py",
+        "        self._loop.call_soon(self.place_held)\n",
+        "",
+        ("unit/router/test_placement.py", "unit/router/test_workers.py"),
+    ),
+    Mutation(
+        "connections that a worker gives back before it ends are lost",
+        "router/worker_channel.py",
+        "self._workers.loop.call_soon(self.read_all)",
+        'self._workers.loop.call_soon(self.lose, "")',
+        ("unit/router/test_worker_channel.py",),
+    ),
+    Mutation(
+        "a connection that could not be sent is closed, and not placed again",
+        "router/worker_channel.py",
+        "            if not self._send(data, [connection.sock.fileno()]):\n"
+        "                return False\n",
+        "            self._send(data, [connection.sock.fileno()])\n",
+        ("unit/router/test_worker_channel.py",),
+    ),
+    Mutation(
+        "ETOOMANYREFS or ENOBUFS ends the channel to a worker",
+        "router/worker_channel.py",
+        "            if error.errno in channel.CROWDED:\n                self._block",
+        "            if False:\n                self._block",
+        ("unit/router/test_worker_channel.py",),
+    ),
+    Mutation(
+        "a worker whose channel was full gets nothing more",
+        "router/worker_channel.py",
+        "            self.member.busy = False\n",
+        "",
+        ("unit/router/test_worker_channel.py",),
+    ),
+    Mutation(
+        "requests that waited for a full channel are not sent when there is room",
+        "router/worker_channel.py",
+        "            self._workers.placement.resume(self.member)\n",
+        "",
+        ("unit/router/test_worker_channel.py",),
+    ),
+    Mutation(
+        "what a worker is told while its channel is full is lost",
+        "router/worker_channel.py",
+        "        self._blocked = False\n        self.flush()\n",
+        "        self._blocked = False\n        self._outbox.clear()\n        self.flush()\n",
+        ("unit/router/test_worker_channel.py",),
+    ),
+    Mutation(
+        "a connection comes to a worker behind the word that none comes any more",
+        "router/worker_channel.py",
+        "        self._workers.placement.leave(self.member, self)\n"
+        "        self.member.channels = []",
+        "        self.member.channels = []",
+        ("unit/router/test_worker_channel.py",),
+    ),
+    Mutation(
+        "a worker that drains does not know whether all of supervisord stops",
+        "router/worker_channel.py",
+        '        self._tell_if_all_stop()\n        self.tell({"type": "drains"})',
+        '        self.tell({"type": "drains"})',
+        ("unit/router/test_worker_channel.py",),
+    ),
+    Mutation(
+        "one bad connection keeps all others from a worker",
+        "router/worker_channel.py",
+        "        except Exception as error:\n            # Nothing that one",
+        "        except ArithmeticError as error:\n            # Nothing that one",
+        ("unit/router/test_worker_channel.py",),
+    ),
+    Mutation(
+        "the descriptor of a bad packet stays open",
+        "router/worker_channel.py",
+        "        if len(descriptors) != 1 or self.member is None:\n"
+        "            channel.close_all(descriptors)\n",
+        "        if len(descriptors) != 1 or self.member is None:\n",
+        ("unit/router/test_worker_channel.py",),
+    ),
+    Mutation(
+        "what a worker has forked keeps its channel, and its clients, alive",
+        "router/worker_channel.py",
+        '            self.read_all()\n            self.lose("")\n        elif',
+        "            self.read_all()\n        elif",
+        ("unit/router/test_worker_channel.py",),
+    ),
+    # --- workers, as the router sees them
+    Mutation(
+        "two connections of one worker are two workers",
+        "router/workers.py",
+        '            other.lose("it has connected again")\n',
+        "            pass\n",
+        ("unit/router/test_workers.py",),
+    ),
+    Mutation(
+        "a stranger takes the tag, and the sessions, of a worker",
+        "router/workers.py",
+        "            if other.pid != newcomer.pid:\n",
+        "            if False:\n",
+        ("unit/router/test_workers.py",),
+    ),
+    Mutation(
+        "a worker that hangs gets new sessions",
+        "router/silence.py",
+        "member.hung = True",
+        "member.hung = False",
+        ("unit/router/test_silence.py",),
+    ),
+    Mutation(
+        "a worker that hung gets no new sessions any more",
+        "router/workers.py",
+        "            member.hung = False\n",
+        "",
+        ("unit/router/test_workers.py",),
+    ),
+    Mutation(
+        "workers are told that those are gone that are not back yet at a new router",
+        "router/workers.py",
+        "        if not self._settled:\n            return\n",
+        "",
+        ("unit/router/test_workers.py",),
+    ),
+    Mutation(
+        "figures of a worker that has ended are missing in the sums",
+        "router/workers.py",
+        "        add_gone(self.gone, member)\n",
+        "",
+        ("unit/router/test_workers.py",),
+    ),
+    Mutation(
+        "a router that has no descriptor for a worker never looks again",
+        "router/workers.py",
+        "                self.loop.call_later(_PAUSE, self.loop.add_reader,"
+        " self._listener, self._accept)\n",
+        "",
+        ("unit/router/test_workers.py",),
+    ),
+    # --- the router process
+    Mutation(
+        "a relay that has stopped goes unnoticed",
+        "router/process.py",
+        "        if not self._relay.alive:\n",
+        "        if False:\n",
+        ("unit/router/test_process.py",),
+    ),
+    Mutation(
+        "a relay whose thread has ended counts as alive",
+        "relay/proxy.py",
+        "        return self._thread.is_alive()\n",
+        "        return True\n",
+        ("unit/relay/test_proxy.py",),
+    ),
+    Mutation(
+        "a router that somebody kills is not started again",
+        "router/process.py",
+        "        self._stop(0 if self._stop_wanted else 128 + number)\n",
+        "        self._stop(0)\n",
+        ("unit/router/test_process.py",),
+    ),
+    Mutation(
+        "who waits for a worker is lost when the router restarts",
+        "router/process.py",
+        "            self._shelf.keep([*self._placement.release(), *self._entrance.release()])\n",
+        "",
+        ("unit/router/test_process.py",),
+    ),
+    Mutation(
+        "a request in pieces is lost when the router restarts",
+        "router/process.py",
+        "[*self._placement.release(), *self._entrance.release()]",
+        "[*self._placement.release()]",
+        ("unit/router/test_process.py",),
+    ),
+    Mutation(
+        "clients of a router that stops for good get no answer",
+        "router/process.py",
+        "            self._placement.close()\n",
+        "            pass\n",
+        ("unit/router/test_process.py",),
+    ),
+    Mutation(
+        "a worker that the operator drains gets new sessions after a restart of the router",
+        "router/workers.py",
+        "        member.drained = self.drained(name, newcomer.pid)\n",
+        "",
+        ("unit/router/test_process.py",),
+    ),
+    Mutation(
+        "a worker that supervisord stops gets new sessions until its signal comes",
+        "router/process.py",
+        "        else:\n            self._workers.stopping(pid)\n",
+        "",
+        ("unit/router/test_process.py",),
+    ),
+    # --- who comes in
+    Mutation(
+        "the share of an address counts the proxy, and not the client that it names",
+        "router/entrance.py",
+        "        self._forget(connection)  # it may be counted under another address now\n",
+        "",
+        ("unit/router/test_entrance.py",),
+    ),
+    Mutation(
+        "addresses of one /64 have a share each",
+        "router/connection.py",
+        "packed[:8] + bytes(8)",
+        "packed",
+        ("unit/router/test_entrance.py",),
+    ),
+    Mutation(
+        "a handshake of TLS counts for no address",
+        "router/entrance.py",
+        "        self._count(connection)\n        self._handshakes += 1\n",
+        "        self._handshakes += 1\n",
+        ("unit/router/test_entrance.py",),
+    ),
+    # --- TLS
+    Mutation(
+        "a client that does not read keeps its descriptors for ever",
+        "router/tls.py",
+        "        if self._moved or _queued(self._sink) < self._queued:\n",
+        "        if True:\n",
+        ("unit/router/test_tls.py::test_who_does_not_read_is_given_up",),
+    ),
+    Mutation(
+        "a client that reads slowly is cut off",
+        "router/tls.py",
+        "        if self._moved or _queued(self._sink) < self._queued:\n",
+        "        if False:\n",
+        ("unit/router/test_tls.py::test_who_reads_slowly_and_steadily_gets_all",),
+    ),
+    Mutation(
+        "the last words of a worker are lost in TLS",
+        "router/tls.py",
+        "        self._detach()\n        # To close over unread",
+        "        self.close()\n        # To close over unread",
+        ("unit/router/test_tls.py",),
+    ),
+    Mutation(
+        "a handshake of TLS that does not end stays",
+        "router/tls.py",
+        "loop.call_later(timeout, self._fail)",
+        "loop.call_later(1e6, self._fail)",
+        ("unit/router/test_tls.py",),
+    ),
+    Mutation(
+        "a request in one flight with the handshake is not read",
+        "router/tls.py",
+        "        self._to_worker.read()\n",
+        "",
+        ("unit/router/test_tls.py",),
+    ),
+    Mutation(
+        "what the one side has not taken yet is overwritten",
+        "router/tls.py",
+        "            if self._pump.closed or self._waiting:\n",
+        "            if self._pump.closed:\n",
+        ("unit/router/test_tls.py",),
+    ),
+    # --- the worker's channel to the router
+    Mutation(
+        "a worker that drains gets new sessions from the next router",
+        "worker/link.py",
+        '        if self._draining:\n            self.post({"type": "draining"})\n',
+        "",
+        ("unit/worker/test_link.py",),
+    ),
+    Mutation(
+        "messages for one router are sent to the next",
+        "worker/link.py",
+        "        self._outgoing.forget_messages()\n",
+        "",
+        ("unit/worker/test_link.py", "unit/worker/test_outgoing.py"),
+    ),
+    Mutation(
+        "connections of a worker that drains are lost with the router",
+        "worker/link.py",
+        "        if self._draining:\n            self._outgoing.keep_all()\n",
+        "",
+        ("unit/worker/test_link.py",),
+    ),
+    Mutation(
+        "ETOOMANYREFS or ENOBUFS ends a worker's channel",
+        "worker/outgoing.py",
+        "                raise Blocked from None\n",
+        "                raise RouterGone from None\n",
+        ("unit/worker/test_outgoing.py",),
+    ),
+    Mutation(
+        "a worker that the router refuses tries it for ever",
+        "worker/link.py",
+        "            self.close()\n            self._on_refused",
+        "            self._on_refused",
+        ("unit/worker/test_link.py",),
+    ),
+    Mutation(
+        "the last figures of a worker are missing in the sums",
+        "worker/link.py",
+        "            self._reporting.report()  # what it counted",
+        "            pass  # what it counted",
+        ("unit/worker/test_link.py",),
+    ),
+    Mutation(
+        "a worker without supervisord serves on",
+        "worker/link.py",
+        "            self._on_stopping(False)\n            return\n",
+        "            return\n",
+        ("unit/worker/test_link.py",),
+    ),
+    Mutation(
+        "a worker of the wrong version takes connections",
+        "worker/link.py",
+        '        channel.check_version(message, "the router")\n',
+        "",
+        ("unit/worker/test_link.py",),
+    ),
+    Mutation(
+        "a forked child answers on the channel of its parent",
+        "worker/link.py",
+        "            close_socket(sock)\n",
+        "            sock.shutdown(socket.SHUT_RDWR)\n",
+        ("unit/worker/test_link.py",),
+    ),
+    # --- a worker's life
+    Mutation(
+        "a worker of a cluster serves an application whose clients it cannot share",
+        "worker/service.py",
+        "            check_manager(app, spec)\n",
+        "",
+        ("unit/worker/test_service.py",),
+    ),
+    Mutation(
+        "supervisord does not start a worker again that could not begin",
+        "worker/service.py",
+        "        raise SystemExit(1) from None\n",
+        "        raise SystemExit(0) from None\n",
+        ("unit/worker/test_service.py",),
+    ),
+    Mutation(
+        "a worker under a supervisord without the section opens a port of its own",
+        "worker/service.py",
+        'if run_dir is None and "SUPERVISOR_ENABLED" in os.environ:',
+        "if False:",
+        ("unit/worker/test_service.py",),
+    ),
+    Mutation(
+        "a descriptor number that is used again closes a stranger's connection",
+        "worker/eventlet/runtime.py",
+        "    def descriptor_opened(self, descriptor: int) -> None:\n"
+        "        hubs.notify_opened(descriptor)\n",
+        "    def descriptor_opened(self, descriptor: int) -> None:\n        pass\n",
+        ("unit/worker/eventlet/test_runtime.py", "unit/worker/eventlet/test_sessions.py"),
+    ),
+    # --- the relay
+    Mutation(
+        "one message that fails is the last that a process hears",
+        "relay/subscriber.py",
+        "            except Exception as error:\n                # Whatever it was",
+        "            except ArithmeticError as error:\n                # Whatever it was",
+        ("unit/relay/test_subscriber.py",),
+    ),
+    Mutation(
+        "a worker that hears nothing any more goes on serving",
+        "relay/subscriber.py",
+        "                if self._failures > RELAY_MOST_FAILURES:\n",
+        "                if False:\n",
+        ("unit/relay/test_subscriber.py",),
+    ),
+    Mutation(
+        "a client that takes what it missed slower than it comes is cut off",
+        "relay/subscriber.py",
+        "        while self._behind() and time.monotonic() < until:\n",
+        "        while False:\n",
+        ("unit/relay/test_looped.py",),
+    ),
+    Mutation(
+        "a worker that was stopped misses the end of what was sent meanwhile",
+        "relay/subscriber.py",
+        "                if now - last > _STALLED:\n"
+        "                    self._ask_everybody = True\n",
+        "",
+        ("unit/relay/test_subscriber.py",),
+    ),
+    Mutation(
+        "a flood of messages keeps a worker from its clients",
+        "relay/subscriber.py",
+        "                yield _TURN  # a flood",
+        "                pass  # a flood",
+        ("unit/relay/test_looped.py",),
+    ),
+    Mutation(
+        "messages of two threads leave in another order than that of their numbers",
+        "relay/publisher.py",
+        "        self._lock = native.lock()\n",
+        '        self._lock = __import__("contextlib").nullcontext()\n',
+        ("unit/relay/test_publisher.py",),
+    ),
+    Mutation(
+        "threads that emit for the first time at once have a publisher each",
+        "cluster/relaying.py",
+        "        self._joining = native.lock()\n",
+        '        self._joining = type("", (), {"acquire": lambda *_, **__: True,'
+        ' "release": lambda _: None})()\n',
+        ("unit/cluster/test_relaying.py",),
+    ),
+    Mutation(
+        "what a child of multiprocessing has emitted last is lost at its end",
+        "cluster/relaying.py",
+        "        Finalize(None, self.finish, exitpriority=10)\n",
+        "",
+        ("unit/cluster/test_relaying.py",),
+    ),
+    Mutation(
+        "a forked child emits under the tag of its parent",
+        "common/identity.py",
+        "    return _tag_of_process(os.getpid())\n",
+        "    return _tag_of_process(0)\n",
+        ("unit/common/test_identity.py",),
+    ),
+    Mutation(
+        "a forked child emits through the socket of its parent",
+        "cluster/core.py",
+        "        self._publisher = self._subscriber = None\n",
+        "",
+        ("unit/cluster/test_manager.py", "unit/cluster/test_async_manager.py"),
+    ),
+)
+
+
+def mutate(mutation: Mutation, root: Path) -> str:
+    """The text of the file, mutated.
+
+    :raises ValueError: when the list does not fit the code any more.
+    """
+    text = (root / "supervisor_sio" / mutation.file).read_text()
+    if text.count(mutation.old) != 1:
+        raise ValueError(f"{mutation.file} has {mutation.old!r} {text.count(mutation.old)} times")
+    return text.replace(mutation.old, mutation.new)
+
+
+def write(path: Path, text: str) -> None:
+    """Also where what was compiled of it a moment ago has the same size and time."""
+    path.write_text(text)
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        compiled.unlink()
+
+
+def run(root: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
+    """Whether these tests pass; and what pytest said last.
+
+    :raises RuntimeError: when there are none.
+    """
+    variables = {**os.environ, "PYTHONPATH": str(root), "FEW_EXAMPLES": "1"}
+    options = ["-q", "-x", "-n0", "-p", "no:cacheprovider", "-m", "not long"]
+    paths = [f"tests/{test}" for test in tests]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *paths],
+            cwd=root,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"not within {TIMEOUT} s"
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"{paths}: {done.stdout}{done.stderr}")
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return not done.returncode, failed[0].partition("::")[2].partition(" - ")[0] if failed else ""
+
+
+def main(words: list[str]) -> int:
+    chosen = [one for one in MUTATIONS if not words or any(w in one.what + one.file for w in words)]
+    with tempfile.TemporaryDirectory() as directory:
+        copies: SimpleQueue[Path] = SimpleQueue()
+        for number in range(os.cpu_count() or 1):
+            copy = Path(directory, str(number))
+            for name in ("supervisor_sio", "tests", "docs", "conf.d"):
+                ignored = shutil.ignore_patterns("__pycache__", "node_modules")
+                shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+            for name in ("setup.cfg", "README.md"):
+                shutil.copy(ROOT / name, copy / name)
+            copies.put(copy)
+
+        def trial(mutation: Mutation) -> tuple[bool, str, float]:
+            began = time.monotonic()
+            copy = copies.get()
+            path = copy / "supervisor_sio" / mutation.file
+            original = path.read_text()
+            try:
+                write(path, mutate(mutation, copy))
+                return (*run(copy, mutation.tests), time.monotonic() - began)
+            finally:
+                write(path, original)
+                copies.put(copy)
+
+        with ThreadPoolExecutor(copies.qsize()) as pool:
+            everything = tuple(dict.fromkeys(test for one in chosen for test in one.tests))
+            sound, what = pool.submit(run, Path(directory, "0"), everything).result()
+            if not sound:
+                print(f"without a mutation {what} fails")
+                return 2
+            outcomes = list(pool.map(trial, chosen))
+    survivors = 0
+    for mutation, (passed, failed, seconds) in zip(chosen, outcomes):
+        survivors += passed
+        noticed = "SURVIVES" if passed else failed
+        print(f"{seconds:5.1f} s  {mutation.what} ({mutation.file}): {noticed}")
+    print(f"{len(chosen)} mutations, {survivors} survive")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
