@@ -25,13 +25,14 @@ CONF = ROOT / "conf.d" / "supervisord.conf"
 BIN = Path(sys.executable).parent
 URL = "http://127.0.0.1:8000/"
 
-WIDTH, HEIGHT = 470, 550
+WIDTH, HEIGHT = 470, 545
 TALK = [
     (0, "Ada", "Which worker are you on?"),
     (1, "Ben", "The other one. It makes no difference."),
 ]
 
 SHEET = """<!doctype html><style>
+html {{ overflow: hidden; }}
 body {{ margin: 0; padding: 10px; width: 960px; box-sizing: border-box; background: #fff; }}
 div {{ display: flex; gap: 10px; }}
 img {{ width: {width}px; box-sizing: border-box; border: 1px solid #aab; border-radius: 6px; }}
@@ -118,7 +119,7 @@ def main(target: Path) -> None:
         size(sheet, 960, 100)
         sheet.evaluate(f"document.write({json.dumps(text)}); document.close()")
         time.sleep(0.5)
-        size(sheet, 960, sheet.evaluate("document.documentElement.scrollHeight"))
+        size(sheet, 960, sheet.evaluate("document.body.offsetHeight"))
         target.write_bytes(base64.b64decode(screenshot(sheet)))
 
 
