@@ -46,3 +46,10 @@ def test_all_that_is_exported_is_described() -> None:
         for name in re.findall(r"`(\w+)`", row[: row.index("|", 1)])
     ]
     assert sorted(names) == sorted(supervisor_sio.__all__)
+
+
+def test_the_docstrings_of_each_method_are_shown() -> None:
+    pages = (DOCUMENT.parent / "api.rst").read_text()
+    for manager in (ZmqManager, AsyncZmqManager):
+        section = pages.partition(f"autoclass:: {manager.__name__}\n   :members: ")[2]
+        assert set(re.split(r",\s+", section.partition("\n\n")[0])) == _rows().keys()
