@@ -22,6 +22,7 @@ from supervisor.options import normalize_path
 
 from .common.addresses import Address, parse_address
 from .common.balance import METHODS
+from .common.limits import SILENCE
 
 SECTION = "[rpcinterface:sio]"
 
@@ -79,6 +80,10 @@ class Settings:
     message_queue: Optional[str] = field(default=None, repr=False)
     metrics: Optional[Address] = None
     access_log: bool = False
+    #: Bytes of resident memory.
+    max_memory: Optional[int] = None
+    max_lifetime: Optional[float] = None
+    hung_timeout: Optional[float] = None
 
 
 #: As :class:`socketio.RedisManager` has them, and those of clusters.
@@ -124,6 +129,13 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
             f"{settings.buffer_maxbytes} bytes have no room for a message of "
             f"message_maxbytes, {settings.message_maxbytes}",
         )
+    if settings.max_lifetime and settings.hung_timeout:
+        if settings.max_lifetime <= settings.hung_timeout:
+            raise SettingsError(
+                "max_lifetime",
+                f"{settings.max_lifetime:g} seconds are not more than hung_timeout, "
+                f"{settings.hung_timeout:g}: no worker that hangs would ever be killed for that",
+            )
     return settings
 
 
@@ -225,14 +237,20 @@ def _flag(text: str) -> bool:
         raise ValueError(f"{text!r} is neither on nor off") from None
 
 
-def _bytes(text: str) -> int:
-    try:
-        size = int(byte_size(text))
-        if 1024 <= size <= 2**30:
-            return size
-    except ValueError:
-        pass
-    raise ValueError(f"{text!r} is not a size from 1KB to 1GB, such as 16MB")
+def _size(low: int, high: int, words: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            size = int(byte_size(text))
+            if low <= size <= high:
+                return size
+        except ValueError:
+            pass
+        raise ValueError(f"{text!r} is not a size {words}")
+
+    return parse
+
+
+_bytes = _size(2**10, 2**30, "from 1KB to 1GB, such as 16MB")
 
 
 def _message_queue(text: str) -> str:
@@ -269,6 +287,10 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "message_queue": _message_queue,
     "metrics": _address,
     "access_log": _flag,
+    # No worker has less when it starts. It also catches a size without its unit.
+    "max_memory": _size(16 * 2**20, 2**40, "from 16MB to 1024GB, such as 500MB"),
+    "max_lifetime": _number(float, 60, "seconds"),
+    "hung_timeout": _number(float, SILENCE, "seconds"),
 }
 
 assert set(_PARSERS) == {each.name for each in fields(Settings)}

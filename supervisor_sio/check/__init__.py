@@ -1,7 +1,7 @@
 """``supervisor-sio check``: what is missing, misspelt, or will hurt.
 
 ``reading`` makes a ``configuration`` of the files, as supervisord would. The rules are in
-``wiring`` (sections), ``programs``, ``modes`` (what workers are told), ``takeover``,
+``wiring`` (sections), ``programs``, ``modes`` (what workers are told), ``takeover``, ``recycling``,
 ``resources`` (ports, files, users) and ``packages``; what they ask of the machine is in
 ``host``, of an application's module in ``source``. ``sections`` is what ``supervisor-sio init``
 prints.
@@ -14,7 +14,7 @@ import sys
 from typing import Optional
 
 from ..settings import Settings, without_credentials
-from . import modes, packages, programs, resources, takeover, wiring
+from . import modes, packages, programs, recycling, resources, takeover, wiring
 from .configuration import Configuration, Finding
 from .host import Host
 from .reading import Unreadable, default_path, read, read_whole
@@ -40,6 +40,7 @@ RULES = (
     programs.logs,
     programs.stopping,
     takeover.times,
+    recycling.limits,
     programs.starting,
     resources.descriptors,
     resources.backlog,

@@ -29,6 +29,8 @@ class Host:
     path: tuple[str, ...]
     #: That a user may have, or a container; root's own are not counted.
     threads: int = sys.maxsize
+    #: Bytes, or what a container may have of them.
+    memory: int = sys.maxsize
 
     @classmethod
     def here(cls) -> Host:
@@ -39,6 +41,7 @@ class Host:
             somaxconn=_figure("/proc/sys/net/core/somaxconn", sys.maxsize),
             first_port=_figure("/proc/sys/net/ipv4/ip_unprivileged_port_start", 1024),
             threads=_most_threads(),
+            memory=_memory(),
             path=tuple(os.environ.get("PATH", "/bin:/usr/bin:/usr/local/bin").split(os.pathsep)),
         )
 
@@ -49,6 +52,11 @@ def _figure(path: str, default: int) -> int:
             return int(file.read())
     except (OSError, ValueError):
         return default
+
+
+def _memory() -> int:
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(there, _figure("/sys/fs/cgroup/memory.max", sys.maxsize))
 
 
 def _most_threads() -> int:

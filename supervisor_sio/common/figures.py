@@ -301,6 +301,7 @@ WORKER: tuple[Figure, ...] = (
         top=TopColumn("out/s", "events_out_per_second", Sample.PER_SECOND, sum="out"),
     ),
     # --- the process ---
+    Figure("silent", source=Source.ROUTER, key="silent"),  # seconds without a report, if it hangs
     Figure(
         "cpu_ms",
         key="cpu",

@@ -780,6 +780,83 @@ RUN_ONCE_NAME = _limit(
     "letters, digits and `._:-`: it is a label of metrics, and stands in a line of `sio status`",
 )
 
+# --- Workers that hang, or are recycled --------------------------------------------
+
+SILENCE = _limit(
+    "SILENCE",
+    6.0,
+    "seconds",
+    "worker",
+    "without a report, after which it counts as hung: one that is well reports every two",
+)
+DRAIN_TIME = _limit(
+    "DRAIN_TIME",
+    2.0,
+    "seconds",
+    "worker without takeover",
+    "between its last new session and its stop, so that clients in the middle of connecting "
+    "(upgrading, say) get to the end of it",
+)
+RECYCLE_LOOK = _limit(
+    "RECYCLE_LOOK",
+    0.5,
+    "seconds",
+    "cluster with limits of its workers",
+    "between looks at their memory, at least; supervisord reads a file of /proc for each",
+)
+RECYCLE_QUIET = _limit(
+    "RECYCLE_QUIET",
+    2.0,
+    "seconds",
+    "worker that is recycled",
+    "in which no worker has come, gone, or been drained, before it is the next: between two steps "
+    "of `sio reload` it is less",
+)
+RECYCLE_NOTICE = _limit(
+    "RECYCLE_NOTICE",
+    1.0,
+    "seconds",
+    "worker that is recycled",
+    "in which the status says so and nothing is done yet: what an operator begins meanwhile goes "
+    "first, and what begins later waits",
+)
+RECYCLE_DRAIN = _limit(
+    "RECYCLE_DRAIN",
+    15.0,
+    "seconds",
+    "worker that is recycled",
+    "for the router to drain it: a router that is killed just then is back sooner",
+)
+RECYCLE_START = _limit(
+    "RECYCLE_START",
+    60.0,
+    "seconds",
+    "worker that is recycled",
+    "for its new process to be ready, as with `sio reload`",
+)
+RECYCLE_EARLY = _limit(
+    "RECYCLE_EARLY",
+    10.0,
+    "seconds",
+    "worker",
+    "after it was ready: if it is over `max_memory` by then, it is recycled no sooner than after "
+    "so long the next time, and twice as long each further time",
+)
+RECYCLE_PAUSE = _limit(
+    "RECYCLE_PAUSE",
+    300.0,
+    "seconds",
+    "worker",
+    "that this becomes at most: the memory of the host still has to be protected",
+)
+RECYCLE_JITTER = _limit(
+    "RECYCLE_JITTER",
+    0.1,
+    "of `max_lifetime`",
+    "process of a worker",
+    "that its own is shorter at most, by chance: those that were started together end one by one",
+)
+
 # --- The relay: messages between the processes of a host ------------------------
 
 RELAY_MOST_STREAMS = _limit(

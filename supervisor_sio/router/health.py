@@ -31,6 +31,8 @@ class Snapshot:
     not_recovered: Mapping[str, int] = field(default_factory=dict)
     #: Of the bridge; empty without one.
     queue: Mapping[str, Any] = field(default_factory=dict)
+    #: Workers that supervisord has recycled, by reason; without the limits that are off.
+    recycled: Mapping[str, int] = field(default_factory=dict)
     #: Of ``run_once()``.
     tasks: tuple[Row, ...] = ()
     #: Copies. Of two with the same name, the first is about to be gone.

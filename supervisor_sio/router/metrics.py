@@ -171,6 +171,12 @@ def _of_router(snapshot: Snapshot) -> Iterable[Metric]:
         "Clients that came back, and got a new session.",
         snapshot.not_recovered,
     )
+    if snapshot.recycled:
+        yield _by_reason(
+            "workers_recycled",
+            "Workers that supervisord restarted, or killed, because of a limit.",
+            snapshot.recycled,
+        )
 
 
 def _by_reason(name: str, help: str, counted: Mapping[str, int]) -> Metric:

@@ -26,6 +26,8 @@ class Member:
     drained: bool = False
     #: It reports no more: a handler that does not let others run, or a process that is stopped.
     hung: bool = False
+    #: Seconds without a report, while it hangs.
+    silent: int = 0
     #: Its channel is full until it reads.
     busy: bool = False
     #: As the worker last reported them, by name; replaced by each report, never changed.
@@ -42,6 +44,14 @@ class Member:
     reported_at: float = 0.0
     #: Handshakes handed over.
     handshakes: int = 0
+
+    def hangs(self, silent: float) -> None:
+        """It has not reported for so many seconds."""
+        self.hung, self.silent = True, int(silent)
+
+    def is_back(self) -> None:
+        """It has reported again."""
+        self.hung, self.silent = False, 0
 
     @property
     def load(self) -> int:

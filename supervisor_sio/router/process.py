@@ -140,6 +140,8 @@ class Router:
         )
         self._placement.entrance = self._entrance
         self._exporter: Optional[Exporter] = None
+        #: Workers that supervisord has recycled, by reason; one of an older version says nothing.
+        self._recycled: dict[str, int] = dict(settings.get("recycled", {}))
         #: Options that this Python cannot do, and why.
         self._faults: list[str] = []
         if metrics is not None:
@@ -197,6 +199,7 @@ class Router:
             waiting=self._waiting,
             queue=lambda: self._bridge.figures() if self._bridge is not None else {},
             faults=self._faults,
+            recycled=self._recycled,
         )
         self._emitter = Emitter(f"zmq+ipc://{run_dir.path}")
         self._commands = Commands(
@@ -370,6 +373,8 @@ class Router:
             self._placement.starting(command["name"])
         elif command["type"] == "ended":
             self._placement.not_starting(command["name"])
+        elif command["type"] == "recycled":
+            self._recycled.update(command["recycled"])
         else:
             self._commands.execute(command)
 

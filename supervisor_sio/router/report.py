@@ -25,6 +25,7 @@ class Report:
     :param waiting: how many connections wait.
     :param queue: figures of the bridge; empty without one.
     :param faults: options that this Python cannot do, and why.
+    :param recycled: by reason, workers that supervisord has recycled; kept up to date.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Report:
         waiting: Callable[[], int],
         queue: Callable[[], Mapping[str, Any]],
         faults: list[str],
+        recycled: Mapping[str, int],
     ) -> None:
         self._pool = pool
         self._workers = workers
@@ -45,10 +47,12 @@ class Report:
         self._waiting = waiting
         self._queue = queue
         self._faults = faults
+        self._recycled = recycled
 
     def totals(self) -> Message:
         """Of the router, and of all workers together."""
         return {
+            "at": time.monotonic(),
             "cpu_ms": int(time.process_time() * 1000),
             "handed_over": self._workers.handed_over,
             "handed_back": self._workers.handed_back,
@@ -89,6 +93,7 @@ class Report:
             not_moved=self._not_moved(),
             not_recovered=self._not_recovered(),
             queue=self._queue(),
+            recycled=dict(self._recycled),
             tasks=tuple(self._workers.run_once.rows()),
             members=tuple(replace(member) for member in self._pool),
         )

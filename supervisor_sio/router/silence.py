@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Iterable
 
+from ..common.limits import SILENCE
 from .pool import Member
-
-#: Seconds without a report after which a worker hangs; one that is well reports every two.
-SILENCE = 6.0
 
 #: Seconds between looks.
 LOOK = 1.0
@@ -24,11 +22,11 @@ class Silence:
         due, self._due = self._due, now + LOOK
         if now > due + LOOK:
             return []  # it was this process that could not run: their reports may wait in here
-        silent = [
-            member
-            for member in members
-            if member.ready and not member.hung and now - member.reported_at > SILENCE
-        ]
-        for member in silent:
-            member.hung = True
-        return silent
+        found = []
+        for member in members:
+            silent = now - member.reported_at
+            if member.ready and silent > SILENCE:
+                if not member.hung:
+                    found.append(member)
+                member.hangs(silent)
+        return found

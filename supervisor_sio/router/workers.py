@@ -144,13 +144,14 @@ class Workers:
                 member.name,
                 member.pid,
             )
-            self.changed()
+        if any(member.hung for member in members):
+            self.changed()  # supervisord may have to end one, in time
 
     def heard(self, member: Member) -> None:
         """It has reported."""
         member.reported_at = self.loop.time()
         if member.hung:
-            member.hung = False
+            member.is_back()
             logger.info("worker %s is back (pid %d)", member.name, member.pid)
             self.placement.ready(member)
             self.held.look()

@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional
 from supervisor.supervisorctl import LSBInitExitStatuses, LSBStatusExitStatuses
 
 from ..common.emission import EmissionError, parse_emission
+from ..common.limits import DRAIN_TIME
 from .formatting import (
     FAILED,
     MOST_SOCKETS,
@@ -21,7 +22,7 @@ from .formatting import (
     workers_are_well,
 )
 from .grammar import Line, UsageError, format_help, parse_line
-from .reload import DRAIN_TIME, reload
+from .reload import reload
 from .scale import scale
 from .session import CommandError, Session, Unreachable, refused
 from .top import top

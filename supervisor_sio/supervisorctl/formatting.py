@@ -143,7 +143,14 @@ def _parts(status: dict[str, Any]) -> Iterable[str]:
     yield from _recovery(status.get("recovery", {}))
     if status["queue"]["state"] != "none":
         yield _queue(status["queue"])
+    yield from _recycled(status.get("recycling", {}))
     yield from map(_task, status.get("tasks", ()))
+
+
+def _recycled(recycling: dict[str, Any]) -> Iterable[str]:
+    """Nothing of a cluster whose workers have no limits."""
+    if recycling.get("state") == "on":
+        yield f"recycled {_by_reason(recycling['recycled'])}"
 
 
 def _totals(section: Section, sums: dict[str, float]) -> str:
@@ -243,6 +250,8 @@ def format_workers(status: dict[str, Any], width: Optional[int] = None) -> Itera
 
 
 def _remarks(status: dict[str, Any], width: Optional[int]) -> Iterable[str]:
+    for line in _recycling(status.get("recycling", {})):
+        yield from fold(line, width, 2)
     for worker in status["workers"]:
         # To a new router every worker is new.
         uptime = min(worker["uptime"], status["router"]["uptime"])
@@ -252,6 +261,10 @@ def _remarks(status: dict[str, Any], width: Optional[int]) -> Iterable[str]:
                 f"supervisorctl tail {worker['tail']}; does its module start a server of its own?"
             )
             yield from fold(text, width, 0)
+        if worker.get("silent"):
+            yield from fold(
+                f"{worker['name']} hangs: no report for {_duration(worker['silent'])}", width, 2
+            )
         failures = worker["failures"]
         least = _MANY_FAILURES if worker["state"] == "ready" else 1
         if failures >= least and worker["state"] != "stopped":
@@ -259,6 +272,16 @@ def _remarks(status: dict[str, Any], width: Optional[int]) -> Iterable[str]:
             text = f"{worker['name']} failed {times}, see: supervisorctl tail {worker['tail']}"
             yield from fold(text, width, 0)
             yield from _last_failure(worker, width)
+
+
+def _recycling(recycling: dict[str, Any]) -> Iterable[str]:
+    if recycling.get("worker"):
+        yield (
+            f"{recycling['worker']} recycling, {recycling['text']}: {recycling['step']}, "
+            f"{recycling['seconds']:.0f} s"
+        )
+    for row in recycling.get("waiting", ()):
+        yield f"{row['worker']} {row['text']}"
 
 
 def _last_failure(worker: dict[str, Any], width: Optional[int]) -> Iterable[str]:
@@ -332,9 +355,10 @@ def mebibytes(kibibytes: float) -> str:
 
 
 def _by_reason(reasons: dict[str, float]) -> str:
-    if not reasons:
+    counted = {reason: count for reason, count in reasons.items() if count}
+    if not counted:
         return "0"
-    detail = ", ".join(f"{reason} {count:.0f}" for reason, count in sorted(reasons.items()))
+    detail = ", ".join(f"{reason} {count:.0f}" for reason, count in sorted(counted.items()))
     return f"{sum(reasons.values()):.0f} ({detail})"
 
 

@@ -20,14 +20,12 @@ from typing import Any, Iterator
 from supervisor import xmlrpc
 from supervisor.compat import xmlrpclib
 
+from ..common.limits import DRAIN_TIME
 from .formatting import STOPPED, readiness, split_by_readiness
 from .progress import Progress
+from .recycling import wait_for_recycling
 from .scale import LOOK, READY_TIMEOUT, change, remove
 from .session import CommandError, Session, Unreachable, fault_text, refused
-
-#: Seconds between the last new session of a worker and its stop, so that
-#: clients in the middle of connecting (upgrading, say) get to the end of it.
-DRAIN_TIME = 2.0
 
 #: Seconds that a router has to come back: longer than supervisord's pause between its tries.
 _ROUTER_TIMEOUT = 30.0
@@ -125,6 +123,8 @@ def _start_added(session: Session, name: str, progress: Progress) -> None:
 
 def _reload_one(session: Session, name: str, surge: bool, progress: Progress) -> dict[str, Any]:
     before = _known(session, name, progress)
+    if wait_for_recycling(lambda: session.call("sio.getStatus"), name, progress):
+        before = _known(session, name, progress)
     if before["state"] not in _RESTARTED:
         progress.say(f"{name}: {before['state']}, left alone")
         return {"name": name, "reloaded": False, "state": before["state"]}

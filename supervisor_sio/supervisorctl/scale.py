@@ -10,6 +10,7 @@ from supervisor.compat import xmlrpclib
 
 from .formatting import FAILED, readiness, split_by_readiness
 from .progress import Progress
+from .recycling import wait_for_recycling
 
 #: Seconds that a worker has to become ready.
 READY_TIMEOUT = 60.0
@@ -66,8 +67,14 @@ def change(controller: Any, group: str, numprocs: str) -> dict[str, Any]:
 
 
 def remove(controller: Any, names: list[str], drain_time: float, progress: Progress) -> None:
-    """Stop the surplus of a group and remove it; see :func:`scale`."""
+    """Stop the surplus of a group and remove it; see :func:`scale`.
+
+    :raises CommandError: when another worker is recycled for too long.
+    """
     if names:
+        group = _group_of(names[0])
+        progress.about(group)
+        wait_for_recycling(controller.get_server_proxy("sio").getStatus, group, progress)
         _stop(controller, names, drain_time, progress)
     for number, name in enumerate(names, 1):
         progress.about(f"{name}: {number} of {len(names)}")
@@ -152,7 +159,6 @@ def _stop(controller: Any, names: list[str], drain_time: float, progress: Progre
         for worker in sorted(leaving, key=lambda worker: names.index(worker["name"])):
             controller.get_server_proxy("sio").drainWorker(worker["name"])
         if not all(worker.get("takeover") for worker in leaving):
-            progress.about(_group_of(names[0]))
             with progress.waiting(f"no new clients for {', '.join(names)}"):
                 time.sleep(drain_time)
     for name in names:

@@ -2,5 +2,5 @@
 
 ``cluster`` is what supervisord holds, ``rpc`` the XML-RPC namespace ``sio``, ``dispatchers`` the
 channel to the router, ``listeners`` the shared port, ``scaling`` adds and removes processes,
-``status`` is pure.
+``recycler`` restarts those that are over a limit, ``status`` is pure.
 """

@@ -30,7 +30,9 @@ from .dispatchers import RouterChannel, RouterListener, Supervisord
 from .guard import Guard
 from .last_line import last_line
 from .lives import Lives
+from .overdue import Reason
 from .pauses import hold_back, starts_again
+from .recycler import Recycler
 from .scaling import Scaler
 from .status import ProcessInfo, RouterInfo, build_status
 
@@ -50,6 +52,12 @@ class Cluster:
         self._guard = Guard(supervisord.options.logger)
         self._lives = Lives()
         self.scaler = Scaler(supervisord)
+        self._recycler = Recycler(
+            supervisord,
+            settings,
+            lambda kind, name: self.command(kind, name=name),
+            self._tell_stopping,
+        )
         self._router: Optional[RouterChannel] = None
         self._waiting: list[RouterChannel] = []
         self._known_workers: set[str] = set()
@@ -180,6 +188,7 @@ class Cluster:
             "drained": self._drained(),
             "workers": self._workers(),
             "running": self._workers(running=True),
+            "recycled": self._recycler.recycled,
             "supervisord": os.getpid(),
         }
         descriptors = [sock.fileno() for sock in self._bound + self._run_dir_sockets]
@@ -289,6 +298,7 @@ class Cluster:
             belongs=is_descendant,
             queue=without_password(self._settings.message_queue or ""),
             errors=self._guard.caught,
+            recycling=self._recycler.shown(),
         )
 
     def _on_starting(self, event: Any) -> None:
@@ -317,13 +327,19 @@ class Cluster:
             return
         if self._open_router is not None:
             self._open_router.tell_ended(name)
-        self._lives.ended(name, last_line(process.config))
-        # After BACKOFF supervisord waits by itself.
         exited = isinstance(event, events.ProcessStateExitedEvent)
-        if exited and starts_again(process, event.expected):
+        recycled_for = self._recycler.ends(name)
+        if recycled_for in (Reason.MEMORY, Reason.LIFETIME):
+            self._lives.stopped(name)
+        else:
+            self._lives.ended(name, last_line(process.config))
+        # After BACKOFF supervisord waits by itself.
+        if exited and (recycled_for or starts_again(process, event.expected)):
             pause = self._lives.waits(name, time.monotonic())
-            if pause:
+            if pause or recycled_for:
+                # Whatever ``autorestart`` says: it was not the worker that wanted to end.
                 hold_back(process, pause, self._guard)
+            if pause:
                 self._supervisord.options.logger.info(
                     f"sio: {name} failed {self._lives.failures(name).count} times in a row, "
                     f"starts again in {pause:.0f} s"
@@ -339,6 +355,16 @@ class Cluster:
         workers = figures.get("workers", [])
         ready = [worker["name"] for worker in workers if worker["state"] == "ready"]
         self._lives.ready(ready, time.monotonic())
+        if figures["last"]:
+            self._guard.call("the recycling of workers", self._recycle, None)
+
+    def _recycle(self) -> None:
+        router = self._router
+        # A router of an older version does not say of when its figures are.
+        if router is None or not self._recycler.is_due(router.figures.get("at")):
+            return
+        if self._recycler.look(self.status()["workers"]):
+            router.tell_recycled(self._recycler.recycled)
 
     def _on_running(self, event: object) -> None:
         self._run_dir.note_pid()

@@ -306,6 +306,10 @@ class RouterChannel(Dispatcher):
         """The process of this worker has ended."""
         self._tell({"type": "ended", "name": name})
 
+    def tell_recycled(self, counted: Message) -> None:
+        """So many workers have been recycled, by reason."""
+        self._tell({"type": "recycled", "recycled": counted})
+
     def _tell(self, message: Message) -> None:
         with contextlib.suppress(OSError):  # a router that does not read learns it too late
             channel.send(self._sock, message)

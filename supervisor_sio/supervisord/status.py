@@ -49,11 +49,13 @@ def build_status(
     belongs: Callable[[int, int], bool] = operator.eq,
     queue: str = "",
     errors: int = 0,
+    recycling: Optional[dict[str, Any]] = None,
 ) -> dict[str, Any]:
     """The status of the cluster as an XML-RPC struct.
 
     :param queue: where the other hosts are met, without a password.
     :param errors: exceptions of ours that supervisord was kept from.
+    :param recycling: which worker is recycled, and how many were.
     :param known_workers: names of processes that have been workers before;
         they stay in the list while they are stopped.
     :param memory: resident KiB by pid.
@@ -120,6 +122,7 @@ def build_status(
             "state": _queue_state(figures.get("queue", {})) if queue else "none",
             **{row.key: _number(figures.get("queue", {}).get(row.key, 0)) for row in table.QUEUE},
         },
+        "recycling": recycling or {},
         "tasks": [_task(row, members) for row in figures.get("tasks", [])],
         "workers": workers,
     }

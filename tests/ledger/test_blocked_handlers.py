@@ -14,7 +14,7 @@ from cluster.raw import Poller
 
 from ledger.pairs import connect_pair
 from ledger.victim import Echoes
-from supervisor_sio.router.silence import SILENCE
+from supervisor_sio.common.limits import SILENCE
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ def test_defaults() -> None:
     )
     assert (settings.hold_timeout, settings.drain_timeout, settings.head_timeout) == (30, 10, 10)
     assert (settings.keepalive_timeout, settings.spread_timeout) == (75, 0.5)
+    assert settings.max_memory is settings.max_lifetime is settings.hung_timeout is None
     assert (settings.max_pending, settings.backlog, settings.channel) == (4096, 4096, "socketio")
 
 
@@ -71,6 +72,10 @@ def test_defaults() -> None:
         ("proxy_protocol", "false", False),
         ("proxy_protocol", "on", True),
         ("access_log", "on", True),
+        ("max_memory", "500MB", 500 * 2**20),
+        ("max_memory", "2gb", 2 * 2**30),
+        ("max_lifetime", "86400", 86400.0),
+        ("hung_timeout", "6", 6.0),
         ("tls_certfile", "/etc/../c.pem", "/c.pem"),
         ("channel", "my app", "my app"),
         ("buffer_messages", "1", 1),
@@ -133,6 +138,13 @@ def test_chown_takes_a_name() -> None:
         ("backlog", "many", "'many' is not a number of connections from 1 up"),
         ("backlog", "2147483648", "'2147483648' is not a number of connections"),
         ("proxy_protocol", "v2", "'v2' is neither on nor off"),
+        ("max_memory", "500", "'500' is not a size from 16MB to 1024GB, such as 500MB"),
+        ("max_memory", "0", "'0' is not a size from 16MB to 1024GB, such as 500MB"),
+        ("max_memory", "1TB", "'1TB' is not a size from 16MB to 1024GB, such as 500MB"),
+        ("max_lifetime", "59", "'59' is not a number of seconds from 60 up"),
+        ("max_lifetime", "1d", "'1d' is not a number of seconds from 60 up"),
+        ("hung_timeout", "5.9", "'5.9' is not a number of seconds from 6 up"),
+        ("hung_timeout", "0", "'0' is not a number of seconds from 6 up"),
         ("access_log", "/var/log/x", "'/var/log/x' is neither on nor off"),
         ("tls_certfile", "", "is empty; give a file or leave the option out"),
         ("tls_keyfile", "/k.pem", "needs tls_certfile beside it"),
@@ -170,6 +182,14 @@ def test_bad_values_are_told_in_one_line(option: str, text: str, reason: str) ->
 )
 def test_an_unknown_option(option: str, hint: str) -> None:
     assert error_of(**{option: "x"}) == f"[rpcinterface:sio] {option}: unknown option; {hint}"
+
+
+def test_a_lifetime_in_which_nobody_can_hang_for_long_enough() -> None:
+    assert error_of(max_lifetime="60", hung_timeout="60") == (
+        "[rpcinterface:sio] max_lifetime: 60 seconds are not more than hung_timeout, 60: no worker "
+        "that hangs would ever be killed for that"
+    )
+    assert parse_settings({"max_lifetime": "61", "hung_timeout": "60"}).max_lifetime == 61
 
 
 def test_a_password_is_not_repeated() -> None:

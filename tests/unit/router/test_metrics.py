@@ -59,6 +59,7 @@ SNAPSHOT = Snapshot(
     held=3,
     not_moved={"session-data": 2},
     not_recovered={"unknown-pid": 5},
+    recycled={"memory": 2, "hung": 0},
     relay_alive=True,
     relay_messages=42,
     queue={
@@ -138,6 +139,8 @@ def test_labelled_figures_of_the_router() -> None:
     assert not_moved == {"session-data": 2}
     (lost,) = [s for s in found if s.name == "clients_not_recovered_total"]
     assert (lost.labels, lost.value) == ({"reason": "unknown-pid"}, 5)
+    recycled = {s.labels["reason"]: s.value for s in found if s.name == "workers_recycled_total"}
+    assert recycled == {"memory": 2, "hung": 0}
     (build,) = [s.labels for s in found if s.name == "build_info"]
     assert build["version"] == __version__
 

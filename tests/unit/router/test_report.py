@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,7 @@ def report_of(
         waiting=lambda: 0,
         queue=dict,
         faults=[],
+        recycled={"memory": 2},
     )
 
 
@@ -75,7 +77,8 @@ def test_clients_and_sessions_are_counted_apart() -> None:
     assert totals["not_recovered"] == snapshot.not_recovered == {reasons.UNKNOWN_PID: 4}
     assert (totals["recovered"], totals["lost"], totals["kept_bytes"]) == (11, 4, 1000)
     assert totals["tasks"] == [ROW._asdict()] and snapshot.tasks == (ROW,)
-    assert totals["recovers"] is True
+    assert totals["recovers"] is True and snapshot.recycled == {"memory": 2}
+    assert 0 <= time.monotonic() - totals["at"] < 60
     assert [row["recovers"] for row in report.rows()] == [1, 0]
 
 

@@ -150,6 +150,49 @@ def test_a_cluster_without_recovery_says_nothing_of_it(
     assert not any(line.startswith("recovery") for line in lines(answer))
 
 
+RECYCLING: dict[str, Any] = {
+    "state": "on",
+    "worker": "workers:workers_00",
+    "reason": "memory",
+    "text": "memory 512 MB of 500",
+    "step": "waiting for its process to end",
+    "seconds": 3,
+    "waiting": [{"worker": "workers:workers_01", "text": "is due, memory 501 MB of 500"}],
+    "recycled": {"memory": 3, "lifetime": 0, "hung": 1},
+}
+
+
+def test_who_is_recycled_and_how_many_were() -> None:
+    member = {**READY, "state": "draining"}
+    answer = status(worker(0, 20, "RUNNING"), figures={**FIGURES, "workers": [member]})
+    answer["recycling"] = RECYCLING
+    shown = lines(answer)
+    assert "recycled 4 (hung 1, memory 3)" in shown
+    remarks = [
+        "workers:workers_00 recycling, memory 512 MB of 500: waiting for its process to end, 3 s",
+        "workers:workers_01 is due, memory 501 MB of 500",
+    ]
+    assert shown[-2:] == list(format_workers(answer))[-2:] == remarks
+    assert max(map(len, format_status(answer, 80))) <= 80
+    answer["recycling"] = {**RECYCLING, "worker": "", "waiting": [], "recycled": {"hung": 0}}
+    assert "recycled 0" in lines(answer) and lines(answer)[-1].startswith("workers:workers_00  ")
+
+
+def test_a_cluster_without_limits_says_nothing_of_recycling() -> None:
+    answer = status(figures=FIGURES)
+    assert not any(line.startswith("recycled") for line in lines(answer))
+    answer["recycling"] = {**RECYCLING, "state": "off", "worker": "", "waiting": []}
+    assert not any(line.startswith("recycled") for line in lines(answer))
+    del answer["recycling"]  # as from a supervisord that an upgrade has left running
+    assert not any(line.startswith("recycled") for line in lines(answer))
+
+
+def test_for_how_long_a_worker_hangs() -> None:
+    member = {**READY, "state": "hung", "silent": 75}
+    answer = status(worker(0, 20, "RUNNING"), figures={**FIGURES, "workers": [member]})
+    assert lines(answer)[-1] == "workers:workers_00 hangs: no report for 0:01:15"
+
+
 def test_sessions_taken_over_are_a_column_once_there_are_any() -> None:
     members = [{**READY, "opened": 5, "taken_over": count} for count in (0, 3)]
     none, some = (

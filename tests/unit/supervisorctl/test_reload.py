@@ -9,10 +9,12 @@ import pytest
 from supervisor.compat import xmlrpclib
 from supervisor.xmlrpc import Faults
 
+from supervisor_sio.common.limits import DRAIN_TIME
 from supervisor_sio.supervisorctl.commands import run
-from supervisor_sio.supervisorctl.reload import DRAIN_TIME, by_group
+from supervisor_sio.supervisorctl.reload import by_group
 
 FIRST, SECOND, ADDED = (f"w:w_{number}" for number in range(3))
+RECYCLING = {"text": "memory 512 MB of 500", "step": "the next", "seconds": 7}
 ADVICE = f"supervisorctl sio scale w 2 removes {ADDED} again"
 
 
@@ -29,6 +31,8 @@ class Cluster:
         self.takeover = takeover
         self.states = {FIRST: "ready", SECOND: "ready"}
         self.router = "running"
+        #: For how many looks supervisord still recycles a worker.
+        self.recycles = 0
         self.by_name = {name: next(self.pids) for name in self.states}
         #: What becomes of a process that is started.
         self.fate = "ready"
@@ -63,7 +67,9 @@ class Cluster:
             for worker in workers:
                 worker["state"] = worker["state"].replace("ready", "running")
         router = {"process": "sio", "state": self.router, "statename": "FATAL"}
-        return {"workers": workers, "router": router}
+        self.recycles = max(0, self.recycles - 1)
+        recycling = {"worker": SECOND if self.recycles else "", **RECYCLING}
+        return {"workers": workers, "router": router, "recycling": recycling}
 
     def getProcessInfo(self, name: str) -> dict[str, Any]:
         return {"exitstatus": 3, "spawnerr": "", "statename": "RUNNING", "pid": self.by_name[name]}
@@ -157,6 +163,30 @@ def test_what_is_said_meanwhile() -> None:
         f"{SECOND}: reloaded",
         "ready: 2 of 2 workers",
     ]
+
+
+@pytest.mark.parametrize("options", ["", " --surge"])
+def test_it_waits_while_supervisord_recycles_a_worker(options: str) -> None:
+    cluster = Cluster()
+    cluster.recycles = 10
+    done: list[int] = []
+    cluster.before = lambda *request: done.append(cluster.recycles)
+    run(cluster, f"reload{options}")
+    first = f"{FIRST}: 1 of 2: {SECOND} is recycled (memory 512 MB of 500)"
+    assert cluster.said[0 if not options else 2] == first
+    assert [name for kind, name, *_ in cluster.asked if kind == "stop"][:2] == [FIRST, SECOND]
+    stopped = [left for left, (kind, *_) in zip(done, cluster.asked) if kind in ("drain", "stop")]
+    assert not any(stopped) and cluster.exitstatus == 0
+
+
+def test_one_that_is_recycled_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster()
+    cluster.recycles = 1000
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    run(cluster, "reload")
+    assert cluster.said[-1] == f"{FIRST}: ERROR ({SECOND} is recycled, the next, for 7 s)"
+    assert not cluster.asked and cluster.exitstatus == 1
 
 
 @pytest.mark.parametrize("takeover", [True, False])

@@ -21,6 +21,8 @@ class Server:
         self.asked: list[tuple[Any, ...]] = []
         self.not_running: set[str] = set()
         self.progress = Progress(self.output)
+        #: As long as it has something, supervisord recycles a worker.
+        self.recycles: list[int] = []
 
     def output(self, line: str) -> None:
         self.said.append(line)
@@ -37,7 +39,14 @@ class Server:
         return self.answer
 
     def getStatus(self) -> dict[str, Any]:
-        return {"workers": [{"name": n, "state": s} for n, s in self.states.items()]}
+        answer: dict[str, Any] = {
+            "workers": [{"name": n, "state": s} for n, s in self.states.items()]
+        }
+        if self.recycles:  # a supervisord of an older version says nothing of that
+            self.recycles.pop()
+            worker = "w:w_0" if self.recycles else ""
+            answer["recycling"] = {"worker": worker, "text": "memory 2 MB of 1"}
+        return answer
 
     def drainWorker(self, name: str) -> None:
         self.asked.append(("drain", name))
@@ -158,6 +167,22 @@ def test_nobody_is_drained_when_nobody_else_is_ready(state: str, slept: list[flo
     scale(server, "w", "1", 2.0, server.progress)
     assert [asked[0] for asked in server.asked] == ["scale", "stop", "remove"]
     assert not slept
+
+
+def test_fewer_wait_while_supervisord_recycles_a_worker() -> None:
+    states = {"w:w_0": "ready", "w:w_1": "ready"}
+    server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, states)
+    server.recycles = [1] * 10
+    drain = server.drainWorker
+
+    def drainWorker(name: str) -> None:
+        assert not server.recycles
+        drain(name)
+
+    server.drainWorker = drainWorker  # type: ignore[method-assign]
+    scale(server, "w", "1", 2.0, server.progress)
+    assert "w: w:w_0 is recycled (memory 2 MB of 1)" in server.said
+    assert [kind for kind, *_ in server.asked] == ["scale", "drain", "stop", "remove"]
 
 
 def test_what_another_scale_left_half_way_comes_back() -> None:

@@ -1,0 +1,304 @@
+"""What becomes of workers that are over a limit, see :mod:`.overdue`. Pure.
+
+They are recycled one at a time, each as ``sio reload`` restarts one:
+
+=========  ==================================================  =====================================
+step       what happens                                        then
+=========  ==================================================  =====================================
+IDLE       a worker is due; no other one starts, ends, or      ANNOUNCED
+           fails; and nothing has changed for RECYCLE_QUIET
+ANNOUNCED  RECYCLE_NOTICE is over                              DRAINING; STOPPING where its sessions
+                                                               move, or no other one is ready
+           another worker has changed: an operator is at work  IDLE
+DRAINING   it has been drained for DRAIN_TIME                  STOPPING
+           another worker has changed, or RECYCLE_DRAIN        IDLE, and it is undrained
+STOPPING   its process has ended                               STARTING
+           its ``stopwaitsecs`` are over                       it is killed
+STARTING   its new process is ready                            IDLE
+           that fails, or RECYCLE_START                        IDLE, which waits until it is well
+any        it is removed, or an operator has stopped it        IDLE
+=========  ==================================================  =====================================
+
+Supervisor's state of its process stays RUNNING until that ends: ``supervisorctl stop`` and
+``restart`` work all the time, and whoever uses them has the last word.
+
+One that hangs longer than ``hung_timeout`` is killed, whatever else goes on: it serves nobody, so
+nobody is better off when it waits for its turn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import Enum, auto
+from typing import Any, Iterable, Iterator, NamedTuple, Optional
+
+from ..common.limits import (
+    DRAIN_TIME,
+    RECYCLE_DRAIN,
+    RECYCLE_EARLY,
+    RECYCLE_NOTICE,
+    RECYCLE_QUIET,
+    RECYCLE_START,
+)
+from .overdue import Due, Overdue, Reason, Seen
+
+
+class Step(Enum):
+    """The values stand in the status."""
+
+    IDLE = ""
+    ANNOUNCED = "the next"
+    DRAINING = "no new clients for it, others finish connecting"
+    STOPPING = "waiting for its process to end"
+    STARTING = "waiting for the new process to be ready"
+
+
+class Do(Enum):
+    DRAIN = auto()
+    UNDRAIN = auto()
+    STOP = auto()  # the signal with which supervisord would stop it
+    KILL = auto()
+    SAY = auto()  # the line, and nothing else
+
+
+class Action(NamedTuple):
+    do: Do
+    name: str = ""
+    #: For the log.
+    line: str = ""
+
+
+#: States that last. Whoever is in another one starts, ends or fails.
+_SETTLED = ("ready", "hung", "drained", "stopped")
+
+#: Of these others, those of one that was started and has ended by itself.
+_BROKEN = ("failing", "fatal", "backoff", "exited", "unknown")
+
+#: What becomes of a new process that will not be ready.
+_FAILED = ("failing", "fatal")
+
+#: Of each worker, its process and its state.
+_Marks = dict[str, tuple[int, str]]
+
+
+class Recycling:
+    """To be asked every second or so what is to be done."""
+
+    def __init__(self, overdue: Overdue) -> None:
+        self._overdue = overdue
+        self._step = Step.IDLE
+        self._since = 0.0
+        #: The one that is recycled, and why.
+        self._worker: Optional[Seen] = None
+        self._due = Due(Reason.MEMORY, "", 0.0)
+        #: How the others were when that began.
+        self._others: _Marks = {}
+        self._drained_since: Optional[float] = None
+        self._marks: _Marks = {}
+        self._changed_at = 0.0
+        #: By name, the processes that were killed.
+        self._killed: dict[str, int] = {}
+        #: Of whom it was said that they keep others from being recycled.
+        self._said_broken = ""
+        #: Those that are over a limit and not recycled now, and why.
+        self._waiting: list[tuple[str, str]] = []
+        limits = zip((Reason.MEMORY, Reason.LIFETIME, Reason.HUNG), overdue.limits)
+        self.recycled = Counter({reason.value: 0 for reason, limit in limits if limit is not None})
+
+    @property
+    def on(self) -> bool:
+        return bool(self.recycled)
+
+    def look(self, now: float, workers: Iterable[Seen]) -> list[Action]:
+        """What is to be done now.
+
+        :param now: seconds of a clock that nobody sets.
+        :param workers: all, as the router has said less than a few seconds ago.
+        """
+        seen = {worker.name: worker for worker in workers}
+        marks = {worker.name: (worker.process, worker.state) for worker in seen.values()}
+        if marks != self._marks:
+            self._marks, self._changed_at = marks, now
+        line = self._overdue.note(now, seen)
+        return [
+            *([Action(Do.SAY, line=line)] if line else []),
+            *self._kill_hung(now, seen),
+            *self._go_on(now, seen),
+        ]
+
+    def ends(self, name: str) -> Optional[Reason]:
+        """Why the process of this name was ended here; ``None`` when it was not."""
+        if self._step is Step.STOPPING and name == self._name:
+            return self._due.reason
+        return Reason.HUNG if name in self._killed else None
+
+    def shown(self, now: float) -> dict[str, Any]:
+        """For the status."""
+        busy = self._step is not Step.IDLE
+        return {
+            "state": "on" if self.on else "off",
+            "worker": self._name if busy else "",
+            "reason": self._due.reason.value if busy else "",
+            "text": self._due.text if busy else "",
+            "step": self._step.value,
+            "seconds": int(now - self._since) if busy else 0,
+            "waiting": [{"worker": name, "text": text} for name, text in self._waiting],
+            "recycled": dict(self.recycled),
+        }
+
+    @property
+    def _name(self) -> str:
+        return self._worker.name if self._worker is not None else ""
+
+    # --- those that hang ----------------------------------------------------------------
+
+    def _kill_hung(self, now: float, seen: dict[str, Seen]) -> Iterator[Action]:
+        for name, process in list(self._killed.items()):
+            if name not in seen or seen[name].process != process:
+                del self._killed[name]
+        longest = self._overdue.limits.hung_timeout
+        for worker in seen.values():
+            silent = self._overdue.silent(now, worker)
+            if self._step is Step.STOPPING and worker.name == self._name:
+                silent = worker.silent  # behind its good-bye to the router it has its stopwaitsecs
+            if longest is not None and silent >= longest and worker.process:
+                if worker.name not in self._killed:
+                    self.recycled[Reason.HUNG.value] += 1
+                    reason = f"it hangs, no report for {silent:.0f} s (hung_timeout {longest:g})"
+                    yield self._kill(worker, reason)
+
+    def _kill(self, worker: Seen, reason: str) -> Action:
+        self._killed[worker.name] = worker.process
+        return Action(
+            Do.KILL, worker.name, f"killing {worker.name} (pid {worker.process}): {reason}"
+        )
+
+    # --- who is the next ----------------------------------------------------------------
+
+    def _choose(self, now: float, seen: dict[str, Seen]) -> Optional[tuple[Seen, Due]]:
+        """Of those that are due the one with the most memory; or else the oldest."""
+        unsettled = [worker for worker in seen.values() if worker.state not in _SETTLED]
+        found: list[tuple[bool, float, Seen, Due]] = []
+        self._waiting = []
+        for worker in seen.values():
+            if self._step is not Step.IDLE and worker.name == self._name:
+                continue
+            due, text = self._overdue.due(now, worker), self._overdue.exempt(worker.name)
+            if due is not None:
+                text = f"is due, {due.text}"
+                if due.pause:
+                    text += f", in {due.pause:.0f} s: it grew right after its start"
+                else:
+                    if unsettled:
+                        text += f", waits for {unsettled[0].name} ({unsettled[0].state})"
+                    for_memory = due.reason is Reason.MEMORY
+                    most = worker.memory if for_memory else worker.age
+                    found.append((for_memory, most, worker, due))
+            if text:
+                self._waiting.append((worker.name, text))
+        return max(found, key=lambda one: one[:2])[2:] if found else None
+
+    def _begin(self, now: float, seen: dict[str, Seen], worker: Seen, due: Due) -> Iterator[Action]:
+        broken = [other for other in seen.values() if other.state in _BROKEN]
+        if broken and broken[0].name != self._said_broken:
+            self._said_broken = broken[0].name
+            line = f"{worker.name} is due ({due.text}), and waits: {broken[0].name} does not run"
+            yield Action(Do.SAY, worker.name, line)
+        if all(other.state in _SETTLED for other in seen.values()):
+            self._said_broken = ""
+            self._worker, self._due = worker, due
+            self._others = self._marks_of_others()
+            self._waiting = [row for row in self._waiting if row[0] != worker.name]
+            self._set(Step.ANNOUNCED, now)
+
+    # --- the steps ----------------------------------------------------------------------
+
+    def _go_on(self, now: float, seen: dict[str, Seen]) -> Iterator[Action]:
+        chosen = self._choose(now, seen)
+        if self._step is Step.IDLE:
+            if chosen is not None and now - self._changed_at >= RECYCLE_QUIET:
+                yield from self._begin(now, seen, *chosen)
+            return
+        worker = seen.get(self._name)
+        if worker is None or worker.state == "stopped":
+            self._set(Step.IDLE, now)
+        elif self._step is Step.ANNOUNCED:
+            yield from self._announced(now, seen, worker)
+        elif self._step is Step.DRAINING:
+            yield from self._draining(now, worker)
+        elif self._step is Step.STOPPING:
+            yield from self._stopping(now, worker)
+        else:
+            yield from self._starting(now, worker)
+
+    def _announced(self, now: float, seen: dict[str, Seen], worker: Seen) -> Iterator[Action]:
+        if self._has_ended(worker) or worker.state != "ready" or self._others_changed():
+            self._set(Step.IDLE, now)
+        elif now - self._since >= RECYCLE_NOTICE:
+            others = any(other.state == "ready" for other in seen.values() if other is not worker)
+            if others and not worker.takes:
+                self._drained_since = None
+                self._set(Step.DRAINING, now)
+                yield Action(Do.DRAIN, worker.name)
+            else:
+                yield self._stop(now, worker)
+
+    def _draining(self, now: float, worker: Seen) -> Iterator[Action]:
+        if self._has_ended(worker):
+            self._set(Step.IDLE, now)
+        elif self._others_changed() or now - self._since >= RECYCLE_DRAIN:
+            self._set(Step.IDLE, now)
+            yield Action(Do.UNDRAIN, worker.name)
+        elif worker.state != "drained":
+            self._drained_since = None
+            # The router may have died with the first one unread.
+            yield Action(Do.DRAIN, worker.name)
+        elif self._drained_since is None:
+            self._drained_since = now
+        elif now - self._drained_since >= DRAIN_TIME:
+            yield self._stop(now, worker)
+
+    def _stop(self, now: float, worker: Seen) -> Action:
+        self.recycled[self._due.reason.value] += 1
+        line = f"recycling {worker.name} (pid {worker.process}): {self._due.text}"
+        if self._due.reason is Reason.MEMORY:
+            pause = self._overdue.recycled(worker.name)
+            if pause:
+                line += (
+                    f"; it was within {RECYCLE_EARLY:g} s after it was ready, the next time is "
+                    f"not before {pause:.0f} s"
+                )
+        self._set(Step.STOPPING, now)
+        return Action(Do.STOP, worker.name, line)
+
+    def _stopping(self, now: float, worker: Seen) -> Iterator[Action]:
+        if self._has_ended(worker):
+            self._set(Step.STARTING, now)
+        elif now - self._since >= worker.stop_time and worker.name not in self._killed:
+            reason = f"it has not ended within {worker.stop_time:g} s (stopwaitsecs)"
+            yield self._kill(worker, reason)
+
+    def _starting(self, now: float, worker: Seen) -> Iterator[Action]:
+        if worker.state == "ready":
+            self._set(Step.IDLE, now)
+        elif worker.state in _FAILED or now - self._since >= RECYCLE_START:
+            self._set(Step.IDLE, now)
+            yield Action(
+                Do.SAY,
+                worker.name,
+                f"{worker.name} was recycled, and its new process is not ready "
+                f"({worker.state}): no further worker is recycled until it is",
+            )
+
+    def _set(self, step: Step, now: float) -> None:
+        self._step, self._since = step, now
+
+    def _has_ended(self, worker: Seen) -> bool:
+        """Whether the process that is recycled has; there may be another one by now."""
+        return self._worker is None or worker.process != self._worker.process
+
+    def _marks_of_others(self) -> _Marks:
+        return {name: mark for name, mark in self._marks.items() if name != self._name}
+
+    def _others_changed(self) -> bool:
+        return self._marks_of_others() != self._others

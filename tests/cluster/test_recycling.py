@@ -1,0 +1,162 @@
+"""A worker that leaks, or hangs, is restarted by supervisord: one at a time, and drained."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .conftest import Clients, ClusterFactory
+from .harness import Cluster, free_port, wait_until
+from .recorder import TestClient
+from .setups import SetUps
+from .test_run_once import Ticks
+
+pytestmark = pytest.mark.long
+
+WORKERS = 3
+
+#: More than a worker has when it is ready, by far.
+MAX_MEMORY = 140
+
+HUNG_TIMEOUT = 6
+
+
+@pytest.fixture(scope="module")
+def ticks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ticks]:
+    directory = tmp_path_factory.mktemp("ticks")
+    os.environ["TICKS"] = str(directory)
+    yield Ticks(directory)
+    del os.environ["TICKS"]
+
+
+@pytest.fixture(scope="module")
+def cluster(ticks: Ticks, make_module_cluster: ClusterFactory) -> Cluster:
+    """Each test leaves so many workers."""
+    return make_module_cluster(
+        workers=WORKERS,
+        command="supervisor-sio worker recycling_app:app",
+        metrics=f"127.0.0.1:{free_port()}",
+        max_memory=f"{MAX_MEMORY}MB",
+        hung_timeout=str(HUNG_TIMEOUT),
+    ).start()
+
+
+def at_worker(cluster: Cluster, clients: Clients, name: str) -> TestClient:
+    """A client of the worker with this name."""
+    for _ in range(20 * WORKERS):
+        client = clients.connect(cluster, transports=["websocket"])
+        if client.call("whoami") == name:
+            return client
+        client.close()
+    raise AssertionError(f"no client was placed at {name}")
+
+
+def recycled(cluster: Cluster) -> dict[str, int]:
+    counted: dict[str, int] = cluster.status()["recycling"]["recycled"]
+    return counted
+
+
+def metric(cluster: Cluster) -> str:
+    """The lines of the metric."""
+    port = int(cluster.settings["metrics"].rpartition(":")[2])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    finally:
+        connection.close()
+    return "\n".join(line for line in lines if "workers_recycled_total{" in line)
+
+
+class Watch:
+    """Looks all the time who is away while the block lasts."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._ends = threading.Event()
+        #: The names of those that were not ready at the same time.
+        self.away: set[tuple[str, ...]] = set()
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        while not self._ends.wait(0.05):
+            rows = self._cluster.status()["workers"]
+            self.away.add(tuple(row["name"] for row in rows if row["state"] != "ready"))
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+
+@pytest.mark.tries(3)
+def test_one_that_hangs_is_killed_and_its_clients_and_its_task_go_elsewhere(
+    cluster: Cluster, ticks: Ticks, clients: Clients
+) -> None:
+    before = recycled(cluster)["hung"]
+    holder = ticks.last
+    name = f"workers:{holder['worker']}"
+    victims = [at_worker(cluster, clients, holder["worker"]) for _ in range(3)]
+    connects = [client.connects for client in victims]
+    os.kill(holder["pid"], signal.SIGSTOP)
+    stopped = time.monotonic()
+    wait_until(lambda: recycled(cluster)["hung"] > before, 10, "it is killed")
+    killed = time.monotonic()
+    for client, times in zip(victims, connects):
+        client.wait(lambda c=client, n=times: c.connects > n, "way back")  # type: ignore[misc]
+    back = time.monotonic() - killed
+    taker = ticks.wait_for_another(holder)
+    cluster.wait_ready()
+    log = cluster.log("supervisord")
+    (line,) = [one for one in log.splitlines() if f"killing {name} (pid {holder['pid']})" in one]
+    assert f"it hangs, no report for {HUNG_TIMEOUT} s (hung_timeout {HUNG_TIMEOUT})" in line
+    wait_until(lambda: f'{{reason="hung"}} {before + 1}.0' in metric(cluster), 5, "the metric")
+    lines = ticks.running()
+    gap = next(one["at"] for one in lines if one["number"] == taker["number"]) - max(
+        one["at"] for one in lines if one["pid"] == holder["pid"]
+    )
+    print(f"killed after {killed - stopped:.1f} s, back after {back:.1f}, the task after {gap:.1f}")
+    ticks.check()
+    assert killed - stopped <= HUNG_TIMEOUT + 2 and gap <= HUNG_TIMEOUT + 2 and back <= 5
+
+
+def test_one_that_leaks_is_drained_and_restarted_and_a_reload_waits(
+    cluster: Cluster, clients: Clients
+) -> None:
+    first, second = (row["name"] for row in cluster.workers()[:2])
+    pids = {row["name"]: row["pid"] for row in cluster.workers()}
+    client = at_worker(cluster, clients, first.partition(":")[2])
+    with SetUps(cluster) as load, Watch(cluster) as watch:
+        # 10 MB/s; and it ends before the worker waits for it.
+        client.emit("leak", MAX_MEMORY - 60, 40, 10)
+        wait_until(lambda: cluster.status()["recycling"]["worker"] == first, 15, "it is the next")
+        shown = cluster.ctl("sio", "reload", second)
+        wait_until(lambda: recycled(cluster)["memory"] == 1, 15, "it is recycled")
+        wait_until(lambda: not cluster.status()["recycling"]["worker"], 15, "it is back")
+        load.go_on()
+    assert shown.returncode == 0, shown.stdout
+    assert not load.failures and load.completed > 0
+    assert max(map(len, watch.away)) == 1, watch.away
+    assert {(first,), (second,)} <= watch.away
+    after = {row["name"]: row["pid"] for row in cluster.workers()}
+    assert [name for name in pids if pids[name] != after[name]] == [first, second]
+    lines = [one for one in cluster.log("supervisord").splitlines() if "sio: recycling" in one]
+    (line,) = lines
+    assert f"recycling {first} (pid {pids[first]}): memory 1" in line
+    assert f" MB of {MAX_MEMORY}" in line and "sio: killing" not in line
+    wait_until(lambda: '{reason="memory"} 1.0' in metric(cluster), 5, "the metric")
+    text = cluster.ctl("sio", "status").stdout
+    assert "memory 1)" in next(one for one in text.splitlines() if one.startswith("recycled "))
+    answer: dict[str, Any] = json.loads(cluster.ctl("sio", "status", "--json").stdout)
+    assert answer["recycling"]["state"] == "on" and not answer["recycling"]["worker"]
