@@ -60,8 +60,8 @@ class AsyncZmqManager(Core, AsyncManager):
                      it; so ``recovery_messages`` and ``recovery_maxbytes``.
     :raises ValueError: when ``url`` is not of this form, when a write-only
                         manager has neither ``url`` nor a supervisord, or when
-                        ``takeover`` or an option of recovery cannot be what
-                        it is.
+                        ``takeover`` or an option of recovery has a value that
+                        is not allowed.
     """
 
     LEASE = AsyncLease
@@ -161,7 +161,7 @@ class AsyncZmqManager(Core, AsyncManager):
         await settle(self._acknowledged(sid, id, data))
 
     async def close(self) -> None:
-        """Send what is left and disconnect from the relay; a later emit connects anew.
+        """Send what is left and disconnect from the relay; a later emit connects again.
 
         A write-only manager does so at the end of its process by itself.
         """

@@ -29,7 +29,7 @@ class ZmqManager(Core, Manager):
 
     To use it, initialize the :class:`socketio.Server` instance as follows::
 
-        server = socketio.Server(async_mode='eventlet', client_manager=ZmqManager())
+        server = socketio.Server(async_mode='threading', client_manager=ZmqManager())
 
     Emits, acknowledgements, disconnects and room changes reach the clients of
     every worker, through the relay that ``[eventlistener:sio]`` runs: each
@@ -44,7 +44,7 @@ class ZmqManager(Core, Manager):
     emits, and asks the workers and their clients: :meth:`call`,
     :meth:`emit_with_acks`, :meth:`fetch_sockets`, :meth:`server_side_call`. It
     connects at the first of these, and receives nothing but answers. Threads may
-    share it; a child of a fork connects anew.
+    share it; a child of a fork makes its own connection.
 
     :param url: ``zmq+ipc://`` and the run directory of the cluster. The
                 default is the one of the supervisord that started this
@@ -79,8 +79,8 @@ class ZmqManager(Core, Manager):
     :param recovery_maxbytes: Most bytes of them. The default is 16 MiB.
     :raises ValueError: when ``url`` is not of this form, when a write-only
                         manager has neither ``url`` nor a supervisord, or when
-                        ``takeover`` or an option of recovery cannot be what
-                        it is.
+                        ``takeover`` or an option of recovery has a value that
+                        is not allowed.
     """
 
     @overload
@@ -210,7 +210,7 @@ class ZmqManager(Core, Manager):
         self._acknowledged(sid, id, data)
 
     def close(self) -> None:
-        """Send what is left and disconnect from the relay; a later emit connects anew.
+        """Send what is left and disconnect from the relay; a later emit connects again.
 
         A write-only manager does so at the end of its process by itself.
         """

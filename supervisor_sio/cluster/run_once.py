@@ -159,8 +159,8 @@ class RunOnce:
 
         :param name: letters, digits and ``._:-``; it means the same in all workers.
         :param function: with :class:`AsyncZmqManager` a coroutine function.
-        :raises TypeError: for what is no such function.
-        :raises ValueError: for what cannot be a name, for a second function under one name, and
+        :raises TypeError: when ``function`` is not a function of that kind.
+        :raises ValueError: when ``name`` cannot be a name, for a second function under it, and
             in a write-only manager.
         """
 

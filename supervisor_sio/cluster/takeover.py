@@ -124,7 +124,7 @@ class Takeover(Asking):
 
         Can be used as a decorator, with and without a ``namespace``. It is called once for each
         such client of the namespace, before its next event, with its sid and the environment of
-        its handshake, as ``connect`` was by the worker that had it before: to make again what an
+        its handshake, as ``connect`` was by the worker that had it before: to restore what an
         application keeps of a client outside of its session and its rooms. What it raises is
         logged. Of an asyncio server it may be a coroutine function.
         """
