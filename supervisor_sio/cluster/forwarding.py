@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from typing import Any, Callable, ClassVar, Iterable, List, Mapping, Optional
 
@@ -20,6 +21,7 @@ class Forwarding(RecoveryBase):
     # From the manager and its other parts.
     _subscriber: Optional[Subscriber]
     _is_ours: Callable[[str], bool]
+    _answers_for: Callable[[Optional[str]], bool]
 
     def forget_moved(self) -> None:
         super().forget_moved()
@@ -52,7 +54,7 @@ class Forwarding(RecoveryBase):
         return moved
 
     def _has_moved(self, tag: str) -> bool:
-        return any(moved.heard_as == tag for moved in list(self._moved.values()))
+        return any(tag in moved.tags for moved in list(self._moved.values()))
 
     def _tags_of(self, room: Room) -> set[Optional[str]]:
         """The workers that an emit to this room or these rooms concerns; ``{None}`` for all.
@@ -115,7 +117,7 @@ class Forwarding(RecoveryBase):
     def _on_gone(self, message: RelayMessage) -> None:
         """A client that this one had before has left."""
         fields = message.fields
-        if message.stream is not None and not self._is_ours(message.stream):
+        if not self._answers_for(message.stream):
             return  # it is said to another one, whose guests are here
         with self._tables:
             moved = self._forget_moved(fields["sid"])
@@ -124,4 +126,28 @@ class Forwarding(RecoveryBase):
             gone = {"method": "gone", "sid": fields["sid"], "worker": fields.get("worker")}
             self._send_to([moved.tag], gone)
 
-    HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {"gone": _on_gone}
+    def _say_arrived(self, sid: str) -> None:
+        """The worker that its session id names has it from others: it need not know the way that
+        a client took, and on that way nobody need know the client."""
+        arrived = {"method": "arrived", "sid": sid, "worker": self.host_id, "at": time.monotonic()}
+        self._send_to([tag_of(sid)], arrived)
+
+    def _on_arrived(self, message: RelayMessage) -> None:
+        """A client that this one had before has come to a worker from another one."""
+        fields = message.fields
+        if not self._answers_for(message.stream):
+            return
+        sid, tag, at = fields["sid"], fields["worker"], fields["at"]
+        with self._tables:
+            before = self._moved.get(sid)
+            if before is None or at <= before.at:
+                return  # it is here again, or has gone on since
+            self._unconfirmed.pop(sid, None)
+            self._note_moved(before._replace(tag=tag, state="", at=at))
+        if before.tag != tag and not self._is_ours(before.tag):
+            self._send_to([before.tag], {"method": "gone", "sid": sid, "worker": tag})
+
+    HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
+        "gone": _on_gone,
+        "arrived": _on_arrived,
+    }

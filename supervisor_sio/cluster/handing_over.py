@@ -175,5 +175,6 @@ class HandingOver(Confirming):
             state = client.encode().decode()
             self._remove(client)
             heard_as = client.stay.heard_as
-            self._note_moved(Moved(sid, client.namespace, pid, tag, heard_as, state))
+            at = time.monotonic()
+            self._note_moved(Moved(sid, client.namespace, pid, tag, heard_as, state, at))
             return [[state], *late]

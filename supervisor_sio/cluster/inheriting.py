@@ -96,7 +96,7 @@ class Inheriting(Confirming):
                 if known is not None and known.arriving is None:
                     return
                 since = self._moved.get(moved.sid) or self._returning.get(moved.sid)
-                if since is not None and since.tag != reader.tag:
+                if since is not None and since.tag != reader.tag and since.at >= moved.at:
                     return
                 if known is None:
                     self._note_moved(moved)

@@ -231,6 +231,13 @@ class Moved(NamedTuple):
     heard_as: str
     #: Its own, as JSON, until that worker has said that it has the client.
     state: str = ""
+    #: When that worker got it, by the host's monotonic clock.
+    at: float = 0.0
+
+    @property
+    def tags(self) -> tuple[str, str]:
+        """Under which others ask for it here, or send to it."""
+        return self.heard_as, tag_of(self.sid)
 
     def save(self) -> dict[str, Any]:
         return {**self._asdict(), "moved": True}
@@ -238,7 +245,8 @@ class Moved(NamedTuple):
     @classmethod
     def restored(cls, saved: Saved) -> Moved:
         """:raises ValueError: when it is not what :meth:`save` has made."""
-        return cls(*map(saved.text, cls._fields))
+        *texts, _ = cls._fields
+        return cls(*map(saved.text, texts), at=saved.seconds("at"))
 
 
 #: What need not be written of most clients: thousands of states lie in memory.
@@ -254,6 +262,7 @@ _USUAL: dict[str, Any] = {
     "known": 0.0,
     "back": 0.0,
     "behind": False,
+    "at": 0.0,
 }
 _USUAL_STAY: dict[str, Any] = {"end": None, "ended": None, "rooms": [], "left": []}
 

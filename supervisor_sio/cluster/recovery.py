@@ -152,6 +152,9 @@ class Recovery(Claiming, HandingOver, Inheriting):
                     raise
                 if was_here and moved is not None:  # those who had it since pass nothing on
                     self._say_gone(client.sid, moved.tag)
+                home = tag_of(pid)
+                if tag != home and not self._is_ours(home):
+                    self._say_arrived(client.sid)
                 return client.sid
             tag = answer["moved"]
         raise NotRecovered(NO_OWNER)

@@ -27,6 +27,10 @@ def _is_number(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+def _is_seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e9
+
+
 def _is_room(value: Any) -> bool:
     return isinstance(value, str) or type(value) is int
 
@@ -62,7 +66,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "start": _is_number,
     "number": _is_number,
     "first": _is_number,
-    "timeout": lambda value: type(value) in (int, float) and 0 <= value < 1e9,
+    "timeout": _is_seconds,
+    "at": _is_seconds,
 }
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
@@ -83,6 +88,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "repeat": ("request", "worker", "first"),
     # Of clients that come back to another worker.
     "gone": ("sid",),
+    "arrived": ("sid", "worker", "at"),
 }
 
 

@@ -81,8 +81,9 @@ class Worker:
 
     def fan_out(self, eio_sids: Any, packets: Any) -> None:
         for eio_sid in eio_sids:
-            if eio_sid in self.sessions:
-                self.got.setdefault(eio_sid, []).append(packets[0])
+            if eio_sid in self.sessions:  # without attachments
+                texts = [packet for packet in packets if isinstance(packet, str)]
+                self.got.setdefault(eio_sid, []).extend(texts)
 
     fan_out_volatile = fan_out
 
@@ -143,6 +144,13 @@ class Worker:
     def reader(self) -> JournalReader:
         """As of a process that was killed."""
         return JournalReader({log: list(one.values()) for log, one in self.segments.items()})
+
+    def give_up_tags(self) -> None:
+        """As its loop does it, now and then: those under which it has nothing any more."""
+        for tag in list(self.manager._adopted):
+            if not self.manager.has_clients_of(tag):
+                self.manager.give_up(tag)
+        self.cluster.set_members()
 
     async def kill(self) -> None:
         """Nothing of it is heard from here on."""
@@ -259,7 +267,7 @@ class Cluster:
         self.asked: List[Any] = []
 
     async def start(self, count: int, **options: Any) -> List[Worker]:
-        first = len(self.workers)
+        first = len(self.all)
         added = [Worker(self, f"{first + n + 1:08x}", **options) for n in range(count)]
         self.workers += added
         self.all += added

@@ -26,6 +26,7 @@ COMPLETE: list[dict[str, Any]] = [
     {"method": "answer", "request": 1, "worker": "w"},
     {"method": "repeat", "request": 1, "worker": "w", "first": 0},
     {"method": "gone", "sid": "s"},
+    {"method": "arrived", "sid": "s", "worker": "w", "at": 1.5},
 ]
 IDS = [fields["method"] for fields in COMPLETE]
 
@@ -68,6 +69,7 @@ def test_an_unknown_method(method: str) -> None:
         ("reply_to", ["0a1b2c3d"]),
         ("to", ["0a1b2c3d"]),
         ("timeout", [0, 5, 0.5]),
+        ("at", [0, 5, 0.5]),
     ],
 )
 def test_good_values(name: str, values: list[Any]) -> None:
@@ -94,6 +96,7 @@ def test_good_values(name: str, values: list[Any]) -> None:
         ("reply_to", [None, 1]),
         ("to", [None, ["a"]]),
         ("timeout", [-1, True, "1", None, float("nan"), float("inf")]),
+        ("at", [-1, True, "1", None, float("nan"), float("inf")]),
     ],
 )
 def test_bad_values(name: str, values: list[Any]) -> None:
