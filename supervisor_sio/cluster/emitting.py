@@ -37,6 +37,9 @@ from .scope import Selection, Sent
 
 logger = logging.getLogger("supervisor_sio")
 
+#: The workers that an emit to everybody concerns.
+_TO_ALL: frozenset[Optional[str]] = frozenset([None])
+
 #: Whether it was looked, at the first emit, if anybody can hear this process.
 _looked_who_hears = False
 
@@ -190,7 +193,7 @@ class Emitting(Asking, Keeping):
             stream: Stream = OWN
             number: Optional[int] = None
             if not local:
-                tags = self._tags_of(room)
+                tags = _TO_ALL if room is None else self._tags_of(room)
                 number = self._publish_to(
                     tags, fields, packets, f"event {event!r}", volatile, message
                 )
@@ -199,7 +202,7 @@ class Emitting(Asking, Keeping):
             if question is not None and callback is not None:
                 self._callbacks.add(question.ack_id, callback)
             if here:
-                message.scope = self._scope_of(number)
+                message.scope = self._scope_of(number) if self._moves else None
                 self._queue_for(message, stream, packets, question, volatile)
             elif stream is not OWN:
                 self._unwritten.add((stream, message.sequence))
@@ -404,7 +407,11 @@ class Emitting(Asking, Keeping):
             question = self._question(ack_id, acks.Asked(self._asker(message), namespace))
         if self._journal is not None:
             with self._tables:
-                self._queue_for(message, message.stream, packets, question, volatile)
+                if message.run and self._early:  # these note by its number what they have got
+                    for one in message.each():
+                        self._queue_for(one, one.stream, list(one.packets), None, volatile)
+                else:
+                    self._queue_for(message, message.stream, packets, question, volatile)
             self._send_queued(packets)
             return
         room, except_room = fields.get("room"), fields.get("except_room")

@@ -13,7 +13,8 @@ import math
 import time
 from collections import OrderedDict, deque
 from copy import copy
-from typing import Any, Callable, Deque, FrozenSet, List, Optional, Sequence, Tuple
+from itertools import repeat
+from typing import Any, Callable, Deque, FrozenSet, Iterable, List, Optional, Sequence, Tuple
 
 from ..common.blocking import settle
 from ..common.ids import new_id
@@ -432,17 +433,21 @@ class Keeping(IndexedManager):
             able = []
         else:
             able = [eio_sid for sid, eio_sid in recipients if sid not in plain]
+        numbers: Iterable[int]
         if volatile:
-            number = journal.last
+            numbers = repeat(journal.last)
         elif able:
-            if message.packets != packets:  # another format
-                message = _with_packets(message, packets)
             scope = None if message.scope is None else message.scope.as_list
-            number = journal.event(message, stream, scope)
+            if message.run is not None:
+                numbers = journal.events(message, scope)
+            else:
+                if message.packets != packets:  # another format
+                    message = _with_packets(message, packets)
+                numbers = (journal.event(message, stream, scope),)
         else:
             self._note_heard(message, stream)
         if able:
-            numbered = offsets.add(packets, offsets.write(self.host_id, number))
+            numbered = offsets.add_each(packets, self.host_id, numbers)
             self._sendings.append((able, numbered, volatile))
         if len(able) < len(recipients):
             others = [eio_sid for sid, eio_sid in recipients if not able or sid in plain]
@@ -466,7 +471,7 @@ class Keeping(IndexedManager):
             self._journal.heard(
                 message.sender,
                 stream,
-                message.sequence,
+                message.last,
                 message.after,
                 message.fields.get("via"),
                 None if message.scope is None else message.scope.as_list,

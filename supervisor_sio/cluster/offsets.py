@@ -9,7 +9,7 @@ journal, as hexadecimal digits.
 from __future__ import annotations
 
 import re
-from typing import Any, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Iterable, Mapping, NamedTuple, Optional, Sequence
 
 from ..common.limits import OFFSET_LENGTH
 from ..relay.message import EncodedPacket
@@ -72,6 +72,24 @@ def read(offset: Optional[str]) -> Optional[Offset]:
     """``None`` for what is none of ours."""
     match = None if offset is None else _OFFSET.fullmatch(offset)
     return None if match is None else Offset(match[1], int(match[2], 16))
+
+
+def add_each(
+    packets: Sequence[EncodedPacket], tag: str, numbers: Iterable[int]
+) -> list[EncodedPacket]:
+    """The encoded packets of events, each with an offset as its last argument.
+
+    :param numbers: of the events, in their order.
+    """
+    left = iter(numbers)
+    numbered: list[EncodedPacket] = []
+    for packet in packets:
+        if isinstance(packet, str):  # what follows it are its attachments
+            if packet[-1:] != "]":
+                raise ValueError("not an event in JSON")
+            packet = f'{packet[:-1]},"{tag}.{next(left):x}"]'
+        numbered.append(packet)
+    return numbered
 
 
 def add(packets: Sequence[EncodedPacket], offset: str) -> list[EncodedPacket]:

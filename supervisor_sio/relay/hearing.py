@@ -487,11 +487,8 @@ class Hearing:
                 yield partial(self._take, topic, data, 0)
 
     def _join(self, topic: bytes, beginning: Look, run: Sequence[bytes]) -> Optional[RelayMessage]:
-        """Events for the same clients, as one with the packets of all; ``None`` if they cannot be.
-
-        With recovery each has its number in the journal.
-        """
-        if self.packet is None or self._journal is not None or not self._passes_by(topic):
+        """Events for the same clients, as one with the packets of all; ``None`` if they cannot."""
+        if self.packet is None or not self._passes_by(topic):
             return None
         try:
             joined = unpack_run(run)

@@ -24,6 +24,7 @@ from typing import (
     Mapping,
     MutableMapping,
     Optional,
+    Sequence,
     Union,
 )
 
@@ -80,13 +81,18 @@ _LOOKED_AT = 64
 
 
 class _Piece:
-    """A segment of events."""
+    """A segment of events.
 
-    def __init__(self, segment: Segment, first: int, now: float) -> None:
+    :param first: the number of the first one.
+    :param most: of the last one that it takes; and until when it takes them.
+    """
+
+    def __init__(self, segment: Segment, first: int, most: int, now: float, until: float) -> None:
         self.segment = segment
-        #: The number of the first event.
         self.first = first
-        self.began = self.ended = now
+        self.most = most
+        self.until = until
+        self.ended = now
         #: Where each event is.
         self.at = array("I")
         self.index = Index()
@@ -187,30 +193,47 @@ class Journal:
             record = EVENT.pack(EVENT.size + len(data), _EVENT, TO_ALL, 0, 0, now) + data
         else:
             record = _record(stream, scope, now, data)
-        size = len(record)
         with self._lock:
-            piece = self._pieces[-1]
-            segment, count = piece.segment, len(piece.at)
-            if (
-                segment.used + size > segment.size
-                or count >= self._in_a_piece
-                or now - piece.began > self._age_of_a_piece
-                or piece.first + count <= self.last  # a gap that was not written
-            ):
-                if not self._make_room(size, now):
-                    self._tear()
-                    return self.last
-                piece = self._pieces[-1]
-                segment = piece.segment
-            piece.at.append(segment.write(record))
-            piece.ended = now
-            self.last += 1
-            if stream is not OWN:
+            if self._append(record, now) and stream is not OWN:
                 via = message.fields.get("via")
                 self._note(message.sender, stream, message.sequence, message.after, via, scope)
-            if segment.used * 2 > segment.size and self._events.spare is None:
-                self._events.prepare()
             return self.last
+
+    def events(self, message: RelayMessage, scope: Scope = None) -> Sequence[int]:
+        """The same for several to all that came together, see :attr:`.RelayMessage.run`.
+
+        :return: the number of each.
+        """
+        run = message.run or ()
+        if not self._writes:
+            return [self.last] * len(run)
+        now = time.monotonic()
+        records = [_record(None, scope, now, data) for data in run]
+        with self._lock:
+            first, written = self.last + 1, False
+            for record in records:
+                written = self._append(record, now)
+            # Should this process end before that is noted, the last record says it.
+            if written:
+                self._note(message.sender, None, message.last, message.after, None, scope)
+            return range(first, first + len(run))
+
+    def _append(self, record: bytes, now: float) -> bool:
+        """An event, or a gap in its place; with the lock. Whether it is the event."""
+        piece, size = self._pieces[-1], len(record)
+        segment = piece.segment
+        if segment.used + size > segment.size or self.last >= piece.most or now > piece.until:
+            if not self._make_room(size, now):
+                self._tear()
+                return False
+            piece = self._pieces[-1]
+            segment = piece.segment
+        piece.at.append(segment.write(record))
+        piece.ended = now
+        self.last += 1
+        if segment.used * 2 > segment.size and self._events.spare is None:
+            self._events.prepare()
+        return True
 
     def heard(
         self,
@@ -541,6 +564,8 @@ class Journal:
         if segment.has_room(len(_GAP_RECORD)) and piece.first + len(piece.at) == self.last + 1:
             piece.at.append(segment.write(_GAP_RECORD))
             piece.ended = now
+        else:
+            piece.most = 0  # the next event has no place behind these
         self.last += 1
         self._gap = self.last, now
         TIME.pack_into(segment.memory, GAP_TIME, now)
@@ -597,7 +622,8 @@ class Journal:
         for slot, record in rows:
             slot[1] = at
             at += len(record)
-        self._pieces.append(_Piece(segment, self.last + 1, now))
+        most, until = self.last + self._in_a_piece, now + self._age_of_a_piece
+        self._pieces.append(_Piece(segment, first, most, now, until))
 
     def _append_state(self, pid: str, record: bytes) -> bool:
         """False when there is no memory for it."""

@@ -181,6 +181,21 @@ class RelayMessage:
     stream: Optional[str] = field(default=None, init=False, repr=False, compare=False)
     #: What :meth:`pack` gives, if that is known: for who keeps it.
     packed: Optional[bytes] = field(default=None, init=False, repr=False, compare=False)
+    #: Of several that came together, each as :meth:`pack` has it: this one has the number of the
+    #: first, and the packets of all.
+    run: Optional[Sequence[bytes]] = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def last(self) -> int:
+        """Its number, or that of the last of several; 0 when they have none."""
+        return self.sequence + len(self.run) - 1 if self.run and self.sequence else self.sequence
+
+    def each(self) -> Iterator[RelayMessage]:
+        """Those of :attr:`run`, for the same clients."""
+        for data in self.run or ():
+            message = RelayMessage.unpack(data)
+            message.scope, message.stream, message.packed = self.scope, self.stream, data
+            yield message
 
     def pack(self) -> bytes:
         """Without the topic. :raises TypeError: when a field is not JSON."""
@@ -298,7 +313,7 @@ def unpack_run(run: Sequence[bytes]) -> RelayMessage:
     packets = list(message.packets)
     for data in run[1:]:
         packets += _unpack_packets(data, end)
-    message.packets = packets
+    message.packets, message.run = packets, run
     return message
 
 

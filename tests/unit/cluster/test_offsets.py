@@ -60,3 +60,11 @@ def test_an_offset_is_the_last_argument() -> None:
     assert offsets.add(binary, "a.1") == [f'{binary[0][:-1]},"a.1"]', b"x"]
     with pytest.raises(ValueError):
         offsets.add([b"msgpack"], "a.1")
+
+
+def test_each_of_several_events_has_its_own() -> None:
+    binary = ['51-/chat,["n",{"_placeholder":true,"num":0}]', b"x"]
+    numbered = offsets.add_each(['2["n"]', *binary, '2["m"]'], "a", range(31, 34))
+    assert numbered == ['2["n","a.1f"]', f'{binary[0][:-1]},"a.20"]', b"x", '2["m","a.21"]']
+    with pytest.raises(ValueError):
+        offsets.add_each(['2["n"]', '3{"n":1}'], "a", range(2))

@@ -11,7 +11,7 @@ import select
 import signal
 import socket
 import time
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import pytest
 
@@ -22,7 +22,7 @@ from supervisor_sio.relay.inbox import Inbox
 from supervisor_sio.relay.journal import OWN, Event, Heard, Incomplete, Journal, Scope
 from supervisor_sio.relay.journal_format import HEAD
 from supervisor_sio.relay.journal_reader import JournalReader
-from supervisor_sio.relay.message import RelayMessage
+from supervisor_sio.relay.message import RelayMessage, unpack_run
 from supervisor_sio.relay.position import Held, Part, Position
 from supervisor_sio.relay.stand_in import StandIn
 
@@ -54,6 +54,17 @@ def make(segments: Segments) -> Iterator[Callable[..., Journal]]:
 def message(number: int, sender: str = "s", text: str = "x", **fields: Any) -> RelayMessage:
     now = time.monotonic()
     return RelayMessage(sender, number, {"method": "emit", "n": number, **fields}, [text], 0, now)
+
+
+def several(first: int, count: int, sender: str = "s", texts: Sequence[str] = ()) -> RelayMessage:
+    """That came together."""
+    now, fields = time.monotonic(), {"method": "emit"}
+    return unpack_run(
+        [
+            RelayMessage(sender, number, fields, [text], 0, now).pack()
+            for number, text in zip(range(first, first + count), texts or ["x"] * count)
+        ]
+    )
 
 
 def seen(event: Event) -> tuple[Any, ...]:
@@ -89,9 +100,15 @@ def test_what_is_read_is_what_was_written(
             scope: Scope = chance.choice([None, None, [False, ["a"]], [True, ["b"]]])
             number = 0 if stream is OWN else number
             text = "é" * chance.randrange(300)
-            k = journal.event(message(number, sender, text), stream, scope)
-            assert k == journal.last
-            events.append((k, stream, scope, sender, number, [text]))
+            if stream is None and chance.random() < 0.2:
+                first, number = number, number + 2
+                ks = journal.events(several(first, 3, sender), scope)
+                row = zip(ks, range(first, number + 1))
+                events += [(k, stream, scope, sender, n, ["x"]) for k, n in row]
+            else:
+                k = journal.event(message(number, sender, text), stream, scope)
+                events.append((k, stream, scope, sender, number, [text]))
+            assert events[-1][0] == journal.last
             if stream is not OWN and not (scope and scope[0]):
                 heard[sender, stream] = number
                 gone.discard(sender)
@@ -175,6 +192,33 @@ def test_a_long_event_has_a_piece_of_its_own(
     journal.save("w.1", b"y" * 2 * JOURNAL_SEGMENT)
     assert len(since(segments.read(), 0)[1][5][0]) == 3 * JOURNAL_SEGMENT
     assert len(dict(segments.read().states())["w.1"]) == 2 * JOURNAL_SEGMENT
+
+
+def test_several_that_came_together_are_as_many_events(
+    make: Callable[..., Journal], segments: Segments
+) -> None:
+    journal = make()
+    journal.event(message(1), None)
+    assert list(journal.events(several(2, 3, texts="abc"), [True, ["b"]])) == [2, 3, 4]
+    assert list(journal.events(several(2, 3, texts="def"))) == [5, 6, 7]
+    texts = [event.message.packets for event in journal.since(1)]
+    assert texts == [[text] for text in "abcdef"]
+    assert since(segments.read(), 1) == since(journal, 1)
+    assert since(journal, 6) == [(7, None, None, "s", 4, ["f"])]
+    assert journal.position().numbers == {"s": 4}
+    (part,) = segments.read().position("socketio", ["w"]).parts
+    assert numbers(part.senders) == {("s", None): 4}
+    journal.close()
+    assert list(journal.events(several(5, 2))) == [7, 7]
+
+
+def test_one_of_several_that_is_over_the_limit_is_a_gap(make: Callable[..., Journal]) -> None:
+    journal = make(most_bytes=10_000)
+    texts = ["x", "x" * 20_000, "x"]
+    assert list(journal.events(several(1, 3, texts=texts))) == [1, 2, 3]
+    assert since(journal, 1) is True
+    assert [event[0] for event in since(journal, 2)] == [3]
+    assert journal.position().numbers == {"s": 3}
 
 
 @pytest.mark.parametrize("clients", [1, 300, 3000])
@@ -476,6 +520,9 @@ def test_a_process_that_is_killed_before_the_source_has_changed(
     journal.event(message(2, via=["bridge", 2]), None)
     (part,) = segments.read().position("socketio", ["w"]).parts
     assert numbers(part.senders) == {("s", None): 2} and part.passed == {"bridge": 2}
+    journal.events(several(3, 3))
+    (part,) = segments.read().position("socketio", ["w"]).parts
+    assert numbers(part.senders) == {("s", None): 5}
 
 
 # --- other processes ---------------------------------------------------------------

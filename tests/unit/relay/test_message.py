@@ -274,8 +274,17 @@ def test_messages_that_differ_in_their_packets_only(
     (run,) = runs([message.pack(), *(other.pack() for other in others)])
     joined = unpack_run(run)
     assert joined.packets == [one for m in (message, *others) for one in m.packets]
+    assert list(joined.each()) == [message, *others]
+    assert [one.packed for one in joined.each()] == run
     message.packets = joined.packets
     assert joined == message
+
+
+def test_the_number_of_the_last_of_several() -> None:
+    alone = RelayMessage.unpack(emit(7, "red"))
+    assert alone.last == 7 and not list(alone.each())
+    assert unpack_run([emit(7, "red"), emit(8, "red")]).last == 8
+    assert unpack_run([emit(0, "red"), emit(0, "red")]).last == 0  # volatile ones
 
 
 @given(messages, messages)

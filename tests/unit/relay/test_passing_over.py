@@ -223,6 +223,7 @@ def test_events_of_one_turn_for_the_same_clients_come_as_one(heard: Heard) -> No
     heard.hear(*(emit(number, "red") for number in range(2, 6)))
     assert [message.packets for message in came] == [["2", "3", "4", "5"]]
     assert came[0].fields == {**EMIT, "room": "red"} and came[0].sender == "other"
+    assert came[0].run == [emit(number, "red") for number in range(2, 6)]
     assert heard.numbers == [6, 5] and heard.subscriber.received == 5
     volatile = {**EMIT, "method": "volatile", "room": "red"}
     heard.hear(*[RelayMessage("other", 0, volatile, ["x"]).pack()] * 2)
@@ -239,18 +240,13 @@ def test_each_of_several_rooms_in_a_turn_likewise(heard: Heard) -> None:
     assert heard.numbers == [10, 9] and heard.subscriber.received == 9
 
 
-@pytest.mark.parametrize(
-    "why", ["journal", "format", "no format", "acknowledged", "room", "skip_sid", "gap"]
-)
+@pytest.mark.parametrize("why", ["format", "no format", "acknowledged", "room", "skip_sid", "gap"])
 def test_else_they_come_one_by_one(heard: Heard, why: str) -> None:
     heard.subscriber.packet = None if why == "no format" else "p"
     more: dict[str, Any] = {"format": {"packet": "q"}, "acknowledged": {"ack": 7}}.get(why, {})
     first = emit(2, "red", **more)
     second = emit(3, "red", **(more if why != "skip_sid" else {"skip_sid": ["s"]}))
     third = emit(4, ["red", "red"] if why == "room" else "red", **more)
-    journal: Any = Journal()
-    if why == "journal":
-        heard.subscriber.journal = journal
     if why == "gap":
         heard.hear(second, third)
         assert not heard.texts
