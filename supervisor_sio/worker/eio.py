@@ -191,9 +191,9 @@ class EngineOwner:
             raise
         if answer is None or answer is True:
             traffic.opened += 1
-            self.engine.accept(session, request, exchange)
-            if self.runtime.access is not None:
+            if self.runtime.access is not None and not session.closed:
                 self.runtime.access.opened(session, request, access.logger.info)
+            self.engine.accept(session, request, exchange)  # it may end in there
         else:
             self.logger.warning("Application rejected connection")
             self.engine.refuse(session, request, exchange, answer or None)

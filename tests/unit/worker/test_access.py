@@ -8,10 +8,11 @@ from typing import Any, Iterator
 import pytest
 
 from supervisor_sio.common.limits import ACCESS_LOG_TEXT
+from supervisor_sio.engine.engine import Engine
 from supervisor_sio.engine.frames import CLOSE
 from supervisor_sio.worker.access import AccessLog
 from unit.client_frames import masked
-from unit.worker.served import APPS, connect, serve_by
+from unit.worker.served import APPS, Client, connect, serve_by
 
 
 @pytest.fixture(params=APPS, ids=[app.mode for app in APPS])
@@ -45,6 +46,25 @@ def test_a_line_for_each_begin_and_end(
     first, last = lines(caplog)
     assert re.fullmatch(rf'session {sid} opens: \S+ (websocket|polling) /socket.io/ ".*"', first)
     assert re.fullmatch(rf"session {sid} ends: \S+ \d+\.\d s transport close", last)
+
+
+def test_one_that_ends_while_it_is_accepted(
+    make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept = Engine.accept
+
+    def accept_and_end(engine: Engine, session: Any, *args: Any) -> None:
+        accept(engine, session, *args)
+        session.close("transport error", abort=True)
+
+    monkeypatch.setattr(Engine, "accept", accept_and_end)
+    app = make()
+    monkeypatch.setattr(app.runtime, "access", AccessLog())
+    Client(app).open_websocket()
+    app.settle(lambda: len(lines(caplog)) == 2)
+    first, last = lines(caplog)
+    assert " opens: " in first and " ends: " in last
+    assert not app.runtime.access._opened
 
 
 def test_what_clients_send_stays_on_one_line() -> None:
