@@ -459,7 +459,7 @@ JOURNAL_AGAIN = _limit(
     "seconds",
     "worker",
     "after which it is asked for its journals again when the router had no descriptor free for "
-    "them",
+    "them; and after which they are kept for the next router when the kernel had no room for them",
 )
 JOURNAL_TIME = _limit(
     "JOURNAL_TIME",

@@ -121,14 +121,18 @@ class HeldShelf:
         self.forget(group.id)
         self._keep_all(group)
 
-    def keep_journal(self, member: Member, journal: Journal) -> int:
-        """Of a worker that is there. Its descriptors stay open until that number is forgotten."""
-        owner = next(self._numbers)
+    def keep_journal(self, member: Member, journal: Journal) -> tuple[int, bool]:
+        """Of a worker that is there.
+
+        :return: a number, until which is forgotten its descriptors stay open; and whether the
+            kernel had room for all of it.
+        """
+        owner, whole = next(self._numbers), True
         worker = {"holder": member.tag, "name": member.name, "pid": member.pid}
         for part, descriptors in journal.parts():
             message = {**recovery.part(0, part), "type": "had-journal", **worker}
-            self._keep(_Kept(owner, channel.encode(message), descriptors))
-        return owner
+            whole = self._keep(_Kept(owner, channel.encode(message), descriptors)) and whole
+        return owner, whole
 
     def _restore_journal(self, message: Message, descriptors: list[int]) -> bool:
         part = recovery.read_part(message)

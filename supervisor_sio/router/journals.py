@@ -8,6 +8,7 @@ none of it then; when it had no descriptor free, the worker is asked again after
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Callable, Iterable, Iterator, Optional, Protocol
 
@@ -81,7 +82,7 @@ class _Worker:
 class Shelf(Protocol):
     """See :class:`.held_shelf.HeldShelf`."""
 
-    def keep_journal(self, member: Member, journal: Journal) -> int: ...
+    def keep_journal(self, member: Member, journal: Journal) -> tuple[int, bool]: ...
 
     def forget(self, *owners: int) -> None: ...
 
@@ -109,6 +110,8 @@ class Journals:
         self.descriptors = 0
         #: Those of segments that are not needed, but on the shelf yet.
         self._dropped: list[int] = []
+        #: When what the shelf had no room for is tried again.
+        self._keep_again = math.inf
 
     def of(self, tag: str) -> list[Journal]:
         """Those of the worker with this tag."""
@@ -214,8 +217,11 @@ class Journals:
         return journals
 
     def look(self) -> None:
-        """Once a second: what nobody can come back for, and whom to ask again."""
+        """Once a second: what nobody can come back for, whom to ask again, and what to keep."""
         now = self._now()
+        if now >= self._keep_again:
+            self._keep_again = math.inf
+            self.keep()
         for worker in self._workers.values():
             for journal in list(worker.journals.values()):
                 if journal.died is not None and now >= journal.died + journal.recovery:
@@ -243,9 +249,12 @@ class Journals:
                 if self._shelf is not None:
                     if source in worker.kept:
                         old.append(worker.kept[source])
-                    worker.kept[source] = self._shelf.keep_journal(
+                    worker.kept[source], whole = self._shelf.keep_journal(
                         worker.member, worker.journals[source]
                     )
+                    if not whole:
+                        worker.changed.add(source)
+                        self._keep_again = self._now() + JOURNAL_AGAIN
         if self._shelf is not None:
             self._shelf.forget(*old)
         self.descriptors -= len(self._dropped)

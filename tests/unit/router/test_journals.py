@@ -786,6 +786,45 @@ def test_a_journal_that_is_new_drops_nothing_else_from_the_shelf(check: Check, s
     check(scenario)
 
 
+def test_what_the_shelf_has_no_room_for_is_kept_later(
+    check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        harness = cluster.harness
+        harness.held = harness.workers.held = harness.make_held(HeldShelf(*shelf))
+        journals, send = harness.held._journals, HeldShelf._send
+        node = cluster.node("a")
+        await node.keep()
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                HeldShelf,
+                "_send",
+                lambda self, kept: b"states" not in kept.data and send(self, kept),
+            )
+            journals.keep()
+        kept = harness.held._shelf._kept
+        assert len(kept) == 1
+        journals.look()
+        journals.keep()
+        assert len(kept) == 2
+        node.drop("events", 0)
+        await wait_for(lambda: len(journals.of("a")[0].logs["events"]) == 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(HeldShelf, "_send", lambda self, kept: False)
+            journals.keep()
+        assert not kept
+        journals.look()
+        assert not kept
+        now = time.monotonic()
+        journals._now = lambda: now + JOURNAL_AGAIN + 1
+        journals.look()
+        assert len(kept) == 1 and b"states" in kept[0].data
+        journals.look()
+        assert journals._keep_again == math.inf
+
+    check(scenario)
+
+
 @pytest.mark.parametrize("steps", range(10))
 def test_a_router_is_killed_while_a_journal_becomes_what_is_left(
     check: Check, shelf: Any, monkeypatch: pytest.MonkeyPatch, steps: int
