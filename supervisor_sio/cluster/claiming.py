@@ -142,6 +142,9 @@ class Claiming(Confirming):
             moved = self._returning.pop(client.sid, None)
             if moved is not None:
                 self._note_moved(moved)
+            left = self._awaited.left(client.sid)
+        for no_answer in left:
+            no_answer()
 
     def _has_heard_all(self, client: Client, fetched: Heard) -> bool:
         """Whether nothing comes to this process any more that was fetched for the client."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from types import SimpleNamespace
 from typing import Any, List
 
 import pytest
+
+from supervisor_sio.common import reasons
 
 from .recovering import Client, Cluster, Worker, room_of, until
 
@@ -143,6 +146,33 @@ def test_an_answer_of_a_guest(run: Any) -> None:
         number = int(packet[1 : packet.index("[")])
         await second.manager.trigger_callback(client.sid, number, ["yes"])
         await until(lambda: answers == ["yes"])
+
+    run(scenario)
+
+
+def test_one_that_does_not_come_is_not_waited_for(run: Any) -> None:
+    """Somebody asks it for an answer while it is about to come."""
+
+    async def scenario(cluster: Cluster) -> None:
+        first, second = await cluster.start(2)
+        client = Client()
+        await first.connect(client)
+        client.lose()
+        asking: List[Any] = []
+
+        async def ask(tag: str, question: Any, packets: Any = ()) -> Any:
+            if question["do"] != "fetch":
+                return await cluster.ask(tag, question, packets)
+            answers = second.manager.emit_with_acks("q", local=True, timeout=60)
+            asking.append(asyncio.create_task(answers))
+            await until(lambda: second.manager._early[client.sid].emits)
+            return {"reason": reasons.NO_OWNER}, []
+
+        second.cluster = SimpleNamespace(ask=ask, numbers=cluster.numbers)  # type: ignore
+        await second.connect(client)
+        assert client.reason == reasons.NO_OWNER
+        answers = await asyncio.wait_for(asking[0], 30)
+        assert answers == [] and answers.missing == 1 and not answers.timed_out
 
     run(scenario)
 
