@@ -57,6 +57,7 @@ class Emitting(Asking, Keeping):
     _deliver_and_gather: Callable[..., None]
     _gathering_question: Callable[..., acks.Question]
     _publish_to: Callable[..., Optional[int]]
+    _moves: bool
     _tags_of: Callable[[Room], set[Optional[str]]]
     _away_tags: Callable[[Room], set[str]]
 

@@ -17,7 +17,7 @@ from ..common.request import tag_of
 from ..relay.journal_format import Heard
 from .budget import Share
 from .confirming import Confirming
-from .lost import Client, Fetched, Moved
+from .lost import Client, Fetched, Moved, decode
 from .missed import Missed, NotRecovered, OwnerGone, to_it_alone
 from .recovery_base import LOOK, Packets, Said
 
@@ -40,7 +40,11 @@ class HandingOver(Confirming):
             pid, namespace = str(question["pid"]), str(question["namespace"])
             if do == "claim":
                 return await self._claim(pid, namespace)
-            client, tag = self._claimed(pid, namespace), str(question["tag"])
+            tag = str(question["tag"])
+            said = self._handed_over(pid, namespace, tag) if do == "taken" else None
+            if said is not None:
+                return {}, said
+            client = self._claimed(pid, namespace)
             if do == "fetch":
                 heard = Heard.from_json(json.loads(packets[0][0]))
                 return {}, await self._fetch(client, question["offset"], heard, tag)
@@ -175,6 +179,26 @@ class HandingOver(Confirming):
             state = client.encode().decode()
             self._remove(client)
             heard_as = client.stay.heard_as
-            at = time.monotonic()
-            self._note_moved(Moved(sid, client.namespace, pid, tag, heard_as, state, at))
+            moved = Moved(sid, client.namespace, pid, tag, heard_as, state)
+            self._note_moved(moved._replace(at=time.monotonic(), number=fetched.number))
             return [[state], *late]
+
+    def _handed_over(self, pid: str, namespace: str, tag: str) -> Optional[Packets]:
+        """The same, of a client that is that worker's already: it asks again, as the one that had
+        the client has died, or the router has, before the answer came.
+
+        :raises NotRecovered: when it cannot be said again.
+        """
+        with self._tables:
+            moved = self._moved.get(self._sid_of.get(pid, ""))
+            if moved is None:  # it comes to this process
+                moved = next((one for one in self._returning.values() if one.pid == pid), None)
+            if moved is None or not moved.state:
+                return None
+            if (moved.tag, moved.namespace) != (tag, namespace):
+                return None
+            client = Client.restored(decode(moved.state.encode()), "")
+            journal = self._journal_of(client.stay.tag)
+            if journal is None:
+                raise NotRecovered(INCOMPLETE)
+            return [[moved.state], *to_it_alone(client, moved.number, journal)]

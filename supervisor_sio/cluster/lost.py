@@ -233,6 +233,8 @@ class Moved(NamedTuple):
     state: str = ""
     #: When that worker got it, by the host's monotonic clock.
     at: float = 0.0
+    #: Of the journal here, the last event of which that worker was told.
+    number: int = 0
 
     @property
     def tags(self) -> tuple[str, str]:
@@ -245,8 +247,9 @@ class Moved(NamedTuple):
     @classmethod
     def restored(cls, saved: Saved) -> Moved:
         """:raises ValueError: when it is not what :meth:`save` has made."""
-        *texts, _ = cls._fields
-        return cls(*map(saved.text, texts), at=saved.seconds("at"))
+        sid, namespace, pid, tag, heard_as, state = map(saved.text, cls._fields[:6])
+        at, number = saved.seconds("at"), saved.integer("number")
+        return cls(sid, namespace, pid, tag, heard_as, state, at, number)
 
 
 #: What need not be written of most clients: thousands of states lie in memory.
@@ -263,6 +266,7 @@ _USUAL: dict[str, Any] = {
     "back": 0.0,
     "behind": False,
     "at": 0.0,
+    "number": 0,
 }
 _USUAL_STAY: dict[str, Any] = {"end": None, "ended": None, "rooms": [], "left": []}
 

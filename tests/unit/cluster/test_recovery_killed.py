@@ -309,6 +309,61 @@ def test_the_one_that_is_asked_is_killed(run: Any, step: str, answered: bool, he
     run(scenario)
 
 
+@pytest.mark.parametrize("heir", ["another", "the one that asks", "nobody"])
+def test_the_one_that_is_asked_has_handed_it_over_and_not_said_so(run: Any, heir: str) -> None:
+    """It is killed; or the router is, and asks again."""
+
+    async def scenario(cluster: Cluster) -> None:
+        there, other = await cluster.start(2)
+        (dead,) = await cluster.start(1)
+        client = Client()
+        await dead.connect(client)
+        await dead.emit()
+        client.lose()
+        reached, asked_again = asyncio.Event(), asyncio.Event()
+
+        async def ask(tag: str, question: Any, packets: Any = ()) -> Any:
+            if question["do"] == "taken" and not reached.is_set():
+                await dead.emit(room=client.sid, local=True)
+                answer, _ = await cluster.ask(tag, question, packets)
+                assert not answer.get("reason") and client.sid in dead.manager._moved
+                reached.set()
+                await asked_again.wait()
+            return await cluster.ask(tag, question, packets)
+
+        there.cluster = SimpleNamespace(ask=ask, numbers=cluster.numbers)  # type: ignore
+        connecting = asyncio.create_task(there.connect(client))
+        await reached.wait()
+        if heir != "nobody":
+            await dead.kill()
+            await cluster.inherit(dead, other if heir == "another" else there)
+        asked_again.set()
+        await connecting
+        assert client.recovered, client.reason
+        assert client.events == {dead.tag: [1, 2]}
+        for worker in cluster.workers:
+            await worker.manager.confirm(cluster.ask)
+            assert not worker.manager.unconfirmed and not told_of(worker)
+
+    run(scenario)
+
+
+def test_another_one_does_not_get_what_was_handed_over(run: Any) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        home, there, other = await cluster.start(3)
+        client = Client()
+        await home.connect(client)
+        await killed_before_it_has_come(cluster, client, there)
+        question = {"do": "taken", "pid": client.pid, "namespace": "/", "tag": there.tag}
+        answer, packets = await home.manager.answer_claim(question)
+        assert not answer and len(packets) == 1
+        for wrong in ({"tag": other.tag}, {"namespace": "/other"}, {"pid": "made up"}):
+            answer, packets = await home.manager.answer_claim({**question, **wrong})
+            assert answer["reason"] in (reasons.IN_USE, reasons.UNKNOWN_PID) and not packets
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("heir", ["home", "other", "nobody"])
 def test_the_worker_that_had_it_tells_of_it(run: Any, heir: str) -> None:
     async def scenario(cluster: Cluster) -> None:
