@@ -203,8 +203,9 @@ class JournalReader:
             # Its number may not have been written in the source yet.
             event = read_event(segment.memory, last, 0)
             number = _part_of(event.scope, parts)
-            _note_event(event, sources[number])
-            if not number and event.sender == self.tag:
+            if number is not None:
+                _note_event(event, sources[number])
+            if number == 0 and event.sender == self.tag:
                 for part in parts.values():
                     if not part.due and (
                         event.scope is None or set(part.tags).isdisjoint(event.scope[1])
@@ -233,12 +234,14 @@ def _note_event(event: Event, sources: _Sources) -> None:
         sources.passed[via[0]] = max(via[1], sources.passed.get(via[0], 0))
 
 
-def _part_of(scope: Scope, parts: Mapping[int, AdoptedPart]) -> int:
-    if scope is not None and scope[0]:
-        for number, part in parts.items():
-            if not set(part.tags).isdisjoint(scope[1]):
-                return number
-    return 0
+def _part_of(scope: Scope, parts: Mapping[int, AdoptedPart]) -> Optional[int]:
+    """``None`` when it is for some clients of the process only."""
+    if scope is None or not scope[0]:
+        return 0
+    for number, part in parts.items():
+        if not set(part.tags).isdisjoint(scope[1]):
+            return number
+    return None
 
 
 def _chain(log: Log, segments: Mapping[str, Sequence[int]]) -> tuple[list[_Segment], bool]:
