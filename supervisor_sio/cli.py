@@ -10,6 +10,7 @@ import warnings
 from typing import Optional, Sequence
 
 from ._version import __version__
+from .common.clusters import USUAL
 from .common.modes import ASYNC_MODES, EVENTLET, AsyncMode
 from .common.worker_options import WorkerOptions, add_mode, add_worker_options, worker_options
 
@@ -79,6 +80,12 @@ def _make_parser() -> argparse.ArgumentParser:
         help="print a whole supervisord.conf, for a supervisord of its own",
     )
     init.add_argument(
+        "--cluster",
+        metavar="NAME",
+        default=USUAL,
+        help="for one more cluster beside the first: its name (default: %(default)s)",
+    )
+    init.add_argument(
         "--workers",
         metavar="N",
         type=int,
@@ -144,7 +151,12 @@ def _init(arguments: argparse.Namespace) -> int:
     mode = ASYNC_MODES[arguments.async_mode]
     try:
         sections = make_sections(
-            arguments.application, arguments.listen, arguments.workers, mode, arguments.full
+            arguments.application,
+            arguments.listen,
+            arguments.workers,
+            mode,
+            arguments.full,
+            arguments.cluster,
         )
     except ValueError as error:
         sys.stderr.write(f"supervisor-sio init: error: {error}\n")

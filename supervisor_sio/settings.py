@@ -1,4 +1,4 @@
-"""The options of ``[rpcinterface:sio]``: read, checked, and frozen.
+"""The options of ``[rpcinterface:sio]``, and of each other cluster: read, checked, and frozen.
 
 Everything here is pure. A mistake raises :class:`SettingsError`, whose text is
 the one line that a person needs: section, option, what is wrong, what to write.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field, fields
-from typing import Any, Callable, Mapping, Optional, TypeVar
+from typing import Any, Callable, Iterator, Mapping, Optional, TypeVar
 from urllib.parse import quote
 
 from supervisor.datatypes import (
@@ -23,7 +23,9 @@ from supervisor.options import normalize_path
 from .common.addresses import Address, parse_address
 from .common.balance import METHODS
 from .common.limits import SILENCE
+from .common.rundir import ADVICE
 
+#: Of the only cluster; others have sections of other names.
 SECTION = "[rpcinterface:sio]"
 
 Number = TypeVar("Number", int, float)
@@ -48,9 +50,13 @@ class SettingsError(ValueError):
 
     def __init__(self, option: str, reason: str) -> None:
         reason = without_credentials(reason)
-        super().__init__(f"{SECTION} {option}: {reason}")
         self.option = option
         self.reason = reason
+        super().__init__(self.within(SECTION))
+
+    def within(self, section: str) -> str:
+        """The line for a person, with the section of the cluster."""
+        return f"{section} {self.option}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,28 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
                 f"{settings.hung_timeout:g}: no worker that hangs would ever be killed for that",
             )
     return settings
+
+
+def conflicts(settings: Settings, others: Settings, name: str) -> Iterator[SettingsError]:
+    """What two clusters of a supervisord cannot share.
+
+    :param name: of the other cluster.
+    """
+    for option, addresses in (("listen", settings.listen), ("metrics", (settings.metrics,))):
+        for address in addresses:
+            if address is not None and address in (*others.listen, others.metrics):
+                yield SettingsError(option, f"{address} is the cluster {name}'s; take another one")
+    if settings.run_dir is not None and settings.run_dir == others.run_dir:
+        yield SettingsError("run_dir", f"{settings.run_dir} is the cluster {name}'s; {ADVICE}")
+    if settings.message_queue and (settings.message_queue, settings.channel) == (
+        others.message_queue,
+        others.channel,
+    ):
+        yield SettingsError(
+            "channel",
+            f"{settings.channel!r} is the cluster {name}'s, with the same message_queue: each "
+            "would hear what the other emits; write another name",
+        )
 
 
 def _split(text: str, what: str) -> list[str]:

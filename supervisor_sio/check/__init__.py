@@ -30,6 +30,7 @@ RULES = (
     wiring.workers,
     wiring.spelling,
     programs.commands,
+    programs.clusters,
     programs.arguments,
     modes.options,
     programs.wrappers,
@@ -46,6 +47,7 @@ RULES = (
     resources.backlog,
     resources.http_socket,
     resources.listen,
+    resources.apart,
     resources.tls,
     resources.message_queue,
     packages.packages,
@@ -55,16 +57,37 @@ RULES = (
     resources.users,
 )
 
+#: About all sections or programs, whatever their cluster; the others are for each cluster.
+OF_ALL = {
+    wiring.plugin,
+    wiring.ctl_plugin,
+    wiring.http_server,
+    wiring.supervisorctl,
+    wiring.spelling,
+    programs.commands,
+    programs.clusters,
+    programs.arguments,
+    modes.options,
+    programs.wrappers,
+    modes.applications,
+    modes.threads,
+    programs.logs,
+    resources.descriptors,
+    resources.http_socket,
+}
+
 
 def judge(configuration: Configuration, host: Host) -> list[Finding]:
     """All findings: errors first, each file's together."""
     refused = {(finding.section, finding.option) for finding in configuration.refused}
     findings = list(configuration.refused)
+    clusters = configuration.for_each_cluster()
     for rule in RULES:
-        for finding in rule(configuration, host):
-            # What was refused has a default in its place, which nobody wrote.
-            if (finding.section, finding.option) not in refused:
-                findings.append(finding)
+        for part in [configuration] if rule in OF_ALL else clusters:
+            for finding in rule(part, host):
+                # What was refused has a default in its place, which nobody wrote.
+                if (finding.section, finding.option) not in refused:
+                    findings.append(finding)
     if not any(finding.severity == "error" for finding in findings):
         findings += read_whole(configuration)
     return sorted(findings, key=lambda finding: (finding.severity, finding.file, finding.section))
@@ -72,8 +95,9 @@ def judge(configuration: Configuration, host: Host) -> list[Finding]:
 
 def paths_of(path: Optional[str]) -> tuple[str, ...]:
     """Where clients look for Socket.IO: as a configuration has it, or by default."""
-    settings = read(path).settings if path else None
-    return (settings or Settings()).path
+    clusters = read(path).clusters if path else {}
+    paths = [path for settings in clusters.values() if settings for path in settings.path]
+    return tuple(paths) or Settings().path
 
 
 def run(path: Optional[str]) -> int:
@@ -101,6 +125,13 @@ def run(path: Optional[str]) -> int:
 
 
 def _summary(configuration: Configuration) -> str:
+    clusters = configuration.for_each_cluster()
+    if len(clusters) == 1:
+        return _contents(clusters[0])
+    return "; ".join(f"{each.cluster}: {_contents(each)}" for each in clusters)
+
+
+def _contents(configuration: Configuration) -> str:
     listen = configuration.settings.listen if configuration.settings else ()
     workers = configuration.workers
     certain = any(program.role is Role.WORKER for program in workers)

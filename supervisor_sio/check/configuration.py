@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Optional
 
 from supervisor.options import expand
 
+from ..common.clusters import CLUSTER, USUAL, NoCluster, choose
 from ..settings import Settings
 from .roles import Role
 
-PLUGIN = "rpcinterface:sio"
-FACTORY_OPTION = "supervisor.rpcinterface_factory"
-FACTORY = "supervisor_sio.rpcinterface:make_rpcinterface"
+#: Of the only cluster.
+PLUGIN = f"rpcinterface:{USUAL}"
 
 Sections = dict[str, dict[str, str]]
 
@@ -53,10 +53,15 @@ class Program:
     def name(self) -> str:
         return self.section.partition(":")[2].strip()
 
+    @property
+    def cluster(self) -> Optional[str]:
+        """The cluster that it says is its own."""
+        return self.processes[0].environment.get(CLUSTER) if self.processes else None
+
 
 @dataclass
 class Configuration:
-    """Everything the rules look at."""
+    """Everything the rules look at; those about a cluster have one with its programs alone."""
 
     path: str
     here: str
@@ -71,8 +76,14 @@ class Configuration:
     #: The uid that ``user`` in ``[supervisord]`` asks for.
     uid: Optional[int] = None
     servers: list[Any] = field(default_factory=list)
+    #: Of each cluster, by its name; without any when supervisord refuses them.
+    clusters: dict[str, Optional[Settings]] = field(default_factory=dict)
+    #: The one that this is about, and what it has.
+    cluster: str = USUAL
     settings: Optional[Settings] = None
     programs: list[Program] = field(default_factory=list)
+    #: Of other clusters, or of none.
+    other_programs: list[Program] = field(default_factory=list)
     #: What supervisord itself refuses.
     refused: list[Finding] = field(default_factory=list)
 
@@ -86,6 +97,43 @@ class Configuration:
         fallback = self.origins.get((section, ""), self.path)
         file = self.origins.get((section, option), fallback)
         return Finding(severity, file, section, option, text)
+
+    @property
+    def plugin(self) -> str:
+        """The section of the cluster."""
+        return f"rpcinterface:{self.cluster}"
+
+    def for_each_cluster(self) -> list[Configuration]:
+        """One for each cluster; where there is none, for the one that is missing."""
+        return [self._only(name) for name in self.clusters or [USUAL]]
+
+    def _only(self, cluster: str) -> Configuration:
+        # Of a single cluster is all, whatever it says.
+        several = len(self.clusters) > 1
+        inside: dict[bool, list[Program]] = {True: [], False: []}
+        for program in self.programs:
+            inside[not several or self.cluster_of(program) == cluster].append(program)
+        return replace(
+            self,
+            cluster=cluster,
+            settings=self.clusters.get(cluster),
+            programs=inside[True],
+            other_programs=inside[False],
+        )
+
+    def cluster_of(self, program: Program) -> Optional[str]:
+        """``None`` for a program that does not say it, or names another."""
+        try:
+            return choose(program.cluster, [*self.clusters]) if self.clusters else None
+        except NoCluster:
+            return None
+
+    def lacks(self, role: Role) -> bool:
+        """Whether a program of this role is missing: one that is in no cluster may be meant."""
+        return not any(
+            program.role is role and self.cluster_of(program) in (None, self.cluster)
+            for program in (*self.programs, *self.other_programs)
+        )
 
     def of_role(self, *roles: Role) -> list[Program]:
         return [program for program in self.programs if program.role in roles]

@@ -14,7 +14,7 @@ from typing import Any, Iterator, NamedTuple, Optional
 from ..common.commands import PROGRAM
 from ..common.limits import PROBE_TIMEOUT
 from ..common.modes import AsyncMode
-from .configuration import PLUGIN, Configuration, Finding, Program
+from .configuration import Configuration, Finding, Program
 from .host import Host, find_command, user
 from .modes import options_of
 from .roles import Role
@@ -106,7 +106,7 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
     for need in optional:
         if need.module in missing:
             yield conf.error(
-                PLUGIN,
+                conf.plugin,
                 need.option,
                 f"needs the {need.module} package in the Python of [{program.section}]: "
                 f"{install} 'supervisor-sio[{need.extra}]'",

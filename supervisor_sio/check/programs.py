@@ -10,9 +10,10 @@ import signal
 import sys
 from typing import Any, Iterator, Optional
 
+from ..common.clusters import NoCluster, choose
 from ..common.commands import PROGRAM, lacks_exec, subcommand_of
 from ..common.modes import AsyncMode
-from .configuration import PLUGIN, Configuration, Finding, Program
+from .configuration import Configuration, Finding, Program
 from .host import Host, command_fault, terminal_owner, user
 from .modes import options_of
 from .roles import Role, head_of, split_command
@@ -61,6 +62,17 @@ def _startable(
         )
 
 
+def clusters(conf: Configuration, host: Host) -> Iterator[Finding]:
+    """Which cluster are they in? Others than workers and routers need not be in any."""
+    for program in conf.programs:
+        wants = program.cluster or program.role in (Role.ROUTER, Role.WORKER)
+        if program.processes and wants and conf.clusters:
+            try:
+                choose(program.cluster, [*conf.clusters])
+            except NoCluster as reason:
+                yield conf.error(program.section, "environment", str(reason))
+
+
 def arguments(conf: Configuration, host: Host) -> Iterator[Finding]:
     for program in conf.programs:
         subcommand = subcommand_of(program.command)
@@ -102,7 +114,7 @@ def wrappers(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 
 def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """All workers of a supervisord serve one port: whoever connects gets any of them.
+    """All workers of a cluster serve one port: whoever connects gets any of them.
 
     Who moves from one mode to another has two for a time, which is what modes are compared for.
     """
@@ -120,7 +132,7 @@ def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
                     "command",
                     f"{_named(application)} is another application than {_named(first[1])} of "
                     f"[{first[0].section}], and both serve one port: a client gets one or the "
-                    "other; give each application its own supervisord",
+                    "other; give each application its own cluster",
                 )
 
 
@@ -141,7 +153,7 @@ def root(conf: Configuration, host: Host) -> Iterator[Finding]:
                     "user",
                     f"the {program.role.value} runs as root, and strangers talk to it; write "
                     "user = www-data or another one here, and chown = root:GROUP with a group of "
-                    f"that user, chmod = 0710 in [{PLUGIN}]; or user = root, if it must be",
+                    f"that user, chmod = 0710 in [{conf.plugin}]; or user = root, if it must be",
                 )
 
 

@@ -17,17 +17,10 @@ from typing import Any, Iterator, Mapping, Optional
 from supervisor.datatypes import name_to_uid
 from supervisor.options import ClientOptions, ServerOptions, UnhosedConfigParser, expand
 
+from ..common.clusters import FACTORY, FACTORY_OPTION, REPEATED, name_fault, repeated
 from ..common.commands import subcommand_in, subcommand_of
 from ..settings import Settings, SettingsError, parse_settings
-from .configuration import (
-    FACTORY,
-    FACTORY_OPTION,
-    PLUGIN,
-    Configuration,
-    Finding,
-    Program,
-    Sections,
-)
+from .configuration import PLUGIN, Configuration, Finding, Program, Sections
 from .roles import Role, head_of, role_of, script_of
 from .wording import describe, in_plain_words, option_in
 
@@ -84,6 +77,7 @@ class _Refused(Exception):
 class _Reader:
     def __init__(self, configuration: Configuration) -> None:
         self._to = configuration
+        self._texts: list[str] = []
         self._to.expansions = ServerOptions().environ_expansions
 
     def read(self) -> None:
@@ -130,6 +124,8 @@ class _Reader:
                         )
                     )
         self._to.sections = _plain(parser)
+        for name in repeated(self._texts):
+            self._refuse(f"rpcinterface:{name}", "", REPEATED)
 
     def _read_file(self, parser: Any, filename: str) -> Sections:
         """Into the parser; returns what this file alone says."""
@@ -147,6 +143,7 @@ class _Reader:
             raise Unreadable(f"{filename}: not a text file ({error.reason})") from None
         except configparser.Error as error:
             raise Unreadable(describe(filename, error)) from None
+        self._texts.append(text)
         sections = _plain(alone)
         for section, options in sections.items():
             self._to.origins.setdefault((section, ""), filename)
@@ -208,16 +205,23 @@ class _Reader:
             self._refuse(section, FACTORY_OPTION, f"must be {FACTORY}")
             options[FACTORY_OPTION] = FACTORY
         accepted = self._accepted(section)
-        if section == PLUGIN and accepted is not None:
+        if options.get(FACTORY_OPTION) != FACTORY:
+            return
+        name = section.partition(":")[2]
+        fault = name_fault(name)
+        if fault:
+            self._refuse(section, "", fault)
+        self._to.clusters[name] = None
+        if accepted is not None:
             ((_, _, given),) = accepted.rpcinterface_factories
-            self._to.settings = self._read_settings(given)
+            self._to.clusters[name] = self._read_settings(section, given)
 
-    def _read_settings(self, given: dict[str, str]) -> Optional[Settings]:
+    def _read_settings(self, section: str, given: dict[str, str]) -> Optional[Settings]:
         while True:
             try:
                 return parse_settings(given)
             except SettingsError as error:
-                self._refuse(PLUGIN, error.option, error.reason)
+                self._refuse(section, error.option, error.reason)
                 if given.pop(error.option, None) is None:
                     return None  # not the option, but what it defaults to
 

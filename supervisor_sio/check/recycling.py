@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Iterator
 
 from ..common.limits import DRAIN_TIME, RECYCLE_JITTER, RECYCLE_NOTICE, RECYCLE_QUIET
-from .configuration import PLUGIN, Configuration, Finding
+from .configuration import Configuration, Finding
 from .host import Host
 
 
@@ -18,14 +18,14 @@ def limits(conf: Configuration, host: Host) -> Iterator[Finding]:
     each = RECYCLE_QUIET + RECYCLE_NOTICE + DRAIN_TIME + conf.settings.drain_timeout
     if lifetime and workers * each > lifetime * (1 - RECYCLE_JITTER):
         yield conf.warning(
-            PLUGIN,
+            conf.plugin,
             "max_lifetime",
             f"{lifetime:g}: {workers} workers, one after the other, may need "
             f"{workers * each:g} s: one of them is restarted all the time; write 86400",
         )
     if memory and workers * memory > host.memory:
         yield conf.warning(
-            PLUGIN,
+            conf.plugin,
             "max_memory",
             f"{workers} workers with {memory // 2**20} MB each are more than the "
             f"{host.memory // 2**20} MB of this host: they may use up all of it before one is "

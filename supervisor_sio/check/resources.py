@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -13,8 +14,8 @@ from ..common.addresses import Address, Place, resolve
 from ..common.certificates import describe, make_context
 from ..common.redis_client import PackageMissing, QueueError, make_client
 from ..common.rundir import ADVICE, RunDir, is_for_all
-from ..settings import Settings
-from .configuration import PLUGIN, Configuration, Finding
+from ..settings import Settings, conflicts
+from .configuration import Configuration, Finding
 from .host import (
     ENTER,
     READ,
@@ -70,7 +71,7 @@ def descriptors(conf: Configuration, host: Host) -> Iterator[Finding]:
 def backlog(conf: Configuration, host: Host) -> Iterator[Finding]:
     if conf.settings and conf.settings.backlog > host.somaxconn:
         yield conf.warning(
-            PLUGIN,
+            conf.plugin,
             "backlog",
             f"the kernel makes {host.somaxconn} of {conf.settings.backlog}; raise "
             "net.core.somaxconn (sysctl), or write less",
@@ -94,17 +95,18 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
     if conf.settings is None:
         return
     who = _supervisord(conf, host)
-    addresses = [("listen", address) for address in conf.settings.listen]
-    if conf.settings.metrics is not None:
-        addresses.append(("metrics", conf.settings.metrics))
     taken = _http_places(conf)
-    for option, address in addresses:
+    for name, settings in _earlier(conf):
+        for option, address in _addresses(settings):
+            with contextlib.suppress(OSError):  # it is said of that section
+                taken.append((_places(address)[0], f"[rpcinterface:{name}] {option}"))
+    for option, address in _addresses(conf.settings):
         try:
             places = _places(address)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             yield conf.error(
-                PLUGIN, option, f"{address}: {reason}; write a name or address of this host"
+                conf.plugin, option, f"{address}: {reason}; write a name or address of this host"
             )
             continue
         place = places[0]
@@ -112,7 +114,7 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
         found = list(dict.fromkeys(str(place.sockaddr[0]) for place in places))
         if len(found) > 1:
             yield conf.warning(
-                PLUGIN,
+                conf.plugin,
                 option,
                 f"{address}: {address.host} is {' and '.join(found)} here, and supervisord listens "
                 f"at {found[0]} only; write the address that is meant, or in listen each of them",
@@ -125,7 +127,7 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
         else:
             fault = _unix_fault(address, who) if address.path else _tcp_fault(conf, place)
         if fault:
-            yield conf.error(PLUGIN, option, f"{address}: {fault}")
+            yield conf.error(conf.plugin, option, f"{address}: {fault}")
         elif not address.path and address.port < host.first_port and who.uid != 0:
             advice = (
                 f"take user = {who.name} out of [supervisord] and write it in the sections of the "
@@ -134,11 +136,36 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
                 else "start it as root, take a higher port, or give it CAP_NET_BIND_SERVICE"
             )
             yield conf.warning(
-                PLUGIN,
+                conf.plugin,
                 option,
                 f"{address}: a port below {host.first_port} needs a supervisord that runs as root, "
                 f"not as {who.name}; {advice}",
             )
+
+
+def _earlier(conf: Configuration) -> Iterator[tuple[str, Settings]]:
+    """The clusters before this one, of which each pair is looked at once."""
+    for name, settings in conf.clusters.items():
+        if name == conf.cluster:
+            return
+        if settings is not None:
+            yield name, settings
+
+
+def _addresses(settings: Settings) -> list[tuple[str, Address]]:
+    """All that a cluster listens at, with their options."""
+    addresses = [("listen", address) for address in settings.listen]
+    if settings.metrics is not None:
+        addresses.append(("metrics", settings.metrics))
+    return addresses
+
+
+def apart(conf: Configuration, host: Host) -> Iterator[Finding]:
+    """What two clusters cannot share; of addresses the rule before says more."""
+    for name, settings in _earlier(conf):
+        for error in conflicts(conf.settings, settings, name) if conf.settings else ():
+            if error.option not in ("listen", "metrics"):
+                yield conf.error(conf.plugin, error.option, error.reason)
 
 
 def _places(address: Address) -> list[Place]:
@@ -228,7 +255,7 @@ def tls(conf: Configuration, host: Host) -> Iterator[Finding]:
                 told = True
                 part = "supervisord" if who is readers[0] else "the router"
                 yield conf.error(
-                    PLUGIN,
+                    conf.plugin,
                     option,
                     f"{part} as {who.name} may not read {hindrance}; let that user in "
                     "with chmod, chown or setfacl",
@@ -241,7 +268,7 @@ def tls(conf: Configuration, host: Host) -> Iterator[Finding]:
         pass  # for whoever checks; supervisord is somebody else
     except OSError as error:
         reason = describe(error, settings.tls_certfile, settings.tls_keyfile)
-        yield conf.error(PLUGIN, "tls_certfile", f"{reason}; name a PEM file that can be used")
+        yield conf.error(conf.plugin, "tls_certfile", f"{reason}; name a PEM file that can be used")
 
 
 def message_queue(conf: Configuration, host: Host) -> Iterator[Finding]:
@@ -251,7 +278,7 @@ def message_queue(conf: Configuration, host: Host) -> Iterator[Finding]:
         except PackageMissing:
             pass  # here; the router may have it
         except QueueError as error:
-            yield conf.error(PLUGIN, "message_queue", str(error))
+            yield conf.error(conf.plugin, "message_queue", str(error))
 
 
 # --- the run directory, and who may come in ---------------------------------------------
@@ -263,7 +290,7 @@ def run_dir(conf: Configuration, host: Host) -> Iterator[Finding]:
         return
     fault = _run_dir_fault(settings.run_dir, _supervisord(conf, host), settings.chown[0])
     if fault:
-        yield conf.error(PLUGIN, "run_dir", fault)
+        yield conf.error(conf.plugin, "run_dir", fault)
 
 
 def _run_dir_fault(path: str, who: User, owner: int) -> Optional[str]:
@@ -295,7 +322,7 @@ def mode(conf: Configuration, host: Host) -> Iterator[Finding]:
     if conf.settings and conf.settings.chmod & 0o022:
         enough = conf.settings.chmod & 0o711
         yield conf.warning(
-            PLUGIN,
+            conf.plugin,
             "chmod",
             f"{conf.settings.chmod:04o} lets others replace the sockets in run_dir; to be a worker "
             f"or to emit takes no more than to enter it: write {enough:04o}",
@@ -309,7 +336,7 @@ def owner(conf: Configuration, host: Host) -> Iterator[Finding]:
     uid, gid = conf.settings.chown
     if uid not in (-1, who.uid) or (gid != -1 and gid not in who.gids):
         yield conf.error(
-            PLUGIN,
+            conf.plugin,
             "chown",
             f"supervisord as {who.name} may not give files away; start it as root, "
             "or name a group that this user is in",
@@ -332,14 +359,14 @@ def users(conf: Configuration, host: Host) -> Iterator[Finding]:
                     "start supervisord as root, without user in [supervisord]",
                 )
             elif conf.settings:
-                fault = _entry_fault(conf.settings, who, other)
+                fault = _entry_fault(conf, conf.settings, who, other)
                 if fault:
                     # Some other Python program need not go there.
                     report = conf.warning if program.role is Role.PYTHON else conf.error
                     yield report(program.section, "user", fault)
 
 
-def _entry_fault(settings: Settings, who: User, other: User) -> Optional[str]:
+def _entry_fault(conf: Configuration, settings: Settings, who: User, other: User) -> Optional[str]:
     """Why a user cannot enter the run directory, as supervisord will make it."""
     there = existing(settings.run_dir or tempfile.gettempdir())
     uid, gid = settings.chown
@@ -351,12 +378,12 @@ def _entry_fault(settings: Settings, who: User, other: User) -> Optional[str]:
     if hindrance:
         return (
             f"{other.name} may not enter {hindrance}, where the run directory is; set run_dir in "
-            f"[{PLUGIN}] to another place"
+            f"[{conf.plugin}] to another place"
         )
     if not lets_in(settings.chmod, uid, gid, other, ENTER):
         return (
             f"{other.name} may not enter the run directory, which is {user(uid).name}'s with "
             f"mode {settings.chmod:04o}; write chown = {who.name}:GROUP with a group of that user, "
-            f"and chmod = 0710, in [{PLUGIN}]"
+            f"and chmod = 0710, in [{conf.plugin}]"
         )
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from ..common.clusters import CLUSTER, USUAL, ctl_command, name_fault
 from ..common.modes import EVENTLET, THREADING, AsyncMode
 from ..settings import parse_settings
 
@@ -38,7 +39,7 @@ _INTO_MAIN = """\
 
 _MAIN = """\
 ; The port that clients connect to, and every other setting of the cluster.
-[rpcinterface:sio]
+{several}[rpcinterface:{cluster}]
 supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
 listen = {listen}
 ; If supervisord runs as root, and router and workers as www-data, as below: who may
@@ -46,7 +47,7 @@ listen = {listen}
 ;chown = root:www-data
 ;chmod = 0710
 
-; "supervisorctl sio ..."; here because supervisorctl reads no included files.
+; "{ctl} ..."; here because supervisorctl reads no included files.
 [ctlplugin:sio]
 supervisor.ctl_factory = supervisor_sio.ctlplugin:make_ctlplugin
 
@@ -59,8 +60,8 @@ _BELOW = """\
 
 _PROGRAMS = """\
 ; The router: gives each connection to a worker, and relays emits between them.
-[eventlistener:sio]
-command = supervisor-sio router
+[eventlistener:{cluster}]
+command = supervisor-sio router{environment}
 events = PROCESS_STATE
 ; While the router starts, two events of each process have to find room.
 buffer_size = {buffer_size}
@@ -69,8 +70,8 @@ buffer_size = {buffer_size}
 ;user = www-data
 
 ; The workers: as many as there are cores to use.{note}
-[program:workers]
-command = supervisor-sio worker {option}{application}
+[program:{program}]
+command = supervisor-sio worker {option}{application}{environment}
 process_name = %(program_name)s_%(process_num)02d
 numprocs = {workers}
 ; A worker that ends sooner is started again startretries (3) times; one that ends
@@ -79,7 +80,7 @@ startsecs = 1
 ; Longer than drain_timeout (10 s), so that a stopping worker can finish its
 ; requests before supervisord kills it.
 stopwaitsecs = 15
-; One log for all that a worker writes: supervisorctl tail -f workers:workers_00
+; One log for all that a worker writes: supervisorctl tail -f {program}:{program}_00
 redirect_stderr = true
 ; As above.
 ;user = www-data
@@ -88,15 +89,28 @@ redirect_stderr = true
 """
 
 
+_SEVERAL = """\
+; Where there are several clusters, each program says in which it is, also those of the
+; first one.
+"""
+
+_ENVIRONMENT = f'\nenvironment = {CLUSTER}="{{cluster}}"'
+
 _POOL = "\n; --threads N before the application: how many handlers run at a time in each."
 
 
 def make_sections(
-    application: str, listen: str, workers: int, mode: AsyncMode = EVENTLET, full: bool = False
+    application: str,
+    listen: str,
+    workers: int,
+    mode: AsyncMode = EVENTLET,
+    full: bool = False,
+    cluster: str = USUAL,
 ) -> str:
     """The sections for a cluster.
 
     :param full: with those of supervisord itself.
+    :param cluster: another name than that of the only one.
     :raises ValueError: for what cannot work; the text says why.
     """
     module, _, name = application.partition(":")
@@ -104,6 +118,9 @@ def make_sections(
         raise ValueError(f"{application!r} is not module:app, as in chat:app")
     if workers < 1:
         raise ValueError(f"{workers} workers do no work; give 1 or more")
+    fault = name_fault(cluster)
+    if fault:
+        raise ValueError(fault)
     addresses = parse_settings({"listen": listen}).listen
     main, programs = _INTO_MAIN + _MAIN, _BELOW + _PROGRAMS
     if full:
@@ -115,6 +132,11 @@ def make_sections(
         option="" if mode is EVENTLET else f"--async-mode {mode.name} ",
         application=shlex.quote(application).replace("%", "%%"),
         workers=workers,
+        cluster=cluster,
+        ctl=ctl_command(cluster),
+        program="workers" if cluster == USUAL else f"{cluster}_workers",
+        several="" if cluster == USUAL else _SEVERAL,
+        environment="" if cluster == USUAL else _ENVIRONMENT.format(cluster=cluster),
         # Twice what is needed: the router is one of them, and other programs may be there.
         buffer_size=max(100, 4 * workers),
     )

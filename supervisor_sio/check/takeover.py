@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator
 
-from .configuration import PLUGIN, Configuration, Finding, Program
+from .configuration import Configuration, Finding, Program
 from .host import Host
 from .modes import application_of, options_of
 from .roles import Role
@@ -33,7 +33,7 @@ def times(conf: Configuration, host: Host) -> Iterator[Finding]:
     names = ", ".join(f"[{program.section}]" for program in moving)
     if drain < _LEAST_DRAIN:
         yield conf.warning(
-            PLUGIN,
+            conf.plugin,
             "drain_timeout",
             f"{drain:g}: the workers of {names} have takeover=True, and "
             f"{usable:g} s for their handlers to end and their sessions to be "
@@ -41,7 +41,7 @@ def times(conf: Configuration, host: Host) -> Iterator[Finding]:
         )
     if hold < _LEAST_HOLD:
         yield conf.warning(
-            PLUGIN,
+            conf.plugin,
             "hold_timeout",
             f"{hold:g}: so long the sessions of a worker of {names} wait for its successor; it "
             "has to import its application meanwhile; write 30",

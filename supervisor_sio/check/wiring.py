@@ -10,13 +10,8 @@ from urllib.parse import urlsplit
 from supervisor.events import ProcessStateEvent, ProcessStateStoppingEvent
 from supervisor.options import ProcessConfig, ServerOptions, normalize_path
 
-from .configuration import (
-    FACTORY,
-    FACTORY_OPTION,
-    PLUGIN,
-    Configuration,
-    Finding,
-)
+from ..common.clusters import CLUSTER, FACTORY_OPTION, USUAL, ctl_command
+from .configuration import PLUGIN, Configuration, Finding
 from .host import Host
 from .roles import Role
 from .wording import in_plain_words
@@ -80,16 +75,17 @@ def _hint(word: str, known: Any) -> str:
 
 
 def plugin(conf: Configuration, host: Host) -> Iterator[Finding]:
-    strays = [
-        section
-        for section, options in conf.sections.items()
-        if section != PLUGIN and options.get(FACTORY_OPTION) == FACTORY
-    ]
-    for section in strays:
-        yield conf.error(section, "", f"supervisorctl asks for the name sio; write [{PLUGIN}]")
-    if PLUGIN not in conf.sections and not strays:
+    if not conf.clusters:
         yield conf.error(
             PLUGIN, "", "missing, so nothing listens; add what `supervisor-sio init` prints"
+        )
+    elif len(conf.clusters) == 1 and USUAL not in conf.clusters:
+        (name,) = conf.clusters
+        yield conf.warning(
+            f"rpcinterface:{name}",
+            "",
+            f"supervisorctl asks for the name {USUAL}; write [{PLUGIN}], or else type "
+            f"{ctl_command(name)} ...",
         )
 
 
@@ -185,12 +181,12 @@ def _serves(server: Any, url: str) -> bool:
 
 def router(conf: Configuration, host: Host) -> Iterator[Finding]:
     routers = conf.of_role(Role.ROUTER)
-    if not routers:
+    if conf.lacks(Role.ROUTER):
         yield conf.error(
-            "eventlistener:sio",
+            f"eventlistener:{conf.cluster}",
             "",
             "missing: no section runs the router, so nobody takes connections; add it with "
-            "command = supervisor-sio router and events = PROCESS_STATE",
+            f"command = supervisor-sio router and events = PROCESS_STATE{_environment(conf)}",
         )
     for number, program in enumerate(routers):
         if program.kind != "eventlistener":
@@ -232,7 +228,10 @@ def router_events(conf: Configuration, host: Host) -> Iterator[Finding]:
             )
         # Starting and running, of each: more than that at a time is rare.
         changes = 2 * sum(
-            1 for other in conf.programs for process in other.processes if process.autostart
+            1
+            for other in (*conf.programs, *conf.other_programs)
+            for process in other.processes
+            if process.autostart
         )
         if program.group.buffer_size < changes:
             yield conf.warning(
@@ -252,10 +251,10 @@ def workers(conf: Configuration, host: Host) -> Iterator[Finding]:
             )
         elif program.group is not None and not program.processes:
             yield conf.error(program.section, "numprocs", "no worker is started; write 1 or more")
-    if conf.workers:
+    if conf.workers or not conf.lacks(Role.WORKER):
         return
-    section = "program:workers"
-    text = "add [program:workers] with command = supervisor-sio worker module:app"
+    section = "program:workers" if conf.cluster == USUAL else f"program:{conf.cluster}_workers"
+    text = f"add [{section}] with command = supervisor-sio worker module:app{_environment(conf)}"
     if conf.of_role(Role.OTHER):
         yield conf.warning(
             section,
@@ -264,3 +263,10 @@ def workers(conf: Configuration, host: Host) -> Iterator[Finding]:
         )
     else:
         yield conf.error(section, "", f"missing: no program runs a worker; {text}")
+
+
+def _environment(conf: Configuration) -> str:
+    """What its sections have to say where there are several clusters."""
+    if len(conf.clusters) < 2:
+        return ""
+    return f', and environment = {CLUSTER}="{conf.cluster}"'

@@ -26,6 +26,7 @@ from typing import (
 
 from socketio import packet as sio_packet
 
+from ..common.clusters import why_none
 from ..common.rundir import ENVIRONMENT_VARIABLE
 from ..relay.message import EncodedPacket, RelayMessage
 from ..relay.methods import ASKER
@@ -212,7 +213,8 @@ class Asking:
         """:raises RuntimeError: where there is nobody to send anything to."""
         if self.server is None and self._run_dir is None:
             raise RuntimeError(
-                "this process serves no clients, and knows of no cluster: set "
+                why_none()
+                or "this process serves no clients, and knows of no cluster: set "
                 f"{ENVIRONMENT_VARIABLE} or pass url to the manager"
             )
 

@@ -10,6 +10,7 @@ import weakref
 from typing import Any, Callable, ClassVar, Iterator, Mapping, Optional
 
 from ..common import identity
+from ..common.clusters import why_none
 from ..common.limits import ATTACHMENTS
 from ..common.rundir import ENVIRONMENT_VARIABLE, RunDir
 from ..relay import native
@@ -71,7 +72,8 @@ class Core(
             run_dir = RunDir(url[len(_URL_SCHEME) :])
         if run_dir is None and write_only:
             raise ValueError(
-                f"{type(self).__name__}(write_only=True) outside supervisord: set "
+                why_none()
+                or f"{type(self).__name__}(write_only=True) outside supervisord: set "
                 f"{ENVIRONMENT_VARIABLE} or pass url='{_URL_SCHEME}' and the run_dir "
                 "of [rpcinterface:sio]"
             )

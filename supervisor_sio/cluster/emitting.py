@@ -22,6 +22,7 @@ from socketio import packet as sio_packet
 
 from ..common import descriptors
 from ..common.blocking import settle
+from ..common.clusters import why_none
 from ..common.limits import ACK_TIMEOUT
 from ..common.rundir import ENVIRONMENT_VARIABLE
 from ..relay.journal_format import OWN, Stream
@@ -472,10 +473,10 @@ def _tell_if_unheard(server: Any) -> None:
         return
     _looked_who_hears = True
     if not descriptors.listens():
-        logger.warning(
-            "emit reaches nobody: this process serves no clients and %s is not set",
-            ENVIRONMENT_VARIABLE,
+        reason = why_none() or (
+            f"this process serves no clients and {ENVIRONMENT_VARIABLE} is not set"
         )
+        logger.warning("emit reaches nobody: %s", reason)
 
 
 def as_arguments(data: Any) -> list[Any]:

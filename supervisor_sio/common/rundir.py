@@ -24,6 +24,7 @@ import stat
 import tempfile
 from typing import IO, Any, NamedTuple, Optional
 
+from .clusters import section
 from .limits import FORGOTTEN_RUN_DIRS
 
 #: Of the names of run directories that nobody has given a place.
@@ -89,7 +90,7 @@ class RunDir:
         except PermissionError:
             raise RunDirError(
                 f"{self.path}: permission denied; let this user in with chmod and chown "
-                "of [rpcinterface:sio]"
+                f"of {section()}"
             ) from None
         except (OSError, ValueError, KeyError, TypeError):
             raise RunDirError(

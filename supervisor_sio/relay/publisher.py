@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterable, List, Mapping, Optional, Sequence, T
 
 import zmq
 
+from ..common.clusters import section
 from ..common.limits import RELAY_BUNDLE_MESSAGES, RELAY_HIGH_WATER, RELAY_LONGEST_PUSHED
 from ..common.rundir import ClusterInfo, RunDir
 from . import native
@@ -148,7 +149,7 @@ class Publisher:
         if size > self._limit:
             raise MessageTooLong(
                 f"{what} has {size} bytes, over the limit of {self._limit} "
-                "(message_maxbytes in [rpcinterface:sio])"
+                f"(message_maxbytes in {section()})"
             )
 
     def publish(

@@ -7,6 +7,7 @@ from typing import Any, Callable, Mapping, Optional
 
 from ..common.certificates import describe, make_context
 from ..common.channel import Message
+from ..common.clusters import section
 from .emitter import Emitter
 from .placement import Placement
 from .pool import Pool
@@ -115,7 +116,7 @@ class Commands:
 
     def _reload_tls(self) -> None:
         if self._terminator is None:
-            raise CommandError("TLS is off: set tls_certfile in [rpcinterface:sio]")
+            raise CommandError(f"TLS is off: set tls_certfile in {section()}")
         try:
             self._terminator.context = make_context(*self._tls_files)
         except OSError as error:

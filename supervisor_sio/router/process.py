@@ -11,6 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from ..common import clusters
 from ..common.certificates import describe, make_context
 from ..common.channel import ChannelError, Message, Packet
 from ..common.descriptors import ceiling, raise_limit
@@ -235,7 +236,7 @@ class Router:
     def _fault(self, option: str, reason: str) -> None:
         """Clients are served all the same; the status says what is missing."""
         self._faults.append(f"{option}: {reason}")
-        logger.error("[rpcinterface:sio] %s: %s", option, reason)
+        logger.error("%s %s: %s", clusters.section(), option, reason)
 
     async def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -407,12 +408,11 @@ def run() -> int:
     """The body of ``supervisor-sio router``; returns the exit status."""
     run_dir = RunDir.from_environment()
     if run_dir is None or "SUPERVISOR_ENABLED" not in os.environ:
-        print(
-            "supervisor-sio router: error: it runs under supervisord: put it in "
-            "[eventlistener:sio] as command = supervisor-sio router with "
-            "events = PROCESS_STATE, beside a [rpcinterface:sio] section",
-            file=sys.stderr,
+        reason = clusters.why_none() or (
+            "it runs under supervisord: put it in [eventlistener:sio] as command = supervisor-sio "
+            "router with events = PROCESS_STATE, beside a [rpcinterface:sio] section"
         )
+        print(f"supervisor-sio router: error: {reason}", file=sys.stderr)
         return 2
     try:
         supervisord, welcome = connect(run_dir)
@@ -426,7 +426,7 @@ def run() -> int:
             router = Router(run_dir, supervisord, welcome)
         except OSError as error:
             files = welcome.message["tls_certfile"], welcome.message["tls_keyfile"]
-            logger.error("[rpcinterface:sio] tls_certfile: %s", describe(error, *files))
+            logger.error("%s tls_certfile: %s", clusters.section(), describe(error, *files))
             return 1
         return await router.run()
 

@@ -56,6 +56,7 @@ def run(controller: Any, text: str) -> None:
 
 def _run(session: Session, text: str) -> None:
     line = parse_line(text)
+    session.cluster = line.cluster
     if line.command.name != "emit":  # which reads its words by itself
         session.as_json = line.json
     try:
@@ -217,7 +218,7 @@ def _scale(session: Session, line: Line) -> dict[str, Any]:
     name, numprocs = line.arguments
     group = name[:-2] if name.endswith(":*") else name
     with session.translating(group):
-        done = scale(session.ctl, group, numprocs, DRAIN_TIME, session.progress())
+        done = scale(session, group, numprocs, DRAIN_TIME, session.progress())
     failed = [row["name"] for row in done.get("not_ready", ()) if row["state"] in FAILED]
     well = not set(failed) & set(done["added"])
     if not well:

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterable, Optional
 
-from .grammar import COMMANDS
+from ..common.clusters import USUAL
+from .grammar import CLUSTER_OPTION, COMMANDS
+from .session import clusters_in
 
 
 def candidates(
-    words: list[str], text: str, list_workers: Callable[[], list[str]]
+    words: list[str],
+    text: str,
+    list_workers: Callable[[str], list[str]],
+    list_clusters: Callable[[], list[str]],
 ) -> Optional[list[str]]:
     """What ``text`` may become after the words before it.
 
-    :param list_workers: the names of all workers; called when they are needed.
+    :param list_workers: the names of all workers of a cluster; called when they are needed.
+    :param list_clusters: the names of all clusters.
     :returns: ``None`` when the line is no ``sio``.
     """
     if words[:1] == ["help"] and words[1:2] == ["sio"]:
         words = ["sio", "help", *words[2:]]
     if words[:1] != ["sio"]:
         return None
-    return [f"{word} " for word in _possible(words[1:], text, list_workers) if _fits(word, text)]
+    words, cluster = words[1:], USUAL
+    if words[:1] == [CLUSTER_OPTION]:
+        if len(words) == 1:
+            return [f"{name} " for name in list_clusters() if name.startswith(text)]
+        words, cluster = words[2:], words[1]
+    possible = _possible(words, text, lambda: list_workers(cluster))
+    return [f"{word} " for word in possible if _fits(word, text)]
 
 
 def _fits(word: str, text: str) -> bool:
@@ -29,7 +41,7 @@ def _fits(word: str, text: str) -> bool:
 
 def _possible(words: list[str], text: str, list_workers: Callable[[], list[str]]) -> Iterable[str]:
     if not words:
-        return COMMANDS
+        return [*COMMANDS, CLUSTER_OPTION]
     command = COMMANDS.get(words[0])
     if command is None or command.options.get(words[-1]):
         return ()
@@ -60,9 +72,12 @@ def install(controller: Any) -> None:
     others = controller.complete
     offered: Optional[list[str]] = None
 
-    def list_workers() -> list[str]:
-        workers = controller.get_server_proxy("sio").getStatus()["workers"]
+    def list_workers(cluster: str) -> list[str]:
+        workers = controller.get_server_proxy(cluster).getStatus()["workers"]
         return [worker["name"] for worker in workers]
+
+    def list_clusters() -> list[str]:
+        return clusters_in(controller.get_server_proxy("system").listMethods())
 
     def complete(text: str, state: int, line: Optional[str] = None) -> Optional[str]:
         nonlocal offered
@@ -73,7 +88,7 @@ def install(controller: Any) -> None:
 
                 before = readline.get_line_buffer()[: readline.get_endidx()]
             before = before[: len(before) - len(text)]
-            offered = candidates(before.split(), text, list_workers)
+            offered = candidates(before.split(), text, list_workers, list_clusters)
         if offered is None:
             answer: Optional[str] = others(text, state, line)
             return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Iterable, Optional, Sequence
 
 from ..common import figures
+from ..common.clusters import CLUSTER, USUAL
 from ..common.figures import Figure, Section, Unit
 from .tables import Column, fold, table
 
@@ -38,9 +39,11 @@ and reload"""
 _NO_LISTENER = """\
 no router: add to supervisord's configuration, and update
 
-[eventlistener:sio]
+[eventlistener:{cluster}]
 command = supervisor-sio router
 events = PROCESS_STATE"""
+
+_ENVIRONMENT = '\nenvironment = {variable}="{cluster}"'
 
 _NO_WORKERS = "no workers: add a [program:x] with command = supervisor-sio worker module:app"
 
@@ -123,7 +126,7 @@ def _parts(status: dict[str, Any]) -> Iterable[str]:
     if errors:
         yield f"errors   {errors} of supervisor-sio inside supervisord, see its log"
     if router["state"] != "running":
-        yield from router_down(router)
+        yield from router_down(status)
         if router["process"]:
             yield "relay    down"
         return
@@ -197,12 +200,16 @@ def _task(task: dict[str, Any]) -> str:
     return f"task     {task['name']} {text}"
 
 
-def router_down(router: dict[str, Any]) -> Iterable[str]:
-    """Why nothing is known of the cluster, by the ``router`` of its status."""
+def router_down(status: dict[str, Any]) -> Iterable[str]:
+    """Why nothing is known of the cluster, by its status."""
+    router = status["router"]
+    # A supervisord that an upgrade has left running has one cluster.
+    cluster = status.get("cluster", USUAL)
     if router["process"]:
         yield f"router   down ({router['process']} is {router['statename']}), connections wait"
     else:
-        yield from _NO_LISTENER.splitlines()
+        text = _NO_LISTENER + ("" if cluster == USUAL else _ENVIRONMENT)
+        yield from text.format(cluster=cluster, variable=CLUSTER).splitlines()
 
 
 def _queue(queue: dict[str, Any]) -> str:

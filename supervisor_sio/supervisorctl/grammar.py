@@ -8,6 +8,7 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import Iterable, Optional, Sequence
 
+from ..common.clusters import USUAL
 from ..common.emission import EmissionError, next_word
 
 
@@ -39,6 +40,9 @@ class Command:
         json = [] if self.name == "help" else ["[--json]"]
         return " ".join(filter(None, ["sio", self.name, self.arguments, *options, *json]))
 
+
+#: Stands before the command, whose arguments may be anything.
+CLUSTER_OPTION = "--cluster"
 
 _NAMESPACE = {"--namespace": "NAMESPACE"}
 _NAMES = "A name is that of a worker, or of a group (workers or workers:*) for all of its workers."
@@ -173,6 +177,7 @@ class Line:
     json: bool = False
     #: What followed the command, as it was typed.
     rest: str = ""
+    cluster: str = USUAL
 
     @property
     def namespace(self) -> str:
@@ -187,7 +192,30 @@ def parse_line(text: str) -> Line:
 
     :raises UsageError: when it cannot be read.
     """
+    cluster, text = split_cluster(text)
+    line = _parse_command(text)
+    line.cluster = cluster
+    return line
+
+
+def split_cluster(text: str) -> tuple[str, str]:
+    """The cluster that is named in front of a command, and the rest.
+
+    :raises UsageError: when its name is missing.
+    """
     text = text.strip()
+    option, _, rest = text.partition(" ")
+    option, equals, name = option.partition("=")
+    if option != CLUSTER_OPTION:
+        return USUAL, text
+    if not equals:
+        name, _, rest = rest.strip().partition(" ")
+    if not name:
+        raise UsageError(f"{CLUSTER_OPTION} needs the name of a cluster")
+    return name, rest.strip()
+
+
+def _parse_command(text: str) -> Line:
     try:
         if text.startswith("-"):
             name, rest = ("help" if text in ("--help", "-h") else "status"), text
@@ -216,6 +244,10 @@ def _parse(command: Command, rest: str) -> Line:
             line.json = True
         else:
             name, equals, value = word.partition("=")
+            if name == CLUSTER_OPTION:
+                raise UsageError(
+                    f"{CLUSTER_OPTION} stands first: sio {CLUSTER_OPTION} NAME {command.name}"
+                )
             if name not in command.options:
                 hint = _did_you_mean(name, [*command.options, "--json"])
                 raise UsageError(f"unknown option {name}{hint or f'; usage: {command.usage}'}")
@@ -261,6 +293,7 @@ def format_help(topics: Sequence[str]) -> list[str]:
             *_wrap(f"{command.summary}. {command.details}"),
         ]
     heads = {f"sio {c.name} {c.arguments}".rstrip(): c.summary for c in COMMANDS.values()}
+    heads[f"sio {CLUSTER_OPTION} NAME ..."] = f"Any of these, of another cluster than {USUAL}"
     wide = max(map(len, heads))
     return [f"{head:{wide}}  {summary}" for head, summary in heads.items()]
 

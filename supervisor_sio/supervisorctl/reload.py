@@ -20,6 +20,7 @@ from typing import Any, Iterator
 from supervisor import xmlrpc
 from supervisor.compat import xmlrpclib
 
+from ..common.clusters import ctl_command
 from ..common.limits import DRAIN_TIME
 from .formatting import STOPPED, readiness, split_by_readiness
 from .progress import Progress
@@ -88,18 +89,18 @@ def _one_more(
         yield
         return
     with session.translating(group):
-        answer = change(session.ctl, group, "+1")
+        answer = change(session, group, "+1")
     (name,) = answer["added"]
     usual = str(answer["numprocs"] - 1)
-    advice = f"supervisorctl sio scale {group} {usual} removes {name} again"
+    advice = f"{ctl_command(session.cluster)} scale {group} {usual} removes {name} again"
     try:
         _start_added(session, name, progress)
         yield
         with session.translating(group):
-            surplus = change(session.ctl, group, usual)["surplus"]
+            surplus = change(session, group, usual)["surplus"]
             if surplus != [name]:
                 raise refused(group, "it was scaled meanwhile")
-            remove(session.ctl, surplus, DRAIN_TIME, progress)
+            remove(session, surplus, DRAIN_TIME, progress)
     except KeyboardInterrupt:
         raise CommandError(f"interrupted; {advice}") from None
     except CommandError as error:

@@ -11,6 +11,7 @@ from supervisor.compat import xmlrpclib
 from .formatting import FAILED, readiness, split_by_readiness
 from .progress import Progress
 from .recycling import wait_for_recycling
+from .session import Session
 
 #: Seconds that a worker has to become ready.
 READY_TIMEOUT = 60.0
@@ -23,7 +24,7 @@ _START = 2.0
 
 
 def scale(
-    controller: Any, group: str, numprocs: str, drain_time: float, progress: Progress
+    session: Session, group: str, numprocs: str, drain_time: float, progress: Progress
 ) -> dict[str, Any]:
     """Scale a group: what was done, and who is ready in the end.
 
@@ -31,18 +32,18 @@ def scale(
         its stop.
     :raises xmlrpclib.Fault: as supervisord says it; what is done stays done.
     """
-    answer = change(controller, group, numprocs)
+    answer = change(session, group, numprocs)
     for name in answer["added"]:
         progress.say(f"{name}: added")
     # Processes of other programs are never ready.
-    serves = any(_group_of(name) == group for name in _workers(controller))
+    serves = any(_group_of(name) == group for name in _workers(session))
     if serves:
-        _wait_ready(controller, group, answer["kept"] + answer["added"], progress)
-    remove(controller, answer["surplus"], drain_time, progress)
+        _wait_ready(session, group, answer["kept"] + answer["added"], progress)
+    remove(session, answer["surplus"], drain_time, progress)
     done = {key: answer[key] for key in ("group", "numprocs", "added", "configured")}
     done["removed"] = answer["surplus"]
     if serves:
-        rows = reversed(_workers(controller).values())
+        rows = reversed(_workers(session).values())
         # The router may not know yet that those that were removed are gone.
         members = [
             row
@@ -55,18 +56,18 @@ def scale(
     return done
 
 
-def change(controller: Any, group: str, numprocs: str) -> dict[str, Any]:
+def change(session: Session, group: str, numprocs: str) -> dict[str, Any]:
     """Add what is missing: the answer of ``sio.scaleGroup``, with what is too much.
 
     :raises xmlrpclib.Fault: as supervisord says it.
     """
-    answer: dict[str, Any] = controller.get_server_proxy("sio").scaleGroup(group, numprocs)
+    answer: dict[str, Any] = session.sio.scaleGroup(group, numprocs)
     if answer["kept"]:
-        _bring_back(controller, answer["kept"])
+        _bring_back(session, answer["kept"])
     return answer
 
 
-def remove(controller: Any, names: list[str], drain_time: float, progress: Progress) -> None:
+def remove(session: Session, names: list[str], drain_time: float, progress: Progress) -> None:
     """Stop the surplus of a group and remove it; see :func:`scale`.
 
     :raises CommandError: when another worker is recycled for too long.
@@ -74,16 +75,16 @@ def remove(controller: Any, names: list[str], drain_time: float, progress: Progr
     if names:
         group = _group_of(names[0])
         progress.about(group)
-        wait_for_recycling(controller.get_server_proxy("sio").getStatus, group, progress)
-        _stop(controller, names, drain_time, progress)
+        wait_for_recycling(session.sio.getStatus, group, progress)
+        _stop(session, names, drain_time, progress)
     for number, name in enumerate(names, 1):
         progress.about(f"{name}: {number} of {len(names)}")
         with progress.waiting("waiting for its process to end"):
-            controller.get_server_proxy("sio").removeProcess(name)
+            session.sio.removeProcess(name)
         progress.say(f"{name}: removed")
 
 
-def _wait_ready(controller: Any, group: str, names: list[str], progress: Progress) -> None:
+def _wait_ready(session: Session, group: str, names: list[str], progress: Progress) -> None:
     """Until those that were added serve, or will not."""
     if not names:
         return
@@ -95,7 +96,7 @@ def _wait_ready(controller: Any, group: str, names: list[str], progress: Progres
 
     with progress.waiting(left):
         while missing and time.monotonic() - began < READY_TIMEOUT:
-            rows = _workers(controller)
+            rows = _workers(session)
             seconds = time.monotonic() - began
             for name in missing[:]:
                 state = rows[name]["state"] if name in rows else ""
@@ -126,44 +127,44 @@ def summary(answer: dict[str, Any]) -> str:
     )
 
 
-def _workers(controller: Any) -> dict[str, dict[str, Any]]:
-    workers = controller.get_server_proxy("sio").getStatus()["workers"]
+def _workers(session: Session) -> dict[str, dict[str, Any]]:
+    workers = session.sio.getStatus()["workers"]
     # The first row of a name is that of supervisord's own process.
     return {worker["name"]: worker for worker in reversed(workers)}
 
 
-def _bring_back(controller: Any, names: list[str]) -> None:
+def _bring_back(session: Session, names: list[str]) -> None:
     """What another ``scale``, which did not come to its end, was about to remove."""
-    workers = _workers(controller)
+    workers = _workers(session)
     for name in names:
         state = workers[name]["state"] if name in workers else ""
         if state == "drained":
-            controller.get_server_proxy("sio").undrainWorker(name)
+            session.sio.undrainWorker(name)
         elif state == "stopped":
-            controller.get_supervisor().startProcess(name, False)
+            session.ctl.get_supervisor().startProcess(name, False)
 
 
 def _group_of(name: str) -> str:
     return name.partition(":")[0]
 
 
-def _stop(controller: Any, names: list[str], drain_time: float, progress: Progress) -> None:
+def _stop(session: Session, names: list[str], drain_time: float, progress: Progress) -> None:
     """Stop processes, all at the same time; new sessions go elsewhere before that.
 
     With takeover, those that they have go there as well: nobody has to finish connecting first.
     """
-    workers = _workers(controller).values()
+    workers = _workers(session).values()
     ready = [worker for worker in workers if worker["state"] == "ready"]
     if any(worker["name"] not in names for worker in ready):
         leaving = [worker for worker in ready if worker["name"] in names]
         for worker in sorted(leaving, key=lambda worker: names.index(worker["name"])):
-            controller.get_server_proxy("sio").drainWorker(worker["name"])
+            session.sio.drainWorker(worker["name"])
         if not all(worker.get("takeover") for worker in leaving):
             with progress.waiting(f"no new clients for {', '.join(names)}"):
                 time.sleep(drain_time)
     for name in names:
         try:
-            controller.get_supervisor().stopProcess(name, False)
+            session.ctl.get_supervisor().stopProcess(name, False)
         except xmlrpclib.Fault as fault:
             if fault.faultCode != xmlrpc.Faults.NOT_RUNNING:
                 raise

@@ -8,13 +8,14 @@ import http.client
 import json
 import os
 import socket
-from typing import Any, Iterator, Optional
+from typing import Any, Iterable, Iterator, Optional
 from xml.parsers.expat import ExpatError
 
 from supervisor import xmlrpc
 from supervisor.compat import xmlrpclib
 from supervisor.supervisorctl import LSBInitExitStatuses
 
+from ..common.clusters import USUAL, ctl_command, listed
 from .formatting import NO_RPCINTERFACE
 from .progress import Progress
 
@@ -62,18 +63,25 @@ class Session:
     def __init__(self, controller: Any, as_json: bool = False) -> None:
         self.ctl = controller
         self.as_json = as_json
+        self.cluster = USUAL
 
     # --- supervisord -------------------------------------------------------------
 
+    @property
+    def sio(self) -> Any:
+        """The XML-RPC methods of the cluster."""
+        return self.ctl.get_server_proxy(self.cluster)
+
     def call(self, method: str, *arguments: Any, about: str = "") -> Any:
-        """The answer of an XML-RPC method.
+        """The answer of an XML-RPC method; one of ``sio`` is one of the cluster.
 
         :param about: what a refusal is about.
         :raises CommandError: when there is none.
         """
         namespace, _, name = method.partition(".")
         try:
-            return getattr(self.ctl.get_server_proxy(namespace), name)(*arguments)
+            proxy = self.sio if namespace == "sio" else self.ctl.get_server_proxy(namespace)
+            return getattr(proxy, name)(*arguments)
         except (xmlrpclib.Error, OSError, http.client.HTTPException, ExpatError) as error:
             raise self.translate(error, about) from None
 
@@ -97,9 +105,9 @@ class Session:
             if error.faultCode != xmlrpc.Faults.UNKNOWN_METHOD:
                 return refused(about, fault_text(error))
             try:
-                self.ctl.get_server_proxy("sio").getAPIVersion()
+                self.sio.getAPIVersion()
             except xmlrpclib.Fault:
-                return Unreachable(NO_RPCINTERFACE, error=NO_RPCINTERFACE.partition(":")[0])
+                return self._no_cluster()
             return CommandError(_OLDER)
         if isinstance(error, xmlrpclib.ProtocolError):
             if error.errcode != 401:
@@ -110,6 +118,20 @@ class Session:
         if isinstance(error, OSError):
             return Unreachable(f"{url} {_reason(error)}")
         return Unreachable(f"{url} does not answer as supervisord does")
+
+    def _no_cluster(self) -> CommandError:
+        """supervisord has no methods of this name."""
+        try:
+            clusters = clusters_in(self.ctl.get_server_proxy("system").listMethods())
+        except xmlrpclib.Fault:
+            clusters = []
+        if not clusters:
+            return Unreachable(NO_RPCINTERFACE, error=NO_RPCINTERFACE.partition(":")[0])
+        reason = (
+            f"supervisord has no cluster {self.cluster}, only {listed(clusters)}; "
+            f"write: {ctl_command(clusters[0])}"
+        )
+        return CommandError(f"Error: {reason}", LSBInitExitStatuses.INVALID_ARGS, reason)
 
     # --- who typed the command -----------------------------------------------------
 
@@ -154,6 +176,12 @@ class Session:
         self.say(str(error))
         self.document({"error": error.error, **error.details})
         self.ctl.exitstatus = error.exitstatus
+
+
+def clusters_in(methods: Iterable[str]) -> list[str]:
+    """The clusters among the XML-RPC methods that supervisord has."""
+    names = (method.partition(".") for method in methods)
+    return [namespace for namespace, _, name in names if name == "undrainWorker"]
 
 
 def fault_text(fault: xmlrpclib.Fault) -> str:

@@ -90,7 +90,7 @@ def format_sample(sample: dict[str, Any], width: Optional[int] = None) -> Iterab
         )
         yield from fold(process, width, INDENT)
     else:
-        for text in router_down(router):
+        for text in router_down(sample):
             yield from fold(text, width, INDENT)
     yield ""
     heads = [Column(column.head, right=True) for _, column in shown]

@@ -1,4 +1,4 @@
-"""What supervisord holds for the cluster: the shared port, the run directory, and its router."""
+"""What supervisord holds for a cluster: the shared port, the run directory, and its router."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import os
 import socket
 import sys
 import time
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from supervisor import events
-from supervisor.options import EventListenerPoolConfig, make_namespec
+from supervisor.options import EventListenerPoolConfig, make_namespec, split_namespec
 from supervisor.states import ProcessStates, getProcessStateDescription
 from supervisor.xmlrpc import Faults, RPCError
 
 from ..common import channel, memory_file
 from ..common.certificates import describe, make_context
 from ..common.channel import Message
+from ..common.clusters import CLUSTER, CLUSTERS, ctl_command
 from ..common.commands import PROGRAM, program_of, subcommand_of
 from ..common.limits import MAX_CANDIDATES, MAX_NAMES, SHELF_BUFFER
 from ..common.memory_file import HOST_FILES
@@ -32,26 +33,31 @@ from .last_line import last_line
 from .lives import Lives
 from .overdue import Reason
 from .pauses import hold_back, starts_again
+from .programs import Programs
 from .recycler import Recycler
 from .scaling import Scaler
 from .status import ProcessInfo, RouterInfo, build_status
 
-_NO_ROUTER = "no router is running; try again in a second, or see: supervisorctl sio status"
+_NO_ROUTER = "no router is running; try again in a second, or see: {} status"
 
 
 class Cluster:
-    """What supervisord holds for the cluster, from start to stop or reload.
+    """What supervisord holds for a cluster, from start to stop or reload.
 
+    :param programs: what is in it; all that supervisord starts, unless there are other clusters.
     :raises SettingsError: when the run directory or an address cannot be had;
         nothing stays open then.
     """
 
-    def __init__(self, supervisord: Supervisord, settings: Settings) -> None:
+    def __init__(
+        self, supervisord: Supervisord, settings: Settings, programs: Optional[Programs] = None
+    ) -> None:
         self._supervisord = supervisord
         self._settings = settings
+        self._programs = programs or Programs(supervisord)
         self._guard = Guard(supervisord.options.logger)
         self._lives = Lives()
-        self.scaler = Scaler(supervisord)
+        self._scaler = Scaler(supervisord)
         self._recycler = Recycler(
             supervisord,
             settings,
@@ -80,9 +86,16 @@ class Cluster:
             self._check_message_queue()
             self._open_run_dir()
         except SettingsError:
-            self._close_sockets()
+            self.close()
             raise
-        os.environ[ENVIRONMENT_VARIABLE] = self._run_dir.path
+        #: What its processes have in their environment.
+        self._variables = {
+            ENVIRONMENT_VARIABLE: self._run_dir.path,
+            CLUSTER: self._programs.cluster,
+        }
+        for variable in self._variables:
+            os.environ.pop(variable, None)  # of a supervisord around this one
+        os.environ[CLUSTERS] = ",".join(self._programs.clusters)
         for event, callback in (
             (events.ProcessStateStartingEvent, self._on_starting),
             (events.ProcessStateExitedEvent, self._on_end),
@@ -156,15 +169,14 @@ class Cluster:
 
         Others may run as another user, and the URL of ``message_queue`` has a password.
         """
-        for group in self._supervisord.process_groups.values():
-            if isinstance(group.config, EventListenerPoolConfig):
-                for process in group.processes.values():
-                    if (
-                        process.pid
-                        and subcommand_of(process.config.command) == "router"
-                        and is_descendant(pid, process.pid)
-                    ):
-                        return None
+        for process in self._programs:
+            if (
+                isinstance(process.group.config, EventListenerPoolConfig)
+                and process.pid
+                and subcommand_of(process.config.command) == "router"
+                and is_descendant(pid, process.pid)
+            ):
+                return None
         return (
             "only an event listener of this supervisord with command = supervisor-sio router "
             "gets the listening sockets"
@@ -213,9 +225,8 @@ class Cluster:
     def _workers(self, running: bool = False) -> list[str]:
         """The names of processes that are workers or will be; or of those of them that run."""
         names = [
-            (make_namespec(group.config.name, process.config.name), process.config.command)
-            for group in self._supervisord.process_groups.values()
-            for process in group.processes.values()
+            (_name(process), process.config.command)
+            for process in self._programs
             if process.pid or not running
         ]
         return _as_many_as_fit([name for name, command in names if self._is_worker(name, command)])
@@ -224,14 +235,25 @@ class Cluster:
         """As far as it shows before it has joined."""
         return name in self._known_workers or subcommand_of(command) == "worker"
 
+    def scale(self, name: str, wanted: Union[int, str]) -> dict[str, Any]:
+        """:raises RPCError: when the group cannot be scaled, or is another cluster's."""
+        self._check_group(name)
+        return self._scaler.scale(name, wanted)
+
     def remove(self, name: str) -> Callable[[], Any]:
-        """:raises RPCError: when there is no such process."""
-        return self._guard.deferred("a removal", self.scaler.remove(name))
+        """:raises RPCError: when there is no such process, or it is another cluster's."""
+        self._check_group(split_namespec(name)[0])
+        return self._guard.deferred("a removal", self._scaler.remove(name))
+
+    def _check_group(self, name: str) -> None:
+        other = self._programs.elsewhere(name)
+        if other is not None:
+            raise RPCError(Faults.FAILED, f"it is in the cluster {other}, not in this one")
 
     def command(self, kind: str, **arguments: Any) -> Callable[[], Any]:
         """:raises RPCError: when there is no router to tell."""
         if self._open_router is None:
-            raise RPCError(Faults.FAILED, _NO_ROUTER)
+            raise RPCError(Faults.FAILED, _NO_ROUTER.format(ctl_command(self._programs.cluster)))
         return self._open_router.command({"type": kind, **arguments})
 
     def query(
@@ -245,7 +267,7 @@ class Cluster:
         :raises RPCError: when there is no router to ask them.
         """
         if self._open_router is None:
-            raise RPCError(Faults.FAILED, _NO_ROUTER)
+            raise RPCError(Faults.FAILED, _NO_ROUTER.format(ctl_command(self._programs.cluster)))
         return self._open_router.command(
             {"type": "query", "tag": "", **question},
             lambda rows, answer: in_ascii(finish(rows, answer)),
@@ -277,8 +299,7 @@ class Cluster:
                 pause=failures.remaining(now),
                 tail=_name(process) + ("" if process.config.redirect_stderr else " stderr"),
             )
-            for group in self._supervisord.process_groups.values()
-            for process in group.processes.values()
+            for process in self._programs
             for failures in (self._lives.failures(_name(process)),)
         ]
         members = router.figures.get("workers", []) if router else []
@@ -288,7 +309,7 @@ class Cluster:
         pids = {process.pid for process in processes} | {member["pid"] for member in members}
         if router:
             pids.add(router.pid)
-        return build_status(
+        status = build_status(
             listen=[str(address) for address in self._settings.listen],
             router=router,
             processes=sorted(processes),
@@ -300,26 +321,42 @@ class Cluster:
             errors=self._guard.caught,
             recycling=self._recycler.shown(),
         )
+        return {"cluster": self._programs.cluster, **status}
 
     def _on_starting(self, event: Any) -> None:
         """supervisord looks for the command next: ours is found beside this Python, too.
 
         That Python's directory need not be on the PATH, and no program gets another PATH.
         A PATH in the program's ``environment`` is taken as it is.
+
+        Then it forks, and the process has what is in supervisord's environment now.
         """
+        self._set_variables(event.process)
         name, config = _name(event.process), event.process.config
-        self._lives.starting(name, time.monotonic())
-        router = self._open_router
-        if router is not None and self._is_worker(name, config.command):
-            router.tell_starting(name)
         if program_of(config.command) == PROGRAM and "PATH" not in (config.environment or ()):
             config.get_path = lambda: [
                 *type(config).get_path(config),
                 os.path.dirname(sys.executable),
             ]
+        if event.process not in self._programs:
+            return
+        self._lives.starting(name, time.monotonic())
+        router = self._open_router
+        if router is not None and self._is_worker(name, config.command):
+            router.tell_starting(name)
+
+    def _set_variables(self, process: Any) -> None:
+        """Those of another cluster are left: it sets them before or after."""
+        for variable, value in self._variables.items():
+            if process in self._programs:
+                os.environ[variable] = value
+            elif os.environ.get(variable) == value:
+                del os.environ[variable]
 
     def _on_end(self, event: Any) -> None:
         process, name = event.process, _name(event.process)
+        if process not in self._programs:
+            return
         if event.from_state == ProcessStates.EXITED:
             return  # it waits for its next start, see below
         if not self._is_worker(name, process.config.command):
@@ -346,6 +383,8 @@ class Cluster:
                 )
 
     def _on_stopped(self, event: Any) -> None:
+        if event.process not in self._programs:
+            return
         name = _name(event.process)
         self._lives.stopped(name)
         if self._open_router is not None:
@@ -371,14 +410,16 @@ class Cluster:
         addresses = [str(address) for address in self._settings.listen]
         if self._settings.metrics is not None:
             addresses.append(f"{self._settings.metrics} (metrics)")
-        self._supervisord.options.logger.info(f"sio: listening on {', '.join(addresses)}")
+        whose = f"{self._programs.cluster}: " if len(self._programs.clusters) > 1 else ""
+        self._supervisord.options.logger.info(f"sio: {whose}listening on {', '.join(addresses)}")
 
     def _on_process_stopping(self, event: Any) -> None:
         """Supervisor calls this before it sends the signal.
 
         So the router has it first, and can say who was stopped and who was only killed.
         """
-        self._tell_stopping(event.process.pid)
+        if event.process in self._programs:
+            self._tell_stopping(event.process.pid)
 
     def _tell_stopping(self, pid: int) -> None:
         if self._open_router is not None:
@@ -398,14 +439,16 @@ class Cluster:
         ``ServerOptions.cleanup_fds`` closes descriptors without telling their
         owners. The router has its own copies and serves until it is stopped.
         """
-        os.environ.pop(ENVIRONMENT_VARIABLE, None)
+        for variable in (*self._variables, CLUSTERS):
+            os.environ.pop(variable, None)
         self._tell_stopping(0)
         for dispatcher in [self._listener, self._router, *self._waiting]:
             if dispatcher is not None:
                 dispatcher.close()
-        self._close_sockets()
+        self.close()
 
-    def _close_sockets(self) -> None:
+    def close(self) -> None:
+        """Close all that is open from the start on."""
         for sock, (_, address) in zip(self._bound, self._addresses):
             listeners.close(sock, address)
         for sock in self._run_dir_sockets:

@@ -1,4 +1,7 @@
-"""The XML-RPC namespace ``sio``: arguments are checked, answers made, and the cluster does it."""
+"""The XML-RPC namespace of a cluster, which for the only one is ``sio``.
+
+Arguments are checked, answers made, and the cluster does it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _NO_ARRAY = "data must be a string that holds a JSON array, such as '[\"hello\"]
 
 
 class SioRPCInterface:
-    """The XML-RPC namespace ``sio``."""
+    """The XML-RPC namespace of a cluster: ``sio``, or as its section is called."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -82,7 +85,7 @@ class SioRPCInterface:
                 Faults.INCORRECT_PARAMETERS,
                 "numprocs is not a number or a string: N, +N, -N or max",
             )
-        return self._cluster.scaler.scale(name, numprocs)
+        return self._cluster.scale(name, numprocs)
 
     def removeProcess(self, name: str) -> Any:
         """Remove a process from its group, once it has stopped

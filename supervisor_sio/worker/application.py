@@ -13,6 +13,7 @@ from typing import Any, Iterator, Sequence
 import socketio
 
 from ..cluster import sessions
+from ..common.clusters import section
 from ..common.modes import ASYNC_MODES, ASYNCIO, EVENTLET, THREADING, AsyncMode
 from .spec import Call, parse_spec
 
@@ -193,7 +194,7 @@ def check_path(app: Any, paths: Sequence[str]) -> None:
         if isinstance(path, str) and not any(known.endswith(path) for known in paths):
             raise ApplicationError(
                 f"the application has its Socket.IO server at {path}, the router looks for "
-                f"{', '.join(paths)}: set path = {path} in [rpcinterface:sio], restart supervisord"
+                f"{', '.join(paths)}: set path = {path} in {section()}, restart supervisord"
             )
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any, Optional
 
 from ..cluster import sessions
+from ..common.clusters import why_none
 from ..common.modes import EVENTLET, AsyncMode
 from ..common.rundir import RunDir, RunDirError
 from . import logs, modes
@@ -70,11 +71,7 @@ def run(
         sessions.serve_by(modes.installer(mode))
         check(app, spec, mode)
         check_servers(mode)
-        run_dir = RunDir.from_environment()
-        if run_dir is None and "SUPERVISOR_ENABLED" in os.environ:
-            raise ApplicationError(
-                "supervisord has no [rpcinterface:sio] section: add it, and restart supervisord"
-            )
+        run_dir = find_cluster()
         if run_dir is not None:
             check_manager(app, spec)
             run_dir.read_cluster()  # says what is wrong, if something is
@@ -85,3 +82,17 @@ def run(
         sys.stderr.write(getattr(error, "detail", ""))
         sys.stderr.write(f"{who}: error: {error}\n")
         raise SystemExit(1) from None
+
+
+def find_cluster() -> Optional[RunDir]:
+    """Where the cluster of this process is; ``None`` when it was started by hand.
+
+    :raises ApplicationError: when supervisord has none for it.
+    """
+    run_dir = RunDir.from_environment()
+    if run_dir is None and "SUPERVISOR_ENABLED" in os.environ:
+        raise ApplicationError(
+            why_none()
+            or "supervisord has no [rpcinterface:sio] section: add it, and restart supervisord"
+        )
+    return run_dir

@@ -419,6 +419,7 @@ def test_mistakes_do_not_hide_each_other(deployment: Deployment) -> None:
 
 def test_a_section_under_another_name(deployment: Deployment) -> None:
     (line,) = deployment.rename("rpcinterface:sio", "rpcinterface:socketio").lines()
+    assert line.startswith("warning: ")
     assert "[rpcinterface:socketio]: supervisorctl asks for the name sio; write [rpc" in line
 
 

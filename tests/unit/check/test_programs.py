@@ -87,7 +87,7 @@ def test_two_applications_of_one_port(
         assert line.startswith(f"warning: {deployment.path}: [program:more] command: {told}")
         assert line.endswith(
             "of [program:workers], and both serve one port: a client gets one or the other; give "
-            "each application its own supervisord"
+            "each application its own cluster"
         )
 
 

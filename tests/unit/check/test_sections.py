@@ -41,8 +41,9 @@ def test_what_init_prints_is_sound(
     path.write_text(sections if full else MINIMAL.format(directory=tmp_path) + sections)
     configuration = read(str(path))
     assert judge(configuration, HOST) == []
-    assert configuration.settings is not None
-    assert [str(address) for address in configuration.settings.listen] == [listen]
+    settings = configuration.clusters["sio"]
+    assert settings is not None
+    assert [str(address) for address in settings.listen] == [listen]
     (program,) = configuration.workers
     assert program.command == "supervisor-sio worker chat:app"
     assert len(program.processes) == workers
@@ -71,6 +72,26 @@ def test_init_for_each_mode(capsys: pytest.CaptureFixture[str], mode: str, optio
     assert ("--threads" in out) is (mode == "threading")
 
 
+def test_init_for_one_more_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed for each can stand in one file, and is sound."""
+    printed = []
+    for name in ("chat", "shop"):
+        words = ["--listen", f"unix:{tmp_path}/{name}.sock", "--cluster", name]
+        assert cli.main(["init", f"{name}:app", *words]) == 0
+        printed.append(capsys.readouterr().out)
+    path = tmp_path / "supervisord.conf"
+    path.write_text(MINIMAL.format(directory=tmp_path) + "".join(printed))
+    configuration = read(str(path))
+    found = judge(configuration, HOST)
+    assert [finding for finding in found if "runs as root" not in finding.text] == []
+    for name, part in zip(("chat", "shop"), configuration.for_each_cluster()):
+        assert {program.section for program in part.programs} == {
+            f"eventlistener:{name}",
+            f"program:{name}_workers",
+        }
+        assert {program.cluster for program in part.programs} == {name}
+
+
 def test_init_has_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["init"]) == 0
     out = capsys.readouterr().out
@@ -85,6 +106,7 @@ def test_init_has_defaults(capsys: pytest.CaptureFixture[str]) -> None:
         (["chat:app x"], "'chat:app x' is not module:app, as in chat:app"),
         (["--listen", "8000"], "'8000' is not host:port, [v6]:port or unix:/path"),
         (["--workers", "0"], "0 workers do no work; give 1 or more"),
+        (["--cluster", "a.b"], "a cluster cannot be called 'a.b': take a letter, and behind it"),
     ],
 )
 def test_init_says_what_is_wrong(

@@ -86,6 +86,58 @@ def test_the_router_is_no_worker(command: str) -> None:
     )
 
 
+class OfTwoClusters(Supervisorctl):
+    """It has the clusters chat and shop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clusters = ["chat", "shop"]
+
+    def get_server_proxy(self, namespace: str) -> Any:
+        return Namespace(self, namespace)
+
+
+class Namespace:
+    """The XML-RPC methods of one name."""
+
+    def __init__(self, ctl: OfTwoClusters, name: str) -> None:
+        self.ctl, self.name = ctl, name
+
+    def __getattr__(self, method: str) -> Any:
+        if self.name == "system":
+            return lambda: [
+                "system.listMethods",
+                *[
+                    f"{name}.{method}"
+                    for name in self.ctl.clusters
+                    for method in ("x", "undrainWorker")
+                ],
+            ]
+        if self.name not in self.ctl.clusters:
+            raise xmlrpclib.Fault(Faults.UNKNOWN_METHOD, "UNKNOWN_METHOD")
+        return getattr(self.ctl, method)
+
+
+@pytest.mark.parametrize(("typed", "asked"), [("status", "sio"), ("--cluster caht reload", "caht")])
+def test_a_cluster_that_nobody_has(typed: str, asked: str) -> None:
+    ctl = OfTwoClusters()
+    run(ctl, typed)
+    assert (ctl.printed, ctl.exitstatus) == (
+        f"Error: supervisord has no cluster {asked}, only chat and shop; write: supervisorctl sio "
+        "--cluster chat",
+        2,
+    )
+    ctl.clusters = []
+    run(ctl, typed)
+    assert ctl.printed.startswith("supervisord runs without the sio plugin")
+
+
+def test_a_cluster_of_another_name_is_asked() -> None:
+    ctl = OfTwoClusters()
+    run(ctl, "--cluster shop drain other")
+    assert ctl.printed == "other: ERROR (no such worker)"
+
+
 WORKERS = ["chat:chat_00", "chat:chat_01", "chat2", "chat3:a"]
 
 

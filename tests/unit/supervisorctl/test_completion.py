@@ -7,12 +7,18 @@ import pytest
 from supervisor_sio.supervisorctl.completion import candidates
 
 WORKERS = ["chat:chat_00", "chat:chat_01", "solo"]
+OF_CLUSTERS = {"sio": WORKERS, "shop": ["shop:shop_00"]}
 
 
 def offered(line: str) -> Optional[list[str]]:
     """What TAB offers at the end of this line."""
     text = line[line.rfind(" ") + 1 :]
-    words = candidates(line[: len(line) - len(text)].split(), text, lambda: WORKERS)
+    words = candidates(
+        line[: len(line) - len(text)].split(),
+        text,
+        lambda cluster: OF_CLUSTERS[cluster],
+        lambda: list(OF_CLUSTERS),
+    )
     return None if words is None else [word.rstrip() for word in words]
 
 
@@ -36,6 +42,11 @@ def offered(line: str) -> Optional[list[str]]:
         ("help sio to", ["top"]),
         ("sio help top ", []),
         ("sio nonsense ", []),
+        ("sio --", ["--cluster"]),
+        ("sio --cluster ", ["sio", "shop"]),
+        ("sio --cluster sh", ["shop"]),
+        ("sio --cluster shop re", ["reload", "reload-tls"]),
+        ("sio --cluster shop drain ", ["shop:shop_00", "shop:*"]),
         ("start ", None),
         ("si", None),
         ("help si", None),

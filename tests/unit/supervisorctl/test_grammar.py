@@ -41,6 +41,16 @@ from supervisor_sio.supervisorctl.grammar import COMMANDS, Line, UsageError, for
             Line(COMMANDS["reload"], ["a:b", "c"], {"--surge": ""}, rest="a:b --surge c"),
         ),
         ("help top", Line(COMMANDS["help"], ["top"], rest="top")),
+        ("--cluster shop", Line(COMMANDS["status"], cluster="shop")),
+        (" --cluster=shop  kick x", Line(COMMANDS["kick"], ["x"], rest="x", cluster="shop")),
+        (
+            "--cluster  shop emit x --cluster",
+            Line(COMMANDS["emit"], rest="x --cluster", cluster="shop"),
+        ),
+        (
+            "--cluster shop --json",
+            Line(COMMANDS["status"], json=True, rest="--json", cluster="shop"),
+        ),
     ],
 )
 def test_what_is_typed(text: str, line: Line) -> None:
@@ -66,6 +76,9 @@ def test_what_is_typed(text: str, line: Line) -> None:
         ("rooms --namespace", "--namespace needs a value"),
         ("rooms --namespace=", "--namespace needs a value"),
         ('kick "abc', 'a quote without its end: "abc'),
+        ("--cluster", "--cluster needs the name of a cluster"),
+        ("--cluster= status", "--cluster needs the name of a cluster"),
+        ("reload --cluster shop", "--cluster stands first: sio --cluster NAME reload"),
     ],
 )
 def test_mistakes_are_told_in_one_line(text: str, error: str) -> None:
@@ -82,7 +95,7 @@ def test_a_namespace_has_its_slash() -> None:
 
 def test_help_fits_and_names_every_command_and_option() -> None:
     overview = format_help([])
-    assert len(overview) == len(COMMANDS)
+    assert len(overview) == len(COMMANDS) + 1 and overview[-1].startswith("sio --cluster NAME ")
     for line, (name, command) in zip(overview, COMMANDS.items()):
         assert line.startswith(f"sio {name}") and command.summary in line
         lines = format_help([name])

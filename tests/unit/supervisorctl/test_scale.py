@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from supervisor.compat import xmlrpclib
@@ -9,10 +9,11 @@ from supervisor.xmlrpc import Faults
 
 from supervisor_sio.supervisorctl.progress import Progress
 from supervisor_sio.supervisorctl.scale import scale, summary
+from supervisor_sio.supervisorctl.session import Session
 
 
 class Server:
-    """supervisorctl and the supervisord that it asks; notes what it is asked."""
+    """A session of supervisorctl and the supervisord that it asks; notes what it is asked."""
 
     def __init__(self, answer: dict[str, Any], states: dict[str, str]) -> None:
         self.answer = {"group": "w", "added": [], "surplus": [], "kept": [], **answer}
@@ -27,11 +28,15 @@ class Server:
     def output(self, line: str) -> None:
         self.said.append(line)
 
-    def get_supervisor(self) -> Server:
+    @property
+    def ctl(self) -> Server:
         return self
 
-    def get_server_proxy(self, namespace: str) -> Server:
-        assert namespace == "sio"
+    @property
+    def sio(self) -> Server:
+        return self
+
+    def get_supervisor(self) -> Server:
         return self
 
     def scaleGroup(self, name: str, numprocs: str) -> dict[str, Any]:
@@ -68,6 +73,10 @@ class Server:
         self.asked.append(("remove", name))
 
 
+def session(server: Server) -> Session:
+    return cast(Session, server)
+
+
 @pytest.fixture(autouse=True)
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     times: list[float] = []
@@ -77,7 +86,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_more(slept: list[float]) -> None:
     server = Server({"numprocs": 4, "configured": 2, "added": ["w:w_2", "w:w_3"]}, {})
-    scale(server, "w", "+2", 2.0, server.progress)
+    scale(session(server), "w", "+2", 2.0, server.progress)
     assert server.asked == [("scale", "w", "+2")]
     assert server.said[:2] == ["w:w_2: added", "w:w_3: added"]
     # They are of a program that has no workers.
@@ -114,7 +123,7 @@ def test_those_that_are_added_are_waited_for(fate: str, slept: list[float]) -> N
         return {"workers": [{"name": n, "state": s} for n, s in shown.items()]}
 
     server.getStatus = look  # type: ignore[method-assign]
-    done = scale(server, "w", "3", 2.0, server.progress)
+    done = scale(session(server), "w", "3", 2.0, server.progress)
     waited = [line.partition(", 0.")[0].rstrip(")") for line in server.said[3:-2]]
     verdict = "ready: 3 of 3 workers"
     first = "w:w_1: ready (1 of 2"
@@ -136,7 +145,7 @@ def test_fewer(slept: list[float]) -> None:
     surplus = ["w:w_3", "w:w_2", "w:w_1"]
     server = Server({"numprocs": 1, "configured": 1, "surplus": surplus}, states)
     server.not_running = {"w:w_1"}
-    scale(server, "w", "1", 2.0, server.progress)
+    scale(session(server), "w", "1", 2.0, server.progress)
     assert server.asked == [
         ("scale", "w", "1"),
         ("drain", "w:w_2"),
@@ -164,7 +173,7 @@ def test_fewer(slept: list[float]) -> None:
 def test_nobody_is_drained_when_nobody_else_is_ready(state: str, slept: list[float]) -> None:
     states = {"w:w_0": state, "w:w_1": "ready"}
     server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, states)
-    scale(server, "w", "1", 2.0, server.progress)
+    scale(session(server), "w", "1", 2.0, server.progress)
     assert [asked[0] for asked in server.asked] == ["scale", "stop", "remove"]
     assert not slept
 
@@ -188,7 +197,7 @@ def test_fewer_wait_while_supervisord_recycles_a_worker() -> None:
 def test_what_another_scale_left_half_way_comes_back() -> None:
     states = {"w:w_1": "drained", "w:w_2": "stopped", "w:w_3": "ready"}
     server = Server({"numprocs": 4, "configured": 4, "kept": list(states)}, states)
-    scale(server, "w", "4", 2.0, server.progress)
+    scale(session(server), "w", "4", 2.0, server.progress)
     assert server.asked[1:] == [("undrain", "w:w_1"), ("start", "w:w_2", False)]
     assert server.said[-2:] == ["ready: 3 of 3 workers", "w: 4 processes already"]
 
@@ -202,7 +211,7 @@ def test_with_takeover_nobody_has_to_finish_connecting(
     for row, moves in zip(rows[1:], takeover):
         row["takeover"] = moves  # type: ignore[assignment]
     server.getStatus = lambda: {"workers": rows}  # type: ignore[method-assign]
-    scale(server, "w", "1", 2.0, server.progress)
+    scale(session(server), "w", "1", 2.0, server.progress)
     assert server.asked[1:5] == [
         *[("drain", "w:w_2"), ("drain", "w:w_1")],
         *[("stop", "w:w_2", False), ("stop", "w:w_1", False)],
@@ -218,13 +227,13 @@ def test_other_faults_are_told() -> None:
 
     server.stopProcess = fail  # type: ignore[method-assign]
     with pytest.raises(xmlrpclib.Fault, match="FAILED"):
-        scale(server, "w", "1", 2.0, server.progress)
+        scale(session(server), "w", "1", 2.0, server.progress)
     assert not server.said
 
 
 def test_what_was_done() -> None:
     server = Server({"numprocs": 1, "configured": 2, "surplus": ["w:w_1"]}, {})
-    assert scale(server, "w", "1", 2.0, server.progress) == {
+    assert scale(session(server), "w", "1", 2.0, server.progress) == {
         "group": "w",
         "numprocs": 1,
         "added": [],

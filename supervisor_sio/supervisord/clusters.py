@@ -1,0 +1,72 @@
+"""All clusters of a supervisord: made together, before it starts anything."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from typing import Any, Iterator, Mapping
+
+from ..common.clusters import REPEATED, name_fault, repeated
+from ..settings import Settings, SettingsError, conflicts, parse_settings
+from .cluster import Cluster
+from .dispatchers import Supervisord
+from .programs import Programs
+
+#: Supervisor's word for each file that it has read beside the main one.
+_INCLUDED = re.compile(r'Included extra file "(.*)" during parsing')
+
+#: The options of each cluster, by its name.
+Sections = Mapping[str, Mapping[str, str]]
+
+
+class ClustersError(ValueError):
+    """supervisord cannot have these clusters; the text is a line for a person."""
+
+
+def make_clusters(supervisord: Supervisord, sections: Sections) -> dict[str, Cluster]:
+    """The clusters by their names.
+
+    :raises ClustersError: when one of them cannot be had; nothing stays open then.
+    """
+    for name in sections:
+        fault = name_fault(name)
+        if fault:
+            raise ClustersError(f"[rpcinterface:{name}]: {fault}")
+    for name in repeated(_texts(supervisord.options)):
+        raise ClustersError(f"[rpcinterface:{name}]: {REPEATED}")
+    settings: dict[str, Settings] = {}
+    for name, options in sections.items():
+        with _in_section(name):
+            settings[name] = parse_settings(options)
+    for (name, earlier), (later_name, later) in itertools.combinations(settings.items(), 2):
+        with _in_section(later_name):
+            for error in conflicts(later, earlier, name):
+                raise error
+    made: dict[str, Cluster] = {}
+    try:
+        for name, each in settings.items():
+            with _in_section(name):
+                made[name] = Cluster(supervisord, each, Programs(supervisord, name, [*settings]))
+    except ClustersError:
+        for cluster in made.values():
+            cluster.close()
+        raise
+    return made
+
+
+def _texts(options: Any) -> Iterator[str]:
+    """What supervisord has read."""
+    included = filter(None, map(_INCLUDED.fullmatch, options.parse_infos))
+    for path in (options.configfile, *(match[1] for match in included)):
+        # What cannot be read any more has been parsed all the same.
+        with contextlib.suppress(OSError, TypeError), open(path, errors="replace") as file:
+            yield file.read()
+
+
+@contextlib.contextmanager
+def _in_section(name: str) -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        raise ClustersError(error.within(f"[rpcinterface:{name}]")) from None
