@@ -95,12 +95,31 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+#: What router and workers import; supervisord and `check` do without.
+_DEPENDENCIES = ("zmq", "socketio", "engineio", "httptools", "eventlet", "greenlet")
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Entry point; returns the exit status."""
     arguments = _make_parser().parse_args(argv)
     if arguments.command is None:
         arguments.show_help()
         return 0
+    try:
+        return _run(arguments)
+    except ModuleNotFoundError as error:
+        if error.name not in _DEPENDENCIES:
+            raise
+        sys.stderr.write(
+            f"supervisor-sio {arguments.command}: error: {sys.executable} has no {error.name}: "
+            "write the full path of the supervisor-sio in the virtual environment of your "
+            "application, see docs/howto/debian.md; or install supervisor-sio here with its "
+            "dependencies\n"
+        )
+        return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "check":
         return _check(arguments)
     if arguments.command == "init":

@@ -3,8 +3,8 @@
 ``reading`` makes a ``configuration`` of the files, as supervisord would. The rules are in
 ``wiring`` (sections), ``programs``, ``modes`` (what workers are told), ``takeover``, ``recycling``,
 ``resources`` (ports, files, users) and ``packages``; what they ask of the machine is in
-``host``, of an application's module in ``source``. ``sections`` is what ``supervisor-sio init``
-prints.
+``host``, of the supervisord in ``daemon``, of an application's module in ``source``. ``sections``
+is what ``supervisor-sio init`` prints.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ RULES = (
     resources.apart,
     resources.tls,
     resources.message_queue,
+    packages.plugin,
     packages.packages,
     resources.run_dir,
     resources.mode,
@@ -74,6 +75,7 @@ OF_ALL = {
     programs.logs,
     resources.descriptors,
     resources.http_socket,
+    packages.plugin,
 }
 
 

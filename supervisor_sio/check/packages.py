@@ -1,34 +1,48 @@
-"""Rules about Python packages: what the ``supervisor-sio`` of a program needs, in its Python."""
+"""Rules about Python packages: what the ``supervisor-sio`` of a program needs, in its Python, and
+supervisord in its own."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import pwd
-import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 from typing import Any, Iterator, NamedTuple, Optional
 
+from ..common.clusters import FACTORY_OPTION
 from ..common.commands import PROGRAM
 from ..common.limits import PROBE_TIMEOUT
 from ..common.modes import AsyncMode
 from .configuration import Configuration, Finding, Program
+from .daemon import daemon_of
 from .host import Host, find_command, user
 from .modes import options_of
 from .roles import Role
+from .shebang import python_of
 
-#: Says which Python it is, and which of the modules it is given are not there, without importing
-#: them.
+#: Says which Python it is, which of the modules it is given are not there, without importing them,
+#: and whether its packages are the distribution's (PEP 668).
 _PROBE = (
-    "import importlib.util, sys\n"
+    "import importlib.util, os, sys, sysconfig\n"
     "print(*sys.version_info[:2])\n"
-    "print(*[m for m in sys.argv[1:] if importlib.util.find_spec(m) is None])"
+    "print(*[m for m in sys.argv[1:] if importlib.util.find_spec(m) is None])\n"
+    "mark = os.path.join(sysconfig.get_path('stdlib'), 'EXTERNALLY-MANAGED')\n"
+    "print(int(sys.prefix == sys.base_prefix and os.path.exists(mark)))"
 )
 
-#: What pip and setuptools write where a path is too long, or has spaces, for a first line.
-_EXEC = re.compile(rb"""^'''exec' "?([^"\n]+?)"? "\$0" "\$@"$""", re.MULTILINE)
+_PAGE = "see docs/howto/debian.md"
+
+
+class _Seen(NamedTuple):
+    """What a Python says of itself."""
+
+    version: tuple[int, ...]
+    missing: list[str]
+    #: The distribution's: pip refuses to install anything there.
+    managed: bool
 
 
 class Need(NamedTuple):
@@ -53,6 +67,30 @@ _NEEDED = {
 _NO_MODE = AsyncMode("", (3, 9), ())
 
 
+def plugin(conf: Configuration, host: Host) -> Iterator[Finding]:
+    """supervisord imports the plugin in its own Python, which need not be the one of the check."""
+    if not conf.clusters:
+        return  # another rule says so
+    python, _, uid = daemon_of(conf, host)
+    try:
+        seen = _look(python, ["supervisor_sio"], uid, {})
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return  # it is none that anybody could start supervisord with
+    if seen.missing:
+        install = f"{python} -m pip install supervisor-sio"
+        if seen.managed:
+            install = (
+                f"{sys.executable} -m pip --python {python} install --break-system-packages "
+                f"--no-deps supervisor-sio; {_PAGE}"
+            )
+        yield conf.error(
+            f"rpcinterface:{next(iter(conf.clusters))}",
+            FACTORY_OPTION,
+            f"the Python of supervisord, {python}, has no supervisor_sio, and supervisord does "
+            f"not start: {install}",
+        )
+
+
 def packages(conf: Configuration, host: Host) -> Iterator[Finding]:
     for program in conf.of_role(Role.ROUTER, Role.WORKER):
         for process in program.processes[:1]:
@@ -72,7 +110,7 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
     modules = [*needed, *mode.faster, *(need.module for need in optional)]
     uid = conf.uid if process.uid is None else process.uid
     try:
-        version, missing = _look(python, modules, uid, process.environment)
+        version, missing, managed = _look(python, modules, uid, process.environment)
     # ValueError: an environment that no process can have.
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
@@ -91,10 +129,16 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
         return
     package = f"'supervisor-sio[{mode.extra}]'" if mode.extra else "supervisor-sio"
     if lacking := [module for module in needed if module in missing]:
+        advice = f"{install} {package}"
+        if managed:
+            advice = (
+                "write the full path of the supervisor-sio in the virtual environment of your "
+                f"application; {_PAGE}"
+            )
         yield conf.error(
             program.section,
             "command",
-            f"its Python, {python}, has no {', '.join(lacking)}: {install} {package}",
+            f"its Python, {python}, has no {', '.join(lacking)}: {advice}",
         )
     if slower := [module for module in mode.faster if module in missing]:
         yield conf.warning(
@@ -124,12 +168,10 @@ def _python(conf: Configuration, host: Host, process: Any) -> Optional[str]:
     if name is None:
         return None
     own_path = process.environment.get("PATH")
-    path = own_path.split(os.pathsep) if own_path is not None else list(host.path)
-    if own_path is None:
-        path.append(os.path.dirname(sys.executable))
+    path = daemon_of(conf, host).searches(True) if own_path is None else own_path.split(os.pathsep)
     start = getattr(conf.supervisord, "directory", None) or os.getcwd()
     found = find_command(name, path, start)
-    return _shebang(found) if found else None
+    return python_of(found) if found else None
 
 
 def _split(text: str) -> list[str]:
@@ -139,31 +181,17 @@ def _split(text: str) -> list[str]:
         return []
 
 
-def _shebang(path: str) -> Optional[str]:
-    try:
-        with open(path, "rb") as file:
-            head = file.read(2048)
-    except OSError:
-        return None
-    if match := _EXEC.search(head):
-        return os.fsdecode(match.group(1))
-    line = head.partition(b"\n")[0]
-    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
-    # Through `env` it depends on the PATH: not to be seen from here.
-    return words[0] if words and "python" in os.path.basename(words[0]) else None
-
-
 def _look(
     python: str, modules: list[str], uid: Optional[int], environment: dict[str, str]
-) -> tuple[tuple[int, ...], list[str]]:
-    """The version, and the modules that are missing there.
-
-    :raises OSError: when that Python does not run.
+) -> _Seen:
+    """:raises OSError: when that Python does not run.
     :raises subprocess.SubprocessError: when it fails, or takes too long.
     """
     if _is_this(python) and "PYTHONPATH" not in environment:
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
-        return sys.version_info[:2], missing
+        mark = os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")
+        managed = sys.prefix == sys.base_prefix and os.path.exists(mark)
+        return _Seen(sys.version_info[:2], missing, managed)
     identity: dict[str, Any] = {}
     if uid and os.getuid() == 0:
         # What belongs to a user is not run by root.
@@ -183,8 +211,8 @@ def _look(
         timeout=PROBE_TIMEOUT,
         **identity,
     )
-    version, _, names = done.stdout.partition("\n")
-    return tuple(map(int, version.split())), names.split()
+    version, names, mark = done.stdout.splitlines()
+    return _Seen(tuple(map(int, version.split())), names.split(), mark == "1")
 
 
 def _is_this(python: str) -> bool:

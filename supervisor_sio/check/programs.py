@@ -7,13 +7,13 @@ import os
 import re
 import shlex
 import signal
-import sys
 from typing import Any, Iterator, Optional
 
 from ..common.clusters import NoCluster, choose
 from ..common.commands import PROGRAM, lacks_exec, subcommand_of
 from ..common.modes import AsyncMode
 from .configuration import Configuration, Finding, Program
+from .daemon import daemon_of
 from .host import Host, command_fault, terminal_owner, user
 from .modes import options_of
 from .roles import Role, head_of, split_command
@@ -44,10 +44,10 @@ def _startable(
         )
         return
     own_path = process.environment.get("PATH")
-    path = own_path.split(os.pathsep) if own_path is not None else list(host.path)
+    path = daemon_of(conf, host).searches(words[0] == PROGRAM)
+    if own_path is not None:
+        path = own_path.split(os.pathsep)
     start = getattr(conf.supervisord, "directory", None) or os.getcwd()
-    if words[0] == PROGRAM and own_path is None:
-        path.append(os.path.dirname(sys.executable))  # the plugin looks there, too
     fault = command_fault(words[0], path, start)
     if fault:
         yield report(program.section, "command", f"{fault}; install it, or write its full path")

@@ -60,6 +60,8 @@ _BELOW = """\
 
 _PROGRAMS = """\
 ; The router: gives each connection to a worker, and relays emits between them.
+; Write the full path of supervisor-sio, here and below, if it is in a virtual environment and
+; supervisord is not, as Debian's.
 [eventlistener:{cluster}]
 command = supervisor-sio router{environment}
 events = PROCESS_STATE

@@ -60,3 +60,32 @@ def test_routers_and_workers_import_nothing_of_supervisor(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("words", ["router", "worker myapp:app"])
+def test_a_python_without_what_router_and_workers_need(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    """As Debian's, which has this package for supervisord's sake alone."""
+
+    def fails(arguments: object) -> int:
+        raise ModuleNotFoundError("No module named 'zmq'", name="zmq")
+
+    monkeypatch.setattr(cli, "_run", fails)
+    assert cli.main(words.split()) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    command = words.split()[0]
+    assert err.startswith(f"supervisor-sio {command}: error: {sys.executable} has no zmq: write ")
+    assert "docs/howto/debian.md" in err and err.count("\n") == 1
+
+
+def test_another_module_that_is_missing_is_a_fault_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(arguments: object) -> int:
+        raise ModuleNotFoundError("No module named 'x'", name="x")
+
+    monkeypatch.setattr(cli, "_run", fails)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["router"])

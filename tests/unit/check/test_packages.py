@@ -6,7 +6,7 @@ from typing import Optional
 
 import pytest
 
-from supervisor_sio.check.packages import _shebang
+from supervisor_sio.check.shebang import python_of
 from unit.check.deployment import PYTHON, Deployment
 from unit.pythons import NEW_PYTHON
 
@@ -79,7 +79,7 @@ def test_asyncio_needs_no_eventlet(deployment: Deployment, monkeypatch: pytest.M
 
 def test_the_python_is_too_old_for_the_mode(deployment: Deployment) -> None:
     python = deployment.directory / "python3"
-    python.write_text("#!/bin/sh\necho 3 9\necho uvicorn\n")
+    python.write_text("#!/bin/sh\necho 3 9\necho uvicorn\necho 0\n")
     script = deployment.directory / "supervisor-sio"
     script.write_text(f"#!{python}\n")
     for path in (python, script):
@@ -105,7 +105,7 @@ def test_the_python_is_too_old_for_the_mode(deployment: Deployment) -> None:
 )
 def test_the_python_of_a_script(tmp_path: Path, first: str, python: Optional[str]) -> None:
     (tmp_path / "supervisor-sio").write_text(first)
-    assert _shebang(str(tmp_path / "supervisor-sio")) == python
+    assert python_of(str(tmp_path / "supervisor-sio")) == python
 
 
 @pytest.mark.parametrize("command", ["{}", "env X=1 {}", "sh -c 'cd / && exec {}'"])
