@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import random
+import re
 import shutil
 import subprocess
 import threading
@@ -89,6 +90,10 @@ def test_sessions_share_kept_connections(shared_cluster: Cluster) -> None:
     check(shared_cluster, shared_cluster.port, 3, "direct")
 
 
+#: The page with the configurations that a reader pastes, and that are tried here.
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "proxies.md"
+
+#: What stands around the page's block in a configuration of nginx.
 NGINX = """
 daemon off;
 worker_processes 1;
@@ -103,44 +108,27 @@ http {{
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
     keepalive_requests 1000000;
-    map $http_upgrade $connection_upgrade {{
-        default upgrade;
-        ""      "";
-    }}
-    upstream socketio {{
-        server 127.0.0.1:{upstream};
-        keepalive 8;
-        keepalive_requests 1000000;
-    }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://socketio;
-            proxy_http_version 1.1;
-            proxy_set_header Host $host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $connection_upgrade;
-        }}
-    }}
+    {block}
 }}
 """
 
-HAPROXY = """
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-    timeout tunnel 1h
 
-frontend public
-    bind 127.0.0.1:{port}
-    default_backend socketio
+def configuration(name: str, directory: Path, port: int, upstream: int, options: str) -> str:
+    """As the page shows it, but for the ports.
 
-backend socketio
-    http-reuse always
-    server cluster 127.0.0.1:{upstream} {options}
-"""
+    :param options: of HAProxy's ``server``.
+    """
+    blocks = re.search(f"```{name}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert blocks is not None
+    block = blocks[1].replace("127.0.0.1:8000", f"127.0.0.1:{upstream} {options}".rstrip())
+    assert str(upstream) in block
+    if name == "nginx":
+        block = block.replace("listen 80;", f"listen 127.0.0.1:{port};")
+        text = NGINX.format(directory=directory, block=block)
+    else:
+        text = block.replace("bind :80\n", f"bind 127.0.0.1:{port}\n")
+    assert f"127.0.0.1:{port}" in text
+    return text
 
 
 def program(name: str) -> str:
@@ -159,10 +147,7 @@ def proxy(tmp_path: Path) -> Iterator[Callable[..., int]]:
     def start(name: str, upstream: int, options: str = "") -> int:
         port = free_port()
         conf = tmp_path / f"{name}.conf"
-        template = NGINX if name == "nginx" else HAPROXY
-        conf.write_text(
-            template.format(directory=tmp_path, port=port, upstream=upstream, options=options)
-        )
+        conf.write_text(configuration(name, tmp_path, port, upstream, options))
         arguments = ["-p", str(tmp_path), "-c"] if name == "nginx" else ["-db", "-f"]
         started.append(subprocess.Popen([program(name), *arguments, str(conf)]))
 
