@@ -1,6 +1,7 @@
 """Workers are killed under load, with ``recovery``: what clients miss, and what it costs.
 
     python tests/bench/recovery.py [--minutes 0.5] [--long] [--seed N] [--mode eventlet]
+                                   [--js N] [--python N] [--rate N]
     python tests/bench/recovery.py many [--clients 10000] [--mode eventlet]
 
 The first has the clients and the load of takeover.py, and kills a random worker every few seconds.
@@ -40,6 +41,9 @@ from takeover_oracle import read_directory
 
 #: Seconds in which a lost client may come back.
 RECOVERY = 20.0
+
+#: What may be said of the plan, see :class:`.takeover.Plan`.
+OF_PLAN = ("js", "python", "rate")
 
 #: Seconds between kills; and the part of those who come back that has to recover.
 EVERY, SHARE = 3.0, 0.999
@@ -111,7 +115,8 @@ def report(verdict: Verdict, status: dict[str, Any]) -> str:
 
 
 def kill(options: argparse.Namespace) -> None:
-    plan = replace(LONG if options.long else SHORT, workers=options.workers)
+    given = {name: getattr(options, name) for name in OF_PLAN if getattr(options, name) is not None}
+    plan = replace(LONG if options.long else SHORT, workers=options.workers, **given)
     seconds = options.minutes * 60
     print(f"seed {options.seed}, {options.mode}, {plan}, {seconds:.0f} s")
     with contextlib.ExitStack() as stack:
@@ -214,6 +219,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=0.5, help="of kills")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--long", action="store_true", help=f"{LONG}")
+    for name in OF_PLAN:
+        parser.add_argument(f"--{name}", type=type(vars(SHORT)[name]))
     parser.add_argument("--clients", type=int, default=10_000, help="of many")
     options = parser.parse_args()
     {"kill": kill, "many": many}[options.what](options)

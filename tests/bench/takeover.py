@@ -1,6 +1,7 @@
 """Deploys under load, with ``takeover``: what clients notice of them, and what it costs.
 
     python tests/bench/takeover.py [--long] [--seed N] [--mode eventlet] [--keep DIR]
+                                   [--js N] [--python N] [--rate N] [--reloads N] ...
     python tests/bench/takeover.py many [--clients 10000]
 
 The first has clients of socket.io-client and python-socketio: a third with websockets, a third that
@@ -29,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -37,7 +39,7 @@ import psutil
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "cluster")]
 
-from cluster.harness import Cluster, environment, wait_until  # noqa: E402
+from cluster.harness import BIN, Cluster, environment, wait_until  # noqa: E402
 from cluster.jsclient import JS, find_node, install  # noqa: E402
 from generators import crowd  # noqa: E402
 from servers import own_cpu  # noqa: E402
@@ -58,6 +60,8 @@ APPLICATIONS = {
 MOST_JS, MOST_PYTHON = 400, 60
 #: Seconds without anything new after which all may have come, and after which nothing more comes.
 QUIET, SILENCE = 1.0, 10.0
+#: Seconds in which the machine's load is measured before anything is deployed; and for a command.
+BUSY_SECONDS, CTL_SECONDS = 10.0, 300.0
 #: Of each fault.
 _EXAMPLES = 5
 
@@ -179,7 +183,13 @@ class Run:
     def ctl(self, *words: str) -> float:
         """Its seconds."""
         began = time.monotonic()
-        done = self.cluster.ctl(*words)
+        done = subprocess.run(
+            [BIN / "supervisorctl", "-c", self.cluster.conf, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=CTL_SECONDS,
+        )
         if done.returncode:
             raise RuntimeError(f"supervisorctl {' '.join(words)}: {done.stdout}")
         return time.monotonic() - began
@@ -195,11 +205,16 @@ class Run:
             (plan.scales, list(scale)),
         ]
         for times, commands in todo:
-            taken = [self.ctl(*command) for _ in range(times) for command in commands]
+            taken = [self._deployed(*command) for _ in range(times) for command in commands]
             if taken:
                 what = ", ".join(" ".join(command) for command in commands)
                 say(f"{what}: {times} times, {statistics.median(taken):.1f} s each")
-            self.cluster.wait_ready(plan.workers)
+
+    def _deployed(self, *words: str) -> float:
+        """The same, until all workers are ready: ``restart`` does not wait for that."""
+        seconds = self.ctl(*words)
+        self.cluster.wait_ready(int(words[-1]) if "scale" in words else self._plan.workers)
+        return seconds
 
     def stop(self) -> Iterator[tuple[list[dict[str, Any]], bool]]:
         """No more is sent. What clients report, each time that nothing new comes, and whether it
@@ -312,7 +327,8 @@ def deploy(options: argparse.Namespace) -> None:
             sys.exit(f"{directory} has files, perhaps of another run: name an empty directory")
         run = stack.enter_context(running(directory, plan, options.mode, options.seed))
         time.sleep(2)
-        run.deploy()
+        print(f"CPU of the machine in use: {psutil.cpu_percent(BUSY_SECONDS):.0f} %", flush=True)
+        run.deploy(partial(print, flush=True))
         time.sleep(2)
         verdict = run.judge()
         print(f"{run.seconds:.0f} s")
