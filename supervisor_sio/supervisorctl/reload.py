@@ -19,6 +19,7 @@ from typing import Any, Iterator
 
 from supervisor import xmlrpc
 from supervisor.compat import xmlrpclib
+from supervisor.states import STOPPED_STATES
 
 from ..common.clusters import ctl_command
 from ..common.limits import DRAIN_TIME
@@ -159,7 +160,10 @@ def _stop(session: Session, worker: dict[str, Any], surge: bool, progress: Progr
                 with progress.waiting("no new clients for it, others finish connecting"):
                     time.sleep(DRAIN_TIME)
         with progress.waiting("waiting for its process to end"):
-            session.call("supervisor.stopProcess", name, about=name)
+            # While supervisord itself waits for that, it takes a whole core.
+            session.call("supervisor.stopProcess", name, False, about=name)
+            while session.call("supervisor.getProcessInfo", name)["state"] not in STOPPED_STATES:
+                time.sleep(LOOK)
     except BaseException:
         # Also Ctrl-C: a worker that serves on would never get a session again.
         if drains:

@@ -23,7 +23,7 @@ class Supervisorctl:
         self.serverurl = "http://localhost"
         self.fault, self.state = fault, "ready"
         self.afterwards = state
-        self.info = {"exitstatus": 0, "spawnerr": "", **info}
+        self.info = {"exitstatus": 0, "spawnerr": "", "state": 0, **info}
 
     def output(self, line: str) -> None:
         self.printed = line  # the last one
@@ -35,7 +35,7 @@ class Supervisorctl:
         worker = {"name": NAME, "state": self.state, "pid": 7, "tail": f"{NAME} stderr"}
         return {"workers": [worker], "router": {"process": "sio"}}
 
-    def stopProcess(self, name: str) -> None:
+    def stopProcess(self, name: str, wait: bool) -> None:
         self.state = self.afterwards
 
     def startProcess(self, name: str) -> None:

@@ -3,15 +3,18 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections import Counter
 from typing import Any, Callable, Optional
 
 import pytest
 from supervisor.compat import xmlrpclib
+from supervisor.states import ProcessStates
 from supervisor.xmlrpc import Faults
 
 from supervisor_sio.common.limits import DRAIN_TIME
 from supervisor_sio.supervisorctl.commands import run
 from supervisor_sio.supervisorctl.reload import by_group
+from supervisor_sio.supervisorctl.scale import LOOK
 
 FIRST, SECOND, ADDED = (f"w:w_{number}" for number in range(3))
 RECYCLING = {"text": "memory 512 MB of 500", "step": "the next", "seconds": 7}
@@ -34,6 +37,9 @@ class Cluster:
         #: For how many looks supervisord still recycles a worker.
         self.recycles = 0
         self.by_name = {name: next(self.pids) for name in self.states}
+        #: How often supervisord says of each process that it stops, before it has.
+        self.takes = 0
+        self.looks: Counter[str] = Counter()
         #: What becomes of a process that is started.
         self.fate = "ready"
         #: Called with each request, before it is done.
@@ -72,7 +78,15 @@ class Cluster:
         return {"workers": workers, "router": router, "recycling": recycling}
 
     def getProcessInfo(self, name: str) -> dict[str, Any]:
-        return {"exitstatus": 3, "spawnerr": "", "statename": "RUNNING", "pid": self.by_name[name]}
+        self.looks[name] += 1
+        stops = self.states[name] != "stopped" or self.looks[name] <= self.takes
+        return {
+            "exitstatus": 3,
+            "spawnerr": "",
+            "state": ProcessStates.STOPPING if stops else ProcessStates.STOPPED,
+            "statename": "RUNNING",
+            "pid": self.by_name[name],
+        }
 
     def scaleGroup(self, name: str, numprocs: str) -> dict[str, Any]:
         self._note("scale", name, numprocs)
@@ -89,7 +103,8 @@ class Cluster:
     def undrainWorker(self, name: str) -> None:
         self._note("undrain", name)
 
-    def stopProcess(self, name: str, wait: bool = True) -> None:
+    def stopProcess(self, name: str, wait: bool) -> None:
+        assert not wait, "supervisord would take a whole core meanwhile"
         self._note("stop", name)
         self.states[name] = "stopped"
 
@@ -138,6 +153,14 @@ def test_with_takeover_it_is_not_or_others_would_adopt(slept: list[float]) -> No
     run(cluster, "reload")
     assert cluster.asked == restart(FIRST, False) + restart(SECOND, False)
     assert not slept
+
+
+def test_it_waits_until_the_process_has_ended(slept: list[float]) -> None:
+    cluster = Cluster()
+    cluster.takes = 3
+    run(cluster, f"reload {FIRST}")
+    assert cluster.asked == restart(FIRST, False)
+    assert cluster.looks[FIRST] == 4 and slept == [LOOK] * 3
 
 
 def test_what_is_said_meanwhile() -> None:
