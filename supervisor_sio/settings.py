@@ -90,6 +90,7 @@ class Settings:
     max_memory: Optional[int] = None
     max_lifetime: Optional[float] = None
     hung_timeout: Optional[float] = None
+    event_metrics: bool = False
 
 
 #: As :class:`socketio.RedisManager` has them, and those of clusters.
@@ -319,6 +320,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "max_memory": _size(16 * 2**20, 2**40, "from 16MB to 1024GB, such as 500MB"),
     "max_lifetime": _number(float, 60, "seconds"),
     "hung_timeout": _number(float, SILENCE, "seconds"),
+    "event_metrics": _flag,
 }
 
 assert set(_PARSERS) == {each.name for each in fields(Settings)}

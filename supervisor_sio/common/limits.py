@@ -653,6 +653,22 @@ ACCESS_LOG_TEXT = _limit(
     "text of a client",
     "in a line of the access log: an address, a path, a user agent",
 )
+EVENT_METRICS = _limit(
+    "EVENT_METRICS",
+    100,
+    "events",
+    "worker",
+    "that have metrics of their own with `event_metrics`, of those for which the application has "
+    "handlers; all others share one row: each has four series for each worker",
+)
+EVENT_METRICS_TEXT = _limit(
+    "EVENT_METRICS_TEXT",
+    200,
+    "bytes",
+    "name of an event, or namespace",
+    "as JSON, with `event_metrics`; what is longer has no row of its own: all rows fit into one "
+    "message",
+)
 IMPORT_TIMEOUT = _limit(
     "IMPORT_TIMEOUT",
     60.0,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import platform
 import time
-from typing import Any, Callable, Iterable, Mapping, Optional
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import (
@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from .._version import __version__
 from ..common import figures
+from ..common.event_figures import EventRow
 from ..common.figures import Figure, Kind, Source
 from ..common.figures import Metric as WorkerMetric
 from ..common.processes import process_memory
@@ -43,6 +44,17 @@ _HANDOVER_BUCKETS = (
 _WORST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 _FAMILIES: Mapping[Kind, Any] = {Kind.COUNTER: CounterMetricFamily, Kind.GAUGE: GaugeMetricFamily}
+
+#: Of each event: name, help, and value.
+_EVENTS: Sequence[tuple[str, str, Callable[[EventRow], float]]] = (
+    ("worker_event_handlers", "Calls of the event's handler.", lambda row: row.calls),
+    (
+        "worker_event_handler_seconds",
+        "Time that the event's handler took in all, also while it waited.",
+        lambda row: row.microseconds / 1e6,
+    ),
+    ("worker_event_handler_failures", "Calls that raised.", lambda row: row.failures),
+)
 
 #: Figures that nobody counts, by a worker's pid, in the unit of the metric.
 _OF_PROCESS: Mapping[str, Callable[[int], float]] = {
@@ -109,6 +121,7 @@ class Metrics(Collector):
         # By name, as a series must be there once.
         workers = {member.name: member for member in snapshot.members}
         yield from _of_workers(list(workers.values()))
+        yield from _of_events(list(workers.values()))
 
 
 class _Worst:
@@ -235,6 +248,20 @@ def _of_workers(members: list[Member]) -> Iterable[Metric]:
     for figure in figures.WORKER:
         if figure.metric and figure.metric.kind is not Kind.WORST:
             yield _of_each(figure, figure.metric, members)
+
+
+def _of_events(members: list[Member]) -> Iterable[Metric]:
+    """Nothing without ``event_metrics``."""
+    if not any(member.events for member in members):
+        return
+    for name, help, value in _EVENTS:
+        family = CounterMetricFamily(
+            f"{PREFIX}{name}", help, labels=["worker", "namespace", "event"]
+        )
+        for member in members:
+            for row in member.events:
+                family.add_metric([member.name, row.namespace, row.event], value(row))
+        yield family
 
 
 def _of_each(figure: Figure, metric: WorkerMetric, members: list[Member]) -> Metric:

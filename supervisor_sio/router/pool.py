@@ -7,9 +7,10 @@ until it drains, is being stopped, or its channel closes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import AbstractSet, Iterator, Mapping, Optional
+from typing import AbstractSet, Iterator, Mapping, Optional, Sequence
 
 from ..common.balance import METHODS, round_robin
+from ..common.event_figures import EventRow
 from ..common.figures import Figure, Source
 
 
@@ -32,6 +33,8 @@ class Member:
     busy: bool = False
     #: As the worker last reported them, by name; replaced by each report, never changed.
     figures: Mapping[str, int] = field(default_factory=dict)
+    #: Of the events of its clients, the same, with ``event_metrics``.
+    events: Sequence[EventRow] = ()
     #: Channels of the relay on which it hears the others; none before it is ready.
     channels: list[str] = field(default_factory=list)
     #: The format of the sessions that it adopts; 0 when it adopts none.

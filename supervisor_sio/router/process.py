@@ -165,6 +165,7 @@ class Router:
                 "run_once": True,
                 # supervisord may run an older version.
                 "access_log": settings.get("access_log", False),
+                "event_metrics": settings.get("event_metrics", False),
                 **{
                     name: settings[name]
                     for name in (

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import Callable, Optional, Protocol, Sequence, Union
 
-from ..common import channel, handover, reasons
+from ..common import channel, event_figures, handover, reasons
 from ..common.channel import ChannelError, DescriptorsLost, Message
 from ..common.figures import read_report
 from ..common.handover import Handover
@@ -198,6 +198,8 @@ class WorkerChannel:
             self.tell(self._workers.welcome)
         elif kind == "load":
             self._update(member, message)
+        elif kind == event_figures.KIND:
+            self._update_events(member, message)
         elif kind == "answer":
             self._workers.queries.answer(member.tag, message)
         elif kind == "ready":
@@ -245,6 +247,12 @@ class WorkerChannel:
         self._workers.heard(member)
         if self._workers.meter is not None:
             self._workers.meter.reported(member)
+
+    def _update_events(self, member: Member, message: Message) -> None:
+        try:
+            member.events = event_figures.read(message)
+        except ValueError as error:
+            raise ChannelError(f"events of which a {error}") from None
 
     def _lost_one(self) -> None:
         self._workers.count_refusal(reasons.NO_DESCRIPTOR, f"a worker (pid {self.pid})")

@@ -12,6 +12,7 @@ from ..cluster.sessions import Outlet
 from ..engine.deadlines import Deadlines
 from ..engine.engine import Engine
 from .access import AccessLog
+from .event_figures import EventFigures
 from .output import Writes
 from .refused import refusals
 from .runtime import Threads, Watch
@@ -37,6 +38,7 @@ class BaseRuntime(ABC):
         self.outlets: list[Outlet] = []
         self.threads: Optional[Threads] = None
         self.access: Optional[AccessLog] = None
+        self.events: Optional[EventFigures] = None
         self.writes = Writes(self.call_soon)
         #: For the next turn of the loop.
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []

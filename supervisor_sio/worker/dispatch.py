@@ -15,9 +15,9 @@ The names of python-socketio that this needs, and that are not public, are in :m
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Callable, ContextManager, Iterator, Optional, Sequence
 
 from engineio import packet
 from socketio import exceptions as sio_exceptions
@@ -105,6 +105,20 @@ class Dispatcher:
         :attr:`.Session.running`.
         """
         raise NotImplementedError
+
+    def _run_counted(
+        self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
+    ) -> Any:
+        """The same with ``event_metrics``."""
+        raise NotImplementedError
+
+    @property
+    def _runner(self) -> Callable[..., Any]:
+        return self._run_handler if self._eio.runtime.events is None else self._run_counted
+
+    def _counting(self, namespace: str, event: Any) -> ContextManager[None]:
+        figures = self._eio.runtime.events
+        return nullcontext() if figures is None else figures.counting(self._server, namespace, event)
 
     def _reply(self, eio_sid: str, encoded: Any) -> None:
         """Send an encoded packet, from where handlers run."""
@@ -367,7 +381,7 @@ class Dispatcher:
         if running is None:
             running = session.running = []
         running.append(None)
-        self._eio.runtime.run(self._run_handler, sid, session, *event)
+        self._eio.runtime.run(self._runner, sid, session, *event)
 
     async def _dispatch(self, eio_sid: str, pkt: Any) -> None:
         """What ``Server._handle_eio_message`` does, with a packet that is whole."""
@@ -397,10 +411,10 @@ class Dispatcher:
             # Before the next message, which waits for the end of this call.
             self._count(session)
             soon = self._eio.runtime.soon
-            self._eio.in_loop(soon, self._run_handler, sid, session, namespace, pkt.id, pkt.data)
+            self._eio.in_loop(soon, self._runner, sid, session, namespace, pkt.id, pkt.data)
         else:
             self._count(session)
-            await settle(self._run_handler(sid, session, namespace, pkt.id, pkt.data))
+            await settle(self._runner(sid, session, namespace, pkt.id, pkt.data))
 
     def _is_counted(self, session: Session, error: Exception) -> bool:
         """Whether it is the client's mistake, and no handler's, that a handler has failed."""

@@ -39,6 +39,12 @@ class SyncDispatcher(Dispatcher):
         finally:
             session.running.pop()  # type: ignore[union-attr]
 
+    def _run_counted(
+        self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
+    ) -> None:
+        with self._counting(namespace, event[0]):
+            self._run_handler(sid, session, namespace, number, event)
+
 
 class ThreadDispatcher(SyncDispatcher):
     """For a ``Server`` whose handlers run in threads."""
@@ -76,7 +82,7 @@ class ThreadDispatcher(SyncDispatcher):
 
     def _begin(self, sid: str, session: Session, *event: Any) -> None:
         self._count(session)
-        self._wait(session, (self._messages, False, self._run_handler, (sid, session, *event)))
+        self._wait(session, (self._messages, False, self._runner, (sid, session, *event)))
 
     def _run(self, session: Session, call: Callable[..., Any], *args: Any) -> None:
         self._wait(session, (self._messages, True, call, args))
@@ -160,3 +166,9 @@ class AsyncDispatcher(Dispatcher):
                     await sending
         finally:
             session.running.pop()  # type: ignore[union-attr]
+
+    async def _run_counted(
+        self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
+    ) -> None:
+        with self._counting(namespace, event[0]):
+            await self._run_handler(sid, session, namespace, number, event)

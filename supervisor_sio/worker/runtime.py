@@ -16,6 +16,7 @@ from ..engine.deadlines import Deadlines
 from ..engine.engine import Engine
 from ..engine.http import Head
 from .access import AccessLog
+from .event_figures import EventFigures
 
 if TYPE_CHECKING:
     import logging
@@ -68,6 +69,8 @@ class Runtime(Protocol):
     threads: Optional[Threads]
     #: Where there is to be one.
     access: Optional[AccessLog]
+    #: With ``event_metrics``.
+    events: Optional[EventFigures]
     #: Whether the application runs in threads, which nobody can end.
     has_threads: bool
 

@@ -23,6 +23,7 @@ from .adoption import Adopter
 from .application import ApplicationError, check_path, mode_for
 from .claims import Said, no_answer
 from .connection import Connection
+from .event_reports import EventReports
 from .lag import LoopLag
 from .life import Life, within
 from .link import Link, Refused
@@ -70,6 +71,7 @@ class Worker(Life):
         )
         self.run_once = self.link.run_once
         self._lag = LoopLag(runtime)
+        self._event_reports = EventReports(runtime, self.link)
         self._departure = Departure(runtime, self.server, self.link)
         self._adopter = Adopter(runtime, self.server, self.link)
 
@@ -189,6 +191,7 @@ class Worker(Life):
             self.server.runtime.access = None
         elif self.server.runtime.access is None:
             self.server.runtime.access = AccessLog()
+        self._event_reports.turn(bool(message.get("event_metrics")))
         ours = logging.getLogger("supervisor_sio")
         if ours.handlers:  # else the application has arranged its logging
             ours.setLevel(message["log_level"])

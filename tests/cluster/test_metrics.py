@@ -31,7 +31,7 @@ PREFIX = "supervisor_sio_"
 
 @pytest.fixture(scope="module")
 def cluster(make_module_cluster: ClusterFactory) -> Cluster:
-    return with_metrics(make_module_cluster, workers=3).start()
+    return with_metrics(make_module_cluster, workers=3, event_metrics="on").start()
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +101,29 @@ def wait_for(cluster: Cluster, condition: Callable[[Scrape], object], message: s
 
 def health(cluster: Cluster) -> tuple[int, str]:
     return get(cluster, "/healthz")
+
+
+def test_events_are_counted_by_name(cluster: Cluster, clients: Clients) -> None:
+    before = scrape(cluster)
+    for client in clients.mixed(cluster, 3):
+        client.call("whoami")
+        client.emit("made up by a client")
+
+    def counted(found: Scrape, event: str) -> float:
+        name = "worker_event_handlers_total"
+        rows = (value for (n, labels), value in found.items() if n == name and event in labels)
+        return sum(rows)
+
+    found = wait_for(
+        cluster,
+        lambda s: all(counted(s, e) == counted(before, e) + 3 for e in ("whoami", "(other)")),
+        "each is counted",
+    )
+    assert not any("made up" in labels for _, labels in found)
+    # A router that is new has them as well, of workers that are not.
+    cluster.end_router("kill")
+    cluster.wait_ready()
+    wait_for(cluster, lambda s: counted(s, "whoami") >= 3, "they are told again")
 
 
 def test_sessions_are_what_clients_see(cluster: Cluster, clients: Clients) -> None:

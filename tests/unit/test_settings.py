@@ -76,6 +76,7 @@ def test_defaults() -> None:
         ("max_memory", "2gb", 2 * 2**30),
         ("max_lifetime", "86400", 86400.0),
         ("hung_timeout", "6", 6.0),
+        ("event_metrics", "on", True),
         ("tls_certfile", "/etc/../c.pem", "/c.pem"),
         ("channel", "my app", "my app"),
         ("buffer_messages", "1", 1),

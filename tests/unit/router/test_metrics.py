@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from prometheus_client.samples import Sample
 
 from supervisor_sio import __version__
+from supervisor_sio.common.event_figures import OTHERS, EventRow
 from supervisor_sio.router.health import Snapshot, ailment
 from supervisor_sio.router.metrics import Metrics
 from supervisor_sio.router.pool import Member
@@ -47,6 +48,11 @@ ONE = Member(
         "kept_bytes": 13,
     },
     handshakes=51,
+    events=(
+        EventRow("/", "echo", 7, 3_500_000, 2),
+        EventRow("/chat", "echo", 1, 20, 0),
+        EventRow(OTHERS, OTHERS, 4, 0, 0),
+    ),
 )
 TWO = Member("bb", 'odd "name"\\', 2**22 + 1, ready=True, drained=True, figures={"sessions": 2})
 SNAPSHOT = Snapshot(
@@ -299,13 +305,33 @@ def test_tasks_and_who_runs_them() -> None:
     )
 
 
+def test_events_of_each_worker() -> None:
+    found = {
+        (sample.name, *map(sample.labels.get, ("worker", "namespace", "event"))): sample.value
+        for sample in samples(metrics_of(SNAPSHOT, ONE))
+        if sample.name.startswith("worker_event_") and not sample.name.endswith("_created")
+    }
+    name = ONE.name
+    assert found == {
+        ("worker_event_handlers_total", name, "/", "echo"): 7,
+        ("worker_event_handlers_total", name, "/chat", "echo"): 1,
+        ("worker_event_handlers_total", name, OTHERS, OTHERS): 4,
+        ("worker_event_handler_seconds_total", name, "/", "echo"): 3.5,
+        ("worker_event_handler_seconds_total", name, "/chat", "echo"): 0.00002,
+        ("worker_event_handler_seconds_total", name, OTHERS, OTHERS): 0,
+        ("worker_event_handler_failures_total", name, "/", "echo"): 2,
+        ("worker_event_handler_failures_total", name, "/chat", "echo"): 0,
+        ("worker_event_handler_failures_total", name, OTHERS, OTHERS): 0,
+    }
+
+
 def test_the_document_lists_each_metric_with_its_labels() -> None:
     found: set[str] = set()
     for sample in samples(metrics_of(SNAPSHOT, ONE)):
         if not sample.name.startswith("process_"):
             name = re.sub("_(bucket|sum|count|created)$", "", sample.name)
             labels = sorted(sample.labels.keys() - {"le", "version", "python"}, reverse=True)
-            found.add(f"{name}{{{','.join(labels)}}}" if labels else name)  # worker, then state
+            found.add(f"{name}{{{','.join(labels)}}}" if labels else name)  # worker, then others
     document = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     section = document.partition("\n| metric, behind `supervisor_sio_` |")[2].partition("\n\n")[0]
     cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]

@@ -1,0 +1,102 @@
+"""How often the handler of each event is called, for how long, and how often it fails.
+
+Only where ``event_metrics`` of ``[rpcinterface:sio]`` is on. Clients choose the names of events:
+those for which the application has a handler of their own get a row, up to a limit, and all others
+share one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from types import TracebackType
+from typing import Any, Callable, Optional, Union
+
+from ..common.event_figures import OTHERS, EventRow
+from ..common.limits import EVENT_METRICS, EVENT_METRICS_TEXT
+from ..relay import native
+
+
+class _Row:
+    __slots__ = ("namespace", "event", "count", "seconds", "failures")
+
+    def __init__(self, namespace: str, event: str) -> None:
+        self.namespace, self.event = namespace, event
+        self.count = self.failures = 0
+        self.seconds = 0.0
+
+
+class EventFigures:
+    """Of one worker; handlers may run in threads."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = native.lock()
+        self._others = _Row(OTHERS, OTHERS)
+        self._rows: dict[tuple[str, Union[str, int]], _Row] = {}
+
+    def rows(self) -> list[EventRow]:
+        with self._lock:
+            rows = [*self._rows.values(), self._others]
+            return [
+                EventRow(row.namespace, row.event, row.count, int(row.seconds * 1e6), row.failures)
+                for row in rows
+                if row.count
+            ]
+
+    def counting(self, server: Any, namespace: str, event: Union[str, int]) -> Counting:
+        """A context for the call of a handler.
+
+        :param server: the application's ``socketio.Server`` or ``AsyncServer``.
+        """
+        row = self._rows.get((namespace, event))
+        if row is None:
+            row = self._others
+            if _has_handler(server, namespace, event):
+                row = self._added(namespace, event)
+        return Counting(row, self._lock, self._now)
+
+    def _added(self, namespace: str, event: Union[str, int]) -> _Row:
+        text = str(event)
+        if max(map(len, map(json.dumps, (namespace, text)))) > EVENT_METRICS_TEXT:
+            return self._others
+        with self._lock:
+            if len(self._rows) >= EVENT_METRICS:
+                return self._others
+            return self._rows.setdefault((namespace, event), _Row(namespace, text))
+
+
+class Counting:
+    """One call of a handler."""
+
+    __slots__ = ("_row", "_lock", "_now", "_began")
+
+    def __init__(self, row: _Row, lock: Any, now: Callable[[], float]) -> None:
+        self._row, self._lock, self._now = row, lock, now
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._began = self._now()
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        seconds = self._now() - self._began
+        with self._lock:
+            self._row.count += 1
+            self._row.seconds += seconds
+            self._row.failures += isinstance(error, Exception)
+
+
+def _has_handler(server: Any, namespace: str, event: Union[str, int]) -> bool:
+    """Whether the application has named this event, in this namespace or for all of them."""
+    for place in (namespace, "*"):
+        if event in server.handlers.get(place, ()):
+            return True
+        methods = server.namespace_handlers.get(place)
+        if isinstance(event, str) and hasattr(methods, f"on_{event}"):
+            return True
+    return False
