@@ -11,11 +11,9 @@ from typing import Any, Callable, Mapping, Optional
 
 from ..common.limits import RELAY_MOST_SENDERS
 
-#: A sender, and the tag for which it asks.
-_Key = tuple[str, str]
-
-#: How many messages to all it has sent, and to that tag.
-_Numbers = tuple[int, int]
+#: By sender, and by the tag for which it asks: how many messages to all it has sent, and to that
+#: tag alone.
+_Numbers = dict[str, dict[str, tuple[int, int]]]
 
 
 class Checkpoints:
@@ -23,26 +21,32 @@ class Checkpoints:
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self._begin = begin
-        self._safe: dict[_Key, _Numbers] = {}
-        self._asked: dict[_Key, _Numbers] = {}
+        self._safe: _Numbers = {}
+        self._asked: _Numbers = {}
         #: What the one that is under way keeps.
-        self._coming: Optional[dict[_Key, _Numbers]] = None
+        self._coming: Optional[_Numbers] = None
 
     def may_confirm(self, sender: str, confirmed: Mapping[str, Any]) -> bool:
         """Whether the messages that were received are safe up to the numbers asked for.
 
         :param confirmed: as :meth:`.listener.Listener.confirms` has it.
         """
-        key = sender, str(confirmed["tag"])
-        to_all, own = confirmed["all"], confirmed["own"]
-        safe = self._safe.get(key)
-        if safe is not None and to_all <= safe[0] and own <= safe[1]:
+        if self._are_safe(sender, confirmed):
             return True
-        self._asked[key] = to_all, own
+        asked = self._asked.setdefault(sender, {})
+        asked.update((tag, (confirmed["all"], own)) for tag, own in confirmed["own"].items())
         if self._coming is None:
             self._coming, self._asked = self._asked, {}
             self._begin()
-        return self._safe.get(key) == (to_all, own)  # it may be kept at once
+        return self._are_safe(sender, confirmed)  # they may be kept at once
+
+    def _are_safe(self, sender: str, confirmed: Mapping[str, Any]) -> bool:
+        safe = self._safe.get(sender, {})
+        for tag, own in confirmed["own"].items():
+            numbers = safe.get(tag)
+            if numbers is None or confirmed["all"] > numbers[0] or own > numbers[1]:
+                return False
+        return True
 
     def end(self) -> None:
         """What was there at the beginning is kept; called in any thread."""
@@ -50,5 +54,6 @@ class Checkpoints:
         if coming is not None:
             if len(self._safe) + len(coming) > RELAY_MOST_SENDERS:
                 self._safe = {}  # those who ask again are kept again
-            self._safe.update(coming)
+            for sender, numbers in coming.items():
+                self._safe.setdefault(sender, {}).update(numbers)
             self._coming = None

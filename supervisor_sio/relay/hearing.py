@@ -629,8 +629,9 @@ class Hearing:
             self.ended(sender)
             return self._each(lambda one: one.end(sender, fields))
         if method == "confirmed":
-            numbers = read_number(fields["all"]), read_number(fields["own"])
-            self._publisher.note_confirmed(str(fields["tag"]), *numbers)
+            to_all = read_number(fields["all"])
+            for tag, to_it in fields["own"].items():
+                self._publisher.note_confirmed(tag, to_all, read_number(to_it))
             return ()
         if method == "ask_passed":
             for listener in self._listeners if self._hears_all else ():
@@ -710,8 +711,7 @@ class Hearing:
             ]
             if not missing or time.monotonic() > until():
                 return missing
-            for tag in missing:
-                self._publisher.ask_to_confirm(tag, marks[tag])
+            self._publisher.ask_to_confirm({tag: marks[tag] for tag in missing})
             await sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -181,11 +181,11 @@ class Listener:
 
     def confirms(self, sender: str, fields: Mapping[str, Any]) -> Optional[dict[str, Any]]:
         """What that sender is to be told, when all that it asks for was delivered."""
-        own = [tag for tag in fields["own"] if tag in self.tags]
         numbers = self._numbers(fields)
+        own = {tag: numbers[tag] for tag in fields["own"] if tag in self.tags}
         if not own or self.has_pending or not self.inbox.has(sender, numbers):
             return None
-        return {"tag": own[0], "all": numbers[None], "own": numbers[own[0]]}
+        return {"all": numbers[None], "own": own}
 
     def _numbers(self, fields: Mapping[str, Any]) -> dict[Optional[str], int]:
         own = fields["own"]

@@ -300,14 +300,24 @@ class Publisher:
         with self._lock:
             return {tag: self._outbox.last(tag) for tag in tags}
 
-    def ask_to_confirm(self, tag: str, mark: Numbers) -> None:
-        """Ask the worker with this tag to fetch what it lacks, and to say when it has it."""
-        self._confirmed.setdefault(tag, {})
+    def ask_to_confirm(self, marks: Mapping[str, Numbers]) -> None:
+        """Ask those who hear under these tags to fetch what they lack, and to say when they have
+        it.
+
+        It is one question to all: a worker hears under one more tag with each restart that it has
+        adopted sessions after.
+
+        :param marks: of each tag, as :meth:`marks` has them.
+        """
+        for tag in marks:
+            self._confirmed.setdefault(tag, {})
         with self._lock:
             # Some of the clients of others may be guests there: with what was sent to those.
-            own = {tag: mark.get(tag, 0), **self._outbox.position(time.monotonic())["own"]}
-            fields = {"method": "position", "all": mark[None], "own": own, "confirm": True}
-            self._send(topic_for_one(self.channel, tag), fields)
+            own = {tag: mark.get(tag, 0) for tag, mark in marks.items()}
+            own.update(self._outbox.position(time.monotonic())["own"])
+            to_all = max(mark[None] for mark in marks.values())
+            fields = {"method": "position", "all": to_all, "own": own, "confirm": True}
+            self._send(topic_for_all(self.channel), fields)
 
     def note_confirmed(self, tag: str, to_all: int, to_it: int) -> None:
         """That worker has everything up to these numbers."""

@@ -118,7 +118,9 @@ class Dispatcher:
 
     def _counting(self, namespace: str, event: Any) -> ContextManager[None]:
         figures = self._eio.runtime.events
-        return nullcontext() if figures is None else figures.counting(self._server, namespace, event)
+        return (
+            nullcontext() if figures is None else figures.counting(self._server, namespace, event)
+        )
 
     def _reply(self, eio_sid: str, encoded: Any) -> None:
         """Send an encoded packet, from where handlers run."""

@@ -22,7 +22,7 @@ class Rig:
             self.checkpoints.end()
 
     def ask(self, sender: str, to_all: int, own: int, tag: str = "t") -> bool:
-        asked: dict[str, Any] = {"tag": tag, "all": to_all, "own": own}
+        asked: dict[str, Any] = {"all": to_all, "own": {tag: own}}
         return self.checkpoints.may_confirm(sender, asked)
 
 
@@ -37,6 +37,16 @@ def test_what_is_kept_may_be_confirmed() -> None:
         rig.checkpoints.end()
         assert rig.ask("a", *numbers)
     assert not rig.ask("a", 1, 1, tag="other")
+
+
+def test_all_tags_that_are_asked_for_have_to_be_kept() -> None:
+    rig = Rig()
+    assert not rig.ask("a", 1, 1) and not rig.ask("a", 1, 1, tag="other")
+    both = {"all": 1, "own": {"t": 1, "other": 1}}
+    rig.checkpoints.end()
+    assert rig.ask("a", 1, 1) and not rig.checkpoints.may_confirm("a", both)
+    rig.checkpoints.end()
+    assert rig.checkpoints.may_confirm("a", both) and rig.ask("a", 1, 1) and rig.begun == 2
 
 
 def test_who_asks_meanwhile_waits_for_the_next_one() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -323,8 +325,8 @@ def test_what_is_said_to_the_process_that_had_the_tag_is_not_for_who_adopts_it(
     own, to_t = topic_for_one(publisher.channel, "s"), topic_for_one(publisher.channel, "t")
     subscriber.adopt(PART, lambda message: None)
     publisher.publish(None, {"method": "emit"}, ["1"])
-    publisher.ask_to_confirm("e", {None: 1})
-    confirmed = {"method": "confirmed", "tag": "e", "all": 1, "own": 0}
+    publisher.ask_to_confirm({"e": {None: 1}})
+    confirmed = {"method": "confirmed", "all": 1, "own": {"e": 0}}
     question = {"method": "question", "tag": "e", "to_all": True, "first": 1, "last": 1, "since": 0}
     del said[:]
     for fields in (confirmed, question):
@@ -337,7 +339,42 @@ def test_what_is_said_to_the_process_that_had_the_tag_is_not_for_who_adopts_it(
     # What it asks of those who hear under the tag is for them.
     position = {"method": "position", "all": 0, "own": {"t": 0}, "confirm": True}
     taken(subscriber, to_t, RelayMessage("e", 0, position))
-    assert said[-1][1] == {"method": "confirmed", "tag": "t", "all": 0, "own": 0}
+    assert said[-1][1] == {"method": "confirmed", "all": 0, "own": {"t": 0}}
+
+
+def test_many_tags_are_asked_with_one_question_and_answer_once(
+    publisher: Publisher, subscriber: ThreadSubscriber, said: list[tuple[bytes, Any]]
+) -> None:
+    """A worker hears under one more with each restart after which it has adopted sessions."""
+    tags = [f"tag {number}" for number in range(200)]
+    publisher.publish(None, {"method": "emit"}, ["1"])
+    del said[:]
+    until = time.monotonic()
+    missing = subscriber.wait_confirmed(lambda: tags, lambda: until, asyncio.sleep)
+    assert asyncio.run(missing) == tags and said == []  # its time was over
+    rounds = 0
+
+    async def answer(seconds: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        assert len(said) == rounds
+        topic, question = said[-1]
+        assert topic == topic_for_all(publisher.channel) and question["confirm"]
+        own = {tag: 0 for tag in question["own"] if rounds == 2 or tag != "tag 7"}
+        assert len(own) == (1 if rounds == 2 else 199), "who has answered is not asked again"
+        confirmed = {"method": "confirmed", "all": 1, "own": own}
+        taken(subscriber, topic_for_one(publisher.channel, "s"), RelayMessage("e", 0, confirmed))
+
+    missing = subscriber.wait_confirmed(lambda: tags, lambda: until + 20, answer)
+    assert asyncio.run(missing) == [] and rounds == 2
+
+    subscriber.adopt(replace(PART, tags=tuple(tags)), lambda message: None)
+    del said[:]
+    question = {"method": "position", "all": 0, "own": dict.fromkeys(tags, 0), "confirm": True}
+    taken(subscriber, topic_for_all(publisher.channel), RelayMessage("e", 0, question))
+    assert [fields for _, fields in said if fields["method"] == "confirmed"] == [
+        {"method": "confirmed", "all": 0, "own": dict.fromkeys(tags, 0)}
+    ]
 
 
 def test_what_one_that_has_ended_had_sent_before_is_not_missed(
