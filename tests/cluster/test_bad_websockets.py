@@ -12,8 +12,11 @@ import pytest
 
 from .conftest import Clients
 from .harness import Cluster, wait_until
+from .modes import NO_HANDLER
 from .raw import open_websocket
 from .recorder import TestClient
+
+pytestmark = NO_HANDLER
 
 MIB = 1024 * 1024
 

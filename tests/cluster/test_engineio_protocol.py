@@ -10,6 +10,7 @@ import pytest
 
 from .conftest import ClusterFactory
 from .harness import Cluster, wait_until, wait_until_idle
+from .modes import NO_HANDLER
 from .protocol_cluster import (
     PATIENT,
     PING_INTERVAL,
@@ -31,6 +32,8 @@ from .wire import (
     target,
     upgrade_headers,
 )
+
+pytestmark = NO_HANDLER
 
 #: Seconds that a client has to complete an upgrade.
 UPGRADE_TIMEOUT = 10.0

@@ -7,7 +7,10 @@ import os
 import signal
 
 from .harness import Cluster, wait_until
+from .modes import NO_HANDLER
 from .raw import Poller
+
+pytestmark = NO_HANDLER
 
 
 def test_a_hung_worker_gets_no_new_sessions(cluster: Cluster) -> None:

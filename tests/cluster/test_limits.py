@@ -20,8 +20,10 @@ from supervisor_sio.common import channel
 from .conftest import ClusterFactory
 from .descriptors import COUNTED, limit_descriptors
 from .harness import Cluster, wait_until
-from .modes import NO_WORKER
+from .modes import NO_HANDLER, NO_WORKER
 from .raw import PATH, Poller, exchange
+
+pytestmark = NO_HANDLER
 
 HANDSHAKE = f"GET {PATH}polling HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
 

@@ -13,9 +13,12 @@ import pytest
 
 from .conftest import Clients
 from .harness import Cluster, wait_until
+from .modes import NO_HANDLER
 from .pyclient import PyClient
 from .raw import Poller
 from .recorder import TestClient
+
+pytestmark = NO_HANDLER
 
 ESTABLISHED = "01"
 

@@ -9,7 +9,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from .harness import Cluster
+from .modes import NO_HANDLER
 from .raw import Poller
+
+pytestmark = NO_HANDLER
 
 
 def test_no_session_is_unknown_to_its_next_request(shared_cluster: Cluster) -> None:

@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from .harness import Cluster, free_port, wait_until
+from .modes import NO_HANDLER
 from .raw import Poller
+
+pytestmark = NO_HANDLER
 
 SESSIONS = 50
 CONNECTIONS = 8

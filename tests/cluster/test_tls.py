@@ -20,9 +20,11 @@ from .conftest import ClusterFactory
 from .descriptors import limit_descriptors
 from .harness import Cluster, wait_until
 from .jsclient import JS, find_node
-from .modes import NO_WORKER
+from .modes import NO_HANDLER, NO_WORKER
 from .raw import exchange
 from .takeover_ledger import Ledger
+
+pytestmark = NO_HANDLER
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:

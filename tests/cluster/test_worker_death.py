@@ -8,6 +8,9 @@ import time
 
 from .conftest import Clients
 from .harness import Cluster, wait_until
+from .modes import NO_HANDLER
+
+pytestmark = NO_HANDLER
 
 
 def test_clients_of_a_killed_worker_come_back(shared_cluster: Cluster, clients: Clients) -> None:
