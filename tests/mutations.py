@@ -153,14 +153,14 @@ MUTATIONS = (
     Mutation(
         "a worker that hangs gets new sessions",
         "router/silence.py",
-        "member.hung = True",
-        "member.hung = False",
+        "                member.hangs(silent)\n",
+        "",
         ("unit/router/test_silence.py",),
     ),
     Mutation(
         "a worker that hung gets no new sessions any more",
         "router/workers.py",
-        "            member.hung = False\n",
+        "            member.is_back()\n",
         "",
         ("unit/router/test_workers.py",),
     ),

@@ -352,6 +352,7 @@ def test_a_real_terminal_shows_each_line_on_one_row(
         ), lines
 
 
+@pytest.mark.long
 @NO_WORKER
 def test_top_lives(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(workers=2).start()

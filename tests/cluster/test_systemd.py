@@ -58,6 +58,7 @@ def test_systemd_reads_it(unit: Unit) -> None:
     assert (done.returncode, ours) == (0, []), done.stdout.decode()
 
 
+@pytest.mark.long
 def test_its_commands(unit: Unit, tmp_path: Path, make_cluster: ClusterFactory) -> None:
     """As systemd runs them: with no other environment, and output to a file."""
     cluster = make_cluster()

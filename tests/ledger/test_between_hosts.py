@@ -18,7 +18,7 @@ from cluster.test_hosts import Host, Redis, join, knows_another, queue
 
 __all__ = ["queue"]
 
-pytestmark = NO_WORKER
+pytestmark = [NO_WORKER, pytest.mark.long]  # cluster/test_hosts.py has what happens often
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,6 @@ def thawed(queue: Redis) -> Iterator[psutil.Process]:
     process.resume()
 
 
-@pytest.mark.long  # unit/bridge/test_queue.py gives up a silent connection sooner
 def test_redis_is_frozen_for_nine_seconds(hosts: list[Host], thawed: psutil.Process) -> None:
     with Ticks(hosts[0], 0.02) as ticks:
         wait_until(lambda: ticks.emitted > 100, 60, "some")

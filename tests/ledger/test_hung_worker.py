@@ -7,6 +7,7 @@ import signal
 import socket
 from contextlib import ExitStack
 
+import pytest
 from cluster.conftest import ClusterFactory
 from cluster.harness import Cluster, wait_until
 from cluster.modes import NO_WORKER
@@ -34,6 +35,7 @@ def poll(cluster: Cluster, sid: str) -> socket.socket:
     return sock
 
 
+@pytest.mark.long  # unit/router/test_placement.py has it without the kernel
 @NO_WORKER
 def test_requests_for_a_hung_worker_are_counted_and_end(make_cluster: ClusterFactory) -> None:
     cluster = make_cluster(max_pending="160", hold_timeout="8").start()

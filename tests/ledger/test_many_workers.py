@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import psutil
+import pytest
 from cluster.conftest import ClusterFactory
 from cluster.harness import wait_until
 from cluster.modes import NO_WORKER
@@ -19,7 +20,7 @@ from cluster.raw import Poller
 from supervisor_sio.common import channel, figures, handover
 from supervisor_sio.common.handover import Handover
 
-pytestmark = NO_WORKER
+pytestmark = [NO_WORKER, pytest.mark.long]
 
 FIGURES = {"type": "load", **figures.report({})}
 COUNT = 500

@@ -135,7 +135,7 @@ def test_one_that_hung_gets_sessions_when_it_reports_again(
     async def scenario(harness: Harness) -> None:
         (worker,) = harness.start("a")
         (member,) = harness.pool
-        member.hung = True
+        member.hangs(10.0)
         harness.placement.place(harness.connection())
         assert len(harness.placement) == 1
         worker.say(type="load", **FIGURES)
