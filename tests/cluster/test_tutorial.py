@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -12,9 +14,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xmlrpc.client import Fault, ServerProxy
 
 import psutil
 import pytest
+from supervisor.xmlrpc import SupervisorTransport
 
 from .browser import Browser, Page
 from .harness import environment, free_port, wait_until
@@ -55,9 +59,14 @@ class Reader:
         return typed.stdout
 
     def wait_ready(self, workers: int) -> None:
+        transport = SupervisorTransport(None, None, f"unix://{self.directory}/supervisor.sock")
+        supervisord: Any = ServerProxy("http://127.0.0.1", transport=transport)
+
         def ready() -> bool:
-            status = json.loads(self.type("supervisorctl sio status --json || true"))
-            return [row["state"] for row in status["workers"]] == ["ready"] * workers
+            with contextlib.suppress(OSError, http.client.HTTPException, Fault):
+                rows = supervisord.sio.getStatus()["workers"]
+                return [row["state"] for row in rows] == ["ready"] * workers
+            return False
 
         wait_until(ready, 30, f"{workers} workers are ready")
 
