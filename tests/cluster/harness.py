@@ -214,6 +214,7 @@ class Cluster:
         self.startretries = startretries
         self.user = f"user = {user}" if user else ""
         self.wrapper = wrapper
+        self.supervisord = str(BIN / "supervisord")
         self.settings = {
             "listen": f"127.0.0.1:{self.port}",
             "run_dir": str(self.run_dir),
@@ -269,7 +270,7 @@ class Cluster:
         variables = (environment if has_redis else of_workers)(**{MODE: self.mode})
         with open(self.directory / "supervisord.out", "ab") as output:
             process = subprocess.Popen(
-                [*self.wrapper, str(BIN / "supervisord"), "-n", "-c", str(self.conf)],
+                [*self.wrapper, self.supervisord, "-n", "-c", str(self.conf)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

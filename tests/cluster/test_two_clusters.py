@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import sys
 import urllib.request
 import xmlrpc.client
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import supervisor_sio
+
 from .conftest import Clients, ClusterFactory
-from .harness import Cluster, free_port, wait_until
+from .harness import Cluster, free_port, of_workers, wait_until
 from .recorder import TestClient
 from .test_bad_input import the_error
 
@@ -106,9 +110,20 @@ class Part:
         )
 
 
-@pytest.fixture(scope="module")
-def host(make_module_cluster: ClusterFactory) -> Cluster:
-    return make_module_cluster(workers=0, plugin=False, router=False)
+#: Debian has a supervisord of its own, for its Python.
+DEBIAN = "/usr/bin/supervisord"
+
+
+@pytest.fixture(scope="module", params=["ours", pytest.param("debian", marks=pytest.mark.long)])
+def host(request: pytest.FixtureRequest, make_module_cluster: ClusterFactory) -> Cluster:
+    made = make_module_cluster(workers=0, plugin=False, router=False)
+    if request.param == "debian":
+        if not os.path.exists(DEBIAN):
+            pytest.skip("no supervisord of Debian's")
+        made.supervisord = DEBIAN
+        root = Path(supervisor_sio.__file__).parents[1]
+        made.wrapper = ["env", f"PYTHONPATH={root}:{of_workers()['PYTHONPATH']}"]
+    return made
 
 
 @pytest.fixture(scope="module")
