@@ -53,6 +53,8 @@ class AsyncZmqManager(Core, AsyncManager):
                  :class:`ZmqManager` has it.
     :param max_attachments: Most binary attachments that an event of a client,
                             or its acknowledgement, may have. The default is 10.
+    :param connect_timeout: For how many seconds a client may stay that is in no
+                            namespace yet, as :class:`ZmqManager` has it.
     :param takeover: Whether clients stay connected when their worker is
                      restarted or stopped, as :class:`ZmqManager` has it.
     :param recovery: For how many seconds a client that has lost its connection
@@ -60,8 +62,8 @@ class AsyncZmqManager(Core, AsyncManager):
                      it; so ``recovery_messages`` and ``recovery_maxbytes``.
     :raises ValueError: when ``url`` is not of this form, when a write-only
                         manager has neither ``url`` nor a supervisord, or when
-                        ``takeover`` or an option of recovery has a value that
-                        is not allowed.
+                        ``connect_timeout``, ``takeover`` or an option of
+                        recovery has a value that is not allowed.
     """
 
     LEASE = AsyncLease

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 import uuid
@@ -11,7 +12,7 @@ from typing import Any, Callable, ClassVar, Iterator, Mapping, Optional
 
 from ..common import identity
 from ..common.clusters import why_none
-from ..common.limits import ATTACHMENTS
+from ..common.limits import ATTACHMENTS, CONNECT_SECONDS
 from ..common.rundir import ENVIRONMENT_VARIABLE, RunDir
 from ..relay import native
 from ..relay.message import RelayMessage
@@ -56,11 +57,14 @@ class Core(
         recovery: float = 0,
         recovery_messages: int = RECOVERY_MESSAGES,
         recovery_maxbytes: int = RECOVERY_MAXBYTES,
+        connect_timeout: float = CONNECT_SECONDS,
     ) -> None:
         if not isinstance(takeover, bool):
             raise ValueError(f"takeover {takeover!r:.80} is not True or False")
         if takeover and write_only:
             raise ValueError("takeover=True with write_only=True: such a manager has no clients")
+        if not isinstance(connect_timeout, (int, float)) or not 0 < connect_timeout < math.inf:
+            raise ValueError(f"connect_timeout {connect_timeout!r:.80} is not a number above 0")
         check_options(recovery, recovery_messages, recovery_maxbytes, write_only)
         run_dir = RunDir.from_environment()
         if url is not None:
@@ -93,6 +97,7 @@ class Core(
         self.host_id = uuid.uuid4().hex if write_only else identity.tag()
         self._write_only_json = None if json is None else CheckedJson(json)
         self._max_attachments = max_attachments
+        self.connect_timeout = connect_timeout
         #: By sid, for clients whose connect handlers have yet to say yes.
         self._early: dict[str, Early] = {}
         #: The way to the clients, from the server on.

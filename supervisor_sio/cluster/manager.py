@@ -65,6 +65,9 @@ class ZmqManager(Core, Manager):
     :param max_attachments: Most binary attachments that an event of a client,
                             or its acknowledgement, may have. The default is 10,
                             as in Node's servers.
+    :param connect_timeout: For how many seconds a client may stay that is in no
+                            namespace yet, as Node's ``connectTimeout``. The
+                            default is 45.
     :param takeover: Whether clients stay connected when their worker is
                      restarted or stopped: another one takes their sessions
                      over, see :meth:`on_takeover`. The default is ``False``.
@@ -79,8 +82,8 @@ class ZmqManager(Core, Manager):
     :param recovery_maxbytes: Most bytes of them. The default is 16 MiB.
     :raises ValueError: when ``url`` is not of this form, when a write-only
                         manager has neither ``url`` nor a supervisord, or when
-                        ``takeover`` or an option of recovery has a value that
-                        is not allowed.
+                        ``connect_timeout``, ``takeover`` or an option of
+                        recovery has a value that is not allowed.
     """
 
     @overload

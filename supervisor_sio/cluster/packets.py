@@ -14,12 +14,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from functools import partial
 from json.encoder import (  # type: ignore[attr-defined]
     c_make_encoder,
     encode_basestring_ascii,
 )
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Optional, Sequence, Union
 
 from engineio import json as eio_json
 from socketio import packet
@@ -290,6 +291,26 @@ class Partial:
         return not self._places
 
 
+class Skipped:
+    """In the place of a packet that nobody gets, as its client has left: its attachments come.
+
+    :param count: of them.
+    """
+
+    __slots__ = ("_left",)
+
+    packet = None
+    messages: Sequence[Union[str, bytes]] = ()
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    def add(self, attachment: bytes) -> bool:
+        """:meth:`Partial.add`"""
+        self._left -= 1
+        return not self._left
+
+
 def _placeholders(data: Any) -> list[tuple[Any, Any, Any]]:
     """Where attachments belong in decoded data: the number, the container and the key."""
     found = []
@@ -309,13 +330,23 @@ def class_for(server: Any) -> Any:
     """The packet class that a ``socketio.Server`` should have: the same on the wire."""
     cls = server.packet_class
     if cls.encode is not packet.Packet.encode:
-        return cls  # not JSON, or its own affair
+        return _checked(cls)
     if cls is packet.Packet and cls.json is eio_json:
         return Packet
     # It is called what it was: see wire_format().
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     base = Packet if cls is packet.Packet else cls
     return type(cls.__name__, (base,), {**names, "json": CheckedJson(cls.json)})
+
+
+def _checked(cls: Any) -> Any:
+    """A class that does not write JSON; only that of msgpack is not its own affair."""
+    module = sys.modules.get("socketio.msgpack_packet")
+    if module is None or not issubclass(cls, module.MsgPackPacket):
+        return cls
+    from .msgpack_packets import checked
+
+    return checked(cls)
 
 
 def coders(cls: Any) -> Optional[tuple[Callable[[Any], str], Callable[[str], Any]]]:

@@ -51,6 +51,17 @@ CHUNK_LINE_BYTES = _limit(
 TRAILER_BYTES = _limit(
     "TRAILER_BYTES", 4096, "bytes", "chunked body", "applications do not read trailers"
 )
+CORS_ORIGINS = _limit(
+    "CORS_ORIGINS",
+    100,
+    "origins",
+    "worker",
+    "of `cors_allowed_origins` that the router gets to know, to refuse in a way that their pages "
+    "can read; of an application with more it knows none",
+)
+ORIGIN_CHARACTERS = _limit(
+    "ORIGIN_CHARACTERS", 300, "characters", "origin", "a host name has at most 253"
+)
 UNREAD_BODY_BYTES = _limit(
     "UNREAD_BODY_BYTES",
     65536,
@@ -223,6 +234,14 @@ CROSSED_POLL_SECONDS = _limit(
     "that has closed its session with a POST, for a poll that it had sent before, by another "
     "connection",
 )
+ABANDONED_POLL_SECONDS = _limit(
+    "ABANDONED_POLL_SECONDS",
+    2.0,
+    "seconds",
+    "client",
+    "for its next poll, when the connection of the last one has ended without all of the answer: "
+    "who repeats a request does so at once, and who is gone should not be there for long",
+)
 CLOSE_SECONDS = _limit(
     "CLOSE_SECONDS",
     5.0,
@@ -239,17 +258,17 @@ ENGINE_PATHS = _limit(
     "at which handshakes came, so that what comes there later skips the application; one more "
     "replaces the oldest",
 )
-MALFORMED_PACKETS = _limit(
-    "MALFORMED_PACKETS",
-    100,
-    "messages",
-    "POST",
-    "that are no Socket.IO packets, before it ends the session: 400,000 fit into 1 MB, and to "
-    "find out takes as long as an event does",
-)
 
 # --- Socket.IO events -------------------------------------------------------------
 
+CONNECT_SECONDS = _limit(
+    "CONNECT_SECONDS",
+    45.0,
+    "seconds",
+    "client",
+    "from the beginning of its session until it is in a namespace, as in Node's servers; "
+    "`ZmqManager(connect_timeout=…)` sets another",
+)
 ACK_TIMEOUT = _limit(
     "ACK_TIMEOUT",
     3600.0,

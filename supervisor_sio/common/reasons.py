@@ -117,7 +117,7 @@ BAD_WORKER = _refused("bad-worker", "a process that called itself a worker did n
 
 PROTOCOL = _by_worker(
     "protocol error",
-    "its client broke HTTP, websocket or Engine.IO rules, or a limit",
+    "its client broke rules of HTTP, websockets, Engine.IO or Socket.IO, or a limit",
     figure="protocol_errors",
 )
 WRONG_ARGUMENTS = _by_worker(

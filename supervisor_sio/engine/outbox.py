@@ -31,6 +31,11 @@ class Outbox:
         self.packets.append(packet)
         self.size += cost(packet)
 
+    def put_back(self, packets: list[Packet]) -> None:
+        """Let packets that were taken wait again, before the others."""
+        self.packets[:0] = packets
+        self.size += sum(map(cost, packets))
+
     def is_long(self) -> bool:
         """Whether the client has to take some of it before its next packets are handled."""
         return self.size > READING_STOPS

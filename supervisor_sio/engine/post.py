@@ -43,7 +43,6 @@ class Post:
         "exchange",
         "packets",
         "ahead",
-        "malformed",
         "step",
         "deadline",
         "slot",
@@ -62,8 +61,6 @@ class Post:
         self.packets = packets
         #: The next one, if it has been looked for.
         self.ahead: Optional[Packet] = None
-        #: Messages in it that meant nothing.
-        self.malformed = 0
         self.step = TURN
         self.deadline = NEVER
         self.slot = NOWHERE
@@ -79,7 +76,6 @@ class Post:
         return {
             "request": self.request.state_as_dict(),
             "packets": packets.save(chain([self.ahead], self.packets)),
-            "malformed": self.malformed,
             "step": self.step.value,
         }
 
@@ -89,6 +85,5 @@ class Post:
         request = Request.restore(state.object("request"))
         rest = packets.restore(state.list("packets"), valid=False)
         post = cls(session, request, exchange, iter(rest))
-        post.malformed = state.integer("malformed")
         post.step = state.choice("step", Step)
         return post

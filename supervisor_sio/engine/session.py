@@ -28,6 +28,11 @@ server sends one ``ping_interval`` after the last pong, and the client has ``pin
 answer. With polling a ping goes out ahead of what waits, and an answer counts only if a poll
 has fetched the ping: a client that does not poll counts as gone.
 
+A poll whose connection ends takes nothing along: what was not written, or only in part, is first
+in the answer to the next one. The session ends when that does not come within
+``ABANDONED_POLL_SECONDS``: browsers and proxies repeat a GET whose connection broke (RFC 9110,
+9.2.2), and a client that is gone does not.
+
 The owner may say of a message that it is busy. Then the rest of a POST waits, and the POST for
 its answer, or the websocket's reading, until :meth:`Session.proceed`.
 """
@@ -38,9 +43,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
 from ..common.limits import (
+    ABANDONED_POLL_SECONDS,
     CROSSED_POLL_SECONDS,
     LAST_POLL_SECONDS,
-    MALFORMED_PACKETS,
     MESSAGES_AT_ONCE,
     SLOW_OUTPUT_PATIENCE,
     UPGRADE_POLL_SECONDS,
@@ -78,6 +83,8 @@ _PROBE_FRAME = message_frame(PONG + "probe")
 _PING_FRAME = message_frame(PING)
 _CLOSE_FRAME = message_frame(CLOSE)
 
+_NO_MESSAGE = "not a Socket.IO packet"
+
 #: Seconds by which deadlines may be looked at late, when nothing is wrong.
 _LATE = 0.1
 
@@ -88,9 +95,12 @@ _END: Any = object()
 class Exchange(Protocol):
     """A request that waits for its answer, and its connection."""
 
-    #: Whose poll it is while it waits; to be told to :meth:`Session.gone` when the connection
-    #: has ended.
+    #: Whose poll it is until all of the answer is written, which is told to
+    #: :meth:`Session.taken`; or :meth:`Session.gone`, when the connection ends before.
     session: Optional[Session]
+
+    def is_there(self) -> bool:
+        """Whether the client has not closed the connection, as far as the kernel knows."""
 
     def answer(self, response: bytes, close: bool = False) -> None:
         """Write the answer, once, at once; nothing happens when the client is gone.
@@ -168,6 +178,20 @@ class Candidate:
         self._session.upgrade_due(self, now > self.until - UPGRADE_POLL_SECONDS)
 
 
+class Absence:
+    """The time that a client has for its next poll, when the connection of one has ended."""
+
+    __slots__ = ("_session", "deadline", "slot")
+
+    def __init__(self, session: Session) -> None:
+        self.deadline = NEVER
+        self.slot = NOWHERE
+        self._session = session
+
+    def on_deadline(self, now: float) -> None:
+        self._session.close(TRANSPORT_CLOSE, abort=True)
+
+
 class Session:
     """The session of one client.
 
@@ -177,9 +201,12 @@ class Session:
     __slots__ = (
         "sid",
         "state",
+        "sid",
+        "state",
         "address",
         "data",
         "running",
+        "connected",
         "live",
         "deadline",
         "slot",
@@ -193,6 +220,8 @@ class Session:
         "_candidate",
         "_poll",
         "_poll_request",
+        "_unread",
+        "_absence",
         "_outbox",
         "_post",
         "_flushing",
@@ -202,10 +231,11 @@ class Session:
         self.sid = sid
         self.state = OPENING
         self.address = address
-        #: The owner's: what the application stores, and an item for each event that is being
-        #: handled.
+        #: The owner's: what the application stores; an item for each event that is being
+        #: handled; and whether the client has connected to a namespace.
         self.data: Any = None
         self.running: Optional[list[None]] = None
+        self.connected = False
         #: The websocket's connection while everything goes through it: whoever has a frame for
         #: many may send it there.
         self.live: Optional[Link] = None
@@ -227,6 +257,10 @@ class Session:
         #: The poll that waits.
         self._poll: Optional[Exchange] = None
         self._poll_request: Optional[Request] = None
+        #: The poll whose answer is being written, and the packets in it. The next one waits.
+        self._unread: Optional[tuple[Exchange, list[Packet]]] = None
+        #: While the client is to send a poll, as the connection of the last one has ended.
+        self._absence: Optional[Absence] = None
         self._outbox: Optional[Outbox] = None
         self._post: Optional[Post] = None
         #: Whether the poll will be answered at the end of this turn.
@@ -273,14 +307,15 @@ class Session:
             post.step = TURN
             self._take(post)
 
-    def count_malformed(self) -> None:
-        """A message means nothing. Any number of them in a POST ends the session."""
-        self.count(PROTOCOL, "")
-        post = self._post
-        if post is not None:
-            post.malformed += 1
-            if post.malformed >= MALFORMED_PACKETS:
-                self._refuse_post(post, "hardly anything in a POST is a packet")
+    def refuse(self) -> None:
+        """The owner cannot take a message: the session ends, as with Node's servers."""
+        if self.closed:
+            return
+        if self._post is not None:
+            self._refuse_post(self._post, _NO_MESSAGE)
+        else:
+            self.count(PROTOCOL, _NO_MESSAGE)
+            self.close(TRANSPORT_ERROR)
 
     def close(self, reason: str = SERVER_DISCONNECT, abort: bool = False) -> None:
         """End it; the owner is told in here.
@@ -336,12 +371,17 @@ class Session:
 
     def poll(self, request: Request, exchange: Exchange) -> None:
         """A GET."""
-        if self._poll is not None:
-            answers = self._engine.answers
-            exchange.answer(answers.refusal(request, Fault.REQUEST))
-            self.close(TRANSPORT_ERROR)
-            return
-        if self._outbox is not None or self._ping is WAITS:
+        other = self._poll
+        if other is not None:
+            if not exchange.is_there():
+                return  # the end of its connection is next
+            if other.is_there():
+                exchange.answer(self._engine.answers.refusal(request, Fault.REQUEST))
+                self.close(TRANSPORT_ERROR)
+                return
+            self.gone(other)
+        self._end_absence()
+        if self._has_packets() and exchange.is_there():
             self._answer(request, exchange, self._next_packets())
             self._after_poll()
             return
@@ -381,11 +421,33 @@ class Session:
         self._candidate = Candidate(self, websocket, until)
         deadlines.set(self._candidate, until)
 
+    def taken(self, exchange: Exchange) -> None:
+        """All of the answer to its poll has been written."""
+        if self._unread is not None and self._unread[0] is exchange:
+            self._unread = exchange.session = None
+            self._flush()
+
     def gone(self, exchange: Exchange) -> None:
-        """The connection of its poll has ended: the client has cancelled it."""
+        """The connection of its poll has ended, before or in the middle of the answer."""
+        unread = self._unread
         if exchange is self._poll:
-            self._poll = self._poll_request = None
-            self.close(TRANSPORT_CLOSE, abort=True)
+            self._poll = self._poll_request = exchange.session = None
+        elif unread is not None and unread[0] is exchange:
+            self._unread = exchange.session = None
+            self._put_back(unread[1])
+            if self._poll is not None:
+                self._engine.owner.soon(self._flush)
+                return
+        else:
+            return
+        if not self.closed and self._absence is None:
+            self._absence = Absence(self)
+            self._engine.deadlines.after(self._absence, ABANDONED_POLL_SECONDS)
+
+    def _end_absence(self) -> None:
+        absence, self._absence = self._absence, None
+        if absence is not None:
+            self._engine.deadlines.remove(absence)
 
     @property
     def overdue(self) -> bool:
@@ -569,9 +631,29 @@ class Session:
     def _flush(self) -> None:
         """Answer the poll that waits, if there is one, with the packets that wait."""
         self._flushing = False
-        if self._poll is not None and (self._outbox is not None or self._ping is WAITS):
+        poll = self._poll
+        if poll is None or not self._has_packets():
+            return
+        if poll.is_there():
             self._answer_waiting(self._next_packets())
             self._after_poll()
+        else:
+            self.gone(poll)
+
+    def _has_packets(self) -> bool:
+        """Whether a poll is answered now. It waits also while the one before has yet to get all."""
+        return self._unread is None and (self._outbox is not None or self._ping is WAITS)
+
+    def _put_back(self, found: list[Packet]) -> None:
+        """The client has not got these."""
+        if found[0] == PING:
+            del found[0]
+            if self._ping is SENT:
+                self._ping = WAITS
+        if found:
+            if self._outbox is None:
+                self._outbox = Outbox(self._engine.deadlines.clock())
+            self._outbox.put_back(found)
 
     def _next_packets(self, first: Optional[Packet] = None) -> list[Packet]:
         """The packets for the next poll, which do not wait any more.
@@ -599,7 +681,11 @@ class Session:
     def _answer(self, request: Request, exchange: Exchange, found: list[Packet]) -> None:
         # The last poll before the websocket: its connection is not used again.
         close = self.state is UPGRADING
-        exchange.answer(self._engine.answers.packets(request, found, (), close), close)
+        response = self._engine.answers.packets(request, found, (), close)
+        if self._unread is None and found[0] != NOOP:
+            self._unread = exchange, found
+            exchange.session = self
+        exchange.answer(response, close)
 
     def _after_poll(self) -> None:
         """A poll has taken packets: a POST that waits for that goes on, or the session closes."""
@@ -649,6 +735,10 @@ class Session:
         if self._candidate is not None:
             self._give_up_upgrade(self._candidate)
         self._ping = LATER
+        if abort:
+            self._end_polls()
+        else:
+            self._end_absence()
         if self._outbox is None or abort:
             self._outbox = Outbox(self._engine.deadlines.clock())
         self._outbox.add(NOOP if abort else CLOSE)
@@ -663,8 +753,16 @@ class Session:
         else:
             self._become_closed()
 
+    def _end_polls(self) -> None:
+        """Nothing waits for a poll any more, nor for one to get its answer."""
+        if self._unread is not None:
+            self._unread[0].session = None
+            self._unread = None
+        self._end_absence()
+
     def _become_closed(self) -> None:
         self.state = CLOSED
+        self._end_polls()
         self.live = self._websocket = self._outbox = None
         self._engine.deadlines.remove(self)
         self._engine.note_there(self, False)
@@ -703,6 +801,7 @@ class Session:
         """Whether the websocket's next message may come: what was posted before it is first."""
         self._candidate = None
         self._engine.deadlines.remove(candidate)
+        self._end_polls()
         if self._poll is not None:
             self._answer_waiting([NOOP])
         if self._ping is WAITS:
@@ -906,6 +1005,7 @@ class Session:
     def renew(self) -> None:
         """Nothing has come of the client for a while: it has all of its time anew."""
         deadlines, candidate, post = self._engine.deadlines, self._candidate, self._post
+        self._end_absence()
         if self.state is CLOSING:
             deadlines.after(self, LAST_POLL_SECONDS)
         elif self.state is LEFT:

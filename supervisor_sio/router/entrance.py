@@ -16,6 +16,7 @@ from collections import Counter
 from typing import Any, Callable, Optional
 
 from ..common import reasons
+from ..common.cors import Origins
 from ..common.limits import PENDING_SHARE
 from ..common.refusals import Refusals
 from ..common.request import MAX_REQUEST_LINE, BadRequest, Request, parse_head
@@ -43,6 +44,7 @@ class Entrance:
     :param waiting: how many connections wait, here or for a worker.
     :param ceiling: below it are the numbers of descriptors that clients may have.
     :param head_timeout: seconds from accept to the end of the request line.
+    :param origins: whose pages may read why a request of theirs was refused.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Entrance:
         has_room: Callable[[str], bool],
         waiting: Callable[[], int],
         ceiling: Callable[[], int],
+        origins: Callable[[], Origins] = dict,
     ) -> None:
         self._paths = paths
         self._head_timeout = head_timeout
@@ -68,6 +71,7 @@ class Entrance:
         self._place = place
         self._has_room = has_room
         self._ceiling = ceiling
+        self._origins = origins
         self._acceptor = Acceptor(
             refusals=refusals,
             accepted=self._enter,
@@ -112,7 +116,8 @@ class Entrance:
 
     def refuse(self, connection: Connection, reason: str) -> None:
         self._forget(connection)
-        answer(connection.sock, reasons.TABLE[reason].answer)
+        status = reasons.TABLE[reason].answer
+        answer(connection.sock, status, connection.prefix, self._origins())
         self.drop(connection, reason)
 
     def drop(self, connection: Connection, reason: str) -> None:

@@ -138,6 +138,7 @@ class Router:
             ),
             waiting=self._waiting,
             ceiling=lambda: ceiling(self._reserve()),
+            origins=lambda: self._workers.origins,
         )
         self._placement.entrance = self._entrance
         self._exporter: Optional[Exporter] = None

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ..common import channel, recovery
 from ..common.channel import ChannelError, Message
+from ..common.cors import Origins, read_origins
 from ..common.limits import MAX_CHANNELS
 from ..common.takeover import is_tag
 
@@ -42,6 +43,8 @@ class Ready(NamedTuple):
     takes: int
     #: The same of journals that it inherits.
     recovers: int
+    #: Whose pages the application allows.
+    origins: Origins
 
 
 def read_ready(message: Message) -> Ready:
@@ -54,4 +57,8 @@ def read_ready(message: Message) -> Ready:
     takes = message.get("takes", 0)
     if type(takes) is not int or takes < 0:
         raise ChannelError("a ready without the format that it takes")
-    return Ready(channels, takes, recovery.read_recovers(message))
+    try:
+        origins = read_origins(message.get("origins", {}))
+    except ValueError as error:
+        raise ChannelError(f"a ready with {error}") from None
+    return Ready(channels, takes, recovery.read_recovers(message), origins)

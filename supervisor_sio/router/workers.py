@@ -10,6 +10,7 @@ from typing import Any, Callable, Iterator, Optional
 
 from ..common import channel, reasons
 from ..common.channel import ChannelError, Message
+from ..common.cors import Origins
 from ..common.limits import MAX_CHANNELS
 from ..common.processes import is_descendant
 from ..common.refusals import Refusals
@@ -113,6 +114,8 @@ class Workers:
         self.all_stop = False
         self.membership = Membership()
         self.members_changed = Throttle(self.loop, _GATHER, self._publish)
+        #: Whose pages the application allows, as the last worker has it that became ready.
+        self.origins: Origins = {}
         #: The workers of other hosts, as the message has them.
         self.elsewhere: list[Any] = []
 
@@ -207,8 +210,8 @@ class Workers:
         return member
 
     def ready(self, member: Member, message: Message) -> None:
-        """:raises ChannelError: when its channels are none."""
-        member.channels, member.takes, member.recovers = read_ready(message)
+        """:raises ChannelError: when the message is not as it should be."""
+        member.channels, member.takes, member.recovers, self.origins = read_ready(message)
         self.hear_supervisord()  # that it starts, and who else, if that has not been read yet
         member.ready = True
         logger.info("worker %s joins (pid %d, tag %s)", member.name, member.pid, member.tag)

@@ -27,6 +27,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
+from ..common import cors
 from ..common.limits import (
     HEAD_BYTES,
     LINGER_SECONDS,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from .server import Server
 
 logger = logging.getLogger("supervisor_sio.worker")
+
+_PEEK = int(socket.MSG_PEEK)
 
 #: Bytes that are read at a time where a head is expected: most are shorter, and what comes
 #: behind one has to fit into a message to the router.
@@ -313,8 +316,9 @@ class Connection(Movable):
         self._unread = True
         self.state = _WAITING
         body = f"{error.status}\n"
+        origins = cors.origins_of(engine.options for engine in self.server.runtime.engines)
         text = (
-            f"HTTP/1.1 {error.status}\r\nConnection: close\r\n"
+            f"HTTP/1.1 {error.status}\r\n{cors.fields(origins, self.data)}Connection: close\r\n"
             f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}"
         )
         self.answer(text.encode(), close=True)
@@ -398,6 +402,17 @@ class Connection(Movable):
 
     # --- what the engine does with it ----------------------------------------------
 
+    def is_there(self) -> bool:
+        """:meth:`.Exchange.is_there`"""
+        if self.sock is None:
+            return False
+        try:
+            return bool(self.sock.recv(1, _PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
     def answer(self, response: bytes, close: bool = False) -> None:
         """:meth:`.Exchange.answer`"""
         if self._answered or self.state not in (_WAITING, _APPLICATION):
@@ -472,6 +487,8 @@ class Connection(Movable):
         self.server.changed()
 
     def _request_over(self) -> None:
+        if self.session is not None:
+            self.session.taken(self)
         self._request = None
         self.counted()
         if self._close or self._unread:

@@ -17,17 +17,17 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Callable, ContextManager, Iterator, Optional, Sequence
+from typing import Any, Callable, ContextManager, Iterator, Optional, Sequence, Union
 
 from engineio import packet
 from socketio import exceptions as sio_exceptions
 from socketio import packet as sio_packet
 
-from ..cluster.packets import Partial, ack_text, coders, read_event
+from ..cluster.packets import Partial, Skipped, ack_text, coders, read_event
 from ..cluster.sessions import traffic
 from ..common.blocking import settle
 from ..common.emission import RESERVED_EVENTS
-from ..common.limits import EVENT_SIZES
+from ..common.limits import CONNECT_SECONDS, EVENT_SIZES
 from ..common.reasons import NO_ANSWER, WRONG_ARGUMENTS
 from ..engine.frames import Payload, message_frame
 from ..engine.session import Session
@@ -35,6 +35,7 @@ from . import compat
 from .eio import ENDS, EngineOwner
 from .hold import Hold
 from .recovery import Recovery
+from .unconnected import Unconnected
 
 _MESSAGE = str(packet.MESSAGE)
 _EVENTS = (sio_packet.EVENT, sio_packet.BINARY_EVENT)
@@ -62,7 +63,12 @@ class Dispatcher:
         self._eio = eio
         self._sessions = eio.engine.sessions
         #: Packets whose attachments have yet to come.
-        self._partials: dict[Session, Partial] = {}
+        self._partials: dict[Session, Union[Partial, Skipped]] = {}
+        self._unconnected = Unconnected(
+            eio.engine.deadlines,
+            getattr(server.manager, "connect_timeout", CONNECT_SECONDS),
+            eio.is_busy,
+        )
         #: Clients that are being disconnected, and by which call.
         self._leaving: dict[Optional[str], object] = {}
         #: Whether an event is handled as python-socketio does it.
@@ -74,6 +80,7 @@ class Dispatcher:
         if known is not None:
             self._dumps, self._loads = known
         eio.on_message = self.on_message  # type: ignore[method-assign]
+        eio.began = self._unconnected.add
         eio.ended = self._forget
         #: What no handler gets before, or after, a session moves.
         self.hold = Hold(self, eio)
@@ -135,6 +142,10 @@ class Dispatcher:
     def _encode(self, eio_sid: str, pkt: Any) -> Any:
         if self.recovery is not None and pkt.packet_type == sio_packet.CONNECT:
             self.recovery.begin(eio_sid, pkt)
+        elif pkt.packet_type == sio_packet.DISCONNECT:
+            # python-socketio says why with `always_connect`; to JavaScript's parser that is an
+            # error, after which the client connects again.
+            pkt.data = None
         return pkt.encode()
 
     def _send(self, eio_sid: str, encoded: Any) -> None:
@@ -215,8 +226,7 @@ class Dispatcher:
         try:
             pkt = self._whole(session, data)
         except Exception:
-            # python-socketio shows a traceback, and goes on with the session as well.
-            session.count_malformed()
+            session.refuse()
             return True
         if pkt is None:
             return True
@@ -240,15 +250,18 @@ class Dispatcher:
                     return begun.packet
                 self._partials[session] = begun
                 return None
-            session.count_malformed()  # what was begun does not end
-        pkt = self._parse(session.sid, data)
+            raise ValueError("an event whose attachments do not come")
+        pkt = self._parse(session, data)
         if not pkt.attachment_count:
             return pkt
+        if not self._is_connected(session.sid, pkt.namespace or "/"):
+            self._partials[session] = Skipped(pkt.attachment_count)
+            return None
         most = EVENT_SIZES * int(self._eio.max_http_buffer_size)
         self._partials[session] = Partial(pkt, data, most - len(data))  # type: ignore[arg-type]
         return None
 
-    def _parse(self, eio_sid: str, data: Payload) -> Any:
+    def _parse(self, session: Session, data: Payload) -> Any:
         pkt = self._server.packet_class(encoded_packet=data)
         kind, namespace = pkt.packet_type, pkt.namespace or "/"
         valid = isinstance(namespace, str) and (pkt.id is None or type(pkt.id) is int)
@@ -265,9 +278,10 @@ class Dispatcher:
                 # Only "0-" says that there is none.
                 and (pkt.attachment_count or data[1:3] == "0-")
                 and pkt.attachment_count <= self.max_attachments
-                and self._is_connected(eio_sid, namespace)
             )
         elif pkt.attachment_count:
+            valid = False
+        if kind != sio_packet.CONNECT and not session.connected:
             valid = False
         if not valid:
             raise ValueError("not what a client may send")
@@ -280,12 +294,22 @@ class Dispatcher:
     def drop(self, session: Session) -> None:
         """Keep nothing of a session that has ended."""
         self._partials.pop(session, None)
+        self._unconnected.discard(session)
 
     def _forget(self, session: Session) -> Optional[Callable[[], None]]:
         self.drop(session)
         return self.hold.forget(session)
 
     # --- while sessions move ------------------------------------------------------------
+
+    def has_come(self, session: Session, is_connected: bool) -> None:
+        """A session has come from another worker.
+
+        :param is_connected: whether its client is in a namespace.
+        """
+        session.connected = is_connected
+        if not is_connected:
+            self._unconnected.add(session)
 
     def serves(self, server: Any) -> bool:
         """Whether this is for that server."""
@@ -313,22 +337,19 @@ class Dispatcher:
         None is handled here then. These are events whose attachments have yet to come.
         """
         for session, begun in list(self._partials.items()):
-            if begun.packet.packet_type in _EVENTS:
+            if begun.packet is not None and begun.packet.packet_type in _EVENTS:
                 del self._partials[session]
                 yield session, begun.messages
 
     def take_answer(self, session: Session, data: Payload) -> bool:
         """Handle a message that is, or belongs to, an acknowledgement; false for any other."""
-        if session in self._partials and not isinstance(data, bytes):
-            del self._partials[session]
-            session.count_malformed()  # what was begun does not end
         if session not in self._partials and not self._is_answer(data):
             return False
         traffic.received += 1
         try:
             pkt = self._whole(session, data)
         except Exception:
-            session.count_malformed()
+            session.refuse()
             return True
         if pkt is not None:
             # Also beside what runs alone: that may be what waits for it.
@@ -376,6 +397,8 @@ class Dispatcher:
         sid = server.manager.sid_from_eio_sid(session.sid, namespace)
         if server.manager.is_connected(sid, namespace):
             self._begin(sid, session, namespace, number, data)
+        elif not session.connected:
+            session.refuse()
         return True
 
     def _begin(self, sid: str, session: Session, *event: Any) -> None:
@@ -449,7 +472,14 @@ class Dispatcher:
         return compat.send_packet(server, session.sid, ack)
 
     async def _connect(self, eio_sid: str, pkt: Any) -> None:
-        server, namespace = self._server, pkt.namespace or "/"
+        namespace = pkt.namespace or "/"
+        await self._connect_to(eio_sid, namespace, pkt)
+        session = self._sessions.get(eio_sid)
+        if session is not None and self._is_connected(eio_sid, namespace):
+            session.connected = True
+
+    async def _connect_to(self, eio_sid: str, namespace: str, pkt: Any) -> None:
+        server = self._server
         if not self._is_known(namespace):
             data = {"message": "Invalid namespace"}  # as with Node; python-socketio sends no object
             refused = server.packet_class(sio_packet.CONNECT_ERROR, data=data, namespace=namespace)

@@ -85,6 +85,8 @@ class EngineOwner:
         self.engine = Engine(Options.of(self), self, runtime.deadlines, self.new_sid, runtime.date)
         # Also those whose disconnect handlers are running, as it is with engineio.
         self.sockets = self.engine.sessions
+        #: Called with a session that begins, in the loop.
+        self.began: Callable[[Session], None] = lambda session: None
         #: Called with a session that has ended, in the loop. Returns what is to be called in the
         #: loop before its disconnect handlers, if anything is.
         self.ended: Callable[[Session], Optional[Callable[[], None]]] = lambda session: None
@@ -194,6 +196,8 @@ class EngineOwner:
             if self.runtime.access is not None and not session.closed:
                 self.runtime.access.opened(session, request, access.logger.info)
             self.engine.accept(session, request, exchange)  # it may end in there
+            if not session.closed:
+                self.began(session)
         else:
             self.logger.warning("Application rejected connection")
             self.engine.refuse(session, request, exchange, answer or None)

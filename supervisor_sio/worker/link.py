@@ -16,6 +16,7 @@ from typing import Any, Callable, Optional, Sequence
 
 from ..common import channel, handover, identity, run_once
 from ..common.channel import ChannelError, DescriptorsLost, Message
+from ..common.cors import may_be_told, origins_of
 from ..common.descriptors import ceiling
 from ..common.handover import Handover
 from ..common.limits import LEAVE_TIMEOUT, MAX_DESCRIPTORS
@@ -345,7 +346,7 @@ class Link:
         if descriptor >= ceiling(_RESERVE):
             sock: Any = socket.SocketType(fileno=descriptor)
             if message.placed:  # with a request
-                answer(sock, "503 Service Unavailable")
+                answer(sock, "503 Service Unavailable", message.prefix, self._origins())
             sock.close()
             self._on_lost(message)
             return
@@ -430,8 +431,14 @@ class Link:
         for name, tally in self._channels.items():
             if tally is not None:
                 self.post({"type": "tally", "channel": name}, [tally])
-        formats = {"takes": self._arriving.takes, "recovers": self._arriving.recovers}
-        self.post({"type": "ready", "channels": list(self._channels), **formats})
+        told: dict[str, Any] = {"takes": self._arriving.takes, "recovers": self._arriving.recovers}
+        origins = self._origins()
+        if may_be_told(origins):
+            told["origins"] = origins
+        self.post({"type": "ready", "channels": list(self._channels), **told})
+
+    def _origins(self) -> dict[str, bool]:
+        return origins_of(engine.options for engine in self._runtime.engines)
 
     def draining(self) -> None:
         """Ask the router for no new sessions; requests of those that are here still come."""

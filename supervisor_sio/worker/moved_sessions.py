@@ -118,6 +118,10 @@ class _Gone:
 
     session: Optional[Session] = None
 
+    def is_there(self) -> bool:
+        """:meth:`.Exchange.is_there`"""
+        return False
+
     def answer(self, response: bytes, close: bool = False) -> None:
         """:meth:`.Exchange.answer`: there is nobody who reads it."""
 

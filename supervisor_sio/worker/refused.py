@@ -6,5 +6,5 @@ import logging
 
 from ..common.refusals import Refusals
 
-#: But for messages that mean nothing, their session or connection has ended.
+#: But for events that a handler does not take, their session or connection has ended.
 refusals = Refusals(logging.getLogger("supervisor_sio.worker"))

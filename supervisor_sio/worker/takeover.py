@@ -361,6 +361,7 @@ def _restore(server: Server, home: Home, moved: Moved, descriptors: list[int]) -
         arrived.discard()
         raise
     if moved.client is not None:
+        home.dispatcher.has_come(arrived.session, bool(moved.client["namespaces"]))
         home.dispatcher.hold.keep(arrived.session, moved.held)
     return arrived
 

@@ -143,10 +143,15 @@ Namespace: Any = socketio.AsyncNamespace if ASYNCIO else _BlockingNamespace
 
 
 def make(
-    channel: str | None = None, takeover: bool = False, recovery: float = 0, **options: Any
+    channel: str | None = None,
+    takeover: bool = False,
+    recovery: float = 0,
+    connect_timeout: float = 45,
+    **options: Any,
 ) -> tuple[Any, Any]:
     """A server of this mode with a manager of ours, and that manager."""
     among: dict[str, Any] = {} if channel is None else {"channel": channel}
+    among["connect_timeout"] = connect_timeout
     if takeover:
         among["takeover"] = True
     if recovery:

@@ -63,7 +63,7 @@ quick = make("quick", ping_interval=0.3, ping_timeout=1.0, cors_allowed_origins=
 patient = make("patient", ping_interval=0.3, cors_allowed_origins="*")
 usual = make("usual", cors_allowed_origins="http://friend.example")
 polling = make("polling", transports=["polling"])
-stiff = make("stiff", allow_upgrades=False)
+stiff = make("stiff", allow_upgrades=False, connect_timeout=1.0)
 
 
 async def web(request: portable.Request) -> portable.Answer:

@@ -12,7 +12,8 @@ from .wire import PATH, Request
 QUICK, PING_INTERVAL, PING_TIMEOUT = "/quick.io/", 0.3, 1.0
 #: The same ``ping_interval``, and time to answer.
 PATIENT = "/patient.io/"
-#: One that has no websocket, one that has it for new sessions alone.
+#: One that has no websocket; one that has it for new sessions alone, which have to connect within
+#: a second.
 POLLING, STIFF = "/polling.io/", "/stiff.io/"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import ClusterFactory
 from .harness import Cluster, wait_until
-from .protocol_cluster import PATIENT, QUICK, start, wait_for_reason
+from .protocol_cluster import PATIENT, STIFF, start, wait_for_reason
 from .wire import Session, WebSocket, sid_of
 
 ONE = '{"_placeholder":true,"num":0}'
@@ -110,16 +110,15 @@ def test_a_connect_handler_that_raises_by_polling(cluster: Cluster) -> None:
     session.talks()
 
 
-@pytest.mark.tries(3)
 @pytest.mark.parametrize("text", ["4abc", "4", "49", '42["echo",1]'])
-def test_who_begins_with_something_else_does_not_stay(cluster: Cluster, text: str) -> None:
-    with WebSocket(cluster.port, QUICK) as websocket:
-        websocket.send(text)
-        websocket.expect_end()
+def test_who_begins_with_something_else_does_not_stay(websocket: WebSocket, text: str) -> None:
+    websocket.send(text)
+    websocket.expect_end()
 
 
 def test_who_never_connects_does_not_stay(cluster: Cluster) -> None:
-    with WebSocket(cluster.port, QUICK) as websocket:
+    """Although it owes no answer to a ping."""
+    with WebSocket(cluster.port, STIFF) as websocket:
         websocket.expect_end()
 
 
@@ -182,13 +181,14 @@ def test_attachments_with_an_acknowledgement(websocket: WebSocket) -> None:
     websocket.expect(f"462-789[{ONE},{TWO}]", b"\1\2\3", b"\4\5\6")
 
 
-@pytest.mark.tries(3)
 @pytest.mark.parametrize("text", ["4abc", "42{}", '42abc["echo",1]', "47", '42["echo",'])
-def test_what_is_no_packet_does_no_harm(cluster: Cluster, text: str) -> None:
-    """Node's server ends the connection; here it may, or count it and go on."""
-    with WebSocket(cluster.port) as other, WebSocket(cluster.port, QUICK) as websocket:
+def test_what_is_not_a_packet_ends_its_session(
+    cluster: Cluster, websocket: WebSocket, text: str
+) -> None:
+    with WebSocket(cluster.port) as other:
         other.join()
-        websocket.join()
+        sid = websocket.join()
         websocket.send(text)
-        websocket.expect_end()  # without pongs, it ends in any case
+        websocket.expect_end()
         other.talks()
+    assert wait_for_reason(cluster, sid) == "transport error"

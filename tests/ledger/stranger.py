@@ -9,6 +9,9 @@ from cluster.raw import open_websocket
 
 TEXT, BINARY, PING = 1, 2, 9
 
+#: The server's close frame: it wants no more.
+CLOSED = b"\x88\x02\x03\xe8"
+
 
 def masked(opcode: int, payload: bytes, final: bool = True) -> bytes:
     """A client's frame; its mask changes nothing."""

@@ -1,4 +1,4 @@
-"""What means nothing is counted, at a line a second; no traceback, and no 500."""
+"""What is not a packet ends its session, and is counted, at a line a second; no traceback."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from cluster.conftest import ClusterFactory
 from cluster.harness import Cluster, wait_until
 from cluster.raw import PATH, Poller, exchange
 
-from ledger.stranger import Stranger
+from ledger.stranger import CLOSED, Stranger
 from ledger.victim import log_lines
 
-TEXTS = [
+MALFORMED = [
     *("46", '46["x"]', '461["x"]', '450-["x"', '451-["x"]', '421-["x"]', "45", "451-", "46-"),
-    *('43["x"]', '430["x"]', '431{"a":1}', '431"x"', "431", "4300[]"),
-    *('42["one"]', '42["one",1,2]', '421["one"]', "42[5,1,2,3]", '42["echo", {]', "4²", "48"),
+    *('43["x"]', '430["x"]', "4300[]", '431{"a":1}', '431"x"', "431", '42["echo", {]', "4²", "48"),
     *('42["connect"]', '42["disconnecting"]', "44{}", "4"),
 ]
+#: For a handler that takes other arguments.
+WRONG = ['42["one"]', '42["one",1,2]', '421["one"]']
+#: To nobody: the answer to an event that was not emitted, and an event without a handler.
+USELESS = ["43300[]", "42[5,1,2,3]"]
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +42,37 @@ def test_a_flood_of_packets_that_mean_nothing(cluster: Cluster) -> None:
     began = time.monotonic()
     with Stranger(cluster.port) as stranger, log_lines(cluster, "workers_00") as lines:
         for _ in range(40):
-            for text in TEXTS:
+            for text in (*WRONG, *USELESS):
                 stranger.text(text)
                 stranger.text('422["echo",1]')
                 stranger.until(b"432[1]")
+            for text in MALFORMED:
+                with Stranger(cluster.port) as one:
+                    one.text(text, '422["echo",1]')
+                    assert b"432" not in one.until(CLOSED)
     seconds = time.monotonic() - began
-    # The clients' own event 5 means nothing to anybody, and that is fine.
-    counted = 40 * (len(TEXTS) - 1)
+    counted = 40 * (len(WRONG) + len(MALFORMED))
     figures = cluster.status()["clients"]
     wait_until(lambda: cluster.status()["clients"]["protocol_errors"] >= counted, 5, str(figures))
     assert lines() <= 2 * (seconds + 2)
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", MALFORMED)
 def test_the_same_with_polling(cluster: Cluster, text: str) -> None:
     poller = Poller(cluster.port)
     poller.open()
     poller.join()
-    poller.must("POST", text)
-    assert poller.call("echo", 1) == 1
+    assert poller.request("POST", f'{text}\x1e421["echo",1]')[0] == 400
+    assert poller.request("GET")[0] == 400
+
+
+def test_what_nobody_needs_with_polling(cluster: Cluster) -> None:
+    poller = Poller(cluster.port)
+    poller.open()
+    poller.join()
+    for text in (*WRONG, *USELESS):
+        poller.must("POST", text)
+        assert poller.call("echo", 1) == 1
 
 
 def test_a_post_to_a_session_that_has_ended(cluster: Cluster) -> None:

@@ -14,6 +14,8 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import socketio
@@ -218,22 +220,17 @@ def websocket_frames(data: bytes) -> None:
         pass
 
 
-class _Connected(SyncDispatcher):
-    """Without attachments before CONNECT there would be none to look at."""
-
-    def _is_connected(self, eio_sid: str, namespace: str) -> bool:
-        return True
-
-
 def socketio_packet() -> Callable[[bytes], None]:
     server = socketio.Server(async_mode="eventlet")
     clients.install(server, HubRuntime.of_this_process(), 10)
-    dispatcher = _Connected(server, server.eio, None, max_attachments=10)
+    dispatcher = SyncDispatcher(server, server.eio, None, max_attachments=10)
+
+    session: Any = SimpleNamespace(connected=True)
 
     def read(data: bytes) -> None:
         for message in (data.decode(errors="replace"), data):
             try:
-                packet = dispatcher._parse("a stranger", message)
+                packet = dispatcher._parse(session, message)
             except Exception:
                 continue
             if packet.attachment_count:

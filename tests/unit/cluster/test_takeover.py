@@ -428,6 +428,12 @@ def test_a_volatile_emit_comes_once_to_adopted_clients_too(worker: Worker) -> No
 # --- options -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("wrong", [0, -1, float("inf"), float("nan"), "45", None])
+def test_a_timeout_of_connect_that_cannot_be(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=f"^connect_timeout {wrong!r} is not a number above 0$"):
+        ZmqManager(connect_timeout=wrong)
+
+
 @pytest.mark.parametrize("kind", [ZmqManager, AsyncZmqManager])
 def test_takeover_is_an_option(kind: Any) -> None:
     assert kind().takeover is False

@@ -122,11 +122,23 @@ class FakeExchange:
         self.response: Optional[bytes] = None
         self.closes = False
         self.link: Optional[FakeLink] = None
+        #: Whether the client takes the answer, and whether it has closed the connection.
+        self.reads, self.left = True, False
+
+    def is_there(self) -> bool:
+        return not self.left
 
     def answer(self, response: bytes, close: bool = False) -> None:
         assert self.response is None, "answered twice"
         assert (b"\r\nConnection: close\r\n" in response) == close
         self.response, self.closes = response, close
+        if self.reads:
+            self.read()
+
+    def read(self) -> None:
+        """The client has taken the answer."""
+        if self.session is not None:
+            self.session.taken(self)
 
     def upgrade(self, response: bytes, websocket: WebSocket) -> FakeLink:
         assert self.response is None, "answered twice"

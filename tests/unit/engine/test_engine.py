@@ -272,7 +272,7 @@ def test_nothing_is_left_of_a_session_that_was_taken_out(world: World, state: St
     for call in (
         world.turn,
         session.proceed,
-        session.count_malformed,
+        session.refuse,
         session.close,
         lambda: session.send("4x"),
         *(websocket.proceed for websocket in websockets),
@@ -616,7 +616,6 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (State.POLLING, "poll", [], "poll is not an object"),
         (State.POLLING, "poll.host", 5, "poll.host is not a text"),
         (State.POLLING, "post.step", "jump", "post.step is not one of turn, owner, polls"),
-        (State.POLLING, "post.malformed", "5", "post.malformed is not an integer"),
         (State.POLLING, "post.packets", {}, "post.packets is not a list"),
         (State.POLLING, "post.packets.0", "b§", r"post.packets\[0\] is not base64"),
         (State.POLLING, "post.request", None, "post.request is not an object"),

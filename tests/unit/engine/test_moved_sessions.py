@@ -119,8 +119,8 @@ class Client:
     def close(self) -> None:
         self.session.close()
 
-    def count_malformed(self) -> None:
-        self.session.count_malformed()
+    def refuse(self) -> None:
+        self.session.refuse()
 
     # --- the client
 
@@ -271,7 +271,7 @@ ORDINARY = [
 ]
 ANY = [
     *ORDINARY,
-    *("send_much", "send_much", "send_bad_post", "count_malformed"),
+    *("send_much", "send_much", "send_bad_post", "refuse"),
     *("close", "cancel", "get_twice", "say_goodbye"),
 ]
 

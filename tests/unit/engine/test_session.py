@@ -8,9 +8,9 @@ from typing import Any, Optional
 import pytest
 
 from supervisor_sio.common.limits import (
+    ABANDONED_POLL_SECONDS,
     CROSSED_POLL_SECONDS,
     LAST_POLL_SECONDS,
-    MALFORMED_PACKETS,
     MESSAGES_AT_ONCE,
     OUTPUT_CEILING,
     POLL_BYTES,
@@ -103,14 +103,131 @@ def test_a_second_poll_at_the_same_time_ends_the_session(world: World) -> None:
     assert world.get(session.sid).error == 1
 
 
-def test_a_poll_that_is_cancelled_ends_the_session(world: World) -> None:
+def test_a_client_whose_poll_is_cancelled_has_a_moment_for_the_next_one(world: World) -> None:
     session = world.open()
     poll = world.get(session.sid)
     world.engine.gone(poll)
-    assert world.reason == "transport close" and poll.response is None
-    assert world.get(session.sid).error == 1
     world.engine.gone(poll)
-    assert len(world.owner.closed) == 1
+    assert poll.response is None and poll.session is None
+    world.wait(ABANDONED_POLL_SECONDS - 0.1)
+    assert not world.owner.closed
+    world.wait(0.1)
+    assert world.reason == "transport close"
+    assert world.get(session.sid).error == 1
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["its end is read", "it is not yet"])
+def test_a_poll_that_is_cancelled_takes_no_message(world: World, noticed: bool) -> None:
+    """Five times, as a client that repeats each of its polls."""
+    session = world.open()
+    for number in range(5):
+        poll = world.get(session.sid)
+        poll.left = True
+        if noticed:
+            world.engine.gone(poll)
+        session.send(f"4{number}")
+        world.turn()
+        assert poll.response is None
+        assert world.poll(session.sid) == [f"4{number}"]
+        world.engine.gone(poll)
+    world.wait(2 * ABANDONED_POLL_SECONDS)
+    assert not session.closed
+
+
+def test_the_poll_of_a_client_that_has_left_is_not_another_one(world: World) -> None:
+    session = world.open()
+    world.get(session.sid).left = True
+    again = world.get(session.sid)
+    session.send("4x")
+    world.turn()
+    assert again.packets == ["4x"] and not session.closed
+
+
+def test_a_poll_that_comes_when_its_client_has_left_takes_no_message(world: World) -> None:
+    """It may have been on its way for longer than the next one."""
+    session = world.open()
+    session.send("4one")
+    left = FakeExchange()
+    left.left = True
+    world.engine.handle(world.request(sid=session.sid), left, None)
+    world.engine.gone(left)
+    assert world.poll(session.sid) == ["4one"]
+    next_one = world.get(session.sid)
+    world.engine.handle(world.request(sid=session.sid), left, None)
+    session.send("4two")
+    world.turn()
+    assert next_one.packets == ["4two"] and left.response is None and not session.closed
+
+
+def test_what_a_client_has_not_read_of_an_answer_comes_again(world: World) -> None:
+    session = world.open()
+    poll = world.get(session.sid)
+    poll.reads = False
+    world.wait(25)
+    assert poll.packets == ["2"]
+    world.engine.gone(poll)
+    session.send("4one")
+    session.send(b"\2")
+    poll = FakeExchange()
+    poll.reads = False
+    world.engine.handle(world.request(sid=session.sid), poll, None)
+    assert poll.packets == ["2", "4one", "bAg=="]
+    session.send("4three")
+    world.turn()
+    world.engine.gone(poll)
+    world.engine.gone(poll)
+    assert session.waiting > 0
+    assert world.poll(session.sid) == ["2", "4one", "bAg==", "4three"] and session.waiting == 0
+    assert world.post(session.sid, "3").body == "ok"
+    world.wait(ABANDONED_POLL_SECONDS)
+    assert not session.closed
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_poll_that_comes_while_an_answer_is_written_waits_for_its_end(
+    world: World, reads: bool
+) -> None:
+    session = world.open()
+    first = world.get(session.sid)
+    first.reads = False
+    session.send("4one")
+    world.turn()
+    session.send("4two")
+    second = world.get(session.sid)
+    world.turn()
+    assert first.packets == ["4one"] and second.response is None
+    if reads:
+        first.read()
+    else:
+        world.engine.gone(first)
+        world.turn()
+    assert second.packets == (["4two"] if reads else ["4one", "4two"])
+    world.wait(ABANDONED_POLL_SECONDS)
+    assert not session.closed and second.session is None
+
+
+def test_a_client_that_has_not_read_the_last_answer_gets_it_with_the_next(world: World) -> None:
+    session = world.open()
+    for number in range(POLL_PACKETS + 1):
+        session.send(f"4{number}")
+    poll = FakeExchange()
+    poll.reads = False
+    world.engine.handle(world.request(sid=session.sid), poll, None)
+    session.close()
+    world.engine.gone(poll)
+    assert session.state is State.CLOSING
+    world.wait(ABANDONED_POLL_SECONDS)
+    got = world.poll(session.sid) + world.poll(session.sid)
+    assert got == [*(f"4{number}" for number in range(POLL_PACKETS + 1)), "1"]
+
+
+def test_an_upgrade_ends_the_wait_for_a_poll(world: World) -> None:
+    session = world.open()
+    world.engine.gone(world.get(session.sid))
+    link = world.upgrade(session.sid)
+    link.text("2probe", "5")
+    world.wait(ABANDONED_POLL_SECONDS)
+    assert session.state is State.WEBSOCKET and not session.closed
 
 
 def test_the_end_of_a_connection_whose_poll_has_been_answered_is_none(world: World) -> None:
@@ -276,28 +393,25 @@ def test_an_owner_that_closes_and_fails(world: World) -> None:
     assert post.body == "ok" and world.reason == "server disconnect"
 
 
-def test_messages_that_mean_nothing_end_the_session_if_there_are_many(world: World) -> None:
-    world.owner.handler = lambda session, data: session.count_malformed()
+def test_a_message_that_the_owner_refuses_ends_the_session(world: World) -> None:
+    world.owner.handler = lambda session, data: session.refuse() if data == "bad" else True
     session = world.open()
     poll = world.get(session.sid)
-    post = world.post(session.sid, *["4x"] * (MALFORMED_PACKETS - 1))
-    world.turn()
-    assert post.body == "ok"
-    post = world.post(session.sid, *["4x"] * 1000)
-    world.turn()
+    post = world.post(session.sid, "4good", "4bad", "4never")
     assert post.error == 3 and poll.packets == ["1"] and world.reason == "transport error"
-    assert len(world.owner.messages) == 2 * MALFORMED_PACKETS - 1
-    # one more for the POST itself
-    assert world.owner.counted == ["protocol error"] * (2 * MALFORMED_PACKETS)
+    assert world.owner.messages == ["good", "bad"] and world.owner.counted == ["protocol error"]
+    assert world.get(session.sid).error == 1
+    session.refuse()
+    assert len(world.owner.counted) == 1
 
 
-def test_messages_of_a_websocket_that_mean_nothing_are_counted(world: World) -> None:
-    world.owner.handler = lambda session, data: session.count_malformed()
+def test_a_message_of_a_websocket_that_the_owner_refuses_ends_the_session(world: World) -> None:
+    world.owner.handler = lambda session, data: session.refuse() if data == "bad" else True
     session, link = world.open_websocket()
-    for _ in range(2 * MALFORMED_PACKETS):
-        link.text("4x")
-    assert not session.closed
-    assert world.owner.counted == ["protocol error"] * (2 * MALFORMED_PACKETS)
+    link.text("4good", "4bad", "4never")
+    assert world.owner.messages == ["good", "bad"] and world.owner.counted == ["protocol error"]
+    assert world.reason == "transport error" and link.closing
+    assert [opcode for opcode, _ in link.frames][-1] == CLOSE
 
 
 # --- what a client does not take ------------------------------------------------------------

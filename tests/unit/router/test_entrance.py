@@ -19,6 +19,8 @@ from supervisor_sio.common.request import Kind
 from supervisor_sio.router.connection import Connection, network_of
 from supervisor_sio.router.entrance import Entrance
 
+ORIGIN = "http://page.example"
+
 
 class Handshakes:
     """A terminator whose handshakes end when the test says so."""
@@ -102,6 +104,39 @@ def test_a_handshake_counts_for_its_address(
         harness.connect("10.0.0.1", b"\x16")
         assert harness.refusals.by_reason == {"address-share": 2, "tls-handshake": 1}
         client.close()
+
+    run(loop, scenario)
+
+
+@pytest.mark.parametrize("status", ["400", "503"])
+def test_a_page_may_read_why_it_was_refused(loop: asyncio.AbstractEventLoop, status: str) -> None:
+    """As far as the application allows it."""
+
+    def scenario() -> None:
+        harness = Harness(max_pending=0 if status == "503" else 8, origins=lambda: {ORIGIN: True})
+        line = "GET" if status == "503" else "GET / HTTP/9"
+        head = "" if status == "503" else f"\r\nHost: x\r\nOrigin: {ORIGIN}\r\n\r\n"
+        harness.connect("10.0.0.1", f"{line}{head}".encode())
+        answer = harness.clients[0].recv(1000).decode()
+        assert answer.startswith(f"HTTP/1.1 {status} ")
+        # Of a request that nobody has room to wait for its origin is not known.
+        assert (f"\r\nAccess-Control-Allow-Origin: {ORIGIN}\r\n" in answer) == bool(head)
+
+    run(loop, scenario)
+
+
+def test_a_page_may_read_that_no_worker_was_there(loop: asyncio.AbstractEventLoop) -> None:
+    """Its head has been read before, at once or in part."""
+
+    def scenario() -> None:
+        harness = Harness(max_pending=8, origins=lambda: {ORIGIN: True})
+        line = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\n"
+        for head in (f"Origin: {ORIGIN}\r\n\r\n", f"X: {'y' * 3000}\r\nOrigin: {ORIGIN}\r\n\r\n"):
+            client = harness.connect("10.0.0.1", f"{line}{head}".encode())
+            harness.entrance.refuse(harness.placed.pop(), "hold-timeout")
+            answer = client.recv(1000).decode()
+            assert answer.startswith("HTTP/1.1 503 ")
+            assert f"\r\nAccess-Control-Allow-Origin: {ORIGIN}\r\n" in answer
 
     run(loop, scenario)
 

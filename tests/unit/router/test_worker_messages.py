@@ -40,9 +40,15 @@ def test_a_hello_that_is_not_acceptable(changed: dict[str, Any], reason: str) ->
 
 
 def test_ready() -> None:
-    assert read_ready({"type": "ready", "channels": []}) == ([], 0, 0)
-    formats = {"takes": 1, "recovers": 2}
-    assert read_ready({"type": "ready", "channels": ["a", "ü"], **formats}) == (["a", "ü"], 1, 2)
+    assert read_ready({"type": "ready", "channels": []}) == ([], 0, 0, {})
+    told = {"channels": ["a", "ü"], "takes": 1, "recovers": 2, "origins": {"*": True}}
+    assert read_ready({"type": "ready", **told}) == (["a", "ü"], 1, 2, {"*": True})
+
+
+@pytest.mark.parametrize("origins", [None, ["*"], {"*": 1}])
+def test_a_ready_with_origins_that_cannot_be(origins: Any) -> None:
+    with pytest.raises(ChannelError, match="a ready with origins that are not a table"):
+        read_ready({"type": "ready", "channels": [], "origins": origins})
 
 
 @pytest.mark.parametrize("takes", [None, "1", True, -1, 1.0])

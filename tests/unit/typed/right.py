@@ -32,6 +32,7 @@ manager = ZmqManager(
     recovery=120,
     recovery_messages=1000,
     recovery_maxbytes=1 << 20,
+    connect_timeout=20,
 )
 sio = socketio.Server(client_manager=manager)
 rooms: Room = ["a", 1]

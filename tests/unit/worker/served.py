@@ -134,9 +134,14 @@ class App:
         takeover: bool = False,
         max_attachments: int = 10,
         recovery: float = 0,
+        connect_timeout: float = 45,
         **options: Any,
     ) -> None:
-        of_manager: dict[str, Any] = {"max_attachments": max_attachments, "takeover": takeover}
+        of_manager: dict[str, Any] = {
+            "max_attachments": max_attachments,
+            "takeover": takeover,
+            "connect_timeout": connect_timeout,
+        }
         if recovery:
             of_manager["recovery"] = recovery
         self.sio = self.make_server(of_manager, monitor_clients=False, **options)

@@ -10,13 +10,15 @@ import sys
 import threading
 from typing import Any, Iterator
 
+import msgpack
 import pytest
 import socketio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgpack import ExtType
 
 from supervisor_sio.common.limits import TRACEBACKS
-from supervisor_sio.common.reasons import NO_ANSWER, PROTOCOL, WRONG_ARGUMENTS
+from supervisor_sio.common.reasons import NO_ANSWER, PROTOCOL, TOO_SLOW, WRONG_ARGUMENTS
 from supervisor_sio.engine import session as session_module
 from supervisor_sio.engine.frames import BINARY, CLOSE, TEXT, close_frame
 from supervisor_sio.engine.session import Session, State
@@ -25,7 +27,17 @@ from supervisor_sio.worker.clients import PlainClients
 from supervisor_sio.worker.refused import refusals
 from unit.client_frames import masked
 from unit.examples import examples
-from unit.worker.served import APPS, App, Client, connect, end, open_session, serve_by, upgrade
+from unit.worker.served import (
+    APPS,
+    HANDSHAKE,
+    App,
+    Client,
+    connect,
+    end,
+    open_session,
+    serve_by,
+    upgrade,
+)
 
 PLACE = '{"_placeholder":true,"num":%d}'
 
@@ -167,8 +179,6 @@ def test_attachments(make: Any) -> None:
 
 
 def test_another_serializer(make: Any) -> None:
-    import msgpack
-
     app = make(serializer="msgpack")
     client = Client(app)
     client.open_websocket()
@@ -181,15 +191,227 @@ def test_another_serializer(make: Any) -> None:
     app.gone()
 
 
-def test_packets_that_mean_nothing(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    app = make()
-    client = connect(app)
-    before = refusals.by_reason[PROTOCOL]
-    client.text('42["echo"', '422["echo",1]', '43123["x"]', '423["echo",2]')
-    client.until_all(b"432[1]", b"433[2]")
+#: What notepack.io, and so socket.io-msgpack-parser, writes for undefined.
+UNDEFINED = ExtType(0, b"\0")
+
+
+def open_msgpack(app: App, auth: Any = UNDEFINED) -> Client:
+    client = Client(app)
+    client.open_websocket()
+    client.until(b'"maxPayload":1000000}')
+    client.send(masked(BINARY, msgpack.dumps({"type": 0, "data": auth, "nsp": "/"})))
+    client.until(b"sid")
+    return client
+
+
+def test_undefined_of_msgpack_is_none(make: Any) -> None:
+    app = make(serializer="msgpack")
+    app.sio.on("connect", lambda sid, environ, auth: app.seen.append(auth))
+    client = open_msgpack(app)
+    event = {"type": 2, "data": ["echo", {"a": [UNDEFINED, 1]}], "nsp": "/", "id": 4}
+    client.send(masked(BINARY, msgpack.dumps(event)))
+    client.until(msgpack.dumps([{"a": [None, 1]}]))
     app.gone()
+    assert app.seen == [None, ({"a": [None, 1]},), "transport close"]
+
+
+def test_a_disconnect_by_msgpack_has_no_data(make: Any) -> None:
+    """To JavaScript's parser nil is data, and a DISCONNECT with data is not one."""
+    app = make(serializer="msgpack")
+    client = open_msgpack(app)
+    app.do(app.sio.disconnect(app.sid))
+    client.until(masked(BINARY, b"")[:1] + b"\x0d" + msgpack.dumps({"type": 1, "nsp": "/"}))
+    app.gone()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xc1",
+        b"\x81",
+        b"abc",
+        msgpack.dumps(["type", 2]),
+        msgpack.dumps({"type": 2, "nsp": "/"}),
+        msgpack.dumps({"type": 2, "data": ["echo"]}),
+        msgpack.dumps({"type": 2, "data": ["echo"], "nsp": 5}),
+        msgpack.dumps({"type": True, "nsp": "/"}),
+        msgpack.dumps({"type": 2, "data": ["echo"], "nsp": "/", "id": "1"}),
+        msgpack.dumps({"type": 2, "data": ["echo", ExtType(5, b"x")], "nsp": "/"}),
+        msgpack.dumps({"type": 2, "data": ["echo"], "nsp": "/"}) + b"\xc0",
+    ],
+)
+def test_msgpack_that_is_not_a_packet_ends_the_session(
+    make: Any, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make(serializer="msgpack")
+    client, before = open_msgpack(app), refusals.by_reason[PROTOCOL]
+    client.send(masked(BINARY, data))
+    client.until(close_frame(1000))
+    app.gone()
+    assert app.seen == ["transport error"]
     assert refusals.by_reason[PROTOCOL] == before + 1
     assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("text", ['42["echo"', "4abc", "42{}", '42abc["echo",1]', "44{}", "4"])
+def test_what_is_not_a_packet_ends_the_session(
+    make: Any, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make()
+    client, before = connect(app), refusals.by_reason[PROTOCOL]
+    client.text('421["echo",1]', text, '422["echo",2]')
+    assert b"432" not in client.until(close_frame(1000))
+    app.gone()
+    app.settle(lambda: len(app.seen) == 2)
+    assert sorted(app.seen, key=str) == [(1,), "transport error"]
+    assert refusals.by_reason[PROTOCOL] == before + 1
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_what_is_not_a_packet_ends_a_polling_session(make: Any) -> None:
+    app = make()
+    client, before = Client(app), refusals.by_reason[PROTOCOL]
+    sid = open_session(app, client)
+    with pytest.raises(AssertionError, match=" 400 "):
+        client.http("POST", sid, '42{}\x1e421["echo",1]')
+    app.gone()
+    assert app.seen == ["transport error"]
+    assert refusals.by_reason[PROTOCOL] == before + 1
+
+
+@pytest.mark.parametrize("text", ['42["echo",1]', "41", f'451-["echo",{PLACE % 0}]'])
+def test_who_begins_without_a_connect_does_not_stay(make: Any, text: str) -> None:
+    app = make()
+    client, before = Client(app), refusals.by_reason[PROTOCOL]
+    client.open_websocket()
+    client.until(b'"maxPayload":')
+    client.text(text)
+    client.until(close_frame(1000))
+    app.gone()
+    assert app.seen == [] and refusals.by_reason[PROTOCOL] == before + 1
+
+
+def test_what_a_client_sends_while_it_is_disconnected_ends_nothing(make: Any) -> None:
+    """An event, or one with attachments, that the server's DISCONNECT has crossed."""
+    app = make()
+    client = connect(app)
+    app.do(app.sio.disconnect(app.sid))
+    client.until(b"41")
+    client.text('421["echo",1]', f'452-2["echo",{PLACE % 0},{PLACE % 1}]')
+    client.send(masked(BINARY, b"one") + masked(BINARY, b"two"))
+    client.text("40")
+    client.until(b'40{"sid"')
+    client.text('423["echo",3]')
+    client.until(b"433[3]")
+    app.gone()
+    assert app.seen == ["server disconnect", (3,), "transport close"]
+
+
+def test_who_does_not_connect_in_time_does_not_stay(make: Any) -> None:
+    app = make(connect_timeout=0.2)
+    in_time, refused, never = connect(app), Client(app), Client(app)
+    before = refusals.by_reason[TOO_SLOW]
+    for client in (refused, never):
+        client.open_websocket()
+        client.until(b'"maxPayload":')
+    refused.text("40/nowhere,")
+    refused.until(b"44/nowhere,")
+    for client in (refused, never):
+        client.until(close_frame(1000))
+    in_time.text('421["echo",1]')
+    in_time.until(b"431[1]")
+    assert refusals.by_reason[TOO_SLOW] == before + 2
+    app.gone()
+    assert app.seen == [(1,), "transport close"]
+
+
+def test_a_connect_handler_that_takes_long_is_waited_for(make: Any) -> None:
+    app = make(connect_timeout=0.1)
+
+    async def connecting(sid: str, environ: Any) -> None:
+        app.seen.append("connecting")
+        await app.settled(app.go_on.wait())
+
+    app.on("connect", connecting)
+    client = Client(app)
+    client.open_websocket()
+    client.text("40")
+    app.settle(lambda: app.seen)
+    app.sleep(0.4)
+    app.go_on.set()
+    client.until(b'40{"sid"')
+    app.sleep(0.2)
+    client.text('421["echo",1]')
+    client.until(b"431[1]")
+    app.gone()
+
+
+@pytest.mark.parametrize("origin", ["http://friend.example", "http://stranger.example"])
+def test_a_page_may_read_that_its_request_was_malformed(make: Any, origin: str) -> None:
+    app = make(cors_allowed_origins=["http://friend.example"])
+    client = Client(app)
+    client.send(f"GET / HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\nNo field\r\n\r\n".encode())
+    answer = client.ended()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    allowed = f"Access-Control-Allow-Origin: {origin}\r\n".encode() in answer
+    assert allowed == ("friend" in origin)
+    app.gone()
+
+
+def test_a_websocket_of_another_version(make: Any) -> None:
+    """RFC 6455, 4.4."""
+    app = make()
+    client = Client(app)
+    client.send(HANDSHAKE.format(sid="", version=8).encode())
+    client.until(b"HTTP/1.1 400 ")
+    assert b"\r\nSec-WebSocket-Version: 13\r\n" in client.until(b"\r\n\r\n") + b"\r\n"
+    app.gone()
+
+
+def start_poll(app: App, sid: str) -> Client:
+    client = Client(app)
+    target = f"/socket.io/?EIO=4&transport=polling&sid={sid}"
+    client.send(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    app.settle(lambda: app.session.connections())
+    return client
+
+
+def test_a_poll_that_its_client_has_left_takes_no_message(make: Any) -> None:
+    app = make()
+    client = Client(app)
+    sid = open_session(app, client)
+    for number in range(5):
+        start_poll(app, sid).sock.close()
+        app.emit("news", number)
+        assert client.http("GET", sid) == f'42["news",{number}]'
+    start_poll(app, sid).sock.close()
+    app.settle(lambda: not app.session.connections())
+    app.emit("news", 5)
+    assert client.http("GET", sid) == '42["news",5]'
+    end(app)
+
+
+def test_an_answer_that_its_client_has_not_read_comes_again(make: Any) -> None:
+    app = make()
+    client = Client(app)
+    sid = open_session(app, client)
+    left, long = start_poll(app, sid), "x" * 3_000_000
+    app.emit("long", long)
+    left.wait(lambda data: len(data) > 1000, "part of the answer")
+    app.emit("news", 1)
+    left.sock.close()
+    assert client.http("GET", sid) + client.http("GET", sid) == f'42["long","{long}"]42["news",1]'
+    end(app)
+
+
+def test_who_does_not_poll_again_is_gone(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "ABANDONED_POLL_SECONDS", 0.1)
+    app = make()
+    sid = open_session(app, Client(app))
+    start_poll(app, sid).sock.close()
+    app.settle(lambda: app.seen)
+    app.gone()
+    assert app.seen == ["transport close"]
 
 
 def test_with_loggers(make: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -321,7 +543,7 @@ def test_a_connect_handler_that_fails_refuses_also_who_is_connected_always(make:
     client.open_websocket()
     client.text("40")
     client.until(b'40{"sid":')
-    client.until(b'41{"message":"Connection rejected by server"}')
+    client.until(masked(TEXT, b"")[:1] + b"\x0241")  # with data, JavaScript's clients come again
     app.settle(lambda: not app.sio.manager.rooms)
     app.gone()
     assert app.seen == []

@@ -220,7 +220,7 @@ def test_handlers_that_run_are_counted(make: Any) -> None:
     client = connect(app)
     session, dispatcher = app.session, dispatcher_of(app)
     assert not dispatcher.is_running(session)
-    client.text('42["wait"]', '42["fail"]', '42["echo",1]', '42["echo"', '421["wait"]')
+    client.text('42["wait"]', '42["fail"]', '42["echo",1]', '421["wait"]')
     app.settle(lambda: app.seen and len(session.running) == 2)
     app.settle(lambda: dispatcher.is_running(session))
     app.go_on.set()

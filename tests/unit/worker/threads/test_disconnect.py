@@ -30,7 +30,9 @@ def switching() -> Iterator[None]:
 def server() -> socketio.Server:
     server = make_server(client_manager=ZmqManager())
     eio = SimpleNamespace(
-        engine=SimpleNamespace(sessions={}), logger=logging.getLogger("engineio.server")
+        engine=SimpleNamespace(sessions={}, deadlines=None),
+        logger=logging.getLogger("engineio.server"),
+        is_busy=None,
     )
     server.manager._send_through(ThreadDispatcher(server, eio, None, 10))  # type: ignore[arg-type]
     server._send_packet = lambda eio_sid, pkt: None

@@ -213,7 +213,9 @@ class Recorder(ThreadDispatcher):
 
     def __init__(self, pool: Pool) -> None:
         eio: Any = SimpleNamespace(
-            engine=SimpleNamespace(sessions={}), runtime=SimpleNamespace(run=pool.run)
+            engine=SimpleNamespace(sessions={}, deadlines=None),
+            runtime=SimpleNamespace(run=pool.run),
+            is_busy=None,
         )
         super().__init__(make_server(client_manager=ZmqManager()), eio, None, 10)
         self.begun: list[tuple[Any, int]] = []
