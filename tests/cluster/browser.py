@@ -129,6 +129,10 @@ class Page:
         """What a method of the protocol returns for this page."""
         return self._browser.call(method, self._session, **params)
 
+    def go(self, url: str) -> None:
+        """To another page; its scripts may have yet to run."""
+        self.call("Page.navigate", url=url)
+
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression; a promise is awaited."""
         outcome = self.call(

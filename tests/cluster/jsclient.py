@@ -18,6 +18,8 @@ from typing import Any
 from .recorder import TIMEOUT, TestClient
 
 JS = Path(__file__).parent.parent / "js"
+#: Further releases of the client, by other names; installed only where a test wants them.
+RELEASES = JS / "clients"
 
 
 def find_node() -> Path | None:
@@ -29,14 +31,14 @@ def find_node() -> Path | None:
     return Path(npm).parent if npm else None
 
 
-def install(bin_dir: Path) -> None:
-    """Have socket.io-client beside client.js, as the lock file says."""
-    with open(JS / "package-lock.json") as lock:
+def install(bin_dir: Path, directory: Path = JS) -> None:
+    """Have the packages of a directory in it, as its lock file says."""
+    with open(directory / "package-lock.json") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests may run in several processes
-        if not (JS / "node_modules").exists():
+        if not (directory / "node_modules").exists():
             subprocess.run(
                 [bin_dir / "npm", "ci", "--no-audit", "--no-fund"],
-                cwd=JS,
+                cwd=directory,
                 check=True,
                 env={**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"},
             )
@@ -57,12 +59,17 @@ def _unpack(value: dict[str, Any]) -> Any:
 
 
 class Node:
-    """One node process for any number of clients."""
+    """One node process for any number of clients.
 
-    def __init__(self, bin_dir: Path) -> None:
+    :param package: the client, in a directory where :func:`install` was called.
+    """
+
+    def __init__(
+        self, bin_dir: Path, package: str = "socket.io-client", directory: Path = JS
+    ) -> None:
         self._process = subprocess.Popen(
-            [bin_dir / "node", "client.js"],
-            cwd=JS,
+            [bin_dir / "node", JS / "client.js", package],
+            cwd=directory,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -77,6 +84,15 @@ class Node:
         for line in self._process.stdout:
             message = json.loads(line, object_hook=_unpack)
             self._clients[message["client"]].on_report(message)
+
+    @property
+    def runs(self) -> bool:
+        """Whether no error has ended it."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it, and all clients, without a word to anybody."""
+        self.send(do="die")
 
     def register(self, client: NodeClient) -> None:
         assert client.name not in self._clients, f"two clients are named {client.name}"
@@ -101,9 +117,15 @@ class Node:
 
 class NodeClient(TestClient):
     def __init__(
-        self, node: Node, name: str, namespaces: Sequence[str] = ("/",), auth: Any = None
+        self,
+        node: Node,
+        name: str,
+        namespaces: Sequence[str] = ("/",),
+        auth: Any = None,
+        **options: Any,
     ) -> None:
         super().__init__(name, namespaces)
+        self._options = options
         self._node = node
         self._auth = auth
         self._transport = ""
@@ -145,6 +167,7 @@ class NodeClient(TestClient):
             "reconnectionDelay": 100,
             "reconnectionDelayMax": 500,
             "autoConnect": False,
+            **self._options,
         }
         if transports is not None:
             options["transports"] = transports
@@ -182,6 +205,10 @@ class NodeClient(TestClient):
                 raise TimeoutError(f"{self.name}: no ack of {event} in {timeout:g} s")
             answer = self._acks.pop(number)
         return answer[0] if len(answer) == 1 else answer
+
+    def write(self, text: str) -> None:
+        """Send any text as a message of Engine.IO."""
+        self._node.send(do="write", client=self.name, text=text)
 
     def drop(self) -> None:
         """End its connection; it comes back."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import http.client
 import os
 import random
-import re
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from .harness import Cluster, free_port, wait_until
+from .harness import Cluster, wait_until
 from .modes import NO_HANDLER
+from .proxies import find, proxied
 from .raw import Poller
 
 pytestmark = NO_HANDLER
@@ -90,49 +89,8 @@ def test_sessions_share_kept_connections(shared_cluster: Cluster) -> None:
     check(shared_cluster, shared_cluster.port)
 
 
-#: The page with the configurations that a reader pastes, and that are tried here.
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "proxies.md"
-
-#: What stands around the page's block in a configuration of nginx.
-NGINX = """
-daemon off;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log {directory}/nginx.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    keepalive_requests 1000000;
-    {block}
-}}
-"""
-
-
-def configuration(name: str, directory: Path, port: int, upstream: int, options: str) -> str:
-    """As the page shows it, but for the ports.
-
-    :param options: of HAProxy's ``server``.
-    """
-    blocks = re.search(f"```{name}\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert blocks is not None
-    block = blocks[1].replace("127.0.0.1:8000", f"127.0.0.1:{upstream} {options}".rstrip())
-    assert str(upstream) in block
-    if name == "nginx":
-        block = block.replace("listen 80;", f"listen 127.0.0.1:{port};")
-        text = NGINX.format(directory=directory, block=block)
-    else:
-        text = block.replace("bind :80\n", f"bind 127.0.0.1:{port}\n")
-    assert f"127.0.0.1:{port}" in text
-    return text
-
-
 def program(name: str) -> str:
-    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    path = find(name)
     if path is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no {name}: install Debian's")
         raise AssertionError
@@ -142,29 +100,12 @@ def program(name: str) -> str:
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[Callable[..., int]]:
     """Starts nginx or HAProxy in front of a port; gives the proxy's own port."""
-    started: list[subprocess.Popen[bytes]] = []
+    with ExitStack() as stack:
 
-    def start(name: str, upstream: int, options: str = "") -> int:
-        port = free_port()
-        conf = tmp_path / f"{name}.conf"
-        conf.write_text(configuration(name, tmp_path, port, upstream, options))
-        arguments = ["-p", str(tmp_path), "-c"] if name == "nginx" else ["-db", "-f"]
-        started.append(subprocess.Popen([program(name), *arguments, str(conf)]))
+        def start(name: str, upstream: int, options: str = "") -> int:
+            return stack.enter_context(proxied(program(name), name, tmp_path, upstream, options))
 
-        def listens() -> bool:
-            assert started[-1].poll() is None, f"{name} has ended"
-            try:
-                return Poller(port).request("GET")[0] == 200
-            except OSError:
-                return False
-
-        wait_until(listens, 20, f"{name} serves")
-        return port
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(30)
+        yield start
 
 
 @pytest.mark.parametrize("name", ["nginx", "haproxy"])

@@ -4,9 +4,13 @@
 // {from: <client>, got: <arguments>}; of an event whose name begins with "silent" the
 // first argument is a list of clients that do not answer. With recovery an event without an
 // answer has its offset as another argument, which is reported apart.
+// The argument of the command line is the package that the client is in.
 
 const readline = require("node:readline");
-const { Manager } = require("socket.io-client");
+
+// A package of the directory in which this was started.
+const load = (name) => require(require.resolve(name, { paths: [process.cwd()] }));
+const { Manager } = load(process.argv[2] || "socket.io-client");
 
 const clients = new Map(); // name -> {manager, sockets: namespace -> Socket}
 
@@ -40,6 +44,7 @@ function transportOf(manager) {
 
 const commands = {
   connect({ client, url, namespaces, options, auth }) {
+    if (options.parser) options.parser = load(options.parser);
     const manager = new Manager(url, options);
     const sockets = new Map();
     clients.set(client, { manager, sockets });
@@ -77,6 +82,16 @@ const commands = {
       values.push((...answer) => report(client, "ack", { id, args: pack(answer) }));
     }
     socket.emit(event, ...values);
+  },
+
+  // Any text as a message of Engine.IO.
+  write({ client, text }) {
+    clients.get(client).manager.engine.write(text);
+  },
+
+  // End the process without a word to anybody; the one that was started may be a parent of it.
+  die() {
+    process.kill(process.pid, "SIGKILL");
   },
 
   // As the documentation of recovery has it, to try it.
