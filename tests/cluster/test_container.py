@@ -117,6 +117,7 @@ class Container:
         return done.returncode == 0
 
 
+@pytest.mark.long
 def test_a_container_serves_and_stops_in_time(
     make_cluster: ClusterFactory, clients: Clients
 ) -> None:
