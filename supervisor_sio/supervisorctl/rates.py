@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Iterable, Mapping, Optional
 
 from ..common import figures
+from ..common.clusters import USUAL
 from ..common.figures import Figure, Sample, TopColumn
 
 _NOTHING: Mapping[str, float] = {}
@@ -25,6 +26,8 @@ def make_sample(before: dict[str, Any], after: dict[str, Any], seconds: float) -
     refused = sum(router["refused"].values())
     refused_before = sum(base["router"].get("refused", {}).values())
     return {
+        # A supervisord that an upgrade has left running has one cluster.
+        "cluster": after.get("cluster", USUAL),
         "seconds": round(seconds, 3),
         **{
             column.key: _sum(worker[column.key] for worker in workers) if running else None

@@ -245,6 +245,15 @@ def test_a_fresh_configuration_is_told_what_to_add() -> None:
     ]
 
 
+def test_a_cluster_of_several_is_told_how_its_router_says_so() -> None:
+    assert lines({**status(), "cluster": "shop"})[3:7] == [
+        "[eventlistener:shop]",
+        "command = supervisor-sio router",
+        "events = PROCESS_STATE",
+        'environment = SUPERVISOR_SIO_CLUSTER="shop"',
+    ]
+
+
 def test_a_dead_relay_shows() -> None:
     answer = status(ROUTER, figures={**FIGURES, "relay_alive": False})
     assert lines(answer)[2].startswith("relay    down, ")
