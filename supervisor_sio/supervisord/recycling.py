@@ -265,8 +265,8 @@ class Recycling:
             pause = self._overdue.recycled(worker.name)
             if pause:
                 line += (
-                    f"; it was within {RECYCLE_EARLY:g} s after it was ready, the next time is "
-                    f"not before {pause:.0f} s"
+                    f" within {RECYCLE_EARLY:g} s after it was ready; its next process has "
+                    f"{pause:.0f} s at least"
                 )
         self._set(Step.STOPPING, now)
         return Action(Do.STOP, worker.name, line)

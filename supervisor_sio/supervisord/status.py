@@ -69,9 +69,11 @@ def build_status(
     known = set(known_workers)
 
     workers = []
-    others = list(members)
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for each in members:
+        by_name.setdefault(each["name"], []).append(each)
     for process in processes:
-        named = [member for member in members if member["name"] == process.name]
+        named = by_name.get(process.name, [])
         own = [member for member in named if process.pid and belongs(member["pid"], process.pid)]
         if named or process.name in known or subcommand_of(process.command) == "worker":
             member = own[-1] if own else None
@@ -79,7 +81,8 @@ def build_status(
             # Left behind by a start script without exec. One that has just ended has no memory.
             left = [other for other in named if other is not member and memory.get(other["pid"])]
             workers += [_stranger(other, memory, now) for other in left]
-            others = [member for member in others if member["name"] != process.name]
+    ours = {process.name for process in processes}
+    others = [member for member in members if member["name"] not in ours]
     workers += [_stranger(member, memory, now) for member in others]
 
     listeners = [process for process in processes if subcommand_of(process.command) == "router"]

@@ -26,7 +26,8 @@ WORKERS = 3
 #: More than a worker has when it is ready, by far.
 MAX_MEMORY = 140
 
-HUNG_TIMEOUT = 6
+#: More than a worker may have to wait for the processor, while tests are busy.
+HUNG_TIMEOUT = 8
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +109,13 @@ def test_one_that_hangs_is_killed_and_its_clients_and_its_task_go_elsewhere(
     holder = ticks.last
     name = f"workers:{holder['worker']}"
     victims = [at_worker(cluster, clients, holder["worker"]) for _ in range(3)]
-    connects = [client.connects for client in victims]
+    connects = {client: client.connects for client in victims}
     os.kill(holder["pid"], signal.SIGSTOP)
     stopped = time.monotonic()
     wait_until(lambda: recycled(cluster)["hung"] > before, 10, "it is killed")
     killed = time.monotonic()
-    for client, times in zip(victims, connects):
-        client.wait(lambda c=client, n=times: c.connects > n, "way back")  # type: ignore[misc]
+    for client in victims:
+        client.wait(lambda c=client: c.connects > connects[c], "way back")  # type: ignore[misc]
     back = time.monotonic() - killed
     taker = ticks.wait_for_another(holder)
     cluster.wait_ready()
@@ -131,32 +132,42 @@ def test_one_that_hangs_is_killed_and_its_clients_and_its_task_go_elsewhere(
     assert killed - stopped <= HUNG_TIMEOUT + 2 and gap <= HUNG_TIMEOUT + 2 and back <= 5
 
 
+@pytest.mark.tries(3)
 def test_one_that_leaks_is_drained_and_restarted_and_a_reload_waits(
     cluster: Cluster, clients: Clients
 ) -> None:
+    before = recycled(cluster)["memory"]
     first, second = (row["name"] for row in cluster.workers()[:2])
     pids = {row["name"]: row["pid"] for row in cluster.workers()}
     client = at_worker(cluster, clients, first.partition(":")[2])
+
+    def begins() -> bool:
+        recycling = cluster.status()["recycling"]
+        return recycling["worker"] == first or recycling["recycled"]["memory"] > before
+
     with SetUps(cluster) as load, Watch(cluster) as watch:
         # 10 MB/s; and it ends before the worker waits for it.
         client.emit("leak", MAX_MEMORY - 60, 40, 10)
-        wait_until(lambda: cluster.status()["recycling"]["worker"] == first, 15, "it is the next")
+        wait_until(begins, 15, "it is recycled")
         shown = cluster.ctl("sio", "reload", second)
-        wait_until(lambda: recycled(cluster)["memory"] == 1, 15, "it is recycled")
+        wait_until(lambda: recycled(cluster)["memory"] > before, 15, "it is recycled")
         wait_until(lambda: not cluster.status()["recycling"]["worker"], 15, "it is back")
         load.go_on()
+    cluster.wait_ready()
     assert shown.returncode == 0, shown.stdout
     assert not load.failures and load.completed > 0
-    assert max(map(len, watch.away)) == 1, watch.away
-    assert {(first,), (second,)} <= watch.away
+    assert {(first,), (second,)} <= watch.away <= {(), (first,), (second,)}, "one at a time"
     after = {row["name"]: row["pid"] for row in cluster.workers()}
     assert [name for name in pids if pids[name] != after[name]] == [first, second]
-    lines = [one for one in cluster.log("supervisord").splitlines() if "sio: recycling" in one]
-    (line,) = lines
-    assert f"recycling {first} (pid {pids[first]}): memory 1" in line
-    assert f" MB of {MAX_MEMORY}" in line and "sio: killing" not in line
-    wait_until(lambda: '{reason="memory"} 1.0' in metric(cluster), 5, "the metric")
+    log = cluster.log("supervisord")
+    (line,) = [one for one in log.splitlines() if f"recycling {first} (pid {pids[first]})" in one]
+    assert f" MB of {MAX_MEMORY}" in line and f"(pid {pids[first]}): it has not" not in log
+    wait_until(lambda: f'{{reason="memory"}} {before + 1}.0' in metric(cluster), 5, "the metric")
     text = cluster.ctl("sio", "status").stdout
-    assert "memory 1)" in next(one for one in text.splitlines() if one.startswith("recycled "))
+    assert f"memory {before + 1})" in _line(text, "recycled ")
     answer: dict[str, Any] = json.loads(cluster.ctl("sio", "status", "--json").stdout)
     assert answer["recycling"]["state"] == "on" and not answer["recycling"]["worker"]
+
+
+def _line(text: str, begin: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith(begin))

@@ -431,7 +431,7 @@ def test_one_that_grows_right_after_each_start_is_recycled_less_and_less_often()
     assert pauses == sorted(pauses) and pauses[1] > 1.5 * RECYCLE_EARLY
     assert pauses[-1] == pauses[-2] and RECYCLE_PAUSE <= pauses[-1] <= RECYCLE_PAUSE + 20
     assert cluster.lines[1].endswith(
-        "it was within 10 s after it was ready, the next time is not before 20 s"
+        "memory 700 MB of 500 within 10 s after it was ready; its next process has 20 s at least"
     )
     cluster.run(10)
     (row,) = cluster.recycling.shown(cluster.now)["waiting"]
