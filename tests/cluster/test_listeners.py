@@ -63,7 +63,7 @@ def test_haproxy_says_who_the_client_is(
     port = proxy("haproxy", cluster.port, "send-proxy-v2")
     traffic = Traffic(port)
     traffic.open_sessions()
-    traffic.run(1)
+    traffic.run()
     assert not traffic.errors and len(traffic.pids) == 2
     assert body(exchange(port, GET))["REMOTE_ADDR"] == "127.0.0.1"
 
