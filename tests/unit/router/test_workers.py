@@ -10,7 +10,8 @@ import pytest
 
 from supervisor_sio.common import channel, figures, reasons
 from supervisor_sio.router import workers as module
-from unit.router.harness import FIGURES, Harness, Scenario, Worker, wait_for
+from supervisor_sio.router.placement import REJOIN_TIME
+from unit.router.harness import FIGURES, Harness, Scenario, Worker, connections, wait_for
 
 
 def test_workers_that_die_together(run: Callable[[Scenario], None]) -> None:
@@ -204,3 +205,20 @@ def test_a_router_without_a_descriptor_lets_workers_in_later(
 
 def kinds(worker: Worker) -> list[str]:
     return [message["type"] for message in worker.hear()]
+
+
+def test_who_waits_for_one_that_ends_goes_to_another_at_once(
+    run: Callable[[Scenario], None],
+) -> None:
+    async def scenario(harness: Harness) -> None:
+        harness.placement._started -= REJOIN_TIME  # it expects nobody to come back any more
+        slow, other = harness.start("slow", "other")
+        while not harness.pool.owner("slow").busy:  # type: ignore[union-attr]
+            harness.placement.place(harness.connection("slow"))
+        waiting = len(harness.placement)
+        assert waiting and not connections(other.hear())
+        slow.sock.close()
+        await wait_for(lambda: not len(harness.placement))
+        assert connections(other.hear()) == waiting and not harness.refused
+
+    run(scenario)
