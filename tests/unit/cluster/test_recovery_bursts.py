@@ -42,7 +42,7 @@ def has_all(client: Client, worker: Worker) -> bool:
     return client.events[worker.tag][-1] == worker.sent
 
 
-@pytest.mark.parametrize("taken", range(0, COUNT + 1, 2))
+@pytest.mark.parametrize("taken", [1, 4, COUNT])
 def test_a_client_that_has_got_some_of_them(run: Any, taken: int) -> None:
     async def scenario(cluster: Cluster) -> None:
         first, second, third = await cluster.start(3)
