@@ -22,10 +22,16 @@ PAGE = b"""<!DOCTYPE html>
 CLIENT = Path(supervisor_sio.__file__).parent / "examples" / "socket.io.min.js"
 
 
+_made: list[tuple[Any, Any]] = []
+
+
 def make(name: str, **options: Any) -> Any:
     # In threads those of one client would else run side by side.
     in_turn = portable.MODE == "threading"
-    sio, _ = portable.make(name, cors_allowed_origins="*", async_handlers=not in_turn, **options)
+    sio, manager = portable.make(
+        name, cors_allowed_origins="*", async_handlers=not in_turn, **options
+    )
+    _made.append((sio, manager))
 
     @sio.on("connect")
     async def connect(sid: str, environ: dict[str, Any], auth: Any) -> None:
@@ -55,11 +61,22 @@ def make(name: str, **options: Any) -> Any:
     return sio
 
 
+def polling() -> dict[str, bool]:
+    """The clients, by their sids, whose poll waits."""
+    found = {}
+    for sio, manager in _made:
+        for sid in auths:
+            session = sio.eio.sockets.get(manager.eio_sid_from_sid(sid, "/"))
+            if session is not None and "poll" in session.connections():
+                found[sid] = True
+    return found
+
+
 async def web(request: portable.Request) -> portable.Answer:
     if request.path == "/client.js":
         return portable.Answer(CLIENT.read_bytes(), kind="text/javascript")
     if request.path == "/told":
-        told = {"reasons": reasons, "auths": auths}
+        told = {"reasons": reasons, "auths": auths, "polling": polling()}
         return portable.Answer(json.dumps(told).encode(), kind="application/json")
     return portable.Answer(PAGE, kind="text/html")
 

@@ -80,7 +80,7 @@ def name_of(node: Node, *parts: Any) -> str:
 
 
 def told(cluster: Cluster, what: str, sid: str) -> Any:
-    """``reasons`` or ``auths`` of the application."""
+    """``reasons``, ``auths`` or ``polling`` of the application."""
     return json.loads(Request(cluster.port, "GET", "/told").answer().body)[what].get(sid)
 
 
@@ -193,6 +193,7 @@ def test_a_polling_client_that_is_killed_is_noticed_soon(
     client = NodeClient(node, name_of(node, "killed"))
     client.connect(f"http://127.0.0.1:{port}", ["polling"])
     sid = client.sid()
+    wait_until(lambda: told(cluster, "polling", sid), 5, "its poll")
     node.kill()
     reason = wait_until(lambda: told(cluster, "reasons", sid), 5, "it is noticed")
     assert reason == "transport close"
