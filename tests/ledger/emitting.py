@@ -78,7 +78,7 @@ def with_rooms_and_disconnects() -> None:
 
 
 def with_flask_socketio() -> None:
-    """The form that docs/emitting.md has for Celery's tasks."""
+    """The form that docs/howto/celery.md has for Celery's tasks."""
     from flask_socketio import SocketIO
 
     from supervisor_sio import ZmqManager
