@@ -208,6 +208,7 @@ def test_a_connection_comes_back_with_addresses_or_not_at_all(
         (worker,) = harness.start("a")
         worker.hear()
         client, sock = socket.socketpair()
+        client.settimeout(20)
         harness.sockets += [client, sock]
         worker.hand_back(sock, data)
         await wait_for(lambda: not len(harness.workers))
@@ -221,6 +222,7 @@ def test_a_stranger_hands_nothing_back(run: Callable[[Scenario], None]) -> None:
     async def scenario(harness: Harness) -> None:
         stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         client, sock = socket.socketpair()
+        client.settimeout(20)
         harness.sockets += [stranger, client, sock]
         stranger.connect(harness.path)
         channel.send_encoded(stranger, BACK, [sock.fileno()])

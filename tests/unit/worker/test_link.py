@@ -246,6 +246,29 @@ def test_a_router_that_goes_while_the_worker_drains_gets_no_more(
     assert filler.told[:went] == [True] * went
 
 
+def test_what_was_for_one_router_is_not_sent_to_the_next(
+    worker: Worker, router: Router, connections: list[Connection]
+) -> None:
+    router.accept()
+    fill(worker, connections[0])
+    worker.link.post({"type": "for the first"})
+    router.die()
+    until(lambda: not worker.link.up)
+    router.accept()
+    worker.link.post({"type": "for the second"})
+    kinds: list[str] = []
+
+    def came() -> bool:
+        while (packet := router.read()) is not None:
+            message, descriptors = packet
+            channel.close_all(descriptors)
+            kinds.append("connection" if isinstance(message, Handover) else message["type"])
+        return "for the second" in kinds
+
+    until(came)
+    assert "for the first" not in kinds
+
+
 def test_an_answer_waits_for_those_before_it(
     runtime: HubRuntime, worker: Worker, router: Router, connections: list[Connection]
 ) -> None:
