@@ -402,8 +402,13 @@ def test_without_a_descriptor_for_a_client_it_is_answered_and_told(
 
 def test_the_child_of_a_fork_leaves_the_channel_alone(worker: Worker, router: Router) -> None:
     router.accept()
+    parents = os.dup(worker.link._sock.fileno())  # type: ignore[union-attr]
     worker.link.abandon()
     assert not worker.link.up
+    with pytest.raises(BlockingIOError):
+        while True:  # what it had said before, and not the end
+            assert router._sock is not None and router._sock.recv(65536)
+    os.close(parents)
     with pytest.raises(OSError) as error:
         os.fstat(worker.link._reading._listener.fileno)  # type: ignore[union-attr]
     assert error.value.errno == errno.EBADF

@@ -47,6 +47,7 @@ def _lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service.logs, "configure_logging", lambda: None)
     monkeypatch.setattr(sessions, "serve_by", lambda installer: None)
     monkeypatch.setattr(sessions, "servers", lambda: [])
+    monkeypatch.setattr(sessions, "_managers_without_server", 0)  # of tests before
     for name in (ENVIRONMENT_VARIABLE, "SUPERVISOR_ENABLED"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Life, "made", [])
