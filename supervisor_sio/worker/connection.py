@@ -25,6 +25,7 @@ import logging
 import re
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from ..common import cors
@@ -316,9 +317,13 @@ class Connection(Movable):
         self._unread = True
         self.state = _WAITING
         body = f"{error.status}\n"
-        origins = cors.origins_of(engine.options for engine in self.server.runtime.engines)
+        head, origins = self.data, {}
+        if self.sock is not None:
+            origins = cors.origins_of(engine.options for engine in self.server.runtime.engines)
+            with suppress(OSError):  # a line that is too long has more behind it
+                head += self.sock.recv(_READ)
         text = (
-            f"HTTP/1.1 {error.status}\r\n{cors.fields(origins, self.data)}Connection: close\r\n"
+            f"HTTP/1.1 {error.status}\r\n{cors.fields(origins, head)}Connection: close\r\n"
             f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}"
         )
         self.answer(text.encode(), close=True)

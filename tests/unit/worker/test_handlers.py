@@ -358,6 +358,19 @@ def test_a_page_may_read_that_its_request_was_malformed(make: Any, origin: str) 
     app.gone()
 
 
+def test_a_page_may_read_that_its_request_was_too_long(make: Any) -> None:
+    """Also on a kept connection, of which the worker reads a little at a time."""
+    app = make(cors_allowed_origins="*")
+    client = Client(app)
+    sid = open_session(app, client)
+    line = f"GET /socket.io/?EIO=4&transport=polling&sid={sid}&x={'x' * 9000} HTTP/1.1\r\n"
+    client.send(f"{line}Host: x\r\nOrigin: http://page.example\r\n\r\n".encode())
+    answer = client.ended()
+    assert answer.startswith(b"HTTP/1.1 414 ")
+    assert b"\r\nAccess-Control-Allow-Origin: http://page.example\r\n" in answer
+    end(app)
+
+
 def test_a_websocket_of_another_version(make: Any) -> None:
     """RFC 6455, 4.4."""
     app = make()
