@@ -77,7 +77,8 @@ class _Refused(Exception):
 class _Reader:
     def __init__(self, configuration: Configuration) -> None:
         self._to = configuration
-        self._texts: list[str] = []
+        #: By the real path of each file.
+        self._texts: dict[str, str] = {}
         self._to.expansions = ServerOptions().environ_expansions
 
     def read(self) -> None:
@@ -124,7 +125,7 @@ class _Reader:
                         )
                     )
         self._to.sections = _plain(parser)
-        for name in repeated(self._texts):
+        for name in repeated(self._texts.values()):
             self._refuse(f"rpcinterface:{name}", "", REPEATED)
 
     def _read_file(self, parser: Any, filename: str) -> Sections:
@@ -143,7 +144,7 @@ class _Reader:
             raise Unreadable(f"{filename}: not a text file ({error.reason})") from None
         except configparser.Error as error:
             raise Unreadable(describe(filename, error)) from None
-        self._texts.append(text)
+        self._texts[os.path.realpath(filename)] = text
         sections = _plain(alone)
         for section, options in sections.items():
             self._to.origins.setdefault((section, ""), filename)

@@ -81,6 +81,8 @@ def name_fault(name: str) -> Optional[str]:
 def repeated(texts: Iterable[str]) -> list[str]:
     """The names of clusters for which these files have more than one section.
 
+    :param texts: of each file, once, however often supervisord reads it.
+
     supervisord makes one of both, and says nothing. A section without the factory adds to
     another one, which may be meant.
     """
@@ -93,6 +95,7 @@ def repeated(texts: Iterable[str]) -> list[str]:
                 name = header[1] if header else ""
             elif name and line.startswith(FACTORY_OPTION) and FACTORY in line:
                 counted[name] += 1
+                name = ""  # once for each section
     return [name for name, count in counted.items() if count > 1]
 
 

@@ -211,7 +211,11 @@ class Placement:
         :param deadline: of one that has waited before, by the monotonic clock.
         """
         now = time.monotonic()
-        if self._placed(connection, now):
+        # Who has waited for a share that is free now comes first.
+        behind = (
+            self._spreading.on and connection.kind is HANDSHAKE and bool(self.waiting.handshakes)
+        )
+        if not behind and self._placed(connection, now):
             return
         if self._closed:
             self._turn_away(connection, reasons.ROUTER_STOPPING)
@@ -227,6 +231,8 @@ class Placement:
         connection.deadline = now + self._hold_timeout if deadline is None else deadline
         self.waiting.add(connection, tag)
         self._watch(connection)
+        if behind:
+            self.place_held()
 
     def place_held(self) -> None:
         """Those who may go to any worker, oldest first."""

@@ -55,6 +55,8 @@ class Spreading:
         :param tags: of all that are there.
         :param waiting: new sessions that wait, with the one that is to be placed.
         """
+        if not tags:
+            return set()
         workers = len(tags) + len(self.starting)
         given = {tag: self._given[tag] for tag in tags}
         share, rest = divmod(sum(given.values()) + waiting, workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 from typing import Any, Iterator, Mapping
 
@@ -58,7 +59,9 @@ def make_clusters(supervisord: Supervisord, sections: Sections) -> dict[str, Clu
 def _texts(options: Any) -> Iterator[str]:
     """What supervisord has read."""
     included = filter(None, map(_INCLUDED.fullmatch, options.parse_infos))
-    for path in (options.configfile, *(match[1] for match in included)):
+    paths = [options.configfile, *(match[1] for match in included)]
+    # A pattern may match a file twice, or the main one.
+    for path in dict.fromkeys(map(os.path.realpath, filter(None, paths))):
         # What cannot be read any more has been parsed all the same.
         with contextlib.suppress(OSError, TypeError), open(path, errors="replace") as file:
             yield file.read()

@@ -101,6 +101,9 @@ def test_two_sections_of_one_name() -> None:
     assert repeated([shop + CHAT + "[program:x]\n" + shop]) == ["shop"]
     # Options that one file adds to the section of another one may be meant.
     assert repeated([CHAT, "[rpcinterface:chat]\nlisten = :81\n"]) == []
+    # An option that a section has twice is that of one section.
+    factory = f"{clusters.FACTORY_OPTION}={clusters.FACTORY}\n"
+    assert repeated([CHAT + factory]) == []
     # Nor is a comment a section, or somebody else's factory one of ours.
     commented = "".join(f";{line}\n" for line in CHAT.splitlines())
     assert repeated([CHAT, commented, CHAT.replace(clusters.FACTORY, "other:make")]) == []

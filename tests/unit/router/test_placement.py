@@ -470,6 +470,30 @@ def test_workers_that_all_end_while_others_start(harness: Harness) -> None:
     assert two.start().names == ["c", "d"]
 
 
+def test_nobody_is_there_and_nobody_starts_while_they_are_spread(harness: Harness) -> None:
+    harness.placement._spread_timeout = 60
+    harness.place("abcd")
+    one, two = starting(harness, "one", "two")
+    assert one.start().names == ["a", "b"]
+    harness.placement.leave(one.member, one)
+    harness.placement.not_starting("two")
+    harness.place("e")
+    harness.placement.tick()
+    assert len(harness.placement) == 3
+    (three,) = starting(harness, "three")
+    assert three.start().names == ["c", "d", "e"]
+
+
+def test_who_comes_later_is_behind_those_who_wait(harness: Harness) -> None:
+    harness.placement._spread_timeout = 60
+    harness.place("abc")
+    one, two, three = starting(harness, "one", "two", "three")
+    assert one.start().names == ["a"] and two.start().names == ["b"]
+    harness.place("defg")
+    assert sorted(one.names + two.names) == list("abcd")
+    assert three.start().names == ["e", "f"]  # and one of the others has the third one
+
+
 @pytest.mark.parametrize(
     ("names", "line"),
     [

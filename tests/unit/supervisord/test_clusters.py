@@ -52,6 +52,29 @@ def environment_of(supervisord: Any, cluster: str | None) -> tuple[str | None, .
     return tuple(map(os.environ.get, VARIABLES))
 
 
+def test_a_file_that_is_read_twice_has_its_sections_once(supervisord: Any, tmp_path: Path) -> None:
+    """The pattern of an include matches the main file, or two patterns match one file."""
+    main, other = tmp_path / "main.conf", tmp_path / "other.conf"
+    section = f"[rpcinterface:chat]\n{FACTORY_OPTION} = {FACTORY}\n"
+    main.write_text(section)
+    other.write_text(section.replace("chat", "shop"))
+    supervisord.options.configfile = str(main)
+    included = (main, other, tmp_path / "." / "other.conf", other)
+    supervisord.options.parse_infos = [
+        f'Included extra file "{path}" during parsing' for path in included
+    ]
+    clusters = make_clusters(supervisord, sections(tmp_path))
+    assert list(clusters) == ["chat", "shop"]
+    for cluster in clusters.values():
+        cluster.close()
+    (tmp_path / "copy.conf").write_text(section)
+    supervisord.options.parse_infos += [
+        f'Included extra file "{tmp_path}/copy.conf" during parsing'
+    ]
+    with pytest.raises(ClustersError, match=r"^\[rpcinterface:chat\]: there is more than one"):
+        make_clusters(supervisord, sections(tmp_path))
+
+
 def test_each_process_gets_the_directory_of_its_cluster(supervisord: Any, tmp_path: Path) -> None:
     clusters = make_clusters(supervisord, sections(tmp_path))
     assert list(clusters) == ["chat", "shop"]
