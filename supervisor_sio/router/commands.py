@@ -102,10 +102,10 @@ class Commands:
             logger.info("worker %s is drained: no new sessions", name)
 
     def _undrain(self, name: str) -> None:
+        self._drained.pop(name, None)  # also for one that has yet to connect to this router
         for member in self._members(name):
             member.drained = False
             logger.info("worker %s takes new sessions again", name)
-        self._drained.pop(name, None)
         self._placement.place_held()
 
     def _members(self, name: str) -> Any:

@@ -98,6 +98,8 @@ class Recycling:
         self._changed_at = 0.0
         #: By name, the processes that were killed.
         self._killed: dict[str, int] = {}
+        #: By name, the processes that were drained and given up, until they are undrained.
+        self._given_up: dict[str, int] = {}
         #: Of whom it was said that they keep others from being recycled.
         self._said_broken = ""
         #: Those that are over a limit and not recycled now, and why.
@@ -123,6 +125,7 @@ class Recycling:
         return [
             *([Action(Do.SAY, line=line)] if line else []),
             *self._kill_hung(now, seen),
+            *self._undrain(seen),
             *self._go_on(now, seen),
         ]
 
@@ -248,6 +251,7 @@ class Recycling:
             self._set(Step.IDLE, now)
         elif self._others_changed() or now - self._since >= RECYCLE_DRAIN:
             self._set(Step.IDLE, now)
+            self._given_up[worker.name] = worker.process
             yield Action(Do.UNDRAIN, worker.name)
         elif worker.state != "drained":
             self._drained_since = None
@@ -257,6 +261,19 @@ class Recycling:
             self._drained_since = now
         elif now - self._drained_since >= DRAIN_TIME:
             yield self._stop(now, worker)
+
+    def _undrain(self, seen: dict[str, Seen]) -> Iterator[Action]:
+        """Again and again: a router may die with the first one unread, and whom it had drained its
+        successor drains. A worker that has not joined that one yet may be drained when it does.
+        """
+        for name, process in list(self._given_up.items()):
+            worker = seen.get(name)
+            if worker is None or worker.process != process:
+                del self._given_up[name]
+            elif worker.joined and worker.state != "drained":
+                del self._given_up[name]
+            else:
+                yield Action(Do.UNDRAIN, name)
 
     def _stop(self, now: float, worker: Seen) -> Action:
         self.recycled[self._due.reason.value] += 1

@@ -69,6 +69,13 @@ def test_those_that_another_router_drained() -> None:
     assert Parts(drained={NAME: 20}).commands.is_drained(NAME, 20)
 
 
+def test_one_that_is_undrained_before_it_has_connected_to_a_new_router() -> None:
+    parts = Parts(drained={NAME: 20})
+    with pytest.raises(CommandError, match="no worker .* is connected"):
+        parts.execute("undrain", name=NAME)
+    assert not parts.commands.is_drained(NAME, 20)
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [

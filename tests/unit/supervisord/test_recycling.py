@@ -397,6 +397,35 @@ def test_one_that_is_never_drained_is_given_up_for_now() -> None:
     assert cluster.now - began >= RECYCLE_DRAIN and cluster.done[-1][1:] == (Do.UNDRAIN, W1)
 
 
+@pytest.mark.parametrize("router", ["the same", "a new one"])
+def test_one_that_is_given_up_is_undrained_until_the_router_has_done_it(router: str) -> None:
+    cluster = Cluster(MEMORY)
+    cluster.set(W1, memory=512 * MB)
+    cluster.until(Step.DRAINING)
+    cluster.after = lambda: cluster.set(W1, state="drained")  # whatever it is told
+    cluster.set(W0, process=0, state="stopped")
+    assert cluster.run(3 * BEAT) == [(Do.UNDRAIN, W1)] * 3
+    if router == "a new one":
+        cluster.after = lambda: cluster.set(W1, state="starting", joined=False)
+        cluster.run(3 * BEAT)
+    cluster.after = lambda: None
+    cluster.set(W1, state="drained", joined=True)
+    assert cluster.run(BEAT) == [(Do.UNDRAIN, W1)] and cluster.workers[W1].state == "ready"
+    cluster.run(BEAT)
+    cluster.set(W1, state="drained")  # now it is an operator
+    assert cluster.run(30) == []
+
+
+def test_the_next_process_of_one_that_is_given_up_is_not_undrained() -> None:
+    cluster = Cluster(MEMORY)
+    cluster.set(W1, memory=512 * MB)
+    cluster.until(Step.DRAINING)
+    cluster.set(W0, process=0, state="stopped")
+    cluster.run(BEAT)
+    cluster.set(W1, process=555, state="drained", memory=100 * MB)
+    assert cluster.run(30) == []
+
+
 def test_a_limit_below_what_a_worker_begins_with_is_said_once_and_recycles_nobody() -> None:
     cluster = Cluster(Limits(max_memory=100 * MB))
     assert cluster.lines == [
