@@ -365,7 +365,7 @@ class Cluster:
         if self._open_router is not None:
             self._open_router.tell_ended(name)
         exited = isinstance(event, events.ProcessStateExitedEvent)
-        recycled_for = self._recycler.ends(name)
+        recycled_for = self._recycler.ends(name, process.pid)
         if recycled_for in (Reason.MEMORY, Reason.LIFETIME):
             self._lives.stopped(name)
         else:

@@ -75,9 +75,9 @@ class Recycler:
                 self._do(action, workers[action.name])
         return sum(self._recycling.recycled.values()) > before
 
-    def ends(self, name: str) -> Optional[Reason]:
-        """Why the process of this name was ended here; ``None`` when it was not."""
-        return self._recycling.ends(name)
+    def ends(self, name: str, process: int) -> Optional[Reason]:
+        """Why the process of this name and pid was ended here; ``None`` when it was not."""
+        return self._recycling.ends(name, process)
 
     @property
     def recycled(self) -> dict[str, int]:

@@ -129,11 +129,12 @@ class Recycling:
             *self._go_on(now, seen),
         ]
 
-    def ends(self, name: str) -> Optional[Reason]:
-        """Why the process of this name was ended here; ``None`` when it was not."""
-        if self._step is Step.STOPPING and name == self._name:
-            return self._due.reason
-        return Reason.HUNG if name in self._killed else None
+    def ends(self, name: str, process: int) -> Optional[Reason]:
+        """Why the process of this name and pid was ended here; ``None`` when it was not."""
+        if self._step is Step.STOPPING and self._worker is not None:
+            if (name, process) == (self._worker.name, self._worker.process):
+                return self._due.reason
+        return Reason.HUNG if self._killed.get(name) == process else None
 
     def shown(self, now: float) -> dict[str, Any]:
         """For the status."""

@@ -112,7 +112,7 @@ def test_the_router_knows_that_one_is_stopped_before_its_signal(
     assert harness.done == [("stopping", 101), (signal.SIGTERM, 101)]
     assert counted.count(True) == 1
     assert harness.lines == ["sio: recycling w:w_1 (pid 101): memory 101 MB of 100"]
-    assert harness.recycler.ends("w:w_1") is Reason.MEMORY
+    assert harness.recycler.ends("w:w_1", 101) is Reason.MEMORY
     assert harness.recycler.shown()["worker"] == "w:w_1"
     assert harness.recycler.recycled == {"memory": 1}
 
@@ -142,7 +142,7 @@ def test_one_that_hangs_is_killed_itself_and_not_only_its_script(
     harness.rows[0].update(state="hung", silent=6)
     assert harness.look(3) == [True, False, False]
     assert harness.done == [(signal.SIGKILL, 1100), (signal.SIGKILL, 100)]
-    assert harness.recycler.ends("w:w_0") is Reason.HUNG
+    assert harness.recycler.ends("w:w_0", 100) is Reason.HUNG
 
 
 def test_a_pid_that_is_of_another_process_by_now_is_left_alone(

@@ -202,9 +202,23 @@ def test_one_that_hangs_is_killed_once_when_its_time_is_over() -> None:
     assert cluster.done[0][1:] == (Do.KILL, W1)
     (line,) = cluster.lines
     assert line == "killing w:w_1 (pid 101): it hangs, no report for 10 s (hung_timeout 10)"
-    assert cluster.recycling.ends(W1) is Reason.HUNG and cluster.recycling.ends(W0) is None
+    assert cluster.recycling.ends(W1, 101) is Reason.HUNG
+    assert cluster.recycling.ends(W0, 100) is None
     assert cluster.run(60) == [] and cluster.recycling.recycled == {"hung": 1}
-    assert cluster.recycling.ends(W1) is None  # that is another process
+
+
+@pytest.mark.parametrize("reason", [Reason.HUNG, Reason.MEMORY])
+def test_a_successor_that_ends_before_the_next_look_has_ended_by_itself(reason: Reason) -> None:
+    """There is none while there is no router."""
+    cluster = Cluster(Limits(max_memory=500 * MB, hung_timeout=10))
+    if reason is Reason.HUNG:
+        cluster.set(W1, state="hung", silent=10)
+        cluster.run(BEAT)
+    else:
+        cluster.set(W1, memory=512 * MB)
+        cluster.until(Step.STOPPING)
+    assert cluster.recycling.ends(W1, 101) is reason
+    assert cluster.recycling.ends(W1, 102) is None
 
 
 def test_one_that_does_not_die_at_once_is_not_killed_and_counted_again() -> None:
