@@ -129,6 +129,8 @@ class Overdue:
             return ""
         life.ready_at = now if life.ready_at is None else life.ready_at
         if not self._is_over_memory(worker):
+            if life.began_over:
+                life.over_at = None  # it needed more only while it started
             return ""
         life.over_at = now if life.over_at is None else life.over_at
         if not life.began_over or self._said_too_low:

@@ -459,6 +459,18 @@ def test_a_limit_below_what_a_worker_begins_with_is_said_once_and_recycles_nobod
     cluster.until(Step.STARTING)
 
 
+def test_one_that_needs_more_only_while_it_starts_is_recycled_when_it_grows_again() -> None:
+    cluster = Cluster(Limits(max_memory=100 * MB))
+    cluster.run(RECYCLE_EARLY)
+    cluster.set(W1, memory=80 * MB)
+    cluster.run(30)
+    rows = cluster.recycling.shown(cluster.now)["waiting"]
+    assert [row["worker"] for row in rows] == [W0, W2]
+    cluster.set(W1, memory=120 * MB)
+    cluster.until(Step.STARTING)
+    assert cluster.lines[1:] == ["recycling w:w_1 (pid 101): memory 120 MB of 100"]
+
+
 def test_one_that_grows_right_after_each_start_is_recycled_less_and_less_often() -> None:
     cluster = Cluster(MEMORY)
 
