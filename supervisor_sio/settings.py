@@ -136,13 +136,6 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
             f"{settings.buffer_maxbytes} bytes have no room for a message of "
             f"message_maxbytes, {settings.message_maxbytes}",
         )
-    if settings.max_lifetime and settings.hung_timeout:
-        if settings.max_lifetime <= settings.hung_timeout:
-            raise SettingsError(
-                "max_lifetime",
-                f"{settings.max_lifetime:g} seconds are not more than hung_timeout, "
-                f"{settings.hung_timeout:g}: no worker that hangs would ever be killed for that",
-            )
     return settings
 
 

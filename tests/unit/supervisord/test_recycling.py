@@ -207,6 +207,14 @@ def test_one_that_hangs_is_killed_once_when_its_time_is_over() -> None:
     assert cluster.run(60) == [] and cluster.recycling.recycled == {"hung": 1}
 
 
+def test_one_that_hangs_beyond_its_lifetime_is_killed_for_that() -> None:
+    cluster = Cluster(Limits(max_lifetime=60, hung_timeout=90))
+    cluster.set(W1, state="hung", silent=89, age=100)
+    assert cluster.run(2) == []
+    cluster.set(W1, silent=90)
+    assert cluster.run(BEAT) == [(Do.KILL, W1)]
+
+
 @pytest.mark.parametrize("reason", [Reason.HUNG, Reason.MEMORY])
 def test_a_successor_that_ends_before_the_next_look_has_ended_by_itself(reason: Reason) -> None:
     """There is none while there is no router."""
