@@ -307,8 +307,17 @@ def test_what_a_client_sends_while_it_is_disconnected_ends_nothing(make: Any) ->
     assert app.seen == ["server disconnect", (3,), "transport close"]
 
 
+def let_time_to_connect_pass(app: App, times: int = 1) -> None:
+    """For all that have begun until now; what is due is done when this returns."""
+    unconnected, done = app.sio.manager._outlet._unconnected, []
+    over = app.runtime.deadlines.clock() + times * (unconnected._seconds + 1)
+    app.runtime.call_soon(unconnected.on_deadline, over)
+    app.runtime.call_soon(done.append, True)
+    app.settle(lambda: done)
+
+
 def test_who_does_not_connect_in_time_does_not_stay(make: Any) -> None:
-    app = make(connect_timeout=0.2)
+    app = make()
     in_time, refused, never = connect(app), Client(app), Client(app)
     before = refusals.by_reason[TOO_SLOW]
     for client in (refused, never):
@@ -316,6 +325,10 @@ def test_who_does_not_connect_in_time_does_not_stay(make: Any) -> None:
         client.until(b'"maxPayload":')
     refused.text("40/nowhere,")
     refused.until(b"44/nowhere,")
+    # The refusal is sent while its CONNECT is still handled.
+    eio = app.sio.manager._outlet._eio
+    app.settle(lambda: not any(eio.is_busy(one) for one in app.sio.eio.sockets.values()))
+    let_time_to_connect_pass(app)
     for client in (refused, never):
         client.until(close_frame(1000))
     in_time.text('421["echo",1]')
@@ -326,7 +339,7 @@ def test_who_does_not_connect_in_time_does_not_stay(make: Any) -> None:
 
 
 def test_a_connect_handler_that_takes_long_is_waited_for(make: Any) -> None:
-    app = make(connect_timeout=0.1)
+    app = make()
 
     async def connecting(sid: str, environ: Any) -> None:
         app.seen.append("connecting")
@@ -337,12 +350,14 @@ def test_a_connect_handler_that_takes_long_is_waited_for(make: Any) -> None:
     client.open_websocket()
     client.text("40")
     app.settle(lambda: app.seen)
-    app.sleep(0.4)
+    let_time_to_connect_pass(app)
     app.go_on.set()
     client.until(b'40{"sid"')
-    app.sleep(0.2)
     client.text('421["echo",1]')
     client.until(b"431[1]")
+    let_time_to_connect_pass(app, times=3)
+    client.text('422["echo",2]')
+    client.until(b"432[2]")
     app.gone()
 
 
@@ -389,7 +404,10 @@ def start_poll(app: App, sid: str) -> Client:
     return client
 
 
-def test_a_poll_that_its_client_has_left_takes_no_message(make: Any) -> None:
+def test_a_poll_that_its_client_has_left_takes_no_message(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "ABANDONED_POLL_SECONDS", 60)
     app = make()
     client = Client(app)
     sid = open_session(app, client)
@@ -404,7 +422,10 @@ def test_a_poll_that_its_client_has_left_takes_no_message(make: Any) -> None:
     end(app)
 
 
-def test_an_answer_that_its_client_has_not_read_comes_again(make: Any) -> None:
+def test_an_answer_that_its_client_has_not_read_comes_again(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "ABANDONED_POLL_SECONDS", 60)
     app = make()
     client = Client(app)
     sid = open_session(app, client)
