@@ -11,9 +11,9 @@ from .session import refused
 #: Seconds between looks.
 _LOOK = 0.1
 
-#: Seconds after which a command gives up: a worker takes its ``stopwaitsecs`` to end, and a minute
-#: to be ready again, at most.
-_TIMEOUT = 180.0
+#: Seconds after the longest time that a step may take, such as the worker's ``stopwaitsecs``, until
+#: a command gives up: without a router, which may be about to come back, nothing goes on.
+_LATE = 60.0
 
 
 def wait_for_recycling(
@@ -23,15 +23,14 @@ def wait_for_recycling(
 
     :param status: asks for ``sio.getStatus``.
     :param about: what the command is about to stop.
-    :raises CommandError: when it does for too long.
+    :raises CommandError: when a step of that takes too long.
     """
     recycling = status().get("recycling", {})  # a supervisord of an older version has none
     if not recycling.get("worker"):
         return False
-    began = time.monotonic()
     with progress.waiting(lambda: f"{recycling['worker']} is recycled ({recycling['text']})"):
         while recycling["worker"]:
-            if time.monotonic() - began > _TIMEOUT:
+            if recycling["seconds"] > recycling["limit"] + _LATE:
                 raise refused(
                     about,
                     f"{recycling['worker']} is recycled, {recycling['step']}, "

@@ -77,6 +77,13 @@ _BROKEN = ("failing", "fatal", "backoff", "exited", "unknown")
 #: What becomes of a new process that will not be ready.
 _FAILED = ("failing", "fatal")
 
+#: Seconds that a step may take; STOPPING has the worker's ``stopwaitsecs``.
+_LIMITS = {
+    Step.ANNOUNCED: RECYCLE_NOTICE,
+    Step.DRAINING: RECYCLE_DRAIN,
+    Step.STARTING: RECYCLE_START,
+}
+
 #: Of each worker, its process and its state.
 _Marks = dict[str, tuple[int, str]]
 
@@ -146,6 +153,7 @@ class Recycling:
             "text": self._due.text if busy else "",
             "step": self._step.value,
             "seconds": int(now - self._since) if busy else 0,
+            "limit": float(self._limit),
             "waiting": [{"worker": name, "text": text} for name, text in self._waiting],
             "recycled": dict(self.recycled),
         }
@@ -153,6 +161,13 @@ class Recycling:
     @property
     def _name(self) -> str:
         return self._worker.name if self._worker is not None else ""
+
+    @property
+    def _limit(self) -> float:
+        """Seconds that this step takes at most, but for those until the next look."""
+        if self._step is Step.STOPPING and self._worker is not None:
+            return self._worker.stop_time
+        return _LIMITS.get(self._step, 0.0)
 
     # --- those that hang ----------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from supervisor_sio.supervisorctl.reload import by_group
 from supervisor_sio.supervisorctl.scale import LOOK
 
 FIRST, SECOND, ADDED = (f"w:w_{number}" for number in range(3))
-RECYCLING = {"text": "memory 512 MB of 500", "step": "the next", "seconds": 7}
+RECYCLING = {"text": "memory 512 MB of 500", "step": "ends", "seconds": 7, "limit": 15}
 ADVICE = f"supervisorctl sio scale w 2 removes {ADDED} again"
 
 
@@ -36,6 +37,7 @@ class Cluster:
         self.router = "running"
         #: For how many looks supervisord still recycles a worker.
         self.recycles = 0
+        self.recycling = RECYCLING
         self.by_name = {name: next(self.pids) for name in self.states}
         #: How often supervisord says of each process that it stops, before it has.
         self.takes = 0
@@ -74,7 +76,7 @@ class Cluster:
                 worker["state"] = worker["state"].replace("ready", "running")
         router = {"process": "sio", "state": self.router, "statename": "FATAL"}
         self.recycles = max(0, self.recycles - 1)
-        recycling = {"worker": SECOND if self.recycles else "", **RECYCLING}
+        recycling = {"worker": SECOND if self.recycles else "", **self.recycling}
         return {"workers": workers, "router": router, "recycling": recycling}
 
     def getProcessInfo(self, name: str) -> dict[str, Any]:
@@ -202,14 +204,27 @@ def test_it_waits_while_supervisord_recycles_a_worker(options: str) -> None:
     assert not any(stopped) and cluster.exitstatus == 0
 
 
-def test_one_that_is_recycled_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seconds", [3660, 3661])
+def test_one_that_has_an_hour_to_end_is_waited_for_a_minute_longer(seconds: int) -> None:
     cluster = Cluster()
-    cluster.recycles = 1000
-    clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    cluster.recycles = 10
+    cluster.recycling = {**RECYCLING, "seconds": seconds, "limit": 3600}
     run(cluster, "reload")
-    assert cluster.said[-1] == f"{FIRST}: ERROR ({SECOND} is recycled, the next, for 7 s)"
-    assert not cluster.asked and cluster.exitstatus == 1
+    if seconds == 3660:
+        assert cluster.exitstatus == 0
+    else:
+        assert cluster.said[-1] == f"{FIRST}: ERROR ({SECOND} is recycled, ends, for {seconds} s)"
+        assert not cluster.asked and cluster.exitstatus == 1
+
+
+def test_a_long_time_to_end_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster()
+    cluster.recycles = 20
+    clock = itertools.count(0, 60)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    cluster.recycling = {**RECYCLING, "limit": 3600}
+    run(cluster, "reload")
+    assert cluster.exitstatus == 0
 
 
 @pytest.mark.parametrize("takeover", [True, False])

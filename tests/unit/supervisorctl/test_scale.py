@@ -50,7 +50,8 @@ class Server:
         if self.recycles:  # a supervisord of an older version says nothing of that
             self.recycles.pop()
             worker = "w:w_0" if self.recycles else ""
-            answer["recycling"] = {"worker": worker, "text": "memory 2 MB of 1"}
+            text = "memory 2 MB of 1"
+            answer["recycling"] = {"worker": worker, "text": text, "seconds": 1, "limit": 15}
         return answer
 
     def drainWorker(self, name: str) -> None:

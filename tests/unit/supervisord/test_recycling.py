@@ -616,6 +616,7 @@ def test_what_is_shown() -> None:
         "text": "memory 512 MB of 500",
         "step": "waiting for its process to end",
         "seconds": 0,
+        "limit": 15,
         "waiting": [
             {
                 "worker": W2,
@@ -624,6 +625,25 @@ def test_what_is_shown() -> None:
         ],
         "recycled": {"memory": 1, "lifetime": 0, "hung": 0},
     }
+
+
+def test_how_long_each_step_may_take() -> None:
+    cluster = Cluster(MEMORY)
+    cluster.set(W1, memory=512 * MB, stop_time=2**40)  # more than an integer of XML-RPC holds
+    limits = {}
+    for step in (*list(Step)[1:], Step.IDLE):
+        if step is Step.STARTING:
+            cluster.ended(W1)
+        cluster.until(step)
+        limits[step] = cluster.recycling.shown(cluster.now)["limit"]
+    assert limits == {
+        Step.ANNOUNCED: RECYCLE_NOTICE,
+        Step.DRAINING: RECYCLE_DRAIN,
+        Step.STOPPING: 2**40,
+        Step.STARTING: RECYCLE_START,
+        Step.IDLE: 0,
+    }
+    assert all(type(limit) is float for limit in limits.values())
 
 
 def test_each_step_is_in_the_table() -> None:
