@@ -51,12 +51,11 @@ def cluster(ticks: Ticks, make_module_cluster: ClusterFactory) -> Cluster:
 
 
 def at_worker(cluster: Cluster, clients: Clients, name: str) -> TestClient:
-    """A client of the worker with this name."""
+    """A client of the worker with this name; those of others stay, or it would never have two."""
     for _ in range(20 * WORKERS):
         client = clients.connect(cluster, transports=["websocket"])
         if client.call("whoami") == name:
             return client
-        client.close()
     raise AssertionError(f"no client was placed at {name}")
 
 
