@@ -52,7 +52,7 @@ class Checkpoints:
         """What was there at the beginning is kept; called in any thread."""
         coming = self._coming
         if coming is not None:
-            if len(self._safe) + len(coming) > RELAY_MOST_SENDERS:
+            if sum(map(len, (*self._safe.values(), *coming.values()))) > RELAY_MOST_SENDERS:
                 self._safe = {}  # those who ask again are kept again
             for sender, numbers in coming.items():
                 self._safe.setdefault(sender, {}).update(numbers)

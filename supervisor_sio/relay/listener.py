@@ -182,7 +182,7 @@ class Listener:
     def confirms(self, sender: str, fields: Mapping[str, Any]) -> Optional[dict[str, Any]]:
         """What that sender is to be told, when all that it asks for was delivered."""
         numbers = self._numbers(fields)
-        own = {tag: numbers[tag] for tag in fields["own"] if tag in self.tags}
+        own = {tag: numbers[tag] for tag in fields["confirm"] if tag in self.tags}
         if not own or self.has_pending or not self.inbox.has(sender, numbers):
             return None
         return {"all": numbers[None], "own": own}

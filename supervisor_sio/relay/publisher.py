@@ -316,7 +316,7 @@ class Publisher:
             own = {tag: mark.get(tag, 0) for tag, mark in marks.items()}
             own.update(self._outbox.position(time.monotonic())["own"])
             to_all = max(mark[None] for mark in marks.values())
-            fields = {"method": "position", "all": to_all, "own": own, "confirm": True}
+            fields = {"method": "position", "all": to_all, "own": own, "confirm": [*marks]}
             self._send(topic_for_all(self.channel), fields)
 
     def note_confirmed(self, tag: str, to_all: int, to_it: int) -> None:

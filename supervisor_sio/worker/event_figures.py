@@ -51,12 +51,14 @@ class EventFigures:
         """
         row = self._rows.get((namespace, event))
         if row is None:
-            row = self._others
-            if _has_handler(server, namespace, event):
-                row = self._added(namespace, event)
+            place = _place_of_handler(server, namespace, event)
+            row = self._others if place is None else self._row(place, event)
         return Counting(row, self._lock, self._now)
 
-    def _added(self, namespace: str, event: Union[str, int]) -> _Row:
+    def _row(self, namespace: str, event: Union[str, int]) -> _Row:
+        row = self._rows.get((namespace, event))
+        if row is not None:
+            return row
         text = str(event)
         if max(map(len, map(json.dumps, (namespace, text)))) > EVENT_METRICS_TEXT:
             return self._others
@@ -91,12 +93,13 @@ class Counting:
             self._row.failures += isinstance(error, Exception)
 
 
-def _has_handler(server: Any, namespace: str, event: Union[str, int]) -> bool:
-    """Whether the application has named this event, in this namespace or for all of them."""
+def _place_of_handler(server: Any, namespace: str, event: Union[str, int]) -> Optional[str]:
+    """Where the application has named this event: the namespace, ``*`` for all of them, or
+    nowhere. Clients choose the namespace, too."""
     for place in (namespace, "*"):
         if event in server.handlers.get(place, ()):
-            return True
+            return place
         methods = server.namespace_handlers.get(place)
         if isinstance(event, str) and hasattr(methods, f"on_{event}"):
-            return True
-    return False
+            return place
+    return None
