@@ -24,7 +24,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 
 #: Seconds that the tests of a mutation may take: one that hangs has been noticed, too.
-TIMEOUT = 240
+TIMEOUT = 100
 
 
 class Mutation(NamedTuple):
