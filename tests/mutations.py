@@ -519,7 +519,11 @@ def run(root: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
         return False, f"not within {TIMEOUT} s"
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{paths}: {done.stdout}{done.stderr}")
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed = [
+        line
+        for line in done.stdout.splitlines()
+        if line.startswith(("FAILED tests", "ERROR tests"))
+    ]
     return not done.returncode, failed[0].partition("::")[2].partition(" - ")[0] if failed else "?"
 
 
