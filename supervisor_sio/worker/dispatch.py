@@ -140,8 +140,13 @@ class Dispatcher:
         raise NotImplementedError
 
     def _encode(self, eio_sid: str, pkt: Any) -> Any:
-        if self.recovery is not None and pkt.packet_type == sio_packet.CONNECT:
-            self.recovery.begin(eio_sid, pkt)
+        if pkt.packet_type == sio_packet.CONNECT:
+            session = self._sessions.get(eio_sid)
+            if session is not None:
+                # Before its handler has run, with `always_connect`: it may emit from here on.
+                session.connected = True
+            if self.recovery is not None:
+                self.recovery.begin(eio_sid, pkt)
         elif pkt.packet_type == sio_packet.DISCONNECT:
             # python-socketio says why with `always_connect`; to JavaScript's parser that is an
             # error, after which the client connects again.

@@ -583,6 +583,23 @@ def test_a_connect_handler_that_fails_refuses_also_who_is_connected_always(make:
     assert app.seen == []
 
 
+def test_who_is_connected_always_may_emit_before_it_is_refused(make: Any) -> None:
+    app = make(always_connect=True)
+    app.sio.on("connect", lambda sid, environ: False)
+    app.sio.on("connect", lambda sid, environ: None, namespace="/b")
+    app.sio.on("echo", lambda sid, data: data, namespace="/b")
+    client = Client(app)
+    client.open_websocket()
+    client.text("40", '42["echo",1]', f'451-["echo",{PLACE % 0}]')
+    client.send(masked(BINARY, b"one"))
+    client.text("40/b,", '42/b,1["echo",2]')
+    client.until(b'40{"sid":')
+    client.until(b'40/b,{"sid":')
+    client.until(b"43/b,1[2]")
+    app.gone()
+    assert app.seen == []
+
+
 def test_much_for_a_client_that_has_yet_to_connect(make: Any) -> None:
     app = make()
 
