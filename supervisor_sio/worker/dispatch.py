@@ -326,8 +326,10 @@ class Dispatcher:
         return self._plain and bool(getattr(self._server.manager, "takeover", False))
 
     def is_running(self, session: Session) -> bool:
-        """Whether a handler runs for one of its messages, or for its end in a namespace."""
-        if session.running or self._eio.is_busy(session):
+        """Whether a handler runs for one of its messages, or for its end in a namespace; or only a
+        part of a message has come, of those that :meth:`take_back` leaves here.
+        """
+        if session.running or session in self._partials or self._eio.is_busy(session):
             return True
         leaving = list(self._leaving)  # threads may be about to change it
         if not leaving:

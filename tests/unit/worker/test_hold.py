@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Iterator
 
 import pytest
@@ -120,6 +121,38 @@ def test_an_answer_with_attachments(make: Any) -> None:
     client.send(masked(BINARY, b"two"))
     app.settle(lambda: app.seen == [(b"one", b"two")])
     assert kept(app) == []
+    app.gone()
+
+
+def test_a_session_does_not_move_in_the_middle_of_an_answer(make: Any) -> None:
+    """Also when no handler waits for it: what is left of it would come to the other worker."""
+    app = make()
+    client = connect(app)
+    app.emit("question", to=app.sid, callback=lambda *data: app.seen.append(data))
+    found = client.wait(lambda data: re.search(rb'42(\d+)\["question"\]', data), "the question")
+    asked = int(found[1])
+    client.send(masked(TEXT, f"461-{asked}[{PLACE % 0}]".encode()))
+    app.settle(lambda: dispatcher_of(app)._partials)
+    in_loop(app, hold_of(app).keep_all)
+    assert dispatcher_of(app).is_running(app.session)
+    client.send(masked(BINARY, b"one"))
+    app.settle(lambda: app.seen == [(b"one",)])
+    app.settle(lambda: not dispatcher_of(app).is_running(app.session))
+    assert kept(app) == []
+    app.gone()
+
+
+def test_a_session_does_not_move_in_the_middle_of_an_event_for_nobody(make: Any) -> None:
+    app = make()
+    client = connect(app)
+    app.do(app.sio.disconnect(app.sid))
+    client.send(masked(TEXT, f'451-["echo",{PLACE % 0}]'.encode()))
+    app.settle(lambda: dispatcher_of(app)._partials)
+    in_loop(app, hold_of(app).keep_all)
+    assert dispatcher_of(app).is_running(app.session)
+    client.send(masked(BINARY, b"one"))
+    app.settle(lambda: not dispatcher_of(app).is_running(app.session))
+    assert kept(app) == [] and app.seen == ["server disconnect"]
     app.gone()
 
 
