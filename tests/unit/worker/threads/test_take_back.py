@@ -214,7 +214,7 @@ class Recorder(ThreadDispatcher):
     def __init__(self, pool: Pool) -> None:
         eio: Any = SimpleNamespace(
             engine=SimpleNamespace(sessions={}, deadlines=None),
-            runtime=SimpleNamespace(run=pool.run),
+            runtime=SimpleNamespace(run=pool.run, events=None),
             is_busy=None,
         )
         super().__init__(make_server(client_manager=ZmqManager()), eio, None, 10)
