@@ -492,8 +492,6 @@ class Connection(Movable):
         self.server.changed()
 
     def _request_over(self) -> None:
-        if self.session is not None:
-            self.session.taken(self)
         self._request = None
         self.counted()
         if self._close or self._unread:
@@ -600,7 +598,10 @@ class Connection(Movable):
             else:
                 # To close now could reset the connection before the client has read all.
                 self._shutdown(socket.SHUT_WR)
-        elif self.state is _WAITING:
+            return
+        if self.session is not None:
+            self.session.taken(self)  # also while the application has yet to end
+        if self.state is _WAITING:
             self._request_over()
 
     def _stalled(self, backlog: Backlog) -> None:

@@ -378,6 +378,35 @@ def test_upgrades_are_for_requests_without_a_body(
     assert ("HTTP_UPGRADE" in worker.seen[0]) is offered
 
 
+def test_an_answer_is_taken_when_it_is_written_not_when_the_application_ends(
+    worker: Worker,
+) -> None:
+    """The client may poll again over another connection before that."""
+    client = worker.connect()
+    taken: list[Any] = []
+    before_its_end: list[Any] = []
+
+    class Session:
+        def taken(self, exchange: Connection) -> None:
+            exchange.session = None
+            taken.append(exchange)
+
+    def serve(environ: dict[str, Any]) -> bytes:
+        _, made = environ[EXCHANGE].take()
+        made.session = Session()  # type: ignore[assignment]
+        made.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        before_its_end.extend(taken)
+        return b""
+
+    worker.serve = serve
+    client.send(GET)
+    client.until(b"200 OK")
+    worker.serve = lambda environ: b"the next"
+    client.send(GET)
+    client.until(b"the next")
+    assert len(taken) == 1 and before_its_end == taken
+
+
 def test_what_becomes_a_websocket_when_all_were_ended(worker: Worker) -> None:
     def serve(environ: dict[str, Any]) -> bytes:
         environ["eventlet.set_idle"]()
