@@ -29,7 +29,9 @@ answer. With polling a ping goes out ahead of what waits, and an answer counts o
 has fetched the ping: a client that does not poll counts as gone.
 
 A poll whose connection ends takes nothing along: what was not written, or only in part, is first
-in the answer to the next one. The session ends when that does not come within
+in the answer to the next one. So it is when that one comes over another connection while an answer
+is still being written: its client has given up the connection before, whose end may not be heard
+of for long. The session ends when no poll comes within
 ``ABANDONED_POLL_SECONDS``: browsers and proxies repeat a GET whose connection broke (RFC 9110,
 9.2.2), and a client that is gone does not.
 
@@ -201,8 +203,6 @@ class Session:
     __slots__ = (
         "sid",
         "state",
-        "sid",
-        "state",
         "address",
         "data",
         "running",
@@ -257,7 +257,8 @@ class Session:
         #: The poll that waits.
         self._poll: Optional[Exchange] = None
         self._poll_request: Optional[Request] = None
-        #: The poll whose answer is being written, and the packets in it. The next one waits.
+        #: The poll whose answer is being written, and the packets in it. None waits meanwhile whose
+        #: client is there.
         self._unread: Optional[tuple[Exchange, list[Packet]]] = None
         #: While the client is to send a poll, as the connection of the last one has ended.
         self._absence: Optional[Absence] = None
@@ -380,6 +381,9 @@ class Session:
                 self.close(TRANSPORT_ERROR)
                 return
             self.gone(other)
+        if self._unread is not None and exchange.is_there():
+            # It polls again without all of the answer: it has given the other connection up.
+            self.gone(self._unread[0])
         self._end_absence()
         if self._has_packets() and exchange.is_there():
             self._answer(request, exchange, self._next_packets())
@@ -425,7 +429,6 @@ class Session:
         """All of the answer to its poll has been written."""
         if self._unread is not None and self._unread[0] is exchange:
             self._unread = exchange.session = None
-            self._flush()
 
     def gone(self, exchange: Exchange) -> None:
         """The connection of its poll has ended, before or in the middle of the answer."""
@@ -435,12 +438,9 @@ class Session:
         elif unread is not None and unread[0] is exchange:
             self._unread = exchange.session = None
             self._put_back(unread[1])
-            if self._poll is not None:
-                self._engine.owner.soon(self._flush)
-                return
         else:
             return
-        if not self.closed and self._absence is None:
+        if not self.closed and self._absence is None and self._unread is None:
             self._absence = Absence(self)
             self._engine.deadlines.after(self._absence, ABANDONED_POLL_SECONDS)
 
@@ -641,8 +641,8 @@ class Session:
             self.gone(poll)
 
     def _has_packets(self) -> bool:
-        """Whether a poll is answered now. It waits also while the one before has yet to get all."""
-        return self._unread is None and (self._outbox is not None or self._ping is WAITS)
+        """Whether a poll is answered now."""
+        return self._outbox is not None or self._ping is WAITS
 
     def _put_back(self, found: list[Packet]) -> None:
         """The client has not got these."""

@@ -422,8 +422,9 @@ def test_a_poll_that_its_client_has_left_takes_no_message(
     end(app)
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["it ends", "it is dead"])
 def test_an_answer_that_its_client_has_not_read_comes_again(
-    make: Any, monkeypatch: pytest.MonkeyPatch
+    make: Any, monkeypatch: pytest.MonkeyPatch, ends: bool
 ) -> None:
     monkeypatch.setattr(session_module, "ABANDONED_POLL_SECONDS", 60)
     app = make()
@@ -433,7 +434,8 @@ def test_an_answer_that_its_client_has_not_read_comes_again(
     app.emit("long", long)
     left.wait(lambda data: len(data) > 1000, "part of the answer")
     app.emit("news", 1)
-    left.sock.close()
+    if ends:
+        left.sock.close()
     assert client.http("GET", sid) + client.http("GET", sid) == f'42["long","{long}"]42["news",1]'
     end(app)
 
