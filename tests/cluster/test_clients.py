@@ -84,6 +84,11 @@ def told(cluster: Cluster, what: str, sid: str) -> Any:
     return json.loads(Request(cluster.port, "GET", "/told").answer().body)[what].get(sid)
 
 
+def reason_of(cluster: Cluster, sid: str) -> Any:
+    """Why a client has gone; it may know before its handler is called."""
+    return wait_until(lambda: told(cluster, "reasons", sid), 5, "its end")
+
+
 # --- msgpack ---------------------------------------------------------------------
 
 
@@ -101,7 +106,7 @@ def test_msgpack_of_javascript(cluster: Cluster, node: Node, transports: list[st
     client.emit("leave")
     client.wait_disconnected()
     assert client.disconnects == ["io server disconnect"]
-    assert told(cluster, "reasons", sid) == "server disconnect"
+    assert reason_of(cluster, sid) == "server disconnect"
     assert node.runs and client.connects == 1
 
 
@@ -196,8 +201,7 @@ def test_a_polling_client_that_is_killed_is_noticed_soon(
     sid = client.sid()
     wait_until(lambda: told(cluster, "polling", sid), 5, "its poll")
     node.kill()
-    reason = wait_until(lambda: told(cluster, "reasons", sid), 5, "it is noticed")
-    assert reason == "transport close"
+    assert reason_of(cluster, sid) == "transport close"
 
 
 @pytest.mark.parametrize("transports", TRANSPORTS, ids=str)
@@ -209,7 +213,7 @@ def test_a_client_that_sends_what_is_not_a_packet_comes_again(
     sid = client.sid()
     client.write("abc")
     client.wait(lambda: client.connects == 2, "another connection")
-    assert told(cluster, "reasons", sid) == "transport error"
+    assert reason_of(cluster, sid) == "transport error"
     assert client.call("echo", 1) == 1
     client.close()
 
