@@ -18,7 +18,7 @@ from .deadlines import Deadlines
 from .options import TRANSPORTS, WEBSOCKET, Options
 from .packets import OPEN
 from .payload import Packet
-from .reasons import PING_TIMEOUT
+from .reasons import PING_TIMEOUT, TRANSPORT_CLOSE
 from .request import NO_INDEX, Request
 from .saved import Saved
 from .session import CLOSED, LEFT, OPENING, Exchange, Session
@@ -124,7 +124,7 @@ class Engine:
     # --- whether a client is there ----------------------------------------------------
 
     def ask(self, sid: str, answered: Callable[[bool], None]) -> None:
-        """Ping a client now, unless an answer is awaited.
+        """Ping a client now, unless an answer is awaited; one whose poll broke is taken for gone.
 
         :param answered: is called with true when it answers, with false when its session has
             ended; not at all before.
@@ -134,7 +134,11 @@ class Engine:
             answered(False)
             return
         self._asked.setdefault(session, []).append(answered)
-        session.ask()
+        if session.absent:
+            # Who asks need not wait for a poll that may never come.
+            session.close(TRANSPORT_CLOSE, abort=True)
+        else:
+            session.ask()
 
     def note_there(self, session: Session, there: bool) -> None:
         """A client has answered a ping, or its session has ended."""

@@ -450,6 +450,11 @@ class Session:
             self._engine.deadlines.remove(absence)
 
     @property
+    def absent(self) -> bool:
+        """Whether the connection of its poll has ended, and the next poll has not come."""
+        return self._absence is not None
+
+    @property
     def overdue(self) -> bool:
         """Whether its client has not answered a ping in time, and nobody has looked yet."""
         return (

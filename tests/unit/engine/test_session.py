@@ -238,6 +238,14 @@ def test_a_client_that_has_not_read_the_last_answer_gets_it_with_the_next(world:
     assert got == [*(f"4{number}" for number in range(POLL_PACKETS + 1)), "1"]
 
 
+def test_a_client_whose_poll_broke_is_gone_when_somebody_asks(world: World) -> None:
+    session = world.open()
+    answers: list[bool] = []
+    world.engine.gone(world.get(session.sid))
+    world.engine.ask(session.sid, answers.append)
+    assert answers == [False] and world.reason == "transport close"
+
+
 def test_an_upgrade_ends_the_wait_for_a_poll(world: World) -> None:
     session = world.open()
     world.engine.gone(world.get(session.sid))
