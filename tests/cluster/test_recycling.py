@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,24 +30,24 @@ MAX_MEMORY = 140
 #: More than a worker may have to wait for the processor, while tests are busy.
 HUNG_TIMEOUT = 8
 
-
-@pytest.fixture(scope="module")
-def ticks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ticks]:
-    directory = tmp_path_factory.mktemp("ticks")
-    os.environ["TICKS"] = str(directory)
-    yield Ticks(directory)
-    del os.environ["TICKS"]
+#: What everything together may take longer then.
+BUSY = 10
 
 
-@pytest.fixture(scope="module")
-def cluster(ticks: Ticks, make_module_cluster: ClusterFactory) -> Cluster:
-    """Each test leaves so many workers."""
-    return make_module_cluster(
+@pytest.fixture
+def ticks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ticks:
+    monkeypatch.setenv("TICKS", str(tmp_path))
+    return Ticks(tmp_path)
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, ticks: Ticks, make_cluster: ClusterFactory) -> Cluster:
+    """With one limit alone: nobody hangs, or needs more memory, while the other is measured."""
+    return make_cluster(
         workers=WORKERS,
         command="supervisor-sio worker recycling_app:app",
         metrics=f"127.0.0.1:{free_port()}",
-        max_memory=f"{MAX_MEMORY}MB",
-        hung_timeout=str(HUNG_TIMEOUT),
+        **request.param,
     ).start()
 
 
@@ -101,6 +102,7 @@ class Watch:
 
 
 @pytest.mark.tries(3)
+@pytest.mark.parametrize("cluster", [{"hung_timeout": f"{HUNG_TIMEOUT}"}], indirect=True)
 def test_one_that_hangs_is_killed_and_its_clients_and_its_task_go_elsewhere(
     cluster: Cluster, ticks: Ticks, clients: Clients
 ) -> None:
@@ -120,7 +122,8 @@ def test_one_that_hangs_is_killed_and_its_clients_and_its_task_go_elsewhere(
     cluster.wait_ready()
     log = cluster.log("supervisord")
     (line,) = [one for one in log.splitlines() if f"killing {name} (pid {holder['pid']})" in one]
-    assert f"it hangs, no report for {HUNG_TIMEOUT} s (hung_timeout {HUNG_TIMEOUT})" in line
+    said = re.search(rf"it hangs, no report for (\d+) s \(hung_timeout {HUNG_TIMEOUT}\)", line)
+    assert said is not None and HUNG_TIMEOUT <= int(said[1]) <= HUNG_TIMEOUT + BUSY
     wait_until(lambda: f'{{reason="hung"}} {before + 1}.0' in metric(cluster), 5, "the metric")
     lines = ticks.running()
     gap = next(one["at"] for one in lines if one["number"] == taker["number"]) - max(
@@ -128,10 +131,11 @@ def test_one_that_hangs_is_killed_and_its_clients_and_its_task_go_elsewhere(
     )
     print(f"killed after {killed - stopped:.1f} s, back after {back:.1f}, the task after {gap:.1f}")
     ticks.check()
-    assert killed - stopped <= HUNG_TIMEOUT + 2 and gap <= HUNG_TIMEOUT + 2 and back <= 5
+    assert max(killed - stopped, gap) <= HUNG_TIMEOUT + BUSY and back <= BUSY
 
 
 @pytest.mark.tries(3)
+@pytest.mark.parametrize("cluster", [{"max_memory": f"{MAX_MEMORY}MB"}], indirect=True)
 def test_one_that_leaks_is_drained_and_restarted_and_a_reload_waits(
     cluster: Cluster, clients: Clients
 ) -> None:
