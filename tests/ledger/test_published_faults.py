@@ -116,7 +116,11 @@ def test_cve_2023_32695_names_of_events(cluster: Cluster, packet: bytes) -> None
     """socket.io-parser, GHSA-cqmj-92xf-r6r9: a name that was no string ended the process."""
     with connected(cluster) as sock:
         sock.sendall(frame(TEXT, packet) + frame(TEXT, b'429["echo","on"]'))
-        read_until(sock, b'439["on"]')
+        # The session ends, as with Node.
+        data = b""
+        while more := sock.recv(65536):
+            data += more
+    assert b"439" not in data
 
 
 @pytest.mark.parametrize("count", [11, 99, 4_550_000_000])
