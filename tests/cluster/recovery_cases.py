@@ -109,6 +109,7 @@ class Scene:
         recovered = client.recovered[namespace]
         assert recovered == [False, True], f"{recovered}, {self.ledger.of(sid)}"
         assert client.sid(namespace) == sid
+        client.wait_connected()  # to its other namespaces, too
         assert client.call("echo", "here", namespace=namespace, timeout=TIMEOUT) == "here"
         self.ledger.expect(sid, "connect", "recovery")
 
