@@ -287,7 +287,8 @@ class Dispatcher:
         elif pkt.attachment_count:
             valid = False
         if kind != sio_packet.CONNECT and not session.connected:
-            valid = False
+            # One that is recovered has its CONNECT before that is noted, and may answer at once.
+            valid = valid and self._is_connected(session.sid, namespace)
         if not valid:
             raise ValueError("not what a client may send")
         return pkt

@@ -602,6 +602,20 @@ def test_who_is_connected_always_may_emit_before_it_is_refused(make: Any) -> Non
     assert app.seen == []
 
 
+def test_who_is_in_a_namespace_may_answer_before_that_is_noted(make: Any) -> None:
+    """As one that is recovered: it has its CONNECT, and what it has missed, before that."""
+    app = make()
+    client = connect(app)
+    app.session.connected = False
+    client.text("4317[]", f'451-1["echo",{PLACE % 0}]')
+    client.send(masked(BINARY, b"one"))
+    client.until(b"461-1[")
+    assert app.seen == [(b"one",)] and not app.session.closed
+    client.text("41/nowhere,")
+    client.until(b"\x88")  # not there
+    app.gone()
+
+
 def test_much_for_a_client_that_has_yet_to_connect(make: Any) -> None:
     app = make()
 
