@@ -204,6 +204,43 @@ def test_a_poll_that_comes_while_an_answer_is_written_gets_it_again(world: World
     assert third.packets == ["4two"]
 
 
+def test_what_an_answer_had_that_nobody_has_read_comes_again(world: World) -> None:
+    session = world.open()
+    first = world.get(session.sid)
+    first.reads = False
+    session.send("4one")
+    world.turn()
+    world.engine.gone(first)
+    session.taken(first)  # too late
+    assert world.poll(session.sid) == ["4one"]
+
+
+def test_a_ping_that_is_answered_is_not_sent_again(world: World) -> None:
+    """Its answer came by another connection; that of the poll has not said that it was read."""
+    session = world.open()
+    first = world.get(session.sid)
+    first.reads = False
+    world.wait(25)
+    assert first.packets == ["2"]
+    assert world.post(session.sid, "3").body == "ok"
+    world.engine.gone(first)
+    second = world.get(session.sid)
+    session.send("4one")
+    world.turn()
+    assert second.packets == ["4one"]
+
+
+def test_a_session_ends_whose_answer_nobody_has_read(world: World) -> None:
+    session = world.open()
+    first = world.get(session.sid)
+    first.reads = False
+    session.send("4one")
+    world.turn()
+    assert first.session is session
+    session.close("transport error")
+    assert session.closed and first.session is None
+
+
 def test_a_poll_whose_client_has_left_ends_no_answer(world: World) -> None:
     """It may have been on its way for longer than the one that is being answered."""
     session = world.open()
@@ -244,6 +281,17 @@ def test_a_client_whose_poll_broke_is_gone_when_somebody_asks(world: World) -> N
     world.engine.gone(world.get(session.sid))
     world.engine.ask(session.sid, answers.append)
     assert answers == [False] and world.reason == "transport close"
+
+
+def test_a_ping_that_waits_for_a_poll_goes_by_the_websocket(world: World) -> None:
+    session = world.open()
+    world.wait(25)
+    link = world.upgrade(session.sid)
+    link.text("2probe", "5")
+    assert session.state is State.WEBSOCKET and link.got == ["3probe", "2"]
+    link.text("3")
+    world.wait(24)
+    assert not session.closed
 
 
 def test_an_upgrade_ends_the_wait_for_a_poll(world: World) -> None:
