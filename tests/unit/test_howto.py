@@ -28,6 +28,7 @@ _ELSEWHERE = re.compile(
 )
 
 
+@NEW_PYTHON
 @each_page
 def test_sections_make_a_sound_deployment(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
