@@ -312,9 +312,11 @@ class Publisher:
         for tag in marks:
             self._confirmed.setdefault(tag, {})
         with self._lock:
-            # Some of the clients of others may be guests there: with what was sent to those.
-            own = {tag: mark.get(tag, 0) for tag, mark in marks.items()}
-            own.update(self._outbox.position(time.monotonic())["own"])
+            # Some of the clients of others may be guests there: with what was sent to those. Of
+            # the tags themselves it is what is waited for, and not what has been sent since: whoever
+            # keeps each answer's messages elsewhere first would never have all.
+            own = dict(self._outbox.position(time.monotonic())["own"])
+            own.update((tag, mark.get(tag, 0)) for tag, mark in marks.items())
             to_all = max(mark[None] for mark in marks.values())
             fields = {"method": "position", "all": to_all, "own": own, "confirm": [*marks]}
             self._send(topic_for_all(self.channel), fields)
