@@ -36,7 +36,7 @@ class Heard:
         #: That each message waits, among the greenlets.
         self.seconds = 0.0
         self.greenlet = eventlet.spawn(self.subscriber.run, self.deliver)
-        with eventlet.Timeout(10):
+        with eventlet.Timeout(60):
             while not self.subscriber.joined:
                 self.publisher.probe()
                 eventlet.sleep(0.01)
@@ -55,7 +55,7 @@ class Heard:
             self.other.publish(None, {"method": "emit", "number": number})
 
     def wait(self, count: int) -> None:
-        with eventlet.Timeout(10):
+        with eventlet.Timeout(60):
             while len(self.numbers) < count or self.numbers[-1] == 0:
                 eventlet.sleep(0.001)
         assert [number for number in self.numbers if number] == list(range(1, count + 1))
@@ -67,7 +67,7 @@ class Heard:
 
     def close(self) -> None:
         self.subscriber.close()
-        with eventlet.Timeout(10):
+        with eventlet.Timeout(60):
             self.greenlet.wait()
         assert not self.listens
         self.subscriber.release()
@@ -117,7 +117,7 @@ def test_what_is_due_is_looked_at(heard: Heard, monkeypatch: pytest.MonkeyPatch)
         return look(now)
 
     monkeypatch.setattr(heard.subscriber, "_look", noted)
-    with eventlet.Timeout(10):
+    with eventlet.Timeout(60):
         while len(looks) < 5:
             eventlet.sleep(0.01)
 
