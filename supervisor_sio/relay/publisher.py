@@ -313,8 +313,8 @@ class Publisher:
             self._confirmed.setdefault(tag, {})
         with self._lock:
             # Some of the clients of others may be guests there: with what was sent to those. Of
-            # the tags themselves it is what is waited for, and not what has been sent since: whoever
-            # keeps each answer's messages elsewhere first would never have all.
+            # the tags themselves it is what is waited for, and not what has been sent since: who
+            # keeps messages elsewhere before each answer would never have all.
             own = dict(self._outbox.position(time.monotonic())["own"])
             own.update((tag, mark.get(tag, 0)) for tag, mark in marks.items())
             to_all = max(mark[None] for mark in marks.values())
