@@ -20,63 +20,46 @@ from .host import Host
 from .reading import Unreadable, default_path, read, read_whole
 from .roles import Role
 
-RULES = (
-    wiring.plugin,
-    wiring.ctl_plugin,
-    wiring.http_server,
-    wiring.supervisorctl,
-    wiring.router,
-    wiring.router_events,
-    wiring.workers,
-    wiring.spelling,
-    programs.commands,
-    programs.clusters,
-    programs.arguments,
-    modes.options,
-    programs.wrappers,
-    programs.applications,
-    modes.applications,
-    modes.threads,
-    programs.root,
-    programs.logs,
-    programs.stopping,
-    takeover.times,
-    recycling.limits,
-    programs.starting,
-    resources.descriptors,
-    resources.backlog,
-    resources.http_socket,
-    resources.listen,
-    resources.apart,
-    resources.tls,
-    resources.message_queue,
-    packages.plugin,
-    packages.packages,
-    resources.run_dir,
-    resources.mode,
-    resources.owner,
-    resources.users,
-)
+#: What a rule is about: all sections or programs, whatever their cluster, or those of each cluster.
+ALL, EACH = True, False
 
-#: About all sections or programs, whatever their cluster; the others are for each cluster.
-OF_ALL = {
-    wiring.plugin,
-    wiring.ctl_plugin,
-    wiring.http_server,
-    wiring.supervisorctl,
-    wiring.spelling,
-    programs.commands,
-    programs.clusters,
-    programs.arguments,
-    modes.options,
-    programs.wrappers,
-    modes.applications,
-    modes.threads,
-    programs.logs,
-    resources.descriptors,
-    resources.http_socket,
-    packages.plugin,
-}
+RULES = (
+    (wiring.plugin, ALL),
+    (wiring.ctl_plugin, ALL),
+    (wiring.http_server, ALL),
+    (wiring.supervisorctl, ALL),
+    (wiring.router, EACH),
+    (wiring.router_events, EACH),
+    (wiring.workers, EACH),
+    (wiring.spelling, ALL),
+    (programs.commands, ALL),
+    (programs.clusters, ALL),
+    (programs.arguments, ALL),
+    (modes.options, ALL),
+    (programs.wrappers, ALL),
+    (programs.applications, EACH),
+    (modes.applications, ALL),
+    (modes.threads, ALL),
+    (programs.root, EACH),
+    (programs.logs, ALL),
+    (programs.stopping, EACH),
+    (takeover.times, EACH),
+    (recycling.limits, EACH),
+    (programs.starting, EACH),
+    (resources.descriptors, ALL),
+    (resources.backlog, EACH),
+    (resources.http_socket, ALL),
+    (resources.listen, EACH),
+    (resources.apart, EACH),
+    (resources.tls, EACH),
+    (resources.message_queue, EACH),
+    (packages.plugin, ALL),
+    (packages.packages, EACH),
+    (resources.run_dir, EACH),
+    (resources.mode, EACH),
+    (resources.owner, EACH),
+    (resources.users, EACH),
+)
 
 
 def judge(configuration: Configuration, host: Host) -> list[Finding]:
@@ -84,8 +67,8 @@ def judge(configuration: Configuration, host: Host) -> list[Finding]:
     refused = {(finding.section, finding.option) for finding in configuration.refused}
     findings = list(configuration.refused)
     clusters = configuration.for_each_cluster()
-    for rule in RULES:
-        for part in [configuration] if rule in OF_ALL else clusters:
+    for rule, of_all in RULES:
+        for part in [configuration] if of_all else clusters:
             for finding in rule(part, host):
                 # What was refused has a default in its place, which nobody wrote.
                 if (finding.section, finding.option) not in refused:
