@@ -6,10 +6,7 @@ import time
 from typing import Any, Callable
 
 from .progress import Progress
-from .session import refused
-
-#: Seconds between looks.
-_LOOK = 0.1
+from .session import LOOK, refused
 
 #: Seconds after the longest time that a step may take, such as the worker's ``stopwaitsecs``, until
 #: a command gives up: without a router, which may be about to come back, nothing goes on.
@@ -36,6 +33,6 @@ def wait_for_recycling(
                     f"{recycling['worker']} is recycled, {recycling['step']}, "
                     f"for {recycling['seconds']} s",
                 )
-            time.sleep(_LOOK)
+            time.sleep(LOOK)
             recycling = status()["recycling"]
     return True

@@ -26,8 +26,8 @@ from ..common.limits import DRAIN_TIME
 from .formatting import STOPPED, readiness, split_by_readiness
 from .progress import Progress
 from .recycling import wait_for_recycling
-from .scale import LOOK, READY_TIMEOUT, change, remove
-from .session import CommandError, Session, Unreachable, fault_text, refused
+from .scale import READY_TIMEOUT, change, remove
+from .session import LOOK, CommandError, Session, Unreachable, fault_text, refused
 
 #: Seconds that a router has to come back: longer than supervisord's pause between its tries.
 _ROUTER_TIMEOUT = 30.0

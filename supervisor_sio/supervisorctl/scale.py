@@ -11,13 +11,10 @@ from supervisor.compat import xmlrpclib
 from .formatting import FAILED, readiness, split_by_readiness
 from .progress import Progress
 from .recycling import wait_for_recycling
-from .session import Session
+from .session import LOOK, Session
 
 #: Seconds that a worker has to become ready.
 READY_TIMEOUT = 60.0
-
-#: Seconds between looks whether it is.
-LOOK = 0.1
 
 #: Seconds within which supervisord starts a process that was added.
 _START = 2.0

@@ -19,6 +19,9 @@ from ..common.clusters import USUAL, ctl_command, listed
 from .formatting import NO_RPCINTERFACE
 from .progress import Progress
 
+#: Seconds between looks whether what a command waits for has happened.
+LOOK = 0.1
+
 _OLDER = "supervisord runs another version of supervisor-sio: restart it"
 
 

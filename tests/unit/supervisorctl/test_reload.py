@@ -15,7 +15,7 @@ from supervisor.xmlrpc import Faults
 from supervisor_sio.common.limits import DRAIN_TIME
 from supervisor_sio.supervisorctl.commands import run
 from supervisor_sio.supervisorctl.reload import by_group
-from supervisor_sio.supervisorctl.scale import LOOK
+from supervisor_sio.supervisorctl.session import LOOK
 
 FIRST, SECOND, ADDED = (f"w:w_{number}" for number in range(3))
 RECYCLING = {"text": "memory 512 MB of 500", "step": "ends", "seconds": 7, "limit": 15}
