@@ -21,7 +21,7 @@ class Forwarding(RecoveryBase):
     # From the manager and its other parts.
     _subscriber: Optional[Subscriber]
     _is_ours: Callable[[str], bool]
-    _answers_for: Callable[[Optional[str]], bool]
+    _answers_for: Callable[[str], bool]
 
     def forget_moved(self) -> None:
         super().forget_moved()
@@ -112,30 +112,34 @@ class Forwarding(RecoveryBase):
     def _say_gone(self, sid: str, tag: str) -> None:
         """Those who had a client before need not know any more where it is."""
         if self._run_dir is not None:
-            self._send_to([tag], {"method": "gone", "sid": sid, "worker": self.host_id})
+            self._send_gone(tag, sid, self.host_id)
+
+    def _send_gone(self, tag: str, sid: str, worker: Optional[str]) -> None:
+        """:param worker: that had it last."""
+        self._send_to([tag], {"method": "gone", "to_tag": tag, "sid": sid, "worker": worker})
 
     def _on_gone(self, message: RelayMessage) -> None:
         """A client that this one had before has left."""
         fields = message.fields
-        if not self._answers_for(message.stream):
-            return  # it is said to another one, whose guests are here
+        if not self._is_to_this(fields):
+            return
         with self._tables:
             moved = self._forget_moved(fields["sid"])
         # Who had it after this one is told by this one.
         if moved is not None and moved.tag != fields.get("worker") and not self._is_ours(moved.tag):
-            gone = {"method": "gone", "sid": fields["sid"], "worker": fields.get("worker")}
-            self._send_to([moved.tag], gone)
+            self._send_gone(moved.tag, fields["sid"], fields.get("worker"))
 
     def _say_arrived(self, sid: str) -> None:
         """The worker that its session id names has it from others: it need not know the way that
         a client took, and on that way nobody need know the client."""
-        arrived = {"method": "arrived", "sid": sid, "worker": self.host_id, "at": time.monotonic()}
-        self._send_to([tag_of(sid)], arrived)
+        tag = tag_of(sid)
+        arrived = {"method": "arrived", "to_tag": tag, "sid": sid, "worker": self.host_id}
+        self._send_to([tag], {**arrived, "at": time.monotonic()})
 
     def _on_arrived(self, message: RelayMessage) -> None:
         """A client that this one had before has come to a worker from another one."""
         fields = message.fields
-        if not self._answers_for(message.stream):
+        if not self._is_to_this(fields):
             return
         sid, tag, at = fields["sid"], fields["worker"], fields["at"]
         with self._tables:
@@ -145,7 +149,12 @@ class Forwarding(RecoveryBase):
             self._unconfirmed.pop(sid, None)
             self._note_moved(before._replace(tag=tag, state="", at=at))
         if before.tag != tag and not self._is_ours(before.tag):
-            self._send_to([before.tag], {"method": "gone", "sid": sid, "worker": tag})
+            self._send_gone(before.tag, sid, tag)
+
+    def _is_to_this(self, fields: Mapping[str, Any]) -> bool:
+        """Not what this process hears for its guests, or what went to all because its sender
+        did not know the worker with that tag yet."""
+        return self._answers_for(fields["to_tag"])
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         "gone": _on_gone,

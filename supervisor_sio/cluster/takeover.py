@@ -157,12 +157,12 @@ class Takeover(Asking):
     def _has_adopted(self, tag: str) -> bool:
         return self._adopted.get(tag) is not None and self._passed_at is None
 
-    def _answers_for(self, tag: Optional[str]) -> bool:
-        """Whether what is said to the worker with this tag, or to all, is said to this process;
-        also while adopted clients have yet to hear what it has sent."""
+    def _answers_for(self, tag: str) -> bool:
+        """Whether what is said to the worker with this tag is said to this process; also while
+        adopted clients have yet to hear what it has sent."""
         if self._passed_at is not None:
             return False
-        return tag is None or tag == self.host_id or tag in self._adopted
+        return tag == self.host_id or tag in self._adopted
 
     def has_clients_of(self, tag: str) -> bool:
         """Whether there is a client with this tag in its sid, or has gone on to another process."""

@@ -63,6 +63,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "event": _is_text,
     "reply_to": _is_text,
     "to": _is_text,
+    "to_tag": _is_text,
     "start": _is_number,
     "number": _is_number,
     "first": _is_number,
@@ -87,8 +88,8 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "answer": ("request", "worker"),
     "repeat": ("request", "worker", "first"),
     # Of clients that come back to another worker.
-    "gone": ("sid",),
-    "arrived": ("sid", "worker", "at"),
+    "gone": ("to_tag", "sid"),
+    "arrived": ("to_tag", "sid", "worker", "at"),
 }
 
 

@@ -85,12 +85,32 @@ def test_who_arrived_before_is_told_of_late(run: Any) -> None:
         there.manager._say_arrived(client.sid)
         other.manager._say_arrived(client.sid)
         await until_known_at(home, client, other)
-        late = {"method": "arrived", "sid": client.sid, "worker": there.tag, "at": moved.at}
-        there.manager._send_to([home.tag], late)
+        late = {"method": "arrived", "to_tag": home.tag, "sid": client.sid, "worker": there.tag}
+        there.manager._send_to([home.tag], {**late, "at": moved.at})
         heard = home.manager._subscriber.received
         await there.emit()  # behind it
         await until(lambda: home.manager._subscriber.received > heard)
         assert home.manager._moved[client.sid].tag == other.tag
+
+    run(scenario)
+
+
+def test_what_is_said_to_another_worker_and_went_to_all(run: Any) -> None:
+    """As its sender did not know that one yet."""
+
+    async def scenario(cluster: Cluster) -> None:
+        home, there, other = await cluster.start(3)
+        client = Client()
+        await home.connect(client)
+        await come_back(client, there)
+        moved = home.manager._moved[client.sid]
+        unknown = "ffffffff"
+        other.manager._say_gone(client.sid, unknown)
+        arrived = {"method": "arrived", "to_tag": unknown, "sid": client.sid, "worker": other.tag}
+        other.manager._send_to([unknown], {**arrived, "at": moved.at + 1})
+        heard = home.manager._subscriber.received
+        await until(lambda: home.manager._subscriber.received >= heard + 2)
+        assert home.manager._moved[client.sid] == moved
 
     run(scenario)
 

@@ -25,8 +25,8 @@ COMPLETE: list[dict[str, Any]] = [
     {"method": "expect", "request": 1, "worker": "w", "count": 0},
     {"method": "answer", "request": 1, "worker": "w"},
     {"method": "repeat", "request": 1, "worker": "w", "first": 0},
-    {"method": "gone", "sid": "s"},
-    {"method": "arrived", "sid": "s", "worker": "w", "at": 1.5},
+    {"method": "gone", "to_tag": "w", "sid": "s"},
+    {"method": "arrived", "to_tag": "w", "sid": "s", "worker": "w", "at": 1.5},
 ]
 IDS = [fields["method"] for fields in COMPLETE]
 
