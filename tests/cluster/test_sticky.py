@@ -14,7 +14,7 @@ import pytest
 
 from .harness import Cluster, wait_until
 from .modes import NO_HANDLER
-from .proxies import find, proxied
+from .proxies import PROXIES, find, proxied
 from .raw import Poller
 
 pytestmark = NO_HANDLER
@@ -99,7 +99,7 @@ def program(name: str) -> str:
 
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Starts nginx or HAProxy in front of a port; gives the proxy's own port."""
+    """Starts a reverse proxy in front of a port; gives the proxy's own port."""
     with ExitStack() as stack:
 
         def start(name: str, upstream: int, options: str = "") -> int:
@@ -108,7 +108,7 @@ def proxy(tmp_path: Path) -> Iterator[Callable[..., int]]:
         yield start
 
 
-@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+@pytest.mark.parametrize("name", PROXIES)
 def test_a_proxy_shares_its_connections(
     shared_cluster: Cluster, proxy: Callable[..., int], name: str
 ) -> None:
