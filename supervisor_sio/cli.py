@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import threading
 import warnings
 from typing import Optional, Sequence
 
@@ -144,6 +145,7 @@ def _check(arguments: argparse.Namespace) -> int:
     status = run_check(file) if file or not app else 0
     if app and status != 2:
         status = max(status, _check_app(app, arguments.async_mode, paths_of(file)))
+        _leave_threads(app, status)
     return status
 
 
@@ -162,6 +164,18 @@ def _check_app(spec: str, async_mode: str, paths: Sequence[str]) -> int:
     for line in report.facts:
         print(line)
     return 1 if report.errors else 0
+
+
+def _leave_threads(spec: str, status: int) -> None:
+    """End here if Python would wait for threads of the application, some of which never end."""
+    # With eventlet these are two.
+    own = threading.main_thread(), threading.current_thread()
+    names = [each.name for each in threading.enumerate() if each not in own and not each.daemon]
+    if names:
+        print(f"importing {spec} has started threads with daemon=False: {', '.join(names)}")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _init(arguments: argparse.Namespace) -> int:

@@ -180,6 +180,52 @@ def test_supervisord_agrees_about_addresses(
         assert (code, "address already in use" in printed) == (2, True), printed
 
 
+THREADS = """\
+import threading, time
+
+import socketio
+from supervisor_sio import AsyncZmqManager, ZmqManager
+
+def poll():
+    while True:
+        time.sleep(1)
+
+threading.Thread(target=poll, name="poll").start()
+threading.Thread(target=poll, name="quiet", daemon=True).start()
+
+{end}
+"""
+
+GOOD = {
+    "eventlet": """\
+sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
+app = socketio.WSGIApp(sio)""",
+    "asyncio": """\
+sio = socketio.AsyncServer(async_mode="asgi", client_manager=AsyncZmqManager())
+app = socketio.ASGIApp(sio)""",
+    "threading": """\
+sio = socketio.Server(async_mode="threading", client_manager=ZmqManager())
+app = socketio.WSGIApp(sio)""",
+}
+
+
+@pytest.mark.parametrize("mode", GOOD)
+def test_an_application_whose_threads_do_not_end(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "myapp.py").write_text(THREADS.format(end=GOOD[mode]))
+    words = ["check", "--app", "myapp:app", "--async-mode", mode]
+    status, said = supervisor_sio(*words, cwd=tmp_path)
+    assert status == 0, said
+    assert (
+        said.splitlines()[-1] == "importing myapp:app has started threads with daemon=False: poll"
+    )
+    assert "has no handlers" in said
+
+    (tmp_path / "myapp.py").write_text(THREADS.format(end="1 / 0"))
+    status, said = supervisor_sio(*words, cwd=tmp_path)
+    assert status == 1 and "ZeroDivisionError" in said, said
+    assert said.splitlines()[-1].endswith("daemon=False: poll")
+
+
 def test_what_cannot_be_read() -> None:
     for path, reason in (("no/such.conf", "no such file or directory"), ("conf.d", "is a dir")):
         status, said = supervisor_sio("check", path)
