@@ -86,7 +86,10 @@ class RunDir:
         """
         try:
             with open(self._cluster, encoding="utf-8") as file:
-                return ClusterInfo(**json.load(file))
+                written = json.load(file)
+            # A supervisord of a newer version may say more, one of an older less.
+            more = {name: written[name] for name in ClusterInfo._fields[1:] if name in written}
+            return ClusterInfo(written["channel"], **more)
         except PermissionError:
             raise RunDirError(
                 f"{self.path}: permission denied; let this user in with chmod and chown "

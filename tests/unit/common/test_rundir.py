@@ -231,6 +231,18 @@ def test_keeping_it_harms_nobody(owned: OwnedRunDir, victim: Path) -> None:
     assert_untouched(victim)
 
 
+def test_a_supervisord_of_another_version(owned: OwnedRunDir) -> None:
+    """It may say more of the cluster, or less."""
+    path = os.path.join(owned.path, "cluster.json")
+    for text, cluster in (
+        ('{"channel": "my app", "more": 1}', ClusterInfo("my app")),
+        ('{"channel": "my app", "buffer_messages": 7}', ClusterInfo("my app", 7)),
+    ):
+        with open(path, "w") as file:
+            file.write(text)
+        assert owned.read_cluster() == cluster
+
+
 @pytest.fixture
 def supervisord(monkeypatch: pytest.MonkeyPatch) -> Any:
     """One that runs nothing, and may have a cluster."""
