@@ -24,11 +24,10 @@ from typing import (
     Mapping,
     Optional,
     Sequence,
-    Set,
     Tuple,
 )
 
-from ..common.limits import RELAY_MOST_OUTDATED, RELAY_MOST_STREAMS
+from ..common.limits import RELAY_MOST_STREAMS
 from .inbox import Inbox, Numbers
 from .journal import Journal
 from .listener import Listener, read_messages
@@ -47,6 +46,7 @@ from .message import (
     unpack_run,
 )
 from .methods import ASKED, BRIDGE
+from .other_versions import OtherVersions
 from .passed import via_of
 from .position import Part, Position
 from .proxy import WELCOME, read_welcome
@@ -193,7 +193,7 @@ class Hearing:
         self.malformed = 0
         self._malformed_told = False
         #: Who was told of that has another version of this package.
-        self._outdated: Set[str] = set()
+        self._other_versions = OtherVersions()
         #: Whether a bridge to other hosts has asked for something: each does when it starts.
         self.bridged = False
         #: When a question of another was last answered.
@@ -605,14 +605,7 @@ class Hearing:
         """Count a message that cannot be understood."""
         self.malformed += 1
         if isinstance(error, OtherVersion):
-            if error.sender not in self._outdated and len(self._outdated) < RELAY_MOST_OUTDATED:
-                self._outdated.add(error.sender)
-                logger.error(
-                    "messages of process %s are ignored: %s: restart it (`sio status` shows the "
-                    "tags of workers)",
-                    error.sender or "(unknown)",
-                    error,
-                )
+            self._other_versions.note(error)
         elif not self._malformed_told:
             self._malformed_told = True
             logger.warning("a malformed message on the relay is ignored: %s", error)

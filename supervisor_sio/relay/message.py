@@ -81,11 +81,13 @@ class OtherVersion(MessageError):
     """A message of another version of this package.
 
     :ivar sender: the name of who has sent it, where that is known; else empty.
+    :ivar newer: whether that version is newer than this one.
     """
 
     def __init__(self, version: int, sender: str) -> None:
         super().__init__(f"version {version} of the format, not {_VERSION}")
         self.sender = sender
+        self.newer = version > _VERSION
 
 
 class Look(NamedTuple):

@@ -23,12 +23,14 @@ from ..common.rundir import ClusterInfo, RunDir
 from .message import (
     TOPIC_FOR_ROUTER,
     MessageError,
+    OtherVersion,
     RelayMessage,
     read_number,
     topic_for_all,
     topic_for_one,
 )
 from .methods import BRIDGE
+from .other_versions import OtherVersions
 from .publisher import RECONNECT
 from .tally import Sent
 
@@ -62,6 +64,7 @@ class Registrar:
         #: The same of processes that only emit.
         self._left: deque[_End] = deque(maxlen=RELAY_MOST_LEFT)
         self._refusals = Refusals(logger)
+        self._other_versions = OtherVersions()
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._context = zmq.Context()
@@ -106,6 +109,8 @@ class Registrar:
             try:
                 if self._subscriber.poll(_TICK):
                     self._answer(self._subscriber.recv())
+            except OtherVersion as error:
+                self._other_versions.note(error)
             except Exception as error:  # of whoever asked: the next one is answered
                 self._refusals.count("bad-question-on-relay", repr(error))
 

@@ -10,9 +10,11 @@ import pytest
 
 from supervisor_sio.common.rundir import ClusterInfo
 from supervisor_sio.relay import hearing as hearing_module
+from supervisor_sio.relay import other_versions
 from supervisor_sio.relay.hearing import Hearing
 from supervisor_sio.relay.message import (
     MessageError,
+    OtherVersion,
     RelayMessage,
     pack_bundle,
     topic_for_all,
@@ -332,10 +334,21 @@ def test_a_process_of_another_version_is_told_of_once(
     ]
 
 
-def test_so_many_are_remembered(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing_module, "RELAY_MOST_OUTDATED", 2)
+def test_messages_of_a_newer_version(heard: Heard, caplog: pytest.LogCaptureFixture) -> None:
+    """Whose they are cannot be read; it is this process that is to be restarted."""
+    for _ in range(3):
+        heard.hear(b"\4" + bytes(40))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.endswith("are ignored: version 4 of the format, not 3: restart this process")
+    assert heard.subscriber.malformed == 3
+
+
+def test_so_many_are_remembered(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(other_versions, "RELAY_MOST_OUTDATED", 2)
     for number in range(5):
-        heard.subscriber.refuse(hearing_module.OtherVersion(2, f"sender {number}"))
-    assert len(heard.subscriber._outdated) == 2 and heard.subscriber.malformed == 5
+        heard.subscriber.refuse(OtherVersion(2, f"sender {number}"))
+    assert len(caplog.records) == 2 and heard.subscriber.malformed == 5
     assert isinstance(heard.subscriber, Hearing)
     heard.subscriber.refuse(MessageError("odd"))
