@@ -21,6 +21,8 @@ class Member:
     tag: str
     name: str
     pid: int
+    #: The version of supervisor-sio that it runs.
+    release: str = ""
     ready: bool = False
     draining: bool = False
     #: The operator wants no new sessions here; the worker itself knows nothing of it.

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any, Callable, Mapping
 
+from .._version import __version__
 from ..common import reasons
 from ..common.channel import Message
 from ..common.figures import Section
@@ -53,6 +54,7 @@ class Report:
         """Of the router, and of all workers together."""
         return {
             "at": time.monotonic(),
+            "version": __version__,
             "cpu_ms": int(time.process_time() * 1000),
             "handed_over": self._workers.handed_over,
             "handed_back": self._workers.handed_back,

@@ -19,6 +19,7 @@ def rows(members: Iterable[Member]) -> list[dict[str, Any]]:
             "name": member.name,
             "pid": member.pid,
             "state": member.state,
+            "version": member.release,
             "takes": member.takes,
             "recovers": member.recovers,
             **{figure.name: member.count(figure) for figure in shown if figure.counted},

@@ -12,11 +12,16 @@ from ..common.takeover import is_tag
 
 _LONGEST_NAME = 256
 
+#: Of a version, which is only shown.
+_LONGEST_RELEASE = 64
+
 
 class Hello(NamedTuple):
     tag: str
     #: As Supervisor has it.
     name: str
+    #: The version of supervisor-sio that it runs; empty when it does not say.
+    release: str
 
 
 def read_hello(message: Message) -> Hello:
@@ -33,7 +38,13 @@ def read_hello(message: Message) -> Hello:
         raise ChannelError("a hello without tag and name")
     if not (isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and name.isprintable()):
         raise ChannelError("a hello without tag and name")
-    return Hello(tag, name)
+    return Hello(tag, name, _read_release(message.get("release")))
+
+
+def _read_release(value: Any) -> str:
+    if isinstance(value, str) and len(value) <= _LONGEST_RELEASE and value.isprintable():
+        return value
+    return ""
 
 
 class Ready(NamedTuple):

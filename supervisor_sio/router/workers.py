@@ -193,12 +193,12 @@ class Workers:
 
     def join(self, newcomer: WorkerChannel, hello: Message) -> Member:
         """:raises ChannelError: when the hello is not acceptable."""
-        tag, name = read_hello(hello)
+        tag, name, release = read_hello(hello)
         for other in [c for c in self._channels if c.member is not None and c.member.tag == tag]:
             if other.pid != newcomer.pid:
                 raise ChannelError(f"tag {tag} belongs to pid {other.pid}")
             other.lose("it has connected again")
-        member = Member(tag, name, newcomer.pid)
+        member = Member(tag, name, newcomer.pid, release)
         member.drained = self.drained(name, newcomer.pid)
         member.reported_at = self.loop.time()
         absent = self._absent.pop(tag, None)

@@ -8,6 +8,7 @@ from ..common import figures
 from ..common.clusters import CLUSTER, USUAL
 from ..common.figures import Figure, Section, Unit
 from .tables import Column, fold, table
+from .versions import format_versions
 
 #: States in which a worker that is configured to serve does not.
 STOPPED = {"stopped", "exited", "fatal", "backoff", "unknown"}
@@ -122,6 +123,7 @@ def format_status(status: dict[str, Any], width: Optional[int] = None) -> Iterab
 def _parts(status: dict[str, Any]) -> Iterable[str]:
     router, relay = status["router"], status["relay"]
     yield f"listen   {', '.join(status['listen'])}"
+    yield from format_versions(status)
     errors = status["supervisord"]["errors"]
     if errors:
         yield f"errors   {errors} of supervisor-sio inside supervisord, see its log"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any, Callable, Iterable, NamedTuple, Optional
 
+from .._version import __version__
 from ..common import figures as table
 from ..common.commands import subcommand_of
 from ..common.figures import Section
@@ -88,12 +89,13 @@ def build_status(
     listeners = [process for process in processes if subcommand_of(process.command) == "router"]
     return {
         "listen": listen,
-        "supervisord": {"errors": errors},
+        "supervisord": {"errors": errors, "version": __version__},
         "router": {
             "state": "running" if router else "down",
             "process": listeners[0].name if listeners else "",
             "statename": listeners[0].state if listeners else "",
             "pid": router.pid if router else 0,
+            "version": figures.get("version", ""),
             "uptime": int(now - router.since) if router else 0,
             "memory": memory.get(router.pid, 0) if router else 0,
             "cpu": figures.get("cpu_ms", 0) / 1000,
@@ -189,6 +191,7 @@ def _worker(
         "name": process.name,
         "tag": member.get("tag", ""),
         "pid": pid,
+        "version": member.get("version", ""),
         "state": state,
         **{
             figure.key: _number(figure.shown(known.get(figure.name, 0)))

@@ -14,6 +14,7 @@ import socket
 import time
 from typing import Any, Callable, Optional, Sequence
 
+from .._version import __version__
 from ..common import channel, handover, identity, run_once
 from ..common.channel import ChannelError, DescriptorsLost, Message
 from ..common.cors import may_be_told, origins_of
@@ -195,6 +196,7 @@ class Link:
                 "version": channel.VERSION,
                 "tag": identity.tag(),
                 "name": identity.process_name(),
+                "release": __version__,
             }
             channel.send(sock, hello)
         except OSError as error:

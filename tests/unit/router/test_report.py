@@ -6,6 +6,7 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+from supervisor_sio._version import __version__
 from supervisor_sio.common import reasons
 from supervisor_sio.common.refusals import Refusals
 from supervisor_sio.router.pool import Member, Pool
@@ -46,7 +47,7 @@ def report_of(
 def test_clients_and_sessions_are_counted_apart() -> None:
     """By the router, by workers that are there, and by those that have left."""
     data, pid = (reasons.TABLE[one].figure for one in (reasons.SESSION_DATA, reasons.UNKNOWN_PID))
-    one = Member("aa", "w:w_0", 1, ready=True, takes=1, recovers=1)
+    one = Member("aa", "w:w_0", 1, "1.2", ready=True, takes=1, recovers=1)
     one.figures = {"no_descriptor": 1, data: 2, "taken_over": 7, "passed_on": 1}
     one.figures.update({pid: 3, "recovered": 9, "lost": 4, "kept_bytes": 1000})
     report = report_of(
@@ -71,6 +72,8 @@ def test_clients_and_sessions_are_counted_apart() -> None:
     assert (totals["taken_over"], totals["passed_on"], totals["held"]) == (27, 31, 6)
     assert totals["takes"] is True
     assert [row["takes"] for row in report.rows()] == [1, 0]
+    assert totals["version"] == __version__
+    assert [row["version"] for row in report.rows()] == ["1.2", ""]
     snapshot = report.snapshot()
     assert snapshot.not_moved == totals["not_moved"] and snapshot.refused == totals["refused"]
     assert (snapshot.passed_on, snapshot.held) == (31, 6)

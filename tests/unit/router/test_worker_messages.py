@@ -13,7 +13,10 @@ HELLO = {"type": "hello", "version": channel.VERSION, "tag": "0a1B-_", "name": "
 
 
 def test_hello() -> None:
-    assert read_hello(HELLO) == ("0a1B-_", "workers:w_00")
+    assert read_hello(HELLO) == ("0a1B-_", "workers:w_00", "")
+    assert read_hello({**HELLO, "release": "1.2.3rc1"}).release == "1.2.3rc1"
+    for wrong in (7, "v" * 65, "1\x1b"):  # it is only shown
+        assert read_hello({**HELLO, "release": wrong}).release == ""
     assert read_hello({**HELLO, "tag": "t" * 64, "name": "ü" * 256, "more": 1}).tag == "t" * 64
 
 

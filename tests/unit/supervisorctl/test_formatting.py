@@ -85,6 +85,44 @@ def test_everything_runs() -> None:
     ]
 
 
+def test_processes_of_different_versions() -> None:
+    """What runs an older one than another does is to be restarted."""
+
+    def versions(of_supervisord: str, of_router: str, *of_workers: str) -> list[str]:
+        rows = [
+            {**READY, "name": f"workers:workers_{number:02d}", "pid": 20 + number, "version": each}
+            for number, each in enumerate(of_workers)
+        ]
+        processes = [worker(number, 20 + number, "RUNNING") for number in range(len(rows))]
+        figures = {**FIGURES, "version": of_router, "workers": rows}
+        answer = status(ROUTER, *processes, figures=figures)
+        answer["supervisord"]["version"] = of_supervisord
+        return [line[9:] for line in lines(answer) if line.startswith("version  ")]
+
+    supervisord = "supervisord runs 1.9, others 1.10: restart supervisord if the changelog says so"
+    router = "the router runs 1.9, others 1.10: supervisorctl restart sio"
+    assert versions("1.9", "1.9", "1.9", "1.9") == []
+    assert versions("1.9", "1.9") == []
+    assert versions("1.9", "1.9", "1.10", "1.10") == [supervisord, router]
+    assert versions("1.9", "1.10", "1.10", "1.9") == [
+        supervisord,
+        "workers:workers_01 runs 1.9, others 1.10: supervisorctl sio reload workers:workers_01",
+    ]
+    assert versions("1.10", "1.9", "1.9", "1.9") == [
+        router,
+        "all workers run 1.9, others 1.10: supervisorctl sio reload",
+    ]
+    assert versions("1.10", "1.10", "1.9", "1.9", "1.10rc1", "1.10")[0] == (
+        "workers:workers_02 runs 1.10rc1, others 1.10: supervisorctl sio reload workers:workers_02"
+    )
+    assert versions("1.10", "1.10", "1.9", "1.9", "1.10") == [
+        "workers:workers_00, workers:workers_01 run 1.9, others 1.10: "
+        "supervisorctl sio reload workers:workers_00 workers:workers_01"
+    ]
+    # Who has yet to connect, or cannot say it.
+    assert versions("1.9", "1.9", "", "1.9") == versions("", "", "1.9") == []
+
+
 def test_what_was_refused() -> None:
     answer = status(figures={**FIGURES, "refused": {"reset": 2, "garbage": 2**33}})
     assert lines(answer)[1].endswith(", refused 8589934594 (garbage 8589934592, reset 2)")

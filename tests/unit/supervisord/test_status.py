@@ -44,11 +44,12 @@ def status(
 
 
 def test_a_worker_that_serves() -> None:
-    assert status(worker(), members=[member()])["workers"] == [
+    assert status(worker(), members=[member(version="1.2")])["workers"] == [
         {
             "name": "workers:workers_00",
             "tag": "0a1b2c3d",
             "pid": 20,
+            "version": "1.2",
             "state": "ready",
             "sessions": 7,
             "connections": 9,
@@ -99,6 +100,7 @@ def test_a_worker_that_does_not_run(state: str, members: list[dict[str, Any]]) -
         "name": "workers:workers_00",
         "tag": "",
         "pid": 0,
+        "version": "",
         "state": state.lower(),
         "sessions": 0,
         "connections": 0,
@@ -156,6 +158,7 @@ def test_workers_while_the_router_is_down() -> None:
         "process": "sio",
         "statename": "FATAL",
         "pid": 0,
+        "version": "",
         "uptime": 0,
         "memory": 0,
         "cpu": 0.0,
@@ -183,6 +186,7 @@ def test_the_figures_of_router_and_relay() -> None:
     answer = status(
         ROUTER,
         members=[],
+        version="1.2",
         cpu_ms=500,
         handed_over=5,
         handed_back=2,
@@ -201,6 +205,7 @@ def test_the_figures_of_router_and_relay() -> None:
         "process": "sio",
         "statename": "RUNNING",
         "pid": 10,
+        "version": "1.2",
         "uptime": 60,
         "memory": 1024,
         "cpu": 0.5,
