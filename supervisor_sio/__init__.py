@@ -1,7 +1,7 @@
 """Socket.IO clusters under Supervisor.
 
-What applications use is here, and is loaded on first use: supervisord and supervisorctl import
-this package too, and have no use for Socket.IO.
+Applications import the names in ``__all__`` from here. Each is loaded on first use, because
+supervisord and supervisorctl import this package too, and do not need Socket.IO.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .cluster.run_once import AsyncLease, Lease
     from .relay.publisher import MessageTooLong
     from .worker import serve
-else:  # a type checker would take any name for one that is here
+else:  # hidden from type checkers: with __getattr__ they would accept any name
     _MODULES = {
         "Answers": ".cluster.gathering",
         "AsyncLease": ".cluster.run_once",

@@ -1,6 +1,6 @@
-"""Answers to Engine.IO requests: who may ask, and with which headers the answer goes out.
+"""Responses to Engine.IO requests, with their headers, and the check of a request's origin.
 
-Origins, cookies and compression follow the options of python-engineio, errors have the JSON
+Origins, cookies and compression follow the options of python-engineio; errors have the JSON
 bodies of Node's server (``packages/engine.io/lib/server.ts``, ``ERROR_MESSAGES``).
 """
 
@@ -23,8 +23,8 @@ Headers = Sequence[tuple[str, str]]
 _TEXT = "text/plain; charset=UTF-8"
 _SCRIPT = "text/javascript; charset=UTF-8"
 
-#: Nobody else has a turn meanwhile: of a megabyte that is 9 ms by the fastest level, and 58 by
-#: the best, which saves but 7 % of the bytes.
+#: Compression blocks the loop: for a megabyte 9 ms at the fastest level, 58 ms at the best, which
+#: saves only 7 % more bytes.
 _LEVEL = 1
 
 _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -32,7 +32,7 @@ _COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "deflate": lambda body: zlib.compress(body, _LEVEL),
 }
 
-#: The weight of a compression that a client does not accept (RFC 9110, 12.4.2).
+#: A weight of 0, with which a client refuses a compression (RFC 9110, 12.4.2).
 _NEVER = re.compile(r"\s*q=0(\.0*)?\s*", re.IGNORECASE)
 
 
@@ -47,21 +47,21 @@ class Fault(Enum):
 
 
 class Answers:
-    """Makes the answers of one Socket.IO server.
+    """Builds the responses of one Socket.IO server.
 
-    :param date: the value of the field Date for an answer that is made now (RFC 9110, 6.6.1).
+    :param date: returns the current value of the Date field (RFC 9110, 6.6.1).
     """
 
     def __init__(self, options: Options, date: Callable[[], str]) -> None:
         self._options = options
         self._date = date
 
-    # --- who may ask ------------------------------------------------------------
+    # --- origins ----------------------------------------------------------------
 
     def is_origin_allowed(self, request: Request) -> bool:
-        """Whether the request's origin may use this server; true for a request without one.
+        """Whether the request's origin may use this server; true for a request without Origin.
 
-        This may call a function of the application, which may wait, or fail: once for a request.
+        This may call a function of the application, once per request, which may block or raise.
         """
         if request.allowed is None:
             origin = request.header(b"origin")
@@ -87,7 +87,7 @@ class Answers:
         return "*" in allowed or origin in allowed
 
     def _own_origins(self, request: Request) -> list[str]:
-        """The origins that are the server itself, by the fields Host and X-Forwarded-*."""
+        """The server's own origins, according to the fields Host and X-Forwarded-*."""
         host = request.head.host
         if not host:
             return []
@@ -107,10 +107,10 @@ class Answers:
         more: Headers = (),
         close: bool = False,
     ) -> bytes:
-        """The answer to a poll.
+        """The response to a poll.
 
-        :param more: fields of the head.
-        :param close: the connection ends after it.
+        :param more: additional header fields.
+        :param close: whether the connection closes after it.
         """
         text = payload.encode(packets)
         index = request.jsonp
@@ -120,11 +120,11 @@ class Answers:
         return self._ok(request, _SCRIPT, script.encode(), more, close)
 
     def taken(self, request: Request, close: bool = False) -> bytes:
-        """The answer to a POST."""
+        """The response to a POST whose packets were handled."""
         return self._build(request, "200 OK", "text/html", b"ok", (), close)
 
     def preflight(self, request: Request) -> bytes:
-        """The answer to OPTIONS, by which a browser asks whether it may send a request."""
+        """The response to OPTIONS, with which a browser asks whether it may send a request."""
         return self._build(request, "200 OK", _TEXT, b"OK", (), False)
 
     def refusal(
@@ -135,11 +135,11 @@ class Answers:
         more: Headers = (),
         close: bool = False,
     ) -> bytes:
-        """The answer, with status 400, to a request that is refused.
+        """The response with status 400 to a refused request.
 
-        :param message: instead of the fault's.
-        :param more: fields of the head.
-        :param close: the connection ends after it.
+        :param message: replaces the fault's message.
+        :param more: additional header fields.
+        :param close: whether the connection closes after it.
         """
         code, text = fault.value
         body = json.dumps({"code": code, "message": message or text}, separators=(",", ":"))
@@ -147,15 +147,15 @@ class Answers:
         return self._build(request, status, "application/json", body.encode(), more, close)
 
     def unauthorized(self, request: Request, message: Any) -> bytes:
-        """The answer, with status 401, to a handshake that the application has refused.
+        """The response with status 401 to a handshake that the application has refused.
 
-        :param message: what the application says; anything that JSON takes.
+        :param message: from the application; any JSON-compatible value.
         """
         body = json.dumps(message or "Unauthorized").encode()
         return self._build(request, "401 Unauthorized", "application/json", body, (), False)
 
     def cookies(self, sid: str) -> Headers:
-        """The fields of a handshake's answer that set the cookie of the option ``cookie``."""
+        """The fields of a handshake's response that set the cookie of the option ``cookie``."""
         cookie = self._options.cookie
         if not cookie:
             return ()
@@ -170,7 +170,7 @@ class Answers:
             text += f"; {name}" if value is True else f"; {name}={value}"
         return (("Set-Cookie", text),)
 
-    # --- their bytes --------------------------------------------------------------
+    # --- encoding -----------------------------------------------------------------
 
     def _ok(self, request: Request, kind: str, body: bytes, more: Headers, close: bool) -> bytes:
         options = self._options
@@ -205,7 +205,7 @@ class Answers:
         return f"{lines}\r\n".encode("latin-1") + (b"" if head.method == "HEAD" else body)
 
     def _cors(self, request: Request) -> str:
-        """The fields by which a browser lets a page of another origin see the answer."""
+        """The fields that allow a page of another origin to read the response."""
         options = self._options
         if options.cors_allowed_origins == []:
             return ""
@@ -228,7 +228,7 @@ def _first(values: str) -> str:
 
 
 def _compression(accepted: str) -> Optional[str]:
-    """The first of the methods that the client accepts and we have (RFC 9110, 12.5.3)."""
+    """The first supported compression that the client accepts (RFC 9110, 12.5.3)."""
     for item in accepted.split(","):
         method, _, weight = item.partition(";")
         method = method.strip().lower()

@@ -1,11 +1,12 @@
-"""One wheel for all deadlines of a process: no timer of its own for anybody.
+"""One timing wheel for all deadlines of a process, instead of one timer for each.
 
 Nearly every deadline is moved before it is reached: each pong moves one by half a minute. So
-that costs one store of an attribute: the item stays where it is, and is looked at again
-when its turn comes there. The runtime has a single timer, for :meth:`Deadlines.next`, and
-calls ``on_deadline`` of all items that :meth:`Deadlines.expired` returns.
+moving a deadline to a later time only stores an attribute: the item stays in its slot, and the
+wheel moves it on when that slot's time comes. The runtime has a single timer, for
+:meth:`Deadlines.next`, and calls ``on_deadline`` of all items that :meth:`Deadlines.expired`
+returns.
 
-The clock is given, and is the only one of the engine.
+The caller passes in the clock, which is the only one that the engine uses.
 """
 
 from __future__ import annotations
@@ -15,50 +16,50 @@ import math
 from collections.abc import Iterator
 from typing import Callable, Optional, Protocol
 
-#: The deadline of an item that has none.
+#: The deadline of an item without a deadline.
 NEVER = math.inf
 
-#: The slot of an item that is in none; less than that of any time.
+#: The slot of an item that is in no slot; less than the slot of any time.
 NOWHERE = -2
 
-#: Slots of a second: a power of two, so that nothing is lost in rounding.
+#: Slots per second: a power of two, so that the multiplication does not round.
 RATE = 64
 
 
 class Item(Protocol):
-    """What has a deadline; it begins with :data:`NEVER` and :data:`NOWHERE`.
+    """An object with a deadline; the attributes start as :data:`NEVER` and :data:`NOWHERE`.
 
-    It is kept by the wheel until its time has come, or :meth:`Deadlines.remove`.
+    The wheel refers to the item until its deadline has expired, or :meth:`Deadlines.remove`.
     """
 
-    #: May be moved to a later time, or to :data:`NEVER`, without telling the wheel.
+    #: Anybody may store a later time, or :data:`NEVER`, without calling the wheel.
     deadline: float
-    #: The wheel's.
+    #: Only the wheel uses it.
     slot: int
 
     def on_deadline(self, now: float) -> None:
-        """It is time. The item has no deadline any more, but may set one."""
+        """The deadline has expired. The item now has none, but may set a new one."""
 
 
 class Deadlines:
-    """When what is due.
+    """The timing wheel.
 
-    An item comes one or two slots early, 16 to 31 ms: one timer serves many, and what a client
-    may count on, such as its time for a poll, is not over late.
+    Deadlines expire one or two slots (16 to 31 ms) early, never late: one timer serves many
+    items, and a limit that clients rely on, such as the time for a poll, is not exceeded.
 
-    :param clock: in seconds; never goes back.
+    :param clock: returns seconds; never goes back.
     """
 
     __slots__ = ("clock", "_slots", "_order")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        #: By number, the items that are to be looked at then; the numbers, as a heap.
+        #: The items by the number of their slot, and these numbers as a heap.
         self._slots: dict[int, dict[Item, None]] = {}
         self._order: list[int] = []
 
     def set(self, item: Item, when: float) -> None:
-        """The item is due at this time, and not at the one before."""
+        """Set the item's deadline to this time, instead of the previous one."""
         item.deadline = when
         number = _slot(when)
         if item.slot == NOWHERE:
@@ -68,24 +69,25 @@ class Deadlines:
             self._put(item, number)
 
     def after(self, item: Item, seconds: float) -> None:
-        """The same, from now on."""
+        """Set the item's deadline to this many seconds from now."""
         self.set(item, self.clock() + seconds)
 
     def remove(self, item: Item) -> None:
-        """The item has no deadline any more, and is not kept in here."""
+        """Cancel the item's deadline, and drop the reference to it."""
         item.deadline = NEVER
         if item.slot != NOWHERE:
             del self._slots[item.slot][item]
             item.slot = NOWHERE
 
     def next(self) -> Optional[float]:
-        """When to call :meth:`expired` next; ``None`` while nothing has a deadline."""
+        """The time at which to call :meth:`expired` next; ``None`` if no item has a deadline."""
         return self._order[0] / RATE if self._order else None
 
     def expired(self, now: float) -> Iterator[Item]:
-        """The items that are due.
+        """Yield the items whose deadline has expired.
 
-        Not one that has been removed, or set anew, for one that came before it.
+        An item that was removed or got a new deadline while an earlier one of the same call was
+        handled is left out.
         """
         due: list[Item] = []
         current = int(now * RATE)

@@ -1,9 +1,10 @@
 """All Engine.IO sessions of one server.
 
-The runtime calls it with requests, and when a connection has ended. It refuses what may not be,
-and passes the rest to the session that a request names. The owner, who has the handlers of the
-application, accepts new sessions and gets their messages. Nothing in here waits. The owner's
-methods are called while a method of the engine runs, or in what was given to :meth:`Owner.soon`.
+The runtime passes requests to the engine, and reports when a connection ends. The engine refuses
+invalid requests, and passes the others to the session that they name. The owner, which runs the
+application's handlers, accepts new sessions and receives their messages. Nothing in here blocks.
+The owner's methods are called from methods of the engine, or from tasks given to
+:meth:`Owner.soon`.
 """
 
 from __future__ import annotations
@@ -27,31 +28,32 @@ from .websocket import HandshakeError, Link, WebSocket
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
-#: The revision of the protocol.
+#: The revision of the Engine.IO protocol.
 _REVISION = "4"
 
 
 class Owner(Protocol):
-    """The one who has the handlers of the application. None of these methods may wait."""
+    """Runs the application's handlers. None of these methods may block."""
 
     def on_message(self, session: Session, data: Packet) -> bool:
-        """A message: its text or its bytes, without the type of the Engine.IO packet.
+        """The client has sent a message.
 
-        :return: whether the next message of this session may come. If not, it comes after
+        :param data: its text or bytes, without the type of the Engine.IO packet.
+        :return: whether to deliver this session's next message. If false, the session waits for
             :meth:`Session.proceed`, which must not be called in here.
         """
 
     def on_upgrade(self, session: Session) -> None:
-        """A session has changed from polling to its websocket."""
+        """A session has upgraded from polling to a websocket."""
 
     def on_behind(self, session: Session, behind: bool) -> None:
-        """A client takes longer to answer a ping than ``ping_timeout``, or does so no more.
+        """A client takes longer than ``ping_timeout`` to answer pings, or no longer does.
 
-        It may lack what was sent long before its last answer.
+        While it does, even its last pong does not prove that it has received what was sent.
         """
 
     def on_close(self, session: Session, reason: str) -> None:
-        """A session has ended; called once for each. The owner calls :meth:`Engine.forget` later.
+        """A session has ended. Called once; the owner later calls :meth:`Engine.forget`.
 
         :param reason: see :mod:`.reasons`.
         """
@@ -59,27 +61,27 @@ class Owner(Protocol):
     def on_refusal(self, kind: str, message: str) -> None:
         """A request was refused.
 
-        :param kind: as engineio names it; it logs the first of each kind as an error.
+        :param kind: python-engineio's name, which logs the first refusal of each kind as an error.
         :param message: for the log.
         """
 
     def count(self, reason: str, source: str, detail: str = "") -> None:
-        """A client did something that is counted.
+        """Count a fault of a client.
 
         :param reason: see :mod:`..common.reasons`.
         :param source: the client's address.
         """
 
     def soon(self, task: Callable[[], None]) -> None:
-        """Call it in a later turn of the loop, in the order of these calls."""
+        """Call ``task`` in a later turn of the loop; tasks run in the order of these calls."""
 
 
 class Engine:
     """The sessions of one server.
 
-    :param deadlines: may be those of others as well.
-    :param generate_id: makes the id of a new session.
-    :param date: the value of the field Date for an answer that is made now (RFC 9110, 6.6.1).
+    :param deadlines: may be shared with other parts of the process.
+    :param generate_id: returns the id for a new session.
+    :param date: returns the current value of the Date field (RFC 9110, 6.6.1).
     """
 
     def __init__(
@@ -94,19 +96,20 @@ class Engine:
         self.deadlines = deadlines
         self._date = date
         self.configure(options)
-        #: By id, until their owner forgets them.
+        #: By id, until the owner calls :meth:`forget`.
         self.sessions: dict[str, Session] = {}
-        #: Where requests with an id are the engine's, as they were sent, in the order of use.
+        #: Paths, as clients send them, at which requests with a sid are the engine's; the most
+        #: recently used last.
         self.paths: dict[str, None] = {}
         self._generate_id = generate_id
-        #: Those who are asked whether they are there, and who wants to know.
+        #: The sessions that were pinged for :meth:`ask`, with the callbacks for the result.
         self._asked: dict[Session, list[Callable[[bool], None]]] = {}
 
     def configure(self, options: Options) -> None:
         """Use these options from now on."""
         self.options = options
         self.answers = Answers(options, self._date)
-        #: By transport, what all clients are told behind their sid.
+        #: By transport: the open packet behind the sid, which is the same for all clients.
         self._told = {transport: _told(options, transport) for transport in TRANSPORTS}
 
     @property
@@ -115,19 +118,21 @@ class Engine:
         return callable(self.options.cors_allowed_origins)
 
     def add_path(self, path: str) -> None:
-        """The application has passed on a request for this path: it is the engine's."""
+        """Remember that requests for this path are the engine's: the application passed one on."""
         self.paths.pop(path, None)
         self.paths[path] = None
         if len(self.paths) > ENGINE_PATHS:
             del self.paths[next(iter(self.paths))]
 
-    # --- whether a client is there ----------------------------------------------------
+    # --- whether a client still answers -----------------------------------------------
 
     def ask(self, sid: str, answered: Callable[[bool], None]) -> None:
-        """Ping a client now, unless an answer is awaited; one whose poll broke is taken for gone.
+        """Ping a client now, unless a pong is pending, and report whether it answers.
 
-        :param answered: is called with true when it answers, with false when its session has
-            ended; not at all before.
+        A session whose poll has lost its connection is closed at once.
+
+        :param answered: called with true when the client answers, with false when its session
+            has ended.
         """
         session = self.sessions.get(sid)
         if session is None or session.closed:
@@ -135,13 +140,13 @@ class Engine:
             return
         self._asked.setdefault(session, []).append(answered)
         if session.absent:
-            # Who asks need not wait for a poll that may never come.
+            # Its next poll may never come: do not let the caller wait for it.
             session.close(TRANSPORT_CLOSE, abort=True)
         else:
             session.ask()
 
     def note_there(self, session: Session, there: bool) -> None:
-        """A client has answered a ping, or its session has ended."""
+        """Call the callbacks of :meth:`ask`: the client has answered, or its session has ended."""
         if self._asked:
             for answered in self._asked.pop(session, ()):
                 answered(there)
@@ -149,9 +154,9 @@ class Engine:
     # --- requests -------------------------------------------------------------------
 
     def check(self, request: Request) -> Optional[bytes]:
-        """Whether a request may be handled.
+        """Check whether a request may be handled.
 
-        :return: ``None`` if so. Otherwise its answer: a refusal, or that to OPTIONS.
+        :return: ``None`` if it may; otherwise the response: a refusal, or the one to OPTIONS.
         """
         if not self.answers.is_origin_allowed(request):
             origin = request.header(b"origin")
@@ -221,7 +226,7 @@ class Engine:
     # --- handshakes -------------------------------------------------------------------
 
     def open(self, request: Request) -> Session:
-        """Make the session for a handshake that may be handled; see :meth:`check`.
+        """Create the session for a handshake that has passed :meth:`check`.
 
         The owner then calls :meth:`accept` or :meth:`refuse`.
         """
@@ -230,7 +235,7 @@ class Engine:
         return session
 
     def accept(self, session: Session, request: Request, exchange: Exchange) -> None:
-        """Answer the handshake: the application has accepted the client."""
+        """Answer the handshake of a client that the application has accepted."""
         if session.state is CLOSED:
             exchange.answer(self.answers.refusal(request, Fault.SESSION))
             return
@@ -241,9 +246,9 @@ class Engine:
             session.accept_polling(request, exchange, packet)
 
     def refuse(self, session: Session, request: Request, exchange: Exchange, message: Any) -> None:
-        """Answer the handshake: the application has refused the client.
+        """Answer the handshake of a client that the application has refused.
 
-        :param message: for the client; anything that JSON takes.
+        :param message: for the client; any JSON-compatible value.
         """
         session.end()
         self.sessions.pop(session.sid, None)
@@ -252,12 +257,12 @@ class Engine:
     # --- requests of sessions ---------------------------------------------------------
 
     def body_limit(self, request: Request) -> Union[int, bytes]:
-        """Bytes that the body of a POST may have; or the answer, when it is refused."""
+        """The most bytes that the body of a POST may have; or the response that refuses it."""
         answer = self.check(request)
         return self.options.max_http_buffer_size if answer is None else answer
 
     def refuse_body(self, request: Request, exchange: Exchange) -> None:
-        """Answer a POST that is longer than :meth:`body_limit`; its session and connection end."""
+        """Refuse a POST longer than :meth:`body_limit`, and close its session and connection."""
         answer = self.check(request)
         if answer is None:
             self.sessions[request.sid].refuse_body(request, exchange)
@@ -265,9 +270,9 @@ class Engine:
             exchange.answer(answer)
 
     def handle(self, request: Request, exchange: Exchange, body: Optional[bytes]) -> None:
-        """Handle a request of a session; it is answered in here, or later.
+        """Handle a request of a session, and answer it now or later.
 
-        :param body: of a POST, no longer than :meth:`body_limit`; ``None`` for a GET.
+        :param body: the body of a POST, at most :meth:`body_limit` bytes; ``None`` for a GET.
         """
         answer = self.check(request)
         if answer is not None:
@@ -282,12 +287,12 @@ class Engine:
             session.poll(request, exchange)
 
     def gone(self, exchange: Exchange) -> None:
-        """The connection of a request has ended before its answer."""
+        """The connection of a request has ended before its response was written."""
         if exchange.session is not None:
             exchange.session.gone(exchange)
 
     def forget(self, sid: str) -> None:
-        """Remove a session, once polls cannot need it either: the owner has handled its end."""
+        """The owner has handled the session's end: remove it, once no poll can need it."""
         session = self.sessions.get(sid)
         if session is None:
             return
@@ -298,13 +303,13 @@ class Engine:
     # --- to another process, and from one -----------------------------------------------
 
     def take_out(self, sid: str) -> dict[str, Any]:
-        """Stop a session with which another process goes on; its owner is not told.
+        """Remove a session that another process will continue, without calling the owner.
 
-        What of it is left here does nothing any more, whoever calls it. Its connections, see
-        :meth:`Session.connections`, are the caller's.
+        Later calls to the session's objects here have no effect. Its connections, see
+        :meth:`Session.connections`, belong to the caller.
 
-        :return: what :meth:`restore` takes.
-        :raises NotMovable: as :meth:`Session.check_movable`; nothing has been changed then.
+        :return: the state for :meth:`restore`.
+        :raises NotMovable: see :meth:`Session.check_movable`; the session is unchanged then.
         """
         session = self.sessions[sid]
         session.check_movable()
@@ -313,7 +318,7 @@ class Engine:
         return state
 
     def drop(self, sid: str) -> None:
-        """The same, where nobody wants its state."""
+        """As :meth:`take_out`, without saving the state."""
         self.sessions[sid].let_go()
 
     def restore(
@@ -324,29 +329,28 @@ class Engine:
         post: Optional[Exchange] = None,
         elapsed: float = 0.0,
     ) -> Session:
-        """Have a session of another process, which goes on with :meth:`Session.start`.
+        """Add a session of another process; :meth:`Session.start` continues it.
 
-        Nothing is due or called before that. What is sent to it is passed on to its connections.
+        Before that it has no deadlines and calls nobody; packets sent to it reach its connections.
 
-        :param state: what :meth:`take_out` has returned there.
-        :param connect: gives its websocket the connection, which does not read before
-            :meth:`.WebSocket.start`; called once at most, when all else is right.
-        :param poll: the poll that waits, where there is one.
-        :param post: the POST that has yet to be answered, where there is one.
-        :param elapsed: seconds since it was taken out: the next ping is due as if it had been
-            here meanwhile.
-        :raises ValueError: names the argument, or the field of the state, that is wrong.
+        :param state: what :meth:`take_out` returned in the other process.
+        :param connect: returns the websocket's connection, which does not read before
+            :meth:`.WebSocket.start`. Called at most once, after everything else was checked.
+        :param poll: the pending poll, if there is one.
+        :param post: the POST without a response, if there is one.
+        :param elapsed: seconds since the session was taken out; they count towards the next ping.
+        :raises ValueError: if an argument or a field of the state, which it names, is wrong.
         """
         saved = Saved(state, "session")
         if saved.text("sid") in self.sessions:
-            raise ValueError(f"session: sid {saved.text('sid')!r} is here already")
+            raise ValueError(f"session: sid {saved.text('sid')!r} exists already")
         session = Session.restore(self, saved, connect, poll, post, elapsed)
         self.sessions[session.sid] = session
         return session
 
 
 def _told(options: Options, transport: str) -> str:
-    """The packet that opens a session, from behind its sid on."""
+    """The end of the packet that opens a session, from behind its sid."""
     interval = options.ping_interval + options.ping_interval_grace_period
     text = _encode(
         {

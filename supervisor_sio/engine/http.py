@@ -1,11 +1,11 @@
-"""HTTP/1.1 requests, read strictly (RFC 9112): heads, and the bodies behind them.
+"""Strict reading of HTTP/1.1 requests (RFC 9112): heads and bodies.
 
-A proxy in front and a server behind it must agree where a request ends: else what one
-takes for a body is a request to the other. So a head that could be read in two ways is
-refused, and the connection closes.
+A proxy and the server behind it must agree where a request ends; otherwise the server may
+take for a request what the proxy took for a body (request smuggling). So an ambiguous head
+is refused, and the connection closes.
 
-llhttp, by way of httptools, reads the head. It forgives some things, others in other
-releases; what must not be forgiven is checked here in addition.
+llhttp, through httptools, parses the head. It tolerates some errors, and which ones depends
+on its release; the errors that must not be tolerated are checked here as well.
 """
 
 from __future__ import annotations
@@ -22,31 +22,30 @@ from ..common.limits import CHUNK_LINE_BYTES, HEAD_BYTES, HEAD_FIELDS, TRAILER_B
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TEXT = rb"[\t\x20-\x7e\x80-\xff]*"
 
-#: The lines between the request line and the body (RFC 9112, section 5). None is folded:
-#: each begins with a name, and the colon is right behind it.
+#: The lines between the request line and the body (RFC 9112, section 5). Folded lines do not
+#: match: each line begins with a name, immediately followed by the colon.
 _FIELDS = re.compile(rb"(?:%b:%b\r\n)*\r\n" % (_TOKEN, _TEXT))
 
-#: The request line (section 3): a path, or all of a URL, without a fragment.
+#: The request line (section 3): its target is a path or a complete URL, without a fragment.
 _REQUEST_LINE = re.compile(
     rb"(%b) (?:(?i:https?)://([^/?# \r\n]+))?(/[!-\"$->@-~]*)?(?:\?([!-\"$-~]*))?"
     rb" HTTP/(1\.[01])\r\n" % _TOKEN
 )
 
-#: A name or an address, and perhaps a port (RFC 3986, section 3.2); empty where a URL has none.
+#: A name or an address, optionally with a port (RFC 3986, section 3.2); may be empty.
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]{0,5})?")
 
-#: A chunk's size, and extensions that mean nothing to us (RFC 9112, section 7.1.1).
+#: A chunk's size, and extensions, which are ignored (RFC 9112, section 7.1.1).
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;%b)?\r\n" % _TEXT)
 _TRAILER = re.compile(rb"%b:%b\r\n" % (_TOKEN, _TEXT))
 
-#: No names.
 _NONE: set[bytes] = set()
 
-#: A length has fewer digits than this; int() would take its time for thousands of them.
+#: Most digits of a Content-Length; int() is slow for thousands of digits.
 _MOST_DIGITS = 18
 
-#: Bytes to ask the connection for where a chunk may end. What comes behind the last one has to
-#: fit into a message to the router, which may have to find another worker for it.
+#: Bytes to read at once where a chunk may end. Bytes read beyond the last chunk belong to the
+#: next request: they have to fit into a message to the router, if it is for another worker.
 _LINE_READ = 8192
 _DATA_READ = 65536
 
@@ -54,9 +53,9 @@ _BAD = "400 Bad Request"
 
 
 class HttpError(ValueError):
-    """A request that is refused; the connection closes.
+    """The request is refused, and the connection closes.
 
-    :ivar status: of the answer, as in ``400 Bad Request``.
+    :ivar status: of the response, for example ``400 Bad Request``.
     """
 
     def __init__(self, reason: str, status: str = _BAD) -> None:
@@ -68,28 +67,28 @@ class Head(NamedTuple):
     """A request without its body."""
 
     method: str
-    #: As it was sent, with its percent signs.
+    #: As sent, still percent-encoded.
     path: str
     query: str
     #: ``HTTP/1.0`` or ``HTTP/1.1``.
     version: str
-    #: Of the URL, or else of the field Host; empty where HTTP/1.0 has neither.
+    #: From the URL, otherwise from the field Host; empty if an HTTP/1.0 request has neither.
     host: str
-    #: Names as they were sent, and values without the space around them.
+    #: Names as sent, and values without surrounding whitespace.
     fields: list[tuple[bytes, bytes]]
-    #: Bytes of the body; ``None`` for one in chunks.
+    #: Bytes of the body; ``None`` for a chunked body.
     length: Optional[int]
     #: Whether the client may send another request on the connection.
     keep_alive: bool
-    #: Whether the field Upgrade counts (RFC 9110, 7.8); nobody upgrades a request with a body.
+    #: Whether the field Upgrade is honoured (RFC 9110, 7.8); it is not for requests with a body.
     may_upgrade: bool
-    #: The values by names in lower case; of a name that is there more than once with a comma
-    #: between (RFC 9110, section 5.3).
+    #: The values by lower-case name; those of a repeated name are joined with a comma
+    #: (RFC 9110, section 5.3).
     named: dict[bytes, bytes]
 
 
 class _Collector:
-    """What llhttp has found."""
+    """Collects what llhttp parses."""
 
     __slots__ = ("fields", "complete")
 
@@ -105,17 +104,17 @@ class _Collector:
 
 
 def find_end(data: bytes, start: int = 0) -> int:
-    """Where the head at the start of ``data`` ends; 0 while it is incomplete.
+    """The length of the head at the start of ``data``; 0 while it is incomplete.
 
-    :param start: how many bytes have been looked through before.
-    :raises HttpError: when it is too long, or cannot become a head.
+    :param start: number of bytes that an earlier call has searched.
+    :raises HttpError: if the head is too long, or has a line end that will be refused.
     """
     end = data.find(b"\r\n\r\n", max(0, start - 3)) + 4
     if end > HEAD_BYTES or (end < 4 and len(data) > HEAD_BYTES):
         raise HttpError("a head that is too long", "431 Request Header Fields Too Large")
     if end >= 4:
         return end
-    # It will be refused for its line ends: say so before its client gives up.
+    # A head with these line ends never becomes complete: refuse it now, not after a timeout.
     begin = max(0, start - 3)
     if data.find(b"\n\n", begin) >= 0 or data.find(b"\n\r\n", begin) >= 0:
         raise HttpError("a line end other than CRLF")
@@ -123,9 +122,9 @@ def find_end(data: bytes, start: int = 0) -> int:
 
 
 def read_head(data: bytes) -> Head:
-    """Read a head.
+    """Parse a head.
 
-    :param data: all of it, with the empty line at its end and none before it.
+    :param data: the complete head, including the empty line at its end.
     :raises HttpError: see RFC 9112, sections 2.2, 3, 5.1, 6.1, 6.3 and 11.2.
     """
     line = _REQUEST_LINE.match(data)
@@ -142,7 +141,7 @@ def read_head(data: bytes) -> Head:
     try:
         httptools.HttpRequestParser(found).feed_data(data)
     except httptools.HttpParserUpgrade:
-        pass  # whether there is one is up to the application
+        pass  # the caller decides whether to upgrade
     except httptools.HttpParserError as error:
         raise HttpError(str(error)[:100]) from None
     if not found.complete:
@@ -169,7 +168,7 @@ def read_head(data: bytes) -> Head:
 
 
 def _by_name(fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], set[bytes]]:
-    """The values by names in lower case, and which of these are there more than once."""
+    """The values by lower-case name, and the names that occur more than once."""
     named = {name.lower(): value for name, value in fields}
     if len(named) == len(fields):
         return named, _NONE
@@ -186,7 +185,7 @@ def _by_name(fields: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], set
 
 @lru_cache(64)
 def _words(options: bytes) -> frozenset[bytes]:
-    """The options of a field Connection."""
+    """The options listed in a Connection field."""
     return frozenset(word.strip(b" \t").lower() for word in options.split(b","))
 
 
@@ -212,7 +211,7 @@ def _length(named: dict[bytes, bytes], repeated: set[bytes], is_old: bool) -> Op
 
 
 class _Part(Enum):
-    """What of a body in chunks is next."""
+    """The next part of a chunked body."""
 
     SIZE = "a chunk's size"
     DATA = "its data"
@@ -222,23 +221,23 @@ class _Part(Enum):
 
 
 class ChunkedBody:
-    """Takes the body out of its chunks (RFC 9112, section 7.1).
+    """Decodes a chunked body (RFC 9112, section 7.1).
 
-    Never holds more than a line, and what was fed to it last.
+    Keeps at most one incomplete line and the bytes that were fed last.
     """
 
     __slots__ = ("_data", "_left", "_next", "_trailers")
 
     def __init__(self) -> None:
         self._data = b""
-        #: Bytes of this chunk that are to come.
+        #: Bytes of the current chunk that have not arrived.
         self._left = 0
         self._next = _Part.SIZE
         self._trailers = 0
 
     @property
     def ended(self) -> bool:
-        """Whether all of the body has been fed."""
+        """Whether the whole body has been fed."""
         return self._next is _Part.NONE
 
     @property
@@ -248,13 +247,13 @@ class ChunkedBody:
 
     @property
     def rest(self) -> bytes:
-        """What came behind the end."""
+        """The bytes received behind the body's end."""
         return self._data
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes of the body that these add.
+        """Decode received bytes, and return the body's bytes in them.
 
-        :raises HttpError: for anything else than chunks.
+        :raises HttpError: if they are not valid chunks.
         """
         data = self._data + data
         size, position = len(data), 0
@@ -290,7 +289,10 @@ class ChunkedBody:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _take_whole_chunks(self, data: bytes, position: int, pieces: list[bytes]) -> int:
-        """Nearly all chunks come whole: the short way for them. Where the rest begins."""
+        """The fast path for complete chunks, which nearly all are.
+
+        :return: the position behind them.
+        """
         while True:
             match = _CHUNK_LINE.match(data, position, position + CHUNK_LINE_BYTES)
             if match is None:
@@ -320,24 +322,24 @@ class ChunkedBody:
 
 
 class Body:
-    """A body that is wanted whole, as bytes come in.
+    """Collects the complete body of a request.
 
     :param length: as in :class:`Head`.
-    :param most: bytes that it may have.
-    :raises HttpError: when it is longer.
+    :param most: the most bytes that the body may have.
+    :raises HttpError: if the body is longer.
     """
 
     __slots__ = ("rest", "_chunks", "_left", "_most", "_data")
 
     def __init__(self, length: Optional[int], most: int) -> None:
-        #: What came behind the end.
+        #: The bytes received behind the body's end.
         self.rest = b""
         self._chunks = ChunkedBody() if length is None else None
-        #: Bytes that are to come of one with a length.
+        #: With a Content-Length: the bytes that have not arrived.
         self._left = length or 0
-        #: Bytes that may yet come of one in chunks.
+        #: Chunked: the bytes that may still arrive.
         self._most = most
-        #: One buffer: a list of pieces of two bytes takes thirty times as much.
+        #: One buffer, because a list of two-byte pieces takes thirty times the memory.
         self._data = bytearray()
         if self._left > most:
             raise _too_long()
@@ -349,18 +351,18 @@ class Body:
 
     @property
     def left(self) -> Optional[int]:
-        """How many bytes are to come; ``None`` of one in chunks."""
+        """How many bytes have not arrived; ``None`` for a chunked body."""
         return self._left if self._chunks is None else None
 
     @property
     def received(self) -> bytes:
-        """What has come of it."""
+        """The bytes of the body received so far."""
         return bytes(self._data)
 
     def feed(self, data: bytes) -> Optional[bytes]:
-        """All of the body, or ``None`` while there is more to come.
+        """Take received bytes; return the complete body, or ``None`` while it is incomplete.
 
-        :raises HttpError: for anything else than chunks, or for more than is allowed.
+        :raises HttpError: if the chunks are not valid, or the body is too long.
         """
         if self._chunks is None:
             if len(data) < self._left:

@@ -1,4 +1,4 @@
-"""The options of engineio's servers, checked once; what is wrong names its option."""
+"""The options of python-engineio's servers, with their validation."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any, Callable, Union
 POLLING, WEBSOCKET = "polling", "websocket"
 TRANSPORTS = (POLLING, WEBSOCKET)
 
-#: Origins that may use a server: ``None`` for its own one only, ``"*"`` for all, one or several
-#: of them, or a callable that gets one and, if it takes two arguments, the WSGI environment.
-#: An empty list stands for no CORS handling at all.
+#: Origins that may use a server: ``None`` for its own origin only, ``"*"`` for all, an origin, a
+#: list of origins, or a callable that is called with the origin and, if it takes two arguments,
+#: the WSGI environment. An empty list disables CORS handling.
 Origins = Union[None, str, Sequence[str], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What they mean is written in the documentation of ``engineio.Server``.
+    """The options; ``engineio.Server`` documents their meaning.
 
-    :raises ValueError: names the option and says what it has to be.
+    :raises ValueError: if an option is wrong; the text names it and says what it has to be.
     """
 
-    #: Seconds between a pong and the next ping, and those that a client has to answer one.
+    #: Seconds between a pong and the next ping, and seconds that a client has to answer a ping.
     ping_interval: float = 25
     ping_timeout: float = 20
-    #: Seconds that the client is told in addition to ``ping_interval``.
+    #: Seconds that are added to the ``pingInterval`` sent to the client.
     ping_interval_grace_period: float = 0
-    #: Bytes of a POST, and of a message of a websocket.
+    #: Most bytes of a POST's body, and of a websocket message.
     max_http_buffer_size: int = 1_000_000
     allow_upgrades: bool = True
     http_compression: bool = True
-    #: Bytes from which on an answer is compressed.
+    #: A response with at least this many bytes is compressed.
     compression_threshold: int = 1024
     cookie: Union[None, str, Mapping[str, Any]] = None
     cors_allowed_origins: Origins = None
@@ -49,7 +49,7 @@ class Options:
             if not _is_number(value) or value < 0:
                 raise ValueError(f"{name}: {value!r} is not a number of at least 0")
         if not _are_transports(self.transports):
-            raise ValueError(f"transports: {self.transports!r} are not some of {TRANSPORTS}")
+            raise ValueError(f"transports: {self.transports!r} is not a list with some of {TRANSPORTS}")
         if not (self.cookie is None or isinstance(self.cookie, (str, Mapping))):
             raise ValueError(f"cookie: {self.cookie!r} is neither a name nor a dictionary")
         if not _are_origins(self.cors_allowed_origins):
@@ -60,11 +60,11 @@ class Options:
 
     @classmethod
     def of(cls, server: Any) -> Options:
-        """Those of an ``engineio.Server``, which has them as attributes."""
+        """The options that an ``engineio.Server`` has as attributes."""
         return cls(**{name: getattr(server, name) for name in cls.__dataclass_fields__})
 
     def upgrades(self, transport: str) -> list[str]:
-        """What a client that comes with this transport may change to."""
+        """The transports to which a client that uses this one may upgrade."""
         if self.allow_upgrades and transport == POLLING and WEBSOCKET in self.transports:
             return [WEBSOCKET]
         return []

@@ -1,4 +1,4 @@
-"""What waits for a client that polls."""
+"""The pending packets of a polling client."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from .payload import Packet
 
 
 class Outbox:
-    """Packets in the order in which they were sent. A session has one only while packets wait."""
+    """Packets in the order sent. A session has an outbox only while packets are pending."""
 
     __slots__ = ("packets", "size", "taken_at")
 
     def __init__(self, now: float) -> None:
         self.packets: list[Packet] = []
-        #: What they cost together, in bytes, see :func:`.packets.cost`.
+        #: Their total cost in bytes, see :func:`.packets.cost`.
         self.size = 0
-        #: When a poll has last taken some, or this began.
+        #: When a poll last took packets; at first, when the outbox was created.
         self.taken_at = now
 
     def add(self, packet: Packet) -> None:
-        """Let a packet wait behind the others."""
+        """Append a packet."""
         self.packets.append(packet)
         self.size += cost(packet)
 
     def put_back(self, packets: list[Packet]) -> None:
-        """Let packets that were taken wait again, before the others."""
+        """Insert packets, which were taken before, at the front."""
         self.packets[:0] = packets
         self.size += sum(map(cost, packets))
 
     def is_long(self) -> bool:
-        """Whether the client has to take some of it before its next packets are handled."""
+        """Whether the client has to fetch packets before its next POSTed packets are handled."""
         return self.size > READING_STOPS
 
     def is_too_long(self, now: float) -> bool:
-        """Whether the client is to be cut off, since it takes too little or too much waits."""
+        """Whether to cut the client off: too much is pending, or has been for too long."""
         return self.size > SLOW_OUTPUT and (
             self.size > OUTPUT_CEILING or now - self.taken_at > SLOW_OUTPUT_PATIENCE
         )
 
     def take(self, packets: list[Packet], now: float) -> bool:
-        """Move packets from here to those of an answer.
+        """Move packets from here to a response's packets.
 
-        The answer has ``POLL_PACKETS`` at most, and about ``POLL_BYTES``.
+        A response has at most ``POLL_PACKETS`` packets, and about ``POLL_BYTES``.
 
-        :return: whether none is left here.
+        :return: whether the outbox is empty now.
         """
         waiting = self.packets
         if len(packets) + len(waiting) <= POLL_PACKETS and self.size <= POLL_BYTES:

@@ -1,4 +1,4 @@
-"""Engine.IO packets: their types, what one that waits costs, and how they are saved.
+"""Engine.IO packets: their types, the memory that a pending packet costs, and how they are saved.
 
 https://github.com/socketio/socket.io, docs/engine.io-protocol
 """
@@ -14,22 +14,22 @@ from . import payload
 from .payload import Packet, PayloadError
 from .saved import Saved
 
-#: The first character of a text; a binary message is bytes, and has none.
+#: The first character of a text packet; a binary message is bytes and has no type character.
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = TYPES = "0123456"
 
-#: A text that is not a packet.
+#: Not a packet: its first character is not a type.
 _INVALID = "x"
 
 
 def cost(packet: Packet) -> int:
-    """What a packet that waits is counted for, in bytes."""
+    """The memory that a pending packet is counted as, in bytes."""
     return sys.getsizeof(packet) + OUTPUT_OBJECT
 
 
 def save(packets: Iterable[Optional[Packet]]) -> list[str]:
-    """Packets as JSON takes them, which is as in a payload; ``None`` among them is left out.
+    """Packets as JSON-compatible texts, each encoded as in a payload; ``None`` is left out.
 
-    What cannot be read becomes something that cannot be read there either.
+    An unreadable packet is saved as a text that the restoring process refuses, too.
     """
     texts: list[str] = []
     try:
@@ -42,9 +42,9 @@ def save(packets: Iterable[Optional[Packet]]) -> list[str]:
 
 
 def restore(texts: Saved, valid: bool = True) -> list[Packet]:
-    """What :func:`save` was given.
+    """The packets that were given to :func:`save`.
 
-    :param valid: whether these have to be packets.
+    :param valid: whether to refuse a text that is not a packet.
     :raises ValueError: see :class:`.Saved`.
     """
     packets: list[Packet] = []

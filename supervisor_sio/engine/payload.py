@@ -1,10 +1,10 @@
-"""What Engine.IO packets look like in the body of a request or of its answer.
+"""Encoding of Engine.IO packets in the bodies of polls and POSTs.
 
 A packet is a text that begins with its type, or the bytes of a binary message. A payload
-joins any number of them (https://github.com/socketio/socket.io, docs/engine.io-protocol).
+joins any number of packets (https://github.com/socketio/socket.io, docs/engine.io-protocol).
 
-A payload is read one packet at a time, and the reader may stop in between: a body of a megabyte
-has hundreds of thousands of them.
+A payload is decoded one packet at a time, and the caller may pause in between: a body of a
+megabyte may have hundreds of thousands of packets.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from ..common.limits import UNQUOTED_AT_ONCE
 Packet = Union[str, bytes]
 
 _SEPARATOR = "\x1e"
-#: How a binary message begins, in base64.
+#: A binary message begins with this, followed by base64.
 _BINARY = "b"
-#: How the body of a form begins; that is how JSONP sends.
+#: The body of a form, which JSONP clients send, begins with this.
 _FORM = b"d="
 
-#: Browsers change the line ends in a form: a client sends one as ``\n``, and ``\n`` as ``\\n``.
-#: Three replacements: a regular expression takes 80 ms for a megabyte of these, not 7. What
-#: stands for the second one meanwhile is in no text that was UTF-8.
+#: Browsers change the line ends in a form, so JSONP clients escape them: a newline as ``\n``, and
+#: ``\n`` as ``\\n``. Three replacements undo it: for a megabyte they take 7 ms, a regular
+#: expression 80. This placeholder for the second is in no text that was decoded from UTF-8.
 _KEPT = "\ud800"
 
 
 class PayloadError(ValueError):
-    """What a client has sent is not a payload of packets."""
+    """The client has sent something that is not a valid payload."""
 
 
 def encode(packets: Sequence[Packet]) -> str:
-    """The payload of some packets."""
+    """Encode packets as a payload."""
     return _SEPARATOR.join(
         [
             p if isinstance(p, str) else _BINARY + binascii.b2a_base64(p, newline=False).decode()
@@ -47,19 +47,19 @@ def encode(packets: Sequence[Packet]) -> str:
 
 
 def as_script(payload: str, index: int) -> str:
-    """A payload as the script that JSONP loads.
+    """A payload as a script for JSONP.
 
-    :param index: of the function in the client that takes it.
+    :param index: the index of the client's function to which the script passes it.
     """
     return f"___eio[{index}]({json.dumps(payload)});"
 
 
 def decode(body: bytes) -> Iterator[Optional[Packet]]:
-    """The packets in the body of a POST, one at a time.
+    """Yield the packets in the body of a POST.
 
-    ``None`` in between: it has taken a while, and others should have a turn.
+    Yields ``None`` after a long step without a packet, so that the caller can pause.
 
-    :raises PayloadError: where it is not text, or a binary message is not base64.
+    :raises PayloadError: if the body is not UTF-8, or a binary message is not base64.
     """
     if body.startswith(_FORM):
         parts = []
@@ -94,9 +94,9 @@ def _decode_binary(packet: str) -> bytes:
 
 
 def _unquote(text: bytes, size: int = UNQUOTED_AT_ONCE) -> Iterator[str]:
-    """``urllib.parse.unquote_plus``, part by part: a character may be of several ``%XX``.
+    """``urllib.parse.unquote_plus`` in parts; a character of several ``%XX`` may span parts.
 
-    :param size: characters for each part, 3 at least.
+    :param size: characters per part, at least 3.
     """
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     begin = 0

@@ -1,4 +1,4 @@
-"""A POST whose packets have not all been taken: how far it is, and what it waits for."""
+"""A POST some of whose packets are unhandled: its progress, and what it waits for."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class Step(Enum):
     """What the next packet waits for."""
 
-    #: Its turn.
+    #: A later turn of the loop.
     TURN = "turn"
-    #: The owner.
+    #: The owner, which is busy with the last message.
     OWNER = "owner"
-    #: Polls that take what waits for this client, who cannot ask for more before.
+    #: Polls that take pending output: the client may not cause more of it before.
     POLLS = "polls"
 
 
@@ -35,7 +35,7 @@ TURN, OWNER, POLLS = Step
 class Post:
     """One POST.
 
-    :param packets: as :func:`.payload.decode` gives them.
+    :param packets: what :func:`.payload.decode` returned.
     """
 
     __slots__ = (
@@ -59,7 +59,7 @@ class Post:
         self.request = request
         self.exchange = exchange
         self.packets = packets
-        #: The next one, if it has been looked for.
+        #: The next packet, if it has been decoded but not handled.
         self.ahead: Optional[Packet] = None
         self.step = TURN
         self.deadline = NEVER
@@ -67,7 +67,7 @@ class Post:
         self._session = session
 
     def on_deadline(self, now: float) -> None:
-        """Polls have taken too little."""
+        """Polls have not taken enough of the pending output in time."""
         self._session.cut_off()
 
     def state_as_dict(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Post:
         return {
             "request": self.request.state_as_dict(),
             "packets": packets.save(chain([self.ahead], self.packets)),
-            "malformed": 0,  # for a worker of the release before, which counts them
+            "malformed": 0,  # a worker of the previous release needs this field
             "step": self.step.value,
         }
 

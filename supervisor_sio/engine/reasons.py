@@ -1,4 +1,4 @@
-"""Why a session has ended, as engineio calls it."""
+"""Why a session ended, in python-engineio's words."""
 
 SERVER_DISCONNECT = "server disconnect"
 CLIENT_DISCONNECT = "client disconnect"

@@ -1,7 +1,7 @@
-"""What Engine.IO needs to know of a request.
+"""A request with its Engine.IO parameters.
 
-The names in the query are those of the Engine.IO protocol: ``transport``, ``sid``, ``EIO``, and
-``j`` of JSONP. Of a name that is there more than once the first counts, as with engineio.
+The Engine.IO protocol names them ``transport``, ``sid`` and ``EIO``, and ``j`` for JSONP. If a
+query repeats a name, the first value is used, as in python-engineio.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from urllib.parse import parse_qsl
 from .http import Head
 from .saved import Saved
 
-#: ``jsonp`` of a request whose ``j`` is not a number.
+#: The value of ``jsonp`` if ``j`` is not a number.
 NO_INDEX = -1
 
-#: Digits of an index; clients count from 0.
+#: Most digits of a JSONP index; clients count from 0.
 _MOST_DIGITS = 9
 
-#: What an answer depends on, besides the head.
+#: The header fields that a response depends on.
 _KEPT = (
     b"accept-encoding",
     b"access-control-request-headers",
@@ -32,8 +32,8 @@ class Request:
     """One request.
 
     :param scheme: ``http`` or ``https``, as the client sees it.
-    :param address: of the client, as text.
-    :param environ: makes the WSGI environment of the request; for the few who want one.
+    :param address: the client's, as text.
+    :param environ: builds the request's WSGI environment, which is rarely needed.
     """
 
     __slots__ = (
@@ -55,11 +55,11 @@ class Request:
         self.scheme = scheme
         self.address = address
         self.environ = environ
-        #: Empty where the query has none.
+        #: Empty if the query does not have it.
         self.transport = self.sid = self.version = ""
-        #: The index of the client's function; ``None`` without JSONP.
+        #: The index of the client's JSONP function; ``None`` without JSONP.
         self.jsonp: Optional[int] = None
-        #: Whether a page of its origin may use the server; ``None`` before anybody has looked.
+        #: Whether its origin is allowed; ``None`` until it has been checked.
         self.allowed: Optional[bool] = None
         self._read(head.query)
 
@@ -70,7 +70,7 @@ class Request:
             parts = [part.partition("=") for part in query.split("&")]
         for name, _, value in parts:
             if not value:
-                continue  # as if it were not there
+                continue  # an empty value counts as missing
             if name == "transport":
                 self.transport = self.transport or value
             elif name == "sid":
@@ -81,15 +81,15 @@ class Request:
                 self.jsonp = _index(value)
 
     def header(self, name: bytes) -> str:
-        """The value of a field, by its name in lower case; those of several with a comma between.
+        """The value of a header field, by lower-case name; empty if the request does not have it.
 
-        Empty where there is none.
+        The values of a repeated field are joined with a comma.
         """
         value = self.head.named.get(name)
         return "" if value is None else value.decode("latin-1")
 
     def shrink(self) -> None:
-        """Keep no more than an answer needs, but for :attr:`environ`: it may wait for long."""
+        """Drop what a response does not need, since the request may be pending for long."""
         head = self.head
         named = {name: head.named[name] for name in _KEPT if name in head.named}
         kept = list(named.items())
@@ -101,7 +101,7 @@ class Request:
     # --- for another process ------------------------------------------------------
 
     def state_as_dict(self) -> dict[str, Any]:
-        """What an answer needs, and which session it is for, as JSON takes it."""
+        """The session's id and what a response needs, as JSON-compatible values."""
         head = self.head
         return {
             "method": head.method,
@@ -121,7 +121,7 @@ class Request:
 
     @classmethod
     def restore(cls, state: Saved) -> Request:
-        """What :meth:`state_as_dict` has said.
+        """The request whose state :meth:`state_as_dict` returned.
 
         :raises ValueError: see :class:`.Saved`.
         """

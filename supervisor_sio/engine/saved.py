@@ -1,7 +1,7 @@
-"""A state that was saved as JSON, read back with a look at every field.
+"""Read a state that was saved as JSON, checking every field.
 
-It may come from another release, or have been changed by hand: what is wrong is refused
-with the name of the field, as in ``session: queue[3] is not a text``.
+The state may come from another release, or have been edited by hand: a wrong field raises
+an error that names it, such as ``session: queue[3] is not a text``.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Key = Union[str, int]
 
 
 def as_text(data: bytes) -> str:
-    """Bytes as JSON takes them."""
+    """Bytes as base64 text, for JSON."""
     return binascii.b2a_base64(data, newline=False).decode()
 
 
 class Saved:
-    """The fields of an object, or the items of a list.
+    """The fields of a JSON object, or the items of a JSON list.
 
-    :param name: what it is the state of.
-    :raises ValueError: when it is neither; as all of the methods do.
+    :param name: what the state belongs to; error messages begin with it.
+    :raises ValueError: if ``value`` is neither. All methods raise it for a wrong field.
     """
 
     __slots__ = ("_value", "_name")
@@ -42,7 +42,7 @@ class Saved:
             value = self._value[key]
         except (KeyError, IndexError, TypeError):
             raise ValueError(f"{self._path(key)} is missing") from None
-        # A bool is an int, but not here.
+        # In Python True is an int; in a saved state it is not.
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.wrong(key, what)
         return value
@@ -53,11 +53,14 @@ class Saved:
         return f"{self._name}{'.' if ': ' in self._name else ': '}{key}"
 
     def wrong(self, key: Key, what: str) -> ValueError:
-        """:param what: it is not."""
+        """The error for a field.
+
+        :param what: what the field should have been.
+        """
         return ValueError(f"{self._path(key)} is not {what}")
 
     def is_none(self, key: Key) -> bool:
-        """Whether the field is there, and is ``null``."""
+        """Whether the field is present, and is ``null``."""
         try:
             return self._value[key] is None
         except (KeyError, IndexError, TypeError):
@@ -85,9 +88,9 @@ class Saved:
         raise self.wrong(key, "a number of seconds")
 
     def data(self, key: Key, skip: int = 0) -> bytes:
-        """What :func:`as_text` was given.
+        """The bytes that were given to :func:`as_text`.
 
-        :param skip: characters in front of it.
+        :param skip: number of characters in front of the base64 text.
         """
         try:
             return binascii.a2b_base64(self.text(key)[skip:].encode("ascii"))
@@ -105,18 +108,18 @@ class Saved:
         return Saved(self._get(key, dict, "an object"), self._path(key))
 
     def items(self, key: str) -> Iterator[Saved]:
-        """Of a list of lists."""
+        """The items of a list of lists."""
         items = self.list(key)
         for index in range(len(items)):
             yield Saved(items._get(index, list, "a list"), items._path(index))
 
     def objects(self, key: str) -> Iterator[Saved]:
-        """Of a list of objects."""
+        """The items of a list of objects."""
         items = self.list(key)
         return (items.object(index) for index in range(len(items)))
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
-        """The names of the fields, or the indexes of the items, and what is there."""
+        """Field names, or item indexes, each with its value."""
         items = self._value
         return iter(items.items() if isinstance(items, dict) else enumerate(items))
 

@@ -1,42 +1,43 @@
-"""An Engine.IO session: what a client sends, what waits for it, and the change of transport.
+"""An Engine.IO session: received packets, pending output, pings and the upgrade to a websocket.
 
-States, and what a request or the websocket means in each of them:
+What requests, and messages of the session's websocket, do in each state:
 
 =============  ==================  ==========  ================  ===========================
-state          poll                POST        websocket         of the websocket that came
+state          poll                POST        new websocket     websocket's messages
 =============  ==================  ==========  ================  ===========================
 ``OPENING``    refused             refused     refused
-``POLLING``    answered, or waits  taken       → ``PROBING``
-``PROBING``    answered, or waits  taken       closed at once    ``2probe``: → ``UPGRADING``
-``UPGRADING``  answered soon       taken       closed at once    ``5``: → ``WEBSOCKET``
-``WEBSOCKET``  refused             refused     closed at once    messages
+``POLLING``    answered, or waits  handled     → ``PROBING``
+``PROBING``    answered, or waits  handled     closed at once    ``2probe``: → ``UPGRADING``
+``UPGRADING``  answered soon       handled     closed at once    ``5``: → ``WEBSOCKET``
+``WEBSOCKET``  refused             refused     closed at once    handled
 ``CLOSING``    answered            ignored     closed at once
 ``LEFT``       answered            refused     refused
 ``CLOSED``     refused             refused     refused
 =============  ==================  ==========  ================  ===========================
 
-``OPENING``: the application has yet to accept it. ``PROBING`` and ``UPGRADING`` become ``POLLING``
-again when the websocket ends, sends anything else, or takes longer than ``UPGRADE_SECONDS``. In
-``UPGRADING`` a poll is answered soon, if need be with a ``6``, because the client waits for that.
-``CLOSING``: the application has closed it, and what waits has yet to be fetched, a ``1`` at the end
-of it. ``LEFT``: the client has closed it with a POST, and a poll may come that it had sent before:
-that gets a ``6``, as one that waits does; any other request makes it ``CLOSED``. The owner has
-been told in both. Whatever else ends a session makes it ``CLOSED`` at once.
+``OPENING``: the application has not accepted the client yet. ``PROBING`` and ``UPGRADING`` become
+``POLLING`` again when the websocket ends, sends anything else, or takes longer than
+``UPGRADE_SECONDS``. In ``UPGRADING`` a poll is answered soon, with a ``6`` if nothing is pending,
+because the client waits for the response. ``CLOSING``: the application has closed the session, and
+polls have yet to fetch the pending packets, of which the last is a ``1``. ``LEFT``: the client has
+closed the session with a POST; a poll that it had sent before is answered with a ``6``, and any
+other request makes the state ``CLOSED``. In ``CLOSING`` and ``LEFT`` the owner's ``on_close`` has
+been called. Any other end of a session makes it ``CLOSED`` at once.
 
-What is sent waits for the end of this turn, so that one poll takes all of it. Pings: the
-server sends one ``ping_interval`` after the last pong, and the client has ``ping_timeout`` to
-answer. With polling a ping goes out ahead of what waits, and an answer counts only if a poll
-has fetched the ping: a client that does not poll counts as gone.
+A packet sent to a polling client waits for the end of this turn, so that one poll takes all packets
+of the turn. The server sends a ping ``ping_interval`` after the last pong, and the client has
+``ping_timeout`` to answer. With polling the ping is sent before other pending packets, and a pong
+counts only after a poll has fetched the ping: a client that does not poll is considered gone.
 
-A poll whose connection ends takes nothing along: what was not written, or only in part, is first
-in the answer to the next one. So it is when that one comes over another connection while an answer
-is still being written: its client has given up the connection before, whose end may not be heard
-of for long. The session ends when no poll comes within
-``ABANDONED_POLL_SECONDS``: browsers and proxies repeat a GET whose connection broke (RFC 9110,
-9.2.2), and a client that is gone does not.
+Packets are lost with no poll: if its connection ends before the response is completely written, the
+next poll's response begins with the same packets. That also holds when the next poll arrives on
+another connection while the response is being written: the client has abandoned the old connection,
+whose end the server may learn much later. The session ends when no poll arrives within
+``ABANDONED_POLL_SECONDS`` after such an end: browsers and proxies repeat a GET whose connection
+broke (RFC 9110, 9.2.2).
 
-The owner may say of a message that it is busy. Then the rest of a POST waits, and the POST for
-its answer, or the websocket's reading, until :meth:`Session.proceed`.
+The owner may be busy after a message. Then the rest of the POST and its response, or the reading
+from the websocket, wait for :meth:`Session.proceed`.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ from .websocket import Link, WebSocket, accept
 if TYPE_CHECKING:
     from .engine import Engine
 
-#: What a client need not send.
+#: Valid packets that have no meaning when a client sends them.
 _IGNORED = (OPEN, UPGRADE, NOOP)
 
 _PROBE = PING + "probe"
@@ -87,38 +88,38 @@ _CLOSE_FRAME = message_frame(CLOSE)
 
 _NO_MESSAGE = "not a Socket.IO packet"
 
-#: Seconds by which deadlines may be looked at late, when nothing is wrong.
+#: Seconds by which a deadline may be late although the process is not overloaded.
 _LATE = 0.1
 
-#: Behind the last packet of a POST.
+#: Stands for the end of a POST's packets.
 _END: Any = object()
 
 
 class Exchange(Protocol):
-    """A request that waits for its answer, and its connection."""
+    """A request that waits for its response, with its connection."""
 
-    #: Whose poll it is until all of the answer is written, which is told to
-    #: :meth:`Session.taken`; or :meth:`Session.gone`, when the connection ends before.
+    #: The session of a poll. When the response is completely written, the runtime calls its
+    #: :meth:`Session.taken`; if the connection ends before that, :meth:`Session.gone`.
     session: Optional[Session]
 
     def is_there(self) -> bool:
-        """Whether the client has not closed the connection, as far as the kernel knows."""
+        """Whether the connection is open, as far as the kernel knows."""
 
     def answer(self, response: bytes, close: bool = False) -> None:
-        """Write the answer, once, at once; nothing happens when the client is gone.
+        """Write the response now; called once. Does nothing if the connection has ended.
 
-        :param close: it says that the connection ends after it.
+        :param close: whether the response announces that the connection closes.
         """
 
     def upgrade(self, response: bytes, websocket: WebSocket) -> Link:
-        """Write the answer; what comes behind the request is the websocket's.
+        """Write the response; bytes received behind the request are the websocket's.
 
-        Nothing of the websocket is called before this has returned.
+        The runtime does not call the websocket before this has returned.
         """
 
 
 class State(Enum):
-    """Of a session; the module's head says what they mean."""
+    """The states of a session; the module's docstring explains them."""
 
     OPENING = "opening"
     POLLING = "polling"
@@ -133,11 +134,11 @@ class State(Enum):
 # Before Python 3.12, to look a member up takes longer than the rest of a comparison.
 OPENING, POLLING, PROBING, UPGRADING, WEBSOCKET, CLOSING, LEFT, CLOSED = State
 
-#: The owner has been told of its end, but a poll is still answered.
+#: The owner knows that the session has ended, but a poll is still answered.
 _LAST = (CLOSING, LEFT)
 
 
-#: By state that can be restored: what it cannot be without, and what else it may have.
+#: The states that can be restored, each with its required and its optional fields.
 _FIELDS: dict[State, tuple[tuple[str, ...], tuple[str, ...]]] = {
     POLLING: ((), ("next_ping", "queue", "poll", "post")),
     PROBING: (("candidate",), ("next_ping", "queue", "poll", "post")),
@@ -149,13 +150,13 @@ _FIELDS: dict[State, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 class Ping(Enum):
-    """What the deadline of a session stands for."""
+    """The state of the next ping, which decides what the session's deadline means."""
 
-    #: A ping is to be sent then.
+    #: The ping is sent at the deadline.
     LATER = "later"
-    #: One waits for the next poll. It has to be answered before the deadline.
+    #: The ping waits for the next poll. The client has to answer it before the deadline.
     WAITS = "waits"
-    #: The client has it, and has to answer before the deadline.
+    #: The ping was sent. The client has to answer it before the deadline.
     SENT = "sent"
 
 
@@ -163,25 +164,26 @@ LATER, WAITS, SENT = Ping
 
 
 class Candidate:
-    """A websocket to which a session may change; there is one while the session upgrades."""
+    """The websocket of an upgrade in progress."""
 
     __slots__ = ("websocket", "until", "deadline", "slot", "_session")
 
     def __init__(self, session: Session, websocket: WebSocket, until: float) -> None:
         self.websocket = websocket
-        #: When the upgrade is given up.
+        #: When the upgrade expires.
         self.until = until
         self.deadline = NEVER
         self.slot = NOWHERE
         self._session = session
 
     def on_deadline(self, now: float) -> None:
-        # An upgrade that ends a little early is better than one more deadline.
+        # The deadline of a poll may end the upgrade up to UPGRADE_POLL_SECONDS early: that is
+        # simpler than a second deadline.
         self._session.upgrade_due(self, now > self.until - UPGRADE_POLL_SECONDS)
 
 
 class Absence:
-    """The time that a client has for its next poll, when the connection of one has ended."""
+    """The deadline for the next poll, after the connection of a poll has ended."""
 
     __slots__ = ("_session", "deadline", "slot")
 
@@ -197,7 +199,7 @@ class Absence:
 class Session:
     """The session of one client.
 
-    :param address: of the client, for the log.
+    :param address: the client's, for the log.
     """
 
     __slots__ = (
@@ -231,75 +233,76 @@ class Session:
         self.sid = sid
         self.state = OPENING
         self.address = address
-        #: The owner's: what the application stores; an item for each event that is being
-        #: handled; and whether the client has connected to a namespace.
+        #: Used by the owner: the application's session data; one item for each event being
+        #: handled; whether the client has connected to a namespace.
         self.data: Any = None
         self.running: Optional[list[None]] = None
         self.connected = False
-        #: The websocket's connection while everything goes through it: whoever has a frame for
-        #: many may send it there.
+        #: The websocket's connection while all packets go through it; a sender that has a
+        #: complete frame may send it here directly.
         self.live: Optional[Link] = None
         self.deadline = NEVER
         self.slot = NOWHERE
-        #: Whether the engine is to forget it when it is closed.
+        #: Whether the engine removes the session as soon as it is closed.
         self.forgotten = False
-        #: When the last answered ping was sent, by the engine's clock: the client has all that
-        #: was sent before. 0 until one is.
+        #: When the last answered ping was sent, by the engine's clock: the client has received
+        #: all packets sent before. 0 until a ping is answered.
         self.proven = 0.0
         self._engine = engine
         self._ping = LATER
-        #: When the next ping is due, or its answer.
+        #: When the next ping, or its pong, is due.
         self._pong_due = NEVER
-        #: Answers to wait for until one comes in time again: the next of two proves nothing.
+        #: Pongs to wait for until a pong proves again what the client has received: 2 after a
+        #: doubtful ping, of which the first proves nothing.
         self._doubts = 0
         self._websocket: Optional[WebSocket] = None
         self._candidate: Optional[Candidate] = None
-        #: The poll that waits.
+        #: The pending poll.
         self._poll: Optional[Exchange] = None
         self._poll_request: Optional[Request] = None
-        #: The poll whose answer is being written, and the packets in it. None waits meanwhile whose
-        #: client is there.
+        #: The poll whose response is being written, and the packets in it. Meanwhile no poll with
+        #: an open connection is pending.
         self._unread: Optional[tuple[Exchange, list[Packet]]] = None
-        #: While the client is to send a poll, as the connection of the last one has ended.
+        #: Set while the client has to poll again because a poll's connection has ended.
         self._absence: Optional[Absence] = None
         self._outbox: Optional[Outbox] = None
         self._post: Optional[Post] = None
-        #: Whether the poll will be answered at the end of this turn.
+        #: Whether :meth:`_flush` is scheduled for the end of this turn.
         self._flushing = False
 
-    # --- what its owner calls -----------------------------------------------------
+    # --- called by the owner ------------------------------------------------------
 
     @property
     def transport(self) -> str:
-        """As engineio calls it."""
+        """The current transport, in python-engineio's words."""
         return "polling" if self._websocket is None else "websocket"
 
     @property
     def upgraded(self) -> bool:
-        """Whether it has a websocket; for python-socketio's Admin UI."""
+        """Whether the session has a websocket; python-socketio's Admin UI reads it."""
         return self._websocket is not None
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended for its owner: what is sent is ignored."""
+        """Whether the session has ended for its owner: packets sent to it are ignored."""
         return self.state is CLOSED or self.state in _LAST
 
     @property
     def waiting(self) -> int:
-        """Bytes of output that the client has yet to take, and some for each piece of it."""
+        """Bytes of pending output, plus an allowance for each piece of it."""
         if self.live is not None:
             return self.live.waiting
         return 0 if self._outbox is None else self._outbox.size
 
     def send(self, packet: Packet) -> None:
-        """Send an Engine.IO packet: a text with its type, or the bytes of a binary message."""
+        """Send an Engine.IO packet: a text that begins with its type, or a binary message."""
         if self.live is not None:
             self.live.send(message_frame(packet))
         elif not self.closed:
             self._put(packet)
 
     def proceed(self) -> None:
-        """The owner was busy, and takes the next message."""
+        """The owner, which was busy, is ready for the next message."""
         post = self._post
         if post is None:
             if self._websocket is not None:
@@ -309,7 +312,7 @@ class Session:
             self._take(post)
 
     def refuse(self) -> None:
-        """The owner cannot take a message: the session ends, as with Node's servers."""
+        """End the session because a message is not valid Socket.IO, as Node's server does."""
         if self.closed:
             return
         if self._post is not None:
@@ -319,10 +322,10 @@ class Session:
             self.close(TRANSPORT_ERROR)
 
     def close(self, reason: str = SERVER_DISCONNECT, abort: bool = False) -> None:
-        """End it; the owner is told in here.
+        """End the session, and call the owner's ``on_close``.
 
         :param reason: for the owner, see :mod:`.reasons`.
-        :param abort: do not tell the client, who knows, or is not there.
+        :param abort: send no close packet: the client knows already, or is gone.
         """
         if self.closed:
             return
@@ -338,12 +341,12 @@ class Session:
             self._end_post(self._post)
         self._engine.owner.on_close(self, reason)
 
-    # --- what the engine calls ----------------------------------------------------
+    # --- called by the engine -----------------------------------------------------
 
     def accept_polling(self, request: Request, exchange: Exchange, packet: str) -> None:
-        """The application has accepted it: answer the handshake.
+        """Answer the handshake that the application has accepted.
 
-        :param packet: the one that opens the session.
+        :param packet: the packet that opens the session.
         """
         engine = self._engine
         if self.state is OPENING:
@@ -354,7 +357,7 @@ class Session:
         self._after_poll()
 
     def accept_websocket(self, request: Request, exchange: Exchange, packet: str) -> None:
-        """The same for a handshake by websocket."""
+        """As :meth:`accept_polling`, for a handshake by websocket."""
         closing = self.state is not OPENING
         websocket = self._upgrade(request, exchange, None if closing else self)
         websocket.link.send(message_frame(packet))
@@ -367,22 +370,23 @@ class Session:
             self._await_ping()
 
     def end(self) -> None:
-        """Close it at once, for polls as well. The owner is not told."""
+        """Make the session ``CLOSED`` at once, without calling the owner."""
         self._become_closed()
 
     def poll(self, request: Request, exchange: Exchange) -> None:
-        """A GET."""
+        """Handle a GET: answer it, or keep it pending."""
         other = self._poll
         if other is not None:
             if not exchange.is_there():
-                return  # the end of its connection is next
+                return  # the runtime is about to report the end of its connection
             if other.is_there():
                 exchange.answer(self._engine.answers.refusal(request, Fault.REQUEST))
                 self.close(TRANSPORT_ERROR)
                 return
             self.gone(other)
         if self._unread is not None and exchange.is_there():
-            # It polls again without all of the answer: it has given the other connection up.
+            # The client polls again before it has the complete response to its last poll: it has
+            # abandoned that connection.
             self.gone(self._unread[0])
         self._end_absence()
         if self._has_packets() and exchange.is_there():
@@ -396,7 +400,7 @@ class Session:
             self._engine.deadlines.after(self._candidate, UPGRADE_POLL_SECONDS)
 
     def post(self, request: Request, exchange: Exchange, body: bytes) -> None:
-        """A POST, with all of its body."""
+        """Handle a POST, whose body is complete."""
         answers = self._engine.answers
         if self.state is CLOSING:
             exchange.answer(answers.taken(request))
@@ -408,13 +412,13 @@ class Session:
             self._take(self._post)
 
     def refuse_body(self, request: Request, exchange: Exchange) -> None:
-        """A POST that is longer than the option allows."""
+        """Refuse a POST that is longer than ``max_http_buffer_size``, and end the session."""
         exchange.answer(self._engine.answers.refusal(request, Fault.REQUEST, close=True), True)
         self.count(PROTOCOL, "a POST that is too long")
         self.close(TRANSPORT_ERROR)
 
     def upgrade(self, request: Request, exchange: Exchange) -> None:
-        """A websocket, for which the client wants to change from polling."""
+        """Handle a websocket request: the client wants to upgrade from polling."""
         if self.state is not POLLING:
             self._upgrade(request, exchange, None).close()
             return
@@ -426,12 +430,12 @@ class Session:
         deadlines.set(self._candidate, until)
 
     def taken(self, exchange: Exchange) -> None:
-        """All of the answer to its poll has been written."""
+        """The response to a poll has been written completely."""
         if self._unread is not None and self._unread[0] is exchange:
             self._unread = exchange.session = None
 
     def gone(self, exchange: Exchange) -> None:
-        """The connection of its poll has ended, before or in the middle of the answer."""
+        """The connection of a poll has ended before its response was completely written."""
         unread = self._unread
         if exchange is self._poll:
             self._poll = self._poll_request = exchange.session = None
@@ -451,12 +455,12 @@ class Session:
 
     @property
     def absent(self) -> bool:
-        """Whether the connection of its poll has ended, and the next poll has not come."""
+        """Whether the connection of a poll has ended, and the next poll has not arrived."""
         return self._absence is not None
 
     @property
     def overdue(self) -> bool:
-        """Whether its client has not answered a ping in time, and nobody has looked yet."""
+        """Whether a pong is late, but :meth:`on_deadline` has not been called yet."""
         return (
             self._ping is not LATER
             and self.state not in _LAST
@@ -466,18 +470,18 @@ class Session:
 
     @property
     def held(self) -> bool:
-        """Whether nothing is read of the client: the owner is busy with its last message."""
+        """Whether reading from the client is paused because the owner is busy."""
         if self._post is not None:
             return self._post.step is OWNER
         return self._websocket is not None and self._websocket.held
 
     def on_deadline(self, now: float) -> None:
-        """A ping is due, or its answer, or the last poll of a session that closes."""
+        """A ping or its pong is due, or the time for a closed session's last poll is over."""
         options = self._engine.options
         if self.state in _LAST:
             self._become_closed()
         elif self._ping is LATER:
-            # The client counts from when it was due, unless this process was busy for longer.
+            # The client's time runs from when the ping was due, unless this process is late.
             self._pong_due = max(self._pong_due, now - _LATE) + options.ping_timeout
             self._engine.deadlines.set(self, self._pong_due)
             if self.live is not None:
@@ -489,7 +493,8 @@ class Session:
         elif self.held or (
             self.live is not None and self.live.took_output_within(options.ping_timeout)
         ):
-            # The answer may be behind what is not read; or the ping behind what the client takes.
+            # The pong may be behind unread input, or the ping behind output that the client is
+            # still reading.
             self._pong_due = now + options.ping_timeout
             self._engine.deadlines.set(self, self._pong_due)
             self._doubt()
@@ -497,22 +502,22 @@ class Session:
             self.close(PING_TIMEOUT)
 
     def ping_early(self) -> None:
-        """Send the next ping now: the client is about to hear nothing for a while.
+        """Send the next ping now, because the client will receive nothing for a while.
 
-        Clients count from the last ping. JavaScript's wait for ``ping_interval`` and
-        ``ping_timeout``, python-engineio's end the connection 5 seconds after the longer of both.
-        One that polls gets none: it would poll again, and thousands of them at the same time.
+        A client closes the connection when no ping arrives for some time: the JavaScript client
+        after ``ping_interval`` + ``ping_timeout``, python-engineio 5 seconds after the longer of
+        the two. Polling clients get no early ping: all of them would poll again at the same time.
         """
         if self.live is not None:
             self.ask()
 
     def ask(self) -> None:
-        """Send the next ping now, if none is on its way: is the client there?"""
+        """Send the next ping now, unless a pong is pending, to find out if the client answers."""
         if self._ping is LATER and self.state is not OPENING and not self.closed:
             now = self._pong_due = self._engine.deadlines.clock()
             self.on_deadline(now)
 
-    # --- what the websocket calls -------------------------------------------------------
+    # --- called by the websocket --------------------------------------------------------
 
     def on_message(self, packet: Packet) -> bool:
         """:meth:`.websocket.Handler.on_message`"""
@@ -532,13 +537,13 @@ class Session:
         """:meth:`.websocket.Handler.count`"""
         self._engine.owner.count(reason, self.address, detail)
 
-    # --- packets of the client ----------------------------------------------------------
+    # --- packets from the client --------------------------------------------------------
 
     def _receive(self, packet: Packet) -> bool:
         """Handle a packet.
 
-        :return: whether the next one may be handled now.
-        :raises ProtocolError: when it is not a packet.
+        :return: whether the next packet may be handled now.
+        :raises ProtocolError: if it is not a valid packet.
         """
         if packet.__class__ is bytes:
             return self._engine.owner.on_message(self, packet)
@@ -557,7 +562,7 @@ class Session:
         return True
 
     def _take(self, post: Post) -> None:
-        """The next packets of a POST."""
+        """Handle the next packets of a POST, at most ``MESSAGES_AT_ONCE`` in this turn."""
         left = MESSAGES_AT_ONCE
         try:
             while left:
@@ -578,7 +583,7 @@ class Session:
                     post.step = OWNER
                     return
                 if self._post is not post:
-                    return  # the packet has ended it
+                    return  # handling the packet has ended the POST
                 left -= 1
         except (PayloadError, ProtocolError) as error:
             self._refuse_post(post, str(error))
@@ -586,7 +591,7 @@ class Session:
             self._refuse_post(post, "")
             raise
         else:
-            # Others have a turn.
+            # Let the loop serve other clients before the next packets.
             self._engine.owner.soon(self._take_turn)
 
     def _take_turn(self) -> None:
@@ -613,10 +618,10 @@ class Session:
             self.count(PROTOCOL, why)
         self.close(TRANSPORT_ERROR)
 
-    # --- packets for the client ---------------------------------------------------------
+    # --- packets to the client ----------------------------------------------------------
 
     def _put(self, packet: Packet) -> None:
-        """Let it wait for a poll, if the client has not let too much wait already."""
+        """Add a packet to the pending ones; cut the client off if they are too many."""
         now = self._engine.deadlines.clock()
         box = self._outbox
         if box is None:
@@ -629,12 +634,12 @@ class Session:
             self._engine.owner.soon(self._flush)
 
     def cut_off(self) -> None:
-        """The client does not take what waits for it."""
+        """End the session: the client does not fetch its pending packets."""
         self.count(TOO_SLOW, "")
         self.close(TRANSPORT_ERROR, abort=True)
 
     def _flush(self) -> None:
-        """Answer the poll that waits, if there is one, with the packets that wait."""
+        """Answer the pending poll, if there is one, with the pending packets."""
         self._flushing = False
         poll = self._poll
         if poll is None or not self._has_packets():
@@ -646,11 +651,11 @@ class Session:
             self.gone(poll)
 
     def _has_packets(self) -> bool:
-        """Whether a poll is answered now."""
+        """Whether packets are pending, with which a poll can be answered."""
         return self._outbox is not None or self._ping is WAITS
 
     def _put_back(self, found: list[Packet]) -> None:
-        """The client has not got these."""
+        """Make packets pending again that the client has not received."""
         if found[0] == PING:
             del found[0]
             if self._ping is SENT:
@@ -661,9 +666,9 @@ class Session:
             self._outbox.put_back(found)
 
     def _next_packets(self, first: Optional[Packet] = None) -> list[Packet]:
-        """The packets for the next poll, which do not wait any more.
+        """Take the pending packets for a response to a poll.
 
-        :param first: comes before those that wait.
+        :param first: a packet to put before them.
         """
         found: list[Packet] = [] if first is None else [first]
         pings = self._ping is WAITS
@@ -674,7 +679,7 @@ class Session:
             if self._outbox.take(found, self._engine.deadlines.clock()):
                 self._outbox = None
             elif pings:
-                self._doubt()  # the ping is ahead of what is left
+                self._doubt()  # the pong will not prove that the client has the remaining packets
         return found
 
     def _answer_waiting(self, found: list[Packet]) -> None:
@@ -684,7 +689,7 @@ class Session:
         self._answer(request, exchange, found)
 
     def _answer(self, request: Request, exchange: Exchange, found: list[Packet]) -> None:
-        # The last poll before the websocket: its connection is not used again.
+        # This is the last poll before the websocket is used: its connection can close.
         close = self.state is UPGRADING
         response = self._engine.answers.packets(request, found, (), close)
         if self._unread is None and found[0] != NOOP:
@@ -693,7 +698,7 @@ class Session:
         exchange.answer(response, close)
 
     def _after_poll(self) -> None:
-        """A poll has taken packets: a POST that waits for that goes on, or the session closes."""
+        """A poll has taken packets: continue a POST that waited for it, or finish closing."""
         post = self._post
         if self.state in _LAST:
             if self._outbox is None:
@@ -708,7 +713,7 @@ class Session:
             self._engine.owner.soon(self._take_turn)
 
     def _note_answer(self) -> None:
-        """The client has answered the ping."""
+        """The client has sent the pong."""
         if self._doubts < 2:
             self.proven = self._pong_due - self._engine.options.ping_timeout
         if self._doubts:
@@ -717,14 +722,14 @@ class Session:
                 self._engine.owner.on_behind(self, False)
 
     def _doubt(self) -> None:
-        """The next answer does not say what the client has, or comes late."""
+        """Note that the next pong is late, or does not prove what the client has received."""
         is_new, self._doubts = not self._doubts, 2
         if is_new:
             self._engine.owner.on_behind(self, True)
 
     @property
     def behind(self) -> bool:
-        """What :meth:`.Owner.on_behind` was told last."""
+        """The last value passed to :meth:`.Owner.on_behind`."""
         return self._doubts > 0
 
     def _await_ping(self) -> None:
@@ -759,7 +764,7 @@ class Session:
             self._become_closed()
 
     def _end_polls(self) -> None:
-        """Nothing waits for a poll any more, nor for one to get its answer."""
+        """Stop waiting for the next poll, and for the response that is being written."""
         if self._unread is not None:
             self._unread[0].session = None
             self._unread = None
@@ -788,7 +793,7 @@ class Session:
         return WebSocket(handler, engine.deadlines, engine.options.max_http_buffer_size)
 
     def _probe(self, packet: Packet) -> bool:
-        """Engine.IO's handshake: ``2probe``, ``3probe``, ``5``."""
+        """Handle a step of Engine.IO's upgrade: ``2probe``, ``3probe``, ``5``."""
         candidate = self._candidate
         assert candidate is not None
         if self.state is PROBING and packet == _PROBE:
@@ -803,7 +808,10 @@ class Session:
         return True
 
     def _finish_upgrade(self, candidate: Candidate) -> bool:
-        """Whether the websocket's next message may come: what was posted before it is first."""
+        """Switch to the websocket.
+
+        :return: whether its next message may be handled now: not before an unfinished POST.
+        """
         self._candidate = None
         self._engine.deadlines.remove(candidate)
         self._end_polls()
@@ -820,7 +828,7 @@ class Session:
         return self._post is None
 
     def _go_live(self, websocket: WebSocket) -> None:
-        """From here on everything goes through the websocket."""
+        """Send all packets through the websocket from now on, the pending ones first."""
         self.state = WEBSOCKET
         self._websocket = websocket
         self.live = websocket.link
@@ -833,14 +841,14 @@ class Session:
                 link.send(message_frame(packet))
 
     def _give_up_upgrade(self, candidate: Candidate) -> None:
-        """It goes on with polling."""
+        """Close the candidate, and continue with polling."""
         self._candidate = None
         self._engine.deadlines.remove(candidate)
         self.state = POLLING
         candidate.websocket.close()
 
     def upgrade_due(self, candidate: Candidate, expired: bool) -> None:
-        """The upgrade has taken too long, or a poll has waited for long enough during one."""
+        """The deadline of an upgrade, or of a poll that is pending during one, has expired."""
         if expired:
             self._give_up_upgrade(candidate)
             return
@@ -851,9 +859,9 @@ class Session:
     # --- to another process, and from one -----------------------------------------------
 
     def check_movable(self) -> None:
-        """Whether another process can go on with it.
+        """Check that another process can continue the session.
 
-        :raises NotMovable: when not, or not now.
+        :raises NotMovable: if it cannot, or cannot now.
         """
         if self.state is OPENING or (self.closed and not self.forgotten):
             raise NotMovable(HANDLER_RUNNING)
@@ -862,13 +870,13 @@ class Session:
 
     @property
     def _websockets(self) -> list[WebSocket]:
-        """The one through which everything goes, or the one to which it may change."""
+        """The websocket in use, or that of an upgrade in progress."""
         candidate = self._candidate
         both = (self._websocket, None if candidate is None else candidate.websocket)
         return [websocket for websocket in both if websocket is not None]
 
     def connections(self) -> dict[str, Union[Exchange, Link]]:
-        """Those that go with it, by the field of its state that each belongs to."""
+        """The session's connections, by the field of its state that each belongs to."""
         found: dict[str, Union[Exchange, Link]] = {}
         if self._poll is not None:
             found["poll"] = self._poll
@@ -881,11 +889,10 @@ class Session:
         return found
 
     def state_as_dict(self) -> dict[str, Any]:
-        """All of it, but for :attr:`data`, as JSON takes it; the session is not used any more.
+        """The state, without :attr:`data`, as JSON-compatible values; the session ends here.
 
-        Packets are texts, as in a payload. Of all that is due only the next ping is there, as
-        seconds from now on, if none waits for a poll: the client has its time for anything else
-        anew.
+        Packets are texts, as in a payload. Of the deadlines only that of the next ping is saved, as
+        seconds from now, unless the ping waits for a poll; all others start anew.
         """
         box, post = self._outbox, self._post
         candidate, websocket = self._candidate, self._websocket
@@ -903,10 +910,10 @@ class Session:
         }
 
     def _next_ping(self) -> float:
-        """When it is due; it may be over.
+        """When the next ping is due; this may be in the past.
 
-        Clients count from the last ping that they have got, and know of no pause. Whether its
-        answer is on its way does not matter: the next one shows whether they are there.
+        A client's timeout runs from the last ping it received, also while its session moves to
+        another process. A pending pong is ignored: the next ping tests the client again.
         """
         if self._ping is LATER:
             return self._pong_due
@@ -914,7 +921,7 @@ class Session:
         return self._pong_due - options.ping_timeout + options.ping_interval
 
     def let_go(self) -> None:
-        """Be nobody's session any more; nobody is told."""
+        """Detach the session from its connections and deadlines, without calling anybody."""
         for item in (self._candidate, self._post):
             if item is not None:
                 self._engine.deadlines.remove(item)
@@ -941,11 +948,11 @@ class Session:
         session.state = state.choice("state", State)
         session.forgotten = session.closed
         session._check_fields(state)
-        session._doubts = 2  # the next answer may be to the ping before
+        session._doubts = 2  # the next pong may answer a ping of the other process
         now = engine.deadlines.clock()
         if state.is_none("next_ping"):
             session._ping = LATER if session.closed else WAITS
-            # For a poll that comes before start(), and takes the ping along.
+            # A poll may arrive before start() and take the ping.
             session._pong_due = now + engine.options.ping_timeout
         else:
             left = min(state.seconds("next_ping"), engine.options.ping_interval) - elapsed
@@ -963,42 +970,42 @@ class Session:
             session._candidate = Candidate(session, websocket, NEVER)
         if not state.is_none("poll"):
             if poll is None:
-                raise ValueError("poll: the session has one that waits for its answer")
+                raise ValueError("poll: the session has a pending poll, but no connection for it")
             session._poll, session._poll_request = poll, Request.restore(state.object("poll"))
         if not state.is_none("post"):
             if post is None:
-                raise ValueError("post: the session has one that waits for its answer")
+                raise ValueError("post: the session has a pending POST, but no connection for it")
             session._post = Post.restore(session, state.object("post"), post)
         session._connect(connect)
         return session
 
     def _check_fields(self, state: Saved) -> None:
-        """Of the fields that may be null, those are there that this state has."""
+        """Check that exactly the nullable fields that belong to the state are set."""
         if self.state not in _FIELDS:
-            names = ", ".join(one.value for one in _FIELDS)
+            names = ", ".join(restorable.value for restorable in _FIELDS)
             raise state.wrong("state", f"one of {names}")
         needed, possible = _FIELDS[self.state]
         for name in ("next_ping", "queue", "poll", "post", "candidate", "websocket"):
             if state.is_none(name):
                 if name in needed:
-                    raise state.wrong(name, f"there, in state {self.state.value}")
+                    raise state.wrong(name, f"set, in state {self.state.value}")
             elif name not in needed and name not in possible:
                 raise state.wrong(name, f"null, in state {self.state.value}")
 
     def _connect(self, connect: Callable[[WebSocket], Link]) -> None:
-        """All fields are right."""
+        """Attach the connections, after all fields were checked."""
         if self._candidate is not None:
             self._candidate.websocket.link = connect(self._candidate.websocket)
         if self._websocket is not None:
             self.live = self._websocket.link = connect(self._websocket)
         if self._poll is not None:
             self._poll.session = self
-            self._flushing = True  # by start()
+            self._flushing = True  # start() schedules the flush
 
     def start(self) -> None:
-        """Go on, after :meth:`.Engine.restore`: from here on things are due, and happen.
+        """Continue after :meth:`.Engine.restore`: set the deadlines, and handle pending packets.
 
-        The runtime then starts its websocket, see :meth:`.WebSocket.start`.
+        The runtime then starts the websocket, see :meth:`.WebSocket.start`.
         """
         owner = self._engine.owner
         self.renew()
@@ -1008,7 +1015,7 @@ class Session:
             owner.soon(self._take_turn)
 
     def renew(self) -> None:
-        """Nothing has come of the client for a while: it has all of its time anew."""
+        """Restart all deadlines, because nothing was read from the client for a while."""
         deadlines, candidate, post = self._engine.deadlines, self._candidate, self._post
         self._end_absence()
         if self.state is CLOSING:

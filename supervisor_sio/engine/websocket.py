@@ -1,20 +1,20 @@
-"""A websocket as a server has it (RFC 6455), without the connection: bytes in, messages out.
+"""A server's websocket (RFC 6455) without its connection: bytes in, messages out.
 
-How far the closing handshake is (section 7.1), and what comes next:
+The states of the closing handshake (section 7.1), and what each event does in them:
 
 ====================  =====================  =======================  ==================
 state                 we close               the client's close       the connection ends
 ====================  =====================  =======================  ==================
 ``OPEN``              ``CLOSING``            ``ANSWERED``             ``ENDED``
 ``CLOSING``           nothing                connection is aborted    ``ENDED``
-``ANSWERED``          nothing                is not looked at         ``ENDED``
+``ANSWERED``          nothing                is ignored               ``ENDED``
 ``ENDED``             nothing                cannot come              cannot happen
 ====================  =====================  =======================  ==================
 
-In ``CLOSING`` and ``ANSWERED`` there is a deadline after which the connection is aborted. A frame
-that breaks the protocol closes the websocket; what comes behind it is not looked at.
+In ``CLOSING`` and ``ANSWERED`` a deadline runs, after which the connection is aborted. A frame
+that breaks the protocol closes the websocket, and all later bytes are ignored.
 
-What waits to be sent is the runtime's, which has the connection: see :class:`Link`.
+The runtime owns the connection and its pending output: see :class:`Link`.
 """
 
 from __future__ import annotations
@@ -51,72 +51,76 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 #: 16 bytes in base64 (section 4.1).
 _KEY = re.compile(r"[0-9A-Za-z+/]{22}==")
 
-#: The field that says which version of the protocol is spoken here (section 4.4).
+#: The header field with the protocol version that the server supports (section 4.4).
 VERSION = ("Sec-WebSocket-Version", "13")
 
 
 class HandshakeError(ValueError):
-    """A request that is not a websocket's handshake; the text says why."""
+    """The request is not a valid websocket handshake; the text says why."""
 
 
 class Link(Protocol):
-    """The connection of a websocket, which the runtime has.
+    """The connection of a websocket; the runtime implements it.
 
-    The runtime cuts off a client that does not take its output, stops reading from it while
-    much waits, and counts both. Whatever ends the connection, :meth:`WebSocket.ended` follows.
+    The runtime stops reading from a client while much output for it is pending, cuts off a client
+    that does not read its output, and counts both. After any end of the connection it calls
+    :meth:`WebSocket.ended`.
     """
 
     def send(self, data: bytes, fan_out: bool = False) -> None:
-        """Send frames at the end of this turn; nothing once it is closed.
+        """Send frames at the end of this turn of the loop; do nothing once the link is closed.
 
-        :param fan_out: with those of many others: when its turn comes.
+        :param fan_out: the frames are part of a broadcast, and may be sent in a later turn.
         """
 
     def send_pong(self, data: bytes) -> None:
-        """The same. While output waits, only the last one is kept (section 5.5.3)."""
+        """Send a pong. While output is pending, only the last pong is kept (section 5.5.3)."""
 
     def pause(self) -> None:
-        """Read no more, and call :meth:`WebSocket.receive` no more."""
+        """Stop reading, and stop calling :meth:`WebSocket.receive`."""
 
     def resume(self) -> None:
-        """Read again, in a later turn. First comes a call of :meth:`WebSocket.proceed`."""
+        """In a later turn, call :meth:`WebSocket.proceed`, then read again."""
 
     def close(self, read_on: bool) -> None:
-        """Send nothing more than what waits. Then shut our side down and read on, or close."""
+        """Send the pending output, then close the connection.
+
+        :param read_on: only shut down the sending side, and go on reading.
+        """
 
     def abort(self) -> None:
         """Close at once. :meth:`WebSocket.ended` is called in here, or later."""
 
     @property
     def waiting(self) -> int:
-        """Bytes of output that the client has yet to take, and some for each piece of it."""
+        """Bytes of pending output, plus an allowance for each piece of it."""
 
     def took_output_within(self, seconds: float) -> bool:
-        """Whether output waits for the client, and it has taken some of it so lately."""
+        """Whether output is pending and the client has read some within the last ``seconds``."""
 
 
 class Handler(Protocol):
-    """The one to whom a websocket belongs. None of these methods may wait."""
+    """The owner of a websocket. None of these methods may block."""
 
     def on_message(self, payload: Payload) -> bool:
-        """A message.
+        """The client has sent a message.
 
-        :return: whether the next one may come. If not, it comes after :meth:`WebSocket.go_on`.
-        :raises ProtocolError: when the client may not send this one.
+        :return: whether to deliver the next one. If false, it waits for :meth:`WebSocket.go_on`.
+        :raises ProtocolError: if the client may not send this message.
         """
 
     def on_close(self, websocket: WebSocket) -> None:
-        """The websocket has ended, and not because the handler has closed it.
+        """The websocket has ended for another reason than :meth:`WebSocket.close`.
 
-        Called once; nothing else is called afterwards.
+        This is the last call that the handler gets.
         """
 
     def count(self, reason: str, detail: str) -> None:
-        """The client did something that is counted, see :mod:`..common.reasons`."""
+        """Count a fault of the client, see :mod:`..common.reasons`."""
 
 
 class State(Enum):
-    """How far the closing handshake is; see the module's head."""
+    """The states of the closing handshake; see the module's docstring."""
 
     OPEN = "open"
     CLOSING = "closing"
@@ -129,9 +133,9 @@ OPEN, CLOSING, ANSWERED, ENDED = State
 
 
 def check(request: Request) -> None:
-    """Check a handshake, section 4.2.1. That it is valid HTTP has been checked before.
+    """Check a handshake (section 4.2.1) that is known to be valid HTTP.
 
-    :raises HandshakeError: when it is not valid; the text says why.
+    :raises HandshakeError: if it is not valid; the text says why.
     """
     if request.head.method != "GET":
         raise HandshakeError("the method is not GET")
@@ -146,7 +150,7 @@ def check(request: Request) -> None:
 
 
 def accept(request: Request) -> bytes:
-    """The answer to a handshake, section 4.2.2. Of the sub-protocols the first is chosen."""
+    """The response to a handshake (section 4.2.2); it selects the first subprotocol offered."""
     key = request.header(b"sec-websocket-key").encode()
     digest = base64.b64encode(hashlib.sha1(key + _GUID).digest())
     protocol = request.header(b"sec-websocket-protocol").partition(",")[0].strip(" \t")
@@ -157,15 +161,15 @@ def accept(request: Request) -> bytes:
 
 
 class WebSocket:
-    """One websocket, from the handshake's answer to its end.
+    """One websocket, from the response to its handshake to its end.
 
-    :param handler: without one it only closes.
+    :param handler: ``None`` if the websocket is only to be closed.
     :param max_size: longest message of the client, in bytes.
     """
 
     __slots__ = ("link", "state", "deadline", "slot", "_handler", "_deadlines", "_reader", "_held")
 
-    #: Set right after the websocket was made.
+    #: Set by the creator, right after the constructor.
     link: Link
 
     def __init__(self, handler: Optional[Handler], deadlines: Deadlines, max_size: int) -> None:
@@ -174,17 +178,17 @@ class WebSocket:
         self.slot = NOWHERE
         self._handler = handler
         self._deadlines = deadlines
-        #: ``None`` when nothing that comes is looked at any more.
+        #: ``None`` once received bytes are ignored.
         self._reader: Optional[FrameReader] = FrameReader(max_size)
-        #: Whether the handler wants no more until it says so.
+        #: Whether the handler is busy: the next message waits for :meth:`go_on`.
         self._held = False
 
     # --- what the runtime calls -----------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """What has been read.
+        """Handle bytes read from the connection.
 
-        :raises Exception: of the handler's; the websocket is closed, and the error to be logged.
+        :raises Exception: an error of the handler, for the caller to log; the websocket is closed.
         """
         reader = self._reader
         if reader is not None:
@@ -192,15 +196,15 @@ class WebSocket:
             self._take_messages(reader)
 
     def proceed(self) -> None:
-        """What has been received, but not been handled. After :meth:`Link.resume`.
+        """Handle bytes that were received before; called after :meth:`Link.resume`.
 
-        :raises Exception: as :meth:`receive`.
+        :raises Exception: see :meth:`receive`.
         """
         if not self._held and self._reader is not None:
             self._take_messages(self._reader)
 
     def ended(self) -> None:
-        """The connection is gone."""
+        """The connection has ended."""
         self.state = ENDED
         self._deadlines.remove(self)
         self._reader = None
@@ -209,36 +213,36 @@ class WebSocket:
             handler.on_close(self)
 
     def let_go(self) -> None:
-        """The connection is another process's, which goes on with it; the handler is not told."""
+        """Another process continues the connection. The handler is not called."""
         self._handler = None
         self.ended()
 
     def on_deadline(self, now: float) -> None:
-        """The client has not answered our close."""
+        """The client has not answered our close frame in time."""
         self.link.abort()
 
     # --- what its handler calls ------------------------------------------------------
 
     def go_on(self) -> None:
-        """The next message may come, after :meth:`Handler.on_message` has returned false."""
+        """Deliver the next message, after :meth:`Handler.on_message` has returned false."""
         if self._held:
             self._held = False
             self.link.resume()
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has closed it."""
+        """Whether neither side has sent a close frame, and the connection has not ended."""
         return self.state is OPEN
 
     @property
     def held(self) -> bool:
-        """Whether the next message has to wait for :meth:`go_on`: it is not read before."""
+        """Whether reading is paused until :meth:`go_on`."""
         return self._held
 
     def close(self, code: int = NORMAL) -> None:
-        """Send a close frame; the client has some seconds to answer. Section 7.1.2.
+        """Send a close frame (section 7.1.2); the client has ``CLOSE_SECONDS`` to answer.
 
-        The handler is not told any more, also where the client has closed it before.
+        The handler is not called any more, even if the client has closed the websocket before.
         """
         self._handler = None
         if self.state is OPEN:
@@ -248,10 +252,10 @@ class WebSocket:
                 self.link.resume()
 
     def end(self) -> None:
-        """Close it because the worker stops: the client has ``END_SECONDS`` for its answer.
+        """Close the websocket because the worker stops; the client has ``END_SECONDS`` to answer.
 
-        That holds also where a close frame has been sent before. To end the connection at once
-        would reset it, if the client is sending something.
+        That also replaces the deadline of an earlier close frame. The connection is not closed at
+        once because that would reset it while the client sends.
         """
         handler = None
         if self.state is OPEN:
@@ -292,7 +296,7 @@ class WebSocket:
             self._fail(INTERNAL_ERROR, FAILED, type(error).__name__)
             raise
         else:
-            # Others have a turn.
+            # Let the loop serve other clients before the next messages.
             self.link.pause()
             self.link.resume()
 
@@ -310,7 +314,7 @@ class WebSocket:
         self.link.close(read_on=state is CLOSING)
 
     def _fail(self, code: int, reason: str, detail: str) -> None:
-        """Section 7.1.7."""
+        """Fail the websocket connection, section 7.1.7."""
         self._reader = None
         handler, self._handler = self._handler, None
         if handler is not None:
@@ -322,17 +326,17 @@ class WebSocket:
     # --- for another process ------------------------------------------------------
 
     def keep(self, data: bytes) -> None:
-        """Received, and for another process to handle. Nothing was received before."""
+        """Store received bytes for another process to handle; none were received before."""
         assert self._reader is not None
         self._reader.feed(data)
 
     def state_as_dict(self) -> dict[str, Any]:
-        """What an open one has received and not handled, as JSON takes it."""
+        """The state of an open websocket, with its unhandled bytes, as JSON-compatible values."""
         assert self._reader is not None
         return {"held": self._held, "received": self._reader.state_as_dict()}
 
     def restore(self, state: Saved) -> None:
-        """Be as another one has been; the handler sets :attr:`link` next.
+        """Take over the state of another websocket; the handler sets :attr:`link` next.
 
         :raises ValueError: see :class:`.Saved`.
         """
@@ -341,6 +345,6 @@ class WebSocket:
         self._reader.restore(state.object("received"))
 
     def start(self) -> None:
-        """Go on where the other one has been: read from here on. The runtime calls it."""
+        """Start reading after :meth:`restore`. The runtime calls it."""
         if not self._held:
             self.link.resume()

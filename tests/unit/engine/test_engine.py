@@ -255,7 +255,7 @@ def test_a_state_that_goes_round(world: World, state: State) -> None:
     again = there.engine.restore(told, connect, poll, post)
     assert there.engine.sessions == {session.sid: again}
     assert len(links) == sum(told[name] is not None for name in ("websocket", "candidate"))
-    with pytest.raises(ValueError, match="sid 'sid1' is here already"):
+    with pytest.raises(ValueError, match="sid 'sid1' exists already"):
         there.engine.restore(told, connect, poll, post)
     assert state_of(again) == told | {"next_ping": told["next_ping"] and pytest.approx(25)}
 
@@ -603,7 +603,7 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (State.POLLING, "state", "opening", "state is not one of polling, probing, "),
         (State.CLOSING, "state", "closed", "state is not one of polling, probing, "),
         (State.POLLING, "address", None, "address is not a text"),
-        (State.WEBSOCKET, "next_ping", None, "next_ping is not there, in state websocket"),
+        (State.WEBSOCKET, "next_ping", None, "next_ping is not set, in state websocket"),
         (State.CLOSING, "next_ping", 5, "next_ping is not null, in state closing"),
         (State.POLLING, "next_ping", "soon", "next_ping is not a number of seconds"),
         (State.POLLING, "websocket", {}, "websocket is not null, in state polling"),
@@ -620,15 +620,15 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (State.POLLING, "post.packets.0", "b§", r"post.packets\[0\] is not base64"),
         (State.POLLING, "post.request", None, "post.request is not an object"),
         (State.POLLING, "post.request.fields", [5], r"post.request.fields\[0\] is not a list"),
-        (State.PROBING, "candidate", None, "candidate is not there, in state probing"),
+        (State.PROBING, "candidate", None, "candidate is not set, in state probing"),
         (State.UPGRADING, "candidate.held", 5, "candidate.held is not true or false"),
         (State.UPGRADING, "candidate.received", 5, "candidate.received is not an object"),
-        (State.WEBSOCKET, "websocket", None, "websocket is not there, in state websocket"),
+        (State.WEBSOCKET, "websocket", None, "websocket is not set, in state websocket"),
         (State.WEBSOCKET, "websocket.held", 5, "websocket.held is not true or false"),
         (State.WEBSOCKET, "websocket.received.data", 5, "websocket.received.data is not base64"),
         (State.WEBSOCKET, "queue", [], "queue is not null, in state websocket"),
-        (State.CLOSING, "queue", None, "queue is not there, in state closing"),
-        (State.LEFT, "queue", None, "queue is not there, in state left"),
+        (State.CLOSING, "queue", None, "queue is not set, in state closing"),
+        (State.LEFT, "queue", None, "queue is not set, in state left"),
         (State.LEFT, "poll", {}, "poll is not null, in state left"),
     ],
 )
