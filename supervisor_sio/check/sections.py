@@ -117,7 +117,7 @@ def make_sections(
     """
     module, _, name = application.partition(":")
     if not module or not name or len(application.partition("(")[0].split()) > 1:
-        raise ValueError(f"{application!r} is not module:app, as in chat:app")
+        raise ValueError(f"{application!r} is not module:app, for example chat:app")
     if workers < 1:
         raise ValueError(f"{workers} workers do no work; give 1 or more")
     fault = name_fault(cluster)

@@ -49,7 +49,9 @@ class Options:
             if not _is_number(value) or value < 0:
                 raise ValueError(f"{name}: {value!r} is not a number of at least 0")
         if not _are_transports(self.transports):
-            raise ValueError(f"transports: {self.transports!r} is not a list with some of {TRANSPORTS}")
+            raise ValueError(
+                f"transports: {self.transports!r} is not a list with some of {TRANSPORTS}"
+            )
         if not (self.cookie is None or isinstance(self.cookie, (str, Mapping))):
             raise ValueError(f"cookie: {self.cookie!r} is neither a name nor a dictionary")
         if not _are_origins(self.cors_allowed_origins):

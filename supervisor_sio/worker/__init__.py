@@ -1,12 +1,13 @@
 """The worker process: serves the connections that the router passes to it.
 
-``service`` starts one of two lives: ``supervised``, with ``link``, the channel to the router
-(with ``outgoing``, ``reporting``, and, for sessions that move, ``passing`` and ``arriving``),
-or ``alone``, by hand. ``application`` finds ``module:app``. ``connection`` is that of one client,
-``server`` all of them. ``eio`` is what python-socketio finds on ``server.eio``, ``dispatch`` calls
-its handlers, ``exits`` says which of them has called ``sys.exit()``, ``compat`` has the names of
-python-socketio that are not public. ``tracebacks`` and ``few_lines`` keep the log short.
-``runtime`` says what all of this needs of a loop; ``modes`` knows the packages that have one.
+``service`` runs a worker in one of two ways: ``supervised``, with ``link``, the channel to the
+router (and its parts ``outgoing``, ``reporting``, and, for moving sessions, ``passing`` and
+``arriving``), or ``alone``, when started by hand. ``application`` imports ``module:app``.
+``connection`` is one client connection, ``server`` holds all of them. ``eio`` is the object that
+python-socketio finds on ``server.eio``, ``dispatch`` calls the handlers, ``exits`` describes a
+``sys.exit()`` in one, ``compat`` has the private names of python-socketio in use. ``tracebacks``
+and ``few_lines`` keep the log short. ``runtime`` is the interface of a loop; ``modes`` selects the
+package that implements it.
 """
 
 from .service import serve

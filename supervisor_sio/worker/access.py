@@ -1,6 +1,7 @@
 """The access log: a line for each session that opens, and one for each that ends.
 
-Only where ``access_log`` of ``[rpcinterface:sio]`` is on: clients decide how many lines there are.
+It is written only if ``access_log`` of ``[rpcinterface:sio]`` is on, because clients can cause any
+number of lines.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from ..engine.session import Session
 
 logger = logging.getLogger("supervisor_sio.access")
 
-#: Writes a line: a message, and what goes into it.
+#: Writes a line; takes a format and its arguments.
 Write = Callable[..., None]
 
 
 class AccessLog:
-    """Of one worker; knows when the sessions that are open were opened."""
+    """The access log of one worker; keeps the opening time of each open session."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        logger.setLevel(logging.INFO)  # it is asked for, whatever supervisord's own log has
+        logger.setLevel(logging.INFO)  # the user asked for it, whatever the general level is
         self._now = now
         self._opened: dict[str, float] = {}
 
@@ -40,13 +41,13 @@ class AccessLog:
 
     def ended(self, session: Session, reason: str, write: Write) -> None:
         began = self._opened.pop(session.sid, None)
-        # Another worker has seen it begin, if this one has not.
+        # A session that was opened at another worker has no opening time here.
         seconds = "-" if began is None else f"{self._now() - began:.1f} s"
         address = _shown(session.address) or "-"
         write("session %s ends: %s %s %s", session.sid, address, seconds, reason)
 
 
 def _shown(text: str) -> str:
-    """What a client has sent, on one line."""
+    """Text from a client, escaped to fit on one line."""
     text = text[:ACCESS_LOG_TEXT].encode("unicode_escape").decode()
     return text.replace('"', "'")

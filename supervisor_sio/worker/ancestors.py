@@ -1,4 +1,4 @@
-"""Whether supervisord is there, and each start script between it and this worker."""
+"""Detects that supervisord, or a start script between it and this worker, has ended."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Callable, Optional
 from ..common import identity
 from ..common.processes import has_parent, lineage
 
-#: Seconds without supervisord's socket after which a worker leaves that knows no parents to go
-#: by. supervisord has the socket from before it starts a worker until its end.
+#: Seconds without supervisord's socket after which a worker that does not know supervisord's pid
+#: considers it gone. supervisord has the socket from before it starts a worker until it ends.
 _GONE = 5.0
 
 
 class Ancestors:
-    """:param log: is called once, when one is gone."""
+    """:param log: called once, when supervisord or a wrapper has ended."""
 
     def __init__(self, log: Callable[[], None]) -> None:
         self._log = log
         #: This process, and each wrapper between it and supervisord, with its parent.
         self._lineage = [(os.getpid(), os.getppid())]
         self._gone = False
-        #: Whether a router has said who supervisord is: until then the parent may be the one
-        #: that got this process when a wrapper ended.
+        #: Whether a router has sent supervisord's pid. Until then the parent may be the process
+        #: that adopted this one when a wrapper ended.
         self._knows_supervisord = False
-        #: Since when there is no socket to connect to.
+        #: Since when supervisord's socket has been missing.
         self._no_socket_since: Optional[float] = None
 
     @property
     def gone(self) -> bool:
-        """Whether supervisord is gone, or a wrapper that it started.
+        """Whether supervisord, or a wrapper between it and this process, has ended.
 
-        A signal for a start script without ``exec`` ends only that script.
+        A signal to a start script that runs the worker without ``exec`` ends only the script.
         """
         if not self._gone and not all(has_parent(*pair) for pair in self._lineage):
             self._note_gone()
@@ -44,7 +44,7 @@ class Ancestors:
         self._log()
 
     def note_no_router(self, error: OSError) -> None:
-        """There was nothing to connect to."""
+        """Connecting to the router has failed."""
         if error.errno not in (errno.ENOENT, errno.ECONNREFUSED):
             self._no_socket_since = None
             return
@@ -56,18 +56,18 @@ class Ancestors:
                 self._note_gone()
 
     def note_router(self) -> None:
-        """There is a router."""
+        """A router has accepted the connection."""
         self._no_socket_since = None
 
     def take_supervisord(self, pid: int, same_host: bool) -> None:
-        """A router says which process supervisord is.
+        """A router has sent supervisord's process id.
 
-        :param same_host: and not another pid namespace, where the kernel says 0.
+        :param same_host: whether supervisord is in the same pid namespace as this process.
         """
         self._knows_supervisord = True
         pairs = lineage(os.getpid(), pid)
         if pairs:
             self._lineage = pairs
         elif identity.of_supervisord() and same_host:
-            # The wrapper is gone already.
+            # The wrapper has ended already.
             self._lineage = [(os.getpid(), pid)]

@@ -1,4 +1,4 @@
-"""The environment of a handshake, as engineio makes it of an ASGI scope for an ``AsyncServer``."""
+"""Builds a handshake's environment from an ASGI scope, as engineio's ``AsyncServer`` does."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, Optional
 
 from ..cluster.environs import NO_ASYNC_INPUT
 
-#: Names and values of fields that sessions share, at most.
+#: Most names and values of header fields that are kept to be shared by sessions.
 _SHARED = 512
 
-#: Fields of which each client has its own value.
+#: Fields whose value differs for each client.
 _OWN = (b"cookie", b"authorization", b"sec-websocket-key", b"x-forwarded-for", b"x-real-ip")
 
 
 def make_environ(scope: dict[str, Any]) -> dict[str, Any]:
-    """Without ``asgi.receive`` and ``asgi.send``: they end with the handshake, this does not.
+    """The environment, without ``asgi.receive`` and ``asgi.send``, which it would outlive.
 
-    :param scope: of type ``http`` or ``websocket``; the environment keeps it.
+    :param scope: of type ``http`` or ``websocket``; the environment refers to it.
     """
     query = _text(scope.get("query_string", b"")) or ""
     path = scope["path"]
@@ -39,7 +39,7 @@ def make_environ(scope: dict[str, Any]) -> dict[str, Any]:
         "RAW_URI": _uri(path, query),
         "SCRIPT_NAME": "",
         "SERVER_PROTOCOL": "HTTP/1.1",
-        # Those of the client and of the server; engineio has made-up ones.
+        # The real addresses; python-engineio uses fixed values.
         "REMOTE_ADDR": address,
         "REMOTE_PORT": str(port),
         "SERVER_NAME": server[0],
@@ -49,7 +49,7 @@ def make_environ(scope: dict[str, Any]) -> dict[str, Any]:
     for name, value in scope["headers"]:
         text = _text(value) if name not in _OWN else _decode(value)
         if text is None or b"_" in name:
-            continue  # nobody could tell it from one with a hyphen
+            continue  # X_Y would become the same key as X-Y
         key = _key(name)
         known = environ.get(key)
         environ[key] = text if known is None else f"{known},{text}"
@@ -64,7 +64,7 @@ def _key(name: bytes) -> str:
 
 
 def _decode(value: bytes) -> Optional[str]:
-    """``None`` for what is not UTF-8: engineio leaves it out as well."""
+    """The text; ``None`` if it is not UTF-8: python-engineio leaves such fields out, too."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -80,6 +80,6 @@ def _uri(path: str, query: str) -> str:
 
 
 def _scheme(scope: dict[str, Any]) -> str:
-    """That of the handshake, which is HTTP also where a websocket begins."""
+    """The scheme of the handshake: ``http`` or ``https`` also for a websocket."""
     scheme: str = scope["scheme"]
     return {"ws": "http", "wss": "https"}.get(scheme, scheme)

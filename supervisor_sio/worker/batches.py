@@ -1,22 +1,22 @@
-"""Sessions on their way to another worker, as JSON: what each is, and some of them as one packet.
+"""The JSON format of sessions that move to another worker, and of the packets that carry them.
 
 A session is an object:
 
 ===============  ==============================================================================
-``sid``          of Engine.IO; begins with the tag of the worker that has opened it
-``server``       which of the application's Socket.IO servers has it, in the order of their making
-``paths``        where requests of sessions are that server's
+``sid``          the Engine.IO session id; begins with the tag of the worker that opened it
+``server``       the index of its Socket.IO server, in the order in which they were created
+``paths``        the paths at which that server gets requests of sessions
 ``engine``       the Engine.IO session, with its connections: see :mod:`.moved_sessions`
-``client``       what python-socketio and the manager know, see :mod:`..cluster.moving`; ``null``
-                 for a session that has ended but for its last poll
-``held``         messages that no handler has got, as in a payload
-``descriptors``  how many of the packet's are its
+``client``       the state of python-socketio and the manager, see :mod:`..cluster.moving`;
+                 ``null`` for a session that has ended and only waits for its last poll
+``held``         messages that no handler has received, encoded as in a payload
+``descriptors``  how many of the packet's descriptors belong to the session
 ===============  ==============================================================================
 
-A packet has a list of them, in a file of memory, and their descriptors in the same order.
-:data:`..common.takeover.FORMAT` is counted up with each change that an older or a newer worker
-would not understand. What is read is checked all the same: a session that is wrong is refused
-with the name of the field.
+A packet is a list of sessions in a memory file, with their descriptors in the same order.
+:data:`..common.takeover.FORMAT` is incremented with each change that workers of another release
+would not understand. All fields are checked nevertheless: a wrong session is refused with an
+error that names the field.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from ..engine.saved import Saved
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
-#: Beside the file of memory.
+#: Most descriptors of a packet's sessions; one more is the memory file.
 _MOST_DESCRIPTORS = MAX_DESCRIPTORS - 1
 
 
 class Moved(NamedTuple):
-    """A session; the module's head says what the fields are."""
+    """A session; the module's docstring explains the fields."""
 
     sid: str
     server: int
@@ -49,12 +49,15 @@ class Moved(NamedTuple):
     descriptors: int
 
     def as_text(self) -> str:
-        """:raises ValueError: when a part of it is not JSON; ``TypeError`` likewise."""
+        """Encode it as JSON.
+
+        :raises ValueError: or ``TypeError``, if a part of it cannot be encoded.
+        """
         return _encode({**self._asdict(), "held": packets.save(map(_as_packet, self.held))})
 
 
 class Batch:
-    """Sessions of one tag, until they fill a packet."""
+    """Collects sessions of one tag for a packet."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -65,7 +68,7 @@ class Batch:
         return len(self.texts)
 
     def has_room(self, text: str, descriptors: int) -> bool:
-        """For one more; there is for the first one, however long it is."""
+        """Whether one more session fits; the first one always does, however long it is."""
         if len(self.descriptors) + descriptors > _MOST_DESCRIPTORS:
             return False
         return not self.texts or self._size + len(text) <= TAKEOVER_BATCH
@@ -80,9 +83,9 @@ class Batch:
 
 
 def read(data: bytes) -> list[Any]:
-    """The sessions of a packet, which nobody has looked at, see :func:`restore`.
+    """The sessions of a packet; :func:`restore` checks each of them.
 
-    :raises ValueError: when that is not a list.
+    :raises ValueError: if the packet is not a list.
     """
     try:
         values = json.loads(data)
@@ -94,12 +97,12 @@ def read(data: bytes) -> list[Any]:
 
 
 def restore(value: Any) -> Moved:
-    """One of them.
+    """Check a session of a packet.
 
-    :raises ValueError: names the field that is wrong.
+    :raises ValueError: if a field, which it names, is wrong.
     """
     saved = Saved(value, "session")
-    saved.object("engine")  # its owner looks at it, as that of the client's
+    saved.object("engine")  # the engine checks its fields, as the manager those of the client
     client = None if saved.is_none("client") else saved.object("client")
     paths = saved.list("paths")
     held = packets.restore(saved.list("held"))

@@ -1,4 +1,4 @@
-"""The body of a request, as a WSGI application reads it; how it waits is the runtime's."""
+"""The body of a request as a WSGI application reads it; each runtime adds how to wait for it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _BLOCK = 65536
 
 
 class ClientGone(ConnectionResetError):
-    """The connection ended in the middle of a request, or the client paused for too long."""
+    """The connection ended in the middle of a request, or the client was too slow."""
 
     def __init__(self) -> None:
         super().__init__(errno.ECONNRESET, "the client is gone")
 
 
 class BadBody(OSError):
-    """The body cannot be read to its end; the connection closes."""
+    """The rest of the body cannot be read; the connection closes."""
 
 
 @cache
 def as_frameworks_expect(error: type[OSError]) -> type[OSError]:
-    """The same error, for which Flask answers 400 instead of logging a traceback.
+    """A subclass of the error for which Flask answers 400 instead of logging a traceback.
 
-    Werkzeug does that by itself where a body has a length, but not for one in chunks.
+    Werkzeug does that itself for a body with a length, but not for a chunked one.
     """
     werkzeug: Any = sys.modules.get("werkzeug.exceptions")
     if werkzeug is None:
@@ -47,20 +47,20 @@ def as_frameworks_expect(error: type[OSError]) -> type[OSError]:
 
 
 class Source(Protocol):
-    """The client's connection, as far as its body needs it."""
+    """What the body needs of the client's connection."""
 
-    #: What was read, and nobody has looked at.
+    #: Bytes that were read from the socket but not parsed.
     data: bytes
 
     def count(self, reason: str, detail: object = "") -> None:
-        """The client did something that is counted."""
+        """Count a fault of the client."""
 
 
 class RequestBody:
-    """The body of a request, as ``wsgi.input``. It ends where the body ends.
+    """The body of a request, for ``wsgi.input``; reading stops at the end of the body.
 
-    Reading raises :class:`ClientGone` when the connection ends before, or the client is too
-    slow, and :class:`BadBody` for chunks that are not valid.
+    Reading raises :class:`ClientGone` if the connection ends before that, or the client is too
+    slow, and :class:`BadBody` for invalid chunks.
 
     :param length: as in :class:`.Head`.
     """
@@ -70,28 +70,28 @@ class RequestBody:
         self.position = 0
         self._source: Optional[Source] = source
         self._chunks = ChunkedBody() if length is None else None
-        #: What has come and was not read yet: from this position on.
+        #: Received bytes; those from this position on are unread.
         self._data = b""
         self._at = 0
-        #: Bytes of the body that have come, and with everything around them.
+        #: Bytes of the body received, and the same including the framing of chunks.
         self._received = 0
         self._transferred = 0
-        #: Seconds for which the client let us wait.
+        #: Seconds spent waiting for the client.
         self._waited = 0.0
 
     def wait_for_client(self, source: Any, size: int, timeout: float) -> bytes:
-        """What the client has sent; empty at its end.
+        """Wait for bytes from the client; returns none when the connection has ended.
 
-        :raises ClientGone: when nothing comes in time.
+        :raises ClientGone: if no bytes arrive in time.
         """
         raise NotImplementedError
 
     def proceed(self) -> None:
-        """Somebody reads: the client may be waiting to be told (``100 Continue``)."""
+        """Called before reading from the client, which may be waiting for ``100 Continue``."""
 
     @property
     def ended(self) -> bool:
-        """Whether all of it has come."""
+        """Whether the whole body was received."""
         if self._chunks is not None:
             return self._chunks.ended
         return self.position >= self.content_length
@@ -131,9 +131,9 @@ class RequestBody:
         return iter(self.readline, b"")
 
     def discard(self, buffer_size: int = 0) -> None:
-        """Read what the application did not, so that the next request can be found.
+        """Read and drop the unread rest of the body, which precedes the next request.
 
-        :raises BadBody: when that is too much.
+        :raises BadBody: if it is longer than ``UNREAD_BODY_BYTES``.
         """
         most = self._transferred + UNREAD_BODY_BYTES
         if self.content_length - self.position > UNREAD_BODY_BYTES:
@@ -145,7 +145,7 @@ class RequestBody:
                 raise BadBody("too much of a body is left unread")
 
     def release(self) -> None:
-        """The request is over; a copy of its environment may have this for much longer."""
+        """Free the resources: a copy of the environment may refer to this object for long."""
         self._source = None
         self._data = b""
         self._chunks, self.content_length = None, 0
@@ -155,7 +155,7 @@ class RequestBody:
         return self._data[begin : self._at]
 
     def _more(self) -> bool:
-        """Whether there is something to take, after waiting for it."""
+        """Wait until unread bytes are available; false at the end of the body."""
         if self._at < len(self._data):
             return True
         self._data, self._at = b"", 0
@@ -165,7 +165,7 @@ class RequestBody:
         return bool(self._data)
 
     def _receive(self) -> bytes:
-        """Some of the body; or nothing, of one in chunks."""
+        """Receive some of the body; of a chunked body this may be nothing."""
         source = self._source
         assert source is not None
         if self._chunks is None:

@@ -1,4 +1,4 @@
-"""The way to the clients of a server, where a worker serves them."""
+"""How a manager reaches the clients that this worker serves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("supervisor_sio.worker")
 
 
 class PlainClients:
-    """By python-socketio's public interface alone."""
+    """Reaches clients through python-socketio's public interface only; see :mod:`.compat`."""
 
     def __init__(self, server: Any, runtime: Runtime) -> None:
         self.threads = runtime.threads
@@ -40,17 +40,17 @@ class PlainClients:
         return int(self._server.eio.waiting(eio_sid))
 
     def proven(self, eio_sid: str) -> tuple[float, bool]:
-        return 0.0, True  # none of them comes back
+        return 0.0, True  # there is no recovery without the dispatcher
 
     def close_connection(self, eio_sid: str) -> None:
-        """None of them comes back: they do not know that they could."""
+        """Do nothing: without the dispatcher clients cannot recover."""
 
     def ask_client(self, eio_sid: str, answered: Callable[[bool], None]) -> None:
-        answered(False)  # nobody else comes
+        answered(False)  # no other client can claim the session
 
 
 def _loggers(server: Any) -> list[logging.Logger]:
-    """Those of a server that are not the application's own."""
+    """The server's loggers, without those that the application passed in."""
     names = ("socketio.", "engineio.")
     return [log for log in (server.logger, server.eio.logger) if log.name.startswith(names)]
 
@@ -58,8 +58,8 @@ def _loggers(server: Any) -> list[logging.Logger]:
 def install(server: Any, runtime: Runtime, max_attachments: int) -> Outlet:
     """Let the worker serve the clients of a ``socketio.Server`` or an ``AsyncServer``.
 
-    :param max_attachments: most of an event of a client.
-    :raises ValueError: for an option of engineio that cannot be.
+    :param max_attachments: most attachments of a client's event.
+    :raises ValueError: for an invalid option of python-engineio.
     """
     eio = server.eio
     for log in _loggers(server):
@@ -80,8 +80,8 @@ def _way_to_clients(server: Any, runtime: Runtime, max_attachments: int) -> Outl
         dispatcher = _dispatcher_for(server)
         return dispatcher(server, server.eio, runtime.threads, max_attachments)
     logger.warning(
-        "this python-socketio has changed %s: messages take more time, until there is a "
-        "supervisor-sio that knows it",
+        "this release of python-socketio has changed %s: messages are slower until you install "
+        "a release of supervisor-sio that supports it",
         ", ".join(changed),
     )
     return PlainClients(server, runtime)
@@ -94,5 +94,5 @@ def _dispatcher_for(server: Any) -> type[Dispatcher]:
 
 
 def _has_threads(server: Any) -> bool:
-    """Whether its handlers run in threads."""
+    """Whether the server's handlers run in threads."""
     return bool(server.eio.async_mode == "threading")

@@ -1,7 +1,8 @@
-"""The end of a process whose application has threads that do not end.
+"""Ends a process whose application has threads that do not end.
 
-Those of our pool are daemons. Of the others (the application's own, and those in which asyncio and
-FastAPI call what may block) Python waits for each that is none, however long it takes.
+The threads of the worker's own pool are daemons. For all other non-daemon threads (the
+application's own, and the pools in which asyncio and FastAPI run blocking calls) Python would wait
+without limit.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from ..common.limits import LAST_THREADS_SECONDS
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds between looks whether there are some yet.
+#: Seconds between checks.
 _LOOK = 0.01
 
 
 def end_in_time(status: int) -> None:
-    """Let the process end soon after its main thread, whatever other threads do.
+    """Ensure that the process ends within ``LAST_THREADS_SECONDS`` of its main thread.
 
-    :param status: of the process.
+    :param status: exit status of the process.
     """
     threading.Thread(target=_end, args=(status,), name="end", daemon=True).start()
 
@@ -33,12 +34,12 @@ def _end(status: int) -> None:
     probe = ThreadPoolExecutor(1)
     while not _is_main_over(probe):
         time.sleep(_LOOK)
-    # From here on Python waits for these, and then calls what atexit knows.
+    # Now Python waits for the remaining threads, and then calls the atexit functions.
     deadline = time.monotonic() + LAST_THREADS_SECONDS
     while _last_threads():
         if time.monotonic() > deadline:
             names = ", ".join(thread.name for thread in _last_threads())
-            logger.warning("threads of the application run yet, the process ends: %s", names)
+            logger.warning("ending the process while threads of the application run: %s", names)
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             os._exit(status)
@@ -46,7 +47,7 @@ def _end(status: int) -> None:
 
 
 def _is_main_over(probe: Executor) -> bool:
-    """Whether Python waits for threads; for those of executors while the main thread lives."""
+    """Whether Python waits for threads, which for executors begins before the main thread ends."""
     if not threading.main_thread().is_alive():
         return True
     try:

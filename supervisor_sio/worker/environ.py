@@ -13,7 +13,7 @@ from ..engine.http import Head
 if TYPE_CHECKING:
     from .connection import Connection
 
-#: The keys of an environment for fields that nearly every request has; so sessions share them.
+#: The environment's keys for common header fields; sessions share these strings.
 _KEYS = {
     spelled.encode(): "HTTP_" + name.upper().replace("-", "_")
     for name in (
@@ -25,7 +25,7 @@ _KEYS = {
     for spelled in (name, name.lower())
 }
 
-#: Those whose values many clients have in common: their sessions share them, too.
+#: The keys whose values are the same for many clients; sessions share these values, too.
 _SHARED = frozenset(_KEYS.values()) - {
     "HTTP_COOKIE",
     "HTTP_SEC_WEBSOCKET_KEY",
@@ -33,12 +33,12 @@ _SHARED = frozenset(_KEYS.values()) - {
     "HTTP_X_REAL_IP",
 }
 
-#: Fields that do not become ``HTTP_`` variables, or come from elsewhere.
+#: Fields that do not become ``HTTP_`` variables, or whose variables are set elsewhere.
 _APART = (b"host", b"content-type", b"content-length")
 
 
 class EnvironOf:
-    """Makes the environment of a request that goes past the application."""
+    """Builds the environment of a request that the engine handles without the application."""
 
     __slots__ = ("_connection", "_head")
 
@@ -107,7 +107,7 @@ def _add_fields(environ: dict[str, Any], head: Head) -> None:
                     environ["CONTENT_LENGTH"] = value
                 continue
             if b"_" in name:
-                continue  # an application could not tell it from one with a hyphen
+                continue  # X_Y would become the same variable as X-Y
             key = "HTTP_" + name.decode().upper().replace("-", "_")
         environ[key] = f"{environ[key]},{value}" if key in environ else value
-    environ.setdefault("CONTENT_TYPE", "text/plain")  # as eventlet has it
+    environ.setdefault("CONTENT_TYPE", "text/plain")  # as eventlet.wsgi does

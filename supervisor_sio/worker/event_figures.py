@@ -1,8 +1,7 @@
-"""How often the handler of each event is called, for how long, and how often it fails.
+"""Counts, for each event, the calls of its handler, their total time, and the failures.
 
-Only where ``event_metrics`` of ``[rpcinterface:sio]`` is on. Clients choose the names of events:
-those for which the application has a handler of their own get a row, up to a limit, and all others
-share one.
+Used only if ``event_metrics`` of ``[rpcinterface:sio]`` is on. Because clients choose the names of
+events, only events with their own handler get a row, up to a limit; all others share one row.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class _Row:
 
 
 class EventFigures:
-    """Of one worker; handlers may run in threads."""
+    """The figures of one worker; thread-safe, since handlers may run in threads."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -45,7 +44,7 @@ class EventFigures:
             ]
 
     def counting(self, server: Any, namespace: str, event: Union[str, int]) -> Counting:
-        """A context for the call of a handler.
+        """A context manager for a call of a handler.
 
         :param server: the application's ``socketio.Server`` or ``AsyncServer``.
         """
@@ -94,8 +93,9 @@ class Counting:
 
 
 def _place_of_handler(server: Any, namespace: str, event: Union[str, int]) -> Optional[str]:
-    """Where the application has named this event: the namespace, ``*`` for all of them, or
-    nowhere. Clients choose the namespace, too."""
+    """The namespace, or ``*``, for which the application has registered a handler of this event;
+    ``None`` if it has not. Clients choose the namespace, too.
+    """
     for place in (namespace, "*"):
         if event in server.handlers.get(place, ()):
             return place

@@ -1,4 +1,4 @@
-"""The router is told how often handlers of events are called, with ``event_metrics``."""
+"""Sends the figures of event handlers to the router, if ``event_metrics`` is on."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from ..common.channel import Message
 from .event_figures import EventFigures
 from .runtime import Runtime, Watch
 
-#: Seconds between reports at most: metrics are read less often.
+#: Seconds between reports; metrics are scraped less often.
 _INTERVAL = 2.0
 
 
 class Channel(Protocol):
-    #: Which router, counted from 1.
+    #: The number of the current router, counted from 1.
     generation: int
 
     def post(self, message: Message) -> None: ...
 
 
 class EventReports:
-    """Of one worker, to whichever router is there."""
+    """The reports of one worker, to whichever router is connected."""
 
     def __init__(self, runtime: Runtime, channel: Channel) -> None:
         self._runtime = runtime
         self._channel = channel
-        #: What was told, and to which router.
+        #: What was reported last, and the router's generation.
         self._told: object = None
         self._next: Optional[Watch] = None
 
     def turn(self, on: bool) -> None:
-        """Begin, or end; in the loop. A router that has come anew gets all there is."""
+        """Start or stop reporting; call it in the loop. A new router gets all figures."""
         if on and self._runtime.events is None:
             self._runtime.events = EventFigures()
             self._next = self._runtime.call_later(_INTERVAL, self._report)

@@ -1,8 +1,8 @@
-"""What the log says of an application that calls ``sys.exit()`` while it serves.
+"""Describes, for the log, a ``sys.exit()`` that the application calls while the worker serves.
 
-With eventlet and asyncio that ends the worker at once, with this status, as it ends a worker of
-gunicorn; supervisord starts another one, by the rules of ``autorestart``. In a thread it ends what
-the thread does, as always in Python.
+With eventlet and asyncio it ends the worker at once with its status, as with gunicorn; supervisord
+restarts the worker according to ``autorestart``. In a thread it ends only the current handler or
+request, as always in Python.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .tracebacks import raised_at
 
 
 def describe(error: SystemExit) -> str:
-    """Which handler has called it, and where."""
+    """Which handler called ``sys.exit()``, and where."""
     code = "" if error.code is None else repr(error.code)[:MAX_REASON]
     event = compat.event_of(error.__traceback__)
     who = "the application" if event is None else f"the handler of {event[:MAX_REASON]!r}"
@@ -27,7 +27,7 @@ def describe(error: SystemExit) -> str:
 
 
 def status(error: SystemExit) -> int:
-    """Of the process, as Python does it."""
+    """The exit status of the process, by Python's rules."""
     if error.code is None:
         return 0
     return error.code & 0xFF if isinstance(error.code, int) else 1

@@ -1,4 +1,4 @@
-"""A library's lines in a worker's log: a client decides how often it complains."""
+"""Limits a library's log lines, because clients can trigger any number of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..common.refusals import Untold
 
 
 class FewLines(logging.Filter):
-    """Lets one warning or error a second pass of each place in the code that logs one; the next
-    says how many there were. Those with a traceback are :class:`.FewTracebacks`' to judge.
+    """Passes one warning or error per second from each place in the code that logs; the next one
+    says how many there were. :class:`.FewTracebacks` limits those with a traceback.
 
-    :param now: the clock, in seconds.
+    :param now: returns the time in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -29,5 +29,5 @@ class FewLines(logging.Filter):
         return bool(untold)
 
 
-#: A logger has a filter once, however often it is added.
+#: Shared by all loggers, since a logger keeps the same filter only once.
 FEW_LINES = FewLines()

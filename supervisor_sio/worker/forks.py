@@ -1,6 +1,6 @@
-"""A child that a handler forks: the descriptors of its worker, and its end.
+"""Cleans up in a child process that a handler forks: the worker's descriptors, and its exit.
 
-What belongs to the parent is closed without a word to the other end, which has the parent still.
+The child closes the parent's sockets without a shutdown, because the parent still uses them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def close_socket(sock: Any) -> None:
 def close_connections_to(directory: str) -> None:
     """Close the sockets that are connected to a Unix socket in this directory.
 
-    libzmq does not tell which descriptors it has.
+    This finds the sockets of libzmq, which does not report its descriptors.
     """
     prefix = os.path.join(directory, "")
     for name in os.listdir("/proc/self/fd"):
@@ -32,9 +32,9 @@ def close_connections_to(directory: str) -> None:
         try:
             if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 continue
-            sock = socket.SocketType(fileno=descriptor)  # which nobody has patched
+            sock = socket.SocketType(fileno=descriptor)  # never monkey-patched
         except OSError:
-            continue  # that of the listing itself
+            continue  # the descriptor of the directory listing, closed by now
         try:
             peer = sock.getpeername() if sock.family == socket.AF_UNIX else ""
         except OSError:
@@ -45,10 +45,10 @@ def close_connections_to(directory: str) -> None:
 
 
 def end_child(error: Optional[BaseException], at_end: Callable[[], None]) -> None:
-    """End the process: what has forked is done.
+    """Exit the child process, whose handler has returned.
 
-    :param error: what it has raised.
-    :param at_end: called before that, unless something was raised.
+    :param error: the exception that the handler raised, or ``None``.
+    :param at_end: called before the exit, unless the handler raised an exception.
     """
     status = 1
     try:
@@ -57,7 +57,7 @@ def end_child(error: Optional[BaseException], at_end: Callable[[], None]) -> Non
         elif error is not None:
             traceback.print_exception(type(error), error, error.__traceback__)
         else:
-            os.write(2, b"a forked child of this worker has left its handler, and ends\n")
+            os.write(2, b"a forked child of this worker has returned from its handler and exits\n")
             at_end()
             status = 0
     except BaseException:

@@ -1,4 +1,4 @@
-"""How long what is due has to wait in the worker's loop: the worst of the last second."""
+"""Measures the lag of the worker's loop: how late timers run, the worst of the last second."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import deque
 
 from .runtime import Runtime
 
-#: Seconds between looks, and how many of them are kept.
+#: Seconds between samples, and the number of samples kept.
 _INTERVAL = 0.1
 _KEPT = 10
 
 
 class LoopLag:
-    """Measures from the call of :meth:`start`."""
+    """Samples the lag from the call of :meth:`start` on."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -22,11 +22,11 @@ class LoopLag:
 
     @property
     def worst(self) -> float:
-        """In seconds."""
+        """The largest sample, in seconds."""
         return max(self._samples)
 
     def start(self) -> None:
-        """Measure from now on; in the thread of the loop."""
+        """Start sampling; call it in the loop's thread."""
         self._due = time.monotonic() + _INTERVAL
         self._runtime.call_later(_INTERVAL, self._look)
 

@@ -1,19 +1,19 @@
-"""What a worker writes, and that it is seen."""
+"""Sets up a worker's logging and stdout, so that its lines reach supervisord's log."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
-#: A handler or a task of the application that fails is told of by one of these.
+#: The loggers that report errors in the application's handlers and tasks.
 _LOGGERS = ("supervisor_sio", "socketio", "engineio", "asyncio")
 
 
 class _StaysEnabled:
-    """``dictConfig`` and ``fileConfig`` disable every logger that was there before them.
+    """A logger that ``dictConfig`` and ``fileConfig`` cannot disable.
 
-    Unless the application says ``disable_existing_loggers=False``, ours and
-    python-socketio's are among these, and the traceback of a handler would be lost.
+    Both disable all existing loggers, unless the application passes
+    ``disable_existing_loggers=False``; the tracebacks of handlers would be lost.
     """
 
     @property
@@ -26,14 +26,14 @@ class _StaysEnabled:
 
 
 def show_lines_at_once() -> None:
-    """Written to supervisord's pipe, ``print()`` would be seen 8 KB later."""
-    reconfigure = getattr(sys.stdout, "reconfigure", None)  # the application may have its own
+    """Flush stdout after each line: supervisord's pipe is buffered in blocks of 8 KB otherwise."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # missing if stdout was replaced
     if reconfigure is not None:
         reconfigure(line_buffering=True)
 
 
 def configure_logging() -> None:
-    """Show our own lines unless the application has arranged its logging."""
+    """Log supervisor-sio's messages to stderr, unless the application has configured logging."""
     if not logging.getLogger().handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -47,7 +47,7 @@ def configure_logging() -> None:
 
 
 def adopt(logger: logging.Logger) -> None:
-    """Show what a library logs as our own lines are, unless the application has arranged that."""
+    """Log a library's messages as our own, unless the application has configured its logger."""
     _keep_enabled(logger)
     if not logger.hasHandlers():
         for handler in logging.getLogger("supervisor_sio").handlers:

@@ -1,4 +1,4 @@
-"""In the place of a router where there is none: this process runs all tasks."""
+"""Stands in for the router of :mod:`.run_once` if there is none: this process runs all tasks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class _Loop(Protocol):
 
 
 class NoRouter:
-    """What :class:`.run_once.RunOnce` says to it is answered as a router would.
+    """Answers the messages of :class:`.run_once.RunOnce` as a router would.
 
-    :ivar answer: takes that.
+    :ivar answer: called with the router's answer.
     """
 
     generation = 1
@@ -30,7 +30,7 @@ class NoRouter:
         self._loop = loop
         self.answer: Optional[Callable[[Message], None]] = None
         self._last = 0
-        #: In a row, by the names of the tasks.
+        #: Consecutive failures, by name of the task.
         self._failures: Counter[str] = Counter()
 
     def say_now(self, message: Message) -> bool:

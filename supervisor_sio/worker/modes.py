@@ -1,4 +1,4 @@
-"""The runtime of each mode; its package is imported only where it runs."""
+"""Selects the runtime of a mode; only that runtime's package is imported."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .runtime import Runtime
 
 
 def installer(mode: AsyncMode) -> Install:
-    """What prepares the Socket.IO servers of this process.
+    """The function that prepares the Socket.IO servers of this process.
 
-    :raises ApplicationError: when this Python lacks something that the mode needs.
+    :raises ApplicationError: if this Python lacks something that the mode needs.
     """
     _check_python(mode)
     package = _package(mode)
     if mode is ASYNCIO:
-        package.make_runtime()  # an application may want a loop at its import
+        package.make_runtime()  # an application may need a loop while it is imported
     install: Install = package.install
     return install
 
 
 def make_runtime(mode: AsyncMode, threads: Optional[int] = None) -> Runtime:
-    """The loop of this process, which is about to serve; after :func:`installer`.
+    """The runtime of this process; call :func:`installer` first.
 
-    :param threads: that run handlers and requests, in the mode that has them.
+    :param threads: size of the pool for handlers and requests, in mode ``threading``.
     """
     make = _package(mode).make_runtime
     runtime: Runtime = make(threads) if mode is THREADING else make()

@@ -1,8 +1,8 @@
-"""What a worker has to send to its router, in order, without waiting.
+"""The queues of what a worker sends to its router, in order and without blocking.
 
-Two queues. A message is for one router: it is dropped when that is gone, since the next one is
-told the state of the worker anew. A connection that goes back waits for the next router; there
-are no more of them than connections.
+Messages are for one router: they are dropped when it ends, because the next router receives the
+complete state of the worker. Connections to hand back are kept for the next router; the number of
+connections bounds that queue.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Callable, Deque, Protocol, Sequence
 from ..common import channel
 from ..common.limits import LINK_MESSAGES
 
-#: The other side has closed.
+#: Errors that mean that the router has closed the channel.
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED)
 
 
@@ -23,11 +23,11 @@ class RouterGone(Exception):
 
 
 class Blocked(Exception):
-    """The kernel does not take it now, and will not say when it does."""
+    """The kernel refuses the message now, and does not report when to try again."""
 
 
 class Mover(Protocol):
-    """A connection that goes back to the router."""
+    """A connection that is handed back to the router."""
 
     @property
     def ended(self) -> bool: ...
@@ -35,26 +35,26 @@ class Mover(Protocol):
     def fileno(self) -> int: ...
 
     def moved(self, gone: bool) -> None:
-        """The router has it; or it could not be given back, and stays here."""
+        """:param gone: whether the router has the connection; if false, it stays here."""
 
 
 class Outgoing:
-    """:param failed: gets a reason and a text for each message that cannot be sent."""
+    """:param failed: called with a reason and a text for each message that cannot be sent."""
 
     def __init__(self, failed: Callable[[str, str], None]) -> None:
         self._failed = failed
-        #: With their descriptors, and whether these are closed when it is sent.
+        #: Messages, their descriptors, and whether to close these after sending.
         self._messages: Deque[tuple[bytes, Sequence[int], bool]] = deque()
         self._moves: Deque[tuple[bytes, Mover]] = deque()
 
     @property
     def has_room(self) -> bool:
-        """For one more message."""
+        """Whether one more message may be added."""
         return len(self._messages) < LINK_MESSAGES
 
     def add(self, data: bytes, descriptors: Sequence[int] = (), own: bool = False) -> None:
-        """:param descriptors: stay open until it is sent.
-        :param own: whether they are closed here then, or when it is not to be sent any more.
+        """:param descriptors: must stay open until the message is sent.
+        :param own: whether to close them here after the message is sent or dropped.
         """
         self._messages.append((data, descriptors, own))
 
@@ -62,11 +62,11 @@ class Outgoing:
         self._moves.append((data, connection))
 
     def withdraw(self, descriptors: Sequence[int]) -> None:
-        """The message with these very descriptors is not to be sent any more."""
-        self._messages = deque(one for one in self._messages if one[1] is not descriptors)
+        """Drop the message that was added with this same ``descriptors`` object."""
+        self._messages = deque(item for item in self._messages if item[1] is not descriptors)
 
     def forget_messages(self) -> None:
-        """The router is gone that they were for."""
+        """Drop all messages, because the router has ended."""
         while self._messages:
             self._drop_first()
 
@@ -76,15 +76,17 @@ class Outgoing:
             channel.close_all(descriptors)
 
     def keep_all(self) -> None:
-        """No router will come for the connections."""
+        """Keep the queued connections here, because no router will take them."""
         moves, self._moves = self._moves, deque()
         for _, connection in moves:
             connection.moved(False)
 
     def send_all(self, sock: Any) -> None:
-        """:raises BlockingIOError: when the router must read first.
-        :raises Blocked: see there.
-        :raises RouterGone: see there.
+        """Send everything that is queued.
+
+        :raises BlockingIOError: if the router has to read first.
+        :raises Blocked: if the kernel refuses the message for now.
+        :raises RouterGone: if the channel has ended.
         """
         while self._messages:
             data, descriptors, _ = self._messages[0]
@@ -97,7 +99,7 @@ class Outgoing:
             connection.moved(gone)
 
     def _send(self, sock: Any, data: bytes, descriptors: Sequence[int]) -> bool:
-        """False when it is its own fault that it cannot be sent."""
+        """Send one message; false if the message itself cannot be sent."""
         try:
             channel.send_encoded(sock, data, descriptors)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""How long a client may take for the body of its request, wherever that is read."""
+"""How long a client may take to send the body of its request; the same in all modes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from ..common.limits import BODY_GRACE_SECONDS, BODY_RATE, STALLED_SECONDS
 
 
 def patience(received: int, waited: float) -> float:
-    """Seconds that the next of it may take; not above 0 when the client is too slow.
+    """Seconds to wait for the next bytes; 0 or less if the client is too slow.
 
-    :param received: bytes that have come.
-    :param waited: seconds for which the client let us wait for them.
+    :param received: bytes of the body received so far.
+    :param waited: seconds that the worker has waited for them.
     """
     return min(BODY_GRACE_SECONDS + received / BODY_RATE - waited, STALLED_SECONDS)

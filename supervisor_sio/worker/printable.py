@@ -1,4 +1,4 @@
-"""Log lines with what clients send in them: one line stays one line."""
+"""Escapes text from clients in log messages, so that it cannot add lines to the log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 
 class Printable(logging.Filter):
-    """Escapes what is not printable in the messages of a logger; drops none."""
+    """A logging filter that escapes unprintable characters; it drops no message."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -15,10 +15,10 @@ class Printable(logging.Filter):
         return True
 
 
-#: One for all loggers: a logger has a filter once, however often it is added.
+#: Shared by all loggers, since a logger keeps the same filter only once.
 PRINTABLE = Printable()
 
 
 def printable(text: str) -> str:
-    """The text, with escapes as in a Python literal for control characters and the like."""
+    """The text, with unprintable characters escaped as in a Python literal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

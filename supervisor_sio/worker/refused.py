@@ -1,4 +1,4 @@
-"""What clients did wrong, as this worker counts and logs it."""
+"""Counts and logs the faults of this worker's clients."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import logging
 
 from ..common.refusals import Refusals
 
-#: But for events that a handler does not take, their session or connection has ended.
+#: Each fault ends the client's session or connection, except an event that a handler refuses.
 refusals = Refusals(logging.getLogger("supervisor_sio.worker"))

@@ -1,4 +1,4 @@
-"""A worker's figures, as its router gets them: when they change, and as a sign of life."""
+"""Sends a worker's figures to its router: when they change, and regularly as a heartbeat."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..common import channel
 from ..common.channel import Message
 from .runtime import Runtime
 
-#: Seconds over which changes of the figures are gathered into one message.
+#: Seconds for which changes are collected into one message.
 _GATHER = 0.02
 
-#: Seconds between reports at most: a worker that is silent for longer hangs.
+#: Most seconds between reports; the router shows a worker as hung after three times this.
 _HEARTBEAT = 2.0
 
 
 class Reporting:
-    """:param figures: makes a message of them.
-    :param sock: the channel to the router, if that takes a message now.
-    :param failed: gets a reason and a text when there are no figures.
+    """:param figures: returns a message with the figures.
+    :param sock: returns the channel to the router, or ``None`` if it takes no message now.
+    :param failed: called with a reason and a text if ``figures`` raises.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Reporting:
         self._gathering = False
 
     def changed(self) -> None:
-        """The figures may have changed: tell the router soon."""
+        """Note that the figures may have changed, and report them soon."""
         if not self._gathering and self._sock() is not None:
             self._gathering = True
             self._runtime.call_later(_GATHER, self._gathered)
@@ -48,18 +48,21 @@ class Reporting:
         self.report()
 
     def report_all(self) -> None:
-        """To a router that knows none of them."""
+        """Report all figures to a new router."""
         self._last = {}
         self.report()
 
     def report(self) -> None:
-        """Now, if there is something to say; a busy router gets them later."""
+        """Report now if the figures have changed or a heartbeat is due.
+
+        If the router is busy, the next call reports them.
+        """
         sock = self._sock()
         if sock is None:
             return
         try:
             figures = self._figures()
-        except Exception as error:  # of the application's manager; the next look may do
+        except Exception as error:  # raised by the application's manager; try again next time
             self._failed("figures", repr(error))
             return
         now = time.monotonic()

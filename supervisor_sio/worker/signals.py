@@ -10,42 +10,41 @@ from .runtime import Runtime
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds between looks whether the application's handlers are done.
+#: Seconds between checks whether the application's handlers have returned.
 _LOOK = 0.01
 
 
 class Signals:
     """Calls ``stop`` in the loop after SIGTERM, SIGINT or SIGHUP.
 
-    The application's own handlers for SIGTERM and SIGINT are called as well, in a
-    task, with no frame. A SIGHUP for which the application has a handler, or
-    which nohup(1) ignores, is not watched.
+    It also calls the application's own handlers for SIGTERM and SIGINT, in a task, with
+    ``None`` as frame. SIGHUP is left alone if the application handles it, or nohup(1) ignores it.
     """
 
     def __init__(self, runtime: Runtime, stop: Callable[[], None]) -> None:
         self._runtime = runtime
         self._stop = stop
-        #: The signal that came first.
+        #: The first signal received.
         self.first: Optional[signal.Signals] = None
         #: How many handlers of the application are running.
         self._running = 0
         watched = [signal.SIGTERM, signal.SIGINT]
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
             watched.append(signal.SIGHUP)
-        #: What was there before.
+        #: The handlers that were installed before.
         self._previous = {number: signal.getsignal(number) for number in watched}
         runtime.on_signal(watched, self._take)
 
     async def wait(self) -> None:
-        """Return when the application's handlers are done."""
+        """Wait until the application's handlers have returned."""
         while self._running:
             await self._runtime.sleep(_LOOK)
 
     def release(self) -> None:
-        """In a forked child: let signals do what they did before, and tell the parent nothing."""
+        """In a forked child: restore the previous handlers, without affecting the parent."""
         signal.set_wakeup_fd(-1)
         for number, handler in self._previous.items():
-            if handler is not None:  # else it was not installed from Python
+            if handler is not None:  # None: not installed from Python, cannot be restored
                 signal.signal(number, handler)
 
     def _take(self, number: int) -> None:

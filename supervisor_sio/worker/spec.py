@@ -1,4 +1,4 @@
-"""``module:app`` and ``module:create_app("production")``: what names an application."""
+"""Parses an application's name: ``module:app``, or ``module:create_app("production")``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 @dataclass(frozen=True)
 class Call:
-    """Of a factory."""
+    """The arguments for a factory."""
 
     arguments: list[Any] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
@@ -18,18 +18,18 @@ class Call:
 @dataclass(frozen=True)
 class Spec:
     module: str
-    #: In the module, with dots between the attributes.
+    #: The name in the module; attributes are separated by dots.
     name: str
-    #: How the factory of that name is called; ``None`` where it names the application.
+    #: The arguments if ``name`` is a factory; ``None`` if it is the application.
     call: Optional[Call] = None
 
 
 def parse_spec(text: str) -> Spec:
-    """:raises ValueError: when it is neither; the text says why."""
+    """:raises ValueError: if the text has neither form; the error says why."""
     module, _, name = text.partition(":")
     name, parenthesis, rest = name.partition("(")
     if not module or not name:
-        raise ValueError(f"{text!r} is not module:app, as in chat:app")
+        raise ValueError(f"{text!r} is not module:app, for example chat:app")
     return Spec(module, name, _parse_call(text, f"({rest}") if parenthesis else None)
 
 
@@ -44,6 +44,6 @@ def _parse_call(text: str, arguments: str) -> Call:
         return Call([ast.literal_eval(each) for each in call.args], options)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise ValueError(
-            f"{text!r}: a factory is called with texts, numbers and the like, as in "
-            "'chat:create_app(\"production\")', with such quotes around it in supervisord.conf"
+            f"{text!r}: a factory's arguments must be literals, for example "
+            "'chat:create_app(\"production\")'; in supervisord.conf, include the outer quotes"
         ) from None

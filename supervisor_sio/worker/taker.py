@@ -1,4 +1,4 @@
-"""How the Socket.IO server takes a request from its application: the engine answers it then."""
+"""How the Socket.IO server takes a request over from the application, to let the engine answer."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ..engine.request import Request
 if TYPE_CHECKING:
     from .connection import Connection
 
-#: In the environment or the scope of a request: its :class:`Taker`.
+#: The key of the :class:`Taker` in a request's environment or scope.
 EXCHANGE = "supervisor_sio.exchange"
 
 
 class Takable(Protocol):
-    """A request that the engine may answer in the application's place."""
+    """A request that the engine may answer instead of the application."""
 
     def take(self) -> tuple[Request, Connection]: ...
 
 
 class Taker:
-    """In the environment or the scope of a request, under :data:`EXCHANGE`.
+    """The object under :data:`EXCHANGE` in the environment or scope of a request.
 
-    A copy of that may have this for much longer than the request lasts.
+    A copy of the environment may refer to it for much longer than the request lasts.
     """
 
     __slots__ = ("_request",)
@@ -31,9 +31,9 @@ class Taker:
         self._request: Optional[Takable] = request
 
     def take(self) -> tuple[Request, Connection]:
-        """The engine answers it: the application's answer does not count.
+        """Take the request for the engine; the application's own response is ignored.
 
-        :raises RuntimeError: when the request is over.
+        :raises RuntimeError: if the request is over.
         """
         if self._request is None:
             raise RuntimeError("the request is over")

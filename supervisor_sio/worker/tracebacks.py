@@ -1,4 +1,4 @@
-"""Tracebacks in a worker's log: a client decides how often a handler fails."""
+"""Limits tracebacks in a worker's log, because clients can make a handler fail at any rate."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Callable, NamedTuple
 from ..common.limits import TRACEBACKS
 from .runtime import Runtime
 
-#: Seconds after which a place may have tracebacks again.
+#: Seconds for which ``TRACEBACKS`` limits the tracebacks of a place.
 _WINDOW = 60.0
-#: Seconds from one line about those that were left out to the next.
+#: Seconds between lines that count the omitted tracebacks.
 _TELL = 1.0
 
 
 class _Place(NamedTuple):
-    """Where an error was raised, and who logs it."""
+    """Where an error was raised, and the logger that reports it."""
 
     logger: str
     level: int
@@ -28,10 +28,10 @@ class _Place(NamedTuple):
 
 
 class FewTracebacks(logging.Filter):
-    """Lets ``TRACEBACKS`` of a place in the code pass each minute, and tells each second how many
-    more it had.
+    """Passes ``TRACEBACKS`` tracebacks per minute from each place in the code, and each second
+    logs how many more were omitted.
 
-    :param now: the clock, in seconds.
+    :param now: returns the time in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -47,7 +47,7 @@ class FewTracebacks(logging.Filter):
         if error is None or trace is None:
             return True
         now = self._now()
-        self._tell_when_due(now)  # nobody may have looked since
+        self._tell_when_due(now)  # look() may not be running
         if now - self._passed_since >= _WINDOW:
             self._passed = Counter()
             self._passed_since = now
@@ -61,7 +61,7 @@ class FewTracebacks(logging.Filter):
         return False
 
     def look(self, runtime: Runtime) -> None:
-        """Tell from here on, also when no more come; in the loop."""
+        """Start logging the counts regularly; call it in the loop."""
         runtime.call_later(_TELL, self.look, runtime)
         if self._left_out:
             runtime.soon(self._tell_when_due, self._now())
@@ -71,20 +71,20 @@ class FewTracebacks(logging.Filter):
             self.tell()
 
     def tell(self) -> None:
-        """One line for each place of which tracebacks were left out."""
+        """Log one line for each place whose tracebacks were omitted."""
         left_out, self._left_out = self._left_out, Counter()
-        for place, count in list(left_out.items()):  # other threads may add to it yet
+        for place, count in list(left_out.items()):  # other threads may still add to it
             logging.getLogger(place.logger).log(
                 place.level, "and %d more of %s at %s:%d", count, *place[2:]
             )
 
 
-#: One for all loggers: a logger has a filter once, however often it is added.
+#: Shared by all loggers, since a logger keeps the same filter only once.
 FEW_TRACEBACKS = FewTracebacks()
 
 
 def raised_at(trace: TracebackType) -> tuple[str, int]:
-    """File and line."""
+    """The file and line that raised the error."""
     while trace.tb_next is not None:
         trace = trace.tb_next
     return trace.tb_frame.f_code.co_filename, trace.tb_lineno

@@ -1,4 +1,4 @@
-"""Sessions whose client has yet to connect to a namespace: it has a limited time for that."""
+"""Closes sessions whose client does not connect to a namespace in time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..engine.session import Session
 
 
 class Unconnected:
-    """Those of one Socket.IO server. All methods are called in the loop.
+    """The recently opened sessions of one Socket.IO server. Call all methods in the loop.
 
-    :param seconds: that a client has, from the beginning of its session.
-    :param is_busy: whether a handler runs for a session, which may be about to accept its client.
+    :param seconds: the time to connect, from the beginning of the session.
+    :param is_busy: whether a handler runs for a session; it may be about to accept the client.
     """
 
     def __init__(
@@ -25,22 +25,22 @@ class Unconnected:
         self._deadlines = deadlines
         self._seconds = seconds
         self._is_busy = is_busy
-        #: Those that have begun lately: when the time of each is over, in this order. Who connects
-        #: stays until then: that happens in any thread.
+        #: The sessions with their deadlines, in this order. A session whose client has connected
+        #: stays until its deadline, because clients connect in any thread.
         self._until: dict[Session, float] = {}
 
     def add(self, session: Session) -> None:
-        """A session begins."""
+        """A session has begun."""
         self._until[session] = until = self._deadlines.clock() + self._seconds
         if self.slot == NOWHERE:
             self._deadlines.set(self, until)
 
     def discard(self, session: Session) -> None:
-        """It has ended."""
+        """A session has ended."""
         self._until.pop(session, None)
 
     def on_deadline(self, now: float) -> None:
-        """:meth:`..engine.deadlines.Item.on_deadline`: the first may be over."""
+        """:meth:`..engine.deadlines.Item.on_deadline`: close the sessions whose time is over."""
         over: list[Session] = []
         for session, until in self._until.items():
             if until > now:

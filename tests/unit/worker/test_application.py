@@ -70,7 +70,7 @@ def test_this_directory_comes_first(write: Write) -> None:
 
 @pytest.mark.parametrize("spec", ["chat", "", ":", "chat:", ":app"])
 def test_not_a_specification(spec: str) -> None:
-    assert str(error_of(spec)) == f"{spec!r} is not module:app, as in chat:app"
+    assert str(error_of(spec)) == f"{spec!r} is not module:app, for example chat:app"
 
 
 @pytest.mark.parametrize(

@@ -837,7 +837,7 @@ def test_a_changed_python_socketio_is_served_by_its_public_interface(
 ) -> None:
     monkeypatch.setitem(compat._METHODS, "_no_such_name", 1)
     app = make()
-    assert "this python-socketio has changed _no_such_name" in caplog.text
+    assert "this release of python-socketio has changed _no_such_name" in caplog.text
     assert type(app.sio.manager._outlet) is PlainClients
     client = connect(app)
     client.text('421["echo",1]')

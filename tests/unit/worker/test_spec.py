@@ -24,7 +24,7 @@ def test_what_names_an_application(text: str, spec: Spec) -> None:
 
 @pytest.mark.parametrize("text", ["", "chat", "chat:", ":app", "chat:()"])
 def test_what_does_not(text: str) -> None:
-    with pytest.raises(ValueError, match="is not module:app, as in chat:app"):
+    with pytest.raises(ValueError, match="is not module:app, for example chat:app"):
         parse_spec(text)
 
 
@@ -45,5 +45,5 @@ def test_what_does_not(text: str) -> None:
     ],
 )
 def test_a_factory_is_called_with_what_it_says_and_nothing_is_run(call: str) -> None:
-    with pytest.raises(ValueError, match="a factory is called with texts, numbers and the like"):
+    with pytest.raises(ValueError, match="a factory's arguments must be literals"):
         parse_spec(f"chat:make{call}")

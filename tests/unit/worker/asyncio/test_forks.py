@@ -106,7 +106,7 @@ def test_the_child_ends_when_its_handler_leaves(
     if how in ("fails", "sleeps"):
         assert ("ValueError: a mistake" if how == "fails" else "no running event loop") in said
     elif how != "exits":
-        assert "a forked child of this worker has left its handler, and ends" in said
+        assert "a forked child of this worker has returned from its handler and exits" in said
 
 
 def test_a_child_of_a_plain_call_ends_as_well(runtime: AsyncioRuntime) -> None:

@@ -84,7 +84,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 def test_a_blocked_thread_does_not_keep_the_process() -> None:
     done = run(BLOCKED)
     assert done.returncode == 0, done.stderr
-    assert "threads of the application run yet, the process ends: " in done.stderr
+    assert "ending the process while threads of the application run: " in done.stderr
 
 
 HANGS = """
