@@ -1,21 +1,21 @@
-"""The sessions of a worker that ends move to another one: how they arrive.
+"""Adopts the sessions that a stopping worker has passed on.
 
-With them, or alone, may come the journals of a worker that has ended: its clients that may come
-back, see :mod:`.recovery`, are this worker's then.
+An adoption may also contain, or only contain, the journals of a worker that has ended: this worker
+becomes the owner of its lost clients, see :mod:`.recovery`.
 
-What the router has held is restored, without a word to anybody, and the router gets to know that
-it is. When it says so, these sessions are this worker's: their ``on_takeover`` handlers run, then
-they get their messages, see :mod:`.hold`. Their connections are read and written from there on.
-What the relay has for them comes then, too: before that this worker may not confirm it, as the
-one that has sent it may end, and another worker may adopt them. A request of theirs that comes
-before on another connection goes back to the router.
+The sessions are restored without sending anything to clients, and the router is told. When it
+confirms the adoption, this worker owns them: it reads and writes their connections, their
+``on_takeover`` handlers run, and then their held messages are handled, see :mod:`.hold`. Only then
+does it receive messages of the relay for them: it must not confirm these earlier, because another
+worker may still adopt the sessions instead, after the emitter has ended. A request for such a
+session that arrives earlier on another connection is handed back to the router.
 
 ======================  =======================================================================
-of the router           what happens
+the router's message    what happens
 ======================  =======================================================================
-``on_adopt``            sessions are restored, and ``adopted`` is the answer; or ``not_adopted``
-``on_go``               they go on here
-``on_discard``          they are another worker's, or nobody's: they are let go
+``on_adopt``            the sessions are restored; the answer is ``adopted`` or ``not_adopted``
+``on_go``               the sessions continue here
+``on_discard``          another worker has the sessions, or none: they are dropped here
 ======================  =======================================================================
 """
 
@@ -50,17 +50,17 @@ from .takeover import Home, Turns, adopting, restore_here
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds between looks whether adopted tags have sessions.
+#: Seconds between checks whether adopted tags still have sessions.
 _LOOK = 2.0
 
-#: Seconds between looks whether an adoption that is under way is over.
+#: Seconds between checks whether pending adoptions have finished.
 _WAIT = 0.005
 
 _STOPS = "this worker stops"
 
 
 class _One(NamedTuple):
-    """A session that has arrived."""
+    """A restored session, with its server."""
 
     home: Home
     arrived: Arrived
@@ -71,17 +71,18 @@ class _One(NamedTuple):
 
 
 class Arrival:
-    """One adoption, from the packets of the router to sessions that go on."""
+    """One adoption."""
 
     def __init__(self, runtime: Runtime, server: Server, adoption: Adoption) -> None:
         self.sessions: list[_One] = []
-        #: Whether the router has said that they are not this worker's.
+        #: Whether the router has revoked the adoption.
         self.discarded = False
         self._runtime = runtime
         self._server = server
         self._adoption = adoption
         self._homes = {home.number: home for home in adopting(runtime)}
-        #: By manager, what they have heard; and what undoes what the managers have begun.
+        #: The managers with the positions up to which the sessions have received messages; and
+        #: functions that undo the managers' preparations.
         self._positions: list[tuple[Any, Position]] = []
         self._undo: list[Callable[[], None]] = []
 
@@ -90,13 +91,13 @@ class Arrival:
         return self._adoption.tags
 
     async def restore(self) -> None:
-        """Restore all that can be.
+        """Restore all sessions that can be restored.
 
-        :raises ValueError: when nothing can be; nothing is left then.
+        :raises ValueError: if the adoption as a whole fails; everything is dropped then.
         """
         try:
             if self._adoption.batches and self._adoption.format != FORMAT:
-                raise ValueError(f"format {self._adoption.format}, and not {FORMAT}")
+                raise ValueError(f"sessions of format {self._adoption.format}, not {FORMAT}")
             self._positions = [
                 (self._manager(channel), Position.read(descriptor))
                 for channel, descriptor in self._adoption.positions
@@ -109,12 +110,12 @@ class Arrival:
             for _, count, descriptors in self._adoption.batches:
                 await self._restore_batch(count, descriptors, turns)
             if self.discarded:
-                raise ValueError("they are not this worker's any more")
+                raise ValueError("the router has revoked the adoption")
         except (ValueError, OSError) as error:
             self.discard()
             raise ValueError(str(error)) from None
         finally:
-            # Those of journals are kept: another worker may inherit them next.
+            # The descriptors of journals stay open: another worker may inherit them from this one.
             close_all([descriptor for _, descriptor in self._adoption.positions])
             for _, _, descriptors in self._adoption.batches:
                 close_all(descriptors)
@@ -126,9 +127,9 @@ class Arrival:
         raise ValueError(f"no Socket.IO server of the application is on channel {channel!r}")
 
     async def _inherit(self) -> None:
-        """The clients of journals become lost ones of this worker."""
+        """Make the clients of the journals lost clients of this worker."""
         inherited: dict[str, list[tuple[JournalReader, float]]] = {}
-        # The last worker's comes first: what it has inherited was its own.
+        # The worker that died last had inherited the other journals: its state is the newest.
         for journal in sorted(self._adoption.journals.values(), key=_died, reverse=True):
             segments = {log: list(one.values()) for log, one in journal.logs.items()}
             try:
@@ -142,7 +143,7 @@ class Arrival:
             await self._manager(channel).inherit(journals, self._runtime.sleep)
 
     async def _restore_batch(self, count: int, descriptors: list[int], turns: Turns) -> None:
-        """:param descriptors: those that are used are taken out."""
+        """:param descriptors: the descriptors of restored sessions are removed from it."""
         memory = descriptors[0]
         restored = 0
         try:
@@ -157,7 +158,7 @@ class Arrival:
                 restored += 1
                 await turns.next()
         except ValueError as error:
-            # Whose the rest of the descriptors are is not known.
+            # After an error the remaining descriptors cannot be assigned to sessions.
             for _ in range(count - restored):
                 self._runtime.count(NOT_RESTORED, f"a batch ({error})")
 
@@ -172,12 +173,14 @@ class Arrival:
             self.sessions.append(_One(home, arrived))
 
     def write(self) -> bool:
-        """Write down the clients of journals, for a moment: they are this worker's. Whether that
-        is all of them."""
+        """Write states of the journals' clients to this worker's journal, for a limited time.
+
+        :return: whether all of them are written.
+        """
         return all(manager.write_states(position.tags) for manager, position in self._positions)
 
     def hear(self) -> None:
-        """Let them hear what the relay has for them: they are this worker's."""
+        """Start receiving messages of the relay for the sessions."""
         for manager, position in self._positions:
             manager.adopt(position)
         self._positions.clear()
@@ -185,7 +188,7 @@ class Arrival:
             recovery.look()
 
     def keep_journals(self, link: Link) -> None:
-        """Tell the router of them, as of this worker's own."""
+        """Register the inherited journals with the router, like this worker's own."""
         for journal in self._adoption.journals.values():
             for log, segments in journal.logs.items():
                 for number, descriptor in segments.items():
@@ -193,7 +196,7 @@ class Arrival:
         self._adoption.journals.clear()
 
     def discard(self) -> None:
-        """Let go of them, without a word to anybody."""
+        """Drop everything, without sending anything."""
         self.discarded = True
         for home, arrived in self.sessions:
             home.dispatcher.hold.moved(arrived.session)
@@ -209,26 +212,26 @@ class Arrival:
 
 
 class Adopter:
-    """What a worker does with the sessions that the router gives it; all in the loop."""
+    """Handles the adoptions of a worker. Call all methods in the loop."""
 
     def __init__(self, runtime: Runtime, server: Server, link: Link) -> None:
         self._runtime = runtime
         self._server = server
         self._link = link
-        #: Sessions that go on here.
+        #: How many sessions this worker has taken over.
         self.taken_over = 0
-        #: By adopted tag, the sessions of Engine.IO that may be there yet.
+        #: By adopted tag, the Engine.IO sessions that may still exist.
         self.tags: dict[str, list[tuple[Engine, str]]] = {}
         self._arrivals: dict[int, Arrival] = {}
-        #: How many of them have begun to go on, and are not through.
+        #: How many confirmed adoptions are being started.
         self._starting = 0
         self._looking = self._stopped = False
-        #: Sessions whose on_takeover handler has yet to run, and how many of them run.
+        #: Sessions whose on_takeover handler waits, and the number of running ones.
         self._waiting: Deque[_One] = deque()
         self._running = 0
 
     async def stop(self, seconds: float) -> None:
-        """Take no more, and wait for those that are on their way here."""
+        """Refuse new adoptions, and wait for the pending ones."""
         self._stopped = True
         deadline = time.monotonic() + seconds
         while (self._arrivals or self._starting) and time.monotonic() < deadline:
@@ -236,12 +239,12 @@ class Adopter:
         for id in list(self._arrivals):
             self.on_discard(id)
             self._link.not_adopted(id, _STOPS)
-        self._waiting.clear()  # the handlers of these run where they go next
+        self._waiting.clear()  # these handlers run in the worker that adopts the sessions next
 
-    # --- what the router says -------------------------------------------------------------
+    # --- messages from the router ---------------------------------------------------------
 
     def on_adopt(self, adoption: Adoption) -> None:
-        """Sessions have come."""
+        """:meth:`.arriving.Adopter.on_adopt`"""
         if self._stopped:
             adoption.close()
             self._link.not_adopted(adoption.id, _STOPS)
@@ -262,10 +265,10 @@ class Adopter:
             self._link.adopted(adoption.id, len(arrival.sessions))
 
     def on_go(self, id: int) -> None:
-        """They are this worker's."""
+        """:meth:`.arriving.Adopter.on_go`"""
         arrival = self._pop(id)
         if arrival is None:
-            return  # this worker stops
+            return  # stop() has dropped it
         self._starting += 1
         for tag in arrival.tags:
             self.tags.setdefault(tag, [])
@@ -284,7 +287,7 @@ class Adopter:
         self._start(deque(arrival.sessions))
 
     def _start(self, sessions: Deque[_One]) -> None:
-        """Called by the loop itself: handlers start in here."""
+        """Start the sessions. Called by the loop itself, because handlers start in here."""
         turns = Turns(self._runtime)
         while sessions:
             if turns.over:
@@ -293,12 +296,13 @@ class Adopter:
             one = sessions.popleft()
             sid = one.session.sid
             if sid not in one.home.engine.sessions:
-                continue  # it has been passed on again
+                continue  # the session has been passed on again
             try:
                 one.arrived.start()
                 self._begin(one)
-            except Exception as error:  # the others are to go on
-                self._runtime.log(logger, logging.ERROR, "session %s", sid, exc_info=error)
+            except Exception as error:  # do not stop the other sessions
+                text = "cannot continue session %s"
+                self._runtime.log(logger, logging.ERROR, text, sid, exc_info=error)
                 close_session(one.home.engine, sid)
         self._starting -= 1
         self._bound_tags()
@@ -306,14 +310,14 @@ class Adopter:
         self._server.changed()
 
     def on_discard(self, id: int) -> None:
-        """They are another's, or nobody's."""
+        """:meth:`.arriving.Adopter.on_discard`"""
         arrival = self._pop(id)
         if arrival is not None:
             arrival.discard()
             self._look_soon()
 
     def _pop(self, id: int) -> Optional[Arrival]:
-        """What has become of it is known."""
+        """Remove an adoption whose result is known."""
         arrival = self._arrivals.pop(id, None)
         self._set_coming()
         return arrival
@@ -326,7 +330,7 @@ class Adopter:
 
     def _begin(self, one: _One) -> None:
         if one.session.closed:
-            return  # it waits for its last poll
+            return  # the session only waits for its last poll
         if moving.has_on_takeover(one.home.server):
             self._waiting.append(one)
             self._run_handlers()
@@ -363,7 +367,7 @@ class Adopter:
     # --- their tags -----------------------------------------------------------------------
 
     def _bound_tags(self) -> None:
-        """Close the sessions of the smallest ones that are too many, beside this worker's own."""
+        """Close the sessions of the smallest tags, if there are more than ``TAKEOVER_TAGS``."""
         by_size = sorted(self.tags, key=lambda tag: len(self.tags[tag]))
         for tag in by_size[: max(0, len(by_size) + 1 - TAKEOVER_TAGS)]:
             for engine, sid in self.tags[tag]:
@@ -376,13 +380,13 @@ class Adopter:
             self._runtime.call_later(_LOOK, self._look)
 
     def _look(self) -> None:
-        """Give the tags up that have no session any more."""
+        """Give up tags without sessions."""
         self._looking = False
         before = len(self.tags)
         if not self._arrivals and not self._starting:
             managers = [home.manager for home in adopting(self._runtime)]
             for tag in list(self.tags):
-                # Of a client that has come to another namespace later, an id has another tag.
+                # A client's sid has another tag than its session if it connected after the move.
                 if _is_in_use(self.tags[tag]) or any(m.has_clients_of(tag) for m in managers):
                     continue
                 del self.tags[tag]
@@ -400,7 +404,7 @@ def _died(journal: Journal) -> float:
 
 
 def _is_in_use(sids: list[tuple[Engine, str]]) -> bool:
-    """Whether one of these sessions is there yet; those behind it that are not are dropped."""
+    """Whether one of these sessions still exists; ended ones at the end of the list are removed."""
     while sids and sids[-1][1] not in sids[-1][0].sessions:
         sids.pop()
     return bool(sids)

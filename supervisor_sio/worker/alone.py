@@ -1,4 +1,4 @@
-"""A server by hand: one process that listens itself."""
+"""A worker started by hand: one process, which opens the listening socket itself."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .runtime import Runtime, Watch
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds without a look at new connections, when there is no descriptor for one.
+#: Seconds to pause accepting when no descriptor is free.
 _ACCEPT_PAUSE = 0.1
 
-#: Connections that the kernel keeps until they are accepted.
+#: Connections that the kernel queues until they are accepted.
 _BACKLOG = 1024
 
 
 class Alone(Life):
     """:param listen: ``host:port``
-    :raises ApplicationError: when it cannot listen there.
+    :raises ApplicationError: if it cannot listen there.
     """
 
     def __init__(self, app: Any, runtime: Runtime, listen: str) -> None:
@@ -85,14 +85,14 @@ class Alone(Life):
 
 
 def _listen_on(listen: str) -> Any:
-    # Not what a library may have put there, whose sockets wait, or close when they are collected.
+    # The original class: a monkey-patched socket blocks, or closes when it is garbage-collected.
     socket = native.original("socket")
     try:
         address = parse_address(listen)
         if address.path:
             raise ValueError(f"{listen!r} is not host:port")
         listener = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
-        # No second server may listen here as well, and get half of the connections.
+        # Only REUSEADDR: with REUSEPORT a second server could get half of the connections.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setblocking(False)

@@ -1,20 +1,21 @@
-"""Sessions that come to this worker from the router, see :mod:`supervisor_sio.common.takeover`,
-and the journals of workers that have ended, see :mod:`supervisor_sio.common.recovery`.
+"""Receives sessions from the router, see :mod:`supervisor_sio.common.takeover`, and the journals
+of workers that have ended, see :mod:`supervisor_sio.common.recovery`.
 
-What is known of them here:
+The states of an adoption:
 
 =========  =============================================  =====================================
-state      what happens                                   then
+state      event                                          next state
 =========  =============================================  =====================================
-(none)     the router asks                                COMING, or it is told why not
-COMING     a batch, or a part of a journal                it is kept, and the router told
-           all have come                                  GIVEN: the adopter has them
-           the router is gone, or asks another worker     over; the descriptors are closed
-GIVEN      the adopter has them in place                  SAID, to this router and to the next
-           it cannot                                      over; the router is told why
-           the router asks another worker                 over; the adopter discards them
-SAID       the router says that they are ours             over; the adopter begins
-           that they are not, or this worker ends         over; the adopter discards them
+(none)     the router offers an adoption                  COMING, or refused with a reason
+COMING     a batch, or a part of a journal, arrives       COMING; it is stored and confirmed
+           all have arrived                               GIVEN: the adopter gets them
+           the router ends, or asks another worker        (none); the descriptors are closed
+GIVEN      the adopter has restored them                  SAID; the router is told
+           the adopter has failed                         (none); the router is told why
+           the router asks another worker                 (none); the adopter discards them
+SAID       the router confirms the adoption               (none); the adopter continues them
+           a new router connects                          SAID; it is told, too
+           the router revokes it, or this worker stops    (none); the adopter discards them
 =========  =============================================  =====================================
 """
 
@@ -27,17 +28,17 @@ from ..common.channel import ChannelError, Message
 
 
 class Journal(NamedTuple):
-    """What a worker has left of its clients."""
+    """The journal of a worker that has ended."""
 
     source: recovery.Source
-    #: That they have to come back, from when it has died.
+    #: How long its clients can recover, from the death of the worker on.
     seconds: float
     died: float
-    #: For each log the segments by their numbers, in their order.
+    #: By log, the descriptors of its segments by number, in order.
     logs: dict[str, dict[int, int]]
 
     def segment(self, log: str, number: int) -> recovery.Segment:
-        """As a router is told of it."""
+        """The description of a segment that is sent to a router."""
         return recovery.Segment(self.source, log, number, recovery.FORMAT, self.seconds, self.died)
 
     @property
@@ -46,20 +47,19 @@ class Journal(NamedTuple):
 
 
 class Adoption(NamedTuple):
-    """The sessions of one worker, and the journals that it had. Its descriptors are the
-    receiver's."""
+    """The sessions of one worker, and its journals. The receiver owns the descriptors."""
 
     id: int
-    #: All that may be in their ids.
+    #: All tags with which their ids may begin.
     tags: list[str]
     format: int
-    #: For each channel of the relay, the place in its streams, as a memory file.
+    #: For each channel of the relay, a memory file with the positions in its streams.
     positions: list[tuple[str, int]]
-    #: The tag of some sessions, how many they are, and their descriptors: a memory file with
-    #: their states, and their connections. Whoever reads a memory file has to say from where on:
-    #: its offset belongs to others, too.
+    #: The tag of some sessions, their number, and descriptors: of a memory file with their states,
+    #: then of their connections. Read memory files with an explicit offset: other processes share
+    #: the file's own offset.
     batches: list[tuple[str, int, list[int]]]
-    #: Its own, and those that it had inherited.
+    #: The worker's own journals, and those that it had inherited.
     journals: dict[recovery.Source, Journal]
 
     def close(self) -> None:
@@ -71,46 +71,50 @@ class Adoption(NamedTuple):
 
 
 class Adopter(Protocol):
-    """Who makes sessions of what has come."""
+    """Restores the received sessions."""
 
     def on_adopt(self, adoption: Adoption) -> None:
-        """All of it is there. Put it in place, without a word to the clients: another worker may
-        get the same. Then call ``adopted`` or ``not_adopted`` of the link.
+        """An adoption is complete. Restore it without sending to clients: another worker may get
+        the same sessions. Then call ``adopted`` or ``not_adopted`` of the link.
         """
 
     def on_go(self, number: int) -> None:
-        """The sessions of this adoption are this worker's: begin."""
+        """This worker owns the sessions of the adoption now: continue them."""
 
     def on_discard(self, number: int) -> None:
-        """They are not: let go of all, without a word to the clients or the router."""
+        """This worker does not get the sessions: drop them, without sending anything."""
 
 
 class Arriving:
-    """:param post: sends a message to the router, if there is one.
-    :param ceiling: below it are the numbers of descriptors that may be taken.
+    """:param post: sends a message to the router, if one is connected.
+    :param ceiling: returns the number from which on a received descriptor is refused.
     """
 
     def __init__(self, post: Callable[[Message], None], ceiling: Callable[[], int]) -> None:
         self._post = post
         self._ceiling = ceiling
-        #: The format that is taken; 0 for none.
+        #: The format of sessions that this worker supports; 0 for none.
         self.takes = 0
-        #: The format of the journals that are inherited; 0 for none.
+        #: The format of journals that this worker supports; 0 for none.
         self.recovers = 0
         self.adopter: Optional[Adopter] = None
-        #: By number, as all here: COMING.
+        #: The adoptions in state COMING, by number.
         self._coming: dict[int, Adoption] = {}
-        #: Their tags: GIVEN and SAID.
+        #: The tags of adoptions in the states GIVEN and SAID, by number.
         self._given: dict[int, list[str]] = {}
-        #: How many sessions: SAID.
+        #: How many sessions were restored of adoptions in state SAID, by number.
         self._said: dict[int, int] = {}
         #: The adopted tags that still have sessions.
         self._tags: list[str] = []
 
-    # --- what the router says -------------------------------------------------------------
+    # --- messages from the router ---------------------------------------------------------
 
     def handle(self, message: Message, descriptors: list[int]) -> bool:
-        """Whether the descriptors are kept. :raises ChannelError: when it is not understood."""
+        """Handle a message.
+
+        :return: whether this object has taken the descriptors.
+        :raises ChannelError: if the message is malformed.
+        """
         kind, number = message["type"], takeover.read_id(message)
         if kind == "adopt":
             return self._take_question(number, message, descriptors)
@@ -127,25 +131,25 @@ class Arriving:
         return False
 
     def lost_descriptors(self, message: Message) -> None:
-        """This process had none free for what came with a message.
+        """A message has lost its descriptors, because this process had none free.
 
-        :raises ChannelError: when it is not understood.
+        :raises ChannelError: if the message is malformed.
         """
         if message["type"] in ("adopt", "sessions", "adopt-journal"):
             self._refuse(takeover.read_id(message), "no descriptor is free")
 
     def _take_question(self, number: int, message: Message, descriptors: list[int]) -> bool:
         if number in self._given:
-            return False  # of another router; this one will hear what has become of it
+            return False  # offered by an earlier router already; repeat() reports its result
         about, recovers = takeover.read_passing(message), recovery.read_recovers(message)
         if self.adopter is None or about.format not in (0, self.takes):
-            self._refuse(number, f"format {about.format} is not taken here")
+            self._refuse(number, f"sessions of format {about.format} are not supported here")
             return False
         if recovers not in (0, self.recovers):
-            self._refuse(number, f"journals of format {recovers} are not inherited here")
+            self._refuse(number, f"journals of format {recovers} are not supported here")
             return False
         if len(descriptors) != 1:
-            raise ChannelError("sessions without a place in the relay")
+            raise ChannelError("an adoption without positions in the relay")
         if descriptors[0] >= self._ceiling():
             self._refuse(number, "no descriptor is free")
             return False
@@ -217,10 +221,10 @@ class Arriving:
             adoption.close()
         self._post({"type": "not-adopted", "id": number, "reason": reason})
 
-    # --- what the adopter says ------------------------------------------------------------
+    # --- called by the adopter ------------------------------------------------------------
 
     def adopted(self, number: int, sessions: int) -> None:
-        """All that :meth:`Adopter.on_adopt` got is in place, and so many sessions are made."""
+        """The adopter has restored an adoption, with this many sessions."""
         if number in self._given:
             self._said[number] = sessions
             self._post(self._adopted(number))
@@ -230,41 +234,41 @@ class Arriving:
         return {"type": "adopted", "id": number, "tags": tags, "sessions": sessions}
 
     def not_adopted(self, number: int, reason: str) -> None:
-        """It cannot be, and nothing of it is left here; another worker may be asked."""
+        """The adopter could not restore it and dropped it; the router may ask another worker."""
         if self._given.pop(number, None) is not None:
             self._said.pop(number, None)
             self._refuse(number, reason)
 
     def set_tags(self, tags: list[str]) -> None:
-        """The adopted tags that still have sessions; the router sends requests of no others."""
+        """Report the adopted tags that have sessions; the router sends no requests for others."""
         self._tags = tags
-        # With those that are this worker's as soon as the router has read of it.
+        # Include the tags whose adoption the router is about to confirm.
         said = (tag for number in self._said for tag in self._given[number])
         self._post({"type": "tags", "tags": list(dict.fromkeys([*tags, *said]))})
 
-    # --- routers come and go --------------------------------------------------------------
+    # --- changes of the router ------------------------------------------------------------
 
     def greet(self) -> None:
-        """What the next router has to know before it places a request: what is this worker's.
+        """Report this worker's tags to a new router, before it places a request.
 
-        What it has said to have adopted may be another's by now.
+        This leaves out unconfirmed adoptions, which another worker may have by now.
         """
         if self._tags:
             self._post({"type": "tags", "tags": self._tags})
 
     def repeat(self) -> None:
-        """What it has to answer, when it knows that this worker is ready."""
+        """Report unconfirmed adoptions to a new router, which knows that this worker is ready."""
         for number in self._said:
             self._post(self._adopted(number))
 
     def lost(self) -> None:
-        """The router is gone."""
+        """The router has ended: drop incomplete adoptions."""
         coming, self._coming = self._coming, {}
         for adoption in coming.values():
             adoption.close()
 
     def close(self) -> None:
-        """This worker ends."""
+        """This worker stops: drop all adoptions."""
         self.lost()
         for number in list(self._given):
             self._discard(number)

@@ -1,4 +1,4 @@
-"""What all runtimes have in common: the date, and the timer of the deadlines."""
+"""What all runtimes share: calls in later turns, the date, and the timer of the deadlines."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .runtime import Threads, Watch
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds between looks at what is due: the shortest that anybody waits is 0.1 s, for a poll
-#: while its session changes to a websocket.
+#: Seconds between checks of the deadlines: the shortest deadline is 0.1 s, for a poll during the
+#: upgrade of its session.
 RESOLUTION = 0.05
 
-#: Seconds that a look may be late, as long as this process just has much to do.
+#: Seconds by which a check may be late in a busy process; after more, it was suspended or blocked.
 _LATE = 1.0
 
 
 class BaseRuntime(ABC):
-    """The part of a :class:`.Runtime` that needs only calls, soon and later."""
+    """The part of a :class:`.Runtime` that needs only :meth:`_in_next_turn`, :meth:`call_later`."""
 
     has_threads = False
 
@@ -40,12 +40,12 @@ class BaseRuntime(ABC):
         self.access: Optional[AccessLog] = None
         self.events: Optional[EventFigures] = None
         self.writes = Writes(self.call_soon)
-        #: For the next turn of the loop.
+        #: The calls for the next turn of the loop.
         self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._date = ""
         self._second = 0
         self._ticking = False
-        #: When the next look is to be, and whether the one before was left out.
+        #: When the next check is due, and whether the last one was skipped.
         self._look_at = 0.0
         self._left_out = False
 
@@ -59,12 +59,12 @@ class BaseRuntime(ABC):
 
     @abstractmethod
     def _in_next_turn(self, call: Callable[[], None]) -> None:
-        """Have it called by the loop itself."""
+        """Let the loop itself call this in its next turn."""
 
     def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
         """:meth:`.Runtime.call_soon`"""
         if not self._calls:
-            self._in_next_turn(self._call_all)  # one for all of a turn
+            self._in_next_turn(self._call_all)  # once for all calls of a turn
         self._calls.append((task, args))
 
     def _call_all(self) -> None:
@@ -72,8 +72,8 @@ class BaseRuntime(ABC):
         for task, args in calls:
             try:
                 task(*args)
-            except Exception as error:  # the others are to be called as well
-                self.log(logger, logging.ERROR, "a call in the loop", exc_info=error)
+            except Exception as error:  # do not skip the other calls
+                self.log(logger, logging.ERROR, "error in a call of the loop", exc_info=error)
 
     @abstractmethod
     def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch:
@@ -92,10 +92,10 @@ class BaseRuntime(ABC):
 
     @abstractmethod
     def _make_threads(self) -> Threads:
-        """For calls of other threads; made where the loop runs."""
+        """The object through which other threads call the loop; called in the loop's thread."""
 
     async def start_up(self, app: Any) -> None:
-        """:meth:`.Runtime.start_up`; one of WSGI has nothing to prepare."""
+        """:meth:`.Runtime.start_up`; a WSGI application has nothing to prepare."""
         return
 
     def lifespan_state(self) -> dict[str, Any]:
@@ -139,15 +139,15 @@ class BaseRuntime(ABC):
         now = self.deadlines.clock()
         self._left_out = now > self._look_at + _LATE and not self._left_out
         if self._left_out:
-            # Nothing has run for a while: what clients have sent meanwhile is to be read first.
+            # The loop was blocked for a while: first read what clients have sent meanwhile.
             self._ticking = False
             self.watch()
             return
         for item in self.deadlines.expired(now):
             try:
                 item.on_deadline(now)
-            except Exception as error:  # the others are due as well
-                self.log(logger, logging.ERROR, "what was due", exc_info=error)
+            except Exception as error:  # do not skip the other deadlines
+                self.log(logger, logging.ERROR, "error at a deadline", exc_info=error)
         self._ticking = False
         if self.deadlines.next() is not None:
             self.watch()
@@ -160,5 +160,5 @@ def write_log(
     args: tuple[Any, ...],
     exc_info: Optional[BaseException],
 ) -> None:
-    """What :meth:`BaseRuntime.log` starts, where it is a task."""
+    """Write a log line; the task that :meth:`BaseRuntime.log` starts in some runtimes."""
     logger.log(level, message, *args, exc_info=exc_info)

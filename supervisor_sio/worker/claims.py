@@ -1,8 +1,8 @@
-"""Questions among workers about clients that come back, through the router.
+"""Questions between workers about returning clients, sent through the router.
 
-A client says by its ``pid`` which worker has what it missed. The worker to which it has come asks
-that one, see :mod:`supervisor_sio.common.recovery`. What is asked and answered is the managers'
-affair: both are JSON, and Socket.IO messages beside it, in a memory file.
+A returning client's ``pid`` names the worker that has the events it missed. The worker to which it
+has connected asks that worker, see :mod:`supervisor_sio.common.recovery`. The managers define the
+questions and answers: each is JSON with Socket.IO messages, in a memory file.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from ..common.limits import CLAIM_LENGTH, CLAIM_TIMEOUT, CLAIMS_AT_ONCE
 from ..common.reasons import NO_OWNER, NOT_KEPT
 from ..relay.message import EncodedPacket
 
-#: The packets of some Socket.IO messages.
+#: Socket.IO messages, each as its encoded packets.
 Messages = Sequence[Sequence[EncodedPacket]]
 
-#: JSON, and messages beside it: a question, or an answer.
+#: A question or an answer: a JSON object, and messages.
 Said = tuple[dict[str, Any], Messages]
 
 
 class Router(Protocol):
-    """What sends to the router."""
+    """Sends messages to the router."""
 
     def post(self, message: Message, descriptors: Sequence[int] = (), own: bool = False) -> None:
-        """Send, if there is a router, as soon as it takes it.
+        """Send a message as soon as the router takes it; without a router, drop it.
 
-        :param own: whether the descriptors are closed then.
+        :param own: whether to close the descriptors afterwards.
         """
 
 
@@ -40,14 +40,14 @@ class _Asked(NamedTuple):
     tag: str
     question: Said
     deadline: float
-    #: Gets the answer, in the loop.
+    #: Called with the answer, in the loop.
     answered: Callable[[Said], None]
 
 
 class Claims:
-    """This worker's questions and its answers; all in the loop.
+    """This worker's questions to others, and its answers to theirs. Call all methods in the loop.
 
-    :param answer: is asked by others, and calls what it gets with its answer.
+    :param answer: called with another worker's question and a function that takes the answer.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Claims:
         self._router = router
         self._answer = answer
         self._numbers = itertools.count(1)
-        #: Those that are asked first come first.
+        #: Unanswered questions by number, the oldest first.
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
         self._answering = 0
 
     def ask(self, tag: str, question: Said, answered: Callable[[Said], None]) -> None:
         """Ask the worker that has the clients of a tag.
 
-        :param answered: is called with the answer, soon or late; or not at all.
+        :param answered: called with the answer, if one arrives within ``CLAIM_TIMEOUT``.
         """
         now = time.monotonic()
         self._drop_late(now)
@@ -72,12 +72,12 @@ class Claims:
         self._send_question(number, asked)
 
     def _drop_late(self, now: float) -> None:
-        """Nobody waits for these any more."""
+        """Drop expired questions, for whose answers nobody waits."""
         while self._asked and next(iter(self._asked.values())).deadline <= now:
             self._asked.popitem(last=False)
 
     def repeat(self) -> None:
-        """The router that was asked is gone, there is another one."""
+        """Send the unanswered questions again, to a new router."""
         self._drop_late(time.monotonic())
         for number, asked in list(self._asked.items()):
             self._send_question(number, asked)
@@ -90,23 +90,23 @@ class Claims:
         else:
             self._router.post(recovery.claim(number, asked.tag, {}), [descriptor], own=True)
 
-    # --- what the router says -------------------------------------------------------------
+    # --- messages from the router ---------------------------------------------------------
 
     def handle(self, message: Message, descriptors: Sequence[int]) -> None:
-        """A question, or an answer. The descriptors are the caller's.
+        """Handle a question or an answer. The caller keeps the descriptors.
 
-        :raises ChannelError: when it is not understood.
+        :raises ChannelError: if the message is malformed.
         """
         if message["type"] == "claim":
             number, _, _ = recovery.read_claim(message)
             self._take_question(number, descriptors)
             return
         number, values = recovery.read_claimed(message)
-        # Without a descriptor it is the router's own.
+        # An answer without a descriptor comes from the router itself.
         self._take_answer(number, _read(descriptors) if descriptors else (values, ()))
 
     def lost_descriptors(self, message: Message) -> None:
-        """This process had none free for what came with a message."""
+        """A message has lost its descriptors, because this process had none free."""
         if message["type"] == "claim":
             self._send_answer(recovery.read_claim(message)[0], no_answer())
         elif message["type"] == "claimed":
@@ -134,7 +134,7 @@ class Claims:
 
     def _send_answer(self, number: int, answer: Said) -> None:
         data = pack(answer)
-        if len(data) > CLAIM_LENGTH:  # of several journals, or of a large one
+        if len(data) > CLAIM_LENGTH:  # from several journals, or a large one
             data = pack(no_answer(NOT_KEPT))
         try:
             descriptor = memory_file.write("claimed", data)
@@ -145,7 +145,7 @@ class Claims:
 
 
 def no_answer(reason: str = NO_OWNER) -> Said:
-    """For who has asked in vain."""
+    """The answer to a question that cannot be answered."""
     return {"reason": reason}, ()
 
 
@@ -153,17 +153,17 @@ def _read(descriptors: Sequence[int]) -> Said:
     try:
         return unpack(memory_file.read(descriptors[0], CLAIM_LENGTH))
     except (OSError, ValueError) as error:
-        raise ChannelError(f"about a client that comes back: {error}") from None
+        raise ChannelError(f"cannot read a claim: {error}") from None
 
 
-# --- as bytes: a line of JSON with the lengths, and then all packets ----------------------
+# --- encoding: a line of JSON with the packets' lengths, then all packets -----------------
 
 
 def pack(said: Said) -> bytes:
-    """For another process."""
+    """Encode a question or an answer for another process."""
     values, messages = said
     encoded = [[one.encode() if isinstance(one, str) else one for one in m] for m in messages]
-    # Negative: it is bytes, and no text.
+    # A negative length marks bytes, a positive one text.
     lengths = [
         [len(data) if isinstance(one, str) else ~len(data) for one, data in zip(*both)]
         for both in zip(messages, encoded)
@@ -173,16 +173,19 @@ def pack(said: Said) -> bytes:
 
 
 def unpack(data: bytes) -> Said:
-    """:raises ValueError: for what :func:`pack` has not made."""
+    """Decode what :func:`pack` has encoded.
+
+    :raises ValueError: if ``data`` is malformed.
+    """
     end = data.find(b"\n")
     try:
         values, lengths = json.loads(data[:end])
         reader = _Reader(data, end + 1)
         messages = [[reader.read(length) for length in message] for message in lengths]
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"not of this form: {error}") from None
+        raise ValueError(f"malformed: {error}") from None
     if not isinstance(values, dict) or reader.at != len(data):
-        raise ValueError("not of this form: it does not end where it should")
+        raise ValueError("malformed: wrong type, or data after the last packet")
     return values, messages
 
 
@@ -195,6 +198,6 @@ class _Reader:
         size = length if length >= 0 else ~length
         data = self._data[self.at : self.at + size]
         if len(data) < size:
-            raise ValueError("cut short")
+            raise ValueError("truncated")
         self.at += size
         return data.decode() if length >= 0 else data

@@ -1,4 +1,4 @@
-"""How each kind of Socket.IO server has its handlers called: see :class:`.dispatch.Dispatcher`."""
+"""Calls the handlers of each kind of Socket.IO server: see :class:`.dispatch.Dispatcher`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..engine.session import Session
 from . import compat
 from .dispatch import Dispatcher
 
-#: What waits for a thread: the messages that it came by, whether it runs alone, and the call.
+#: A call that waits for a thread: its messages, whether it runs alone, the function and arguments.
 _Task = tuple[Sequence[Payload], bool, Callable[..., Any], tuple[Any, ...]]
 
 
@@ -53,19 +53,19 @@ class ThreadDispatcher(SyncDispatcher):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        #: What no thread has begun, of each session. It is added in the loop; each thread that the
-        #: pool has for a session takes the first, and at the beginning of a move the loop takes
-        #: from the end: what has begun is all that came before what has not. Each step of a list is
-        #: atomic, and an empty one has a tenth of the size of a deque: idle clients have one.
+        #: By session, the tasks that no thread has started. The loop appends; a thread takes the
+        #: first; when a move begins, the loop takes tasks back from the end, so all started tasks
+        #: precede all others. A list, because its operations are atomic, and an empty one, which
+        #: idle clients have, takes a tenth of a deque's memory.
         self._waiting: dict[Session, list[_Task]] = {}
-        #: Sessions whose next message waits for the begin of all of theirs.
+        #: Sessions whose next message is not read before all their tasks have started.
         self._held: set[Session] = set()
-        #: What the message that is looked at consists of.
+        #: The Engine.IO messages of the event that is being dispatched.
         self._messages: Sequence[Payload] = ()
 
     def on_message(self, session: Session, data: Payload) -> bool:
         begun = self._partials.get(session) if self._partials else None
-        # Those of an event with attachments get the last one yet.
+        # ``begun.messages`` lacks only the last attachment, which super().on_message() adds.
         self._messages = (data,) if begun is None or isinstance(data, str) else begun.messages
         if not super().on_message(session, data):
             return False
@@ -77,7 +77,7 @@ class ThreadDispatcher(SyncDispatcher):
         self._held.add(session)
         if waiting:
             return False
-        self._held.discard(session)  # all have begun meanwhile, and have not seen it there
+        self._held.discard(session)  # all tasks started before the session was added to _held
         return True
 
     def _begin(self, sid: str, session: Session, *event: Any) -> None:
@@ -98,7 +98,7 @@ class ThreadDispatcher(SyncDispatcher):
         try:
             _, _, call, args = waiting.pop(0)
         except IndexError:
-            return  # it was taken back
+            return  # take_back() has removed the task
         if not waiting and session in self._held:
             self.threads.run(0, self._go_on, session)
         call(*args)
@@ -112,12 +112,12 @@ class ThreadDispatcher(SyncDispatcher):
         yield from super().take_back()
         for session, waiting in list(self._waiting.items()):
             if session.closed:
-                continue  # it does not move
+                continue  # a closed session does not move
             while waiting:
                 try:
                     messages, alone, _, _ = waiting.pop()
                 except IndexError:
-                    break  # a thread was faster
+                    break  # a thread has taken the last task meanwhile
                 if alone:
                     self._eio.taken_back(session)
                 else:

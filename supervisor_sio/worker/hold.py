@@ -1,11 +1,12 @@
-"""Messages of clients that no handler gets yet, because their session moves to another worker.
+"""Holds messages of clients while their session moves to another worker.
 
-Where a session leaves, all that comes is kept from the beginning of the move on, and goes along,
-behind what came before and waits for a thread. So only handlers that run have to be waited for.
-Where it arrives, that comes first when its ``on_takeover`` handler has returned, and then what has
-come since. Acknowledgements are not kept: a handler that runs may wait for one.
+The old worker holds all messages that arrive after the move has begun, and passes them on with the
+session, after those that were waiting for a thread. So it waits only for handlers that run already.
+The new worker handles the passed messages first, when the session's ``on_takeover`` handler has
+returned, and then those that it has received since. Acknowledgements are not held, because a
+running handler may wait for one.
 
-While nothing is kept, the engine calls the dispatcher itself.
+While no message is held, the engine calls the dispatcher directly.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class _Kept:
-    """The messages of one session, in the order in which they came."""
+    """The held messages of one session, in the order received."""
 
     __slots__ = ("messages", "size", "released")
 
     def __init__(self) -> None:
         self.messages: Deque[Payload] = deque()
         self.size = 0
-        #: Whether they are being handled: what comes meanwhile goes behind them.
+        #: Whether they are being handled; messages received meanwhile are appended.
         self.released = False
 
     def add(self, messages: Iterable[Payload]) -> None:
@@ -40,68 +41,68 @@ class _Kept:
             self.size += len(message) + OUTPUT_OBJECT
 
     def put_back(self, messages: Sequence[Payload]) -> None:
-        """Those that came before all others."""
+        """Insert messages that were received before all others."""
         for message in reversed(messages):
             self.messages.appendleft(message)
             self.size += len(message) + OUTPUT_OBJECT
 
 
 class Hold:
-    """What waits for the handlers of one server.
+    """The held messages for the handlers of one server.
 
-    All methods are called in the loop; what starts handlers, by the loop itself: on eventlet a
-    handler would else run in the caller's greenlet.
+    Call all methods in the loop. Methods that start handlers must be called by the loop itself:
+    on eventlet a handler would otherwise run in the caller's greenlet.
     """
 
     def __init__(self, dispatcher: Dispatcher, eio: EngineOwner) -> None:
         self._dispatcher = dispatcher
         self._eio = eio
-        #: Whether no session's messages are handled.
+        #: Whether the messages of all sessions are held.
         self._all = False
         self._kept: dict[Session, _Kept] = {}
 
-    # --- where sessions leave -----------------------------------------------------------
+    # --- in the old worker --------------------------------------------------------------
 
     def keep_all(self) -> None:
-        """Start no handler for any message from here on, nor for those that wait for a thread."""
+        """Hold all messages from now on, also those that wait for a thread."""
         self._all = True
         self._install()
         for kept in self._kept.values():
-            kept.released = False  # what has not been handled goes along
+            kept.released = False  # unhandled messages move with the session
         for session, messages in self._dispatcher.take_back():
             self._of(session).put_back(messages)
 
     def kept(self, session: Session) -> list[Payload]:
-        """What is to be handled where this session arrives."""
+        """The messages of this session that the new worker is to handle."""
         kept = self._kept.get(session)
         return [] if kept is None else list(kept.messages)
 
     def moved(self, session: Session) -> None:
-        """It is gone, with what was kept."""
+        """Drop the messages of a session that has moved."""
         self._kept.pop(session, None)
         self._remove()
 
-    # --- where sessions arrive ----------------------------------------------------------
+    # --- in the new worker --------------------------------------------------------------
 
     def keep(self, session: Session, messages: Iterable[Payload]) -> None:
-        """Start no handler for messages of this session before :meth:`release`.
+        """Hold the messages of this session until :meth:`release`.
 
-        :param messages: that have come along with it.
+        :param messages: the messages that were passed on with it.
         """
         self._install()
         self._of(session).add(messages)
 
     def release_when_done(self, session: Session) -> None:
-        """:meth:`release` it when its owner is done with what runs alone for it now."""
+        """Like :meth:`release`, once the handler that runs alone for the session has ended."""
         kept = self._kept.get(session)
         if kept is not None:
             kept.released = True
 
     def release(self, session: Session) -> None:
-        """Handle what was kept of this session, and what comes."""
+        """Handle the held messages of this session, then those that arrive."""
         kept = self._kept.get(session)
         if kept is None:
-            session.proceed()  # it has ended
+            session.proceed()  # the session has ended
             return
         kept.released = True
         for _ in range(MESSAGES_AT_ONCE):
@@ -113,12 +114,12 @@ class Hold:
             message = kept.messages.popleft()
             kept.size -= len(message) + OUTPUT_OBJECT
             if not self._dispatcher.on_message(session, message):
-                return  # _proceed() goes on
+                return  # _proceed() continues
             if session not in self._kept:
-                return  # the message has ended it
+                return  # the message has ended the session
         self._eio.runtime.call_soon(self._proceed, session)
 
-    # --- in the place of the dispatcher ---------------------------------------------------
+    # --- called instead of the dispatcher -------------------------------------------------
 
     def _install(self) -> None:
         self._eio.on_message = self._on_message  # type: ignore[method-assign]
@@ -146,7 +147,7 @@ class Hold:
         return kept.size <= TAKEOVER_HELD
 
     def _proceed(self, session: Session) -> None:
-        """The dispatcher takes the next message of a session."""
+        """The dispatcher is ready for the next message of a session."""
         kept = self._kept.get(session)
         if kept is not None and kept.released:
             self.release(session)
@@ -154,7 +155,10 @@ class Hold:
             session.proceed()
 
     def forget(self, session: Session) -> Optional[Callable[[], None]]:
-        """A session has ended: what to call, in the loop, before it is told of."""
+        """A session has ended.
+
+        :return: what to call in the loop before the session's end is reported, if anything.
+        """
         kept = self._kept.pop(session, None)
         self._remove()
         if kept is None or not kept.messages:
@@ -164,5 +168,5 @@ class Hold:
     def _handle_last(self, session: Session, messages: Iterable[Payload]) -> None:
         for message in messages:
             if not self._dispatcher.on_message(session, message):
-                break  # what is behind it would not have been read, either
+                break  # the messages after it would not have been read, either
         self._dispatcher.drop(session)

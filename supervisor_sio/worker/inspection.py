@@ -1,7 +1,7 @@
-"""``supervisor-sio check --app``: an application is imported, and not served.
+"""``supervisor-sio check --app``: imports an application without serving it.
 
-A worker says "ready" as soon as it can pass requests on. What keeps the clients of the application
-from being served all the same is said here.
+A worker is "ready" as soon as it can pass requests to the application. This check reports what may
+still prevent the application from serving its clients.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from .application import (
 
 
 class Report(NamedTuple):
-    """What is wrong, what will hurt, and what the application is: lines for a person."""
+    """Errors, warnings and facts about the application, as lines for the user."""
 
     errors: list[str]
     warnings: list[str]
     facts: list[str]
-    #: The traceback where its own code failed.
+    #: The traceback, if the application's own code failed.
     detail: str = ""
 
 
 class _TimeUp(BaseException):
-    """No ``except Exception`` of the application may catch it."""
+    """Not an ``Exception``, so that the application does not catch it."""
 
 
 def inspect_application(spec: str, mode: AsyncMode, paths: Sequence[str]) -> Report:
     """Import an application as a worker does.
 
-    :param paths: of ``[rpcinterface:sio]``.
+    :param paths: the option of ``[rpcinterface:sio]``.
     """
-    # Whatever it emits while it is imported stays here.
+    # So that what it emits during the import does not reach the cluster.
     os.environ.pop(ENVIRONMENT_VARIABLE, None)
     began = time.monotonic()
     try:
@@ -61,7 +61,7 @@ def inspect_application(spec: str, mode: AsyncMode, paths: Sequence[str]) -> Rep
         return Report([f"importing {spec} called sys.exit({error.code!r})"], [], [])
     except _TimeUp:
         text = f"importing {spec} takes more than {IMPORT_TIMEOUT:.0f} s"
-        return Report([f"{text}: does its module start a server of its own?"], [], [])
+        return Report([f"{text}: does its module start its own server?"], [], [])
     seconds = time.monotonic() - began
     errors: list[str] = []
     checks: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
@@ -87,23 +87,23 @@ def _warnings(
     if not found:
         fault = "does not contain its" if servers else "has no"
         yield (
-            f"{spec} {fault} Socket.IO server, as far as that can be seen: clients get what it "
-            f"answers to {paths[0]}; wrap it, as in app = socketio.WSGIApp(sio, app)"
+            f"{spec} {fault} Socket.IO server, as far as this check can see: clients get its "
+            f"own answer to {paths[0]}; wrap it, for example app = socketio.WSGIApp(sio, app)"
         )
     for server in servers:
         name = type(server).__name__
         if server not in sessions.servers():
             yield (
-                f"a {name} of {spec} has a {type(server.manager).__name__} beside one that has "
-                "ours: its sessions are not sticky, and its emits stay in one worker"
+                f"a {name} of {spec} has a {type(server.manager).__name__}, while another server "
+                "has a ZmqManager: its sessions are not sticky, and its emits stay in one worker"
             )
         elif getattr(server.manager, "write_only", False):
             yield (
-                f"the manager of a {name} of {spec} has write_only=True: it emits to the cluster, "
-                "and emits of others do not reach its clients; take that out"
+                f"the manager of a {name} of {spec} has write_only=True: its clients do not "
+                "receive emits of other processes; remove write_only"
             )
         if not _events(server):
-            yield (f"a {name} of {spec} has no handlers: is the module that has them imported?")
+            yield (f"a {name} of {spec} has no handlers: is the module with the handlers imported?")
 
 
 def _describe(server: Any) -> str:
@@ -119,7 +119,7 @@ def _describe(server: Any) -> str:
 
 
 def _events(server: Any) -> list[tuple[str, str]]:
-    """The namespaces and names of its handlers; a class of them counts as one."""
+    """The namespace and name of each of its handlers; a namespace class counts as one."""
     functions = [
         (namespace, event) for namespace, names in server.handlers.items() for event in names
     ]

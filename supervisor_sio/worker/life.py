@@ -1,4 +1,4 @@
-"""What the life of a worker and that of a server by hand have in common."""
+"""What a worker under supervisord and one started by hand share: start, serving, shutdown."""
 
 from __future__ import annotations
 
@@ -25,39 +25,41 @@ from .tracebacks import FEW_TRACEBACKS
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds between looks whether what has been asked for is done.
+#: Seconds between checks for the end of something.
 _LOOK = 0.01
 
-#: Seconds for what arrived last to be given back, after ``drain_timeout``.
+#: Seconds after ``drain_timeout`` to hand back the connections that arrived last.
 _LAST_CONNECTIONS = 0.5
 
-#: Seconds at least for the application to shut down, and then for the other workers to fetch
+#: Least seconds for the application to shut down, and again for the other workers to receive
 #: what this one has sent them.
 _LAST_MESSAGES = 1.0
 
-#: Seconds of ``drain_timeout`` for the sessions that are not passed on; half of a shorter one.
+#: Seconds of ``drain_timeout`` reserved for sessions that are not passed on; at most half of it.
 _LAST_SESSIONS = 1.0
 
 
 class Life:
-    """From the application, which is there and checked, to the end of the process."""
+    """Runs an imported and checked application until the end of the process."""
 
-    #: What this process, and no other of the cluster, runs now.
+    #: The tasks of ``run_once()`` in this process.
     run_once: RunOnce
 
     def __init__(self, app: Any, runtime: Runtime) -> None:
         descriptors.raise_limit()
         self.runtime = runtime
         self.server = Server(app, runtime, self.keeps, self.hand_back, self.changed)
-        #: Seconds.
+        #: In seconds.
         self.drain_timeout = 10.0
         self.stopped = runtime.event()
         self.signals = Signals(runtime, self.stop)
         os.register_at_fork(after_in_child=self.abandon)
 
     def run(self) -> None:
-        """:raises SystemExit: when the status of the process is to be another one than 0, or the
-        application has called ``sys.exit()``."""
+        """Serve until the worker is stopped.
+
+        :raises SystemExit: if the exit status is not 0, or the application calls ``sys.exit()``.
+        """
         FEW_TRACEBACKS.look(self.runtime)
         try:
             status = self.runtime.run_until_complete(self.live())
@@ -76,9 +78,9 @@ class Life:
         raise NotImplementedError
 
     async def start_up(self) -> None:
-        """Let the application prepare itself, until it has, or :meth:`stop` is called.
+        """Run the application's startup until it has finished, or :meth:`stop` is called.
 
-        :raises ApplicationError: when it cannot.
+        :raises ApplicationError: if the startup fails.
         """
         done = self.runtime.event()
         failed: list[ApplicationError] = []
@@ -99,9 +101,9 @@ class Life:
             raise failed[0]
 
     def take_tasks(self) -> None:
-        """Run the functions of ``run_once()``, those that are added later as well.
+        """Run the functions of ``run_once()``, also those that are added later.
 
-        :raises ApplicationError: when two managers have a function under one name.
+        :raises ApplicationError: if two managers use the same name for different functions.
         """
         for server in sessions.servers():
             try:
@@ -110,7 +112,7 @@ class Life:
                 raise ApplicationError(str(error)) from None
 
     def _add_task(self, task: Task) -> None:
-        """In any thread."""
+        """Add a task; may be called in any thread."""
         threads = self.runtime.threads
         if threads is None or threads.here:
             self.run_once.add(task)
@@ -129,14 +131,14 @@ class Life:
         """The figures may have changed."""
 
     def stop(self) -> None:
-        """End, in the loop."""
+        """Begin the shutdown; call it in the loop."""
         self.stopped.set()
 
     async def finish(self) -> None:
         """Pass the sessions on, or close them, and wait for requests in flight.
 
-        Sessions that are closed end as if the connection broke: a client comes back at once,
-        which it would not do after an orderly end.
+        Sessions are closed as if the connection broke, because clients then reconnect at once;
+        after an orderly close they would not.
         """
         deadline = time.monotonic() + self.drain_timeout
         self.run_once.stop()
@@ -145,8 +147,8 @@ class Life:
         last = min(_LAST_SESSIONS, self.drain_timeout / 2)
         try:
             await self.pass_on(self.drain_timeout - last)
-        except Exception:  # those that are here yet are closed
-            logger.exception("passing sessions on")
+        except Exception:  # the remaining sessions are closed below
+            logger.exception("error while passing sessions on")
         seconds = max(last, deadline - time.monotonic())
         await within(self.runtime, seconds, self._drain())
         await within(self.runtime, self._left(deadline), self.runtime.shut_down())
@@ -155,9 +157,9 @@ class Life:
         await within(self.runtime, _LAST_CONNECTIONS, self._wait_for_connections())
 
     async def pass_on(self, seconds: float) -> None:
-        """Let another process go on with the sessions, where that is possible.
+        """Pass the sessions on to another process, where that is possible.
 
-        :param seconds: to do so in.
+        :param seconds: the time to do so.
         """
 
     @staticmethod
@@ -165,11 +167,11 @@ class Life:
         return max(_LAST_MESSAGES, deadline - time.monotonic())
 
     async def is_last(self) -> bool:
-        """Whether no other process will have the clients that could come back."""
+        """Whether no other process will take over the lost clients."""
         return True
 
     async def _end_recovery(self) -> None:
-        """Clients do not come back here any more: others have them, or they are told to be gone."""
+        """Stop recovery here: another worker takes the lost clients over, or they are expired."""
         ending = recoveries(self.runtime)
         if not ending:
             return
@@ -184,16 +186,16 @@ class Life:
         await self._end_recovery()
         await self._close_sessions()
         self.server.end_websockets()
-        # A handler that is cut off is called again, by the worker that has its client then.
+        # A lost client's handler that does not finish in time is called again by its next worker.
         while self._has_connections or any(one.has_handlers for one in recoveries(self.runtime)):
             await self.runtime.sleep(2 * _LOOK)
-            # Of handshakes that were with the application meanwhile: their polls would stay.
+            # Also close sessions whose handshakes have ended since, so that no poll stays pending.
             await self._close_sessions()
-        await self._close_sessions()  # also of those whose connection is gone
+        await self._close_sessions()  # also sessions without a connection
         await self.signals.wait()
 
     async def _close_sessions(self) -> None:
-        """Disconnect all clients; ``CLOSING_AT_ONCE`` of their handlers run at a time."""
+        """Disconnect all clients, with at most ``CLOSING_AT_ONCE`` handlers at a time."""
         open_ones = [(engine, sid) for engine in self.runtime.engines for sid in engine.sessions]
         closing: list[tuple[Engine, str]] = []
         while open_ones or closing:
@@ -215,16 +217,16 @@ class Life:
             await self.runtime.sleep(2 * _LOOK)
 
     async def hand_over(self, timeout: float) -> None:
-        """Make sure that the others have what this process has sent them.
+        """Wait until the other processes have received what this one has sent them.
 
-        :param timeout: seconds to wait at most.
+        :param timeout: most seconds to wait.
         """
 
     async def leave(self) -> None:
-        """Make sure that nothing more is coming."""
+        """Make sure that no new connections arrive."""
 
     def abandon(self) -> None:
-        """In a forked child: let go of everything that is the parent's."""
+        """In a forked child: release everything that belongs to the parent."""
         self.runtime.leave_in_child(_close_managers)
         self.signals.release()
         self.server.abandon()
@@ -232,27 +234,30 @@ class Life:
 
 
 def close_session(engine: Engine, sid: str) -> bool:
-    """As if its connection broke; its disconnect handlers run soon, unless this is false."""
+    """Close a session as if its connection broke.
+
+    :return: whether its disconnect handlers will run soon.
+    """
     session = engine.sessions.get(sid)
     if session is None:
-        return False  # it ended while others did
+        return False  # it has ended meanwhile
     try:
         session.close(abort=True)
     except Exception:
-        logger.exception("closing session %s", sid)
+        logger.exception("error while closing session %s", sid)
         return False
     return True
 
 
 def has_handler(engine: Engine, sid: str) -> bool:
-    """Whether a disconnect handler of a closed session is yet to end."""
+    """Whether a disconnect handler of a closed session has yet to finish."""
     session = engine.sessions.get(sid)
-    # One that was closed before may have to be fetched yet.
+    # A forgotten session has no handler left, even if it waits for its last poll.
     return session is not None and not session.forgotten
 
 
 async def within(runtime: Runtime, seconds: float, coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Run a coroutine for so many seconds at most."""
+    """Run a coroutine, and cancel it after this many seconds."""
     done = runtime.event()
 
     async def run() -> None:

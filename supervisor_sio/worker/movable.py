@@ -1,9 +1,8 @@
-"""What a connection is, apart from what it does: all of that goes to another process with it.
+"""The state of a client's connection, and how it is saved and restored in another process.
 
-The descriptor goes beside the state, and lives on there: nothing is shut down here. What a
-connection has read and nobody has handled goes along, and what waits to be written; what lies in
-the kernel is not touched. A connection of another process does nothing until
-:meth:`Movable.start`.
+The descriptor is passed beside the state, and the socket is not shut down here. The state includes
+bytes that were read but not handled, and pending output; data in the kernel's buffers stays there.
+A restored connection does nothing until :meth:`Movable.start`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SocketAddress = Any
 
 
 class State(Enum):
-    """Of a connection; the head of :mod:`.connection` says what they mean."""
+    """The states of a connection; the docstring of :mod:`.connection` explains them."""
 
     HEAD = "head"
     BODY = "body"
@@ -47,12 +46,12 @@ class State(Enum):
     CLOSED = "closed"
 
 
-#: Those in which it belongs to a session, and another process can go on with it.
+#: The states in which it belongs to a session, and another process can continue it.
 _MOVABLE = (State.BODY, State.WAITING, State.WEBSOCKET)
 
 
 class Gathering:
-    """A body that the engine wants whole, and the time that its client has for it."""
+    """Collects the complete body of a request for the engine, with its deadline."""
 
     __slots__ = ("body", "_began", "_received")
 
@@ -66,16 +65,16 @@ class Gathering:
         return self.body.feed(data)
 
     def deadline(self, now: float) -> float:
-        """When the client has sent too little."""
+        """When the client counts as too slow, unless more bytes arrive."""
         return now + patience(self._received, now - self._began)
 
     def state_as_dict(self) -> dict[str, Any]:
-        """Of one with a length. The client has its time for the rest anew."""
+        """The state, for a body with a length. Its deadline is not saved."""
         return {"left": self.body.left, "data": as_text(self.body.received)}
 
     @classmethod
     def restore(cls, state: Saved, most: int) -> Gathering:
-        """What :meth:`state_as_dict` has said; :meth:`renew` follows.
+        """The body whose state :meth:`state_as_dict` returned; call :meth:`renew` next.
 
         :raises ValueError: see :class:`.Saved`.
         """
@@ -87,14 +86,14 @@ class Gathering:
         return gathering
 
     def renew(self, now: float) -> None:
-        """The client is waited for from here on."""
+        """Restart the client's time."""
         self._began = now
 
 
 class Movable(Output):
-    """A connection of a client, as it can be saved and restored.
+    """The part of a client's connection that is saved and restored.
 
-    :param sock: plain and non-blocking; belongs to the connection from here on.
+    :param sock: a plain non-blocking socket, which the connection owns from now on.
     """
 
     __slots__ = (
@@ -124,64 +123,63 @@ class Movable(Output):
         self.local = local
         self.scheme = scheme
         self.state = State.HEAD
-        #: What was read, and nobody has looked at.
+        #: Bytes that were read but not parsed.
         self.data = b""
-        #: Whose poll waits here for its answer.
+        #: The session whose poll waits here for its response.
         self.session: Optional[Session] = None
-        #: The id of the session that the request is for, where :attr:`_request` does not say it.
+        #: The id of the request's session, if :attr:`_request` is not set.
         self._sid = ""
         self._reading: Optional[Watch] = None
-        #: Whether there was a request before the next one; and whether it is certain that this
-        #: worker serves that.
+        #: Whether the next request is not the connection's first; and whether it is certain that
+        #: this worker serves it.
         self._kept = self._settled = False
-        #: What the engine has of this request, if it has it.
+        #: The engine and the request, if the engine handles it.
         self._request: Optional[tuple[Engine, Request]] = None
-        #: Whether the connection ends after this request; and whether some of its body was not
-        #: read.
+        #: Whether the connection closes after this request; and whether some of its body is unread.
         self._close = self._unread = False
         self._body: Optional[Gathering] = None
         self._websocket: Optional[WebSocket] = None
-        #: Whether the websocket wants no more until it says so.
+        #: Whether the websocket has paused reading.
         self._held = False
 
     @abstractmethod
     def listen(self) -> None:
-        """Look at what comes from here on."""
+        """Start reading."""
 
     @abstractmethod
     def stop_reading(self) -> None:
-        """Do not any more."""
+        """Stop reading."""
 
     @abstractmethod
     def _forget(self) -> Any:
-        """Let go of everything; the socket is returned."""
+        """Release everything, and return the socket."""
 
     @property
     def requested(self) -> str:
-        """The id of the session that its request is for; empty without one."""
+        """The id of its request's session; empty without one."""
         return self._sid if self._request is None else self._request[1].sid
 
     @property
     def is_answering(self) -> bool:
-        """Whether an answer of the engine is on its way to the client."""
+        """Whether a response of the engine is being written."""
         return self._answered and self.state is State.WAITING
 
     # --- to another process ---------------------------------------------------------
 
     def check_movable(self) -> None:
-        """Whether another process can go on with it.
+        """Check that another process can continue the connection.
 
-        :raises NotMovable: when not, or not now.
+        :raises NotMovable: if it cannot, or cannot now.
         """
         if self._closing or self.state not in _MOVABLE:
             raise NotMovable(MID_REQUEST, f"a connection in state {self.state.value}")
         if self._body is not None and self._body.body.left is None:
-            raise NotMovable(MID_REQUEST, "a body in chunks")
+            raise NotMovable(MID_REQUEST, "a chunked body")
 
     def save(self) -> dict[str, Any]:
-        """All of it, as JSON takes it, but for what the engine has; :meth:`give_away` follows."""
+        """The state without the engine's part, as JSON-compatible values; see :meth:`give_away`."""
         websocket, body = self._websocket, self._body
-        if websocket is not None and self.data:  # it has come right behind the handshake
+        if websocket is not None and self.data:  # received right behind the handshake
             websocket.keep(self.data)
             self.data = b""
         state: dict[str, Any] = {
@@ -205,7 +203,7 @@ class Movable(Output):
         return state
 
     def give_away(self) -> int:
-        """Let go of the descriptor, which is the caller's; neither engine nor client is told."""
+        """Release the descriptor to the caller, without calling the engine."""
         self.stop_reading()
         self._stop_writing()
         self.session = None
@@ -215,10 +213,10 @@ class Movable(Output):
 
     @classmethod
     def restore(cls: type[Made], server: Server, engine: Engine, sock: Any, state: Saved) -> Made:
-        """What :meth:`save` has said; nothing happens with it until :meth:`start`.
+        """The connection whose state :meth:`save` returned; it does nothing until :meth:`start`.
 
-        :param engine: that of its request or session.
-        :raises ValueError: see :class:`.Saved`; the socket is the caller's then.
+        :param engine: the engine of its request or session.
+        :raises ValueError: see :class:`.Saved`; the caller keeps the socket then.
         """
         chosen = state.choice("state", State)
         if chosen not in _MOVABLE:
@@ -243,11 +241,11 @@ class Movable(Output):
         return made
 
     def attach(self, websocket: WebSocket) -> None:
-        """Be the link of a websocket that was restored; it does not read yet."""
+        """Become the link of a restored websocket, without reading yet."""
         self._websocket, self._held = websocket, True
 
     def start(self) -> None:
-        """Read and write from here on."""
+        """Start reading and writing."""
         try:
             self.go_on_writing()
             if self._body is not None:

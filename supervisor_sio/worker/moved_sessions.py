@@ -1,11 +1,10 @@
-"""Engine.IO sessions on their way to another worker, and from one: each with its connections.
+"""Moves Engine.IO sessions, with their connections, out of this worker and into it.
 
-A session takes along whatever of its client is under way: the websocket or websockets, a poll
-that waits, a POST that waits for its answer or for the rest of its body, an answer of which the
-client has yet to take the rest. A connection that waits for a request belongs to no session: it
-goes back to the router, as whenever a worker stops.
+With a session move its websocket and the websocket of an upgrade, a pending poll, a POST that waits
+for its response or the rest of its body, and a response that is not completely written. An idle
+connection belongs to no session: it is handed back to the router, as whenever a worker stops.
 
-The client has sent nothing and got nothing that would tell it of the move.
+The client does not notice the move.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ from .server import Server
 
 
 class Role(Enum):
-    """What a connection is to its session."""
+    """The role of a connection in its session."""
 
-    #: As the fields of the session's state are called that each belongs to.
+    #: These values are names of fields in the session's state.
     POLL = "poll"
     POST = "post"
     CANDIDATE = "candidate"
     WEBSOCKET = "websocket"
-    #: A POST whose body has not all come.
+    #: A POST whose body is incomplete.
     BODY = "body"
-    #: An answer that has not all been written.
+    #: A response that is not completely written.
     ANSWER = "answer"
 
 
-#: The state that a connection has in each of them.
+#: The state of a connection in each role.
 _STATES = {
     Role.POLL: State.WAITING,
     Role.POST: State.WAITING,
@@ -52,51 +51,51 @@ _STATES = {
 
 
 class Taken(NamedTuple):
-    """A session that has left this process."""
+    """A session that was taken out of this process."""
 
-    #: What :func:`restore` takes, as JSON takes it.
+    #: The state for :func:`restore`, as JSON-compatible values.
     state: dict[str, Any]
-    #: Of its connections, in the order in which the state has them; the caller's to close.
+    #: Descriptors of its connections, in the order of the state; the caller owns them.
     descriptors: list[int]
 
 
 class Leaving:
-    """Sessions that leave in this turn of the loop: what it knows is not true any more later."""
+    """Takes sessions out; valid only in one turn of the loop, since it caches connections."""
 
     def __init__(self, server: Server) -> None:
         self._requests = server.requests()
 
     def check(self, engine: Engine, sid: str) -> None:
-        """Whether another process can go on with a session.
+        """Check that another process can continue a session.
 
-        :raises NotMovable: when not, or not now.
-        :raises KeyError: when there is no such session.
+        :raises NotMovable: if it cannot, or cannot now.
+        :raises KeyError: if there is no such session.
         """
         self._connections(engine.sessions[sid])
 
     def take_out(self, engine: Engine, sid: str) -> Taken:
-        """Stop a session with which another process goes on; neither owner nor client is told.
+        """Remove a session that another process will continue, without calling its owner.
 
-        :raises NotMovable: as :meth:`check`, and nothing has been changed then.
-        :raises KeyError: as well.
+        :raises NotMovable: see :meth:`check`; the session is unchanged then.
+        :raises KeyError: if there is no such session.
         """
         found = self._connections(engine.sessions[sid])
         connections = [{"role": role.value, **one.save()} for role, one in found]
         state = {
             **engine.take_out(sid),
-            # Of the clock that all processes of a host have in common, CLOCK_MONOTONIC.
+            # CLOCK_MONOTONIC, which all processes of a host share.
             "at": time.monotonic(),
             "connections": connections,
         }
         return Taken(state, [one.give_away() for _, one in found])
 
     def _connections(self, session: Session) -> list[tuple[Role, Connection]]:
-        """:raises NotMovable: for one of them, or the session itself."""
+        """:raises NotMovable: if one of them, or the session itself, cannot be moved."""
         session.check_movable()
         found: list[tuple[Role, Connection]] = []
         for name, exchange in session.connections().items():
             role, connection = Role(name), cast(Connection, exchange)
-            # A client need not wait for the answer to its POST.
+            # A POST's connection may have ended, since a client need not wait for the response.
             if role is not Role.POST or not connection.ended:
                 found.append((role, connection))
         for connection in self._requests.get(session.sid, ()):
@@ -114,7 +113,7 @@ class Leaving:
 
 
 class _Gone:
-    """In the place of a connection that has ended before the answer to its POST."""
+    """Stands in for a POST's connection that ended before the response."""
 
     session: Optional[Session] = None
 
@@ -123,17 +122,17 @@ class _Gone:
         return False
 
     def answer(self, response: bytes, close: bool = False) -> None:
-        """:meth:`.Exchange.answer`: there is nobody who reads it."""
+        """:meth:`.Exchange.answer`: drops the response."""
 
     def upgrade(self, response: bytes, websocket: WebSocket) -> Connection:
-        """:meth:`.Exchange.upgrade`: no POST is one."""
+        """:meth:`.Exchange.upgrade`: never called for a POST."""
         raise NotImplementedError
 
 
 class Arrived:
     """A session of another process, with its connections, which does nothing yet.
 
-    Either :meth:`start` or :meth:`discard` follows.
+    Call either :meth:`start` or :meth:`discard` next.
     """
 
     #: Set by :func:`restore`.
@@ -145,14 +144,14 @@ class Arrived:
         self._by_role: dict[Role, Connection] = {}
 
     def start(self) -> None:
-        """Go on: what has been sent to it meanwhile leaves, and what its client sends is read."""
+        """Continue the session: send its pending packets, and read from its connections."""
         self.session.start()
         for connection in self._connections:
             connection.start()
         self._server.runtime.watch()
 
     def discard(self) -> None:
-        """Another process goes on: close the descriptors. Neither owner nor client is told."""
+        """Close the descriptors without calling the owner: another process continues."""
         self.session.let_go()
         for connection in self._connections:
             if not connection.ended:
@@ -198,26 +197,26 @@ class Arrived:
         self._server.opened(connection)
         is_answer = role is Role.ANSWER
         if connection.state is not _STATES[role] or connection.is_answering != is_answer:
-            raise saved.wrong("role", f"that of one in state {connection.state.value}")
+            raise saved.wrong("role", f"that of a connection in state {connection.state.value}")
         if role not in (Role.BODY, Role.ANSWER):
             if role in self._by_role:
-                raise saved.wrong("role", "one that no other connection has")
+                raise saved.wrong("role", "a role that no other connection has")
             self._by_role[role] = connection
 
     def _give_back(self) -> None:
-        """It could not be restored: the descriptors are the caller's again."""
+        """Restoring has failed: return the descriptors to the caller."""
         for connection in self._connections:
             connection.give_away()
 
 
 def restore(server: Server, engine: Engine, state: Any, descriptors: Sequence[int]) -> Arrived:
-    """Have a session that has left another process; in the loop.
+    """Restore a session of another process; call it in the loop.
 
-    :param engine: that of the same Socket.IO server as there.
+    :param engine: the engine of the same Socket.IO server as in the other process.
     :param state: :attr:`Taken.state`.
-    :param descriptors: of its connections, in the same order.
-    :raises ValueError: names the field that is wrong. Nothing is left then, and the descriptors
-        are the caller's; otherwise they belong to the connections.
+    :param descriptors: of its connections, in the same order; the connections own them afterwards.
+    :raises ValueError: if a field, which it names, is wrong. Nothing was changed then, and the
+        caller keeps the descriptors.
     """
     arrived = Arrived(server)
     try:

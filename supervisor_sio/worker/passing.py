@@ -1,7 +1,7 @@
-"""Sessions on their way from this worker to the router, see :mod:`supervisor_sio.common.takeover`.
+"""Sends this worker's sessions to the router, see :mod:`supervisor_sio.common.takeover`.
 
-One batch is on its way at a time. This worker's copies of its descriptors stay open until the
-router has it, so a router that is killed meanwhile loses nothing: the next one is sent it again.
+It sends one batch at a time, and keeps the batch's descriptors open until the router confirms it.
+So no session is lost if the router is killed meanwhile: the batch is sent again to the next router.
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ from ..common.channel import Message
 from ..common.limits import PASS_TIMEOUT
 from .runtime import Event, Runtime
 
-#: Seconds between looks whether there is a router.
+#: Seconds between checks whether a router is connected.
 _LOOK = 0.02
 
-#: The channel of the relay, the tags, and the place in its streams as a memory file.
+#: The channel of the relay, the tags, and a memory file with the positions in its streams.
 Position = tuple[str, list[str], int]
 
-#: The tag of some sessions, how many they are, and their descriptors: a memory file with their
-#: states, and their connections.
+#: The tag of some sessions, their number, and descriptors: of a memory file with their states,
+#: then of their connections.
 Batch = tuple[str, int, list[int]]
 
 
 class Router(Protocol):
-    """What sends to the router."""
+    """Sends messages to the router."""
 
     @property
     def welcomed(self) -> bool: ...
 
     def post(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send, if there is a router, as soon as it takes it; the descriptors stay open."""
+        """Send a message as soon as the router takes it; without a router, drop it.
+
+        The descriptors stay open.
+        """
 
     def withdraw(self, descriptors: Sequence[int]) -> None:
-        """Forget the message with these, if it has not been sent yet."""
+        """Drop the message with these descriptors, unless it has been sent."""
 
 
 class Passing:
@@ -44,19 +47,21 @@ class Passing:
     def __init__(self, runtime: Runtime, router: Router) -> None:
         self._runtime = runtime
         self._router = router
-        #: Why it was not all, of :mod:`.reasons`; empty when all of supervisord stops.
+        #: Why not all sessions were passed on, see :mod:`.reasons`; empty if supervisord stops.
         self.failed = reasons.NO_ROUTER
-        #: Whether nothing more is to be sent.
+        #: Whether the router refuses further batches.
         self._over = False
-        #: The first batch that the router has yet to get, as it said last; and when it did.
+        #: The number of the next batch, from the router's last answer; and the event of its answer.
         self._wanted: Optional[int] = None
         self._answered: Event = runtime.event()
 
     async def run(self, positions: Sequence[Position], batches: AsyncIterator[Batch]) -> bool:
-        """Whether the router has all; if not, the descriptors of the last batch are open.
+        """Send all batches; the next one is requested when the router has the one before.
 
-        Those of the positions, and of the other batches, are closed. The next batch is asked
-        for when the router has the one before.
+        The descriptors of the positions and of confirmed batches are closed.
+
+        :return: whether the router has all batches. If not, the caller owns the descriptors of the
+            last one.
         """
         try:
             return await self._run(positions, batches)
@@ -86,7 +91,7 @@ class Passing:
         message: Message,
         descriptors: Sequence[int],
     ) -> bool:
-        """Send one batch, to the next router if need be; whether a router has it."""
+        """Send one batch, again to the next router if one ends; return whether a router has it."""
         deadline = time.monotonic() + PASS_TIMEOUT
         wanted = await self._ask(message, descriptors, deadline)
         while wanted is None or wanted <= number:
@@ -100,9 +105,9 @@ class Passing:
         return True
 
     async def _announce(self, positions: Sequence[Position], deadline: float) -> Optional[int]:
-        """Say that sessions are coming, and what is needed to listen in this worker's place.
+        """Announce the sessions, with what a stand-in needs to receive emits for their clients.
 
-        :return: the first batch that the router has not; ``None`` when it takes none.
+        :return: the number of the first batch that the router lacks; ``None`` if it takes none.
         """
         wanted: Optional[int] = None
         for name, tags, descriptor in positions:
@@ -114,7 +119,7 @@ class Passing:
     async def _ask(
         self, message: Message, descriptors: Sequence[int], deadline: float
     ) -> Optional[int]:
-        """The router's answer to a message; ``None`` when there is none, or it refuses."""
+        """Send a message; return the router's answer, ``None`` if it refuses or does not answer."""
         self._wanted = None
         if self._over or not self._router.welcomed:
             return None
@@ -124,21 +129,24 @@ class Passing:
         self._router.withdraw(descriptors)
         return self._wanted
 
-    # --- what the link has heard ----------------------------------------------------------
+    # --- called by the link ---------------------------------------------------------------
 
     def wants(self, message: Message) -> None:
-        """The router has all batches before one.
+        """The router has all batches before the one that it names.
 
-        :raises ChannelError: when it does not say which.
+        :raises ChannelError: if the message is malformed.
         """
         self._wanted = takeover.read_batch(message)
         self._answered.set()
 
     def end(self, reason: str) -> None:
-        """The router takes no more, for a reason as :attr:`failed` has them."""
+        """The router takes no further batch.
+
+        :param reason: see :attr:`failed`.
+        """
         self.failed, self._over = reason, True
         self._answered.set()
 
     def lost(self) -> None:
-        """The router is gone; there may be another one."""
+        """The router has ended; another one may start."""
         self._answered.set()

@@ -1,7 +1,7 @@
-"""What ``supervisorctl sio`` asks each worker: its clients, its rooms, to let one go.
+"""Answers ``supervisorctl sio``: lists a worker's clients or rooms, or disconnects a client.
 
-The clients choose the names of rooms, so each row is bounded by what it takes in the
-channel, and shows where it was cut.
+Because clients may choose the names of rooms, the bytes that a row takes in the channel are
+limited, and a shortened row is marked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CUT = "…"
 def answer(question: Message) -> tuple[list[Any], int]:
     """The rows of an answer, and how many there would be without a limit.
 
-    :raises KeyError: for a question that is not understood.
+    :raises KeyError: for an unknown question.
     """
     rows, total = [], 0
     for server in sessions.servers():
@@ -37,14 +37,14 @@ def answer(question: Message) -> tuple[list[Any], int]:
 
 
 def packets(question: Message, rows: list[Any], total: int) -> Iterator[Message]:
-    """The messages of an answer; each fits into a packet of the channel."""
+    """The answer's messages, each of which fits into a packet of the channel."""
     for part in in_parts(rows):
         yield {"type": "answer", "id": question["id"], "rows": part, "last": False}
     yield {"type": "answer", "id": question["id"], "rows": [], "last": True, "total": total}
 
 
 def failed(question: Message, error: BaseException) -> Message:
-    """What is said instead of an answer."""
+    """The message for a question that has raised an error."""
     reason = f"{type(error).__name__}: {error}"[:MAX_REASON]
     return {"type": "answer", "id": question["id"], "rows": [], "last": True, "error": reason}
 
@@ -65,7 +65,7 @@ def _sockets(server: Any, question: Message) -> tuple[list[Any], int]:
 
 
 def _rooms(server: Any, question: Message) -> tuple[list[Any], int]:
-    """By name, so that of any number of workers the same rooms are left out."""
+    """The rooms sorted by name, so that the limit leaves out the same rooms in each worker."""
     rooms = server.manager.rooms.get(question["namespace"], {})
     everybody = rooms.get(None, {})
     sizes: Counter[str] = Counter()
@@ -76,9 +76,9 @@ def _rooms(server: Any, question: Message) -> tuple[list[Any], int]:
 
 
 def cut(name: Any) -> str:
-    """A name that takes at most ``LONGEST_ROOM`` bytes."""
+    """A name, shortened to ``LONGEST_ROOM`` bytes."""
     text = str(name)
-    # A character takes one byte at least, and twelve at most.
+    # A character takes 1 to 12 bytes in JSON.
     if len(text) * 12 <= LONGEST_ROOM or row_size(text) <= LONGEST_ROOM:
         return text
     text = text[:LONGEST_ROOM]
@@ -88,7 +88,7 @@ def cut(name: Any) -> str:
 
 
 def shown(rooms: Iterable[Any]) -> list[str]:
-    """The rooms of one client, as many as go into its row, and how many do not."""
+    """The names of a client's rooms that fit into its row, and the number of the others."""
     rooms = list(rooms)
     names: list[str] = []
     size = 0
@@ -105,7 +105,7 @@ def _kick(server: Any, question: Message) -> tuple[list[Any], int]:
     sid, namespace = question["sid"], question["namespace"]
     if not server.manager.is_connected(sid, namespace):
         return [], 0
-    # Handlers of the application may take their time.
+    # In the background, because disconnect handlers may take long.
     server.start_background_task(server.disconnect, sid, namespace=namespace, ignore_queue=True)
     return [sid], 1
 

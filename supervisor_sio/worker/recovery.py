@@ -1,18 +1,18 @@
-"""Clients that come back: what a worker does for them beside its managers.
+"""Recovery of lost clients: the worker's part, beside that of the managers.
 
-A client that loses its connection stays in the tables of its manager, *lost*, and no handler is
-called. It names itself by its ``pid`` when it comes back, to this worker or another, see
-:mod:`.claims`. When it does not, its ``disconnect`` handler is called in the end, by the worker
-that has it then.
+A client that loses its connection stays in its manager's tables as *lost*, and no handler is
+called. When it returns, to this worker or another, it identifies itself by its ``pid``, see
+:mod:`.claims`. If it does not return in time, the worker that owns it then calls its
+``disconnect`` handler.
 
 =============================  ================================================================
 a client                       what happens
 =============================  ================================================================
 connects                       it gets a ``pid``, if it asks for one
-loses its connection           it is lost; the environment of its handshake is kept
-comes back                     it is who it was, at the worker to which it has come
-does not come back in time,    its ``disconnect`` handler is called, with the first reason
-or this worker is the last
+loses its connection           it becomes lost; the environment of its handshake is kept
+returns                        it continues with its old sid at the worker it has connected to
+does not return in time,       its ``disconnect`` handler is called, with the reason for which
+or this worker is the last     the connection was lost
 =============================  ================================================================
 """
 
@@ -33,18 +33,18 @@ from .claims import Messages, Said, no_answer
 from .eio import EngineOwner, Lost
 from .runtime import Runtime
 
-#: Seconds between looks whose time is over.
+#: Seconds between checks for expired clients.
 _LOOK = 1.0
 
-#: Sessions that have ended, at each look: whether their clients may still come back.
+#: Most ended sessions to check at a time for clients that may still return.
 _LOOKED_AT = 2000
 
-#: Asks another worker.
+#: Asks another worker: takes a tag, the question, and a callback for the answer.
 Ask = Callable[[str, Said, Callable[[Said], None]], None]
 
 
 class _Stored:
-    """In the place of a session that has ended elsewhere."""
+    """Stands in for a session that ended in another worker."""
 
     __slots__ = ("data",)
 
@@ -53,10 +53,10 @@ class _Stored:
 
 
 class Recovery:
-    """For the clients of one server.
+    """Recovery for the clients of one server.
 
-    :param end_client: calls the ``disconnect`` handler of a client, by Engine.IO sid, namespace
-        and reason, and forgets it.
+    :param end_client: takes a client's Engine.IO sid, its namespace and a reason; calls its
+        ``disconnect`` handler, and removes it.
     """
 
     def __init__(
@@ -72,43 +72,44 @@ class Recovery:
         eio.behind = lambda session, behind: self.manager.note_behind(session.sid, behind)
         self._end_client = end_client
         reasons = eio.reason
-        #: Why sessions end whose clients may come back. A client that polls ends its session also
-        #: when a request has failed; one that leaves has left its namespaces before.
+        #: The reasons of a session's end after which its client may return. They include
+        #: CLIENT_DISCONNECT, because a polling client also closes its session after a failed
+        #: request; a client that disconnects deliberately has left its namespaces before.
         self._reasons = {
             reasons.TRANSPORT_CLOSE,
             reasons.TRANSPORT_ERROR,
             reasons.PING_TIMEOUT,
             reasons.CLIENT_DISCONNECT,
         }
-        #: ``None`` where there are no others.
+        #: ``None`` if there are no other workers.
         self.ask_others: Optional[Ask] = None
-        #: Claims of clients that nobody knows, such as those with a ``pid`` that is made up.
+        #: Limits claims with an unknown, possibly invented, ``pid``.
         self._in_vain = Allowance(CLAIMS_IN_VAIN, CLAIMS_IN_VAIN_AT_ONCE)
-        #: What clients that connect have said, by Engine.IO sid and namespace.
+        #: The CONNECT data of connecting clients, by Engine.IO sid and namespace.
         self._asked: dict[tuple[str, str], Asked] = {}
-        #: Whether no client can come back any more.
+        #: Whether no client can return any more.
         self._over = False
-        #: Whether other workers will have those who are lost.
+        #: Whether another worker takes the lost clients over.
         self._closed = False
         self._looking = False
-        #: Whether other workers are asked about clients that have gone to them.
+        #: Whether :meth:`_confirm` is running.
         self._confirming = False
-        #: Clients whose handler has yet to run, and how many of these run.
+        #: Clients whose handler waits, and the number of running handlers.
         self._waiting: Deque[tuple[str, str, str]] = deque()
         self._running = 0
-        #: How many handlers need the environment of a session that has ended.
+        #: By Engine.IO sid: how many handlers need the environment of the ended session.
         self._in_use: Counter[str] = Counter()
 
     def in_loop(self, task: Callable[..., Any], *args: Any) -> None:
-        """Call it in the loop, when what is under way there is done."""
+        """Call a task in a later turn of the loop; may be called in any thread."""
         self._eio.in_loop(self._eio.runtime.call_soon, task, *args)
 
     # --- a client connects ----------------------------------------------------------------
 
     async def recovers(self, eio_sid: str, namespace: str, pkt: Any) -> bool:
-        """Whether a client that connects is one that has come back; it is served then.
+        """Recover a connecting client if it is a lost one; return whether it was.
 
-        :param pkt: loses what is not for a handler.
+        :param pkt: its CONNECT packet, from which the recovery data is removed.
         """
         if not self._looking:
             self._eio.in_loop(self.look)
@@ -118,7 +119,7 @@ class Recovery:
         if asked.pid is not None:
             try:
                 reason = await self.manager.recover(eio_sid, environ, namespace, asked, self._ask)
-            except Exception:  # it can connect as a new one
+            except Exception:  # the client connects as a new one
                 self._eio.logger.exception("recovery error")
                 reason = INCOMPLETE
             if reason is None:
@@ -128,14 +129,14 @@ class Recovery:
         return False
 
     def connected(self, eio_sid: str, namespace: str) -> None:
-        """It has connected as a new one, or not."""
+        """The connect of a new client has ended: accepted or refused."""
         self._asked.pop((eio_sid, namespace), None)
 
     def begin(self, eio_sid: str, pkt: Any) -> None:
-        """A client is told that it is connected: with its pid, if it is to have one."""
+        """Add the pid to the packet that confirms a client's connect, if it gets one."""
         namespace = pkt.namespace or "/"
         asked = self._asked.get((eio_sid, namespace))
-        if asked is not None:  # it is new, and not one that has come back
+        if asked is not None:  # a new client, not a recovered one
             pid = self.manager.begin(pkt.data["sid"], namespace, asked)
             if pid:
                 pkt.data["pid"] = pid
@@ -148,7 +149,7 @@ class Recovery:
     # --- questions ------------------------------------------------------------------------
 
     async def _ask(self, tag: str, question: dict[str, Any], messages: Messages = ()) -> Said:
-        """What the worker answers that has the clients of a tag, where a handler runs."""
+        """Ask the worker that has the clients of a tag; called where handlers run."""
         ask = self.ask_others
         if ask is None:
             return no_answer(UNKNOWN_PID)
@@ -171,8 +172,8 @@ class Recovery:
         return answer
 
     def answer(self, question: Said, answered: Callable[[Said], None]) -> None:
-        """Another worker asks; in the loop."""
-        # Those who wait for an answer of this worker may be asked by it.
+        """Answer another worker's question; called in the loop."""
+        # Like an acknowledgement: two workers may wait for each other's answers.
         self._eio.runtime.run_answer(self._eio.call, self._answer, question, answered)
 
     async def _answer(self, question: Said, answered: Callable[[Said], None]) -> None:
@@ -185,7 +186,7 @@ class Recovery:
     # --- a client is lost -----------------------------------------------------------------
 
     def loses(self, eio_sid: str, namespace: str, reason: Optional[str]) -> bool:
-        """Whether a client that has no connection any more may come back."""
+        """A client has lost its connection; make it lost, and return true, if it may return."""
         if self._over or reason not in self._reasons:
             return False
         sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
@@ -199,7 +200,7 @@ class Recovery:
         return True
 
     def look(self) -> None:
-        """Look now and then, while there are clients, whose time is over. In the loop."""
+        """Check regularly for expired clients, as long as there are any; call it in the loop."""
         if not self._looking:
             self._looking = True
             self._eio.runtime.call_later(_LOOK, self._look)
@@ -214,13 +215,13 @@ class Recovery:
         for eio_sid in list(lost)[:_LOOKED_AT]:
             one = lost.pop(eio_sid, None)
             if one is not None and self._is_known(eio_sid):
-                lost[eio_sid] = one  # others come first next time
+                lost[eio_sid] = one  # at the end: the next check begins with others
         waiting = lost or self.manager.lost or self.manager.unconfirmed
         if waiting or self._eio.engine.sessions:
             self.look()
 
     async def _confirm(self) -> None:
-        """Ask about clients that have gone to other workers."""
+        """Ask other workers about clients that have recovered there."""
         try:
             await self.manager.confirm(self._ask)
         finally:
@@ -233,20 +234,20 @@ class Recovery:
     # --- its end --------------------------------------------------------------------------
 
     def close(self) -> None:
-        """This worker ends; others have its clients from here on, those too whose sessions it
-        closes. They call the handlers that do not run yet."""
+        """This worker stops: another worker takes its lost clients over, also those whose sessions
+        it closes now, and calls the handlers that have not started."""
         self._closed = True
-        self._waiting.clear()  # they are in the journal until their handlers have run
+        self._waiting.clear()  # clients stay in the journal until their handlers have run
         self._reasons.add(self._eio.reason.SERVER_DISCONNECT)
 
     def finish(self) -> None:
-        """No client can come back any more: call the handlers of all that are lost."""
+        """No client can return any more: call the handlers of all lost clients."""
         self._over = True
         self._expire(math.inf)
 
     @property
     def has_handlers(self) -> bool:
-        """Whether handlers of clients that have not come back are yet to end."""
+        """Whether handlers of expired clients have yet to finish."""
         return bool(self._waiting or self._running)
 
     def _expire(self, now: float) -> None:
@@ -254,7 +255,7 @@ class Recovery:
             return
         for eio_sid, _, namespace, reason in self.manager.expire(now):
             self._waiting.append((eio_sid, namespace, reason))
-        if self._waiting:  # in the loop itself: in a greenlet, one would run after the other
+        if self._waiting:  # from the loop itself: in a greenlet, handlers would run one by one
             self._eio.runtime.call_soon(self._run_handlers)
 
     def _run_handlers(self) -> None:
@@ -272,7 +273,7 @@ class Recovery:
             self._eio.in_loop(self._ended)
 
     def _know_of(self, eio_sid: str, namespace: str) -> None:
-        """A client that another worker had when it died."""
+        """Make an inherited client, which another worker had when it died, known as lost."""
         sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
         if sid is not None:
             stored = _Stored({namespace: self.manager.lost_session(sid) or {}})
@@ -291,7 +292,7 @@ class Recovery:
 
     @contextmanager
     def environment(self, sid: str, namespace: str) -> Iterator[None]:
-        """While a client may be disconnected that is lost: handlers find its environment."""
+        """Provide the environment to handlers while a possibly lost client is disconnected."""
         eio_sid = self.manager.eio_sid_from_sid(sid, namespace)
         known = (self._eio.lost, self._server.environ, self._eio.engine.sessions)
         if eio_sid is not None and not any(eio_sid in found for found in known):
@@ -319,6 +320,6 @@ class Recovery:
 
 
 def recoveries(runtime: Runtime) -> list[Recovery]:
-    """Of all servers of this process that have it."""
+    """The recoveries of all servers of this process that have one."""
     found = [getattr(outlet, "recovery", None) for outlet in runtime.outlets]
     return [recovery for recovery in found if recovery is not None]

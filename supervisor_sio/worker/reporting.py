@@ -12,7 +12,7 @@ from .runtime import Runtime
 #: Seconds for which changes are collected into one message.
 _GATHER = 0.02
 
-#: Most seconds between reports; the router shows a worker as hung after three times this.
+#: Most seconds between reports; the router shows a worker as hung after ``hung_timeout`` without.
 _HEARTBEAT = 2.0
 
 

@@ -1,27 +1,27 @@
-"""The functions of ``manager.run_once()`` in one worker: when they run, and when they end.
+"""The functions of ``manager.run_once()`` in one worker: when they start, and when they end.
 
 =======  ======================================================  ===============================
-state    what happens                                            then
+state    event                                                   next state
 =======  ======================================================  ===============================
 WAITING  the router offers the task, and this worker answers     RUNNING
-         before the offer is over
-RUNNING  this worker has said once more that it holds it, and    RUNNING for RUN_ONCE_LEASE from
-         before the end of its lease                             before that
-         the end of its lease comes, or the router has given     LOST
-         the task to another worker
+         before the offer expires
+RUNNING  this worker renews its lease before the lease ends      RUNNING, with a lease of
+                                                                 RUN_ONCE_LEASE from then on
+         the lease expires, or the router has given the task     LOST
+         to another worker
          the function returns                                    DONE
          the function raises                                     WAITING
-         this worker ends                                        ENDING
-ENDING   the lease as with RUNNING                               ENDING, or LOST
-         the function has ended                                  OVER: the router may give it away
+         this worker stops                                       ENDING
+ENDING   the lease is renewed, or ends, as in RUNNING            ENDING, or LOST
+         the function has ended                                  OVER: the router may reassign it
 LOST     the function has ended                                  WAITING, or OVER
 WAITING  another worker's function has returned                  DONE
-         this worker ends                                        OVER
+         this worker stops                                       OVER
 =======  ======================================================  ===============================
 
-When the router is gone the worker connects again: the socket is supervisord's. It says there what
-it runs, and goes on for as long as no router has said anything on that connection: the next one
-reads what waits there before it gives anything away.
+When the router ends, the worker connects again, to the socket that supervisord owns. It sends there
+which tasks it runs, and continues them until a router answers on that connection: the next router
+reads all pending messages before it assigns a task.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class State(Enum):
     OVER = auto()
 
 
-#: Those in which this worker has a lease.
+#: The states in which this worker has a lease.
 _HOLDS = frozenset((State.RUNNING, State.ENDING))
 
 
@@ -60,26 +60,26 @@ class Watch(Protocol):
 
 
 class Router(Protocol):
-    """What the worker says goes to it; see :class:`.Link`."""
+    """Sends messages to the router; see :class:`.Link`."""
 
-    #: Counts the connections.
+    #: The number of the current connection.
     generation: int
 
     @property
     def unanswered(self) -> bool:
-        """Whether no router has said anything on this connection yet."""
+        """Whether no router has sent anything on this connection yet."""
 
     def say_now(self, message: Message) -> bool:
-        """Whether a router will read it, whatever becomes of this process."""
+        """Send a message now; true if a router will read it, even if this process ends."""
 
     def post(self, message: Message) -> None:
-        """Send it soon, if there is a connection."""
+        """Send a message soon; without a connection, drop it."""
 
 
 class Runner(Protocol):
-    """What runs functions: a part of :class:`.Runtime`."""
+    """Runs functions: a part of :class:`.Runtime`."""
 
-    #: Whether functions run in threads, which cannot be ended.
+    #: Whether functions run in threads, which cannot be cancelled.
     has_threads: bool
 
     def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch: ...
@@ -110,16 +110,16 @@ class _Run:
     state: State = State.WAITING
     lease: Optional[Union[Lease, AsyncLease]] = None
     running: Optional[Watch] = None
-    #: When the function was called, by the clock.
+    #: When the function was called, by :class:`RunOnce`'s clock.
     since: float = 0.0
-    #: The connection on which a router was told of it.
+    #: The number of the connection on which the run was last reported.
     told: int = 0
 
 
 class RunOnce:
-    """All tasks of this process; in the loop.
+    """All tasks of this process. Call all methods in the loop.
 
-    :param clock: seconds of the host's monotonic clock.
+    :param clock: returns seconds of the host's monotonic clock.
     """
 
     def __init__(
@@ -129,16 +129,19 @@ class RunOnce:
         self._router = router
         self._clock = clock
         self._runs: dict[str, _Run] = {}
-        #: Whether a router is there that knows of tasks.
+        #: Whether a router is connected that supports tasks.
         self._welcome = False
         self._stopping = False
 
     def add(self, task: Task) -> None:
-        """:raises ValueError: when another function has the name."""
+        """Add a task.
+
+        :raises ValueError: if the name belongs to another function.
+        """
         known = self._runs.get(task.name)
         if known is not None:
             if known.task.function != task.function:
-                raise ValueError(f"run_once({task.name!r}): two managers have a function for it")
+                raise ValueError(f"run_once({task.name!r}): two managers have a task of this name")
             return
         run = self._runs[task.name] = _Run(task)
         if self._stopping:
@@ -147,7 +150,7 @@ class RunOnce:
 
     @property
     def unfinished(self) -> bool:
-        """Whether a function is about to end: not one in a thread that cannot know of it."""
+        """Whether a function was asked to end and has not; without threads that cannot be asked."""
         return any(
             run.state in (State.ENDING, State.LOST)
             and (run.task.takes_lease or not self._runner.has_threads)
@@ -160,32 +163,35 @@ class RunOnce:
     # --- the router -----------------------------------------------------------------------
 
     def greet(self) -> None:
-        """There is a new connection, on which nothing has been said of tasks."""
+        """On a new connection: report the running tasks."""
         self._welcome = False
         for run in self._runs.values():
             if run.state in _HOLDS:
                 self._renew(run)
 
     def welcome(self, knows: bool) -> None:
-        """A router has answered.
+        """A router has answered on the new connection.
 
-        :param knows: whether it knows of tasks: it may have been started by an older version.
+        :param knows: whether it supports tasks: its release may be older than that of the worker.
         """
         self._welcome = knows
         if self._runs and not knows:
-            text = "the router is of an older version, and runs no tasks: restart it"
+            text = "the router runs an older release, which does not support tasks: restart it"
             self._runner.log(logger, logging.ERROR, text)
         for run in self._runs.values():
             self._tell(run)
 
     def _tell(self, run: _Run) -> None:
-        """What this worker makes of a task."""
+        """Tell the router the state of a task in this worker."""
         if self._welcome:
             words = {State.WAITING: Word.WANTS, State.RUNNING: Word.WANTS, State.DONE: Word.DONE}
             self._router.post(run_once.task(run.task.name, words.get(run.state, Word.RESTS)))
 
     def handle(self, message: Message) -> None:
-        """:raises ChannelError: when it is not as it should be."""
+        """Handle a message of the router.
+
+        :raises ChannelError: if it is malformed.
+        """
         run = self._runs.get(run_once.read_name(message))
         if run is None:
             return
@@ -208,11 +214,11 @@ class RunOnce:
     # --- the lease ------------------------------------------------------------------------
 
     def _take(self, run: _Run, number: int, until: float) -> None:
-        """Answer an offer."""
+        """Accept an offer and start the function, unless the offer has expired."""
         name, began = run.task.name, self._clock()
         if began >= until or not self._router.say_now(run_once.holds(name, number, 0)):
             return
-        if self._clock() >= until:  # another one may have been asked
+        if self._clock() >= until:  # the router may have offered the task to another worker
             self._router.post(run_once.ends(name, number, End.GIVEN_BACK))
             return
         run.told, run.since = self._router.generation, began
@@ -227,17 +233,17 @@ class RunOnce:
         call = partial(run.task.call, lease)
         try:
             run.running = self._runner.run_apart(name, call, lease.in_time, ended)
-        except RuntimeError as error:  # the system allows no more threads
+        except RuntimeError as error:  # no thread could be started
             self._ended(run, error)
 
     def _look(self, run: _Run, lease: Union[Lease, AsyncLease]) -> None:
-        """Renew it, or note its end, for as long as the function has it."""
+        """Renew the lease, or notice that it has expired, as long as the function runs."""
         if run.lease is not lease or run.state not in _HOLDS:
             return
         self._renew(run)
         left = lease.until - self._clock()
         if left <= 0:
-            self._lose(run, "this worker could not say in time that it runs it")
+            self._lose(run, "this worker could not renew its lease in time")
         else:
             self._runner.call_later(min(RUN_ONCE_RENEWAL, left), self._look, run, lease)
 
@@ -251,7 +257,7 @@ class RunOnce:
             if not self._router.say_now(holds):
                 return
             run.told = self._router.generation
-        if self._clock() < lease.until:  # else another one may have got it before that
+        if self._clock() < lease.until:  # otherwise another worker may have it by now
             lease.renew(began + RUN_ONCE_LEASE)
 
     def _lose(self, run: _Run, reason: str) -> None:
@@ -286,7 +292,7 @@ class RunOnce:
             self._set(run, State.OVER if self._stopping else State.WAITING)
 
     def stop(self) -> None:
-        """This worker ends: give each back as soon as its function has ended."""
+        """The worker stops: end all functions, and give each task back when it has ended."""
         self._stopping = True
         for run in self._runs.values():
             if run.state is State.RUNNING:
@@ -298,7 +304,7 @@ class RunOnce:
                 self._set(run, State.OVER)
 
     def abandon(self) -> None:
-        """In a forked child: the tasks are the parent's."""
+        """In a forked child: drop all tasks, which are the parent's."""
         for run in self._runs.values():
             run.state = State.OVER
             if run.lease is not None:

@@ -1,9 +1,9 @@
-"""What the worker needs of a runtime: a loop, tasks that may wait, a clock, and descriptors.
+"""The interface of a runtime: its loop, tasks that may wait, timers, and descriptors.
 
-All methods of the engine, and of connections, are called in the loop of the runtime, where
-nothing may wait. What waits is a coroutine that awaits :meth:`Runtime.sleep`,
-:meth:`Event.wait`, or another such coroutine. On asyncio and with threads it is a task of the
-loop. On eventlet it blocks its greenlet, see :mod:`supervisor_sio.common.blocking`.
+All methods of the engine and of connections are called in the loop of the runtime, where nothing
+may block. Code that waits is a coroutine that awaits :meth:`Runtime.sleep`, :meth:`Event.wait`, or
+another such coroutine. On asyncio and with threads it runs as a task of the loop; on eventlet it
+blocks its greenlet, see :mod:`supervisor_sio.common.blocking`.
 """
 
 from __future__ import annotations
@@ -28,65 +28,62 @@ T = TypeVar("T")
 
 
 class Watch(Protocol):
-    """Something that will be called, until it is cancelled."""
+    """A scheduled call, or a watched descriptor."""
 
     def cancel(self) -> None:
-        """Call it no more; may be called again."""
+        """Cancel the call; may be called again."""
 
 
 class DescriptorOwner(Protocol):
-    """Who has a descriptor that is watched."""
+    """The owner of a watched descriptor."""
 
     def descriptor_lost(self) -> None:
-        """Somebody else has closed it, and its number is that of another file now: it must not
-        be used any more, nor closed. Only eventlet notices that.
+        """Other code has closed the descriptor, and another file has its number now: do not use or
+        close it. Only eventlet notices that.
         """
 
 
 class Event(Protocol):
-    """Something that happens once, for those that wait for it in the loop."""
+    """An event that happens once; tasks of the loop can wait for it."""
 
     def set(self) -> None:
-        """It has happened; only in the thread of the loop. May be called again."""
+        """Set it; call this only in the loop's thread. May be called again."""
 
     def is_set(self) -> bool: ...
 
     async def wait(self, timeout: Optional[float] = None) -> bool:
-        """Return when it has happened; false when it has not within ``timeout`` seconds."""
+        """Wait until it is set; false if it is not set within ``timeout`` seconds."""
 
 
 class Runtime(Protocol):
     """A loop with the sessions of this process."""
 
-    #: Of the sessions and connections of this process.
+    #: The deadlines of this process's sessions and connections.
     deadlines: Deadlines
-    #: Of the Socket.IO servers in this process, and the ways to their clients.
+    #: The engines of the Socket.IO servers in this process. ``outlets`` reach their clients.
     engines: list[Engine]
     outlets: list[Outlet]
-    #: The connections that are to be written to.
+    #: The connections with output to write.
     writes: Writes
-    #: The thread of the loop; ``None`` until there is a connection.
+    #: Through it other threads call the loop; ``None`` before the first connection.
     threads: Optional[Threads]
-    #: Where there is to be one.
+    #: ``None`` unless ``access_log`` is on.
     access: Optional[AccessLog]
-    #: With ``event_metrics``.
+    #: ``None`` unless ``event_metrics`` is on.
     events: Optional[EventFigures]
-    #: Whether the application runs in threads, which nobody can end.
+    #: Whether the application runs in threads, which cannot be cancelled.
     has_threads: bool
 
     def date(self) -> str:
-        """The value of the field Date for an answer that is made now (RFC 9110, 5.6.7)."""
+        """The current value of the Date field (RFC 9110, 5.6.7)."""
 
     def watch(self) -> None:
-        """Look at the deadlines from here on, for as long as there are some; sets ``threads``."""
+        """Check the deadlines regularly while there are any; the first call sets ``threads``."""
 
     # --- tasks and calls, from the thread of the loop -------------------------------
 
     def run(self, task: Callable[..., Any], *args: Any) -> None:
-        """Start a task at once, until it is done or waits for something.
-
-        What it raises is logged.
-        """
+        """Start a task now; return when it has ended, or waits. Its exceptions are logged."""
 
     def run_apart(
         self,
@@ -95,27 +92,27 @@ class Runtime(Protocol):
         may_run: Callable[[], bool],
         ended: Callable[[Optional[BaseException]], None],
     ) -> Watch:
-        """Run a function of the application that may never return, in a greenlet, task or thread
-        of its own; to cancel it is to end that, which a thread does not notice.
+        """Run a function of the application that may never return, in its own greenlet, task or
+        thread. Cancelling the result ends the greenlet or task; a thread continues.
 
         :param name: of its thread.
-        :param may_run: is asked before the function begins, and each time that it goes on after
-            it has waited. The first time that it may not, it is ended there; a thread goes on.
-        :param ended: is called in the loop, in a later turn, when the function has ended, with
-            what it has raised: something that is no :exc:`Exception` when it was ended.
+        :param may_run: called before the function starts, and each time it continues after it has
+            waited. When it returns false, the greenlet or task is ended; a thread continues.
+        :param ended: called in a later turn of the loop when the function has ended, with the
+            exception that it raised. If it was cancelled, that is not an :exc:`Exception`.
         """
 
     def run_answer(self, task: Callable[..., Any], *args: Any) -> None:
-        """The same for what a task may be waiting for: an acknowledgement of a client."""
+        """Like :meth:`run`, for the acknowledgement for which another task may wait."""
 
     def soon(self, task: Callable[..., Any], *args: Any) -> None:
-        """Start a task in a later turn of the loop, in the order of the calls."""
+        """Start a task in a later turn of the loop; tasks start in the order of the calls."""
 
     def call_soon(self, task: Callable[..., Any], *args: Any) -> None:
-        """Call what may not wait in a later turn of the loop, in the loop itself; the same."""
+        """Call a function that does not block in a later turn, in the loop itself, in order."""
 
     def call_later(self, seconds: float, task: Callable[..., Any], *args: Any) -> Watch:
-        """Call what may not wait after so many seconds, in the loop itself."""
+        """Call a function that does not block after this many seconds, in the loop itself."""
 
     def log(
         self,
@@ -125,18 +122,18 @@ class Runtime(Protocol):
         *args: Any,
         exc_info: Optional[BaseException] = None,
     ) -> None:
-        """Log something; the loop does not wait for the handlers of the application's log."""
+        """Log a message, without blocking the loop in the application's logging handlers."""
 
     def count(self, reason: str, source: str) -> None:
-        """A client did something that is counted, and logged at most once a second.
+        """Count a fault of a client, and log it at most once a second.
 
-        :param reason: of :mod:`supervisor_sio.common.reasons`.
+        :param reason: see :mod:`supervisor_sio.common.reasons`.
         """
 
     # --- descriptors ------------------------------------------------------------------
 
     def descriptor_opened(self, descriptor: int) -> None:
-        """A file was opened past the runtime: whoever had its number before has closed it."""
+        """A file was opened outside the runtime: the previous file of this number was closed."""
 
     def add_reader(
         self,
@@ -144,11 +141,11 @@ class Runtime(Protocol):
         call: Callable[..., None],
         owner: Optional[DescriptorOwner] = None,
     ) -> Watch:
-        """Call it in the loop whenever there is something to read, or the other side has ended.
+        """Call ``call`` in the loop whenever the descriptor is readable, or the peer has closed it.
 
-        A watch is cancelled before its descriptor is closed.
+        Cancel the watch before the descriptor is closed.
 
-        :param call: gets no argument, or the descriptor. May not wait, and raises nothing.
+        :param call: gets no argument, or the descriptor. It must not block or raise.
         """
 
     def add_writer(
@@ -157,51 +154,51 @@ class Runtime(Protocol):
         call: Callable[..., None],
         owner: Optional[DescriptorOwner] = None,
     ) -> Watch:
-        """The same, whenever something can be written."""
+        """As :meth:`add_reader`, whenever the descriptor is writable."""
 
     # --- the life of the worker ---------------------------------------------------------
 
     def event(self) -> Event:
-        """A new one."""
+        """Create an event."""
 
     async def sleep(self, seconds: float) -> None: ...
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Watch:
-        """Run a coroutine as a task of its own in the loop; what it raises is logged."""
+        """Run a coroutine as a new task of the loop; its exceptions are logged."""
 
     def run_until_complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run the loop, in the thread of the program, until a coroutine returns."""
+        """Run the loop in the calling thread until the coroutine returns."""
 
     def on_signal(self, numbers: Iterable[int], call: Callable[[int], None]) -> None:
-        """Call it in the loop after each of these signals; once for a process.
+        """Call ``call`` in the loop after each of these signals; use this once in a process.
 
-        Their handlers are replaced. A Python signal handler alone would not end the loop's
-        wait (PEP 475).
+        It replaces the signals' handlers. A Python signal handler alone would not interrupt the
+        loop's wait (PEP 475).
         """
 
     def leave_in_child(self, at_end: Callable[[], None]) -> None:
-        """In a forked child: go on without this loop, whose descriptors are the parent's.
+        """In a forked child: leave this loop, whose descriptors are the parent's.
 
-        :param at_end: called when what has forked is done, if the process ends then.
+        :param at_end: called when the forking handler has returned, if the process exits then.
         """
 
     # --- the application ------------------------------------------------------------------
 
     async def start_up(self, app: Any) -> None:
-        """Let the application prepare itself, before the first request.
+        """Run the application's startup, before the first request.
 
-        :raises ApplicationError: when it cannot.
+        :raises ApplicationError: if it fails.
         """
 
     def lifespan_state(self) -> dict[str, Any]:
-        """What it has put into the state of the lifespan; none without one."""
+        """The state that the application's ASGI lifespan has stored; empty without a lifespan."""
 
     async def shut_down(self) -> None:
-        """Let it end what it has begun: all connections are gone. What it raises is logged."""
+        """Run the application's shutdown, after all connections have ended; errors are logged."""
 
     @property
     def busy(self) -> bool:
-        """Whether it still does something that belongs to no connection."""
+        """Whether the application still does work that belongs to no connection."""
 
     def serve(self, connection: Connection, head: Head) -> None:
-        """Answer a request by the application, which may pass it on to the engine."""
+        """Let the application answer a request; it may pass the request on to the engine."""

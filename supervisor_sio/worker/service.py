@@ -1,4 +1,4 @@
-"""A worker from the application to the end of the process: which life it is, and the errors."""
+"""Runs a worker, under supervisord or by hand, and reports errors of its start."""
 
 from __future__ import annotations
 
@@ -18,33 +18,32 @@ from .supervised import Worker
 
 _COMMAND = "supervisor-sio worker"
 
-#: Where a server by hand listens.
+#: The default address of a worker that is started by hand.
 _LISTEN = "127.0.0.1:8000"
 
 
 def serve(app: Any, listen: str = _LISTEN) -> None:
-    """Serve an application until the process is told to stop: a WSGI one, or one of ASGI.
+    """Serve a WSGI or ASGI application until a signal stops the process.
 
-    Under supervisord with ``[rpcinterface:sio]`` the connections come from the
-    router; by hand, on a laptop, it listens itself. Returns after SIGTERM,
-    SIGINT or SIGHUP, when requests in flight are finished. The application's own
-    handlers for SIGTERM and SIGINT are called as well.
+    Under supervisord with ``[rpcinterface:sio]`` the worker gets its connections
+    from the router; started by hand, on a laptop, it opens the port itself.
+    Returns after SIGTERM, SIGINT or SIGHUP, when requests in flight are finished.
+    The application's own handlers for SIGTERM and SIGINT are called as well.
 
-    The mode is that of the application: asyncio for ASGI, threading for a
-    ``socketio.Server(async_mode="threading")``, and else eventlet. That wants
-    ``eventlet.monkey_patch()`` before all other imports, and warns without it:
-    whatever waits in a handler would stop all others.
+    The application determines the mode: asyncio for ASGI, threading for a
+    ``socketio.Server(async_mode="threading")``, otherwise eventlet. Eventlet
+    needs ``eventlet.monkey_patch()`` before all other imports; without it a
+    blocking call in one handler stops all others, and the worker logs a warning.
 
     :param app: a WSGI application such as ``socketio.WSGIApp(sio)`` or a Flask
         application, whose Socket.IO server has a :class:`ZmqManager`; or an ASGI
-        application such as ``socketio.ASGIApp(sio)`` or one of FastAPI, with an
-        :class:`AsyncZmqManager`.
-    :param listen: where to listen when supervisord is not there to do it,
-        ``host:port``.
-    :raises SystemExit: with status 1 and a line on standard error when the
-        application cannot be served. With 128 and the number of the signal after
-        one under supervisord that is not supervisord's: it starts what ends with
-        another status than 0 again.
+        application such as ``socketio.ASGIApp(sio)`` or a FastAPI application,
+        with an :class:`AsyncZmqManager`.
+    :param listen: ``host:port`` to listen on without supervisord.
+    :raises SystemExit: with status 1, and a line on standard error, if the
+        application cannot be served. Under supervisord also with 128 plus the
+        number of a signal that supervisord did not send, so that it starts the
+        worker again, as after any exit status other than 0.
     """
     by_hand = RunDir.from_environment() is None
     who = "supervisor_sio.serve" if by_hand else _COMMAND
@@ -59,11 +58,11 @@ def run(
     mode: AsyncMode = EVENTLET,
     threads: Optional[int] = None,
 ) -> None:
-    """As :func:`serve`.
+    """Like :func:`serve`.
 
-    :param spec: what the application is called in errors.
-    :param who: says the error.
-    :param threads: that run handlers and requests, in the mode that has them.
+    :param spec: the application's name in error messages.
+    :param who: the prefix of error messages.
+    :param threads: size of the pool for handlers and requests, in mode ``threading``.
     """
     logs.show_lines_at_once()
     logs.configure_logging()
@@ -74,7 +73,7 @@ def run(
         run_dir = find_cluster()
         if run_dir is not None:
             check_manager(app, spec)
-            run_dir.read_cluster()  # says what is wrong, if something is
+            run_dir.read_cluster()  # raises an error that says what is wrong, if anything
         runtime = modes.make_runtime(mode, threads)
         life = Alone(app, runtime, listen) if run_dir is None else Worker(app, runtime, run_dir)
         life.run()
@@ -85,9 +84,9 @@ def run(
 
 
 def find_cluster() -> Optional[RunDir]:
-    """Where the cluster of this process is; ``None`` when it was started by hand.
+    """The run_dir of this process's cluster; ``None`` if the process was started by hand.
 
-    :raises ApplicationError: when supervisord has none for it.
+    :raises ApplicationError: if supervisord has no cluster for it.
     """
     run_dir = RunDir.from_environment()
     if run_dir is None and "SUPERVISOR_ENABLED" in os.environ:

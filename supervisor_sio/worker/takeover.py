@@ -1,9 +1,9 @@
-"""The sessions of a worker that ends move to another one: how they leave, and what both sides know.
+"""Passes the sessions of a stopping worker on to the router, and restores a session.
 
-They leave in this order: no handler starts any more (see :mod:`.hold`); those that run end; the
-managers deliver no more of what the relay brings, and say up to where they have; the router gets
-the sessions, each taken out of everything in one turn of the loop. What cannot be moved stays, and
-is closed as in a worker without takeover.
+Steps: no handler starts any more (see :mod:`.hold`); running handlers finish; the managers stop
+delivering messages of the relay, and save their positions in its streams; the router gets the
+sessions, each removed from this process in one turn of the loop. Sessions that cannot be moved
+stay, and are closed as in a worker without takeover.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from .server import Server
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds between looks whether what is waited for has happened.
+#: Seconds between checks of a condition.
 _LOOK = 0.005
 
-#: Seconds of the loop at a time, before others have a turn.
+#: Seconds after which a long operation lets the loop run.
 SLICE = 0.01
 
-#: The part of the time that handlers do not get, as the sessions need it: at most, and of all.
+#: Time reserved for passing sessions, which handlers may not use: most seconds, and most of the
+#: whole time, as a fraction.
 _MOST_FOR_PASSING, _PART_FOR_PASSING = 2.0, 0.5
 
-#: Seconds to wait for a router; and for another try to connect to supervisord's socket, where one
-#: may come.
+#: Seconds to wait for a router's answer, and seconds to wait for a connection to its socket.
 _ROUTER, _SOCKET = 2.0, 0.5
 
-#: Seconds for the manager to finish what it has begun.
+#: Seconds for the manager to finish its operations.
 _SETTLING = 1.0
 
-#: What may be over when one looks again.
+#: Reasons for which a session is tried again.
 _PASSING_REASONS = (HANDLER_RUNNING, MID_REQUEST)
 
 
 class Home(NamedTuple):
     """A Socket.IO server whose sessions move."""
 
-    #: In the order in which the application has made them.
+    #: Its index, in the order in which the application created its servers.
     number: int
     server: Any
     dispatcher: Dispatcher
@@ -70,14 +70,12 @@ class Home(NamedTuple):
 
 
 def homes(runtime: Runtime) -> list[Home]:
-    """The servers of this process whose sessions move; the others' are closed."""
+    """The servers of this process whose sessions move; the sessions of other servers are closed."""
     return [home for home in adopting(runtime) if home.dispatcher.moves]
 
 
 def adopting(runtime: Runtime) -> list[Home]:
-    """The servers of this process that may have clients that another one had: also those that
-    only have recovery.
-    """
+    """The servers of this process that can get clients of another, by takeover or recovery."""
     dispatchers = [outlet for outlet in runtime.outlets if isinstance(outlet, Dispatcher)]
     found = []
     for index, server in enumerate(sessions.servers()):
@@ -88,7 +86,7 @@ def adopting(runtime: Runtime) -> list[Home]:
 
 
 class Turns:
-    """When others have a turn, in what takes long."""
+    """Lets the loop run regularly during a long operation."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -99,7 +97,7 @@ class Turns:
         return time.monotonic() - self._began > SLICE
 
     async def next(self) -> bool:
-        """Whether others had one."""
+        """Let the loop run if the turn is over; return whether it was."""
         over = self.over
         if over:
             await self._runtime.sleep(0)
@@ -108,7 +106,7 @@ class Turns:
 
 
 class Waiting(NamedTuple):
-    """A session that is to move, and why it could not yet."""
+    """A session that is to move, and why it has not moved yet."""
 
     home: Home
     sid: str
@@ -116,30 +114,30 @@ class Waiting(NamedTuple):
 
     @property
     def session(self) -> Optional[Session]:
-        """``None`` when it has ended."""
+        """The session; ``None`` if it has ended."""
         return self.home.engine.sessions.get(self.sid)
 
 
 class Departure:
-    """What a worker that ends does with its sessions."""
+    """Passes on the sessions of a stopping worker."""
 
     def __init__(self, runtime: Runtime, server: Server, link: Link) -> None:
         self._runtime = runtime
         self._server = server
         self._link = link
-        #: Whether sessions may be gone whose requests come yet.
+        #: Whether sessions may have left for which requests still arrive here.
         self.passing = False
-        #: Sessions that the router has taken.
+        #: How many sessions the router has taken.
         self.passed_on = 0
-        #: Those that are out and not with the router, which come back when it takes no more.
+        #: Sessions taken out that the router does not have; restored here if it takes no more.
         self._unsent: list[tuple[Home, Moved, list[int]]] = []
-        #: The last of them, when the next batch begins with it.
+        #: The last of them, if it did not fit and begins the next batch.
         self._next: Optional[tuple[str, list[int]]] = None
 
     async def pass_on(self, seconds: float) -> None:
-        """Pass on what can be; for the others all is as it was, but their messages are kept.
+        """Pass on all sessions that can be moved. The others stay, with their messages held.
 
-        :param seconds: to do so in.
+        :param seconds: the time to do so.
         """
         leaving = [home for home in homes(self._runtime) if home.engine.sessions]
         if not leaving or self._link.all_stop:
@@ -168,7 +166,7 @@ class Departure:
                 self._count_rest(leaving, self._link.not_passed)
 
     async def _ping(self, leaving: list[Home]) -> None:
-        """A pause that comes on top of ``ping_interval`` would be too long for some clients."""
+        """Ping all clients now: ``ping_interval`` plus the move would be too long for some."""
         turns = Turns(self._runtime)
         for one in _all_of(leaving):
             if one.session is not None:
@@ -184,7 +182,7 @@ class Departure:
             await self._runtime.sleep(_LOOK)
 
     async def _wait_for_router(self, deadline: float) -> bool:
-        """Whether there is one: it may just be started again."""
+        """Wait for a router, which may be restarting; return whether one is connected."""
         now = time.monotonic()
         deadline, last = min(deadline, now + _ROUTER), now + _SOCKET
         while not self._link.welcomed and not self._link.all_stop:
@@ -195,7 +193,7 @@ class Departure:
         return True
 
     async def _divide(self, waiting: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
-        """Those without a handler that runs, and those with one."""
+        """The sessions without a running handler, and those with one."""
         ready: list[Waiting] = []
         later: list[Waiting] = []
         turns = Turns(self._runtime)
@@ -213,13 +211,13 @@ class Departure:
     async def _batches(
         self, leaving: list[Home], deadline: float
     ) -> AsyncIterator[tuple[str, int, list[int]]]:
-        """What :meth:`.Link.pass_on` wants: sessions that can be moved now, or a little later."""
+        """Yield batches for :meth:`.Link.pass_on`, until all movable sessions have left."""
         self.passing = True
         self._server.unsettle()
         waiting = _all_of(leaving)
         while waiting and time.monotonic() < deadline:
             ready, later = await self._divide(waiting)
-            # What their handlers have sent from other threads is with their output then.
+            # Then packets that handlers have sent in other threads are in the sessions' output.
             for home in leaving:
                 await home.manager.wait_settled(_SETTLING, self._runtime.sleep)
             for tag, group in groupby(sorted(ready, key=_tag), key=_tag):
@@ -238,7 +236,10 @@ class Departure:
     async def _next_batch(
         self, queue: Deque[Waiting], later: list[Waiting], deadline: float
     ) -> Batch:
-        """:param later: gets those that cannot be moved now."""
+        """Take sessions out for a batch.
+
+        :param later: sessions that cannot be moved now are appended to it.
+        """
         batch = Batch()
         if self._next is not None:
             batch.add(*self._next)
@@ -254,14 +255,15 @@ class Departure:
             one = queue.popleft()
             session = one.session
             if session is None:
-                continue  # it has ended
+                continue  # the session has ended
             try:
                 moved, descriptors = self._take_out(one.home, session, leaving)
             except NotMovable as why:
                 later.append(one._replace(why=why))
                 continue
-            except Exception as error:  # the others are to go on
-                self._runtime.log(logger, logging.ERROR, "session %s", one.sid, exc_info=error)
+            except Exception as error:  # do not stop the other sessions
+                text = "cannot pass on session %s"
+                self._runtime.log(logger, logging.ERROR, text, one.sid, exc_info=error)
                 continue
             self._unsent.append((one.home, moved, descriptors))
             text = moved.as_text()
@@ -272,9 +274,9 @@ class Departure:
         return batch
 
     def _take_out(self, home: Home, session: Session, leaving: Leaving) -> tuple[Moved, list[int]]:
-        """From here on nothing in this process knows of it.
+        """Remove a session from this process.
 
-        :raises NotMovable: before anything has changed.
+        :raises NotMovable: if it cannot be moved now; it is unchanged then.
         """
         sid, server, hold = session.sid, home.server, home.dispatcher.hold
         client = None
@@ -300,24 +302,24 @@ class Departure:
         return moved, taken.descriptors
 
     def _sent(self, batch: Batch) -> None:
-        """The router has it."""
+        """The router has confirmed a batch."""
         self.passed_on += len(batch)
         del self._unsent[: len(batch)]
 
     def _count_rest(self, leaving: list[Home], reason: str) -> None:
-        """All that are here are closed in this worker."""
+        """Count all remaining sessions, which this worker will close."""
         for session in [session for home in leaving for session in home.engine.sessions.values()]:
             if not session.closed:
                 self._runtime.count(reason, f"session {session.sid}")
 
     def _count(self, left: list[Waiting]) -> None:
-        """These are closed in this worker."""
+        """Count sessions that this worker will close."""
         for one in left:
             detail = f" ({one.why.detail})" if one.why.detail else ""
             self._runtime.count(one.why.reason, f"session {one.sid}{detail}")
 
     def _take_back(self) -> None:
-        """The router has not taken these: they end here, and their handlers are told."""
+        """Restore the sessions that the router has not taken, to close them with their handlers."""
         unsent, self._unsent = self._unsent, []
         for home, moved, descriptors in unsent:
             arrived = restore_here(self._runtime, self._server, home, moved, descriptors)
@@ -326,7 +328,7 @@ class Departure:
 
 
 def _has_handler(home: Home, session: Session) -> bool:
-    """Whether a handler of the application runs for it."""
+    """Whether a handler of the application runs for the session."""
     if session.state is OPENING or home.dispatcher.is_running(session):
         return True
     return not moving.is_settled(home.server, session.sid)
@@ -335,9 +337,9 @@ def _has_handler(home: Home, session: Session) -> bool:
 def restore_here(
     runtime: Runtime, server: Server, home: Home, moved: Moved, descriptors: list[int]
 ) -> Optional[Arrived]:
-    """Restore a session; nothing is read, written or called for it before it is started.
+    """Restore a session, which does nothing before it is started; ``None`` if that fails.
 
-    :param descriptors: its connections, which this process lets go of when that cannot be.
+    :param descriptors: its connections, which are closed on failure.
     """
     try:
         return _restore(server, home, moved, descriptors)

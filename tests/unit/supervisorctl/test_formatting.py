@@ -335,7 +335,7 @@ def test_a_worker_that_starts_for_long(seconds: int, told: bool) -> None:
     )
     line = (
         "workers:workers_00 has been starting for 0:00:45, see: supervisorctl tail "
-        "workers:workers_00 stderr; does its module start a server of its own?"
+        "workers:workers_00 stderr; does its module start its own server?"
     )
     answer = status(ROUTER, process, figures=FIGURES)
     assert (lines(answer)[-1] == list(format_workers(answer))[-1] == line) is told

@@ -25,7 +25,7 @@ print("main")
         (600, False, 0, 3, ["main"]),
         (0.2, False, 0, 0, ["main", "at exit"]),
         (600, True, 0, 0, ["main", "at exit"]),
-        # What atexit knows may take its time.
+        # Functions registered with atexit are not interrupted.
         (0, False, 2.5, 0, ["main", "at exit"]),
     ],
 )
@@ -37,4 +37,4 @@ def test_the_process_ends(
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert time.monotonic() - began < 60
     assert (ended.returncode, ended.stdout.splitlines()) == (status, lines)
-    assert ("the process ends: mine" in ended.stderr) == (status == 3)
+    assert ("threads of the application run: mine" in ended.stderr) == (status == 3)

@@ -128,7 +128,7 @@ def test_a_router_that_does_not_know_of_tasks(
 ) -> None:
     router.accept()
     router.welcome()
-    until(lambda: "the router is of an older version" in caplog.text)
+    until(lambda: "the router runs an older release" in caplog.text)
     assert state(worker) is State.WAITING
 
 

@@ -619,7 +619,7 @@ def test_a_body_in_chunks_is_waited_for(pair: Pair) -> None:
     head = post_head(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
     client.send(head + b"3\r\n4x")
     pair.turn()
-    cannot(pair, MID_REQUEST, "a body in chunks")
+    cannot(pair, MID_REQUEST, "a chunked body")
     client.send(b"y\r\n0\r\n\r\n")
     pair.until(client, b"\r\n\r\nok")
     pair.until(other, b"\r\n\r\n4xy")
@@ -963,11 +963,19 @@ def test_roles(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         ("connections", [], "connections is not a list of 4"),
         ("connections.0", 5, r"connections\[0\] is not an object"),
         ("connections.poll.role", "cook", r"connections\[0\].role is not one of poll, post, "),
-        ("connections.poll.role", "websocket", r"connections\[0\].role is not that of one in "),
-        ("connections.poll.role", "answer", r"connections\[0\].role is not that of one in state"),
-        ("connections.post.role", "poll", r"connections\[1\].role is not one that no other "),
-        ("connections.poll.role", "post", r"connections\[1\].role is not one that no other "),
-        ("connections.poll.answered", True, r"connections\[0\].role is not that of one in state"),
+        ("connections.poll.role", "websocket", r"connections\[0\].role is not that of a connec"),
+        (
+            "connections.poll.role",
+            "answer",
+            r"connections\[0\].role is not that of a connection in state",
+        ),
+        ("connections.post.role", "poll", r"connections\[1\].role is not a role that no other "),
+        ("connections.poll.role", "post", r"connections\[1\].role is not a role that no other "),
+        (
+            "connections.poll.answered",
+            True,
+            r"connections\[0\].role is not that of a connection in state",
+        ),
         ("connections.poll.state", "linger", r"connections\[0\].state is not one of body, wait"),
         ("connections.poll.state", "website", r"connections\[0\].state is not one of "),
         ("connections.poll.peer", 5, r"connections\[0\].peer is not a list"),

@@ -394,7 +394,7 @@ def test_a_format_that_is_not_taken(linked: Linked) -> None:
     linked.connect()
     linked.offer(format=takeover.FORMAT + 1)
     said = linked.router.expect("not-adopted")
-    assert said["reason"] == f"format {takeover.FORMAT + 1} is not taken here"
+    assert said["reason"] == f"sessions of format {takeover.FORMAT + 1} are not supported here"
     until(lambda: linked.lost() == 4)
     assert not linked.adopter.adoptions
 

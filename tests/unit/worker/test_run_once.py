@@ -198,7 +198,7 @@ def test_who_cannot_say_so_loses_it(rig: Rig, caplog: pytest.LogCaptureFixture) 
     rig.clock.wait(0.1)
     assert not rig.lease.held and not rig.may_run() and rig.state is State.LOST
     assert rig.cancelled == 1 and rig.lease._event.is_set
-    assert "task ticker ends: this worker could not say in time that it runs it" in caplog.text
+    assert "task ticker ends: this worker could not renew its lease in time" in caplog.text
     rig.hears = True
     rig.offer(8)
     assert len(rig.leases) == 1  # its function has not ended
@@ -346,7 +346,7 @@ def test_an_older_router(clock: Clock, caplog: pytest.LogCaptureFixture) -> None
     rig.said.clear()
     rig.tasks.welcome(False)
     rig.tasks.add(rig.task("other"))
-    assert rig.said == [] and "the router is of an older version" in caplog.text
+    assert rig.said == [] and "the router runs an older release" in caplog.text
 
 
 def test_one_function_for_a_name(rig: Rig) -> None:

@@ -438,7 +438,7 @@ def test_another_format_is_refused_and_nothing_is_left(make: Any) -> None:
     adopter = Adopter(other.runtime, other.http, router)
     other.runtime.call_soon(adopter.on_adopt, router.adoption(format=FORMAT + 1))
     other.settle(lambda: router.said)
-    assert router.said == [("not adopted", 1, f"format {FORMAT + 1}, and not {FORMAT}")]
+    assert router.said == [("not adopted", 1, f"sessions of format {FORMAT + 1}, not {FORMAT}")]
     client.ended()
     app.clients.clear()
     assert not other.sio.eio.sockets and not other.sio.environ and not other.http.connections
