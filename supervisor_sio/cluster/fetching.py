@@ -1,4 +1,4 @@
-"""The clients and the rooms of all workers."""
+"""Questions to all workers: which clients are connected, and in which rooms."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class RemoteSocket:
 
 
 class RoomSizes(Counter[Any]):
-    """Clients by room, and whether all workers have answered, as :class:`Answers` has it."""
+    """Numbers of clients by room, and whether all workers have answered, see :class:`Answers`."""
 
     timed_out: bool = False
     missing: int = 0
 
 
 class Fetching(Asking):
-    """The part of a manager that says who is connected, and where."""
+    """The part of a manager that asks all workers for clients and rooms."""
 
     # From the manager and its other parts.
     _session: Callable[[str, str], dict[str, Any]]
@@ -50,7 +50,7 @@ class Fetching(Asking):
     _times: Times
     _participants: Callable[..., list[tuple[str, str]]]
 
-    #: Those of each client's session that all workers may see.
+    #: Keys of a client's session that all workers may see.
     _shared_keys: tuple[str, ...] = ()
 
     async def fetch_sockets(
@@ -132,7 +132,7 @@ class Fetching(Asking):
         found = []
         with self._tables:
             selected = self._participants(namespace, room, except_room, scope=scope)
-            if self._times:  # lost ones are not there
+            if self._times:  # lost clients are not connected
                 selected = [pair for pair in selected if pair[0] not in self._times]
         for sid, _ in selected:
             try:

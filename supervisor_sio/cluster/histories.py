@@ -1,6 +1,6 @@
-"""Which events of a worker's journal were for a client that was there: its stay. Pure.
+"""A client's stay at a worker: which events of that worker's journal were for it. Pure.
 
-A room that a client has left is remembered for as long as it may ask for what it has missed.
+A room that the client has left is remembered as long as the client may ask for missed events.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .rooms import Room, check_name
 
 
 class Left(NamedTuple):
-    """A room that was entered and left before events with these numbers."""
+    """A room that the client was in: it got the room's events after ``entered``, up to ``left``."""
 
     room: Any
     entered: int
@@ -21,18 +21,18 @@ class Left(NamedTuple):
     time: float
 
 
-#: Of most clients; not to be changed.
+#: Shared by clients that have none; not to be changed.
 _NONE: list[Left] = []
 _NO_ROOMS: dict[Any, int] = {}
 
 
 class Stay:
-    """The time of a client at one worker, in numbers of that one's journal.
+    """The time of a client at one worker, in numbers of that worker's journal.
 
     :param tag: of the worker.
-    :param begin: the last event before it.
-    :param rooms: those that it is in from the beginning.
-    :param heard_as: the tag of those with whom it hears the relay, see :class:`.Scope`.
+    :param begin: the number of the last event before the stay.
+    :param rooms: that the client is in from the beginning.
+    :param heard_as: the tag as which the client receives the relay, see :class:`.Scope`.
     """
 
     __slots__ = (
@@ -51,23 +51,24 @@ class Stay:
     def __init__(self, tag: str, begin: int, rooms: Iterable[Any], heard_as: str) -> None:
         self.tag = tag
         self.begin = begin
-        #: The last event of it; ``None`` while the client is there.
+        #: The number of its last event; ``None`` while the client is there.
         self.end: Optional[int] = None
-        #: When that was, by the host's monotonic clock.
+        #: Monotonic time of its end.
         self.ended: Optional[float] = None
-        #: The last event before each was entered.
+        #: For each room the number of the last event before the client entered it.
         self.rooms: dict[Any, int] = dict.fromkeys(rooms, begin) or _NO_ROOMS
         self.left = _NONE
-        #: Characters that the names of all these rooms take, as CLIENT_ROOMS has it.
+        #: Characters that the names of all these rooms take, as CLIENT_ROOMS counts them.
         self.size = sum(map(_size, self.rooms))
-        self.heard_as = tag if heard_as == tag else heard_as  # one text for all clients
-        #: What was for it up to this event is not known any more, and when that one was.
+        self.heard_as = tag if heard_as == tag else heard_as  # one string for all clients
+        #: Up to this event it is not known any more which were for the client; and the event's
+        #: time.
         self.floor = begin
         self.floor_time = 0.0
 
     @property
     def is_as_begun(self) -> bool:
-        """Whether there is no more to say than that it has begun: no rooms, and no end."""
+        """Whether only the beginning is to be saved: no rooms, and no end."""
         return (
             self.end is None
             and self.ended is None
@@ -78,7 +79,7 @@ class Stay:
         )
 
     def enter(self, room: Any, number: int) -> None:
-        """:param number: of the last event before that."""
+        """:param number: of the last event before the client enters."""
         if self.rooms is _NO_ROOMS:
             self.rooms = {}
         if room not in self.rooms:
@@ -86,11 +87,11 @@ class Stay:
             self.size += _size(room)
 
     def leave(self, room: Any, number: int, now: float, age: float) -> None:
-        """:param age: rooms that were left so many seconds ago need not be known."""
+        """:param age: seconds after which a room that was left is forgotten."""
         entered = self.rooms.pop(room, None)
         if entered is None:
             return
-        if entered < number:  # otherwise nothing came meanwhile
+        if entered < number:  # otherwise there was no event meanwhile
             if self.left is _NONE:
                 self.left = []
             self.left.append(Left(room, entered, number, now))
@@ -103,16 +104,16 @@ class Stay:
 
     @property
     def is_too_long(self) -> bool:
-        """Whether its rooms are more than are written down."""
+        """Whether its rooms are too many to be saved."""
         return self.size > CLIENT_ROOMS
 
     def all_rooms(self, sid: str, namespace: str) -> set[tuple[str, Any]]:
-        """With the namespace: where there may be something for it, now or while it was there."""
+        """All rooms, with the namespace, whose events may have been for the client."""
         left = [one.room for one in self.left]
         return {(namespace, room) for room in (*self.rooms, *left, sid, None)}
 
     def is_in(self, rooms: Room, number: int, sid: str) -> bool:
-        """Whether the event with this number was for the client, being to these rooms."""
+        """Whether event ``number``, which was sent to these rooms, was for the client."""
         if rooms is None:
             return True
         for room in rooms if isinstance(rooms, (list, tuple)) else (rooms,):
@@ -158,7 +159,7 @@ class Stay:
 
     @classmethod
     def restored(cls, saved: Saved) -> Stay:
-        """:raises ValueError: when it is not what :meth:`save` has made."""
+        """:raises ValueError: when it is not a state from :meth:`save`."""
         stay = cls(saved.text("tag"), saved.integer("begin"), (), saved.text("as"))
         stay.end = None if saved.is_none("end") else saved.integer("end")
         stay.ended = None if saved.is_none("ended") else saved.seconds("ended")
@@ -178,7 +179,7 @@ def _size(room: Any) -> int:
 
 
 def _room(saved: Saved) -> Any:
-    """The first item."""
+    """The name of the room, the first item."""
     (_, room), *_ = saved.pairs()
     try:
         check_name(room)

@@ -1,9 +1,9 @@
-"""What clients of this process are given, and who they are, kept for those who come back.
+"""The journal of a worker: which events it has given its clients, and their states.
 
-With ``recovery``, an event is written to the worker's journal before it is sent, and gets its
-number there; clients that can come back get that number as an offset. So emits of several threads
-are sent in the order of their numbers: they are queued with ``_tables`` held, and whoever sends
-takes the oldest first.
+With ``recovery``, the worker writes each event to its journal before it sends it; the event's
+number in the journal is the offset that clients get with it. Events of several threads must be sent
+in the order of their numbers: they are queued with ``_tables`` held, and every sending thread takes
+the oldest first.
 """
 
 from __future__ import annotations
@@ -34,26 +34,27 @@ from .rooms import IndexedManager
 
 logger = logging.getLogger("supervisor_sio")
 
-#: Of events, by default.
+#: Defaults of ``recovery_messages`` (events) and ``recovery_maxbytes``.
 RECOVERY_MESSAGES = 65_536
 RECOVERY_MAXBYTES = 16 * 1024 * 1024
 
-#: Seconds until it is tried again to begin a journal, for which there was no memory or descriptor.
+#: Seconds until the next attempt to begin a journal, after one failed for lack of memory or
+#: descriptors.
 _AGAIN = 60.0
 
-#: Seconds within which an event is sent, once it is in the journal: other threads may write it,
-#: and have it sent.
+#: Seconds at most between the write of an event to the journal and its sending: one thread may
+#: write it and leave the sending to another.
 _SENT_LATER = 1.0
 
-#: What has been said of clients that cannot come back: once each, in a process.
+#: Reasons why clients cannot come back that this process has logged: each is logged once.
 _told: set[str] = set()
 
-#: Something that is to be sent: to whom, what, and whether it is volatile.
+#: An event to send: Engine.IO sids of the recipients, encoded packets, and whether it is volatile.
 Sending = Tuple[Sequence[str], List[EncodedPacket], bool]
 
 
 def check_options(recovery: Any, messages: Any, maxbytes: Any, write_only: bool) -> None:
-    """:raises ValueError: for what cannot be; the text says why."""
+    """:raises ValueError: when an option has a wrong value; the text says which and why."""
     if isinstance(recovery, bool) or not isinstance(recovery, (int, float)):
         raise ValueError(f"recovery {recovery!r:.80} is not a number of seconds")
     if not (0 <= recovery <= 86_400):
@@ -66,7 +67,7 @@ def check_options(recovery: Any, messages: Any, maxbytes: Any, write_only: bool)
 
 
 class Keeping(IndexedManager):
-    """The part of a manager that keeps a journal."""
+    """The part of a manager that keeps the journal."""
 
     # From the manager and its other parts.
     recovery: float
@@ -96,26 +97,26 @@ class Keeping(IndexedManager):
 
     def forget_kept(self) -> None:
         self._journal = None
-        #: When it may be tried again to begin one.
+        #: Monotonic time before which no new attempt to begin a journal is made.
         self._begin_again = 0.0
-        #: By sid, the clients of this process, and those of them that get no offsets.
+        #: The clients of this process by sid, and the sids of those that get no offsets.
         self._known: dict[str, Client] = {}
         self._plain: set[str] = set()
-        #: By pid, also of those that another worker has now.
+        #: By pid: sids, also of clients that have moved to another worker.
         self._sid_of: dict[str, str] = {}
-        #: By sid, with whose clients one hears the relay that is not where its sid says.
+        #: Guests, by sid: the tag as which each receives the relay, when its sid names another.
         self._guests: dict[str, str] = {}
-        #: By pid, why those who are gone could not be kept.
+        #: By pid: why a client that is gone could not be kept.
         self._gone: OrderedDict[str, str] = OrderedDict()
-        #: Clients that go to another worker, or come from one: what is emitted to them here goes
-        #: to the relay, too, so that the other one hears it.
+        #: Sids of clients that are moving to or from another worker: what is emitted to them here
+        #: is published as well, so that the other worker receives it.
         self._between: set[str] = set()
         self._times = Times()
-        #: Of clients that this process may have adopted: by their tag and their pid, the states
-        #: that it writes down when it has.
+        #: By tag and pid: states of clients that this process is about to adopt. They are written
+        #: to the journal once the adoption is certain.
         self._unwritten_states: dict[str, dict[str, bytes]] = {}
         self._sendings: Deque[Sending] = deque()
-        #: What this process has published, and not written to the journal yet: to whom, and its
+        #: Messages that this process has published but not written to its journal yet: stream and
         #: number.
         self._unwritten: set[tuple[Stream, int]] = set()
 
@@ -126,16 +127,17 @@ class Keeping(IndexedManager):
         on_segment: Callable[[str, int, int], None],
         on_dropped: Callable[[str, int], None],
     ) -> None:
-        """Before :meth:`initialize`: who is told of its pieces, as :class:`.Journal` has it."""
+        """Set the callbacks for the journal's segments, see :class:`.Journal`; call it before
+        :meth:`initialize`."""
         self._tell_of = on_segment, on_dropped
 
     @property
     def journal(self) -> Optional[Journal]:
-        """``None`` where nobody can come back."""
+        """``None`` when clients cannot recover here."""
         return self._journal
 
     def close_journal(self) -> None:
-        """This process ends: others go on from where its clients are now, and no later."""
+        """This process ends: heirs of its clients go on from the journal's present end."""
         if self._journal is not None:
             self._journal.close()
 
@@ -177,33 +179,34 @@ class Keeping(IndexedManager):
         for namespace, rooms in self.rooms.items():
             for sid in list(rooms.get(None, ())):
                 if not self.is_pre_connected(sid, namespace):
-                    self._begins(sid, namespace)  # it has connected without, and gets no offsets
+                    self._begins(sid, namespace)  # connected before there was a journal: no offsets
 
     @property
     def _margin(self) -> float:
-        """Seconds from when a client has got something for sure until its loss is noticed.
+        """Seconds between the last proof that a client was there and the time when it is lost.
 
-        It is there when a ping is sent that it answers; its answer comes within ``ping_timeout``,
-        the next ping ``ping_interval`` later, and ``ping_timeout`` after that it is lost.
+        A client that answers a ping was there when the ping was sent. Its answer takes up to
+        ``ping_timeout``, the next ping follows ``ping_interval`` later, and ``ping_timeout`` after
+        that the client is lost.
         """
         eio = self.server.eio
         return float(eio.ping_interval) + 2 * float(eio.ping_timeout) + _SENT_LATER
 
     def _known_until(self, client: Client) -> float:
-        """Until when a client that is connected has got for sure what was sent."""
+        """Until when a connected client has certainly received what was sent to it."""
         if self._outlet is None:
             return client.known
         proven = self._outlet.proven(client.eio_sid)[0] - _SENT_LATER
         return proven if proven >= client.back else client.known
 
     def _see_whether_behind(self, client: Client) -> None:
-        """It has a connection."""
+        """Note whether a client with a connection answers pings late."""
         if client.capable and self._outlet is not None:
             client.behind = self._outlet.proven(client.eio_sid)[1]
 
     def note_behind(self, eio_sid: str, behind: bool) -> None:
-        """A client answers pings late, or does so no more: should this process die, who has its
-        clients then knows what it may lack.
+        """A client has begun, or ceased, to answer pings late. It is written down, so that an heir
+        of this worker's clients knows what the client may lack.
         """
         with self._tables:
             for namespace in list(self.get_namespaces()):
@@ -213,10 +216,10 @@ class Keeping(IndexedManager):
                     self._save(client)
 
     def begin(self, sid: str, namespace: str, asked: offsets.Asked) -> Optional[str]:
-        """A client is about to be told that it is connected.
+        """A client is about to be sent the answer to its CONNECT.
 
-        :param asked: what it said when it came.
-        :return: its ``pid``, when it can come back.
+        :param asked: the client's recovery request, out of its CONNECT.
+        :return: the client's ``pid`` if it can come back, else ``None``.
         """
         with self._tables:
             self._begin_journal()
@@ -224,17 +227,17 @@ class Keeping(IndexedManager):
                 return None
             pid = f"{self.host_id}.{new_id()}" if asked.capable else ""
             client = self._add(sid, namespace, pid)
-            client.base = asked.offset  # it may come with that again
+            client.base = asked.offset  # the client may ask with this offset again
             self._save(client)
             return pid or None
 
     @property
     def lost(self) -> int:
-        """Clients that may come back."""
+        """The number of lost clients, which may come back."""
         return len(self._times)
 
     def lose(self, sid: str, namespace: str, reason: str) -> bool:
-        """The connection of a client has ended. Whether it may come back; else it is gone."""
+        """A client's connection has ended. Return whether the client is kept, to come back."""
         with self._tables:
             client = self._known.get(sid)
             if client is None or not client.capable or client.arriving is not None:
@@ -249,7 +252,7 @@ class Keeping(IndexedManager):
         return left is not None
 
     def _lose(self, client: Client, reason: str) -> Optional[list[Callable[[], None]]]:
-        """:return: whom to tell that it does not answer; ``None`` when it cannot come back."""
+        """:return: callbacks for acks that the client owes; ``None`` when it cannot come back."""
         self._store(client)
         if client.cannot_come_back:
             self._note_gone(client, client.why_not_saved)
@@ -261,13 +264,13 @@ class Keeping(IndexedManager):
         return self._awaited.left(client.sid)
 
     def _note_gone(self, client: Client, reason: str) -> None:
-        """It cannot come back: should it ask, this is why."""
+        """Remember why a client cannot come back, for the case that it tries."""
         self._gone[client.pid] = reason
         while len(self._gone) > CLIENTS_GONE:
             self._gone.popitem(last=False)
 
     def lost_session(self, sid: str) -> Optional[dict[str, Any]]:
-        """What the application has stored for a lost client, also when its worker died."""
+        """What the application has stored for a lost client, also for an inherited one."""
         with self._tables:
             client = self._known.get(sid)
             return None if client is None else client.stored()
@@ -295,13 +298,13 @@ class Keeping(IndexedManager):
             self._plain.add(client.sid)
 
     def _begins(self, sid: str, namespace: str) -> None:
-        """A client is in: what is emitted is for it from here on."""
+        """A client is connected: events from now on are for it."""
         assert self._journal is not None
         client = self._known.get(sid)
         if client is None:
             client = self._add(sid, namespace, "")
         elif client.stay.begin == self._journal.last and sid not in admin.connected_at(self):
-            return  # nothing came since it was told, and that is written already
+            return  # no event since ``begin``, and the state is written already
         else:
             client.stay = Stay(self.host_id, self._journal.last, client.stay.rooms, tag_of(sid))
             self._store(client)
@@ -309,12 +312,13 @@ class Keeping(IndexedManager):
         self._save(client)
 
     def _forget(self, client: Client) -> None:
-        """It is not here any more, nor is it known where it is."""
+        """Remove a client from the tables and from the journal."""
         self._let_go(client)
         self._unwrite(client.pid, client.stay.heard_as)
 
     def _let_go(self, client: Client) -> None:
-        """The same; but what the journal says of it stays, until that is written over."""
+        """Remove a client from the tables only; its state in the journal stays until it is
+        overwritten."""
         self._known.pop(client.sid, None)
         self._plain.discard(client.sid)
         self._sid_of.pop(client.pid, None)
@@ -327,8 +331,8 @@ class Keeping(IndexedManager):
             self._write(client.pid, client.stay.heard_as, client.keep())
 
     def _write(self, pid: str, tag: str, state: bytes) -> None:
-        """:param tag: with whose clients this one hears the relay."""
-        if tag in self._expected:  # the one that has it may be another yet
+        """:param tag: as which the client receives the relay."""
+        if tag in self._expected:  # another worker may still be the one that adopts it
             self._unwritten_states.setdefault(tag, {})[pid] = state
         elif self._journal is not None:
             self._journal.save(pid, state)
@@ -339,15 +343,18 @@ class Keeping(IndexedManager):
             self._journal.remove(pid)
 
     def _store(self, client: Client, session: Any = None) -> None:
-        """Keep what the application has stored for a client."""
+        """Note what the application has stored for a client.
+
+        :param session: by default what python-socketio has.
+        """
         if session is None:
-            # To get it is to make it, for thousands who need none; engineio itself cannot say so.
+            # Reading a session creates it, and most clients need none; engineio cannot say.
             may_have_stored = getattr(self.server.eio, "may_have_stored", lambda eio_sid: True)
             try:
                 has_none = not may_have_stored(client.eio_sid)
                 session = {} if has_none else self._session(client.sid, client.namespace)
             except (KeyError, AttributeError, TypeError):
-                return  # its connection is gone; or was never there
+                return  # the client's connection is gone, or never existed
         try:
             client.store(session)
         except (NotPlain, TooLong) as error:
@@ -360,7 +367,7 @@ class Keeping(IndexedManager):
             logger.warning("a client cannot come back to its session: %s", why)
 
     def _watch_sessions(self) -> None:
-        """What the application stores is written to the journal at once."""
+        """Write to the journal at once what the application stores with ``save_session``."""
         server = self.server
         save = server.save_session
 
@@ -409,13 +416,13 @@ class Keeping(IndexedManager):
         question: Optional[acks.Question],
         volatile: bool,
     ) -> None:
-        """Write an event to the journal, and have it sent; with ``_tables``.
+        """Write an event to the journal, and queue it for sending; with ``_tables``.
 
-        :param message: as it was published, or has come.
+        :param message: as it was published or received.
         """
         journal = self._journal
         assert journal is not None
-        if question is not None:  # it has no offset, and is not sent again
+        if question is not None:  # an emit with ack has no offset, and is not sent again
             if self._times:
                 recipients = [pair for pair in recipients if pair[0] not in self._times]
             self._note_heard(message, stream)
@@ -441,7 +448,7 @@ class Keeping(IndexedManager):
             if message.run is not None:
                 numbers = journal.events(message, scope)
             else:
-                if message.packets != packets:  # another format
+                if message.packets != packets:  # packets in another serialization
                     message = _with_packets(message, packets)
                 numbers = (journal.event(message, stream, scope),)
         else:
@@ -466,7 +473,8 @@ class Keeping(IndexedManager):
         return [pair for pair in recipients if pair[0] not in early]
 
     def _note_heard(self, message: RelayMessage, stream: Stream) -> None:
-        """A message is no event for clients that may come back."""
+        """Note in the journal how far the relay is received; the message is no event of a client
+        that may come back."""
         if self._journal is not None and stream is not OWN:
             self._journal.heard(
                 message.sender,
@@ -482,7 +490,7 @@ class Keeping(IndexedManager):
             self._sendings.append((eio_sids, packets, False))
 
     def _send_alone(self, client: Client, packets: list[EncodedPacket]) -> None:
-        """An event for one client, as a new one; with ``_tables``."""
+        """Write a new event for one client, and queue it; with ``_tables``."""
         assert self._journal is not None
         fields = {"method": "emit", "namespace": client.namespace, "room": client.sid}
         message = RelayMessage(self.host_id, 0, fields, packets)
@@ -490,7 +498,7 @@ class Keeping(IndexedManager):
         self._send_later((client.eio_sid,), offsets.add(packets, offset))
 
     def _send_early_ones(self, sid: str, eio_sid: str, early: Early) -> None:
-        """What was emitted to a client while it connected; with ``_tables``."""
+        """Queue what was emitted to a client while it connected; with ``_tables``."""
         client = self._known.get(sid)
         for packets, numbered, _ in early.emits:
             if client is not None and client.capable and numbered:
@@ -499,9 +507,10 @@ class Keeping(IndexedManager):
                 self._send_later((eio_sid,), packets)
 
     def _send_queued(self, packets: Sequence[EncodedPacket]) -> None:
-        """Send what is queued, or have it sent. Not with ``_tables``: it may wait for room.
+        """Send what is queued, here or in the loop's thread. Call it without ``_tables``, as it may
+        wait for room.
 
-        :param packets: of it.
+        :param packets: the ones that were queued last; their size counts for that room.
         """
         outlet = self._outlet
         threads = None if outlet is None else outlet.threads

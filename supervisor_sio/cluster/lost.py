@@ -1,7 +1,7 @@
-"""Clients that can come back, and those of them that are lost. Pure.
+"""The state of a client that can come back, and when lost clients expire. Pure.
 
-A client is *lost* when its connection has ended and nobody has said goodbye: it stays in the
-tables of the manager for a while, and what is emitted to it is kept.
+A client is *lost* when its connection ended without a DISCONNECT: it stays in the manager's tables
+for ``recovery`` seconds, and what is emitted to it is kept.
 """
 
 from __future__ import annotations
@@ -21,41 +21,42 @@ from .histories import Stay
 from .plain import NotPlain, TooLong, Writer
 from .plain import read as read_plain
 
-#: Instead of why its data cannot be kept, of a client.
+#: In place of the reason why a client's data cannot be kept.
 TOO_MANY_ROOMS = "(it is in too many rooms, or their names are too long)"
 
-#: Instead of the place where a client came: that stay is not known any more.
+#: In place of a client's first offset: the stay to which it belongs is not known any more.
 FORGOTTEN = "(forgotten)"
 
-#: Instead of why its data cannot be kept, while a client comes from another worker.
+#: In place of the reason why data cannot be kept, while a client arrives from another worker.
 ARRIVING = "(it was about to come from another worker)"
 
 
 class Lost(NamedTuple):
     #: By the host's monotonic clock, in seconds.
     since: float
-    #: For its handler of ``disconnect``.
+    #: For the handler of ``disconnect``.
     reason: str
 
 
 class Fetched(NamedTuple):
-    """Another worker has asked for what a client has missed."""
+    """Another worker has asked for the events that a client has missed."""
 
-    #: Up to this event.
+    #: The last event that was given.
     number: int
-    #: Until then it may say that the client is there.
+    #: Monotonic time until which that worker may take the client over.
     until: float
-    #: Of that worker.
+    #: That worker's.
     tag: str
-    #: Of what is in memory.
+    #: The memory that these events take.
     share: Share
 
 
 class Client:
-    """One in a namespace; most know their ``pid``.
+    """A client in one namespace.
 
-    :param eio_sid: of its connection, or of the last one.
-    :param stay: at this worker.
+    :param pid: the secret by which it recovers; its sid if it cannot.
+    :param eio_sid: of its present or last connection.
+    :param stay: its stay at this worker.
     """
 
     __slots__ = (
@@ -86,36 +87,36 @@ class Client:
         self.pid = pid
         self.eio_sid = eio_sid
         self.stay = stay
-        #: Whether it has been told its ``pid``, and gets offsets. Of others it is known who they
-        #: are, for the end of their worker.
+        #: Whether the client knows its ``pid`` and gets offsets. Other clients are kept as well, so
+        #: that the heir of a dead worker can call their disconnect handlers.
         self.capable = capable
-        #: At other workers, whose journals this process has; the first one first.
+        #: Its stays at other workers whose journals this process has, the oldest first.
         self.before: tuple[Stay, ...] = ()
-        #: The offset with which it came, which is its place at the begin of its stay here.
+        #: The offset with which it came: its place at the beginning of its first stay.
         self.base: Optional[str] = None
-        #: What the application has stored for it, as a :class:`.Writer` has written it.
+        #: What the application has stored for it, in the form of :class:`.Writer`.
         self.data: Any = None
-        #: Why that cannot be kept.
+        #: Why its data cannot be kept; empty if it can.
         self.not_saved = ""
         self.connected_at: Optional[float] = None
         self.lost: Optional[Lost] = None
-        #: It has got all that was sent to it until then: as far as that was known when it was
-        #: lost, or has come back, or has fallen behind. By the host's monotonic clock.
+        #: Monotonic time until which it has received everything that was sent to it, as known when
+        #: it was lost, came back or began to answer late.
         self.known = 0.0
-        #: When it has come back: its answers to pings from before say nothing.
+        #: Monotonic time of its last return: answers to pings sent before prove nothing.
         self.back = 0.0
-        #: Whether it answers pings late, so that it may lack older events than others.
+        #: Whether it answers pings late, and so may lack older events than others do.
         self.behind = False
-        #: By the last worker to which it has come.
+        #: The last worker that has asked for its missed events.
         self.fetched: Optional[Fetched] = None
-        #: While it comes from another worker: the rooms that it has entered (true) and left.
+        #: While it arrives from another worker: rooms entered (true) and left (false) meanwhile.
         self.arriving: Optional[list[tuple[Any, bool]]] = None
 
     def store(self, data: Any) -> None:
         """Keep what the application has stored for it.
 
-        :raises NotPlain: when that is not JSON; the client cannot come back then.
-        :raises TooLong: when it is too much; likewise.
+        :raises NotPlain: when it is not JSON; the client cannot come back then.
+        :raises TooLong: when it is too long; the same holds.
         """
         try:
             self.data, self.not_saved = Writer(CLIENT_STATE).write(data) if data else None, ""
@@ -125,12 +126,12 @@ class Client:
 
     @property
     def cannot_come_back(self) -> str:
-        """Why, or nothing."""
+        """Why the client cannot come back; empty if it can."""
         return self.not_saved or (TOO_MANY_ROOMS if self.stay.is_too_long else "")
 
     @property
     def why_not_saved(self) -> str:
-        """One of :mod:`.reasons`, for who comes back and cannot."""
+        """The same as one of :mod:`.reasons`, for the client."""
         return INCOMPLETE if self.not_saved == ARRIVING else NOT_SAVED
 
     def stored(self) -> dict[str, Any]:
@@ -141,18 +142,18 @@ class Client:
         return _expand(self._shortened())
 
     def encode(self) -> bytes:
-        """The same; what :func:`decode` reads."""
+        """The state as JSON, which :func:`decode` reads."""
         return packets.encode(self._shortened()).encode()
 
     def keep(self) -> bytes:
-        """As :meth:`encode`; without the rooms of one that does not come back for them."""
+        """The state for the journal: as :meth:`encode`, without rooms if they are too many."""
         state = self._shortened()
         if self.stay.is_too_long:
             state["stay"].update(rooms=[], left=[])
         return packets.encode(state).encode()
 
     def _shortened(self) -> dict[str, Any]:
-        """Without what is usual."""
+        """The state without fields that have their usual value."""
         state: dict[str, Any] = {"sid": self.sid, "pid": self.pid}
         state["stay"] = _shorten(self.stay, self.sid)
         if self.namespace != "/":
@@ -181,7 +182,7 @@ class Client:
 
     @classmethod
     def restored(cls, saved: Saved, eio_sid: str) -> Client:
-        """:raises ValueError: when it is not what :meth:`save` has made."""
+        """:raises ValueError: when it is not a state from :meth:`save`."""
         client = cls(
             saved.text("sid"),
             saved.text("namespace"),
@@ -206,11 +207,11 @@ class Client:
         return client
 
     def moves_to(self, tag: str, number: int) -> None:
-        """The next stay begins, at a worker that has the journal of this one.
+        """Begin the next stay, at a worker that has the journal of the present one.
 
-        Nobody asks where one was that does not come back.
+        Former stays matter only for clients that can come back.
 
-        :param number: of the last event in the next one's journal.
+        :param number: of the last event in the new worker's journal.
         """
         if self.capable:
             if len(self.before) >= CLIENT_STAYS:
@@ -220,25 +221,25 @@ class Client:
 
 
 class Moved(NamedTuple):
-    """One that another worker has now."""
+    """A client that has moved to another worker."""
 
     sid: str
     namespace: str
     pid: str
-    #: Of that worker.
+    #: That worker's.
     tag: str
-    #: With the clients of which tag it heard the relay here.
+    #: The tag as which the client received the relay here.
     heard_as: str
-    #: Its own, as JSON, until that worker has said that it has the client.
+    #: Its state as JSON, until that worker has confirmed that it has the client.
     state: str = ""
-    #: When that worker got it, by the host's monotonic clock.
+    #: Monotonic time when that worker got it.
     at: float = 0.0
-    #: Of the journal here, the last event of which that worker was told.
+    #: The last event of this worker's journal that was given to that worker.
     number: int = 0
 
     @property
     def tags(self) -> tuple[str, str]:
-        """Under which others ask for it here, or send to it."""
+        """The tags under which other processes ask for it or send to it here."""
         return self.heard_as, tag_of(self.sid)
 
     def save(self) -> dict[str, Any]:
@@ -246,13 +247,13 @@ class Moved(NamedTuple):
 
     @classmethod
     def restored(cls, saved: Saved) -> Moved:
-        """:raises ValueError: when it is not what :meth:`save` has made."""
+        """:raises ValueError: when it is not a state from :meth:`save`."""
         sid, namespace, pid, tag, heard_as, state = map(saved.text, cls._fields[:6])
         at, number = saved.seconds("at"), saved.integer("number")
         return cls(sid, namespace, pid, tag, heard_as, state, at, number)
 
 
-#: What need not be written of most clients: thousands of states lie in memory.
+#: Values that are left out of saved states: there may be thousands in memory.
 _USUAL: dict[str, Any] = {
     "namespace": "/",
     "capable": True,
@@ -272,12 +273,12 @@ _USUAL_STAY: dict[str, Any] = {"end": None, "ended": None, "rooms": [], "left": 
 
 
 def encode(state: dict[str, Any]) -> bytes:
-    """What :func:`decode` reads, of a client that has moved and of what else there is."""
+    """Encode a :class:`Moved`, or another entry of the journal, for :func:`decode`."""
     return packets.encode(_without(state, _USUAL)).encode()
 
 
 def decode(state: bytes) -> Saved:
-    """:raises ValueError: when it is not the state of a client."""
+    """:raises ValueError: when it is not an entry of a journal."""
     try:
         short = json.loads(state)
     except RecursionError:
@@ -286,7 +287,7 @@ def decode(state: bytes) -> Saved:
 
 
 def _expand(short: dict[str, Any]) -> dict[str, Any]:
-    """With what is usual."""
+    """Add the usual values that were left out."""
     state = {**_USUAL, **short}
     stay, sid = state.get("stay"), state.get("sid")
     if isinstance(stay, dict) and isinstance(sid, str):
@@ -295,14 +296,14 @@ def _expand(short: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shorten(stay: Stay, sid: str) -> dict[str, Any]:
-    """Nearly always it is as it began, at the worker that the session id names."""
+    """A saved stay; mostly just its beginning, at the worker that the session id names."""
     if stay.is_as_begun and stay.tag == stay.heard_as == tag_of(sid):
         return {"begin": stay.begin}
     return _without(stay.save(), _usual_stay(sid, stay.begin))
 
 
 def _usual_stay(sid: str, begin: Any) -> dict[str, Any]:
-    """At the worker that the session id names."""
+    """A stay without rooms and end at the worker that the session id names."""
     tag = tag_of(sid)
     return {**_USUAL_STAY, "tag": tag, "as": tag, "floor": [begin, 0.0]}
 
@@ -312,7 +313,7 @@ def _without(state: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
 
 
 class Times:
-    """When what is lost is given up: by sid, the earliest first."""
+    """When lost clients expire: by sid, the earliest first."""
 
     def __init__(self) -> None:
         self._times: dict[str, float] = {}
@@ -334,9 +335,9 @@ class Times:
             heapq.heapify(self._heap)
 
     def pop_due(self, now: float, most: float = math.inf) -> Iterator[tuple[str, bool]]:
-        """Those whose time is over, and the next ones as long as there are more than ``most``.
+        """Take those that have expired, and the next ones while there are more than ``most``.
 
-        :return: sids, and whether their time is over.
+        :return: sids, and whether each has expired.
         """
         while self._heap and (self._heap[0][0] <= now or len(self._times) > most):
             time, sid = heapq.heappop(self._heap)

@@ -1,4 +1,4 @@
-"""What a client has missed, out of the journals of the workers where it was. Pure."""
+"""What a client has missed, read from the journals of the workers where it was. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .rooms import tags_of
 
 
 class NotRecovered(Exception):
-    """A client gets a new session.
+    """A client cannot have its session back, and gets a new one.
 
     :ivar reason: one of :mod:`.reasons`.
     """
@@ -38,14 +38,15 @@ class NotRecovered(Exception):
 
 
 class OwnerGone(NotRecovered):
-    """Another worker has inherited the client since it was asked for: that one is asked anew."""
+    """Another worker has inherited the client meanwhile: the claim starts again with that
+    worker."""
 
     def __init__(self) -> None:
         super().__init__(NO_OWNER)
 
 
 class Journal(Protocol):
-    """One that is written, or was."""
+    """A journal, one's own or that of another worker."""
 
     @property
     def last(self) -> int:
@@ -53,30 +54,29 @@ class Journal(Protocol):
 
     @property
     def dropped(self) -> tuple[int, float]:
-        """The number and the time of the last event that is not kept."""
+        """The number and the time of the newest event that is not kept any more."""
 
     def since(self, k: int) -> Iterator[Event]:
-        """The events after this one, as far as there are any now."""
+        """The events after number ``k`` that there are now."""
 
     def to_rooms(self, k: int, rooms: Collection[Room]) -> Iterator[Union[Event, int]]:
-        """Those of them that are to one of these rooms, as :func:`.read_to` has it."""
+        """Those of them that are for one of these rooms, as :func:`.read_to` yields them."""
 
 
 class Missing(NamedTuple):
-    """One that was missed."""
+    """An event that the client has missed."""
 
     offset: str
     packets: list[EncodedPacket]
 
 
 class Missed:
-    """Events for a client since an offset; read in steps, as there may be many to look at.
+    """The events for a client since an offset; read in slices, since a journal may be long.
 
-    :param offset: what the client has got last.
-    :param journal: of a worker, by its tag.
-    :param known: until when the client was there for sure, by the host's monotonic clock: it has
-        got what was sent before.
-    :raises NotRecovered: when a part of them cannot be had.
+    :param offset: of the last event that the client has received.
+    :param journal: returns the journal of a worker, by its tag.
+    :param known: monotonic time until which the client has certainly received everything.
+    :raises NotRecovered: when a part of the events is not kept.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Missed:
         known: float,
     ) -> None:
         self.events: list[Missing] = []
-        #: Of them, in bytes.
+        #: Size of these events in bytes.
         self.size = 0
         self.offset = offset
         self._client = client
@@ -97,10 +97,10 @@ class Missed:
         self._at, self._number = _find(client, self._stays, offset, journal)
 
     def read(self, seconds: float = float("inf")) -> bool:
-        """Read on; whether it has come to the end, as far as that is now.
+        """Read on. Return whether everything is read that is there now.
 
-        :param seconds: for which it reads at most.
-        :raises NotRecovered: when a part of them cannot be had.
+        :param seconds: to read at most.
+        :raises NotRecovered: when a part of the events is not kept.
         """
         until = time.monotonic() + seconds
         while True:
@@ -117,7 +117,7 @@ class Missed:
             self._number = self._stays[self._at].begin
 
     def _read(self, stay: Stay, journal: Journal, until: float) -> bool:
-        """Read on in one journal; whether all of it is read."""
+        """Read on in one journal. Return whether all of it is read."""
         for number, at in (journal.dropped, (stay.floor, stay.floor_time)):
             if self._number < number and at > self._known:
                 raise NotRecovered(NOT_KEPT)
@@ -148,15 +148,15 @@ class Missed:
 
 
 def size_of(packets: Sequence[EncodedPacket]) -> int:
-    """Of an event, in bytes."""
+    """Size of an event in bytes."""
     return sum(map(len, packets)) + OUTPUT_OBJECT
 
 
 def to_it_alone(client: Client, number: int, journal: Journal) -> list[list[EncodedPacket]]:
-    """What was emitted to a client by its session id after an event.
+    """What was emitted here to a client's own session id after event ``number``.
 
-    :param journal: of the worker where it is.
-    :raises NotRecovered: when it is not kept.
+    :param journal: of the worker that has the client.
+    :raises NotRecovered: when a part of it is not kept.
     """
     try:
         return [
@@ -176,7 +176,10 @@ def _find(
     offset: Optional[str],
     journal: Callable[[str], Optional[Journal]],
 ) -> tuple[int, int]:
-    """In which stay a client has got something last, and its number."""
+    """The stay in which a client received its last event, as an index, and that event's number.
+
+    :raises NotRecovered: when the offset is in none of its stays.
+    """
     if offset == client.base and offset != FORGOTTEN:
         return 0, stays[0].begin
     found = offsets.read(offset)

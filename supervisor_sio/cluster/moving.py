@@ -1,10 +1,10 @@
-"""One client of a Socket.IO server, as JSON for the process that takes it over.
+"""The state of one client of a Socket.IO server as JSON, for the process that takes it over.
 
-That is what python-socketio and the managers have of it: its namespaces with their sids and rooms,
-the session data, the environment of its handshake, and which of its acknowledgements other
-processes wait for. Its Engine.IO session and its connections go along beside it.
+It has what python-socketio and the managers know of the client: its namespaces with sids and rooms,
+the session data, the environment of its handshake, and the acknowledgements that other processes
+wait for. The Engine.IO session and the connections are moved separately.
 
-All is called in the loop of the worker, with none of the client's handlers running.
+Everything is called in the worker's loop, while no handler of the client runs.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .plain import NotPlain, TooLong, Writer, read
 
 logger = logging.getLogger("supervisor_sio")
 
-#: What has been said of data that cannot be moved: once each, in a process.
+#: What cannot be moved, as logged in this process: each detail is logged once.
 _told: set[str] = set()
 
 
 def is_settled(server: Any, eio_sid: str) -> bool:
-    """Whether no namespace of a client is about to connect or to disconnect, and what was emitted
-    to it while it connected is on its way."""
+    """Whether no namespace of a client is just connecting or disconnecting, and everything emitted
+    to it while it connected has been queued."""
     manager = server.manager
     with manager._tables:
         return not any(
@@ -41,11 +41,11 @@ def is_settled(server: Any, eio_sid: str) -> bool:
 
 
 def save_client(server: Any, eio_sid: str, data: Any) -> dict[str, Any]:
-    """A client, as JSON takes it. Nothing is changed.
+    """The state of a client, as JSON takes it. Nothing is changed.
 
-    :param data: of its Engine.IO session: what the application has stored, by namespace, or
+    :param data: the Engine.IO session's: what the application has stored, by namespace, or
         ``None``.
-    :raises NotMovable: when that cannot be; its detail names what is in the way.
+    :raises NotMovable: when the client cannot be moved; its detail says why.
     """
     if not is_settled(server, eio_sid) or eio_sid not in server.environ:
         raise NotMovable(HANDLER_RUNNING, "a handler of connect or disconnect")
@@ -58,7 +58,7 @@ def save_client(server: Any, eio_sid: str, data: Any) -> dict[str, Any]:
 
 
 def remove_client(server: Any, eio_sid: str) -> None:
-    """Forget a client that another process has; no handler is called."""
+    """Forget a client that another process has taken over; no handler is called."""
     manager = server.manager
     left = []
     with manager._tables:
@@ -73,19 +73,19 @@ def remove_client(server: Any, eio_sid: str) -> None:
 
 
 def restore_client(server: Any, eio_sid: str, state: Any) -> None:
-    """Add a client that another process had; no handler is called.
+    """Add a client of another process; no handler is called.
 
-    Its Engine.IO session is there already.
+    Its Engine.IO session has been restored before.
 
-    :param state: what :func:`save_client` has made.
-    :raises ValueError: when it is not, or cannot be here; nothing has changed then.
+    :param state: a result of :func:`save_client`.
+    :raises ValueError: when it is not, or the client cannot be added; nothing has changed then.
     """
     saved = Saved(state, "client")
     environ = environs.restore(saved.object("environ"))
     data = None if saved.is_none("data") else _restore_data(saved.object("data"))
     manager = server.manager
     if eio_sid in server.environ:
-        raise ValueError(f"{eio_sid} is here already")
+        raise ValueError(f"this worker has {eio_sid} already")
     try:
         with manager._tables:
             for namespace in saved.objects("namespaces"):
@@ -95,7 +95,7 @@ def restore_client(server: Any, eio_sid: str, state: Any) -> None:
         raise
     server.environ[eio_sid] = environ
     if data is not None:
-        run_blocking(settle(server.eio.save_session(eio_sid, data)))  # waits for nothing
+        run_blocking(settle(server.eio.save_session(eio_sid, data)))  # does not wait
 
 
 def has_on_takeover(server: Any) -> bool:
@@ -104,7 +104,7 @@ def has_on_takeover(server: Any) -> bool:
 
 
 async def run_on_takeover(server: Any, eio_sid: str) -> None:
-    """Call the application's handlers for a client that was restored; raises nothing."""
+    """Call the application's handlers for a restored client; raises nothing."""
     manager = server.manager
     with manager._tables:
         namespaces = list(_namespaces(manager, eio_sid))
@@ -113,7 +113,7 @@ async def run_on_takeover(server: Any, eio_sid: str) -> None:
 
 
 def _namespaces(manager: Any, eio_sid: str) -> list[tuple[str, str]]:
-    """Those that a client is in, and its sid in each."""
+    """The namespaces of a client, and its sid in each."""
     found = [
         (namespace, manager.sid_from_eio_sid(eio_sid, namespace)) for namespace in manager.rooms
     ]
@@ -134,7 +134,7 @@ def _save_environ(environ: dict[str, Any], writer: Writer) -> dict[str, Any]:
 def _save_data(data: Any, writer: Writer) -> dict[str, Any]:
     """What the application has stored for each namespace."""
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        # What was stored in the engineio session itself may be anything.
+        # What was stored in the Engine.IO session itself may have any type.
         error = NotPlain("eio", "no dictionary by namespace")
         raise _not_movable("session data", error, "store it with the Socket.IO server")
     saved = {}
@@ -184,7 +184,7 @@ def _restore_namespace(manager: Any, eio_sid: str, saved: Saved) -> None:
 
 
 def _not_movable(what: str, error: ValueError, remedy: str) -> NotMovable:
-    """Why not; the log says it once."""
+    """The error for what cannot be moved; it is logged once."""
     if isinstance(error, NotPlain):
         reason = SESSION_DATA
         detail = f"{what} `{error.path}` is {error.what}, which is not JSON: {remedy}"

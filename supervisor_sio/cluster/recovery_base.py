@@ -1,4 +1,4 @@
-"""What all parts of recovery need: see :mod:`.recovery`."""
+"""What all parts of recovery share, see :mod:`.recovery`: journals, events, and waiting."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from .missed import Journal, Missed, NotRecovered
 #: Encoded packets, each with its attachments.
 Packets = Sequence[Sequence[EncodedPacket]]
 Said = Tuple[dict[str, Any], Packets]
-#: Asks the worker that has the clients of a tag; it never raises.
+#: Asks the worker that has the clients of a tag; never raises.
 Ask = Callable[[str, dict[str, Any], Packets], Awaitable[Said]]
 
-#: Of a client whose connection is open when it comes back: it knew first that it is of no use.
+#: Why a client is disconnected that came back on a new connection while the old one seemed open.
 TRANSPORT_CLOSE = "transport close"
-#: Of one whose worker has died, as its handler of ``disconnect`` gets to know it.
+#: The reason that the ``disconnect`` handler gets for a client of a dead worker.
 SERVER_ERROR = "server error"
 
-#: Seconds between looks whether what is waited for has happened.
+#: Seconds between two looks at the conditions that are waited for.
 LOOK = 0.01
 
-#: Seconds between looks what clients have taken, while others wait.
+#: Seconds between two looks at how much clients have taken, while others wait for memory.
 LOOK_AT_OUTPUT = 0.05
 
 
 class RecoveryBase(Asking, Keeping):
-    """Where clients and journals are, and how it is waited for them."""
+    """Where clients and journals are, and how to wait for them."""
 
     # From the manager and its other parts.
     _expected: FrozenSet[str]
@@ -51,34 +51,34 @@ class RecoveryBase(Asking, Keeping):
         self.forget_moved()
 
     def forget_moved(self) -> None:
-        #: By tag, the journals of workers before this one, and until when they are of use.
+        #: Journals of workers whose clients this one inherited, by tag, and when they expire.
         self._readers: OrderedDict[str, Tuple[JournalReader, float]] = OrderedDict()
-        #: Those who wait for something, and whether somebody looks for them.
+        #: Conditions that are waited for, and whether a task looks at them.
         self._waits: Deque[_Wait] = deque()
         self._looks = False
-        #: For what clients have missed: of this worker's journals, and of others'.
+        #: Memory for missed events: read from this worker's journals, and fetched from others.
         self._reading, self._arriving = Budget(), Budget()
-        #: Whether somebody looks what clients have taken.
+        #: Whether a task looks at how much clients have taken.
         self._looks_at_output = False
 
     # --- clients ---------------------------------------------------------------------------
 
     def _is_settled(self, client: Client) -> bool:
-        """Not while it is not known whether this process has adopted it."""
+        """Whether it is certain that this process has the client, and not still to be adopted."""
         return client.stay.heard_as not in self._expected
 
     def _check_present(self, client: Client) -> None:
-        """:raises NotRecovered: when it has left."""
+        """:raises NotRecovered: when the client has left or moved."""
         if self._known.get(client.sid) is not client or not self.is_connected(
             client.sid, client.namespace
         ):
             raise NotRecovered(IN_USE if client.sid in self._moved else UNKNOWN_PID)
 
     async def _check_unused(self, client: Client) -> str:
-        """A client has come that says it is this one.
+        """Check that a client, as which another connection asks to come back, is not in use.
 
-        :return: its connection, which is of no use though it is open; empty if there is none.
-        :raises NotRecovered: when this one is connected, and answers.
+        :return: the Engine.IO sid of the client's open but dead connection; empty if it has none.
+        :raises NotRecovered: when the client is connected, and answers.
         """
         if client.lost is not None or self._outlet is None:
             return ""
@@ -96,11 +96,11 @@ class RecoveryBase(Asking, Keeping):
         return eio_sid
 
     def _take_from(self, client: Client, old: str) -> Optional[List[Callable[[], None]]]:
-        """Its connection is of no use; with ``_tables``.
+        """Take the dead connection from a client; with ``_tables``.
 
-        :param old: what :meth:`_check_unused` has returned.
+        :param old: the result of :meth:`_check_unused`.
         :return: as :meth:`_lose`.
-        :raises NotRecovered: when it has another one since.
+        :raises NotRecovered: when the client has got another connection meanwhile.
         """
         if client.lost is not None:
             return []
@@ -109,7 +109,7 @@ class RecoveryBase(Asking, Keeping):
         return self._lose(client, TRANSPORT_CLOSE)
 
     def _add_moved_here(self, client: Client) -> None:
-        """It was with another worker; it is in the tables."""
+        """Note a client that was with another worker and is in the tables now."""
         sid = client.sid
         if client.stay.heard_as != tag_of(sid):
             self._guests[sid] = client.stay.heard_as
@@ -117,29 +117,29 @@ class RecoveryBase(Asking, Keeping):
         self._save(client)
 
     def _remove(self, client: Client) -> None:
-        """Take it out of all tables; no handler is called. It stays in the journal, where what
-        is written of it next takes its place: this process may be killed in between."""
+        """Remove a client from all tables without calling a handler. Its state in the journal stays
+        until the next state overwrites it, as this process may be killed in between."""
         self._let_go(client)
         self._take_out(client.sid, client.namespace)
         admin.connected_at(self).pop(client.sid, None)
 
     def _welcome(self, client: Client) -> None:
-        """The answer to its CONNECT."""
+        """Answer the client's CONNECT."""
         data: Any = {"sid": client.sid, "pid": client.pid}
         self._send_later(
             (client.eio_sid,), self._encode(sio_packet.CONNECT, client.namespace, data)
         )
 
     def _give_session(self, client: Client) -> None:
-        """Its new connection has what the application has stored for it."""
+        """Give the client's new connection what the application has stored for the client."""
         try:
             session = self._session(client.sid, client.namespace)
         except (KeyError, AttributeError, TypeError):
-            return  # it is gone again
+            return  # the connection has ended already
         session.clear()
         session.update(client.stored())
 
-    # --- what they have missed -------------------------------------------------------------
+    # --- missed events -----------------------------------------------------------------------
 
     def _missed(self, client: Client, offset: Optional[str]) -> Missed:
         known = self._known_until(client) if client.lost is None else client.known
@@ -154,11 +154,11 @@ class RecoveryBase(Asking, Keeping):
     async def _read_missed(
         self, client: Client, offset: Optional[str], until: float
     ) -> Tuple[Missed, Share]:
-        """What a client has missed, as far as that is now; when there is room for it.
+        """Wait for memory, and read what a client has missed until now.
 
-        :param until: for how long it waits for room.
-        :return: with what is to be ended, or given to somebody.
-        :raises NotRecovered: when it cannot be had.
+        :param until: monotonic time until which to wait for memory.
+        :return: the events, and their share of the memory, to be ended or given to a client.
+        :raises NotRecovered: when the events are not kept, or there is no memory in time.
         """
         share = await self._get_room(self._reading, until)
         try:
@@ -173,7 +173,7 @@ class RecoveryBase(Asking, Keeping):
         return missed, share
 
     async def _get_room(self, budget: Budget, until: float) -> Share:
-        """Wait until something may be read.
+        """Wait until missed events may be read into memory.
 
         :raises NotRecovered: when it takes too long.
         """
@@ -214,7 +214,7 @@ class RecoveryBase(Asking, Keeping):
             budget.give(share, time.monotonic(), eio_sid)
 
     async def _look_at_output(self) -> None:
-        """As long as somebody waits for room."""
+        """Look at how much clients have taken, as long as a share is waited for."""
         budgets = self._reading, self._arriving
         try:
             while True:
@@ -222,9 +222,9 @@ class RecoveryBase(Asking, Keeping):
                 await self._run_in_loop(self._look_what_is_taken)
                 with self._tables:
                     if not any(budget.is_awaited for budget in budgets):
-                        self._looks_at_output = False  # whoever waits from now on has another one
+                        self._looks_at_output = False  # the next that waits starts a new task
                         return
-        except BaseException:  # the next who waits has another one look
+        except BaseException:  # the next that waits starts a new task
             self._looks_at_output = False
             raise
 
@@ -235,7 +235,7 @@ class RecoveryBase(Asking, Keeping):
                 if self._outlet is not None:
                     budget.look(self._outlet.waiting)
 
-    # --- how it waits --------------------------------------------------------------------------
+    # --- waiting -----------------------------------------------------------------------------
 
     async def _wait_until(
         self,
@@ -243,10 +243,11 @@ class RecoveryBase(Asking, Keeping):
         until: Optional[float] = None,
         reason: str = NO_OWNER,
     ) -> None:
-        """
-        :param condition: changes nothing: it may be looked at when nobody waits any more.
-        :param until: by the host's monotonic clock; by default for ``RECOVERY_WAIT``.
-        :raises NotRecovered: when it takes too long.
+        """Wait until a condition holds.
+
+        :param condition: without side effects: it may be called once more after the wait is over.
+        :param until: monotonic time; by default ``RECOVERY_WAIT`` seconds from now.
+        :raises NotRecovered: when it does not hold in time.
         """
         if condition():
             return
@@ -267,16 +268,16 @@ class RecoveryBase(Asking, Keeping):
             raise NotRecovered(reason)
 
     async def _look_for_all(self) -> None:
-        """What all wait for is looked at by one, and a part of it at a time."""
+        """Look at all conditions in one task, for ``RECOVERY_SLICE`` seconds at a time."""
         try:
             while True:
                 await self._sleep(LOOK)
                 self._look_at_some()
                 with self._tables:
                     if not self._waits:
-                        self._looks = False  # whoever waits from now on has another one
+                        self._looks = False  # the next that waits starts a new task
                         return
-        except BaseException:  # the next who waits has another one look
+        except BaseException:  # the next that waits starts a new task
             self._looks = False
             raise
 
@@ -290,7 +291,7 @@ class RecoveryBase(Asking, Keeping):
                 break
 
     async def _run_in_loop(self, call: Callable[[], Any]) -> Any:
-        """What it returns, called where messages of the relay come in: between two of them."""
+        """Run a call in the loop, where messages of the relay arrive, and return its result."""
         threads = None if self._outlet is None else self._outlet.threads
         if threads is None or threads.here:
             return call()
@@ -298,28 +299,28 @@ class RecoveryBase(Asking, Keeping):
         threads.run(0, results.take, call, done.set)
         await self._wait_for(done, RECOVERY_WAIT)
         if not results.give_up():
-            await self._wait_for(done, RECOVERY_WAIT)  # it runs: no longer than that
+            await self._wait_for(done, RECOVERY_WAIT)  # it has begun: wait once more, then give up
         return results.get()
 
 
 class _Wait:
-    """Of one who waits."""
+    """A condition that is waited for."""
 
     def __init__(self, condition: Callable[[], bool], done: Any) -> None:
         self.done = done
         self.is_true = False
         self.error: Optional[Exception] = None
-        #: Whether nobody waits any more.
+        #: Whether the wait has ended.
         self.is_over = False
         self._condition = condition
 
     def look(self) -> bool:
-        """Whether that was the last look."""
+        """Look at the condition. Return whether the wait is over."""
         if self.is_over:
             return True
         try:
             self.is_true = self._condition()
-        except Exception as error:  # whoever waits gets it
+        except Exception as error:  # raised to the waiting task
             self.error = error
         if self.is_true or self.error is not None:
             self.is_over = True
@@ -328,16 +329,16 @@ class _Wait:
 
 
 class _Results:
-    """Of a call in another thread."""
+    """The result of a call in another thread."""
 
     def __init__(self) -> None:
-        #: Whoever takes it may call, or may say that nobody calls any more.
+        #: The one token: the thread takes it to begin the call, or the waiting side to cancel it.
         self._turn = [None]
         self._result: Any = None
         self._error: Optional[BaseException] = NotRecovered(INCOMPLETE)
 
     def give_up(self) -> bool:
-        """Whether it has not begun, and never will."""
+        """Cancel the call. Return whether it had not begun."""
         try:
             self._turn.pop()
         except IndexError:
