@@ -406,8 +406,8 @@ MUTATIONS = (
     Mutation(
         "one message that fails is the last that a process hears",
         "relay/subscriber.py",
-        "            except Exception as error:\n                # Whatever it was",
-        "            except ArithmeticError as error:\n                # Whatever it was",
+        "            except Exception as error:\n                # Whatever failed",
+        "            except ArithmeticError as error:\n                # Whatever failed",
         ("unit/relay/test_subscriber.py",),
     ),
     Mutation(

@@ -1,7 +1,7 @@
-"""Acknowledgements that are awaited: by ids alone, so many, and for so long.
+"""Acknowledgements that are awaited: by id, limited in number and time.
 
-A client may never acknowledge what it got, and stay connected for months. Nothing of the
-message is kept for it.
+A client may never acknowledge an event, and stay connected for months. So nothing of the event is
+kept.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ Callback = Callable[..., Any]
 
 
 class Asked(NamedTuple):
-    """By whom, when it is another process: for whoever takes the client over meanwhile."""
+    """The process that asks, if it is another one: kept for a worker that takes the client over."""
 
-    #: Who gets the answer.
+    #: The tag or id of that process.
     asker: str
     namespace: str
-    #: Of ``emit_with_acks()``: which question it is, and in whose name it is answered.
+    #: For ``emit_with_acks()``: the number of the question, and the worker that its answers name.
     request: Optional[int] = None
     worker: str = ""
 
 
 class Question(NamedTuple):
-    """What is asked of one or more clients."""
+    """A question to one or more clients."""
 
     ack_id: int
-    #: Called with the answer of each client.
+    #: Called with the arguments of each client's acknowledgement.
     answered: Callback
-    #: Called for each client that leaves without one.
+    #: Called for each client that leaves without an acknowledgement.
     no_answer: Optional[Callable[[], None]] = None
-    #: For how many seconds it may be answered.
+    #: Seconds after which it expires.
     timeout: float = ACK_TIMEOUT
-    #: ``None`` when it is this process that asks.
+    #: ``None`` when this process asks.
     asked: Optional[Asked] = None
 
 
 class Clients:
-    """What clients of this process have yet to acknowledge."""
+    """Acknowledgements that clients of this process owe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: By sid and id, when a question expires, and the question; the oldest first.
+        #: By sid and id: when each question expires, and the question; the oldest first.
         self._asked: dict[str, dict[int, tuple[float, Question]]] = {}
 
     def ask(self, sids: Iterable[str], question: Question) -> None:
@@ -61,7 +61,8 @@ class Clients:
             asked[question.ack_id] = entry
 
     def answered(self, sid: str, ack_id: Any) -> Optional[Callback]:
-        """Whom to call with the answer, once; ``None`` when nobody has asked, or too long ago."""
+        """Return the callback, once; ``None`` when nothing was asked, or the question has
+        expired."""
         asked = self._asked.get(sid, {})
         entry = asked.pop(ack_id, None)
         if not asked:
@@ -69,9 +70,9 @@ class Clients:
         return entry[1].answered if entry is not None and entry[0] > self._clock() else None
 
     def left(self, sid: str, moved: bool = False) -> list[Callable[[], None]]:
-        """That client is gone: whom to call for each answer that will not come.
+        """A client has left. Return the callbacks for the answers that will not come.
 
-        :param moved: another process has it, where what others ask is answered.
+        :param moved: another process has the client, and answers the questions of others there.
         """
         asked = self._asked.pop(sid, None)
         if not asked:
@@ -83,7 +84,8 @@ class Clients:
         ]
 
     def asked_by_others(self, sid: str) -> list[tuple[int, float, Asked]]:
-        """What other processes ask that client: ids, and for how many seconds yet."""
+        """The questions of other processes to a client: id, seconds until it expires, and the
+        asker."""
         now = self._clock()
         return [
             (number, expires - now, question.asked)
@@ -93,7 +95,7 @@ class Clients:
 
 
 class Callbacks:
-    """What the application wants to be called when clients, wherever they are, acknowledge."""
+    """Callbacks of the application for acknowledgements of clients of any worker."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -109,6 +111,6 @@ class Callbacks:
         waiting[ack_id] = now + ACK_TIMEOUT, callback
 
     def take(self, ack_id: int) -> Optional[Callback]:
-        """Whom to call, once; ``None`` when that was done, or came too late."""
+        """Return the callback, once; ``None`` when it was called, or has expired."""
         expires, callback = self._waiting.pop(ack_id, (0.0, None))
         return callback if expires > self._clock() else None

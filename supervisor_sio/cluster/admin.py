@@ -1,7 +1,7 @@
 """``sio.instrument()`` in a cluster: an Admin UI acts on the clients of all workers.
 
-python-socketio looks for those to join, leave or disconnect among the clients
-of the worker that serves the admin, and reports of all workers reach it.
+python-socketio lets an admin join, leave and disconnect only clients of the worker that serves the
+admin; here these commands, and reports of clients, span all workers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _REPORT = "supervisor_sio:report_clients"
 
 
 def span_cluster(server: Any, manager: Any) -> None:
-    """Let what an Admin UI does to clients of a ``socketio.Server`` reach all workers.
+    """Let commands and reports of an Admin UI span the cluster.
 
-    :param server: it, or an ``AsyncServer``.
+    :param server: a ``socketio.Server`` or ``AsyncServer``.
     :param manager: the server's :class:`.ZmqManager`, or :class:`.AsyncZmqManager`.
     """
     instrument = server.instrument
@@ -37,7 +37,7 @@ def span_cluster(server: Any, manager: Any) -> None:
         instrumented = instrument(*args, **kwargs)
         handlers = server.handlers[instrumented.admin_namespace]
         for event, handler in (("join", join), ("leave", leave), ("_disconnect", disconnect)):
-            if event in handlers:  # not in production, nor if it is read only
+            if event in handlers:  # absent in production, and when the UI is read only
                 handlers[event] = _handler(server, handler)
         if instrumented.mode == "development":
             _default_namespace(manager)
@@ -49,20 +49,20 @@ def span_cluster(server: Any, manager: Any) -> None:
 
 
 def connected_at(manager: Any) -> dict[str, float]:
-    """When each client connected, by sid: an Admin UI wants to know, and to forget it."""
+    """When each client connected, by sid, for the Admin UI; entries of gone clients are removed."""
     times: Any = getattr(manager, "_timestamps", None)
     return times if isinstance(times, dict) else {}
 
 
 def _handler(server: Any, handler: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
-    """As the server calls those of its events."""
+    """The handler in the form in which the server calls it."""
     if server.is_asyncio_based():
         return handler
     return lambda *args: run_blocking(handler(*args))
 
 
 def _ask_for_clients(server: Any, manager: Any, instrumented: Any) -> None:
-    """An admin who comes hears of the clients of the other workers, too."""
+    """Have the other workers report their clients to an admin that connects."""
     namespace = instrumented.admin_namespace
     handlers = server.handlers[namespace]
     connect = handlers["connect"]
@@ -78,7 +78,7 @@ def _ask_for_clients(server: Any, manager: Any, instrumented: Any) -> None:
                 try:
                     client = instrumented.serialize_socket(sid, nsp, eio_sid)
                 except KeyError:
-                    continue  # it is about to disconnect
+                    continue  # the client is about to disconnect
                 now = datetime.now(timezone.utc).isoformat()
                 event = (client, now)
                 await settle(server.emit("socket_connected", event, to=admin, namespace=namespace))

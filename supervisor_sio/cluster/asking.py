@@ -1,7 +1,7 @@
-"""Questions to all workers of the cluster, and the answers to theirs.
+"""Questions to all workers of the cluster, and answers to the questions of other workers.
 
-What is asked lies beside this: :mod:`.fetching`, :mod:`.emit_with_acks`, :mod:`.server_side`.
-A process that serves no clients asks as well: how its questions differ is in :mod:`.outside`.
+The questions themselves are in :mod:`.fetching`, :mod:`.emit_with_acks` and :mod:`.server_side`.
+What is different in a process that serves no clients is in :mod:`.outside`.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from .members import Members
 from .replies import Came
 from .scope import Scope, Selection
 
-#: Seconds that gathering answers takes at most, unless the caller says otherwise.
+#: Seconds to wait for answers, unless the caller says otherwise.
 TIMEOUT = 5.0
 
-#: Seconds that an answer given before its worker left may take to come.
+#: Seconds to wait for answers that a worker sent before it left.
 _LAST_WORDS = 0.05
 
-#: Seconds to wait for the router's word on who is there.
+#: Seconds to wait until the router has sent the list of workers.
 _MEMBERS_TIMEOUT = 2.0
 
 
 class Call:
-    """A question to the cluster, while somebody waits for the answers.
+    """A question to the cluster whose answers are waited for.
 
     :param done: an event of the runtime, which is set when nothing more will come.
-    :param lock: guards the answers: they may come in other threads.
-    :param sent: whether there is somebody to send it to.
+    :param lock: guards the answers: they may arrive in other threads.
+    :param sent: whether there is another process to send it to.
     """
 
     def __init__(self, gathering: Gathering, done: Any, lock: RLock, sent: bool) -> None:
@@ -58,12 +58,12 @@ class Call:
         self._gathering = gathering
         self._done = done
         self._lock = lock
-        #: What has come of each worker, where it may come twice.
+        #: By worker: which answers have arrived, where an answer may arrive twice.
         self._came: dict[str, Came] = {}
         self._ended = False
 
     def is_new(self, fields: Mapping[str, Any]) -> bool:
-        """False for an answer that has come before."""
+        """Whether an answer has not arrived before."""
         if "number" not in fields:
             return True
         with self._lock:
@@ -72,7 +72,8 @@ class Call:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """Who is to say something yet, and the number of its first answer that has not come."""
+        """The workers that are waited for, and the number of the first answer that each one
+        lacks."""
         with self._lock:
             return {
                 worker: self._came[worker].lacks if worker in self._came else 0
@@ -81,27 +82,27 @@ class Call:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is waited for any more."""
+        """Whether no answer is waited for any more."""
         return self._ended or self._gathering.done
 
     def end(self) -> None:
-        """Nothing more will come: those who have not answered are missing."""
+        """Stop waiting: workers that have not answered are missing."""
         self._ended = True
         self._done.set()
 
     def expect(self, worker: str, count: int) -> None:
-        """This worker will give so many answers."""
+        """A worker will give ``count`` answers."""
         self._note(self._gathering.expect, worker, count)
 
     def answer(self, worker: str, value: Any) -> None:
         self._note(self._gathering.answer, worker, value)
 
     def no_answer(self, worker: str) -> None:
-        """One that was expected of this worker will not come."""
+        """One answer of this worker will not come."""
         self._note(self._gathering.no_answer, worker)
 
     def lost(self, worker: str) -> None:
-        """This worker is gone."""
+        """This worker has left."""
         self._note(self._gathering.lost, worker)
 
     def _note(self, change: Callable[..., None], *args: Any) -> None:
@@ -125,7 +126,7 @@ class Call:
 
 
 class Asking:
-    """The part of a manager that asks, waits, and answers."""
+    """The part of a manager that asks all workers, waits for answers, and answers others."""
 
     # From the manager and its other parts.
     server: Any
@@ -135,8 +136,8 @@ class Asking:
     _run_dir: Any
     _serves: bool
     _check_caller: Callable[[str, bool], None]
-    #: Every operation begins with it. It raises where the operation must not be called, and
-    #: joins the relay for one that publishes.
+    #: Every operation begins with it. It raises where the operation must not be called, and joins
+    #: the relay for one that publishes.
     _begin: Callable[[bool], Awaitable[None]]
     _create_event: Callable[[], Any]
     _wait_for: Callable[[Any, float], Awaitable[None]]
@@ -144,18 +145,18 @@ class Asking:
     _spawn: Callable[..., None]
     _encode: Callable[..., list[EncodedPacket]]
     _decode: Callable[[RelayMessage], list[Any]]
-    #: Whom of the clients here it is for as well, when it is for clients.
+    #: Returns which clients of this process the message is for as well, if it is for clients.
     _send_to: Callable[..., Optional[Selection]]
     _packet_format: Callable[[], str]
     _member_left: Callable[[str], None]
     _scope_of: Callable[[Optional[int]], Optional[Scope]]
-    #: In a process that serves no clients.
+    #: Used in a process that serves no clients.
     write_only: bool
     _meet: Callable[[], Awaitable[None]]
     _wait_outside: Callable[[int, Call, Any, float], Awaitable[None]]
     _answer_outside: Callable[..., None]
 
-    #: What answers each operation that another worker may ask for.
+    #: The methods that answer other workers' questions, by operation.
     REQUESTS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {}
 
     @property
@@ -165,17 +166,17 @@ class Asking:
     def __init__(self) -> None:
         self._members = Members()
         self._calls: dict[int, Call] = {}
-        # No two processes have the same: one may get what is for another that it succeeds.
+        # Numbers start at random: a process may get an answer that was meant for its predecessor.
         self._requests = itertools.count(random.getrandbits(20) << 32 | 1)
 
-    # --- who is there ---------------------------------------------------------
+    # --- the workers of the cluster --------------------------------------------
 
     def set_members(self, members: Mapping[str, bool], aliases: Iterable[str] = ()) -> None:
         """The workers of the cluster have changed; the worker's link calls it.
 
         :param members: by tag, whether that worker is on another host.
-        :param aliases: those of the tags under which nobody sends any more; who adopts the
-            sessions of that worker answers for it, too.
+        :param aliases: those of the tags under which no process sends any more; the worker that
+            adopts their sessions answers for them.
         """
         with self._tables:
             ended, left = self._members.set(members, aliases)
@@ -185,7 +186,7 @@ class Asking:
             self._spawn(self._give_up_on, left)
 
     async def _give_up_on(self, left: list[str]) -> None:
-        # What they said last comes another way than the word that they left.
+        # A worker's last answers and the news that it left come on different ways.
         await self._sleep(_LAST_WORDS)
         for call in list(self._calls.values()):
             for tag in left:
@@ -193,13 +194,13 @@ class Asking:
 
     @property
     def _outside(self) -> bool:
-        """Whether this process serves no clients of a cluster that it knows."""
+        """Whether this process knows a cluster, but serves none of its clients."""
         return self._run_dir is not None and not self._serves
 
     def _need_answers(
         self, what: str = "fetch_sockets() and other calls with answers", waits: bool = True
     ) -> None:
-        """:raises RuntimeError: where no answer would come, or where it cannot be waited for."""
+        """:raises RuntimeError: where no answer would come, or the caller must not wait for it."""
         if self._outside:
             if self.write_only:
                 raise RuntimeError(
@@ -210,7 +211,7 @@ class Asking:
             self._check_caller(what, waits)
 
     def _need_cluster(self) -> None:
-        """:raises RuntimeError: where there is nobody to send anything to."""
+        """:raises RuntimeError: in a process without clients and without a cluster."""
         if self.server is None and self._run_dir is None:
             raise RuntimeError(
                 why_none()
@@ -221,14 +222,14 @@ class Asking:
     async def _wait_for_members(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         until = time.monotonic() + _MEMBERS_TIMEOUT
         while self.hears and not self._members.known and time.monotonic() < until:
-            await sleep(0.02)  # a router tells it soon after its start
+            await sleep(0.02)  # a router sends the list soon after its start
 
     def lives(self, tag: str) -> bool:
-        """Whether a worker lives that sends under this tag."""
+        """Whether a living worker sends under this tag."""
         return tag in self._members
 
     def is_local(self, tag: str) -> bool:
-        """Whether somebody on this host hears under this tag."""
+        """Whether a process on this host receives under this tag."""
         return self._members.is_local(tag)
 
     def is_remote(self, tag: str) -> bool:
@@ -261,7 +262,7 @@ class Asking:
     def _call(
         self, local: bool, with_self: bool, each: Optional[int], enough: Optional[int] = None
     ) -> Iterator[tuple[int, Call]]:
-        """A question to the workers that live now: its number, and what gathers the answers."""
+        """Register a question to the present workers: its number, and what gathers the answers."""
         with self._tables:  # other threads may learn who is there
             workers = set() if local else set(self._members) - {self.host_id}
         if with_self and not self._outside:
@@ -276,7 +277,7 @@ class Asking:
             self._calls.pop(request, None)  # a child of a fork has none
 
     async def _answers(self, request: int, call: Call, timeout: float) -> Answers[Any]:
-        """Wait for them, so many seconds at most."""
+        """Wait for the answers, for ``timeout`` seconds at most."""
         if self._outside:
             return await call.wait(timeout, partial(self._wait_outside, request, call))
         return await call.wait(timeout, self._wait_for)
@@ -284,7 +285,7 @@ class Asking:
     def _send_to_others(
         self, call: Call, fields: Mapping[str, Any], packets: list[EncodedPacket], what: str
     ) -> Optional[Selection]:
-        """:return: whom of the clients here it is for as well."""
+        """:return: which clients of this process it is for as well."""
         if call.sent:
             return self._send_to([None], fields, packets, what)
         return self._scope_of(None)
@@ -299,9 +300,9 @@ class Asking:
         packets: Optional[list[EncodedPacket]] = None,
         own: Optional[Callable[[], Any]] = None,
     ) -> Answers[Any]:
-        """One answer from each worker.
+        """Get one answer from each worker.
 
-        :param own: makes that of this one; without it, only the others are asked.
+        :param own: makes this worker's answer; without it only the others are asked.
         """
         await self._prepare_call()
         with self._call(local, own is not None, each=1) as (request, call):
@@ -327,7 +328,7 @@ class Asking:
         fields = message.fields
         call = self._calls.get(fields["request"])
         if call is None or not call.is_new(fields):
-            return  # too late, or again
+            return  # it came too late, or twice
         if not message.packets:
             call.no_answer(fields["worker"])
         else:
@@ -338,11 +339,11 @@ class Asking:
     # --- answering ------------------------------------------------------------
 
     def _on_request(self, message: RelayMessage) -> None:
-        # One that is not known is of a newer version.
+        # An unknown operation is one of a newer version.
         self.REQUESTS.get(message.fields["operation"], Asking._reply_nothing)(self, message)
 
     def _reply(self, question: RelayMessage, value: Any) -> None:
-        """:param value: a Socket.IO packet carries it, so bytes may be in it."""
+        """:param value: sent in a Socket.IO packet, so it may have bytes in it."""
         fields = {**self._answer_to(question), "packet": self._packet_format()}
         try:
             packets = self._encode(sio_packet.ACK, question.fields["namespace"], [value], 0)
@@ -371,13 +372,13 @@ class Asking:
 
     @staticmethod
     def _asker(question: RelayMessage) -> str:
-        """The worker that gets the answer; the bridge says for whom it asks."""
+        """The process that gets the answer; the bridge names the one for which it asks."""
         return str(question.fields.get("reply_to", question.sender))
 
     def _tell(
         self, asker: str, fields: dict[str, Any], packets: Iterable[EncodedPacket] = ()
     ) -> None:
-        """Send to who asked, or take it as received when that is this process."""
+        """Send to the process that asked, or handle it here when this process asked."""
         if asker == self.host_id:
             self.HANDLERS[fields["method"]](
                 self, RelayMessage(self.host_id, 0, fields, list(packets))

@@ -68,13 +68,13 @@ class AsyncZmqManager(Core, AsyncManager):
 
     LEASE = AsyncLease
 
-    #: The loop in which clients are served.
+    #: The loop that serves the clients.
     _loop: Optional[asyncio.AbstractEventLoop] = None
-    #: That which ran where this process was forked.
+    #: The parent's loop, in a child of a fork.
     _loop_of_parent: Optional[asyncio.AbstractEventLoop] = None
-    #: Finds the relay, for all who emit meanwhile.
+    #: Connects to the relay, for every emit that waits meanwhile.
     _join_task: Optional[asyncio.Task[None]] = None
-    #: Nobody else may refer to them.
+    #: References that keep running tasks alive.
     _tasks: set[asyncio.Task[None]]
 
     @overload
@@ -99,7 +99,7 @@ class AsyncZmqManager(Core, AsyncManager):
         super().set_server(server)
 
     def initialize(self) -> None:
-        """Start to hear the other workers; called in the loop that serves clients.
+        """Start to receive from the other workers; called in the loop that serves the clients.
 
         :raises RuntimeError: for a second manager on the same channel in one process.
         """
@@ -173,14 +173,14 @@ class AsyncZmqManager(Core, AsyncManager):
         else:
             self.finish()
 
-    # --- how it waits ----------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------
 
     async def _begin(self, publishes: bool) -> None:
         self._check_loop()
         if self._publisher is not None or self._run_dir is None or not publishes:
             return
         if self._serves or not self._may_suspend():
-            self._join_relay()  # where clients are served, it waits for nobody
+            self._join_relay()  # does not wait where clients are served
             return
         loop, task = asyncio.get_running_loop(), self._join_task
         if task is None or task.done() or task.get_loop() is not loop:
@@ -208,7 +208,7 @@ class AsyncZmqManager(Core, AsyncManager):
             pass
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        """Run a coroutine function that may wait, beside what runs now."""
+        """Run a coroutine function in a task of its own; its exceptions are logged."""
         task = asyncio.get_running_loop().create_task(self._run(function, *args))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -220,18 +220,18 @@ class AsyncZmqManager(Core, AsyncManager):
             self._get_logger().exception("%s", function.__name__)
 
     def _session(self, sid: str, namespace: str) -> dict[str, Any]:
-        # A coroutine, which has nothing to wait for.
+        # get_session() is a coroutine function, but never suspends.
         session: dict[str, Any] = run_blocking(self.server.get_session(sid, namespace))
         return session
 
-    # --- where it is called ----------------------------------------------------
+    # --- callers ----------------------------------------------------------------
 
     def _connecting(self) -> Any:
-        """Who runs a connect handler now."""
+        """The task that may be running a connect handler."""
         return asyncio.current_task()
 
     def _may_suspend(self) -> bool:
-        """Not in the child that a coroutine has forked: the loop there is its parent's."""
+        """False in a child that a coroutine has forked: the loop there is its parent's."""
         return running_loop() not in (None, self._loop_of_parent)
 
     def _check_loop(self) -> None:
@@ -249,16 +249,16 @@ class AsyncZmqManager(Core, AsyncManager):
     def _forget_parent(self) -> None:
         super()._forget_parent()
         self._loop = self._join_task = None
-        self._loop_of_parent = running_loop()  # since Python 3.12 there is none
+        self._loop_of_parent = running_loop()  # from Python 3.12 on there is none
 
 
 class _OutsideEvent(asyncio.Event):
-    """Set in another thread than that of the loop."""
+    """An event that is set in another thread than the loop's."""
 
     def __init__(self) -> None:
         super().__init__()
         self._in = asyncio.get_running_loop()
 
     def set(self) -> None:
-        with suppress(RuntimeError):  # nobody waits any more: the loop is closed
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits any more
             self._in.call_soon_threadsafe(super().set)

@@ -1,7 +1,7 @@
-"""python-socketio's client managers, and what type checkers know of them.
+"""python-socketio's client managers, and their attributes for type checkers.
 
-python-socketio has no annotations: a class that extends one of its own has any attribute there is
-for mypy, also one that is misspelt. So this says what they have.
+python-socketio has no annotations: to mypy, a class derived from one of its classes has every
+attribute, also a misspelt one. So the attributes are declared here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How much of what clients have missed is in memory at a time. Pure.
+"""A budget for missed events in memory. Pure.
 
-Many clients come back in the same moment when a network fails. Each may have missed megabytes, and
-has them to itself: its offset is in each event. So those that come wait in their order, until there
-is room; one at a time reads, as nobody knows before how much it is. One alone may be larger than
-all the room.
+When a network fails, many clients come back in the same moment. Each may have missed megabytes,
+which cannot be shared: each event carries the client's offset. So clients wait in their order until
+there is room, and one at a time reads, as nobody knows before how much it will be. A single client
+may exceed the whole budget.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from ..common.limits import MISSED_BYTES, MISSED_HELD, MISSED_WAITING
 
 
 class Full(Exception):
-    """Too many wait."""
+    """Too many clients wait already."""
 
 
 class Share:
-    """What one client has missed."""
+    """The events that one client has missed."""
 
     __slots__ = ("granted", "may_read", "size", "until", "eio_sid")
 
     def __init__(self) -> None:
-        #: An event, for who waits.
+        #: An event that is set when the share may be read, if its client waits.
         self.granted: Any = None
         self.may_read = False
         self.size = 0
-        #: For how long it is counted at most, by the host's monotonic clock.
+        #: Monotonic time until which it counts at most.
         self.until = math.inf
-        #: Of the client's connection, when it has all of it.
+        #: The Engine.IO sid of the client's connection, once all events are queued there.
         self.eio_sid = ""
 
 
 class Budget:
-    """For the clients of one worker. One thread at a time calls."""
+    """The budget of one worker. Calls must not overlap."""
 
     def __init__(self) -> None:
         self.size = 0
-        #: The first one is the next.
+        #: In their order.
         self._waiting: OrderedDict[Share, None] = OrderedDict()
         self._reading: Optional[Share] = None
-        #: Those that are read.
+        #: Shares that are read, or being read.
         self._shares: set[Share] = set()
-        #: Those of them that clients, or other workers, have yet to take; in the order of their
-        #: times.
+        #: Those of them that clients or other workers have not taken entirely; the first to expire
+        #: first.
         self._given: OrderedDict[Share, None] = OrderedDict()
 
     @property
@@ -54,9 +54,9 @@ class Budget:
         return bool(self._waiting)
 
     def join(self, share: Share, now: float) -> None:
-        """It is read when it may be: :attr:`Share.may_read`.
+        """Queue a share; it may be read once :attr:`Share.may_read` is set.
 
-        :raises Full: when too many wait.
+        :raises Full: when too many clients wait already.
         """
         self.expire(now)
         if len(self._waiting) >= MISSED_WAITING:
@@ -65,7 +65,7 @@ class Budget:
         self._begin_next()
 
     def let_in(self, share: Share) -> None:
-        """It may be read, though there is no room."""
+        """Let a share be read at once, though there is no room."""
         if share in self._waiting:
             del self._waiting[share]
             self._shares.add(share)
@@ -73,9 +73,9 @@ class Budget:
             self._begin_next()
 
     def has_read(self, share: Share, size: int) -> None:
-        """All of it is read; or it is here, as another worker has read it.
+        """All of a share is in memory, read here or fetched from another worker.
 
-        :param size: of it, in bytes.
+        :param size: in bytes.
         """
         self._resize(share, size)
         if self._reading is share:
@@ -83,13 +83,13 @@ class Budget:
             self._begin_next()
 
     def give(self, share: Share, now: float, eio_sid: str = "") -> None:
-        """It is given to a connection, or to another worker."""
+        """A share was queued at a client's connection, or sent to another worker."""
         if share in self._shares:
             share.until, share.eio_sid = now + MISSED_HELD, eio_sid
             self._given[share] = None
 
     def end(self, share: Share) -> None:
-        """Nothing of it is here any more; or nobody waits for it."""
+        """A share is not in memory any more, or not waited for any more."""
         self._waiting.pop(share, None)
         self._given.pop(share, None)
         self._resize(share, 0)
@@ -99,7 +99,7 @@ class Budget:
         self._begin_next()
 
     def look(self, waiting: Callable[[str], int]) -> None:
-        """See what clients have taken.
+        """Reduce shares by what their clients have taken.
 
         :param waiting: how many bytes a connection has yet to write.
         """
@@ -113,7 +113,8 @@ class Budget:
         self._begin_next()
 
     def expire(self, now: float) -> None:
-        """What is not taken by now counts no more: the bounds of each client's output do."""
+        """End shares that were not taken in time: the limits of each client's output hold them
+        now."""
         while self._given:
             share = next(iter(self._given))
             if share.until > now:

@@ -1,4 +1,4 @@
-"""Single clients, wherever they are: their rooms, and disconnecting them."""
+"""Operations on single clients of any worker: rooms, and disconnecting."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Clients(Asking, IndexedManager):
         return bool(self.is_connected(sid, namespace) or self.is_pre_connected(sid, namespace))
 
     def _ends_once_here(self, sid: str, namespace: str) -> bool:
-        """Whether the client is about to come from another worker: then it is disconnected as soon
-        as it is here. Until that the other one has it, and calls its handlers."""
+        """Whether the client is about to arrive from another worker: it is disconnected on arrival.
+        Until then the other worker has it, and calls its handlers."""
         with self._tables:
             client = self._known.get(sid)
             if client is None or client.arriving is None or client.namespace != namespace:
@@ -41,9 +41,10 @@ class Clients(Asking, IndexedManager):
             return True
 
     async def can_disconnect(self, sid: str, namespace: str) -> bool:
-        """Whether :meth:`socketio.Server.disconnect` shall go on; else it was passed on."""
+        """Whether :meth:`socketio.Server.disconnect` is to go on; else the request was passed
+        on."""
         namespace = namespace or "/"
-        # Should it not come, the worker that has it has got this, too.
+        # Published as well: if the client does not arrive, the worker that has it disconnects it.
         here = self._is_here(sid, namespace) and not self._ends_once_here(sid, namespace)
         await self._begin(not here)
         if not here:
@@ -122,9 +123,9 @@ class Clients(Asking, IndexedManager):
                 self._publish({"method": method, "sid": sid, "room": room, "namespace": namespace})
 
     def _change_own(self, method: str, sid: str, namespace: str, room: Any) -> None:
-        """A change of a client that was here a moment ago."""
+        """Change the rooms of a client that was here a moment ago."""
         changed = self._change_room_here(method, sid, namespace, room)
-        if not changed and self._run_dir is not None:  # another process may have it now
+        if not changed and self._run_dir is not None:  # another process may have the client now
             self._publish({"method": method, "sid": sid, "room": room, "namespace": namespace})
 
     def _change_room_here(self, method: str, sid: str, namespace: str, room: Any) -> bool:
@@ -151,7 +152,7 @@ class Clients(Asking, IndexedManager):
                 await settle(self.server.disconnect(sid, namespace, ignore_queue=True))
 
     def _on_disconnect(self, message: RelayMessage) -> None:
-        # The application's disconnect handlers may take their time.
+        # The application's disconnect handlers may take long.
         fields = message.fields
         if not _is_meant(message):
             return
@@ -178,6 +179,6 @@ class Clients(Asking, IndexedManager):
 
 
 def _is_meant(message: RelayMessage) -> bool:
-    """Whether it is for the client that it names, when that is here."""
+    """Whether the client that the message names is in its scope."""
     scope = message.scope
     return scope is None or message.fields["sid"] in scope

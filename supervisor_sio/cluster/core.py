@@ -1,4 +1,4 @@
-"""What the two managers have in common: all but how they wait."""
+"""What the two managers share: everything but waiting."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _managers: weakref.WeakSet[Core] = weakref.WeakSet()
 class Core(
     Operations, RunOnce, Emitting, Clients, Recovery, Outside, Relaying, Coding, IndexedManager
 ):
-    """A manager whose operations are coroutines, but for ``emit``.
+    """A manager whose operations are coroutines, except ``emit``.
 
-    A subclass says how it waits, and what it is called where.
+    Subclasses define how it waits, and in which thread or loop it may be called.
     """
 
     name = "zmq"
@@ -98,9 +98,9 @@ class Core(
         self._write_only_json = None if json is None else CheckedJson(json)
         self._max_attachments = max_attachments
         self.connect_timeout = connect_timeout
-        #: By sid, for clients whose connect handlers have yet to say yes.
+        #: By sid: what was emitted to clients whose connect handlers have not returned yet.
         self._early: dict[str, Early] = {}
-        #: The way to the clients, from the server on.
+        #: Sends to the clients of the server.
         self._outlet: Optional[sessions.Outlet] = None
         self._ack_ids = _new_ack_ids()
         self._callbacks = acks.Callbacks()
@@ -115,7 +115,7 @@ class Core(
         admin.span_cluster(server, self)
 
     def figures(self) -> dict[str, int]:
-        """Those of the relay, and of clients that come back."""
+        """Figures of the relay and of recovery."""
         return {
             **super().figures(),
             "recovered": self.recovered,
@@ -127,19 +127,19 @@ class Core(
         self._outlet = outlet
 
     def _in_another_thread(self) -> bool:
-        """Whether clients are served in another thread than this one, and only there."""
+        """Whether only one thread may serve the clients, and this is another one."""
         outlet = self._outlet
         if outlet is None or outlet.threads is None or outlet.concurrent:
             return False
         return not outlet.threads.here
 
     def _is_in_loop(self) -> bool:
-        """Whether this thread is the one of the loop, or there is no other."""
+        """Whether this thread runs the loop, or handlers run in no other threads."""
         threads = None if self._outlet is None else self._outlet.threads
         return threads is None or threads.here
 
     def _run_where_served(self, call: Callable[..., Any], *args: Any) -> None:
-        """Call it, in a thread that may serve the clients."""
+        """Call it in a thread that may serve the clients: at once, or queued."""
         outlet = self._outlet
         if self._in_another_thread() and outlet is not None and outlet.threads is not None:
             outlet.threads.run(0, call, *args)
@@ -147,7 +147,7 @@ class Core(
             call(*args)
 
     def _forget_parent(self) -> None:
-        """This is the child of a fork: clients, relay and locks are its parent's."""
+        """In the child of a fork: clients, relay and locks are the parent's."""
         self._joining = native.lock()  # another thread of the parent may hold the old one
         self._publisher = self._subscriber = None
         self._serves = False
@@ -163,7 +163,7 @@ class Core(
         self.forget_moved()
         self._early.clear()
 
-    #: What handles each method of the messages of other processes.
+    #: The handler of each method of other processes' messages.
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         **Operations.HANDLERS,
         **Emitting.HANDLERS,
@@ -174,10 +174,10 @@ class Core(
 
 
 def _new_ack_ids() -> Iterator[int]:
-    """Those of a process.
+    """Ids for acknowledgements, unique in the cluster.
 
-    A client echoes the id it was given, so ids that no two processes share need no translation
-    on the way. They begin anywhere within 52 of the 53 bits that are exact in JavaScript.
+    A client echoes the id it was given, so unique ids need no translation on the way. They start at
+    random within 52 of the 53 bits that are exact in JavaScript.
     """
     return itertools.count(random.getrandbits(52) + 1)
 

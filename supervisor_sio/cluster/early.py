@@ -1,4 +1,4 @@
-"""What is emitted to clients whose connect handlers have yet to say yes."""
+"""What is emitted to clients whose connect handlers have not returned yet."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any, Callable, NamedTuple, Optional, Tuple
 from ..common.limits import EARLY_OUTPUT, OUTPUT_OBJECT
 from ..relay.message import EncodedPacket
 
-#: Its sender, to whom it was, ``None`` for all, and its number there.
+#: Its sender, the tag it was sent to (``None``: all), and its number in that stream.
 Source = Tuple[str, Optional[str], int]
 
 
 class EarlyEmit(NamedTuple):
     packets: list[EncodedPacket]
-    #: Whether it gets an offset, where clients can come back.
+    #: Whether it gets an offset, if the client can recover.
     numbered: bool
     source: Optional[Source]
 
 
 class Early:
-    """What is emitted to one of them.
+    """The emits to one such client.
 
-    :param connecting: the task, greenlet or thread that runs the handler.
+    :param connecting: the task, greenlet or thread that runs the connect handler.
     """
 
     __slots__ = ("connecting", "emits", "whole", "ends", "_size")
@@ -32,7 +32,7 @@ class Early:
         self.emits: list[EarlyEmit] = []
         #: Whether all of it was kept.
         self.whole = True
-        #: Whether somebody has disconnected it.
+        #: Whether the client is to be disconnected as soon as it is connected.
         self.ends = False
         self._size = 0
 
@@ -42,7 +42,8 @@ class Early:
         numbered: bool = False,
         source: Optional[Source] = None,
     ) -> bool:
-        """Whether it is the first that is too much: it is not kept, nor what comes after it."""
+        """Keep an emit. Return whether it is the first that is too much: it and later ones are
+        dropped."""
         self._size += sum(map(len, packets)) + OUTPUT_OBJECT
         if self._size > EARLY_OUTPUT:
             was_whole, self.whole = self.whole, False
@@ -51,5 +52,5 @@ class Early:
         return False
 
     def drop(self, has: Callable[[str, Optional[str], int], bool]) -> None:
-        """Those of these senders and numbers need not be sent."""
+        """Drop the emits that the client has received already, by sender, tag and number."""
         self.emits = [one for one in self.emits if one.source is None or not has(*one.source)]

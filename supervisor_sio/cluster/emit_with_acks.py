@@ -15,12 +15,12 @@ from .lost import Times
 from .rooms import Room, check_names
 from .takeover import Underway
 
-#: Seconds that :meth:`EmitWithAcks.call` waits, as ``call()`` of python-socketio.
+#: Seconds that :meth:`EmitWithAcks.call` waits, as python-socketio's ``call()``.
 CALL_TIMEOUT = 60.0
 
 
 class EmitWithAcks(Asking):
-    """The part of a manager that asks clients."""
+    """The part of a manager that asks clients for acknowledgements."""
 
     # From the manager and its other parts.
     _ack_ids: Iterator[int]
@@ -66,10 +66,10 @@ class EmitWithAcks(Asking):
         namespace: Optional[str] = None,
         timeout: float = CALL_TIMEOUT,
     ) -> Any:
-        """Emit a message to one client, and return what it acknowledges it with.
+        """Emit a message to one client, and return its acknowledgement.
 
-        As :meth:`socketio.Server.call`, and also in a process that serves no clients. When it is
-        for several clients, the first answer counts.
+        Like :meth:`socketio.Server.call`, but works in a process that serves no clients, too. When
+        it is for several clients, the first answer counts.
 
         :param to: the sid of the client.
         :param sid: the same, by its other name.
@@ -133,7 +133,7 @@ class EmitWithAcks(Asking):
         question: RelayMessage,
         packets: list[EncodedPacket],
     ) -> None:
-        """Ask clients of this process, and send each one's answer to who asked."""
+        """Ask clients of this process, and send each one's answer to the process that asked."""
         fields, scope = question.fields, question.scope
         namespace, answer = fields["namespace"], self._answer_to(question)
         asker = self._asker(question)
@@ -146,7 +146,7 @@ class EmitWithAcks(Asking):
                 fields.get("skip_sid", ()),
                 scope,
             )
-            if self._times:  # lost ones do not answer
+            if self._times:  # lost clients do not answer
                 recipients = [pair for pair in recipients if pair[0] not in self._times]
             asks = self._gathering_question(fields["ack"], asked, fields["timeout"])
             eio_sids = self._admit(recipients, packets, asks)
@@ -154,7 +154,7 @@ class EmitWithAcks(Asking):
         self._fan_out(eio_sids, packets)
 
     def _gathering_question(self, ack_id: int, asked: Asked, timeout: float) -> Question:
-        """The question of :meth:`emit_with_acks`; nothing of the event is kept for it."""
+        """The question of :meth:`emit_with_acks`; it keeps nothing of the event."""
         asker, namespace, request, worker = asked
         answer = {"method": "answer", "request": request, "worker": worker}
 
@@ -166,7 +166,7 @@ class EmitWithAcks(Asking):
             with_packet = {**answer, "packet": self._packet_format(), "client": True}
             try:
                 self._tell(asker, with_packet, encoded)
-            except ValueError as error:  # too long
+            except ValueError as error:  # it is too long
                 self._get_logger().error("a client's answer cannot be sent: %s", error)
                 no_answer()
 

@@ -1,4 +1,4 @@
-"""Emits: to whom they go, here and at the other workers, and what clients acknowledge."""
+"""Emits: the clients they go to, here and at other workers, and the acknowledgements."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from .scope import Selection, Sent
 
 logger = logging.getLogger("supervisor_sio")
 
-#: The workers that an emit to everybody concerns.
+#: The tags for an emit to all workers.
 _TO_ALL: frozenset[Optional[str]] = frozenset([None])
 
-#: Whether it was looked, at the first emit, if anybody can hear this process.
+#: Whether the first emit has been checked for a cluster or clients to send to.
 _looked_who_hears = False
 
 
@@ -74,9 +74,9 @@ class Emitting(Asking, Keeping):
         local: bool,
         volatile: bool,
     ) -> Optional[Awaitable[Any]]:
-        """As the ``emit`` of the managers; it does not wait.
+        """The same as ``emit`` of the managers; it does not wait.
 
-        :return: what an asyncio server has to await before it sends anything else.
+        :return: an awaitable, which a caller on asyncio must await before it sends anything else.
         """
         check_names(room)
         check_names(except_room)
@@ -131,7 +131,7 @@ class Emitting(Asking, Keeping):
             _tell_if_unheard(self.server)
         threads = outlet.threads
         here = threads is None or threads.here
-        # In the loop no clients come between the two.
+        # In the loop no client arrives in between.
         scope = self._scope_of(number) if here else Sent(self._scope_of, number)
         if threads is None or here or outlet.concurrent:
             return self._emit_here(
@@ -156,7 +156,7 @@ class Emitting(Asking, Keeping):
         """Send an encoded packet to clients of this process."""
         with self._tables:
             recipients = self._audience(namespace, room, except_room, skip, scope)
-            if volatile:  # nothing is kept for those who are not in yet
+            if volatile:  # nothing is kept for clients that are still connecting
                 eio_sids = [eio_sid for sid, eio_sid in recipients if sid not in self._early]
             else:
                 eio_sids = self._admit(recipients, packets, question)
@@ -174,15 +174,15 @@ class Emitting(Asking, Keeping):
         question: Optional[acks.Question],
         callback: Optional[Callable[..., Any]],
     ) -> None:
-        """As :meth:`_emit` goes on, where clients can come back.
+        """Go on with :meth:`_emit` where clients can come back.
 
-        It is published and written to the journal in one go: so what this process says that it
-        has published, its journal has.
+        The event is published and written to the journal under one lock: the journal has whatever
+        this process says it has published.
         """
         room = fields.get("room")
         if isinstance(room, (list, tuple)) and not local and self._away_tags(room):
             if None not in self._tags_of(room):
-                for sid in dict.fromkeys(room):  # each has a way of its own
+                for sid in dict.fromkeys(room):  # each may go another way
                     one = {**fields, "room": sid}
                     self._emit_kept(event, one, packets, local, volatile, question, callback)
                 return
@@ -225,7 +225,7 @@ class Emitting(Asking, Keeping):
         question: Optional[acks.Question],
         volatile: bool,
     ) -> None:
-        """What another thread has published, in the loop."""
+        """Write and send in the loop what another thread has published."""
         with self._tables:
             self._unwritten.discard((stream, message.sequence))
             message.scope = self._scope_of(number)
@@ -256,9 +256,9 @@ class Emitting(Asking, Keeping):
         packets: list[EncodedPacket],
         question: Optional[acks.Question],
     ) -> list[str]:
-        """Note what is asked of clients, and keep what is for those who are not in yet.
+        """Note a question to clients, and keep what is for clients that are still connecting.
 
-        :return: the Engine.IO sids of the others.
+        :return: the Engine.IO sids of the other clients.
         """
         if question is not None:
             self._awaited.ask([sid for sid, _ in recipients], question)
@@ -266,13 +266,13 @@ class Emitting(Asking, Keeping):
             return [eio_sid for _, eio_sid in recipients]
         for sid, _ in recipients:
             if sid in self._early and self._early[sid].add(packets, question is None):
-                self._get_logger().error("too much for %s, who has yet to connect", sid)
+                self._get_logger().error("too much is emitted to %s while it connects", sid)
         return [eio_sid for sid, eio_sid in recipients if sid not in self._early]
 
     def _fan_out(
         self, eio_sids: Sequence[str], packets: list[EncodedPacket], volatile: bool = False
     ) -> Optional[Awaitable[Any]]:
-        """Not with ``_tables``: it may wait until there is room for it."""
+        """Send, or queue; call it without ``_tables``, as it may wait for room."""
         outlet = self._outlet
         if not eio_sids or outlet is None:
             return None
@@ -292,7 +292,7 @@ class Emitting(Asking, Keeping):
         return callback(*args) if callback is not None else None
 
     def _acknowledged(self, sid: str, id: Any, data: Any) -> Any:
-        """A client of this process acknowledges an event.
+        """A client of this process has acknowledged an event.
 
         :return: what the application's callback returns.
         """
@@ -303,7 +303,7 @@ class Emitting(Asking, Keeping):
         return answered(*data) if answered is not None else None
 
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
-        """A client is gone: those who wait for its answer need not any longer."""
+        """Remove a client; questions to it end without an answer."""
         with self._tables:
             self._early.pop(sid, None)
             client = self._known.get(sid) if self._known else None
@@ -314,7 +314,7 @@ class Emitting(Asking, Keeping):
         for no_answer in left:
             no_answer()
 
-    # --- clients whose connect handler has yet to say yes --------------------
+    # --- clients whose connect handler has not returned yet --------------------
 
     def _pre_connect(self, eio_sid: str, namespace: str) -> Optional[str]:
         with self._tables:
@@ -324,9 +324,9 @@ class Emitting(Asking, Keeping):
         return sid
 
     def _connect(self, sid: str, namespace: str) -> tuple[Optional[str], list[Awaitable[Any]]]:
-        """That client is in.
+        """A client is connected.
 
-        :return: its sid, and what is to be awaited before it may get anything else.
+        :return: its sid, and awaitables for what was emitted to it meanwhile.
         """
         if not self.is_pre_connected(sid, namespace):
             connected = self._pre_connect(sid, namespace)
@@ -345,7 +345,7 @@ class Emitting(Asking, Keeping):
         threads = outlet.threads if outlet is not None and outlet.concurrent else None
         if threads is None or threads.here:
             return sid, self._send_early(sid, namespace)
-        # Behind the answer to the client, and before what others emit to it from now on.
+        # After the answer to the CONNECT, before whatever is emitted to the client from now on.
         threads.run(0, self._send_early, sid, namespace)
         return sid, []
 
@@ -373,8 +373,8 @@ class Emitting(Asking, Keeping):
     ) -> list[tuple[str, str]]:
         """The clients of this process that an emit is for.
 
-        Of those who have yet to be let in, only whom it names, or whose own connect
-        handler emits: it reaches them when they are in.
+        Clients that are still connecting are left out, unless the emit names them or comes from
+        their own connect handler: it reaches them when they are connected.
         """
         recipients = self._participants(namespace, room, except_room, skip_sid, scope)
         pending = self.pending_connect.get(namespace)
@@ -388,11 +388,11 @@ class Emitting(Asking, Keeping):
         ]
 
     def _connects(self, sid: str) -> bool:
-        """Whether it is the connect handler of this client that emits."""
+        """Whether the connect handler of this client is the one that emits."""
         early, emits = self._early.get(sid), self._connecting()
         return early is not None and emits is not None and early.connecting is emits
 
-    # --- of other workers ------------------------------------------------------
+    # --- messages of other workers ----------------------------------------------
 
     def _on_emit(self, message: RelayMessage, volatile: bool = False) -> None:
         fields = message.fields
@@ -409,7 +409,7 @@ class Emitting(Asking, Keeping):
             question = self._question(ack_id, acks.Asked(self._asker(message), namespace))
         if self._journal is not None:
             with self._tables:
-                if message.run and self._early:  # these note by its number what they have got
+                if message.run and self._early:  # early emits are noted one by one, by number
                     for one in message.each():
                         self._queue_for(one, one.stream, list(one.packets), None, volatile)
                 else:
@@ -428,13 +428,13 @@ class Emitting(Asking, Keeping):
     def _question(
         self, ack_id: int, asked: acks.Asked, timeout: float = ACK_TIMEOUT
     ) -> acks.Question:
-        """What another process asks of clients.
+        """The question of another process to clients.
 
-        Nothing of the message is kept: it may be long, and never answered.
+        It keeps nothing of the event, which may be long and never acknowledged.
         """
         if asked.request is not None:
             return self._gathering_question(ack_id, asked, timeout)
-        if asked.asker == self.host_id:  # it has adopted the client since
+        if asked.asker == self.host_id:  # this process has adopted the client meanwhile
             return acks.Question(ack_id, partial(self._answered, ack_id), timeout=timeout)
         answered = partial(self._send_answer, asked.asker, asked.namespace, ack_id)
         return acks.Question(ack_id, answered, timeout=timeout, asked=asked)
@@ -445,11 +445,10 @@ class Emitting(Asking, Keeping):
         try:
             self._send_to([asker], fields, packets, "an acknowledgement")
         except MessageTooLong as error:
-            self._get_logger().error("it does not reach the worker that asked: %s", error)
+            self._get_logger().error("an acknowledgement cannot be sent: %s", error)
 
     def _on_callback(self, message: RelayMessage) -> None:
-        # The application's callbacks and handlers may take their time, and may
-        # wait for what comes through here.
+        # The application's callbacks may take long, or wait for messages that arrive here.
         self._spawn(self._call_back, message.fields["ack"], self._decode(message))
 
     async def _call_back(self, ack_id: int, arguments: list[Any]) -> None:
@@ -463,10 +462,10 @@ class Emitting(Asking, Keeping):
 
 
 def _tell_if_unheard(server: Any) -> None:
-    """Once in a process: a script that imports the application emits to its own clients only.
+    """Warn once when an emit reaches no client, as in a script that imports the application.
 
-    One that listens, for whatever server, may have clients soon, and one that has had a
-    client (``manager_initialized``) may be a test of the application.
+    A process that listens, for whatever server, may have clients soon; one that has had a client
+    (``manager_initialized``) may be a test of the application.
     """
     global _looked_who_hears
     if _looked_who_hears or server.manager_initialized or sessions.are_expected():
@@ -480,7 +479,7 @@ def _tell_if_unheard(server: Any) -> None:
 
 
 def as_arguments(data: Any) -> list[Any]:
-    """Tuples are expanded to multiple arguments, everything else is one."""
+    """The arguments of an event: of a tuple its items, of ``None`` none."""
     if isinstance(data, tuple):
         return list(data)
     return [] if data is None else [data]

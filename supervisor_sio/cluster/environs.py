@@ -1,10 +1,10 @@
 """The environment of a client's handshake, for a process that takes the client over.
 
-Handlers get it as long as the client is there: ``connect``, ``get_environ()``, Flask's
-``request``. What is text in it goes along; so do the session that Flask-SocketIO keeps in it, and
-the scope of an ASGI application. What each process has itself is the other process's there: its
-``flask.app``, the ``app`` of a scope, the state of its lifespan, ``wsgi.errors``. What belonged
-to the request alone is left out.
+Handlers have it as long as the client is there: in ``connect``, ``get_environ()``, Flask's
+``request``. Text in it is moved; so are the session that Flask-SocketIO keeps in it, and the scope
+of an ASGI application. Objects that each process has itself are replaced by those of the new
+process: ``flask.app``, the ``app`` of a scope, the state of its lifespan, ``wsgi.errors``. What
+belonged to the request alone is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .plain import Writer, read
 
 Environ = dict[str, Any]
 
-#: The body of a request that is over, or has none, such as a handshake.
+#: The body of a request that has ended or had none, such as a handshake.
 NO_INPUT = io.BytesIO()
 
 
@@ -39,25 +39,25 @@ NO_ASYNC_INPUT = NoAsyncInput()
 
 _SCOPE = "asgi.scope"
 
-#: Set anew by each process, or of the request, or what a framework makes again.
+#: Each process sets them itself, or they belong to the request, or a framework makes them again.
 _LEFT_OUT = ("wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "asgi.receive", "asgi.send", _SCOPE)
 _LEFT_OUT_PREFIXES = ("eventlet.", "werkzeug.", "flask._", "supervisor_sio.")
 
-#: How the scope got to the Socket.IO server; and what is saved in another way.
+#: How the scope got to the Socket.IO server, and what is saved separately.
 _SCOPE_LEFT_OUT = ("endpoint", "route", "router", "headers", "state")
 _SCOPE_LEFT_OUT_PREFIXES = ("starlette.", "fastapi", "supervisor_sio.")
 
-#: They lead to an application.
+#: Keys whose values lead to an application.
 _OWN = ("flask.app", "app")
 
-#: Variables of which each client has its own value.
+#: Variables whose values differ from client to client.
 _PRIVATE = frozenset(
     "HTTP_COOKIE HTTP_AUTHORIZATION HTTP_SEC_WEBSOCKET_KEY HTTP_X_FORWARDED_FOR HTTP_X_REAL_IP "
     "REMOTE_PORT".split()
 )
 
 
-#: Of a handshake of which nothing is known.
+#: For a handshake whose environment is not known.
 _UNKNOWN = {
     "REQUEST_METHOD": "GET",
     "SCRIPT_NAME": "",
@@ -78,7 +78,7 @@ _UNKNOWN = {
 
 
 class _Process:
-    """What each process has itself."""
+    """What each process has itself: its application's objects, and the state of its lifespan."""
 
     def __init__(
         self, application: Any = None, state: Callable[[], Mapping[str, Any]] = dict
@@ -91,20 +91,20 @@ _process = _Process()
 
 
 def serve(application: Any, state: Callable[[], Mapping[str, Any]] = dict) -> None:
-    """This process serves clients of an application.
+    """Set the application whose clients this process serves.
 
     :param application: as it was imported.
-    :param state: of the lifespan of an ASGI application.
+    :param state: returns the state of an ASGI application's lifespan.
     """
     global _process
     _process = _Process(application, state)
 
 
 def save(environ: Environ, writer: Writer) -> dict[str, Any]:
-    """An environment, as JSON takes it.
+    """The state of an environment, as JSON takes it.
 
-    :raises NotPlain: when there is something in it that another process could not have.
-    :raises TooLong: when it is too much.
+    :raises NotPlain: when something in it cannot be moved to another process.
+    :raises TooLong: when it is too long.
     """
     scope = environ.get(_SCOPE)
     saved = _save_values(environ, writer, _is_left_out)
@@ -113,7 +113,8 @@ def save(environ: Environ, writer: Writer) -> dict[str, Any]:
 
 
 def restore(saved: Saved) -> Environ:
-    """:raises ValueError: for what :func:`save` has not made, or this process cannot have."""
+    """:raises ValueError: when it is not from :func:`save`, or this process lacks an object of
+    it."""
     environ = _restore_values(saved)
     for key, value in environ.items():
         if value.__class__ is str and key not in _PRIVATE:
@@ -126,9 +127,9 @@ def restore(saved: Saved) -> Environ:
 
 
 def unknown(is_async: bool) -> Environ:
-    """For handlers of a client whose environment was that of a process that has died.
+    """An environment for handlers of a client whose process has died.
 
-    :param is_async: whether it is for an ``AsyncServer``.
+    :param is_async: whether the server is an ``AsyncServer``.
     """
     environ: Environ = {**_UNKNOWN, "wsgi.errors": sys.stderr, "wsgi.input": NO_INPUT}
     if is_async:
@@ -179,9 +180,9 @@ def _restore_values(saved: Saved) -> dict[str, Any]:
 
 
 def _save_items(items: dict[str, Any], writer: Writer, path: str) -> dict[str, Any]:
-    """Of a dictionary whose class is not to be the same.
+    """The items of a dictionary, whose class is not kept.
 
-    :raises NotPlain: also for a key that is not a text.
+    :raises NotPlain: also for a key that is not a ``str``.
     """
     return {
         writer.write_key(key, path): writer.write(value, f"{path}.{key}")
@@ -198,7 +199,7 @@ def _is_left_out_of_scope(key: str) -> bool:
 
 
 def _is_session(value: Any) -> bool:
-    """Whether it is what Flask-SocketIO keeps for a client."""
+    """Whether it is the session that Flask-SocketIO keeps for a client."""
     flask = sys.modules.get("flask.sessions")
     return flask is not None and isinstance(value, dict) and isinstance(value, flask.SessionMixin)
 
@@ -222,7 +223,7 @@ def _make_session(items: Any) -> Any:
 
 def _save_scope(scope: dict[str, Any], writer: Writer) -> dict[str, Any]:
     values = {key: value for key, value in scope.items() if not isinstance(value, AsyncExitStack)}
-    if isinstance(values.get("session"), dict):  # of Starlette's middleware: a subclass
+    if isinstance(values.get("session"), dict):  # Starlette's middleware has a subclass
         values["session"] = dict(values["session"])
     saved = _save_values(values, writer, _is_left_out_of_scope, f"{_SCOPE}.")
     headers = [
@@ -263,7 +264,7 @@ def _restore_state(saved: Saved) -> dict[str, Any]:
     return state
 
 
-# --- what clients have in common is there once ---------------------------------------
+# --- values that many clients have are stored once -----------------------------------
 
 
 def _share(text: str) -> str:
@@ -280,7 +281,7 @@ def _shared_field(name: bytes, value: bytes) -> Tuple[bytes, bytes]:
     return name, value
 
 
-#: Fields of which each client has its own value.
+#: Header fields whose values differ from client to client.
 _PRIVATE_FIELDS = frozenset(
     name[5:].replace("_", "-").lower().encode() for name in _PRIVATE if name.startswith("HTTP_")
 )

@@ -1,4 +1,4 @@
-"""Answers from all workers of the cluster: whom to wait for, and what has come.
+"""Answers from all workers of the cluster: which are waited for, and which have come.
 
 Pure: no sockets and no clocks here.
 """
@@ -13,19 +13,19 @@ T = TypeVar("T")
 class Answers(List[T], Generic[T]):
     """A list of the answers that came, and whether that is all of them."""
 
-    #: Whether the time was up before everybody who lives had answered.
+    #: Whether the timeout ended before every living worker had answered.
     timed_out: bool = False
-    #: How many are known not to have answered: still silent when the time was up,
-    #: gone, or, for :meth:`ZmqManager.server_side_call`, without a handler.
+    #: How many answers are known to be missing: of workers that were silent until the timeout,
+    #: have left, or, for :meth:`ZmqManager.server_side_call`, have no handler.
     missing: int = 0
 
 
 class Gathering:
-    """One question to many workers.
+    """The answers of several workers to one question.
 
     :param workers: their tags.
-    :param each: how many answers each gives, or ``None`` if it will say so.
-    :param enough: with so many answers nobody is waited for any more.
+    :param each: how many answers each worker gives; ``None`` if it will say so.
+    :param enough: the number of answers after which none is waited for any more.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Gathering:
     ) -> None:
         self.workers = frozenset(workers)
         self._enough = enough
-        #: By tag: answers still to come; ``None`` until the worker has said how many.
+        #: By tag: how many answers are still to come; ``None`` until the worker has said so.
         self._waiting: dict[str, Optional[int]] = dict.fromkeys(self.workers, each)
         self._early: dict[str, int] = {}
         self.answers: list[Any] = []
@@ -46,11 +46,11 @@ class Gathering:
 
     @property
     def waiting(self) -> list[str]:
-        """The workers that are to say something yet."""
+        """The tags of the workers that are waited for."""
         return list(self._waiting)
 
     def expect(self, worker: str, count: int) -> None:
-        """This worker will give so many answers."""
+        """This worker will give ``count`` answers."""
         if worker in self._waiting and self._waiting[worker] is None:
             self._waiting[worker] = count - self._early.pop(worker, 0)
             self._settle(worker)
@@ -61,18 +61,18 @@ class Gathering:
             self._one_less(worker)
 
     def no_answer(self, worker: str) -> None:
-        """One that was expected of this worker will not come."""
+        """One answer of this worker will not come."""
         if worker in self._waiting:
             self.missing += 1
             self._one_less(worker)
 
     def lost(self, worker: str) -> None:
-        """This worker is gone, with all it has not said yet."""
+        """This worker has left; its remaining answers will not come."""
         if worker in self._waiting:
             self.missing += self._waiting.pop(worker) or 1
 
     def give_up(self) -> None:
-        """The time is up."""
+        """The timeout has ended."""
         for worker in list(self._waiting):
             self.lost(worker)
 

@@ -1,4 +1,4 @@
-"""Functions of an application that a manager calls: they are registered, or decorated."""
+"""Registers functions of the application that a manager calls; also as a decorator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional, TypeVar
 Key = TypeVar("Key")
 Handler = Callable[..., Any]
 
-#: A decorated function is for type checkers what it was.
+#: Type checkers see a decorated function as it was.
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 
 #: Called with a sid and the environment of its handshake.
@@ -17,10 +17,10 @@ ClientHandler = TypeVar("ClientHandler", bound=Callable[[str, Any], Any])
 def register(
     method: str, handlers: dict[Key, Handler], key: Key, handler: Optional[Handler]
 ) -> Any:
-    """Put a handler in its place, or return the decorator that does.
+    """Register a handler, or return the decorator that does.
 
-    :param method: of the manager, for the error.
-    :raises TypeError: for what is not a function.
+    :param method: the name of the manager's method, for the error.
+    :raises TypeError: when the handler is not a function.
     """
 
     def put(handler: Handler) -> Handler:

@@ -469,7 +469,7 @@ class Keeping(IndexedManager):
         early = self._early
         for sid, _ in recipients:
             if packets is not None and sid in early and early[sid].add(packets, True, source):
-                self._get_logger().error("too much for %s, who has yet to connect", sid)
+                self._get_logger().error("too much is emitted to %s while it connects", sid)
         return [pair for pair in recipients if pair[0] not in early]
 
     def _note_heard(self, message: RelayMessage, stream: Stream) -> None:

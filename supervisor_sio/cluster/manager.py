@@ -1,7 +1,7 @@
 """The client manager of a ``socketio.Server``."""
 
 # mypy: disable-error-code="override"
-# (What blocks has the name of the coroutine that it runs.)
+# (A method that blocks has the name of the coroutine function that it runs.)
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class ZmqManager(Core, Manager):
         if not self.takeover or self._is_in_loop():
             self._emit(event, data, namespace, to, skip_sid, callback, except_room, local, volatile)
             return
-        with self._underway:  # another thread may be about to pass clients on
+        with self._underway:  # another thread may just begin to pass clients on
             self._emit(event, data, namespace, to, skip_sid, callback, except_room, local, volatile)
 
     @blocking_method(Core.server_count)
@@ -193,7 +193,7 @@ class ZmqManager(Core, Manager):
     @blocking_method(Core.close_room)
     def close_room(self) -> None: ...
 
-    # And for each client, without a coroutine, as there is nothing to wait for.
+    # python-socketio calls these for each client; they have nothing to wait for.
 
     def pre_connect(self, eio_sid: str, namespace: str) -> Optional[str]:
         return self._pre_connect(eio_sid, namespace)
@@ -204,7 +204,7 @@ class ZmqManager(Core, Manager):
     def disconnect(
         self, sid: str, namespace: Optional[str] = None, ignore_queue: bool = False
     ) -> None:
-        if ignore_queue:  # its handlers have run
+        if ignore_queue:  # the disconnect handlers have run
             self.basic_disconnect(sid, namespace or "/")
         else:
             run_blocking(Core.disconnect(self, sid, namespace))
@@ -219,7 +219,7 @@ class ZmqManager(Core, Manager):
         """
         self.finish()
 
-    # --- how it waits ----------------------------------------------------------
+    # --- waiting ----------------------------------------------------------------
 
     async def _begin(self, publishes: bool) -> None:
         if publishes and self._run_dir is not None:
@@ -235,21 +235,21 @@ class ZmqManager(Core, Manager):
         event.wait(timeout)
 
     def _spawn(self, function: Callable[..., Any], *args: Any) -> None:
-        """Run a coroutine function that may wait, beside what runs now."""
+        """Run a coroutine function in a background task, where it may wait."""
         self.server.start_background_task(_run, function, *args)
 
     def _session(self, sid: str, namespace: str) -> dict[str, Any]:
         session: dict[str, Any] = self.server.get_session(sid, namespace)
         return session
 
-    # --- where it is called ----------------------------------------------------
+    # --- callers ----------------------------------------------------------------
 
     def _connecting(self) -> Any:
-        """Who runs a connect handler now."""
+        """The greenlet or thread that may be running a connect handler."""
         return getcurrent()
 
     def _check_caller(self, what: str, waits: bool) -> None:
-        """:raises RuntimeError: in a thread in which no answer would come."""
+        """:raises RuntimeError: in a thread that would not get the answer."""
         if self._in_another_thread():
             raise RuntimeError(
                 f"{what} work only in the thread that serves the clients; "

@@ -3,13 +3,13 @@
 python-socketio's class is for clients in Python, and differs from ``socket.io-msgpack-parser``:
 
 * A packet without data has the field ``data`` with nil, which the parser refuses in a DISCONNECT:
-  the client takes it for a parse error, and connects again. Here it has no such field.
+  the client takes it for a parse error, and connects again. Here the packet has no such field.
 * ``undefined`` is an extension there (type 0, one byte of zero; notepack.io), also in place of an
   ``auth`` that is not given. Here it is ``None``, as in JSON.
 
 Other values of type 0 are a ``Date`` (eight bytes) or an ``ArrayBuffer``, which cannot be told
-apart; they stay ``msgpack.ExtType``, as python-socketio has them. An extension of any other type
-is refused, unless the application has an ``ext_hook`` for it.
+apart; they stay ``msgpack.ExtType``, as in python-socketio. An extension of any other type is
+refused, unless the application has an ``ext_hook``.
 """
 
 from __future__ import annotations
@@ -38,16 +38,18 @@ class _Checked(MsgPackPacket):  # type: ignore[misc]
         return encoded
 
     def decode(self, encoded_packet: Any) -> None:
-        """:raises Exception: of any kind, for what is not a packet."""
+        """:raises Exception: of any type, when it is not a packet."""
         super().decode(encoded_packet)
         if type(self.packet_type) is not int or not isinstance(self.namespace, str):
             raise ValueError("not a packet")
 
 
 def checked(cls: Any) -> Any:
-    """The class for a server that has python-socketio's, or one of its ``configure()``.
+    """The packet class for a server with python-socketio's class, or a class of its
+    ``configure()``.
 
-    It is called what it was: see :func:`.packets.wire_format`. A class that codes by itself stays.
+    It keeps the name, see :func:`.packets.wire_format`. A class with its own coding is returned as
+    it is.
     """
     if cls.encode is not MsgPackPacket.encode or cls.decode is not MsgPackPacket.decode:
         return cls
@@ -63,7 +65,7 @@ def checked(cls: Any) -> Any:
 def _extension(hook: Optional[Hook], code: int, data: bytes) -> Any:
     """The value of an extension.
 
-    :raises ValueError: for one that nobody knows.
+    :raises ValueError: for an unknown type.
     """
     if code == _NOTEPACK and data == _UNDEFINED:
         return None

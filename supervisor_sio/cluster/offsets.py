@@ -1,9 +1,10 @@
-"""Offsets, as Socket.IO's connection state recovery has them: what a client has got last. Pure.
+"""Offsets of Socket.IO's connection state recovery: the last event that a client has received.
+Pure.
 
-Each event that is not to be acknowledged ends with one, a text. A client remembers the last, and
-says it when it comes back, with the private id (``pid``) that it was given when it connected.
-Ours are ``<tag>.<number>``: the worker that has sent the event, and the event's number in its
-journal, as hexadecimal digits.
+Each event that needs no acknowledgement ends with an offset, a string. A client remembers the last
+one, and sends it when it comes back, with the private id (``pid``) that it got when it connected.
+Our offsets are ``<tag>.<number>``: the worker that sent the event, and the event's number in its
+journal, in hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..relay.message import EncodedPacket
 _OFFSET = re.compile(r"([0-9a-f]{8})\.([0-9a-f]{1,15})", re.ASCII)
 _PID = re.compile(r"[0-9a-f]{8}\.[\w-]{20}", re.ASCII)
 
-#: What a client says that is neither: it is nobody's.
+#: In place of a pid or offset that is malformed: no client has it.
 _NONSENSE = ""
 
 
@@ -28,20 +29,22 @@ class Offset(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a client says of recovery when it connects."""
+    """The recovery request in a client's CONNECT."""
 
-    #: Whether it can come back: it takes the last argument of an event for an offset.
+    #: Whether the client can recover: it takes the last argument of an event for an offset.
     capable: bool
-    #: ``None``: it does not come back.
+    #: ``None`` when the client does not come back.
     pid: Optional[str]
-    #: ``None``: it has got no event.
+    #: ``None`` when the client has received no event.
     offset: Optional[str]
-    #: What is left for the handler of ``connect``.
+    #: The rest of the data, for the ``connect`` handler.
     data: Any
 
 
 def read_connect(environ: Mapping[str, Any], data: Any) -> Asked:
-    """:param environ: of the handshake.
+    """Read the recovery request out of a CONNECT.
+
+    :param environ: of the handshake.
     :param data: of the CONNECT packet.
     """
     if isinstance(data, dict) and "pid" in data:
@@ -50,7 +53,7 @@ def read_connect(environ: Mapping[str, Any], data: Any) -> Asked:
         if pid is not None and not isinstance(pid, bool):
             pid = pid if isinstance(pid, str) and _PID.fullmatch(pid) else _NONSENSE
         else:
-            pid = None  # it only says that it can
+            pid = None  # the client only says that it can recover
         if offset is not None and not (isinstance(offset, str) and len(offset) <= OFFSET_LENGTH):
             offset = _NONSENSE
         return Asked(True, pid, offset, rest or None)
@@ -58,7 +61,8 @@ def read_connect(environ: Mapping[str, Any], data: Any) -> Asked:
 
 
 def _is_of_javascript(environ: Mapping[str, Any]) -> bool:
-    """Whether a client may be one that recovers: of python-engineio ``transport=`` comes first."""
+    """Whether the client may be able to recover: python-engineio's puts ``transport=`` before
+    ``EIO=``."""
     query = "&" + str(environ.get("QUERY_STRING", ""))
     transport = query.find("&transport=")
     return 0 <= query.find("&EIO=") < transport
@@ -69,7 +73,7 @@ def write(tag: str, number: int) -> str:
 
 
 def read(offset: Optional[str]) -> Optional[Offset]:
-    """``None`` for what is none of ours."""
+    """``None`` for an offset that is not of our form."""
     match = None if offset is None else _OFFSET.fullmatch(offset)
     return None if match is None else Offset(match[1], int(match[2], 16))
 
@@ -77,14 +81,14 @@ def read(offset: Optional[str]) -> Optional[Offset]:
 def add_each(
     packets: Sequence[EncodedPacket], tag: str, numbers: Iterable[int]
 ) -> list[EncodedPacket]:
-    """The encoded packets of events, each with an offset as its last argument.
+    """Add an offset to each of several encoded events, as its last argument.
 
     :param numbers: of the events, in their order.
     """
     left = iter(numbers)
     numbered: list[EncodedPacket] = []
     for packet in packets:
-        if isinstance(packet, str):  # what follows it are its attachments
+        if isinstance(packet, str):  # its attachments follow it
             if packet[-1:] != "]":
                 raise ValueError("not an event in JSON")
             packet = f'{packet[:-1]},"{tag}.{next(left):x}"]'
@@ -93,7 +97,7 @@ def add_each(
 
 
 def add(packets: Sequence[EncodedPacket], offset: str) -> list[EncodedPacket]:
-    """The encoded packet of an event, with an offset as its last argument."""
+    """Add an offset to one encoded event, as its last argument."""
     text = packets[0]
     if not isinstance(text, str) or text[-1:] != "]":
         raise ValueError("not an event in JSON")

@@ -1,4 +1,4 @@
-"""What one worker can ask of the whole cluster, beyond emitting."""
+"""Operations that one process can run on the whole cluster, besides emitting."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from .steering import Steering
 
 
 class Operations(Fetching, Steering, EmitWithAcks, ServerSide):
-    """The part of a manager that speaks to all workers at once.
+    """The part of a manager that acts on all workers at once.
 
     Each call takes a ``namespace``, by default ``/``; a ``room`` or a list of
     rooms, by default everybody in the namespace; ``except_room``, a room or
     rooms whose members are left out; and ``local=True`` for the clients of
     this process alone. An unknown room selects nobody.
 
-    Calls that return answers wait for every worker that lives; one that dies
-    meanwhile is not waited for. When the time is up they return what has come,
-    and say so in ``timed_out`` and ``missing``. They work in a process that
-    serves no clients, too, but not with a write-only manager: that receives
-    no answers.
+    Calls that return answers wait for every living worker; a worker that dies meanwhile is not
+    waited for. When the timeout ends they return what has come, with the rest in ``timed_out`` and
+    ``missing``. They work in a process that serves no clients, too, but not with a write-only
+    manager, which receives no answers.
     """
 
     def __init__(self) -> None:
         Asking.__init__(self)
         ServerSide.__init__(self)
 
-    #: What handles each method of the messages of other workers.
+    #: The handler of each method of other workers' messages.
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {
         **Asking.HANDLERS,
         **Steering.HANDLERS,

@@ -1,8 +1,8 @@
 """Questions of processes that serve no clients: a task of Celery, a cron job, a shell.
 
-Such a process hears what is said to it alone, and nothing of what is sent to all. It learns from
-the router, before each question, which workers there are. What they answer has no number on the
-relay; see :mod:`.replies`. The thread that listens for it calls nothing of the application's.
+Such a process receives only messages to itself, and nothing that is sent to all. Before each
+question it gets the list of workers from the router. Answers to it have no number on the relay, see
+:mod:`.replies`. The thread that receives them calls no code of the application.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from .asking import Asking, Call
 from .relaying import RelayUnreachable
 from .replies import Key, Replies
 
-#: Seconds for the router to say who is there. One that has just started says it after a second.
+#: Seconds to wait for the router's list; a router that has just started sends it after a second.
 _ROUTER_TIMEOUT = 5.0
 
-#: Seconds between two questions to it.
+#: Seconds until the router is asked again.
 _ASK_AGAIN = 0.2
 
-#: Seconds until a process that waits asks who has left, and for answers that were lost: at first,
-#: at most.
+#: Seconds between two looks whether workers have left or answers were lost: the first, and the
+#: longest pause.
 _FIRST_LOOK = 0.25
 _LAST_LOOK = 1.0
 
 
 class Outside(Asking):
-    """The part of a manager that asks without serving clients, and that answers such questions."""
+    """The part of a manager that asks without serving clients, and answers such questions."""
 
     # From the manager and its other parts.
     _tables: RLock
@@ -46,7 +46,7 @@ class Outside(Asking):
     _wait_for: Callable[[Any, float], Awaitable[None]]
 
     def __init__(self) -> None:
-        #: Numbers the questions to the router.
+        #: Numbers of questions to the router.
         self._look_numbers = itertools.count(1)
         self.forget_asked()
 
@@ -55,12 +55,12 @@ class Outside(Asking):
         self._looking: dict[int, Any] = {}
         self._replies = Replies()
 
-    # --- who asks -----------------------------------------------------------------
+    # --- the asking process ---------------------------------------------------------
 
     async def _meet(self) -> None:
-        """Learn who is there now.
+        """Get the present list of workers from the router.
 
-        :raises RelayUnreachable: when no relay answers, or no router.
+        :raises RelayUnreachable: when no relay or no router answers in time.
         """
         number, met = next(self._look_numbers), self._create_event()
         self._looking[number] = met
@@ -83,9 +83,9 @@ class Outside(Asking):
         publisher.ask_router({"method": "members", "asked": number})
 
     def _met(self, number: int, rows: Any) -> None:
-        """The router has answered.
+        """Take the router's list.
 
-        :raises ValueError: or another exception, when these are not its rows.
+        :raises ValueError: or another exception, when the rows are malformed.
         """
         members = {str(tag): bool(elsewhere) for tag, elsewhere, _ in rows}
         with self._tables:
@@ -95,7 +95,7 @@ class Outside(Asking):
             met.set()
 
     async def _wait_outside(self, request: int, call: Call, done: Any, timeout: float) -> None:
-        """Wait for answers; for no worker that has left, and for none that was lost."""
+        """Wait for answers; ask again for lost ones, and give up on workers that have left."""
         until, pause = time.monotonic() + timeout, _FIRST_LOOK
         missing: set[str] = set()
         before: dict[str, int] = {}
@@ -105,7 +105,7 @@ class Outside(Asking):
             if call.done or publisher is None:
                 return
             waiting = call.waiting
-            # What they said last comes another way than the word that they left: look twice.
+            # A worker's last answers and the news that it left come on different ways: look twice.
             gone = {worker for worker in waiting if not self._members.hear(worker)}
             for worker in gone & missing:
                 call.lost(worker)
@@ -115,12 +115,12 @@ class Outside(Asking):
                 if self._members.is_local(worker):
                     again = {"method": "repeat", "request": request, "first": first}
                     publisher.tell(worker, {**again, "worker": worker})
-            # Where much was lost, the next batch is due.
+            # After many losses the answers come in batches: ask for the next one soon.
             pause = min(pause * 1.5, _LAST_LOOK) if waiting == before else _FIRST_LOOK
             before = waiting
 
     def _hear_answer(self, subscriber: Subscriber, message: RelayMessage) -> None:
-        """In the thread that listens."""
+        """Handle an answer, in the receiving thread."""
         method = message.fields["method"]
         if method not in ("expect", "answer"):
             return
@@ -131,11 +131,11 @@ class Outside(Asking):
             subscriber.refuse(error)
 
     def _end_calls(self) -> None:
-        """Nothing will be received any more."""
+        """End all questions: this process receives nothing any more."""
         for call in list(self._calls.values()):
             call.end()
 
-    # --- who answers --------------------------------------------------------------
+    # --- the answering process ------------------------------------------------------
 
     def _answer_outside(
         self, asker: str, fields: dict[str, Any], packets: Sequence[EncodedPacket]
@@ -143,9 +143,9 @@ class Outside(Asking):
         """:raises MessageTooLong: when it is longer than ``message_maxbytes``."""
         publisher = self._join_relay()
         publisher.check(packets, "an answer")
-        with self._tables:  # in the order of the numbers
+        with self._tables:  # sends in the order of the numbers
             publisher.tell(asker, self._replies.add(asker, fields, packets), packets)
-        if self._cluster.bridged:  # the process may be on another host
+        if self._cluster.bridged:  # the asking process may be on another host
             self._send_to([BRIDGE], {**fields, "to": asker}, packets)
 
     def _on_repeat(self, message: RelayMessage) -> None:

@@ -1,8 +1,9 @@
 """Objects that each process of an application has itself, such as the application.
 
-The environment of a client may lead to one. Where another process takes the client over, it gets
-the one that is in the same place there: found from the application on, by attributes and indexes;
-or, as a deploy may change the place, the first of the same class.
+The environment of a client may refer to one. When another process takes the client over, the
+reference is replaced by the object in the same place there: the place is a path of attributes and
+indexes from the application. Since a deploy may change the place, the first object of the same
+class is taken otherwise.
 """
 
 from __future__ import annotations
@@ -12,33 +13,33 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ..common.limits import OBJECTS_LOOKED_AT
 
-#: From an object to the next one: an attribute or a key, or an index.
+#: A step of such a path: an attribute or a key, or an index.
 Step = Union[str, int]
 
-#: Objects that are remembered with their places: an application has a few.
+#: Most objects whose places are remembered: an application has a few.
 _REMEMBERED = 32
 
 
 class Place(NamedTuple):
-    """Where an object is, from the application on."""
+    """Where an object is, as a path from the application, and its class."""
 
     kind: str
     steps: List[Step]
 
 
 class OwnObjects:
-    """Those that can be found from the application.
+    """The objects that can be reached from the application.
 
     :param application: as the worker has imported it.
     """
 
     def __init__(self, application: Any) -> None:
         self._application = application
-        #: By the id of an object: it, so that nobody else gets its id, and its place.
+        #: By the id of an object: the object, which keeps the id in use, and its place.
         self._known: dict[int, Tuple[Any, Optional[Place]]] = {}
 
     def place_of(self, wanted: Any) -> Optional[Place]:
-        """``None`` where it is not found."""
+        """Return the place of an object; ``None`` when it is not found."""
         known = self._known.get(id(wanted))
         if known is None:
             kind = _kind(wanted)
@@ -49,7 +50,7 @@ class OwnObjects:
         return known[1]
 
     def at(self, place: Place) -> Any:
-        """:raises ValueError: when there is none."""
+        """:raises ValueError: when the application has no such object."""
         value = self._application
         for step in place.steps:
             value = dict(_parts(value)).get(step)
@@ -61,11 +62,11 @@ class OwnObjects:
         raise ValueError(f"the application has no {place.kind}")
 
     def first(self, cls: type) -> Any:
-        """The first of a class; ``None`` where there is none."""
+        """The first object of a class, or ``None``."""
         return next((value for _, value in self._walk() if issubclass(type(value), cls)), None)
 
     def _walk(self) -> Iterator[Tuple[List[Step], Any]]:
-        """The nearest first."""
+        """All objects with their paths, the nearest first."""
         seen = {id(self._application)}
         level: List[Tuple[List[Step], Any]] = [([], self._application)]
         looked_at = 0
@@ -83,12 +84,12 @@ class OwnObjects:
             level = below
 
 
-#: What leads to nothing of the application's.
+#: Types whose objects lead to no object of the application.
 _LEAVES = (str, bytes, int, float, type(None), type, ModuleType)
 
 
 def _parts(value: Any) -> Iterator[Tuple[Step, Any]]:
-    cls = type(value)  # isinstance() would have a proxy look for what it stands for
+    cls = type(value)  # isinstance() would make a proxy look up its object
     if issubclass(cls, (list, tuple)):
         yield from enumerate(value)
     elif cls is FunctionType:
@@ -97,7 +98,7 @@ def _parts(value: Any) -> Iterator[Tuple[Step, Any]]:
             try:
                 yield name, cell.cell_contents
             except ValueError:
-                pass  # it has no value yet
+                pass  # the variable has no value yet
     elif cls is MethodType:
         yield "__self__", value.__self__
     else:

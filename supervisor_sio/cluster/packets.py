@@ -1,12 +1,10 @@
 """Socket.IO packets as python-socketio makes them, with JSON coders that are ready.
 
-``json.dumps(separators=…)`` and ``json.loads(parse_int=…)``, as python-socketio
-calls them, make a coder anew for each packet: that takes longer than to code a
-short one.
+``json.dumps(separators=…)`` and ``json.loads(parse_int=…)``, as python-socketio calls them, make a
+new coder for each packet, which takes longer than to code a short one.
 
-JSON is that of RFC 8259. Python reads and writes ``NaN``, ``Infinity`` and numbers
-that are too large for a float as well; a browser ends its connection over one, so
-here they are errors both ways.
+JSON is that of RFC 8259. Python also reads and writes ``NaN``, ``Infinity`` and numbers that are
+too large for a float; a browser closes its connection over one, so they are errors here, both ways.
 """
 
 from __future__ import annotations
@@ -25,11 +23,11 @@ from typing import Any, Callable, Optional, Sequence, Union
 from engineio import json as eio_json
 from socketio import packet
 
-#: What most data are made of; nothing else has to be looked into.
+#: Types of most values; they need no look for bytes in them.
 _NEVER_BINARY = frozenset((str, int, float, bool, type(None)))
 
 
-#: Characters of an integer.
+#: Most characters of an integer.
 _MOST_DIGITS = 100
 
 
@@ -38,7 +36,7 @@ def _refuse(constant: str) -> Any:
 
 
 def _integer(text: str) -> int:
-    """To convert thousands of digits takes long; engineio takes 100 characters as well."""
+    """Refuse thousands of digits, which take long to convert; engineio's limit is 100 as well."""
     if len(text) > _MOST_DIGITS:
         raise ValueError("an integer that is too long")
     return int(text)
@@ -51,23 +49,23 @@ def _finite(text: str) -> float:
     return number
 
 
-#: Shorter texts are decoded at once: a look into them would not be worth it.
+#: Texts shorter than this are decoded at once: a check before would cost more than it saves.
 _LONG = 10_000
 
-#: What is left of a text for the look: its digits, as 0, and each e; without plus signs.
+#: What the check keeps of a text: each digit as 0, and each e; without plus signs.
 _NUMBERS = bytes(
     ord("0") if chr(byte) in "0123456789" else ord("e") if chr(byte) in "eE" else ord(" ")
     for byte in range(256)
 )
 _LARGE_EXPONENT = b"e000"
-#: A sign is a character as well.
+#: A sign counts as a character.
 _MANY_DIGITS = b"0" * _MOST_DIGITS
 
 
 def _is_suspicious(text: str) -> bool:
-    """Whether there may be a number in a text that is refused; it may be in a string, too.
+    """Whether a text may have a number that is refused; it may stand in a string, too.
 
-    Without 100 digits in a row, or an exponent of three, there is none: 99 digits and ``e99``
+    Without 100 digits in a row or an exponent of three digits it has none: 99 digits with ``e99``
     are less than 1e199.
     """
     numbers = text.encode(errors="replace").translate(_NUMBERS, b"+")
@@ -75,31 +73,31 @@ def _is_suspicious(text: str) -> bool:
 
 
 _encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-#: What ``JSONEncoder.encode`` makes anew for each value; without its look for circles.
+#: What ``JSONEncoder.encode`` makes anew for each value, without the check for circles.
 _write: Any = c_make_encoder and c_make_encoder(
     None, _encoder.default, encode_basestring_ascii, None, ":", ",", False, False, False
 )
 _decoder = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_constant=_refuse)
-#: Calls nothing of Python for each number: three times as fast.
+#: Calls no Python code for each number: three times as fast.
 _plain_decoder = json.JSONDecoder(parse_constant=_refuse)
 
 
 def encode(data: Any) -> str:
-    """Data as JSON, without a space.
+    """Encode data as JSON, without spaces.
 
-    :raises ValueError: for NaN and infinities, and for what contains itself.
-    :raises TypeError: for what JSON does not have.
+    :raises ValueError: for NaN and infinities, and for data that contain themselves.
+    :raises TypeError: for values that JSON does not have.
     """
-    if _write is None:  # a Python without the module in C
+    if _write is None:  # this Python lacks the module in C
         return _encoder.encode(data)
     try:
         return "".join(_write(data, 0))
     except RecursionError:
-        return _encoder.encode(data)  # says what is wrong
+        return _encoder.encode(data)  # raises an error that says what is wrong
 
 
 class _Json:
-    """What a packet needs of a JSON module."""
+    """The two functions of a JSON module that a packet needs."""
 
     @classmethod
     def dumps(cls, data: Any, separators: tuple[str, str] = (",", ":")) -> str:
@@ -116,22 +114,22 @@ class _Json:
             end = -1
         if end == len(text):
             return data
-        return decoder.decode(text)  # space around it, or an error, which it describes
+        return decoder.decode(text)  # takes spaces around it, or raises a precise error
 
 
-#: All that a text may have in it that is no JSON to others; nearly always in a string.
+#: All that may make a text invalid JSON for other parsers; nearly always it stands in a string.
 _SUSPICIOUS = re.compile(r"NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{309}")
 
 
-#: What is not JSON to others, as texts and as data.
+#: Values that are not JSON for other parsers, as texts and as data.
 _NO_JSON = ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400)
 _NO_JSON_DATA = (math.nan, math.inf, -math.inf, 10**399)
 
 
 class CheckedJson:
-    """A JSON module of the application's; what it reads and writes is JSON to others as well.
+    """A JSON module of the application, restricted to what other JSON parsers accept.
 
-    Its texts are looked at, unless it refuses what is not JSON by itself, as orjson does.
+    Its texts are checked, unless the module refuses the rest by itself, as orjson does.
     """
 
     def __init__(self, module: Any) -> None:
@@ -163,7 +161,7 @@ def _reads(module: Any, text: str) -> bool:
 
 
 def _writes(module: Any, value: float) -> bool:
-    """Whether it writes that as such; orjson writes null."""
+    """Whether the module writes the value as it is; orjson writes null."""
     try:
         text = module.dumps([value], separators=(",", ":"))
     except Exception:
@@ -172,20 +170,20 @@ def _writes(module: Any, value: float) -> bool:
 
 
 def _check(text: Any) -> None:
-    """:raises ValueError: for what RFC 8259 does not know."""
+    """:raises ValueError: when a text has values that are not in RFC 8259."""
     if not isinstance(text, str):
         return
-    # The expression alone takes much longer than these looks, which nearly all pass.
+    # The expression alone takes much longer than these checks, which nearly all texts pass.
     if _is_suspicious(text) or "NaN" in text or "Infinity" in text:
         if _SUSPICIOUS.search(text):
             _Json.loads(text)
 
 
 class Packet(packet.Packet):  # type: ignore[misc]
-    """The default packet of python-socketio; the same on the wire.
+    """python-socketio's default packet, with the same wire format.
 
-    It takes bytes in tuples inside of the data as well, since tuples are arrays
-    in JSON: ``sio.instrument()`` makes such.
+    It also takes bytes in tuples within the data: tuples are arrays in JSON, and
+    ``sio.instrument()`` makes such data.
     """
 
     json = _Json
@@ -222,9 +220,9 @@ _EVENT = re.compile(r"2(?:(/[^,?]*),)?([0-9]{0,100})(?=\[)")
 def read_event(
     text: str, loads: Callable[[str], Any] = _Json.loads
 ) -> Optional[tuple[str, Optional[int], Any]]:
-    """The namespace, the id and the data of an event as most are; ``None`` for any other packet.
+    """The namespace, id and data of an event without attachments; ``None`` for any other packet.
 
-    The same as :class:`Packet` reads, in half the time.
+    It reads the same as :class:`Packet`, in half the time.
 
     :param loads: of the JSON module of the server.
     """
@@ -234,7 +232,7 @@ def read_event(
     namespace, number = match.groups()
     try:
         data = loads(text[match.end() :])
-    except Exception:  # a module of the application's may raise any
+    except Exception:  # the application's module may raise any
         return None
     return namespace or "/", int(number) if number else None, data
 
@@ -253,12 +251,12 @@ def ack_text(
 
 
 class Partial:
-    """A packet of a client whose attachments have yet to come.
+    """A packet of a client whose attachments have not all come yet.
 
-    :param pkt: its data name each of the attachments once.
-    :param text: the message that it was.
-    :param size: bytes that the attachments may have together.
-    :raises ValueError: when the data name an attachment that does not come, twice, or not at all.
+    :param pkt: its data refer to each attachment exactly once.
+    :param text: the message with the packet.
+    :param size: bytes that all attachments may have together.
+    :raises ValueError: when the data refer to an attachment never, twice, or to a missing one.
     """
 
     __slots__ = ("packet", "messages", "_places", "_size")
@@ -271,16 +269,16 @@ class Partial:
         ):
             raise ValueError("an attachment that is not named exactly once")
         self.packet = pkt
-        #: All that has come, as it came.
+        #: The messages of the event, as they came.
         self.messages: list[Union[str, bytes]] = [text]
-        #: Where the attachments belong, the next one last.
+        #: Where the attachments belong; the next one is last.
         self._places = sorted(places, key=lambda place: place[0], reverse=True)
         self._size = size
 
     def add(self, attachment: bytes) -> bool:
-        """Whether that was the last one: the packet has all its data then.
+        """Add an attachment. Return whether it was the last one: the packet is complete then.
 
-        :raises ValueError: when there are too many bytes.
+        :raises ValueError: when the attachments have too many bytes.
         """
         self._size -= len(attachment)
         if self._size < 0:
@@ -292,9 +290,9 @@ class Partial:
 
 
 class Skipped:
-    """In the place of a packet that nobody gets, as its client has left: its attachments come.
+    """Takes the attachments of a packet that is dropped, as its client has left.
 
-    :param count: of them.
+    :param count: of the attachments.
     """
 
     __slots__ = ("_left",)
@@ -312,7 +310,7 @@ class Skipped:
 
 
 def _placeholders(data: Any) -> list[tuple[Any, Any, Any]]:
-    """Where attachments belong in decoded data: the number, the container and the key."""
+    """The placeholders of attachments in decoded data: number, container and key."""
     found = []
     containers = [data]
     while containers:
@@ -327,20 +325,20 @@ def _placeholders(data: Any) -> list[tuple[Any, Any, Any]]:
 
 
 def class_for(server: Any) -> Any:
-    """The packet class that a ``socketio.Server`` should have: the same on the wire."""
+    """The packet class that a ``socketio.Server`` should have, with the same wire format."""
     cls = server.packet_class
     if cls.encode is not packet.Packet.encode:
         return _checked(cls)
     if cls is packet.Packet and cls.json is eio_json:
         return Packet
-    # It is called what it was: see wire_format().
+    # The new class keeps the name: see wire_format().
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
     base = Packet if cls is packet.Packet else cls
     return type(cls.__name__, (base,), {**names, "json": CheckedJson(cls.json)})
 
 
 def _checked(cls: Any) -> Any:
-    """A class that does not write JSON; only that of msgpack is not its own affair."""
+    """A class that does not write JSON: only msgpack's is replaced."""
     module = sys.modules.get("socketio.msgpack_packet")
     if module is None or not issubclass(cls, module.MsgPackPacket):
         return cls
@@ -362,7 +360,7 @@ def coders(cls: Any) -> Optional[tuple[Callable[[Any], str], Callable[[str], Any
 
 
 def wire_format(cls: Any) -> str:
-    """Names what packets of a class are on the wire."""
+    """A name for the wire format of a class's packets."""
     if cls is Packet:
         cls = packet.Packet
     return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,8 +1,8 @@
-"""Data of an application as JSON, so exactly that it is the same when it is read again. Pure.
+"""Data of an application as JSON, written such that reading gives exactly the same. Pure.
 
-JSON makes a list of a tuple, and a text of a key that is a number: those are written with a mark.
-What would come back as something else, such as a ``datetime`` or a subclass of ``dict``, is
-refused with its place in the data.
+JSON turns a tuple into a list, and a key that is a number into a string: those are written with a
+mark. What would be read as another type, such as a ``datetime`` or a subclass of ``dict``, is
+refused, and the error says where it is in the data.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from typing import Any, Optional
 
 from ..common.limits import PLAIN_DEPTH
 
-#: The one key of an object that stands for something else; its value says for what.
+#: The only key of an object that stands for another type; its value has the content.
 _TUPLE = "\0tuple"
 _BYTES = "\0bytes"
-#: A dictionary with a key that is not a text, or that begins as these do.
+#: A dictionary with a key that is not a ``str``, or begins like these marks.
 _PAIRS = "\0pairs"
 
 _AS_THEY_ARE = (str, bool, type(None))
 
-#: Python converts no integer with more than 4,300 digits to a text.
+#: Python converts no integer with more than 4,300 digits to a string.
 _MOST_BITS = 10_000
 
 _TOO_DEEP = "nested too deeply, or in itself"
 
 _LONGEST_PATH = 200
 
-#: What an object takes beside its text.
+#: Characters that an object counts beside its text.
 _OBJECT = 8
 
 
 class NotPlain(ValueError):
-    """Something that cannot be written.
+    """A value that cannot be written.
 
-    :param path: its place in the data, as in ``user.tags[2]``.
-    :param what: it is.
+    :param path: its place in the data, such as ``user.tags[2]``.
+    :param what: what it is.
     """
 
     def __init__(self, path: str, what: str) -> None:
@@ -45,13 +45,13 @@ class NotPlain(ValueError):
 
 
 class TooLong(ValueError):
-    """More than there may be."""
+    """The data have more characters than allowed."""
 
 
 class Writer:
-    """Writes what belongs together.
+    """Writes values that share one limit.
 
-    :param most: characters that all of it may have.
+    :param most: characters that all of them may have.
     """
 
     def __init__(self, most: float = math.inf) -> None:
@@ -59,7 +59,7 @@ class Writer:
         self._binary = False
 
     def write_binary(self, value: Any, path: str = "") -> Any:
-        """As :meth:`write`; bytes may be in it as well."""
+        """As :meth:`write`, but with ``bytes`` allowed."""
         self._binary = True
         try:
             return self.write(value, path)
@@ -67,27 +67,27 @@ class Writer:
             self._binary = False
 
     def write_text(self, value: str, path: str) -> str:
-        """As :meth:`write`, of a text."""
+        """As :meth:`write`, for a ``str``."""
         self._left -= _OBJECT + len(value)
         if self._left < 0:
             raise TooLong(f"too long at {path}")
         return value
 
     def write_key(self, key: Any, path: str) -> str:
-        """As :meth:`write_text`, of what has to be one.
+        """As :meth:`write_text`, for a key.
 
-        :raises NotPlain: when it is not.
+        :raises NotPlain: when it is not a ``str``.
         """
         if key.__class__ is not str:
             raise NotPlain(f"a key of {path}", _describe(key, key.__class__))
         return self.write_text(key, path)
 
     def write(self, value: Any, path: str = "") -> Any:
-        """What :func:`read` makes the same of, as JSON takes it.
+        """Return the value as JSON takes it, for :func:`read`.
 
-        :param path: its name, for errors.
-        :raises NotPlain: for what cannot be written.
-        :raises TooLong: when it is too much.
+        :param path: the name of the value, for errors.
+        :raises NotPlain: for a value that cannot be written.
+        :raises TooLong: when there are too many characters.
         """
         try:
             return self._write(value, path, PLAIN_DEPTH)
@@ -96,7 +96,7 @@ class Writer:
 
     def _write(self, value: Any, path: str, depth: int) -> Any:
         """
-        :param depth: levels that there may be below it.
+        :param depth: levels that may be below the value.
         """
         kind = value.__class__
         self._left -= _OBJECT + (len(value) if kind in (str, bytes) else 0)
@@ -142,7 +142,7 @@ def _describe(value: Any, kind: type) -> str:
 
 
 def _below(path: str, depth: int) -> int:
-    """Levels that there may be below the items of what is at this place."""
+    """Levels that may be below the items of the value at ``path``."""
     if not depth:
         raise NotPlain(_short(path), _TOO_DEEP)
     return depth - 1
@@ -153,15 +153,15 @@ def _join(path: str, key: Any) -> str:
 
 
 def _short(path: str) -> str:
-    """For a line in a log: clients may have chosen the keys."""
+    """A path for a line in a log: clients may have chosen the keys."""
     shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
     return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 def read(value: Any) -> Any:
-    """What was written.
+    """Return the value that was written.
 
-    :raises ValueError: when it is not what a :class:`Writer` makes.
+    :raises ValueError: when it is not from a :class:`Writer`.
     """
     if value.__class__ is list:
         return [read(item) for item in value]

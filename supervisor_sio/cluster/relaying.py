@@ -1,4 +1,4 @@
-"""The manager's place on the relay: it joins, sends, hears, and leaves."""
+"""The manager's connection to the relay: it joins, sends, receives, and leaves."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from .lost import Moved
 from .scope import Selection, Sent
 from .takeover import Takeover
 
-#: Seconds in which a write-only manager must find the relay.
+#: Seconds in which a process that serves no clients must reach the relay.
 _JOIN_TIMEOUT = 5.0
 
-#: Seconds that a write-only manager at its end waits until all workers have what it sent,
-#: while none of them fetches anything.
+#: Seconds that such a process, at its end, goes on to wait for workers that lack something and
+#: fetch nothing.
 _LEAVE_TIMEOUT = 5.0
 
-#: Those of the managers that hear the relay in this process.
+#: Channels whose messages a manager of this process receives.
 channels_in_use: set[str] = set()
 
 
 class RelayUnreachable(RuntimeError):
-    """Nobody relays what this process has to say; the text says what to look at."""
+    """No relay carries the messages of this process; the text says what to look at."""
 
 
 class Relaying(Takeover):
@@ -66,7 +66,7 @@ class Relaying(Takeover):
     _note_heard: Callable[[RelayMessage, Stream], None]
     _names_of: Callable[[str, Iterable[str]], list[str]]
     _tags_of: Callable[[Any], set[Optional[str]]]
-    #: Where no clients are served.
+    #: Used where no clients are served.
     _met: Callable[[int, Any], None]
     _hear_answer: Callable[[Subscriber, RelayMessage], None]
     _end_calls: Callable[[], None]
@@ -81,11 +81,11 @@ class Relaying(Takeover):
         self._publisher: Optional[Publisher] = None
         self._joining = native.lock()
         self._subscriber: Optional[Subscriber] = None
-        #: Fields that were found right last.
+        #: The fields that were checked last.
         self._checked: Mapping[str, Any] = {}
 
     def initialize(self) -> None:
-        """Start to hear the other workers; called where clients are served.
+        """Start to receive from the other workers; called where clients are served.
 
         :raises RuntimeError: for a second manager on the same channel in one process.
         """
@@ -94,7 +94,7 @@ class Relaying(Takeover):
             return
         if not self.write_only:
             if not self._serves:
-                # What it emitted before went out under another name, and is still fetched.
+                # Its earlier messages have another sender id, under which workers fetch them.
                 native.start_thread(partial(finish, *self._take_apart()), "relay-finish")
                 self._serves = True
             publisher = self._join_relay()
@@ -128,7 +128,7 @@ class Relaying(Takeover):
                 self._get_logger().error("no relay yet, waiting: is [eventlistener:sio] running?")
 
     async def leave(self, timeout: float, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Wait until all workers have what this one has sent: it is about to end.
+        """Wait until all workers have what this one has sent; called when it is about to end.
 
         :param timeout: seconds to wait at most.
         :param sleep: waits for so many seconds, as the worker does.
@@ -137,9 +137,9 @@ class Relaying(Takeover):
         if publisher is None or subscriber is None or publisher.silent:
             return
         deadline = time.monotonic() + timeout
-        await self._wait_for_members(sleep)  # while the router is new it has not told them
+        await self._wait_for_members(sleep)  # a new router has not sent the list yet
         await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
-        # From here on nothing needs to be fetched; once more for what came meanwhile.
+        # Mark the end: nothing needs to be fetched later. Wait once more, for what came meanwhile.
         publisher.ends = True
         missing = await subscriber.wait_confirmed(self._receivers, lambda: deadline, sleep)
         if missing:
@@ -150,22 +150,22 @@ class Relaying(Takeover):
             )
 
     def _receivers(self) -> list[str]:
-        """Who hears what this process sends to all, on this host."""
+        """The processes on this host that receive what this process sends to all."""
         subscriber = self._subscriber
         assert subscriber is not None
-        # When its sessions are passed on, somebody else hears under its tags.
+        # After its sessions were passed on, another process receives under its tags.
         here = {*subscriber.tags, *self._unheard}
         tags = [tag for tag in self._members.receivers if tag not in here]
         return [*tags, BRIDGE] if subscriber.bridged else tags
 
     @property
     def tally(self) -> Optional[int]:
-        """The descriptor of the memory in which this worker counts what it sends."""
+        """Descriptor of the shared memory in which this worker counts what it sends."""
         tally = None if self._publisher is None else self._publisher.tally
         return None if tally is None else tally.descriptor
 
     def figures(self) -> dict[str, int]:
-        """What this process has heard and said on the relay: counts of messages."""
+        """Counts of messages that this process has received from the relay and sent to it."""
         return {
             "received": getattr(self._subscriber, "received", 0),
             "dropped": getattr(self._subscriber, "dropped", 0),
@@ -179,7 +179,7 @@ class Relaying(Takeover):
 
     @property
     def hears(self) -> Optional[str]:
-        """The channel on which this manager hears the others, if it does."""
+        """The channel on which this manager receives, or ``None``."""
         if not self._serves or self._publisher is None or self._subscriber is None:
             return None
         return self._publisher.channel
@@ -198,7 +198,7 @@ class Relaying(Takeover):
         except RunDirError as error:
             raise RelayUnreachable(str(error)) from None
         if self.channel and self.channel != cluster.channel:
-            # Other hosts hear the one channel of the cluster.
+            # The bridge carries only the cluster's own channel.
             cluster = cluster._replace(channel=self.channel, bridged=False)
         self._cluster = cluster
         if self._serves:
@@ -211,19 +211,20 @@ class Relaying(Takeover):
             self._listen_for_questions(publisher)
         self._publisher = publisher
         atexit.register(self.finish)
-        # The children of multiprocessing end without what atexit knows.
+        # multiprocessing ends its children without running atexit.
         Finalize(None, self.finish, exitpriority=10)
         return publisher
 
     def _turn(self) -> Optional[CallSoon]:
-        """How to have something called at the end of this turn, in the thread of the loop."""
+        """A function that runs a call at the end of this turn; ``None`` outside the loop's
+        thread."""
         outlet = self._outlet
         if outlet is None or outlet.threads is None or not outlet.threads.here:
             return None
         return outlet.call_soon
 
     def _listen_for_questions(self, publisher: Publisher) -> None:
-        """:raises RelayUnreachable: when no relay carries what this process says."""
+        """:raises RelayUnreachable: when no relay carries this process's messages in time."""
         assert self._run_dir is not None
         subscriber = ThreadSubscriber(publisher, self._run_dir, hears_all=False)
         if not self.write_only:
@@ -243,18 +244,18 @@ class Relaying(Takeover):
         self._subscriber = subscriber
 
     def finish(self) -> None:
-        """As ``close()`` of the managers, where a loop does not run; it may block."""
+        """The same as ``close()`` of the managers, where no loop runs; it may block."""
         finish(*self._take_apart())
 
     def _take_apart(self) -> tuple[Optional[Publisher], Optional[Subscriber]]:
-        """From here on the next emit connects anew."""
+        """Detach publisher and subscriber; the next emit connects anew."""
         atexit.unregister(self.finish)
         publisher, subscriber = self._publisher, self._subscriber
         if isinstance(subscriber, (LoopSubscriber, ThreadSubscriber)):
             self._subscriber = None
         if isinstance(subscriber, LoopSubscriber):
             self._serves = False
-        # From here on other threads connect anew: not as a worker, whose numbers are known.
+        # Other threads that connect anew must not do so as this worker: its numbers are in use.
         self._publisher = None
         if isinstance(subscriber, ThreadSubscriber):
             self._end_calls()
@@ -263,10 +264,10 @@ class Relaying(Takeover):
             channels_in_use.discard(publisher.channel if publisher is not None else "")
         return publisher, subscriber
 
-    # --- the other workers ---------------------------------------------------
+    # --- messages from and to other workers ----------------------------------
 
     def _hear_in_loop(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
-        """Where the loop of this thread runs."""
+        """Receive in the loop of this thread."""
         subscriber = LoopSubscriber(
             publisher,
             run_dir,
@@ -285,12 +286,12 @@ class Relaying(Takeover):
         what: str = "a message",
         volatile: bool = False,
     ) -> Optional[Selection]:
-        """To the workers with these tags, except this one; ``None`` is all of them.
+        """Send to the workers with these tags, except this one; ``None`` stands for all of them.
 
-        :return: whom of the clients here it is for as well.
+        :return: which clients of this process it is for as well.
         """
         number = self._publish_to(tags, fields, packets, what, volatile)
-        if self.takeover or self._journal is not None or self._moves:  # others may come
+        if self.takeover or self._journal is not None or self._moves:  # clients may arrive
             return Sent(self._scope_of, number)
         return None
 
@@ -303,11 +304,11 @@ class Relaying(Takeover):
         volatile: bool,
         event: Optional[RelayMessage] = None,
     ) -> Optional[int]:
-        """The same.
+        """Publish to the workers with these tags.
 
-        :param event: that this is, if it is about to be written to the journal: gets its number,
-            if it is published to all.
-        :return: for :meth:`_scope_of`.
+        :param event: the message, if it will be written to the journal: it gets the number under
+            which it was published to all.
+        :return: the number for :meth:`_scope_of`; ``None`` if it was not published.
         """
         publisher = self._join_relay()
         publisher.check(packets, what)
@@ -326,7 +327,7 @@ class Relaying(Takeover):
         number: Optional[int] = None
         for tag in others:
             for_it = fields
-            if len(wanted) > 1:  # one process may get it for several of them
+            if len(wanted) > 1:  # one process may receive it under several of them
                 for_it = {**fields, "room": self._names_of(tag, fields["room"])}
             if tag == BRIDGE or not self.is_remote(tag):
                 published = publish(tag, for_it, packets)
@@ -337,7 +338,8 @@ class Relaying(Takeover):
         return number
 
     def _others(self, wanted: Iterable[Optional[str]], fields: Mapping[str, Any]) -> set[str]:
-        """Those of these tags under which others hear, and of clients that have gone to others."""
+        """Those of these tags that other processes receive, and the tags of clients that have
+        moved."""
         is_ours = self._is_ours if self._moves else self.host_id.__eq__
         others = {tag for tag in wanted if tag is not None and not is_ours(tag)}
         if self._journal is not None:
@@ -352,12 +354,12 @@ class Relaying(Takeover):
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket],
     ) -> tuple[int, Optional[str], Kept]:
-        """Publish, and see that the journal says that its own clients need not hear it of others;
-        with ``_tables``."""
+        """Publish, with ``_tables`` held. The journal notes that its clients have the message, so
+        that they need not get it from another worker's stream."""
         published = _, stream, kept = publisher.publish(tag, fields, packets)
         if stream is None or self._hears_for(stream):
             if tag == stream and fields is event.fields:
-                # It is noted with the event.
+                # The journal notes it with the event.
                 event.stream, event.sequence, event.packed = stream, kept.sequence, kept.data
             else:
                 self._note_published(stream, kept)
@@ -370,8 +372,8 @@ class Relaying(Takeover):
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket],
     ) -> tuple[int, Optional[str], Kept]:
-        """The same of what is no event."""
-        with self._tables:  # in this order
+        """Publish what is not an event, and note it in the journal."""
+        with self._tables:  # publishes and notes in the same order
             published = _, stream, kept = publisher.publish(tag, fields, packets)
             if stream is None or self._hears_for(stream):
                 self._note_published(stream, kept)
@@ -382,7 +384,7 @@ class Relaying(Takeover):
         self._journal.heard(self.host_id, stream, kept.sequence)
 
     def _hears_for(self, tag: str) -> bool:
-        """Whether what is to this tag is for clients of this process, or some of them."""
+        """Whether clients of this process are among those that get what is sent to this tag."""
         if tag == self.host_id or tag in self._adopted:
             return True
         subscriber = None if self._journal is None else self._subscriber
@@ -393,9 +395,9 @@ class Relaying(Takeover):
         return self._members.known and not known
 
     def _publish(self, fields: dict[str, Any]) -> Optional[Selection]:
-        """Tell the worker of a client, or all, of a disconnect or a change of rooms.
+        """Publish a disconnect or a change of rooms, to the worker of a client or to all.
 
-        :return: as :meth:`_send_to`.
+        :return: see :meth:`_send_to`.
         """
         if self._run_dir is None:
             return None
@@ -411,19 +413,19 @@ class Relaying(Takeover):
 
     def _check(self, fields: Mapping[str, Any]) -> None:
         """:raises MalformedFields: see :func:`check_fields`."""
-        if fields is not self._checked:  # the same object comes with what is repeated
+        if fields is not self._checked:  # repeated fields come as the same object
             check_fields(fields)
             self._checked = fields
 
     def _hear(self, message: RelayMessage) -> None:
-        """A message of another process."""
+        """Handle a message of another process."""
         assert self._subscriber is not None
         if self._journal is not None:
             self._hear_kept(message)
             return
         try:
             if self._apart and message.scope is None:
-                message = copy(message)  # adopted clients may get the same object, later
+                message = copy(message)  # adopted clients may get the same object later
                 message.scope = self._scope_of_main(message)
             self._check(message.fields)
             self.HANDLERS[message.fields["method"]](self, message)
@@ -431,12 +433,12 @@ class Relaying(Takeover):
             self._subscriber.refuse(error)
         except GreenletExit:
             raise
-        except BaseException as error:  # an application's Timeout is no Exception
+        except BaseException as error:  # an application's Timeout is not an Exception
             what = f"handling {message.fields.get('method')} ({type(error).__name__})"
             self._failed_to_handle.count_failure(what, message.sender)
 
     def _hear_kept(self, message: RelayMessage) -> None:
-        """The same where clients can come back: the journal says what this process has heard."""
+        """The same with recovery: the journal notes what this process has received."""
         assert self._subscriber is not None
         heard = True
         try:
@@ -445,7 +447,7 @@ class Relaying(Takeover):
                 message.scope = self._scope_of_main(message)
             self._check(message.fields)
             self.HANDLERS[message.fields["method"]](self, message)
-            heard = not is_event(message.fields)  # that is noted with the event
+            heard = not is_event(message.fields)  # an event is noted when it is written
         except MalformedFields as error:
             self._subscriber.refuse(error)
         except GreenletExit:
@@ -465,7 +467,7 @@ class Relaying(Takeover):
 
 
 def finish(publisher: Optional[Publisher], subscriber: Optional[Subscriber]) -> None:
-    """Disconnect from the relay, when everybody has what was sent."""
+    """Disconnect from the relay, once all workers have what was sent."""
     if isinstance(subscriber, ThreadSubscriber):
         subscriber.finish(_LEAVE_TIMEOUT)
     if publisher is not None:
@@ -473,10 +475,10 @@ def finish(publisher: Optional[Publisher], subscriber: Optional[Subscriber]) -> 
 
 
 def is_event(fields: Mapping[str, Any]) -> bool:
-    """Whether it is emitted to clients, and nobody gathers their answers."""
+    """Whether it is emitted to clients without gathering their answers."""
     return fields["method"] == "emit" and "request" not in fields
 
 
 def _is_answer(fields: Mapping[str, Any]) -> bool:
-    """Whether it is for who has asked, and for nobody else."""
+    """Whether it is an answer, for the asking process only."""
     return fields["method"] in ("callback", "expect", "answer")

@@ -1,7 +1,8 @@
-"""Answers to processes that serve no clients, until those have them.
+"""Answers to processes that serve no clients, kept until those processes have them.
 
-Such an answer has no number on the relay, and may be lost there. So it has one in its question,
-and is kept for a while: who lacks some asks for them again. Pure: no sockets here.
+Such an answer has no number on the relay, and may be lost there. So it has a number within its
+question, and is kept for a while: a process that lacks some asks for them again. Pure: no sockets
+here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..relay.message import EncodedPacket
 
 
 class Key(NamedTuple):
-    """Answers to one question in the name of one worker."""
+    """The answers to one question in the name of one worker."""
 
     asker: str
     request: int
@@ -37,7 +38,7 @@ class Reply(NamedTuple):
 
 
 class _Answers:
-    """``kept`` has no holes.
+    """The answers under one key; ``kept`` has no gaps.
 
     :param start: the number of the first one.
     """
@@ -48,19 +49,20 @@ class _Answers:
 
 
 class Replies:
-    """What a worker has answered lately.
+    """The recent answers of a worker.
 
-    No number is given twice. What was forgotten in between begins anew with a higher one: numbers
-    begin at the microsecond.
+    No number is given twice. A key that was forgotten meanwhile begins anew with a higher number:
+    first numbers are the present microsecond.
 
+    :param clock: the host's monotonic one.
     :param clock: the host's monotonic one.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        #: The one that was silent for longest first.
+        #: The least recently used first.
         self._answers: OrderedDict[Key, _Answers] = OrderedDict()
-        #: In the order in which they were given.
+        #: One entry for each kept answer, the oldest first.
         self._in_order: Deque[_Answers] = deque()
         self._bytes = 0
         self._highest = 0
@@ -75,7 +77,7 @@ class Replies:
         key = Key(asker, fields["request"], fields["worker"])
         answers = self._answers.get(key)
         if answers is None:
-            # Above those of a worker that this one answers for now.
+            # Also above the numbers of a worker whose questions this one answers now.
             first = max(self._highest + 1, int(self._clock() * 1e6))
             answers = self._answers[key] = _Answers(first)
         self._answers.move_to_end(key)
@@ -90,7 +92,7 @@ class Replies:
         return numbered
 
     def again(self, key: Key, first: int) -> list[Reply]:
-        """A batch of the answers to this question, from this number on."""
+        """A batch of the kept answers under a key, from number ``first`` on."""
         answers = self._answers.get(key)
         if answers is None:
             return []
@@ -113,13 +115,13 @@ class Replies:
             or self._in_order[0].kept[0].time < until
         ):
             self._bytes -= self._in_order.popleft().kept.popleft().size
-        # Of those whose last answer is forgotten, too, there is nothing to keep: they come first.
+        # Keys whose answers are all forgotten are the first ones.
         while self._answers and not next(iter(self._answers.values())).kept:
             self._answers.popitem(last=False)
 
 
 class Came:
-    """What has come of the answers of one worker to one question."""
+    """Which answers of one worker to one question have arrived."""
 
     def __init__(self) -> None:
         self._start = 0
@@ -128,9 +130,9 @@ class Came:
         self._ahead: set[int] = set()
 
     def is_new(self, start: int, number: int) -> bool:
-        """Note that this one has come; false when it had come before.
+        """Note that an answer has arrived. Return whether it had not arrived before.
 
-        :param start: the number of the first one, as the worker has it.
+        :param start: the number of the worker's first answer, as it came with this one.
         """
         if start > self._start:  # the worker had forgotten the question
             self._start = self.lacks = start

@@ -1,4 +1,4 @@
-"""Rooms: what may name one, and which of them each client is in."""
+"""Rooms: their names, and the rooms of each client."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..relay.rooms import is_sid, room_hash
 from .bases import BaseManager
 from .scope import Selection
 
-#: One room, or several, or everybody.
+#: One room, several, or ``None`` for everybody in the namespace.
 Room = Union[str, int, list[Any], tuple[Any, ...], None]
 
 
 def tags_of(room: Room) -> set[Optional[str]]:
-    """The workers that an emit to this room or these rooms concerns; ``{None}`` for all.
+    """The tags of the workers that an emit to this room or these rooms is for; ``{None}`` for all.
 
-    A session id is a room too, and names the one worker that has it.
+    A session id is a room too, and names the one worker that has the client.
     """
     rooms = room if isinstance(room, (list, tuple)) else [room]
     if not all(map(is_sid, rooms)):
@@ -28,10 +28,11 @@ def tags_of(room: Room) -> set[Optional[str]]:
 
 
 def check_name(room: Any) -> None:
-    """:raises TypeError: for what cannot name a room, the same in every worker.
+    """Check the name of a room.
 
-    That is what JSON has no word for, or another one: to Python 1, 1.0 and ``True`` are
-    the same key. ``None`` is python-socketio's room of all who are connected.
+    :raises TypeError: for a name that JSON does not have, or that is not the same in every worker:
+        to Python 1, 1.0 and ``True`` are one key. ``None`` is python-socketio's room of all
+        clients.
     """
     if type(room) is str:
         return
@@ -43,7 +44,7 @@ def check_name(room: Any) -> None:
 
 
 def check_names(room: Room) -> None:
-    """The same for one room, a list or tuple of rooms, or ``None`` for everybody."""
+    """Check one room, a list or tuple of rooms, or ``None`` for everybody."""
     if room is None or type(room) is str:
         return
     for one in room if isinstance(room, (list, tuple)) else (room,):
@@ -51,10 +52,10 @@ def check_names(room: Room) -> None:
 
 
 def check_entry(sid: str, room: Any) -> None:
-    """Whether a client may enter a room.
+    """Check whether a client may enter a room.
 
     :raises TypeError: as :func:`check_name`.
-    :raises ValueError: for the sid of another client, who may be at another worker.
+    :raises ValueError: for the sid of another client, which may be at another worker.
     """
     check_name(room)
     if room != sid and is_sid(room):
@@ -62,7 +63,8 @@ def check_entry(sid: str, room: Any) -> None:
 
 
 def refuse_entry(sid: str, room: Any) -> None:
-    """:raises MalformedFields: when another process lets a client enter what it may not."""
+    """:raises MalformedFields: when another process lets a client enter a room it must not
+    enter."""
     try:
         check_entry(sid, room)
     except (TypeError, ValueError) as error:
@@ -72,19 +74,18 @@ def refuse_entry(sid: str, room: Any) -> None:
 class IndexedManager(BaseManager):
     """python-socketio's manager, with an index from each client to its rooms.
 
-    Without it, whoever disconnects is looked for in all rooms, and each client has one of its own.
-    Threads may use it together: whoever calls a method that begins with ``basic_`` or ``_`` holds
-    ``_tables``.
+    Without the index a disconnect would search all rooms, and each client has a room of its own.
+    Threads may share it: callers of methods that begin with ``basic_`` or ``_`` hold ``_tables``.
     """
 
-    # What python-socketio calls, and has in its classes.
+    # Attributes and methods that python-socketio uses.
     rooms: dict[str, dict[Any, Any]]
     pending_connect: _Pending
     pending_disconnect: _Pending
-    #: With recovery, those of whom it is known what they have missed; and what notes their rooms.
+    #: With recovery: clients by sid, and the method that notes their changes of rooms.
     _known: Mapping[str, Any] = MappingProxyType({})
     _note_room: Callable[[str, Any, bool], None]
-    #: By namespace and sid; without its own room and that of everybody: most have no other.
+    #: By namespace and sid, without the client's own room and everybody's: most have no other.
     _rooms_of: dict[tuple[str, str], dict[Any, None]]
 
     def __init__(self) -> None:
@@ -92,10 +93,11 @@ class IndexedManager(BaseManager):
         self.forget_clients()
 
     def forget_clients(self) -> None:
-        #: How many rooms with a client of this process have each hash: of all but the clients' own.
+        #: By hash: how many rooms with a client of this process have it; clients' own rooms do not
+        #: count.
         self.hashes: dict[int, int] = {}
-        #: Held for no longer than a moment, and never while greenlets switch: one of the
-        #: operating system, whatever a library has put in its place.
+        #: Held for moments only, and never while greenlets switch. It is a lock of the operating
+        #: system, even if a library has patched the module.
         self._tables = RLock()
         self.rooms, self._rooms_of = {}, {}
         self.pending_connect, self.pending_disconnect = _Pending(), _Pending()
@@ -105,7 +107,7 @@ class IndexedManager(BaseManager):
     ) -> None:
         was_empty = not self.rooms.get(namespace, {}).get(room)
         if room == sid and eio_sid is not None:
-            # Its own, when it connects; it has entered that of everybody before.
+            # The client's own room when it connects; it has entered everybody's before.
             self.rooms[namespace][sid] = _Room({sid: eio_sid})
         elif room is None or room == sid:
             super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
@@ -131,7 +133,7 @@ class IndexedManager(BaseManager):
     def basic_disconnect(self, sid: str, namespace: str, **kwargs: Any) -> None:
         for room in self._rooms_of.pop((namespace, sid), ()):
             self.basic_leave_room(sid, namespace, room)
-        # Its own, if it has not left that, and that of everybody: most have no others.
+        # Its own room, if it has not left it, and everybody's: most clients have no other.
         if self.rooms.get(namespace, {}).pop(sid, None):
             self._count_hash(namespace, sid, -1)
         self._leave_room(sid, namespace, None)
@@ -146,7 +148,7 @@ class IndexedManager(BaseManager):
             self._count_hash(namespace, room, -1)
 
     def _count_hash(self, namespace: str, room: Any, change: int) -> None:
-        """A room has its first client here, or has lost its last one."""
+        """A room has got its first client here, or lost its last one."""
         if is_sid(room):
             return
         number = room_hash(namespace, room)
@@ -156,19 +158,19 @@ class IndexedManager(BaseManager):
         else:
             del self.hashes[number]
 
-    # Without what an Admin UI hears of: another process has the client then, or had it.
+    # These do not report to an Admin UI, as the client only moves between processes.
 
     def _take_out(self, sid: str, namespace: str) -> None:
-        """That client is not here any more."""
+        """Remove a client that moves to another process."""
         for room in self._rooms_of.get((namespace, sid), {}).copy():
             IndexedManager.basic_leave_room(self, sid, namespace, room)
         IndexedManager.basic_disconnect(self, sid, namespace)
 
     def _take_in(self, sid: str, eio_sid: str, namespace: str, rooms: Sequence[Any]) -> None:
-        """A connected client.
+        """Add a connected client of another process.
 
-        :param rooms: as :meth:`get_rooms` has them.
-        :raises ValueError: when it is here, or cannot be in one of the rooms.
+        :param rooms: in the form of :meth:`get_rooms`.
+        :raises ValueError: when this process has it already, or it cannot enter one of the rooms.
         """
         known = self.sid_from_eio_sid(eio_sid, namespace)
         if known is not None or sid in self.rooms.get(namespace, {}).get(None, ()):
@@ -181,7 +183,7 @@ class IndexedManager(BaseManager):
             except TypeError as error:
                 raise ValueError(str(error)) from None
 
-    # What others call.
+    # Called without ``_tables``.
 
     def get_rooms(self, sid: str, namespace: str) -> list[Any]:
         with self._tables:
@@ -204,7 +206,7 @@ class IndexedManager(BaseManager):
         skip_sid: Iterable[str] = (),
         scope: Optional[Selection] = None,
     ) -> list[tuple[str, str]]:
-        """The clients of this process that are selected: sid and Engine.IO sid."""
+        """The selected clients of this process: pairs of sid and Engine.IO sid."""
         selected = self._members_of(namespace, room)
         if scope is not None:
             selected = scope.select(selected)
@@ -227,9 +229,9 @@ class IndexedManager(BaseManager):
 
 
 class _Room(dict[str, str]):
-    """A client's own room. python-socketio has a ``bidict`` for it, which takes far longer to make.
+    """A client's own room. python-socketio takes a ``bidict``, which is far slower to make.
 
-    :ivar _fwdm: where python-socketio looks for who is in a room.
+    :ivar _fwdm: where python-socketio reads the members of a room.
     """
 
     __slots__ = ()
@@ -240,20 +242,20 @@ class _Room(dict[str, str]):
 
 
 class _Pending(dict[str, Any]):
-    """By namespace, the clients that connect or disconnect; asked about at each event.
+    """Clients that are connecting or disconnecting, by namespace; looked up at each event.
 
-    python-socketio puts lists here, which take long to look through when thousands leave together.
+    python-socketio has lists here, which are slow to search when thousands leave together.
     """
 
     def __setitem__(self, namespace: str, sids: Any) -> None:
         super().__setitem__(namespace, _Sids.fromkeys(sids))
 
     def __missing__(self, namespace: str) -> _Sids:
-        """For who has just looked whether there are any, while another thread removes the last."""
+        """For a thread that has just found some, while another one removed the last."""
         return _Sids()
 
     def discard(self, sid: str, namespace: str) -> None:
-        """That client does not connect or disconnect any more, or never did."""
+        """A client has ceased to connect or disconnect, or never did."""
         sids = self.get(namespace)
         if sids and sid in sids:
             del sids[sid]

@@ -1,7 +1,7 @@
-"""Functions that one worker of the cluster runs at a time, and what they know of that.
+"""``run_once``: functions that one worker of the cluster runs at a time, and their leases.
 
 The worker decides when they run, see :mod:`supervisor_sio.worker.run_once`. In a process that is
-no worker, and has no cluster, they run here as soon as there are clients.
+not a worker, and has no cluster, they run as soon as there are clients.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from . import sessions
 
 
 class _Lease:
-    """That this process, and no other of the cluster, runs a task; it passes it to the function.
+    """The right of this process, and no other of the cluster, to run a task; passed to the
+    function.
 
     :ivar name: of the task.
-    :ivar number: the fencing number: whoever runs the task later, in any process, has a larger
-        one. Who stores something can refuse it with a smaller one than it has seen.
+    :ivar number: the fencing number: any later run of the task, in any process, has a larger one. A
+        store can refuse writes with a smaller number than it has seen.
     """
 
     def __init__(self, name: str, number: int, until: float, event: Any) -> None:
@@ -35,38 +36,39 @@ class _Lease:
 
     @property
     def held(self) -> bool:
-        """Whether the function may go on: false when its worker ends, or another one may run it."""
+        """Whether the function may go on: false when its worker ends, or the lease has expired."""
         return not self._ends and self.in_time()
 
     def in_time(self) -> bool:
-        """Whether no other process can run the task, also while this worker ends."""
+        """Whether no other process can run the task; it may still be true while this worker
+        ends."""
         return time.monotonic() < self._until
 
     # --- for the worker, in its loop ------------------------------------------------------
 
     @property
     def until(self) -> float:
-        """The end, if it is not renewed, in seconds of the host's monotonic clock."""
+        """When the lease expires unless renewed, in seconds of the host's monotonic clock."""
         return self._until
 
     def renew(self, until: float) -> None:
         self._until = until
 
     def end(self) -> None:
-        """Tell the function that it is to end."""
+        """Tell the function to end."""
         if not self._ends:
             self._ends = True
             self._event.set()
 
     def lose(self) -> None:
-        """Another process may run the task from here on."""
+        """The lease is over: another process may run the task."""
         self._until = -math.inf
         self.end()
 
     def abandon(self) -> None:
-        """In a forked child: the task is the parent's, and so are those who wait for the event.
+        """In a forked child: the task and the waiters of the event are the parent's.
 
-        What has forked is not ended: it does something for its parent.
+        The function is not told to end there, as the child works for its parent.
         """
         self._until, self._ends = math.inf, True
 
@@ -75,7 +77,7 @@ class Lease(_Lease):
     """What a function of :meth:`.ZmqManager.run_once` may take as its argument."""
 
     def wait(self, seconds: float) -> bool:
-        """Wait for so many seconds, or until the function is to end.
+        """Wait for ``seconds``, or until the function is to end.
 
         :return: :attr:`held`.
         """
@@ -88,7 +90,7 @@ class AsyncLease(_Lease):
     """What a coroutine function of :meth:`.AsyncZmqManager.run_once` may take as its argument."""
 
     async def wait(self, seconds: float) -> bool:
-        """Wait for so many seconds, or until the function is to end.
+        """Wait for ``seconds``, or until the function is to end.
 
         :return: :attr:`held`.
         """
@@ -100,10 +102,10 @@ class AsyncLease(_Lease):
         return self.held
 
 
-#: Of a :class:`.ZmqManager`. It returns nothing: a coroutine function is no such function.
+#: For :class:`.ZmqManager`. It returns ``None``, which excludes coroutine functions.
 PlainFunction = TypeVar("PlainFunction", bound=Union[Callable[[Lease], None], Callable[[], None]])
 
-#: Of an :class:`.AsyncZmqManager`.
+#: For :class:`.AsyncZmqManager`.
 CoroutineFunction = TypeVar(
     "CoroutineFunction",
     bound=Union[
@@ -114,45 +116,46 @@ CoroutineFunction = TypeVar(
 
 
 class Task(NamedTuple):
-    """A function under the name by which the whole cluster knows it."""
+    """A function, under the name by which the whole cluster knows it."""
 
     name: str
     function: Callable[..., Any]
     #: Whether the function takes its lease.
     takes_lease: bool
-    #: Of the manager's kind, for a number and the time until which it is held.
+    #: Makes a lease of the manager's kind, from a number and the time of its expiry.
     lease: Callable[[int, float], Union[Lease, AsyncLease]]
 
     def call(self, lease: Union[Lease, AsyncLease]) -> Any:
-        """What the function returns: of a coroutine function, the coroutine."""
+        """Call the function; the result of a coroutine function is the coroutine."""
         return self.function(lease) if self.takes_lease else self.function()
 
 
 class RunOnce:
-    """The part of a manager that knows such functions."""
+    """The part of a manager that registers such functions."""
 
     # From the manager and its other parts.
     server: Any
     write_only: bool
     _create_event: Callable[[], Any]
 
-    #: Of what the functions get.
+    #: The class of the leases.
     LEASE: ClassVar[type[Union[Lease, AsyncLease]]] = Lease
 
     def __init__(self) -> None:
         self._tasks_once: dict[str, Task] = {}
-        #: Takes each: the worker, from its start on.
+        #: Gets each task; set by the worker when it starts.
         self._add_task: Optional[Callable[[Task], None]] = None
 
     def run_once(self, name: str, function: Any = None) -> Any:
-        """Let one worker of the cluster run a function at a time: another one when that one ends.
+        """Let one worker of the cluster run a function at a time: another one when that worker
+        ends.
 
         Can be used as a decorator. The function is called with a :class:`Lease`, or without an
         argument if it takes none, in a greenlet, task or thread of its own, as soon as the worker
         is ready. It runs until its worker is stopped, killed, or hangs, and is called again in
-        another one then. When it returns it is done, and no worker calls it again as long as one
-        lives that knows it. When it raises it is called again after a while, in another worker
-        if there is one.
+        is ready. It runs until its worker is stopped, killed, or hangs; then another worker calls
+        it. When it returns it is done: no worker calls it again as long as a worker lives that
+        knows so. When it raises it is called again after a while, in another worker
 
         To end it, a greenlet is killed, and a coroutine cancelled. A thread cannot be ended: its
         function is to look at :attr:`Lease.held`, or to wait by :meth:`Lease.wait`.
@@ -215,7 +218,7 @@ class RunOnce:
             add(task)
 
     def _run_tasks_here(self) -> None:
-        """No worker does it, and there are no others."""
+        """Run them here when the process has no worker, and no cluster."""
         if not sessions.has_worker():
             self.run_tasks_by(self._run_task)
 
@@ -230,7 +233,7 @@ def _takes_lease(name: str, function: object) -> bool:
         raise TypeError(f"run_once({name!r}): {function!r:.80} is not a function")
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of one written in C
+    except (TypeError, ValueError):  # a function written in C
         return False
     for arguments in ((None,), ()):
         try:

@@ -1,7 +1,7 @@
-"""Which clients of a process something is for, while it adopts others or passes its own on.
+"""Which clients of a process a message is for, while the process adopts or passes on clients.
 
-The two streams that such a process hears are at different places: a message may be for its own
-clients now, and for those it adopts later. Pure.
+Such a process receives two streams that are at different places: a message may be for its own
+clients now, and for the adopted ones later. Pure.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ _NO_ONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Scope:
-    """Clients by the tags in their session ids. Where one is optional, ``None`` stands for all.
+    """A set of clients, by the tags in their session ids. An optional scope that is ``None`` has
+    all clients.
 
     :param tags: of workers.
-    :param only: whether it is those with these tags, or all others.
-    :param name: of the worker in whose name a question about them is answered, if that is not
-        this one.
-    :param guests: by session id, the tags of those who hear the relay with others than their
-        session ids say.
+    :param only: whether the set has the clients with these tags, or all others.
+    :param name: the worker in whose name questions about these clients are answered; empty for this
+        one.
+    :param guests: by session id, the tag as which a guest receives the relay: not the one in its
+        session id.
     """
 
     __slots__ = ("_tags", "_only", "_guests", "name")
@@ -47,17 +48,17 @@ class Scope:
 
     @classmethod
     def without(cls, tags: Collection[str], guests: Mapping[str, str] = _NO_ONE) -> Optional[Scope]:
-        """All but those with these tags."""
+        """All clients but those with these tags."""
         return cls(tags, only=False, guests=guests) if tags else None
 
     @property
     def only(self) -> bool:
-        """Whether it is those with its tags; else all others."""
+        """Whether the set has the clients with its tags; else it has all others."""
         return self._only
 
     @property
     def as_list(self) -> List[Any]:
-        """As :mod:`.journal_format` has it."""
+        """The scope in the form of :mod:`.journal_format`."""
         return [self._only, sorted(self._tags)]
 
     def __contains__(self, sid: str) -> bool:
@@ -65,30 +66,30 @@ class Scope:
         return ((tag or tag_of(sid)) in self._tags) is self._only
 
     def select(self, clients: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
-        """Those of these clients, by sid and Engine.IO sid."""
+        """Those of these clients that are in the set: pairs of sid and Engine.IO sid."""
         return [client for client in clients if client[0] in self]
 
 
-#: Whoever it is for gets it another way.
+#: No client here: those that the message is for receive it another way.
 NOBODY = Scope((), only=True)
 
 
 class Selection(Protocol):
-    """What selects clients: a :class:`Scope`, or :class:`Sent`."""
+    """Selects clients: a :class:`Scope`, or :class:`Sent`."""
 
     name: str
 
     def select(self, clients: List[Tuple[str, str]]) -> List[Tuple[str, str]]:
-        """Those of these clients, by sid and Engine.IO sid."""
+        """Those of these clients that are selected: pairs of sid and Engine.IO sid."""
 
 
 class Sent:
-    """Whom something is for that this process has published: asked when clients are selected.
+    """The clients that a message published by this process is for, as of when they are selected.
 
-    A thread may do that long after it has published, and clients may have come meanwhile who get
-    it another way.
+    A thread may select them long after it has published; meanwhile clients may have arrived that
+    receive the message another way.
 
-    :param scope_of: tells it by the number of the message.
+    :param scope_of: returns the scope, by the number of the message.
     """
 
     __slots__ = ("_scope_of", "_number", "name")

@@ -14,10 +14,10 @@ from .handlers import AnyHandler, Handler, register
 
 
 class ServerSide(Asking):
-    """The part of a manager that speaks to the other workers themselves."""
+    """The part of a manager that emits events to the workers themselves."""
 
     def __init__(self) -> None:
-        #: By namespace and event.
+        #: Handlers by namespace and event.
         self._server_side: dict[tuple[str, str], Handler] = {}
 
     @overload
@@ -101,7 +101,7 @@ class ServerSide(Asking):
         fields = message.fields
         arguments = self._decode(message)
         handler = None
-        if message.scope is None:  # else it was for a worker that is gone
+        if message.scope is None:  # else it was for a worker that has ended
             handler = self._server_side.get((fields["namespace"], fields["event"]))
         if handler is not None:
             self._spawn(self._call_handler, handler, arguments, message, answers)

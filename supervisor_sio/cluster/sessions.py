@@ -14,7 +14,7 @@ from ..common.ids import new_id
 from ..relay.message import EncodedPacket
 from . import packets
 
-#: Of a ``RuntimeError`` in another asyncio loop than the one that serves the clients.
+#: The text of the ``RuntimeError`` in another asyncio loop than the one that serves the clients.
 ANOTHER_LOOP = (
     "another loop serves the clients: use "
     "asyncio.run_coroutine_threadsafe(coroutine, loop), with the loop of the worker"
@@ -22,71 +22,71 @@ ANOTHER_LOOP = (
 
 
 class Threads(Protocol):
-    """The thread that serves the clients, for calls from others."""
+    """The thread that serves the clients, for calls from other threads."""
 
     @property
     def here(self) -> bool:
-        """Whether the thread that asks is that one."""
+        """Whether the calling thread is that thread."""
 
     def run(self, size: int, call: Callable[..., Any], *args: Any) -> None:
-        """Have it called there, soon, in the order of the calls of each thread.
+        """Have a call made there soon; calls of one thread keep their order.
 
-        :param size: bytes that it keeps until then.
+        :param size: bytes that the call keeps until then.
         :raises RuntimeError: when too much has been waiting for too long.
         """
 
 
 class Outlet(Protocol):
-    """The way to the clients of a server."""
+    """Sends to the clients of a server."""
 
-    #: ``None`` where clients may be served in any thread, or none has come yet.
+    #: ``None`` where any thread may serve clients, or no thread has begun to.
     threads: Optional[Threads]
 
-    #: Whether handlers run in other threads than the one that serves the clients. They may do
-    #: all that a manager can do then; only what is sent goes by ``threads``.
+    #: Whether handlers run in other threads than the one that serves the clients. They may call
+    #: everything of a manager then; only sending goes through ``threads``.
     concurrent: bool
 
     @property
     def call_soon(self) -> Optional[Callable[[Callable[[], None]], None]]:
-        """Has a call made in the next turn of the loop, in its thread; ``None``: nobody can."""
+        """Makes a call in the loop's next turn, in its thread; ``None`` where there is no loop."""
 
     def fan_out(
         self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]
     ) -> Optional[Awaitable[Any]]:
         """Send an encoded Socket.IO packet to clients, by their Engine.IO sids.
 
-        :return: what an emit has to await yet, before the client may get anything else.
+        :return: an awaitable, if the emit must await it before the client may get anything else.
         """
 
     def fan_out_volatile(
         self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]
     ) -> Optional[Awaitable[Any]]:
-        """The same, but not to clients that have yet to take what they were sent before."""
+        """The same, but not to clients that have not taken everything sent to them before."""
 
     def is_behind(self) -> bool:
-        """Whether much waits for a client to take it."""
+        """Whether much output waits for clients to take it."""
 
     def waiting(self, eio_sid: str) -> int:
-        """Bytes that a client has yet to take; where clients are served."""
+        """Bytes that a client has yet to take; called where clients are served."""
 
     def proven(self, eio_sid: str) -> tuple[float, bool]:
-        """Until when a client has all that it was sent, by the host's monotonic clock, as far as
-        its answers to pings prove it; and whether it is behind, see :meth:`.Owner.on_behind`.
+        """Until when a client has certainly received everything, as its answers to pings prove, by
+        the host's monotonic clock; and whether it answers late, see :meth:`.Owner.on_behind`.
         """
 
     def close_connection(self, eio_sid: str) -> None:
-        """Close the connection of a client that has come back by another one, in any thread."""
+        """Close the old connection of a client that has come back on another one; in any thread."""
 
     def ask_client(self, eio_sid: str, answered: Callable[[bool], None]) -> None:
-        """Ask whether the client at a connection is there, in any thread.
+        """Ask whether the client at a connection is still there; in any thread.
 
-        :param answered: is called, where clients are served, with true when it answers, with
-            false when its connection has ended; not at all before.
+        :param answered: called where clients are served: with true when the client answers, with
+            false when its connection has ended; not called before.
         """
 
 
 class PlainOutlet:
-    """Through the engineio of a server, as it is."""
+    """Sends through a server's engineio as it is."""
 
     threads: Optional[Threads] = None
     concurrent = False
@@ -104,30 +104,30 @@ class PlainOutlet:
     def fan_out_volatile(
         self, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]
     ) -> Optional[Awaitable[Any]]:
-        return self.fan_out(eio_sids, packets)  # nobody knows here what they have taken
+        return self.fan_out(eio_sids, packets)  # what clients have taken is not known here
 
     def is_behind(self) -> bool:
-        return False  # nobody counts it here
+        return False  # not known here
 
     def waiting(self, eio_sid: str) -> int:
-        return 0  # likewise
+        return 0  # not known here
 
     def proven(self, eio_sid: str) -> tuple[float, bool]:
-        return 0.0, True  # nobody knows it here
+        return 0.0, True  # not known here
 
     def close_connection(self, eio_sid: str) -> None:
-        """Here no client comes back."""
+        """No client comes back here."""
 
     def ask_client(self, eio_sid: str, answered: Callable[[bool], None]) -> None:
-        answered(False)  # nobody else comes
+        answered(False)  # no client comes back here
 
 
 class PlainAsyncOutlet(PlainOutlet):
-    """The same for a ``socketio.AsyncServer``."""
+    """Sends through the engineio of a ``socketio.AsyncServer``."""
 
     def __init__(self, server: Any) -> None:
         super().__init__(server)
-        #: Nobody else may refer to them.
+        #: References that keep the futures alive.
         self._sending: set[asyncio.Future[Any]] = set()
 
     def fan_out(
@@ -135,7 +135,7 @@ class PlainAsyncOutlet(PlainOutlet):
     ) -> Optional[Awaitable[Any]]:
         if not eio_sids:
             return None
-        # One for each, as one that has gone may have a disconnect handler that takes its time.
+        # One task each: a client that has gone may have a disconnect handler that takes long.
         each = [self._send(eio_sid, packets) for eio_sid in eio_sids]
         sending = asyncio.gather(*each, return_exceptions=True)
         self._sending.add(sending)
@@ -148,7 +148,7 @@ class PlainAsyncOutlet(PlainOutlet):
 
 
 class Traffic:
-    """What this process has counted since its start."""
+    """Counters of this process since its start."""
 
     def __init__(self) -> None:
         #: Sessions opened, and Engine.IO messages from and to their clients.
@@ -159,26 +159,26 @@ class Traffic:
 
 traffic = Traffic()
 
-#: Prepares a ``socketio.Server`` for clients of this process, whose events may have so many
-#: attachments at most, and returns the way to them.
+#: Prepares a ``socketio.Server`` to serve clients in this process, with a limit for the attachments
+#: of an event, and returns the outlet.
 Install = Callable[[Any, int], Outlet]
 
-#: Of the worker that this process is, or becomes; the cluster does not know which one.
+#: Set by the worker of this process.
 _install: Optional[Install] = None
 
 
 class _Attached(NamedTuple):
     max_attachments: int
-    #: Takes the way to the clients. The server may have got another manager than this one.
+    #: Gives the outlet to the manager; dead when the server has got another manager.
     use: weakref.WeakMethod[Callable[[Outlet], None]]
 
 
 _servers: weakref.WeakKeyDictionary[Any, _Attached] = weakref.WeakKeyDictionary()
 
-#: Client managers of this process that no server has, or had: one that was replaced is gone.
+#: Client managers of this process that have no server; one that a server replaced counts as well.
 _managers_without_server = 0
 
-#: The process that will serve clients as soon as its application is imported.
+#: The pid of a process that will serve clients as soon as its application is imported.
 _worker_pid = 0
 
 
@@ -195,8 +195,8 @@ def are_expected() -> bool:
 def serve_by(install: Install) -> None:
     """This process serves clients: ``install`` prepares each of its servers once.
 
-    A worker says so before it imports the application; with ``serve(app)`` the application,
-    and its servers, are there first.
+    A worker calls this before it imports the application; with ``serve(app)`` the application and
+    its servers exist before.
     """
     global _install
     if _install is install:
@@ -209,7 +209,7 @@ def serve_by(install: Install) -> None:
 
 
 def has_worker() -> bool:
-    """Whether a worker of ours serves in this process."""
+    """Whether one of our workers serves in this process."""
     return _install is not None
 
 
@@ -221,7 +221,7 @@ def manager_made() -> None:
 def why_no_manager(
     app: str = "the application", fault: str = "has no", is_async: bool = False
 ) -> str:
-    """What to tell when no server of the application has one of our managers.
+    """The text for an application whose servers have none of our managers.
 
     :param is_async: whether it is for a ``socketio.AsyncServer``.
     """
@@ -241,12 +241,12 @@ def why_no_manager(
 def attach(server: Any, max_attachments: int, use: Callable[[Outlet], None]) -> None:
     """Let the session ids of a ``socketio.Server`` or ``AsyncServer`` name this worker.
 
-    An id becomes ``<tag>.<random>``: whoever sees it knows where it belongs,
-    without a table of sessions. The server's packets are coded faster, too.
+    An id becomes ``<tag>.<random>``, so each process can tell from it which worker has the session,
+    without a table. The server also gets a faster packet class.
 
-    :param max_attachments: most of an event of a client.
-    :param use: a method of the server's manager that takes the way to its clients: now, and
-        again when this process begins to serve them.
+    :param max_attachments: most attachments of a client's event.
+    :param use: a method of the server's manager that takes the outlet: now, and again when this
+        process begins to serve clients.
     """
     global _managers_without_server
     _managers_without_server -= 1
@@ -259,19 +259,19 @@ def attach(server: Any, max_attachments: int, use: Callable[[Outlet], None]) -> 
 
 
 def send_to_each(server: Any, eio_sids: Sequence[str], packets: Sequence[EncodedPacket]) -> None:
-    # Flask-SocketIO's test client puts a method of its own in this place.
+    # Flask-SocketIO's test client replaces this method.
     send = getattr(server, "_send_eio_packet", server.eio.send_packet)
     texts = {p: packet.Packet(packet.MESSAGE, p) for p in packets if isinstance(p, str)}
     for eio_sid in eio_sids:
         for part in packets:
-            # An Engine.IO packet keeps its first encoding, and that of bytes is
-            # base64 for one transport and not for the other.
+            # An Engine.IO packet keeps its first encoding, and the encoding of bytes differs
+            # between the transports.
             known = texts.get(part) if isinstance(part, str) else None
             send(eio_sid, known or packet.Packet(packet.MESSAGE, part))
 
 
 def abandon() -> None:
-    """In a forked child: the sessions are the parent's. The managers forget theirs themselves."""
+    """In a forked child: forget the parent's sessions. The managers forget theirs themselves."""
     for server in _servers:
         for table in (server.environ, server.eio.sockets):
             table.clear()
@@ -282,5 +282,5 @@ def servers() -> list[Any]:
 
 
 def count() -> int:
-    """Open sessions; python-socketio keeps the WSGI environment of each."""
+    """Number of open sessions; python-socketio keeps the WSGI environment of each."""
     return sum(len(server.environ) for server in _servers)

@@ -1,4 +1,4 @@
-"""What all workers do with their clients on one's word: rooms, and disconnecting."""
+"""Commands to all workers about their clients: rooms, and disconnecting."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ class Steering(Asking):
         """Add clients to a room or to a list of rooms.
 
         :raises TypeError: when a room is not named by a ``str`` or an ``int``.
-        :raises ValueError: when a name in ``rooms`` has the form of a sid: that is a client's own.
+        :raises ValueError: when a name in ``rooms`` has the form of a sid: such a room is a
+            client's own.
         """
         names = _list(rooms)
         for name in names:
-            # A client that is selected alone may enter its own.
+            # A client that is selected by its sid may enter its own room.
             check_entry(room if isinstance(room, str) else "", name)
         await self._command("sockets_join", namespace, room, except_room, local, rooms=names)
 
@@ -76,7 +77,7 @@ class Steering(Asking):
         local: bool,
         **more: Any,
     ) -> None:
-        """Something for all workers to do with their clients, without an answer."""
+        """Send a command to all workers; there is no answer."""
         check_names(room)
         check_names(except_room)
         fields = {

@@ -1,13 +1,14 @@
-"""Taking clients over from another process, and passing on those of this one.
+"""Takeover: this process adopts clients of another one, or passes its own clients on.
 
-Clients that a process adopts keep the tag of the worker that had them in their session ids, and
-their place in what every process sends. So until both places are the same, this process hears the
-relay twice: once for its own clients, once for the adopted ones (see :class:`.Scope`). What it
-sends itself reaches adopted clients directly from a known message on, which has a number; what it
-sent before comes to them as what others sent does. The same when it passes its clients on: what
-it sends after that number is for the process that adopts them, and goes to the relay alone.
+Adopted clients keep the tag of their former worker in their session ids, and their position in
+every process's stream. Until that position and the position of this process's own clients are the
+same, this process receives the relay twice: once for its own clients, once for the adopted ones
+(see :class:`.Scope`). From a certain numbered message on, what this process sends reaches adopted
+clients directly; earlier messages reach them through the relay, like those of other processes. The
+same holds when it passes its clients on: messages after such a number are for the process that
+adopts them, and go to the relay only.
 
-Threads may emit all the while: see :meth:`Takeover._scope_of`.
+Threads may emit meanwhile: see :meth:`Takeover._scope_of`.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ from .asking import Asking
 from .handlers import ClientHandler, Handler, register
 from .scope import NOBODY, Scope
 
-#: Seconds between looks whether what is waited for has happened.
+#: Seconds between two looks at a condition that is waited for.
 _LOOK = 0.005
 
-#: What is for clients. All else was for the process that had them, and that is gone.
+#: Methods that are for clients. All others were for the former process itself, which has ended.
 _FOR_CLIENTS = frozenset(
     "emit volatile disconnect enter_room leave_room close_room "
     "sockets_join sockets_leave disconnect_sockets request gone arrived".split()
@@ -51,7 +52,8 @@ _FOR_CLIENTS = frozenset(
 
 
 class Underway:
-    """Counts what other threads have begun, and not ended: emits, and changes of rooms."""
+    """Counts operations that other threads have begun and not ended: emits, and changes of
+    rooms."""
 
     def __init__(self, lock: RLock) -> None:
         self._lock = lock
@@ -67,7 +69,7 @@ class Underway:
 
 
 class Takeover(Asking):
-    """The part of a manager that knows whose clients this process has."""
+    """The part of a manager that knows which tags' clients this process has."""
 
     # From the manager and its other parts.
     takeover: bool
@@ -79,30 +81,30 @@ class Takeover(Asking):
     _note_heard: Callable[[RelayMessage, Any], None]
     _tables: RLock
     _guests: dict[str, str]
-    #: With recovery.
+    # From recovery.
     _save_all_of: Callable[[Collection[str]], None]
     _not_inherited: Callable[[Collection[str]], None]
     _has_moved: Callable[[str], bool]
 
     def __init__(self) -> None:
-        #: By namespace, what is called for each client that this process has adopted.
+        #: By namespace: the application's handlers for clients that this process has adopted.
         self._taken_over: dict[str, Handler] = {}
         self.forget_takeover()
 
     def forget_takeover(self) -> None:
         self._underway = Underway(self._tables)
-        #: Whether what is sent has ever been for a part of the clients only.
+        #: Whether a message has ever been for a part of the clients only.
         self._moves = False
         #: How many messages this process had published when it passed its clients on.
         self._passed_at: Optional[int] = None
-        #: Tags of this process under which nobody hears any more.
+        #: Tags of this process under which no process receives any more.
         self._unheard: FrozenSet[str] = frozenset()
-        #: By tag that is adopted: how many messages it had published when it began to send to
+        #: By adopted tag: how many messages this process had published when it began to send to
         #: those clients directly; ``None`` before that.
         self._adopted: dict[str, Optional[int]] = {}
-        #: Adopted tags of which it is not sure that they are for this process.
+        #: Adopted tags that may still go to another process instead.
         self._expected: FrozenSet[str] = frozenset()
-        #: Adopted tags whose messages come apart from the others.
+        #: Adopted tags whose messages are received separately.
         self._apart: FrozenSet[str] = frozenset()
 
     # --- what an application calls -------------------------------------------------
@@ -123,10 +125,10 @@ class Takeover(Asking):
         """Register a handler for clients that this worker has taken over from another one.
 
         Can be used as a decorator, with and without a ``namespace``. It is called once for each
-        such client of the namespace, before its next event, with its sid and the environment of
-        its handshake, as ``connect`` was by the worker that had it before: to restore what an
-        application keeps of a client outside of its session and its rooms. What it raises is
-        logged. Of an asyncio server it may be a coroutine function.
+        such client of the namespace, before its next event, with the same sid and environment as
+        ``connect`` in the former worker: to restore what an application keeps of a client outside
+        of its session and its rooms. Exceptions are logged. For an asyncio server it may be a
+        coroutine function.
         """
         return register("on_takeover", self._taken_over, namespace or "/", handler)
 
@@ -137,7 +139,7 @@ class Takeover(Asking):
         return bool(self._taken_over)
 
     async def run_on_takeover(self, sid: str, namespace: str, environ: Any) -> None:
-        """Call the handler for a client; what it raises is logged."""
+        """Call the handler for a client; its exceptions are logged."""
         handler = self._taken_over.get(namespace)
         if handler is None:
             return
@@ -148,7 +150,7 @@ class Takeover(Asking):
 
     @property
     def tags(self) -> FrozenSet[str]:
-        """Of whose clients this process takes care: its own tag, and those it has adopted."""
+        """The tags whose clients this process has: its own, and those it has adopted."""
         return frozenset(filter(self._is_ours, (self.host_id, *self._adopted)))
 
     def _is_ours(self, tag: str) -> bool:
@@ -158,14 +160,14 @@ class Takeover(Asking):
         return self._adopted.get(tag) is not None and self._passed_at is None
 
     def _answers_for(self, tag: str) -> bool:
-        """Whether what is said to the worker with this tag is said to this process; also while
-        adopted clients have yet to hear what it has sent."""
+        """Whether this process handles messages to this tag; also before adopted clients receive
+        directly what it sends."""
         if self._passed_at is not None:
             return False
         return tag == self.host_id or tag in self._adopted
 
     def has_clients_of(self, tag: str) -> bool:
-        """Whether there is a client with this tag in its sid, or has gone on to another process."""
+        """Whether a client with this tag in its sid is here, or has moved to another process."""
         scope = Scope([tag], only=True, guests=self._guests)
         if any(tag_of(sid) == tag for sid in list(self._guests)) or self._has_moved(tag):
             return True
@@ -174,9 +176,9 @@ class Takeover(Asking):
         )
 
     def detach(self) -> Position:
-        """Stop to hear for the clients of this process: the one that adopts them will.
+        """Stop receiving for the clients of this process: the one that adopts them will.
 
-        :return: what they have heard.
+        :return: their position: what they have received.
         """
         assert self._subscriber is not None
         self._moves = True
@@ -186,14 +188,14 @@ class Takeover(Asking):
         return position
 
     def passed_nothing(self, position: Position) -> None:
-        """After :meth:`detach`: no other process hears for these clients, who are about to end."""
+        """After :meth:`detach`, when no process adopts the clients: they are about to end."""
         self._unheard = frozenset(position.tags)
 
     async def wait_settled(self, timeout: float, sleep: Callable[[float], Awaitable[None]]) -> bool:
-        """After :meth:`detach`: wait until what other threads had begun to send is sent.
+        """After :meth:`detach`: wait until other threads have sent what they had begun to send.
 
         :param timeout: seconds to wait at most.
-        :return: whether it is so.
+        :return: whether they have.
         """
         outlet = self._outlet
         threads = None if outlet is None else outlet.threads
@@ -203,12 +205,12 @@ class Takeover(Asking):
         if not await _until(lambda: not self._underway.count, timeout, sleep):
             return False
         done: List[None] = []
-        threads.run(0, done.append, None)  # behind what they have left to do in the loop
+        threads.run(0, done.append, None)  # runs after the calls that they have queued
         return await _until(lambda: bool(done), until - time.monotonic(), sleep)
 
     def expect(self, tags: Collection[str]) -> None:
-        """Clients with these tags are about to be restored: until :meth:`adopt` nothing reaches
-        them."""
+        """Clients with these tags are about to be restored; nothing reaches them until
+        :meth:`adopt`."""
         self._moves = True
         with self._tables:
             self._adopted.update(dict.fromkeys(tags))
@@ -216,7 +218,7 @@ class Takeover(Asking):
             self._expected |= frozenset(tags)
 
     def not_adopted(self, tags: Collection[str]) -> None:
-        """They do not come, or have been removed again."""
+        """Clients with these tags do not come, or have been removed again."""
         with self._tables:
             for tag in tags:
                 self._adopted.pop(tag, None)
@@ -225,9 +227,10 @@ class Takeover(Asking):
             self._not_inherited(tags)
 
     def adopt(self, position: Position) -> None:
-        """All clients of these tags are restored: let them hear what they have not heard yet.
+        """All clients with these tags are restored: let them receive what they have not received
+        yet.
 
-        :param position: of the process that had them, with what was sent meanwhile.
+        :param position: of their former process, with the messages sent meanwhile.
         """
         assert self._subscriber is not None
         with self._tables:
@@ -235,7 +238,7 @@ class Takeover(Asking):
             self._save_all_of(position.tags)
         for part in position.parts:
             tags = list(part.tags)
-            # Whoever has asked the process that had them gets its answer in that one's name.
+            # Answers to questions to the former process name that process as the worker.
             scope = Scope(tags, only=True, name=tags[0], guests=self._guests)
             self._subscriber.adopt(
                 part,
@@ -245,27 +248,27 @@ class Takeover(Asking):
             )
 
     def give_up(self, tag: str) -> None:
-        """No client of an adopted tag is left."""
+        """The last client with an adopted tag has left."""
         with self._tables:
             self._adopted.pop(tag, None)
             self._apart -= {tag}
         if self._subscriber is not None:
             self._subscriber.give_up(tag)
 
-    # --- two places in what the others send ------------------------------------------
+    # --- the two positions in the other processes' streams ---------------------------
 
     def _scope_of_main(self, message: RelayMessage) -> Optional[Scope]:
-        """Whom of the clients a message is for that comes to this process as ever."""
+        """Which clients a message is for that arrives on this process's own stream."""
         method = message.fields["method"]
-        if method == "volatile":  # it comes once
+        if method == "volatile":  # it is received once only
             return self._scope_of(None)
         if method not in _FOR_CLIENTS or method == "request":
             return None
         return Scope.without(self._apart, self._guests)
 
     def _hear_for(self, scope: Scope, message: RelayMessage) -> None:
-        """A message for adopted clients alone."""
-        # What this process has for its own clients is the same object, and may come later.
+        """Handle a message for adopted clients only."""
+        # The same object may be handled later for this process's own clients.
         message = copy(message)
         message.scope = scope
         if message.fields["method"] in _FOR_CLIENTS:
@@ -277,9 +280,10 @@ class Takeover(Asking):
     def _send_directly(
         self, scope: Scope, tags: List[str], fetch: Callable[[], Tuple[List[RelayMessage], int]]
     ) -> None:
-        """From here on, what this process sends reaches the adopted clients directly.
+        """From now on this process sends to the adopted clients directly.
 
-        :param fetch: what it has sent until now that they have not heard, and its number.
+        :param fetch: returns what it has sent so far that they have not received, and the number of
+            the last message.
         """
         with self._tables:
             messages, sent = fetch()
@@ -288,22 +292,22 @@ class Takeover(Asking):
             self._hear_for(scope, message)
 
     def _merged(self, tags: List[str]) -> None:
-        """What comes is for them, too."""
+        """The adopted clients have the position of all others from now on."""
         with self._tables:
             self._apart -= frozenset(tags)
 
     # --- what this process sends -----------------------------------------------------
 
     def _scope_of(self, number: Optional[int]) -> Optional[Scope]:
-        """Whom of the clients here something is for that this process sends to its clients.
+        """Which clients of this process a message is for that this process sends.
 
-        It is asked after something was published. What changes the answer is noted together with
-        the number of messages published so far, while ``_tables`` is held; ``_moves`` is set
-        before. So a thread that has published before that moment gets the old answer, and one
-        that publishes after it the new one, however long it takes to ask.
+        It is called after the message was published. A change of the answer is noted with
+        ``_tables`` held, together with the number of messages published so far; ``_moves`` is set
+        before. So a thread that published before the change gets the old answer, and one that
+        published after it the new one, however late it asks.
 
-        :param number: of the message, as :meth:`.Publisher.publish` returns it; ``None`` when it
-            was not published.
+        :param number: of the message, from :meth:`.Publisher.publish`; ``None`` when it was not
+            published.
         """
         if not self._moves:
             return None
@@ -322,7 +326,7 @@ class Takeover(Asking):
 async def _until(
     condition: Callable[[], bool], timeout: float, sleep: Callable[[float], Awaitable[None]]
 ) -> bool:
-    """Whether it has become true in so many seconds."""
+    """Wait until a condition holds, for ``timeout`` seconds at most. Return whether it holds."""
     until = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > until:

@@ -1,8 +1,9 @@
-"""Which messages outlive the process that has received them for others. Pure.
+"""Which received messages outlive the process that keeps them for others. Pure.
 
-Who ends asks whether all have its messages, and is not there afterwards to send them again. So
-where sessions are held, this is confirmed when what they have is kept elsewhere, too. Senders that
-live need not wait: what is lost is fetched from them. Who has no answer asks again.
+A sender that ends asks whether all processes have its messages, as it cannot send them again later.
+So a process that holds sessions confirms only when it has also stored the messages elsewhere.
+Senders that live need no confirmation: what is lost is fetched from them. A sender without an
+answer asks again.
 """
 
 from __future__ import annotations
@@ -11,25 +12,25 @@ from typing import Any, Callable, Mapping, Optional
 
 from ..common.limits import RELAY_MOST_SENDERS
 
-#: By sender, and by the tag for which it asks: how many messages to all it has sent, and to that
+#: By sender, and by the tag for which it asks: the numbers of its last messages to all, and to that
 #: tag alone.
 _Numbers = dict[str, dict[str, tuple[int, int]]]
 
 
 class Checkpoints:
-    """:param begin: keeps all that is there now; :meth:`end` is called then."""
+    """:param begin: stores everything received so far; :meth:`end` is called when that is done."""
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self._begin = begin
         self._safe: _Numbers = {}
         self._asked: _Numbers = {}
-        #: What the one that is under way keeps.
+        #: The numbers that the checkpoint under way will make safe.
         self._coming: Optional[_Numbers] = None
 
     def may_confirm(self, sender: str, confirmed: Mapping[str, Any]) -> bool:
-        """Whether the messages that were received are safe up to the numbers asked for.
+        """Whether the received messages are stored up to the numbers asked for.
 
-        :param confirmed: as :meth:`.listener.Listener.confirms` has it.
+        :param confirmed: see :meth:`.listener.Listener.confirms`.
         """
         if self._are_safe(sender, confirmed):
             return True
@@ -38,7 +39,7 @@ class Checkpoints:
         if self._coming is None:
             self._coming, self._asked = self._asked, {}
             self._begin()
-        return self._are_safe(sender, confirmed)  # they may be kept at once
+        return self._are_safe(sender, confirmed)  # they may be stored at once
 
     def _are_safe(self, sender: str, confirmed: Mapping[str, Any]) -> bool:
         safe = self._safe.get(sender, {})
@@ -49,11 +50,11 @@ class Checkpoints:
         return True
 
     def end(self) -> None:
-        """What was there at the beginning is kept; called in any thread."""
+        """Everything that was received when the checkpoint began is stored; in any thread."""
         coming = self._coming
         if coming is not None:
             if sum(map(len, (*self._safe.values(), *coming.values()))) > RELAY_MOST_SENDERS:
-                self._safe = {}  # those who ask again are kept again
+                self._safe = {}  # senders that ask again are stored again
             for sender, numbers in coming.items():
                 self._safe.setdefault(sender, {}).update(numbers)
             self._coming = None

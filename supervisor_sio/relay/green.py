@@ -1,4 +1,4 @@
-"""A worker hears the relay: among eventlet's greenlets."""
+"""How a worker on eventlet receives from the relay: in a greenlet."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .subscriber import Wait, WaitingSubscriber
 class GreenSubscriber(WaitingSubscriber):
     """Waits among eventlet's greenlets.
 
-    One listener of the hub and one timer are there for many waits: to make them anew for each
-    message takes longer than the rest of receiving one that is for nobody here.
+    One listener of the hub and one timer serve many waits: to make them for each message takes
+    longer than the rest of receiving a message that no client here gets.
     """
 
     _hub: Any = None
-    #: Of the hub, while something to receive is waited for, or was lately.
+    #: The hub's, as long as something to receive is waited for, or was a short while ago.
     _listener: Any = None
     #: Ends a wait when something else is due.
     _timer: Any = None
-    #: Goes on; ``None`` while nothing is waited for.
+    #: Resumes the waiting greenlet; ``None`` while none waits.
     _go_on: Any = None
 
     def run(self, deliver: Deliver) -> None:
@@ -57,7 +57,7 @@ class GreenSubscriber(WaitingSubscriber):
 
     def _is_readable(self, _descriptor: int) -> None:
         if self._go_on is None:
-            self._unwatch()  # else it would be told again and again while something else waits
+            self._unwatch()  # else the hub would call again and again meanwhile
         else:
             self._go_on()
 
@@ -78,4 +78,4 @@ class GreenSubscriber(WaitingSubscriber):
             self._hub.remove(listener)
 
     def _lost(self, *_: Any) -> None:
-        self._listener = None  # somebody has closed libzmq's descriptor
+        self._listener = None  # libzmq's descriptor was closed

@@ -1,10 +1,10 @@
-"""What a process does with what the relay brings, and what it says to others because of it.
+"""Handles what the relay brings, and asks and answers the questions between participants.
 
-No sockets here, and nothing waits. What is numbered goes through the :class:`.inbox.Inbox`, and
-the participants' questions to each other are asked and answered here.
+No sockets here, and nothing waits. Numbered messages go through the :class:`.inbox.Inbox`.
 
-A process that is to end passes its sessions on: :meth:`Hearing.detach` says how far they have
-heard the others, and another process goes on from there, :meth:`Hearing.adopt`.
+A process that is about to end passes its sessions on: :meth:`Hearing.detach` returns the position
+up to which they have received the relay, and another process goes on from there,
+:meth:`Hearing.adopt`.
 """
 
 from __future__ import annotations
@@ -54,26 +54,26 @@ from .publisher import Publisher
 
 logger = logging.getLogger("supervisor_sio.relay")
 
-#: Seconds that the last words of a sender may take through the relay after its end.
+#: Seconds that a sender's last messages may take through the relay after its end.
 _LAST_WORDS = 0.5
 
-#: Seconds between two questions whether somebody has everything: at first, at most.
+#: Seconds between two questions to the same process to confirm: the first, and the longest pause.
 _FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.2
 
-#: Seconds between lines about the same trouble.
+#: Seconds between two log lines about lost messages.
 _QUIET = 10.0
 
-#: Seconds for everybody to answer who is asked how much it has sent. Those that are known to
-#: live are waited for however long it takes.
+#: Seconds for other processes to say how much they have sent. Those that are known to live are
+#: waited for without a limit.
 _ANSWERS = 1.0
 
-#: What is said, without a number, to those who hear under a tag. The rest is for the process of
-#: that name, while it lives.
+#: Methods without a number that any process with the tag handles. All others are for the worker
+#: that drew the tag.
 _TO_A_TAG = ("position", "volatile", "repeat")
 
 
-#: Gives what clients get of it, once its turn has come; it is told the time.
+#: Returns the messages for clients, when it is called in its turn; takes the time.
 Piece = Callable[[float], Iterable[RelayMessage]]
 
 
@@ -85,13 +85,13 @@ def _as_it_is(message: RelayMessage, now: float) -> Iterable[RelayMessage]:
 #: Takes a message, and raises nothing.
 Deliver = Callable[[RelayMessage], None]
 
-#: What this process has sent itself that those who are adopted have yet to get, in order, and
-#: how many messages it has published: of these and of those before they need nothing more.
+#: Returns messages of this process itself that adopted sessions have yet to get, in order, and how
+#: many messages it has published: the sessions need no earlier ones.
 Fetch = Callable[[], Tuple[List[RelayMessage], int]]
 
 
 class Adoption:
-    """Sessions of another worker, until they hear as those of this process do."""
+    """Adopted sessions, until their position is that of this process's own clients."""
 
     def __init__(
         self,
@@ -102,27 +102,27 @@ class Adoption:
     ) -> None:
         self.listener = listener
         self.deliver = deliver
-        #: Takes what this process has sent, once; ``None`` from then on.
+        #: Called once to have this process's own messages fetched; ``None`` from then on.
         self.own = own
         self.merged = merged
 
 
 class Hearing:
-    """What is for all, and what is for the tags of this process.
+    """Receives what is sent to all, and to the tags of this process.
 
-    A subclass brings what comes to :meth:`_open`, calls each piece of it in its turn, and calls
-    :meth:`_look` now and then. These give back what the clients of this process get; what adopted
-    sessions get waits at their listener.
+    A subclass passes what arrives to :meth:`_open`, calls each returned piece in its turn, and
+    calls :meth:`_look` now and then. These return the messages for this process's own clients;
+    messages for adopted sessions wait at their listener.
 
-    :param tag: under which others send to this process alone.
-    :param hears_all: false for a process that only emits: it listens for
-        questions about what it has sent.
-    :param lives: whether the sender of this name is known to live: it is waited
-        for as long as it takes.
-    :param living: all that are known to live on this host.
-    :param since: what was sent from then on is for this process; by default, from
-        when it begins to hear the relay. In seconds of the host's monotonic clock.
-    :param part: how far others have been heard already, under the same tag, instead of ``since``.
+    :param tag: under which others send to this process.
+    :param hears_all: false for a process that only emits: it receives only questions about what it
+        has sent.
+    :param lives: whether a sender is known to live: it is then waited for without a limit.
+    :param living: the senders on this host that are known to live.
+    :param since: messages sent from then on are for this process; by default, from when it begins
+        to receive. In seconds of the host's monotonic clock.
+    :param part: the position from which another process's reception under this tag goes on, instead
+        of ``since``.
     """
 
     def __init__(
@@ -139,84 +139,83 @@ class Hearing:
         self._lives = lives
         self._living = living
         self._hears_all = hears_all
-        #: Who hears what is sent to all, once the router has said so.
+        #: The tags that receive what is sent to all, once the router has answered.
         self.receivers: Optional[list[str]] = None
         self._for_all = topic_for_all(publisher.channel)
         self._for_us = topic_for_one(publisher.channel, tag)
         self._to_process = topic_for_one(publisher.channel, publisher.sender)
         self._channel_length = len(publisher.channel.encode()) + 1
-        #: The clients of this process, until they are passed on.
+        #: Receives for this process's own clients; ``None`` once they are passed on.
         self._main: Optional[Listener] = (
             Listener(tag, since=since, refuse=self.refuse)
             if part is None
             else Listener.restored(part, self.refuse)
         )
-        #: The hashes of the rooms with a client here, see :mod:`.rooms`: what is for others only
-        #: is passed over. ``None``: everything is looked at.
+        #: The hashes of the rooms with a client here, see :mod:`.rooms`: messages to other rooms
+        #: are passed over. ``None``: every message is read.
         self.rooms: Optional[Container[int]] = None
-        #: How packets are encoded of which the clients of this process may get several at once,
-        #: as if they were of one message.
+        #: The serialization in which clients here may get several messages' packets at once.
         self.packet: Optional[str] = None
         self._sender = publisher.sender.encode()
         self._inbox = self._main.inbox
         self._adoptions: List[Adoption] = []
-        #: Whether it hears for its own clients and nobody else.
+        #: Whether it receives for its own clients only.
         self._simple = True
-        #: The tags of all who are heard for, by topic.
+        #: The tags under which it receives, by topic.
         self._tags = {self._for_us: tag}
-        #: Lost for good by those who were passed on.
+        #: Messages lost for good by sessions that were passed on.
         self._dropped_before = 0
-        #: Gets the tag of each worker that answers what has come from other hosts.
+        #: Gets the tag of each worker that answers which messages of other hosts it has.
         self.on_passed: Callable[[str, dict[str, int]], None] = lambda tag, numbers: None
-        #: Gets the router's answer to the question of this number: who hears the relay.
+        #: Gets the number of a question, and the router's answer: the list of workers.
         self.on_members: Callable[[int, Any], None] = lambda asked, rows: None
         self._ended: dict[str, float] = {}
-        # Where all stand who are there already is known before one of them ends.
+        # Ask all senders for their positions at once: one of them may end before it sends again.
         self._ask_everybody = True
-        #: When everybody was asked.
+        #: When all senders were asked last.
         self._asked_at = 0.0
-        #: What the relay had brought by then is received.
+        #: The time of the last probe that came back: everything relayed before it is received.
         self._heard_until = 0.0
-        #: When the router was to be asked who has ended; 0 when that is done.
+        #: When the router is to be asked which processes have ended; 0 when that is done.
         self._missed_ends = 0.0
         self._dropped_shown = 0
         self._dropped_shown_at = -_QUIET
         #: Whether the relay has carried a message of this process back to it.
         self.joined = False
-        #: When the relay began that it hears.
+        #: When the present relay began.
         self._relay_began = 0.0
         self._journal: Optional[Journal] = None
-        #: Senders that have ended, of which the journal is yet to know.
+        #: Senders that have ended, and of which the journal has not been told yet.
         self._ended_lately: List[str] = []
         #: Numbered messages delivered.
         self.received = 0
         self.malformed = 0
         self._malformed_told = False
-        #: Who was told of that has another version of this package.
+        #: Senders with another version of this package that were logged.
         self._other_versions = OtherVersions()
-        #: Whether a bridge to other hosts has asked for something: each does when it starts.
+        #: Whether a bridge to other hosts has asked a question: each does when it starts.
         self.bridged = False
-        #: When a question of another was last answered.
+        #: When the last question of another process was answered.
         self._answered_at = 0.0
-        #: Whether messages come that were asked for: as fast as they can be fetched.
+        #: Whether messages arrive that were asked for: as fast as they can be fetched.
         self.catching_up = False
         topics = (self._to_process, topic_for_publishers(publisher.channel), WELCOME)
         self._subscribe(*topics, *((self._for_all, self._for_us) if hears_all else ()))
 
     def _subscribe(self, *topics: bytes) -> None:
-        """Let what is under these topics come."""
+        """Receive messages under these topics."""
         raise NotImplementedError
 
     def _unsubscribe(self, *topics: bytes) -> None:
-        """Let it come no more, but for what is to this process."""
+        """Receive them no longer, except the topic of this process."""
         raise NotImplementedError
 
     @property
     def journal(self) -> Optional[Journal]:
-        """Of what this process gives to its clients.
+        """The journal of what this process gives to its clients.
 
-        It is told of everything that is not delivered: what is lost, who has ended, where senders
-        begin. What is delivered is for the manager to tell.
+        It is told here what is not delivered: losses, ends of senders, where senders begin. The
+        manager tells it what is delivered.
         """
         return self._journal
 
@@ -244,7 +243,7 @@ class Hearing:
         listener.unmeant = []
 
     def _tell_journal(self, journal: Journal) -> None:
-        """What is not to be known before all that came earlier is delivered."""
+        """Tell the journal what it must not know before all earlier messages are delivered."""
         if any(listener.has_pending for listener in self._listeners):
             return
         for listener in self._listeners:
@@ -270,20 +269,20 @@ class Hearing:
 
     @property
     def tags(self) -> List[str]:
-        """Under which this process hears."""
+        """The tags under which this process receives for clients."""
         return [tag for listener in self._listeners for tag in listener.tags]
 
     def ended(self, sender: str) -> None:
-        """That sender is gone: what is missing of it will not come any more."""
+        """A sender has ended: what is missing of it will not come."""
         self._ended[sender] = time.monotonic()
 
-    # --- sessions go from one process to another -------------------------------
+    # --- sessions move from one process to another -------------------------------
 
     def detach(self) -> Position:
-        """Hear no more for the clients of this process: another one goes on from here.
+        """Stop receiving for the clients of this process: another one goes on from the result.
 
-        What is sent to it is still heard: questions for what it has published, and whether
-        others have that. Called where messages are received, as all of these.
+        It still receives what is sent to the process itself: questions about what it has published,
+        and confirmations. Like the following methods it is called where messages are received.
         """
         heard = [tag for listener in self._listeners for tag in listener.inbox.tags]
         numbers, published = self._publisher.last(heard)
@@ -292,7 +291,7 @@ class Hearing:
                 listener.since = time.monotonic()
         parts = self.save()
         for part, own_is_due in zip(parts, self._whether_own_is_due()):
-            part.dropped = 0  # this process has counted them
+            part.dropped = 0  # this process has counted them already
             if not own_is_due:
                 part.has(self._publisher.sender, numbers)
         self._dropped_before = self.dropped
@@ -304,7 +303,7 @@ class Hearing:
         return Position(self._publisher.channel, parts, published)
 
     def save(self) -> List[Part]:
-        """How far all who are heard for have heard the others."""
+        """The positions up to which this process has received, for all its sessions."""
         return [listener.save() for listener in self._listeners]
 
     def adopt(
@@ -314,14 +313,14 @@ class Hearing:
         own: Optional[Callable[[Fetch], None]] = None,
         merged: Callable[[], None] = lambda: None,
     ) -> None:
-        """Hear for sessions of another process, too, from where that one has come to.
+        """Receive for sessions of another process, too, from its position on.
 
-        :param deliver: gets what they have yet to get. What is to all comes to those of
-            this process as well, for the others.
-        :param own: is called once, when what the other process and the stand-in have kept is
-            delivered; what this process has sent since then is fetched there, see :data:`Fetch`.
-        :param merged: is called once they stand where all others do: from the next message on
-            ``deliver`` of :meth:`steps` gets everything.
+        :param deliver: gets the messages that these sessions have yet to get. A message to all is
+            also delivered separately to this process's own clients.
+        :param own: called once, when everything that the former process and the stand-in have kept
+            is delivered; then this process's own messages are fetched, see :data:`Fetch`.
+        :param merged: called once the sessions' position is that of the own clients: from the next
+            message on ``deliver`` of :meth:`steps` gets everything.
         """
         listener = Listener.restored(part, self.refuse)
         if self._journal is not None:
@@ -331,13 +330,13 @@ class Hearing:
         self._simple = False
         self._add_tags(*part.tags, *part.guest_tags)
         self._ask_everybody = True
-        self._publisher.probe()  # it may wait for something to receive
+        self._publisher.probe()  # wakes a subscriber that waits for something to receive
 
     def hear_for_guests(self, tag: str, numbers: Mapping[str, int]) -> None:
-        """Hear what is to another worker, too: some of its clients are guests here.
+        """Receive what is sent to another worker, too: some of its clients are guests here.
 
-        :param numbers: by sender, of the last message to it that is not for these. Those of this
-            process are known here.
+        :param numbers: by sender, the number of the last message to that worker that is not for
+            these guests. This process's own number is known here.
         """
         main = self._main
         if main is None or tag in main.inbox.tags:
@@ -352,17 +351,17 @@ class Hearing:
         self._add_tags(tag)
 
     def hear_no_more(self, tags: Iterable[str]) -> None:
-        """There are no guests with these tags any more."""
+        """The last guest with each of these tags has left."""
         main = self._main
         for tag in tags:
             if main is not None and tag in main.guest_tags:
                 main.guest_tags -= {tag}
                 self._forget_tag(main, tag)
-                self.catching_up = True  # what waited for that is pending now
+                self.catching_up = True  # messages that waited for this tag's are pending now
 
     @property
     def guest_tags(self) -> FrozenSet[str]:
-        """Of other workers, some of whose clients are here."""
+        """Tags of other workers some of whose clients are guests here."""
         if self._simple and self._main is not None:
             return self._main.guest_tags
         return frozenset(tag for one in self._listeners for tag in one.guest_tags)
@@ -381,18 +380,18 @@ class Hearing:
             self._tags.pop(topic, None)
 
     def give_up(self, tag: str) -> None:
-        """Nobody is left under this tag, which was adopted."""
+        """The last client with an adopted tag has left."""
         for listener in self._listeners:
             if tag in listener.tags:
                 self._forget_tag(listener, tag)
         dropped = self.dropped
         self._adoptions = [one for one in self._adoptions if one.listener.tags]
         self._dropped_before += dropped - self.dropped
-        self.catching_up = True  # what was held for it is pending now
+        self.catching_up = True  # messages that waited for this tag's are pending now
         self._look_whether_simple()
 
     def _whether_own_is_due(self) -> List[bool]:
-        """For each listener, whether what this process has sent is yet to come to it."""
+        """For each listener, whether this process's own messages have yet to be given to it."""
         due = [adoption.own is not None for adoption in self._adoptions]
         return due if self._main is None else [False, *due]
 
@@ -404,14 +403,14 @@ class Hearing:
         return listener.meant(messages), published
 
     def _merge(self, now: float) -> None:
-        """Let those who are adopted hear as the others do, when they have come as far."""
+        """Let adopted sessions receive with the own clients, once their positions are the same."""
         main = self._main
         if main is None or self._ask_everybody or self._missed_ends:
-            return  # some may not have been asked
+            return  # some senders may not have been asked yet
         if now - self._asked_at < _ANSWERS:
             return
         if self._heard_until < self._asked_at + _ANSWERS:
-            self._publisher.probe(now)  # answers may have come, and wait to be received
+            self._publisher.probe(now)  # answers may have arrived that are not received yet
             return
         for adoption in list(self._adoptions):
             listener = adoption.listener
@@ -429,7 +428,8 @@ class Hearing:
                 adoption.merged()
 
     def _ask_strangers(self, *listeners: Listener) -> bool:
-        """Whether a process lives that has yet to say to all of them how much it has sent."""
+        """Ask living senders that have not said yet how much they have sent. Return whether there
+        are any."""
         asked = False
         for sender in set(self._living()) - {self._publisher.sender}:
             for listener in listeners:
@@ -438,12 +438,12 @@ class Hearing:
                     self._publisher.tell(sender, self._question(listener, None, 0, 0))
         return asked
 
-    # --- what comes -----------------------------------------------------------
+    # --- received messages ----------------------------------------------------
 
     def _open(self, data: bytes, now: float) -> Iterator[Piece]:
-        """What has come, in pieces, each to be fetched when its turn comes.
+        """Split what has arrived into pieces, each to be called in its turn.
 
-        What is of no use here is not among it.
+        Messages that no client here gets are left out.
         """
         try:
             if data.startswith(WELCOME):
@@ -456,7 +456,7 @@ class Hearing:
                     topic = data[: data.index(b"\0", self._channel_length) + 1]
             start = len(topic)
             beginning = look(data, start)
-            if beginning.sender == self._sender:  # what it says to all is delivered here already
+            if beginning.sender == self._sender:  # its own messages to all are delivered already
                 if not beginning.first and beginning.messages == 1:
                     self._take_own(RelayMessage.unpack(data, start), now)
                 return iter(())
@@ -487,13 +487,13 @@ class Hearing:
                 yield partial(self._take, topic, data, 0)
 
     def _join(self, topic: bytes, beginning: Look, run: Sequence[bytes]) -> Optional[RelayMessage]:
-        """Events for the same clients, as one with the packets of all; ``None`` if they cannot."""
+        """Join events for the same clients to one; ``None`` if they cannot be joined."""
         if self.packet is None or not self._passes_by(topic):
             return None
         try:
             joined = unpack_run(run)
         except ValueError:
-            return None  # the others are heard
+            return None  # they are received one by one
         if not beginning.hashes or joined.fields.get("packet") != self.packet:
             return None
         if "ack" in joined.fields:
@@ -504,12 +504,12 @@ class Hearing:
         return joined
 
     def _passes_by(self, topic: bytes) -> bool:
-        """Whether what comes under this topic may be dealt with before it is put in order:
-        it would come before what waits."""
+        """Whether messages under this topic may be handled before they are put in order: otherwise
+        they would overtake messages that wait."""
         return topic is self._for_all and self._simple and not self.catching_up
 
     def _passes_over(self, topic: bytes, beginning: Look) -> bool:
-        """Whether nobody here has anything to do with it: then it is counted, and that is all."""
+        """Whether no client here gets a message: then it is only counted."""
         sender, first, count, hashes, via = beginning
         rooms = self.rooms
         if not hashes or rooms is None or not self._passes_by(topic):
@@ -530,7 +530,7 @@ class Hearing:
         return True
 
     def _take(self, topic: bytes, data: bytes, start: int, now: float) -> Iterable[RelayMessage]:
-        """A message: see :data:`Piece`."""
+        """Handle one message: see :data:`Piece`."""
         try:
             to_all = topic is self._for_all
             message = RelayMessage.unpack(data, start)
@@ -541,7 +541,7 @@ class Hearing:
                     if tag is None and topic == self._to_process:
                         raise MessageError("a numbered message under another topic")
                     if tag is None:
-                        return ()  # it was on its way when the tag was given up
+                        return ()  # the tag was given up while the message was on its way
                     message.stream = tag
                 if self._journal is not None:
                     message.packed = data[start:] if start else data
@@ -561,19 +561,19 @@ class Hearing:
         if self._inbox.waits or not self._simple:
             self._ask(now)
         self.received += len(delivered)
-        for message in delivered:  # nearly always one, of this host, and for all
+        for message in delivered:  # nearly always one, from this host, to all
             if "via" in message.fields or "only" in message.fields:
                 return self._meant(delivered)
         return delivered
 
     def _is_for_us(self, topic: bytes, message: RelayMessage) -> bool:
-        """False for an answer or a question to the process that had an adopted tag before."""
+        """False for an answer or a question to the former process of an adopted tag."""
         if topic == self._to_process or topic not in self._tags:
             return True
         return message.fields["method"] in _TO_A_TAG
 
     def _take_own(self, message: RelayMessage, now: float) -> None:
-        """Its own; what it says to all is delivered here already."""
+        """Handle a message of this process that has come back."""
         if self._main is not None and self._main.since is None:
             self._main.since = now
             if self._journal is not None:
@@ -585,24 +585,24 @@ class Hearing:
             self._publisher.ask_router({"method": "ended"})
 
     def _each(self, take: Callable[[Listener], Sequence[RelayMessage]]) -> Sequence[RelayMessage]:
-        """Let all take it; what the clients of this process get, while the others' waits."""
+        """Let all listeners take messages. Return those for the own clients; the others' wait."""
         for adoption in self._adoptions:
             adoption.listener.take(take(adoption.listener))
         return () if self._main is None else take(self._main)
 
     def _meant(self, messages: Iterable[RelayMessage]) -> List[RelayMessage]:
-        """Those for the clients of this process."""
+        """The messages that are for the own clients."""
         return [] if self._main is None else self._main.meant(messages)
 
     def _welcome(self, began: float) -> None:
-        """Connected, or connected again: what was on its way may be lost, both ways."""
+        """The socket is connected, or again: messages in both directions may be lost."""
         if self._relay_began:
             self._ask_everybody = True
             self._publisher.beat_soon()
         self._relay_began = began
 
     def refuse(self, error: Exception) -> None:
-        """Count a message that cannot be understood."""
+        """Count a message that is malformed."""
         self.malformed += 1
         if isinstance(error, OtherVersion):
             self._other_versions.note(error)
@@ -675,10 +675,10 @@ class Hearing:
                 self._publisher.tell(sender, {"method": "confirmed", **confirmed})
 
     def _may_confirm(self, sender: str, confirmed: Mapping[str, Any]) -> bool:
-        """Whether a sender that ends need not wait for us: it asks again, if not."""
+        """Whether the messages are safe here, so that a sender may end; if not, it asks again."""
         return True
 
-    # --- whether the others have everything ------------------------------------
+    # --- confirmations by other processes --------------------------------------
 
     async def wait_confirmed(
         self,
@@ -686,12 +686,12 @@ class Hearing:
         until: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> List[str]:
-        """Wait until they all have what this process has sent before the call.
+        """Wait until all receivers have what this process has sent before the call.
 
-        :param receivers: the tags of those who are there, whenever it is called.
-        :param until: when to give up, by the host's monotonic clock, in seconds.
+        :param receivers: returns the tags of the present receivers.
+        :param until: returns when to give up, in seconds of the host's monotonic clock.
         :param sleep: waits for so many seconds, as the caller may.
-        :returns: the tags of those who did not say so in time.
+        :returns: the tags of receivers that have not confirmed in time.
         """
         marks = self._publisher.marks(receivers())
         pause = _FIRST_PAUSE
@@ -714,7 +714,7 @@ class Hearing:
         delivered: List[RelayMessage] = []
         for sender in [name for name, at in self._ended.items() if now - at > _LAST_WORDS]:
             del self._ended[sender]
-            if not self._lives(sender):  # it was not only out of touch
+            if not self._lives(sender):  # it has ended, and was not just out of touch
                 delivered += self._forget(sender)
         for listener in self._listeners:
             for sender in listener.inbox.silent(now):
@@ -729,8 +729,8 @@ class Hearing:
                 self._publisher.ask_all(self._question(listener, None, 0, 0))
             self._missed_ends = self._asked_at = now
         if self._missed_ends:
-            # Nobody says it again, and the relay drops the answer while what waits there
-            # for this process is as much as can: a probe is let in behind that.
+            # The router does not repeat its answer, and the relay drops it while its queue for this
+            # process is full: a probe that comes back shows that there is room.
             self._publisher.probe(self._missed_ends)
         if self._adoptions and not delivered:
             self._merge(now)
@@ -740,19 +740,19 @@ class Hearing:
         return self._meant(delivered)
 
     def _forget(self, sender: str) -> Sequence[RelayMessage]:
-        """It has ended. What the clients of this process get, as :meth:`_each`."""
+        """A sender has ended. Return what the own clients get, as :meth:`_each`."""
         if self._journal is not None:
             self._ended_lately.append(sender)
         return self._each(lambda one: one.inbox.gone(sender))
 
     def _give_up(self, sender: str, listener: Listener) -> Sequence[RelayMessage]:
-        """Likewise, when it does not answer those."""
+        """Give up on a sender that does not answer one listener. Return the same."""
         return self._each(lambda one: one.inbox.give_up(sender) if one is listener else ())
 
     def _ask(self, now: float) -> None:
         for listener in self._listeners:
             if listener.since is None:
-                continue  # it could not say which messages are for it
+                continue  # it cannot tell yet which messages are for it
             for sender, tag, first, last in listener.inbox.questions(now):
                 self._publisher.tell(sender, self._question(listener, tag, first, last))
 

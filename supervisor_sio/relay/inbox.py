@@ -1,17 +1,16 @@
-"""What a process hears: each message once, and each sender's in the order it sent them.
+"""The messages that a process receives: each one once, and each sender's in their order.
 
-Pure: no sockets and no clocks here. The streams of a sender that concern this process
-(see :mod:`.outbox`) are put together again: the one to all, and the one to each of its
-tags, of which nearly every process has one. When a number is
-missing, later messages of that sender are held, and :meth:`Inbox.questions`
-says whom to ask for what; other senders are not held up.
+Pure: no sockets and no clocks here. A sender's streams that concern this process (see
+:mod:`.outbox`) are merged again: the one to all, and the one to each of its tags, of which most
+processes have one. When a number is missing, later messages of that sender are held, and
+:meth:`Inbox.questions` says which sender to ask for what; other senders' messages are not held.
 
-A sender heard for the first time may have sent a lot before this process
-listened. It is asked which of its messages came before that.
+A sender from which the first message arrives may have sent many before this process began to
+receive. It is asked which of its messages came before that.
 
-How far each sender was heard can be saved, for another process to go on from there. If that
-one hears already, it brings both to the same point (:meth:`Inbox.level`), and makes them one
-(:meth:`Inbox.merge`).
+The position up to which each sender's messages were received can be saved, for another process to
+go on from there. If that process receives already, it brings both inboxes to the same position
+(:meth:`Inbox.level`), and merges them (:meth:`Inbox.merge`).
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from ..common.limits import (
 )
 from .message import RelayMessage
 
-#: Seconds between questions when no answer comes.
+#: Seconds until a question without an answer is repeated.
 _ASK_AGAIN = 0.3
 
-#: A gap that no sender of ours can leave.
+#: A larger gap is not one of our senders'.
 _LARGEST_GAP = 2**31 - 1
 
-#: Numbers of messages by the tag to which they are; with ``None``, of those to all.
+#: Numbers of messages by the tag to which they are sent; ``None`` for those to all.
 Numbers = Mapping[Optional[str], int]
 
 
@@ -44,23 +43,23 @@ class Impossible(ValueError):
 
 
 class Question(NamedTuple):
-    """To a sender: send messages ``first`` to ``last`` of a stream again.
+    """A question to a sender: send messages ``first`` to ``last`` of a stream again.
 
     ``first`` 0 asks for its position instead.
     """
 
     sender: str
-    #: To whom; ``None`` for those to all.
+    #: Whose stream; ``None`` for the one to all.
     tag: Optional[str]
     first: int
     last: int
 
 
 class _Stream:
-    """One stream of one sender, as far as it has been heard."""
+    """One stream of one sender, as far as it was received."""
 
     def __init__(self, next: int = 1, last: int = 0) -> None:
-        #: The number that comes next.
+        #: The number of the next message to deliver.
         self.next = next
         #: The highest number that is known to exist.
         self.last = last
@@ -69,18 +68,21 @@ class _Stream:
 
     @property
     def missing(self) -> Optional[tuple[int, int]]:
-        """The first hole: its first and last number."""
+        """The first gap: its first and last number."""
         if self.last < self.next or self.next in self.held:
             return None
         return self.next, min(self.held, default=self.last + 1) - 1
 
     def check(self, last: int) -> None:
-        """:raises Impossible: when that is too far ahead."""
+        """:raises Impossible: when the number is too far ahead."""
         if last - self.next > _LARGEST_GAP:
             raise Impossible(f"number {last} after {self.next - 1}")
 
     def knows(self, last: int) -> None:
-        """:raises Impossible: when that is too far ahead; nothing has changed then."""
+        """Note that messages up to ``last`` exist.
+
+        :raises Impossible: when the number is too far ahead; nothing has changed then.
+        """
         self.check(last)
         if last > self.last:
             self.last = last
@@ -89,21 +91,21 @@ class _Stream:
 class _Sender:
     def __init__(self) -> None:
         self.to_all = _Stream()
-        #: By tag, those of which something is known.
+        #: By tag, the streams of which something is known.
         self.own: dict[str, _Stream] = {}
-        #: Whether it is known which messages are the first for this process.
+        #: Whether it is known which messages are the first ones for this process.
         self.placed = False
         #: Whether nothing is missing, as of the last :meth:`look`.
         self.in_step = False
-        #: Since when it is asked in vain.
+        #: When the first question without an answer was asked.
         self.waiting_since: Optional[float] = None
 
     def stream(self, tag: Optional[str]) -> _Stream:
-        """To read: an empty one where nothing is known."""
+        """A stream to read: an empty one if nothing is known."""
         return self.to_all if tag is None else self.own.get(tag) or _Stream()
 
     def kept(self, tag: Optional[str]) -> _Stream:
-        """To change."""
+        """A stream to change."""
         return self.to_all if tag is None else self.own.setdefault(tag, _Stream())
 
     @property
@@ -113,7 +115,7 @@ class _Sender:
         return streams
 
     def look(self) -> bool:
-        """Whether nothing is missing."""
+        """Determine whether nothing is missing."""
         self.in_step = self.placed and all(one.last < one.next for one in self.streams.values())
         return self.in_step
 
@@ -135,14 +137,14 @@ class _Sender:
 
 
 class Inbox:
-    """All senders.
+    """The streams of all senders.
 
-    :param tags: of this process; what is to it alone comes under these names.
-    :param since: what was sent before that is not for it, though it may be received: it waited
-        for another one in the same process. In seconds of the host's monotonic clock.
-    :param most_held: how many messages of a stream may wait for an earlier one; by default
-        as many as on a host.
-    :param ask_again: seconds between questions when no answer comes.
+    :param tags: of this process: messages to it alone are sent to these.
+    :param since: earlier messages are not for it, though it may receive them: they were sent for
+        another inbox of the same process. In seconds of the host's monotonic clock.
+    :param most_held: how many messages of a stream may wait for an earlier one; by default as many
+        as within a host.
+    :param ask_again: seconds until a question without an answer is repeated.
     """
 
     def __init__(
@@ -157,26 +159,25 @@ class Inbox:
         self._most_held = RELAY_MOST_HELD if most_held is None else most_held
         self._ask_again = ask_again
         self._senders: OrderedDict[str, _Sender] = OrderedDict()
-        #: How far those were heard that have ended. What is on its way of them is not new.
+        #: The positions of senders that have ended: their late messages are not new.
         self._gone: OrderedDict[str, list[Any]] = OrderedDict()
-        #: Those of which something is missing.
+        #: Senders of which something is missing.
         self._behind: dict[str, _Sender] = {}
         self._held_bytes = 0
-        #: Messages for this process that nobody can send again.
+        #: Messages for this process that no process can send again.
         self.dropped = 0
-        #: Is called when something is lost that its sender had sent, and keeps no more. What a
-        #: process had not sent when it was killed is not among it: nobody can know whether it
-        #: would have been.
+        #: Called when messages are lost that their sender had sent, and does not keep any more.
+        #: Messages that a killed process had not sent yet do not count.
         self.on_lost: Callable[[], None] = lambda: None
-        #: Gets a sender, and of each of its streams the number of the last message that was not
-        #: for this process, when these are known.
+        #: Gets a sender, and for each of its streams the number of the last message that was not
+        #: for this process, once these are known.
         self.on_placed: Callable[[str, Numbers], None] = lambda name, numbers: None
 
     def receive(self, message: RelayMessage, tag: Optional[str] = None) -> Sequence[RelayMessage]:
-        """Take a numbered message; what can be delivered now, in order.
+        """Take a numbered message. Return what can be delivered now, in order.
 
-        :param tag: to whom it is, of :attr:`tags`; ``None`` for one to all.
-        :raises Impossible: for a number out of all reason; nothing has changed then.
+        :param tag: one of :attr:`tags` to which it was sent; ``None`` for all.
+        :raises Impossible: for a number that cannot be; nothing has changed then.
         """
         sender = self._senders.get(message.sender) or self._new(message.sender)
         number = message.sequence
@@ -187,7 +188,7 @@ class Inbox:
         else:
             stream = sender.own.get(tag) or _Stream()
             follows = type(message.after) is int and message.after < sender.to_all.next
-        # Nearly always: the next one, and nothing is waiting.
+        # The usual case: it is the next one, and nothing waits.
         if number == stream.next and follows and sender.in_step:
             stream.next = number + 1
             stream.last = number
@@ -203,17 +204,17 @@ class Inbox:
         self._remember(message.sender, sender)
         if sender.placed or message.time >= self._since:
             if number == 1 and not any(last for _, last in before):
-                # To us: of those to other tags of this process it says nothing.
+                # Messages to one of several tags tell nothing about the other tags.
                 if tag is None or len(self.tags) == 1:
-                    sender.placed = True  # it has said nothing before
+                    sender.placed = True  # it has sent nothing before
             self._hold(stream, message)
         return self._advance(message.sender, sender)
 
     def pass_over(self, name: str, first: int, count: int) -> bool:
-        """Note messages to all that are for nobody here.
+        """Note messages to all that are for no client here.
 
         :param first: the number of the first; the others follow it.
-        :return: whether they are the next, and nothing is missing: else they are to be received.
+        :return: whether they are the next ones, and nothing is missing; else they must be received.
         """
         sender = self._senders.get(name)
         if sender is None or not sender.in_step or sender.to_all.next != first:
@@ -231,15 +232,15 @@ class Inbox:
         before: Optional[Numbers] = None,
         since: float = math.inf,
     ) -> Sequence[RelayMessage]:
-        """What a sender says of its streams: the number of the last message of each.
+        """Take a sender's position: the number of the last message of each stream.
 
-        :param numbers: of streams to other tags, too; of one that is missing nothing is new.
-        :param before: the last message of each stream that was not meant for this
-            process: it did not listen yet. Of messages that the sender no longer
-            keeps it says the same, as it has forgotten when they were sent.
-        :param since: when this process began to listen. Messages sent from then on
-            that have arrived are for it, whatever ``before`` says.
-        :raises Impossible: for a number out of all reason; nothing has changed then.
+        :param numbers: also of streams to other tags; streams that are left out have nothing new.
+        :param before: by stream, the last message that was not for this process, as it did not
+            receive yet. Messages that the sender does not keep any more count as earlier, since
+            their time is not known.
+        :param since: when this process began to receive. Messages sent from then on that have
+            arrived are for it, whatever ``before`` says.
+        :raises Impossible: for a number that cannot be; nothing has changed then.
         """
         sender = self._senders.get(name) or self._new(name)
         ours = {tag: numbers.get(tag, 0) for tag in (None, *self.tags)}
@@ -274,15 +275,15 @@ class Inbox:
         messages: Sequence[RelayMessage],
         start: int = 0,
     ) -> Sequence[RelayMessage]:
-        """A sender's answer to a question: messages from ``first`` on.
+        """Take a sender's answer to a question: messages from ``first`` on.
 
-        :param asked: the number that was asked for. When ``first`` is higher, the
-            sender does not have those before any more.
-        :param start: numbers up to this one were never given: nothing is lost.
-        :raises Impossible: for a number out of all reason.
+        :param asked: the first number that was asked for. When ``first`` is higher, the sender does
+            not keep the messages in between any more.
+        :param start: numbers up to this one were never used: nothing is lost.
+        :raises Impossible: for a number that cannot be.
         """
         if not self.awaits(name, tag, asked):
-            return ()  # an answer that comes twice, or to others in this process
+            return ()  # the answer is a repeated one, or for another inbox of this process
         sender = self._senders[name]
         stream = sender.kept(tag)
         sender.waiting_since = None
@@ -299,7 +300,7 @@ class Inbox:
         return self._advance(name, sender)
 
     def awaits(self, name: str, tag: Optional[str], asked: int) -> bool:
-        """Whether an answer to a question for this number is of use."""
+        """Whether an answer to a question from this number on is of use."""
         sender = self._senders.get(name)
         return sender is not None and sender.placed and asked == sender.stream(tag).next
 
@@ -316,7 +317,7 @@ class Inbox:
         return 0 if sender is None else sender.to_all.next - 1
 
     def gone(self, name: str) -> Sequence[RelayMessage]:
-        """A sender has ended: what is there is all there will be."""
+        """A sender has ended: nothing more of it will come. Return what can be delivered now."""
         delivered = self.give_up(name, ended=True)
         sender = self._senders.pop(name, None)
         if sender is not None:
@@ -324,9 +325,9 @@ class Inbox:
         return delivered
 
     def give_up(self, name: str, ended: bool = False) -> Sequence[RelayMessage]:
-        """Wait no longer for what a sender was asked for.
+        """Give up what a sender was asked for. Return what can be delivered now.
 
-        :param ended: whether it can be asked no more.
+        :param ended: whether the sender has ended, so that it cannot be asked again.
         """
         sender = self._senders.get(name)
         self._behind.pop(name, None)
@@ -334,7 +335,7 @@ class Inbox:
             return ()
         sender.waiting_since = None
         if not sender.placed:
-            # What it sent before may not have been for us: start with what is here.
+            # Its earlier messages may not have been for this process: begin with what is held.
             named = (one.after for stream in sender.own.values() for one in stream.held.values())
             known = max(sender.to_all.last, *named, 0)
             self._place(
@@ -347,29 +348,29 @@ class Inbox:
             )
         delivered = self._deliverable(sender)
         while not sender.look():
-            # To us first: what is held then says itself whether it was sent before.
+            # Streams to this process first: their held messages tell whether they came earlier.
             streams = (*sender.own.values(), sender.to_all)
             for stream in streams:
                 if stream.missing is not None:
                     self._skip(stream, stream.missing[1] + 1, ended)
                     break
             else:
-                # Each waits for the other: no sender of ours says such a thing.
+                # Each waits for the other, which cannot be from one of our senders.
                 for stream in streams:
                     self._skip(stream, stream.last + 1, ended)
             delivered += self._deliverable(sender)
         return delivered
 
     def questions(self, now: float, whom: Optional[Container[str]] = None) -> list[Question]:
-        """Whom to ask for what now; each question comes again until it is answered.
+        """The questions that are due now; each is repeated until it is answered.
 
-        :param whom: who can be asked now; by default everybody.
+        :param whom: senders that can be asked now; by default all.
         """
         asked: list[Question] = []
         for name, sender in self._behind.items():
             if whom is not None and name not in whom:
                 continue
-            # What is missing takes a look at all that is held: not with each message that comes.
+            # Finding gaps reads all held messages: not done for each message that arrives.
             for question in _lacks(name, sender, now - self._ask_again):
                 sender.stream(question.tag).asked = now
                 asked.append(question)
@@ -378,7 +379,7 @@ class Inbox:
         return asked
 
     def lacks(self, name: str) -> list[Question]:
-        """What a sender is to be asked for."""
+        """The questions for one sender, whether due or not."""
         sender = self._behind.get(name)
         return [] if sender is None else list(_lacks(name, sender))
 
@@ -388,7 +389,7 @@ class Inbox:
         return bool(self._behind)
 
     def silent(self, now: float) -> list[str]:
-        """Senders that have been asked in vain for ten seconds."""
+        """Senders that have not answered for ten seconds."""
         return [
             name
             for name, sender in self._behind.items()
@@ -396,7 +397,7 @@ class Inbox:
         ]
 
     def wait_anew(self) -> None:
-        """Nobody could answer until now: the ten seconds begin again, and so do the questions."""
+        """No sender could answer until now: begin the ten seconds and the questions anew."""
         for sender in self._behind.values():
             sender.waiting_since = None
             for stream in sender.streams.values():
@@ -405,10 +406,10 @@ class Inbox:
     # --- another process goes on from here --------------------------------------
 
     def save(self) -> dict[str, Any]:
-        """How far each sender was heard, as JSON; what is :attr:`held` goes beside it.
+        """The position of each sender as JSON, without the messages of :attr:`held`.
 
-        By name: whether it is placed, the number that comes next to all and the highest that
-        is known to exist, those two to each tag, and whether the sender has ended.
+        By name: whether the sender is placed, the next number to all and the highest that is known
+        to exist, the same two numbers for each tag, and whether the sender has ended.
         """
         return {
             **{name: [*numbers, True] for name, numbers in self._gone.items()},
@@ -416,7 +417,7 @@ class Inbox:
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on where another inbox was saved; this one has yet to hear anything."""
+        """Go on from a saved position; this inbox must not have received anything."""
         for name, (*numbers, gone) in saved.items():
             if gone:
                 self._gone[name] = numbers
@@ -426,7 +427,7 @@ class Inbox:
 
     @property
     def held(self) -> Iterator[tuple[Optional[str], RelayMessage]]:
-        """What has arrived and waits for an earlier one; :meth:`receive` takes it."""
+        """Messages that have arrived and wait for an earlier one; :meth:`receive` takes them."""
         for sender in self._behind.values():
             for tag, stream in sender.streams.items():
                 for message in stream.held.values():
@@ -434,20 +435,20 @@ class Inbox:
 
     @property
     def placed(self) -> Iterator[tuple[str, Numbers]]:
-        """The senders of which it is known where they begin, and how far each was heard."""
+        """The placed senders, with the number of the last delivered message of each stream."""
         for name, sender in self._senders.items():
             if sender.placed:
                 yield name, {tag: stream.next - 1 for tag, stream in sender.streams.items()}
 
     def knows(self, name: str) -> bool:
-        """Whether it is known which messages of this sender are the first for this process."""
+        """Whether it is known which messages of a sender are the first ones for this process."""
         sender = self._senders.get(name)
         return sender is not None and sender.placed
 
     def level(self, other: Inbox) -> bool:
-        """Let both know how much each sender that both have heard has sent to both.
+        """Bring two inboxes to the same knowledge of how much each common sender has sent to both.
 
-        :return: whether nothing is missing in either: they stand at the same point.
+        :return: whether nothing is missing in either: they are at the same position.
         """
         both = (None, *(tag for tag in self.tags if tag in other.tags))
         for name in self._senders.keys() & other._senders.keys():
@@ -461,7 +462,7 @@ class Inbox:
         return not self.waits and not other.waits
 
     def merge(self, other: Inbox) -> None:
-        """Hear for the tags of another inbox, too, which stands at the same point."""
+        """Take over the tags of another inbox, which is at the same position."""
         self.tags = (*self.tags, *(tag for tag in other.tags if tag not in self.tags))
         self.dropped += other.dropped
         for name, (placed, next, last, own) in other._gone.items():
@@ -476,10 +477,11 @@ class Inbox:
                 known.own.update(theirs.own)
 
     def hear(self, tag: str, numbers: Mapping[str, int]) -> None:
-        """Hear what is to another tag, too.
+        """Receive messages to another tag, too.
 
-        :param numbers: by sender, of the last message to it that is not for this process. Of one
-            that is not known here they wait for it to speak, as it may have ended long ago.
+        :param numbers: by sender, of the last message to that tag that is not for this process.
+            Numbers of senders that are not known here are kept until they send: they may have ended
+            long ago.
         """
         self.tags = (*self.tags, tag)
         for name, number in numbers.items():
@@ -492,7 +494,7 @@ class Inbox:
                 self._note_gone({name: gone})
 
     def forget(self, tag: str) -> Sequence[RelayMessage]:
-        """Nobody is left under this tag; what waited for a message to it need not."""
+        """Forget a tag. Return messages that had waited for one to that tag."""
         self.tags = tuple(one for one in self.tags if one != tag)
         delivered: list[RelayMessage] = []
         for *_, own in self._gone.values():
@@ -507,12 +509,12 @@ class Inbox:
     # --- the streams of a sender ------------------------------------------------
 
     def _new(self, name: str) -> _Sender:
-        """One that is yet to be remembered."""
+        """A sender that is not remembered yet."""
         gone = self._gone.get(name)
         if gone is None:
             return _Sender()
         sender = _Sender.restored(*gone)
-        sender.in_step = False  # until it is remembered
+        sender.in_step = False  # set when it is remembered
         return sender
 
     def _note_gone(self, gone: Mapping[str, list[Any]]) -> None:
@@ -529,15 +531,15 @@ class Inbox:
         self._senders.move_to_end(name)
 
     def _place(self, name: str, sender: _Sender, first: Numbers) -> None:
-        """Everything from these numbers on is for this process."""
+        """From these numbers on, messages are for this process."""
         sender.placed = True
         for tag, number in first.items():
             stream = sender.kept(tag)
             number = max(number, stream.next)
             self._release(stream, number)
             stream.next = number
-            stream.asked = -math.inf  # what it was asked for until now was where to begin
-            stream.last = max(stream.last, number - 1)  # others may have told of so many
+            stream.asked = -math.inf  # the question until now was where to begin
+            stream.last = max(stream.last, number - 1)  # earlier numbers exist as well
         self.on_placed(name, {tag: sender.stream(tag).next - 1 for tag in first})
 
     def _release(self, stream: _Stream, before: int) -> None:
@@ -547,7 +549,7 @@ class Inbox:
     def _hold(self, stream: _Stream, message: RelayMessage, asked_for: bool = False) -> None:
         number, size = message.sequence, _size(message)
         if number < stream.next or number in stream.held:
-            return  # it came before
+            return  # it has arrived before
         if (
             asked_for
             or number == stream.next
@@ -560,7 +562,7 @@ class Inbox:
             self._held_bytes += size
 
     def _skip(self, stream: _Stream, to: int, ended: bool = False) -> None:
-        """Give up what is missing before this number."""
+        """Give up the missing messages before this number."""
         self._release(stream, to)
         if to > stream.next and not ended:
             self.on_lost()
@@ -568,7 +570,7 @@ class Inbox:
         stream.next = to
 
     def _has_own(self, sender: _Sender, after: Any) -> bool:
-        """Whether all to this process was delivered that a message to all says it follows."""
+        """Whether all messages to this process that came before one to all are delivered."""
         if not isinstance(after, dict):
             return False
         for tag in self.tags:
@@ -580,26 +582,26 @@ class Inbox:
     def _before(
         self, message: RelayMessage, tag: Optional[str]
     ) -> Sequence[tuple[Optional[str], Any]]:
-        """Of other streams, the number of the last message before this one.
+        """For the other streams, the number of the last message before this one.
 
-        :raises Impossible: when it says so in no form of ours.
+        :raises Impossible: when the field is malformed.
         """
         after = message.fields.get("after")
         if after is not None and not isinstance(after, dict):
             raise Impossible("after is no object")
         if tag is not None:
             return ((None, message.after),)
-        # Ours alone may be missing in it, and then there is nothing to wait for.
+        # A tag of this process may be absent: then there is nothing to wait for.
         return [(tag, after.get(tag, 0)) for tag in self.tags] if after else ()
 
     def _check(self, sender: _Sender, before: Sequence[tuple[Optional[str], Any]]) -> None:
-        """:raises Impossible: when a message names another that cannot be."""
+        """:raises Impossible: when a message names an earlier one that cannot be."""
         for tag, number in before:
             if type(number) is not int or number - sender.stream(tag).next > _LARGEST_GAP:
                 raise Impossible(f"after number {number!r}")
 
     def _follows(self, sender: _Sender, before: Sequence[tuple[Optional[str], int]]) -> bool:
-        """Whether nothing that was sent before is missing."""
+        """Whether no earlier message is missing."""
         follows = True
         for tag, number in before:
             if number >= sender.stream(tag).next:
@@ -609,7 +611,7 @@ class Inbox:
 
     def _deliverable(self, sender: _Sender) -> list[RelayMessage]:
         delivered: list[RelayMessage] = []
-        # To us first: it would say so if it had been sent after the next to all.
+        # Streams to this process first: their messages say if they follow the next one to all.
         while any(self._deliver_next(sender, tag, delivered) for tag in (*sender.own, None)):
             pass
         return delivered
@@ -632,9 +634,9 @@ class Inbox:
         return True
 
     def _overtakes(self, sender: _Sender, message: RelayMessage) -> bool:
-        """Whether a message to us was sent before this one to all, and is still held.
+        """Whether a message to this process is held that was sent before this one to all.
 
-        The one to all that said so may be lost for good.
+        The message to all that said so may be lost for good.
         """
         return any(
             stream.held[min(stream.held)].after < message.sequence
@@ -653,7 +655,7 @@ class Inbox:
 
 
 def _lacks(name: str, sender: _Sender, asked_until: float = math.inf) -> Iterator[Question]:
-    """What a sender is to be asked for, of streams of which nothing was asked since then."""
+    """The questions for a sender, for streams of which nothing was asked since ``asked_until``."""
     if not sender.placed:
         if sender.to_all.asked <= asked_until:
             yield Question(name, None, 0, 0)
@@ -665,7 +667,7 @@ def _lacks(name: str, sender: _Sender, asked_until: float = math.inf) -> Iterato
 
 
 def _sent_from(since: float, stream: _Stream) -> list[int]:
-    """The numbers of the messages that have arrived and were sent from then on."""
+    """The numbers of held messages that were sent from then on."""
     return [number for number, message in stream.held.items() if message.time >= since]
 
 

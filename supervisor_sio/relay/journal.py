@@ -1,8 +1,8 @@
-"""What a worker has given to its clients, and who they are, in memory that outlives it.
+"""The journal of a worker: the events it has given its clients, and their states.
 
-Clients that come back are sent what they have missed out of it, by this process or by another
-one. It lies in files of memory, of which others have descriptors: see :mod:`.journal_format`, and
-:mod:`.journal_reader` for how they are read.
+It lies in files of memory that outlive the worker, and of which other processes have descriptors.
+Clients that come back are sent their missed events from it, by this process or another one: see
+:mod:`.journal_format`, and :mod:`.journal_reader` for how it is read.
 """
 
 from __future__ import annotations
@@ -73,18 +73,19 @@ _EVENT, _STATE = int(Kind.EVENT), int(Kind.STATE)
 
 _GAP_RECORD = STATE.pack(STATE.size, Kind.GAP, 0)
 
-#: Of a stream that was not heard.
+#: The slot of a stream of which nothing was received.
 _NOTHING: Slot = [0, 0]
 
-#: Records looked at, for each that is written, in search of some to carry forward.
+#: Records examined at each write, in search of some to carry forward.
 _LOOKED_AT = 64
 
 
 class _Piece:
     """A segment of events.
 
-    :param first: the number of the first one.
-    :param most: of the last one that it takes; and until when it takes them.
+    :param first: the number of its first event.
+    :param most: the highest number that it takes.
+    :param until: monotonic time until which it takes events.
     """
 
     def __init__(self, segment: Segment, first: int, most: int, now: float, until: float) -> None:
@@ -93,22 +94,23 @@ class _Piece:
         self.most = most
         self.until = until
         self.ended = now
-        #: Where each event is.
+        #: The place of each event in the segment.
         self.at = array("I")
         self.index = Index()
 
 
 class Journal:
-    """Of one manager in one worker. Safe to use from several threads.
+    """The journal of one manager in one worker. Safe to use from several threads.
 
-    In a forked child it writes nothing, and has nothing.
+    In a forked child it writes nothing, and is empty.
 
     :param tag: of the worker.
-    :param age: seconds for which events are kept; ``most_messages`` and ``most_bytes`` of them at
+    :param age: seconds for which events are kept: ``most_messages`` and ``most_bytes`` of them at
         most.
-    :param on_segment: gets the log, a number and a descriptor of each piece before it is used; the
-        descriptor stays the journal's. Called with the journal's lock: it must not come back.
-    :param on_dropped: gets the log and the number of a piece that is not needed any more.
+    :param on_segment: gets the log, number and descriptor of each segment before it is used; the
+        descriptor stays the journal's. Called with the journal's lock held: it must not call the
+        journal.
+    :param on_dropped: gets the log and number of a segment that is not needed any more.
     :raises OSError: when there is no memory for it, or no descriptor.
     """
 
@@ -133,9 +135,9 @@ class Journal:
         self._refusals = Refusals(logger)
         #: The number of the last event.
         self.last = 0
-        #: The last number where something is missing, and when that was found.
+        #: The last number at which an event is missing, and when that was found.
         self._gap = 0, 0.0
-        #: The last event that is not kept any more, and its time.
+        #: The number and time of the last event that is not kept any more.
         self._dropped = 0, 0.0
         self._began = 0.0
         self._main = Sources()
@@ -144,10 +146,11 @@ class Journal:
         self._events = SegmentedLog(Log.EVENTS, tag, size, on_segment, on_dropped)
         self._states = SegmentedLog(Log.STATES, tag, JOURNAL_SEGMENT, on_segment, on_dropped)
         self._pieces: Deque[_Piece] = deque()
-        #: Where the state of each client is: the number of the segment, and below it where.
+        #: The place of each client's state: the segment's number in the high half, the offset in
+        #: the low half.
         self._clients: dict[str, int] = {}
         self._live_bytes = 0
-        #: The oldest segment of states, and how far it has been looked through.
+        #: The oldest segment of states, and the offset up to which it was examined.
         self._carrying, self._carried_to = 0, HEAD.size
         self._writes = True
         self._roll(0, time.monotonic())
@@ -162,11 +165,11 @@ class Journal:
 
     @property
     def kept_bytes(self) -> int:
-        """In use, of both logs."""
+        """Bytes in use by both logs."""
         return self._events.kept + self._states.kept
 
     def segments(self) -> list[tuple[str, int, int]]:
-        """The log, number and descriptor of all pieces: what a new router is to be told."""
+        """The log, number and descriptor of each segment, for a new router."""
         with self._lock:
             return [
                 (log.log.value, number, descriptor)
@@ -177,13 +180,14 @@ class Journal:
     # --- events ------------------------------------------------------------------
 
     def event(self, message: RelayMessage, stream: Stream, scope: Scope = None) -> int:
-        """Something is given to clients of this process. To be called before it is.
+        """Write an event, before it is given to clients of this process.
 
-        :param stream: to whom else it was: ``None`` to all, the tag of a worker to that one alone
-            (this one, or one whose sessions it has adopted), ``OWN`` to nobody. The message's
-            sequence is the number in that stream of its sender, who may be this process.
-        :param scope: for which clients, as ``[only, tags]``; ``None`` for all.
-        :return: its number: from 1 on.
+        :param stream: to which stream the message belongs: ``None`` to all, a tag to that worker
+            alone (this one, or one whose sessions it has adopted), ``OWN`` to no other process. The
+            message's sequence is its sender's number in that stream; the sender may be this
+            process.
+        :param scope: for which clients it is, as ``[only, tags]``; ``None`` for all.
+        :return: the number of the event, from 1 on.
         """
         if not self._writes:
             return self.last
@@ -200,7 +204,7 @@ class Journal:
             return self.last
 
     def events(self, message: RelayMessage, scope: Scope = None) -> Sequence[int]:
-        """The same for several to all that came together, see :attr:`.RelayMessage.run`.
+        """Write several events to all that arrived together, see :attr:`.RelayMessage.run`.
 
         :return: the number of each.
         """
@@ -213,13 +217,13 @@ class Journal:
             first, written = self.last + 1, False
             for record in records:
                 written = self._append(record, now)
-            # Should this process end before that is noted, the last record says it.
+            # If this process dies before the number is noted, the last record has it.
             if written:
                 self._note(message.sender, None, message.last, message.after, None, scope)
             return range(first, first + len(run))
 
     def _append(self, record: bytes, now: float) -> bool:
-        """An event, or a gap in its place; with the lock. Whether it is the event."""
+        """Append an event, or a gap in its place; with the lock. Return whether it is the event."""
         piece, size = self._pieces[-1], len(record)
         segment = piece.segment
         if segment.used + size > segment.size or self.last >= piece.most or now > piece.until:
@@ -244,10 +248,10 @@ class Journal:
         via: Any = None,
         scope: Scope = None,
     ) -> None:
-        """A message was dealt with that is no event for a client of this process. Once for each.
+        """Note that a message was handled that is not an event for clients here; once for each.
 
         :param after: of the message, and ``via`` of its fields.
-        :param scope: as in :meth:`event`.
+        :param scope: see :meth:`event`.
         """
         if not self._writes:
             return
@@ -256,21 +260,21 @@ class Journal:
 
     @property
     def dropped(self) -> tuple[int, float]:
-        """The number of the last event before which some are missing, and its time.
+        """The number and time of the last event up to which some may be missing.
 
-        Who had all that there was at that time misses none of them.
+        A client that had received everything by that time misses none of them.
         """
         return max(self._gap, self._dropped)
 
     def since(self, k: int) -> Iterator[Event]:
-        """The events after this one, in order; those that come while it is read are not among them.
+        """The events after number ``k``, in order; not those that are written while it is read.
 
-        :raises Incomplete: when some of them are not kept any more, or there was no such number.
+        :raises Incomplete: when some of them are not kept any more, or ``k`` was never given.
         """
         return read_all(self._since(k))
 
     def to_rooms(self, k: int, rooms: Collection[Room]) -> Iterator[Union[Event, int]]:
-        """Those of them that are to one of these rooms, as :func:`.read_to` has it.
+        """Those of them that are for one of these rooms, as :func:`.read_to` yields them.
 
         :raises Incomplete: as :meth:`since`.
         """
@@ -297,13 +301,13 @@ class Journal:
             ]
 
     def lost(self) -> None:
-        """A message that was for clients of this process does not come any more."""
+        """A message for clients of this process was lost for good."""
         with self._lock:
             if self._writes:
                 self._tear()
 
     def trim(self) -> None:
-        """Drop what is too old, while nothing new comes."""
+        """Drop what is too old, also while no events are written."""
         now = time.monotonic()
         with self._lock:
             if not self._writes:
@@ -314,17 +318,17 @@ class Journal:
             else:
                 self._drop_old(now)
 
-    # --- how far the others were heard -------------------------------------------
+    # --- the positions in the senders' streams -------------------------------------
 
     def began(self, since: float) -> None:
-        """From when on messages are for this process, in seconds of the host's monotonic clock."""
+        """Note from when on messages are for this process, in seconds of the monotonic clock."""
         with self._lock:
             self._began = since
             if self._writes:
                 TIME.pack_into(self._piece.memory, SINCE, since)
 
     def ended(self, sender: str) -> None:
-        """That sender has ended; all of it that was to come was dealt with."""
+        """A sender has ended, and all its messages that were still to come are handled."""
         with self._lock:
             if self._writes:
                 for sources in (self._main, *self._parts):
@@ -332,7 +336,7 @@ class Journal:
                         self._piece.memory[at + KIND] = Kind.GONE
 
     def adopting(self, part: Part) -> None:
-        """Sessions of another process are heard for, too, from where it came to."""
+        """This process begins to receive for sessions of another one, from its position on."""
         with self._lock:
             if self._writes:
                 self._parts_made += 1
@@ -342,7 +346,7 @@ class Journal:
                 self._rewrite()
 
     def own_given(self, tags: Iterable[str]) -> None:
-        """Those that are adopted have what this process has sent, and get the rest directly."""
+        """Adopted sessions have all earlier messages of this process, and get the rest directly."""
         with self._lock:
             if self._writes:
                 for part in self._parts:
@@ -351,7 +355,7 @@ class Journal:
                         self._give_due(part)
 
     def merged(self, tags: Iterable[str]) -> None:
-        """Those with these tags hear as the others do, from here on."""
+        """Adopted sessions with these tags have reached the position of the own clients."""
         with self._lock:
             if self._writes:
                 for part in [one for one in self._parts if not one.tags.isdisjoint(tags)]:
@@ -360,9 +364,9 @@ class Journal:
                 self._rewrite()
 
     def given_up(self, tag: str, scope: Scope = None) -> None:
-        """Nobody is left under this tag.
+        """The last client with a tag has left.
 
-        :param scope: ``None`` of those who hear as the clients of this process do, else as in
+        :param scope: ``None`` if the tag is at the position of the own clients, else as in
             :meth:`event`.
         """
         with self._lock:
@@ -376,11 +380,11 @@ class Journal:
                 self._rewrite()
 
     def guests(self, tag: str, numbers: Mapping[str, int], is_known: Callable[[str], bool]) -> None:
-        """What is to another worker is for clients of this process, too.
+        """From now on messages to another worker are for clients of this process, too.
 
-        :param numbers: by sender, of the last message to it that was not.
-        :param is_known: whether it is known where a sender begins. Of others nothing is noted: it
-            may have ended before this process began.
+        :param numbers: by sender, of the last message to that worker that was not for them.
+        :param is_known: whether it is known where a sender's messages begin. Of other senders
+            nothing is noted: they may have ended before this process began.
         """
         with self._lock:
             main = self._main
@@ -395,21 +399,22 @@ class Journal:
                     self._note(sender, tag, number, 0, None, None)
 
     def position(self, tag: Optional[str] = None, to: str = "") -> Heard:
-        """How far the clients with this tag have heard all who send to all, and to a worker.
+        """The position of the clients with a tag: in what each sender sends to all, and to a
+        worker.
 
-        :param to: the tag of that one.
+        :param to: the tag of that worker.
         """
         with self._lock:
             sources = self._of(tag)
             return Heard(sources.numbers, dict(sources.first), sources.numbers_to(to))
 
     def reaches(self, heard: Heard, tag: Optional[str] = None, to: str = "") -> bool:
-        """Whether the clients with this tag have had all that another process has heard.
+        """Whether the clients with a tag have received everything that another process has.
 
-        :param to: the tag of the worker whose messages those are that it has heard beside.
+        :param to: the tag of the worker whose messages the other process receives as well.
 
-        Of a sender that has ended, all that there was; of one that has not been heard here, all
-        if it was heard there before this process began to listen.
+        A sender that has ended counts as received entirely; so does one that was not received here,
+        if the other process received it before this one began to receive.
         """
         with self._lock:
             sources = self._of(tag)
@@ -431,7 +436,7 @@ class Journal:
     # --- the states of clients -----------------------------------------------------
 
     def save(self, pid: str, state: bytes) -> None:
-        """The state of a client from here on."""
+        """Write the present state of a client."""
         if not self._writes:
             return
         name = pid.encode()
@@ -439,18 +444,18 @@ class Journal:
         record = STATE.pack(size, _STATE, len(name)) + name + state
         with self._lock:
             if not self._append_state(pid, record):
-                self._forget(pid)  # what it was is not what it is
+                self._forget(pid)  # the old state is wrong now
             elif self._states.kept > 2 * (self._live_bytes + JOURNAL_SEGMENT):
                 self._compact()
 
     def remove(self, pid: str) -> None:
-        """A client does not come back."""
+        """A client does not come back: mark its state as dead."""
         with self._lock:
             if self._writes:
                 self._forget(pid)
 
     def close(self) -> None:
-        """Let go of the memory. Others may have it still."""
+        """Close the files. Other processes may still have them open."""
         with self._lock:
             self._writes = False
             self._pieces.clear()
@@ -467,7 +472,7 @@ class Journal:
     def _note(
         self, sender: str, stream: Stream, number: int, after: int, via: Any, scope: Scope
     ) -> None:
-        """A message was dealt with: others need not send it again."""
+        """Note that a message was handled: it need not be sent again."""
         if scope is None and via is None and not after and not self._parts:  # nearly always
             senders = self._main.senders
             streams = senders.get(sender)
@@ -502,7 +507,7 @@ class Journal:
         self._piece.set_number(part.due[1] + PART_DUE, part.due[0])
 
     def _part(self, scope: Scope) -> Optional[Sources]:
-        """``None`` for some clients of this process only."""
+        """The sources for a scope; ``None`` if it has only some of the own clients."""
         if scope is None or not scope[0]:
             return self._main
         for part in self._parts:
@@ -511,11 +516,11 @@ class Journal:
         return None
 
     def _advance(self, sources: Sources, sender: str, stream: Optional[str], number: int) -> bool:
-        """Whether that is new."""
+        """Note a number. Return whether it is new."""
         streams = sources.senders.get(sender)
         if streams is None:
             streams = sources.begin(sender)
-            for slot in streams.values():  # it had ended
+            for slot in streams.values():  # the sender had ended
                 self._piece.memory[slot[1] + KIND] = Kind.SOURCE
         else:
             sources.senders.move_to_end(sender)
@@ -544,7 +549,7 @@ class Journal:
         return True
 
     def _add(self, slots: MutableMapping[Any, Slot], key: Any, record: bytes, number: int) -> None:
-        """A source that is new."""
+        """Add a source."""
         segment = self._piece
         if segment.has_room(len(record)):
             slots[key] = [number, segment.write(record)]
@@ -558,28 +563,28 @@ class Journal:
         return self._pieces[-1].segment
 
     def _tear(self) -> None:
-        """Something is missing here, which gets the number of an event."""
+        """Write a gap: an event is missing here; the gap gets its number."""
         piece, now = self._pieces[-1], time.monotonic()
         segment = piece.segment
         if segment.has_room(len(_GAP_RECORD)) and piece.first + len(piece.at) == self.last + 1:
             piece.at.append(segment.write(_GAP_RECORD))
             piece.ended = now
         else:
-            piece.most = 0  # the next event has no place behind these
+            piece.most = 0  # the next event goes to a new segment
         self.last += 1
         self._gap = self.last, now
         TIME.pack_into(segment.memory, GAP_TIME, now)
         segment.set_number(GAP, self.last)
 
     def _rewrite(self) -> bool:
-        """All sources, in a new piece; false when that is not possible."""
+        """Begin a new segment with all sources; false when that fails."""
         if self._make_room(0, time.monotonic()):
             return True
         self._tear()
         return False
 
     def _make_room(self, size: int, now: float) -> bool:
-        """A new piece with room for a record; false when there cannot be one."""
+        """Begin a new segment with room for a record; false when that fails."""
         if size > self._most_bytes:
             text = f"an event of {size} bytes is not kept for clients that come back"
             self._log(text, "more than recovery_maxbytes")
@@ -626,7 +631,7 @@ class Journal:
         self._pieces.append(_Piece(segment, first, most, now, until))
 
     def _append_state(self, pid: str, record: bytes) -> bool:
-        """False when there is no memory for it."""
+        """Append the state of a client; false when there is no memory for it."""
         states, size = self._states, len(record)
         segment = states.segments[-1]
         if segment.used + size > segment.size:
@@ -642,7 +647,7 @@ class Journal:
                 states.drop(before)
         at = segment.write(record)
         segment.live += 1
-        self._forget(pid)  # that one was the last until now
+        self._forget(pid)  # marks the former state as dead
         self._clients[pid] = segment.number << 32 | at
         self._live_bytes += size
         if segment.used * 2 > segment.size:
@@ -663,7 +668,7 @@ class Journal:
             self._states.drop(segment)
 
     def _compact(self) -> None:
-        """Write some records of the oldest segment anew, so that it can be dropped."""
+        """Copy some records of the oldest segment to the last, so that it can be dropped."""
         oldest = self._states.segments[0]
         if self._carrying != oldest.number:
             self._carrying, self._carried_to = oldest.number, HEAD.size
@@ -700,7 +705,7 @@ _journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """In a forked child: what is in there is its parent's."""
+    """In a forked child: the journals are the parent's."""
     for journal in list(_journals):
         journal._leave_to_parent()
 

@@ -1,20 +1,20 @@
-"""How a journal lies in memory: segments, and the records in them.
+"""The format of a journal in memory: segments, and the records in them.
 
-A journal has two logs, ``events`` and ``states``, each of segments: files in memory
-(memfd_create(2)) of which descriptors travel to other processes. A segment is a head and records,
+A journal has two logs, ``events`` and ``states``, each of several segments: files in memory
+(memfd_create(2)) whose descriptors are sent to other processes. A segment has a head and records,
 each at a multiple of eight bytes. A record counts when the head's *commit* is beyond it, which is
-written last: so a process that is killed leaves whole records only. What is changed in place is
-one number of eight bytes, or one byte.
+written last: a process that is killed leaves whole records only. What is changed in place is one
+number of eight bytes, or one byte.
 
-The segments of a log are a chain: each names the one before it and the one after it, so who lacks
-one of them knows.
+The segments of a log form a chain: each names the one before it and the one after it, so a reader
+that lacks one notices.
 
-``events`` have records of these kinds. *Events* are numbered in their journal, from the segment's
-``first`` on, and so are *gaps*, where something is missing. A *source* is a stream of a sender,
-with the number that was heard last in it, which is changed in place; each segment begins with all
-of them. A *part* is for the sources of sessions that were adopted, until they hear as the others
-do. A source may be a tag instead: of a worker whose clients are guests, so that what is to it is
-heard, too. ``states`` have one record for each client, and those that have been replaced are
+``events`` has records of these kinds. *Events* are numbered in their journal, from the segment's
+``first`` on, and so are *gaps*, where an event is missing. A *source* is a stream of a sender, with
+the last number received, which is changed in place; each segment begins with all sources. A *part*
+stands for adopted sessions with sources of their own, until they reach the position of the own
+clients. A source may also stand for a tag: of a worker some of whose clients are guests here, so
+that messages to it are received, too. ``states`` has one record for each client; replaced ones are
 marked.
 
 Nothing here is executed: JSON, numbers and bytes, whoever wrote them.
@@ -39,7 +39,7 @@ MARK: Final = b"sioj"
 #: mark, version, log, nothing, number, previous, next, commit, first, gap, its time, since, the
 #: time when the segment began, tag
 HEAD: Final = struct.Struct("=4sHBxQQQQQQddd64s")
-#: Where in the head these are.
+#: The offsets of these fields in the head.
 PREVIOUS: Final = 16
 NEXT: Final = 24
 COMMIT: Final = 32
@@ -52,15 +52,15 @@ TIME: Final = struct.Struct("=d")
 
 #: At the beginning of a record: its length in bytes, its kind.
 RECORD: Final = struct.Struct("=IB")
-#: Where its kind is.
+#: The offset of the kind.
 KIND: Final = 4
 #: length, kind, stream, length of its tag, length of the scope, time; then tag, scope, message
 EVENT: Final = struct.Struct("=IBBHId")
 #: length, kind, stream, part, number, length of the sender's name; then the name, and a tag
 SOURCE: Final = struct.Struct("=IBBHQH")
-#: Where its number is.
+#: The offset of the number.
 SOURCE_NUMBER: Final = 8
-#: length, kind, nothing, part, messages that are yet to come, since; then JSON
+#: length, kind, nothing, part, messages yet to be delivered, since; then JSON
 PART: Final = struct.Struct("=IBxHQd")
 PART_DUE: Final = 8
 #: length, kind, nothing, length of the pid; then pid, state
@@ -74,13 +74,13 @@ _LARGEST_NUMBER = 2**53
 class Kind(enum.IntEnum):
     EVENT = 1
     SOURCE = 2
-    #: Of a sender that has ended.
+    #: A source whose sender has ended.
     GONE = 3
     PART = 4
     STATE = 5
-    #: Replaced by a later one, or not needed any more.
+    #: A record that was replaced, or is not needed any more.
     DEAD = 6
-    #: It has the number of an event: something is missing there.
+    #: An event is missing here; the gap has its number.
     GAP = 7
 
 
@@ -89,7 +89,7 @@ _SMALLEST = min(EVENT.size, SOURCE.size, PART.size, STATE.size)
 
 
 class Log(str, enum.Enum):
-    """The two logs of a journal, as the channel between worker and router calls them."""
+    """The two logs of a journal, under their names on the channel between worker and router."""
 
     EVENTS = "events"
     STATES = "states"
@@ -99,29 +99,28 @@ CODES: Final = {Log.EVENTS: 1, Log.STATES: 2}
 
 
 class Own(enum.Enum):
-    """No stream: what a process has said to its own clients and to nobody else."""
+    """Not a stream: marks what a process emits to its own clients only."""
 
     OWN = "own"
 
 
 OWN: Final = Own.OWN
 
-#: To which stream of its sender something belongs: ``None`` is the one to all, a text the one to
-#: the worker with this tag.
+#: A stream of a sender: ``None`` is the one to all, a text the one to the worker with this tag.
 Stream = Union[None, str, Own]
 
-#: Their codes in records; and of a source that is a bridge to other hosts, or the tag of guests.
+#: Codes in records: of streams, and of sources for a bridge to other hosts or a tag of guests.
 TO_ALL, TO_ONE, TO_OWN, BRIDGE, GUESTS = range(5)
 
-#: For which clients something was, by the tags in their sids: for those with these (true), or for
-#: all others. ``None`` is for all.
+#: The clients that an event was for, by the tags in their sids: those with these tags (true), or
+#: all others (false). ``None`` is for all.
 Scope = Optional[Sequence[Any]]
 
 
 class Incomplete(Exception):
-    """Not all events after this number can be had.
+    """Not all events after a number are there.
 
-    :ivar given: whether there was such a number at all.
+    :ivar given: whether that number was ever given.
     """
 
     def __init__(self, text: str, given: bool = True) -> None:
@@ -130,18 +129,18 @@ class Incomplete(Exception):
 
 
 class Heard(NamedTuple):
-    """How far a process has heard all who send to all, and to one worker: the last number of each
-    sender."""
+    """A position: how far a process has received what all senders send to all, and to one worker.
+    The last number of each sender."""
 
     numbers: dict[str, int]
-    #: When each was heard first, by the host's monotonic clock; of one that is missing it was
-    #: before all others began to listen.
+    #: When each sender was received first, by the host's monotonic clock; senders without an entry
+    #: were received earlier.
     first: dict[str, float]
-    #: Of those to that worker.
+    #: By sender, of messages to that worker.
     to_one: dict[str, int]
 
     def has(self, sender: str, stream: Stream, number: int, to: str = "") -> bool:
-        """Whether it has had this message.
+        """Whether the process has received a message.
 
         :param to: the tag of that worker.
         """
@@ -154,7 +153,7 @@ class Heard(NamedTuple):
 
     @classmethod
     def from_json(cls, value: Any) -> Heard:
-        """:raises ValueError: when it is not what :meth:`to_json` gives."""
+        """:raises ValueError: when it is not a result of :meth:`to_json`."""
         if isinstance(value, list) and len(value) == 3:
             numbers, first, to_one = value
             if all(isinstance(one, dict) for one in value):
@@ -164,11 +163,11 @@ class Heard(NamedTuple):
                 )
                 if right and all(type(at) in (int, float) for at in first.values()):
                     return cls(numbers, first, to_one)
-        raise ValueError("not how far a process has heard the others")
+        raise ValueError("not a position in what others have sent")
 
 
 class Event:
-    """What a process gave to clients of its own."""
+    """An event that a process gave to its clients."""
 
     __slots__ = ("k", "time", "stream", "scope", "_data", "_message")
 
@@ -184,7 +183,7 @@ class Event:
 
     @property
     def message(self) -> RelayMessage:
-        """:raises MessageError: when it is not one."""
+        """:raises MessageError: when the record has no message."""
         if self._message is None:
             self._message = RelayMessage.unpack(self._data)
             self._message.stream = self.stream if isinstance(self.stream, str) else None
@@ -196,24 +195,24 @@ class Event:
 
     @property
     def number(self) -> int:
-        """In its stream; 0 of what went to nobody else."""
+        """Its number in its stream; 0 for what was sent to no other process."""
         return self.message.sequence
 
 
 class Head(NamedTuple):
     log: Log
     number: int
-    #: 0 when there is none.
+    #: 0 if there is none; the same for ``next``.
     previous: int
     next: int
-    #: Where the next record is to be; 0 before the segment is used.
+    #: The offset of the next record; 0 before the segment is used.
     commit: int
     #: The number of the first event in it.
     first: int
-    #: The last number where something is missing, and when that was found.
+    #: The last number at which an event is missing, and when that was found.
     gap: int
     gap_time: float
-    #: When its process began to hear the relay; 0 when it has not.
+    #: When its process began to receive from the relay; 0 if it has not.
     since: float
     #: When the segment was begun, in seconds of the host's monotonic clock.
     began: float
@@ -247,9 +246,9 @@ def read_head(memory: Any, size: int) -> Head:
 
 
 def records(memory: Any, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Where records are, their kinds and lengths, as far as they count.
+    """The offsets, kinds and lengths of the records that count.
 
-    :raises ValueError: when what is there are no records.
+    :raises ValueError: when there are no records.
     """
     unpack = RECORD.unpack_from
     while at < end:
@@ -265,7 +264,7 @@ def aligned(at: int) -> int:
 
 
 def read_event(memory: Any, at: int, k: int) -> Event:
-    """:raises ValueError: when it is not one."""
+    """:raises ValueError: when it is not an event."""
     length, kind, code, tag_length, scope_length, time = _unpack(EVENT, memory, at)
     end = at + length
     scope_at = at + EVENT.size + tag_length
@@ -295,19 +294,19 @@ _SOURCES = TO_ALL, TO_ONE, BRIDGE, GUESTS
 
 
 class Source(NamedTuple):
-    """A stream as far as it was heard."""
+    """A stream, up to the number that was received."""
 
     gone: bool
     code: int
     part: int
     number: int
     sender: str
-    #: Of who alone gets it.
+    #: The worker that alone gets the stream; empty for the one to all.
     tag: str
 
 
 def read_source(memory: Any, at: int) -> Source:
-    """:raises ValueError: when it is not one."""
+    """:raises ValueError: when it is not a source."""
     length, kind, code, part, number, name = _unpack(SOURCE, memory, at)
     middle, end = at + SOURCE.size + name, at + length
     if middle > end or code not in _SOURCES or number > _LARGEST_NUMBER:
@@ -317,17 +316,17 @@ def read_source(memory: Any, at: int) -> Source:
 
 
 class AdoptedPart(NamedTuple):
-    """Sessions that were adopted, and have yet to hear as the others do."""
+    """Adopted sessions that have not reached the position of the own clients."""
 
     part: int
-    #: Messages that others had kept for them and that are yet to be delivered.
+    #: Messages that other processes have kept for them and that are yet to be delivered.
     due: int
     since: float
     tags: list[str]
 
 
 def read_part(memory: Any, at: int) -> AdoptedPart:
-    """:raises ValueError: when it is not one."""
+    """:raises ValueError: when it is not a part."""
     length, _, part, due, since = _unpack(PART, memory, at)
     if length < PART.size:
         raise ValueError(f"journal: not a part at {at}")
@@ -341,7 +340,7 @@ def read_part(memory: Any, at: int) -> AdoptedPart:
 
 
 def read_state(memory: Any, at: int) -> tuple[str, bytes]:
-    """A client's pid, and its state. :raises ValueError: when it is not one."""
+    """A client's pid and its state. :raises ValueError: when it is not a state."""
     length, _, pid = _unpack(STATE, memory, at)
     middle, end = at + STATE.size + pid, at + length
     if middle > end:
@@ -373,12 +372,12 @@ def _are_texts(value: Any) -> bool:
 
 # --- the memory --------------------------------------------------------------------
 
-#: So that it cannot end before what was mapped of it.
+#: The file's size cannot change while it is mapped.
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 def make_memory(size: int) -> tuple[int, mmap.mmap]:
-    """A file of memory and its descriptor.
+    """Make a file of memory. Return its descriptor and a map of it.
 
     :raises OSError: when there is no descriptor, or no memory, for it.
     """
@@ -393,7 +392,7 @@ def make_memory(size: int) -> tuple[int, mmap.mmap]:
 
 
 def map_memory(descriptor: int) -> mmap.mmap:
-    """To read what another process writes; the descriptor stays open, and need not.
+    """Map a file that another process writes, for reading; the descriptor may be closed then.
 
     :raises ValueError: when it is not such a file.
     """

@@ -1,7 +1,7 @@
-"""Which events of a piece of a journal are to which rooms.
+"""An index of a journal's segment: which events are for which rooms.
 
-Thousands of clients come back when their worker has died, and each has missed a few of all events.
-So a piece is read once for all of them. Of an event eight bytes for each of its rooms are kept.
+When a worker has died, thousands of clients come back, and each has missed a few of all events. So
+a segment is read once for all of them. The index has eight bytes for each room of an event.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from typing import Any, Collection, Iterator, NamedTuple, Optional, Sequence, Tu
 from . import native
 from .journal_format import KIND, Event, Kind, read_event
 
-#: A namespace, and a room in it; ``None`` is everybody there.
+#: A namespace and a room in it; ``None`` is everybody in the namespace.
 Room = Tuple[str, Any]
 
 _EVENT = int(Kind.EVENT)
 
-#: Events that are read in one go: a millisecond or two.
+#: Events that are read without a pause: a millisecond or two.
 _AT_ONCE = 512
 
-#: The last ones need not be in it, if they are no more than these: who looks reads them.
+#: Up to so many of the last events may be left out of the index: they count as found.
 _FEW = 16
 
 
 class Index:
-    """Of one piece. Safe to use from several threads."""
+    """The index of one segment. Safe to use from several threads."""
 
     __slots__ = ("_lock", "_rows")
 
     def __init__(self) -> None:
         self._lock = native.lock()
-        #: In order: a hash of a room, and below it which event of the piece is to it. And how many
-        #: events have been read.
+        #: Sorted: the hash of a room in the high half, the position of an event in the low half.
+        #: And the number of events that have been read.
         self._rows: tuple[array[int], int] = array("Q"), 0
 
     def find(
         self, memory: Any, at: Sequence[int], end: int, rooms: Collection[Room]
     ) -> Optional[list[int]]:
-        """Which of the first events are to one of these rooms, in order; a few are to others.
+        """Find the positions of events for one of these rooms, in order; a few may be for others.
 
-        :param at: where the events of the piece are.
-        :param end: how many of them.
-        :return: ``None`` when some more have been read, and it is to be called again.
-        :raises ValueError: when what is there are no events.
+        :param at: the offsets of the events in the segment.
+        :param end: the number of events to search.
+        :return: ``None`` when it has only read some more events: call it again.
+        :raises ValueError: when there are no events at these offsets.
         """
         rows, read = self._rows
         if end - read > _FEW:
@@ -64,30 +64,30 @@ class Index:
             more = [
                 _hash(room) << 32 | number
                 for number in range(read, until)
-                if memory[at[number] + KIND] == _EVENT  # and no gap
+                if memory[at[number] + KIND] == _EVENT  # not a gap
                 for room in _rooms_of(read_event(memory, at[number], 0))
             ]
             self._rows = array("Q", sorted([*rows, *more])), max(read, until)
 
 
 class Piece(NamedTuple):
-    """Some of the events of one."""
+    """A part of a segment's events."""
 
     memory: Any
-    #: Where its events are.
+    #: The offsets of the segment's events.
     at: Sequence[int]
     rows: Index
     #: The number of the first event.
     first: int
-    #: Which of them: from ``begin`` on, and before ``end``.
+    #: The part: from position ``begin`` on, and before ``end``.
     begin: int
     end: int
 
 
 def read_all(pieces: Sequence[Piece]) -> Iterator[Event]:
-    """All of them, in order.
+    """All events, in order.
 
-    :raises ValueError: when what is there are no events; also while it is read.
+    :raises ValueError: when there are no events at the offsets; also while it is read.
     """
     for memory, at, _, first, begin, end in pieces:
         for number in range(begin, end):
@@ -95,12 +95,12 @@ def read_all(pieces: Sequence[Piece]) -> Iterator[Event]:
 
 
 def read_to(pieces: Sequence[Piece], rooms: Collection[Room]) -> Iterator[Union[Event, int]]:
-    """The events that are to one of these rooms, in order; and a few that are to others.
+    """The events for one of these rooms, in order; and a few that are for others.
 
-    Between them come numbers: all up to there have been read. So whoever has other things to do
-    as well may go on from there later.
+    Numbers come in between: all events up to there have been read. So a caller with other work can
+    stop there and go on later.
 
-    :raises ValueError: as :func:`read_all`.
+    :raises ValueError: see :func:`read_all`.
     """
     for memory, at, index, first, begin, end in pieces:
         while True:

@@ -1,4 +1,4 @@
-"""One log of a journal, by the process that writes it: see :mod:`.journal_format`."""
+"""A log of a journal, as its process writes it: see :mod:`.journal_format`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ _PAGE = mmap.PAGESIZE
 
 
 class Segment:
-    """:param number: from 1 on, in its log.
+    """A segment of the log.
 
+    :param number: from 1 on, in its log.
     :raises OSError: when there is no memory for it, or no descriptor.
     """
 
@@ -33,15 +34,15 @@ class Segment:
         self.number = number
         self.size = -(-size // _PAGE) * _PAGE
         self.descriptor, self.memory = make_memory(self.size)
-        #: The same as numbers: they are written at each event, and struct takes twice as long.
+        #: The memory as numbers: they are written at each event, and struct takes twice as long.
         self._numbers = memoryview(self.memory).cast("Q")
-        #: Where the next record is to be.
+        #: The offset of the next record.
         self.used = 0
-        #: Records in it that have not been replaced, of a log that counts them.
+        #: Number of records that have not been replaced, in a log that counts them.
         self.live = 0
 
     def write(self, data: bytes) -> int:
-        """Append a record; where it is. There has to be room."""
+        """Append a record, for which there must be room. Return its offset."""
         at = self.used
         end = at + len(data)
         self.memory[at:end] = data
@@ -49,23 +50,23 @@ class Segment:
         return at
 
     def set_number(self, at: int, number: int) -> None:
-        """Change eight bytes in place."""
+        """Change a number of eight bytes in place."""
         self._numbers[at // 8] = number
 
     def has_room(self, size: int) -> bool:
         return self.used + size <= self.size
 
     def close(self) -> None:
-        # Who reads it may still have it mapped: it goes with the last of them.
+        # A reader may still have it mapped: the memory is freed after the last one.
         os.close(self.descriptor)
 
 
 class SegmentedLog:
     """A chain of segments, of which the last is written to.
 
-    :param on_segment: gets each segment's number and descriptor, before it is used, so that others
-        have it in time; the descriptor stays the log's.
-    :param on_dropped: gets the number of one that is not needed any more.
+    :param on_segment: gets each segment's number and descriptor before it is used, so that other
+        processes have it in time; the descriptor stays the log's.
+    :param on_dropped: gets the number of a segment that is not needed any more.
     """
 
     def __init__(
@@ -82,18 +83,18 @@ class SegmentedLog:
         self._on_segment = on_segment
         self._on_dropped = on_dropped
         self._numbers = 0
-        #: The oldest first. Only the last is written to.
+        #: The oldest first. Only the last one is written to.
         self.segments: Deque[Segment] = deque()
         #: The same by their numbers.
         self.by_number: dict[int, Segment] = {}
-        #: The one that comes next, if it is prepared.
+        #: The next segment, if it is prepared.
         self.spare: Optional[Segment] = None
         #: Bytes in all segments but the last.
         self.before = 0
 
     @property
     def last(self) -> Segment:
-        """The one that is written to."""
+        """The segment that is written to."""
         return self.segments[-1]
 
     @property
@@ -113,7 +114,7 @@ class SegmentedLog:
         """Begin a new segment; see :class:`.journal_format.Head`.
 
         :param table: its first records.
-        :param need: bytes of the record that is to have room behind them.
+        :param need: bytes of the record that must fit behind them.
         :raises OSError: when there is no memory for it, or no descriptor; nothing has changed.
         """
         size = max(self._size, HEAD.size + len(table) + max(aligned(need), self._size // 2))
@@ -140,16 +141,16 @@ class SegmentedLog:
         return segment
 
     def prepare(self) -> None:
-        """Let others have the next segment before it is needed, if it will be soon."""
+        """Give the next segment to others before it is needed, if that will be soon."""
         last = self.segments[-1]
         if self.spare is None and last.used > last.size // 2:
             try:
                 self.spare = self._make(self._size)
             except OSError:
-                pass  # it is tried again, and told of when it is needed
+                pass  # tried again, and reported, when the segment is needed
 
     def drop(self, segment: Segment) -> None:
-        """One that is not the last."""
+        """Drop a segment that is not the last."""
         at = self.segments.index(segment)
         previous = self.segments[at - 1].number if at else 0
         following = self.segments[at + 1]
@@ -162,7 +163,7 @@ class SegmentedLog:
         self._on_dropped(self.log.value, segment.number)
 
     def each(self) -> list[tuple[int, int]]:
-        """Numbers and descriptors of all."""
+        """Numbers and descriptors of all segments."""
         spare = [] if self.spare is None else [self.spare]
         return [(one.number, one.descriptor) for one in (*self.segments, *spare)]
 
@@ -184,7 +185,7 @@ class SegmentedLog:
         segment.memory[: HEAD.size] = HEAD.pack(*head)
         try:
             self._on_segment(self.log.value, segment.number, segment.descriptor)
-        except BaseException:  # no descriptor is free for whoever is told
+        except BaseException:  # the callback has no descriptor for it
             segment.close()
             raise
         return segment

@@ -1,7 +1,7 @@
 """Reads the journal of another process, which may have been killed while it wrote.
 
-See :mod:`.journal_format`. Whatever is in the files, nothing but a :class:`ValueError` is raised,
-and nothing is read without end.
+See :mod:`.journal_format`. Whatever the files contain, only :class:`ValueError` is raised, and
+every read ends.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NUMBERED = _EVENT, int(Kind.GAP)
 
 
 class _Segment:
-    """As it is now: what is written later does not count."""
+    """A segment as it is now: later writes do not count."""
 
     def __init__(self, descriptor: int) -> None:
         self.memory = map_memory(descriptor)
@@ -52,14 +52,14 @@ class _Segment:
 
     @property
     def events(self) -> array[int]:
-        """Where they are, and the gaps among them."""
+        """The offsets of events and gaps."""
         if self._events is None:
             self._events = array("I", [at for at, kind, _ in self.records() if kind in _NUMBERED])
         return self._events
 
 
 class _Sources:
-    """How far one process was heard for its own clients, or for some that it had adopted."""
+    """The positions of a process for its own clients, or for adopted ones."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, dict[Optional[str], int]] = {}
@@ -91,10 +91,12 @@ class _Sources:
 
 
 class JournalReader:
-    """:param segments: descriptors of the files of each log, in any order. They stay the caller's,
-        who may close them then.
-    :raises ValueError: when they are not the files of one journal, or not in this version of the
-        format; the text says which.
+    """A journal of another process.
+
+    :param segments: by log, descriptors of its files, in any order. They stay the caller's, which
+        may close them then.
+    :raises ValueError: when they are not the files of one journal in this version of the format;
+        the text says which.
     """
 
     def __init__(self, segments: Mapping[str, Sequence[int]]) -> None:
@@ -104,34 +106,34 @@ class JournalReader:
         self.tag = head.tag
         if self._states and self._states[-1].head.tag != self.tag:
             raise ValueError(f"journal: states of {self._states[-1].head.tag!r:.80}")
-        #: Whether its last events are there, and all states.
+        #: Whether the last events are there, and all states.
         self.complete = events_end
         self.states_complete = states_end and not self._states[0].head.previous
         oldest = self._events[0].head
-        #: The last event before which some are missing, and its time: who had all that there was
-        #: at that time misses none of them.
+        #: The last event up to which some may be missing, and its time: a client that had received
+        #: everything by that time misses none of them.
         kept_from = (oldest.first - 1, oldest.began) if oldest.first > 1 else (0, 0.0)
         self.dropped = max((head.gap, head.gap_time), kept_from)
 
     @property
     def last(self) -> int:
-        """The number of the last event that is there.
+        """The number of the last event.
 
-        :raises ValueError: when what is there are no records.
+        :raises ValueError: when there are no records.
         """
         segment = self._events[-1]
         return segment.head.first + len(segment.events) - 1
 
     def since(self, k: int) -> Iterator[Event]:
-        """The events after this one, in order.
+        """The events after number ``k``, in order.
 
-        :raises Incomplete: when some of them are not kept any more, or there was no such number.
-        :raises ValueError: when what is there are no events; also while it is read.
+        :raises Incomplete: when some of them are not kept any more, or ``k`` was never given.
+        :raises ValueError: when there are no events; also while it is read.
         """
         return read_all(self._since(k))
 
     def to_rooms(self, k: int, rooms: Collection[Room]) -> Iterator[Union[Event, int]]:
-        """Those of them that are to one of these rooms, as :func:`.read_to` has it.
+        """Those of them that are for one of these rooms, as :func:`.read_to` yields them.
 
         :raises Incomplete: as :meth:`since`.
         """
@@ -139,7 +141,7 @@ class JournalReader:
 
     def _since(self, k: int) -> list[Piece]:
         if not self.complete:
-            raise Incomplete("the last events of it are missing")
+            raise Incomplete("the last events of the journal are missing")
         if not 0 <= k <= self.last:
             raise Incomplete(f"event {k} of {self.last}", given=False)
         dropped, _ = self.dropped
@@ -158,7 +160,7 @@ class JournalReader:
     def states(self) -> Iterator[tuple[str, bytes]]:
         """The last state of each client, by pid; each pid comes once.
 
-        :raises ValueError: when what is there are no states; also while it is read.
+        :raises ValueError: when there are no states; also while it is read.
         """
         seen: set[str] = set()
         for segment in reversed(self._states):
@@ -172,10 +174,10 @@ class JournalReader:
             yield from found.items()
 
     def position(self, channel: str, tags: Sequence[str]) -> Position:
-        """How far the clients with these tags were heard for, for somebody else to go on.
+        """The position of the clients with these tags, for another process to go on from.
 
         :param tags: of the worker, and those that it had adopted.
-        :raises ValueError: when what is there are no records.
+        :raises ValueError: when there are no records.
         """
         segment = self._events[-1]
         parts: dict[int, AdoptedPart] = {}
@@ -200,7 +202,7 @@ class JournalReader:
                 if source.gone and source.code == TO_ALL:
                     heard.gone.add(source.sender)
         if last is not None:
-            # Its number may not have been written in the source yet.
+            # The process may have died before it wrote this number to the source.
             event = read_event(segment.memory, last, 0)
             number = _part_of(event.scope, parts)
             if number is not None:
@@ -235,7 +237,7 @@ def _note_event(event: Event, sources: _Sources) -> None:
 
 
 def _part_of(scope: Scope, parts: Mapping[int, AdoptedPart]) -> Optional[int]:
-    """``None`` when it is for some clients of the process only."""
+    """The part for a scope; ``None`` if it has only some of the own clients."""
     if scope is None or not scope[0]:
         return 0
     for number, part in parts.items():
@@ -256,7 +258,7 @@ def _chain(log: Log, segments: Mapping[str, Sequence[int]]) -> tuple[list[_Segme
         if head.log is not log:
             raise ValueError(f"journal: a segment of {head.log.value} among {log.value}")
         if not head.commit:
-            continue  # it was yet to be used
+            continue  # it was not used yet
         if head.number in found:
             raise ValueError(f"journal: two segments {head.number} of {log.value}")
         found[head.number] = segment

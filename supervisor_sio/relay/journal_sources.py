@@ -1,6 +1,6 @@
-"""How far a process has heard each sender, in memory that outlives it.
+"""The last numbers that a process has received from each sender, in memory that outlives it.
 
-The records are in the segment that the journal's events are written to: see
+The records are in the segment to which the journal's events are written: see
 :mod:`.journal_format`.
 """
 
@@ -23,17 +23,17 @@ from .journal_format import (
 )
 from .position import Part
 
-#: A number, and where it is written.
+#: A number, and the offset at which it is written.
 Slot = list[int]
 
 
 class Sources:
-    """Of one process, or of sessions that it has adopted.
+    """The sources of a process's own clients, or of adopted sessions.
 
-    :param part: 0, and another number for sessions that are adopted.
-    :param tags: of those sessions.
-    :param due: what is yet to be given to them: messages that others have kept for them, and,
-        together, those of this process.
+    :param part: 0 for own clients, another number for adopted sessions.
+    :param tags: of these sessions.
+    :param due: how many messages have yet to be given to them: those that other processes have
+        kept, and one for all of this process's own.
     """
 
     def __init__(
@@ -42,25 +42,25 @@ class Sources:
         self.part = part
         self.tags = frozenset(tags)
         self.since = since
-        #: Whether they get what this process sends as its own clients do.
+        #: Whether they get this process's messages directly, like its own clients.
         self.direct = False
-        #: The number, and where it is.
+        #: How many messages are due, and the offset.
         self.due: Slot = [due, 0]
-        #: By sender, that of the one to all, and of those to a tag.
+        #: By sender and tag, ``None`` for the stream to all.
         self.senders: OrderedDict[str, dict[Optional[str], Slot]] = OrderedDict()
-        #: The same of those who have ended.
+        #: The same for senders that have ended.
         self.gone: OrderedDict[str, dict[Optional[str], Slot]] = OrderedDict()
-        #: When each was heard first, in seconds of the host's monotonic clock; it is not known of
-        #: those that another process had heard before.
+        #: When each sender was received first, in seconds of the host's monotonic clock; not for
+        #: senders that another process had received before.
         self.first: dict[str, float] = {}
-        #: What has come through bridges to other hosts.
+        #: The last number from each bridge to other hosts.
         self.bridges: OrderedDict[str, Slot] = OrderedDict()
-        #: Tags of other workers, of whose clients some are guests here.
+        #: Tags of other workers some of whose clients are guests here.
         self.guests: dict[str, Slot] = {}
 
     @classmethod
     def adopted(cls, part: int, saved: Part) -> Sources:
-        """Of sessions that another process has passed on."""
+        """The sources of sessions that another process has passed on."""
         sources = cls(part, saved.tags, saved.since, len(saved.kept) + 1)
         for name, (placed, next, _, own, gone) in saved.senders.items():
             if placed:
@@ -72,11 +72,11 @@ class Sources:
         return sources
 
     def hears(self, tag: Optional[str]) -> bool:
-        """Of sessions that were adopted: whether what is to that one, or to all, is for them."""
+        """For adopted sessions: whether messages to this tag, or to all, are for them."""
         return tag is None or tag in self.tags or tag in self.guests
 
     def merge(self, other: Sources) -> None:
-        """Both have heard the same; these are for the tags of the others, too."""
+        """Merge the sources of sessions that have reached the same position."""
         for ours, theirs in ((self.gone, other.gone), (self.senders, other.senders)):
             for name, streams in theirs.items():
                 known = ours.setdefault(name, {None: [0, 0]})
@@ -89,7 +89,7 @@ class Sources:
             self.guests.pop(tag, None)
 
     def begin(self, sender: str) -> dict[Optional[str], Slot]:
-        """The streams of one that has not been heard yet, or had ended; makes room for it."""
+        """Add a sender that is new, or had ended, and make room for it. Return its streams."""
         if not self.gone.get(sender):
             self.first[sender] = time.monotonic()
         streams = self.senders[sender] = self.gone.pop(sender, {})
@@ -98,8 +98,8 @@ class Sources:
         return streams
 
     def end(self, sender: str) -> list[Slot]:
-        """A sender has ended; where its numbers are. Also one that has not been heard: nothing of
-        it comes any more."""
+        """A sender has ended, also one of which nothing was received: nothing more comes. Return
+        the slots of its numbers."""
         if sender in self.gone:
             return []
         streams = self.gone[sender] = self.senders.pop(sender, {})
@@ -112,7 +112,7 @@ class Sources:
             self.bridges.popitem(last=False)
 
     def forget(self, tag: str) -> list[Slot]:
-        """Nobody hears under this tag any more; where its numbers are."""
+        """Forget a tag without clients. Return the slots of its numbers."""
         self.tags -= {tag}
         slots = [self.guests.pop(tag, None)]
         slots += [one.pop(tag, None) for one in (*self.senders.values(), *self.gone.values())]
@@ -120,7 +120,7 @@ class Sources:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Of the last message to all of each sender."""
+        """By sender, of the last message to all."""
         return {
             name: streams[None][0]
             for senders in (self.gone, self.senders)
@@ -129,7 +129,7 @@ class Sources:
         }
 
     def numbers_to(self, tag: str) -> dict[str, int]:
-        """Of the last message to this one alone."""
+        """By sender, of the last message to this tag alone."""
         return {
             name: streams[tag][0]
             for senders in (self.gone, self.senders)
@@ -140,7 +140,7 @@ class Sources:
     # --- in memory ---------------------------------------------------------------
 
     def rows(self) -> Iterator[tuple[Slot, bytes]]:
-        """The records of all, and what is to know where they are."""
+        """The records of all sources, each with the slot for its offset."""
         if self.part:
             tags = json.dumps(sorted(self.tags), separators=(",", ":")).encode()
             size = PART.size + len(tags)

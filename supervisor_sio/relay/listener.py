@@ -1,8 +1,8 @@
-"""For whom a process hears: its own clients, or sessions that it has adopted.
+"""A recipient within a process: its own clients, or sessions that it has adopted.
 
-Pure: no sockets and no clocks here. Nearly always there is one of these in a process. Sessions
-that come from another worker have heard the senders so far, and the process that adopts them
-has heard them so far: these hear for themselves until both have come to the same point.
+Pure: no sockets and no clocks here. Most processes have one listener. Sessions that come from
+another worker and the own clients are at different positions in the senders' streams: they receive
+separately until both positions are the same.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from .position import Held, Part
 
 
 class Listener:
-    """:param tags: of those who are heard for.
-    :param since: what was sent from then on is for them; ``None`` while that is not known.
-        In seconds of the host's monotonic clock.
-    :param refuse: gets why a message cannot be understood.
+    """Receives for clients with certain tags.
+
+    :param tags: of these clients.
+    :param since: messages sent from then on are for them; ``None`` while that is not known. In
+        seconds of the host's monotonic clock.
+    :param refuse: gets the error for a malformed message.
     """
 
     def __init__(
         self, *tags: str, since: Optional[float], refuse: Callable[[Exception], None]
     ) -> None:
         self.inbox = Inbox(*tags)
-        #: Tags of other workers: some of their clients are guests among these.
+        #: Tags of other workers some of whose clients are guests among these clients.
         self.guest_tags: frozenset[str] = frozenset()
         self.since = since
         self._refuse = refuse
         self._passed = Passed()
-        #: Messages that were not meant for these, if somebody takes them from here.
+        #: Messages that are not for these clients, if the journal needs them.
         self.unmeant: Optional[list[RelayMessage]] = None
-        #: Messages to deliver, in their order; before them those that other processes have kept.
+        #: Messages to deliver, in order; those of ``_kept``, from other processes, come first.
         self._pending: Deque[RelayMessage] = deque()
         self._kept: Deque[Held] = deque()
 
@@ -53,11 +55,11 @@ class Listener:
                 message = _unpack(held)
                 listener.take(listener.inbox.receive(message, held.tag))
             except ValueError as error:
-                refuse(error)  # it is asked for again
+                refuse(error)  # it will be asked for again
         return listener
 
     def save(self) -> Part:
-        """The same for another process."""
+        """The position, for another process."""
         pending = [Held(message.stream, message.pack()) for message in self._pending]
         return Part(
             self.tags,
@@ -71,13 +73,13 @@ class Listener:
         )
 
     def clear(self) -> None:
-        """Another process delivers what is pending."""
+        """Drop pending messages: another process delivers them."""
         self._kept.clear()
         self._pending.clear()
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Without those of guests: others hear for these, too, and answer for them."""
+        """The tags without those of guests, for which another process answers."""
         if not self.guest_tags:
             return self.inbox.tags
         return tuple(tag for tag in self.inbox.tags if tag not in self.guest_tags)
@@ -88,23 +90,23 @@ class Listener:
 
     @property
     def numbers_passed(self) -> dict[str, int]:
-        """The last number that has come through each bridge to other hosts."""
+        """The last number that arrived from each bridge to other hosts."""
         return self._passed.numbers
 
     def note_passed(self, bridge: str, number: int) -> None:
-        """A message of another host has come that is for nobody here."""
+        """Note a message of another host that is for no client here."""
         self._passed.note(bridge, number)
 
     def hears(self, tag: Optional[str]) -> bool:
-        """Whether a message to that one, or to all for ``None``, is for these."""
+        """Whether a message to this tag, or to all for ``None``, is for these clients."""
         return tag is None or tag in self.inbox.tags
 
     def take(self, messages: Iterable[RelayMessage]) -> None:
-        """Let those that are meant for these wait to be delivered."""
+        """Queue those of these messages that are for these clients."""
         self._pending.extend(self.meant(messages))
 
     def meant(self, messages: Iterable[RelayMessage]) -> list[RelayMessage]:
-        """Those that are meant for these."""
+        """Those of these messages that are for these clients."""
         meant: list[RelayMessage] = []
         for message in messages:
             if self._is_meant(message):
@@ -114,11 +116,11 @@ class Listener:
         return meant
 
     def wait(self, messages: Iterable[RelayMessage]) -> None:
-        """Let them all wait."""
+        """Queue all of these messages."""
         self._pending.extend(messages)
 
     def next_ones(self) -> Iterator[RelayMessage]:
-        """What is to be delivered now. It can be cleared at any time."""
+        """Take the messages that can be delivered now; the queue may be cleared meanwhile."""
         while self.has_pending:
             if not self._kept:
                 yield self._pending.popleft()
@@ -135,8 +137,8 @@ class Listener:
         return bool(self._kept or self._pending)
 
     def _is_meant(self, message: RelayMessage) -> bool:
-        """False for what is to all because one more worker has no stream, and for what
-        has come from another host before."""
+        """False for a message to all that is for one other worker without a stream, and for a
+        message of another host that has arrived before."""
         try:
             new = self._passed.is_new(message.fields)
         except (ValueError, TypeError, LookupError) as error:
@@ -145,23 +147,23 @@ class Listener:
         only = message.fields.get("only")
         return new and (only is None or only in self.inbox.tags)
 
-    # --- what a sender says of its streams ---------------------------------------
+    # --- messages about a sender's streams ------------------------------------------
 
     def position(self, sender: str, fields: Mapping[str, Any]) -> Sequence[RelayMessage]:
-        """:raises ValueError: or another exception of wrong fields."""
+        """:raises ValueError: or another exception, when the fields are malformed."""
         before: Optional[dict[Optional[str], int]] = None
         if "before" in fields:
             if not any(tag in fields["own"] for tag in self.tags):
-                return ()  # the answer to a question of others
+                return ()  # an answer to another process's question
             own_before = fields["own_before"]
-            if not isinstance(own_before, dict):  # there is one tag that it can be
+            if not isinstance(own_before, dict):  # one number, for the only tag
                 own_before = {tag: own_before for tag in fields["own"]}
             before = {None: read_number(fields["before"])}
             before.update((tag, read_number(last)) for tag, last in own_before.items())
         return self.inbox.position(sender, self._numbers(fields), before, self.began)
 
     def end(self, sender: str, fields: Mapping[str, Any]) -> Sequence[RelayMessage]:
-        """It has ended, with so many messages in all."""
+        """A sender has ended, after a certain number of messages."""
         before: Optional[Numbers] = None
         if self.began <= float(fields["began"]):
             before = {tag: 0 for tag in (None, *self.inbox.tags)}
@@ -180,7 +182,7 @@ class Listener:
         return self.inbox.again(sender, tag, asked, first, messages, start)
 
     def confirms(self, sender: str, fields: Mapping[str, Any]) -> Optional[dict[str, Any]]:
-        """What that sender is to be told, when all that it asks for was delivered."""
+        """The confirmation for a sender, once everything that it asks for is delivered."""
         numbers = self._numbers(fields)
         own = {tag: numbers[tag] for tag in fields["confirm"] if tag in self.tags}
         if not own or self.has_pending or not self.inbox.has(sender, numbers):
@@ -193,10 +195,10 @@ class Listener:
         numbers.update((tag, read_number(own[tag])) for tag in self.inbox.tags if tag in own)
         return numbers
 
-    # --- two become one ------------------------------------------------------------
+    # --- merging -----------------------------------------------------------------------
 
     def merge(self, other: Listener) -> None:
-        """Hear for those of another one, too, which stands at the same point."""
+        """Take over the clients of another listener, which is at the same position."""
         tags = (*self.tags, *other.tags)
         self.inbox.merge(other.inbox)
         self.guest_tags = (self.guest_tags | other.guest_tags).difference(tags)
@@ -211,11 +213,11 @@ def _unpack(held: Held) -> RelayMessage:
 
 
 def read_messages(sender: str, packets: Iterable[Any]) -> list[RelayMessage]:
-    """Messages that a sender sends again.
+    """Unpack messages that a sender sends again.
 
-    :raises MessageError: when they are not messages, or another's.
+    :raises MessageError: when they are not messages, or another sender's.
     """
     messages = [RelayMessage.unpack(data) for data in packets]
     if any(other.sender != sender for other in messages):
-        raise MessageError("somebody else's messages")
+        raise MessageError("messages of another sender")
     return messages

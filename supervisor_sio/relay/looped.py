@@ -1,4 +1,4 @@
-"""An asyncio process hears the relay: in callbacks of its loop, without a thread or a task."""
+"""How an asyncio process receives from the relay: in callbacks of its loop."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def running_loop() -> Optional[asyncio.AbstractEventLoop]:
 
 
 class LoopSubscriber(Subscriber):
-    """Hears in the thread whose loop runs when it is started.
+    """Receives in the thread whose loop runs when it is started.
 
-    libzmq's descriptor tells only once that something has come. So everything is received that
-    is there before the next wait: :meth:`steps` waits only when libzmq has nothing more.
+    libzmq's descriptor signals new messages only once. So everything that has arrived is received
+    before the next wait: :meth:`steps` waits only when libzmq has nothing more.
     """
 
     def start(self, deliver: Deliver, failed: Callable[[Deaf], None]) -> None:
         """Deliver what the others send, until :meth:`stop`.
 
-        :param deliver: is called in the loop.
-        :param failed: is called in the loop when nothing can be received any more.
+        :param deliver: called in the loop.
+        :param failed: called in the loop when nothing can be received any more.
         """
         self._loop = asyncio.get_running_loop()
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
@@ -43,7 +43,7 @@ class LoopSubscriber(Subscriber):
         self._loop.call_soon(self._go_on)
 
     def stop(self) -> None:
-        """Hear no more, soon; called in any thread, also after the end of the loop."""
+        """Stop receiving soon; called in any thread, also after the end of the loop."""
         self.close()
         if self._loop.is_running() and running_loop() is not self._loop:
             self._loop.call_soon_threadsafe(self.stop)
@@ -67,10 +67,10 @@ class LoopSubscriber(Subscriber):
         if wait.readable:
             self._watch(True)
             if self._due is None:
-                # One timer for many messages: the time that it is set to does not change.
+                # One timer for many messages: its time does not change.
                 self._due = self._loop.call_later(wait.seconds, self._is_due)
         elif wait.seconds:
-            self._watch(False)  # else it would be told again and again
+            self._watch(False)  # else the loop would call again and again meanwhile
             self._loop.call_later(wait.seconds, self._go_on)
         else:
             self._loop.call_soon(self._go_on)

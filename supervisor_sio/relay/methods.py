@@ -1,22 +1,22 @@
-"""What the messages of one worker ask of the others: their fields, checked before use."""
+"""The fields of messages between workers, by method, and their checks."""
 
 from __future__ import annotations
 
 from typing import Any, Callable, Mapping
 
-#: The name under which the bridge to other hosts hears what is for none of this one.
+#: The tag under which the bridge receives what is for other hosts only.
 BRIDGE = "bridge"
 
-#: How the names begin of processes that serve no clients, and ask: what is for one of them has
-#: no number on the relay.
+#: Prefix of the ids of processes that ask but serve no clients: messages to them have no number on
+#: the relay.
 ASKER = "asker-"
 
-#: What goes between those and the workers.
+#: Methods of messages between such processes and workers.
 ASKED = frozenset({"expect", "answer", "repeat"})
 
 
 class MalformedFields(ValueError):
-    """Fields that no worker of ours sends."""
+    """Fields that none of our workers sends."""
 
 
 def _is_text(value: Any) -> bool:
@@ -87,16 +87,16 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "expect": ("request", "worker", "count"),
     "answer": ("request", "worker"),
     "repeat": ("request", "worker", "first"),
-    # Of clients that come back to another worker.
+    # About clients that come back to another worker.
     "gone": ("to_tag", "sid"),
     "arrived": ("to_tag", "sid", "worker", "at"),
 }
 
 
-#: Answers to what a process has asked: of no use to others.
+#: Methods of answers: they are of use to the asking process only.
 ANSWERS = frozenset({"callback", "expect", "answer"})
 
-#: What changes one room: ``None`` would be everybody, and they would be gone.
+#: Methods that change one room: ``None`` would be everybody in the namespace.
 _OF_ONE_ROOM = ("enter_room", "leave_room", "close_room")
 
 

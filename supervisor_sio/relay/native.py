@@ -1,7 +1,7 @@
-"""Threads and locks of the operating system, also where a library has replaced them.
+"""Threads and locks of the operating system, even if a library has patched the modules.
 
-A process that only emits has one thread that listens; whether eventlet or
-gevent have patched the process is not to matter.
+A process that only emits has one thread that receives, whether eventlet or gevent have patched the
+process or not.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import time
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
-#: Seconds between two looks of a greenlet whether something has happened in another thread: at
-#: first, as an answer takes a few milliseconds; and at most.
+#: Seconds between two looks of a greenlet whether an event of another thread was set: the first, as
+#: an answer takes a few milliseconds, and the longest pause.
 _FIRST_LOOK = 0.001
 _LAST_LOOK = 0.02
 
@@ -29,7 +29,7 @@ def _patched_by_eventlet(name: str) -> bool:
 
 
 def original(name: str) -> Any:
-    """A module of the standard library without what eventlet has replaced in it."""
+    """A module of the standard library, unpatched by eventlet."""
     if "eventlet" in sys.modules:
         from eventlet import patcher
 
@@ -38,7 +38,7 @@ def original(name: str) -> Any:
 
 
 def lock() -> Any:
-    """A lock of the operating system, to be held for no longer than a moment."""
+    """A lock of the operating system, to be held for moments only."""
     if _patched_by_gevent():
         from gevent import monkey
 
@@ -48,9 +48,9 @@ def lock() -> Any:
 
 @contextmanager
 def holding(lock: Any) -> Iterator[None]:
-    """Hold a lock for longer, while other threads and greenlets of this thread want it, too."""
+    """Hold a lock for longer, while other threads and greenlets may want it, too."""
     while not lock.acquire(blocking=False):
-        time.sleep(0.005)  # where a library has replaced it, other greenlets run
+        time.sleep(0.005)  # if it is patched, other greenlets run
     try:
         yield
     finally:
@@ -58,14 +58,14 @@ def holding(lock: Any) -> Iterator[None]:
 
 
 class Event:
-    """Something that happens once, in any thread.
+    """An event that is set once, in any thread.
 
-    Whoever waits for it lets other greenlets of its thread run.
+    A waiting greenlet lets the other greenlets of its thread run.
     """
 
     def __init__(self) -> None:
         self._happened = False
-        # One of the system, unless there are greenlets that it would hold up.
+        # The operating system's, unless that would block other greenlets.
         patched = _patched_by_eventlet("time") or _patched_by_gevent("time")
         self._event = None if patched else original("threading").Event()
 
@@ -79,7 +79,7 @@ class Event:
         if self._event is not None:
             self._event.wait(timeout)
             return
-        # Nothing wakes a greenlet from another thread: it looks more and more seldom.
+        # Another thread cannot wake a greenlet: it looks less and less often.
         until, pause = time.monotonic() + timeout, _FIRST_LOOK
         while not self._happened and time.monotonic() < until:
             time.sleep(pause)

@@ -1,22 +1,21 @@
-"""What a process has published: numbered, and kept for those who missed some of it.
+"""What a process has published: numbered, and kept for receivers that missed some of it.
 
-Pure: no sockets here. ZeroMQ loses messages without a word: at a full buffer,
-when the relay restarts, when a subscriber is late. So every publisher keeps
-what it sent, within bounds, and sends it again to whoever asks.
+Pure: no sockets here. ZeroMQ drops messages silently: when a buffer is full, when the relay
+restarts, when a subscriber connects late. So every publisher keeps what it sent, within limits, and
+sends it again when asked.
 
-Each publisher has one *stream* of messages to all, and one to each worker it
-speaks to alone; messages are numbered in their stream, from 1. A worker hears
-two streams of a publisher, and must deliver them as they were sent:
+Each publisher has one *stream* of messages to all, and one to each worker to which it sends alone;
+messages are numbered in their stream, from 1. A worker receives two streams of a publisher, and
+must deliver them in the order in which they were sent:
 
-* a message to one worker says in ``after`` how many to all came before it;
-* a message to all says in its field ``after`` how many each worker got alone,
-  for those who got any since the message to all before.
+* a message to one worker says in ``after`` how many messages to all came before it;
+* a message to all says in its field ``after`` how many messages each worker got alone, for workers
+  that got any since the message to all before.
 
-There are so many streams to one worker and no more, as clients may make up names
-of workers. The one that was silent for longest makes room, once nothing of it is
-kept; until then, a message to one more worker goes to all, with its name in the
-field ``only``. A stream that begins later begins above the numbers of all that made
-room: no number is ever given twice.
+The number of streams to one worker is limited, as clients may make up names of workers. The least
+recently used stream makes room, once nothing of it is kept; until then, a message to one more
+worker goes to all, with its name in the field ``only``. A stream that begins later begins above the
+numbers of all that made room: no number is ever given twice.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from ..common.limits import (
 )
 from .message import EncodedPacket, RelayMessage
 
-#: Seconds for which everybody is told of a stream: a worker that was stopped for
-#: longer asks by itself.
+#: Seconds since its last use for which a stream is announced: a worker that was stopped for longer
+#: asks by itself.
 _LATELY = 60.0
 
 
@@ -46,15 +45,15 @@ class Kept(NamedTuple):
 
 
 class _Stream:
-    """One numbered stream; ``kept`` has no holes.
+    """One numbered stream; ``kept`` has no gaps.
 
-    :param start: the numbers above it are of this stream.
+    :param start: numbers above it belong to this stream.
     """
 
     def __init__(self, start: int = 0) -> None:
         self.start = start
         self.last = start
-        #: When its first message was sent, and its last.
+        #: When its first and its last message were sent.
         self.began = math.inf
         self.time = 0.0
         #: By number, the oldest first.
@@ -65,9 +64,9 @@ class _Stream:
         return self.last + 1 - len(self.kept)
 
     def last_before(self, time: float) -> int:
-        """The number of the last message from before.
+        """The number of the last message sent before ``time``.
 
-        Of those not kept it is said of all, unless the whole stream is later than that.
+        Messages that are not kept any more count as earlier, unless the whole stream is later.
         """
         if time <= self.began:
             return self.start
@@ -80,20 +79,20 @@ class _Stream:
 
 
 class Again(NamedTuple):
-    """An answer to whoever missed messages."""
+    """An answer to a receiver that missed messages."""
 
-    #: Number of the first one here. Those before are not kept any more.
+    #: The number of the first message here; earlier ones are not kept any more.
     first: int
     messages: list[Kept]
-    #: Numbers up to this one were never given in this stream.
+    #: Numbers up to this one were never used in this stream.
     start: int = 0
 
 
 class Outbox:
     """All streams of one publisher.
 
-    :param most_messages: how many messages to keep, over all streams.
-    :param most_bytes: how much memory they may take.
+    :param most_messages: most messages to keep, over all streams.
+    :param most_bytes: most memory that they may take.
     """
 
     def __init__(self, sender: str, most_messages: int, most_bytes: int) -> None:
@@ -104,22 +103,22 @@ class Outbox:
         self._to_one: OrderedDict[str, _Stream] = OrderedDict()
         self._in_order: Deque[_Stream] = deque()
         self._bytes = 0
-        #: Workers that got messages alone since the last one to all.
+        #: By tag: the last number to each worker that got messages alone since the last one to all.
         self._since: dict[str, int] = {}
         #: When the first message was sent.
         self.began = math.inf
-        #: The highest number of all streams that have made room for others.
+        #: The highest number of all streams that have made room.
         self._floor = 0
 
     def addressee(self, tag: str) -> Optional[str]:
-        """Whose stream a message for the worker with this tag goes to.
+        """The tag whose stream a message for this worker goes to.
 
-        ``None``, all, when there is no room for one more stream.
+        ``None``, the stream to all, when there is no room for one more stream.
         """
         if tag in self._to_one or len(self._to_one) < RELAY_MOST_STREAMS:
             return tag
-        # What is kept is the latest of all streams: if something is kept of the
-        # one that was silent for longest, there is of each.
+        # The latest messages of all streams are kept: if one is kept of the least recently used
+        # stream, one is kept of each.
         oldest, stream = next(iter(self._to_one.items()))
         if stream.kept:
             return None
@@ -137,7 +136,7 @@ class Outbox:
     ) -> Kept:
         """Number a message for the worker with this tag, or for all with ``None``.
 
-        :param tag: as :meth:`addressee` has it.
+        :param tag: from :meth:`addressee`.
         :param now: of the host's monotonic clock, in seconds.
         :raises TypeError: when a field is not JSON; nothing has changed then.
         """
@@ -171,12 +170,12 @@ class Outbox:
         return kept
 
     def again(self, tag: Optional[str], first: int, last: int) -> Optional[Again]:
-        """A batch of messages from ``first`` on, of those for ``tag`` or for all.
+        """A batch of messages to ``tag`` or to all, from ``first`` on.
 
         ``None`` when there never were such messages.
         """
         stream = self._to_all if tag is None else self._to_one.get(tag)
-        if stream is None:  # or it has made room, and nothing of it is kept
+        if stream is None:  # never used, or it has made room
             stream = _Stream(self._floor)
         if not 1 <= first <= last <= stream.last:
             return None
@@ -185,9 +184,9 @@ class Outbox:
         return Again(first, list(_batch(stream, first, last)), start)
 
     def position(self, now: float, lately: float = _LATELY) -> dict[str, Any]:
-        """The number of the last message of each stream that was in use lately.
+        """The number of the last message of each recently used stream.
 
-        :param lately: in so many seconds.
+        :param lately: seconds since its last use.
         """
         own: dict[str, int] = {}
         for tag, stream in reversed(self._to_one.items()):
@@ -197,9 +196,9 @@ class Outbox:
         return {"all": self._to_all.last, "own": own}
 
     def position_for(self, tags: Sequence[str], since: float) -> dict[str, Any]:
-        """The same for who hears under these tags, with what came before it began to listen.
+        """The same for a process that receives under these tags, with what came before it began.
 
-        :param since: when that was; messages from before are not meant for it.
+        :param since: when it began to receive; earlier messages are not for it.
         """
         streams = {tag: self._to_one.get(tag) or _Stream() for tag in tags}
         return {
@@ -210,7 +209,7 @@ class Outbox:
         }
 
     def last(self, *tags: str) -> dict[Optional[str], int]:
-        """The numbers of the last message to all, and to each of these workers alone."""
+        """The numbers of the last messages to all, and to each of these workers alone."""
         return {
             None: self._to_all.last,
             **{tag: self._to_one[tag].last for tag in tags if tag in self._to_one},

@@ -1,9 +1,8 @@
-"""What has come to a process from other hosts, so that the bridge's successor can go on there.
+"""Which messages of other hosts a process has received, so that the bridge's successor can go on.
 
-Pure: no sockets and no clocks here. A message of another host says in its field
-``via`` through which bridge it came, and its number there. The router process,
-which the bridge of this host is in, may end at any time; what the workers have got
-is what they have got.
+Pure: no sockets and no clocks here. A message of another host has the bridge that it came through,
+and its number there, in its field ``via``. The router process, in which this host's bridge runs,
+may end at any time; the workers' numbers then say what has been received.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from typing import Any, Iterable, Mapping, Optional
 
 from ..common.limits import BRIDGE_MOST_OTHERS
 
-#: A message that does no more than tell a bridge's number.
+#: The method of a message that only carries a bridge's number.
 NOTE = "via"
 
 
 def read_via(fields: Mapping[str, Any]) -> Optional[tuple[str, int]]:
-    """Through which bridge a message of another host came, and its number there.
+    """The bridge through which a message of another host came, and its number there.
 
-    :raises ValueError: or another exception, when it does not say so in the right form.
+    :raises ValueError: or another exception, when the field is malformed.
     """
     via = fields.get("via")
     if via is None:
@@ -32,7 +31,7 @@ def read_via(fields: Mapping[str, Any]) -> Optional[tuple[str, int]]:
 
 
 def via_of(fields: Mapping[str, Any]) -> Optional[tuple[str, int]]:
-    """The same; ``None`` when it does not say so in the right form."""
+    """The same; ``None`` when the field is malformed."""
     try:
         return read_via(fields)
     except (ValueError, TypeError, LookupError):
@@ -40,15 +39,19 @@ def via_of(fields: Mapping[str, Any]) -> Optional[tuple[str, int]]:
 
 
 class Passed:
-    """:param numbers: as another process had them, by bridge."""
+    """The last number from each bridge.
+
+    :param numbers: by bridge, from another process.
+    """
 
     def __init__(self, numbers: Iterable[tuple[str, int]] = ()) -> None:
         self._numbers: OrderedDict[str, int] = OrderedDict(numbers)
 
     def is_new(self, fields: Mapping[str, Any]) -> bool:
-        """Note where a message comes from; false when it has come before.
+        """Note where a message comes from. Return whether it is to be handled, and has not arrived
+        before.
 
-        :raises ValueError: when it does not say so in the right form.
+        :raises ValueError: when its field is malformed.
         """
         via = read_via(fields)
         if via is None:
@@ -56,7 +59,7 @@ class Passed:
         return self.note(*via) and bool(fields["method"] != NOTE)
 
     def note(self, bridge: str, number: int) -> bool:
-        """The same of a message of which no more is known."""
+        """Note a number. Return whether it has not arrived before."""
         if number <= self._numbers.get(bridge, 0):
             return False
         self._numbers[bridge] = number
@@ -67,10 +70,10 @@ class Passed:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """The last number that has come through each bridge."""
+        """The last number that arrived from each bridge."""
         return dict(self._numbers)
 
     def merge(self, other: Passed) -> None:
-        """Both have had the same: one of them may have known it earlier."""
+        """Take over the numbers of a listener that has received the same messages."""
         for bridge, number in other._numbers.items():
             self._numbers[bridge] = max(number, self._numbers.get(bridge, 0))

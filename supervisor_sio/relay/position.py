@@ -1,7 +1,7 @@
-"""How far a process has heard the others, for another process to go on from there.
+"""A position: how far a process has received the other senders, for another process to go on.
 
-It travels as a file in memory (memfd_create(2)): a head, a JSON object, and messages as the
-relay has them. Whoever reads it shares the file's offset with others, and does not use it.
+It is sent as a file in memory (memfd_create(2)): a head, a JSON object, and messages in the relay's
+format. The file's offset is shared with other processes, so readers do not use it.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ _LARGEST_NUMBER = 2**53
 
 
 class Held(NamedTuple):
-    """A packed message that is yet to be delivered."""
+    """A packed message that has yet to be delivered."""
 
-    #: To whom it is; ``None`` for all.
+    #: The tag to which it was sent; ``None`` for all.
     tag: Optional[str]
     data: bytes
 
 
 @dataclass
 class Part:
-    """How far the sessions with these tags have heard the others."""
+    """The position of the sessions with these tags."""
 
     tags: tuple[str, ...]
-    #: When their first worker began to listen, in seconds of the host's monotonic clock.
+    #: When their first worker began to receive, in seconds of the host's monotonic clock.
     since: float
     #: See :meth:`.inbox.Inbox.save`.
     senders: dict[str, Any]
-    #: The last number that has come through each bridge to other hosts.
+    #: The last number that arrived from each bridge to other hosts.
     passed: dict[str, int]
     #: Messages to deliver, in order.
     kept: list[Held] = field(default_factory=list)
-    #: Those that wait for an earlier one of their sender.
+    #: Messages that wait for an earlier one of their sender.
     held: list[Held] = field(default_factory=list)
-    #: Messages lost for good that nobody has counted yet.
+    #: Messages lost for good that no process has counted yet.
     dropped: int = 0
-    #: Of other workers, some of whose clients are among these.
+    #: Tags of other workers some of whose clients are among these sessions.
     guest_tags: tuple[str, ...] = ()
 
     def has(self, sender: str, numbers: Numbers) -> None:
-        """They have what that sender has sent up to these numbers."""
+        """Note that these sessions have a sender's messages up to these numbers."""
         if not any(numbers.values()):
             return
         tags = (*self.tags, *self.guest_tags)
@@ -68,9 +68,9 @@ class Part:
 class Position:
     #: The channel on the relay.
     channel: str
-    #: Nearly always one; more of a process that was adopting when it was asked to end.
+    #: Nearly always one; several if the process was adopting sessions when it was told to end.
     parts: list[Part]
-    #: How many messages the process itself had published: its own clients have so many.
+    #: How many messages the process itself had published: its own clients have them all.
     sent: int = 0
 
     @property
@@ -78,7 +78,7 @@ class Position:
         return tuple(tag for part in self.parts for tag in part.tags)
 
     def write(self) -> int:
-        """The descriptor of a file with it, which is the caller's; without :attr:`sent`.
+        """Write the position, without :attr:`sent`, to a file. The caller owns the descriptor.
 
         :raises OSError: when there is no memory for it, or no descriptor.
         """
@@ -107,7 +107,7 @@ class Position:
 
     @classmethod
     def read(cls, descriptor: int) -> Position:
-        """What :meth:`write` has written; the descriptor stays open.
+        """Read what :meth:`write` has written; the descriptor stays open.
 
         :raises ValueError: when anything in it is wrong; the text names it.
         """
@@ -135,7 +135,7 @@ class Position:
 
 
 class _File:
-    """What a descriptor has, from the beginning."""
+    """Reads a file from its beginning."""
 
     def __init__(self, descriptor: int) -> None:
         try:
@@ -189,7 +189,7 @@ def _read_part(part: Any, file: _File) -> Part:
 
 
 def _check_sender(name: str, sender: Any, tags: tuple[str, ...]) -> None:
-    """:raises ValueError: when it is not as an inbox saves it."""
+    """:raises ValueError: when the sender is not in the form of :meth:`.Inbox.save`."""
     try:
         placed, next, last, own, gone = sender
         if (
@@ -206,7 +206,7 @@ def _check_sender(name: str, sender: Any, tags: tuple[str, ...]) -> None:
 
 
 def _checked(fields: dict[str, Any], name: str, check: Callable[[Any], bool]) -> Any:
-    """:raises ValueError: when that field is missing or wrong."""
+    """:raises ValueError: when the field is missing or wrong."""
     value = fields.get(name)
     if not check(value):
         raise ValueError(f"{name}: {value!r:.80}")

@@ -1,7 +1,7 @@
 """The relay itself: libzmq's proxy between XSUB and XPUB, in a native thread.
 
-The sockets it listens on belong to supervisord: publishers and subscribers
-that lost a relay find the next one behind the same path.
+Its listening sockets belong to supervisord: after a restart, publishers and subscribers find the
+next relay at the same path.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ..common.limits import RELAY_HIGH_WATER, RELAY_WAITING
 
 logger = logging.getLogger("supervisor_sio.relay")
 
-#: What the relay says to everybody who connects to hear it, before when it began.
+#: Prefix of the relay's first message to each subscriber, before the time when the relay began.
 WELCOME = b"\0relay\0"
 _TIME = struct.Struct("!d")
 
-#: Seconds in which subscribers may come back before publishers are let in: what
-#: those kept while there was no relay must not go to nobody.
+#: Seconds that subscribers have to reconnect before publishers may: messages that were queued while
+#: there was no relay must not be dropped for lack of subscribers.
 _SUBSCRIBERS_FIRST = 0.2
 
 
 def read_welcome(data: bytes) -> float:
-    """When this relay began, in seconds of the host's monotonic clock.
+    """When the relay began, in seconds of the host's monotonic clock.
 
-    :raises ValueError: when it is no welcome.
+    :raises ValueError: when it is not a welcome.
     """
     try:
         (began,) = _TIME.unpack(data[len(WELCOME) :])
@@ -42,10 +42,10 @@ def read_welcome(data: bytes) -> float:
 
 
 class Relay:
-    """Starts with the object; ``close`` ends it.
+    """The relay's thread, which starts with the object; ``close`` ends it.
 
-    :param xsub_fd: listening descriptor behind ``xsub`` (an ``ipc://`` path);
-        the relay owns it from here on. Likewise ``xpub_fd``.
+    :param xsub_fd: listening descriptor for ``xsub`` (an ``ipc://`` path); the relay owns it from
+        now on. The same holds for ``xpub_fd``.
     """
 
     def __init__(self, xsub: str, xsub_fd: int, xpub: str, xpub_fd: int) -> None:
@@ -94,7 +94,7 @@ class Relay:
         return self._thread.is_alive()
 
     def received(self) -> int:
-        """Messages since the start, as of the call before: it never waits for the proxy."""
+        """Messages since the start, as of the call before, so that it never waits for the proxy."""
         answer: Optional[list[bytes]] = None
         if self._asked:
             try:
@@ -110,7 +110,7 @@ class Relay:
         return self._received
 
     def _command(self, word: bytes) -> bool:
-        """Whether the proxy gets it; its end of the pair is closed when it has ended."""
+        """Send a command. Return whether the proxy gets it; it does not after it has ended."""
         try:
             self._control.send(word, zmq.NOBLOCK)
         except zmq.ZMQError:

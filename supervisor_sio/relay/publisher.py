@@ -1,4 +1,4 @@
-"""A process's socket to publish on the relay, and what it has published."""
+"""A process's socket for publishing on the relay, and what it has published."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from .message import (
 from .outbox import Kept, Outbox
 from .tally import Tally
 
-#: Milliseconds that a process at its end waits for what it still has to send.
+#: Milliseconds that a process waits at its end for messages still to be sent.
 _LINGER = 5000
 
 RECONNECT = 50  # milliseconds
 
-#: Seconds after the last message when everybody is told where the streams
-#: stand, for those who missed the end; then twice that, up to the longest.
+#: Seconds after its last message until a process announces its streams' last numbers, for receivers
+#: that missed the end; then twice as long each time, up to the longest.
 _FIRST_BEAT = 0.2
 _LONGEST_BEAT = 10.0
 
 
-#: Has something called in the next turn of the loop that runs in this thread.
+#: Runs a call in the next turn of the loop of this thread.
 CallSoon = Callable[[Callable[[], None]], None]
 
 
@@ -45,7 +45,8 @@ def _no_loop() -> Optional[CallSoon]:
     return None
 
 
-#: Seconds between bursts that go on: with more between them, the first message does not wait.
+#: Seconds between two turns of a lasting burst: after a longer pause the first message is sent at
+#: once.
 _STEADY = 0.1
 
 
@@ -54,32 +55,32 @@ class MessageTooLong(ValueError):
 
 
 class _Burst:
-    """What is published in one turn of the loop.
+    """Messages published in one turn of the loop.
 
-    The first message is sent at once, so a single one never waits; those behind it leave together
-    at the end of the turn. After a turn with several, the first one of the next waits, too, if it
-    comes soon.
+    The first message is sent at once, so a single one never waits; later ones leave together at the
+    end of the turn. After a turn with several messages, the first one of the next turn waits, too,
+    if it comes soon.
     """
 
     def __init__(self) -> None:
-        #: Whether the end of this turn is noticed, and how many messages there were in it.
+        #: Whether the end of this turn is scheduled, and the number of its messages so far.
         self.turn = False
         self.count = 0
-        #: Whether there were several in the turn before.
+        #: Whether the turn before had several messages.
         self.lasts = False
         #: When the last message came.
         self.last = 0.0
-        #: By topic, what is collected; how many messages, and bytes; whether they are to all, and
-        #: whether they are volatile.
+        #: The collected messages by topic; their number and size in bytes; whether they are to all,
+        #: and whether they are volatile.
         self.topics: dict[bytes, List[bytes]] = {}
         self.messages = self.size = 0
         self.kind = (False, False)
 
     def takes(self, kind: Tuple[bool, bool], size: int) -> bool:
-        """Whether one more can wait with the others.
+        """Whether one more message can wait with the others.
 
-        What is to all and what is to one worker leave in the order in which they came: who gets
-        both would ask for what it does not have yet. In a bundle all have numbers, or none.
+        Messages to all and messages to one worker leave in the order of publishing: a worker that
+        gets both would ask for what it lacks. In a bundle all messages have numbers, or none.
         """
         if not self.messages:
             return True
@@ -94,7 +95,7 @@ class _Burst:
         self.size += len(data)
 
     def take(self) -> dict[bytes, List[bytes]]:
-        """What is collected, by topic."""
+        """Take the collected messages, by topic."""
         topics, self.topics = self.topics, {}
         self.messages = self.size = 0
         return topics
@@ -103,9 +104,8 @@ class _Burst:
 class Publisher:
     """Numbers messages, sends them, and keeps them; safe to use from several threads.
 
-    :param sender: the tag of the worker, or another id that nobody else has.
-    :param counted: whether how much it has sent is to be known after its end,
-        however it ends.
+    :param sender: the tag of the worker, or another unique id.
+    :param counted: whether to count what it sends in memory that outlives the process.
     """
 
     def __init__(
@@ -114,16 +114,16 @@ class Publisher:
         self.channel = cluster.channel
         self.sender = sender
         self._limit = cluster.message_maxbytes
-        #: Whether nobody will be here to answer: everything is pushed then.
+        #: Whether this process cannot answer questions later: then long messages are sent, too.
         self.ends = False
-        #: What others have, at this process's end: by tag, the last number to all and
-        #: to it alone.
+        #: At this process's end, by tag: the last numbers to all and to that tag that are
+        #: confirmed.
         self._confirmed: dict[str, Numbers] = {}
         self.tally = Tally() if counted else None
         self._for_all = topic_for_all(self.channel)
         self._outbox = Outbox(sender, cluster.buffer_messages, cluster.buffer_maxbytes)
-        #: Asked at each message: how to have something called at the end of this turn; ``None``
-        #: in a thread without a loop, where everything is sent at once.
+        #: Called at each message: returns how to run a call at the end of this turn; ``None`` in a
+        #: thread without a loop, where every message is sent at once.
         self.turn: Callable[[], Optional[CallSoon]] = _no_loop
         self._burst = _Burst()
         self._last_sent = 0.0
@@ -136,15 +136,15 @@ class Publisher:
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
         self._socket.connect(f"ipc://{run_dir.xsub}")
         self._pid = os.getpid()
-        #: Messages published, whoever they were for.
+        #: Messages published, to whatever receivers.
         self.sent = 0
-        #: Messages sent once more, to somebody who missed them.
+        #: Messages sent again to receivers that missed them.
         self.sent_again = 0
 
     def check(self, packets: Sequence[EncodedPacket], what: str) -> None:
         """:raises MessageTooLong: when these packets are over the limit."""
         if sum(map(len, packets)) * 4 <= self._limit:
-            return  # as UTF-8 has at most four bytes for a character
+            return  # UTF-8 has at most four bytes for a character
         size = sum(len(p.encode() if isinstance(p, str) else p) for p in packets)
         if size > self._limit:
             raise MessageTooLong(
@@ -160,9 +160,9 @@ class Publisher:
     ) -> tuple[int, Optional[str], Kept]:
         """Send to the worker with this tag, or to all for ``None``.
 
-        :return: how many messages this process has published, this one included; the stream it is
-            in, which may be the one to all (``None``) although it is for one worker; and what is
-            kept of it.
+        :return: how many messages this process has published, this one included; the stream of the
+            message, which may be the one to all (``None``) although it is for one worker; and what
+            is kept of it.
         :raises TypeError: when a field is not JSON; nothing is sent then.
         """
         with self._lock:
@@ -183,7 +183,7 @@ class Publisher:
             return self.sent, tag, kept
 
     def _push(self, topic: bytes, data: bytes, now: float, volatile: bool) -> None:
-        """Send a message now, or with those that come in this turn of the loop."""
+        """Send a message now, or with later ones of this turn of the loop."""
         burst = self._burst
         if not self._turn_ends():
             self._flush()
@@ -200,7 +200,7 @@ class Publisher:
         burst.add(kind, topic, data)
 
     def _turn_ends(self) -> bool:
-        """Whether this is in a turn of the loop, and its end is noticed."""
+        """Whether a turn of the loop runs in this thread, whose end is scheduled now."""
         call_soon = self.turn()
         if call_soon is None:
             return False
@@ -214,7 +214,7 @@ class Publisher:
 
     def _end_turn(self) -> None:
         if self._pid != os.getpid():
-            return  # it is the parent's
+            return  # the loop is the parent's
         with self._lock:
             burst = self._burst
             burst.lasts, burst.turn, burst.count = burst.count > 1, False, 0
@@ -222,7 +222,7 @@ class Publisher:
                 self._flush()
 
     def _flush(self) -> None:
-        """Send what is collected."""
+        """Send the collected messages."""
         burst = self._burst
         if not burst.messages:
             return
@@ -230,7 +230,7 @@ class Publisher:
             self._send_frame(topic, messages[0] if len(messages) == 1 else pack_bundle(messages))
 
     def _send_frame(self, topic: bytes, data: bytes) -> None:
-        # libzmq's own thread does the waiting: this call never blocks.
+        # libzmq's own thread waits if need be: this call never blocks.
         self._socket.send(topic + data, zmq.NOBLOCK)
 
     def publish_volatile(
@@ -239,16 +239,16 @@ class Publisher:
         fields: Mapping[str, Any],
         packets: Sequence[EncodedPacket] = (),
     ) -> None:
-        """Send to those who hear it now: it has no number, and nobody keeps it.
+        """Send without a number, and without keeping it: only present receivers get it.
 
-        It may overtake what is published, and may be lost.
+        It may overtake published messages, and may be lost.
         """
         with self._lock:
             topic = self._for_all if tag is None else topic_for_one(self.channel, tag)
             data = RelayMessage(self.sender, 0, fields, packets).pack()
             self._push(topic, data, time.monotonic(), volatile=True)
 
-    # --- what the participants of the relay tell each other: not numbered, not kept ---
+    # --- messages between participants: not numbered, not kept ---------------------
 
     def tell(
         self, receiver: str, fields: Mapping[str, Any], packets: Sequence[EncodedPacket] = ()
@@ -257,9 +257,9 @@ class Publisher:
             self._send(topic_for_one(self.channel, receiver), fields, packets)
 
     def probe(self, at: float = 0.0) -> None:
-        """Say something to this process itself: when it comes back, the relay works.
+        """Send a message to this process itself: when it comes back, the relay works.
 
-        :param at: tells this one from others.
+        :param at: identifies the probe.
         """
         self.tell(self.sender, {"method": "probe", "at": at})
 
@@ -273,10 +273,10 @@ class Publisher:
             self._send(TOPIC_FOR_ROUTER, {"channel": self.channel, **fields})
 
     def say_goodbye(self, confirmed: bool) -> None:
-        """Say how much this process has sent in all: no more comes.
+        """Say how much this process has sent in all: it sends nothing more.
 
-        :param confirmed: whether all have it. If not, it is for the router to say, which
-            does so once more to those who cannot hear it now.
+        :param confirmed: whether all receivers have it. If not, the router is told, which repeats
+            it to receivers that do not get it now.
         """
         with self._lock:
             now = time.monotonic()
@@ -290,31 +290,30 @@ class Publisher:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing was ever sent."""
+        """Whether nothing was ever published."""
         return self._outbox.empty
 
-    # --- whether the others have what this process has sent ---
+    # --- confirmations by other processes -------------------------------------------
 
     def marks(self, tags: Iterable[str]) -> dict[str, Numbers]:
-        """How far the streams of each of these workers have come: to all, and to it alone."""
+        """The last numbers to all, and to each of these workers alone."""
         with self._lock:
             return {tag: self._outbox.last(tag) for tag in tags}
 
     def ask_to_confirm(self, marks: Mapping[str, Numbers]) -> None:
-        """Ask those who hear under these tags to fetch what they lack, and to say when they have
-        it.
+        """Ask the receivers under these tags to fetch what they lack, and to confirm then.
 
-        It is one question to all: a worker hears under one more tag with each restart that it has
-        adopted sessions after.
+        It is one question to all, as a worker receives under one more tag after each restart from
+        which it has adopted sessions.
 
-        :param marks: of each tag, as :meth:`marks` has them.
+        :param marks: by tag, see :meth:`marks`.
         """
         for tag in marks:
             self._confirmed.setdefault(tag, {})
         with self._lock:
-            # Some of the clients of others may be guests there: with what was sent to those. Of
-            # the tags themselves it is what is waited for, and not what has been sent since: who
-            # keeps messages elsewhere before each answer would never have all.
+            # A receiver may have guests of other workers: their tags' numbers are in it, too. For
+            # the asked tags it has the mark, not the present number: a process that stores messages
+            # elsewhere before each answer could never keep up.
             own = dict(self._outbox.position(time.monotonic())["own"])
             own.update((tag, mark.get(tag, 0)) for tag, mark in marks.items())
             to_all = max(mark[None] for mark in marks.values())
@@ -322,7 +321,7 @@ class Publisher:
             self._send(topic_for_all(self.channel), fields)
 
     def note_confirmed(self, tag: str, to_all: int, to_it: int) -> None:
-        """That worker has everything up to these numbers."""
+        """A worker has everything up to these numbers."""
         if tag in self._confirmed:  # it was asked
             self._confirmed[tag] = {None: to_all, tag: to_it}
 
@@ -330,24 +329,24 @@ class Publisher:
         confirmed = self._confirmed.get(tag, {})
         return all(confirmed.get(stream, 0) >= number for stream, number in mark.items())
 
-    # --- those who hear in this process, and what it has sent itself ---
+    # --- what receivers in this process get of its own messages -----------------------
 
     def last(self, tags: Iterable[str]) -> tuple[Numbers, int]:
-        """The numbers of the last message to all and to each of these, and :attr:`sent`."""
+        """The last numbers to all and to each of these tags, and :attr:`sent`."""
         with self._lock:
             return self._outbox.last(*tags), self.sent
 
     def give(
         self, inbox: Inbox, since: float, batches: float = math.inf
     ) -> tuple[list[RelayMessage], int]:
-        """What an inbox of this process has yet to get of what this process has sent.
+        """Give an inbox of this process what it lacks of this process's own messages.
 
-        The relay brings a process nothing of its own.
+        The relay does not bring a process its own messages.
 
-        :param since: what was sent from then on is for it.
+        :param since: messages sent from then on are for the inbox.
         :param batches: how many answers to the inbox's questions it gets at most; by default all.
-        :return: the messages in their order, and :attr:`sent`: with all, so many are in the
-            inbox now.
+        :return: the messages in their order, and :attr:`sent`: if it got all, the inbox has so many
+            now.
         """
         with self._lock:
             position = self._outbox.position_for(inbox.tags, since)
@@ -363,7 +362,7 @@ class Publisher:
                 batches -= 1
                 for _, tag, first, last in lacks:
                     again = self._outbox.again(tag, first, last)
-                    if again is None:  # it never sent so much
+                    if again is None:  # this process never sent so many
                         delivered += inbox.give_up(self.sender)
                         break
                     messages = [RelayMessage.unpack(kept.data) for kept in again.messages]
@@ -375,7 +374,7 @@ class Publisher:
             return delivered, self.sent
 
     def beat(self, now: float) -> None:
-        """Tell everybody where the streams stand, if it is time to."""
+        """Announce the streams' last numbers, if it is time."""
         with self._lock:
             if now - self._last_sent >= self._beat and not self._outbox.empty:
                 self._last_sent = now
@@ -383,13 +382,13 @@ class Publisher:
                 self._send_position(self._for_all, now)
 
     def announce(self) -> None:
-        """Tell everybody where the streams stand."""
+        """Announce the streams' last numbers."""
         with self._lock:
             if not self._outbox.empty:
                 self._send_position(self._for_all, time.monotonic())
 
     def beat_soon(self) -> None:
-        """Something may have been lost."""
+        """Messages may have been lost: announce the numbers soon."""
         self._beat = _FIRST_BEAT
 
     def answer(
@@ -401,10 +400,11 @@ class Publisher:
         last: int,
         since: float,
     ) -> None:
-        """Send again what somebody missed, or tell where the streams stand for ``first`` 0.
+        """Send again what a receiver missed, or tell it the streams' last numbers if ``first`` is
+        0.
 
-        :param tags: under which that one hears.
-        :param tag: whose stream it is about; ``None`` for the one to all.
+        :param tags: under which the asking process receives.
+        :param tag: of the stream in question; ``None`` for the one to all.
         """
         with self._lock:
             topic = topic_for_one(self.channel, asker)
@@ -438,9 +438,9 @@ class Publisher:
         self._send_frame(topic, RelayMessage(self.sender, 0, fields, packets).pack())
 
     def close(self, linger: Optional[int] = None) -> None:
-        """Let go of the sockets. Nobody may use it any more, in any thread.
+        """Close the sockets. The publisher must not be used any more, in any thread.
 
-        :param linger: milliseconds that what is still to be sent has; by default five seconds.
+        :param linger: milliseconds for messages that are still to be sent; by default five seconds.
         """
         if self._pid == os.getpid() and not self._socket.closed:
             with self._lock:

@@ -1,10 +1,10 @@
-"""The router's word on the relay: who is there, and how much those have sent that are gone.
+"""The router's answers on the relay: who receives, and how much ended processes had sent.
 
-A process that only emits does not know who should have got its messages before
-it ends, nor one that asks whose answers to wait for: both ask here. If some of them
-have not got all by then, because they are stopped, say, it tells here how much it has
-sent. And of a worker that was killed nobody but the router knows how much that was.
-Who may have missed the end of one of these asks here, too.
+A process that only emits does not know which processes must get its messages before it ends, nor a
+process that asks whose answers to wait for: both ask here. If some receivers lack messages at a
+process's end, because they are stopped, say, the process reports here how much it has sent. For a
+worker that was killed only the router knows how much that was. A process that may have missed such
+an end asks here, too.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from .tally import Sent
 
 logger = logging.getLogger("supervisor_sio.relay")
 
-#: Milliseconds between looks whether it is time to stop.
+#: Milliseconds between two looks whether it is time to stop.
 _TICK = 200
 
-#: The name under which it asks itself nothing and answers others.
+#: The name under which the router answers.
 _SENDER = "router"
 
-#: A worker: its tag, whether it is on another host, the channels that it hears, and whether the
-#: tag is an alias, under which nobody sends.
+#: A worker: its tag, whether it is on another host, the channels that it receives, and whether the
+#: tag is an alias, under which no process sends.
 Member = List[Any]
 
-#: Channel, sender and what it had sent.
+#: Channel, sender, and what the sender had sent.
 _End = Tuple[str, str, Sent]
 
 
@@ -55,13 +55,13 @@ class Registrar:
 
     def __init__(self, run_dir: RunDir, cluster: ClusterInfo) -> None:
         self._channel = cluster.channel
-        #: Whether a bridge to other hosts hears that channel.
+        #: Whether a bridge to other hosts receives that channel.
         self.bridged = False
-        #: Who hears the relay, unknown until it is told.
+        #: The workers that receive from the relay; ``None`` until they are known.
         self._members: Optional[list[Member]] = None
-        #: Channel, sender and what it had sent, of those that ended lately.
+        #: Workers that ended lately.
         self._ended: deque[_End] = deque(maxlen=RELAY_MOST_ENDED)
-        #: The same of processes that only emit.
+        #: Processes without clients that ended lately.
         self._left: deque[_End] = deque(maxlen=RELAY_MOST_LEFT)
         self._refusals = Refusals(logger)
         self._other_versions = OtherVersions()
@@ -83,11 +83,11 @@ class Registrar:
         self._thread.start()
 
     def set_members(self, members: Iterable[Member]) -> None:
-        """The workers that hear the relay, of this host and of others."""
+        """Set the workers that receive from the relay, of this host and of others."""
         self._members = list({row[0]: row for row in members}.values())
 
     def ended(self, tag: str, channel: str, sent: Sent) -> None:
-        """A worker's process has ended: those who lack something of it can count that."""
+        """A worker's process has ended: receivers that lack messages of it can count them now."""
         self._tell_end(self._ended, channel, tag, sent)
 
     def _tell_end(self, ends: deque[_End], channel: str, sender: str, sent: Sent) -> None:
@@ -111,7 +111,7 @@ class Registrar:
                     self._answer(self._subscriber.recv())
             except OtherVersion as error:
                 self._other_versions.note(error)
-            except Exception as error:  # of whoever asked: the next one is answered
+            except Exception as error:  # a malformed question: the next one is answered
                 self._refusals.count("bad-question-on-relay", repr(error))
 
     def _answer(self, data: bytes) -> None:
@@ -151,7 +151,7 @@ def _last_word(sent: Sent) -> dict[str, Any]:
 
 
 def _read_sent(fields: Mapping[str, Any]) -> Sent:
-    """:raises MessageError: when a sender of ours cannot have sent so much."""
+    """:raises MessageError: when none of our senders can have sent so much."""
     began, own = fields["began"], fields["own"]
     if type(began) is not float or not isinstance(own, dict) or len(own) > RELAY_MOST_STREAMS:
         raise MessageError("not what a process has sent")

@@ -1,7 +1,7 @@
-"""Which rooms a message is for, as numbers that a worker without a member of them can compare.
+"""Hashes of the rooms that a message is for; a worker compares them with its clients' rooms.
 
-A hash of 64 bits for each room, the same in all processes. A worker that has a client in a room
-of the same hash looks at the whole message, so two rooms with one hash cost no more than that.
+The hash of a room has 64 bits, and is the same in all processes. A worker with a client in a room
+of the same hash reads the whole message, so two rooms with the same hash cost no more than that.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Any, Mapping, Sequence, Union
 
 from ..common.limits import RELAY_MOST_REPEATED, RELAY_MOST_ROOMS
 
-#: A session id as a worker of ours makes it; see :mod:`supervisor_sio.cluster.sessions`.
+#: The form of a session id of our workers; see :mod:`supervisor_sio.cluster.sessions`.
 _SID = re.compile(r"[0-9a-f]{8}\.[\w-]{20}", re.ASCII)
 
-#: What only who has a member has anything to do with.
+#: Methods that concern only workers with a member of the room.
 _EMITS = ("emit", "volatile")
 
-#: Fields by which everybody has something to do with an emit: answers are gathered of all, or
-#: it says something of the streams or of the bridge that it came through.
+#: Fields that make an emit concern every worker: all answer, or the field is about streams or a
+#: bridge.
 _FOR_EVERYBODY = ("request", "after", "only", "via")
 
-#: ``None`` is the room of all in a namespace.
+#: ``None`` is the room of everybody in a namespace.
 Name = Union[str, int, None]
 
 
 def is_sid(room: Any) -> bool:
-    """Whether this is the name of a client's own room, wherever that client is."""
+    """Whether this is the name of a client's own room, at whatever worker."""
     return isinstance(room, str) and _SID.fullmatch(room) is not None
 
 
 def room_hash(namespace: str, room: Name) -> int:
-    """To Python 1 and ``"1"`` are different rooms, and so they are here."""
+    """The hash of a room. 1 and ``"1"`` are different rooms in Python, so their hashes differ."""
     if room is None:
         kind, name = b"n", b""
     elif isinstance(room, str):
@@ -46,7 +46,7 @@ def room_hash(namespace: str, room: Name) -> int:
 
 _known_hash = functools.lru_cache(maxsize=RELAY_MOST_REPEATED)(room_hash)
 
-#: Characters that a namespace and a room may have together to be remembered.
+#: Most characters of namespace and room together for their hash to be remembered.
 _REPEATED = 512
 
 
@@ -56,10 +56,10 @@ def _hash(namespace: str, room: Name) -> int:
 
 
 def hashes_of(fields: Mapping[str, Any]) -> Sequence[int]:
-    """The rooms that a message is for, by its fields; none: it is for everybody.
+    """The hashes of the rooms that a message is for; none when it is for everybody.
 
-    Nobody keeps hashes of the clients' own rooms: a message to one of these goes to one worker,
-    and for everybody where it does not.
+    Clients' own rooms have no hashes: a message to one of them goes to one worker; where it does
+    not, it is for everybody.
     """
     if fields.get("method") not in _EMITS or not fields.keys().isdisjoint(_FOR_EVERYBODY):
         return ()

@@ -1,7 +1,7 @@
-"""Hears for the sessions of a worker that has ended, until another one adopts them.
+"""Receives for the sessions of a worker that has ended, until another one adopts them.
 
-In the router process. It keeps what is for them, in order, and confirms that to workers that
-end: as soon as it is where it outlives this process, see :mod:`.checkpoints`.
+It runs in the router process. It keeps their messages, in order, and confirms them to workers that
+end: as soon as they are stored where they outlive this process, see :mod:`.checkpoints`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from .threaded import ThreadSubscriber
 
 logger = logging.getLogger("supervisor_sio.relay")
 
-#: Seconds between words to itself, until the relay carries them.
+#: Seconds between two probes, until the relay carries them.
 _PROBE = 0.02
 
 
 class StandIn:
-    """Hears from the beginning, in a thread of its own, until :meth:`stop`.
+    """Receives from its creation on, in a thread of its own, until :meth:`stop`.
 
-    :param position: how far those sessions have heard the others.
-    :param lives: whether the sender of this name is known to live; called in that thread.
-    :param keep: gets what :meth:`stop` would return, as a file of :meth:`.Position.write`, and the
-        descriptor with it; calls :meth:`kept` when it is where it outlives this process. Called
-        in that thread. ``None`` when nothing outlives this process.
+    :param position: of these sessions.
+    :param lives: whether a sender is known to live; called in that thread.
+    :param keep: gets the present result of :meth:`stop`, as the descriptor of a file of
+        :meth:`.Position.write`, which it owns then; it calls :meth:`kept` once the file is stored
+        where it outlives this process. Called in that thread. ``None`` when nothing outlives this
+        process.
     """
 
     def __init__(
@@ -50,9 +51,9 @@ class StandIn:
         checkpoints = None if keep is None else Checkpoints(self._begin_checkpoint)
         self._checkpoints = checkpoints
         self._channel, self._tags = position.channel, position.tags
-        #: What is kept, for each part of the position.
+        #: By part of the position: the messages that are kept.
         self._kept: list[list[Held]] = []
-        #: Messages over the limit, for each part.
+        #: By part of the position: the number of messages over the limit.
         self._over = [0] * len(position.parts)
         self._messages = self._bytes = 0
         cluster = cluster._replace(channel=position.channel)
@@ -72,14 +73,14 @@ class StandIn:
         return self._subscriber.dropped + sum(self._over)
 
     def stop(self) -> Position:
-        """Hear no more; another worker, or the next one of these, goes on from the result."""
+        """Stop receiving. Return the position from which a worker, or another stand-in, goes on."""
         self._subscriber.stop()
         position = self._position()
         self._publisher.close(linger=0)
         return position
 
     def kept(self) -> None:
-        """What ``keep`` got last outlives this process."""
+        """The file that ``keep`` got last is stored."""
         if self._checkpoints is not None:
             self._checkpoints.end()
 
@@ -94,7 +95,7 @@ class StandIn:
         assert self._keep_elsewhere is not None
         try:
             self._keep_elsewhere(self._position().write())
-        except OSError as error:  # it is as safe as this process
+        except OSError as error:  # then they are kept in this process only
             logger.warning("messages for sessions that are held are kept here alone: %s", error)
             self.kept()
 
@@ -121,7 +122,7 @@ class StandIn:
 
 
 class _Probing(ThreadSubscriber):
-    """One that finds out itself when the relay carries what it says."""
+    """A subscriber that probes by itself until the relay carries its messages."""
 
     def __init__(
         self,

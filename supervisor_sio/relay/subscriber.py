@@ -1,8 +1,8 @@
-"""A process's socket to hear the relay.
+"""A process's socket for receiving from the relay.
 
-What it does is a generator that says when it has to wait, and for what. The waiting is for a
-subclass: :mod:`.green` among greenlets, :mod:`.looped` on an asyncio loop, :mod:`.threaded` in a
-thread of its own. What comes is for :mod:`.hearing`.
+What it does is a generator that yields how long to wait, and for what. Subclasses wait:
+:mod:`.green` among greenlets, :mod:`.looped` in an asyncio loop, :mod:`.threaded` in a thread of
+its own. Messages are handled by :mod:`.hearing`.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ logger = logging.getLogger("supervisor_sio.relay")
 
 _NOBLOCK = int(zmq.NOBLOCK)  # the enum is slow to convert for each message
 
-#: Messages received before others get a turn, and seconds: some are for thousands of clients.
-#: A whole bundle is among them, so what it brings leaves in one write for each client.
+#: Most messages, and seconds, until others get a turn: some messages are for thousands of clients.
+#: A bundle fits in, so that its events leave in one write for each client.
 _RECEIVED = RELAY_BUNDLE_MESSAGES
 _SLICE = 0.01
 
-#: Messages of this process itself that adopted sessions get before others have a turn.
+#: Most own messages that adopted sessions get until others have a turn.
 _BATCH = 50
 
-#: Seconds between looks at what is due.
+#: Seconds between two looks at what is due.
 TICK = 0.25
 
-#: Seconds between looks whether clients have taken what they were sent.
+#: Seconds between two looks whether clients have taken their output.
 _LOOK = 0.01
 
-#: A process that did not run for so many seconds may have missed the end of something.
+#: Seconds without running after which a process may have missed the end of a stream.
 _STALLED = 1.5
 
 
@@ -56,14 +56,14 @@ class Deaf(RuntimeError):
 
 
 class Wait(NamedTuple):
-    """For how long a subscriber does nothing. With 0, others have a turn."""
+    """For how long a subscriber waits. 0 seconds give others a turn."""
 
     seconds: float
-    #: Whether it ends as soon as there may be something to receive.
+    #: Whether the wait ends as soon as there may be something to receive.
     readable: bool
 
 
-#: An exception of a wait may be thrown into it: it is counted, and the next wait follows.
+#: An exception of the wait may be thrown into it: it is counted, and the next wait follows.
 Steps = Generator[Wait, None, None]
 
 _TURN = Wait(0.0, False)
@@ -73,9 +73,9 @@ class Subscriber(Hearing):
     """Receives what is for this process, with a socket of its own.
 
     :param tag: by default the name under which the publisher sends.
-    :param behind: whether clients of this process have yet to take much of what they were sent.
+    :param behind: whether clients of this process have yet to take much of their output.
 
-    The others are those of :class:`.Hearing`.
+    The other parameters are those of :class:`.Hearing`.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class Subscriber(Hearing):
         part: Optional[Part] = None,
     ) -> None:
         self._behind = behind
-        #: Bytes of messages delivered since clients had time for them.
+        #: Bytes delivered since clients last had time to take them.
         self._at_once = 0
         #: Failures to receive since the last message.
         self._failures = 0
         self.closed = False
-        #: What is left of what was received last.
+        #: The rest of the frame that was received last.
         self._pieces: Iterator[Piece] = iter(())
         self._refusals = Refusals(logger)
         self._topics: set[bytes] = set()
@@ -110,7 +110,7 @@ class Subscriber(Hearing):
         self._socket.connect(f"ipc://{run_dir.xpub}")
 
     def steps(self, deliver: Deliver) -> Steps:
-        """Deliver what the others send, until :meth:`close`.
+        """Deliver messages of other processes, until :meth:`close`.
 
         :raises Deaf: when nothing can be received any more.
         """
@@ -118,7 +118,7 @@ class Subscriber(Hearing):
             try:
                 yield from self._receive(deliver)
             except Exception as error:
-                # Whatever it was, the next message may be received.
+                # Whatever failed, the next message may be received.
                 self._refusals.count("relay-receive-failed", repr(error))
                 self._failures += 1
                 if self._failures > RELAY_MOST_FAILURES:
@@ -135,7 +135,7 @@ class Subscriber(Hearing):
                 began = now
             elif count >= _RECEIVED or now - began > _SLICE:
                 count = 0
-                yield _TURN  # a flood must not keep a worker from its clients
+                yield _TURN  # a flood of messages must not keep a worker from its clients
                 continue
             messages: Iterable[RelayMessage] = ()
             if now >= due:
@@ -182,7 +182,7 @@ class Subscriber(Hearing):
                 yield from self._deliver_own(adoption)
 
     def _deliver_own(self, adoption: Adoption) -> Steps:
-        """What this process has sent itself; the last of it is fetched by the manager."""
+        """Deliver this process's own messages; the manager fetches the last ones."""
         own, listener = adoption.own, adoption.listener
         messages, _ = self._publisher.give(listener.inbox, listener.began, batches=1)
         listener.take(messages)
@@ -207,9 +207,9 @@ class Subscriber(Hearing):
                 began = time.monotonic()
 
     def _give_clients_time(self, delivered: int) -> Steps:
-        """What is sent again comes in as fast as it can be read, and clients may take it slower.
+        """Wait for slow clients: repeated messages arrive as fast as they can be read.
 
-        Without this, one that is as fast as others would be cut off as too slow.
+        Otherwise clients of ordinary speed would be disconnected as too slow.
         """
         self._at_once += delivered
         if self._at_once < CATCH_UP_BYTES:
@@ -224,7 +224,7 @@ class Subscriber(Hearing):
         self.closed = True
 
     def release(self) -> None:
-        """Close the socket, where nobody waits for it any more."""
+        """Close the socket, when no thread waits for it any more."""
         self._socket.close()
         self._context.term()
 
@@ -234,17 +234,17 @@ class Subscriber(Hearing):
             self._topics.add(topic)
 
     def _unsubscribe(self, *topics: bytes) -> None:
-        # What answers and questions to the process come under stays.
+        # Answers and questions to the process itself use this topic.
         for topic in self._topics.intersection(topics) - {self._to_process}:
             self._socket.setsockopt(zmq.UNSUBSCRIBE, topic)
             self._topics.remove(topic)
 
 
 class WaitingSubscriber(Subscriber):
-    """One that waits where it is called: a subclass knows how."""
+    """A subscriber that waits in its caller's thread; subclasses define how."""
 
     def run(self, deliver: Deliver) -> None:
-        """Deliver what the others send, until :meth:`close`.
+        """Deliver messages of other processes, until :meth:`close`.
 
         :raises Deaf: when nothing can be received any more.
         """

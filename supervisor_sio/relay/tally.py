@@ -1,8 +1,8 @@
 """How much a worker has sent, in memory that outlives it.
 
-A worker that is killed takes its outbox along, and what ZeroMQ had yet to send.
-How many messages that were is known nevertheless: it counts them in a piece of
-memory that the router process has open, too (memfd_create(2)).
+A killed worker's outbox is gone, and so are messages that ZeroMQ had not sent yet. How many those
+were can still be known: the worker counts them in a piece of memory that the router process has
+open, too (memfd_create(2)).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SIZE = _HEAD.size + RELAY_MOST_STREAMS * _ROW.size
 
 
 class Sent(NamedTuple):
-    """What a sender has sent in all; see :mod:`.outbox`."""
+    """How much a sender has sent in all; see :mod:`.outbox`."""
 
     #: When the first message was sent, in seconds of the host's monotonic clock; 0 before.
     began: float
@@ -34,10 +34,10 @@ class Sent(NamedTuple):
 
 
 class Tally:
-    """The counting side; the memory is the process's, and whoever gets ``descriptor``'s."""
+    """The counting side. Each process with a descriptor of the memory keeps it alive."""
 
     def __init__(self) -> None:
-        #: Where the row of each worker is.
+        #: The offset of each worker's row.
         self._rows: dict[str, int] = {}
         self.descriptor = os.memfd_create("sio-tally", os.MFD_CLOEXEC)
         os.ftruncate(self.descriptor, _SIZE)
@@ -45,9 +45,9 @@ class Tally:
         self._begun = False
 
     def note(self, tag: Optional[str], number: int, now: float) -> None:
-        """The last message to this worker, or to all for ``None``, has this number.
+        """Note the number of the last message to a worker, or to all for ``None``.
 
-        :param now: of the host's monotonic clock, in seconds.
+        :param now: seconds of the host's monotonic clock.
         """
         if not self._begun:
             self._begun = True
@@ -59,7 +59,7 @@ class Tally:
         if row is None:
             if len(self._rows) < RELAY_MOST_STREAMS:
                 row = _HEAD.size + len(self._rows) * _ROW.size
-            else:  # of the worker that was not sent anything for longest
+            else:  # reuse the row of the worker that was sent to least recently
                 row = self._rows.pop(next(iter(self._rows)))
         self._rows[tag] = row
         _ROW.pack_into(self._memory, row, tag.encode()[:64], number)
@@ -70,7 +70,7 @@ class Tally:
 
 
 def read(descriptor: int) -> Optional[Sent]:
-    """What the sender whose tally this is has sent; ``None`` when it is not a tally."""
+    """Read a tally: how much its sender has sent; ``None`` when it is not a tally."""
     try:
         data = os.pread(descriptor, _SIZE, 0)
     except OSError:

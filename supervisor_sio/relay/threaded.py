@@ -1,4 +1,4 @@
-"""The bridge, and a process that only emits, hear the relay: in a thread."""
+"""How the bridge, and a process that only emits, receive from the relay: in a thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STOP_TIMEOUT = 5.0
 class ThreadSubscriber(WaitingSubscriber):
     """Waits in a thread of its own, from :meth:`start` to :meth:`close`.
 
-    :param deliver: is called in that thread.
+    :param deliver: called in that thread.
     """
 
     def start(self, deliver: Callable[[RelayMessage], None] = lambda message: None) -> None:
@@ -46,9 +46,9 @@ class ThreadSubscriber(WaitingSubscriber):
         native.start_thread(run, "relay-subscriber")
 
     def finish(self, timeout: float) -> None:
-        """Stay until everybody has what this process has sent, then leave.
+        """Wait until all receivers have what this process has sent, then leave.
 
-        :param timeout: seconds to stay at most while nobody fetches anything.
+        :param timeout: seconds to wait at most while no receiver fetches anything.
         """
         deadline = time.monotonic() + timeout
         while self.receivers is None and time.monotonic() < deadline:
@@ -79,21 +79,21 @@ class ThreadSubscriber(WaitingSubscriber):
         self.stop()
 
     def _present_receivers(self) -> Iterable[str]:
-        """As the router has last said; it is asked again, as one of them may end."""
+        """The receivers in the router's last answer; the router is asked again, as one may end."""
         self._publisher.ask_router({"method": "who"})
         return self.receivers or ()
 
     def stop(self) -> None:
         """End the thread; the publisher may be closed after that."""
         self.close()
-        self._publisher.probe()  # wakes it, if the relay is there
+        self._publisher.probe()  # wakes the thread, if the relay is there
         until = time.monotonic() + _STOP_TIMEOUT
         while not self._done and time.monotonic() < until:
             time.sleep(0.002)
 
     def _wait(self, wait: Wait) -> None:
         if wait.readable:
-            # A poll ends early for close(): it is short.
+            # A poll cannot be interrupted by close(): it is short.
             self._socket.poll(int(max(wait.seconds, 0.0) * 1000) + 1)
         elif wait.seconds:
             time.sleep(wait.seconds)

@@ -245,7 +245,7 @@ def test_a_state_that_is_wrong_changes_nothing(pair: Pair) -> None:
             pair.restore(client.eio_sid, state)
         assert (new.environ, new.manager.rooms, new.manager._rooms_of) == ({}, {}, {})
     pair.restore(client.eio_sid, good)
-    with pytest.raises(ValueError, match="here already"):
+    with pytest.raises(ValueError, match="has .* already"):
         pair.restore(client.eio_sid, good)
     assert set(pair.new.rooms(client.sid)) == {client.sid, "red"}
 

@@ -172,7 +172,7 @@ def test_so_much_that_comes_for_one_is_held(
         assert client.recovered is False and client.reason == INCOMPLETE
         assert [do for _, do in cluster.asked] == ["claim", "fetch", "not_taken"]
         assert first.manager.lost == 1 and not second.manager._early
-        assert sum("too much for" in line for line in caplog.messages) == 1
+        assert sum("too much is emitted to" in line for line in caplog.messages) == 1
 
     run(scenario)
 
