@@ -17,17 +17,17 @@ from .common.worker_options import WorkerOptions, add_mode, add_worker_options, 
 
 _ROUTER = "the router and relay of the cluster; run by supervisord in [eventlistener:sio]"
 _WORKER = "serve a WSGI or ASGI application; run by supervisord in a [program:x] section"
-_CHECK = "say what is missing, misspelt, or will hurt in supervisord's configuration"
+_CHECK = "report what is missing, misspelt or risky in supervisord's configuration"
 _INIT = "print the sections to paste into supervisord's configuration"
 
 _CHECK_MORE = """\
-%(prog)s reads the file and all that it includes, as supervisord would, and starts
-nothing; it only asks the Python of each supervisor-sio for its packages, and reads the
+%(prog)s reads the file and the files that it includes, as supervisord does. It starts no
+program; it only asks the Python of each supervisor-sio for its packages, and reads the
 module of the application. Run it as the user that starts supervisord, and in the same
 environment.
-With --app it imports an application as a worker does, in the directory it is called in,
-and says what it is, and what would keep its clients from being served. Then without a
-file it checks no configuration.
+With --app it imports the application as a worker does, in the current directory, and
+reports what kind of application it is and what would keep it from serving clients. With
+--app and without a file, it checks no configuration.
 The exit status is 0 without errors, 1 with errors, 2 when a file cannot be read."""
 
 
@@ -53,10 +53,10 @@ def _make_parser() -> argparse.ArgumentParser:
         "configuration",
         metavar="supervisord.conf",
         nargs="?",
-        help="the main file; otherwise the one that supervisord finds by itself",
+        help="the main file (default: the one that supervisord finds without -c)",
     )
     check.add_argument(
-        "--app", metavar="MODULE:APP", help="import this application, and say what is wrong with it"
+        "--app", metavar="MODULE:APP", help="import this application, and report what is wrong"
     )
     add_mode(check)
     init = commands.add_parser("init", help=_INIT, description=_INIT)
@@ -72,31 +72,31 @@ def _make_parser() -> argparse.ArgumentParser:
         "--listen",
         metavar="ADDRESS",
         default="127.0.0.1:8000",
-        help="where clients connect: host:port, [v6]:port or unix:/path, or several, with commas "
-        "(default: %(default)s)",
+        help="where clients connect: host:port, [v6]:port or unix:/path; several are separated by "
+        "commas (default: %(default)s)",
     )
     init.add_argument(
         "--full",
         action="store_true",
-        help="print a whole supervisord.conf, for a supervisord of its own",
+        help="print a complete supervisord.conf, for a separate supervisord",
     )
     init.add_argument(
         "--cluster",
         metavar="NAME",
         default=USUAL,
-        help="for one more cluster beside the first: its name (default: %(default)s)",
+        help="name of the cluster, if supervisord runs several (default: %(default)s)",
     )
     init.add_argument(
         "--workers",
         metavar="N",
         type=int,
         default=os.cpu_count() or 1,
-        help="how many (default: as many as there are cores, %(default)s)",
+        help="number of workers (default: the number of cores, %(default)s)",
     )
     return parser
 
 
-#: What router and workers import; supervisord and `check` do without.
+#: What router and workers import; supervisord and `check` do not need it.
 _DEPENDENCIES = ("zmq", "socketio", "engineio", "httptools", "eventlet", "greenlet")
 
 
@@ -150,7 +150,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _check_app(spec: str, async_mode: str, paths: Sequence[str]) -> int:
-    """What is wrong with an application; returns the exit status."""
+    """Report what is wrong with an application; returns the exit status."""
     mode = ASYNC_MODES[async_mode]
     _prepare(mode)
     from .settings import without_credentials
@@ -199,9 +199,9 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(mode: AsyncMode) -> None:
-    """Before anything of the application is imported."""
-    # What eventlet says of itself at every import is not news for an operator's log; a server that
-    # is meant for eventlet imports it in any mode.
+    """To be called before anything of the application is imported."""
+    # eventlet warns at each import that it is deprecated, which is of no use in an operator's log.
+    # A server made for eventlet imports it in any mode.
     warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     if mode is EVENTLET:
         _patch()

@@ -1,4 +1,4 @@
-"""``[ctlplugin:sio]``: the name that stands in supervisorctl's configuration."""
+"""``[ctlplugin:sio]``: the factory that supervisorctl's configuration names."""
 
 from __future__ import annotations
 

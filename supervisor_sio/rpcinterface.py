@@ -1,6 +1,6 @@
-"""``[rpcinterface:sio]``: the name that stands in supervisord's configuration.
+"""``[rpcinterface:sio]``: the factory that supervisord's configuration names.
 
-A section of any other name makes a cluster of that name.
+A section with another name makes a cluster with that name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .supervisord.clusters import ClustersError, make_clusters
 from .supervisord.dispatchers import Supervisord
 from .supervisord.rpc import SioRPCInterface
 
-#: The clusters of the running supervisord: it calls the factory once for each of
-#: its HTTP servers and each section, and again with another ``supervisord`` after a reload.
+#: The clusters of the running supervisord. supervisord calls the factory for each of its HTTP
+#: servers and each section, and again with another ``supervisord`` object after a reload.
 _current: Optional[tuple[Supervisord, dict[str, Cluster]]] = None
 
 
@@ -28,30 +28,31 @@ def make_rpcinterface(supervisord: Supervisord, **options: str) -> SioRPCInterfa
         name: given
         for name, factory, given in supervisord.options.rpcinterface_factories
         if factory is make_rpcinterface
-    } or {USUAL: options}  # of a factory of somebody else's that calls this one
+    } or {USUAL: options}  # another package's factory calls this one
     if _current is None or _current[0] is not supervisord:
         try:
             _current = (supervisord, make_clusters(supervisord, sections))
         except ClustersError as error:
             _exit_with(supervisord, str(error))
-    # Supervisor does not say which section it is about; no two can have the same port.
+    # Supervisor does not pass the section's name. No two sections have the same options, because
+    # they cannot have the same port.
     name = next(name for name, given in sections.items() if given == options)
     return SioRPCInterface(_current[1][name])
 
 
 def _exit_with(supervisord: Supervisord, message: str) -> NoReturn:
-    """End supervisord as its own usage errors do: one line, exit status 2.
+    """End supervisord as for its own usage errors: one line, exit status 2.
 
-    An exception would not do: supervisord turns whatever a factory raises,
-    SystemExit included, into a traceback and "Could not make sio rpc interface".
+    Not by an exception, because supervisord turns every exception of a factory, SystemExit
+    included, into a traceback and "Could not make sio rpc interface".
     """
     options = supervisord.options
     options.logger.critical(f"Error: {message}")
-    if not options.nodaemon or options.silent:  # else the log has shown it
+    if not options.nodaemon or options.silent:  # else the log has printed it
         sys.stderr.write(f"Error: {message}\n")
         sys.stderr.flush()
     options.logger.close()
-    for config in options.server_configs[:1]:  # the one that is open already
+    for config in options.server_configs[:1]:  # the first server is already open
         if config["family"] is socket.AF_UNIX:
             options._try_unlink(config["file"])
     os._exit(2)

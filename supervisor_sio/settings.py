@@ -1,7 +1,7 @@
-"""The options of ``[rpcinterface:sio]``, and of each other cluster: read, checked, and frozen.
+"""Parse and check the options of ``[rpcinterface:sio]``, and of the section of any other cluster.
 
-Everything here is pure. A mistake raises :class:`SettingsError`, whose text is
-the one line that a person needs: section, option, what is wrong, what to write.
+Everything here is pure. A mistake raises :class:`SettingsError`, whose text is one line: section,
+option, what is wrong, what to write.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from .common.balance import METHODS
 from .common.limits import SILENCE
 from .common.rundir import ADVICE
 
-#: Of the only cluster; others have sections of other names.
+#: Section of the default cluster; other clusters have sections with other names.
 SECTION = "[rpcinterface:sio]"
 
 Number = TypeVar("Number", int, float)
 
 
-#: What may be between the scheme and the host of a URL; its name and password may have anything.
+#: User and password of a URL, which may contain any characters.
 _CREDENTIALS = re.compile(r"(://)\S*@")
 
-#: What supervisord makes of ``%40s``: all its expansions, the environment among them.
+#: supervisord replaces ``%40s`` by all its expansions, including the environment.
 _EXPANDED = re.compile(r"\{'[^']*': ")
 
 PERCENT = "write a percent sign as %%, as in %%40 for @"
 
 
 def without_credentials(text: str) -> str:
-    """Text for a person, with nothing of a URL before its host."""
+    """The text with user and password removed from each URL."""
     return _CREDENTIALS.sub(r"\1", text)
 
 
 class SettingsError(ValueError):
-    """An option of ``[rpcinterface:sio]`` that cannot be used."""
+    """An option of ``[rpcinterface:sio]`` is invalid."""
 
     def __init__(self, option: str, reason: str) -> None:
         reason = without_credentials(reason)
@@ -55,13 +55,13 @@ class SettingsError(ValueError):
         super().__init__(self.within(SECTION))
 
     def within(self, section: str) -> str:
-        """The line for a person, with the section of the cluster."""
+        """The text of the error, with the section of the cluster."""
         return f"{section} {self.option}: {self.reason}"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What ``[rpcinterface:sio]`` says. Times are in seconds."""
+    """The options of ``[rpcinterface:sio]``. Times are in seconds."""
 
     listen: tuple[Address, ...] = (Address("127.0.0.1", 8000),)
     balance: str = "least-connection"
@@ -93,7 +93,7 @@ class Settings:
     event_metrics: bool = False
 
 
-#: As :class:`socketio.RedisManager` has them, and those of clusters.
+#: The schemes of :class:`socketio.RedisManager`, and those of Redis clusters.
 QUEUE_SCHEMES = (
     *("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "rediss+cluster"),
     *("valkey", "valkeys", "valkey+sentinel", "valkey+cluster", "valkeys+cluster"),
@@ -103,9 +103,9 @@ BALANCE_METHODS = tuple(METHODS)
 
 
 def parse_settings(options: Mapping[str, str]) -> Settings:
-    """Read the options of the section, as supervisord hands them to the plugin.
+    """Parse the options of the section, as supervisord passes them to the plugin.
 
-    :raises SettingsError: for an unknown option or a bad value.
+    :raises SettingsError: for an unknown option or an invalid value.
     """
     for option in options:
         if option not in _PARSERS:
@@ -115,7 +115,7 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
     values: dict[str, Any] = {}
     for option, text in options.items():
         if _EXPANDED.search(text):
-            raise SettingsError(option, f"supervisord has put its environment in; {PERCENT}")
+            raise SettingsError(option, f"supervisord has inserted its environment; {PERCENT}")
         try:
             values[option] = _PARSERS[option](text.strip())
         except ValueError as error:
@@ -127,37 +127,37 @@ def parse_settings(options: Mapping[str, str]) -> Settings:
             f"{settings.spread_timeout:g} is not below hold_timeout, {settings.hold_timeout:g}",
         )
     if settings.tls_keyfile and not settings.tls_certfile:
-        raise SettingsError("tls_keyfile", "needs tls_certfile beside it")
+        raise SettingsError("tls_keyfile", "needs the option tls_certfile as well")
     if settings.metrics in settings.listen:
-        raise SettingsError("metrics", f"{settings.metrics} is in listen too; take another one")
+        raise SettingsError("metrics", f"{settings.metrics} is in listen too; use another port")
     if settings.buffer_maxbytes < settings.message_maxbytes:
         raise SettingsError(
             "buffer_maxbytes",
-            f"{settings.buffer_maxbytes} bytes have no room for a message of "
-            f"message_maxbytes, {settings.message_maxbytes}",
+            f"{settings.buffer_maxbytes} bytes are less than "
+            f"message_maxbytes, {settings.message_maxbytes}; write no less",
         )
     return settings
 
 
 def conflicts(settings: Settings, others: Settings, name: str) -> Iterator[SettingsError]:
-    """What two clusters of a supervisord cannot share.
+    """Options whose values two clusters of a supervisord cannot share.
 
-    :param name: of the other cluster.
+    :param name: the name of the other cluster.
     """
     for option, addresses in (("listen", settings.listen), ("metrics", (settings.metrics,))):
         for address in addresses:
             if address is not None and address in (*others.listen, others.metrics):
-                yield SettingsError(option, f"{address} is the cluster {name}'s; take another one")
+                yield SettingsError(option, f"cluster {name} uses {address} too; use another one")
     if settings.run_dir is not None and settings.run_dir == others.run_dir:
-        yield SettingsError("run_dir", f"{settings.run_dir} is the cluster {name}'s; {ADVICE}")
+        yield SettingsError("run_dir", f"cluster {name} uses {settings.run_dir} too; {ADVICE}")
     if settings.message_queue and (settings.message_queue, settings.channel) == (
         others.message_queue,
         others.channel,
     ):
         yield SettingsError(
             "channel",
-            f"{settings.channel!r} is the cluster {name}'s, with the same message_queue: each "
-            "would hear what the other emits; write another name",
+            f"cluster {name} uses {settings.channel!r} on the same message_queue too: each would "
+            "receive the other's emits; write another name",
         )
 
 
@@ -174,7 +174,7 @@ def _addresses(text: str) -> tuple[Address, ...]:
     )
     for address in addresses:
         if addresses.count(address) > 1:
-            raise ValueError(f"{address} is named twice")
+            raise ValueError(f"{address} is listed twice")
     return addresses
 
 
@@ -182,12 +182,12 @@ def _address(text: str) -> Address:
     if not text:
         raise ValueError("is empty; give an address such as 127.0.0.1:9108")
     if "," in text:
-        raise ValueError(f"{text!r} is more than one address")
+        raise ValueError(f"{text!r} has more than one address; write one")
     return parse_address(text)
 
 
 def _paths(text: str) -> tuple[str, ...]:
-    # Requests are compared byte for byte, so keep the path as a client sends it.
+    # The paths of requests are compared byte for byte, so quote as clients do.
     return tuple(
         quote(f"/{item.strip('/')}/" if item.strip("/") else "/", safe="/%:@!$&'()*+,;=~")
         for item in _split(text, "an Engine.IO path such as /socket.io/")
@@ -204,7 +204,7 @@ def _number(kind: Callable[[str], Number], low: float, unit: str) -> Callable[[s
     def parse(text: str) -> Number:
         try:
             value = kind(text)
-            # The upper bound also turns away inf, and nan compares false.
+            # The upper bound excludes inf; nan compares false.
             if low <= value <= 1e9:
                 return value
         except ValueError:
@@ -248,7 +248,7 @@ def _file(text: str) -> str:
 
 def _channel(text: str) -> str:
     if not text or not text.isprintable():
-        raise ValueError(f"{text!r} is not a name")
+        raise ValueError(f"{text!r} is not a name; write printable characters")
     return text
 
 
@@ -278,10 +278,8 @@ _bytes = _size(2**10, 2**30, "from 1KB to 1GB, such as 16MB")
 def _message_queue(text: str) -> str:
     scheme, separator, _ = text.partition("://")
     if scheme not in QUEUE_SCHEMES or not separator:
-        # What it says may have a password: it is not repeated.
-        raise ValueError(
-            f"is not a URL that starts with one of {', '.join(QUEUE_SCHEMES)}, and ://"
-        )
+        # The value may contain a password, so the text does not repeat it.
+        raise ValueError(f"must be a URL whose scheme is one of {', '.join(QUEUE_SCHEMES)}")
     return text
 
 
@@ -309,7 +307,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "message_queue": _message_queue,
     "metrics": _address,
     "access_log": _flag,
-    # No worker has less when it starts. It also catches a size without its unit.
+    # Every worker has more at its start. The bound also catches a size without a unit.
     "max_memory": _size(16 * 2**20, 2**40, "from 16MB to 1024GB, such as 500MB"),
     "max_lifetime": _number(float, 60, "seconds"),
     "hung_timeout": _number(float, SILENCE, "seconds"),

@@ -1,10 +1,10 @@
-"""``supervisor-sio check``: what is missing, misspelt, or will hurt.
+"""``supervisor-sio check``: report what is missing, misspelt or risky in a configuration.
 
-``reading`` makes a ``configuration`` of the files, as supervisord would. The rules are in
-``wiring`` (sections), ``programs``, ``modes`` (what workers are told), ``takeover``, ``recycling``,
-``resources`` (ports, files, users) and ``packages``; what they ask of the machine is in
-``host``, of the supervisord in ``daemon``, of an application's module in ``source``. ``sections``
-is what ``supervisor-sio init`` prints.
+``reading`` reads the files into a ``configuration``, as supervisord does. The rules are in
+``wiring`` (sections), ``programs``, ``modes`` (arguments of workers), ``takeover``, ``recycling``,
+``resources`` (ports, files, users) and ``packages``. They read facts about the machine from
+``host``, about the supervisord from ``daemon``, and about an application's module from ``source``.
+``sections`` is what ``supervisor-sio init`` prints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .host import Host
 from .reading import Unreadable, default_path, read, read_whole
 from .roles import Role
 
-#: What a rule is about: all sections or programs, whatever their cluster, or those of each cluster.
+#: Whether a rule is applied once to all clusters together, or once for each cluster.
 ALL, EACH = True, False
 
 RULES = (
@@ -63,14 +63,14 @@ RULES = (
 
 
 def judge(configuration: Configuration, host: Host) -> list[Finding]:
-    """All findings: errors first, each file's together."""
+    """Apply all rules; returns the findings, errors first, sorted by file."""
     refused = {(finding.section, finding.option) for finding in configuration.refused}
     findings = list(configuration.refused)
     clusters = configuration.for_each_cluster()
     for rule, of_all in RULES:
         for part in [configuration] if of_all else clusters:
             for finding in rule(part, host):
-                # What was refused has a default in its place, which nobody wrote.
+                # A refused option has its default instead, which the user did not write.
                 if (finding.section, finding.option) not in refused:
                     findings.append(finding)
     if not any(finding.severity == "error" for finding in findings):
@@ -79,7 +79,7 @@ def judge(configuration: Configuration, host: Host) -> list[Finding]:
 
 
 def paths_of(path: Optional[str]) -> tuple[str, ...]:
-    """Where clients look for Socket.IO: as a configuration has it, or by default."""
+    """The Engine.IO paths of a configuration, or the default."""
     clusters = read(path).clusters if path else {}
     paths = [path for settings in clusters.values() if settings for path in settings.path]
     return tuple(paths) or Settings().path
@@ -87,7 +87,7 @@ def paths_of(path: Optional[str]) -> tuple[str, ...]:
 
 def run(path: Optional[str]) -> int:
     """The body of ``supervisor-sio check``; returns the exit status."""
-    # Names of files may be anything.
+    # The names of files may contain any bytes.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

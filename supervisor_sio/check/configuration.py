@@ -1,4 +1,4 @@
-"""A deployment's configuration: what the rules look at, and what they find."""
+"""A deployment's configuration, to which the rules are applied, and their findings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..common.clusters import CLUSTER, USUAL, NoCluster, choose
 from ..settings import Settings
 from .roles import Role
 
-#: Of the only cluster.
+#: Section of the default cluster.
 PLUGIN = f"rpcinterface:{USUAL}"
 
 Sections = dict[str, dict[str, str]]
 
 
 class Finding(NamedTuple):
-    """Something that is wrong, and what to do about it."""
+    """A mistake or risk, and what to do about it."""
 
     severity: str
     file: str
@@ -33,16 +33,16 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """A section that starts processes; without any when supervisord refuses it."""
+    """A section that starts processes; it has none when supervisord refuses the section."""
 
     section: str
     command: str
     role: Role
-    #: :class:`supervisor.options.ProcessConfig` for each process.
+    #: A :class:`supervisor.options.ProcessConfig` for each process.
     processes: tuple[Any, ...] = ()
-    #: The start script that the role was found in.
+    #: The start script from which the role was read.
     script: str = ""
-    #: The group's; an event listener's has ``pool_events`` and ``buffer_size``.
+    #: The group's configuration; an event listener's has ``pool_events`` and ``buffer_size``.
     group: Any = None
 
     @property
@@ -55,36 +55,36 @@ class Program:
 
     @property
     def cluster(self) -> Optional[str]:
-        """The cluster that it says is its own."""
+        """The cluster that the program names in its environment."""
         return self.processes[0].environment.get(CLUSTER) if self.processes else None
 
 
 @dataclass
 class Configuration:
-    """Everything the rules look at; those about a cluster have one with its programs alone."""
+    """What the rules examine; a rule about one cluster gets a configuration with its programs."""
 
     path: str
     here: str
-    #: As merged from all files, without what supervisord refuses.
+    #: Merged from all files, without what supervisord refuses.
     sections: Sections = field(default_factory=dict)
-    #: Of the main file, which is all that supervisorctl reads.
+    #: The sections of the main file, which is the only file that supervisorctl reads.
     main: Sections = field(default_factory=dict)
     expansions: dict[str, str] = field(default_factory=dict)
-    #: Where each option was read last, and each section (option "") first.
+    #: The file where each option was read last, and each section (option "") first.
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     supervisord: Any = None
     #: The uid that ``user`` in ``[supervisord]`` asks for.
     uid: Optional[int] = None
     servers: list[Any] = field(default_factory=list)
-    #: Of each cluster, by its name; without any when supervisord refuses them.
+    #: The settings of each cluster, by its name; ``None`` when supervisord refuses them.
     clusters: dict[str, Optional[Settings]] = field(default_factory=dict)
-    #: The one that this is about, and what it has.
+    #: The cluster that this configuration is about, and its settings and programs.
     cluster: str = USUAL
     settings: Optional[Settings] = None
     programs: list[Program] = field(default_factory=list)
-    #: Of other clusters, or of none.
+    #: Programs of other clusters, and those that belong to none.
     other_programs: list[Program] = field(default_factory=list)
-    #: What supervisord itself refuses.
+    #: Findings about what supervisord itself refuses.
     refused: list[Finding] = field(default_factory=list)
 
     def error(self, section: str, option: str, text: str) -> Finding:
@@ -100,15 +100,15 @@ class Configuration:
 
     @property
     def plugin(self) -> str:
-        """The section of the cluster."""
+        """The cluster's section."""
         return f"rpcinterface:{self.cluster}"
 
     def for_each_cluster(self) -> list[Configuration]:
-        """One for each cluster; where there is none, for the one that is missing."""
+        """A configuration for each cluster; without clusters, one for the default cluster."""
         return [self._only(name) for name in self.clusters or [USUAL]]
 
     def _only(self, cluster: str) -> Configuration:
-        # Of a single cluster is all, whatever it says.
+        # With a single cluster, all programs belong to it.
         several = len(self.clusters) > 1
         inside: dict[bool, list[Program]] = {True: [], False: []}
         for program in self.programs:
@@ -122,14 +122,14 @@ class Configuration:
         )
 
     def cluster_of(self, program: Program) -> Optional[str]:
-        """``None`` for a program that does not say it, or names another."""
+        """The program's cluster; ``None`` if it names none of several, or an unknown one."""
         try:
             return choose(program.cluster, [*self.clusters]) if self.clusters else None
         except NoCluster:
             return None
 
     def lacks(self, role: Role) -> bool:
-        """Whether a program of this role is missing: one that is in no cluster may be meant."""
+        """Whether no program has this role; one that belongs to no cluster may be meant for it."""
         return not any(
             program.role is role and self.cluster_of(program) in (None, self.cluster)
             for program in (*self.programs, *self.other_programs)
@@ -140,9 +140,9 @@ class Configuration:
 
     @property
     def workers(self) -> list[Program]:
-        """The programs that run workers; if none does for sure, those that may."""
+        """The programs that run workers; if none certainly does, those that may."""
         return self.of_role(Role.WORKER) or self.of_role(Role.PYTHON)
 
     def expand(self, value: str, name: str) -> str:
-        """:raises ValueError: as supervisorctl, for what cannot be expanded."""
+        """Expand as supervisorctl does. :raises ValueError: when the value cannot be expanded."""
         return str(expand(value, {**self.expansions, "here": self.here}, name))

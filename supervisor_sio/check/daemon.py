@@ -1,7 +1,7 @@
-"""The supervisord that a configuration is for: its Python, and where it looks for commands.
+"""The supervisord that a configuration is for: its Python, and its PATH.
 
-It need not be the one beside this package. Debian's runs on ``/usr/bin/python3``, and is started by
-systemd, while the check is in the virtual environment of an application.
+It may run in another Python than this check: Debian's runs on ``/usr/bin/python3`` and is started
+by systemd, while the check runs in the virtual environment of an application.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from .configuration import Configuration
 from .host import Host
 from .shebang import python_of
 
-#: Where Debian's package has its configuration, and the supervisord that it starts with it.
+#: The directory of the configuration of Debian's package, and its supervisord.
 _DEBIAN = "/etc/supervisor", "/usr/bin/supervisord"
 
-#: That of a service (systemd.exec(5)).
+#: The PATH of a service (systemd.exec(5)).
 _SERVICE_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 class Daemon(NamedTuple):
-    """A supervisord that runs, or will."""
+    """A supervisord that runs, or will be started."""
 
     python: str
     path: tuple[str, ...]
-    #: Whose it is, where that is known: what belongs to a user is not run by root.
+    #: The uid of its process, if known; its Python is then run as this user, not as root.
     uid: Optional[int] = None
 
     def searches(self, is_ours: bool) -> list[str]:
-        """Directories, in which it looks for a command; for ours the plugin adds one."""
+        """The directories in which it looks for a command; the plugin adds one for our command."""
         return [*self.path, *[os.path.dirname(self.python)] * is_ours]
 
 
 def daemon_of(conf: Configuration, host: Host) -> Daemon:
-    """The one that runs, if its pidfile tells; else Debian's, if the file is where that looks for
-    it; else one in this environment."""
+    """The running supervisord, if its pidfile names one; else Debian's, if the configuration is in
+    its directory; else one in this environment."""
     running = _running(getattr(conf.supervisord, "pidfile", None) or "")
     if running is not None:
         return running if running.path else running._replace(path=host.path)
@@ -46,7 +46,7 @@ def daemon_of(conf: Configuration, host: Host) -> Daemon:
 
 
 def _running(pidfile: str) -> Optional[Daemon]:
-    """Without a PATH, if that may not be read."""
+    """The supervisord of a pidfile, with an empty PATH if its environment is not readable."""
     try:
         with open(pidfile, encoding="ascii") as file:
             pid = int(file.read())
@@ -54,14 +54,14 @@ def _running(pidfile: str) -> Optional[Daemon]:
         uid = os.stat(f"/proc/{pid}").st_uid
     except (OSError, ValueError):
         return None
-    # Another process may have the number by now.
+    # The pid may belong to another process by now.
     if os.path.basename(script) != "supervisord" or "python" not in os.path.basename(python):
         return None
     if not os.path.isabs(python):
         return None
     try:
         variables = dict(word.partition("=")[::2] for word in _words(pid, "environ"))
-    except OSError:  # of another user
+    except OSError:  # a process of another user
         variables = {}
     return Daemon(python, tuple(filter(None, variables.get("PATH", "").split(os.pathsep))), uid)
 

@@ -1,4 +1,4 @@
-"""What the rules ask of the machine; all of it leaves the machine as it is."""
+"""Facts about the machine that the rules need; nothing here changes the machine."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ READ, WRITE, ENTER = os.R_OK, os.W_OK, os.X_OK
 
 @dataclass(frozen=True)
 class Host:
-    """Figures of this host and of the shell that the check runs in."""
+    """Figures of this host, and of the environment in which the check runs."""
 
     uid: int
     #: The hard limit of open descriptors.
     descriptors: int
     somaxconn: int
-    #: Below this one, ports are for root.
+    #: Ports below this one need root.
     first_port: int
     path: tuple[str, ...]
-    #: That a user may have, or a container; root's own are not counted.
+    #: Limit of threads for a user or a container; root has no limit of its own.
     threads: int = sys.maxsize
-    #: Bytes, or what a container may have of them.
+    #: Bytes of memory of the host, or the limit of the container.
     memory: int = sys.maxsize
 
     @classmethod
@@ -60,7 +60,7 @@ def _memory() -> int:
 
 
 def _most_threads() -> int:
-    # All that are there count, not only ours: but nobody knows what will be there.
+    # These limits also count threads of other programs, whose number is unknown.
     limits = [
         _figure("/proc/sys/kernel/threads-max", sys.maxsize),
         _figure("/sys/fs/cgroup/pids.max", sys.maxsize),
@@ -72,7 +72,7 @@ def _most_threads() -> int:
 
 
 class User(NamedTuple):
-    """Somebody who wants to open files."""
+    """A user whose access to files is checked."""
 
     uid: int
     gids: frozenset[int]
@@ -80,7 +80,7 @@ class User(NamedTuple):
 
 
 def user(uid: int) -> User:
-    """With the groups that supervisord gives to a process of this user."""
+    """The user, with the groups that supervisord gives to its processes."""
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
@@ -100,7 +100,7 @@ def lets_in(mode: int, owner: int, group: int, who: User, want: int) -> bool:
 
 
 def obstacle(path: str, who: User, want: int) -> Optional[str]:
-    """The directory or file that keeps a user from a path, as far as can be seen."""
+    """The directory or file whose mode denies a user access to a path, if this can be seen."""
     path = os.path.realpath(path)
     parents = [path]
     while parents[-1] != "/":
@@ -117,7 +117,7 @@ def obstacle(path: str, who: User, want: int) -> Optional[str]:
 
 
 def _has_acl(path: str) -> bool:
-    """Whether permission bits are not the whole truth (acl(5))."""
+    """Whether an ACL adds to the permission bits (acl(5))."""
     try:
         os.getxattr(path, "system.posix_acl_access")
         return True
@@ -126,14 +126,14 @@ def _has_acl(path: str) -> bool:
 
 
 def existing(path: str) -> str:
-    """The path, or what exists of it."""
+    """The path, or its deepest directory that exists."""
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     return path
 
 
 def find_command(program: str, path: Sequence[str], directory: str) -> Optional[str]:
-    """The file that supervisord takes: the first one of that name."""
+    """The file that supervisord would run: the first one of that name."""
     if "/" in program:
         candidates = [os.path.join(directory, program)]
     else:
@@ -142,7 +142,7 @@ def find_command(program: str, path: Sequence[str], directory: str) -> Optional[
 
 
 def command_fault(program: str, path: Sequence[str], directory: str) -> Optional[str]:
-    """Why supervisord could not start a program, if so."""
+    """Why supervisord cannot start a program, or ``None``."""
     found = find_command(program, path, directory)
     if found is None:
         searched = os.pathsep.join(dict.fromkeys(path))
@@ -155,7 +155,7 @@ def command_fault(program: str, path: Sequence[str], directory: str) -> Optional
 
 
 def terminal_owner(path: str, who: User) -> Optional[str]:
-    """Whose terminal this is, if the user may not write to it."""
+    """The owner of this terminal, if the user may not write to it."""
     try:
         status = os.stat(path)
     except OSError:
@@ -167,7 +167,7 @@ def terminal_owner(path: str, who: User) -> Optional[str]:
 
 
 def listen_fault(place: Place) -> Optional[OSError]:
-    """What binding a TCP address ends with; nobody can connect meanwhile."""
+    """The error of binding a TCP address, or ``None``; no client can connect meanwhile."""
     try:
         with socket.socket(place.family, socket.SOCK_STREAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -180,10 +180,10 @@ def listen_fault(place: Place) -> Optional[OSError]:
 
 
 def overlap(one: Place, other: Place) -> bool:
-    """Whether sockets of one process cannot listen at both places.
+    """Whether a process cannot listen at both places.
 
-    Binding both would not tell: before one of them listens, the kernel allows
-    it to all that may use an address again, and listening lets clients in.
+    Binding both would not show it: with SO_REUSEADDR, the kernel refuses only when one of them
+    listens, and listening would let clients connect.
     """
     if one == other:
         return True
@@ -196,7 +196,7 @@ def overlap(one: Place, other: Place) -> bool:
 
 
 def may_be_running(servers: Sequence[Any]) -> bool:
-    """Whether a supervisord may be there already: one of its HTTP servers is."""
+    """Whether a supervisord may run already: one of its HTTP servers accepts connections."""
     for server in servers:
         target: Any = server.get("file") or (server["host"] or "127.0.0.1", server["port"])
         with socket.socket(server["family"], socket.SOCK_STREAM) as sock:

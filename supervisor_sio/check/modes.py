@@ -1,4 +1,4 @@
-"""Rules about ``--async-mode``: its value, the threads it has, and the application it is for."""
+"""Rules about ``--async-mode``: its value, its threads, and whether it suits the application."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .host import Host
 from .roles import Role, head_of, split_command
 from .source import Application, Server, look
 
-#: The words behind the command, up to what a shell would take for itself.
+#: The arguments after the command, up to the next operator of a shell.
 _WORKER = re.compile(r"""supervisor-sio["']?\s+worker((?:\s+(?!\d*[<>])[^\s"';&|<>]+)*)""")
 
-#: Threads of a worker beside its pool: the loop, and what ZeroMQ has for itself.
+#: Threads of a worker besides its pool: the loop, and those of ZeroMQ.
 _OWN_THREADS = 4
 
 
 def options_of(program: Program) -> Optional[WorkerOptions]:
-    """What the workers of a program are told, where that can be seen."""
+    """The arguments of a program's workers, or ``None`` if they cannot be seen."""
     words = split_command(program.command)
     if words[1:2] == ["worker"] and os.path.basename(words[0]) == PROGRAM:
-        words = words[2:]  # which may be quoted
+        words = words[2:]  # split by shlex, so they may have been quoted
     else:
         match = _WORKER.search(head_of(program.script) or program.command)
         if match is None:
@@ -41,7 +41,7 @@ def options(conf: Configuration, host: Host) -> Iterator[Finding]:
     for program in conf.of_role(Role.WORKER):
         words = split_command(program.command)
         if not words or os.path.basename(words[0]) != "supervisor-sio":
-            continue  # behind a shell or a wrapper, words can be anything
+            continue  # the words after a shell or a wrapper can be anything
         try:
             application = read_worker_options(words[2:]).application
         except ValueError as error:
@@ -67,8 +67,8 @@ def threads(conf: Configuration, host: Host) -> Iterator[Finding]:
             yield conf.warning(
                 program.section,
                 "command",
-                "--threads 1: while a handler waits, no other one of its worker runs; write more, "
-                "or take the option out",
+                "--threads 1: while a handler waits, no other handler of its worker runs; write a "
+                "greater number, or remove the option",
             )
         wanted = len(program.processes) * (told.threads + _OWN_THREADS)
         if wanted > host.threads:
@@ -76,13 +76,13 @@ def threads(conf: Configuration, host: Host) -> Iterator[Finding]:
                 program.section,
                 "command",
                 f"--threads {told.threads}: {len(program.processes)} workers have up to {wanted} "
-                f"threads, and {host.threads} are allowed here: a worker cannot start all of its "
-                "own; write fewer, or raise TasksMax= of supervisord's service or `ulimit -Hu`",
+                f"threads, but the limit here is {host.threads}; write fewer, or raise TasksMax= "
+                "of supervisord's service or `ulimit -Hu`",
             )
 
 
 def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """Does the mode run what the application is, as far as its module shows?"""
+    """Does the mode suit the application, as far as its module shows?"""
     for program in conf.of_role(Role.WORKER):
         told = options_of(program)
         for process in program.processes[:1] if told else []:
@@ -94,7 +94,7 @@ def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 
 def application_of(conf: Configuration, process: Any, told: WorkerOptions) -> Optional[Application]:
-    """What the module of a process says of its application, if it can be read."""
+    """The application of a process as its module shows it, if the module can be read."""
     start = getattr(conf.supervisord, "directory", None) or os.getcwd()
     return look(os.path.join(start, process.directory or ""), told.application)
 
@@ -107,9 +107,9 @@ def _fault(told: WorkerOptions, found: Application) -> Optional[str]:
     if found.interface == "WSGI" and mode is ASYNCIO:
         return (
             f"is a WSGI application ({found.maker}), and --async-mode asyncio serves ASGI: write "
-            "--async-mode threading, or leave it out for eventlet"
+            "--async-mode threading, or remove the option for eventlet"
         )
-    # Which one of several it is does not show.
+    # With several servers, the module does not show which one is used.
     fault = _fault_of_server(mode, found.servers[0], command) if len(found.servers) == 1 else None
     return fault and f"has {fault}"
 
@@ -119,13 +119,13 @@ def _fault_of_server(mode: AsyncMode, server: Server, command: str) -> Optional[
         return f"a socketio.AsyncServer; write {command}"
     if not server.is_async and mode is ASYNCIO:
         return (
-            f"a {server.maker}, and --async-mode asyncio runs socketio.AsyncServer: make it one, "
+            f"a {server.maker}, and --async-mode asyncio needs a socketio.AsyncServer: use that, "
             "or write --async-mode threading"
         )
     if mode is THREADING and server.async_mode == "":
         return (
-            f"a {server.maker}() without async_mode, which is eventlet where that is installed: "
-            f"set async_mode={mode.name!r}"
+            f"a {server.maker}() without async_mode, which defaults to eventlet if that is "
+            f"installed: set async_mode={mode.name!r}"
         )
     if not server.is_async and server.async_mode and server.async_mode != mode.name:
         known = server.async_mode in (EVENTLET.name, THREADING.name)

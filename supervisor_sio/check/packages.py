@@ -1,5 +1,5 @@
-"""Rules about Python packages: what the ``supervisor-sio`` of a program needs, in its Python, and
-supervisord in its own."""
+"""Rules about Python packages: those that a program's ``supervisor-sio`` and supervisord need, each
+in its own Python."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .modes import options_of
 from .roles import Role
 from .shebang import python_of
 
-#: Says which Python it is, which of the modules it is given are not there, without importing them,
-#: and whether its packages are the distribution's (PEP 668).
+#: Script that prints the version of the Python, which of the given modules are missing (without
+#: importing them), and whether its packages belong to the distribution (PEP 668).
 _PROBE = (
     "import importlib.util, os, sys, sysconfig\n"
     "print(*sys.version_info[:2])\n"
@@ -37,16 +37,16 @@ _PAGE = "see docs/howto/debian.md"
 
 
 class _Seen(NamedTuple):
-    """What a Python says of itself."""
+    """What the script found out about a Python."""
 
     version: tuple[int, ...]
     missing: list[str]
-    #: The distribution's: pip refuses to install anything there.
+    #: Whether it belongs to the distribution, so that pip refuses to install packages there.
     managed: bool
 
 
 class Need(NamedTuple):
-    """An option that takes a package in the Python of the router."""
+    """An option that needs a package in the router's Python."""
 
     option: str
     module: str
@@ -63,19 +63,19 @@ _NEEDED = {
 }
 
 
-#: For the router, and for workers whose arguments cannot be seen.
+#: The mode of the router, and of workers whose arguments cannot be seen.
 _NO_MODE = AsyncMode("", (3, 9), ())
 
 
 def plugin(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """supervisord imports the plugin in its own Python, which need not be the one of the check."""
+    """Is the plugin installed in supervisord's Python, which may be another than the check's?"""
     if not conf.clusters:
-        return  # another rule says so
+        return  # another rule reports it
     python, _, uid = daemon_of(conf, host)
     try:
         seen = _look(python, ["supervisor_sio"], uid, {})
     except (OSError, ValueError, subprocess.SubprocessError):
-        return  # it is none that anybody could start supervisord with
+        return  # no supervisord can run on such a Python
     if seen.missing:
         install = f"{python} -m pip install supervisor-sio"
         if seen.managed:
@@ -86,8 +86,8 @@ def plugin(conf: Configuration, host: Host) -> Iterator[Finding]:
         yield conf.error(
             f"rpcinterface:{next(iter(conf.clusters))}",
             FACTORY_OPTION,
-            f"the Python of supervisord, {python}, has no supervisor_sio, and supervisord does "
-            f"not start: {install}",
+            f"supervisord does not start, because its Python, {python}, has no supervisor_sio: "
+            f"{install}",
         )
 
 
@@ -100,7 +100,7 @@ def packages(conf: Configuration, host: Host) -> Iterator[Finding]:
 def _missing(conf: Configuration, host: Host, program: Program, process: Any) -> Iterator[Finding]:
     python = _python(conf, host, process)
     if python is None:
-        return  # another rule says that the command cannot be found
+        return  # another rule reports that the command cannot be found
     optional = []
     if program.role is Role.ROUTER and conf.settings:
         optional = [need for need in OPTIONAL if getattr(conf.settings, need.option)]
@@ -111,7 +111,7 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
     uid = conf.uid if process.uid is None else process.uid
     try:
         version, missing, managed = _look(python, modules, uid, process.environment)
-    # ValueError: an environment that no process can have.
+    # ValueError: the environment is invalid.
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         yield conf.error(
@@ -158,7 +158,7 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
 
 
 def _python(conf: Configuration, host: Host, process: Any) -> Optional[str]:
-    """The interpreter of the ``supervisor-sio`` that a command starts, if it can be seen."""
+    """The interpreter of the ``supervisor-sio`` that a command starts, if it can be determined."""
     words = [
         inner
         for word in _split(process.command)
@@ -194,7 +194,7 @@ def _look(
         return _Seen(sys.version_info[:2], missing, managed)
     identity: dict[str, Any] = {}
     if uid and os.getuid() == 0:
-        # What belongs to a user is not run by root.
+        # Files of a user must not be run as root.
         who = user(uid)
         identity = {"user": uid, "extra_groups": sorted(who.gids)}
         if who.gids:
@@ -216,7 +216,7 @@ def _look(
 
 
 def _is_this(python: str) -> bool:
-    """Whether it is the Python that runs here, of the same virtual environment."""
+    """Whether it is the running Python, of the same virtual environment."""
     return os.path.dirname(python) == os.path.dirname(sys.executable) and os.path.realpath(
         python
     ) == os.path.realpath(sys.executable)

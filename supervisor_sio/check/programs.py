@@ -1,4 +1,4 @@
-"""Rules about the processes of a deployment: how they are started, and how they end."""
+"""Rules about the processes of a deployment: how they start and stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .roles import Role, head_of, split_command
 
 _SUBCOMMANDS = ("router", "worker")
 
-#: Names of what supervisord itself has open.
+#: Paths of the streams that supervisord itself has open.
 _STREAM = re.compile(r"/dev/(fd/\d+|stdout|stderr|tty)|/proc/self/fd/\d+")
 
 
@@ -34,7 +34,7 @@ def commands(conf: Configuration, host: Host) -> Iterator[Finding]:
 def _startable(
     conf: Configuration, host: Host, program: Program, process: Any
 ) -> Iterator[Finding]:
-    # What the programs beside the cluster do is not what was asked.
+    # Mistakes of programs outside the cluster are only warnings.
     report = conf.warning if program.role is Role.OTHER else conf.error
     try:
         words = shlex.split(process.command)
@@ -52,18 +52,18 @@ def _startable(
     if fault:
         yield report(program.section, "command", f"{fault}; install it, or write its full path")
     elif f"/{PROGRAM}" not in program.command and words[0] != PROGRAM:
-        # Behind a shell or env, it is found on the PATH alone.
+        # A shell or env looks it up on the PATH only.
         hidden = subcommand_of(program.command) is not None and command_fault(PROGRAM, path, start)
         if hidden:
             yield report(program.section, "command", f"{hidden}; write its full path")
     if process.directory and not os.path.isdir(os.path.join(start, process.directory)):
         yield report(
-            program.section, "directory", f"{process.directory} is no directory; create it"
+            program.section, "directory", f"{process.directory} is not a directory; create it"
         )
 
 
 def clusters(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """Which cluster are they in? Others than workers and routers need not be in any."""
+    """Do routers and workers belong to a cluster? Other programs need not."""
     for program in conf.programs:
         wants = program.cluster or program.role in (Role.ROUTER, Role.WORKER)
         if program.processes and wants and conf.clusters:
@@ -81,7 +81,7 @@ def arguments(conf: Configuration, host: Host) -> Iterator[Finding]:
         except ValueError:
             continue
         if subcommand is None or os.path.basename(words[0]) != "supervisor-sio":
-            continue  # behind a shell or a wrapper, words can be anything
+            continue  # the words after a shell or a wrapper can be anything
         if subcommand not in _SUBCOMMANDS:
             close = difflib.get_close_matches(subcommand, _SUBCOMMANDS, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "write router, or worker module:app"
@@ -89,7 +89,7 @@ def arguments(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 
 def wrappers(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """Shells that stand between supervisord and what it means to stop."""
+    """Does a shell stand between supervisord and the process that it stops?"""
     for program in conf.of_role(Role.ROUTER, Role.WORKER):
         words = split_command(program.command)
         shell = next((word for word in words if " " in word and subcommand_of(word)), "")
@@ -98,25 +98,25 @@ def wrappers(conf: Configuration, host: Host) -> Iterator[Finding]:
             yield conf.error(
                 program.section,
                 "command",
-                f"{program.script} starts the router, and supervisord gives the listening sockets "
-                "only to a command that says so; write command = supervisor-sio router, with its "
-                "full path if need be",
+                f"{program.script} starts the router, but supervisord passes the listening sockets "
+                "only to a command that names it; write command = supervisor-sio router, with its "
+                "full path if necessary",
             )
         elif lacks_exec(text):
             where = program.script or "the shell"
             yield conf.warning(
                 program.section,
                 "command",
-                f"{where} starts supervisor-sio without exec and stays in between: supervisord "
-                f"stops the shell alone, and the old {program.role.value} runs on; write exec "
+                f"{where} starts supervisor-sio without exec and stays its parent: supervisord "
+                f"stops only the shell, and the old {program.role.value} keeps running; write exec "
                 "before the command",
             )
 
 
 def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """All workers of a cluster serve one port: whoever connects gets any of them.
+    """Do all workers of a cluster run the same application? A client may get any of them.
 
-    Who moves from one mode to another has two for a time, which is what modes are compared for.
+    Programs of different modes are not compared: a move from one mode to another needs both.
     """
     first: Optional[tuple[Program, Any, AsyncMode]] = None
     for program in conf.of_role(Role.WORKER):
@@ -131,8 +131,8 @@ def applications(conf: Configuration, host: Host) -> Iterator[Finding]:
                     program.section,
                     "command",
                     f"{_named(application)} is another application than {_named(first[1])} of "
-                    f"[{first[0].section}], and both serve one port: a client gets one or the "
-                    "other; give each application its own cluster",
+                    f"[{first[0].section}], and both serve the same port: a client may get either; "
+                    "give each application its own cluster",
                 )
 
 
@@ -142,7 +142,7 @@ def _named(application: Any) -> str:
 
 
 def root(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """What strangers talk to need not be root; who writes ``user = root`` means it."""
+    """Do router or workers run as root without an explicit ``user = root``?"""
     supervisord = host.uid if conf.uid is None else conf.uid
     for program in conf.of_role(Role.ROUTER, Role.WORKER):
         for process in program.processes[:1]:
@@ -151,14 +151,15 @@ def root(conf: Configuration, host: Host) -> Iterator[Finding]:
                 yield conf.warning(
                     program.section,
                     "user",
-                    f"the {program.role.value} runs as root, and strangers talk to it; write "
-                    "user = www-data or another one here, and chown = root:GROUP with a group of "
-                    f"that user, chmod = 0710 in [{conf.plugin}]; or user = root, if it must be",
+                    f"the {program.role.value} runs as root and reads input from the internet; "
+                    "write user = www-data, or another user, here, and chown = root:GROUP with a "
+                    f"group of that user, chmod = 0710 in [{conf.plugin}]; or user = root if it "
+                    "must",
                 )
 
 
 def logs(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """supervisord opens ``/dev/fd/1`` anew, as the user that it has become."""
+    """Can supervisord reopen ``/dev/fd/1`` and its like, as the user that it switches to?"""
     who = user(host.uid if conf.uid is None else conf.uid)
     for program in conf.programs:
         for process in program.processes[:1]:
@@ -174,14 +175,13 @@ def logs(conf: Configuration, host: Host) -> Iterator[Finding]:
                     yield conf.warning(
                         program.section,
                         option,
-                        f"supervisord as {who.name} opens {path} anew, which it may not where that "
-                        f"is a terminal or pipe of {owner}: the program does not start; name a "
-                        "file",
+                        f"supervisord reopens {path} as user {who.name}, which fails if that is a "
+                        f"terminal or pipe of {owner}: the program does not start; write a file",
                     )
 
 
 def stopping(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """What cuts requests off that a worker is about to finish."""
+    """Does a stopped worker have the time to finish its requests?"""
     for program in conf.workers:
         for process in program.processes[:1]:
             drain = conf.settings.drain_timeout if conf.settings else 0
@@ -202,12 +202,12 @@ def stopping(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 
 def _effect(stopsignal: int) -> str:
-    """Of a signal that neither the router nor a worker handles."""
+    """The effect of a signal that neither the router nor a worker handles."""
     try:
         name = signal.Signals(stopsignal).name[len("SIG") :]
     except ValueError:  # supervisord takes any number
-        return f"{stopsignal} is not a signal that ends it in order"
-    return f"{name} ends it at once, with all that is under way"
+        return f"{stopsignal} is not a signal that stops it gracefully"
+    return f"{name} ends it at once, without finishing its requests"
 
 
 def starting(conf: Configuration, host: Host) -> Iterator[Finding]:
@@ -217,18 +217,18 @@ def starting(conf: Configuration, host: Host) -> Iterator[Finding]:
                 yield conf.warning(
                     program.section,
                     "startsecs",
-                    "with 0 supervisord starts a process that fails at once again and again, "
-                    "without a pause; write 1 or more",
+                    "with 0, supervisord restarts a process that fails at once in a loop without "
+                    "pauses; write 1 or more",
                 )
             if process.autorestart is False:
                 yield conf.warning(
                     program.section,
                     "autorestart",
-                    "once it has crashed it stays away; take this out",
+                    "supervisord does not restart it after a crash; remove this option",
                 )
             if not process.autostart:
                 yield conf.warning(
                     program.section,
                     "autostart",
-                    "it does not start with supervisord; take this out, or start it each time",
+                    "it does not start with supervisord; remove this option, or start it each time",
                 )

@@ -1,8 +1,8 @@
-"""A deployment's configuration, read as supervisord reads it.
+"""Read a deployment's configuration as supervisord does.
 
-Supervisor's own parser reads, but one section at a time: what it refuses is
-noted, taken out, and the reading goes on, so that one mistake does not hide the
-next. Nothing is started or opened for writing, and this process stays as it is.
+This uses Supervisor's own parser, but one section at a time: a section that it refuses is noted and
+taken out, and the reading goes on, so that one mistake does not hide the next. Nothing is started
+or opened for writing, and this process does not change.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from .configuration import PLUGIN, Configuration, Finding, Program, Sections
 from .roles import Role, head_of, role_of, script_of
 from .wording import describe, in_plain_words, option_in
 
-#: What takes the place of options that a section cannot do without.
+#: Values for missing options that a section must have.
 _STAND_INS = {"command": "cat", "events": "PROCESS_STATE"}
 
 
 class Unreadable(Exception):
-    """There is no configuration to judge; the text is one line for a person."""
+    """The configuration cannot be read; the text is one line that says why."""
 
 
 def default_path() -> str:
-    """The file that supervisord takes without ``-c``.
+    """The file that supervisord reads without ``-c``.
 
     :raises Unreadable: when there is none.
     """
@@ -45,9 +45,9 @@ def default_path() -> str:
 
 
 def read(path: str) -> Configuration:
-    """Read a main file and all that it includes.
+    """Read a main file and the files that it includes.
 
-    :raises Unreadable: when a file cannot be read or is no ini file.
+    :raises Unreadable: when a file cannot be read or is not an ini file.
     """
     configuration = Configuration(path, os.path.abspath(os.path.dirname(path)))
     _Reader(configuration).read()
@@ -55,7 +55,7 @@ def read(path: str) -> Configuration:
 
 
 def read_whole(configuration: Configuration) -> Iterator[Finding]:
-    """What supervisord and supervisorctl say to their files as a whole: the last word."""
+    """Errors of supervisord and supervisorctl when they read their files as a whole."""
     readers = [ServerOptions()]
     if "supervisorctl" in configuration.main:
         readers.append(ClientOptions())
@@ -71,20 +71,20 @@ def read_whole(configuration: Configuration) -> Iterator[Finding]:
 
 
 class _Refused(Exception):
-    """supervisord does not take a section; the text is its own."""
+    """supervisord refuses a section; the text is its error."""
 
 
 class _Reader:
     def __init__(self, configuration: Configuration) -> None:
         self._to = configuration
-        #: By the real path of each file.
+        #: The text of each file, by its real path.
         self._texts: dict[str, str] = {}
         self._to.expansions = ServerOptions().environ_expansions
 
     def read(self) -> None:
         self._read_files()
         self._read_supervisord()
-        # As supervisord does it: plugins first, they may bring events of their own.
+        # In supervisord's order: plugins first, because they may define events.
         for section in self._named("rpcinterface:"):
             self._read_plugin(section)
         for section in self._named("unix_http_server", "inet_http_server"):
@@ -108,7 +108,7 @@ class _Reader:
         parser = UnhosedConfigParser()
         self._to.main = self._read_file(parser, self._to.path)
         if parser.has_section("include"):
-            # Only then: supervisord knows %(here)s in fewer places without.
+            # Only with [include], as in supervisord: else it expands %(here)s in fewer places.
             parser.expand_here(self._to.here)
             for filename in self._included(parser):
                 included = self._read_file(parser, filename)
@@ -129,7 +129,7 @@ class _Reader:
             self._refuse(f"rpcinterface:{name}", "", REPEATED)
 
     def _read_file(self, parser: Any, filename: str) -> Sections:
-        """Into the parser; returns what this file alone says."""
+        """Read a file into the parser; returns the sections of this file alone."""
         alone = UnhosedConfigParser()
         try:
             with open(filename) as file:
@@ -176,7 +176,7 @@ class _Reader:
                         "warning", f"supervisord skips {shown}, a directory; write {pattern}/*.conf"
                     )
                 elif not os.access(filename, os.R_OK):
-                    # RawConfigParser.read() goes on without it, and without a word.
+                    # RawConfigParser.read() skips it silently.
                     self._skipped("error", f"{shown} cannot be read; supervisord would skip it")
                 else:
                     yield shown
@@ -224,7 +224,7 @@ class _Reader:
             except SettingsError as error:
                 self._refuse(section, error.option, error.reason)
                 if given.pop(error.option, None) is None:
-                    return None  # not the option, but what it defaults to
+                    return None  # the option is not in the file: its default is wrong
 
     def _read_program(self, section: str) -> None:
         options = self._to.sections[section]
@@ -313,7 +313,7 @@ class _Reader:
             parser.write(text)
             text.seek(0)
             return options.read_config(text)
-        # ValueError is a refusal, everything else what supervisord would die of.
+        # ValueError is a refusal; any other exception would end supervisord.
         except Exception as error:
             raise _Refused(str(error) or type(error).__name__) from None
 
@@ -323,6 +323,6 @@ def _plain(parser: Any) -> Sections:
 
 
 def _shown(filename: str) -> str:
-    """As somebody in this directory would type it."""
+    """The path relative to the current directory if it is below it, else as given."""
     relative = os.path.relpath(filename)
     return filename if relative.startswith(os.pardir) else relative

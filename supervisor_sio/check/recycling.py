@@ -1,4 +1,4 @@
-"""Rules about the limits of workers, over which they are recycled."""
+"""Rules about the limits above which workers are recycled."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ def limits(conf: Configuration, host: Host) -> Iterator[Finding]:
     if conf.settings is None or not workers:
         return
     lifetime, memory = conf.settings.max_lifetime, conf.settings.max_memory
-    # What all of them take that wait for nothing but their own drain_timeout.
+    # Seconds to recycle a worker that takes all of its drain_timeout.
     each = RECYCLE_QUIET + RECYCLE_NOTICE + DRAIN_TIME + conf.settings.drain_timeout
     if lifetime and workers * each > lifetime * (1 - RECYCLE_JITTER):
         yield conf.warning(
             conf.plugin,
             "max_lifetime",
-            f"{lifetime:g}: {workers} workers, one after the other, may need "
-            f"{workers * each:g} s: one of them is restarted all the time; write 86400",
+            f"{lifetime:g}: recycling {workers} workers one after the other may take "
+            f"{workers * each:g} s, so one of them always restarts; write 86400",
         )
     if memory and workers * memory > host.memory:
         yield conf.warning(
             conf.plugin,
             "max_memory",
             f"{workers} workers with {memory // 2**20} MB each are more than the "
-            f"{host.memory // 2**20} MB of this host: they may use up all of it before one is "
+            f"{host.memory // 2**20} MB of this host: they may use all of it before one is "
             "recycled",
         )

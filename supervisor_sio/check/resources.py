@@ -1,4 +1,4 @@
-"""Rules about what the cluster needs of its host: descriptors, files, users, addresses."""
+"""Rules about resources of the host: descriptors, files, users, addresses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .host import (
 )
 from .roles import Role
 
-#: A worker with fewer descriptors is likely to surprise somebody.
+#: Fewer descriptors than this are likely to be too few for a worker.
 _DESCRIPTORS = 4096
 
 #: sockaddr_un.sun_path without the closing NUL (unix(7)).
@@ -40,13 +40,13 @@ _LONGEST_SOCKET_PATH = 107
 
 
 def _supervisord(conf: Configuration, host: Host) -> User:
-    """The user that supervisord runs as, if whoever checks is the one who starts it."""
+    """The user that supervisord runs as, if the user of this check starts it."""
     return user(host.uid if conf.uid is None else conf.uid)
 
 
 def descriptors(conf: Configuration, host: Host) -> Iterator[Finding]:
     minfds = getattr(conf.supervisord, "minfds", 1024)
-    # supervisord sets its limits as the user that it has become.
+    # supervisord raises its limits after it has switched to its user.
     root = _supervisord(conf, host).uid == 0
     if minfds > host.descriptors and not root:
         yield conf.warning(
@@ -62,9 +62,9 @@ def descriptors(conf: Configuration, host: Host) -> Iterator[Finding]:
         yield conf.warning(
             "supervisord",
             "minfds",
-            f"each client is an open file of its worker, and with the limit here, {limit}, a "
-            f"worker has room for fewer than {limit} clients; {advice} LimitNOFILE= of "
-            "supervisord's service or `ulimit -Hn`",
+            f"each client is an open file of its worker, so with the limit here, {limit}, a worker "
+            f"can serve fewer than {limit} clients; {advice} LimitNOFILE= of supervisord's service "
+            "or `ulimit -Hn`",
         )
 
 
@@ -73,7 +73,7 @@ def backlog(conf: Configuration, host: Host) -> Iterator[Finding]:
         yield conf.warning(
             conf.plugin,
             "backlog",
-            f"the kernel makes {host.somaxconn} of {conf.settings.backlog}; raise "
+            f"the kernel reduces {conf.settings.backlog} to {host.somaxconn}; raise "
             "net.core.somaxconn (sysctl), or write less",
         )
 
@@ -84,7 +84,7 @@ def backlog(conf: Configuration, host: Host) -> Iterator[Finding]:
 def http_socket(conf: Configuration, host: Host) -> Iterator[Finding]:
     for server in conf.servers:
         if "file" in server:
-            # supervisord makes the socket with its pid behind the name, and links it.
+            # supervisord creates the socket with its pid appended to the name, and links it.
             longest = _LONGEST_SOCKET_PATH - len(".4194304")
             fault = _bind_fault(server["file"], _supervisord(conf, host), longest)
             if fault:
@@ -98,7 +98,7 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
     taken = _http_places(conf)
     for name, settings in _earlier(conf):
         for option, address in _addresses(settings):
-            with contextlib.suppress(OSError):  # it is said of that section
+            with contextlib.suppress(OSError):  # reported for the other cluster's section
                 taken.append((_places(address)[0], f"[rpcinterface:{name}] {option}"))
     for option, address in _addresses(conf.settings):
         try:
@@ -110,30 +110,30 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
             )
             continue
         place = places[0]
-        # A client that goes by the same name may try another one, and is refused.
+        # A client that resolves the same name may try another address, and is refused.
         found = list(dict.fromkeys(str(place.sockaddr[0]) for place in places))
         if len(found) > 1:
             yield conf.warning(
                 conf.plugin,
                 option,
                 f"{address}: {address.host} is {' and '.join(found)} here, and supervisord listens "
-                f"at {found[0]} only; write the address that is meant, or in listen each of them",
+                f"at {found[0]} only; write one of them, or each of them in listen",
             )
         holder = next((name for other, name in taken if overlap(place, other)), None)
         taken.append((place, f"{option} {address}"))
         if holder:
             what = "path" if address.path else "port"
-            fault: Optional[str] = f"{holder} has this {what} too; change one of them"
+            fault: Optional[str] = f"{holder} uses this {what} too; change one of them"
         else:
             fault = _unix_fault(address, who) if address.path else _tcp_fault(conf, place)
         if fault:
             yield conf.error(conf.plugin, option, f"{address}: {fault}")
         elif not address.path and address.port < host.first_port and who.uid != 0:
             advice = (
-                f"take user = {who.name} out of [supervisord] and write it in the sections of the "
-                "programs, or take a higher port"
+                f"move user = {who.name} from [supervisord] to the sections of the programs, or "
+                "use a higher port"
                 if conf.uid is not None
-                else "start it as root, take a higher port, or give it CAP_NET_BIND_SERVICE"
+                else "start it as root, use a higher port, or give it CAP_NET_BIND_SERVICE"
             )
             yield conf.warning(
                 conf.plugin,
@@ -144,7 +144,7 @@ def listen(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 
 def _earlier(conf: Configuration) -> Iterator[tuple[str, Settings]]:
-    """The clusters before this one, of which each pair is looked at once."""
+    """The clusters before this one, so that each pair is compared once."""
     for name, settings in conf.clusters.items():
         if name == conf.cluster:
             return
@@ -153,7 +153,7 @@ def _earlier(conf: Configuration) -> Iterator[tuple[str, Settings]]:
 
 
 def _addresses(settings: Settings) -> list[tuple[str, Address]]:
-    """All that a cluster listens at, with their options."""
+    """The addresses at which a cluster listens, with their options."""
     addresses = [("listen", address) for address in settings.listen]
     if settings.metrics is not None:
         addresses.append(("metrics", settings.metrics))
@@ -161,7 +161,7 @@ def _addresses(settings: Settings) -> list[tuple[str, Address]]:
 
 
 def apart(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """What two clusters cannot share; of addresses the rule before says more."""
+    """Do two clusters share what they must not? :func:`listen` is about addresses."""
     for name, settings in _earlier(conf):
         for error in conflicts(conf.settings, settings, name) if conf.settings else ():
             if error.option not in ("listen", "metrics"):
@@ -169,9 +169,9 @@ def apart(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 
 def _places(address: Address) -> list[Place]:
-    """Where a socket could be bound; it is bound to the first.
+    """The places of an address; a socket is bound to the first.
 
-    :raises OSError: when the host has no address.
+    :raises OSError: when the host has no such address.
     """
     if address.path:
         directory, name = os.path.split(address.path)
@@ -193,7 +193,7 @@ def _http_places(conf: Configuration) -> list[tuple[Place, str]]:
                 address = Address(server["host"] or "0.0.0.0", server["port"])
                 place = resolve(address, socket.AF_INET)[0]
         except (OSError, UnicodeError):
-            continue  # supervisord says so
+            continue  # supervisord reports it
         places.append((place, f"[{server['section']}]"))
     return places
 
@@ -203,16 +203,16 @@ def _unix_fault(address: Address, who: User) -> Optional[str]:
     if fault:
         return fault
     if os.path.exists(address.path) and not stat.S_ISSOCK(os.stat(address.path).st_mode):
-        return "this file is no socket; remove it, or take another path"
+        return "this file is not a socket; remove it, or use another path"
     return None
 
 
 def _bind_fault(path: str, who: User, longest: int) -> Optional[str]:
     directory = os.path.dirname(path)
     if len(os.fsencode(path)) > longest:
-        return f"the path of this Unix socket may have at most {longest} bytes; shorten it"
+        return f"the path of this Unix socket has more than {longest} bytes; shorten it"
     if not os.path.isdir(directory):
-        return f"{directory} is no directory; create it"
+        return f"{directory} is not a directory; create it"
     hindrance = obstacle(directory, who, WRITE | ENTER)
     if hindrance:
         return (
@@ -227,7 +227,7 @@ def _tcp_fault(conf: Configuration, place: Place) -> Optional[str]:
     if error is None or error.errno == errno.EACCES:
         return None
     if error.errno == errno.EADDRNOTAVAIL:
-        return "not an address of this host; write 0.0.0.0 for all that it has"
+        return "not an address of this host; write 0.0.0.0 for all its addresses"
     if error.errno != errno.EADDRINUSE:
         return (error.strerror or str(error)).lower()
     if may_be_running(conf.servers):
@@ -265,10 +265,10 @@ def tls(conf: Configuration, host: Host) -> Iterator[Finding]:
     try:
         make_context(settings.tls_certfile, settings.tls_keyfile)
     except PermissionError:
-        pass  # for whoever checks; supervisord is somebody else
+        pass  # only this check may not read it; supervisord runs as another user
     except OSError as error:
         reason = describe(error, settings.tls_certfile, settings.tls_keyfile)
-        yield conf.error(conf.plugin, "tls_certfile", f"{reason}; name a PEM file that can be used")
+        yield conf.error(conf.plugin, "tls_certfile", f"{reason}; write the path of a PEM file")
 
 
 def message_queue(conf: Configuration, host: Host) -> Iterator[Finding]:
@@ -276,12 +276,12 @@ def message_queue(conf: Configuration, host: Host) -> Iterator[Finding]:
         try:
             make_client(conf.settings.message_queue)
         except PackageMissing:
-            pass  # here; the router may have it
+            pass  # missing in this Python; the router's may have it
         except QueueError as error:
             yield conf.error(conf.plugin, "message_queue", str(error))
 
 
-# --- the run directory, and who may come in ---------------------------------------------
+# --- the run directory, and who may enter it -------------------------------------------
 
 
 def run_dir(conf: Configuration, host: Host) -> Iterator[Finding]:
@@ -295,8 +295,9 @@ def run_dir(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 def _run_dir_fault(path: str, who: User, owner: int) -> Optional[str]:
     if len(os.fsencode(RunDir(path).supervisord)) > _LONGEST_SOCKET_PATH:
-        return f"{path} is too long: the path of a Unix socket has {_LONGEST_SOCKET_PATH} bytes"
-    # supervisord makes what is missing.
+        most = _LONGEST_SOCKET_PATH
+        return f"{path} is too long: a Unix socket's path has {most} bytes at most"
+    # supervisord creates missing directories.
     there = existing(path)
     if not os.path.isdir(there):
         return f"{there} is not a directory; {ADVICE}"
@@ -313,7 +314,7 @@ def _run_dir_fault(path: str, who: User, owner: int) -> Optional[str]:
     if hindrance:
         return (
             f"supervisord as {who.name} may not write to {hindrance}; create {path} and "
-            "give it to that user, or take another path"
+            "give it to that user, or use another path"
         )
     return None
 
@@ -324,8 +325,8 @@ def mode(conf: Configuration, host: Host) -> Iterator[Finding]:
         yield conf.warning(
             conf.plugin,
             "chmod",
-            f"{conf.settings.chmod:04o} lets others replace the sockets in run_dir; to be a worker "
-            f"or to emit takes no more than to enter it: write {enough:04o}",
+            f"{conf.settings.chmod:04o} lets others replace the sockets in run_dir; workers and "
+            f"emitters only need to enter it: write {enough:04o}",
         )
 
 
@@ -344,7 +345,7 @@ def owner(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 
 def users(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """Everything of the cluster has to enter the run directory."""
+    """Can the users of all processes of the cluster enter the run directory?"""
     who = _supervisord(conf, host)
     for program in conf.of_role(Role.ROUTER) + conf.workers:
         for process in program.processes[:1]:
@@ -361,13 +362,13 @@ def users(conf: Configuration, host: Host) -> Iterator[Finding]:
             elif conf.settings:
                 fault = _entry_fault(conf, conf.settings, who, other)
                 if fault:
-                    # Some other Python program need not go there.
+                    # Not every Python program needs the run directory.
                     report = conf.warning if program.role is Role.PYTHON else conf.error
                     yield report(program.section, "user", fault)
 
 
 def _entry_fault(conf: Configuration, settings: Settings, who: User, other: User) -> Optional[str]:
-    """Why a user cannot enter the run directory, as supervisord will make it."""
+    """Why a user cannot enter the run directory that supervisord will create."""
     there = existing(settings.run_dir or tempfile.gettempdir())
     uid, gid = settings.chown
     if there == settings.run_dir:
@@ -377,8 +378,8 @@ def _entry_fault(conf: Configuration, settings: Settings, who: User, other: User
     hindrance = obstacle(there, other, ENTER)
     if hindrance:
         return (
-            f"{other.name} may not enter {hindrance}, where the run directory is; set run_dir in "
-            f"[{conf.plugin}] to another place"
+            f"{other.name} may not enter {hindrance}, which has the run directory; set run_dir in "
+            f"[{conf.plugin}] to another directory"
         )
     if not lets_in(settings.chmod, uid, gid, other, ENTER):
         return (

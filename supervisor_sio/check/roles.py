@@ -1,4 +1,4 @@
-"""What a command is in the cluster, and the start script that it may be in."""
+"""The role of a program in the cluster, from its command or its start script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHEBANG = re.compile(rf"#!\S*/(?:env +)?(?:{'|'.join(sorted(_SHELLS))})\b")
 
 
 class Role(enum.Enum):
-    """What a program is in the cluster, as far as its command tells."""
+    """The role of a program, as far as its command shows it."""
 
     ROUTER = "router"
     WORKER = "worker"
@@ -28,7 +28,7 @@ class Role(enum.Enum):
 
 
 def script_of(command: str) -> str:
-    """The shell script that a command starts; empty when it is something else."""
+    """The shell script that a command starts; empty when it starts something else."""
     words = [word for word in split_command(command) if not word.startswith("-")]
     if words and os.path.basename(words[0]) in _SHELLS:
         words = words[1:]
@@ -48,7 +48,7 @@ def head_of(path: str) -> str:
 
 
 def split_command(command: str) -> list[str]:
-    """Its words; none when it cannot be split."""
+    """The words of a command; empty when it cannot be split."""
     try:
         return shlex.split(command)
     except ValueError:

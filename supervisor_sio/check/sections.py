@@ -8,7 +8,7 @@ from ..common.clusters import CLUSTER, USUAL, ctl_command, name_fault
 from ..common.modes import EVENTLET, THREADING, AsyncMode
 from ..settings import parse_settings
 
-#: What there is already, where supervisord runs other programs.
+#: What a supervisord that runs other programs already has.
 _SUPERVISORD = """\
 ; supervisord, with a cluster of Socket.IO workers; save it as supervisord.conf, then
 ;
@@ -42,12 +42,12 @@ _MAIN = """\
 {several}[rpcinterface:{cluster}]
 supervisor.rpcinterface_factory = supervisor_sio.rpcinterface:make_rpcinterface
 listen = {listen}
-; If supervisord runs as root, and router and workers as www-data, as below: who may
-; enter the directory in which they find each other.
+; If supervisord runs as root and router and workers as www-data (see below), www-data
+; must be able to enter the directory with the cluster's sockets.
 ;chown = root:www-data
 ;chmod = 0710
 
-; "{ctl} ..."; here because supervisorctl reads no included files.
+; "{ctl} ..."; in the main file, because supervisorctl reads no included files.
 [ctlplugin:sio]
 supervisor.ctl_factory = supervisor_sio.ctlplugin:make_ctlplugin
 
@@ -59,46 +59,45 @@ _BELOW = """\
 """
 
 _PROGRAMS = """\
-; The router: gives each connection to a worker, and relays emits between them.
+; The router passes each connection to a worker, and relays emits between workers.
 ; Write the full path of supervisor-sio, here and below, if it is in a virtual environment and
-; supervisord is not, as Debian's.
+; supervisord is not, as Debian's supervisord is.
 [eventlistener:{cluster}]
 command = supervisor-sio router{environment}
 events = PROCESS_STATE
-; While the router starts, two events of each process have to find room.
+; Must hold two events of each process, which wait while the router starts.
 buffer_size = {buffer_size}
 ; Router and workers handle input from the internet: when supervisord runs as root,
 ; set user so that they do not run as root.
 ;user = www-data
 
-; The workers: as many as there are cores to use.{note}
+; The workers: numprocs is the number of cores to use.{note}
 [program:{program}]
 command = supervisor-sio worker {option}{application}{environment}
 process_name = %(program_name)s_%(process_num)02d
 numprocs = {workers}
-; A worker that ends sooner is started again startretries (3) times; one that ends
-; later always, after some failures in a row with a pause that grows.
+; A worker that ends within startsecs is restarted startretries (3) times; one that ends
+; later is always restarted, with a growing pause after some failures in a row.
 startsecs = 1
 ; Longer than drain_timeout (10 s), so that a stopping worker can finish its
 ; requests before supervisord kills it.
 stopwaitsecs = 15
-; One log for all that a worker writes: supervisorctl tail -f {program}:{program}_00
+; One log for both outputs of a worker: supervisorctl tail -f {program}:{program}_00
 redirect_stderr = true
-; As above.
+; As for the router.
 ;user = www-data
-; Where {application} can be imported from, if it is not installed:
+; The directory from which {application} can be imported, if it is not installed:
 ;directory = /srv/myapp
 """
 
 
 _SEVERAL = """\
-; Where there are several clusters, each program says in which it is, also those of the
-; first one.
+; With several clusters, each program must name its cluster, also those of the first one.
 """
 
 _ENVIRONMENT = f'\nenvironment = {CLUSTER}="{{cluster}}"'
 
-_POOL = "\n; --threads N before the application: how many handlers run at a time in each."
+_POOL = "\n; --threads N before the application sets how many handlers a worker runs at a time."
 
 
 def make_sections(
@@ -109,17 +108,17 @@ def make_sections(
     full: bool = False,
     cluster: str = USUAL,
 ) -> str:
-    """The sections for a cluster.
+    """Make the sections for a cluster.
 
-    :param full: with those of supervisord itself.
-    :param cluster: another name than that of the only one.
-    :raises ValueError: for what cannot work; the text says why.
+    :param full: add the sections of supervisord itself.
+    :param cluster: the cluster's name.
+    :raises ValueError: for an invalid argument; the text says why.
     """
     module, _, name = application.partition(":")
     if not module or not name or len(application.partition("(")[0].split()) > 1:
         raise ValueError(f"{application!r} is not module:app, for example chat:app")
     if workers < 1:
-        raise ValueError(f"{workers} workers do no work; give 1 or more")
+        raise ValueError(f"{workers} workers are too few; give 1 or more")
     fault = name_fault(cluster)
     if fault:
         raise ValueError(fault)
@@ -128,7 +127,7 @@ def make_sections(
     if full:
         main, programs = _MAIN, _PROGRAMS
     return (_SUPERVISORD if full else "") + (main + programs).format(
-        # supervisord expands what follows a percent sign.
+        # supervisord expands percent signs.
         listen=", ".join(map(str, addresses)).replace("%", "%%"),
         note=_POOL if mode is THREADING else "",
         option="" if mode is EVENTLET else f"--async-mode {mode.name} ",
@@ -139,6 +138,6 @@ def make_sections(
         program="workers" if cluster == USUAL else f"{cluster}_workers",
         several="" if cluster == USUAL else _SEVERAL,
         environment="" if cluster == USUAL else _ENVIRONMENT.format(cluster=cluster),
-        # Twice what is needed: the router is one of them, and other programs may be there.
+        # Twice what the workers need, for the router and other programs.
         buffer_size=max(100, 4 * workers),
     )

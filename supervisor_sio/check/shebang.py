@@ -1,4 +1,4 @@
-"""The interpreter of a script, as its first lines say."""
+"""Find the interpreter of a script in its first lines."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import re
 from typing import Optional
 
-#: What pip and setuptools write where a path is too long, or has spaces, for a first line.
+#: What pip and setuptools write if the path is too long for a first line, or has spaces.
 _EXEC = re.compile(rb"""^'''exec' "?([^"\n]+?)"? "\$0" "\$@"$""", re.MULTILINE)
 
 
 def python_of(path: str) -> Optional[str]:
-    """``None`` when it cannot be seen from here."""
+    """The Python of a script; ``None`` when it cannot be determined."""
     try:
         with open(path, "rb") as file:
             head = file.read(2048)
@@ -21,5 +21,5 @@ def python_of(path: str) -> Optional[str]:
         return os.fsdecode(match.group(1))
     line = head.partition(b"\n")[0]
     words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
-    # Through `env` it depends on the PATH: not to be seen from here.
+    # With `env`, it depends on the PATH.
     return words[0] if words and "python" in os.path.basename(words[0]) else None

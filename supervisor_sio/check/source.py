@@ -1,4 +1,4 @@
-"""What a module says of its application: it is read, and not imported."""
+"""Find out about an application by parsing its module, without importing it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Iterator, NamedTuple, Optional
 from ..common.limits import SCRIPT_LENGTH
 from .roles import head_of
 
-#: What makes an application, by the last part of its name.
+#: Callables that make an application, by the last part of their name.
 _INTERFACES = {
     "WSGIApp": "WSGI",
     "Flask": "WSGI",
@@ -22,7 +22,7 @@ _INTERFACES = {
     "get_asgi_application": "ASGI",
 }
 
-#: What makes a Socket.IO server, and whether that is for asyncio.
+#: Classes of Socket.IO servers, and whether they are for asyncio.
 _SERVERS = {
     "socketio.Server": False,
     "socketio.AsyncServer": True,
@@ -33,35 +33,35 @@ _MANAGERS = ("ZmqManager", "AsyncZmqManager")
 
 
 class Server(NamedTuple):
-    """A Socket.IO server; what is given, and cannot be seen, is ``None``."""
+    """A Socket.IO server; an argument whose value cannot be determined is ``None``."""
 
     maker: str
     is_async: bool
-    #: Empty without one.
+    #: Empty if not given.
     async_mode: Optional[str]
     manager: Optional[str]
 
 
 class Application(NamedTuple):
-    """``interface`` is ``WSGI``, ``ASGI``, or empty when it does not show."""
+    """``interface`` is ``WSGI``, ``ASGI``, or empty when it cannot be determined."""
 
     interface: str
     maker: str
     servers: list[Server]
-    #: Whether a manager is made with ``takeover=True`` there.
+    #: Whether the module makes a manager with ``takeover=True``.
     takeover: bool = False
 
 
 def look(directory: str, spec: str) -> Optional[Application]:
-    """The application ``module:app`` below a directory, if its module is there and can be read."""
+    """The application ``module:app`` below a directory, or ``None`` if it cannot be read."""
     module, _, name = spec.partition(":")
     path = os.path.join(directory, *module.split("."))
     text = head_of(f"{path}.py") or head_of(os.path.join(path, "__init__.py"))
     if len(text) == SCRIPT_LENGTH:
-        return None  # there may be more of it
+        return None  # the text may be cut
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its string literals
+            warnings.simplefilter("ignore")  # about its string literals
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError):
         return None
@@ -78,7 +78,7 @@ def look(directory: str, spec: str) -> Optional[Application]:
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Names of the module, and what they are elsewhere."""
+    """The imported names of the module, with their full names."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -89,7 +89,7 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _maker(tree: ast.Module, name: str, imported: dict[str, str]) -> str:
-    """What is called to make the application; empty unless one statement alone makes it."""
+    """The callable that makes the application; empty unless exactly one statement assigns it."""
     made = [
         node
         for node in ast.walk(tree)
@@ -117,7 +117,7 @@ def _server(call: ast.Call, imported: dict[str, str]) -> Optional[Server]:
     if maker not in _SERVERS:
         return None
     given = {keyword.arg: keyword.value for keyword in call.keywords}
-    not_given = None if None in given else ast.Constant("")  # **options may have it
+    not_given = None if None in given else ast.Constant("")  # **options may include it
     mode, manager = given.get("async_mode", not_given), given.get("client_manager")
     return Server(
         maker,
@@ -136,7 +136,7 @@ def _takes_over(call: ast.Call, imported: dict[str, str]) -> bool:
 
 
 def _name(node: ast.expr, imported: dict[str, str]) -> str:
-    """A dotted name, with what it is imported as in its place."""
+    """A dotted name, with imported names replaced by their full names."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)

@@ -1,4 +1,4 @@
-"""Rules about ``takeover``: the times that a worker has to pass its sessions on."""
+"""Rules about ``takeover``: the time that a worker has to pass its sessions on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from .host import Host
 from .modes import application_of, options_of
 from .roles import Role
 
-#: Seconds of ``drain_timeout`` that are for sessions which cannot be passed on, at most a half.
+#: Seconds of ``drain_timeout`` reserved to close sessions that cannot be moved, at most half.
 _KEPT = 1
 
-#: Seconds of it that are enough for those which can: handlers have to end first.
+#: Least ``drain_timeout`` in seconds: handlers have to end before sessions can be passed on.
 _LEAST_DRAIN = 3
 
-#: Seconds that a worker may take to end when ``drain_timeout`` is over: its application shuts
-#: down, the others fetch what it has sent, and the router lets it go.
+#: Seconds for a worker to end after ``drain_timeout``: its application shuts down, the other
+#: processes fetch its last messages, and the router releases it.
 _END = 5
 
-#: Seconds that the sessions of a worker wait for its successor: the one has to end, the other to
-#: import its application.
+#: Least ``hold_timeout`` in seconds: while the sessions wait, the worker has to end, and its
+#: successor to import the application.
 _LEAST_HOLD = 10
 
 
@@ -35,15 +35,14 @@ def times(conf: Configuration, host: Host) -> Iterator[Finding]:
         yield conf.warning(
             conf.plugin,
             "drain_timeout",
-            f"{drain:g}: the workers of {names} have takeover=True, and "
-            f"{usable:g} s for their handlers to end and their sessions to be "
-            "passed on; those that are late are closed; write 10",
+            f"{drain:g}: the workers of {names} have takeover=True, and {usable:g} s to end their "
+            "handlers and pass their sessions on; later sessions are closed; write 10",
         )
     if hold < _LEAST_HOLD:
         yield conf.warning(
             conf.plugin,
             "hold_timeout",
-            f"{hold:g}: so long the sessions of a worker of {names} wait for its successor; it "
+            f"{hold:g}: the sessions of a worker of {names} wait so long for its successor, which "
             "has to import its application meanwhile; write 30",
         )
     for program in moving:
@@ -53,8 +52,8 @@ def times(conf: Configuration, host: Host) -> Iterator[Finding]:
                     program.section,
                     "stopwaitsecs",
                     f"{process.stopwaitsecs} leaves a worker with takeover=True less than "
-                    f"{_END} s behind drain_timeout ({drain:g}): supervisord kills it before the "
-                    f"others have what it sent last; write stopwaitsecs = {int(drain) + _END}",
+                    f"{_END} s after drain_timeout ({drain:g}): supervisord kills it before the "
+                    f"others have its last messages; write stopwaitsecs = {int(drain) + _END}",
                 )
 
 

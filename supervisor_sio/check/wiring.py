@@ -1,4 +1,4 @@
-"""Rules about sections: those that must be there, and what they say to each other."""
+"""Rules about sections: those that must exist, and options that must match between them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PROCESS = {
     "numprocs_start",
 } - {"name", "uid"}
 
-#: The options that Supervisor has; of any other it takes no notice.
+#: The options of Supervisor; it ignores all others.
 OPTIONS = {
     "supervisord": {
         "environment",
@@ -50,12 +50,12 @@ OPTIONS = {
 
 
 def spelling(conf: Configuration, host: Host) -> Iterator[Finding]:
-    """supervisord says nothing of sections and options that it does not know."""
+    """Are sections and options known? supervisord ignores unknown ones silently."""
     for section in conf.sections:
         kind, colon, name = section.partition(":")
         if kind in _NAMED and not colon:
             yield conf.warning(
-                section, "", f"has no name, so it is ignored; write [{kind}:x] with a name"
+                section, "", f"has no name, so supervisord ignores it; write [{kind}:NAME]"
             )
         elif kind not in _NAMED + _PLAIN:
             close = difflib.get_close_matches(kind, _NAMED + _PLAIN, n=1, cutoff=0.75)
@@ -84,7 +84,7 @@ def plugin(conf: Configuration, host: Host) -> Iterator[Finding]:
         yield conf.warning(
             f"rpcinterface:{name}",
             "",
-            f"supervisorctl asks for the name {USUAL}; write [{PLUGIN}], or else type "
+            f"supervisorctl uses the cluster {USUAL} by default; write [{PLUGIN}], or type "
             f"{ctl_command(name)} ...",
         )
 
@@ -97,7 +97,7 @@ def ctl_plugin(conf: Configuration, host: Host) -> Iterator[Finding]:
         if section.startswith("ctlplugin:") and options.get(CTL_OPTION) == CTL_FACTORY
     ]
     if strays:
-        return  # by whatever name
+        return  # the section may have any name
     if name in conf.main:
         yield conf.error(name, CTL_OPTION, f"must be {CTL_FACTORY}")
     elif name in conf.sections:
@@ -108,7 +108,7 @@ def ctl_plugin(conf: Configuration, host: Host) -> Iterator[Finding]:
         yield conf.error(
             name,
             "",
-            f"missing, so there is no `supervisorctl sio`; add it with {CTL_OPTION} = "
+            f"missing, so `supervisorctl sio` does not exist; add it with {CTL_OPTION} = "
             f"{CTL_FACTORY}",
         )
 
@@ -118,7 +118,7 @@ def http_server(conf: Configuration, host: Host) -> Iterator[Finding]:
         yield conf.error(
             "unix_http_server",
             "",
-            "missing, and [inet_http_server] too: without either supervisord loads no "
+            "missing, as is [inet_http_server]: without an HTTP server, supervisord does not load "
             "[rpcinterface:sio]; add it with file = /run/supervisor.sock",
         )
     name = "rpcinterface:supervisor"
@@ -153,9 +153,7 @@ def supervisorctl(conf: Configuration, host: Host) -> Iterator[Finding]:
     if matching and matching[0]["username"]:
         for option in ("username", "password"):
             if not options.get(option):
-                yield conf.warning(
-                    name, option, f"missing; [{matching[0]['section']}] asks for one"
-                )
+                yield conf.warning(name, option, f"missing; [{matching[0]['section']}] requires it")
 
 
 def _url(server: Any) -> str:
@@ -172,7 +170,7 @@ def _serves(server: Any, url: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    # A name may be any address of this host; the port is what people get wrong.
+    # The host's name may be any of its addresses; the port is the usual mistake.
     return bool(parts.scheme == "http" and server.get("port") == (port or 80))
 
 
@@ -185,7 +183,7 @@ def router(conf: Configuration, host: Host) -> Iterator[Finding]:
         yield conf.error(
             f"eventlistener:{conf.cluster}",
             "",
-            "missing: no section runs the router, so nobody takes connections; add it with "
+            "missing: no section runs the router, so no connection is accepted; add it with "
             f"command = supervisor-sio router and events = PROCESS_STATE{_environment(conf)}",
         )
     for number, program in enumerate(routers):
@@ -200,11 +198,11 @@ def router(conf: Configuration, host: Host) -> Iterator[Finding]:
             yield conf.error(
                 program.section,
                 "command",
-                f"a second router beside [{routers[0].section}], which supervisord refuses; "
-                "take one section out",
+                f"a second router besides [{routers[0].section}], which supervisord refuses; "
+                "remove one section",
             )
         if len(program.processes) > 1:
-            yield conf.error(program.section, "numprocs", "one router is enough; take this out")
+            yield conf.error(program.section, "numprocs", "only one router may run; remove this")
 
 
 def router_events(conf: Configuration, host: Host) -> Iterator[Finding]:
@@ -216,7 +214,7 @@ def router_events(conf: Configuration, host: Host) -> Iterator[Finding]:
             yield conf.error(
                 program.section,
                 "events",
-                "the router has to hear that a worker is being stopped; write "
+                "the router needs the event that a worker is being stopped; write "
                 "events = PROCESS_STATE",
             )
         elif not all(issubclass(event, ProcessStateEvent) for event in events):
@@ -226,7 +224,7 @@ def router_events(conf: Configuration, host: Host) -> Iterator[Finding]:
                 "the router needs no other events, and supervisord waits for each answer; "
                 "write events = PROCESS_STATE",
             )
-        # Starting and running, of each: more than that at a time is rare.
+        # STARTING and RUNNING of each process: more at a time are rare.
         changes = 2 * sum(
             1
             for other in (*conf.programs, *conf.other_programs)
@@ -237,8 +235,8 @@ def router_events(conf: Configuration, host: Host) -> Iterator[Finding]:
             yield conf.warning(
                 program.section,
                 "buffer_size",
-                f"{program.group.buffer_size} events have room, and {changes} come when all "
-                f"processes start: supervisord drops the first of them, and logs errors; write "
+                f"holds {program.group.buffer_size} events, but {changes} occur when all processes "
+                "start: supervisord drops the oldest, and logs errors; write "
                 f"buffer_size = {changes}",
             )
 
@@ -250,7 +248,7 @@ def workers(conf: Configuration, host: Host) -> Iterator[Finding]:
                 program.section, "", f"a worker is a program; write [program:{program.name}]"
             )
         elif program.group is not None and not program.processes:
-            yield conf.error(program.section, "numprocs", "no worker is started; write 1 or more")
+            yield conf.error(program.section, "numprocs", "starts no worker; write 1 or more")
     if conf.workers or not conf.lacks(Role.WORKER):
         return
     section = "program:workers" if conf.cluster == USUAL else f"program:{conf.cluster}_workers"
@@ -266,7 +264,7 @@ def workers(conf: Configuration, host: Host) -> Iterator[Finding]:
 
 
 def _environment(conf: Configuration) -> str:
-    """What its sections have to say where there are several clusters."""
+    """The option that a program's section needs with several clusters."""
     if len(conf.clusters) < 2:
         return ""
     return f', and environment = {CLUSTER}="{conf.cluster}"'

@@ -1,4 +1,4 @@
-"""What Supervisor and configparser say, in plain words."""
+"""Rephrase error texts of Supervisor and configparser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from supervisor.events import EventTypes
 
 from ..settings import PERCENT
 
-#: A value may have anything in it, and stands before the name of its option.
+#: The value, which may contain any characters, comes before the name of its option.
 _CANNOT_EXPAND = re.compile(
     r"Format string .* for '([^']*)' (?:contains names|is badly formatted)", re.DOTALL
 )
@@ -29,21 +29,21 @@ def describe(filename: str, error: configparser.Error) -> str:
 
 
 def option_in(message: str, sections: Mapping[str, Iterable[str]]) -> tuple[str, str]:
-    """The section and the option that Supervisor says it cannot expand; both empty for others.
+    """The section and option in Supervisor's error that a value cannot be expanded, else empty.
 
-    :param sections: the options of each.
+    :param sections: the options of each section.
     """
     match = _CANNOT_EXPAND.match(message)
     for section, options in sections.items() if match else ():
         for option in options:
-            # Supervisor names some with their section.
+            # Supervisor names some options with their section.
             if match and match.group(1) in (f"{section}.{option}", option):
                 return section, option
     return "", ""
 
 
 def in_plain_words(message: str) -> str:
-    """One line without what the place of a finding says already."""
+    """Rephrase an error in one line, without the file and section, which the finding has."""
     text = " ".join(message.split())
     text = re.sub(r" in section '[^']*' \(file: '[^']*'\)$", "", text)
     text = re.sub(r"^\[[^]]*\] (section )?", "", text)
@@ -60,7 +60,7 @@ def in_plain_words(message: str) -> str:
             instead = "the directory itself"
         return f"supervisord has no %({name})s for this; write {instead}"
     if text.startswith("Format string"):
-        # What it has may be a password.
+        # The value may contain a password.
         return f"supervisord does not understand what follows a percent sign; {PERCENT}"
     match = re.fullmatch(r"invalid literal for int\(\) with base 10: (.*)", text)
     if match:

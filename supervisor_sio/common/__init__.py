@@ -1,1 +1,1 @@
-"""What the processes share, and what none of them owns. Imports nothing of ours above it."""
+"""Code that all processes share. It imports nothing from the rest of the package."""

@@ -1,4 +1,4 @@
-"""Addresses to listen at: as people write them, and as the kernel knows them."""
+"""Addresses to listen at: as written in options, and as the kernel takes them."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def parse_address(text: str) -> Address:
 
 
 class Place(NamedTuple):
-    """What the kernel knows an address as."""
+    """An address as the kernel takes it."""
 
     family: int
     sockaddr: tuple[Any, ...]
 
 
 def resolve(address: Address, family: int = socket.AF_UNSPEC) -> list[Place]:
-    """The places that a host and port stand for; a socket is bound to the first.
+    """Resolve a host and port; a socket is bound to the first place.
 
-    :raises OSError: when there is none.
-    :raises UnicodeError: when the host cannot even be asked for.
+    :raises OSError: when the host has no address.
+    :raises UnicodeError: when the host is not a valid name.
     """
     found = socket.getaddrinfo(
         address.host, address.port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE

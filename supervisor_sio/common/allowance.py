@@ -1,4 +1,4 @@
-"""How often something may happen. Pure."""
+"""A token bucket: how often something may happen. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Callable
 
 
 class Allowance:
-    """So many times a second in the long run, and more at once after a quiet time.
+    """Allow ``per_second`` uses a second on average, and a burst of ``most`` after a quiet time.
 
-    Threads may use it together: one of two at the same instant may not be counted.
+    Threads may share it: of two uses at the same instant, one may not be counted.
 
-    :param most: how many times at once.
+    :param most: size of the burst.
     :param now: the clock, in seconds.
     """
 
@@ -26,12 +26,12 @@ class Allowance:
 
     @property
     def left(self) -> bool:
-        """Whether it may happen once more."""
+        """Whether one more use is allowed."""
         self._refill()
         return self._left >= 1
 
     def use(self) -> None:
-        """It has happened."""
+        """Count one use."""
         self._refill()
         self._left = max(self._left - 1, 0)
 

@@ -1,7 +1,7 @@
-"""How a new session gets its worker: the methods that the option ``balance`` names.
+"""How the router chooses a worker for a new session: the methods of the option ``balance``.
 
-A method gets the workers that may have the session, at least one, and the number of the turn,
-which grows by one with each session; it returns one of them. A new one is a row of
+A method receives the workers that may get the session (at least one) and the number of the turn,
+which grows by one with each session; it returns one of the workers. To add a method, add a row to
 :data:`METHODS`.
 """
 
@@ -16,7 +16,7 @@ class Candidate(Protocol):
 
     @property
     def load(self) -> int:
-        """Sessions, with those that are still on their way to it."""
+        """Number of sessions, with those that are in transit to the worker."""
 
 
 AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
@@ -25,7 +25,7 @@ AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
 def least_connection(workers: list[AnyCandidate], turn: int) -> AnyCandidate:
     loads = [worker.load for worker in workers]
     least = min(loads)
-    # Ties take turns: else one worker would get every connection that opens no session.
+    # Workers with equal loads take turns: connections without a session do not change the load.
     ties = [worker for worker, load in zip(workers, loads) if load == least]
     return ties[turn % len(ties)]
 

@@ -1,7 +1,7 @@
-"""Coroutines that never suspend: what they await blocks instead.
+"""Run coroutines without an event loop, when everything that they await blocks.
 
-What waits is written once, as ``async def``. On asyncio it suspends; on eventlet and in threads
-the primitives that it awaits block, and :func:`run_blocking` runs it to its end.
+Code that waits is written once, as ``async def``. On asyncio it suspends. On eventlet and in
+threads, the primitives that it awaits block, and :func:`run_blocking` runs it to its end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that does not suspend, and return what it returns.
 
-    :raises RuntimeError: when it awaits something that needs an event loop.
+    :raises RuntimeError: when the coroutine awaits something that needs an event loop.
     """
     try:
         coroutine.send(None)
@@ -29,11 +29,11 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
         return value
     coroutine.close()
     name = getattr(coroutine, "__qualname__", "a coroutine")
-    raise RuntimeError(f"{name} waits for something of asyncio: there is no loop")
+    raise RuntimeError(f"{name} awaits something of asyncio, but no event loop runs here")
 
 
 def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """A function that does the same as a coroutine function, and blocks."""
+    """Make a blocking function of a coroutine function."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> T:
@@ -45,14 +45,14 @@ def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 def blocking_method(
     method: Callable[P, Coroutine[Any, Any, T]],
 ) -> Callable[[Callable[..., None]], Callable[P, T]]:
-    """A decorator: what it decorates does the same as a coroutine method, and blocks.
+    """Decorator: replace the decorated function by a blocking version of a coroutine method.
 
-    The body of the decorated function is never called. It is a function for pyright's sake, which
-    takes a variable in the place of a method of a base class for that method.
+    The body of the decorated function is never called. A ``def`` is used instead of an assignment
+    because pyright takes an assigned variable for the method of the base class.
     """
     return lambda _: blocking(method)
 
 
 async def settle(result: Any) -> Any:
-    """The result of what may be a plain function or a coroutine function."""
+    """Return the result of a plain function or of a coroutine function."""
     return await result if hasattr(result, "__await__") else result

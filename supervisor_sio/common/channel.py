@@ -1,12 +1,11 @@
-"""The framing that supervisord, router and workers share.
+"""The packets that supervisord, router and workers exchange.
 
-One JSON object a packet over a Unix ``SOCK_SEQPACKET`` socket, with file
-descriptors beside it (``SCM_RIGHTS``, unix(7)); between router and workers also
-connections, see :mod:`.handover`. The first packet of either side carries the version
-of this protocol.
+A packet is one JSON object on a Unix ``SOCK_SEQPACKET`` socket, with file descriptors attached
+(``SCM_RIGHTS``, unix(7)). Router and workers also exchange connections, see :mod:`.handover`. The
+first packet of either side carries the version of this protocol.
 
-The functions work on any plain non-blocking socket; waiting is the caller's
-business, because each part waits in its own way.
+The functions work on any plain non-blocking socket. The caller waits until the socket is ready,
+because each process waits in its own way.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ __all__ = ["MAX_DESCRIPTORS", "MAX_PACKET"]
 
 VERSION = 6
 
-# Plain numbers: the flags are enums, and slow to combine for each packet.
+# Plain numbers, because the flags are enums, which are slow to combine for each packet.
 _SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _TRUNCATED = int(socket.MSG_TRUNC)
 _DESCRIPTORS_TRUNCATED = int(socket.MSG_CTRUNC)
 _RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 
-#: What sending says of descriptors that can be sent later: too many of this user's are on their
-#: way between processes (unix(7)), or the kernel has no memory.
+#: Errors of sending descriptors that a retry may cure: too many descriptors of this user are in
+#: transit between processes (unix(7)), or the kernel has no memory.
 CROWDED = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 
-#: What to do about it.
+#: What a log says about ``ETOOMANYREFS``.
 ON_THEIR_WAY = (
-    "too many descriptors of this user are on their way between processes: raise the hard limit "
+    "too many descriptors of this user are in transit between processes: raise the hard limit "
     "of open files"
 )
 
@@ -52,13 +51,13 @@ Decoded = TypeVar("Decoded")
 
 
 class ChannelError(Exception):
-    """The peer sent something that is not of this protocol; the text says what."""
+    """The peer broke this protocol; the text says how."""
 
 
 class DescriptorsLost(OSError):
-    """This process has no descriptor free for what came with a packet.
+    """This process had no free descriptor to receive those of a packet.
 
-    That is lost, but not the channel: the peer did nothing wrong.
+    The packet's descriptors are lost; the channel can be used on.
     """
 
     def __init__(self, message: Any) -> None:
@@ -67,7 +66,7 @@ class DescriptorsLost(OSError):
 
 
 class Peer(NamedTuple):
-    """Who is at the other end, as the kernel knows it (``SO_PEERCRED``)."""
+    """The process at the other end, as reported by the kernel (``SO_PEERCRED``)."""
 
     pid: int
     uid: int
@@ -80,9 +79,9 @@ class Packet(NamedTuple):
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of a packet.
+    """Encode a message as the bytes of a packet.
 
-    :raises ChannelError: when the message is too long, or no JSON can say it.
+    :raises ChannelError: when the message is too long, or not JSON.
     """
     try:
         data = _encode(message).encode()
@@ -96,9 +95,9 @@ def encode(message: Message) -> bytes:
 
 
 def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
-    """Send one packet, whole or not at all.
+    """Send one packet, completely or not at all.
 
-    :raises BlockingIOError: when the peer must read first.
+    :raises BlockingIOError: when the socket's buffer is full.
     :raises OSError: when the peer is gone.
     :raises ChannelError: as :func:`encode`.
     """
@@ -106,7 +105,7 @@ def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ())
 
 
 def send_encoded(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
-    """As :func:`send`, what :func:`encode` has made."""
+    """As :func:`send`, for a message that is already encoded."""
     ancillary = []
     if descriptors:
         ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors)))
@@ -120,9 +119,9 @@ def receive(sock: socket.socket, most_descriptors: int = 1) -> Optional[Packet]:
 
 
 def receive_left(sock: socket.socket, lost: Callable[[Exception], None]) -> Iterator[Packet]:
-    """All that is left in a socket.
+    """Yield all packets that can still be read from a socket.
 
-    :param lost: gets why a packet is lost.
+    :param lost: called with the error of each packet that is lost.
     """
     while True:
         try:
@@ -130,7 +129,7 @@ def receive_left(sock: socket.socket, lost: Callable[[Exception], None]) -> Iter
         except (ChannelError, DescriptorsLost) as error:
             lost(error)
             continue
-        except OSError:  # BlockingIOError: there is no more
+        except OSError:  # BlockingIOError: nothing is left
             return
         if packet is None:
             return
@@ -138,7 +137,7 @@ def receive_left(sock: socket.socket, lost: Callable[[Exception], None]) -> Iter
 
 
 def decode(data: bytes) -> Message:
-    """:raises ChannelError: when it is not a message."""
+    """:raises ChannelError: when the bytes are not a message."""
     try:
         message = _decode(data.decode())
     except (ValueError, RecursionError) as error:
@@ -153,18 +152,18 @@ def receive_as(
 ) -> Optional[tuple[Decoded, list[int]]]:
     """Read one packet; ``None`` when the peer has closed.
 
-    The caller owns the descriptors it gets. None leak when this raises.
+    The caller owns the returned descriptors. When this raises, they are closed.
 
     :raises BlockingIOError: when there is nothing to read.
-    :raises DescriptorsLost: when there was no room for its descriptors.
-    :raises ChannelError: when the packet is not of this protocol.
+    :raises DescriptorsLost: when this process had no free descriptor for those of the packet.
+    :raises ChannelError: when the packet breaks this protocol.
     """
     room = socket.CMSG_LEN(most_descriptors * 4)
     try:
         data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, room, _RECEIVE)
     except ConnectionResetError:
-        # Said once, of a peer that has closed, or was killed, with something unread. What
-        # it had sent before is there, with connections of clients among it.
+        # The kernel reports this once if the peer closed, or was killed, with unread data. The
+        # packets that it sent before can still be read; they may hold clients' connections.
         data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, room, _RECEIVE)
     descriptors: list[int] = []
     for level, kind, payload in ancillary:
@@ -174,8 +173,7 @@ def receive_as(
             descriptors.extend(numbers)
     if not data and not descriptors:
         return None
-    # The buffer has room for those that may come: with fewer in it than that,
-    # it was the process that had none left.
+    # The buffer has room for ``most_descriptors``: with fewer in it, the process had no free one.
     lost = bool(flags & _DESCRIPTORS_TRUNCATED) and len(descriptors) < most_descriptors
     try:
         if flags & _TRUNCATED or (flags & _DESCRIPTORS_TRUNCATED and not lost):
@@ -196,11 +194,11 @@ def row_size(row: Any) -> int:
 
 
 def in_parts(rows: Iterable[Any], most: int = sys.maxsize) -> Iterator[list[Any]]:
-    """Rows of JSON values, in parts of which each fits into a packet; at least one part.
+    """Split rows of JSON values into parts that fit into a packet each; yields at least one part.
 
-    :param most: rows in one part.
-    :raises ChannelError: for a row over ``MAX_ROW``: it might fit here, and not into the
-        next channel, where more is said of it.
+    :param most: greatest number of rows in a part.
+    :raises ChannelError: for a row over ``MAX_ROW``: with what the router adds to it, it might not
+        fit into the next channel.
     """
     part: list[Any] = []
     size = 0
@@ -219,11 +217,10 @@ def in_parts(rows: Iterable[Any], most: int = sys.maxsize) -> Iterator[list[Any]
 def refuse(sock: socket.socket, reason: str) -> None:
     """Send the last message to a peer; the reason may quote what the peer has sent.
 
-    The caller closes the socket then, and the peer can read the reason whatever it
-    was sending meanwhile: the kernel gives ``ECONNRESET`` to who is closed with
-    something unread, so nothing more gets in, and what did is thrown away.
+    The caller closes the socket afterwards. Closing a socket with unread data would give the peer
+    ``ECONNRESET`` instead of the reason, so this stops receiving and discards what has arrived.
 
-    :raises OSError: when the peer is gone, or reads nothing.
+    :raises OSError: when the peer is gone, or does not read.
     """
     send(sock, {"type": "refused", "reason": reason[:MAX_REASON]})
     sock.shutdown(socket.SHUT_RD)
@@ -232,12 +229,12 @@ def refuse(sock: socket.socket, reason: str) -> None:
 
 
 def pack_bytes(data: bytes) -> str:
-    """Bytes as a value in a message."""
+    """Encode bytes as a value of a message."""
     return b2a_base64(data, newline=False).decode()
 
 
 def unpack_bytes(text: Any) -> bytes:
-    """:raises ChannelError: for a value that is not of :func:`pack_bytes`."""
+    """:raises ChannelError: for a value that :func:`pack_bytes` did not make."""
     try:
         return a2b_base64(text)
     except (ValueError, TypeError) as error:
@@ -256,7 +253,7 @@ def peer_of(sock: socket.socket) -> Peer:
 
 
 def check_version(message: Message, other: str) -> None:
-    """:raises ChannelError: when ``other`` speaks another version of this protocol."""
+    """:raises ChannelError: when ``other`` has another version of this protocol."""
     version = message.get("version")
     if version != VERSION:
         raise ChannelError(

@@ -1,8 +1,8 @@
-"""The clusters of a supervisord by name, and which of them a program is in.
+"""The clusters of a supervisord by name, and the cluster that a program belongs to.
 
-A section ``[rpcinterface:NAME]`` with our factory makes the cluster NAME. Of one cluster is all
-that supervisord starts; where there are more, a program says in its ``environment`` which is its
-own. Everything here is pure, but for :func:`section` and :func:`why_none`.
+A section ``[rpcinterface:NAME]`` with our factory makes the cluster NAME. With one cluster, every
+program of supervisord belongs to it; with several, a program names its cluster in its
+``environment``. All functions but :func:`section` and :func:`why_none` are pure.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from typing import Iterable, Optional, Sequence
 FACTORY_OPTION = "supervisor.rpcinterface_factory"
 FACTORY = "supervisor_sio.rpcinterface:make_rpcinterface"
 
-#: The name that ``supervisorctl sio`` asks for, unless it is told another one.
+#: The name of the cluster that ``supervisorctl sio`` shows without ``--cluster``.
 USUAL = "sio"
 
-#: In the environment of a program: the name of its cluster. supervisord gives it to all of them.
+#: Environment variable with the name of a program's cluster. The user may set it; supervisord
+#: sets it for the other programs.
 CLUSTER = "SUPERVISOR_SIO_CLUSTER"
 
-#: From supervisord, for whoever is in none: the names of all.
+#: Environment variable with the names of all clusters, which supervisord sets for programs that
+#: are in none.
 CLUSTERS = "SUPERVISOR_SIO_CLUSTERS"
 
-#: What can stand before the dot of an XML-RPC method, in an environment, and in a command.
+#: What is allowed before the dot of an XML-RPC method, in an environment, and in a command.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 #: Supervisor's own XML-RPC namespaces.
@@ -34,15 +36,15 @@ _HEADER = re.compile(r"\[rpcinterface:([^]]*)\]")
 
 
 class NoCluster(ValueError):
-    """A program is in no cluster; the text says why, and what to do."""
+    """A program belongs to no cluster; the text says why, and what to do."""
 
 
 def choose(named: Optional[str], clusters: Sequence[str]) -> str:
-    """The cluster of a program.
+    """Return the name of a program's cluster.
 
-    :param named: what its environment says.
-    :param clusters: the names of those that there are.
-    :raises NoCluster: when it names none of several, or one that there is not.
+    :param named: the cluster in the program's environment.
+    :param clusters: the names of all clusters.
+    :raises NoCluster: when the program names none of several, or one that does not exist.
     """
     if named in clusters:
         return str(named)
@@ -51,8 +53,8 @@ def choose(named: Optional[str], clusters: Sequence[str]) -> str:
     if len(clusters) == 1:
         return clusters[0]
     raise NoCluster(
-        f"supervisord has the clusters {listed(clusters)}, and this program does not say which is "
-        f'its own; add {CLUSTER}="{clusters[0]}", or another one, to environment in its section'
+        f"supervisord has the clusters {listed(clusters)}, and this program names none of them; "
+        f'add {CLUSTER}="{clusters[0]}", or another one, to environment in its section'
     )
 
 
@@ -62,29 +64,29 @@ def listed(names: Sequence[str]) -> str:
 
 
 def ctl_command(cluster: str) -> str:
-    """What an operator types for a cluster, with a command behind it."""
+    """The start of the command line for a cluster, to which a command is appended."""
     return "supervisorctl sio" + ("" if cluster == USUAL else f" --cluster {cluster}")
 
 
 def name_fault(name: str) -> Optional[str]:
-    """Why a cluster cannot be called so."""
+    """Why this is not a valid name for a cluster, or ``None``."""
     if name in _TAKEN:
-        return f"{name} is the name of Supervisor's own methods; take another one for the cluster"
+        return f"{name} is reserved for Supervisor's own methods; choose another name"
     if not _NAME.fullmatch(name):
         return (
-            f"a cluster cannot be called {name!r}: take a letter, and behind it letters, digits, "
-            "- and _"
+            f"{name!r} is not a valid name of a cluster: use a letter, followed by letters, "
+            "digits, - and _"
         )
     return None
 
 
 def repeated(texts: Iterable[str]) -> list[str]:
-    """The names of clusters for which these files have more than one section.
+    """The names of clusters that have more than one section in these files.
 
-    :param texts: of each file, once, however often supervisord reads it.
+    supervisord merges such sections silently. A section without the factory is not counted: it may
+    be meant to add options to the other one.
 
-    supervisord makes one of both, and says nothing. A section without the factory adds to
-    another one, which may be meant.
+    :param texts: the text of each file, once, however often supervisord reads the file.
     """
     counted: Counter[str] = Counter()
     for text in texts:
@@ -99,20 +101,20 @@ def repeated(texts: Iterable[str]) -> list[str]:
     return [name for name, count in counted.items() if count > 1]
 
 
-#: What is wrong with a section of which :func:`repeated` has the name.
+#: The error for a name that :func:`repeated` returns.
 REPEATED = (
-    "there is more than one section of this name, and supervisord makes one cluster of them; "
+    "there are several sections of this name, and supervisord merges them into one cluster; "
     "give each its own name"
 )
 
 
 def section() -> str:
-    """The section of the cluster that this process is in."""
+    """The section of this process's cluster."""
     return f"[rpcinterface:{os.environ.get(CLUSTER) or USUAL}]"
 
 
 def why_none() -> str:
-    """Why supervisord has started this process in no cluster; empty when it does not say."""
+    """Why supervisord started this process outside any cluster; empty when this is unknown."""
     clusters = os.environ.get(CLUSTERS)
     try:
         if clusters:

@@ -1,4 +1,4 @@
-"""What a ``command=`` line of supervisord's configuration starts, as far as it says."""
+"""What a ``command=`` line of supervisord's configuration starts, as far as the text shows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Optional
 
 PROGRAM = "supervisor-sio"
 
-#: The command and what it is told to be, also behind a path, `env` or `sh -c`.
+#: The command and its subcommand, also after a path, `env` or `sh -c`.
 _COMMAND = re.compile(r"""(?:^|[\s/"'(;&|])supervisor-sio(?=["'\s]|$)["']?\s*([\w-]*)""")
 
 #: Between the commands of a shell.
@@ -16,7 +16,7 @@ _SEPARATOR = re.compile(r"[;&|(){}\"']|\b(?:then|do|else)\b")
 
 
 def subcommand_of(command: str) -> Optional[str]:
-    """The word after ``supervisor-sio``, if that is what the command runs."""
+    """The word after ``supervisor-sio``, or ``None`` if the command runs something else."""
     match = _COMMAND.search(command)
     return match.group(1) if match else None
 
@@ -31,9 +31,9 @@ def subcommand_in(script: str) -> Optional[str]:
 
 
 def lacks_exec(text: str) -> bool:
-    """Whether a shell that gets this text stays as the parent of ``supervisor-sio``.
+    """Whether a shell that runs this text stays as the parent of ``supervisor-sio``.
 
-    A signal for the shell does not reach it then.
+    A signal to the shell does not reach ``supervisor-sio`` then.
     """
     for line in text.splitlines():
         match = None if line.lstrip().startswith("#") else _COMMAND.search(line)
@@ -44,7 +44,7 @@ def lacks_exec(text: str) -> bool:
 
 
 def program_of(command: str) -> str:
-    """The first word, which supervisord looks for on the PATH; empty when there is none."""
+    """The first word, which supervisord looks up on the PATH; empty when there is none."""
     try:
         return shlex.split(command)[0]
     except (ValueError, IndexError):

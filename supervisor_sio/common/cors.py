@@ -1,8 +1,8 @@
-"""Answers that no Socket.IO server has made, for a page of another origin.
+"""CORS headers for answers that do not come from a Socket.IO server.
 
-A browser lets a page read an answer only when it names the page's origin (Fetch standard, "CORS
-check"): without that, the page gets an error that does not say what was wrong. The worker tells
-the router whose pages its Socket.IO servers allow, so that both refuse in a way that can be read.
+A browser lets a page read an answer only if the answer names the page's origin (Fetch standard,
+"CORS check"). Without it, the page gets an error without a reason. The worker sends the router the
+origins that its Socket.IO servers allow, so that pages can read the refusals of both.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _ORIGIN = re.compile(
 
 
 def origins_of(options: Iterable[Any]) -> dict[str, bool]:
-    """What the options of engineio servers allow.
+    """The origins that the options of engineio servers allow.
 
-    Neither the server's own origin, which needs no permission, nor what a function of the
-    application would have to say.
+    The server's own origin is left out because it needs no permission; origins that a function of
+    the application decides about cannot be listed.
 
     :param options: with ``cors_allowed_origins`` and ``cors_credentials``.
     """
@@ -39,14 +39,14 @@ def origins_of(options: Iterable[Any]) -> dict[str, bool]:
 
 
 def may_be_told(origins: Origins) -> bool:
-    """Whether they are not too many, or too long, for the router to keep."""
+    """Whether the origins are few and short enough for the router to store."""
     return len(origins) <= CORS_ORIGINS and all(
         len(origin) <= ORIGIN_CHARACTERS for origin in origins
     )
 
 
 def read_origins(value: object) -> dict[str, bool]:
-    """What a worker has told. :raises ValueError: when it is not that."""
+    """The origins in a worker's message. :raises ValueError: when they are malformed."""
     if not isinstance(value, dict) or not all(
         isinstance(origin, str) and isinstance(credentials, bool)
         for origin, credentials in value.items()
@@ -58,9 +58,9 @@ def read_origins(value: object) -> dict[str, bool]:
 
 
 def fields(origins: Origins, head: bytes) -> str:
-    """The lines for the head of an answer; empty where the page may not read it.
+    """The CORS header lines of an answer; empty if the page may not read it.
 
-    :param head: of the request, as far as it has come.
+    :param head: the request's head, as far as it was received.
     """
     if not origins:
         return ""

@@ -1,4 +1,4 @@
-"""How many descriptors a process may have open, and how many of them clients get."""
+"""The limit of open descriptors of a process, and the share of it for clients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Iterator
 
 
 def raise_limit() -> int:
-    """Raise the soft limit to the hard one; the result is the limit from then on."""
+    """Raise the soft limit to the hard limit; returns the resulting limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -23,10 +23,10 @@ def raise_limit() -> int:
 
 @contextlib.contextmanager
 def raised_limit() -> Iterator[None]:
-    """The same while the block lasts: for what it sends, not for what it starts.
+    """Raise the limit within the block, to send descriptors; do not start processes in it.
 
-    A user may have as many descriptors on their way between processes as the process that sends
-    one more may have open (unix(7), ETOOMANYREFS).
+    The kernel refuses to send a descriptor when its user has more descriptors in transit than the
+    sending process may have open (unix(7), ETOOMANYREFS).
     """
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     raise_limit()
@@ -41,24 +41,24 @@ def limit() -> int:
 
 
 def ceiling(reserve: int) -> int:
-    """The descriptors of clients have numbers below this one.
+    """The number below which clients' descriptors must be.
 
-    The kernel gives out the lowest number that is free. So as long as no client
-    keeps a higher one, ``reserve`` descriptors are left for everything else.
+    The kernel assigns the lowest free number. So as long as no client keeps a higher one,
+    ``reserve`` descriptors are left for everything else.
     """
     most = limit()
     return most - min(reserve, most // 2)
 
 
 def listens() -> bool:
-    """Whether others may connect to this process; also where that cannot be told."""
+    """Whether this process has a listening socket; true if that cannot be determined."""
     try:
         descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
         getsockopt = ctypes.CDLL(None).getsockopt
     except (OSError, AttributeError):
         return True
     for descriptor in descriptors:
-        # A socket object could set the mode of what others use as well.
+        # A socket object could change the mode of a descriptor that other processes share.
         value = ctypes.c_int(0)
         size = ctypes.c_uint(ctypes.sizeof(value))
         option = socket.SOL_SOCKET, socket.SO_ACCEPTCONN
@@ -69,9 +69,9 @@ def listens() -> bool:
 
 
 def lowest_free(descriptor: int) -> int:
-    """The number that the next descriptor gets: all below it are taken.
+    """The number that the next descriptor gets: all lower ones are in use.
 
-    :param descriptor: any that is open.
+    :param descriptor: any open descriptor.
     """
     try:
         probe = os.dup(descriptor)

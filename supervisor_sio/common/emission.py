@@ -1,4 +1,4 @@
-"""``sio emit`` as it is typed: pure, from the words to what is emitted."""
+"""Parse the arguments of ``sio emit``. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-#: Events that clients have for themselves: a JavaScript client ends its connection over one
+#: Reserved events: a JavaScript client closes its connection when it receives one
 #: (``RESERVED_EVENTS`` of socket.io-parser).
 RESERVED_EVENTS = frozenset(
     ("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener")
 )
 
-RESERVED = "Socket.IO has it for itself, and browsers would end their connection"
+RESERVED = "the name is reserved by Socket.IO, and browsers would close their connection"
 
 _OPTIONS = ("--room", "--namespace", "--to")
 _decoder = json.JSONDecoder()
@@ -21,7 +21,7 @@ USAGE = "sio emit EVENT [JSON ...] [--room ROOM] [--namespace NAMESPACE] [--to S
 
 
 class EmissionError(ValueError):
-    """Words that are no emit; the text is for a person."""
+    """The arguments cannot be parsed; the text says why."""
 
 
 @dataclass
@@ -30,18 +30,17 @@ class Emission:
     arguments: list[Any] = field(default_factory=list)
     room: str = ""
     namespace: str = "/"
-    #: Whether the outcome is told as JSON.
+    #: Whether to print the result as JSON.
     json: bool = False
 
 
 def parse_emission(text: str) -> Emission:
-    """Read what follows ``sio emit``.
+    """Parse the text after ``sio emit``.
 
-    supervisorctl has taken the shell's quotes away before it comes here, so
-    JSON values are told from each other by JSON's own rules. An event or a
-    room with a space is written as a JSON string.
+    The shell has already removed its quotes, so values are separated by the rules of JSON. An event
+    or a room with a space is written as a JSON string.
 
-    :raises EmissionError: when it cannot be read.
+    :raises EmissionError: when the text cannot be parsed.
     """
     emission = Emission()
     rooms = []
@@ -49,7 +48,7 @@ def parse_emission(text: str) -> Emission:
     if not event or event.startswith("--"):
         raise EmissionError(f"no event; usage: {USAGE}")
     if event in RESERVED_EVENTS:
-        raise EmissionError(f"{event} is no event to emit: {RESERVED}")
+        raise EmissionError(f"{event} cannot be emitted: {RESERVED}")
     emission.event = event
     while rest:
         option, equals, _ = rest.split(None, 1)[0].partition("=")
@@ -75,7 +74,7 @@ def parse_emission(text: str) -> Emission:
                 ) from None
             reason = unsendable(argument)
             if reason is not None:
-                raise EmissionError(f"it cannot be sent: {reason}")
+                raise EmissionError(f"the argument cannot be sent: {reason}")
             emission.arguments.append(argument)
             rest = rest[end:].strip()
     if len(rooms) > 1:
@@ -85,9 +84,9 @@ def parse_emission(text: str) -> Emission:
 
 
 def unsendable(value: Any) -> Optional[str]:
-    """Why what Python has read as JSON is none for others, or ``None``.
+    """Why a value that Python parsed as JSON is not JSON for clients, or ``None``.
 
-    Python knows NaN; a browser ends its connection over it.
+    Python accepts NaN; a browser closes its connection when it receives one.
     """
     try:
         json.dumps(value, allow_nan=False)

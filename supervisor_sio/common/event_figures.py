@@ -1,4 +1,4 @@
-"""What a worker says of the events of its clients, with ``event_metrics``. Pure."""
+"""The message with a worker's figures for each event, with ``event_metrics``. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .limits import EVENT_METRICS, EVENT_METRICS_TEXT
 #: The type of the message.
 KIND = "events"
 
-#: Of all events that have no row of their own.
+#: Name of the row for all events without a row of their own.
 OTHERS = "(other)"
 
 
 class EventRow(NamedTuple):
-    """Of one event, since the start of the worker."""
+    """Figures of one event since the worker's start."""
 
     namespace: str
     event: str
-    #: How often its handler was called.
+    #: Calls of its handler.
     calls: int
-    #: Sum of the time until it returned, also while it waited.
+    #: Total time of these calls, including the time that they waited.
     microseconds: int
-    #: How often it raised.
+    #: Calls that raised.
     failures: int
 
 
@@ -33,7 +33,7 @@ def message(rows: list[EventRow]) -> Message:
 
 
 def read(message: Mapping[str, Any]) -> list[EventRow]:
-    """:raises ValueError: when these are not the rows of a worker."""
+    """:raises ValueError: when the rows are malformed."""
     rows = message.get("rows")
     if not isinstance(rows, list) or len(rows) > EVENT_METRICS + 1:  # and that of the others
         raise ValueError("rows are not a list, or too many")

@@ -1,8 +1,8 @@
-"""The figures of a worker, in one table: each row says all there is to say about one.
+"""The figures of a worker, in one table: a row defines one figure.
 
-Whoever reports, adds up or shows the figures goes through the table: a worker's message
-``load``, the router's sums and metrics, ``sio.getStatus``, and the columns of ``sio status``,
-``sio workers`` and ``sio top``. A new figure is a row here, and a line where it is counted.
+All code that reports, sums or shows figures uses the table: a worker's message ``load``, the
+router's sums and metrics, ``sio.getStatus``, and the columns of ``sio status``, ``sio workers`` and
+``sio top``. To add a figure, add a row here, and a line where it is counted.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any, Mapping, Optional
 from .reasons import TABLE as REASONS
 from .reasons import Counted
 
-#: Largest figure that a worker may report: what a double, as XML-RPC has it, can carry.
+#: Largest figure that a worker may report: the largest exact integer of a double, as in XML-RPC.
 MOST = 2**53
 
 
 class Source(Enum):
-    """Who knows a figure."""
+    """Where a figure comes from."""
 
-    WORKER = auto()  # counts it, and reports it in ``load``
-    ROUTER = auto()  # counts it, as an attribute of its Member
-    PROCESS = auto()  # nobody counts: supervisord and the router look at the process
+    WORKER = auto()  # the worker counts it, and reports it in ``load``
+    ROUTER = auto()  # the router counts it, as an attribute of its Member
+    PROCESS = auto()  # supervisord and the router read it from the process
 
 
 class Unit(Enum):
-    """What a figure of the status is, which decides how it is written."""
+    """The unit of a figure in the status; decides how it is formatted."""
 
     NUMBER = auto()
     SECONDS = auto()
@@ -39,14 +39,14 @@ class Kind(Enum):
 
     COUNTER = auto()
     GAUGE = auto()
-    WORST = auto()  # a histogram of the worst of each second
+    WORST = auto()  # a histogram of the worst value of each second
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Of Prometheus.
+    """A metric of Prometheus.
 
-    :ivar name: behind ``supervisor_sio_``, without the ``_total`` of a counter.
+    :ivar name: without the prefix ``supervisor_sio_`` and the suffix ``_total`` of a counter.
     """
 
     kind: Kind
@@ -55,24 +55,24 @@ class Metric:
 
 
 class Section(Enum):
-    """A struct of ``sio.getStatus`` in which sums over all workers stand."""
+    """A struct of ``sio.getStatus`` with sums over all workers."""
 
     RELAY = "relay"
     CLIENTS = "clients"
-    REFUSED = "refused"  # of the router, who counts there as well, by reason
+    REFUSED = "refused"  # by reason; the router adds its own counts
     TAKEOVER = "takeover"
-    NOT_MOVED = "not_moved"  # of the same, by reason; the router counts there as well
+    NOT_MOVED = "not_moved"  # by reason; the router adds its own counts
     RECOVERY = "recovery"
-    NOT_RECOVERED = "not_recovered"  # of the same, by reason
+    NOT_RECOVERED = "not_recovered"  # by reason
 
 
 @dataclass(frozen=True)
 class Total:
-    """The sum over all workers since the router's start, with those that have left; of a gauge,
-    over those that are there.
+    """A sum over all workers since the router's start, including workers that have left; for a
+    gauge, over the present workers.
 
-    :ivar key: in the section, and in the router's message to supervisord.
-    :ivar label: in the section's line of ``sio status``; a reason is its own.
+    :ivar key: its key in the section, and in the router's message to supervisord.
+    :ivar label: its label in the section's line of ``sio status``; a reason is its own label.
     """
 
     section: Section
@@ -82,11 +82,11 @@ class Total:
 
 @dataclass(frozen=True)
 class Column:
-    """Of ``sio status`` or ``sio workers``.
+    """A column of ``sio status`` or ``sio workers``.
 
-    :ivar times: what the figure of the status is multiplied by.
-    :ivar digits: after the point.
-    :ivar optional: whether it is left out while the figure is 0 for all workers.
+    :ivar times: factor for the figure of the status.
+    :ivar digits: number of decimals.
+    :ivar optional: whether the column is left out while the figure is 0 for all workers.
     """
 
     head: str
@@ -96,21 +96,21 @@ class Column:
 
 
 class Sample(Enum):
-    """What ``sio top`` makes of two statuses."""
+    """What ``sio top`` computes from two statuses."""
 
-    LEVEL = auto()  # the figure of the later one
+    LEVEL = auto()  # the figure of the later status
     PER_SECOND = auto()
     PERCENT = auto()  # of seconds per second
 
 
 @dataclass(frozen=True)
 class TopColumn:
-    """Of ``sio top``.
+    """A column of ``sio top``.
 
-    :ivar key: in the sample that ``--json`` shows.
-    :ivar times: what a level is multiplied by.
-    :ivar sum: in the line of the cluster; without it there is no sum.
-    :ivar last: whether it stands behind the others.
+    :ivar key: its key in the output of ``--json``.
+    :ivar times: factor for a level.
+    :ivar sum: its label in the line of the cluster; empty for no sum.
+    :ivar last: whether the column comes after the others.
     """
 
     head: str
@@ -125,10 +125,9 @@ class TopColumn:
 class Figure:
     """One row of the table.
 
-    :ivar name: in ``load``, and in the row of a worker that the router sends to supervisord.
-    :ivar key: in the struct of a worker in ``sio.getStatus``; without it the router keeps
-        the figure to itself.
-    :ivar per: how many of what is counted are 1 in the status and in the metric.
+    :ivar name: its name in ``load``, and in the worker's row that the router sends to supervisord.
+    :ivar key: its key in a worker's struct of ``sio.getStatus``; empty if it is not shown there.
+    :ivar per: the status and the metric show the counted number divided by this.
     """
 
     name: str
@@ -144,20 +143,20 @@ class Figure:
 
     @property
     def counted(self) -> bool:
-        """Whether the router has it, by itself or from the worker."""
+        """Whether the router knows the figure, by itself or from the worker."""
         return self.source is not Source.PROCESS
 
     @property
     def lasts(self) -> bool:
-        """Whether its total has what workers counted that have left."""
+        """Whether its total includes workers that have left."""
         return self.total is not None and not (self.metric and self.metric.kind is Kind.GAUGE)
 
     def shown(self, counted: float) -> float:
-        """In the unit of the status and the metric."""
+        """Convert a count to the unit of the status and the metric."""
         return counted / self.per if self.per > 1 else counted
 
 
-#: The rows of one table stand in the order of its columns.
+#: In the order of the columns of ``sio status`` and ``sio workers``.
 WORKER: tuple[Figure, ...] = (
     # --- clients ---
     Figure(
@@ -197,13 +196,15 @@ WORKER: tuple[Figure, ...] = (
     Figure(
         "received",
         key="received",
-        metric=Metric(Kind.COUNTER, "relay_delivered", "Messages the worker got of the relay."),
+        metric=Metric(
+            Kind.COUNTER, "relay_delivered", "Messages the worker received from the relay."
+        ),
         total=Total(Section.RELAY, "delivered", "delivered"),
     ),
     Figure(
         "sent_again",
         metric=Metric(
-            Kind.COUNTER, "relay_sent_again", "Messages the worker sent to those who missed them."
+            Kind.COUNTER, "relay_sent_again", "Messages the worker sent again on request."
         ),
         total=Total(Section.RELAY, "sent_again", "sent again"),
     ),
@@ -214,7 +215,7 @@ WORKER: tuple[Figure, ...] = (
     ),
     Figure(
         "malformed",
-        metric=Metric(Kind.COUNTER, "relay_malformed", "Messages the worker did not understand."),
+        metric=Metric(Kind.COUNTER, "relay_malformed", "Messages the worker could not decode."),
         total=Total(Section.RELAY, "malformed", "malformed"),
     ),
     # --- what it has done ---
@@ -225,7 +226,7 @@ WORKER: tuple[Figure, ...] = (
             Kind.COUNTER, "sessions_placed", "Handshakes that this router passed to the worker."
         ),
     ),
-    Figure("handshakes_seen"),  # how many of them ``sessions`` accounts for
+    Figure("handshakes_seen"),  # how many of them ``sessions`` includes
     Figure(
         "opened",
         key="opened",
@@ -244,7 +245,7 @@ WORKER: tuple[Figure, ...] = (
         total=Total(Section.TAKEOVER, "taken_over", "taken over"),
         workers=Column("taken over", optional=True),
     ),
-    # Who counts this ends at once: only the sum is of use.
+    # A worker that counts this is about to end, so only the sum is shown.
     Figure("passed_on", total=Total(Section.TAKEOVER, "passed_on", "passed on")),
     *(
         Figure(reason.figure, total=Total(Section.NOT_MOVED, reason.name))
@@ -257,7 +258,7 @@ WORKER: tuple[Figure, ...] = (
         metric=Metric(
             Kind.COUNTER,
             "worker_clients_recovered",
-            "Clients that came back to the worker, and went on with their session.",
+            "Clients that came back to the worker and recovered their session.",
         ),
         total=Total(Section.RECOVERY, "recovered", "recovered"),
         workers=Column("recovered", optional=True),
@@ -277,7 +278,7 @@ WORKER: tuple[Figure, ...] = (
         metric=Metric(
             Kind.GAUGE,
             "worker_recovery_kept_bytes",
-            "What the worker keeps for those who come back.",
+            "Bytes that the worker keeps for clients that come back.",
         ),
         total=Total(Section.RECOVERY, "kept_bytes", "kept bytes"),
     ),
@@ -319,7 +320,7 @@ WORKER: tuple[Figure, ...] = (
         metric=Metric(
             Kind.WORST,
             "worker_hub_lag_seconds",
-            "Worst delay of the loop of the worker, of each second.",
+            "Worst delay of the worker's loop in each second.",
         ),
         workers=Column("lag ms", times=1000),
         top=TopColumn("lag ms", "hub_lag_ms", times=1000, last=True),
@@ -350,8 +351,8 @@ WORKER: tuple[Figure, ...] = (
 class QueueFigure:
     """One row of the table of the bridge to other hosts.
 
-    :ivar key: in what the bridge counts, and in ``queue`` of ``sio.getStatus``.
-    :ivar label: in the line ``queue`` of ``sio status``.
+    :ivar key: its key in the bridge's counts, and in ``queue`` of ``sio.getStatus``.
+    :ivar label: its label in the line ``queue`` of ``sio status``.
     """
 
     key: str
@@ -364,13 +365,13 @@ QUEUE: tuple[QueueFigure, ...] = (
     QueueFigure(
         "hosts",
         "other hosts",
-        Metric(Kind.GAUGE, "queue_hosts", "Other hosts that have been heard of lately."),
+        Metric(Kind.GAUGE, "queue_hosts", "Other hosts whose heartbeats arrive."),
     ),
     QueueFigure("sent", "sent", Metric(Kind.COUNTER, "queue_sent", "Messages to other hosts.")),
     QueueFigure(
         "received",
         "received",
-        Metric(Kind.COUNTER, "queue_received", "Messages of other hosts."),
+        Metric(Kind.COUNTER, "queue_received", "Messages from other hosts."),
     ),
     QueueFigure(
         "waiting",
@@ -380,40 +381,40 @@ QUEUE: tuple[QueueFigure, ...] = (
     QueueFigure(
         "unsent",
         "unsent",
-        Metric(Kind.COUNTER, "queue_unsent", "Messages there was no room for."),
+        Metric(Kind.COUNTER, "queue_unsent", "Messages dropped because the queue was full."),
     ),
     QueueFigure(
         "refused",
         "refused",
-        Metric(Kind.COUNTER, "queue_refused", "Messages that message_queue has refused at first."),
+        Metric(Kind.COUNTER, "queue_refused", "Messages that message_queue refused at first."),
     ),
     QueueFigure(
         "missed",
         "missed",
-        Metric(Kind.COUNTER, "queue_missed", "Messages of other hosts that did not come."),
+        Metric(Kind.COUNTER, "queue_missed", "Messages from other hosts that were lost."),
     ),
     QueueFigure(
         "malformed",
         "malformed",
-        Metric(Kind.COUNTER, "queue_malformed", "Messages not understood."),
+        Metric(Kind.COUNTER, "queue_malformed", "Messages that could not be decoded."),
     ),
 )
 
 
 def reported() -> list[str]:
-    """What a worker reports, by name."""
+    """The names of the figures that a worker reports."""
     return [figure.name for figure in WORKER if figure.source is Source.WORKER]
 
 
 def report(counted: Mapping[str, int]) -> dict[str, int]:
-    """The figures of ``load``: what was not counted is 0, and nothing is too large."""
+    """The figures of ``load``: 0 if not counted, and ``MOST`` at most."""
     return {name: min(counted.get(name, 0), MOST) for name in reported()}
 
 
 def read_report(message: Mapping[str, Any]) -> dict[str, int]:
-    """The figures of a ``load``: a worker of an older version has not counted all of them.
+    """Read the figures of a ``load``; those that an older worker does not count are 0.
 
-    :raises ValueError: when one is not a count; the text names it.
+    :raises ValueError: when a figure is not a count; the text names it.
     """
     figures: dict[str, int] = {}
     for name in reported():
@@ -424,7 +425,7 @@ def read_report(message: Mapping[str, Any]) -> dict[str, int]:
 
 
 def totals(section: Section) -> list[tuple[Figure, Total]]:
-    """What is added up over the workers there."""
+    """The figures that are summed in a section."""
     rows = ((figure, figure.total) for figure in WORKER)
     return [(figure, total) for figure, total in rows if total and total.section is section]
 

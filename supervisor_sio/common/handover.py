@@ -1,8 +1,8 @@
-"""A connection on its way between router and worker: a struct among the JSON of the channel.
+"""The packet with a connection that router and worker hand to each other: a binary struct.
 
-It is the one message that each client costs, so it is not JSON. Its first byte is one
-that no JSON text begins with; router and worker are of the same version
-(:func:`.channel.check_version`) and on the same host, so the byte order is the host's.
+Each client costs one, so it is not JSON as other packets are. It begins with a byte that no JSON
+text begins with. Router and worker have the same version (:func:`.channel.check_version`) and run
+on the same host, so the struct has the host's byte order.
 
 ======  ===============================================
 bytes
@@ -10,9 +10,9 @@ bytes
 1       ``MARK``
 1       flags
 2, 2    ports of the client and of the listener
-2, 2    lengths of their names, which come next
+2, 2    lengths of their names, which follow
         name of the client, name of the listener: UTF-8
-rest    what was read of the connection already
+rest    the bytes already read from the connection
 ======  ===============================================
 """
 
@@ -32,7 +32,7 @@ _HEAD = struct.Struct("=BBHHHH")
 
 _PLACED, _HANDSHAKE, _HTTPS, _PEER_HAS_PORT, _LOCAL_HAS_PORT = 1, 2, 4, 8, 16
 
-#: Of a Unix socket its name, else host and port.
+#: The name of a Unix socket, or host and port.
 Address = Union[str, tuple[str, int]]
 
 
@@ -40,9 +40,9 @@ class Handover(NamedTuple):
     peer: Address
     local: Address
     scheme: str
-    #: Its first request is for this worker; an idle connection's may not be.
+    #: Whether its first request is for this worker; that of an idle connection may not be.
     placed: bool
-    #: That request opens a session.
+    #: Whether that request opens a session.
     handshake: bool
     prefix: bytes
 
@@ -50,9 +50,9 @@ class Handover(NamedTuple):
 def encode(
     peer: Address, local: Address, scheme: str, placed: bool, handshake: bool, prefix: bytes
 ) -> bytes:
-    """The fields of :class:`Handover`.
+    """Encode the fields of :class:`Handover`.
 
-    :raises ChannelError: when it is too long.
+    :raises ChannelError: when they are too long for a packet.
     """
     flags = placed * _PLACED | handshake * _HANDSHAKE
     if scheme == "https":
@@ -75,7 +75,7 @@ def encode(
 
 
 def decode(data: bytes) -> Union[Handover, Message]:
-    """A packet of a channel between router and worker.
+    """Decode a packet between router and worker.
 
     :raises ChannelError: when it is neither a connection nor another message.
     """

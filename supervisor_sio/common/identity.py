@@ -1,4 +1,4 @@
-"""Who this process is to the cluster: its tag and its name."""
+"""The identity of this process in the cluster: its tag and its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _tag_of_process(pid: int) -> str:
 
 
 def tag() -> str:
-    """Names this incarnation of this process, and the worker in its session ids.
+    """The tag of this process, with which its session ids begin.
 
     A forked child has a tag of its own.
     """
@@ -21,15 +21,15 @@ def tag() -> str:
 
 
 def of_supervisord() -> bool:
-    """Whether this process, or a wrapper around it, was started by a supervisord."""
+    """Whether a supervisord started this process, directly or through a wrapper."""
     return "SUPERVISOR_PROCESS_NAME" in os.environ
 
 
 def process_name() -> str:
-    """The name that supervisorctl shows, or the pid outside supervisord."""
+    """The name that supervisorctl shows; outside supervisord ``pid N``."""
     process = os.environ.get("SUPERVISOR_PROCESS_NAME")
     if not process:
         return f"pid {os.getpid()}"
-    # As supervisor.options.make_namespec, whose import takes a twentieth of a worker's start.
+    # As supervisor.options.make_namespec, whose import takes 5 % of a worker's start.
     group = os.environ.get("SUPERVISOR_GROUP_NAME", process)
     return process if group == process else f"{group}:{process}"

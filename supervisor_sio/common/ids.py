@@ -1,4 +1,4 @@
-"""Ids that nobody can guess, drawn many at a time: each draw is a call of the kernel."""
+"""Random ids that cannot be guessed, made many at a time to save system calls."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
-#: Bytes of one, of which base64 makes 20 characters; python-engineio's have 12, and a number.
+#: Bytes of an id, which base64 encodes as 20 characters; python-engineio's ids have 12 bytes.
 _BYTES = 15
 _LENGTH = 20
 
 _AT_ONCE = 64
 
-#: What is drawn and not used. Threads may take from it together: each id comes once.
+#: Ids not used yet. Threads may share the iterator: each id is returned once.
 _drawn: Iterator[str] = iter(())
 
 
@@ -29,7 +29,7 @@ def new_id() -> str:
 
 
 def _forget() -> None:
-    """In a forked child: those are its parent's."""
+    """In a forked child: drop the ids of the parent."""
     global _drawn
     _drawn = iter(())
 

@@ -1,24 +1,23 @@
-"""A file of memory, of which a descriptor travels to another process: memfd_create(2).
+"""Memory files (memfd_create(2)), whose descriptors are passed to other processes.
 
-Who gets the descriptor shares its offset with who has sent it, so nothing is read or written at
-the offset.
+Sender and receiver of a descriptor share its offset, so these functions do not use the offset.
 """
 
 from __future__ import annotations
 
 import os
 
-#: Those in which the router keeps what it sends to other hosts: how far it has come, and what
-#: was sent last, in two files by turns.
+#: Names of the files in which the router keeps its state towards other hosts: its position, and
+#: the messages that it sent last, in two files by turns.
 HOST_FILES = ("sio-hosts-state", "sio-hosts-1", "sio-hosts-2")
 
 
 def write(name: str, data: bytes) -> int:
-    """Make one that has these bytes.
+    """Create a memory file with these bytes.
 
-    :param name: for ``/proc``.
-    :return: its descriptor, which is the caller's.
-    :raises OSError: when there is no descriptor, or no memory, for it.
+    :param name: shown in ``/proc``.
+    :return: its descriptor; the caller closes it.
+    :raises OSError: when the process has no free descriptor, or the host no memory.
     """
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
@@ -30,9 +29,9 @@ def write(name: str, data: bytes) -> int:
 
 
 def write_at(descriptor: int, data: bytes, at: int) -> None:
-    """Into one, from this place on.
+    """Write to a memory file, from the offset ``at``.
 
-    :raises OSError: when there is no memory for all of it.
+    :raises OSError: when the host has no memory for all of it.
     """
     left = memoryview(data)
     while left:
@@ -41,9 +40,9 @@ def write_at(descriptor: int, data: bytes, at: int) -> None:
 
 
 def read(descriptor: int, most: int) -> bytes:
-    """All of one, whose descriptor stays open.
+    """Read a whole memory file; its descriptor stays open.
 
-    :raises ValueError: when it is longer than this.
+    :raises ValueError: when the file is longer than ``most`` bytes.
     :raises OSError: when it cannot be read.
     """
     size = os.fstat(descriptor).st_size

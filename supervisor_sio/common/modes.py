@@ -1,4 +1,4 @@
-"""How a worker runs an application, as ``--async-mode`` names it."""
+"""The modes in which a worker runs an application: the values of ``--async-mode``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 
 class AsyncMode(NamedTuple):
-    """One of the ways, and what it takes in the Python of the worker."""
+    """A mode, and what it needs in the worker's Python."""
 
     name: str
-    #: The oldest Python.
+    #: The oldest supported Python.
     python: tuple[int, int]
-    #: Modules beyond those of every worker.
+    #: Modules that it needs besides those of every mode.
     modules: tuple[str, ...]
-    #: The extra of this package that installs them; without one they come with the package.
+    #: The extra of this package that installs them; empty if the package itself does.
     extra: str = ""
-    #: Modules without which it needs more CPU.
+    #: Optional modules with which it needs less CPU.
     faster: tuple[str, ...] = ()
 
 

@@ -1,13 +1,13 @@
-"""A session with which no other process can go on."""
+"""The error for a session that cannot be moved to another worker."""
 
 from __future__ import annotations
 
 
 class NotMovable(Exception):
-    """Such a session ends with its worker, as all of them do without takeover.
+    """The session cannot be moved; it ends with its worker, as without takeover.
 
-    :param reason: of :mod:`.reasons`.
-    :param detail: for the log.
+    :param reason: one of :mod:`.reasons`.
+    :param detail: text for the log.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

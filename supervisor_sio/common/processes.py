@@ -1,11 +1,11 @@
-"""What ``/proc`` says of processes (proc(5))."""
+"""Facts about processes from ``/proc`` (proc(5))."""
 
 from __future__ import annotations
 
 import errno
 import os
 
-#: Wrappers within wrappers that are looked through.
+#: Ancestors of a process that are examined: wrappers within wrappers.
 _MOST_ANCESTORS = 16
 
 
@@ -15,7 +15,7 @@ def is_descendant(pid: int, ancestor: int) -> bool:
 
 
 def lineage(pid: int, ancestor: int) -> list[tuple[int, int]]:
-    """Each process from ``pid`` up to ``ancestor``, with its parent; none for a stranger."""
+    """Each process from ``pid`` up to ``ancestor``, with its parent; empty if not related."""
     pairs: list[tuple[int, int]] = []
     while len(pairs) < _MOST_ANCESTORS and pid > 1:
         parent = parent_of(pid)
@@ -27,7 +27,7 @@ def lineage(pid: int, ancestor: int) -> list[tuple[int, int]]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is a process with this pid, as far as can be told; 0 is none."""
+    """Whether a process with this pid exists; false for 0."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -38,7 +38,7 @@ def is_alive(pid: int) -> bool:
 
 
 def parent_of(pid: int) -> int:
-    """0 for one that is gone, or whose parent this pid namespace does not have."""
+    """The parent's pid; 0 if the process is gone, or its parent is outside the pid namespace."""
     try:
         return _read_parent(pid)
     except (OSError, ValueError, IndexError):
@@ -46,9 +46,9 @@ def parent_of(pid: int) -> int:
 
 
 def has_parent(pid: int, parent: int) -> bool:
-    """Whether a process is there, and its parent is this one.
+    """Whether the process exists and ``parent`` is its parent.
 
-    True as well when this process has no descriptor left to look with.
+    Also true when this process has no free descriptor to find out.
     """
     try:
         return _read_parent(pid) == parent

@@ -1,32 +1,33 @@
-"""What router and workers say of the clients of workers that have died. Pure.
+"""Messages between router and workers about the clients of dead workers. Pure.
 
-A worker with recovery keeps a *journal* for each channel of the relay: what it sends to its
-clients (the log ``events``), and who they are (``states``). A log is a row of *segments*: files
-of memory, which the router has open as well. So it outlives the worker, and another worker
-*inherits* it, as sessions that are passed on are adopted, see :mod:`.takeover`.
+A worker with recovery keeps a *journal* for each channel of the relay: the events that it sends to
+its clients (the log ``events``), and the clients' states (the log ``states``). A log is a sequence
+of *segments*: memory files, which the router keeps open as well. So the journal outlives the
+worker, and another worker *inherits* it, similar to an adoption (see :mod:`.takeover`).
 
 ===================  =======================================================================
 journals
 ===================  =======================================================================
-``journal``          the worker has begun a segment, which comes beside it; or has one: each
-                     router is told all, also of what the worker has inherited
-``journal-dropped``  a segment is not needed any more
-``journals``         the router has let go of some: it can have all of them now
-``adopt-journal``    before ``adopt-end``: segments that the worker is to inherit, beside it;
-                     answered by ``took``
+``journal``          the worker has a segment, whose descriptor is attached; sent when it begins
+                     one, and to each new router for all its own and inherited ones
+``journal-dropped``  the worker no longer needs a segment
+``journals``         the router dropped some segments; it asks the worker to send all again
+``adopt-journal``    before ``adopt-end``: segments that the worker shall inherit, attached;
+                     the worker answers with ``took``
 ===================  =======================================================================
 
-A client comes back to any worker, which asks the one that has it, its *owner*:
+A client comes back to any worker, which asks the client's *owner*:
 
 ===================  =======================================================================
 claims
 ===================  =======================================================================
-``claim``            a question to who has the clients of this tag, by way of the router
-``claimed``          the answer, the same way back; also of the router, with a reason
+``claim``            a question to the owner of this tag's clients, sent to the router
+``claimed``          the owner's answer, sent back through the router; or the router's refusal,
+                     with a reason
 ===================  =======================================================================
 
-Beside a question, and beside an answer, there may be one descriptor. The router knows whom they
-are for, and nothing of what they say.
+A question or an answer may have one descriptor attached. The router forwards both without reading
+their content.
 """
 
 from __future__ import annotations
@@ -38,27 +39,27 @@ from .channel import ChannelError, Message
 from .limits import JOURNAL_SEGMENTS, MAX_CHANNELS, MAX_DESCRIPTORS
 from .takeover import is_tag
 
-#: Of journals. A worker inherits those that have its own.
+#: Format of journals. A worker inherits journals of its own format only.
 FORMAT = 1
 
-#: Of a journal.
+#: The logs of a journal.
 LOGS = ("events", "states")
 
-#: Seconds; a worker's option has no bound of its own.
+#: Greatest number of seconds in a message; the worker's option has no bound of its own.
 _LONGEST = 1e9
 
 
 class Source(NamedTuple):
-    """Of which journal a message is."""
+    """The journal that a message is about."""
 
-    #: Of the worker that has written it.
+    #: Tag of the worker that has written it.
     tag: str
-    #: Of the relay.
+    #: Channel of the relay.
     channel: str
 
 
 class Segment(NamedTuple):
-    """Of a message ``journal``."""
+    """Content of a message ``journal``."""
 
     source: Source
     log: str
@@ -66,17 +67,17 @@ class Segment(NamedTuple):
     format: int
     #: Seconds that its clients have to come back.
     recovery: float
-    #: When its worker has died, in seconds of the host's monotonic clock; ``None`` while that is
-    #: the one who says it.
+    #: When the worker that wrote it died, in seconds of the host's monotonic clock; ``None`` if
+    #: that worker sends the message.
     died: Optional[float]
 
 
 class Part(NamedTuple):
-    """Of a message ``adopt-journal``."""
+    """Content of a message ``adopt-journal``."""
 
     source: Source
     log: str
-    #: Of the segments that come beside it, in their order.
+    #: Numbers of the attached segments, in their order.
     numbers: list[int]
     format: int
     recovery: float
@@ -95,7 +96,7 @@ def segment(segment: Segment) -> Message:
 
 
 def read_segment(message: Message) -> Segment:
-    """:raises ChannelError: when it is not one."""
+    """:raises ChannelError: when the message is malformed."""
     return Segment(
         _read_source(message),
         _read_log(message),
@@ -111,12 +112,12 @@ def dropped(source: Source, log: str, number: int) -> Message:
 
 
 def read_dropped(message: Message) -> tuple[Source, str, int]:
-    """:raises ChannelError: when it is not one."""
+    """:raises ChannelError: when the message is malformed."""
     return _read_source(message), _read_log(message), _count(message, "number")
 
 
 def part(number: int, part: Part) -> Message:
-    """:param number: of the adoption."""
+    """:param number: number of the adoption."""
     return {
         "type": "adopt-journal",
         "id": number,
@@ -129,7 +130,7 @@ def part(number: int, part: Part) -> Message:
 
 
 def read_part(message: Message) -> Part:
-    """:raises ChannelError: when it is not one."""
+    """:raises ChannelError: when the message is malformed."""
     numbers: Any = message.get("numbers")
     few = isinstance(numbers, list) and 0 < len(numbers) <= min(MAX_DESCRIPTORS, JOURNAL_SEGMENTS)
     if not few or not all(map(_is_count, numbers)) or len(set(numbers)) < len(numbers):
@@ -145,21 +146,20 @@ def read_part(message: Message) -> Part:
 
 
 def read_recovers(message: Message) -> int:
-    """Of a message ``ready`` or ``adopt``: the format of the journals that are inherited; 0 for
-    none.
+    """The format of the journals that a worker inherits, from its ``ready`` or ``adopt``; 0: none.
 
-    :raises ChannelError: when it is not one.
+    :raises ChannelError: when the message is malformed.
     """
     return _count({"recovers": 0, **message}, "recovers")
 
 
 def claim(number: int, tag: str, question: Message) -> Message:
-    """:param number: who answers says it again; each end of a channel has its own."""
+    """:param number: repeated in the answer; each end of a channel has its own numbers."""
     return {"type": "claim", "id": number, "tag": tag, "question": question}
 
 
 def read_claim(message: Message) -> tuple[int, str, Message]:
-    """Number, tag and question. :raises ChannelError: when it is not one."""
+    """Number, tag and question. :raises ChannelError: when the message is malformed."""
     tag = message.get("tag")
     if not is_tag(tag):
         raise ChannelError("a claim without a tag")
@@ -171,12 +171,12 @@ def claimed(number: int, answer: Message) -> Message:
 
 
 def not_claimed(number: int, reason: str) -> Message:
-    """:param reason: of :mod:`.reasons`."""
+    """:param reason: one of :mod:`.reasons`."""
     return claimed(number, {"reason": reason})
 
 
 def read_claimed(message: Message) -> tuple[int, Message]:
-    """Number and answer. :raises ChannelError: when it is not one."""
+    """Number and answer. :raises ChannelError: when the message is malformed."""
     return _count(message, "id"), _object(message, "answer")
 
 
@@ -189,14 +189,14 @@ def _read_source(message: Message) -> Source:
     if not is_tag(tag):
         raise ChannelError("a journal without a tag")
     if not isinstance(name, str) or channel.row_size(name) > MAX_CHANNELS // 2:
-        raise ChannelError("a journal without the channel of the relay")
+        raise ChannelError("a journal without a channel of the relay")
     return Source(str(tag), name)
 
 
 def _read_log(message: Message) -> str:
     log = message.get("log")
     if log not in LOGS:
-        raise ChannelError(f"a journal without such a log: {log!r:.40}")
+        raise ChannelError(f"a journal has no such log: {log!r:.40}")
     return str(log)
 
 

@@ -1,6 +1,6 @@
-"""``message_queue``: a client for its URL, and the URL without what is secret.
+"""Redis clients for ``message_queue``, and its URL without secrets.
 
-supervisord and ``supervisor-sio check`` find the mistakes that the router would find.
+supervisord and ``supervisor-sio check`` use it to report the mistakes that the router would meet.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-#: Seconds that an answer of Redis may take.
+#: Seconds to wait for an answer of Redis.
 _TIMEOUT = 5.0
 
-#: What a URL may have before its host as it is, and %xx (RFC 3986, section 3.2.1).
+#: Characters allowed before the host of a URL, with %xx (RFC 3986, section 3.2.1).
 _USER_AND_PASSWORD = re.compile(r"[\w.~!$&'()*+,;=:%-]*", re.ASCII)
 
-#: The scheme: Valkey speaks the protocol of Redis, and the redis package takes it for one.
+#: Valkey has the protocol of Redis, and the redis package connects to it as to Redis.
 _VALKEY = re.compile(r"\Avalkey(s?)(?=[:+])")
 
-#: Where a cluster listens unless its URL says otherwise.
+#: Default port of a node of a cluster.
 _PORT = 6379
 
 _UNQUOTED = "special characters in a user or password must be written as %xx"
@@ -31,15 +31,15 @@ class QueueError(ValueError):
 
 
 class PackageMissing(QueueError):
-    """This Python has no package for such a URL."""
+    """This Python lacks the package for such a URL."""
 
 
 @dataclass(frozen=True)
 class ClusterAddress:
-    """A cluster that is yet to be asked which node has what."""
+    """A cluster whose nodes were not asked for their slots yet."""
 
     nodes: list[tuple[str, int]]
-    #: The password is among them.
+    #: Includes the password.
     options: dict[str, Any] = field(repr=False)
 
     def connect(self) -> Any:
@@ -54,12 +54,12 @@ class ClusterAddress:
 
 
 def make_client(url: str) -> Any:
-    """A client for any URL that :class:`socketio.RedisManager` takes; not connected.
+    """Make a client, not connected yet, for any URL that :class:`socketio.RedisManager` accepts.
 
-    For a cluster it is a :class:`ClusterAddress`.
+    The result for a cluster is a :class:`ClusterAddress`.
 
-    :raises PackageMissing: when a package that it takes is missing.
-    :raises QueueError: when the URL is not understood.
+    :raises PackageMissing: when this Python lacks a package.
+    :raises QueueError: when the URL is invalid.
     """
     try:
         from redis import Redis
@@ -70,7 +70,7 @@ def make_client(url: str) -> Any:
         raise PackageMissing(
             f"needs the redis package: {sys.executable} -m pip install 'supervisor-sio[redis]'"
         ) from None
-    # A PUBLISH that is tried again by itself may arrive twice.
+    # An automatic retry could deliver a PUBLISH twice.
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": _TIMEOUT,
@@ -90,7 +90,9 @@ def make_client(url: str) -> Any:
 
         sentinels, service, more = parse_redis_sentinel_url(url)
         if not service:
-            raise QueueError("names no service: redis+sentinel://host:port,host:port/db/service")
+            raise QueueError(
+                "the service is missing: write redis+sentinel://host:port,host:port/db/service"
+            )
         return Sentinel(sentinels, sentinel_kwargs={"socket_timeout": _TIMEOUT}).master_for(
             service, **options, **more
         )
@@ -103,7 +105,7 @@ def make_client(url: str) -> Any:
 
 
 def _cluster(url: str, options: dict[str, Any]) -> ClusterAddress:
-    """:raises ValueError: when the URL of a cluster is not understood."""
+    """:raises ValueError: when the URL of a cluster is invalid."""
     # Not by urlsplit(): newer ones refuse a list of hosts with an IPv6 address.
     scheme, _, rest = url.partition("://")
     between = re.split("[/?#]", rest, maxsplit=1)[0]
@@ -111,13 +113,13 @@ def _cluster(url: str, options: dict[str, Any]) -> ClusterAddress:
     if "@" in path:
         raise ValueError(_UNQUOTED)
     if path.strip("/") not in ("", "0"):
-        raise ValueError("a cluster has one database, and the URL no options")
+        raise ValueError("a cluster has database 0 only; take path and options out")
     credentials, _, hosts = between.rpartition("@")
     nodes = []
     for one in hosts.split(","):
         node = urlsplit(f"//{one}")
         if not node.hostname:
-            raise ValueError("a node without a host: redis+cluster://host:port,host:port")
+            raise ValueError("a node has no host; write redis+cluster://host:port,host:port")
         nodes.append((node.hostname, node.port or _PORT))
     user, _, password = credentials.partition(":")
     if scheme == "rediss+cluster":
@@ -129,7 +131,7 @@ def _cluster(url: str, options: dict[str, Any]) -> ClusterAddress:
 
 
 def _reason(url: str, error: Exception) -> str:
-    """One line; Python's own errors quote what they stumble over."""
+    """The error in one line, without secrets: Python's errors quote parts of the URL."""
     text = " ".join(str(error).split())
     secret = url.partition("://")[2].rpartition("@")[0]
     if not (secret.startswith("/") or _USER_AND_PASSWORD.fullmatch(secret)):
@@ -141,8 +143,8 @@ def _reason(url: str, error: Exception) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown: nothing of it before the host, and no query."""
+    """The URL as it may be shown: without user, password and query."""
     scheme, separator, rest = url.partition("://")
-    if not rest.startswith("/"):  # as the path of a Unix socket does
+    if not rest.startswith("/"):  # the path of a Unix socket
         rest = rest.rpartition("@")[2]
     return scheme + separator + rest.partition("?")[0].partition("#")[0]

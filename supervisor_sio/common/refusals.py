@@ -1,4 +1,4 @@
-"""Counting who was turned away and what failed, with at most one log line a second and reason."""
+"""Count refused clients and failures, and log at most one line a second for each reason."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _QUIET = {reason.name for reason in TABLE.values() if reason.quiet}
 
 
 class Untold:
-    """Counts by reason, and says when it is time for a line in the log: each second at most.
+    """Counts events that are not logged yet, by reason; allows one log line a second for each.
 
     :param now: the clock, in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        #: When the last line was, and how many there have been since.
+        #: By reason: the time of the last log line, and the count since then.
         self._logged: dict[str, tuple[float, int]] = {}
 
     def count(self, reason: str, times: int = 1) -> int:
-        """So many more; all since the last line, if it is time for one, else 0."""
+        """Add ``times``; returns the count since the last line if a line is due, else 0."""
         last, untold = self._logged.get(reason, (float("-inf"), 0))
         now = self._now()
         if now - last < 1.0:
@@ -46,13 +46,13 @@ class Refusals:
         self._untold = Untold(now)
 
     def count(self, reason: str, source: str, times: int = 1) -> None:
-        """So many more of ``reason``; ``source`` says who, for the log."""
+        """Add ``times`` to ``reason`` and log it if due; ``source`` names the client."""
         line = self.counted(reason, source, times)
         if line:
             self._logger.warning("%s", line)
 
     def counted(self, reason: str, source: str, times: int = 1) -> str:
-        """As :meth:`count`, where no log may be waited for: the line for it, or nothing."""
+        """As :meth:`count`, but return the log line, or "" if none is due, without logging it."""
         untold = self._count(reason, times)
         if not untold or reason in _QUIET:
             return ""
@@ -62,13 +62,13 @@ class Refusals:
         return f"refused {untold} ({reason}), last from {source}"
 
     def count_failure(self, what: str, source: str) -> None:
-        """The same for what the exception that is being handled has ended: with its traceback."""
+        """Count ``what``, which the current exception has ended, and log it with its traceback."""
         untold = self._count(what)
         if untold:
             self._logger.exception("%s failed %d times, last of %s", what, untold, source)
 
     def noted(self, reason: str, text: str) -> str:
-        """As :meth:`counted`, of what refuses nobody; ``text`` says what became of the last."""
+        """As :meth:`counted`, for what is no refusal; ``text`` describes the last case."""
         untold = self._untold.count(reason)
         return f"{text}: {reason} ({untold} times)" if untold else ""
 

@@ -1,10 +1,8 @@
-"""What the first line of an HTTP request says about its way.
+"""Read from the first line of an HTTP request which worker it is for. Pure.
 
-Pure: bytes in, a :class:`Request` out. The router asks before it hands a
-connection to a worker, a worker asks before each request on a kept connection.
-
-A request line ends at the first LF (RFC 9112, section 2.2); the query carries
-the Engine.IO session id, which names its worker as ``<tag>.<random>``.
+The router uses it before it hands a connection to a worker; a worker uses it for each request on a
+kept connection. A request line ends at the first LF (RFC 9112, section 2.2). Its query has the
+Engine.IO session id, ``<tag>.<random>``, whose tag names the worker.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from . import reasons
 #: Longest request line with its line end, in bytes; eventlet's wsgi takes no less.
 MAX_REQUEST_LINE = 8190
 
-#: What nearly all clients send, with the parts of the target, and its line end.
+#: The request line of nearly all clients: method, path, query, line end.
 _USUAL = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) (/[!->@-~]*)(?:\?([!-~]*))? HTTP/1\.[0-9]\r?\n"
 )
@@ -28,20 +26,20 @@ _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 
 
 class Kind(Enum):
-    """Where a request wants to go."""
+    """Which worker a request is for."""
 
-    HANDSHAKE = "handshake"  # opens an Engine.IO session: place it
-    SESSION = "session"  # belongs to a session: to its worker
-    PLAIN = "plain"  # anything else the application serves
+    HANDSHAKE = "handshake"  # opens an Engine.IO session: the router chooses a worker
+    SESSION = "session"  # belongs to a session: the worker of the session
+    PLAIN = "plain"  # any other request to the application: any worker
 
 
-# Before Python 3.12, to look a member up takes longer than the rest of a comparison.
+# Before Python 3.12, looking up an enum member takes longer than the comparison itself.
 HANDSHAKE, SESSION, PLAIN = Kind
 
 
 class Request(NamedTuple):
     kind: Kind
-    #: The tag in the session id, of a ``SESSION`` request; empty where the id has none.
+    #: The tag in the session id of a ``SESSION`` request; empty if the id has none.
     tag: str = ""
 
 
@@ -49,9 +47,9 @@ _PLAIN, _HANDSHAKE = Request(PLAIN), Request(HANDSHAKE)
 
 
 class BadRequest(Exception):
-    """Bytes that no worker should see.
+    """A request that is refused before a worker receives it.
 
-    :param reason: of :mod:`.reasons`, with the status of the answer.
+    :param reason: one of :mod:`.reasons`, whose row has the status of the answer.
     """
 
     def __init__(self, reason: str) -> None:
@@ -61,13 +59,13 @@ class BadRequest(Exception):
 
 
 def tag_of(sid: str) -> str:
-    """The worker's tag in a session id; empty where there is none."""
+    """The worker's tag in a session id; empty if it has none."""
     tag, dot, _ = sid.partition(".")
     return tag if dot else ""
 
 
 def parse_head(data: bytes, paths: tuple[bytes, ...]) -> Optional[Request]:
-    """Judge the start of a connection; ``None`` while its line is incomplete.
+    """Parse the start of a request; ``None`` while its first line is incomplete.
 
     :param paths: the Engine.IO paths, each with ``/`` at both ends.
     :raises BadRequest: when it is not, or cannot become, a request line.
@@ -83,7 +81,7 @@ def parse_head(data: bytes, paths: tuple[bytes, ...]) -> Optional[Request]:
 
 
 def _parse_line(data: bytes) -> Optional[tuple[bytes, bytes, bytes]]:
-    """Any line: its method, and path and query of its target.
+    """Parse any request line: its method, and the path and query of its target.
 
     :raises BadRequest: as :func:`parse_head`.
     """
@@ -99,7 +97,7 @@ def _parse_line(data: bytes) -> Optional[tuple[bytes, bytes, bytes]]:
     if end < 0:
         if len(data) - start >= MAX_REQUEST_LINE:
             raise BadRequest(reasons.LINE_TOO_LONG)
-        # Don't wait for the end of what can't be HTTP.
+        # Refuse at once what cannot be HTTP, without waiting for a line end.
         if data[start : start + 1] and not 0x20 < data[start] < 0x7F and data[start] != 13:
             raise BadRequest(reasons.GARBAGE)
         return None

@@ -1,28 +1,28 @@
-"""What router and workers say of the tasks that one worker of the cluster runs. Pure.
+"""Messages between router and workers about tasks of ``run_once()``. Pure.
 
 ===============  =============================================================================
-of a worker
+from a worker
 ===============  =============================================================================
-``task``         what it makes of a task: it ``wants`` it; it ``rests``, and does not now; or it
-                 is ``done``, and needs to be run no more
-``task-holds``   it runs a task under this number: the answer to an offer, then once a second,
-                 and to each router anew
-``task-ends``    it does so no more, and how it came to that
-===============  =============================================================================
-
-===============  =============================================================================
-of the router
-===============  =============================================================================
-``task-offer``   run it under this number, if you begin before a time of the host's monotonic
-                 clock
-``task-lost``    you do not have it under this number: stop
-``task-done``    it needs to be run no more
+``task``         the worker ``wants`` to run a task; ``rests``, so it does not want it now; or the
+                 task is ``done``, so no worker needs to run it any more
+``task-holds``   the worker runs a task under this number: sent in answer to an offer, then once a
+                 second, and to each new router
+``task-ends``    the worker no longer runs the task, with the reason
 ===============  =============================================================================
 
-A worker holds a task for ``RUN_ONCE_LEASE`` seconds from *before* it sent ``task-holds``, the
-router gives it to nobody else for as long from when it has *read* that. Nothing confirms it. It
-counts only when sending has returned while the worker still held the task; and before the router
-gives a task to another worker because its time is over, it reads all that workers have sent.
+===============  =============================================================================
+from the router
+===============  =============================================================================
+``task-offer``   run the task under this number, if you begin before this time of the host's
+                 monotonic clock
+``task-lost``    you do not hold the task under this number: stop
+``task-done``    no worker needs to run the task any more
+===============  =============================================================================
+
+A worker holds a task for ``RUN_ONCE_LEASE`` seconds from *before* it sent ``task-holds``; the
+router gives the task to no other worker for as long after it has *read* this message. There is no
+confirmation. A renewal counts only if sending it returned while the worker still held the task; and
+before the router gives an expired task to another worker, it reads everything workers have sent.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from typing import NamedTuple, TypeVar
 from .channel import ChannelError, Message
 from .limits import RUN_ONCE_NAME
 
-#: Above it no double, as JavaScript and XML-RPC have it, is exact.
+#: Above this, integers are not exact as doubles of JavaScript and XML-RPC.
 _LARGEST = 2**53
 
 _NAME = re.compile(rf"[A-Za-z0-9._:-]{{1,{RUN_ONCE_NAME}}}")
 
 
 class Word(Enum):
-    """Of a ``task``."""
+    """What a worker says in a ``task``."""
 
     WANTS = "wants"
     RESTS = "rests"
@@ -49,9 +49,9 @@ class Word(Enum):
 
 
 class End(Enum):
-    """Of a ``task-ends``."""
+    """The reason in a ``task-ends``."""
 
-    #: The worker ends, or has begun too late.
+    #: The worker stops, or began too late.
     GIVEN_BACK = "given-back"
     #: The function has returned.
     DONE = "done"
@@ -60,14 +60,14 @@ class End(Enum):
 
 
 class Held(NamedTuple):
-    """A task under a number."""
+    """A task that a worker holds, with its fencing number."""
 
     name: str
     number: int
 
 
 def is_name(name: object) -> bool:
-    """Whether a task may be called so."""
+    """Whether this is a valid name of a task."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
@@ -76,7 +76,7 @@ def task(name: str, word: Word) -> Message:
 
 
 def holds(name: str, number: int, seconds: float) -> Message:
-    """:param seconds: since it has begun."""
+    """:param seconds: time since the task began."""
     return {"type": "task-holds", "name": name, "number": number, "seconds": seconds}
 
 
@@ -97,7 +97,7 @@ def done(name: str) -> Message:
 
 
 def handles(kind: str) -> bool:
-    """Whether a message of this type is one of these."""
+    """Whether a type of message is about tasks."""
     return kind in _TYPES
 
 
@@ -105,10 +105,10 @@ _TYPES = frozenset(("task", "task-holds", "task-ends", "task-offer", "task-lost"
 
 
 def read_name(message: Message) -> str:
-    """:raises ChannelError: as all here, when it is not as it should be."""
+    """:raises ChannelError: (as the functions below) when the message is malformed."""
     name = message.get("name")
     if not is_name(name):
-        raise ChannelError("a task without its name")
+        raise ChannelError("a task without a valid name")
     return str(name)
 
 
@@ -133,7 +133,7 @@ def _read(kind: type[_Kind], value: object) -> _Kind:
 def read_held(message: Message) -> Held:
     number = message.get("number")
     if type(number) is not int or not 0 < number < _LARGEST:
-        raise ChannelError("a task without its number")
+        raise ChannelError("a task without a valid number")
     return Held(read_name(message), number)
 
 

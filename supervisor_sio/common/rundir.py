@@ -1,13 +1,13 @@
-"""The run directory: where the parts of one cluster find each other.
+"""The run directory: the sockets by which the processes of one cluster find each other.
 
-supervisord makes it, holds its lock, and binds every socket in it, so that a
-router can come and go without a path ever vanishing:
+supervisord creates it, holds its lock, and binds every socket in it, so that the paths stay when a
+router restarts:
 
 * ``supervisord.sock``: the router asks supervisord for the listening sockets;
-* ``router.sock``: workers announce themselves to the router;
+* ``router.sock``: workers register at the router;
 * ``xsub.sock``, ``xpub.sock``: publishers and subscribers of the relay.
 
-Who may be a worker or emit is decided by the directory's owner and mode alone.
+The directory's owner and mode alone decide which users may run workers or emit.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from typing import IO, Any, NamedTuple, Optional
 from .clusters import section
 from .limits import FORGOTTEN_RUN_DIRS
 
-#: Of the names of run directories that nobody has given a place.
+#: Prefix of the names of run directories without the option ``run_dir``.
 _PREFIX = "supervisor-sio-"
 
-#: For who names a directory that others use, such as /tmp.
+#: What to do instead of naming a directory that others use, such as /tmp.
 ADVICE = (
     "name a directory that only this cluster uses, for example /run/myapp-sio "
     "(supervisord creates it)"
@@ -43,22 +43,22 @@ _LONGEST_SOCKET_PATH = 107
 
 
 class RunDirError(OSError):
-    """The run directory cannot be used; the text is for a person."""
+    """The run directory cannot be used; the text says why."""
 
 
 class ClusterInfo(NamedTuple):
-    """What supervisord tells everybody who publishes on the relay."""
+    """The settings that supervisord writes for all processes that publish on the relay."""
 
     channel: str = "socketio"
     buffer_messages: int = 65536
     buffer_maxbytes: int = 64 * 1024 * 1024
     message_maxbytes: int = 16 * 1024 * 1024
-    #: Whether there are other hosts behind the relay.
+    #: Whether the relay is connected to other hosts.
     bridged: bool = False
 
 
 class RunDir:
-    """Paths in a run directory; reading them needs no more than its name."""
+    """The paths in a run directory; nothing is opened."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -70,7 +70,7 @@ class RunDir:
 
     @property
     def made(self) -> tuple[str, ...]:
-        """All that supervisord makes here, without its lock."""
+        """All files that supervisord creates here, except its lock."""
         return self.supervisord, self.router, self.xsub, self.xpub, self._cluster
 
     @classmethod
@@ -80,7 +80,7 @@ class RunDir:
         return cls(path) if path else None
 
     def read_cluster(self) -> ClusterInfo:
-        """The cluster, as ``[rpcinterface:sio]`` has it.
+        """Read the settings that supervisord has written.
 
         :raises RunDirError: when this is not the run directory of a cluster.
         """
@@ -102,15 +102,15 @@ class RunDir:
 
 
 class OwnedRunDir(RunDir):
-    """The run directory in supervisord's hands: made, locked and cleaned up.
+    """The run directory as supervisord creates, locks and removes it.
 
-    Whoever could write to it earlier may have left links there for root to
-    follow. So it is nobody else's until :meth:`admit`, and files in it are
-    reached through its descriptor, never through a link.
+    A user who could write to it earlier may have left links there for root to follow. So no other
+    user may enter it before :meth:`admit`, and files in it are opened relative to its descriptor,
+    never through a link.
 
-    :param owner: to whom ``chown`` gives it, or -1.
-    :raises RunDirError: when it cannot be made, is too long for a socket's
-        path, or belongs to another user or another running supervisord.
+    :param owner: the uid of the option ``chown``, or -1.
+    :raises RunDirError: when it cannot be created, its path is too long for a socket, or it belongs
+        to another user or another running supervisord.
     """
 
     def __init__(self, path: Optional[str], owner: int = -1) -> None:
@@ -122,13 +122,13 @@ class OwnedRunDir(RunDir):
                 path = tempfile.mkdtemp(prefix=_PREFIX)
             super().__init__(path)
             if len(os.fsencode(self.supervisord)) > _LONGEST_SOCKET_PATH:
-                raise RunDirError(f"{path} is too long: the path of a Unix socket has 107 bytes")
+                raise RunDirError(f"{path} is too long: a Unix socket's path has 107 bytes at most")
             os.makedirs(path, mode=0o700, exist_ok=True)
             self._directory = self._open_directory(owner)
             try:
                 self._lock = self._take_lock()
                 try:
-                    # Only now: another supervisord's workers need theirs open.
+                    # Only with the lock: if another supervisord has it, its workers need access.
                     os.fchown(self._directory, os.geteuid(), -1)
                     os.fchmod(self._directory, 0o700)
                 except OSError:
@@ -148,8 +148,8 @@ class OwnedRunDir(RunDir):
         directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         status = os.fstat(directory)
         found = status.st_uid
-        # After a crash it is still his whom `chown` names. Anybody else's is
-        # either a mistake or a trap, for root, too, who could take it.
+        # After a crash it still belongs to the user of `chown`. A directory of any other user is
+        # a mistake or a trap, also for root, who could take it.
         if found not in (os.geteuid(), owner):
             os.close(directory)
             raise RunDirError(f"{self.path} belongs to {user_name(found)}; {ADVICE}")
@@ -170,10 +170,10 @@ class OwnedRunDir(RunDir):
             raise RunDirError(f"{path} is a symbolic link; remove it") from None
         lock = open(descriptor, "r+", encoding="ascii", errors="replace")  # noqa: SIM115
         status = os.fstat(descriptor)
-        # One more link, and it is some other file that note_pid() would empty.
+        # With a second link, note_pid() would empty some other file.
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             lock.close()
-            raise RunDirError(f"{path} is no file of supervisord's; remove it")
+            raise RunDirError(f"{path} is not a lock file of supervisord; remove it")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -186,7 +186,7 @@ class OwnedRunDir(RunDir):
         return lock
 
     def write_cluster(self, cluster: ClusterInfo) -> None:
-        """Tell the others of the cluster, whole or not at all."""
+        """Write the settings for the other processes, atomically."""
         name = os.path.basename(self._cluster)
         temporary = name + ".new"
         try:
@@ -206,11 +206,11 @@ class OwnedRunDir(RunDir):
         self._written = cluster
 
     def keep(self) -> None:
-        """Let nothing here look forgotten; to be called now and then.
+        """Touch the files, so that they are not removed as unused; to be called now and then.
 
-        systemd-tmpfiles and its like remove from /tmp what nobody has touched
-        for days, and a worker that starts later still reads ``cluster.json``.
-        What fails is left to the next time: supervisord goes on.
+        Services such as systemd-tmpfiles remove files from /tmp that were not used for days, and a
+        worker that starts later still reads ``cluster.json``. Errors are ignored: the next call
+        tries again.
         """
         if self._lock.closed:
             return
@@ -222,24 +222,24 @@ class OwnedRunDir(RunDir):
                 os.utime(os.path.basename(path), dir_fd=self._directory, follow_symlinks=False)
 
     def admit(self, chmod: int, chown: tuple[int, int]) -> None:
-        """Set who may come in.
+        """Set owner and mode, so that other users can enter.
 
-        :raises OSError: when supervisord may not give the directory away.
+        :raises OSError: when supervisord may not change the owner.
         """
         os.fchown(self._directory, *chown)
         os.fchmod(self._directory, chmod)
 
     def note_pid(self) -> None:
-        """Name the holder of the lock; again after supervisord went to the background."""
+        """Write our pid to the lock file; again after supervisord has become a daemon."""
         self._lock.seek(0)
         self._lock.truncate()
         self._lock.write(f"{os.getpid()}\n")
         self._lock.flush()
 
     def bind(self, path: str, kind: int) -> socket.socket:
-        """A listening Unix socket in the directory; what a crash left there goes first.
+        """Make a listening Unix socket in the directory, in place of one that a crash left.
 
-        Its own mode lets everybody in: the directory is the gate.
+        The mode of the socket admits all users: the directory decides who can reach it.
         """
         try:
             if stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -267,7 +267,7 @@ class OwnedRunDir(RunDir):
             os.close(descriptor)
 
     def close(self) -> None:
-        """Remove what was made here, and let go of the lock."""
+        """Remove the files that supervisord created, and release the lock."""
         if self._lock.closed:
             return
         if self._temporary:
@@ -285,9 +285,9 @@ class OwnedRunDir(RunDir):
 def remove_forgotten(owner: int) -> None:
     """Remove the temporary run directories of supervisords that were killed.
 
-    Only what belongs to this user or to ``owner``, and has the lock of a supervisord in
-    it that is dead: the kernel gives the lock to this process then. Nothing is reached
-    through a link. What fails is left to the next start.
+    A directory is removed only if it belongs to this user or to ``owner`` and its supervisord is
+    dead, so that this process can lock its lock file. Links are not followed. Errors are ignored:
+    the next start tries again.
     """
     parent = tempfile.gettempdir()
     with contextlib.suppress(OSError):
@@ -309,20 +309,20 @@ def _remove_if_forgotten(path: str, owner: int) -> None:
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             return
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # One that is only starting has made the file, and may be about to lock it: it has
-        # not written its pid. (ValueError.)
+        # A supervisord that is starting may not have locked its file yet; the file has no pid
+        # then, and int() raises ValueError.
         int(os.read(lock, 32))
         made = [os.path.basename(file) for file in RunDir(path).made]
         for name in (*made, f"{made[-1]}.new", "lock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=directory)
-        os.rmdir(path)  # not if anything else is there
+        os.rmdir(path)  # fails if it has other files
 
 
 def is_for_all(mode: int) -> bool:
     """Whether a directory of this mode is for the files of all users, as /tmp is.
 
-    supervisord would close it to them, and as root it may.
+    supervisord must not use it: as root it would lock the other users out.
     """
     return bool(mode & stat.S_ISVTX and mode & stat.S_IWOTH)
 

@@ -1,35 +1,35 @@
-"""What router and workers say of sessions that move from one worker to another. Pure.
+"""Messages between router and workers about sessions that move to another worker. Pure.
 
-A worker that ends *passes on* its sessions: it says under which tags it has had them, and sends
-them in batches. The router *holds* them, and another worker *adopts* them, with these tags.
+A worker that stops *passes on* its sessions: it sends the tags of its session ids, and the sessions
+in batches. The router *holds* them until another worker *adopts* them with their tags.
 
 ================  ==========================================================================
 a worker ends
 ================  ==========================================================================
-``passing``       its tags, its place in the streams of the relay (a memory file); one for
-                  each channel that it hears
+``passing``       the worker's tags, and a memory file with its position in the streams of the
+                  relay; one message for each channel of the relay
 ``sessions``      a batch: a memory file with the states of some sessions of one tag, and
                   their connections
-``passed``        there are no more
-``pass``          the router has all batches before this one
-``no-pass``       it holds no more of them, for this reason
+``passed``        the worker has sent all sessions
+``pass``          the router's answer: it has all batches before this number
+``no-pass``       the router's answer: it holds no more sessions, with the reason
 ================  ==========================================================================
 
 ================  ==========================================================================
 a worker adopts
 ================  ==========================================================================
-``adopt``         the router's question; as ``passing``, with a number
-``sessions``      as it has come
-``took``          the worker has that batch
-``adopt-end``     it has been sent all
-``adopted``       all is in place, nothing is read or written yet
-``not-adopted``   it cannot be, for this reason; the worker keeps nothing
-``adopt-go``      they are this worker's from now on
-``adopt-off``     they are not
-``tags``          the adopted tags that still have sessions
+``adopt``         the router asks a worker to adopt; as ``passing``, with a number
+``sessions``      the batches, as received
+``took``          the worker has received a batch
+``adopt-end``     the router has sent all batches
+``adopted``       the worker has restored all, and has not read or written anything yet
+``not-adopted``   the worker cannot adopt, with the reason; it has dropped everything
+``adopt-go``      the sessions belong to the worker from now on
+``adopt-off``     the adoption is cancelled
+``tags``          the worker's adopted tags that still have sessions
 ================  ==========================================================================
 
-The router reads no state. Who reads one knows by the format whether it can.
+The router does not read the states. A worker decides by their format whether it can read them.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ from . import channel
 from .channel import ChannelError, Message
 from .limits import MAX_CHANNELS, MAX_REASON, TAKEOVER_TAGS
 
-#: Of the states of sessions, and of a place in the streams. A worker takes what has its own.
+#: Format of states and positions. A worker adopts only what has its own format.
 FORMAT = 1
 
 TAG = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class Passing(NamedTuple):
-    """Of a message ``passing`` or ``adopt``."""
+    """Content of a message ``passing`` or ``adopt``."""
 
     tags: list[str]
-    #: Of the relay.
+    #: Channel of the relay.
     channel: str
     format: int
 
 
 class Batch(NamedTuple):
-    """Of a message ``sessions``."""
+    """Content of a message ``sessions``."""
 
-    #: Counted by who passes it on.
+    #: Given by the sender.
     number: int
-    #: Of the sessions in it.
+    #: Tag of the sessions in it.
     tag: str
-    #: How many there are.
+    #: Number of the sessions.
     sessions: int
 
 
@@ -72,10 +72,10 @@ def passing(tags: list[str], channel: str) -> Message:
 
 
 def read_passing(message: Message) -> Passing:
-    """:raises ChannelError: when it is not one."""
+    """:raises ChannelError: when the message is malformed."""
     name = message.get("channel")
     if not isinstance(name, str) or channel.row_size(name) > MAX_CHANNELS // 2:
-        raise ChannelError("sessions without the channel of the relay")
+        raise ChannelError("sessions without a channel of the relay")
     tags = read_tags(message)
     if not tags:
         raise ChannelError("sessions without tags")
@@ -87,7 +87,7 @@ def sessions(number: int, tag: str, count: int) -> Message:
 
 
 def read_sessions(message: Message) -> Batch:
-    """:raises ChannelError: when it is not one."""
+    """:raises ChannelError: when the message is malformed."""
     tag: Any = message.get("tag")
     if not is_tag(tag):
         raise ChannelError("sessions without a tag")
@@ -95,7 +95,7 @@ def read_sessions(message: Message) -> Batch:
 
 
 def read_tags(message: Message) -> list[str]:
-    """:raises ChannelError: when these are not tags, or too many."""
+    """:raises ChannelError: when the tags are malformed, or too many."""
     tags = message.get("tags")
     if not isinstance(tags, list) or not all(map(is_tag, tags)) or len(set(tags)) < len(tags):
         raise ChannelError("tags are expected")
@@ -105,25 +105,25 @@ def read_tags(message: Message) -> list[str]:
 
 
 def read_id(message: Message) -> int:
-    """Which adoption it is about; no two routers of a host give the same number.
+    """The number of an adoption, which is unique for all routers of a host.
 
-    :raises ChannelError: when it does not say.
+    :raises ChannelError: when it is missing.
     """
     return _count(message, "id")
 
 
 def read_batch(message: Message) -> int:
-    """:raises ChannelError: when it does not say which."""
+    """:raises ChannelError: when the number is missing."""
     return _count(message, "batch")
 
 
 def read_reason(message: Message) -> str:
-    """For the log."""
+    """The reason in a message, for the log."""
     return str(message.get("reason"))[:MAX_REASON]
 
 
 def is_tag(value: Any) -> bool:
-    """Whether it may name a worker."""
+    """Whether this is a valid tag of a worker."""
     return isinstance(value, str) and TAG.fullmatch(value) is not None
 
 

@@ -1,4 +1,4 @@
-"""The answer to a client whose request nobody serves."""
+"""Refuse a client over plain HTTP."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Optional
 
 from . import cors
 
-#: Seconds after which a client that was sent away for lack of a worker may come back.
+#: ``Retry-After`` of a 503, in seconds.
 _RETRY_AFTER = 1
 
 
 def answer(
     sock: socket.socket, status: str, read: bytes = b"", origins: Optional[cors.Origins] = None
 ) -> None:
-    """Refuse with an HTTP status. A client that does not read gets none.
+    """Send an answer with an HTTP status, without waiting for a client that does not read.
 
-    :param read: what has been read of the request.
-    :param origins: whose pages may read the answer.
+    :param read: the bytes of the request already read.
+    :param origins: origins whose pages may read the answer.
     """
     try:
-        # To close over unread bytes would reset the connection, and lose the
-        # answer with it (RFC 9112, section 9.6).
+        # Closing with unread bytes would reset the connection, and the client would lose the
+        # answer (RFC 9112, section 9.6).
         read += sock.recv(65536, socket.MSG_DONTWAIT)
     except OSError:
         pass

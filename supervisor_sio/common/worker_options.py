@@ -1,4 +1,4 @@
-"""The arguments of ``supervisor-sio worker``, for the command and for whoever checks one."""
+"""The arguments of ``supervisor-sio worker``, for the command itself and for ``check``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _THREADS = (
 
 
 class WorkerOptions(NamedTuple):
-    """What a worker is told; ``threads`` only where it has a pool, and is not the default."""
+    """The arguments of a worker; ``threads`` is ``None`` for the default, and without a pool."""
 
     application: str
     mode: AsyncMode
@@ -38,7 +38,7 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
 
 
 def worker_options(arguments: argparse.Namespace) -> WorkerOptions:
-    """:raises ValueError: for options that do not go together; the text says which."""
+    """:raises ValueError: for options that exclude each other; the text says which."""
     mode = ASYNC_MODES[arguments.async_mode]
     if arguments.threads is not None and mode is not THREADING:
         raise ValueError(f"argument --threads: only with --async-mode {THREADING.name}")
@@ -46,9 +46,9 @@ def worker_options(arguments: argparse.Namespace) -> WorkerOptions:
 
 
 def read_worker_options(words: Sequence[str]) -> WorkerOptions:
-    """The arguments behind ``supervisor-sio worker``.
+    """Parse the arguments after ``supervisor-sio worker``.
 
-    :raises ValueError: for what the command would refuse; the text says why.
+    :raises ValueError: for arguments that the command would refuse; the text says why.
     """
     parser = _Parser(add_help=False)
     add_worker_options(parser)

@@ -52,7 +52,7 @@ def test_the_shipped_deployment_is_sound() -> None:
         f"conf.d/supervisord.conf: {verdict} (listen 127.0.0.1:8000, 1 router, workers: "
         "workers × 2)\n"
     )
-    assert said.count("runs as root, and strangers talk to it") == (2 if AS_ROOT else 0)
+    assert said.count("runs as root and reads input from the internet") == (2 if AS_ROOT else 0)
     assert status == 0
     assert sorted(path.name for path in (ROOT / "conf.d").iterdir()) == before
 

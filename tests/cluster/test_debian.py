@@ -129,7 +129,7 @@ def test_workers_of_a_virtual_environment(make_cluster: ClusterFactory, clients:
     done = debian.run(
         debian.plugin, str(BIN / "supervisor-sio"), "check", str(cluster.conf)
     )  # `user` was taken out
-    assert done.stdout.count("runs as root, and strangers") == (2 if os.getuid() == 0 else 0)
+    assert done.stdout.count("runs as root and reads input") == (2 if os.getuid() == 0 else 0)
     assert done.returncode == 0, done.stdout
     debian.start()
     one, other = (clients.connect(cluster) for _ in range(2))

@@ -262,6 +262,6 @@ def test_two_sections_of_one_name(make_cluster: ClusterFactory) -> None:
         f"listen = 127.0.0.1:{free_port()}\n"
     )
     assert the_error(cluster).endswith(
-        " Error: [rpcinterface:sio]: there is more than one section of this name, and supervisord "
+        " Error: [rpcinterface:sio]: there are several sections of this name, and supervisord "
         "makes one cluster of them; give each its own name"
     )

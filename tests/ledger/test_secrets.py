@@ -32,7 +32,7 @@ def test_a_percent_sign_that_takes_the_environment_in(
     code, said = check(cluster)
     assert code == 1
     reason = (
-        "[rpcinterface:sio] message_queue: supervisord has put its environment in; "
+        "[rpcinterface:sio] message_queue: supervisord has inserted its environment; "
         "write a percent sign as %%, as in %%40 for @\n"
     )
     assert reason in said

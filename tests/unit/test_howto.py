@@ -23,7 +23,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 #: What of a deployment is not there where these tests run, and what only root's supervisord can do.
 _ELSEWHERE = re.compile(
-    r"/srv/myapp|/var/log/myapp|/etc/ssl|/run/app|: /app is no directory|"
+    r"/srv/myapp|/var/log/myapp|/etc/ssl|/run/app|: /app is not a directory|"
     + (r"supervisord (that runs )?as (?!root\b)|not as (?!root\b)" if ME else "(?!)")
 )
 

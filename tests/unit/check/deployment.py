@@ -87,7 +87,7 @@ class Deployment:
         return [
             finding
             for finding in self.judge(host)
-            if "runs as root, and strangers" not in finding.text
+            if "runs as root and reads input" not in finding.text
         ]
 
     def judge(self, host: Host = HOST) -> list[Finding]:

@@ -93,7 +93,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "rpcinterface:sio",
         {"message_queue": "redis://:1%40s@h"},
-        "error [rpcinterface:sio] message_queue: supervisord has put its environment in; write a ",
+        "error [rpcinterface:sio] message_queue: supervisord has inserted its environment; write ",
     ),
     (
         "rpcinterface:sio",
@@ -103,12 +103,12 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "rpcinterface:sio",
         {"tls_keyfile": "/k"},
-        "error [rpcinterface:sio] tls_keyfile: needs tls_certfile beside it",
+        "error [rpcinterface:sio] tls_keyfile: needs the option tls_certfile as well",
     ),
     (
         "rpcinterface:sio",
         {"message_maxbytes": "128MB"},
-        "error [rpcinterface:sio] buffer_maxbytes: 67108864 bytes have no room",
+        "error [rpcinterface:sio] buffer_maxbytes: 67108864 bytes are less than",
     ),
     (
         "rpcinterface:sio",
@@ -118,7 +118,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "rpcinterface:sio",
         {"listen": "unix:/no/such/a.sock"},
-        "error [rpcinterface:sio] listen: unix:/no/such/a.sock: /no/such is no directory; create",
+        "error [rpcinterface:sio] listen: unix:/no/such/a.sock: /no/such is not a directory",
     ),
     (
         "rpcinterface:sio",
@@ -148,7 +148,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "rpcinterface:sio",
         {"backlog": "10000"},
-        "warning [rpcinterface:sio] backlog: the kernel makes 4096 of 10000",
+        "warning [rpcinterface:sio] backlog: the kernel reduces 10000 to 4096",
     ),
     # of supervisorctl and its server
     (
@@ -180,7 +180,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "unix_http_server",
         {"username": "me", "password": "secret"},
-        "warning [supervisorctl] username: missing; [unix_http_server] asks for one",
+        "warning [supervisorctl] username: missing; [unix_http_server] requires it",
     ),
     (
         "unix_http_server",
@@ -190,7 +190,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "unix_http_server",
         {"file": "/no/such/s.sock"},
-        "error [unix_http_server] file: /no/such is no directory; create it",
+        "error [unix_http_server] file: /no/such is not a directory; create it",
     ),
     (
         "rpcinterface:supervisor",
@@ -212,7 +212,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "eventlistener:sio",
         {"events": "TICK_60,PROCESS_STATE_RUNNING"},
-        "error [eventlistener:sio] events: the router has to hear that a worker is being stopped",
+        "error [eventlistener:sio] events: the router needs the event that a worker is being",
     ),
     (
         "eventlistener:sio",
@@ -227,12 +227,12 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "eventlistener:sio",
         {"numprocs": "2", "process_name": "sio_%(process_num)d"},
-        "error [eventlistener:sio] numprocs: one router is enough; take this out",
+        "error [eventlistener:sio] numprocs: only one router may run; remove this",
     ),
     (
         "program:workers",
         {"numprocs": "5"},
-        "warning [eventlistener:sio] buffer_size: 10 events have room, and 12 come when all",
+        "warning [eventlistener:sio] buffer_size: holds 10 events, but 12 occur when all",
     ),
     (
         "eventlistener:sio",
@@ -242,7 +242,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "eventlistener:sio",
         {"autorestart": "false"},
-        "warning [eventlistener:sio] autorestart: once it has crashed it stays away",
+        "warning [eventlistener:sio] autorestart: supervisord does not restart it after a crash",
     ),
     # of the workers
     (
@@ -290,7 +290,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "program:workers",
         {"directory": "/no/such"},
-        "error [program:workers] directory: /no/such is no directory; create it",
+        "error [program:workers] directory: /no/such is not a directory; create it",
     ),
     (
         "program:workers",
@@ -316,7 +316,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "program:workers",
         {"startsecs": "0"},
-        "warning [program:workers] startsecs: with 0 supervisord starts",
+        "warning [program:workers] startsecs: with 0, supervisord restarts",
     ),
     (
         "program:workers",
@@ -326,12 +326,12 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "program:workers",
         {"stopsignal": "QUIT"},
-        "warning [program:workers] stopsignal: QUIT ends it at once, with all that is under way",
+        "warning [program:workers] stopsignal: QUIT ends it at once, without finishing its",
     ),
     (
         "program:workers",
         {"stopsignal": "0"},
-        "warning [program:workers] stopsignal: 0 is not a signal that ends it in order; write TERM",
+        "warning [program:workers] stopsignal: 0 is not a signal that stops it gracefully; write",
     ),
     (
         "program:workers",
@@ -341,7 +341,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     (
         "program:workers",
         {"numprocs": "0"},
-        "error [program:workers] numprocs: no worker is started; write 1 or more",
+        "error [program:workers] numprocs: starts no worker; write 1 or more",
     ),
     (
         "program:workers",
@@ -360,7 +360,7 @@ CASES: list[tuple[str, dict[str, Optional[str]], str]] = [
     ("group:all", {"programs": "workers,no"}, "error [group:all] programs: names unkn"),
     ("group:all", {"programs": "workers", "priority": "x"}, "error [group:all] priority: 'x' is"),
     ("progam:more", {"command": "x"}, "warning [progam:more]: unknown section; did you mean [prog"),
-    ("program", {"command": "x"}, "warning [program]: has no name, so it is ignored"),
+    ("program", {"command": "x"}, "warning [program]: has no name, so supervisord ignores it"),
     ("include", {}, "error [include] files: missing; name files, or take the section out"),
     ("include", {"files": "no/such*.conf"}, "warning [include] files: no file matches no/such*"),
     ("include", {"files": "%(x)s"}, "error [include] files: supervisord has no %(x)s for this"),
@@ -383,12 +383,12 @@ def test_a_mistake_is_told_with_its_place(
 
 MISSING = {
     "supervisord": "missing; supervisord does not start without it",
-    "unix_http_server": "missing, and [inet_http_server] too",
+    "unix_http_server": "missing, as is [inet_http_server]",
     "supervisorctl": "missing; add it with serverurl = unix:///",
     "rpcinterface:supervisor": "supervisorctl needs this section",
     "rpcinterface:sio": "missing, so nothing listens; add what `supervisor-sio init` prints",
-    "ctlplugin:sio": "missing, so there is no `supervisorctl sio`; add it with supervisor.ctl_",
-    "eventlistener:sio": "missing: no section runs the router, so nobody takes connections",
+    "ctlplugin:sio": "missing, so `supervisorctl sio` does not exist; add it with supervisor",
+    "eventlistener:sio": "missing: no section runs the router, so no connection is accepted",
     "program:workers": "missing: no program runs a worker; add [program:workers] with command",
 }
 
@@ -420,7 +420,7 @@ def test_mistakes_do_not_hide_each_other(deployment: Deployment) -> None:
 def test_a_section_under_another_name(deployment: Deployment) -> None:
     (line,) = deployment.rename("rpcinterface:sio", "rpcinterface:socketio").lines()
     assert line.startswith("warning: ")
-    assert "[rpcinterface:socketio]: supervisorctl asks for the name sio; write [rpc" in line
+    assert "[rpcinterface:socketio]: supervisorctl uses the cluster sio by default; write" in line
 
 
 def test_supervisorctl_reads_no_included_files(deployment: Deployment) -> None:
@@ -513,7 +513,7 @@ def test_two_routers(deployment: Deployment) -> None:
     deployment.set("eventlistener:b", command="exec supervisor-sio router", events="PROCESS_STATE")
     lines = deployment.lines()
     assert any(
-        "[eventlistener:b] command: a second router beside [eventlistener:sio]" in line
+        "[eventlistener:b] command: a second router besides [eventlistener:sio]" in line
         for line in lines
     )
 
@@ -530,11 +530,11 @@ def test_inet_http_server(deployment: Deployment) -> None:
     assert deployment.lines() == []
     deployment.set("rpcinterface:sio", listen="0.0.0.0:9001")
     (line,) = deployment.lines()
-    assert "listen: 0.0.0.0:9001: [inet_http_server] has this port too; change one" in line
+    assert "listen: 0.0.0.0:9001: [inet_http_server] uses this port too; change one" in line
     deployment.set("inet_http_server", port="*:9001")
     deployment.set("rpcinterface:sio", listen="127.0.0.1:9001")
     (line,) = deployment.lines()
-    assert "listen: 127.0.0.1:9001: [inet_http_server] has this port too; change one" in line
+    assert "listen: 127.0.0.1:9001: [inet_http_server] uses this port too; change one" in line
     # Another address of the same port is another place.
     deployment.set("inet_http_server", port="127.0.0.1:9001")
     deployment.set("rpcinterface:sio", listen="127.0.0.2:9001")

@@ -62,8 +62,8 @@ def test_what_all_programs_have_from_supervisord_counts(two: Deployment) -> None
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
-        (None, "supervisord has the clusters chat and shop, and this program does not say which"),
-        ('A="b"', "supervisord has the clusters chat and shop, and this program does not say"),
+        (None, "supervisord has the clusters chat and shop, and this program names none of them"),
+        ('A="b"', "supervisord has the clusters chat and shop, and this program names none"),
         (
             'SUPERVISOR_SIO_CLUSTER="sohp"',
             "SUPERVISOR_SIO_CLUSTER: there is no cluster 'sohp', only chat and shop",
@@ -91,9 +91,9 @@ def test_a_cluster_that_nobody_has(deployment: Deployment) -> None:
     [
         (
             "eventlistener:shop",
-            "error [eventlistener:shop]: missing: no section runs the router, so nobody takes "
-            "connections; add it with command = supervisor-sio router and events = PROCESS_STATE, "
-            f"and environment = {SHOP}",
+            "error [eventlistener:shop]: missing: no section runs the router, so no "
+            "connection is accepted; add it with command = supervisor-sio router and "
+            f"events = PROCESS_STATE, and environment = {SHOP}",
         ),
         (
             "program:shop_workers",
@@ -110,7 +110,7 @@ def test_what_one_of_them_lacks(two: Deployment, section: str, line: str) -> Non
 
 def test_two_routers_of_one_cluster(two: Deployment) -> None:
     (line,) = said(two.set("eventlistener:shop", environment=CHAT))[:1]
-    assert line.startswith("error [eventlistener:shop] command: a second router beside [eventlist")
+    assert line.startswith("error [eventlistener:shop] command: a second router besides [eventlist")
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_two_routers_of_one_cluster(two: Deployment) -> None:
         ({"chmod": "0777"}, "warning [rpcinterface:shop] chmod: 0777 lets others replace"),
         (
             {"listen": "unix:{}/chat.sock"},
-            "error [rpcinterface:shop] listen: unix:{}/chat.sock: [rpcinterface:chat] listen has "
-            "this path too; change one of them",
+            "error [rpcinterface:shop] listen: unix:{}/chat.sock: [rpcinterface:chat] listen "
+            "uses this path too; change one of them",
         ),
-        ({"run_dir": "{}/run"}, "error [rpcinterface:shop] run_dir: {}/run is the cluster chat's;"),
+        ({"run_dir": "{}/run"}, "error [rpcinterface:shop] run_dir: cluster chat uses {}/run too;"),
         (
             {"message_queue": "unix://{}/r"},
-            "error [rpcinterface:shop] channel: 'socketio' is the cluster chat's, with the same ",
+            "error [rpcinterface:shop] channel: cluster chat uses 'socketio' on the same",
         ),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_mistake_is_told_of_the_cluster_that_has_it(
 def test_no_cluster_can_have_this_name(two: Deployment) -> None:
     lines = said(two.rename("rpcinterface:shop", "rpcinterface:my.shop"))
     assert any(
-        line.startswith("error [rpcinterface:my.shop]: a cluster cannot be called 'my.shop'")
+        line.startswith("error [rpcinterface:my.shop]: 'my.shop' is not a valid name of a cluster")
         for line in lines
     )
 
@@ -161,18 +161,18 @@ def test_two_sections_of_one_name(two: Deployment, included: bool) -> None:
     if not included:
         del two.sections["rpcinterface:chat"]
     (line,) = two.lines()
-    assert "[rpcinterface:chat]: there is more than one section of this name, and superv" in line
+    assert "[rpcinterface:chat]: there are several sections of this name, and superv" in line
 
 
 def test_router_events_are_those_of_all_programs(two: Deployment) -> None:
     two.set("eventlistener:shop", buffer_size="10")
     (line,) = said(two)
     # Two routers and four workers, two events of each.
-    assert "and 12 come when all processes start" in line
+    assert "but 12 occur when all processes start" in line
 
 
 def test_as_root_in_each(two: Deployment) -> None:
-    found = [f for f in two.judge(host_with(uid=0)) if "runs as root, and strangers" in f.text]
+    found = [f for f in two.judge(host_with(uid=0)) if "runs as root and reads input" in f.text]
     assert {finding.section for finding in found} == {
         *("eventlistener:chat", "eventlistener:shop"),
         *("program:chat_workers", "program:shop_workers"),

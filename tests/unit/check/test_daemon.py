@@ -47,8 +47,8 @@ def test_debians_supervisord_lacks_the_plugin(deployment: Deployment, other: Oth
     other.says("supervisor_sio", managed=True)
     (line,) = deployment.lines()
     assert line.endswith(
-        "[rpcinterface:sio] supervisor.rpcinterface_factory: the Python of supervisord, "
-        f"{other.python}, has no supervisor_sio, and supervisord does not start: {sys.executable} "
+        "[rpcinterface:sio] supervisor.rpcinterface_factory: supervisord does not start, because "
+        f"its Python, {other.python}, has no supervisor_sio: {sys.executable} "
         f"-m pip --python {other.python} install --break-system-packages --no-deps "
         "supervisor-sio; see docs/howto/debian.md"
     )
@@ -59,7 +59,7 @@ def test_a_supervisord_into_whose_python_pip_installs(
 ) -> None:
     other.says("supervisor_sio", managed=False)
     (line,) = deployment.lines()
-    assert line.endswith(f"does not start: {other.python} -m pip install supervisor-sio")
+    assert line.endswith(f"has no supervisor_sio: {other.python} -m pip install supervisor-sio")
 
 
 def test_debians_supervisord_reads_other_files_only(

@@ -94,14 +94,14 @@ app = wrap(socketio.WSGIApp(sio))
             _FLASK,
             "asyncio",
             "is a WSGI application (flask.Flask), and --async-mode asyncio serves ASGI: write "
-            "--async-mode threading, or leave it out for eventlet",
+            "--async-mode threading, or remove the option for eventlet",
         ),
         (_UNKNOWN, "eventlet", None),
         (
             _UNKNOWN,
             "asyncio",
-            "has a socketio.Server, and --async-mode asyncio runs socketio.AsyncServer: make it "
-            "one, or write --async-mode threading",
+            "has a socketio.Server, and --async-mode asyncio needs a socketio.AsyncServer: use "
+            "that, or write --async-mode threading",
         ),
         (
             _UNKNOWN.replace("Server", "AsyncServer"),
@@ -117,7 +117,7 @@ app = wrap(socketio.WSGIApp(sio))
         (
             _UNKNOWN,
             "threading",
-            "has a socketio.Server() without async_mode, which is eventlet where that is "
+            "has a socketio.Server() without async_mode, which defaults to eventlet if that is "
             "installed: set async_mode='threading'",
         ),
         (_UNKNOWN.replace("(client", "(**options, client"), "threading", None),
@@ -156,8 +156,8 @@ def test_a_package_has_the_application(deployment: Deployment) -> None:
     ("threads", "allowed", "told"),
     [
         (8, 1000, None),
-        (1, 1000, "--threads 1: while a handler waits, no other one of its worker runs; "),
-        (500, 1000, "--threads 500: 2 workers have up to 1008 threads, and 1000 are allowed here"),
+        (1, 1000, "--threads 1: while a handler waits, no other handler of its worker runs; "),
+        (500, 1000, "--threads 500: 2 workers have up to 1008 threads, but the limit here is 1000"),
     ],
 )
 def test_threads(deployment: Deployment, threads: int, allowed: int, told: Optional[str]) -> None:

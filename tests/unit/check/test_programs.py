@@ -17,7 +17,7 @@ def test_what_runs_as_root(deployment: Deployment, section: str) -> None:
         deployment.set(other, user="root")  # as if it must be
     (line,) = [str(each) for each in deployment.judge(host) if "runs as root" in each.text]
     assert f"warning: {deployment.path}: [{section}] user: the " in line
-    assert "write user = www-data or another one here, and chown = root:GROUP" in line
+    assert "write user = www-data, or another user, here, and chown = root:GROUP" in line
     deployment.set(section, user="nobody")
     assert not any("runs as root" in finding.text for finding in deployment.judge(host))
     deployment.set(section, user=None).set("supervisord", user="nobody")
@@ -54,8 +54,8 @@ def test_a_start_script_without_exec(deployment: Deployment, text: str, stays: b
         lines = deployment.set("program:workers", command=command).lines()
         expected = (
             f"warning: {deployment.path}: [program:workers] command: {shown} starts "
-            "supervisor-sio without exec and stays in between: supervisord stops the shell alone, "
-            "and the old worker runs on; write exec before the command"
+            "supervisor-sio without exec and stays its parent: supervisord stops only the shell, "
+            "and the old worker keeps running; write exec before the command"
         )
         assert lines == [expected] * stays, command
 
@@ -86,7 +86,7 @@ def test_two_applications_of_one_port(
         (line,) = lines
         assert line.startswith(f"warning: {deployment.path}: [program:more] command: {told}")
         assert line.endswith(
-            "of [program:workers], and both serve one port: a client gets one or the other; give "
+            "of [program:workers], and both serve the same port: a client may get either; give "
             "each application its own cluster"
         )
 
@@ -99,9 +99,8 @@ def test_a_log_on_a_terminal_of_another_user(deployment: Deployment) -> None:
         deployment.set("program:workers", stdout_logfile=path, stdout_logfile_maxbytes="0")
         assert deployment.lines() == []
         expected = (
-            f"[program:workers] stdout_logfile: supervisord as nobody opens {path} anew, which it "
-            "may not where that is a terminal or pipe of root: the program does not start; name a "
-            "file"
+            f"[program:workers] stdout_logfile: supervisord reopens {path} as user nobody, which "
+            "fails if that is a terminal or pipe of root: the program does not start; write a file"
         )
         for host in (HOST, host_with(uid=NOBODY.pw_uid)):
             deployment.set("supervisord", user="nobody")

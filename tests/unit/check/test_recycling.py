@@ -34,8 +34,8 @@ def test_lifetimes_that_end_sooner_than_all_have_had_their_turn(deployment: Depl
     assert deployment.set("program:workers", numprocs="3").lines() == []
     (line,) = deployment.set("program:workers", numprocs="4").lines()
     assert line.endswith(
-        "[rpcinterface:sio] max_lifetime: 60: 4 workers, one after the other, may need 60 s: one "
-        "of them is restarted all the time; write 86400"
+        "[rpcinterface:sio] max_lifetime: 60: recycling 4 workers one after the other may take "
+        "60 s, so one of them always restarts; write 86400"
     )
 
 
@@ -49,7 +49,7 @@ def test_more_memory_than_there_is(deployment: Deployment) -> None:
 
     assert texts(2 * 2**30) == []
     assert texts(2 * 2**30 - 1) == [
-        "2 workers with 1024 MB each are more than the 2047 MB of this host: they may use up all "
+        "2 workers with 1024 MB each are more than the 2047 MB of this host: they may use all "
         "of it before one is recycled"
     ]
 

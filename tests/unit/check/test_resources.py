@@ -47,14 +47,14 @@ def test_a_low_port(deployment: Deployment) -> None:
 def test_a_file_where_a_socket_should_be(deployment: Deployment) -> None:
     deployment.set("rpcinterface:sio", listen=f"unix:{deployment.path}")
     (line,) = deployment.lines()
-    assert line.endswith("this file is no socket; remove it, or take another path")
+    assert line.endswith("this file is not a socket; remove it, or use another path")
 
 
 def test_a_socket_of_supervisord_that_it_cannot_make(deployment: Deployment) -> None:
     path = f"/tmp/{'x' * 95}"
     deployment.set("unix_http_server", file=path).set("supervisorctl", serverurl=f"unix://{path}")
     (line,) = deployment.lines()
-    assert "[unix_http_server] file: the path of this Unix socket may have at most 99 b" in line
+    assert "[unix_http_server] file: the path of this Unix socket has more than 99 b" in line
     deployment.set("unix_http_server", file="/etc/s").set(
         "supervisorctl", serverurl="unix:///etc/s"
     )
@@ -102,23 +102,23 @@ def test_metrics(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (
             {"listen": "0.0.0.0:{port}, 127.0.0.1:{port}"},
-            "listen: 127.0.0.1:{port}: listen 0.0.0.0:{port} has this port too; change one of them",
+            "listen: 127.0.0.1:{port}: listen 0.0.0.0:{port} uses this port too; change one of",
         ),
         (
             {"listen": "127.0.0.1:{port}", "metrics": "0.0.0.0:{port}"},
-            "metrics: 0.0.0.0:{port}: listen 127.0.0.1:{port} has this port too; change one of",
+            "metrics: 0.0.0.0:{port}: listen 127.0.0.1:{port} uses this port too; change one of",
         ),
         (
             {"metrics": "unix:{directory}/link/port.sock"},
-            "metrics: unix:{directory}/link/port.sock: listen unix:{directory}/port.sock has this ",
+            "metrics: unix:{directory}/link/port.sock: listen unix:{directory}/port.sock uses ",
         ),
         (
             {"listen": "unix:{directory}/s.sock"},
-            "listen: unix:{directory}/s.sock: [unix_http_server] has this path too; change one of",
+            "listen: unix:{directory}/s.sock: [unix_http_server] uses this path too; change one of",
         ),
         (
             {"listen": "unix:{directory}/link/s.sock"},
-            "listen: unix:{directory}/link/s.sock: [unix_http_server] has this path too; change",
+            "listen: unix:{directory}/link/s.sock: [unix_http_server] uses this path too; change",
         ),
         ({"listen": "127.0.0.1:{port}, 127.0.0.2:{port}"}, None),
     ],
@@ -153,8 +153,8 @@ def test_a_name_of_several_addresses(
     deployment.set("rpcinterface:sio", listen=f"several:{port}")
     assert deployment.lines() == [
         f"warning: {deployment.path}: [rpcinterface:sio] listen: several:{port}: several is "
-        "127.0.0.3 and 127.0.0.2 here, and supervisord listens at 127.0.0.3 only; write the "
-        "address that is meant, or in listen each of them"
+        "127.0.0.3 and 127.0.0.2 here, and supervisord listens at 127.0.0.3 only; write "
+        "one of them, or each of them in listen"
     ]
     with listeners.bind(parse_address(f"several:{port}"), 16) as sock:
         assert sock.getsockname()[0] == "127.0.0.3"
@@ -192,7 +192,7 @@ def test_a_run_directory_that_others_may_write(
     deployment.set("rpcinterface:sio", chmod=chmod)
     expected = (
         f"warning: {deployment.path}: [rpcinterface:sio] chmod: {chmod} lets others replace the "
-        f"sockets in run_dir; to be a worker or to emit takes no more than to enter it: "
+        f"sockets in run_dir; workers and emitters only need to enter it: "
         f"write {enough}"
     )
     assert deployment.lines() == ([expected] if enough else [])
@@ -230,7 +230,7 @@ def test_a_run_directory_that_is_there(deployment: Deployment, tmp_path: Path) -
         there.chmod(0o700)
         deployment.set("rpcinterface:sio", run_dir=f"{there}/run", chown=name)
         (line,) = deployment.lines()
-        assert f"{name} may not enter {there}, where the run directory is; set run_dir" in line
+        assert f"{name} may not enter {there}, which has the run directory; set run_dir" in line
         # A supervisord that is not root itself.
         deployment.set("rpcinterface:sio", run_dir=f"{there}", chown=None)
         deployment.set("program:workers", user=None)

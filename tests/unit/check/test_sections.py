@@ -105,8 +105,8 @@ def test_init_has_defaults(capsys: pytest.CaptureFixture[str]) -> None:
         (["chat"], "'chat' is not module:app, for example chat:app"),
         (["chat:app x"], "'chat:app x' is not module:app, for example chat:app"),
         (["--listen", "8000"], "'8000' is not host:port, [v6]:port or unix:/path"),
-        (["--workers", "0"], "0 workers do no work; give 1 or more"),
-        (["--cluster", "a.b"], "a cluster cannot be called 'a.b': take a letter, and behind it"),
+        (["--workers", "0"], "0 workers are too few; give 1 or more"),
+        (["--cluster", "a.b"], "'a.b' is not a valid name of a cluster: use a letter, followed by"),
     ],
 )
 def test_init_says_what_is_wrong(

@@ -24,11 +24,11 @@ def _serving(deployment: Deployment, options: str = "takeover=True") -> Deployme
     ("option", "value", "text"),
     [
         ("drain_timeout", "10", None),
-        ("drain_timeout", "2", "and 1 s for their handlers to end and their sessions to be passed"),
-        ("drain_timeout", "1", "and 0.5 s for their handlers to end"),
-        ("drain_timeout", "0", "and 0 s for their handlers to end"),
+        ("drain_timeout", "2", "and 1 s to end their handlers and pass their sessions on"),
+        ("drain_timeout", "1", "and 0.5 s to end their handlers"),
+        ("drain_timeout", "0", "and 0 s to end their handlers"),
         ("hold_timeout", "10", None),
-        ("hold_timeout", "5", "so long the sessions of a worker of [program:workers] wait"),
+        ("hold_timeout", "5", "the sessions of a worker of [program:workers] wait so long"),
     ],
 )
 def test_times_of_the_cluster(
@@ -45,7 +45,7 @@ def test_times_of_the_cluster(
 def test_a_worker_that_is_killed_while_it_ends(deployment: Deployment) -> None:
     _serving(deployment).set("program:workers", stopwaitsecs="12")
     (line,) = deployment.lines()
-    assert "stopwaitsecs: 12 leaves a worker with takeover=True less than 5 s behind" in line
+    assert "stopwaitsecs: 12 leaves a worker with takeover=True less than 5 s after" in line
     assert line.endswith("write stopwaitsecs = 15")
     deployment.set("program:workers", stopwaitsecs="10")
     (line,) = deployment.lines()

@@ -38,6 +38,6 @@ def test_who_waits_for_a_loop_is_told_and_ended() -> None:
         finally:
             steps.append("ended")
 
-    with pytest.raises(RuntimeError, match="wait waits for something of asyncio"):
+    with pytest.raises(RuntimeError, match="wait awaits something of asyncio"):
         run_blocking(wait())
     assert steps == ["ended"]

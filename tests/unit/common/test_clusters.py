@@ -27,8 +27,8 @@ def test_the_cluster_of_a_program(named: Optional[str], there: list[str], chosen
         (
             None,
             ["chat", "shop"],
-            "supervisord has the clusters chat and shop, and this program does not say which is "
-            'its own; add SUPERVISOR_SIO_CLUSTER="chat", or another one, to environment in its '
+            "supervisord has the clusters chat and shop, and this program names none of them; "
+            'add SUPERVISOR_SIO_CLUSTER="chat", or another one, to environment in its '
             "section",
         ),
         ("", ["chat", "shop"], "supervisord has the clusters chat and shop, and"),
@@ -71,12 +71,12 @@ def test_a_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", " chat", "2", "_a", "ü", "a,b", 'a"', "a\n"])
 def test_not_a_name(name: str) -> None:
-    assert "cannot be called" in str(name_fault(name))
+    assert "is not a valid name" in str(name_fault(name))
 
 
 @pytest.mark.parametrize("name", ["supervisor", "system"])
 def test_the_names_of_supervisor(name: str) -> None:
-    assert str(name_fault(name)).startswith(f"{name} is the name of Supervisor's own methods")
+    assert str(name_fault(name)).startswith(f"{name} is reserved for Supervisor's own methods")
 
 
 def test_names_in_a_sentence() -> None:

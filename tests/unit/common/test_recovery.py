@@ -52,10 +52,10 @@ def test_what_are_no_seconds(value: Any) -> None:
     [
         ({"tag": None}, "without a tag"),
         ({"tag": "a.b"}, "without a tag"),
-        ({"channel": 1}, "without the channel"),
-        ({"channel": "x" * MAX_CHANNELS}, "without the channel"),
-        ({"log": "others"}, "without such a log"),
-        ({"log": ["events"]}, "without such a log"),
+        ({"channel": 1}, "without a channel"),
+        ({"channel": "x" * MAX_CHANNELS}, "without a channel"),
+        ({"log": "others"}, "has no such log"),
+        ({"log": ["events"]}, "has no such log"),
         ({"log": "x" * 5000}, "^.{,100}$"),
     ],
 )

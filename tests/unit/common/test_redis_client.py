@@ -117,7 +117,7 @@ def test_sentinels_need_a_service(path: str) -> None:
     with pytest.raises(QueueError) as caught:
         make_client(f"redis+sentinel://user:secret@one:26379{path}")
     assert str(caught.value) == (
-        "names no service: redis+sentinel://host:port,host:port/db/service"
+        "the service is missing: write redis+sentinel://host:port,host:port/db/service"
     )
 
 
@@ -133,11 +133,11 @@ def test_sentinels_need_a_service(path: str) -> None:
         ("redis+sentinel://user:secret@one:x/0/service", "'x'"),
         ("redis+sentinel://user:secret@one:1/x/service", "'x'"),
         ("redis://user:secret\n@host:\nport", ""),
-        ("redis+cluster://user:secret@", "a node without a host"),
-        ("redis+cluster://user:secret@one:1,", "a node without a host"),
+        ("redis+cluster://user:secret@", "a node has no host"),
+        ("redis+cluster://user:secret@one:1,", "a node has no host"),
         ("redis+cluster://user:secret@one:x", "'x'"),
-        ("redis+cluster://user:secret@one:1/5", "one database"),
-        ("redis+cluster://user:secret@one:1?db=0", "no options"),
+        ("redis+cluster://user:secret@one:1/5", "has database 0 only"),
+        ("redis+cluster://user:secret@one:1?db=0", "take path and options out"),
     ],
 )
 def test_urls_that_are_not_understood(url: str, reason: str) -> None:

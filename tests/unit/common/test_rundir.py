@@ -129,7 +129,7 @@ def test_a_path_too_long(tmp_path: Path) -> None:
     path = padded(tmp_path, LONGEST + 1)
     with pytest.raises(RunDirError) as caught:
         OwnedRunDir(path)
-    assert str(caught.value) == f"{path} is too long: the path of a Unix socket has 107 bytes"
+    assert str(caught.value) == f"{path} is too long: a Unix socket's path has 107 bytes at most"
     assert not os.path.exists(path)
 
 

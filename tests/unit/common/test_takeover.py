@@ -35,7 +35,7 @@ def test_too_many_tags() -> None:
 
 @pytest.mark.parametrize("name", [None, 1, "x" * MAX_CHANNELS])
 def test_a_channel_that_is_none(name: Any) -> None:
-    with pytest.raises(ChannelError, match="without the channel"):
+    with pytest.raises(ChannelError, match="without a channel"):
         takeover.read_passing({**takeover.passing(["a"], "c"), "channel": name})
 
 

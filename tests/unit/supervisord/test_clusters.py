@@ -71,7 +71,7 @@ def test_a_file_that_is_read_twice_has_its_sections_once(supervisord: Any, tmp_p
     supervisord.options.parse_infos += [
         f'Included extra file "{tmp_path}/copy.conf" during parsing'
     ]
-    with pytest.raises(ClustersError, match=r"^\[rpcinterface:chat\]: there is more than one"):
+    with pytest.raises(ClustersError, match=r"^\[rpcinterface:chat\]: there are several sections"):
         make_clusters(supervisord, sections(tmp_path))
 
 
@@ -102,14 +102,14 @@ def test_one_cluster_has_every_process(supervisord: Any, tmp_path: Path) -> None
         ({"listn": "x"}, "listn: unknown option; did you mean 'listen'?"),
         (
             {"listen": "unix:{}/shop.s, unix:{}/chat.s"},
-            "listen: unix:{}/chat.s is the cluster chat's; take another one",
+            "listen: cluster chat uses unix:{}/chat.s too; use another one",
         ),
-        ({"metrics": "unix:{}/chat.s"}, "metrics: unix:{}/chat.s is the cluster chat's; take"),
-        ({"run_dir": "{}/chat"}, "run_dir: {}/chat is the cluster chat's; name a directory that"),
+        ({"metrics": "unix:{}/chat.s"}, "metrics: cluster chat uses unix:{}/chat.s too; use"),
+        ({"run_dir": "{}/chat"}, "run_dir: cluster chat uses {}/chat too; name a directory that"),
         (
             {"message_queue": "redis://h", "channel": "c"},
-            "channel: 'c' is the cluster chat's, with the same message_queue: each would hear "
-            "what the other emits; write another name",
+            "channel: cluster chat uses 'c' on the same message_queue too: each would receive "
+            "the other's emits; write another name",
         ),
         ({"listen": "unix:/no/such/s"}, "listen: unix:/no/such/s: No such file or directory"),
     ],
@@ -131,7 +131,7 @@ def test_what_keeps_supervisord_from_two_clusters(
 
 def test_a_cluster_that_cannot_be_called_so(supervisord: Any, tmp_path: Path) -> None:
     made = {"a.b": {"listen": f"unix:{tmp_path}/s"}}
-    with pytest.raises(ClustersError, match=r"^\[rpcinterface:a\.b\]: a cluster cannot be called"):
+    with pytest.raises(ClustersError, match=r"^\[rpcinterface:a\.b\]: 'a\.b' is not a valid name"):
         make_clusters(supervisord, made)
 
 
@@ -147,5 +147,5 @@ def test_two_sections_of_one_name(supervisord: Any, tmp_path: Path, included: bo
         main.write_text("[supervisord]\n[include]\nfiles = more.conf\n" + section)
         options.here = str(tmp_path)
         options.read_config(str(main))
-    with pytest.raises(ClustersError, match=r"^\[rpcinterface:chat\]: there is more than one "):
+    with pytest.raises(ClustersError, match=r"^\[rpcinterface:chat\]: there are several sections "):
         make_clusters(supervisord, {"chat": {"listen": f"unix:{tmp_path}/s"}})

@@ -15,7 +15,7 @@ from supervisor_sio.worker.service import find_cluster
 @pytest.mark.parametrize(
     ("named", "reason"),
     [
-        (None, "supervisord has the clusters chat and shop, and this program does not say which"),
+        (None, "supervisord has the clusters chat and shop, and this program names none of them"),
         ("sohp", "SUPERVISOR_SIO_CLUSTER: there is no cluster 'sohp', only chat and shop"),
     ],
 )
