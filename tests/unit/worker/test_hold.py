@@ -207,6 +207,7 @@ def test_what_was_sent_before_the_client_went_is_handled_first(make: Any) -> Non
     app.settle(lambda: len(kept(app)) == 2)
     client.text("1")
     app.gone()
+    app.settle(lambda: len(app.seen) == 3)
     assert app.seen == [(1,), (2,), "client disconnect"] or (
         # Threads begin them in this order, and run side by side.
         app.mode == "threading" and set(app.seen) == {(1,), (2,), "client disconnect"}
