@@ -1,16 +1,15 @@
-"""Joins the relay of this host with those of others.
+"""Connects the relay of this host with those of other hosts.
 
-It hears what every worker says to all, and what is for a worker of another
-host; it says to the workers here what comes from elsewhere. The bridges tell
-each other every second which workers they have, so that those know of
-each other, and number what they send.
+It receives what every worker sends to all, and messages for workers of other hosts; and it sends
+messages of other hosts to the workers here. Every second each bridge tells the others which workers
+its host has. The bridges number what they send.
 
-What Redis loses is asked for, as on a host: a bridge keeps what it has sent, and
-sends it again to another that sees a hole in the numbers; later ones wait there.
-The router may be killed at any time. What a host has sent, and how far its workers
-were read for that, is in its :mod:`.stream`, which outlives the router. How far a
-host has come with what others sent is known to its workers, each of which notes the
-number of what it got: the bridge of the next router asks them, and goes on from there.
+Messages that Redis loses are asked for, as within a host: a bridge keeps what it has sent, and
+sends it again to a bridge that finds a gap in the numbers; later messages wait there. The router
+may be killed at any time. What a host has sent, and up to which of its workers' messages, is in its
+:mod:`.stream`, which outlives the router. Which messages of other hosts have arrived is known to
+the workers, each of which notes the numbers: the bridge of the next router asks them, and goes on
+from there.
 """
 
 from __future__ import annotations
@@ -47,23 +46,23 @@ from .stream_file import Origin
 
 logger = logging.getLogger("supervisor_sio.bridge")
 
-#: Seconds between looks at what is missing.
+#: Seconds between two looks for missing messages.
 _TICK = 0.25
 
-#: Seconds between two questions for the same: an answer comes behind all that is on its way, and
-#: is lost with the connection only.
+#: Seconds until a question is repeated: an answer comes after everything that is on its way, and is
+#: lost with the connection only.
 _ASK_AGAIN = 2.0
 
-#: Seconds for the workers to say what had come from other hosts before this bridge.
+#: Seconds for the workers to say which messages of other hosts they had before this bridge.
 _WORKERS_ANSWER = 2.0
 
-#: A worker as the router tells of it: tag, whether on another host, its channels, and whether
-#: the tag is no more than an alias, under which nobody sends.
+#: A worker, as the router lists it: tag, whether on another host, its channels, and whether the tag
+#: is an alias only, under which no process sends.
 Member = list[Any]
 
 
 class Bridge:
-    """Runs in threads of its own, from :meth:`start` to :meth:`close`.
+    """The bridge of a host, in threads of its own, from :meth:`start` to :meth:`close`.
 
     :param files: the descriptors of a :class:`.HostStream`.
     :param changed: called, in a thread of the bridge, when the workers of
@@ -80,55 +79,55 @@ class Bridge:
         changed: Callable[[list[Member]], None],
     ) -> None:
         self._refusals = Refusals(logger)
-        #: Malformed messages, by where they come from.
+        #: Counts malformed messages, by where they come from.
         self._untold = Untold()
         self._stream = HostStream(files, time.monotonic())
-        self._save()  # its name is the host's from now on
+        self._save()  # from now on the stream's id is the host's
         self._id = self._stream.id
         self._translator = Translator(self._id)
         self._changed = changed
         self._queue = RedisQueue(url, cluster.channel, self._stream, self._from_queue)
-        # On the relay it begins anew, with a name of its own.
+        # On the relay it has a new name, and numbers from 1.
         self._publisher = Publisher(run_dir, cluster, f"bridge-{secrets.token_hex(6)}")
         self._subscriber = ThreadSubscriber(
             self._publisher, run_dir, tag=BRIDGE, lives=self._lives, part=self._stream.part()
         )
-        #: Guards what several threads of the bridge know of the others.
+        #: Guards what the bridge's threads know of other hosts.
         self._lock = threading.RLock()
-        #: What the other bridges have sent.
+        #: Messages of the other bridges.
         self._inbox = Inbox(self._id, most_held=BRIDGE_MOST_HELD, ask_again=_ASK_AGAIN)
-        #: Those whose place in their stream is known here.
+        #: Bridges of which it is known here up to which number the workers have their messages.
         self._placed: set[str] = set()
-        #: When each was heard, and the last number that the workers here know of.
+        #: By bridge: when a message of it arrived last, and the last number told to the workers.
         self._heard: dict[str, float] = {}
         self._noted: dict[str, int] = {}
-        #: What has come from each to the workers here, as each has said last.
+        #: By worker: the last numbers of other bridges' messages that it has received.
         self._passed: dict[str, dict[str, int]] = {}
         self._resumed = not self._stream.continued
         self._missed_shown = 0
-        #: When those were missed first that did not say that they leave, by what they are called.
+        #: By bridge that stopped sending without a goodbye: when that was noticed.
         self._lost: dict[str, float] = {}
-        #: Which connection to Redis there was at the last look.
+        #: The number of the Redis connection at the last look.
         self._connection = 0
         self._origins: OrderedDict[tuple[Any, ...], int] = OrderedDict()
         self._elsewhere: dict[str, list[Member]] = {}
         self._here: list[Member] = []
         self._tags_here: frozenset[str] = frozenset()
-        #: Those of them that are no aliases.
+        #: The tags here that are not aliases.
         self._living_here: frozenset[str] = frozenset()
         self._members_known = False
-        #: Processes here that serve no clients, and have asked the workers of all hosts.
+        #: Processes here without clients that have asked the workers of all hosts.
         self._askers: OrderedDict[str, None] = OrderedDict()
         self._wake = threading.Event()
         self._closed = False
-        #: Whether the host does then, and not only its router.
+        #: Whether the host leaves at the end, and not only its router.
         self._leaves = False
         self.received = 0
         self.malformed = 0
 
     @property
     def missed(self) -> int:
-        """Messages of other hosts that did not come."""
+        """Messages of other hosts that were lost for good."""
         return self._inbox.dropped
 
     def start(self) -> None:
@@ -160,7 +159,7 @@ class Bridge:
         }
 
     def close(self, leaves: bool) -> None:
-        """:param leaves: whether the host does, or only its router."""
+        """:param leaves: whether the host leaves, or only its router ends."""
         self._leaves = leaves
         self._closed = True
         if leaves:
@@ -177,7 +176,7 @@ class Bridge:
     def _lives(self, sender: str) -> bool:
         return sender in self._living_here
 
-    # --- the other bridges ----------------------------------------------------
+    # --- state of the other bridges --------------------------------------------
 
     def _run(self) -> None:
         while not self._subscriber.joined and not self._closed:
@@ -197,7 +196,7 @@ class Bridge:
                     self._send_members(self._here)
                     self._tell_workers()
                 self._look(time.monotonic())
-            except Exception as error:  # of what others have said: the rest goes on
+            except Exception as error:  # caused by another bridge: the rest goes on
                 self._refusals.count("bridge-failed", repr(error))
             if last:
                 return
@@ -208,15 +207,15 @@ class Bridge:
             self._stream.save()
         except OSError as error:
             line = self._refusals.noted(
-                repr(error), "what is sent to other hosts is kept here alone"
+                repr(error), "messages for other hosts are kept in the router only"
             )
             if line:
                 logger.warning("%s", line)
 
     def _resume(self) -> None:
-        """Learn from the workers what had come to them before this bridge.
+        """Ask the workers which messages of other hosts they had received before this bridge.
 
-        One that says nothing in time has at least what was known of all.
+        A worker that does not answer in time counts as having those known to all.
         """
         until = time.monotonic() + _WORKERS_ANSWER
         while not self._resumed and not self._closed and time.monotonic() < until:
@@ -234,14 +233,14 @@ class Bridge:
             self._passed[tag] = numbers
 
     def _note_passed(self) -> None:
-        """What has come to all, for the bridge of the next router; and ask them anew."""
+        """Note which messages all workers have, for the bridge of the next router; ask anew."""
         with self._lock:
             here = self._tags_here
             self._passed = {tag: self._passed[tag] for tag in here if tag in self._passed}
             passed = {bridge: self._stream.passed.get(bridge, 0) for bridge in self._placed}
             if here and len(self._passed) == len(here):
                 for bridge in passed:
-                    # A worker that has heard nothing of it is new.
+                    # A worker that has received nothing from a bridge is new, and left out.
                     numbers = (one[bridge] for one in self._passed.values() if bridge in one)
                     passed[bridge] = max(passed[bridge], min(numbers, default=0))
             self._stream.note_passed(passed)
@@ -264,7 +263,7 @@ class Bridge:
 
     def _forget(self, bridge: str) -> None:
         self._heard.pop(bridge, None)
-        # How far it has come is still known to the inbox, should it be back.
+        # The inbox keeps its position, in case the bridge comes back.
         self._placed.discard(bridge)
         self._noted.pop(bridge, None)
         self._miss_workers(bridge)
@@ -277,7 +276,7 @@ class Bridge:
         self._changed([member for members in self._elsewhere.values() for member in members])
 
     def _tell_workers(self) -> None:
-        """How far the other bridges have come: a worker that got nothing lately knows, too."""
+        """Tell the workers the other bridges' numbers, also those that got no message lately."""
         with self._lock:
             for bridge in self._placed & set(self._heard):
                 number = self._inbox.delivered_to_all(bridge)
@@ -285,7 +284,7 @@ class Bridge:
                     self._noted[bridge] = number
                     self._publisher.publish(None, {"method": NOTE, "via": [bridge, number]}, ())
 
-    # --- from here to the others ----------------------------------------------
+    # --- from here to other hosts ----------------------------------------------
 
     def _from_relay(self, message: RelayMessage) -> None:
         alone = message.stream is not None
@@ -293,21 +292,22 @@ class Bridge:
         try:
             data = self._for_others(message)
             if not message.sequence:
-                if data is not None:  # it is volatile
+                if data is not None:  # a volatile message
                     self._say(data)
             elif data is None:
                 self._stream.skip(origin)
             else:
                 self._send(data, origin)
-        except (ValueError, RecursionError) as error:  # of its fields, or of encoding it
+        except (ValueError, RecursionError) as error:  # its fields, or encoding it
             self._refuse(error, message.sender)
             if message.sequence:
                 self._stream.skip(origin)
 
     def _for_others(self, message: RelayMessage) -> Optional[QueueMessage]:
-        """
-        :raises MalformedFields: when it is not understood.
-        :raises FormatError: when it cannot be told them.
+        """Translate a message; ``None`` when it is not for other hosts.
+
+        :raises MalformedFields: when its fields are malformed.
+        :raises FormatError: when it cannot be sent to other hosts.
         """
         fields = message.fields
         check_fields(fields)
@@ -315,7 +315,7 @@ class Bridge:
             self._note_asker(message.sender)
         to = fields.get("to")
         if to in self._tags_here or to in self._askers:
-            return None  # they have got it
+            return None  # it is for a receiver of this host
         return self._translator.to_queue(message)
 
     def _note_asker(self, sender: str) -> None:
@@ -342,13 +342,13 @@ class Bridge:
         self._queue.wake()
 
     def _ask(self, now: float) -> None:
-        """Ask the other bridges for what is missing of theirs."""
+        """Ask the other bridges for missing messages."""
         if not self._queue.connected:
             return
         if self._connection != self._queue.connections:
             self._connection = self._queue.connections
-            self._inbox.wait_anew()  # nobody could answer
-            self._lost = dict.fromkeys(self._lost, now)  # or be heard
+            self._inbox.wait_anew()  # no bridge could answer meanwhile
+            self._lost = dict.fromkeys(self._lost, now)  # nor be received
         for bridge in self._inbox.silent(now):
             if bridge not in self._lost:
                 self._deliver(self._inbox.give_up(bridge))
@@ -362,7 +362,7 @@ class Bridge:
         if type(first) is not int or type(last) is not int or not 0 < first <= last:
             raise FormatError("a question for no numbers")
         if last > self._stream.given:
-            return  # nobody can know of it
+            return  # these numbers were not used yet
         again = self._stream.again(first, last)
         self._say(
             {
@@ -376,11 +376,11 @@ class Bridge:
         )
 
     def _say(self, data: QueueMessage) -> None:
-        """What nobody misses: it has no number, and is not kept."""
+        """Send without a number and without keeping it: a lost one is not missed."""
         self._queue.say(json.dumps(data).encode())
 
     def _send_members(self, members: list[Member]) -> None:
-        """Not numbered: it says the number of the last one that is, and was given to Redis."""
+        """Send the workers here, without a number but with that of the last message for Redis."""
         living, aliases = (
             [[tag, True, channels] for tag, _, channels, *alias in members if any(alias) is wanted]
             for wanted in (False, True)
@@ -388,11 +388,11 @@ class Bridge:
         data: QueueMessage = {"method": "members", "host_id": self._id, "members": living}
         if self._leaves:
             data["leaves"] = True
-        if aliases:  # beside the others: a bridge of an older version knows none
+        if aliases:  # separate, as bridges of older versions do not know aliases
             data["aliases"] = aliases
         self._say({**data, "via": self._id, "seq": self._stream.given})
 
-    # --- from the others to here ----------------------------------------------
+    # --- from other hosts to here ----------------------------------------------
 
     def _from_queue(self, raw: bytes) -> None:
         try:
@@ -407,23 +407,23 @@ class Bridge:
                     self._queue.came_back(mark[1])
                 else:
                     self._take(data, raw, *mark)
-        except Exception as error:  # whatever somebody has published
+        except Exception as error:  # anybody may have published it
             self._refuse(error)
 
     def _converse(self, data: QueueMessage) -> None:
-        """Bridges ask each other for what they missed."""
+        """Handle a bridge's question for missing messages, or an answer."""
         if data["method"] == "question":
             if data["of"] == self._id:
                 self._answer(data)
         elif data["asker"] == self._id:
             bridge, messages = str(data["of"]), []
             if not self._inbox.awaits(bridge, None, int(data["asked"])):
-                return  # it has come twice
+                return  # the answer is a repeated one
             for raw in data["messages"]:
                 other = parse(raw)
                 mark = seen(other)
                 if mark is None or mark[0] != bridge:
-                    raise FormatError("somebody else's messages")
+                    raise FormatError("messages of another bridge")
                 messages.append(RelayMessage(bridge, mark[1], other, (raw,)))
             self._deliver(
                 self._inbox.again(bridge, None, int(data["asked"]), int(data["first"]), messages)
@@ -431,20 +431,21 @@ class Bridge:
             self._ask(time.monotonic())
 
     def _take(self, data: QueueMessage, raw: bytes, bridge: str, number: int) -> None:
-        """What another bridge has numbered, or that it has come to this number."""
+        """Take a numbered message of another bridge, or its list of workers with the last
+        number."""
         now = time.monotonic()
         if bridge not in self._heard and len(self._heard) >= BRIDGE_MOST_OTHERS:
-            raise FormatError("a bridge too many")
+            raise FormatError("too many bridges")
         self._heard[bridge] = now
         if self._lost.pop(bridge, None) is not None:
-            self._inbox.wait_anew()  # it could not answer
+            self._inbox.wait_anew()  # it could not answer meanwhile
         if data["method"] == "members":
             self._place(bridge, number)
             self._deliver(self._inbox.position(bridge, {None: number}))
             self._meet(bridge, data.get("members"), data.get("aliases", []))
             if data.get("leaves") is True and self._resumed:
                 self._forget(bridge)
-                self._deliver(self._inbox.give_up(bridge))  # it can be asked no more
+                self._deliver(self._inbox.give_up(bridge))  # it cannot be asked any more
         else:
             self._place(bridge, number - 1)
             message = RelayMessage(bridge, number, data, (raw.decode(),))
@@ -453,10 +454,10 @@ class Bridge:
             self._ask(now)
 
     def _place(self, bridge: str, before: Optional[int]) -> None:
-        """Begin after what has come to the workers, or where that bridge is now.
+        """Begin a bridge's messages after those that the workers have, or at its present number.
 
-        :param before: the number of the last message before those heard; ``None`` when
-            some are held already.
+        :param before: the number before the first message received; ``None`` when some are held
+            already.
         """
         if bridge in self._placed or not self._resumed:
             return
@@ -481,17 +482,17 @@ class Bridge:
             try:
                 if self._is_new_of(*origin_of(data)):
                     self._pass_on(data, [message.sender, message.sequence])
-            except (ValueError, RecursionError) as error:  # the others come nevertheless
+            except (ValueError, RecursionError) as error:  # the others are delivered
                 self._refuse(error)
 
     def _pass_on(self, data: QueueMessage, via: Optional[list[Any]]) -> None:
-        """To the workers here. :raises FormatError: when it is not understood."""
+        """Publish to the workers here. :raises FormatError: when the message is malformed."""
         outgoing = self._translator.from_queue(data)
         if outgoing is None:
             return
         tag, fields, packets = outgoing
         if tag is not None and tag.startswith(ASKER):
-            # It may have asked before this router was there.
+            # The process may have asked before this router began.
             if tag in self._askers or self._stream.continued:
                 self.received += 1
                 self._publisher.tell(tag, fields, packets)
@@ -505,7 +506,7 @@ class Bridge:
         self._publisher.publish(tag, fields if via is None else {**fields, "via": via}, packets)
 
     def _is_new_of(self, sender: str, alone: bool, number: int) -> bool:
-        """False for what a bridge before that one has passed on already."""
+        """False for a message that another bridge of its host has passed on already."""
         stream = sender, alone
         if number <= self._origins.get(stream, 0):
             return False
@@ -516,7 +517,7 @@ class Bridge:
         return True
 
     def _meet(self, bridge: str, members: Any, aliases: Any) -> None:
-        """:raises FormatError: when these are no members."""
+        """Take a bridge's list of workers. :raises FormatError: when it is malformed."""
         try:
             known: list[Member] = [
                 [str(tag), True, [str(c) for c in channels], is_alias]
@@ -524,16 +525,16 @@ class Bridge:
                 for tag, _, channels in rows
             ]
         except (TypeError, ValueError):
-            raise FormatError("members that are none") from None
+            raise FormatError("malformed members") from None
         if not known:
-            self._miss_workers(bridge)  # other processes there may send
+            self._miss_workers(bridge)  # its host may still have other emitters
         elif self._elsewhere.get(bridge) != known:
             self._elsewhere[bridge] = known
             self._tell()
-            self._wake.set()  # it may be new: let it know who is here
+            self._wake.set()  # the bridge may be new: send it the workers here soon
 
     def _refuse(self, error: Exception, sender: str = "") -> None:
-        """:param sender: of a message of this host; by default it is one on the message queue."""
+        """:param sender: of a message of this host; empty for one on the message queue."""
         self.malformed += 1
         untold = self._untold.count("relay" if sender else "queue")
         if untold:

@@ -1,8 +1,8 @@
-"""How messages go through Redis: by pub/sub, which in a cluster is sharded.
+"""How messages go through Redis: by pub/sub, sharded in a cluster.
 
-Not by Streams. They cost Redis twice the CPU for each message, and memory; they are refused
-when it is full, or a replica; and what was written just before it is killed is lost with them,
-too. So hosts number what they send, and ask for what they lack; see :mod:`.stream`.
+Not by Streams: they cost Redis twice the CPU per message, and memory; Redis refuses them when it is
+full or a replica; and those written just before it is killed are lost, too. So hosts number what
+they send, and ask for what they lack; see :mod:`.stream`.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from ..common.redis_client import ClusterAddress, make_client
 
 
 class Broker:
-    """Two connections, one to publish and one to subscribe; both are made when they are needed.
+    """Two connections, one to publish and one to subscribe, made when they are needed.
 
-    :raises QueueError: as :func:`make_client`.
+    :raises QueueError: see :func:`make_client`.
     """
 
     def __init__(self, url: str, channel: str) -> None:
         self._channel = channel
         self._client = make_client(url)
-        #: Of a cluster, when its nodes are known.
+        #: The client of a cluster, once its nodes are known.
         self._cluster: Optional[Any] = None
         #: Whether Redis has answered since the last :meth:`renew`.
         self._answers = False
 
     @property
     def confirmations(self) -> int:
-        """How many confirmations a subscription gets before it is complete."""
+        """The number of confirmations after which a subscription is complete."""
         return 2 if isinstance(self._client, ClusterAddress) else 1
 
     def connect(self) -> None:
-        """Before :meth:`publish`: who cannot connect, or is not let in, has sent nothing.
+        """Connect before :meth:`publish`: if this fails, nothing has been sent.
 
-        :raises redis.RedisError: when it is so.
+        :raises redis.RedisError: when Redis cannot be reached, or refuses the login.
         """
         if not self._answers:
             self._node()[0].ping()
             self._answers = True
 
     def publish(self, messages: Sequence[bytes]) -> list[Any]:
-        """Publish in this order, in one round trip; for each what Redis says.
+        """Publish in this order, in one round trip. Return Redis's result for each message.
 
-        An exception among the results is a refusal: that message was not published. One that is
-        raised leaves open what was.
+        An exception among the results is a refusal: that message was not published. After a raised
+        exception it is not known which messages were.
         """
         client, command = self._node()
         pipeline = client.pipeline(transaction=False)
@@ -59,14 +59,14 @@ class Broker:
         subscription = client.pubsub()
         if command == "SPUBLISH":
             subscription.ssubscribe(self._channel)
-        # In a cluster as well: those who know of no shards publish to all nodes.
+        # Also in a cluster: publishers without shards publish to all nodes.
         subscription.subscribe(self._channel)
         return subscription
 
     def renew(self) -> None:
-        """Something is wrong: begin with a new connection, and ask again where the nodes are.
+        """Begin with a new connection after an error, and look up the nodes anew.
 
-        A connection that is in use is for who uses it to close.
+        A connection in use is left to its user to close.
         """
         self._answers = False
         if isinstance(self._client, ClusterAddress):

@@ -1,11 +1,11 @@
-"""Between the relay's messages and those of :class:`socketio.RedisManager`.
+"""Translates between the relay's messages and those of :class:`socketio.RedisManager`.
 
-Pure. What stock python-socketio servers understand goes out as they phrase it
-(``PubSubManager`` of python-socketio, JSON since its version 5.14): emits,
-callbacks, disconnects and room changes. The rest goes from bridge to bridge as
-method ``relay``, which stock servers ignore. Each message also says, in keys
-that those ignore, which bridge it comes ``via``, its number ``seq`` there, and
-its ``origin``: who said it, whether to one worker alone, and the number there.
+Pure. What stock python-socketio servers understand is sent in their format (``PubSubManager`` of
+python-socketio, JSON since its version 5.14): emits, callbacks, disconnects and room changes.
+Everything else is sent between bridges as method ``relay``, which stock servers ignore. Each
+message also has, in keys that those ignore, the bridge that it comes ``via``, its number ``seq``
+there, and its ``origin``: the sender, whether it was sent to the bridge alone, and its number
+there.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _SHARED = {
     "close_room": ("room", "namespace"),
 }
 
-#: Fields of the relay's own, which say nothing to other hosts.
+#: Fields that have a meaning on one relay only.
 _HIDDEN = ("to", "after", "only", "via")
 
-#: Numbers stay far from what a status cannot show.
+#: Largest number in a status.
 _LARGEST_NUMBER = 2**53
 
 QueueMessage = dict[str, Any]
 
 
 class FormatError(ValueError):
-    """A message that is not of this format."""
+    """A message that is not in this format."""
 
 
 class Outgoing(NamedTuple):
-    """For the relay of this host."""
+    """A message for the relay of this host."""
 
     #: The worker, or ``None`` for all.
     tag: Optional[str]
@@ -57,23 +57,23 @@ class Outgoing(NamedTuple):
 
 
 class Translator:
-    """One bridge's translations.
+    """The translations of one bridge.
 
-    :param bridge: an id that no other bridge has; it has no colon.
+    :param bridge: a unique id without a colon.
     """
 
     def __init__(self, bridge: str) -> None:
         self.bridge = bridge
         self._callbacks: OrderedDict[int, tuple[Any, ...]] = OrderedDict()
-        # Clients may still owe an answer to the bridge before this one.
+        # Clients may still owe answers to questions of the former bridge: other ids.
         self._last_ack = random.getrandbits(20) << 32
 
     # --- from the relay -------------------------------------------------------
 
     def to_queue(self, message: RelayMessage) -> Optional[QueueMessage]:
-        """The same for the other hosts; ``None`` when it is not for them.
+        """The message for other hosts; ``None`` when it is not for them.
 
-        :raises FormatError: when it cannot be told them.
+        :raises FormatError: when it cannot be sent to them.
         """
         fields = message.fields
         method = fields["method"]
@@ -89,11 +89,11 @@ class Translator:
         return self.to_bridges(message)
 
     def to_bridges(self, message: RelayMessage) -> QueueMessage:
-        """The same in a form that stock servers ignore."""
+        """The message in a form that stock servers ignore."""
         return self._relayed(message, message.fields.get("to"))
 
     def _relayed(self, message: RelayMessage, to: Optional[str]) -> QueueMessage:
-        """As it is, for the other bridges."""
+        """The message as it is, for other bridges."""
         fields = {name: value for name, value in message.fields.items() if name not in _HIDDEN}
         fields.setdefault("reply_to", message.sender)
         return {
@@ -108,7 +108,7 @@ class Translator:
         }
 
     def _origin(self, message: RelayMessage) -> str:
-        """The ``host_id`` of a worker here: a callback finds its way back by it."""
+        """The ``host_id`` for a worker here, which callbacks name."""
         return f"{self.bridge}:{message.sender}"
 
     def _emit_to_queue(self, message: RelayMessage) -> QueueMessage:
@@ -119,7 +119,7 @@ class Translator:
             data = [data, *(b64encode(attachment).decode() for attachment in attachments)]
         ack, room, namespace = fields.get("ack"), fields.get("room"), fields["namespace"]
         if "to" in fields and isinstance(room, list):
-            # Sids, and one message for the worker of each: together they are all.
+            # A list of sids: one message for each of their workers, with its own sids.
             room = [one for one in room if tag_of(str(one)) == fields["to"]]
         translated = {
             "method": "emit",
@@ -137,14 +137,14 @@ class Translator:
         return translated
 
     def _callback_to_queue(self, message: RelayMessage) -> Optional[QueueMessage]:
-        """A client here has answered an emit of another host."""
+        """The answer of a client here to an emit of another host."""
         asked = self._callbacks.pop(message.fields["ack"], None)
         if asked is None:
             return None
         host_id, room, namespace, ack = asked
         arguments, attachments = _decode(message)
         if attachments:
-            # python-socketio's format has no bytes in callbacks; ours has.
+            # python-socketio's format has no bytes in callbacks; the bridges' has.
             _, of_ours, tag = host_id.partition(":")
             if not of_ours:
                 raise FormatError("a stock python-socketio takes no acknowledgement with bytes")
@@ -162,9 +162,9 @@ class Translator:
     # --- from the queue -------------------------------------------------------
 
     def from_queue(self, data: QueueMessage) -> Optional[Outgoing]:
-        """The same for the workers here; ``None`` when it is not for them.
+        """The message for the workers here; ``None`` when it is not for them.
 
-        :raises FormatError: when it is not understood.
+        :raises FormatError: when it is malformed.
         """
         try:
             outgoing = self._from_queue(data)
@@ -172,7 +172,7 @@ class Translator:
                 check_fields(outgoing.fields)
                 for text in (outgoing.tag, *outgoing.packets):
                     if isinstance(text, str):
-                        text.encode()  # JSON may have halves of characters
+                        text.encode()  # JSON may have lone surrogates
             return outgoing
         except FormatError:
             raise
@@ -184,7 +184,7 @@ class Translator:
         if method == "callback":
             return self._callback_from_queue(data)
         if isinstance(host_id, str) and host_id.partition(":")[0] == self.bridge:
-            return None  # its own
+            return None  # a message of this bridge
         if method == "emit":
             return self._emit_from_queue(data)
         if method in _SHARED:
@@ -198,15 +198,15 @@ class Translator:
             ]
             to = data["to"]
             if not (to is None or isinstance(to, str)):
-                raise FormatError("for a worker that is none")
+                raise FormatError("a receiver that is not a text")
             fields = {name: value for name, value in data["fields"].items() if name not in _HIDDEN}
             return Outgoing(to, fields, packets)
-        return None  # of a newer version
+        return None  # a method of a newer version
 
     def _emit_from_queue(self, data: QueueMessage) -> Outgoing:
         event, host_id = data["event"], data.get("host_id")
         if not isinstance(event, str):
-            raise FormatError("an event without a name")  # clients would hang up
+            raise FormatError("an event without a name")  # clients would disconnect
         arguments, attachments = data["data"], []
         if data.get("binary"):
             attachments = [b64decode(text, validate=True) for text in arguments[1:]]
@@ -229,11 +229,11 @@ class Translator:
         if callback is not None:
             room, asked_in, asked_id = callback
             if not isinstance(host_id, str):
-                raise FormatError("a callback for nobody")
+                raise FormatError("a callback without a sender")
             _, of_ours, worker = host_id.partition(":")
             if of_ours and seen(data) is not None:
-                # Its numbers are like those of the workers here, so the answer goes straight
-                # there, whichever routers there are by then.
+                # Acknowledgement ids are unique among all bridges' hosts, so the answer names the
+                # worker itself, whichever routers run by then.
                 ack = asked_id
                 fields.update(ack=ack, reply_to=worker)
             else:
@@ -252,7 +252,7 @@ class Translator:
     def _callback_from_queue(self, data: QueueMessage) -> Optional[Outgoing]:
         bridge, _, tag = str(data["host_id"]).partition(":")
         if bridge != self.bridge:
-            return None  # for another
+            return None  # for another bridge
         if not isinstance(data["args"], list):
             raise FormatError("a callback without its arguments")
         packet = sio_packet.Packet(
@@ -263,7 +263,7 @@ class Translator:
 
 
 def parse(raw: bytes) -> QueueMessage:
-    """:raises FormatError: for what is no message; it is never unpickled."""
+    """:raises FormatError: when it is not a message; it is never unpickled."""
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -278,9 +278,9 @@ def parse(raw: bytes) -> QueueMessage:
 
 
 def _decode(message: RelayMessage, at_least: int = 0) -> tuple[list[Any], list[bytes]]:
-    """The arguments, of which there are so many, with placeholders for bytes; and the bytes.
+    """The arguments, at least so many, with placeholders for bytes; and the bytes.
 
-    :raises FormatError: when it is not a packet.
+    :raises FormatError: when the message has no Socket.IO packet.
     """
     packets = list(message.packets)
     try:
@@ -290,7 +290,7 @@ def _decode(message: RelayMessage, at_least: int = 0) -> tuple[list[Any], list[b
             whole = MsgPackPacket(encoded_packet=packets[0])
             encoded = sio_packet.Packet(whole.packet_type, data=whole.data).encode()
             packets = encoded if isinstance(encoded, list) else [encoded]
-        # Attachments that are not added leave their placeholders in the data.
+        # Attachments are not added, so their placeholders stay in the data.
         packet = sio_packet.Packet(encoded_packet=packets[0])
         attachments = [packet for packet in packets[1:] if isinstance(packet, bytes)]
     except Exception as error:
@@ -315,7 +315,7 @@ def _encode(
 
 
 def origin_of(data: QueueMessage) -> tuple[str, bool, int]:
-    """:raises FormatError: when it has none."""
+    """:raises FormatError: when the origin is missing or malformed."""
     try:
         sender, alone, number = data["origin"]
         if _is_name(sender) and isinstance(alone, bool) and type(number) is int:
@@ -326,7 +326,7 @@ def origin_of(data: QueueMessage) -> tuple[str, bool, int]:
 
 
 def seen(data: Mapping[str, Any]) -> Optional[tuple[str, int]]:
-    """Which bridge a message comes through, and its number there; ``None`` for others'."""
+    """The bridge that a message comes through, and its number; ``None`` for stock servers'."""
     via, number = data.get("via"), data.get("seq")
     if _is_name(via) and type(number) is int and 0 <= number <= _LARGEST_NUMBER:
         return str(via), number

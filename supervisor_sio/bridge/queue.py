@@ -1,7 +1,7 @@
-"""The connection pair to Redis: one to publish, one to subscribe.
+"""The two connections to Redis: one to publish, one to subscribe.
 
-What is numbered waits in the host's stream while Redis is away, or refuses it. Local traffic
-knows nothing of it.
+Numbered messages wait in the host's stream while Redis is away or refuses them. Local traffic does
+not wait for them.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ logger = logging.getLogger("supervisor_sio.bridge")
 #: Messages published in one round trip.
 _BATCH = 100
 
-#: Seconds between attempts to reach Redis: the first, and at most.
+#: Seconds between attempts to reach Redis: the first, and the longest pause.
 _FIRST_RETRY = 0.1
 _LONGEST_RETRY = 1.0
 
-#: Seconds after Redis is back until the first message: time for the other hosts
-#: to subscribe again, or they would miss it. Longer than ``_LONGEST_RETRY``.
+#: Seconds after a reconnect until the first message: the other hosts have to subscribe again, or
+#: would miss it. Longer than ``_LONGEST_RETRY``.
 _OTHERS_FIRST = 1.5
 
-#: Seconds between looks whether it is time to stop.
+#: Seconds between two looks whether it is time to stop.
 _TICK = 0.5
 
 
 class RedisQueue:
-    """Publishes and subscribes, in a thread each, from :meth:`start` to :meth:`close`.
+    """Publishes and subscribes, each in a thread, from :meth:`start` to :meth:`close`.
 
-    :param stream: what is to be published.
+    :param stream: the numbered messages to publish.
     :param received: gets each message of the channel, in the subscriber's thread.
-    :param silence: seconds without a message, its own included, after which the
-        connection is taken for dead.
+    :param silence: seconds without a message, its own included, after which the connection counts
+        as dead.
     :raises QueueError: as :func:`make_client`.
     """
 
@@ -65,25 +65,26 @@ class RedisQueue:
         self._stream = stream
         self._received = received
         self._silence = silence
-        #: Messages without a number.
+        #: Messages without numbers that wait to be published.
         self._unnumbered: Deque[bytes] = deque()
         self._bytes = 0
         self._refusals = Refusals(logger)
-        #: Since when something is confirmed that has not come back; the last number that has.
+        #: Since when Redis has confirmed messages that have not come back; the last number that
+        #: has.
         self._confirmed_since = math.inf
         self._returned = stream.given
-        #: Why nothing gets through, as it was last told.
+        #: Why nothing can be published, as it was logged last.
         self._fault: Optional[tuple[str, type[Exception]]] = None
-        #: Why the connection was lost, as it was last told, until a message has come back; and
-        #: whether it was lost for the same again since.
+        #: Why the connection was lost, as it was logged last, until a message has come back; and
+        #: whether it was lost again since then for the same reason.
         self._loss = ""
         self._is_told = False
         self._changed = threading.Condition()
         self._closed = threading.Event()
-        #: Whether the subscriber hears the channel.
+        #: Whether the subscription to the channel is complete.
         self.connected = False
         self._connected_at = 0.0
-        #: How often it has begun to.
+        #: How often it has connected.
         self.connections = 0
         self.sent = 0
         #: How often Redis has refused a message.
@@ -98,12 +99,12 @@ class RedisQueue:
             thread.start()
 
     def wake(self) -> None:
-        """There is something in the stream."""
+        """The stream has something to publish."""
         with self._changed:
             self._changed.notify()
 
     def say(self, data: bytes) -> None:
-        """Publish soon, if Redis is there, what nobody misses; never waits."""
+        """Publish soon, without a number, if Redis is connected and there is room; never waits."""
         with self._changed:
             if (
                 self.connected
@@ -115,7 +116,7 @@ class RedisQueue:
                 self._changed.notify()
 
     def came_back(self, number: int) -> None:
-        """A message of this host has come through Redis, with all up to this number."""
+        """A message of this host has come back through Redis, after all up to this number."""
         self._confirmed_since = math.inf
         self._loss = ""
         with self._changed:
@@ -123,7 +124,7 @@ class RedisQueue:
             self._changed.notify()
 
     def close(self, timeout: float = 2.0) -> None:
-        """Publish what waits, if Redis takes it in time."""
+        """Publish waiting messages, if Redis takes them in time."""
         deadline = time.monotonic() + timeout
         while self.connected and self._due and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -133,7 +134,7 @@ class RedisQueue:
         for thread in self._threads:
             thread.join(max(0.0, deadline + _TICK - time.monotonic()))
 
-    # --- to publish -----------------------------------------------------------
+    # --- publishing -------------------------------------------------------------
 
     @property
     def _due(self) -> bool:
@@ -141,10 +142,10 @@ class RedisQueue:
 
     @property
     def _room(self) -> int:
-        """How many messages may be on their way, beside those that have yet to come back.
+        """How many more messages may be on their way, besides those that have yet to come back.
 
-        All hosts take them as fast as this one, more or less. More would wait in Redis, until
-        that cuts the receivers off; and behind them answers to who lacks some.
+        All hosts receive them about as fast as this one. More of them would wait in Redis, until it
+        disconnects the receivers; and answers to bridges that lack some would wait behind them.
         """
         return BRIDGE_MOST_ON_THEIR_WAY - (self._stream.given - self._returned)
 
@@ -170,7 +171,7 @@ class RedisQueue:
                 self._closed.wait(_LONGEST_RETRY)
 
     def _publish_batch(self) -> bool:
-        """:return: whether Redis has refused something."""
+        """Publish a batch. Return whether Redis has refused a message."""
         with self._changed:
             count = min(_BATCH, len(self._unnumbered))
             unnumbered = [self._unnumbered.popleft() for _ in range(count)]
@@ -178,7 +179,7 @@ class RedisQueue:
         numbered = self._stream.take(min(_BATCH, self._room)) if self._room > 0 else []
         results = self._broker.publish([*unnumbered, *numbered]) if unnumbered or numbered else []
         errors = [error for error in results if isinstance(error, Exception)]
-        # Those at the end are tried again. What is missing in the middle the others ask for.
+        # Refused messages at the end are tried again; other bridges ask for those in the middle.
         again = 0
         while again < len(numbered) and isinstance(results[-1 - again], Exception):
             again += 1
@@ -186,7 +187,7 @@ class RedisQueue:
         self.sent += len(numbered) - again
         self.refused += len(errors)
         if errors:
-            self._broker.renew()  # it may be a replica now, or have other slots
+            self._broker.renew()  # the node may be a replica now, or have other slots
             self._tell("refuses messages, trying again", errors[-1])
         elif results:
             self._fault = None
@@ -194,13 +195,13 @@ class RedisQueue:
         return bool(errors)
 
     def _tell(self, what: str, error: Exception) -> None:
-        """Once, until it works again or is another error."""
+        """Log an error once, until publishing works again or the error changes."""
         fault = what, type(error)
         if fault != self._fault:
             self._fault = fault
             logger.error("%s %s: %s", self._shown, what, error)
 
-    # --- to subscribe ---------------------------------------------------------
+    # --- subscribing ------------------------------------------------------------
 
     def _listen(self) -> None:
         retry = _FIRST_RETRY
@@ -220,16 +221,16 @@ class RedisQueue:
                     if kind in ("message", "smessage"):
                         self._hear(message["data"])
                     elif kind == "sunsubscribe":
-                        raise ConnectionError("the channel is at another node now")
+                        raise ConnectionError("the channel has moved to another node")
                     elif kind in ("subscribe", "ssubscribe"):
                         confirmations -= 1
                         if not confirmations:
                             retry = _FIRST_RETRY
                             self._found()
                     if now - heard > self._silence:
-                        raise TimeoutError("it is silent")
+                        raise TimeoutError("no message arrives")
                     if now - self._confirmed_since > self._silence:
-                        raise TimeoutError("what it confirms does not come back")
+                        raise TimeoutError("confirmed messages do not come back")
             except Exception as error:
                 self._lost(error)
             finally:
@@ -242,7 +243,7 @@ class RedisQueue:
     def _hear(self, data: bytes) -> None:
         try:
             self._received(data)
-        except Exception as error:  # not a fault of Redis
+        except Exception as error:  # the handler's fault, not Redis's
             self._refusals.count("bad-message-on-queue", repr(error))
 
     def _found(self) -> None:
@@ -251,13 +252,13 @@ class RedisQueue:
                 logger.info("connected to %s", self._shown)
             first = not self._connected_at
             self._connected_at = time.monotonic() - (_OTHERS_FIRST if first else 0.0)
-            self._returned = self._stream.given  # or it has been lost
+            self._returned = self._stream.given  # those on their way may be lost
             self.connections += 1
             self.connected = True
 
     def _lost(self, error: Exception) -> None:
         if self.connected or not self._connected_at:
-            # One that lets us subscribe and not publish is lost again and again.
+            # A Redis that lets this host subscribe but not publish is lost again and again.
             self._is_told = repr(error) == self._loss
             if not self._is_told:
                 self._loss = repr(error)

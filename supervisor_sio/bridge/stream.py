@@ -1,8 +1,8 @@
-"""The stream of this host's messages to the others: numbered, and kept.
+"""The stream of this host's messages to other hosts: numbered, and kept.
 
-It belongs to the host, not to the router, and goes on where it was when a router is killed. What
-is kept is in :mod:`.stream_file`: for others to ask for again, and for Redis while it is away. So
-is which of the workers' messages are in it, and which were given to Redis.
+It belongs to the host, not to the router, and goes on where it was when a router is killed. The
+messages are kept in :mod:`.stream_file`: for other hosts that ask for them again, and for Redis
+while it is away. So is which of the workers' messages are in it, and which were given to Redis.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from ..relay.methods import BRIDGE
 from ..relay.position import Part
 from .stream_file import Messages, Origin, State
 
-#: Of what is saved.
+#: The version of the saved state.
 _FORMAT = 1
 
 
 class Again(NamedTuple):
-    """An answer to whoever missed messages."""
+    """An answer to a host that missed messages."""
 
-    #: Number of the first one here; those before are not kept any more.
+    #: The number of the first message here; earlier ones are not kept any more.
     first: int
     messages: list[bytes]
 
 
 class HostStream:
-    """Safe to use from several threads.
+    """The stream of this host. Safe to use from several threads.
 
     :param descriptors: of three files in memory, which outlive this process:
         :data:`.memory_file.HOST_FILES`. They stay open.
@@ -51,24 +51,24 @@ class HostStream:
         self._state = State(state)
         saved = self._state.read()
         if saved is None or saved[0] != _FORMAT:
-            # None, or of another version: it begins anew. Messages without a state are nobody's.
+            # No state, or another version's: begin anew. Messages without a state are of no use.
             saved = None
             for descriptor in descriptors:
                 os.ftruncate(descriptor, 0)
-        #: Whether another router has begun it.
+        #: Whether a former router began the stream.
         self.continued = saved is not None
-        #: How other hosts call it.
+        #: The name under which other hosts know this one.
         self.id = f"bridge-{secrets.token_hex(6)}"
-        #: What workers sent from then on is for other hosts.
+        #: Messages that workers sent from then on are for other hosts.
         self._since = now
         #: Number of the last message.
         self.last = 0
-        #: Messages that there was no room for.
+        #: Number of messages for which there was no room.
         self.unsent = 0
-        #: By sender: the numbers of what was read of it last, to all and to the bridge alone,
-        #: and when that was sent; the least recent first.
+        #: By sender: the last numbers read, to all and to the bridge alone, and the time of the
+        #: last message; the least recent first.
         self._read: OrderedDict[str, list[Any]] = OrderedDict()
-        #: How far the messages of each other host have come to all workers here, at least.
+        #: By bridge: the number up to which all workers here have its messages, at least.
         self.passed: dict[str, int] = {}
         if saved is not None:
             _, self.id, self._since, self.last, self.unsent, read, self.passed = saved
@@ -83,7 +83,7 @@ class HostStream:
 
     @property
     def waiting(self) -> int:
-        """Messages that are yet to be given to Redis."""
+        """The number of messages that are yet to be given to Redis."""
         with self._lock:
             return self._waiting
 
@@ -92,7 +92,7 @@ class HostStream:
         return sum(len(file) - file.index_after(self.given) for file in (self._old, self._current))
 
     def part(self) -> Part:
-        """How far the processes of this host were read, for the bridge to go on there."""
+        """The position from which the bridge goes on to read this host's processes."""
         with self._lock:
             senders = {
                 sender: [True, to_all + 1, to_all, {BRIDGE: [alone + 1, alone]}, False]
@@ -101,11 +101,11 @@ class HostStream:
             return Part((BRIDGE,), self._since, senders, {})
 
     def add(self, origin: Origin, encode: Callable[[int], bytes]) -> bool:
-        """Number a message, and keep it; one that is in the stream already is ignored.
+        """Number a message and keep it; one that is in the stream already is ignored.
 
-        :param encode: makes it, of its number.
-        :return: whether there was room for it. If not, it is counted, and the others miss it.
-        :raises OSError: when there is no memory for it; likewise.
+        :param encode: encodes the message with its number.
+        :return: whether there was room for it. If not, it is counted, and other hosts miss it.
+        :raises OSError: when there is no memory for it; the same holds.
         """
         with self._lock:
             if not self._is_new(origin):
@@ -129,19 +129,19 @@ class HostStream:
             return not full
 
     def skip(self, origin: Origin) -> None:
-        """That message was read, and is not for other hosts."""
+        """Note that a message was read, and is not for other hosts."""
         with self._lock:
             if self._is_new(origin):
                 self._note(origin)
 
     def _room(self) -> Messages:
-        """The file for the next message. When it has enough, the older one is emptied for it.
+        """The file for the next message. When it is full, the older file is emptied for it.
 
-        All that waits is in the newer one then: that may have as much as may wait.
+        Then all waiting messages are in the full one: its limit is that of waiting messages.
         """
         current = self._current
         if len(current) >= BRIDGE_MOST_WAITING or current.bytes >= BRIDGE_MOST_WAITING_BYTES:
-            self._write_state()  # it has how far those were read that are in neither file then
+            self._write_state()  # with the positions of messages that are in neither file then
             self._old, self._current = self._current, self._old
             self._current.clear()
         return self._current
@@ -156,17 +156,17 @@ class HostStream:
         self._read.move_to_end(origin.sender)
         if len(self._read) > BRIDGE_MOST_ORIGINS:
             _, (_, _, time) = self._read.popitem(last=False)
-            # Should it be back: all of that time was read, and is not to be read again.
+            # If the sender comes back: its messages up to that time must not be read again.
             self._since = max(self._since, math.nextafter(time, math.inf))
         self._changed = True
 
-    # --- to Redis, and to those who missed some of it ------------------------------
+    # --- for Redis, and for hosts that missed messages ------------------------------
 
     def take(self, most: int) -> list[bytes]:
-        """The next messages for Redis, which count as given from now on.
+        """Take the next messages for Redis, which count as given from now on.
 
-        What happens to them then is not known if this process is killed. Other hosts ask for what
-        they lack, and servers of others get nothing twice.
+        If this process is killed now, it is not known whether they reach Redis. Other hosts ask for
+        what they lack, and stock servers get nothing twice.
         """
         with self._lock:
             for file in (self._old, self._current):
@@ -176,12 +176,12 @@ class HostStream:
                     self._waiting_bytes -= sum(map(len, messages))
                     self._give(file.numbers[at + len(messages) - 1])
                     return messages
-            # What there was no room for comes after them: let the others know.
+            # The last numbers had no room: other hosts see from the number that they lack them.
             self._give(self.last)
             return []
 
     def give_back(self, count: int) -> None:
-        """Redis has refused the last so many of those that were taken."""
+        """Redis has refused the last ``count`` messages that were taken."""
         with self._lock:
             for file in (self._current, self._old):
                 end = file.index_after(self.given)
@@ -198,7 +198,7 @@ class HostStream:
             self.given = number
 
     def again(self, first: int, last: int) -> Again:
-        """A batch of those from ``first`` on, up to the next hole or to ``last``."""
+        """A batch of messages from ``first`` on, up to the next gap or to ``last``."""
         with self._lock:
             for file in (self._old, self._current):
                 at = file.index_after(first - 1)
@@ -213,18 +213,18 @@ class HostStream:
     # --- for the next router --------------------------------------------------------
 
     def note_passed(self, passed: Mapping[str, int]) -> None:
-        """So far, at least, the messages of these hosts have come to all workers here."""
+        """Note that all workers here have the messages of these bridges, up to these numbers."""
         with self._lock:
             for bridge, number in passed.items():
                 if self.passed.get(bridge) != number:
-                    self.passed.pop(bridge, None)  # the one that changed last comes last
+                    self.passed.pop(bridge, None)  # moves it to the end
                     self.passed[bridge] = number
                     self._changed = True
             while len(self.passed) > BRIDGE_MOST_OTHERS:
                 del self.passed[next(iter(self.passed))]
 
     def save(self) -> None:
-        """Keep what is not in the messages; called every second or so.
+        """Save what the files of messages do not have; called every second or so.
 
         :raises OSError: when there is no memory for it.
         """

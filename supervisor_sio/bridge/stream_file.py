@@ -1,7 +1,8 @@
-"""The files in memory behind :mod:`.stream`: they are supervisord's, and outlive the router.
+"""The files in memory for :mod:`.stream`: supervisord owns them, so they outlive the router.
 
-A router may be killed at any moment, in the middle of a write, too. So what is written has its
-length and a checksum before it, and is the last of its file, or beside what it replaces.
+A router may be killed at any moment, also in the middle of a write. So each record has its length
+and a checksum before it, and is written at the end of its file, or beside the record that it
+replaces.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from zlib import crc32
 
 from ..common import memory_file
 
-#: Where each of the two places for a state begins, and how long it may be. The kernel writes a
-#: page in one go, so the number that is alone in the first page needs no checksum.
+#: The offsets of the two places for a state, and its greatest length. The kernel writes a page at
+#: once, so the number, alone in the first page, needs no checksum.
 _LONGEST = 4 * 1024 * 1024
 _PLACES = (4096, 4096 + _LONGEST)
 _NUMBER = struct.Struct("!Q")
@@ -33,11 +34,11 @@ _ORIGIN = struct.Struct("!QQdBB")
 
 
 class Origin(NamedTuple):
-    """Where a message of this host comes from."""
+    """The source of a message of this host."""
 
-    #: The worker, or another process that emits.
+    #: The worker, or another emitter.
     sender: str
-    #: Whether it was sent to the bridge alone, or to all; these are numbered apart.
+    #: Whether it was sent to the bridge alone, or to all; these have separate numbers.
     alone: bool
     number: int
     #: When it was sent, in seconds of the host's monotonic clock.
@@ -45,7 +46,7 @@ class Origin(NamedTuple):
 
 
 class State:
-    """What is replaced as a whole, and the number of the last message given to Redis."""
+    """A state that is replaced as a whole, and the number of the last message given to Redis."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -59,7 +60,7 @@ class State:
         os.pwrite(self._descriptor, _NUMBER.pack(number), 0)
 
     def read(self) -> Any:
-        """The last one that was written to its end; ``None`` without any."""
+        """The last state that was written completely; ``None`` if there is none."""
         newest = None
         for place in _PLACES:
             head = os.pread(self._descriptor, _STATE.size, place)
@@ -71,7 +72,7 @@ class State:
         return None if newest is None else json.loads(newest)
 
     def write(self, value: Any) -> None:
-        """:raises OSError: when there is no room or memory for it; the one before stays then."""
+        """:raises OSError: when there is no room or memory for it; the former state stays then."""
         data = json.dumps(value, separators=(",", ":")).encode()
         if _STATE.size + len(data) > _LONGEST:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
@@ -83,24 +84,24 @@ class State:
 
 
 class Messages:
-    """One file of messages, the numbers of which rise. Only added to, or emptied.
+    """A file of messages with rising numbers; messages are appended, or the file is emptied.
 
-    :param note: gets where each message comes from that is in it.
+    :param note: gets the origin of each message that is in the file already.
     """
 
     def __init__(self, descriptor: int, note: Callable[[Origin], object]) -> None:
         self._descriptor = descriptor
-        #: Where each message is, and what it has with those before it.
+        #: The number, offset and size of each message.
         self.numbers = array("Q")
         self._begins = array("Q")
         self._sizes = array("L")
         self._end = 0
-        #: Of the messages themselves.
+        #: The size of all messages.
         self.bytes = 0
         for origin, number, begin, size in self._records():
             self._index(number, begin, size)
             note(origin)
-        os.ftruncate(descriptor, self._end)  # one that was not written to its end
+        os.ftruncate(descriptor, self._end)  # drops a message that was not written completely
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -129,16 +130,16 @@ class Messages:
         self._end = self.bytes = 0
 
     def index_after(self, number: int) -> int:
-        """How many messages have this number at most."""
+        """The number of messages up to this number."""
         return bisect_right(self.numbers, number)
 
     def bytes_after(self, number: int) -> int:
         return sum(self._sizes[self.index_after(number) :])
 
     def read(self, at: int, most: int, most_bytes: int, in_a_row: bool = False) -> list[bytes]:
-        """Messages from the one at this index on, at least one.
+        """Read messages from an index on, at least one.
 
-        :param in_a_row: whether to end before the first number that is missing.
+        :param in_a_row: whether to end before the first missing number.
         """
         end, size = at, 0
         while end < min(len(self), at + most):
@@ -166,7 +167,7 @@ class Messages:
         self.bytes += size
 
     def _records(self) -> Iterator[tuple[Origin, int, int, int]]:
-        """Of each that is whole: where it comes from, its number, where it begins, its size."""
+        """Origin, number, offset and size of each complete message."""
         size = os.fstat(self._descriptor).st_size
         if not size:
             return

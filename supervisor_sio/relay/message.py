@@ -1,23 +1,21 @@
 """The format of a message on the relay.
 
-One frame, because pyzmq takes several times as long for three:
+A message is one frame, because pyzmq takes several times as long for three:
 
-1. the topic: ``<channel> NUL * NUL`` for all, ``<channel> NUL <tag> NUL`` for one
-   worker, ``<channel> NUL ? NUL`` for questions to everybody who publishes,
-   ``NUL router NUL`` for questions to the router process;
-2. a header: numbers (see :mod:`.outbox`) and lengths, the name of the sender,
-   the hashes of the rooms whose members it is for (see :mod:`.rooms`), of a
-   message of another host how far its bridge has come (see :mod:`.passed`), and
-   a JSON object that says what to do;
-3. Socket.IO packets as the emitter encoded them, each behind its length in
-   bytes and whether it is text.
+1. the topic: ``<channel> NUL * NUL`` for all, ``<channel> NUL <tag> NUL`` for one worker,
+   ``<channel> NUL ? NUL`` for questions to all publishers, ``NUL router NUL`` for questions to
+   the router process;
+2. a header: numbers (see :mod:`.outbox`) and lengths, the sender's name, the hashes of the rooms
+   whose members the message is for (see :mod:`.rooms`), for a message of another host its bridge
+   and its number there (see :mod:`.passed`), and a JSON object with the method and its arguments;
+3. Socket.IO packets as the emitter encoded them, each after its length in bytes and a flag for
+   text.
 
-Messages of one stream that are sent together travel as a *bundle*: a header that
-begins as theirs, with the hashes of all their rooms, their lengths, and the messages
-themselves, whose numbers follow each other. It is packed right before it is sent, and
-taken apart where it is received.
+Messages of one stream that are sent together travel as a *bundle*: a header that begins like a
+message's, with the hashes of all their rooms, the messages' lengths, and the messages themselves,
+with consecutive numbers. It is packed right before it is sent, and unpacked by the receiver.
 
-What both begin with, :func:`look` reads: enough for who does not need the rest.
+:func:`look` reads the common beginning of both: enough for a receiver that does not need the rest.
 
 Nothing in a message is executed: JSON and bytes only, no pickle.
 """
@@ -44,16 +42,16 @@ _LOOK = struct.Struct("!BBBBQ")
 _HEAD = struct.Struct("!BBBBQQdI")
 #: of a bundle; also the number of messages
 _BUNDLE_HEAD = struct.Struct("!BBBBQH")
-#: by kind, how long the header is; the sender's name follows
+#: the length of the header by kind; the sender's name follows
 _SIZES = {_MESSAGE: _HEAD.size, _BUNDLE: _BUNDLE_HEAD.size, _PASSED_ON: _HEAD.size}
 _COUNT = struct.Struct("!H")
 _HASHES = [struct.Struct(f"!{count}Q") for count in range(RELAY_MOST_ROOMS + 1)]
-#: of a message of another host, behind the hashes: its number at the bridge that passed it on, and
-#: the length of that one's name, which follows; no field says it then
+#: of a message of another host, after the hashes: its number at the bridge that passed it on, and
+#: the length of the bridge's name, which follows; the fields do not have it then
 _VIA = struct.Struct("!QB")
 #: length of a packet, times two, plus one for text; and of a message in a bundle
 _PART = struct.Struct("!I")
-#: where the length of a message's JSON object is
+#: the offset of the length of a message's JSON object
 _FIELDS_AT = _HEAD.size - _PART.size
 
 #: Version 2: version, sequence, after, time, lengths of the sender's name and of the JSON object.
@@ -62,7 +60,7 @@ _HEAD_2 = struct.Struct("!BQQdBI")
 #: Numbers stay far from where they would wrap, or sum up to a figure XML-RPC cannot carry.
 _LARGEST_SEQUENCE = 2**53
 
-#: Longest JSON object, in bytes, that is worth remembering.
+#: Longest JSON object that is cached, in bytes.
 _REPEATED = 512
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -74,13 +72,13 @@ TOPIC_FOR_ROUTER = b"\0router\0"
 
 
 class MessageError(ValueError):
-    """Bytes that are not a message of this format."""
+    """Bytes that are not a message in this format."""
 
 
 class OtherVersion(MessageError):
     """A message of another version of this package.
 
-    :ivar sender: the name of who has sent it, where that is known; else empty.
+    :ivar sender: the sender's name, if it is known; else empty.
     :ivar newer: whether that version is newer than this one.
     """
 
@@ -91,24 +89,24 @@ class OtherVersion(MessageError):
 
 
 class Look(NamedTuple):
-    """The beginning of a message or a bundle."""
+    """What a message and a bundle begin with."""
 
     sender: bytes
-    #: The number of the first message, and how many there are, whose numbers follow it; 0 when
-    #: they have none.
+    #: The number of the first message, and how many there are, with consecutive numbers; 0 when
+    #: they have no numbers.
     first: int
     messages: int
-    #: Of the rooms whose members they are for; none: for everybody.
+    #: The hashes of the rooms whose members they are for; none when they are for everybody.
     hashes: Sequence[int]
-    #: Of a message of another host: the bridge, and its number there.
+    #: For a message of another host: the bridge, and the number there.
     via: Optional[tuple[str, int]] = None
 
 
 def look(data: bytes, start: int) -> Look:
-    """Read no more than who has nothing to do with it needs.
+    """Read the beginning, which is enough for a receiver without members of the rooms.
 
     :param start: the length of the topic before it.
-    :raises MessageError: when it does not begin as a message does.
+    :raises MessageError: when it is not the beginning of a message or bundle.
     """
     try:
         version, kind, length, rooms, first = _LOOK.unpack_from(data, start)
@@ -130,7 +128,7 @@ def look(data: bytes, start: int) -> Look:
 
 
 def _sender_of(data: bytes, start: int) -> str:
-    """Of a message of the version before this one."""
+    """The sender of a message in the former version; empty for another one."""
     if data[start] != 2 or len(data) - start < _HEAD_2.size:
         return ""
     length = data[start + _HEAD_2.size - 5]
@@ -139,7 +137,7 @@ def _sender_of(data: bytes, start: int) -> str:
 
 
 def read_number(value: Any) -> int:
-    """A number of a message out of another's fields.
+    """Check a message's number in the fields of another message.
 
     :raises MessageError: when it is not one.
     """
@@ -166,41 +164,41 @@ def topic_for_publishers(channel: str) -> bytes:
 class RelayMessage:
     #: Tag of the worker, or the id of another emitter.
     sender: str
-    #: Counts the messages of this sender under this topic, from 1; 0 for what
-    #: the relay's participants tell each other about those.
+    #: Counts the messages of this sender under this topic, from 1; 0 for messages between the
+    #: relay's participants, which have no numbers.
     sequence: int
-    #: What to do, with JSON values only: ``method`` and its arguments. Shared
+    #: What to do, with JSON values only: ``method`` and its arguments. The object is shared
     #: among messages: not to be changed.
     fields: Mapping[str, Any]
     packets: Sequence[EncodedPacket] = field(default_factory=tuple)
-    #: To one worker: the number of the sender's last message to all before this one.
+    #: For a message to one worker: the number of the sender's last message to all before it.
     after: int = 0
     #: When it was sent, in seconds of the host's monotonic clock.
     time: float = 0.0
-    #: For which clients of the process that has received it; ``None``: for all.
+    #: For which clients of the receiving process it is; ``None`` for all.
     scope: Any = field(default=None, init=False, repr=False, compare=False)
-    #: To whom it was, for who has received it: the tag of a worker; ``None``: to all.
+    #: For the receiver: the tag to which it was sent; ``None`` for all.
     stream: Optional[str] = field(default=None, init=False, repr=False, compare=False)
-    #: What :meth:`pack` gives, if that is known: for who keeps it.
+    #: The result of :meth:`pack`, if it is known already.
     packed: Optional[bytes] = field(default=None, init=False, repr=False, compare=False)
-    #: Of several that came together, each as :meth:`pack` has it: this one has the number of the
-    #: first, and the packets of all.
+    #: If this stands for several messages that arrived together: each as packed. This message has
+    #: the number of the first one, and the packets of all.
     run: Optional[Sequence[bytes]] = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def last(self) -> int:
-        """Its number, or that of the last of several; 0 when they have none."""
+        """Its number, or that of the last message of a run; 0 without numbers."""
         return self.sequence + len(self.run) - 1 if self.run and self.sequence else self.sequence
 
     def each(self) -> Iterator[RelayMessage]:
-        """Those of :attr:`run`, for the same clients."""
+        """The messages of :attr:`run`, with the same scope."""
         for data in self.run or ():
             message = RelayMessage.unpack(data)
             message.scope, message.stream, message.packed = self.scope, self.stream, data
             yield message
 
     def pack(self) -> bytes:
-        """Without the topic. :raises TypeError: when a field is not JSON."""
+        """The message as bytes, without the topic. :raises TypeError: when a field is not JSON."""
         said, kind, via = self.fields, _MESSAGE, b""
         if "via" in said:
             via = _pack_via(said["via"])
@@ -220,7 +218,7 @@ class RelayMessage:
     @classmethod
     def unpack(cls, data: bytes, start: int = 0) -> RelayMessage:
         """:param start: the length of the topic before it.
-        :raises MessageError: whatever is wrong with the bytes.
+        :raises MessageError: when the bytes are not a message.
         """
         try:
             if data[start] != _VERSION:
@@ -250,7 +248,7 @@ class RelayMessage:
 
 
 def pack_bundle(messages: Sequence[bytes]) -> bytes:
-    """Several messages of one stream, as :meth:`RelayMessage.pack` has them, as one."""
+    """Pack several packed messages of one stream as a bundle."""
     _, _, length, _, first = _LOOK.unpack_from(messages[0])
     sender = messages[0][_HEAD.size : _HEAD.size + length]
     start = _HEAD.size + length
@@ -270,10 +268,10 @@ def pack_bundle(messages: Sequence[bytes]) -> bytes:
 
 
 def unpack_bundle(data: bytes, start: int) -> Iterator[bytes]:
-    """The messages of a bundle, which are several; each as :meth:`RelayMessage.pack` has it.
+    """The packed messages of a bundle, of which there are several.
 
     :param start: the length of the topic before it.
-    :raises MessageError: when it is longer or shorter than its messages.
+    :raises MessageError: when the bundle is longer or shorter than its messages.
     """
     try:
         _, _, length, rooms, _, count = _BUNDLE_HEAD.unpack_from(data, start)
@@ -288,8 +286,8 @@ def unpack_bundle(data: bytes, start: int) -> Iterator[bytes]:
 
 
 def runs(messages: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Messages of a bundle in their order: those that follow each other and differ in nothing but
-    their numbers, times and packets, together."""
+    """Split a bundle's messages, in order, into runs: consecutive ones that differ only in numbers,
+    times and packets."""
     run: list[bytes] = []
     joins, end = False, 0
     kind = rest = b""
@@ -306,9 +304,9 @@ def runs(messages: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def unpack_run(run: Sequence[bytes]) -> RelayMessage:
-    """One of :func:`runs` as one message with the packets of all.
+    """Unpack a run as one message with the packets of all.
 
-    :raises MessageError: when it is none.
+    :raises MessageError: when it is not a message.
     """
     message = RelayMessage.unpack(run[0])
     end = _fields_end(run[0])
@@ -320,7 +318,7 @@ def unpack_run(run: Sequence[bytes]) -> RelayMessage:
 
 
 def _fields_end(data: bytes) -> int:
-    """Where the packets of a message begin; of what is too short to be one, behind it."""
+    """The offset of a message's packets; beyond the end for bytes that are too short."""
     if len(data) < _HEAD.size:
         return _HEAD.size
     (size,) = _PART.unpack_from(data, _FIELDS_AT)
@@ -328,7 +326,7 @@ def _fields_end(data: bytes) -> int:
 
 
 def _pack_via(via: Any) -> bytes:
-    """Empty when that is not a bridge and a number."""
+    """The packed bridge and number; empty when ``via`` is malformed."""
     if not isinstance(via, (list, tuple)) or len(via) != 2:
         return b""
     bridge, number = via
@@ -341,7 +339,7 @@ def _pack_via(via: Any) -> bytes:
 
 
 def _read_via(data: bytes, at: int) -> tuple[tuple[str, int], int]:
-    """:return: the bridge and its number; and where they end."""
+    """:return: the bridge and the number; and the offset after them."""
     number, length = _VIA.unpack_from(data, at)
     at += _VIA.size
     return (data[at : at + length].decode(), number), at + length
@@ -375,7 +373,7 @@ def _unpack_packets(data: bytes, start: int) -> list[EncodedPacket]:
 
 def _encode_fields(fields: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """Fields as JSON, and the hashes of the rooms that they name."""
-    # An emitter says the same again and again: to the same room, in the same namespace.
+    # An emitter repeats itself: the same room, in the same namespace.
     try:
         key = tuple(fields.items())
         known = _encoded.get(key)

@@ -32,7 +32,7 @@ HERE, ALSO_HERE, ELSEWHERE = "0a1b2c3d", "1a1b2c3d", "2a1b2c3d"
 
 
 class Relay:
-    """In the place of publisher and subscriber: keeps what is said to the workers here."""
+    """In place of publisher and subscriber: keeps what is sent to the workers here."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.options = kwargs
@@ -61,7 +61,7 @@ class Relay:
 
 
 class Queue:
-    """In the place of Redis: keeps what is published, as it arrives."""
+    """In place of Redis: keeps what is published, as it arrives."""
 
     connected, connections, sent, refused = True, 1, 0, 0
 
@@ -123,7 +123,7 @@ class BridgeAlone(Bridge):
 
     @property
     def elsewhere(self) -> list[str]:
-        """The workers of other hosts, as last told."""
+        """The workers of other hosts, as reported last."""
         return [tag for tag, *_ in self.told[-1]]
 
 
@@ -149,7 +149,7 @@ def emit(number: int, via: str = "bridge-2", origin: Any = None, room: str = "")
 
 
 def again(bridge: Bridge, asked: int, *messages: Any, first: int = 0) -> dict[str, Any]:
-    """What ``bridge-2`` answers this one."""
+    """The answer of ``bridge-2`` to this bridge."""
     return {
         "method": "again",
         "of": "bridge-2",
@@ -161,7 +161,7 @@ def again(bridge: Bridge, asked: int, *messages: Any, first: int = 0) -> dict[st
 
 
 def members(number: int, *tags: str, via: str = "bridge-2") -> dict[str, Any]:
-    """These have no number: they tell the last one."""
+    """Lists of workers have no number of their own: they have the last one."""
     workers = [[tag, True, ["socketio"]] for tag in tags]
     return {"method": "members", "via": via, "seq": number, "members": workers}
 
@@ -175,7 +175,7 @@ def from_worker(number: int = 1, **fields: Any) -> RelayMessage:
 
 
 def alone(message: RelayMessage) -> RelayMessage:
-    """As it comes when a worker has said it to the bridge and to nobody else."""
+    """A message that a worker has sent to the bridge alone."""
     message.stream = BRIDGE
     return message
 
@@ -266,7 +266,7 @@ def test_redis_away_is_nobodys_silence(bridge: BridgeAlone) -> None:
 
 
 def test_a_host_that_is_away_for_long_is_waited_for(bridge: BridgeAlone) -> None:
-    """Its router starts anew, say; it has what it sent, and is given time to answer then."""
+    """Its router restarts, say; it keeps what it sent, and gets time to answer then."""
     bridge.hear(emit(1), emit(3), members(3, "a"))
     now = bridge._heard["bridge-2"]
     bridge._look(now + BRIDGE_SILENCE + 1)
@@ -307,7 +307,7 @@ def test_a_host_that_leaves_before_its_place_is_known_loses_nothing(bridge: Brid
 
 
 def test_a_host_without_workers_is_asked_for_what_is_missing(bridge: BridgeAlone) -> None:
-    """Other processes there send, too; and its workers may only just begin."""
+    """It may have other emitters, and its workers may just be starting."""
     bridge.hear(members(0), emit(1), members(2))
     bridge._look(time.monotonic() + module._ASK_AGAIN)
     asked = [(one["first"], one["last"]) for one in bridge._queue.published]
@@ -318,7 +318,7 @@ def test_a_host_without_workers_is_asked_for_what_is_missing(bridge: BridgeAlone
 
 
 def test_what_cannot_be_asked_now_is_not_waited_for_in_vain(bridge: BridgeAlone) -> None:
-    """Redis was away for long; hosts that were not heard meanwhile have their time anew."""
+    """Redis was away for long; hosts that were silent meanwhile get their time anew."""
     bridge.hear(emit(1), emit(3), members(3, "a"))
     now = bridge._heard["bridge-2"]
     bridge._look(now + BRIDGE_SILENCE + 1)
@@ -352,7 +352,7 @@ def test_what_it_has_sent_it_sends_again(bridge: BridgeAlone) -> None:
 
 
 def test_it_goes_on_where_the_workers_are(bridge: BridgeAlone) -> None:
-    """What came while there was no router is asked for."""
+    """Messages that came while there was no router are asked for."""
     successor = BridgeAlone(bridge.files)
     successor._subscriber.on_passed = successor._take_passed
     successor.hear(emit(20), members(20, "a"))
@@ -370,13 +370,13 @@ def test_it_goes_on_where_the_workers_are(bridge: BridgeAlone) -> None:
 
 
 def passed(bridge: BridgeAlone, **numbers: int) -> None:
-    """What the workers here answer when they are asked what has come to them, by tag."""
+    """What the workers here answer about messages of other hosts, by tag."""
     for tag, number in numbers.items():
         bridge._take_passed(tag[1:], {"bridge-2": number})
 
 
 def test_a_worker_that_does_not_answer_in_time_misses_nothing(bridge: BridgeAlone) -> None:
-    """It has at least what all had when they were asked last, and gets nothing twice."""
+    """It has at least what all workers had at the last question, and gets nothing twice."""
     bridge.hear(*(emit(number) for number in range(5, 9)))
     passed(bridge, **{f"_{HERE}": 7, f"_{ALSO_HERE}": 6})
     bridge._note_passed()
@@ -543,7 +543,7 @@ def test_members_of_other_hosts_are_told(bridge: BridgeAlone) -> None:
 
 
 def test_aliases_of_other_hosts_are_told_as_such(bridge: BridgeAlone) -> None:
-    """And to a bridge that knows none they say nothing."""
+    """Bridges that know no aliases ignore them."""
     bridge.set_members([[HERE, False, ["socketio"], False], [ALSO_HERE, False, ["socketio"], True]])
     assert bridge._lives(HERE) and not bridge._lives(ALSO_HERE)
     bridge._send_members(bridge._here)
@@ -656,7 +656,7 @@ def test_what_the_workers_say_is_numbered(bridge: BridgeAlone) -> None:
 
 
 def test_what_is_volatile_has_no_number(bridge: BridgeAlone) -> None:
-    """Nobody misses it, and servers of others get it as any emit."""
+    """A lost one is not missed, and stock servers get it like any emit."""
     packet = '2["news",1]'
     fields = {"method": "volatile", "namespace": "/", "packet": JSON_PACKET, "room": "red"}
     bridge._from_relay(RelayMessage(HERE, 0, fields, [packet]))
@@ -672,7 +672,7 @@ def test_what_is_volatile_has_no_number(bridge: BridgeAlone) -> None:
 def test_a_process_that_serves_nobody_asks_another_host(
     bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Answers come to it alone, without a number; those of workers here stay here."""
+    """Answers come to it alone, without a number; those of workers here stay on this host."""
     monkeypatch.setattr(module, "BRIDGE_MOST_ASKERS", 2)
     other = BridgeAlone()
     other.set_members([[ELSEWHERE, False, ["socketio"], False]])
@@ -883,7 +883,7 @@ def test_figures(bridge: BridgeAlone, caplog: pytest.LogCaptureFixture) -> None:
 def test_a_host_that_is_back_is_not_told_as_gone(
     bridge: BridgeAlone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One thread forgets it while another hears of it: the last word is the latest."""
+    """One thread forgets the host while another receives from it: the last report is the latest."""
     monkeypatch.setattr(module, "BRIDGE_SILENCE", 0.0)
     ended = threading.Event()
 

@@ -36,7 +36,7 @@ def wait_until(condition: Callable[[], Any], timeout: float = 30) -> None:
 
 
 def free_port() -> int:
-    """One whose neighbour for the bus of the cluster, 10,000 higher, is free, too."""
+    """A free port whose cluster bus port, 10,000 higher, is free as well."""
     while True:
         port = random.randrange(15000, 22000)
         with socket.socket() as one, socket.socket() as other:
@@ -90,7 +90,7 @@ class Node:
 
     @property
     def subscribers(self) -> int:
-        """Of the shard channel, at this node."""
+        """The subscribers of the shard channel at this node."""
         return dict(self.client.pubsub_shardnumsub("chat")).get(b"chat", 0)
 
 
@@ -158,7 +158,7 @@ def put(queue: RedisQueue, *messages: bytes) -> None:
 
 
 def owner(nodes: list[Node]) -> Node:
-    """Of the channel."""
+    """The node that owns the channel."""
     (found,) = [node for node in nodes if node.subscribers]
     return found
 

@@ -44,7 +44,7 @@ def outside_supervisord(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class StockManager(PubSubManager):  # type: ignore[misc]
-    """A stock one, on a queue of which each message is JSON, as RedisManager has it."""
+    """A stock manager on a queue of JSON messages, like RedisManager."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class StockManager(PubSubManager):  # type: ignore[misc]
 
 
 class Stock:
-    """A stock server; its clients are those of the manager, without a transport."""
+    """A stock server; its clients are the manager's, without a transport."""
 
     def __init__(self) -> None:
         self.manager = StockManager()
@@ -78,14 +78,14 @@ class Stock:
         return sid
 
     def hear(self, message: Optional[QueueMessage]) -> None:
-        """Let it handle one message of the queue."""
+        """Let the manager handle one message of the queue."""
         assert message is not None
         self.manager._incoming = [json.dumps(message).encode()]
         self.manager._thread()
         assert not self.server.logger.exception.called, self.server.logger.exception.mock_calls
 
     def got(self, client: str) -> list[sio_packet.Packet]:
-        """What that client has got since the last call."""
+        """What the client has received since the last call."""
         packets: list[sio_packet.Packet] = []
         for data in self._sent.pop(client, []):
             if isinstance(data, bytes):
@@ -99,7 +99,7 @@ class Stock:
 
     @property
     def published(self) -> QueueMessage:
-        """The one message that it has published."""
+        """The one message that the manager has published."""
         (message,) = self.manager.published
         self.manager.published = []
         return message
@@ -121,7 +121,7 @@ def another() -> Translator:
 
 
 def emitted(event: str, data: Any = None, namespace: str = "/", **fields: Any) -> RelayMessage:
-    """As a worker of ours says it."""
+    """An emit in the form in which our workers publish it."""
     arguments = [event, *as_arguments(data)]
     packets = ZmqManager()._encode(sio_packet.EVENT, namespace, arguments, fields.get("ack"))
     emit = {"method": "emit", "namespace": namespace, "packet": JSON_PACKET, **fields}
@@ -129,7 +129,7 @@ def emitted(event: str, data: Any = None, namespace: str = "/", **fields: Any) -
 
 
 def answered(ack: int, *arguments: Any) -> RelayMessage:
-    """As a worker of ours tells the bridge what its client answers."""
+    """An acknowledgement in the form in which our workers send it to the bridge."""
     packets = ZmqManager()._encode(sio_packet.ACK, "/", list(arguments), ack)
     return RelayMessage(
         OTHER, 1, {"method": "callback", "ack": ack, "packet": JSON_PACKET}, packets
@@ -142,14 +142,14 @@ def through_json(message: Optional[QueueMessage]) -> QueueMessage:
 
 
 def relayed(outgoing: Optional[Outgoing]) -> RelayMessage:
-    """As a worker of ours hears it."""
+    """A message in the form in which our workers receive it."""
     assert outgoing is not None
     message = RelayMessage("bridge", 1, outgoing.fields, outgoing.packets)
     return RelayMessage.unpack(message.pack())
 
 
 def arguments_of(message: RelayMessage) -> list[Any]:
-    """As a worker of ours decodes them."""
+    """The arguments that our workers decode."""
     return ZmqManager()._decode(message)
 
 
@@ -390,7 +390,7 @@ def test_acknowledgements_between_our_bridges(arguments: list[Any]) -> None:
 
 
 def ask(stock: Stock, bridge: Translator, answers: list[Any]) -> int:
-    """A stock server asks a client of ours; the id of that for our workers."""
+    """A stock server asks a client of ours; returns the acknowledgement's id for our workers."""
     stock.server.emit("q", b"?", to=SID, callback=lambda *args: answers.append(args))
     message = relayed(bridge.from_queue(stock.published))
     assert message.fields["reply_to"] == BRIDGE

@@ -37,7 +37,7 @@ def wait_until(condition: Callable[[], Any], timeout: float = 20) -> None:
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """A URL that nobody listens at."""
+    """A URL at which no server listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"redis://user:secret@127.0.0.1:{taken.getsockname()[1]}/0"
@@ -52,7 +52,7 @@ def stream() -> Iterator[HostStream]:
 
 
 def put(queue: RedisQueue, *messages: bytes) -> None:
-    """Into its stream."""
+    """Add messages to its stream."""
     for message in messages:
         number = queue._stream.last + 1
         queue._stream.add(Origin("w", False, number, 0.0), lambda _, data=message: data)
@@ -242,7 +242,7 @@ def test_a_silent_connection_is_given_up(
 ) -> None:
     queue = RedisQueue(server.url, "chat", stream, heard.append, silence=0.2)
     queue.start()
-    wait_until(lambda: "is away, trying again: it is silent" in caplog.text)
+    wait_until(lambda: "is away, trying again: no message arrives" in caplog.text)
     wait_until(lambda: queue.connected)
     queue.close()
 
@@ -253,7 +253,7 @@ def test_what_is_confirmed_and_does_not_come_back_went_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As from a server that another one has replaced."""
+    """A server that another one has replaced behaves like this."""
     monkeypatch.setattr(module, "_OTHERS_FIRST", 0.0)
     ours = threading.Event()
     heard: list[bytes] = []
@@ -269,7 +269,7 @@ def test_what_is_confirmed_and_does_not_come_back_went_elsewhere(
 
     def told() -> bool:
         queue.say(b"x")  # so it is not silent
-        return "what it confirms does not come back" in caplog.text
+        return "confirmed messages do not come back" in caplog.text
 
     wait_until(told)
     ours.set()
@@ -311,7 +311,7 @@ def test_what_redis_does_not_confirm_is_not_published_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It may have got it, and servers of others would have it twice."""
+    """Redis may have it, and stock servers would get it twice."""
     monkeypatch.setattr(module, "_LONGEST_RETRY", 0.01)
     with monkeypatch.context() as patch:
         patch.setattr(queue._broker, "publish", Mock(side_effect=ConnectionResetError("as told")))
@@ -389,7 +389,7 @@ def test_a_redis_that_never_lets_us_publish_is_told_of_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nothing of ours comes back, so each connection in turn is silent."""
+    """No message comes back, so each connection in turn seems dead."""
     caplog.set_level("INFO")
     monkeypatch.setattr(module, "_TICK", 0.02)
     monkeypatch.setattr(module, "_OTHERS_FIRST", 0.0)
@@ -403,14 +403,14 @@ def test_a_redis_that_never_lets_us_publish_is_told_of_once(
     queue.start()
     put(queue, b"1")
     wait_until(lambda: queue.refused and queue.connections > 5)
-    words = ("connected to", "refuses messages", "is silent", "connected to")
+    words = ("connected to", "refuses messages", "no message arrives", "connected to")
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == len(words), lines
     assert all(sum(word in line for line in lines) == words.count(word) for word in words), lines
     client.acl_setuser("chat", enabled=True, commands=["+publish"])
     wait_until(lambda: queue._returned == 1)
     caplog.clear()
-    wait_until(lambda: "is away, trying again: it is silent" in caplog.text)
+    wait_until(lambda: "is away, trying again: no message arrives" in caplog.text)
     queue.close()
     client.close()
 

@@ -1,4 +1,4 @@
-"""The stream of a host's messages, and what is left of it for the next router."""
+"""The stream of a host's messages, and what the next router finds of it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stream(files: list[int]) -> HostStream:
 
 
 def add(stream: HostStream, number: int, data: bytes | None = None, sender: str = "w") -> bool:
-    """What the worker has numbered so is the stream's message of which the data says the number."""
+    """Add a worker's numbered message; its data has its number in the stream."""
     origin = Origin(sender, False, number, 1000.0 + number)
     return stream.add(origin, lambda given: b"%d" % given if data is None else data)
 
@@ -52,7 +52,7 @@ def texts(*numbers: int) -> list[bytes]:
 
 
 def next_numbers(stream: HostStream) -> dict[str, tuple[int, int]]:
-    """Of each sender what the bridge would read next: to all, and to it alone."""
+    """For each sender the numbers that the bridge would read next: to all, and to it alone."""
     part = stream.part()
     inbox = Inbox(*part.tags, since=part.since)
     inbox.restore(part.senders)
@@ -299,7 +299,7 @@ def test_a_state_that_is_too_long_leaves_the_one_before(
 
 
 def test_messages_without_a_state_are_given_up(stream: HostStream, files: list[int]) -> None:
-    """Other hosts would take them for those of a host they do not know."""
+    """Other hosts would take them for messages of a host that they do not know."""
     add(stream, 1)
     stream.take(1)
     add(stream, 2)

@@ -1,4 +1,4 @@
-"""A manager with a server, clients, and other workers that are only spoken to."""
+"""A manager with a server and clients; other workers' messages are simulated."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture(params=[ZmqManager, AsyncZmqManager])
 def manager(request: pytest.FixtureRequest) -> Any:
-    """With a server: each manager, called as if it blocked."""
+    """Each of the two managers, with a server; called as if it blocked."""
     manager = request.param()
     if request.param is ZmqManager:
         server = make_server(client_manager=manager)
@@ -61,7 +61,7 @@ def server(manager: ZmqManager) -> socketio.Server:
 
 @pytest.fixture
 def clients(server: socketio.Server) -> list[PollingClient]:
-    """Two in the room "even", two in "odd", two of them in "low"."""
+    """Four clients: two in the room "even", two in "odd", two of them in "low"."""
     clients = [PollingClient(server) for _ in range(4)]
     for number, client in enumerate(clients):
         server.enter_room(client.sid, "odd" if number % 2 else "even")
@@ -72,7 +72,7 @@ def clients(server: socketio.Server) -> list[PollingClient]:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Calls something that waits for answers in another thread."""
+    """Starts a call that waits for answers, in another thread."""
     with ThreadPoolExecutor() as executor:
         yield executor.submit
 
@@ -91,7 +91,7 @@ def run_dir(tmp_path: Path) -> Iterator[OwnedRunDir]:
 
 @pytest.fixture
 def subscribe(run_dir: OwnedRunDir) -> Iterator[Callable[[bytes], zmq.Socket[bytes]]]:
-    """Makes sockets that hear a topic from then on."""
+    """Makes sockets that receive a topic from then on."""
     with zmq.Context() as context:
 
         def make(topic: bytes) -> zmq.Socket[bytes]:

@@ -1,4 +1,4 @@
-"""What tests of several workers say to one, and see of it."""
+"""Helpers for tests of several workers: their messages to a manager, and its messages to them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def numbers(clients: list[PollingClient], sockets: list[RemoteSocket]) -> list[int]:
-    """Which of the clients these are."""
+    """The numbers of these clients."""
     sids = [client.sid for client in clients]
     return sorted(sids.index(socket.sid) for socket in sockets)
 
 
 def heard(manager: ZmqManager, clients: list[PollingClient]) -> list[bool]:
-    """Whether each client had an event, before one that all get."""
+    """Whether each client had received an event before one that all get."""
     manager.emit("last", None)
     events = [client.receive() for client in clients]
     assert all(packets[-1] == '42["last"]' for packets in events)
@@ -44,7 +44,7 @@ def heard(manager: ZmqManager, clients: list[PollingClient]) -> list[bool]:
 
 
 class Sent(List[Tuple[Any, Any, Any]]):
-    """What a manager sends to other workers: to whom, fields, arguments."""
+    """The messages that a manager sends to other workers: receiver, fields, arguments."""
 
     def __init__(self, manager: ZmqManager, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Sent(List[Tuple[Any, Any, Any]]):
 
 
 def from_another(manager: ZmqManager, *arguments: Any, **fields: Any) -> None:
-    """A message of another worker comes."""
+    """Let the manager receive a message of another worker."""
     packets = manager._encode(3, "/", list(arguments), 0)
     fields = {"namespace": "/", "packet": manager._packet_format(), **fields}
     message = RelayMessage(OTHER, 1, fields, packets)
@@ -76,7 +76,7 @@ def relayed(
     skip: tuple[str, ...] = (),
     ack_id: Optional[int] = None,
 ) -> RelayMessage:
-    """An emit of another worker with this manager, as it comes in from the relay."""
+    """An emit of another worker, in the form in which the relay brings it."""
     fields = {
         "method": "emit",
         "namespace": "/",
@@ -90,7 +90,7 @@ def relayed(
 
 
 class SpacedJson:
-    """A JSON module with an output of its own."""
+    """A JSON module whose output differs from the default."""
 
     loads = staticmethod(json.loads)
 
@@ -100,7 +100,7 @@ class SpacedJson:
 
 
 class OtherPacket(sio_packet.Packet):  # type: ignore[misc]
-    """Another serializer."""
+    """A packet class with another serialization."""
 
     json = SpacedJson
 
@@ -119,7 +119,8 @@ def next_message(ear: zmq.Socket[bytes]) -> RelayMessage:
 
 
 def wait_until_heard(ear: zmq.Socket[bytes], topic: bytes, mouth: zmq.Socket[bytes]) -> None:
-    """The relay knows what ``ear`` subscribes to; nothing that says so is left in it."""
+    """Wait until the relay knows the subscriptions of ``ear``; nothing else is left in its
+    queue."""
     for number in itertools.count():
         mouth.send(topic + RelayMessage("test", 0, {"method": "test", "number": number}).pack())
         if ear.poll(10):

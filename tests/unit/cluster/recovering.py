@@ -1,4 +1,4 @@
-"""Managers with tags of their own in one process, and clients that move between them."""
+"""Managers with different tags in one process, and clients that move between them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 class Worker:
-    """A manager with a tag of its own, whose clients only keep what they get."""
+    """A manager with its own tag, whose clients only keep what they receive."""
 
     threads = SimpleNamespace(here=True)
     concurrent = False
@@ -91,7 +91,7 @@ class Worker:
         return False
 
     def waiting(self, eio_sid: str) -> int:
-        """What a client has yet to take of what it has got."""
+        """Output that a client has not taken yet."""
         return sum(map(len, self.got.get(eio_sid, ())))
 
     def proven(self, eio_sid: str) -> tuple[float, bool]:
@@ -102,13 +102,13 @@ class Worker:
         self.disconnect(eio_sid)
 
     def ask_client(self, eio_sid: str, answered: Callable[[bool], None]) -> None:
-        """Of those that do not answer nobody hears anything."""
+        """``answered`` is not called for clients that do not answer."""
         self.questions += 1
         if eio_sid not in self.silent:
             asyncio.get_running_loop().call_later(0.01, answered, True)
 
     def disconnect(self, eio_sid: str, reason: str = "transport close") -> None:
-        """The connection of a client is gone."""
+        """The connection of a client has ended."""
         sid = self.manager.sid_from_eio_sid(eio_sid, "/")
         if sid is not None:
             assert self.manager.lose(sid, "/", reason)
@@ -142,18 +142,18 @@ class Worker:
         client.take()
 
     def reader(self) -> JournalReader:
-        """As of a process that was killed."""
+        """Reads the journal as if the process had been killed."""
         return JournalReader({log: list(one.values()) for log, one in self.segments.items()})
 
     def give_up_tags(self) -> None:
-        """As its loop does it, now and then: those under which it has nothing any more."""
+        """Give up tags without clients, as the worker's loop does it."""
         for tag in list(self.manager._adopted):
             if not self.manager.has_clients_of(tag):
                 self.manager.give_up(tag)
         self.cluster.set_members()
 
     async def kill(self) -> None:
-        """Nothing of it is heard from here on."""
+        """From here on it sends nothing."""
         self.cluster.workers.remove(self)
         await asyncio.sleep(0.05)  # it emits no more
         self.sessions.clear()
@@ -184,14 +184,14 @@ class Series:
         await self._emitter.manager.emit("n", [self.name, self._last], room=room)
 
     async def emit_until(self, over: asyncio.Event, sids: Sequence[str]) -> None:
-        """Now and then several in one turn of the loop."""
+        """Emit, now and then several events in one turn of the loop."""
         while not over.is_set():
             for _ in range(random.choice([1, 1, 5])):
                 await self.emit(sids)
             await asyncio.sleep(random.random() / 500)
 
     async def has_come_to(self, client: Client) -> None:
-        """All of it, in its order, each once."""
+        """Whether all of the series has arrived, in order, each event once."""
         meant = self.meant.get(client.sid, [])
 
         def has() -> bool:
@@ -205,12 +205,12 @@ class Series:
 
 
 def room_of(sid: str) -> str:
-    """In which nobody else is: workers without this client pass over what is to it."""
+    """A room that only this client is in: other workers pass over messages to it."""
     return f"room of {sid}"
 
 
 class Client:
-    """As socket.io-client recovers."""
+    """A client that recovers like socket.io-client."""
 
     def __init__(self) -> None:
         self.pid: Optional[str] = None
@@ -225,7 +225,7 @@ class Client:
         self.others: List[Any] = []
 
     def take(self, most: float = math.inf) -> None:
-        """What has come."""
+        """Take the events that have arrived."""
         packets = self.worker.got.pop(self.eio_sid, [])
         while packets and most > 0:
             most -= 1
@@ -295,7 +295,7 @@ class Cluster:
         return {"reason": reasons.UNKNOWN_PID}, []
 
     def start_writing(self) -> Series:
-        """Of a process that only emits."""
+        """Start a process that only emits."""
         manager = AsyncZmqManager(f"zmq+ipc://{self.run_dir.path}", write_only=True)
         self.writers.append(manager)
         return Series("writer", SimpleNamespace(manager=manager))

@@ -1,4 +1,4 @@
-"""What only the manager of asyncio has; the rest is tested with both."""
+"""What only the asyncio manager has; everything else is tested with both managers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def server(loop: asyncio.AbstractEventLoop) -> Any:
 
 
 async def new_event() -> asyncio.Event:
-    """In the loop in which it is made; so Python 3.9 wants it."""
+    """An event of the running loop, which Python 3.9 requires."""
     return asyncio.Event()
 
 
@@ -89,7 +89,7 @@ def test_another_loop_than_that_of_the_clients(server: Any, call: Any) -> None:
 
 
 def test_a_loop_that_has_ended_is_none() -> None:
-    """As in the tests of an application: each has a loop of its own."""
+    """In an application's tests each one has its own loop."""
     manager = AsyncZmqManager()
     server = socketio.AsyncServer(async_mode="asgi", client_manager=manager)
 
@@ -137,7 +137,7 @@ def test_call(server: Any) -> None:
 
 
 def test_a_connect_handler_emits_to_its_own_client(server: Any) -> None:
-    """And to a room that it enters, but nobody else reaches the client before it is in."""
+    """Also to a room that the client enters; other emits do not reach it before it is connected."""
     entered, others = server.run(new_event()), server.run(new_event())
 
     async def connect(sid: str, environ: Any) -> None:
@@ -194,7 +194,7 @@ def test_failures_in_the_background_are_told(
 
 
 async def turns_until(condition: Callable[[], bool]) -> int:
-    """How often the loop has gone on by then."""
+    """The number of turns that the loop has made by then."""
     turns = 0
     while not condition():
         await asyncio.sleep(0.001)
@@ -203,7 +203,7 @@ async def turns_until(condition: Callable[[], bool]) -> int:
 
 
 def test_the_first_emit_blocks_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While there is no relay, and they all say so."""
+    """There is no relay, and each emit says so."""
     monkeypatch.setattr(relaying, "_JOIN_TIMEOUT", 0.5)
     run_dir = OwnedRunDir(str(tmp_path))
     run_dir.write_cluster(ClusterInfo())
@@ -239,7 +239,7 @@ def test_emits_of_one_loop_after_another(
 
 
 def test_closing_blocks_no_loop(run_dir: OwnedRunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here nobody confirms what was sent: there is no router."""
+    """Without a router no receiver confirms what was sent."""
     monkeypatch.setattr(relaying, "_LEAVE_TIMEOUT", 0.5)
     manager = write_only(run_dir)
 
@@ -305,7 +305,7 @@ server = socketio.AsyncServer(async_mode="asgi", client_manager=AsyncZmqManager(
 
 
 def in_a_process(run_dir: OwnedRunDir, program: str) -> str:
-    """What it prints on standard error."""
+    """Run a script; return its standard error."""
     ended = subprocess.run(
         [sys.executable, "-c", EMIT + program],
         env={**os.environ, ENVIRONMENT_VARIABLE: run_dir.path},
@@ -331,7 +331,7 @@ def test_a_process_without_eventlet(run_dir: OwnedRunDir) -> None:
 
 
 def test_what_was_sent_is_confirmed_at_the_end_of_the_process(run_dir: OwnedRunDir) -> None:
-    """After the end of its loop; here there is no router that could do so."""
+    """Also after the end of its loop; there is no router here that could confirm."""
     told = in_a_process(run_dir, "asyncio.run(manager.emit('n', 1))")
     assert "the router does not answer: whether the workers have all" in told
 
@@ -365,7 +365,7 @@ asyncio.run(main())
 def test_the_child_of_a_fork_emits_under_its_own_name(
     run_dir: OwnedRunDir, subscribe: Callable[[bytes], zmq.Socket[bytes]], program: str
 ) -> None:
-    """One that a coroutine has forked has no loop in which it could wait."""
+    """A child that a coroutine has forked has no loop in which it could wait."""
     ear = subscribe(topic_for_all("my app"))
     in_a_process(run_dir, program)
     first, *others = [next_message(ear) for _ in range(3)]

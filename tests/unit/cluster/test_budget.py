@@ -20,7 +20,7 @@ def join(of: Budget, now: float = 0) -> Share:
 
 
 def test_one_reads_at_a_time() -> None:
-    """Nobody knows before how much it is."""
+    """The size of missed events is not known before they are read."""
     mine = Budget()
     first, second, third = join(mine), join(mine), join(mine)
     assert [one.may_read for one in (first, second, third)] == [True, False, False]

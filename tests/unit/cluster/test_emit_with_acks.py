@@ -152,7 +152,7 @@ def test_another_asks_clients(
 
 
 def test_a_call_of_one_client(manager: ZmqManager, server: socketio.Server, start: Start) -> None:
-    """As sio.call() does; but who is not there, or leaves, is not waited for."""
+    """Like sio.call(), but a client that is absent or leaves is not waited for."""
     client = PollingClient(server)
     called = start(manager.call, "ask", (1, 2), to=client.sid)
     ack_id, event = client.question()

@@ -150,7 +150,7 @@ def test_binary_of_another_worker(server: socketio.Server) -> None:
 
 
 def test_emits_that_came_together_are_events_of_their_own(server: socketio.Server) -> None:
-    """As the relay brings those of one turn."""
+    """The relay brings the emits of one turn as one message."""
     client = PollingClient(server)
     message, *others = (relayed(server.manager, "news", value) for value in (1, b"\xff\0", 2))
     message.packets = [packet for one in (message, *others) for packet in one.packets]

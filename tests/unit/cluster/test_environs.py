@@ -23,7 +23,7 @@ def another_process() -> Iterator[None]:
 
 
 def move(environ: dict[str, Any], to: Callable[[], Any] = lambda: None) -> dict[str, Any]:
-    """:param to: begins the other process."""
+    """:param to: called when the other process begins."""
     text = json.dumps(environs.save(environ, Writer()))
     to()
     return environs.restore(Saved(json.loads(text), "environ"))

@@ -52,7 +52,7 @@ def test_the_test_client(async_mode: str) -> None:
 
 
 def test_many_applications_in_one_process(no_leak: Any) -> None:
-    """As a factory makes them, one for each test."""
+    """Application factories make a new one for each test."""
     with no_leak():
         for _ in range(20):
             app = flask.Flask(__name__)
@@ -75,7 +75,7 @@ def test_a_manager_that_message_queue_replaces_is_told_of(monkeypatch: pytest.Mo
 
 
 def test_a_process_without_an_application_emits_as_flask_socketio_does() -> None:
-    """What Celery's tasks have; across processes see tests/ledger/test_emitters.py."""
+    """Celery's tasks do so; for several processes see tests/ledger/test_emitters.py."""
     manager = ZmqManager("zmq+ipc:///nowhere", write_only=True)
     socketio = flask_socketio.SocketIO(message_queue="zmq", client_manager=manager)
     assert socketio.server.manager is manager

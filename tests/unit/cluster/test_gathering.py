@@ -102,7 +102,8 @@ def test_strangers_do_not_count() -> None:
 
 @given(st.dictionaries(st.sampled_from("abcd"), st.lists(st.booleans(), max_size=5)), st.data())
 def test_whatever_the_order(plan: dict[str, list[bool]], data: st.DataObject) -> None:
-    """Each worker says how many at any time, and each client answers or does not."""
+    """A worker may announce its number of answers at any time, and each client may answer or
+    not."""
     gathering = Gathering(plan)
     words: list[tuple[str, Optional[bool]]] = [
         (worker, word) for worker, answers in plan.items() for word in (None, *answers)

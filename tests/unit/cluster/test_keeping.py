@@ -1,4 +1,4 @@
-"""Emits of several threads, where clients get offsets; and what is kept of clients."""
+"""Emits of several threads where clients get offsets; and the kept state of clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ABLE = Asked(True, None, None, None)
 
 
 class Outlet:
-    """Handlers run in threads; one thread sends."""
+    """An outlet whose handlers run in threads; one thread sends."""
 
     concurrent = True
 
@@ -130,7 +130,7 @@ def test_events_that_are_acknowledged_have_none() -> None:
 def test_what_is_passed_on_to_all_gives_no_event_its_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A client has gone to a worker that this one does not know yet: all are told."""
+    """A client has moved to a worker that this one does not know yet: the emit goes to all."""
     manager = make_manager()
     connect(manager, "one")
     fields = {"method": "emit", "namespace": "/", "room": "elsewhere"}
@@ -166,7 +166,7 @@ def test_the_state_of_a_client_is_as_short_as_it_can_be() -> None:
 
 @pytest.mark.parametrize("kind", ["many", "long"])
 def test_a_client_in_too_many_rooms_does_not_come_back(kind: str) -> None:
-    """All its rooms are written down at each change. What is written of it is short then."""
+    """All rooms of a client are saved at each change; for this client only a short state is."""
     manager = make_manager()
     sid = connect(manager, "one")
     client = manager._known[sid]
@@ -212,7 +212,7 @@ def test_why_it_has_no_effect_is_said_once(caplog: pytest.LogCaptureFixture) -> 
 def test_a_journal_for_which_there_is_no_descriptor_begins_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who has connected by then knows of no offsets, and gets none."""
+    """Clients that connected before know no offsets, and get none."""
 
     def fail(size: int) -> Any:
         raise OSError(errno.EMFILE, "no descriptor")

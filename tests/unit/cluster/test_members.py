@@ -21,7 +21,7 @@ def test_those_who_left_are_told() -> None:
 
 
 def test_an_alias_receives_and_does_not_send() -> None:
-    """The worker of that name has ended, and others have its sessions."""
+    """The worker with that tag has ended, and another one has its sessions."""
     members = Members()
     members.set({"a": False, "b": False, "c": True})
     assert members.set({"a": False, "b": False, "c": True}, {"a", "c"}) == (["a", "c"], [])

@@ -1,4 +1,4 @@
-"""What a client has missed is looked for in steps, and others have their turn between them."""
+"""Missed events are read in slices, so that others get a turn in between."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def journal() -> Iterator[Journal]:
 
 
 def test_a_step_ends_in_time(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock on which each look takes a tenth of the time that a step has."""
+    """The clock advances by a tenth of a slice at each look."""
     looks = itertools.count()
     client = Client(SID, "/", "pid", "", Stay(TAG, 0, ["room 1"], TAG))
     missed = Missed(client, f"{TAG}.0", lambda tag: journal, 0.0)
@@ -53,14 +53,14 @@ def test_a_step_ends_in_time(journal: Journal, monkeypatch: pytest.MonkeyPatch) 
 
 
 def move(client: Client, times: int) -> None:
-    """From worker to worker, with ten events in each journal."""
+    """Move the client from worker to worker, with ten events in each journal."""
     for n in range(1, times + 1):
         client.stay.end, client.stay.ended = client.stay.begin + 10, float(n)
         client.moves_to(f"{n:08x}", 0)
 
 
 def test_of_one_that_moves_on_and_on_the_last_stays_are_known(journal: Journal) -> None:
-    """What it has got last before them is not; nor can it say that nobody knows."""
+    """An offset from an earlier stay is unknown; and no offset at all is not accepted either."""
     client = Client(SID, "/", "pid", "", Stay(TAG, 0, ["room"], TAG))
     move(client, CLIENT_STAYS)
     assert client.base is None and len(client.before) == CLIENT_STAYS

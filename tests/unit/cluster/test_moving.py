@@ -37,7 +37,7 @@ def sync_server() -> Any:
 
 
 class Pair:
-    """Two servers that are alike."""
+    """Two servers of the same kind."""
 
     def __init__(self, request: Any, kind: str) -> None:
         #: engineio makes one up for a client of an AsyncServer.
@@ -55,7 +55,7 @@ class Pair:
         return server.target if isinstance(server, InLoop) else server
 
     def call(self, function: Any, server: Any, *args: Any) -> Any:
-        """In the loop, if there is one."""
+        """Call a function in the loop, if there is one."""
         plain = self.plain(server)
         if plain is server:
             result = function(server, *args)
@@ -88,7 +88,7 @@ class Pair:
 
 
 def add_session(server: Any, eio_sid: str) -> None:
-    """What the worker restores before."""
+    """Restore the Engine.IO session, as the worker does it before."""
     module = async_socket if server.is_asyncio_based() else eio_socket
     kind = module.AsyncSocket if server.is_asyncio_based() else module.Socket
     server.eio.sockets[eio_sid] = kind(server.eio, eio_sid)
@@ -251,7 +251,7 @@ def test_a_state_that_is_wrong_changes_nothing(pair: Pair) -> None:
 
 
 def nodes(value: Any) -> list[tuple[Any, Any]]:
-    """Each container in a state, with each of its keys."""
+    """Each container in a state, and each of its keys."""
     if not isinstance(value, (dict, list)):
         return []
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))
@@ -529,7 +529,7 @@ def test_django() -> None:
 
 
 def handshake_of(app: Any, server: Any, **more: Any) -> str:
-    """Through an ASGI application; the Engine.IO sid."""
+    """A handshake through an ASGI application; returns the Engine.IO sid."""
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},

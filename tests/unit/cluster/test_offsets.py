@@ -1,4 +1,4 @@
-"""What clients say of recovery when they connect, and the offsets that they are given."""
+"""The recovery request in a client's CONNECT, and the offsets of events."""
 
 from __future__ import annotations
 

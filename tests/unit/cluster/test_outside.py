@@ -45,7 +45,7 @@ def url(run_dir: OwnedRunDir) -> str:
 
 @pytest.fixture
 def router(run_dir: OwnedRunDir) -> Iterator[Registrar]:
-    """Knows of nobody yet."""
+    """A router that does not know any worker yet."""
     registrar = Registrar(run_dir, ClusterInfo(CHANNEL))
     registrar.start()
     yield registrar
@@ -56,7 +56,7 @@ def router(run_dir: OwnedRunDir) -> Iterator[Registrar]:
 def worker(
     url: str, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:
-    """The manager of one that hears the relay."""
+    """The manager of a worker that receives from the relay."""
     monkeypatch.setattr(relaying, "channels_in_use", set())
     server = make_async_server(loop, client_manager=AsyncZmqManager(url))
     manager = server.manager
@@ -85,7 +85,7 @@ def asker(
     router: Registrar,
     worker: Any,
 ) -> Iterator[Any]:
-    """Called as if it blocked."""
+    """A manager in a process without clients, called as if it blocked."""
     made = request.param(url)
     manager = made if request.param is ZmqManager else InLoop(made, loop)
     yield manager
@@ -98,12 +98,12 @@ def client(cluster: Any) -> PollingClient:
 
 
 def answer(client: PollingClient, *values: Any) -> None:
-    """To the next event that it gets."""
+    """Let a client answer the next event that it gets."""
     client.answer(client.question()[0], *values)
 
 
 class Lossy:
-    """Loses most answers of a worker."""
+    """A publisher that loses most answers of its worker."""
 
     def __init__(self, worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lost = 0
@@ -195,7 +195,7 @@ def test_the_first_answer_to_a_call_counts(
 
 
 def test_who_asks_is_new_each_time(asker: Any, router: Registrar, worker: Any) -> None:
-    """A worker that joins counts with the next question."""
+    """A worker that joins is asked from the next question on."""
     router.set_members([])
     assert (asker.fetch_sockets(), asker.server_count()) == ([], 0)
     router.set_members([row(worker.host_id), row("alias", alias=True)])
@@ -207,7 +207,7 @@ def test_who_asks_is_new_each_time(asker: Any, router: Registrar, worker: Any) -
 def test_the_dead_are_not_waited_for(
     asker: Any, cluster: Any, router: Registrar, start: Start
 ) -> None:
-    """They die while they are asked; also on another host."""
+    """Workers die during the question; one of them is on another host."""
     members = [row(cluster.host_id), row("dead"), row("away", elsewhere=True)]
     router.set_members(members)
     asked = start(asker.fetch_sockets, timeout=100)
@@ -225,7 +225,7 @@ def test_answers_that_are_lost_come_again(
     monkeypatch: pytest.MonkeyPatch,
     start: Start,
 ) -> None:
-    """Each once, whatever is lost of them; also of what is said again."""
+    """Each answer arrives once, whatever is lost, also of the repeated answers."""
     lossy = Lossy(cluster, monkeypatch)
     clients = [PollingClient(cluster.server) for _ in range(8)]
     asked: list[Future[Any]] = [start(asker.emit_with_acks, "ask", timeout=60)]
@@ -241,7 +241,7 @@ def test_answers_that_are_lost_come_again(
 def test_an_answer_that_comes_twice_counts_once(
     asker: Any, cluster: Any, client: PollingClient, start: Start
 ) -> None:
-    """It was asked for again before it came."""
+    """The answer was asked for again before it arrived."""
     second = PollingClient(cluster.server)
     publisher = cluster.target._publisher
     tell = publisher.tell
@@ -313,7 +313,7 @@ def test_a_question_that_is_too_long(asker: Any, cluster: Any) -> None:
 
 
 def test_a_process_with_the_application_asks_as_well(url: str, cluster: Any) -> None:
-    """It serves nobody: its own server has no part in it."""
+    """The process serves no clients: its own server takes no part."""
     manager = ZmqManager(url)
     server = socketio.Server(async_mode="threading", client_manager=manager)
     client = PollingClient(cluster.server)
@@ -325,7 +325,7 @@ def test_a_process_with_the_application_asks_as_well(url: str, cluster: Any) -> 
 
 
 def test_words_of_others_harm_nobody(asker: Any, cluster: Any) -> None:
-    """Answers to no question of this process, and what no router says."""
+    """Answers to unknown questions, and router messages that are malformed."""
     asker.fetch_rooms()
     tell, receiver = cluster.target._publisher.tell, asker.host_id
     for fields in (

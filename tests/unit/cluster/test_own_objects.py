@@ -1,4 +1,4 @@
-"""What each process of an application has itself, found from the application on."""
+"""Objects that each process of an application has itself, found from the application."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def wrapped(app: Any) -> Any:
 
 
 class Proxy:
-    """As those of werkzeug outside of a request."""
+    """A proxy like werkzeug's outside of a request."""
 
     @property
     def __class__(self) -> Any:

@@ -69,7 +69,7 @@ def test_what_only_looks_like_it(checked: Any) -> None:
 
 
 class _Strict:
-    """As orjson: it reads no such thing, and writes null in its place."""
+    """Like orjson: it refuses such texts, and writes null for such values."""
 
     @staticmethod
     def dumps(data: Any, **_: Any) -> str:
@@ -158,7 +158,7 @@ def test_json_modules_and_packets_of_the_application() -> None:
 
 
 class _Brackets:
-    """A JSON module that shows where it was used."""
+    """A JSON module whose output shows where it was used."""
 
     @staticmethod
     def dumps(data: Any, separators: tuple[str, str]) -> str:

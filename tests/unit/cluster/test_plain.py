@@ -1,4 +1,4 @@
-"""Data of an application as JSON and back: the same, or refused with its place."""
+"""An application's data as JSON and back: either the same, or refused with its place."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DATA = st.recursive(
 
 
 def same(first: Any, second: Any) -> bool:
-    """Also of the same types, which == does not look at, and in the same order."""
+    """Whether they are equal, with the same types and order, which == ignores."""
     if type(first) is not type(second):
         return False
     if isinstance(first, dict):
@@ -98,7 +98,7 @@ def test_what_contains_itself_is_refused() -> None:
     ],
 )
 def test_nested_so_deeply_that_it_can_be_read(nest: Any) -> None:
-    """Wherever it is read: others have calls of their own then."""
+    """At whatever depth of the stack it is read."""
     data: Any = 1
     for _ in range(PLAIN_DEPTH):
         data = nest(data)
@@ -112,7 +112,7 @@ def test_nested_so_deeply_that_it_can_be_read(nest: Any) -> None:
 
 
 def test_a_place_is_a_short_line() -> None:
-    """Clients may have chosen the keys."""
+    """Clients may have chosen the keys, so they may be long or unprintable."""
     with pytest.raises(NotPlain, match=r"^user\.a\\nb is of type object$"):
         Writer().write({"user": {"a\nb": object()}})
     data: Any = object()

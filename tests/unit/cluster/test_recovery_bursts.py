@@ -1,4 +1,4 @@
-"""Events of one turn of another worker come together: each has its own offset, and comes once."""
+"""Events of one turn of another worker arrive together: each has its own offset, and comes once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def emit_at_once(worker: Worker, **options: Any) -> None:
 
 
 def note_together(worker: Worker) -> List[int]:
-    """How many events have come together, each time."""
+    """Note how many events arrive together, each time."""
     counts: List[int] = []
     journal = worker.manager._journal
     events = journal.events
@@ -31,7 +31,7 @@ def note_together(worker: Worker) -> List[int]:
 
 
 async def start(cluster: Cluster, client: Client, at: Worker, other: Worker) -> None:
-    """The other one is known, so that what it sends comes at once."""
+    """The other worker is placed, so that its messages are delivered at once."""
     await at.connect(client)
     await other.emit()
     await until(lambda: client.take() or client.events.get(other.tag))

@@ -1,4 +1,4 @@
-"""A client is disconnected by the application while it goes from one worker to another."""
+"""The application disconnects a client that is moving from one worker to another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .recovering import Client, Cluster, Worker, until
 
 
 def note_ends(cluster: Cluster) -> List[Tuple[str, str]]:
-    """By worker and sid, the calls of the handlers of ``disconnect``."""
+    """Note the calls of ``disconnect`` handlers, by worker and sid."""
     told: List[Tuple[str, str]] = []
     for worker in cluster.workers:
 
@@ -73,7 +73,7 @@ async def disconnect(worker: Worker, how: str, sid: str) -> None:
 
 @pytest.mark.parametrize("how", ["all", "server"])
 def test_it_is_disconnected_where_it_comes(run: Any, how: str) -> None:
-    """The new worker is told before it is there, and its owner no longer has it."""
+    """The disconnect reaches the new worker before the client, and its owner after it."""
 
     async def scenario(cluster: Cluster) -> None:
         owner, there = await cluster.start(2)

@@ -1,4 +1,4 @@
-"""Several clients with one ``pid``: one has the session, the others get new ones."""
+"""Several clients with one ``pid``: one has the session, the others get new sessions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .recovering import Client, Cluster, Worker, until
 
 
 def copy_of(client: Client) -> Client:
-    """A page that was opened a second time, with all that the first one knows."""
+    """A second tab of a page, with everything that the first one knows."""
     other = Client()
     other.pid, other.offset = client.pid, client.offset
     return other
 
 
 async def check_apart(worker: Worker, *clients: Client) -> None:
-    """Each gets once what is sent to its session id, and nothing else."""
+    """Each client gets once what is sent to its session id, and nothing else."""
     name = f"{worker.tag} alone"
     expected = {client: client.events.get(name, [])[:] for client in clients}
     for _ in range(2):
@@ -61,7 +61,7 @@ def test_one_that_is_connected_keeps_its_session(run: Any, where: str) -> None:
 def test_one_that_does_not_answer_has_lost_it(
     run: Any, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """The server notices later that a connection is gone than who had it."""
+    """The server notices later than the client that a connection is dead."""
     monkeypatch.setattr(recovery_base, "CLIENT_ANSWERS", 0.02)
 
     async def scenario(cluster: Cluster) -> None:
@@ -98,7 +98,7 @@ def test_one_that_has_lost_its_connection_is_not_asked(run: Any) -> None:
 def test_at_the_same_time(
     run: Any, monkeypatch: pytest.MonkeyPatch, where: tuple[int, ...], state: str
 ) -> None:
-    """From the worker that has it, from others, or both; the first one has a dead connection."""
+    """At the worker that has it, at others, or both; the first client's connection is dead."""
     monkeypatch.setattr(recovery_base, "CLIENT_ANSWERS", 0.2)
 
     async def scenario(cluster: Cluster) -> None:

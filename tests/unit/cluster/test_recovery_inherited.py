@@ -1,4 +1,4 @@
-"""Clients of a manager that has ended come back to others."""
+"""Clients of a manager that has ended come back to other managers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_clients_of_a_dead_worker(run: Any, seed: int) -> None:
 
 
 def test_one_that_comes_back_before_the_heir_has_it(run: Any) -> None:
-    """Whoever has it by then is asked: that is the one that asks."""
+    """By then the heir is the worker that asks."""
 
     async def scenario(cluster: Cluster) -> None:
         dead, heir = await cluster.start(2)
@@ -180,7 +180,7 @@ def test_a_client_that_was_taken_over(run: Any) -> None:
 
 @pytest.mark.parametrize("at", ["claim", "fetch", "taken"])
 def test_its_worker_dies_while_it_is_asked_about_it(run: Any, at: str) -> None:
-    """And the one that asks inherits: also all the others."""
+    """The asking worker inherits it, with all other clients of the dead one."""
 
     async def scenario(cluster: Cluster) -> None:
         first, second = await cluster.start(2)
@@ -218,7 +218,7 @@ def test_its_worker_dies_while_it_is_asked_about_it(run: Any, at: str) -> None:
 def test_its_worker_dies_while_it_comes_back_to_its_first_one(
     run: Any, adopted: bool, at: str
 ) -> None:
-    """Which knows it from before, and inherits it now, unless another one does."""
+    """The first worker knows it from before, and inherits it now, unless another worker does."""
 
     async def scenario(cluster: Cluster) -> None:
         home, dead = await cluster.start(2)
@@ -260,7 +260,7 @@ def test_its_worker_dies_while_it_comes_back_to_its_first_one(
 
 
 def test_who_had_it_dies_while_it_comes_back_to_its_first_one(run: Any) -> None:
-    """From a third one, which keeps it: where it is is known from the dead one."""
+    """It comes from a third worker, which keeps it: the dead one's journal says where it is."""
 
     async def scenario(cluster: Cluster) -> None:
         home, dead, there = await cluster.start(3)

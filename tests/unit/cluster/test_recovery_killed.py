@@ -20,7 +20,7 @@ from .recovering import CLUSTER, Client, Cluster, Worker, room_of, until
 
 
 def test_what_was_missed_is_not_written_twice(run: Any) -> None:
-    """Until all of it is written anew, nobody else may send it from there."""
+    """Until all events are written anew, no heir may send them from this journal."""
 
     async def scenario(cluster: Cluster) -> None:
         dead, heir = await cluster.start(2)
@@ -93,7 +93,7 @@ def test_who_had_a_client_before_inherits_it(run: Any) -> None:
 
 
 async def lost_again(home: Worker, dead: Worker) -> Client:
-    """One of a worker that died, which had it from the worker that is about to inherit it."""
+    """A client of a dead worker that had got it from the worker that is about to inherit it."""
     client = Client()
     await home.connect(client)
     client.lose()
@@ -116,7 +116,7 @@ def test_it_goes_on_where_it_is_when_the_heir_is_another_one(run: Any) -> None:
 
 
 def test_one_that_could_not_be_kept_is_told_of_at_once(run: Any) -> None:
-    """It need not be waited for."""
+    """The client cannot come back, so it is not waited for."""
 
     async def scenario(cluster: Cluster) -> None:
         dead, heir = await cluster.start(2)
@@ -133,7 +133,7 @@ def test_one_that_could_not_be_kept_is_told_of_at_once(run: Any) -> None:
 
 
 def note_writes(worker: Worker, pid: str) -> List[bool]:
-    """Whether its journal has a client whenever that client's state is written to it."""
+    """Note whether the journal has a client whenever a state of the client is written."""
     has: List[bool] = []
     save = worker.manager._journal.save
 
@@ -147,7 +147,7 @@ def note_writes(worker: Worker, pid: str) -> List[bool]:
 
 
 def test_a_client_that_goes_is_in_the_journal_all_the_time(run: Any) -> None:
-    """Whoever inherits finds it there, or where it has gone; also when nobody gets it."""
+    """An heir finds the client there, or where it has moved; also when no worker takes it."""
 
     async def scenario(cluster: Cluster) -> None:
         home, dead = await cluster.start(2)
@@ -198,7 +198,7 @@ async def killed_before_it_has_come(cluster: Cluster, client: Client, dead: Work
 
 
 def told_of(worker: Worker) -> List[Any]:
-    """As its loop does it, each second."""
+    """Clients that have expired, as the worker's loop looks each second."""
     found = []
     for eio_sid, sid, namespace, reason in worker.manager.expire(time.monotonic()):
         found.append((sid, reason, worker.manager.lost_session(sid)))
@@ -211,7 +211,8 @@ def told_of(worker: Worker) -> List[Any]:
 @pytest.mark.parametrize("back_to", ["home", "other"])
 @pytest.mark.parametrize("step", ["claim", "fetch", "taken"])
 def test_killed_behind_each_step(run: Any, step: str, back_to: str, inherited: bool) -> None:
-    """The client comes again, before or after anybody has what the killed worker had."""
+    """The client comes again, before or after a worker has inherited the killed worker's
+    clients."""
 
     async def scenario(cluster: Cluster) -> None:
         home, dead, other = await cluster.start(3)
@@ -264,7 +265,7 @@ def test_killed_behind_each_step(run: Any, step: str, back_to: str, inherited: b
     [("claim", False), ("claim", True), ("fetch", False), ("fetch", True), ("taken", False)],
 )
 def test_the_one_that_is_asked_is_killed(run: Any, step: str, answered: bool, heard: bool) -> None:
-    """Its heir is asked. What it has said last may have come nowhere: it is not waited for."""
+    """Its heir is asked. The killed worker's last messages may be lost: they are not waited for."""
 
     async def scenario(cluster: Cluster) -> None:
         there, heir = await cluster.start(2)
@@ -311,7 +312,7 @@ def test_the_one_that_is_asked_is_killed(run: Any, step: str, answered: bool, he
 
 @pytest.mark.parametrize("heir", ["another", "the one that asks", "nobody"])
 def test_the_one_that_is_asked_has_handed_it_over_and_not_said_so(run: Any, heir: str) -> None:
-    """It is killed; or the router is, and asks again."""
+    """The worker is killed; or the router is, and the question is repeated."""
 
     async def scenario(cluster: Cluster) -> None:
         there, other = await cluster.start(2)
@@ -399,7 +400,7 @@ def test_the_heir_of_both_tells_of_it(run: Any) -> None:
 
 
 def test_an_heir_that_is_killed_first_has_written_nothing_of_it(run: Any) -> None:
-    """Until the clients are its own; else its own heir would tell of this one, too."""
+    """Until the clients are its own; otherwise its own heir would have this client, too."""
 
     async def scenario(cluster: Cluster) -> None:
         home, dead, killed, heir = await cluster.start(4)
@@ -419,7 +420,7 @@ def test_an_heir_that_is_killed_first_has_written_nothing_of_it(run: Any) -> Non
 
 @pytest.mark.parametrize("written", range(4))
 def test_an_heir_that_is_killed_while_it_writes_them_down(run: Any, written: int) -> None:
-    """Of two clients, and that it has them all."""
+    """It writes two clients, and the note that it has inherited them all."""
 
     async def scenario(cluster: Cluster) -> None:
         dead, killed, heir = await cluster.start(3)
@@ -459,7 +460,7 @@ def test_an_heir_that_is_killed_while_it_writes_them_down(run: Any, written: int
 def test_an_heir_writes_them_down_in_turns(
     run: Any, monkeypatch: pytest.MonkeyPatch, killed_after: int
 ) -> None:
-    """One in each. What has changed meanwhile is written as it is then."""
+    """One state per turn. What changes meanwhile is written in its new state."""
     monkeypatch.setattr(inheriting, "RECOVERY_SLICE", -1.0)
 
     async def scenario(cluster: Cluster) -> None:
@@ -565,7 +566,7 @@ def test_so_many_are_asked_about_at_a_time(run: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("who", ["home", "where it is"])
 @pytest.mark.parametrize("heir", range(2))
 def test_the_order_holds_when_a_worker_is_killed(run: Any, who: str, heir: int) -> None:
-    """The one that the client's session id names, or the one that has it; others emit."""
+    """The client's home is killed, or the worker that has it; others emit."""
 
     async def scenario(cluster: Cluster) -> None:
         home, there, other = await cluster.start(3)

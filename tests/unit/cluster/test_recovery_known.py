@@ -1,4 +1,5 @@
-"""What is not kept any more is passed over only when a client has got it for sure."""
+"""Events that are not kept any more are skipped only when the client has certainly received
+them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def soon_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def drop_some(worker: Worker) -> None:
-    """Events that are not kept, and are older than the loss of a client usually reaches back."""
+    """Drop events that are older than what a lost client usually lacks."""
     eio = worker.server.eio
     eio.ping_interval = eio.ping_timeout = 0.01
     for _ in range(MANY):
@@ -42,7 +43,7 @@ async def connect(worker: Worker) -> Client:
 
 
 def test_a_client_with_a_backlog_is_lost(run: Any) -> None:
-    """It has answered no ping since; what it had yet to take is gone."""
+    """It has answered no ping since; the output that it had yet to take is gone."""
 
     async def scenario(cluster: Cluster) -> None:
         (worker,) = await cluster.start(1, recovery_messages=16)
@@ -58,7 +59,8 @@ def test_a_client_with_a_backlog_is_lost(run: Any) -> None:
 
 @pytest.mark.parametrize("behind", [False, True])
 def test_the_worker_of_a_client_dies(run: Any, behind: bool) -> None:
-    """One that answers pings late has that in its state; any other had what is that old."""
+    """A client that answers pings late has that in its state; any other had received such old
+    events."""
 
     async def scenario(cluster: Cluster) -> None:
         dead, heir = await cluster.start(2, recovery_messages=16)
@@ -96,7 +98,7 @@ def test_a_client_catches_up(run: Any) -> None:
 
 
 def test_pings_from_before_it_came_back_say_nothing(run: Any) -> None:
-    """It is sent what it has missed only then; what was known of it before still holds."""
+    """The missed events are sent only then, so the earlier time still counts."""
 
     async def scenario(cluster: Cluster) -> None:
         (worker,) = await cluster.start(1, recovery_messages=16)

@@ -1,4 +1,4 @@
-"""What clients that come back may cost, and for how long somebody waits for another one."""
+"""Limits for clients that come back: memory, numbers, and how long a worker waits for another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WAIT = 0.3
 
 
 def test_so_many_may_be_away(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond, those that have been away for longest are told to be gone."""
+    """Over the limit, the clients that were lost first expire."""
     monkeypatch.setattr(recovery, "CLIENTS_LOST", 3)
 
     async def scenario(cluster: Cluster) -> None:
@@ -55,7 +55,7 @@ def test_so_many_may_be_away(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_many_who_come_with_one_pid_at_the_same_time(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was missed is in memory once, and not for each of them."""
+    """The missed events are in memory once, not for each connection."""
 
     async def scenario(cluster: Cluster) -> None:
         (worker,) = await cluster.start(1)
@@ -131,7 +131,7 @@ def test_what_does_not_come_is_waited_for_for_so_long(
 def test_a_sender_that_is_behind_is_waited_for_for_so_long(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the worker that the client has come to: whether what it has is its own."""
+    """The new worker waits for it until all fetched messages have arrived."""
     monkeypatch.setattr(recovery_base, "RECOVERY_WAIT", WAIT)
 
     async def scenario(cluster: Cluster) -> None:
@@ -151,7 +151,7 @@ def test_a_sender_that_is_behind_is_waited_for_for_so_long(
 def test_so_much_that_comes_for_one_is_held(
     run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beyond, it stays with the worker that has it, and that is said once."""
+    """Over the limit, the client stays with its owner, which is logged once."""
     monkeypatch.setattr(early, "EARLY_OUTPUT", 3 * OUTPUT_OBJECT)
 
     async def scenario(cluster: Cluster) -> None:
@@ -180,7 +180,7 @@ def test_so_much_that_comes_for_one_is_held(
 def test_so_long_another_one_may_take_what_it_has_asked_for(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After that the client is where it was."""
+    """After that the client is lost at its owner, as before."""
     monkeypatch.setattr(handing_over, "RECOVERY_HANDS", 0.0)
 
     async def scenario(cluster: Cluster) -> None:
@@ -201,7 +201,7 @@ def test_so_long_another_one_may_take_what_it_has_asked_for(
 
 
 def test_so_many_are_asked_for_one_client(run: Any) -> None:
-    """Also when each says that another one has it."""
+    """Also when each worker says that the client has moved to another one."""
 
     async def scenario(cluster: Cluster) -> None:
         (worker,) = await cluster.start(1)
@@ -220,7 +220,7 @@ def test_so_many_are_asked_for_one_client(run: Any) -> None:
 
 
 def test_so_many_journals_of_the_dead_are_kept(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory of others is let go of; who needs one of them gets a new session."""
+    """Older journals are dropped; a client that needs one gets a new session."""
     monkeypatch.setattr(inheriting, "JOURNALS_KEPT", 2)
 
     async def scenario(cluster: Cluster) -> None:
@@ -248,7 +248,7 @@ def test_so_many_journals_of_the_dead_are_kept(run: Any, monkeypatch: pytest.Mon
 
 
 def test_all_who_wait_are_looked_at_by_one(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few at a time. The error of one is its own."""
+    """A few conditions at a time. An error of one is raised to its own waiter."""
     monkeypatch.setattr(recovery_base, "RECOVERY_SLICE", 0.0)
 
     async def scenario(cluster: Cluster) -> None:

@@ -59,7 +59,7 @@ def test_to_another_worker_and_back(run: Any) -> None:
 
 
 def test_to_one_that_has_heard_less(run: Any) -> None:
-    """What the client has got already comes to its new worker only now."""
+    """The new worker receives only now what the client has received already."""
 
     async def scenario(cluster: Cluster) -> None:
         first, second, third = await cluster.start(3)
@@ -89,7 +89,7 @@ def test_to_one_that_has_heard_less(run: Any) -> None:
 
 
 def test_to_one_that_had_nobody_in_its_room(run: Any) -> None:
-    """What was passed over there was heard all the same."""
+    """Messages that the new worker passed over count as received all the same."""
 
     async def scenario(cluster: Cluster) -> None:
         first, second, third = await cluster.start(3)
@@ -151,7 +151,7 @@ def test_an_answer_of_a_guest(run: Any) -> None:
 
 
 def test_one_that_does_not_come_is_not_waited_for(run: Any) -> None:
-    """Somebody asks it for an answer while it is about to come."""
+    """An emit asks it for an acknowledgement while it is about to arrive."""
 
     async def scenario(cluster: Cluster) -> None:
         first, second = await cluster.start(2)
@@ -222,7 +222,7 @@ def test_it_moves_around_while_all_emit(run: Any, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [random.randrange(2**32) for _ in range(3)], ids=range(3))
 def test_what_is_to_one_and_what_is_to_all_keep_their_order(run: Any, seed: int) -> None:
-    """Wherever the client is, and whoever emits."""
+    """Wherever the client is, and whichever process emits."""
     print("seed", seed)
     random.seed(seed)
 
@@ -257,7 +257,7 @@ def test_what_is_to_one_and_what_is_to_all_keep_their_order(run: Any, seed: int)
 
 
 def test_those_who_have_only_sent_to_it_alone(run: Any) -> None:
-    """The worker to which it comes has heard nothing of them, or is one of them."""
+    """The new worker has received nothing from these senders, or is one of them."""
 
     async def scenario(cluster: Cluster) -> None:
         first, second, third = await cluster.start(3)

@@ -1,4 +1,4 @@
-"""Many come back in the same moment: what they have missed is not in memory all at once."""
+"""Many clients come back at once: their missed events are not all in memory at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def lose_all(worker: Worker) -> List[Client]:
 
 
 def note_sizes(monkeypatch: pytest.MonkeyPatch) -> List[int]:
-    """By event of all budgets together, in memory."""
+    """Note the size of all budgets together at each change."""
     sizes: List[int] = []
     has_read = Budget.has_read
 
@@ -91,7 +91,7 @@ def test_who_takes_nothing_does_not_keep_the_others(
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 def test_threads_wait_for_a_moment(run: Any, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    """There are few of them, and others need them."""
+    """There are few threads, and others need them."""
     monkeypatch.setattr(budget, "MISSED_BYTES", MOST)
     monkeypatch.setattr(budget, "MISSED_HELD", 1000.0)
     monkeypatch.setattr(recovery_base, "MISSED_THREAD_WAIT", 0.05)

@@ -1,4 +1,4 @@
-"""Workers die one after the other: who still answers for a client by the tag in its ``pid``."""
+"""Workers die one after another: which one answers for a client by the tag in its ``pid``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def until_known_at(home: Worker, client: Client, worker: Worker) -> None:
 
 
 def test_the_heir_of_both_workers_where_it_was(run: Any) -> None:
-    """Its session id and its ``pid`` name the first one."""
+    """Both its session id and its ``pid`` name the first worker."""
 
     async def scenario(cluster: Cluster) -> None:
         home, there, heir, other = await cluster.start(4)
@@ -53,7 +53,7 @@ def test_the_heir_of_both_workers_where_it_was(run: Any) -> None:
 
 
 def test_its_home_hears_where_it_has_come(run: Any) -> None:
-    """From the heir of another one, and to that one again, which gives that tag up then."""
+    """From the heir of another worker, and back to that heir, which then gives the tag up."""
 
     async def scenario(cluster: Cluster) -> None:
         home, there, heir, other = await cluster.start(4)
@@ -96,7 +96,7 @@ def test_who_arrived_before_is_told_of_late(run: Any) -> None:
 
 
 def test_what_is_said_to_another_worker_and_went_to_all(run: Any) -> None:
-    """As its sender did not know that one yet."""
+    """The sender did not know the worker yet."""
 
     async def scenario(cluster: Cluster) -> None:
         home, there, other = await cluster.start(3)
@@ -117,7 +117,7 @@ def test_what_is_said_to_another_worker_and_went_to_all(run: Any) -> None:
 
 @pytest.mark.parametrize("left", [True, False])
 def test_what_its_home_is_told_when_it_is_dead(run: Any, left: bool) -> None:
-    """The heir hears it."""
+    """The heir of its home receives the message."""
 
     async def scenario(cluster: Cluster) -> None:
         home, there, heir, other = await cluster.start(4)

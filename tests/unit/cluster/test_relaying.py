@@ -88,7 +88,7 @@ def test_who_emits_before_it_serves_goes_on_under_its_own_name(
     subscribe: Callable[[bytes], zmq.Socket[bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also a manager without a server in a worker: that has another one under its name."""
+    """Also a manager without a server in a worker, where another manager has the worker's name."""
     monkeypatch.setattr(relaying, "channels_in_use", set())
     monkeypatch.setattr(GreenSubscriber, "run", lambda self, deliver: None)
     ear = subscribe(topic_for_all("my app"))
@@ -166,7 +166,7 @@ process.join()
 def test_a_child_of_multiprocessing_waits_until_others_have_what_it_has_emitted(
     run_dir: OwnedRunDir,
 ) -> None:
-    """It ends without what ``atexit`` knows."""
+    """Such a child ends without running ``atexit``."""
     done = subprocess.run(
         [sys.executable, "-c", CHILD, f"zmq+ipc://{run_dir.path}"],
         capture_output=True,

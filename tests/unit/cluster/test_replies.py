@@ -1,4 +1,4 @@
-"""What is answered to processes that serve no clients, and how they notice what is missing."""
+"""Answers to processes without clients, and how those notice missing ones."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_what_comes_twice_is_new_once() -> None:
 def test_whatever_is_lost_comes_once(
     seed: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of what is said is lost, also of what is said again."""
+    """Half of the answers are lost, also of the repeated ones."""
     print(f"seed {seed}")
     chance = random.Random(seed)
     monkeypatch.setattr(module, "REPLIES_AGAIN", 7)

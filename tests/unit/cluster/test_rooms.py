@@ -142,7 +142,7 @@ def test_who_has_left_its_own_room_leaves_nothing_behind(server: socketio.Server
 
 
 def test_the_index_says_what_the_rooms_say(server: socketio.Server) -> None:
-    """After any changes; the stock manager looks through all rooms for the same answer."""
+    """After any changes; the stock manager searches all rooms for the same answer."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -177,7 +177,7 @@ def test_the_index_says_what_the_rooms_say(server: socketio.Server) -> None:
 
 
 def hashes_of_rooms(manager: IndexedManager) -> dict[int, int]:
-    """Of all but the clients' own; a room that nobody is in may be left over."""
+    """Of all rooms but the clients' own; an empty room may be left over."""
     return Counter(
         room_hash(namespace, room)
         for namespace, rooms in manager.rooms.items()
@@ -187,7 +187,7 @@ def hashes_of_rooms(manager: IndexedManager) -> dict[int, int]:
 
 
 def test_the_hashes_of_clients_that_are_moved() -> None:
-    """Also of those whose ids are not ours, and of a change that fails."""
+    """Also for sids in another form, and after a change that fails."""
     book = Book()
     for sid in ("own", OTHERS_SID):
         book._take_in(sid, f"eio-{sid}", "/", [sid, "red", 1])
@@ -206,7 +206,7 @@ def test_the_hashes_of_clients_that_are_moved() -> None:
 
 
 def test_two_rooms_of_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one of them has a client, what is for them is looked at."""
+    """As long as one of them has a client, messages to both are read."""
     monkeypatch.setattr(rooms_module, "room_hash", lambda namespace, room: 7)
     book = Book()
     book._take_in("own", "eio", "/", ["red", "green"])
@@ -217,7 +217,7 @@ def test_two_rooms_of_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Book(IndexedManager):
-    """A manager of nobody but its own clients."""
+    """A manager without a cluster."""
 
     def _publish(self, data: Any) -> None:
         pass
@@ -243,7 +243,7 @@ def _seconds_to_disconnect(count: int) -> float:
 
 @pytest.mark.tries(3)
 def test_thousands_that_leave_together_take_no_longer_each() -> None:
-    """In python-socketio 20,000 take minutes: the square of their number."""
+    """In python-socketio 20,000 clients take minutes, as the time grows with the square."""
     few = min(_seconds_to_disconnect(1000) for _ in range(3))
     many = min(_seconds_to_disconnect(20_000) for _ in range(3))
     assert many / 20 < few * 4

@@ -1,4 +1,4 @@
-"""What ``manager.run_once()`` takes, and what it gives to functions."""
+"""The arguments of ``manager.run_once()``, and what functions get."""
 
 from __future__ import annotations
 

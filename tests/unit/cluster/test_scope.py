@@ -1,4 +1,4 @@
-"""Which clients something is for, by the tags in their sids."""
+"""The clients in a scope, by the tags in their sids."""
 
 from __future__ import annotations
 

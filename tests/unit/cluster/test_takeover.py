@@ -1,4 +1,4 @@
-"""A manager that adopts clients of another worker, or passes its own on, while all emit."""
+"""A manager adopts clients of another worker, or passes its own on, while all processes emit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAG = "bbbbbbbb"
 
 
 class Relay:
-    """What a manager has of the relay: it notes what is published, and who is to hear."""
+    """The manager's side of the relay: it notes what is published, and the receivers."""
 
     channel = "socketio"
     silent = False
@@ -88,7 +88,7 @@ def position(*tags: str) -> Any:
 
 
 class Worker:
-    """A manager whose clients only keep what they get."""
+    """A manager whose clients only keep what they receive."""
 
     def __init__(self, manager: Any) -> None:
         self.manager = manager
@@ -112,7 +112,7 @@ class Worker:
         return False
 
     def add(self, eio_sid: str, rooms: Any = (), tag: Optional[str] = None) -> str:
-        """A client; with a tag of an adopted one."""
+        """Add a client; with an adopted tag in its sid."""
         sid = f"{tag or self.plain.host_id}.{eio_sid:_>20}"
         self.plain._take_in(sid, eio_sid, "/", [sid, *rooms])
         return sid
@@ -175,7 +175,7 @@ def test_emits_of_others_while_a_worker_adopts(worker: Worker) -> None:
 
 @pytest.mark.parametrize("adopted_first", [True, False])
 def test_one_message_that_both_get(worker: Worker, adopted_first: bool) -> None:
-    """One of the two may hold it until an earlier one has come."""
+    """One of the two may hold it until an earlier message has arrived."""
     worker.add("own")
     worker.plain.expect([TAG])
     worker.add("adopted", tag=TAG)
@@ -341,7 +341,7 @@ def test_who_is_asked_for_clients_that_are_adopted(worker: Worker) -> None:
 
 
 def test_who_has_what_a_worker_sent_that_passes_its_clients_on(worker: Worker) -> None:
-    """Else it waits for itself, when nobody takes them."""
+    """Otherwise the worker would wait for itself, when no worker takes its clients."""
     host = worker.plain.host_id
     worker.plain.set_members({host: False, OTHER: False})
     left = worker.plain.detach()
@@ -456,7 +456,7 @@ class ThreadServed(Served):
 
 @pytest.fixture(params=[True, False])
 def outlet(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop) -> ThreadServed:
-    """Handlers run in threads, or a thread of the application's emits beside them."""
+    """Handlers run in threads, or a thread of the application emits beside them."""
     return ThreadServed(LoopThread(loop), request.param)
 
 
@@ -485,7 +485,7 @@ class Emitters:
             time.sleep(random.random() / 1000)
 
     def wait_for_each(self) -> None:
-        """Until each has emitted once more."""
+        """Wait until each thread has emitted once more."""
         before = list(self.sent)
         eventually(lambda: all(now > then for now, then in zip(self.sent, before)))
 
@@ -554,7 +554,7 @@ def test_threads_emit_while_clients_are_passed_on(
 
 
 def hold_up(relay: Relay) -> threading.Event:
-    """Who has published a message goes on once this is set."""
+    """A thread that has published a message goes on once this is set."""
     goes_on = threading.Event()
     publish = relay.publish
 
@@ -577,7 +577,8 @@ def test_what_a_thread_has_published_before_clients_come_is_not_theirs_directly(
     moves: bool,
     whom: str,
 ) -> None:
-    """However late the thread goes on: they get it with what they had yet to hear."""
+    """However late the thread goes on: they get the message with those that they had yet to
+    receive."""
     relay = Relay(threaded)
     sid = f"{TAG}.{1:_>20}"
     if moves:  # others have come before

@@ -1,4 +1,4 @@
-"""Clients go from one manager to another over a relay, while everybody emits: each event once."""
+"""Clients move from one manager to another over a relay, while all emit: each event comes once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_dir(tmp_path: Path) -> Iterator[OwnedRunDir]:
 
 
 class Worker:
-    """A manager with a tag of its own, whose clients only keep what they get."""
+    """A manager with its own tag, whose clients only keep what they receive."""
 
     threads = None
     concurrent = False
@@ -74,7 +74,7 @@ class Worker:
         return found
 
     def has(self, eio_sid: str, tag: str, number: int) -> bool:
-        """Whether a client has got that event, or a later one, of that worker."""
+        """Whether a client has received that event of that worker, or a later one."""
         return self.events_of(eio_sid).get(tag, [0])[-1] >= number
 
 

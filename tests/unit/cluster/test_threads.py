@@ -1,4 +1,4 @@
-"""A manager whose clients are served by one thread, and whose handlers run in others."""
+"""A manager whose clients are served by one thread, and whose handlers run in other threads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LoopThread:
 
 
 class Served:
-    """The way to clients that only keep what they get."""
+    """An outlet to clients that only keep what they receive."""
 
     concurrent = True
 
@@ -214,7 +214,7 @@ def test_what_a_thread_emits_while_the_manager_closes_arrives(
     run_dir: OwnedRunDir,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It goes out under another name than the worker's, whose numbers others have heard."""
+    """It is published under another name than the worker's, whose numbers are known."""
     monkeypatch.setattr(relaying, "channels_in_use", set())
     monkeypatch.setattr(relaying, "_LEAVE_TIMEOUT", 0.1)  # there is no router to ask
     manager = ZmqManager(f"zmq+ipc://{run_dir.path}")
@@ -241,7 +241,7 @@ def test_what_a_thread_emits_while_the_manager_closes_arrives(
 
 @pytest.fixture
 def switching() -> Iterator[None]:
-    """Threads change as often as they can."""
+    """Threads switch as often as they can."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -250,7 +250,7 @@ def switching() -> Iterator[None]:
 
 @pytest.mark.usefixtures("switching")
 def test_threads_change_rooms_at_the_same_time(manager: ZmqManager, outlet: Served) -> None:
-    """Nothing fails, nobody is left over, and what each thread sees of its own is right."""
+    """Nothing fails, no client is left over, and each thread sees its own changes."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     until = time.monotonic() + 1

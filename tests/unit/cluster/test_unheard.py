@@ -1,4 +1,4 @@
-"""A process that has the application, and nobody to emit to."""
+"""A process that has the application, but no client and no cluster to emit to."""
 
 from __future__ import annotations
 

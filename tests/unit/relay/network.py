@@ -37,7 +37,7 @@ class Frame:
 
 
 class Socket:
-    """Of either kind."""
+    """A socket of either kind."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -102,7 +102,7 @@ class Network:
 
 
 class Rooms:
-    """Those with a client of a worker: each tag has clients in one room."""
+    """The rooms with a client of a worker: each tag has clients in one room."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -117,7 +117,7 @@ def room_of(tag: str) -> str:
 
 
 class Process:
-    """One that hears: a worker, one that only emits, or a stand-in."""
+    """A process that receives: a worker, a process that only emits, or a stand-in."""
 
     def __init__(self, subscriber: Any, deliver: Callable[[RelayMessage], None]) -> None:
         self.subscriber = subscriber
@@ -125,7 +125,7 @@ class Process:
         self._steps = subscriber.steps(deliver)
 
     def hear(self, frames: int) -> None:
-        """As much as there is, and no more than so many frames."""
+        """Receive what has arrived, up to so many frames."""
         self.socket.budget = frames
         for _ in range(1000):
             wait = next(self._steps)
@@ -137,7 +137,7 @@ class Process:
             self.subscriber._publisher.probe()
 
     def turn(self) -> None:
-        """No more than to the next wait: that may be in the middle of what is to be delivered."""
+        """Run up to the next wait, which may be in the middle of a delivery."""
         self.socket.budget = 10
         next(self._steps)
 
@@ -246,7 +246,7 @@ class Worker(Process):
         self.subscriber.give_up(tag)
 
     def leave(self) -> bool:
-        """One step; whether all others have what it has sent."""
+        """Take one step of leaving; whether all receivers have what it has sent."""
         if self._leaving is None:
             self._leaving = self.subscriber.wait_confirmed(
                 lambda: [tag for tag in self.world.receivers() if tag not in self.groups],
@@ -289,7 +289,7 @@ class Held(Process):
 
 
 class World:
-    """All processes, and what the clients of each tag should get."""
+    """All processes, and the messages that the clients of each tag should get."""
 
     def __init__(self, network: Network, close: Callable[[int], None]) -> None:
         self.network = network
@@ -310,7 +310,7 @@ class World:
         self.emitter = self._new_emitter()
 
     def end_turns(self) -> None:
-        """What is on its way when a worker begins may be for it, and is not to be here."""
+        """Messages that are on their way when a worker begins may be for it: deliver them first."""
         for worker in (*self.workers, *self.leaving, self.emitter):
             worker.end_turn()
 
@@ -368,7 +368,7 @@ class World:
         worker.publisher.close()
 
     def replace_emitter(self) -> None:
-        """It ends when everybody has what it has sent, and the next one starts."""
+        """The emitter ends when all receivers have its messages, and the next one starts."""
         while not self.emitter.leave():
             self.network.now += 0.26
             for process in self.processes:
@@ -378,7 +378,7 @@ class World:
         self.emitter = self._new_emitter()
 
     def kill(self, worker: Worker) -> None:
-        """It has no clients any more, and others may not have what it has sent."""
+        """Its clients are gone, and other processes may lack messages of it."""
         self.killed.add(worker.tag)
         self.end(worker)
         if worker is self.emitter:
@@ -393,21 +393,21 @@ class World:
         worker.adopt(held.stop())
 
     def restart(self, held: Held) -> None:
-        """Who was to adopt them has died."""
+        """The worker that was to adopt them has died."""
         self.held[self.held.index(held)] = Held(self, held.stop())
 
     @property
     def adopted(self) -> list[tuple[Worker, str]]:
-        """The tags of others that workers have."""
+        """The tags that workers have adopted."""
         return [(one, tag) for one in self.workers for tag in sorted(one.groups - {one.tag})]
 
     def give_up(self, worker: Worker, tag: str) -> None:
-        """The last of its clients has left."""
+        """The last client with the tag has left."""
         self.given_up.add(tag)
         worker.give_up(tag)
 
     def settle(self) -> None:
-        """Nothing is lost any more, until everything is quiet."""
+        """From now on nothing is lost; run until nothing happens any more."""
         for held in list(self.held):
             self.adopt(held, self.workers[0] if self.workers else self.start_worker())
         quiet = 0

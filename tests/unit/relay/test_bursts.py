@@ -1,4 +1,4 @@
-"""What is published in one turn of the loop travels as one message."""
+"""Messages that are published in one turn of the loop are sent together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TO_ALL, TO_W, TO_V = topic_for_all("socketio"), *(topic_for_one("socketio", t) f
 
 
 class Burst:
-    """A publisher in a loop, and what leaves it."""
+    """A publisher in a loop, and the frames that it sends."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -39,7 +39,7 @@ class Burst:
             call()
 
     def sent(self) -> list[tuple[bytes, int, int]]:
-        """The topic of each frame, the first number in it, and how many messages it has."""
+        """For each frame the topic, the first number in it, and how many messages it has."""
         found = []
         while self._socket.incoming:
             data = self._socket.incoming.popleft()
@@ -94,7 +94,7 @@ def test_bursts_that_go_on_are_one_message_each(burst: Burst) -> None:
 
 
 def test_after_a_pause_the_first_one_does_not_wait(burst: Burst) -> None:
-    """Its turn may be a long one."""
+    """Its turn may be long."""
     burst.publish(count=2)
     burst.end_turn()
     burst.sent()
@@ -104,7 +104,7 @@ def test_after_a_pause_the_first_one_does_not_wait(burst: Burst) -> None:
 
 
 def test_what_is_to_one_leaves_in_the_order_in_which_it_was_said(burst: Burst) -> None:
-    """Else who gets both would ask for what comes in a moment."""
+    """Otherwise a receiver of both would ask for a message that arrives in a moment."""
     burst.publish()
     burst.publish(count=2)
     burst.publish("w", count=2)

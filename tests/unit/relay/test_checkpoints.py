@@ -1,4 +1,4 @@
-"""What may be confirmed, as it is kept elsewhere; pure."""
+"""What may be confirmed because it is stored elsewhere; pure."""
 
 from __future__ import annotations
 

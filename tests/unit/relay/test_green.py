@@ -26,7 +26,7 @@ def run_dir(tmp_path: Path) -> Iterator[OwnedRunDir]:
 
 
 class Heard:
-    """A subscriber that is connected, what it hears, and another process that says it."""
+    """A connected subscriber, what it receives, and another process that sends."""
 
     def __init__(self, run_dir: OwnedRunDir) -> None:
         self.publisher = Publisher(run_dir, ClusterInfo(), "s")
@@ -83,7 +83,7 @@ def heard(run_dir: OwnedRunDir) -> Iterator[Heard]:
 
 
 def test_each_message_wakes_it(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One listener and one timer are there for all of them."""
+    """One listener of the hub and one timer serve all of them."""
     monkeypatch.setattr(module, "TICK", 60)
     eventlet.sleep(0.5)  # the timer of before is done
     listener, timer = heard.subscriber._listener, heard.subscriber._timer
@@ -123,7 +123,7 @@ def test_what_is_due_is_looked_at(heard: Heard, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_it_goes_on_when_somebody_closes_its_descriptor(heard: Heard) -> None:
-    """Who opens a file by the same number, as eventlet sees it."""
+    """To eventlet it looks as if another file was opened under the same number."""
     hubs.notify_opened(heard.subscriber._socket.getsockopt(zmq.FD))
     heard.say(1)
     heard.wait(1)

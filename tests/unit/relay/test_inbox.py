@@ -25,14 +25,15 @@ FAR = 2**31
 
 
 class Frame(NamedTuple):
-    """On its way to a receiver: a numbered message to all or to it alone, or another."""
+    """A frame on its way to a receiver: a numbered message to all or to it alone, or another
+    one."""
 
     to_all: Optional[bool]
     message: RelayMessage
 
 
 class Receiver:
-    """Asks and heeds as a :class:`Subscriber` does; both links keep the order."""
+    """Asks and answers like a :class:`Subscriber`; both links keep the order."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
@@ -74,7 +75,7 @@ class Receiver:
         self.questions.extend(self.inbox.questions(now))
 
     def move(self) -> None:
-        """Another process goes on from here; what is on its way is lost."""
+        """Another process goes on from here; frames on their way are lost."""
         successor = Inbox(self.tag)
         successor.restore(json.loads(json.dumps(self.inbox.save())))
         for tag, message in self.inbox.held:
@@ -87,7 +88,7 @@ class Receiver:
 
 
 class World:
-    """:param late: tags of receivers that do not listen yet."""
+    """:param late: tags of receivers that do not receive yet."""
 
     def __init__(
         self, tags: str, late: str = "", messages: int = PLENTY, most_bytes: int = PLENTY
@@ -104,7 +105,7 @@ class World:
             self.receivers[tag].since = self.now
 
     def publish(self, tag: Optional[str], pushed: bool) -> None:
-        """:param pushed: false for a long one, of which only the number goes out."""
+        """:param pushed: false for a long message, of which only the number is sent."""
         self.now += 0.001
         text = f"{len(self.sent)} to {tag or 'all'}"
         self.sent.append((tag, self.now, text))
@@ -178,7 +179,7 @@ class World:
             receiver.move()
 
     def settle(self) -> None:
-        """Nothing is lost any more, until everything is quiet."""
+        """From now on nothing is lost; run until nothing happens any more."""
         for _ in range(4):
             self.now += 0.35
             self.beat()
@@ -303,7 +304,7 @@ def test_what_does_not_arrive_is_counted(
 def test_more_workers_than_streams(
     plan: list[tuple[str, str, bool, int]], streams: int, messages: int
 ) -> None:
-    """Numbers never start again, and what is for one worker reaches it, by whatever stream."""
+    """Numbers never start again, and messages to one worker arrive, by whatever stream."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(outbox_module, "RELAY_MOST_STREAMS", streams)
         world = World(TAGS, messages=messages)
@@ -339,7 +340,7 @@ def test_a_sender_that_is_gone_is_not_waited_for(
 
 
 def test_what_arrived_is_delivered_though_its_sender_has_forgotten_it() -> None:
-    """The sender says where it stands when it no longer knows when that was sent."""
+    """The sender gives its position when it does not know any more when that message was sent."""
     world = World("ab", messages=3)
     run(
         world,
@@ -374,7 +375,7 @@ def test_what_arrived_is_delivered_though_its_sender_has_forgotten_it() -> None:
 def test_what_a_sender_had_sent_that_is_gone_is_counted(
     plan: list[tuple[str, str, bool, int]], messages: int, at_once: bool
 ) -> None:
-    """It ends at any moment: what has arrived is delivered, the rest is counted to the last."""
+    """It ends at any moment: what has arrived is delivered, and every other message is counted."""
     world = World(TAGS, messages=messages)
     run(world, plan)
     for receiver in world.receivers.values():
@@ -419,7 +420,7 @@ def test_a_sender_that_was_given_up_is_heard_again(
 def message(
     number: int, after: Any = 0, sender: str = SENDER, text: str = "text", own: Any = None
 ) -> RelayMessage:
-    """:param own: of a message to all, how many to each alone came before."""
+    """:param own: for a message to all: how many each tag alone got before."""
     fields = {"method": "emit"} if own is None else {"method": "emit", "after": own}
     return RelayMessage(sender, number, fields, [text], after)
 
@@ -430,7 +431,7 @@ def numbers(delivered: Sequence[RelayMessage]) -> list[int]:
 
 @pytest.fixture
 def inbox() -> Inbox:
-    """It has had the first message of a sender."""
+    """An inbox that has received the first message of a sender."""
     inbox = Inbox("ear")
     assert numbers(inbox.receive(message(1))) == [1]
     return inbox
@@ -715,7 +716,7 @@ def test_each_stream_is_in_order_with_those_to_all() -> None:
 
 
 def test_the_first_to_one_tag_says_nothing_of_those_to_another() -> None:
-    """They may have come before this process listened: the sender is asked."""
+    """Those may have been sent before this process began to receive: the sender is asked."""
     inbox = Inbox("a", "b")
     assert inbox.receive(to("b", 1, 0), "b") == []
     assert inbox.questions(1.0) == [Question(SENDER, None, 0, 0)]
@@ -747,7 +748,7 @@ def test_what_one_is_behind_is_asked_for_before_they_are_one() -> None:
 
 
 def test_who_has_sent_to_all_less_than_another_is_given_up_in_time() -> None:
-    """A sender that is dead answers neither."""
+    """A dead sender answers neither question."""
     ours, theirs = Inbox("a"), Inbox("b")
     for number in (1, 2, 3):
         ours.receive(message(number))
@@ -774,7 +775,7 @@ def test_what_waits_for_a_tag_that_is_given_up_is_delivered() -> None:
 
 
 def test_nothing_is_saved_of_a_tag_that_is_given_up() -> None:
-    """Nor of what a sender that has ended had sent to it: who reads it would refuse all."""
+    """Nor of messages to it from an ended sender: a reader would refuse the whole position."""
     inbox = Inbox("a", "b")
     inbox.receive(message(1, own={"b": 0}))
     inbox.receive(to("b", 1, 1), "b")
@@ -785,7 +786,7 @@ def test_nothing_is_saved_of_a_tag_that_is_given_up() -> None:
 
 
 def test_one_that_is_given_up_unheard_can_be_saved() -> None:
-    """Only messages to one tag have come, and they tell how many to all there were before."""
+    """Only messages to one tag have arrived; they say how many to all were sent before."""
     inbox = Inbox("a")
     assert inbox.receive(to("a", 3, 5), "a") == []
     assert texts(inbox.give_up(SENDER)) == ["3 to a"]
@@ -795,7 +796,7 @@ def test_one_that_is_given_up_unheard_can_be_saved() -> None:
 
 
 def test_what_comes_late_of_one_that_has_ended_is_not_new() -> None:
-    """Nor is it in the process that goes on here, or makes it one with its own."""
+    """Nor in a process that goes on from the position, or merges it with its own."""
     inbox = Inbox("a")
     inbox.receive(message(1))
     inbox.gone(SENDER)
@@ -850,7 +851,7 @@ def test_so_many_that_have_ended_are_remembered(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_was_sent_before_the_sessions_began_is_not_for_them() -> None:
-    """It waited in the process that adopts them."""
+    """The message had waited in the adopting process."""
     inbox = Inbox("a", since=100.0)
     early, late = message(1), message(2, text="2")
     early.time, late.time = 99.0, 101.0
@@ -874,7 +875,7 @@ def test_another_tag_is_heard_from_a_number_on() -> None:
 
 
 def test_another_tag_is_heard_of_a_sender_that_is_not_known_yet() -> None:
-    """What it says of the time before is not for this process, though it was there."""
+    """Its earlier messages to that tag are not for this process, though it was running."""
     inbox = Inbox("a")
     inbox.hear("b", {SENDER: 2})
     assert not inbox.waits and inbox.questions(1.0) == []
@@ -895,7 +896,7 @@ def test_another_tag_is_heard_of_a_sender_that_has_ended() -> None:
 
 
 def test_both_hear_for_a_tag_before_they_are_one() -> None:
-    """Guests of a worker are here, whose clients are adopted, too."""
+    """This process has guests of a worker, and adopts that worker's clients, too."""
     ours, theirs = Inbox("a", "b"), Inbox("b")
     for inbox in (ours, theirs):
         inbox.receive(message(1, own={"b": 0}))

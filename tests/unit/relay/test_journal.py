@@ -1,4 +1,4 @@
-"""What a worker has given to its clients, written by one process and read by another."""
+"""A worker's journal, written by one process and read by another."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def message(number: int, sender: str = "s", text: str = "x", **fields: Any) -> R
 
 
 def several(first: int, count: int, sender: str = "s", texts: Sequence[str] = ()) -> RelayMessage:
-    """That came together."""
+    """Several messages that arrived together."""
     now, fields = time.monotonic(), {"method": "emit"}
     return unpack_run(
         [
@@ -82,7 +82,7 @@ def since(journal: Any, k: int) -> Any:
 def test_what_is_read_is_what_was_written(
     make: Callable[..., Journal], segments: Segments, seed: int
 ) -> None:
-    """Here and by another process, whatever is dropped, carried forward or replaced meanwhile."""
+    """In this process and another one, whatever is dropped, copied or replaced meanwhile."""
     print("seed", seed)
     chance = random.Random(seed)
     most, size = chance.choice([(100_000, 2**24), (100, 2**24), (1000, 20_000)])
@@ -225,7 +225,7 @@ def test_one_of_several_that_is_over_the_limit_is_a_gap(make: Callable[..., Jour
 def test_states_take_little_more_than_twice_their_size(
     make: Callable[..., Journal], segments: Segments, clients: int
 ) -> None:
-    """However often they change; JOURNAL_CARRIED are written anew at a time."""
+    """However often they change; JOURNAL_CARRIED are copied at a time."""
     journal = make()
     chance, state = random.Random(clients), b"x" * 600
     most = 0
@@ -399,7 +399,7 @@ def test_who_has_heard_what(make: Callable[..., Journal]) -> None:
 
 
 def test_who_has_ended_and_was_never_heard_is_not_waited_for(make: Any) -> None:
-    """What another process has heard of it was lost on its way here."""
+    """The messages of it that another process has received were lost on their way here."""
     journal = make()
     journal.began(50.0)
     heard = Heard({"s": 3}, {"s": 60.0}, {"s": 1})
@@ -415,7 +415,7 @@ def test_who_has_ended_and_was_never_heard_is_not_waited_for(make: Any) -> None:
 def test_who_has_heard_what_is_to_another_worker(
     make: Callable[..., Journal], segments: Segments
 ) -> None:
-    """Of which some clients are guests here."""
+    """Some of that worker's clients are guests here."""
     journal = make()
     journal.began(50.0)
     journal.heard("s", None, 3)
@@ -445,7 +445,7 @@ def test_who_has_heard_what_is_to_another_worker(
 
 
 def test_what_a_killed_process_had_not_sent_is_no_gap(make: Callable[..., Journal]) -> None:
-    """What a sender has sent, and keeps no more, is one."""
+    """A message that its sender had sent, and keeps no more, is a gap."""
     journal = make()
     inbox = Inbox("w")
     inbox.on_lost = journal.lost
@@ -513,7 +513,7 @@ def test_a_position_is_for_a_stand_in(make: Callable[..., Journal], segments: Se
 def test_a_process_that_is_killed_before_the_source_has_changed(
     make: Callable[..., Journal], segments: Segments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event that was written last says itself what was heard."""
+    """The last event that was written has the number itself."""
     journal = make()
     journal.event(message(1, via=["bridge", 1]), None)
     monkeypatch.setattr(journal, "_note", lambda *args: None)
@@ -529,7 +529,7 @@ def test_a_process_that_is_killed_before_the_source_has_changed(
 
 
 def write_for_ever(channel: socket.socket, seed: int) -> None:
-    """In a child: event k has number k, and the client has a state for it."""
+    """In a child: event k has number k, and a client gets the state k."""
 
     def tell(what: str, log: str, number: int, *descriptors: int) -> None:
         socket.send_fds(channel, [f"{what} {log} {number};".encode()], list(descriptors))
@@ -566,7 +566,7 @@ def receive(channel: socket.socket, segments: Segments, timeout: float) -> None:
 
 
 def check(reader: JournalReader) -> int:
-    """All that is there is whole; the number of the last event."""
+    """Check that everything in the journal is whole; return the number of the last event."""
     count = reader.dropped[0]
     for event in reader.since(count):
         count += 1
@@ -635,7 +635,7 @@ def memory(data: bytes, seal: bool = True) -> int:
 
 
 def read_all(logs: dict[str, list[int]]) -> None:
-    """:raises ValueError: and nothing else."""
+    """:raises ValueError: and no other exception."""
     reader = JournalReader(logs)
     try:
         for event in reader.since(reader.dropped[0]):

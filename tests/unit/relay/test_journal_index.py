@@ -1,4 +1,4 @@
-"""Events of a journal, found by the rooms that they are to."""
+"""Events of a journal, found by their rooms."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def is_to(event: Event, rooms: set[Room]) -> bool:
 
 
 def found(journal: Any, k: int, rooms: set[Room]) -> tuple[list[int], int]:
-    """The events that are to these rooms, and how many were others."""
+    """The events for these rooms, and how many others were found."""
     numbers, events = [k], []
     for one in journal.to_rooms(k, rooms):
         numbers.append(one if isinstance(one, int) else one.k)
@@ -75,7 +75,7 @@ def found(journal: Any, k: int, rooms: set[Room]) -> tuple[list[int], int]:
 def test_what_is_found_is_all_that_there_is(
     make: Callable[..., Journal], segments: Segments, seed: int
 ) -> None:
-    """By the writer, while more is written and old pieces are dropped, and by another process."""
+    """By the writer, while it writes and drops old segments, and by another process."""
     print("seed", seed)
     chance = random.Random(seed)
     journal = make(chance.choice([100_000, 600]))

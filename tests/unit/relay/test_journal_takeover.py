@@ -1,4 +1,4 @@
-"""Workers are killed, and their clients hear on from where the journals say."""
+"""Workers are killed, and their clients go on from the positions in the journals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .test_takeover import Action, act, plans
 
 
 class Segments:
-    """The descriptors of a journal, as the router has them."""
+    """The descriptors of a journal that a router has."""
 
     def __init__(self) -> None:
         self.descriptors: dict[tuple[str, int], int] = {}
@@ -43,7 +43,7 @@ class Segments:
 
 
 class Journaled(Worker):
-    """Writes what it gives to clients, and then gives it to them."""
+    """Writes each message to the journal, and then gives it to the clients."""
 
     def __init__(self, world: World, tag: str, serves: bool = True) -> None:
         super().__init__(world, tag, serves)
@@ -104,7 +104,7 @@ class Journaled(Worker):
 
 
 def numbers(senders: dict[str, Any]) -> dict[tuple[str, Optional[str]], int]:
-    """Those of the last messages, where there are any."""
+    """The numbers of the last messages, where there are any."""
     found = {}
     for name, (placed, next, _, own, _) in senders.items():
         if placed:
@@ -126,7 +126,7 @@ class JournaledWorld(World):
         return self.workers[-1]
 
     def crash(self, worker: Any) -> None:
-        """The router holds its clients, and another one sends to them."""
+        """The router holds the worker's clients, and another process sends to them."""
         self.crashes += 1
         reader = worker.segments.read()
         assert reader.complete and reader.last == worker.journal.last
@@ -140,7 +140,7 @@ class JournaledWorld(World):
             process.subscriber.ended(worker.tag)
 
     def compare(self, worker: Any, position: Position) -> None:
-        """The journal says what the process knows itself: no more than its clients were given."""
+        """The journal has the process's own position: no more than its clients were given."""
         for listener in worker.subscriber._listeners:
             part = next(part for part in position.parts if set(part.tags) == set(listener.tags))
             real, read = numbers(listener.save().senders), numbers(part.senders)
@@ -172,7 +172,7 @@ class JournaledWorld(World):
 @settings(max_examples=examples(300), deadline=None)
 @given(plans("crash", "crash", "crash"))
 def test_a_journal_says_what_the_clients_of_a_killed_worker_were_given(plan: list[Action]) -> None:
-    """Of each sender, whatever the worker was doing; nothing comes twice to them after that."""
+    """Of each sender, whatever the worker was doing; no message comes twice after that."""
     network = Network()
     with network.installed():
         world = JournaledWorld(network, os.close)
@@ -193,7 +193,7 @@ def test_a_journal_says_what_the_clients_of_a_killed_worker_were_given(plan: lis
 def test_what_adopted_clients_have_yet_to_get_is_not_confirmed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its sender could end then, and if the worker is killed next, nobody has it."""
+    """Its sender could end then, and if the worker is killed next, no process has it."""
     monkeypatch.setattr(subscriber_module, "_SLICE", 0.0)  # each message takes a turn
     network = Network()
     with network.installed():

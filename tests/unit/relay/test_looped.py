@@ -50,7 +50,7 @@ HELLO = -2
 
 
 class Heard:
-    """A subscriber that is connected, what it hears, and another process that says it."""
+    """A connected subscriber, what it receives, and another process that sends."""
 
     def __init__(self, run_dir: RunDir) -> None:
         self.publisher = Publisher(run_dir, ClusterInfo(), "s")
@@ -83,7 +83,7 @@ class Heard:
 
 @asynccontextmanager
 async def asyncio_timeout(seconds: float) -> AsyncIterator[None]:
-    """That of Python 3.11."""
+    """asyncio.timeout() of Python 3.11."""
     task = asyncio.current_task()
     assert task is not None
     handle = asyncio.get_running_loop().call_later(seconds, task.cancel)
@@ -116,7 +116,7 @@ async def hearing(run_dir: RunDir) -> AsyncIterator[Heard]:
 
 
 def test_everything_is_heard_in_order(run: Any, run_dir: OwnedRunDir) -> None:
-    """One by one, and many that come while the loop does something else: libzmq tells that once."""
+    """One by one, and many while the loop does something else: libzmq signals those once."""
 
     async def main() -> None:
         async with hearing(run_dir) as heard:
@@ -145,7 +145,7 @@ def test_each_message_wakes_the_loop(run: Any, run_dir: OwnedRunDir, monkeypatch
 
 
 def test_what_is_adopted_wakes_the_loop(run: Any, run_dir: OwnedRunDir, monkeypatch: Any) -> None:
-    """What was kept, what this process has sent, and what comes then."""
+    """Kept messages, this process's own messages, and those that arrive then."""
 
     async def main() -> None:
         async with hearing(run_dir) as heard:
@@ -188,7 +188,7 @@ def test_what_is_adopted_wakes_the_loop(run: Any, run_dir: OwnedRunDir, monkeypa
 def test_others_have_a_turn_in_a_flood(
     run: Any, run_dir: OwnedRunDir, count: int, seconds: float, most: int
 ) -> None:
-    """Of messages, each of which may be for thousands of clients."""
+    """Each message may be for thousands of clients."""
 
     async def main() -> None:
         async with hearing(run_dir) as heard:
@@ -207,7 +207,7 @@ def test_others_have_a_turn_in_a_flood(
 
 
 class Failing(LoopSubscriber):
-    """Hears from a list instead of a socket: messages, and exceptions that come up."""
+    """Receives from a list instead of a socket: messages, and exceptions to raise."""
 
     items: list[Any]
 
@@ -226,7 +226,7 @@ def failing(
     until: Callable[[], bool],
     behind: Callable[[], bool] = lambda: False,
 ) -> list[Deaf]:
-    """Let it hear the items, until something holds or it hears nothing any more."""
+    """Let it receive the items, until a condition holds or it stops receiving."""
     run_dir = RunDir(str(tmp_path))
     failures: list[Deaf] = []
 

@@ -63,13 +63,13 @@ def head_of(
     sender: bytes = b"a",
     longer: int = 0,
 ) -> bytes:
-    """A message without packets, whose fields are ``longer`` than what is there."""
+    """A message without packets; its header claims ``longer`` more bytes than there are."""
     numbers = sequence, after, time, len(fields) + longer
     return struct.pack("!BBBBQQdI", version, 1, len(sender), 0, *numbers) + sender + fields
 
 
 def packets_of(packets: Sequence[Union[str, bytes]]) -> bytes:
-    """As they follow the header."""
+    """The packets after the header."""
     return RelayMessage("a", 1, {"method": "emit"}, packets).pack()[len(head_of()) :]
 
 

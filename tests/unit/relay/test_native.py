@@ -1,4 +1,4 @@
-"""What happens in a thread of the system, where a library has replaced those."""
+"""Threads and locks of the operating system, where a library has patched the modules."""
 
 from __future__ import annotations
 

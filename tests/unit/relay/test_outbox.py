@@ -18,7 +18,7 @@ EMIT = {"method": "emit"}
 
 
 def outbox_of(*tags: Optional[str], messages: int = PLENTY, most_bytes: int = PLENTY) -> Outbox:
-    """With one message for each of these tags, sent at 1, 2, 3 …"""
+    """An outbox with one message for each of these tags, sent at 1, 2, 3 …"""
     outbox = Outbox("s", messages, most_bytes)
     for number, tag in enumerate(tags, start=1):
         outbox.add(tag, EMIT, [f"text {number}"], float(number))
@@ -178,7 +178,7 @@ def test_a_stream_of_which_something_is_kept_makes_no_room() -> None:
 
 
 def test_no_number_is_given_twice() -> None:
-    """A worker whose stream has made room hears the next one above the old numbers."""
+    """A worker whose stream has made room gets later numbers above the old ones."""
     outbox = Outbox("s", 1, PLENTY)
     for _ in range(7):
         outbox.add("real", EMIT, [], 1.0)

@@ -1,4 +1,4 @@
-"""What is for nobody here is counted, and nothing else is done with it."""
+"""A message that is for no client here is counted, and not handled otherwise."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Heard:
 
     @property
     def numbers(self) -> Any:
-        """The number that comes next of the other process, and the highest known."""
+        """The next number of the other process, and the highest known."""
         return self.subscriber.save()[0].senders["other"][1:3]
 
 
@@ -75,7 +75,7 @@ def heard() -> Iterator[Heard]:
 
 @pytest.fixture
 def unread(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on nothing is decoded."""
+    """From here on no message may be decoded."""
 
     def unpack(*args: Any) -> Any:
         raise AssertionError("it is read")
@@ -188,7 +188,7 @@ def test_what_adopted_sessions_get_is_looked_at(heard: Heard) -> None:
 
 
 def test_beside_what_is_to_another_worker_with_guests_here(heard: Heard) -> None:
-    """Each of its streams has numbers of its own, and both keep their order."""
+    """Each of its streams has its own numbers, and both keep their order."""
     home = topic_for_one("socketio", "home")
 
     def to_home(number: int, after: int) -> bytes:
@@ -266,7 +266,7 @@ def test_a_bundle_with_something_odd_in_it(heard: Heard) -> None:
 
 
 class Journal:
-    """Of what it is told."""
+    """Notes what it is told."""
 
     def __init__(self) -> None:
         self.heard_of: list[tuple[str, Optional[str], int]] = []

@@ -1,4 +1,4 @@
-"""How far a process has heard the others, as a file in memory."""
+"""A position as a file in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POSITION = Position("chat", [PART, Part(("c",), 13, {}, {})])
 
 @pytest.fixture
 def written() -> Iterator[Callable[[bytes], int]]:
-    """A descriptor of a file with so much in it."""
+    """A descriptor of a file with these contents."""
     descriptors = []
 
     def write(data: bytes) -> int:
@@ -48,7 +48,7 @@ def content(position: Position) -> bytes:
 
 
 def changed(**fields: Any) -> bytes:
-    """A position whose first part is another one."""
+    """A position with a changed first part."""
     data = content(POSITION)
     length = module._HEAD.unpack_from(data)[2]
     head = json.loads(data[module._HEAD.size :][:length])
@@ -59,7 +59,7 @@ def changed(**fields: Any) -> bytes:
 
 
 def test_it_is_read_as_it_was_written(no_leak: Any) -> None:
-    """More than once, and wherever others have read to."""
+    """More than once, and wherever other readers have left the offset."""
     assert POSITION.tags == ("a", "b", "c")
     with no_leak():
         descriptor = POSITION.write()

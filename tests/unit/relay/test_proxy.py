@@ -1,4 +1,4 @@
-"""The relay ends when it is told to, and keeps little for who takes nothing."""
+"""The relay ends when told to, and queues little for a process that takes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from supervisor_sio.relay.proxy import WELCOME, Relay
 
 
 def start(directory: Path, number: int = 0) -> tuple[Relay, str, str]:
-    """With the paths of its sockets."""
+    """Start a relay; return it with the paths of its sockets."""
     paths, descriptors = [], []
     for name in ("xsub", "xpub"):
         path = str(directory / f"{name}{number}")
@@ -42,7 +42,7 @@ def test_a_relay_that_is_closed_while_it_starts(
 def test_so_many_messages_wait_for_a_process_that_takes_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what the kernel has room for: some hundred thousand bytes."""
+    """Besides what the kernel's buffers take: some hundred thousand bytes."""
     monkeypatch.setattr(module, "RELAY_WAITING", 50)
     sent, size = 1000, 16 * 1024
     relay, xsub, xpub = start(tmp_path)

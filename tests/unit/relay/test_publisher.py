@@ -26,7 +26,7 @@ def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publi
 def test_messages_of_threads_leave_in_the_order_of_their_numbers(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who gets them in another order would ask for what is on its way."""
+    """A receiver that gets them in another order would ask for what is on its way."""
     add, sent = Outbox.add, []
 
     def add_slowly(self: Outbox, *args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The router knows how much those have sent that are gone."""
+"""The router knows how much ended processes had sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ END = {"began": 1.5, "all": 7, "own": {"w": 2}}
 
 
 class Quiet(Registrar):
-    """Notes what it says instead of sending it."""
+    """Notes the messages instead of sending them."""
 
     def __init__(self, run_dir: RunDir) -> None:
         super().__init__(run_dir, ClusterInfo())
@@ -47,7 +47,7 @@ class Quiet(Registrar):
         self._answer(TOPIC_FOR_ROUTER + message.pack())
 
     def told(self, asker: str, channel: str = CHANNEL) -> list[tuple[str, Mapping[str, Any]]]:
-        """Of whose end that one is told when it asks."""
+        """The ended processes of which an asking process is told."""
         del self.said[:]
         self.hear(asker, "ended", channel)
         assert {topic for topic, _, _ in self.said} <= {topic_for_one(channel, asker)}
@@ -72,7 +72,7 @@ def test_the_end_of_a_process_that_only_emits_is_told_now_and_later(registrar: Q
 
 
 def test_who_receives(registrar: Quiet) -> None:
-    """Also the tags of those whose sessions are held or adopted: somebody hears for them."""
+    """Also tags whose sessions are held or adopted: some process receives for them."""
     registrar.hear("emitter", "who")
     assert registrar.said == []  # the router does not know yet
     registrar.set_members(MEMBERS)
@@ -82,7 +82,7 @@ def test_who_receives(registrar: Quiet) -> None:
 
 
 def test_who_is_there(registrar: Quiet) -> None:
-    """For who asks: the workers of other hosts, too, and which of the tags are aliases."""
+    """For processes that ask: also workers of other hosts, and which tags are aliases."""
     registrar.hear("asker-1", "members", asked=7)
     assert registrar.said == []  # the router does not know yet
     registrar.set_members(MEMBERS)

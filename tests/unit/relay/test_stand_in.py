@@ -1,4 +1,4 @@
-"""The router hears for sessions whose worker has ended, through a real relay."""
+"""The router receives for sessions whose worker has ended, through a real relay."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
 
 
 class Process:
-    """A worker, or one that only emits; its clients' messages are numbers."""
+    """A worker, or a process that only emits; its messages are numbers."""
 
     def __init__(self, run_dir: OwnedRunDir, tag: str, serves: bool = True) -> None:
         self.publisher = Publisher(run_dir, CLUSTER, tag)
@@ -83,7 +83,7 @@ class Process:
         return self._in_its_thread(self.subscriber.detach)
 
     def _in_its_thread(self, call: Callable[[], Any]) -> Any:
-        """A worker's subscriber is used where it hears; here that is a thread."""
+        """A worker's subscriber is used in the thread where it receives; here that is a thread."""
         results: list[Any] = []
         look = self.subscriber._look
 
@@ -97,7 +97,7 @@ class Process:
         return results[0]
 
     def confirmed_by(self, *tags: str) -> list[str]:
-        """Those that did not say in twenty seconds that they have everything."""
+        """The receivers that did not confirm in twenty seconds."""
         until = time.monotonic() + 20
         waiting = self.subscriber.wait_confirmed(lambda: tags, lambda: until, asyncio.sleep)
         return asyncio.run(waiting)
@@ -130,7 +130,7 @@ def numbers(position: Position) -> list[int]:
 def test_who_ends_waits_until_its_messages_are_kept_elsewhere(
     run_dir: OwnedRunDir, processes: Callable[..., Process], no_leak: Any
 ) -> None:
-    """Else nobody has them when this process is killed."""
+    """Otherwise no process has them when this one is killed."""
     first, other = processes("first"), processes("live other")
     other.say(1)
     wait_until(lambda: len(first.got) == 1)
@@ -208,7 +208,7 @@ def test_sessions_go_from_worker_to_worker(
 def test_a_process_that_adopts_may_pass_on_what_it_has(
     run_dir: OwnedRunDir, processes: Callable[..., Process]
 ) -> None:
-    """Before its adoption has come as far as its own clients: each goes on from where it is."""
+    """The adoption has not reached the position of its own clients: each goes on from its own."""
     other, first, second = processes("live other"), processes("first"), processes("second")
     other.say(1)
     wait_until(lambda: first.got and second.got)
@@ -240,7 +240,7 @@ def test_so_much_is_kept_and_no_more(
     limit: str,
     value: int,
 ) -> None:
-    """What is over it is counted, also by who adopts the sessions, and logged once."""
+    """Messages over the limit are counted, also by the adopting process, and logged once."""
     monkeypatch.setattr(module, limit, value)
     emitter = processes("emitter", serves=False)
     stand_in = StandIn(run_dir, CLUSTER, POSITION)

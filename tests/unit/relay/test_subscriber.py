@@ -1,4 +1,4 @@
-"""A subscriber goes on hearing, whatever one message or one wait does to it."""
+"""A subscriber goes on receiving, whatever one message or one wait does to it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from supervisor_sio.relay.threaded import ThreadSubscriber
 
 
 class Failing(ThreadSubscriber):
-    """Hears from a list instead of a socket: messages, and exceptions that come up."""
+    """Receives from a list instead of a socket: messages, and exceptions to raise."""
 
     def __init__(self, publisher: Publisher, run_dir: RunDir, items: list[Any]) -> None:
         super().__init__(publisher, run_dir)
@@ -48,7 +48,7 @@ class Failing(ThreadSubscriber):
 
 
 def take(subscriber: ThreadSubscriber, data: bytes, now: float) -> list[RelayMessage]:
-    """What clients get of something that has been received."""
+    """The messages for clients out of a received frame."""
     return [one for piece in subscriber._open(data, now) for one in piece(now)]
 
 
@@ -154,7 +154,7 @@ def test_stop_ends_its_thread_while_there_is_no_relay(
 def test_stop_does_not_wait_for_ever(
     publisher: Publisher, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a delivery that does not end."""
+    """A delivery that does not end is not waited for."""
     monkeypatch.setattr(threaded, "_STOP_TIMEOUT", 0.2)
     release, entered = threading.Event(), threading.Event()
 
@@ -198,7 +198,7 @@ def test_a_delivery_that_fails_is_not_the_last(publisher: Publisher, run_dir: Ru
 
 @pytest.fixture
 def said(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, Any]]:
-    """What this process says to the others: topics and fields."""
+    """The messages of this process to others: topics and fields."""
     said: list[tuple[bytes, Any]] = []
     monkeypatch.setattr(
         publisher, "_send", lambda topic, fields, packets=(): said.append((topic, fields))
@@ -209,7 +209,7 @@ def said(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> list[tuple[by
 def test_the_router_is_asked_who_has_ended_when_its_answer_can_come_through(
     publisher: Publisher, run_dir: RunDir, said: list[tuple[bytes, Any]]
 ) -> None:
-    """The relay drops what comes for a process for which as much waits as can."""
+    """The relay drops messages for a process whose queue is full."""
     subscriber = ThreadSubscriber(publisher, run_dir)
     subscriber.joined = True
     own = topic_for_one(publisher.channel, "s")
@@ -269,7 +269,7 @@ def test_who_ends_and_has_sent_nothing_has_nothing_to_say_of_it(
 def test_what_is_missing_of_one_that_has_ended_is_counted_once(
     publisher: Publisher, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch, heard: int
 ) -> None:
-    """However often the router says how much that was."""
+    """However often the router repeats that number."""
     monkeypatch.setattr(hearing, "_LAST_WORDS", 0.0)
     subscriber = ThreadSubscriber(publisher, run_dir, since=1.0)
     to_all = topic_for_all(publisher.channel)
@@ -294,7 +294,7 @@ PART = Part(("t",), 0.0, {}, {})
 
 
 def taken(subscriber: ThreadSubscriber, topic: bytes, message: RelayMessage) -> list[Any]:
-    """What the clients of this process get when that comes."""
+    """The messages for clients of this process when that frame arrives."""
     return [one.packets for one in take(subscriber, topic + message.pack(), time.monotonic())]
 
 
@@ -321,7 +321,7 @@ def test_what_is_volatile_comes_once_however_many_hear(
 def test_what_is_said_to_the_process_that_had_the_tag_is_not_for_who_adopts_it(
     publisher: Publisher, subscriber: ThreadSubscriber, said: list[tuple[bytes, Any]]
 ) -> None:
-    """Its name was the same: another worker confirms to it, or asks for what it has sent."""
+    """That process had the same tag: other workers confirm to it, or ask for what it has sent."""
     own, to_t = topic_for_one(publisher.channel, "s"), topic_for_one(publisher.channel, "t")
     subscriber.adopt(PART, lambda message: None)
     publisher.publish(None, {"method": "emit"}, ["1"])
@@ -345,7 +345,8 @@ def test_what_is_said_to_the_process_that_had_the_tag_is_not_for_who_adopts_it(
 def test_many_tags_are_asked_with_one_question_and_answer_once(
     publisher: Publisher, subscriber: ThreadSubscriber, said: list[tuple[bytes, Any]]
 ) -> None:
-    """A worker hears under one more with each restart after which it has adopted sessions."""
+    """A worker receives under one more tag after each restart from which it has adopted
+    sessions."""
     tags = [f"tag {number}" for number in range(200)]
     publisher.publish(None, {"method": "emit"}, ["1"])
     publisher.publish("tag 9", {"method": "emit"}, ["1"])
@@ -389,8 +390,8 @@ def test_many_tags_are_asked_with_one_question_and_answer_once(
 def test_what_one_that_has_ended_had_sent_before_is_not_missed(
     publisher: Publisher, subscriber: ThreadSubscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those who are adopted have got the last of it, and the clients of this process began later:
-    they are one soon, and nothing is lost."""
+    """The adopted sessions have its last message, and the own clients began later: they are merged
+    soon, and nothing is lost."""
     monkeypatch.setattr(hearing, "_LAST_WORDS", 0.0)
     to_all, own = topic_for_all(publisher.channel), topic_for_one(publisher.channel, "s")
     subscriber.joined = True
@@ -443,7 +444,7 @@ def test_a_numbered_message_to_a_process_that_has_another_tag(
 def test_who_has_several_tags_is_answered_of_each(
     publisher: Publisher, said: list[tuple[bytes, Any]], tags: list[str]
 ) -> None:
-    """And who has one is answered as by older versions."""
+    """And a process with one tag gets the same answer as from older versions."""
     publisher.publish("t", {"method": "emit"}, ["1"])
     publisher.answer("asker", tags, None, 0, 0, 0.0)
     topic, position = said[-1]

@@ -1,4 +1,4 @@
-"""Sessions go from process to process, and hear each message once, in its sender's order."""
+"""Sessions move from process to process, and receive each message once, in its sender's order."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def run(plan: list[Action], workers: int = 2) -> World:
 @settings(max_examples=examples(300))
 @given(plans())
 def test_each_client_gets_each_message_once_and_in_order(plan: list[Action]) -> None:
-    """Whatever is lost on the way, and whoever passes sessions on, holds them or adopts them."""
+    """Whatever is lost on the way, and whichever process passes on, holds or adopts sessions."""
     run(plan)
 
 
@@ -148,12 +148,12 @@ def test_little_is_held_and_little_sent_at_a_time(
 @settings(max_examples=examples(150))
 @given(_GIVE_UP)
 def test_the_others_go_on_when_the_clients_of_a_worker_have_left(plan: list[Action]) -> None:
-    """What waits for a message to those alone comes without it."""
+    """Messages that waited for one to those clients are delivered without it."""
     run(plan)
 
 
 @settings(max_examples=examples(150))
 @given(plans("kill", "kill"))
 def test_what_a_killed_process_has_sent_comes_at_most_once(plan: list[Action]) -> None:
-    """And in order; what the others send comes as ever."""
+    """And in order; messages of other processes come as always."""
     run(plan)

@@ -1,4 +1,4 @@
-"""What a worker has sent is known to whoever has its tally's descriptor."""
+"""A process with a tally's descriptor knows how much its worker has sent."""
 
 from __future__ import annotations
 
