@@ -1,4 +1,4 @@
-"""Finding the application that ``module:app`` names, and whether a mode can serve it."""
+"""Imports the application that ``module:app`` names, and checks that a mode can serve it."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from ..common.clusters import section
 from ..common.modes import ASYNC_MODES, ASYNCIO, EVENTLET, THREADING, AsyncMode
 from .spec import Call, parse_spec
 
-#: What an application is called by most.
+#: Usual names of an application in its module.
 _USUAL_NAMES = ("app", "application")
 
-#: Applications within applications that are looked through.
+#: Most nested applications to inspect.
 _MOST_LAYERS = 256
 
-#: By what an application calls the one that it wraps: socketio.WSGIApp and Flask, then
-#: socketio.ASGIApp, and most middleware of both.
+#: Attributes with the wrapped application: of socketio.WSGIApp and Flask, then of
+#: socketio.ASGIApp, and of most WSGI and ASGI middleware.
 _INNER = ("wsgi_app", "other_asgi_app", "app", "application", "asgi_app")
 
-#: By what socketio.WSGIApp and socketio.ASGIApp call their server.
+#: Attributes with the server, of socketio.WSGIApp and socketio.ASGIApp.
 _SERVER = ("engineio_app", "engineio_server")
 
-#: What the modes serve.
+#: Examples of applications, for error messages.
 _WSGI = "socketio.WSGIApp, Flask, or what Django's get_wsgi_application() returns"
 _ASGI = "socketio.ASGIApp, FastAPI, Starlette"
 
 
 class ApplicationError(Exception):
-    """The application cannot be served; the text is one line for a person.
+    """The application cannot be served; the text is one line for the user.
 
-    ``detail`` has the traceback when the application's own code failed.
+    ``detail`` has the traceback if the application's own code failed.
     """
 
     def __init__(self, text: str, detail: str = "") -> None:
@@ -47,11 +47,11 @@ class ApplicationError(Exception):
 
 
 def load(spec: str, mode: AsyncMode = EVENTLET) -> Any:
-    """Import ``module:app``; the working directory comes first on the path.
+    """Import ``module:app``, with the working directory first on the path.
 
-    ``module:make()`` calls a factory, ``module:make("production")`` one with arguments.
+    ``module:make()`` calls a factory, ``module:make("production")`` a factory with arguments.
 
-    :raises ApplicationError: when there is no such application, or the mode cannot serve it.
+    :raises ApplicationError: if there is no such application, or the mode cannot serve it.
     """
     try:
         named = parse_spec(spec)
@@ -88,7 +88,7 @@ def load(spec: str, mode: AsyncMode = EVENTLET) -> Any:
 
 
 def _other_name(module: Any, name: str) -> str:
-    """What may be meant by a name that the module does not have."""
+    """A hint at a similar name, for a name that the module does not have."""
     usual = [one for one in _USUAL_NAMES if callable(getattr(module, one, None))]
     known = [one for one in vars(module) if not one.startswith("_")]
     likely = [*difflib.get_close_matches(name, known, 1), *usual]
@@ -98,15 +98,15 @@ def _other_name(module: Any, name: str) -> str:
 def _call(factory: Any, spec: str, call: Call) -> Any:
     if not callable(factory):
         name = spec.partition("(")[0]
-        raise ApplicationError(f"{name} is a {type(factory).__name__}, it cannot be called")
+        raise ApplicationError(f"{name} is not callable, its type is {type(factory).__name__}")
     try:
         inspect.signature(factory).bind(*call.arguments, **call.options)
     except TypeError as error:
         if not call.arguments and not call.options:
-            text = f"{spec} is called without arguments, and needs some"
+            text = f"{spec} needs arguments, but is called without any"
             raise ApplicationError(text) from None
-        raise ApplicationError(f"{spec} cannot be called like this: {error}") from None
-    except ValueError:  # it has no signature
+        raise ApplicationError(f"{spec} does not take these arguments: {error}") from None
+    except ValueError:  # the factory has no signature
         pass
     try:
         return factory(*call.arguments, **call.options)
@@ -115,7 +115,10 @@ def _call(factory: Any, spec: str, call: Call) -> Any:
 
 
 def check(app: Any, spec: str = "the application", mode: AsyncMode = EVENTLET) -> None:
-    """:raises ApplicationError: for what is not an application that the mode serves."""
+    """Check that ``app`` is an application that the mode can serve.
+
+    :raises ApplicationError: if it is not.
+    """
     kind = type(app).__name__
     wanted = "ASGI" if mode is ASYNCIO else "WSGI"
     if not callable(app):
@@ -152,7 +155,7 @@ def check(app: Any, spec: str = "the application", mode: AsyncMode = EVENTLET) -
 
 
 def mode_for(app: Any) -> AsyncMode:
-    """The mode that serves an application, as far as that shows; by default eventlet."""
+    """The mode for an application, as far as it can be detected; eventlet by default."""
     servers = [server for server in map(server_of, layers(app)) if server is not None]
     servers = servers or sessions.servers()
     if _interface(app) == "ASGI" or any(server.is_asyncio_based() for server in servers):
@@ -161,17 +164,20 @@ def mode_for(app: Any) -> AsyncMode:
 
 
 def check_servers(mode: AsyncMode = EVENTLET) -> None:
-    """:raises ApplicationError: when the Socket.IO servers of this process cannot run in it."""
+    """Check that the mode can run all Socket.IO servers of this process.
+
+    :raises ApplicationError: if it cannot.
+    """
     for server in sessions.servers():
         _check_server(server, "the application", mode)
     _check_imported_once()
 
 
 def check_manager(app: Any, spec: str = "the application") -> None:
-    """Whether the workers of a cluster can share the clients of the application.
+    """Check that the workers of a cluster can share the application's clients.
 
-    :raises ApplicationError: when it has a Socket.IO server, and none with one of our managers:
-        each poll of a client could come to a worker that does not know its session.
+    :raises ApplicationError: if it has Socket.IO servers, but none with one of our managers: a
+        poll could reach a worker that does not have its session.
     """
     if sessions.servers():
         return
@@ -183,14 +189,14 @@ def check_manager(app: Any, spec: str = "the application") -> None:
 
 
 def check_path(app: Any, paths: Sequence[str]) -> None:
-    """Whether requests for the application's Socket.IO server are known as such.
+    """Check that the router recognizes requests for the application's Socket.IO server.
 
-    :param paths: of ``[rpcinterface:sio]``.
-    :raises ApplicationError: when no handshake would find its worker again.
+    :param paths: the option of ``[rpcinterface:sio]``.
+    :raises ApplicationError: if it does not, so that sessions would not be sticky.
     """
     for layer in layers(app):
         path = getattr(layer, "engineio_path", None)
-        # Some middleware takes away the first part of a path.
+        # Compare the ends: some middleware removes the beginning of a path.
         if isinstance(path, str) and not any(known.endswith(path) for known in paths):
             raise ApplicationError(
                 f"the application has its Socket.IO server at {path}, the router looks for "
@@ -199,10 +205,10 @@ def check_path(app: Any, paths: Sequence[str]) -> None:
 
 
 def layers(app: Any) -> Iterator[Any]:
-    """The application, and what it wraps or mounts, as far as that shows; each once."""
+    """The application and, as far as detectable, those that it wraps or mounts; each once."""
     seen = {id(app)}
     layers = [app]
-    for layer in layers:  # which grows meanwhile
+    for layer in layers:  # the list grows during the loop
         yield layer
         for inner in _inside(layer):
             if id(inner) not in seen and len(layers) < _MOST_LAYERS:
@@ -221,7 +227,7 @@ def _inside(layer: Any) -> Iterator[Any]:
 
 
 def server_of(layer: Any) -> Any:
-    """The Socket.IO server of a layer that has one."""
+    """The Socket.IO server of a layer; ``None`` if it has none."""
     servers = (getattr(layer, name, None) for name in _SERVER)
     return next((server for server in servers if _is_server(server)), None)
 
@@ -231,17 +237,20 @@ def _is_server(one: Any) -> bool:
 
 
 def _check_server(server: Any, spec: str, mode: AsyncMode) -> None:
-    """:raises ApplicationError: for a Socket.IO server that cannot run in this worker."""
+    """Check that the mode can run a Socket.IO server.
+
+    :raises ApplicationError: if it cannot.
+    """
     if server.is_asyncio_based() and mode is not ASYNCIO:
         raise ApplicationError(
-            f"{spec} has {_a(type(server).__name__)}, for asyncio: write --async-mode asyncio; "
+            f"{spec} has {_a(type(server).__name__)}, which needs --async-mode asyncio; "
             f"{mode.name} runs a socketio.Server(async_mode={mode.name!r})"
         )
     if server.is_asyncio_based():
         return
     if mode is ASYNCIO:
         raise ApplicationError(
-            f"{spec} has {_a(type(server).__name__)}, whose handlers would stop the loop: write "
+            f"{spec} has {_a(type(server).__name__)}, whose handlers would block the loop: use "
             "socketio.AsyncServer(client_manager=AsyncZmqManager()), or serve it as WSGI with "
             f"--async-mode {THREADING.name}"
         )
@@ -255,7 +264,10 @@ def _check_server(server: Any, spec: str, mode: AsyncMode) -> None:
 
 
 def _check_imported_once() -> None:
-    """A program that is imported by its name as well has two servers, each with its clients."""
+    """Check that the main program is not also imported, which would create two servers.
+
+    :raises ApplicationError: if it is.
+    """
     main = sys.modules.get("__main__")
     path = getattr(main, "__file__", None)
     if not path or len(sessions.servers()) < 2:
@@ -263,14 +275,14 @@ def _check_imported_once() -> None:
     for name, module in list(sys.modules.items()):
         if module is not main and getattr(module, "__file__", None) == path:
             raise ApplicationError(
-                f"{os.path.basename(path)} is the program, and is imported as module {name!r} as "
-                "well: there are two Socket.IO servers; put sio into a module of its own, or "
+                f"{os.path.basename(path)} runs as the program and is also imported as module "
+                f"{name!r}, so there are two Socket.IO servers; move sio to its own module, or "
                 f"start it with: supervisor-sio worker {name}:app"
             )
 
 
 def _interface(app: Any) -> str:
-    """``ASGI``, ``WSGI``, ``any`` for what takes whatever it gets, or nothing."""
+    """``ASGI``, ``WSGI``, ``any`` if both are possible, or empty if none is."""
     if _is_coroutine_function(app):
         return "ASGI"
     asgi, wsgi = _takes(app, 3), _takes(app, 2)
@@ -286,7 +298,7 @@ def _is_coroutine_function(call: Any) -> bool:
 
 
 def _takes(call: Any, count: int) -> bool:
-    """Whether it can be called with so many arguments, as far as its signature tells."""
+    """Whether ``call`` takes ``count`` positional arguments, as far as its signature shows."""
     try:
         signature = inspect.signature(call)
     except (TypeError, ValueError):
@@ -306,7 +318,7 @@ def _is_factory(call: Any) -> bool:
     if not inspect.isfunction(call) or not _takes(call, 0):
         return False
     kinds = [parameter.kind for parameter in inspect.signature(call).parameters.values()]
-    return inspect.Parameter.VAR_POSITIONAL not in kinds  # as a decorator's function has
+    return inspect.Parameter.VAR_POSITIONAL not in kinds  # *args: a decorated function
 
 
 def _failed(what: str) -> ApplicationError:
@@ -322,7 +334,10 @@ def _failed(what: str) -> ApplicationError:
 
 
 def _caller_of_ours(error: BaseException) -> str:
-    """Where the application has called what we have refused: our text says all there is to say."""
+    """Where the application's call was that supervisor-sio has refused; empty for other errors.
+
+    For such an error the text alone is enough, without a traceback.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
     libraries = os.path.dirname(os.path.abspath(socketio.__file__)) + os.sep

@@ -1,13 +1,13 @@
-"""The names of python-socketio that are not public, and that a worker needs: all are in here.
+"""All private names of python-socketio that a worker uses.
 
-They are those of a ``Server`` and of an ``AsyncServer``, where all of them are coroutine functions:
-what a function in here returns is to be awaited then.
+They belong to a ``Server`` or an ``AsyncServer``. For an ``AsyncServer`` they are coroutine
+functions, so the caller has to await what the functions in here return.
 
-They are checked at the start of a worker, with how they are called. When a release of
-python-socketio has changed one, :func:`missing` names it, and the worker delivers and sends
-messages by the public interface, which takes more time for each of them.
+A worker checks the names and their arguments when it starts. If a release of python-socketio has
+changed one, :func:`missing` returns it, and the worker uses the public interface, which takes more
+time per message.
 
-They are looked up at each call: ``sio.instrument()`` replaces some while the server runs.
+The names are looked up at each call, because ``sio.instrument()`` replaces some at run time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Callable, Optional
 
 import socketio
 
-#: Methods of a server of either kind, and the number of arguments that they get here.
+#: Methods of both kinds of server, with the number of arguments passed here.
 _METHODS = {
     "_send_packet": 2,
     "_trigger_event": 4,
@@ -31,12 +31,12 @@ _METHODS = {
 
 
 def missing(server: Any) -> list[str]:
-    """The names that a server does not have, or that are not what they were."""
+    """The names that a server lacks, or that take other arguments."""
     return [name for name, count in _METHODS.items() if not _takes(server, name, count)]
 
 
 def is_async(server: Any) -> bool:
-    """Whether it is an ``AsyncServer``."""
+    """Whether the server is an ``AsyncServer``."""
     return bool(server.is_asyncio_based())
 
 
@@ -52,7 +52,7 @@ def _takes(server: Any, name: str, count: int) -> bool:
 
 
 def handles_events_as_usual(server: Any) -> bool:
-    """Whether no subclass has a way of its own to call the handler of an event."""
+    """Whether no subclass changes how an event's handler is called."""
     base = socketio.AsyncServer if is_async(server) else socketio.Server
     return all(
         getattr(type(server), name) is getattr(base, name)
@@ -61,19 +61,22 @@ def handles_events_as_usual(server: Any) -> bool:
 
 
 def replace_send_packet(server: Any, send_packet: Callable[[str, Any], Any]) -> None:
-    """Let the server send its packets by this function, which gets an Engine.IO sid."""
+    """Let the server send its packets through this function, which takes an Engine.IO sid."""
     server._send_packet = send_packet
 
 
 def sends_by(server: Any, send_packet: Callable[[str, Any], Any]) -> bool:
-    """Whether it is still what :func:`replace_send_packet` has set."""
+    """Whether the server still uses the function set by :func:`replace_send_packet`."""
     return server._send_packet is send_packet
 
 
 def replace_handle_disconnect(
     server: Any, handle: Callable[..., Any]
 ) -> Callable[[str, str, Any], Any]:
-    """:return: what was there."""
+    """Replace the method that handles the end of a session.
+
+    :return: the previous method.
+    """
     before: Callable[[str, str, Any], Any] = server._handle_disconnect
     server._handle_disconnect = handle
     return before
@@ -85,12 +88,12 @@ def send_packet(server: Any, eio_sid: str, pkt: Any) -> Any:
 
 
 def trigger_event(server: Any, event: Any, namespace: str, sid: str, args: Any) -> Any:
-    """Call the handler of an event, and return what it returns."""
+    """Call the handler of an event, and return its result."""
     return server._trigger_event(event, namespace, sid, *args)
 
 
 def event_of(trace: Optional[TracebackType]) -> Optional[str]:
-    """The event whose handler was called where this leads to; ``None`` when it was none."""
+    """The event whose handler appears in a traceback; ``None`` if there is none."""
     code = {kind._trigger_event.__code__ for kind in (socketio.Server, socketio.AsyncServer)}
     while trace is not None:
         if trace.tb_frame.f_code in code:
@@ -100,15 +103,15 @@ def event_of(trace: Optional[TracebackType]) -> Optional[str]:
 
 
 def handle_event(server: Any, eio_sid: str, namespace: str, pkt: Any) -> Any:
-    """Call the handler of an event as the server does it."""
+    """Call the handler of an event through the server's own method."""
     return server._handle_event(eio_sid, namespace, pkt.id, pkt.data)
 
 
 def handle_ack(server: Any, eio_sid: str, pkt: Any) -> Any:
-    """The answer of a client to an event with a callback."""
+    """Handle a client's acknowledgement of an event."""
     return server._handle_ack(eio_sid, pkt.namespace, pkt.id, pkt.data)
 
 
 def handle_connect(server: Any, eio_sid: str, namespace: str, pkt: Any) -> Any:
-    """A client wants to connect to a namespace."""
+    """Handle a client's CONNECT to a namespace."""
     return server._handle_connect(eio_sid, namespace, pkt.data)

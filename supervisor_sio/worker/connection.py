@@ -1,22 +1,23 @@
-"""One TCP connection of a client, on callbacks of the runtime's loop.
+"""One connection of a client, driven by callbacks of the runtime's loop.
 
-No task waits for a client: the loop calls :meth:`Connection._readable` when something has
-come. It is in one of these states:
+No task waits for a client: the loop calls :meth:`Connection._readable` when bytes have arrived.
+The states of a connection:
 
 ===========  ==================================================================================
-HEAD         the next request is awaited, or the rest of its head
-BODY         the rest of a body that the engine wants whole
-WAITING      the engine has the request, and has yet to answer (a poll may wait for long)
+HEAD         waits for the next request, or the rest of its head
+BODY         waits for the rest of a body, which the engine gets as a whole
+WAITING      the engine has the request and has not answered, or the response is being written
 APPLICATION  the application has the request, see :meth:`.Runtime.serve`
-MOVING       the connection goes back to the router, as soon as there is one
-WEBSOCKET    the engine has a websocket on it
-LINGER       the last answer is sent; what still comes is read, or the client would not get it
+MOVING       the connection is handed back to the router, as soon as one is connected
+WEBSOCKET    the engine has a websocket on the connection
+LINGER       the last response was sent; input is read and dropped, since closing with unread
+             input could destroy the response
 CLOSED
 ===========  ==================================================================================
 
-Before each request on a kept connection its request line decides whether the connection stays:
-a request of another worker's session, or a handshake, goes back to the router with every byte
-already read.
+Before each request on a kept connection, the request line decides whether the connection stays:
+for a session of another worker, and for a handshake, it is handed back to the router, with all
+bytes already read.
 """
 
 from __future__ import annotations
@@ -55,41 +56,41 @@ logger = logging.getLogger("supervisor_sio.worker")
 
 _PEEK = int(socket.MSG_PEEK)
 
-#: Bytes that are read at a time where a head is expected: most are shorter, and what comes
-#: behind one has to fit into a message to the router.
+#: Bytes to read at once where a head is expected: most heads are shorter, and the bytes behind
+#: one have to fit into a message to the router.
 _HEAD_READ = 2048
 _READ = 65536
 
-#: A server should skip an empty line before a request (RFC 9112, 2.2); as the router, we skip four.
+#: A server should skip an empty line before a request (RFC 9112, 2.2); like the router, skip 4.
 _EMPTY_LINES = re.compile(rb"(?:\r?\n){0,4}")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-# Found in a tenth of the time that a member of an enum takes.
+# Reading a global takes a tenth of the time of an enum's attribute.
 _HEAD, _BODY, _WAITING, _APPLICATION, _MOVING, _WEBSOCKET, _LINGER, _CLOSED = State
 
 
 class Tenant(Protocol):
-    """Who reads from the socket of a connection, and writes to it, in its place."""
+    """Reads and writes the socket of a connection in the application's place."""
 
     def readable(self) -> None:
-        """There is something to read; while the connection listens."""
+        """The socket is readable; called while the connection listens."""
 
     def stop(self) -> None:
         """The worker stops."""
 
     def lost(self) -> None:
-        """The connection has ended: let go of the socket, which is about to be closed."""
+        """The connection has ended: release the socket, which is about to be closed."""
 
 
 class Connection(Movable):
-    """A client's connection: an Exchange, and then perhaps a Link, of the engine.
+    """A client's connection: an Exchange of the engine, and a Link if it becomes a websocket.
 
-    :param sock: plain and non-blocking; belongs to the connection from here on.
-    :param prefix: bytes that were read before it came here.
-    :param placed: the router chose this worker for the first request.
-    :param on_session: called when the handshake it was placed for shows in the figures.
+    :param sock: a plain non-blocking socket, which the connection owns from now on.
+    :param prefix: bytes that the router or another worker has read from it.
+    :param placed: whether the router chose this worker for the first request.
+    :param on_session: called when the figures include the handshake for which it was placed.
     """
 
     __slots__ = ("upgraded", "tenant", "_on_session", "_looked")
@@ -107,18 +108,18 @@ class Connection(Movable):
     ) -> None:
         super().__init__(server, sock, peer, local, scheme)
         self.data = prefix
-        #: Whether an application has made something else than HTTP of it.
+        #: Whether the application has upgraded it to another protocol.
         self.upgraded = False
-        #: Who has the socket while the application has the request, where it is not a task that
-        #: sees by itself that the connection has ended.
+        #: What uses the socket while the application has the request, unless that is a task that
+        #: notices the end of the connection itself.
         self.tenant: Optional[Tenant] = None
         self._on_session = on_session
-        #: How many bytes of a head have been looked through.
+        #: How many bytes of an incomplete head have been searched for its end.
         self._looked = 0
         self._settled = placed and not server.draining
 
     def open(self) -> None:
-        """Begin to serve it; in the loop."""
+        """Start serving; call it in the loop."""
         self.server.opened(self)
         self._guarded(self._open)
 
@@ -129,7 +130,7 @@ class Connection(Movable):
 
     @property
     def address(self) -> str:
-        """Of the client, for the log."""
+        """The client's address, for the log."""
         return self.peer[0] if isinstance(self.peer, tuple) else "unix"
 
     @property
@@ -140,12 +141,12 @@ class Connection(Movable):
         return -1 if self.sock is None else int(self.sock.fileno())
 
     def count(self, reason: str, detail: object = "") -> None:
-        """Its client did something that is counted."""
+        """Count a fault of the client."""
         source = f"{self.address} ({detail})" if detail else self.address
         self.server.runtime.count(reason, source)
 
     def session_counted(self) -> None:
-        """The handshake this connection was placed for shows in the count of sessions."""
+        """The figures now include the handshake for which this connection was placed."""
         done, self._on_session = self._on_session, None
         if done is not None:
             done()
@@ -153,37 +154,38 @@ class Connection(Movable):
     # --- reading ------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Call :meth:`_readable` when there is something to read."""
+        """Start calling :meth:`_readable` when the socket is readable."""
         if self._reading is None and self.sock is not None:
             self._reading = self.server.runtime.add_reader(self.sock.fileno(), self._readable, self)
 
     def stop_reading(self) -> None:
-        """Call :meth:`_readable` no more."""
+        """Stop calling :meth:`_readable`."""
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
 
     def descriptor_lost(self) -> None:
         if self.sock is not None:
-            self.sock.detach()  # it is somebody else's now
+            self.sock.detach()  # the descriptor's number belongs to another file now
         self.end(FAILED)
 
     def _guarded(self, task: Callable[..., Any], *args: Any) -> None:
-        """Call it; an error ends this connection, and nothing else."""
+        """Call a task; an error in it only ends this connection."""
         try:
             task(*args)
         except Exception as error:
             self.failed(error)
 
     def failed(self, error: Exception) -> None:
-        """Something of ours went wrong with it."""
-        self.server.runtime.log(logger, logging.ERROR, "a connection of a client", exc_info=error)
+        """Log an internal error, and close the connection."""
+        text = "error in the connection of a client"
+        self.server.runtime.log(logger, logging.ERROR, text, exc_info=error)
         self.end(FAILED)
 
     def _readable(self, _descriptor: int = -1) -> None:
         sock = self.sock
         if sock is None:
-            return  # ended by another callback of this turn
+            return  # closed by another callback of this turn
         websocket = self._websocket
         if websocket is None:
             try:
@@ -209,14 +211,13 @@ class Connection(Movable):
         self._receive(websocket.receive, data)
 
     def _receive(self, task: Callable[..., None], *args: Any) -> None:
-        """Let the websocket handle what came; what is sent meanwhile leaves at once."""
+        """Let the websocket handle received bytes; write the packets sent meanwhile at once."""
         self._collected = True
         try:
             task(*args)
-        except Exception as error:  # it closes by itself
-            self.server.runtime.log(
-                logger, logging.ERROR, "a message of a websocket", exc_info=error
-            )
+        except Exception as error:  # the websocket has closed itself
+            text = "error while handling a websocket message"
+            self.server.runtime.log(logger, logging.ERROR, text, exc_info=error)
         if self._out is None and not self._closing:
             self._collected = False
             return
@@ -231,10 +232,10 @@ class Connection(Movable):
             self.tenant.readable()
             return
         if state is _APPLICATION or state is _MOVING:
-            self.stop_reading()  # the application reads what it wants
+            self.stop_reading()  # the application reads by itself
             return
         if state is _HEAD and self.data and not self._looked:
-            self.stop_reading()  # there is a request already, whose turn comes
+            self.stop_reading()  # the next request, already read, is handled first
             return
         size = _HEAD_READ
         if body is not None:
@@ -262,7 +263,7 @@ class Connection(Movable):
     # --- a head -------------------------------------------------------------------
 
     def _look(self, tried_to_move: bool = False) -> None:
-        """See whether a request is there."""
+        """Handle the next request, if its head is complete."""
         try:
             head = self._next_head(tried_to_move)
         except HttpError as error:
@@ -272,9 +273,9 @@ class Connection(Movable):
             self._begin(head)
 
     def _next_head(self, tried_to_move: bool) -> Optional[Head]:
-        """The head of the next request; ``None`` while it has not come, or never will.
+        """The head of the next request; ``None`` if it is incomplete, or the connection moves.
 
-        :raises HttpError: for what cannot be one.
+        :raises HttpError: if it is not valid.
         """
         server, data = self.server, self.data
         if not self._looked and data[:1] in (b"\r", b"\n"):
@@ -307,7 +308,7 @@ class Connection(Movable):
         return None
 
     def _go_on(self) -> None:
-        """Look at the next request, of which at least a part has been read."""
+        """Handle the next request, of which bytes have been read already."""
         if self.state is _HEAD:
             self._guarded(self._look)
 
@@ -320,7 +321,7 @@ class Connection(Movable):
         head, origins = self.data, {}
         if self.sock is not None:
             origins = cors.origins_of(engine.options for engine in self.server.runtime.engines)
-            with suppress(OSError):  # a line that is too long has more behind it
+            with suppress(OSError):  # read on after a line that is too long, to find Origin
                 head += self.sock.recv(_READ)
         text = (
             f"HTTP/1.1 {error.status}\r\n{cors.fields(origins, head)}Connection: close\r\n"
@@ -331,7 +332,7 @@ class Connection(Movable):
     # --- a request ----------------------------------------------------------------
 
     def _begun(self) -> None:
-        """Forget the request before."""
+        """Reset the state of the previous request."""
         self._kept = True
         self._settled = self._close = self._unread = self._answered = False
         self._sid = ""
@@ -348,7 +349,7 @@ class Connection(Movable):
             return
         engine, request = self._request
         self.state = _WAITING
-        self.listen()  # to see its end
+        self.listen()  # to notice the end of the connection
         if head.method == "POST":
             self._begin_body(engine, request)
             return
@@ -405,7 +406,7 @@ class Connection(Movable):
         self.state = _WAITING
         self.deadline = NEVER
 
-    # --- what the engine does with it ----------------------------------------------
+    # --- called by the engine and the application ------------------------------------
 
     def is_there(self) -> bool:
         """:meth:`.Exchange.is_there`"""
@@ -443,34 +444,34 @@ class Connection(Movable):
         return self
 
     def note_upgrade(self) -> None:
-        """The application has made something else than HTTP of it."""
+        """The application has upgraded the connection to another protocol."""
         self.upgraded = True
         self._has_websocket()
 
     def _has_websocket(self) -> None:
         self.counted()
-        if self.server.ending:  # its handshake was with the application meanwhile
+        if self.server.ending:  # the worker began to stop during the handshake
             self.server.runtime.call_soon(self.end_websocket)
 
     def _early(self) -> None:
-        """What came right behind the handshake of a websocket."""
+        """Handle bytes received right behind the handshake of a websocket."""
         data, self.data = self.data, b""
         if data and self._websocket is not None:
             self._receive(self._websocket.receive, data)
 
     def application_ended(self, close: bool, unread: bool) -> None:
-        """The application is done with the request."""
+        """The application has finished the request."""
         if self.state is not _APPLICATION:
-            return  # it has become a websocket, or ended
+            return  # the connection has become a websocket, or has ended
         self._close = self._close or close
         self._unread = unread
         if self._out is None:
             self._request_over()
         else:
-            self.state = _WAITING  # an answer of the engine that the client has yet to take
+            self.state = _WAITING  # until the engine's response is written
 
     def leave_to_engine(self, unread: bool) -> None:
-        """The same, where the engine answers: it has, or will."""
+        """The application has passed the request to the engine, which has answered it or will."""
         if self.state is not _APPLICATION:
             return
         self._unread, self._close = unread, self._close or unread
@@ -486,7 +487,7 @@ class Connection(Movable):
         return self._answered or self.state is _WEBSOCKET
 
     def counted(self) -> None:
-        """The figures of this worker may have changed."""
+        """Note that the worker's figures may have changed."""
         if self._on_session is not None:
             self.session_counted()
         self.server.changed()
@@ -500,17 +501,17 @@ class Connection(Movable):
         self.state = _HEAD
         self.due_in(self.server.keepalive_timeout)
         if self.data:
-            # Who sends many requests at once has one in each turn.
+            # Handle one pipelined request per turn.
             self.server.runtime.call_soon(self._go_on)
         elif self.server.draining:
             self._move()
         else:
             self.listen()
 
-    # --- back to the router ---------------------------------------------------------
+    # --- handing back to the router -------------------------------------------------
 
     def release(self) -> None:
-        """The worker drains: back to the router, if it waits for a request."""
+        """The worker drains: hand the connection back, if it waits for a request."""
         if self.state is _HEAD and self.sock is not None:
             self._move()
 
@@ -526,11 +527,11 @@ class Connection(Movable):
             self.failed(error)
 
     def moved(self, gone: bool) -> None:
-        """The router has it; or it could not be given back, and stays here."""
+        """:meth:`.Mover.moved`"""
         if self.sock is None:
             return
         if gone:
-            # It lives on elsewhere: a shutdown() here would end it there too.
+            # No shutdown(): it would end the connection in its new process, too.
             self._closed().close()
         elif not self.data:
             self.end()
@@ -561,7 +562,7 @@ class Connection(Movable):
         if websocket is None or self._held:
             return
         if backlog is not None and backlog.size > READING_STOPS:
-            self.stop_reading()  # _writable() goes on
+            self.stop_reading()  # _writable() resumes
             return
         self.listen()
         self._receive(websocket.proceed)
@@ -580,7 +581,7 @@ class Connection(Movable):
         self.end()
 
     def end_websocket(self) -> None:
-        """Close it: the worker stops, and does not wait for what the client may still send."""
+        """Close the websocket, because the worker stops."""
         if self._websocket is not None:
             self._websocket.end()
         elif self.tenant is not None:
@@ -596,11 +597,11 @@ class Connection(Movable):
             if self._close:
                 self.end()
             else:
-                # To close now could reset the connection before the client has read all.
+                # Closing now could reset the connection before the client has read everything.
                 self._shutdown(socket.SHUT_WR)
             return
         if self.session is not None:
-            self.session.taken(self)  # also while the application has yet to end
+            self.session.taken(self)  # also while the application still has the request
         if self.state is _WAITING:
             self._request_over()
 
@@ -617,7 +618,7 @@ class Connection(Movable):
     # --- the end ----------------------------------------------------------------------
 
     def on_deadline(self, now: float) -> None:
-        """It is time, see :mod:`supervisor_sio.engine.deadlines`."""
+        """:meth:`.Item.on_deadline`"""
         if self.sock is not None:
             self._guarded(self._out_of_time)
 
@@ -633,22 +634,22 @@ class Connection(Movable):
                 self._shutdown(socket.SHUT_RDWR)
                 self.end()
         elif state is _BODY:
-            self.count(TOO_SLOW, "sends nothing")
+            self.count(TOO_SLOW, "does not send the body")
             self.end()
         elif state is _LINGER:
             self.end()
         elif backlog is not None:
-            self.count(TOO_SLOW, "takes nothing")
+            self.count(TOO_SLOW, "does not read the response")
             self.end()
 
     def _finish(self) -> None:
-        """The last answer has been sent."""
+        """Close after the last response, which has been sent."""
         if not self._unread and not self.data:
             self._shutdown(socket.SHUT_RDWR)
             self.end()
             return
-        # To close over unread bytes would reset the connection before the client has read
-        # the answer, RFC 9112, 9.6.
+        # Closing with unread input could reset the connection before the client has read the
+        # response, RFC 9112, 9.6.
         self.state = _LINGER
         self.data = b""
         if self._shutdown(socket.SHUT_WR):
@@ -656,7 +657,7 @@ class Connection(Movable):
             self.listen()
 
     def _shutdown(self, how: int) -> bool:
-        """False when the client was faster."""
+        """Shut the socket down; false if the client has closed the connection."""
         if self.sock is None:
             return False
         try:
@@ -667,9 +668,9 @@ class Connection(Movable):
         return True
 
     def end(self, reason: str = "") -> None:
-        """Close it, whatever it does.
+        """Close the connection in any state.
 
-        :param reason: of :mod:`...common.reasons`, when it is to be counted.
+        :param reason: see :mod:`...common.reasons`; counted unless empty.
         """
         if self.sock is None:
             return
@@ -683,12 +684,11 @@ class Connection(Movable):
             elif session is not None:
                 session.gone(self)
         except Exception as error:
-            self.server.runtime.log(
-                logger, logging.ERROR, "the end of a connection", exc_info=error
-            )
+            text = "error while closing a connection"
+            self.server.runtime.log(logger, logging.ERROR, text, exc_info=error)
 
     def _closed(self) -> Any:
-        """Let go of everything; what is left to do is to close the socket."""
+        """Release everything but the socket, which the caller closes."""
         self.stop_reading()
         self._stop_writing()
         if self.tenant is not None:
@@ -708,7 +708,7 @@ class Connection(Movable):
         return sock
 
     def abandon(self) -> None:
-        """In a forked child: it is the parent's. Nothing more is read, written or told."""
+        """In a forked child: close the descriptor only, because the parent uses the connection."""
         if self.sock is not None:
             self._on_session = None
             close_socket(self._forget())

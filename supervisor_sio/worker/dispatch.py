@@ -1,15 +1,15 @@
-"""Socket.IO packets to the handlers of an application, and back.
+"""Dispatches Socket.IO packets of clients to the application's handlers, and sends packets.
 
-python-socketio calls the handlers; what it does around that is shortened here. A plain event
-starts its handler at once; what is encoded once goes straight to each client. Whatever else
-comes runs alone for its session: the next message waits for its end.
+python-socketio calls the handlers; this module replaces slow code around these calls. A plain event
+starts its handler at once; a packet for many clients is encoded once. All other packets run alone
+for their session: the next message waits until they are handled.
 
-There is one :class:`Dispatcher`, for sync and for async servers. What may wait for a handler is
-an ``async def``; a :class:`.SyncDispatcher` runs it in a greenlet or a thread, where it blocks.
-Only the call of an event's handler is written for each of them, in :mod:`.dispatchers`, between
-two halves that are plain functions: it is what an echo takes its time for.
+:class:`Dispatcher` serves sync and async servers. Methods that may wait for a handler are
+``async def``; a :class:`.SyncDispatcher` runs them in a greenlet or a thread, which they block.
+Only the call of an event's handler is implemented separately for each kind of server, in
+:mod:`.dispatchers`, because it takes most of the time of an event.
 
-The names of python-socketio that this needs, and that are not public, are in :mod:`.compat`.
+The private names of python-socketio that this needs are in :mod:`.compat`.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from .unconnected import Unconnected
 _MESSAGE = str(packet.MESSAGE)
 _EVENTS = (sio_packet.EVENT, sio_packet.BINARY_EVENT)
 _ACKS = (sio_packet.ACK, sio_packet.BINARY_ACK)
-#: Where ``call()`` is, of sync and of async servers.
+#: The modules with ``call()`` of sync and async servers.
 _CALLERS = ("socketio.server", "socketio.async_server")
-#: The first characters of these.
+#: The first characters of encoded acknowledgements.
 _ANSWERS = tuple(str(kind) for kind in _ACKS)
 _WITH_ATTACHMENTS = (sio_packet.BINARY_EVENT, sio_packet.BINARY_ACK)
 
 
 class Dispatcher:
-    """Between the engine and one ``socketio.Server`` or ``AsyncServer``.
+    """Connects the engine with one ``socketio.Server`` or ``AsyncServer``.
 
-    :param threads: calls of other threads come here by it, see :class:`.runtime.Threads`.
-    :param max_attachments: most of an event of a client.
+    :param threads: other threads call the loop through it, see :class:`.runtime.Threads`.
+    :param max_attachments: most attachments of a client's event.
     """
 
     concurrent = False
@@ -62,18 +62,18 @@ class Dispatcher:
         self._server = server
         self._eio = eio
         self._sessions = eio.engine.sessions
-        #: Packets whose attachments have yet to come.
+        #: Packets some of whose attachments have not arrived.
         self._partials: dict[Session, Union[Partial, Skipped]] = {}
         self._unconnected = Unconnected(
             eio.engine.deadlines,
             getattr(server.manager, "connect_timeout", CONNECT_SECONDS),
             eio.is_busy,
         )
-        #: Clients that are being disconnected, and by which call.
+        #: Clients that are being disconnected, each with a token of the call that does it.
         self._leaving: dict[Optional[str], object] = {}
-        #: Whether an event is handled as python-socketio does it.
+        #: Whether no subclass changes how events are handled.
         self._plain = compat.handles_events_as_usual(server)
-        #: For packets that :func:`.read_event` and :func:`.ack_text` know.
+        #: JSON functions for :func:`.ack_text` and :func:`.read_event`.
         self._dumps: Optional[Callable[[Any], str]] = None
         self._loads: Optional[Callable[[str], Any]] = None
         known = coders(server.packet_class)
@@ -82,9 +82,9 @@ class Dispatcher:
         eio.on_message = self.on_message  # type: ignore[method-assign]
         eio.began = self._unconnected.add
         eio.ended = self._forget
-        #: What no handler gets before, or after, a session moves.
+        #: Messages that are held while their session moves.
         self.hold = Hold(self, eio)
-        #: Of clients that may come back, if the manager has them.
+        #: Set if the manager has ``recovery``.
         self.recovery: Optional[Recovery] = None
         if getattr(server.manager, "recovery", 0):
             self.recovery = Recovery(server, eio, self.end_client)
@@ -102,13 +102,13 @@ class Dispatcher:
         return self._eio.runtime.call_soon
 
     def _as_called(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A coroutine function as a method of the server is called."""
+        """Wrap a coroutine function as a method of the server: sync or async."""
         raise NotImplementedError
 
     def _run_handler(
         self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
     ) -> Any:
-        """Call the handler of an event, and send the acknowledgement; takes an item out of
+        """Call the handler of an event, send the acknowledgement, and then remove an item from
         :attr:`.Session.running`.
         """
         raise NotImplementedError
@@ -116,7 +116,7 @@ class Dispatcher:
     def _run_counted(
         self, sid: str, session: Session, namespace: str, number: Optional[int], event: list[Any]
     ) -> Any:
-        """The same with ``event_metrics``."""
+        """:meth:`_run_handler` with ``event_metrics``."""
         raise NotImplementedError
 
     @property
@@ -130,26 +130,26 @@ class Dispatcher:
         )
 
     def _reply(self, eio_sid: str, encoded: Any) -> None:
-        """Send an encoded packet, from where handlers run."""
+        """Send an encoded packet; called where handlers run."""
         self._send(eio_sid, encoded)
 
     # --- to clients -------------------------------------------------------------------
 
     def send_packet(self, eio_sid: str, pkt: Any) -> Any:
-        """``Server._send_packet``, without an Engine.IO packet for each part."""
+        """``Server._send_packet``, without creating an Engine.IO packet for each part."""
         raise NotImplementedError
 
     def _encode(self, eio_sid: str, pkt: Any) -> Any:
         if pkt.packet_type == sio_packet.CONNECT:
             session = self._sessions.get(eio_sid)
             if session is not None:
-                # Before its handler has run, with `always_connect`: it may emit from here on.
+                # With `always_connect` before the handler has run: the client may emit now.
                 session.connected = True
             if self.recovery is not None:
                 self.recovery.begin(eio_sid, pkt)
         elif pkt.packet_type == sio_packet.DISCONNECT:
-            # python-socketio says why with `always_connect`; to JavaScript's parser that is an
-            # error, after which the client connects again.
+            # With `always_connect` python-socketio adds a reason, which JavaScript's parser takes
+            # for an error, so that the client reconnects.
             pkt.data = None
         return pkt.encode()
 
@@ -167,10 +167,7 @@ class Dispatcher:
         self.fan_out((eio_sid,), encoded if isinstance(encoded, list) else (encoded,))
 
     def fan_out(self, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
-        """Send an encoded Socket.IO packet to clients.
-
-        It is framed once, and goes straight to each websocket.
-        """
+        """Send an encoded Socket.IO packet to clients; it is framed once for all websockets."""
         if self._eio.logger.isEnabledFor(logging.INFO):
             self._eio.deliver_each(eio_sids, packets)
             return
@@ -189,11 +186,11 @@ class Dispatcher:
         traffic.sent += len(packets) * len(sessions)
 
     def fan_out_volatile(self, eio_sids: Sequence[str], packets: Sequence[Payload]) -> None:
-        """The same, but not to clients that have yet to take what they were sent before."""
+        """As :meth:`fan_out`, without the clients that have pending output."""
         self.fan_out(self._eio.up_to_date(eio_sids), packets)
 
     def is_behind(self) -> bool:
-        """Whether much waits for a client to take it."""
+        """Whether much output is pending for a client."""
         return self._eio.is_behind()
 
     def waiting(self, eio_sid: str) -> int:
@@ -206,7 +203,7 @@ class Dispatcher:
         return (0.0, True) if session is None else (session.proven, session.behind)
 
     def close_connection(self, eio_sid: str) -> None:
-        """End a session as if its connection broke: the client has another one."""
+        """End a session as if its connection broke, because the client has a new one."""
         self._eio.in_loop(self._abort, eio_sid)
 
     def _abort(self, eio_sid: str) -> None:
@@ -221,7 +218,7 @@ class Dispatcher:
     # --- from clients -----------------------------------------------------------------
 
     def on_message(self, session: Session, data: Payload) -> bool:
-        """A message of a client; whether the next one may come."""
+        """:meth:`.Owner.on_message`"""
         traffic.received += 1
         loads = self._loads
         if loads is not None and data.__class__ is str and session not in self._partials:
@@ -244,9 +241,9 @@ class Dispatcher:
         return self._eio.run_alone(session, self._dispatch, session.sid, pkt, run=run)
 
     def _whole(self, session: Session, data: Payload) -> Any:
-        """The packet that a message is or completes; ``None``: more has to come.
+        """The packet that a message completes; ``None`` if attachments are missing.
 
-        :raises Exception: of any kind, when the client may not send it.
+        :raises Exception: of any kind, if the message is not valid.
         """
         begun = self._partials.pop(session, None) if self._partials else None
         if begun is not None:
@@ -255,7 +252,7 @@ class Dispatcher:
                     return begun.packet
                 self._partials[session] = begun
                 return None
-            raise ValueError("an event whose attachments do not come")
+            raise ValueError("a text instead of an attachment")
         pkt = self._parse(session, data)
         if not pkt.attachment_count:
             return pkt
@@ -273,24 +270,24 @@ class Dispatcher:
         if kind in _EVENTS:
             valid = valid and _is_event(pkt.data)
         elif kind in _ACKS:
-            # Ours begin at 1.
+            # The ids of our acknowledgements begin at 1.
             valid = valid and isinstance(pkt.data, list) and bool(pkt.id)
         else:
             valid = valid and kind in (sio_packet.CONNECT, sio_packet.DISCONNECT)
         if kind in _WITH_ATTACHMENTS:
             valid = (
                 valid
-                # Only "0-" says that there is none.
+                # Without attachments the packet must contain "0-".
                 and (pkt.attachment_count or data[1:3] == "0-")
                 and pkt.attachment_count <= self.max_attachments
             )
         elif pkt.attachment_count:
             valid = False
         if kind != sio_packet.CONNECT and not session.connected:
-            # One that is recovered has its CONNECT before that is noted, and may answer at once.
+            # A recovered client may send before its session is marked as connected.
             valid = valid and self._is_connected(session.sid, namespace)
         if not valid:
-            raise ValueError("not what a client may send")
+            raise ValueError("an invalid packet")
         return pkt
 
     def _is_connected(self, eio_sid: str, namespace: str) -> bool:
@@ -298,7 +295,7 @@ class Dispatcher:
         return bool(manager.is_connected(manager.sid_from_eio_sid(eio_sid, namespace), namespace))
 
     def drop(self, session: Session) -> None:
-        """Keep nothing of a session that has ended."""
+        """Remove all state of a session that has ended."""
         self._partials.pop(session, None)
         self._unconnected.discard(session)
 
@@ -309,30 +306,30 @@ class Dispatcher:
     # --- while sessions move ------------------------------------------------------------
 
     def has_come(self, session: Session, is_connected: bool) -> None:
-        """A session has come from another worker.
+        """A session has arrived from another worker.
 
-        :param is_connected: whether its client is in a namespace.
+        :param is_connected: whether its client is connected to a namespace.
         """
         session.connected = is_connected
         if not is_connected:
             self._unconnected.add(session)
 
     def serves(self, server: Any) -> bool:
-        """Whether this is for that server."""
+        """Whether this dispatcher serves ``server``."""
         return server is self._server
 
     @property
     def moves(self) -> bool:
-        """Whether its sessions do: all handlers are started here, so they can be waited for."""
+        """Whether its sessions can move: only if all handlers are started here."""
         return self._plain and bool(getattr(self._server.manager, "takeover", False))
 
     def is_running(self, session: Session) -> bool:
-        """Whether a handler runs for one of its messages, or for its end in a namespace; or only a
-        part of a message has come, of those that :meth:`take_back` leaves here.
+        """Whether a handler runs for a message of the session or for a client's disconnect, or the
+        session has an incomplete packet, which does not move.
         """
         if session.running or session in self._partials or self._eio.is_busy(session):
             return True
-        leaving = list(self._leaving)  # threads may be about to change it
+        leaving = list(self._leaving)  # other threads may change the dictionary
         if not leaving:
             return False
         sid_of = self._server.manager.sid_from_eio_sid
@@ -340,9 +337,9 @@ class Dispatcher:
         return any(sid_of(session.sid, namespace) in leaving for namespace in namespaces)
 
     def take_back(self) -> Iterator[tuple[Session, Sequence[Payload]]]:
-        """The messages of all whose handler has not begun; of a session the last one first.
+        """Yield messages whose handler has not started, a session's last one first.
 
-        None is handled here then. These are events whose attachments have yet to come.
+        They will not be handled here. In this class they are incomplete events.
         """
         for session, begun in list(self._partials.items()):
             if begun.packet is not None and begun.packet.packet_type in _EVENTS:
@@ -350,7 +347,7 @@ class Dispatcher:
                 yield session, begun.messages
 
     def take_answer(self, session: Session, data: Payload) -> bool:
-        """Handle a message that is, or belongs to, an acknowledgement; false for any other."""
+        """Handle a message if it is, or belongs to, an acknowledgement; otherwise return false."""
         if session not in self._partials and not self._is_answer(data):
             return False
         traffic.received += 1
@@ -360,7 +357,7 @@ class Dispatcher:
             session.refuse()
             return True
         if pkt is not None:
-            # Also beside what runs alone: that may be what waits for it.
+            # Also while a task runs alone for the session, which may wait for it.
             self._count(session)
             self._eio.runtime.run_answer(self._eio.call, self._run_answer, session, pkt)
         return True
@@ -370,7 +367,7 @@ class Dispatcher:
             return data.__class__ is str and data[:1] in _ANSWERS
         try:
             return self._server.packet_class(encoded_packet=data).packet_type in _ACKS
-        except Exception:  # the application's own class; it is looked at again
+        except Exception:  # raised by the application's packet class; checked again later
             return False
 
     async def _run_answer(self, session: Session, pkt: Any) -> None:
@@ -383,12 +380,12 @@ class Dispatcher:
     # --- handlers ---------------------------------------------------------------------
 
     def _run(self, session: Session, call: Callable[..., Any], *args: Any) -> None:
-        """Start what runs alone for a session."""
+        """Start a task that runs alone for its session."""
         self._eio.runtime.run(call, *args)
 
     @staticmethod
     def _count(session: Session) -> None:
-        """A handler of this session is about to run."""
+        """Note that a handler of this session starts."""
         if session.running is None:
             session.running = []
         session.running.append(None)
@@ -396,12 +393,12 @@ class Dispatcher:
     def _start(
         self, session: Session, namespace: str, number: Optional[int], data: list[Any]
     ) -> bool:
-        """Start the handler of an event at once; false when it is not that simple."""
+        """Start the handler of a plain event now; false if the event has to run alone."""
         server = self._server
         if not self._plain or not server.async_handlers:
             return False
         if server.logger.isEnabledFor(logging.INFO):
-            return False  # it may write to where a greenlet has to wait
+            return False  # a logging handler may block its greenlet
         sid = server.manager.sid_from_eio_sid(session.sid, namespace)
         if server.manager.is_connected(sid, namespace):
             self._begin(sid, session, namespace, number, data)
@@ -417,7 +414,7 @@ class Dispatcher:
         self._eio.runtime.run(self._runner, sid, session, *event)
 
     async def _dispatch(self, eio_sid: str, pkt: Any) -> None:
-        """What ``Server._handle_eio_message`` does, with a packet that is whole."""
+        """Handle a complete packet, as ``Server._handle_eio_message`` does."""
         server, kind = self._server, pkt.packet_type
         if kind in _EVENTS:
             await self._start_in_turn(eio_sid, pkt)
@@ -430,7 +427,7 @@ class Dispatcher:
             await self.end_client(eio_sid, pkt.namespace or "/", reason)
 
     async def _start_in_turn(self, eio_sid: str, pkt: Any) -> None:
-        """Handlers start in the order of their events, each as a task of its own."""
+        """Start the handler of an event as a new task, in the order of the events."""
         server, namespace = self._server, pkt.namespace or "/"
         if not self._plain:
             await settle(compat.handle_event(server, eio_sid, namespace, pkt))
@@ -441,7 +438,7 @@ class Dispatcher:
         if session is None or not server.manager.is_connected(sid, namespace):
             server.logger.info("%s is not connected to namespace %s", sid, namespace)
         elif server.async_handlers:
-            # Before the next message, which waits for the end of this call.
+            # It starts before the next message, which waits for the end of this call.
             self._count(session)
             soon = self._eio.runtime.soon
             self._eio.in_loop(soon, self._runner, sid, session, namespace, pkt.id, pkt.data)
@@ -450,7 +447,7 @@ class Dispatcher:
             await settle(self._runner(sid, session, namespace, pkt.id, pkt.data))
 
     def _is_counted(self, session: Session, error: Exception) -> bool:
-        """Whether it is the client's mistake, and no handler's, that a handler has failed."""
+        """Count an error that the client has caused, not the handler; return whether it was."""
         if isinstance(error, TypeError) and _never_began(error):
             self._eio.count_of(session, WRONG_ARGUMENTS, str(error))
             return True
@@ -460,9 +457,9 @@ class Dispatcher:
         return False
 
     def _acknowledge(self, session: Session, namespace: str, number: int, answer: Any) -> Any:
-        """Send what a handler has returned.
+        """Send a handler's return value as acknowledgement.
 
-        :return: what the server's own way to send has returned, where it has another one.
+        :return: the result of the server's own ``_send_packet``, if the application replaced it.
         """
         server = self._server
         if answer is server.not_handled:
@@ -489,7 +486,7 @@ class Dispatcher:
     async def _connect_to(self, eio_sid: str, namespace: str, pkt: Any) -> None:
         server = self._server
         if not self._is_known(namespace):
-            data = {"message": "Invalid namespace"}  # as with Node; python-socketio sends no object
+            data = {"message": "Invalid namespace"}  # an object like Node's, not python-socketio's
             refused = server.packet_class(sio_packet.CONNECT_ERROR, data=data, namespace=namespace)
             await settle(compat.send_packet(server, eio_sid, refused))
         elif self.recovery is None:
@@ -505,23 +502,23 @@ class Dispatcher:
         try:
             await settle(compat.handle_connect(server, eio_sid, namespace, pkt))
         except BaseException as error:
-            # python-socketio would leave the client neither refused nor connected.
+            # Without this the client would be neither refused nor connected.
             await self._refuse(eio_sid, namespace)
             if not isinstance(error, TypeError) or not _never_began(error):
                 raise
             self._eio.count_of(self._sessions[eio_sid], WRONG_ARGUMENTS, str(error))
 
     async def _leave(self, eio_sid: str, namespace: Optional[str], reason: Any = None) -> None:
-        """The session of a client has ended, which leaves a namespace, or may come back to it."""
+        """The session of a client has ended: it becomes lost, or leaves the namespace."""
         namespace = namespace or "/"
         if self.recovery is None or not self.recovery.loses(eio_sid, namespace, reason):
             await self.end_client(eio_sid, namespace, reason)
 
     async def end_client(self, eio_sid: str, namespace: str, reason: Any = None) -> None:
-        """A client leaves a namespace for good.
+        """A client finally leaves a namespace.
 
-        When a handler of ``disconnect`` failed, python-socketio would keep the client's rooms and
-        its environment, and not call the handlers of its other namespaces.
+        If the ``disconnect`` handler fails, python-socketio alone would keep the client's rooms and
+        environment, and not call the handlers of its other namespaces.
         """
         sid = self._server.manager.sid_from_eio_sid(eio_sid, namespace)
         with self._disconnecting(sid) as first:
@@ -538,9 +535,9 @@ class Dispatcher:
     async def disconnect(
         self, sid: str, namespace: Optional[str] = None, ignore_queue: bool = False
     ) -> None:
-        """``Server.disconnect``; when the handler fails, its caller gets the error as well.
+        """``Server.disconnect``; an error of the handler is raised to the caller, too.
 
-        python-socketio would keep the client's rooms.
+        After such an error python-socketio alone would keep the client's rooms.
         """
         if self.recovery is not None:
             with self.recovery.environment(sid, namespace or "/"):
@@ -564,10 +561,10 @@ class Dispatcher:
 
     @contextmanager
     def _disconnecting(self, sid: Optional[str]) -> Iterator[bool]:
-        """Whether nobody else disconnects that client now: its handler is called once.
+        """Yield true to the first caller that disconnects a client: its handler is called once.
 
-        python-socketio looks whether it is connected, and notes later that it is not any more: two
-        threads could both go on.
+        python-socketio checks that the client is connected, and marks it as disconnected later, so
+        two threads could both call the handler.
         """
         this = object()
         first = self._leaving.setdefault(sid, this) is this
@@ -581,7 +578,7 @@ class Dispatcher:
         await settle(self._server.manager.disconnect(sid, namespace, ignore_queue=True))
 
     def _is_known(self, namespace: str) -> bool:
-        """Whether the application has handlers in a namespace, or allows it."""
+        """Whether the application has handlers for a namespace, or allows it."""
         server = self._server
         return (
             namespace in server.handlers
@@ -595,7 +592,7 @@ class Dispatcher:
         sid = server.manager.sid_from_eio_sid(eio_sid, namespace)
         kind = sio_packet.CONNECT_ERROR
         if server.always_connect and server.manager.is_connected(sid, namespace):
-            kind = sio_packet.DISCONNECT  # it was told before that it is connected
+            kind = sio_packet.DISCONNECT  # the client got its CONNECT already
         elif not server.manager.is_pre_connected(sid, namespace):
             return
         await self._forget_client(sid, namespace)
@@ -605,9 +602,9 @@ class Dispatcher:
 
 
 def _is_event(data: Any) -> bool:
-    """Whether a client may emit this; what Node's servers refuse as well.
+    """Whether a client may emit this; Node's servers refuse the same events.
 
-    python-socketio would call the application's own ``connect`` and ``disconnect`` handlers.
+    python-socketio alone would call the application's ``connect`` or ``disconnect`` handler.
     """
     if not isinstance(data, list) or not data:
         return False
@@ -616,9 +613,8 @@ def _is_event(data: Any) -> bool:
 
 
 def _never_began(error: TypeError) -> bool:
-    """Whether a handler does not take what the client has sent: nobody else was called.
-
-    Handlers are called by python-socketio, or by Flask-SocketIO.
+    """Whether the error is the call of a handler with the wrong arguments: its traceback contains
+    only frames of the libraries that call handlers.
     """
     trace = error.__traceback__
     while trace is not None:
@@ -630,7 +626,7 @@ def _never_began(error: TypeError) -> bool:
 
 
 def _of_call(error: sio_exceptions.TimeoutError) -> bool:
-    """Whether it is a client that has not answered ``call()``; an application may call others."""
+    """Whether ``call()`` has raised the error because a client did not answer in time."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

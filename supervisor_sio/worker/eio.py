@@ -1,14 +1,14 @@
-"""What python-socketio finds on ``server.eio``: engineio's interface, over our engine.
+"""The object on ``server.eio``: python-engineio's interface, implemented with our engine.
 
-A ``socketio.Server`` makes an ``engineio.Server``, an ``AsyncServer`` an ``engineio.AsyncServer``,
-and registers its handlers with it. Where a worker serves, that object becomes an
-:class:`EngineServer` or an :class:`AsyncEngineServer`: the same options and the same public
-methods, while :mod:`supervisor_sio.engine` has the sessions. Requests of sessions come from the
-connections straight to the engine; a handshake comes through the application, which may look at
-it, wrap it, or refuse it.
+A ``socketio.Server`` creates an ``engineio.Server``, an ``AsyncServer`` an
+``engineio.AsyncServer``, and registers its handlers with it. In a worker that object's class is
+changed to :class:`EngineServer` or :class:`AsyncEngineServer`, which have the same options and the
+same public methods, while :mod:`supervisor_sio.engine` has the sessions. Connections pass requests
+of sessions directly to the engine; a handshake goes through the application, which may inspect,
+wrap or refuse it.
 
-All methods of the engine are called in the loop. The public methods of an :class:`EngineServer`
-may be called in any thread, those of an :class:`AsyncEngineServer` are coroutines of the loop.
+The engine's methods are called in the loop. The public methods of an :class:`EngineServer` may be
+called in any thread; those of an :class:`AsyncEngineServer` are coroutines of the loop.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from .asgi_environ import make_environ
 from .runtime import Runtime
 from .taker import EXCHANGE
 
-#: What ends the process, or the task that runs.
+#: The exceptions that end the process or the running task.
 ENDS = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)
 
 
 class _Connection(Exchange, Protocol):
-    """The connection of a request that comes through the application."""
+    """The connection of a request that the application has passed on."""
 
     @property
     def ended(self) -> bool:
-        """Whether the client is gone."""
+        """Whether the connection has ended."""
 
 
 class Lost:
-    """What a handler may ask for of a client whose session has ended, and who may come back.
+    """The data of a lost client, whose session has ended, that handlers may request.
 
-    :param stored: has what the application has stored for the session, as ``data``.
+    :param stored: an object with the application's session data as ``data``.
     """
 
     __slots__ = ("stored", "environ")
@@ -62,9 +62,9 @@ class Lost:
 
 
 class EngineOwner:
-    """The owner of an engine, for the handlers of a sync or an async server."""
+    """The owner of an engine: calls the handlers of a sync or an async server."""
 
-    # From engineio.
+    # Inherited from python-engineio.
     handlers: dict[str, Callable[..., Any]]
     logger: Any
     log_message_keys: set[str]
@@ -77,57 +77,57 @@ class EngineOwner:
     runtime: Runtime
 
     def start(self, runtime: Runtime) -> None:
-        """Serve the clients from here on; the options are those of engineio.
+        """Start serving clients with this server's python-engineio options.
 
-        :raises ValueError: for an option that cannot be, by its name.
+        :raises ValueError: if an option, which it names, is wrong.
         """
         self.runtime = runtime
         self.engine = Engine(Options.of(self), self, runtime.deadlines, self.new_sid, runtime.date)
-        # Also those whose disconnect handlers are running, as it is with engineio.
+        # Includes sessions whose disconnect handlers are running, as in python-engineio.
         self.sockets = self.engine.sessions
-        #: Called with a session that begins, in the loop.
+        #: Called in the loop when a session has begun.
         self.began: Callable[[Session], None] = lambda session: None
-        #: Called with a session that has ended, in the loop. Returns what is to be called in the
-        #: loop before its disconnect handlers, if anything is.
+        #: Called in the loop when a session has ended. Returns a function to call in the loop
+        #: before the disconnect handlers, or ``None``.
         self.ended: Callable[[Session], Optional[Callable[[], None]]] = lambda session: None
-        #: Called as :meth:`on_behind` is, in the loop.
+        #: Called by :meth:`on_behind`, in the loop.
         self.behind: Callable[[Session, bool], None] = lambda session, behind: None
-        #: Called when the next message of a session may come, in the loop.
+        #: Called in the loop when a session's next message may be delivered.
         self.proceed: Callable[[Session], None] = Session.proceed
-        #: Sessions with a message that is being handled; true for those that wait for its end.
+        #: Sessions for which a task runs alone; true if the next message waits for its end.
         self._busy: dict[Session, bool] = {}
-        #: Why sessions have ended that are busy yet.
+        #: Why sessions ended whose task is still running.
         self._reasons: dict[Session, str] = {}
-        #: By the id of their session, clients that may come back, see :mod:`.recovery`.
+        #: Lost clients by the id of their session, see :mod:`.recovery`.
         self.lost: dict[str, Lost] = {}
-        #: Finds one whose session was another worker's, which has died.
+        #: Finds a lost client whose session was in a worker that has died.
         self.find_lost: Callable[[str], Optional[Lost]] = lambda sid: None
-        #: Held while what the application stores for a session is made.
+        #: Held while the dictionary for a session's data is created.
         self._making = native.lock()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """engineio's options may be set while it runs.
+        """Set an attribute; a python-engineio option also takes effect in the running engine.
 
-        :raises ValueError: for a value that cannot be; the option stays as it was.
+        :raises ValueError: if an option's value is wrong; the option is unchanged then.
         """
         if name in Options.__dataclass_fields__ and "engine" in vars(self):
             self.engine.configure(replace(self.engine.options, **{name: value}))
         super().__setattr__(name, value)
 
     def new_sid(self) -> str:
-        """An id for a session, which names this worker."""
+        """A new session id, which begins with this worker's tag."""
         return str(self.generate_id())
 
     def call(self, task: Callable[..., Any], *args: Any) -> Any:
-        """For the runtime: call an ``async def`` that may wait for handlers."""
+        """Call an ``async def`` that may wait for handlers; passed to the runtime."""
         raise NotImplementedError
 
     async def wait(self, event: Any, seconds: float) -> None:
-        """Where a handler runs: wait for an event that ``create_event()`` has made."""
+        """Wait for an event that ``create_event()`` returned; called where handlers run."""
         raise NotImplementedError
 
     def in_loop(self, task: Callable[..., Any], *args: Any) -> None:
-        """Call what may not wait in the loop: at once, when this is its thread."""
+        """Call a function that does not block in the loop: now, if this is the loop's thread."""
         threads = self.runtime.threads
         if threads is None or threads.here:
             task(*args)
@@ -153,12 +153,12 @@ class EngineOwner:
         environ: dict[str, Any],
         read: Callable[[int], Any],
     ) -> None:
-        """Handle a request that the application has passed on: nearly always a handshake.
+        """Handle a request that the application has passed on, nearly always a handshake.
 
-        Other requests went through the application because their path was not known to be the
-        engine's, or a function of the application had to say whether their origin is accepted.
+        Other requests go through the application if their path is not known as the engine's yet,
+        or a function of the application decides whether their origin is accepted.
 
-        :param read: reads the body of a POST, so many bytes at most.
+        :param read: reads the body of a POST, up to the given number of bytes.
         """
         engine = self.engine
         engine.add_path(request.head.path)
@@ -195,17 +195,17 @@ class EngineOwner:
             traffic.opened += 1
             if self.runtime.access is not None and not session.closed:
                 self.runtime.access.opened(session, request, access.logger.info)
-            self.engine.accept(session, request, exchange)  # it may end in there
+            self.engine.accept(session, request, exchange)  # this may end the session
             if not session.closed:
                 self.began(session)
         else:
             self.logger.warning("Application rejected connection")
             self.engine.refuse(session, request, exchange, answer or None)
 
-    # --- what the engine tells its owner ------------------------------------------------
+    # --- called by the engine -----------------------------------------------------------
 
     def on_message(self, session: Session, data: Union[str, bytes]) -> bool:
-        """:meth:`.Owner.on_message`; a :class:`.Dispatcher` puts its own in this place."""
+        """:meth:`.Owner.on_message`; a :class:`.Dispatcher` replaces it with its own."""
         traffic.received += 1
         return self.run_alone(session, self.handlers["message"], session.sid, data)
 
@@ -247,20 +247,20 @@ class EngineOwner:
         self.runtime.count(reason, f"{source}: {detail}" if detail else source)
 
     def count_of(self, session: Session, reason: str, detail: str = "") -> None:
-        """The client of a session did something that is counted."""
+        """Count a fault of a session's client."""
         self.in_loop(self.count, reason, session.address or "a client", detail)
 
     def up_to_date(self, sids: Sequence[str]) -> list[str]:
-        """Those of these clients that have taken all that they were sent."""
+        """The clients among these that have no pending output."""
         found = ((sid, self.engine.sessions.get(sid)) for sid in sids)
         return [sid for sid, session in found if session is not None and not session.waiting]
 
     def is_behind(self) -> bool:
-        """Whether more than ``SLOW_OUTPUT`` waits for a client."""
+        """Whether a client has more than ``SLOW_OUTPUT`` bytes of pending output."""
         return any(session.waiting > SLOW_OUTPUT for session in self.engine.sessions.values())
 
     def waiting(self, sid: str) -> int:
-        """Bytes of output that a client has yet to take."""
+        """Bytes of pending output of a client."""
         session = self.engine.sessions.get(sid)
         return 0 if session is None else session.waiting
 
@@ -273,11 +273,11 @@ class EngineOwner:
         *args: Any,
         run: Optional[Callable[..., Any]] = None,
     ) -> bool:
-        """Start a task. The session's next message waits until it is done.
+        """Start a task. The session's next message waits until it has ended.
 
-        :param task: of a sync server, or a coroutine function of an async one.
-        :param run: in the place of :meth:`.Runtime.run`.
-        :return: whether it is done.
+        :param task: a function, or a coroutine function for an async server.
+        :param run: used instead of :meth:`.Runtime.run`.
+        :return: whether it has ended.
         """
         self._busy[session] = False
         (run or self.runtime.run)(self.call, self._run, session, task, args)
@@ -305,12 +305,12 @@ class EngineOwner:
             self.runtime.call_soon(self.proceed, session)
 
     def taken_back(self, session: Session) -> None:
-        """What :meth:`run_alone` was to run for it has not begun, and will not. In the loop."""
+        """The task of :meth:`run_alone` will not be started; called in the loop."""
         if self._busy.pop(session):
             self.runtime.call_soon(self.proceed, session)
 
     def is_busy(self, session: Session) -> bool:
-        """Whether :meth:`run_alone` runs a task for it."""
+        """Whether :meth:`run_alone` runs a task for the session."""
         return session in self._busy
 
     def _end(self, session: Session, reason: str) -> None:
@@ -334,13 +334,10 @@ class EngineOwner:
         finally:
             self.in_loop(self.engine.forget, session.sid)
 
-    # --- for engineio's methods -----------------------------------------------------------
+    # --- for python-engineio's methods ----------------------------------------------------
 
     def deliver(self, sid: str, pkt: Any) -> None:
-        """Send an Engine.IO packet to a client; without its session only a log line is written.
-
-        In the loop.
-        """
+        """Send an Engine.IO packet to a client; without a session, only log that. In the loop."""
         session = self.engine.sessions.get(sid)
         if session is None or session.closed:
             self.logger.warning("Cannot send to sid %s", sid)
@@ -357,28 +354,31 @@ class EngineOwner:
             )
 
     def deliver_each(self, sids: Sequence[str], messages: Sequence[Union[str, bytes]]) -> None:
-        """Send messages to clients, and tell of each. In the loop."""
+        """Send messages to clients, and log each of them. Call it in the loop."""
         for sid in sids:
             for message in messages:
                 self.deliver(sid, packet.Packet(packet.MESSAGE, message))
 
     def close(self, sid: Optional[str]) -> None:
-        """Disconnect a client, or all: its disconnect handlers run soon. In the loop."""
+        """Disconnect a client, or all; their disconnect handlers run soon. Call it in the loop."""
         sids = list(self.engine.sessions) if sid is None else [sid]
-        for one in sids:
-            session = self.engine.sessions.get(one)
+        for sid in sids:
+            session = self.engine.sessions.get(sid)
             if session is not None:
                 session.close(self.reason.SERVER_DISCONNECT)
 
     def _get_socket(self, sid: str) -> Session:
-        """Also for python-socketio's Admin UI."""
+        """A session by id; python-socketio's Admin UI calls it, too."""
         session = self.engine.sessions.get(sid)
         if session is None:
             raise KeyError("Session not found")
         return session
 
     def _stored(self, sid: str) -> Any:
-        """Who has what the application has stored, as ``data``. :raises KeyError: nobody."""
+        """The object with the application's session data as ``data``.
+
+        :raises KeyError: if there is no such session.
+        """
         lost = self.lost.get(sid) if self.lost else None
         if lost is None:
             session = self.engine.sessions.get(sid)
@@ -397,20 +397,20 @@ class EngineOwner:
         return data
 
     def may_have_stored(self, sid: str) -> bool:
-        """False while the application has not asked for what is stored for an open session."""
+        """Whether the application may have stored data; false if it has not used the session's."""
         session = self.engine.sessions.get(sid)
         return session is None or session.data is not None
 
     def transport(self, sid: str) -> str:
         """The transport that a client uses: ``polling`` or ``websocket``.
 
-        :raises KeyError: when there is no such session.
+        :raises KeyError: if there is no such session.
         """
         return self._get_socket(sid).transport
 
 
 class EngineServer(EngineOwner, engineio.Server):  # type: ignore[misc]
-    """An Engine.IO server whose clients are served by the worker itself."""
+    """The Engine.IO server of a sync Socket.IO server in a worker."""
 
     def call(self, task: Callable[..., Any], *args: Any) -> Any:
         return run_blocking(task(*args))
@@ -419,13 +419,13 @@ class EngineServer(EngineOwner, engineio.Server):  # type: ignore[misc]
         event.wait(seconds)
 
     def handle_request(self, environ: dict[str, Any], start_response: Any) -> Any:
-        """A request that the application has passed on."""
+        """Handle a request that the application has passed on."""
         request, exchange = self._take(environ, "WSGI")
         read, threads = environ["wsgi.input"].read, self.runtime.threads
         if threads is None or threads.here:
             run_blocking(self._handle(request, exchange, environ, read))
             return ()
-        # What may wait, in this thread; what it tells is kept with the request.
+        # This may block, so call it in this thread; its result is stored in the request.
         self.engine.answers.is_origin_allowed(request)
         body = b""
         if request.sid and request.head.method == "POST":
@@ -436,30 +436,30 @@ class EngineServer(EngineOwner, engineio.Server):  # type: ignore[misc]
         return ()
 
     def send_packet(self, sid: str, pkt: Any) -> None:
-        """Send an Engine.IO packet to a client; without its session only a log line is written."""
+        """Send an Engine.IO packet to a client; without a session, only log that."""
         self.in_loop(self.deliver, sid, pkt)
 
     def get_session(self, sid: str) -> dict[str, Any]:
-        """What the application has stored for a session: the same dictionary each time.
+        """The application's data of a session: the same dictionary at each call.
 
-        :raises KeyError: when there is no such session.
+        :raises KeyError: if there is no such session.
         """
         return self._data_of(sid)
 
     def save_session(self, sid: str, session: dict[str, Any]) -> None:
-        """Store a dictionary for a session.
+        """Replace the application's data of a session.
 
-        :raises KeyError: when there is no such session.
+        :raises KeyError: if there is no such session.
         """
         self._stored(sid).data = session
 
     def disconnect(self, sid: Optional[str] = None) -> None:
-        """Disconnect a client, or all: its disconnect handlers run soon."""
+        """Disconnect a client, or all; their disconnect handlers run soon."""
         self.in_loop(self.close, sid)
 
 
 class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc]
-    """The same for an ``AsyncServer``: coroutines where engineio has them."""
+    """The Engine.IO server of an ``AsyncServer`` in a worker."""
 
     def call(self, task: Callable[..., Any], *args: Any) -> Any:
         return task(*args)
@@ -471,23 +471,23 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
             pass
 
     async def handle_request(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """A request that the application has passed on."""
+        """Handle a request that the application has passed on."""
         request, exchange = self._take(scope, "ASGI")
         environ = make_environ(scope)
         try:
             await self._handle(request, exchange, environ, lambda most: _read(receive, most))
             if scope["type"] == "http":
-                # The engine has answered, or will; but there is middleware that fails without.
+                # The engine answers the client; but some middleware fails without a response.
                 await send({"type": "http.response.start", "status": 200, "headers": []})
                 await send({"type": "http.response.body", "body": b""})
         finally:
-            # The session keeps the scope, but not the connection.
+            # The session refers to the scope, and must not keep the connection alive.
             scope.pop(EXCHANGE, None)
 
     async def send_packet(self, sid: str, pkt: Any) -> None:
         """:meth:`EngineServer.send_packet`
 
-        :raises RuntimeError: in another loop than the one that serves the clients.
+        :raises RuntimeError: if it is not called in the loop that serves the clients.
         """
         self._check_loop()
         self.deliver(sid, pkt)
@@ -503,7 +503,7 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
     async def disconnect(self, sid: Optional[str] = None) -> None:
         """:meth:`EngineServer.disconnect`
 
-        :raises RuntimeError: in another loop than the one that serves the clients.
+        :raises RuntimeError: if it is not called in the loop that serves the clients.
         """
         self._check_loop()
         self.close(sid)
@@ -515,9 +515,9 @@ class AsyncEngineServer(EngineOwner, engineio.AsyncServer):  # type: ignore[misc
 
 
 async def _read(receive: Callable[[], Any], most: int) -> bytes:
-    """The body of an ASGI request, so many bytes at most.
+    """Read the body of an ASGI request, at most ``most`` bytes.
 
-    :raises ConnectionResetError: when the client is gone before its end.
+    :raises ConnectionResetError: if the connection ends before the body.
     """
     parts, size, more = [], 0, True
     while more and size < most:

@@ -1,9 +1,9 @@
-"""The worker's channel to the router, on callbacks of the runtime's loop.
+"""The worker's channel to the router, driven by callbacks of the runtime's loop.
 
-The socket it connects to belongs to supervisord, so a worker that lost its
-router simply connects again and waits there for the next one.
+The worker connects to a socket that supervisord owns. So when the router ends, the worker
+connects again, and waits in that socket's queue for the next router.
 
-Nobody waits to send: what the router does not take yet is queued, see :mod:`.outgoing`.
+Sending does not block: messages that the router cannot take yet are queued, see :mod:`.outgoing`.
 """
 
 from __future__ import annotations
@@ -37,49 +37,49 @@ from .runtime import Event, Runtime, Watch
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds between looks at what changes without a request, such as a ping timeout.
+#: Seconds between checks of figures that change without a request, for example by ping timeouts.
 _LOOK = 1.0
 
-#: Seconds between tries to find a router, and to send what the kernel does not take.
+#: Seconds between attempts to connect, and to send a message that the kernel has refused.
 _RETRY = 0.2
 
-#: Messages in a row before others have a turn.
+#: Most messages to handle in one turn of the loop.
 _TURN = 64
 
-#: Descriptors that are not for clients: for the channel, for ZeroMQ, which ends the
-#: process when it gets none, and for the application.
+#: Descriptors reserved for the channel, for ZeroMQ, which aborts the process if it gets none, and
+#: for the application.
 _RESERVE = 64
 
 
-#: Of the messages about sessions that move, those for who adopts them.
+#: The messages to a worker that adopts sessions.
 _ARRIVING = frozenset(("adopt", "sessions", "adopt-journal", "adopt-end", "adopt-go", "adopt-off"))
 
-#: Of those about clients that come back, what is asked and answered.
+#: The questions and answers about returning clients.
 _CLAIMS = frozenset(("claim", "claimed"))
 
 
 class Refused(Exception):
-    """The router does not want this worker; the text says why."""
+    """The router has refused this worker; the text says why."""
 
 
 class Link:
-    """One worker's end of the channel, through however many routers.
+    """One worker's end of the channel, across all routers of its life.
 
-    The callbacks are called in the loop, and may not wait, but for ``on_settings`` and
-    ``on_members``: until these return, the next message is not read.
+    The callbacks are called in the loop and must not block, except ``on_settings`` and
+    ``on_members``: the next message is not read before these return.
 
-    :param on_settings: gets the router's settings with each new router.
-    :param on_connection: gets each connection: its descriptor, and what is known of it.
-    :param on_lost: gets what is known of each connection for which no descriptor is free.
-    :param figures: the worker's figures as a message of type ``load``.
-    :param on_members: gets the workers of the cluster, whenever they change: tag,
-        whether on another host, and the channels each of them hears.
-    :param on_query: gets each question of ``supervisorctl sio``.
-    :param on_claim: gets each question of another worker about a client that has come back to it,
-        and what to call with the answer.
-    :param on_stopping: called when supervisord stops this worker, and with false when
-        what supervisord has started is gone without that.
-    :param on_refused: called when the router does not want this worker.
+    :param on_settings: called with the settings of each new router.
+    :param on_connection: called with each connection's descriptor and description.
+    :param on_lost: called with the description of a connection for which no descriptor is free.
+    :param figures: returns the worker's figures as a message of type ``load``.
+    :param on_members: called with the workers of the cluster when they change: for each its tag,
+        whether it is on another host, and the channels that it receives.
+    :param on_query: called with each question of ``supervisorctl sio``.
+    :param on_claim: called with each question of another worker about a returning client, and a
+        function that takes the answer.
+    :param on_stopping: called with true when supervisord stops this worker, with false when
+        supervisord or the start script has ended.
+    :param on_refused: called when the router refuses this worker.
     """
 
     def __init__(
@@ -109,24 +109,24 @@ class Link:
         self._reading: Optional[Watch] = None
         self._writing: Optional[Watch] = None
         self._outgoing = Outgoing(self._fail)
-        #: Happens when the router takes again what is sent; ``None`` while it does.
+        #: Set when the router takes messages again; ``None`` while it does.
         self._blocked: Optional[Event] = None
-        #: Calls that are due: to connect, to look around, to send once more.
+        #: Scheduled calls: to connect, for the regular checks, and to send again.
         self._connecting: Optional[Watch] = None
         self._looking: Optional[Watch] = None
         self._trying: Optional[Watch] = None
-        #: With one packet.
+        #: Most descriptors to receive with a packet.
         self._most_descriptors = 1
-        #: Whether a message is being handled, by what may wait.
+        #: Whether a callback that may wait is handling a message.
         self._handling = False
         self._closed = False
         self._failures = Refusals(logger)
         self._channels: Optional[dict[str, Optional[int]]] = None
-        #: The workers of the cluster by their tags, as the router says them.
+        #: The workers of the cluster by tag, as received from the router.
         self._members: dict[str, list[Any]] = {}
         self._draining = False
         self._left = runtime.event()
-        #: Happens when a router has said whether all of supervisord stops.
+        #: Set when a router has reported whether supervisord stops everything.
         self._drains = runtime.event()
         self._reporting = Reporting(runtime, figures, self._free_sock, self._fail)
         self.changed = self._reporting.changed
@@ -140,22 +140,22 @@ class Link:
         self.claims = Claims(self, on_claim)
         self.journals = Journals(self)
         self.run_once = RunOnce(runtime, self)
-        #: Whether supervisord stops all that it has started, as far as is known.
+        #: Whether supervisord stops everything, as far as known.
         self.all_stop = False
-        #: Which router, counted from 1: figures of one mean nothing to the next.
+        #: The number of the current connection, from 1: a new router knows no earlier figures.
         self.generation = 0
-        #: Whether a router is there: until one is, the other end waits in supervisord's socket.
+        #: Whether a router has accepted the connection, which waits in the socket's queue before.
         self.welcomed = False
 
     # --- the connection to a router ---------------------------------------------------
 
     def start(self) -> None:
-        """Stay in touch until :meth:`close`, or until supervisord is gone."""
+        """Keep the channel connected until :meth:`close`, or until supervisord has ended."""
         self._looking = self._runtime.call_later(_LOOK, self._look)
         self._connect()
 
     def close(self) -> None:
-        """End it; connections that could not be given back stay here."""
+        """Close the channel; queued connections that were to be handed back stay here."""
         self._closed = True
         for call in (self._connecting, self._looking):
             if call is not None:
@@ -170,7 +170,7 @@ class Link:
         return self._sock is not None
 
     def _note_orphan(self) -> None:
-        text = "supervisord or its start script is gone, the worker leaves too"
+        text = "supervisord or the worker's start script has ended: the worker stops, too"
         self._runtime.log(logger, logging.ERROR, text)
 
     def _note_no_router(self, error: OSError) -> None:
@@ -185,7 +185,7 @@ class Link:
         if self._ancestors.gone:
             self._on_stopping(False)
             return
-        # No subclass of it, which a library may have replaced.
+        # The C class, because a library may have replaced socket.socket.
         sock: Any = socket.SocketType(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._runtime.descriptor_opened(sock.fileno())
         try:
@@ -216,14 +216,14 @@ class Link:
         self.run_once.greet()
         if self._draining:
             self.post({"type": "draining"})
-        self._flush()  # what waited for a router
+        self._flush()  # connections that have waited for a router
         self._listen()
 
     def _connect_later(self) -> None:
         self._connecting = self._runtime.call_later(_RETRY, self._connect)
 
     def _lost(self, level: int, text: str, *args: object) -> None:
-        """The router is gone, or cannot be talked to: there may be another one."""
+        """Log why the channel has ended, and connect again to the same or the next router."""
         self._runtime.log(logger, level, text, *args)
         self._disconnect()
         if not self._closed:
@@ -243,7 +243,7 @@ class Link:
             sock.close()
 
     def abandon(self) -> None:
-        """In a forked child: the channel is the parent's."""
+        """In a forked child: leave the channel to the parent."""
         self._closed = True
         sock, self._sock = self._sock, None
         if sock is not None:
@@ -252,7 +252,7 @@ class Link:
         self.journals.close()
         self.run_once.abandon()
 
-    # --- what the router sends ----------------------------------------------------------
+    # --- messages from the router -------------------------------------------------------
 
     def _listen(self) -> None:
         if self._sock is not None and self._reading is None and not self._handling:
@@ -278,13 +278,13 @@ class Link:
                     self._guarded("sessions", self._lose_descriptors, lost.message)
                 continue
             except ChannelError as error:
-                self._lost(logging.ERROR, "the router is not understood: %s", error)
+                self._lost(logging.ERROR, "invalid message from the router: %s", error)
                 return
             except OSError as error:
-                self._lost(logging.DEBUG, "the router: %s", error)
+                self._lost(logging.DEBUG, "cannot read from the router: %s", error)
                 return
             if packet is None:
-                self._lost(logging.WARNING, "the router is gone, waiting for the next one")
+                self._lost(logging.WARNING, "the router has ended, waiting for the next one")
                 return
             message, descriptors = packet
             if isinstance(message, Handover):
@@ -298,11 +298,11 @@ class Link:
                 self._handle(message)
 
     def _guarded(self, what: str, task: Callable[..., object], *args: Any) -> None:
-        """One message that cannot be used must not end this worker's channel."""
+        """Handle a message; reconnect if it is malformed, and only log any other error."""
         try:
             task(*args)
         except ChannelError as error:
-            self._lost(logging.ERROR, "the router is not understood: %s", error)
+            self._lost(logging.ERROR, "invalid message from the router: %s", error)
         except Exception as error:
             self._fail("router-message", f"{what}: {error!r}")
 
@@ -339,7 +339,8 @@ class Link:
             self.close()
             self._on_refused(Refused(str(message.get("reason"))))
         else:
-            self._lost(logging.ERROR, "the router is not understood: unexpected type %r", kind)
+            text = "invalid message from the router: unexpected type %r"
+            self._lost(logging.ERROR, text, kind)
 
     def _take_connection(self, message: Handover, descriptors: list[int]) -> None:
         if len(descriptors) != 1:
@@ -347,7 +348,7 @@ class Link:
         (descriptor,) = descriptors
         if descriptor >= ceiling(_RESERVE):
             sock: Any = socket.SocketType(fileno=descriptor)
-            if message.placed:  # with a request
+            if message.placed:  # a client waits for the response to its request
                 answer(sock, "503 Service Unavailable", message.prefix, self._origins())
             sock.close()
             self._on_lost(message)
@@ -396,7 +397,7 @@ class Link:
         self.run_once.welcome(bool(message.get("run_once")))
 
     def _take_members(self, message: Message) -> None:
-        """All of them, or what has changed; in parts."""
+        """Handle a part of the list of members, or of its changes."""
         if message["first"]:
             self._members = {}
         self._members.update((row[0], row) for row in message["members"])
@@ -406,7 +407,7 @@ class Link:
             self._wait_for("members", self._on_members, list(self._members.values()))
 
     def _wait_for(self, what: str, task: Callable[..., None], *args: Any) -> None:
-        """Read no more before this is done."""
+        """Handle a message with a callback that may wait, and pause reading meanwhile."""
         self._handling = True
         self._stop_reading()
         self._runtime.spawn(self._do(what, task, *args))
@@ -416,13 +417,13 @@ class Link:
         self._handling = False
         self._listen()
 
-    # --- what the router gets -------------------------------------------------------------
+    # --- messages to the router -----------------------------------------------------------
 
     def ready(self, channels: dict[str, Optional[int]]) -> None:
-        """Connections are welcome from now on.
+        """Tell the router that this worker takes connections from now on.
 
-        :param channels: of the relay, on which this worker hears the others, each with
-            the descriptor of its tally there, which stays open.
+        :param channels: the relay's channels that this worker receives, each with the descriptor
+            of its tally, which stays open.
         """
         self._channels = channels
         self._send_ready()
@@ -443,29 +444,30 @@ class Link:
         return origins_of(engine.options for engine in self._runtime.engines)
 
     def draining(self) -> None:
-        """Ask the router for no new sessions; requests of those that are here still come."""
+        """Tell the router to send no new sessions, only requests of this worker's sessions."""
         self._draining = True
         self.post({"type": "draining"})
         if self._sock is None:
             self._outgoing.keep_all()
 
     async def drains(self) -> None:
-        """Return when :attr:`all_stop` is as supervisord has it, if a router is there."""
+        """Wait until the router has reported whether supervisord stops everything."""
         if self.welcomed:
             await self._drains.wait(LEAVE_TIMEOUT)
 
     async def leave(self) -> None:
-        """Return when no connection can be on its way to this worker any more."""
+        """Wait until the router will send no more connections."""
         if self._sock is not None:
-            self._reporting.report()  # what it counted last is in the sums of the router then
+            self._reporting.report()  # include the last counts in the router's sums
             self.post({"type": "leaving"})
             await self._left.wait(LEAVE_TIMEOUT)
 
     def hand_back(self, known: Handover, connection: Mover) -> None:
-        """Give a connection to the router: now, soon, or to the next one; :meth:`.Mover.moved`
-        is called then. While this worker drains, and no router is there, it stays here.
+        """Hand a connection back to this router or the next one, then call :meth:`.Mover.moved`.
 
-        :raises ChannelError: when that is too long.
+        It stays here if this worker drains and no router is connected.
+
+        :raises ChannelError: if the message is too long.
         """
         self._outgoing.add_move(handover.encode(*known), connection)
         if self._sock is None and self._draining:
@@ -473,8 +475,8 @@ class Link:
         self._flush()
 
     async def send(self, message: Message) -> bool:
-        """Send when the router has taken all before it; false when there is none, or when too
-        many others want the same.
+        """Wait until the router takes messages, and send one; false if there is no router, or the
+        queue is full.
         """
         data = channel.encode(message)
         while self._blocked is not None:
@@ -486,10 +488,10 @@ class Link:
         return True
 
     def post(self, message: Message, descriptors: Sequence[int] = (), own: bool = False) -> None:
-        """One of the few about this worker; each router is told them once.
+        """Queue a message about this worker; without a router, drop it.
 
-        :param descriptors: stay open until it is sent, or withdrawn.
-        :param own: whether they are closed here then.
+        :param descriptors: must stay open until the message is sent or withdrawn.
+        :param own: whether to close them here afterwards.
         """
         if self._sock is not None:
             self._outgoing.add(channel.encode(message), descriptors, own)
@@ -498,8 +500,8 @@ class Link:
             channel.close_all(descriptors)
 
     def say_now(self, message: Message) -> bool:
-        """Whether a router will read it, whatever becomes of this process: what is sent through a
-        Unix socket is at its other end when that returns."""
+        """Send a message before all queued ones; true if a router will read it even if this process
+        ends: data sent through a Unix socket is in the receiver's buffer when send() returns."""
         sock = self._free_sock()
         if sock is None:
             return False
@@ -511,7 +513,7 @@ class Link:
 
     @property
     def unanswered(self) -> bool:
-        """Whether no router has said anything on this connection yet."""
+        """Whether no router has sent anything on this connection yet."""
         if self._sock is None or self.welcomed:
             return False
         try:
@@ -523,7 +525,7 @@ class Link:
         return False
 
     def withdraw(self, descriptors: Sequence[int]) -> None:
-        """Do not send a message with these descriptors any more, if it waits."""
+        """Drop a queued message with these descriptors."""
         self._outgoing.withdraw(descriptors)
 
     def _flush(self) -> None:
@@ -537,10 +539,10 @@ class Link:
         except Blocked:
             self._blocked = self._runtime.event()
             self._writing = self._runtime.call_later(_RETRY, self._writable)
-            text = "the router gets what is for it later"
+            text = "messages to the router are delayed"
             self._log_failure(self._failures.noted(channel.ON_THEIR_WAY, text))
         except RouterGone:
-            pass  # which is read as well, after what it has sent
+            pass  # _readable() notices it, after reading the router's last messages
 
     def _writable(self, _descriptor: int = -1) -> None:
         self._stop_writing()
@@ -557,10 +559,10 @@ class Link:
     # --- sessions that move ---------------------------------------------------------------
 
     def adopt_by(self, adopter: Adopter, takes: int, recovers: int = 0) -> None:
-        """This worker adopts sessions of others. To be called before :meth:`ready`.
+        """Let this worker adopt sessions of others; call it before :meth:`ready`.
 
-        :param takes: the format of those that it can; 0 for none.
-        :param recovers: the format of the journals that it can inherit; 0 for none.
+        :param takes: the format of sessions that it supports; 0 for none.
+        :param recovers: the format of journals that it supports; 0 for none.
         """
         self._arriving.adopter = adopter
         self._arriving.takes, self._arriving.recovers = takes, recovers
@@ -568,14 +570,14 @@ class Link:
 
     @property
     def not_passed(self) -> str:
-        """Why ``pass_on`` could not pass on all, of :mod:`supervisor_sio.common.reasons`; empty
-        when all of supervisord stops."""
+        """Why ``pass_on`` did not pass on all sessions, see :mod:`supervisor_sio.common.reasons`;
+        empty if supervisord stops everything."""
         return self._passing.failed
 
-    # --- now and then -----------------------------------------------------------------------
+    # --- regular checks ---------------------------------------------------------------------
 
     def _free_sock(self) -> Optional[Any]:
-        """Where a message can be sent past those that wait; there are none."""
+        """The socket, if no message is queued; otherwise ``None``."""
         return self._sock if self._blocked is None else None
 
     def _look(self) -> None:

@@ -1,7 +1,7 @@
-"""Calls from other threads of the operating system, run in the thread of the worker's loop.
+"""Lets other threads of the operating system call functions in the worker's loop.
 
-Nothing of eventlet may be used from another thread: its hub there is one that nobody runs. Of
-asyncio's loop only one method may, which takes no count of what waits.
+eventlet cannot be used from another thread, where it creates a new hub that nobody runs. asyncio
+has only ``call_soon_threadsafe``, which does not limit the number of waiting calls.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from ..relay import native
 if TYPE_CHECKING:
     from .runtime import Runtime
 
-#: Seconds between looks whether there is room for one more call.
+#: Seconds between checks whether there is room for one more call.
 _LOOK = 0.005
 
-#: Calls in a row before others have a turn.
+#: Most calls to run in one turn of the loop.
 _TURN = 64
 
 
 class LoopThread:
-    """This thread and its loop; made where the loop runs.
+    """Calls into the current thread's loop; create it in that thread.
 
-    :param make_call: makes a call in the loop, and logs what it raises; the default is the
+    :param make_call: calls a function in the loop, and logs its exceptions; by default the
         runtime's ``run``.
     """
 
     def __init__(self, runtime: Runtime, make_call: Optional[Callable[..., None]] = None) -> None:
         self._runtime = runtime
         self._make_call = make_call or runtime.run
-        # Not at the import of this module, after which an application may yet patch them.
+        # Not at the import of this module: the application may monkey-patch them after that.
         self._os = native.original("os")
         self._time = native.original("time")
         self._get_ident = native.original("threading").get_ident
@@ -49,22 +49,22 @@ class LoopThread:
 
     @property
     def here(self) -> bool:
-        """Whether the thread that asks is the one of the loop."""
+        """Whether the calling thread is the loop's."""
         same: bool = self._get_ident() == self._ident
         return same
 
     def run(self, size: int, call: Callable[..., Any], *args: Any) -> None:
-        """Have it called there, soon, in the order of the calls of a thread.
+        """Call ``call`` in the loop soon; calls of one thread run in order.
 
-        :param size: the bytes that it keeps until then.
-        :raises RuntimeError: when too much has been waiting for too long.
+        :param size: the bytes of memory that the call holds until then.
+        :raises RuntimeError: if too many calls are waiting for ``THREAD_WAIT`` seconds.
         """
         until = self._time.monotonic() + THREAD_WAIT
         while not self._add(size, call, args):
             if self._time.monotonic() > until:
                 raise RuntimeError(
-                    f"the thread that serves has not run for {THREAD_WAIT:g} seconds: "
-                    "does it wait for this one?"
+                    f"the worker's loop has not run for {THREAD_WAIT:g} seconds: "
+                    "does it wait for this thread?"
                 )
             self._time.sleep(_LOOK)
 
@@ -91,7 +91,7 @@ class LoopThread:
                 done += 1
                 self._make_call(call, *args)
         finally:
-            # Now, and not before: until then one that is added need not wake the loop.
+            # Only now, so that _add() does not wake the loop while calls are running.
             with self._lock:
                 for size, _, _ in calls[:done]:
                     self._calls.popleft()

@@ -1,8 +1,8 @@
-"""What a connection writes, and what its client has yet to take.
+"""The writing half of a connection, :class:`Output`, and its pending output.
 
-What is sent in one turn of the loop leaves in one system call for each connection, in slices
-between which others have their turn. What the client does not take waits here, in a
-:class:`Backlog`. Who sends is an :class:`Output`, the half of a connection that writes.
+Data sent in one turn of the loop is written with one system call per connection; a broadcast is
+written in slices, between which the loop runs. Data that the client does not read waits in a
+:class:`Backlog`.
 """
 
 from __future__ import annotations
@@ -31,59 +31,59 @@ if TYPE_CHECKING:
 
 Piece = Union[bytes, memoryview]
 
-#: Connections written to before others have a turn, and bytes that are joined for one write.
+#: Connections that are written before the loop runs, and most bytes that are joined for one write.
 _SLICE = 128
 _JOIN = 256 * 1024
 
-#: Pieces whose sizes are added up in less time than it takes to look at one after the other.
+#: Up to this many pieces, adding up all sizes is faster than a loop over the pieces.
 _FEW = 256
 
 
 class Backlog:
-    """What waits for a client. A connection has one only while its client does not take all."""
+    """The pending output of a connection, which has one only while the client is slow."""
 
     __slots__ = ("writing", "size", "written", "taken", "taken_at", "pong", "watched", "at_watch")
 
     def __init__(self, sock: Any) -> None:
-        #: Calls when the client takes more.
+        #: Watches for the socket to become writable.
         self.writing: Optional[Watch] = None
-        #: The bytes that wait here, and something for each piece of them.
+        #: Pending bytes, plus an allowance for each piece.
         self.size = 0
-        #: Bytes that have left here, from those on that the kernel has yet to send.
+        #: Bytes written to the kernel, including those in its buffer at the beginning.
         self.written = _unsent(sock)
-        #: Bytes that the client has taken of them, as far as anybody has looked, and when it
-        #: was seen to take some, by :func:`time.monotonic`.
+        #: How many of them the client had received at the last :meth:`look`, and when the number
+        #: last grew, by :func:`time.monotonic`.
         self.taken = 0
         self.taken_at = time.monotonic()
-        #: The answer to the last ping, RFC 6455, 5.5.3: those before need none any more.
+        #: The pong for the last ping; earlier ones need no answer (RFC 6455, 5.5.3).
         self.pong: Optional[bytes] = None
-        #: Whether somebody will look whether the client takes enough; ``taken`` when that began.
+        #: Whether a deadline checks that the client reads enough; ``taken`` when it was set.
         self.watched = False
         self.at_watch = 0
 
     def measure(self, pieces: list[Piece]) -> None:
-        """Set the size to that of these pieces."""
+        """Set the size to the total of these pieces."""
         self.size = sum(map(len, pieces)) + OUTPUT_OBJECT * len(pieces)
 
     def look(self, sock: Any) -> None:
-        """See how much the client has taken."""
-        # What has left here may lie in the kernel for long: it has room for megabytes.
+        """Update how much the client has received."""
+        # Written bytes may stay in the kernel's buffer, of megabytes, for long.
         taken = self.written - _unsent(sock)
         if taken > self.taken:
             self.taken, self.taken_at = taken, time.monotonic()
 
 
 def _unsent(sock: Any) -> int:
-    """Bytes that the kernel has for the other side, which has not got them; ``SIOCOUTQ``."""
+    """Bytes in the kernel's buffer that the peer has not received (``SIOCOUTQ``)."""
     try:
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:  # a kind of socket that does not know
+    except OSError:  # not supported by this kind of socket
         return 0
     return int(struct.unpack("i", answer)[0])
 
 
 def join(pieces: list[Piece]) -> tuple[Piece, Optional[list[Piece]]]:
-    """What to write at once, and the rest: long pieces are not copied for every write."""
+    """The data for one write, and the remaining pieces; long pieces are not copied each time."""
     if len(pieces) <= _FEW and sum(map(len, pieces)) <= _JOIN:
         return b"".join(pieces), None
     size = count = 0
@@ -96,10 +96,10 @@ def join(pieces: list[Piece]) -> tuple[Piece, Optional[list[Piece]]]:
 
 
 class _NotStarted:
-    """In place of a watch: nothing is written before :meth:`Output.go_on_writing`."""
+    """Stands in for a watch, so that nothing is written before :meth:`Output.go_on_writing`."""
 
     def cancel(self) -> None:
-        """There is nothing to cancel."""
+        """Do nothing."""
 
 
 class Writer(Protocol):
@@ -108,14 +108,14 @@ class Writer(Protocol):
     def flush(self) -> None: ...
 
     def failed(self, error: Exception) -> None:
-        """It could not be written."""
+        """An error has occurred while writing."""
 
 
 class Writes:
-    """The connections of a loop that are to be written to.
+    """The connections of a loop with data to write at the end of this turn.
 
-    At the end of this turn of the loop; those of a fan-out slice by slice, so that
-    nobody else has to wait for thousands of others.
+    The connections of a broadcast are written in slices, so that other clients do not wait for
+    thousands of them.
 
     :param call_soon: :meth:`.Runtime.call_soon`
     """
@@ -128,7 +128,7 @@ class Writes:
     def add(self, writer: Writer, fan_out: bool) -> None:
         """Call :meth:`Writer.flush` soon.
 
-        :param fan_out: the output is part of one to many clients.
+        :param fan_out: whether the output is part of a broadcast.
         """
         if not self._soon and not self._fan_out:
             self._call_soon(self.flush)
@@ -143,12 +143,12 @@ class Writes:
         for writer in batch:
             try:
                 writer.flush()
-            except Exception as error:  # the others' output must go out
+            except Exception as error:  # do not stop the output of others
                 writer.failed(error)
 
 
 class Output(ABC):
-    """A connection with its socket, as far as it writes; an :class:`..engine.deadlines.Item`."""
+    """The writing half of a connection; an :class:`..engine.deadlines.Item`."""
 
     __slots__ = (
         "server",
@@ -165,25 +165,24 @@ class Output(ABC):
     def __init__(self, server: Server, sock: Any) -> None:
         self.server = server
         self.sock: Optional[Any] = sock
-        #: Of the wheel.
+        #: Used by the timing wheel.
         self.deadline = NEVER
         self.slot = NOWHERE
-        #: What is to be sent: nothing, most of the time, or a single piece.
+        #: Data to write; mostly nothing, or a single piece.
         self._out: Union[None, bytes, list[Piece]] = None
-        #: Whether somebody will write it at the end of this turn.
+        #: Whether :meth:`flush` is scheduled for the end of this turn.
         self._collected = False
         self._backlog: Optional[Backlog] = None
-        #: Whether nothing more is sent; and whether a request has its answer, which is to be
-        #: written.
+        #: Whether further data is dropped; and whether the request's response was added.
         self._closing = self._answered = False
 
     @abstractmethod
     def end(self, reason: str = "") -> None:
-        """The client is gone, or takes too little: close."""
+        """Close: the connection has ended, or the client is too slow."""
 
     @abstractmethod
     def failed(self, error: Exception) -> None:
-        """Something of ours went wrong with it."""
+        """Log an internal error, and close."""
 
     @abstractmethod
     def on_deadline(self, now: float) -> None:
@@ -195,7 +194,7 @@ class Output(ABC):
 
     @abstractmethod
     def _stalled(self, backlog: Backlog) -> None:
-        """The client does not take all: a backlog begins, or goes on."""
+        """The client has not read everything: a backlog has begun or changed."""
 
     @abstractmethod
     def _took_some(self) -> None:
@@ -203,10 +202,10 @@ class Output(ABC):
 
     @abstractmethod
     def _flushed(self) -> None:
-        """All has been written, of a connection that closes or an answer."""
+        """All data of a response, or before closing, has been written."""
 
     def due_in(self, seconds: float) -> None:
-        """Set its deadline."""
+        """Set the connection's deadline, in seconds from now."""
         self.server.runtime.deadlines.after(self, seconds)
 
     def send(self, data: bytes, fan_out: bool = False) -> None:
@@ -250,7 +249,7 @@ class Output(ABC):
         return time.monotonic() - backlog.taken_at < seconds
 
     def _add(self, data: bytes) -> None:
-        """To what :meth:`flush` writes."""
+        """Add data for :meth:`flush`, without scheduling it."""
         if self._out is None:
             self._out = data
         elif isinstance(self._out, list):
@@ -259,7 +258,7 @@ class Output(ABC):
             self._out = [self._out, data]
 
     def flush(self) -> None:
-        """Write what is to be sent, as far as the client takes it."""
+        """Write as much as the kernel takes."""
         self._collected = False
         sock, backlog = self.sock, self._backlog
         if sock is None or (backlog is not None and backlog.writing is not None):
@@ -315,12 +314,12 @@ class Output(ABC):
             self.send(backlog.pong)
 
     def _is_behind(self, backlog: Backlog) -> None:
-        """Much waits for the client: is it there at all?"""
+        """Much output is pending: close if it is too much, otherwise watch if the client reads."""
         assert isinstance(self._out, list)
-        # A message that is longer than that alone is the application's wish.
+        # Without the first piece: the application may send a single longer message.
         if backlog.size - len(self._out[0]) > OUTPUT_CEILING:
             self._closing, self._out = True, None
-            # Not here: the caller may be in the middle of a fan-out.
+            # Later, because the caller may be sending a broadcast.
             self.server.runtime.call_soon(self.end, TOO_SLOW)
         elif not backlog.watched:
             self._watch(backlog)
@@ -332,7 +331,7 @@ class Output(ABC):
         self.due_in(SLOW_OUTPUT_PATIENCE)
 
     def _judge(self, backlog: Backlog) -> None:
-        """It has had its time to take some of what waits."""
+        """The time to read some of the pending output is over: close if it was not enough."""
         backlog.watched = False
         if backlog.size <= SLOW_OUTPUT:
             return
@@ -343,14 +342,14 @@ class Output(ABC):
             self._watch(backlog)
 
     def _stop_writing(self) -> None:
-        """Before the socket is closed, or given away."""
+        """Stop watching the socket, before it is closed or passed on."""
         if self._backlog is not None and self._backlog.writing is not None:
             self._backlog.writing.cancel()
 
     # --- to another process, and from one ------------------------------------------
 
     def saved_output(self) -> dict[str, Any]:
-        """What has yet to be written, as JSON takes it."""
+        """The unwritten data as JSON-compatible values."""
         out, backlog = self._out, self._backlog
         pieces = out if isinstance(out, list) else [] if out is None else [out]
         pong = None if backlog is None else backlog.pong
@@ -360,7 +359,7 @@ class Output(ABC):
         }
 
     def restore_output(self, state: Saved) -> None:
-        """What :meth:`saved_output` has said. It waits, with all that is sent meanwhile.
+        """Restore what :meth:`saved_output` returned; :meth:`go_on_writing` writes it.
 
         :raises ValueError: see :class:`.Saved`.
         """
@@ -369,11 +368,11 @@ class Output(ABC):
         backlog = self._backlog = Backlog(self.sock)
         backlog.measure(self._out)
         backlog.pong = None if state.is_none("pong") else state.data("pong")
-        # As if the client took nothing, which nobody is to look at yet.
+        # As if the socket were not writable, without a deadline for the client.
         backlog.writing, backlog.watched = _NotStarted(), True
 
     def go_on_writing(self) -> None:
-        """From here on it is written."""
+        """Start writing restored output."""
         backlog = self._backlog
         if backlog is not None:
             backlog.writing, backlog.watched = None, False

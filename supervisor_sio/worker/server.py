@@ -17,13 +17,11 @@ _WITH_REQUEST = (State.BODY, State.WAITING, State.APPLICATION)
 
 
 class Server:
-    """What the connections have in common.
-
-    They come from the router, or from a listener of this process, and may go back.
+    """The state that all connections share.
 
     :param keeps: whether a request on a kept connection is for this worker.
-    :param hand_back: gives a connection to the router, with what was read of the next request,
-        as soon as there is one; calls :meth:`.Connection.moved` then, or when that cannot be.
+    :param hand_back: hands a connection back to the router, with the bytes read of its next
+        request, as soon as a router is connected; then calls :meth:`.Connection.moved`.
     :param changed: called when the figures of this worker may have changed.
     """
 
@@ -41,20 +39,20 @@ class Server:
         self.hand_back = hand_back
         self.changed = changed
         self.paths: tuple[bytes, ...] = ()
-        #: Seconds that a client has to send a head, and to send its next request.
+        #: Seconds that a client has to send a head, and idle seconds until its next request.
         self.head_timeout = 10.0
         self.keepalive_timeout = 75.0
         self.draining = False
-        #: Whether a connection that becomes a websocket is to end at once.
+        #: Whether a connection that becomes a websocket is closed at once.
         self.ending = False
-        #: Tags of sessions that are here, and are not this worker's yet: requests of them go back
-        #: to the router.
+        #: Tags whose sessions are restored but not owned by this worker yet: their requests are
+        #: handed back to the router.
         self.coming: frozenset[str] = frozenset()
         self._open: set[Connection] = set()
 
     @property
     def connections(self) -> int:
-        """How many there are."""
+        """The number of open connections."""
         return len(self._open)
 
     def opened(self, connection: Connection) -> None:
@@ -65,12 +63,15 @@ class Server:
         self._open.discard(connection)
 
     def of_session(self, connection: Connection, head: Head) -> Optional[tuple[Engine, Request]]:
-        """The engine that has the session of a request, which needs no application then."""
+        """The request, and the engine that has its session and answers without the application.
+
+        ``None`` if there is none.
+        """
         if "sid=" not in head.query:
             return None
         for engine in self.runtime.engines:
             if engine.may_have_to_wait and b"origin" in head.named:
-                continue  # which only a task may
+                continue  # only a task may wait for the application's origin check
             if head.path in engine.paths:
                 request = Request(
                     head, connection.scheme, connection.address, EnvironOf(connection, head)
@@ -82,7 +83,7 @@ class Server:
         return None
 
     def requests(self) -> dict[str, list[Connection]]:
-        """The connections with a request that is not over, by the id of its session."""
+        """The connections with an unfinished request, by the id of the request's session."""
         found: dict[str, list[Connection]] = {}
         for connection in self._open:
             if connection.requested and connection.state in _WITH_REQUEST:
@@ -90,22 +91,22 @@ class Server:
         return found
 
     def release_idle(self) -> None:
-        """Send every connection that waits for its next request back to the router."""
+        """Hand all idle connections back to the router."""
         for connection in list(self._open):
             self.runtime.call_soon(connection.release)
 
     def unsettle(self) -> None:
-        """Sessions leave this worker: ask :attr:`keeps` of each request that has yet to begin."""
+        """Sessions leave this worker: check all further requests with :attr:`keeps`."""
         for connection in self._open:
             connection.unsettle()
 
     def end_websockets(self) -> None:
-        """Close all websockets, and those that come yet: the worker stops."""
+        """Close all websockets, also future ones, because the worker stops."""
         self.ending = True
         for connection in list(self._open):
             connection.end_websocket()
 
     def abandon(self) -> None:
-        """In a forked child: let go of all connections, which are the parent's."""
+        """In a forked child: release all connections, which are the parent's."""
         for connection in list(self._open):
             connection.abandon()

@@ -1,4 +1,4 @@
-"""A worker under supervisord: its connections come from the router, and may go back there."""
+"""A worker under supervisord, which gets its connections from the router."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from .takeover import Departure, homes
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds between looks whether there is a router.
+#: Seconds between checks whether a router has sent its settings.
 _WAIT_FOR_ROUTER = 0.05
 
-#: Seconds between supervisord's word that it stops a worker and the end of the signal's handler.
+#: Most seconds to wait for supervisord's signal, and the end of the application's handler for it.
 _SIGNAL_TIMEOUT = 2.0
 
-#: The part of the time to pass sessions on in which those that are on their way here may arrive.
+#: The fraction of the time for passing on sessions that is used to wait for arriving ones.
 _PART_FOR_ARRIVALS = 0.5
 
 
@@ -54,7 +54,7 @@ class Worker(Life):
         self._handshakes = 0
         self._tag = identity.tag()
         self._refused: Union[Refused, ApplicationError, None] = None
-        #: Whether it is supervisord that stops this worker.
+        #: Whether supervisord stops this worker.
         self._stop_wanted = False
         self.link = Link(
             runtime,
@@ -84,13 +84,13 @@ class Worker(Life):
         self._prepare_recovery()
         self.link.start()
         for server in sessions.servers():
-            # python-socketio does this with the first client; to be ready means
-            # to hear the other workers already.
+            # python-socketio does this when the first client connects; a ready worker has to
+            # receive the emits of other workers before.
             if not server.manager_initialized:
                 server.manager_initialized = True
                 try:
                     server.manager.initialize()
-                except RuntimeError as error:  # two of them have the same channel
+                except RuntimeError as error:  # two managers have the same channel
                     raise ApplicationError(str(error)) from None
         for manager in managers:
             await manager.wait_joined(self.stopped.is_set, self.runtime.sleep)
@@ -110,7 +110,8 @@ class Worker(Life):
         has_router = self.link.welcomed
         self.link.draining()
         await self.finish()
-        # supervisord tells before it sends the signal: the application may have a handler for it.
+        # supervisord announces the stop before it sends the signal, for which the application may
+        # have a handler.
         await within(self.runtime, _SIGNAL_TIMEOUT, self._wait_for_signal())
         for one in recoveries(self.runtime):
             one.manager.close_journal()
@@ -118,9 +119,9 @@ class Worker(Life):
         return self._status(has_router)
 
     def _prepare_recovery(self) -> None:
-        """The router knows the journals, and the way to the clients of other workers."""
+        """Register the managers' journals with the router, and let them ask other workers."""
         if recoveries(self.runtime):
-            self.runtime.watch()  # segments are begun in all threads
+            self.runtime.watch()  # segments are started in any thread
         for one in recoveries(self.runtime):
             one.ask_others = self.link.claims.ask
             one.manager.keep_journal_by(
@@ -128,7 +129,7 @@ class Worker(Life):
             )
 
     def _segment_begun(self, one: Recovery, log: str, number: int, descriptor: int) -> None:
-        """In any thread, in which the journal waits for it."""
+        """A journal has started a segment; it calls this in any thread, and waits for it."""
         one.in_loop(self._keep_segment, one, log, number, os.dup(descriptor))
 
     def _keep_segment(self, one: Recovery, log: str, number: int, descriptor: int) -> None:
@@ -162,7 +163,7 @@ class Worker(Life):
         number = self.signals.first
         if number is None or self._stop_wanted:
             return 0
-        who = "not by supervisord" if has_router else "with no router there to say by whom"
+        who = "not by supervisord" if has_router else "by an unknown sender: no router is connected"
         logger.warning("stopped by %s, %s", number.name, who)
         return 128 + number
 
@@ -174,7 +175,7 @@ class Worker(Life):
         self._refused = refused
         self.stop()
 
-    # --- what the router sends --------------------------------------------------------
+    # --- messages from the router -----------------------------------------------------
 
     def _take_settings(self, message: Message) -> None:
         try:
@@ -186,14 +187,14 @@ class Worker(Life):
         self.drain_timeout = float(message["drain_timeout"])
         self.server.head_timeout = float(message["head_timeout"])
         self.server.keepalive_timeout = float(message["keepalive_timeout"])
-        # A router of an older version does not say.
+        # A router of an older release does not send the following settings.
         if not message.get("access_log"):
             self.server.runtime.access = None
         elif self.server.runtime.access is None:
             self.server.runtime.access = AccessLog()
         self._event_reports.turn(bool(message.get("event_metrics")))
         ours = logging.getLogger("supervisor_sio")
-        if ours.handlers:  # else the application has arranged its logging
+        if ours.handlers:  # none if the application has configured logging
             ours.setLevel(message["log_level"])
         self._handshakes = 0
 
@@ -211,13 +212,13 @@ class Worker(Life):
             rows, total = queries.answer(question)
             for message in queries.packets(question, rows, total):
                 await self.link.send(message)
-                await self.runtime.sleep(0)  # 25,000 rooms take a tenth of a second
+                await self.runtime.sleep(0)  # let the loop run: 25,000 rooms take 0.1 s
         except Exception as error:
-            logger.exception("a question of supervisorctl")
+            logger.exception("cannot answer supervisorctl")
             await self.link.send(queries.failed(question, error))
 
     def _take_connection(self, descriptor: int, connection: Handover) -> None:
-        # Without the attributes of socket.socket, and without two questions to the kernel.
+        # SocketType saves memory, and the explicit family and type save two system calls.
         sock = socket.SocketType(-1, socket.SOCK_STREAM, 0, descriptor)
         sock.setblocking(False)
         made = Connection(
@@ -237,7 +238,7 @@ class Worker(Life):
         source = peer[0] if isinstance(peer, tuple) else "a local client"
         self.runtime.count(reasons.NO_DESCRIPTOR, source)
         if connection.handshake:
-            self._count_handshake()()  # there will be no session of it
+            self._count_handshake()()  # it will not become a session
 
     def _count_handshake(self) -> Callable[[], None]:
         generation = self.link.generation
@@ -249,13 +250,13 @@ class Worker(Life):
 
         return counted
 
-    # --- what the router gets -----------------------------------------------------------
+    # --- messages to the router ---------------------------------------------------------
 
     def _figures(self) -> Message:
         return {"type": "load", **figures.report(self._count())}
 
     def _count(self) -> dict[str, int]:
-        """The figures of this worker, by their names."""
+        """The figures of this worker by name."""
         return {
             "sessions": sessions.count(),
             "connections": self.server.connections,
@@ -279,7 +280,7 @@ class Worker(Life):
 
     def keeps(self, request: Request) -> bool:
         if request.kind is Kind.HANDSHAKE:
-            # To be balanced; while no router is there to do it, this worker will do.
+            # The router places handshakes; without a router this worker serves them.
             return not self.link.up and not self.server.draining
         if request.kind is Kind.SESSION and request.tag:
             if request.tag != self._tag and request.tag not in self._adopter.tags:

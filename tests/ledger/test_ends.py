@@ -75,10 +75,10 @@ def test_a_worker_does_not_say_who_stopped_it_when_it_cannot_know(shared: Cluste
         return shared.log("workers_01")[before:]
 
     assert shared.ctl("stop", "sio").returncode == 0
-    wait_until(lambda: "the router is gone" in log(), 5, "the worker has seen it")
+    wait_until(lambda: "the router has ended" in log(), 5, "the worker has seen it")
     assert shared.ctl("stop", name).returncode == 0
     wait_until(lambda: "stopped by SIGTERM" in log(), 5, "the worker's line")
-    assert "stopped by SIGTERM, with no router there to say by whom" in log()
+    assert "stopped by SIGTERM, by an unknown sender: no router is connected" in log()
     assert "not by supervisord" not in log()
     assert shared.ctl("start", "sio", name).returncode == 0
     shared.wait_ready()

@@ -17,8 +17,8 @@ HERE = Path(__file__).parent
 
 
 _ASGI = "which takes --async-mode asyncio; {} serves WSGI: socketio.WSGIApp"
-_ASYNC = "has an AsyncServer, for asyncio: write --async-mode asyncio; {0} runs a socketio.Server("
-_STOPS = "has a Server, whose handlers would stop the loop: write socketio.AsyncServer("
+_ASYNC = "has an AsyncServer, which needs --async-mode asyncio; {0} runs a socketio.Server("
+_STOPS = "has a Server, whose handlers would block the loop: use socketio.AsyncServer("
 _OTHER = "a worker with --async-mode {} needs async_mode='{}', or write --async-mode {}"
 
 EVENTLET, THREADING, ASYNCIO = "eventlet", "threading", "asyncio"
@@ -88,7 +88,7 @@ def test_a_program_that_is_imported_as_well() -> None:
     )
     assert ended.returncode == 1
     (line,) = [line for line in ended.stderr.splitlines() if "error" in line]
-    assert "wrong_app.py is the program, and is imported as module 'wrong_app' as well" in line
+    assert "wrong_app.py runs as the program and is also imported as module 'wrong_app'" in line
     assert "Traceback" not in ended.stderr
 
 

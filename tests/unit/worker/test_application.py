@@ -218,13 +218,13 @@ def wsgi(environ: Any, start_response: Any) -> Any: ...
         ),
         (
             socketio.Server(async_mode="threading"),
-            "chat:app has a Server, whose handlers would stop the loop: write "
+            "chat:app has a Server, whose handlers would block the loop: use "
             "socketio.AsyncServer(client_manager=AsyncZmqManager()), or serve it as WSGI with "
             "--async-mode threading",
         ),
         (
             socketio.ASGIApp(socketio.Server(async_mode="threading")),
-            "chat:app has a Server, whose handlers would stop the loop: write "
+            "chat:app has a Server, whose handlers would block the loop: use "
             "socketio.AsyncServer(client_manager=AsyncZmqManager()), or serve it as WSGI with "
             "--async-mode threading",
         ),
@@ -253,12 +253,12 @@ def test_the_mode_that_an_application_is_for(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("wrap", [lambda app: app, Middleware])
 def test_servers_for_other_ways_to_run(wrap: Any) -> None:
     for server, reason in (
-        (socketio.AsyncServer(async_mode="asgi"), "AsyncServer, for asyncio"),
+        (socketio.AsyncServer(async_mode="asgi"), "AsyncServer, which needs"),
         (socketio.Server(async_mode="threading"), "async_mode='threading'"),
     ):
         with pytest.raises(ApplicationError, match=reason):
             check(wrap(socketio.WSGIApp(server)), "chat:app")
-    with pytest.raises(ApplicationError, match="AsyncServer, for asyncio"):
+    with pytest.raises(ApplicationError, match="AsyncServer, which needs"):
         check(socketio.AsyncServer(async_mode="asgi"))
 
 
@@ -338,7 +338,7 @@ def test_asgi_applications_in_other_modes(app: Any, mode: AsyncMode) -> None:
 @pytest.mark.parametrize("wrap", [under, beside, Middleware])
 def test_a_sync_server_on_asyncio(wrap: Any) -> None:
     app = wrap(socketio.ASGIApp(socketio.Server(async_mode="threading")))
-    with pytest.raises(ApplicationError, match="has a Server, whose handlers would stop the loop"):
+    with pytest.raises(ApplicationError, match="has a Server, whose handlers would block the loop"):
         check(app, "chat:app", ASYNCIO)
 
 
@@ -346,7 +346,7 @@ def test_servers_that_do_not_show_are_looked_at_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sessions, "_servers", weakref.WeakKeyDictionary())
     server = socketio.AsyncServer(client_manager=AsyncZmqManager())
     check_servers(ASYNCIO)
-    with pytest.raises(ApplicationError, match="^the application has an AsyncServer, for asyncio"):
+    with pytest.raises(ApplicationError, match="^the application has an AsyncServer, which needs"):
         check_servers(THREADING)
     assert server.manager
 
@@ -422,8 +422,12 @@ def test_a_factory_is_called(write: Write) -> None:
     [
         ("def make(): return None", "unit_chat:make()", "is a NoneType, not a WSGI application"),
         ("def make(): 1 / 0", "unit_chat:make()", "failed with ZeroDivisionError"),
-        ("def make(config): pass", "unit_chat:make()", "is called without arguments, and needs"),
-        ("make = 5", "unit_chat:make()", "is a int, it cannot be called"),
+        (
+            "def make(config): pass",
+            "unit_chat:make()",
+            "needs arguments, but is called without any",
+        ),
+        ("make = 5", "unit_chat:make()", "is not callable, its type is int"),
         ("def make(): pass", "unit_chat:make", "makes an application; write module:make()"),
         ("def make(a=1, b=2): pass", "unit_chat:make", "makes an application"),
         ("def make(config): pass", "unit_chat:make", "does not take environ and start_response"),

@@ -99,7 +99,7 @@ def test_what_is_sound() -> None:
         ("stock()", "has a Socket.IO server without ZmqManager: sessions are not sticky"),
         ('make("/ws")', "has its Socket.IO server at /ws/, the router looks for /socket.io/"),
         ("no()", "module 'inspected' has no 'no'"),
-        ("make(1, 2)", "inspected:make(1, 2) cannot be called like this: too many positional"),
+        ("make(1, 2)", "inspected:make(1, 2) does not take these arguments: too many positional"),
         ('make(recovery="x")', 'inspected:make(recovery="x") failed'),
     ],
 )

@@ -169,7 +169,7 @@ def test_what_is_not_understood_is_tried_with_the_next_router(
     until(lambda: not worker.link.up)
     router.die()
     router.accept()
-    assert "the router is not understood: unexpected type 'nonsense'" in caplog.text
+    assert "invalid message from the router: unexpected type 'nonsense'" in caplog.text
 
 
 def test_a_router_of_another_version_is_not_followed(

@@ -104,7 +104,7 @@ def test_a_thread_that_the_loop_waits_for_gets_an_error(monkeypatch: pytest.Monk
     thread = in_thread(lambda: [thread_of_loop.run(0, int) for _ in range(THREAD_CALLS + 1)])
     thread.join(20)
     assert str(thread.outcome) == (
-        "the thread that serves has not run for 0.1 seconds: does it wait for this one?"
+        "the worker's loop has not run for 0.1 seconds: does it wait for this thread?"
     )
     with eventlet.Timeout(20):  # the next test has the same hub
         while thread_of_loop._calls:

@@ -429,5 +429,5 @@ def test_a_router_that_says_something_else(
     linked.offer(end=False)
     linked.router.send(message, memory())
     until(lambda: not linked.link.up)
-    assert "the router is not understood" in caplog.text
+    assert "invalid message from the router" in caplog.text
     until(lambda: linked.lost() == 4)

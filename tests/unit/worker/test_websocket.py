@@ -195,7 +195,7 @@ def test_a_handler_that_fails_ends_only_its_websocket(
     pair.handler.on_message = None  # type: ignore[assignment,method-assign]
     pair.send(masked(TEXT, b"x"))
     assert pair.received(4) == close_frame(1011)
-    assert "a message of a websocket" in caplog.text
+    assert "error while handling a websocket message" in caplog.text
 
 
 def test_order_and_completeness_when_the_client_is_slow(pair: Pair) -> None:
