@@ -347,8 +347,8 @@ MUTATIONS = (
     Mutation(
         "the last figures of a worker are missing in the sums",
         "worker/link.py",
-        "            self._reporting.report()  # what it counted",
-        "            pass  # what it counted",
+        "            self._reporting.report()  # include",
+        "            pass  # include",
         ("unit/worker/test_link.py",),
     ),
     Mutation(

@@ -130,7 +130,7 @@ def test_the_log_says_which_handler_has_called_exit(
     wait_until(lambda: line in shared.log(process)[before:], 10, "the worker's line")
     (line,) = [whole for whole in shared.log(process)[before:].splitlines() if line in whole]
     if shared.mode == "threading":
-        assert line.endswith(": it ends, and not the worker")
+        assert line.endswith(": this ends only the call")
         assert client.call("whoami") == me
         return
     assert line.endswith(f": the worker ends with status {ends}")

@@ -1,4 +1,4 @@
-"""A coroutine that runs as long as it may: it is asked each time that it goes on."""
+"""Runs a coroutine as long as a condition holds, which is checked each time it continues."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from typing import Any, Callable, Coroutine, Generator, Optional
 async def run_apart(
     function: Callable[[], Coroutine[Any, Any, Any]], may_run: Callable[[], bool]
 ) -> None:
-    """What the task runs."""
+    """The coroutine of the task: runs ``function`` under the condition."""
     await _Guarded(function(), may_run)
 
 
 def error_of(task: asyncio.Task[None]) -> Optional[BaseException]:
-    """What it has raised, when it is done."""
+    """The exception that a finished task has raised, or ``None``."""
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 class Ended(BaseException):
-    """A coroutine may not go on. ``CancelledError`` would not do: ``asyncio.wait_for()`` makes a
-    ``TimeoutError`` of it when the time is over as well, or drops it when the other task is done,
-    and the coroutine would go on.
+    """Raised in a coroutine that may not continue.
+
+    ``CancelledError`` is not enough: ``asyncio.wait_for()`` turns it into ``TimeoutError`` if the
+    timeout has expired, or drops it if the awaited task is done, and the coroutine would continue.
     """
 
 
 class _Guarded:
-    """Awaits a coroutine. The first time that it may not go on, it gets :exc:`Ended` instead of
-    what it has waited for; nothing of it runs when it may not even begin. Tasks that it has made
-    by itself are not asked.
+    """Awaits a coroutine, and raises :exc:`Ended` in it when ``may_run`` first returns false.
+
+    If that is before the start, the coroutine does not run at all. Tasks that it has created are
+    not affected.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], may_run: Callable[[], bool]) -> None:

@@ -1,8 +1,8 @@
-"""Requests through the ASGI application, by uvicorn's protocol classes.
+"""Passes requests to the ASGI application, with uvicorn's protocol classes.
 
-A protocol gets exactly one request: its head has been read by ourselves, strictly, and the next
-request on the connection is looked at by ourselves again. A handshake of Engine.IO needs none of
-that, see :mod:`.handshake`.
+A protocol object gets exactly one request: the worker has parsed its head strictly, and parses the
+next request on the connection itself, too. An Engine.IO handshake does not need uvicorn, see
+:mod:`.handshake`.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ logger = logging.getLogger("supervisor_sio.worker")
 
 App = Callable[[Any, Any, Any], Awaitable[Any]]
 
-#: In the state of a scope, until the application gets it: the call that the scope belongs to.
+#: The key of the :class:`Call` in a scope's state, until the application gets the scope.
 _CALL = "supervisor_sio.call"
 
-#: Bytes of a body that are read at a time.
+#: Most bytes of a body to read at once.
 _BLOCK = 65536
 
 _BAD_REQUEST = (
@@ -61,7 +61,7 @@ _BAD_REQUEST = (
 class Application:
     """The ASGI application of a worker.
 
-    :param app: of ASGI 3.
+    :param app: an ASGI 3 application.
     """
 
     def __init__(self, app: App, runtime: AsyncioRuntime) -> None:
@@ -73,20 +73,20 @@ class Application:
             http="httptools",
             ws="wsproto" if find_spec("wsproto") else "none",
             ws_max_size=APPLICATION_MESSAGE,
-            ws_per_message_deflate=False,  # a quarter of a megabyte for each client
+            ws_per_message_deflate=False,  # would take 256 KB of memory per client
             lifespan="auto",
             log_config=None,
             access_log=False,
-            proxy_headers=False,  # whose to believe, the router knows
+            proxy_headers=False,  # the router handles trusted proxies
             server_header=False,
-            date_header=False,  # it is among the default headers, which are ours
+            date_header=False,  # make_protocol() sets the Date field
         )
         self._config.load()
         self._server_state = ServerState()
         self._lifespan: Any = None
         self._has_started = False
         self._startup_message = ""
-        # What uvicorn says of every websocket, and of its own start, is not the worker's.
+        # Hide uvicorn's INFO lines about its own start and every websocket.
         log = logging.getLogger("uvicorn.error")
         if log.level == logging.NOTSET:
             log.setLevel(logging.WARNING)
@@ -95,39 +95,39 @@ class Application:
     # --- lifespan ---------------------------------------------------------------------
 
     async def start_up(self) -> None:
-        """Let the application prepare itself.
+        """Run the application's lifespan startup.
 
-        :raises ApplicationError: when it could not.
+        :raises ApplicationError: if it fails.
         """
         self._lifespan = self._config.lifespan_class(self._config)
         await self._lifespan.startup()
         if self._lifespan.should_exit:
-            lines = self._startup_message.strip().splitlines() or ["it did not say why"]
+            lines = self._startup_message.strip().splitlines() or ["it gave no reason"]
             raise ApplicationError(
                 f"the application's startup failed: {lines[-1]}", "\n".join(lines[:-1])
             )
         self._has_started = True
 
     async def shut_down(self) -> None:
-        """Let the application end what it has begun; what fails is logged."""
+        """Run the application's lifespan shutdown; errors are logged."""
         if self._has_started:
             await self._lifespan.shutdown()
 
     @property
     def state(self) -> dict[str, Any]:
-        """Of the lifespan: each scope has a copy."""
+        """The state of the lifespan, of which each scope gets a copy."""
         return self._lifespan.state if self._lifespan is not None else {}
 
     @property
     def busy(self) -> bool:
-        """Whether a request, or what the application does after one, has not ended."""
+        """Whether a request, or the application's work after its response, is unfinished."""
         return bool(self._server_state.tasks)
 
     async def _run_lifespan(self, scope: Any, receive: Any, send: Any) -> None:
         async def note(message: Any) -> None:
             if message["type"] == "lifespan.startup.failed":
                 self._startup_message = message.get("message", "")
-                message = {"type": message["type"]}  # it is told by who asked for the startup
+                message = {"type": message["type"]}  # start_up() reports it instead of uvicorn
             await send(message)
 
         await self.app(scope, receive, note)
@@ -150,13 +150,13 @@ class Application:
     ) -> None:
         """Let uvicorn call ``app``, and write what it sends.
 
-        :param ended: called when the connection is not the application's any more.
+        :param ended: called when the application no longer has the connection.
         """
         Call(self, connection, head, app, ended).begin()
 
     def make_protocol(self, head: Head, call: Call) -> Any:
-        """One of uvicorn's, for one request."""
-        # That of httptools sends chunks to clients of HTTP/1.0, too.
+        """Create uvicorn's protocol object for one request."""
+        # uvicorn's protocol on httptools sends chunks even to HTTP/1.0 clients.
         kind: Any = self._config.http_protocol_class if head.version != "HTTP/1.0" else H11Protocol
         self._server_state.default_headers = [(b"date", self.runtime.date().encode())]
         state = {**self.state, _CALL: call}
@@ -176,7 +176,7 @@ class Application:
 
 
 class Call:
-    """One request that uvicorn serves, from its head to the end of its answer."""
+    """One request that uvicorn serves, from its head to the end of its response."""
 
     __slots__ = (
         "deadline",
@@ -214,11 +214,11 @@ class Call:
         app: App,
         ended: Callable[[], None],
     ) -> None:
-        #: Of the wheel: for the client to send some of the body.
+        #: Until when the client has to send more of the body; used by the timing wheel.
         self.deadline = NEVER
         self.slot = NOWHERE
         self._application = application
-        #: While it is the application's, and until the application has returned.
+        #: Set while the application has the connection; and until the application has returned.
         self._connection: Optional[Connection] = connection
         self._client: Optional[Connection] = connection
         self._head = head
@@ -227,22 +227,22 @@ class Call:
         self._transport = ClientTransport(connection, self)
         self._protocol: Any = application.make_protocol(head, self)
         self._chunks = ChunkedBody() if head.length is None else None
-        #: Bytes that are to come of a body with a length.
+        #: With a Content-Length: the bytes that have not arrived.
         self._left = head.length or 0
         self._received = self._discarded = 0
-        #: Since when the application waits for the client, and for how long it has waited before.
+        #: Since when the application waits for the client, and its total earlier waiting time.
         self._waiting_since: Optional[float] = None
         self._waited = 0.0
         self._taker = Taker(self)
         self._environ: Callable[[], dict[str, Any]] = dict
         self._taken = self._upgraded = self._accepted = False
-        #: Whether the answer has begun, whether it has ended, and whether the connection ends then.
+        #: Whether the response has begun, has ended, and whether the connection closes after it.
         self._started = self._answered = self._closes = False
-        #: Whether the body is not one.
+        #: Whether the body is malformed or incomplete.
         self._failed = False
 
     def begin(self) -> None:
-        """Feed the protocol with what is there."""
+        """Pass the head, and the bytes received behind it, to the protocol."""
         connection = self._connection
         assert connection is not None
         connection.tenant = self
@@ -254,7 +254,7 @@ class Call:
         self._transport.listen()
 
     def _take_early(self, connection: Connection) -> None:
-        """What came right behind the head, or the handshake of a websocket."""
+        """Handle bytes received right behind the head, or behind a websocket's handshake."""
         data, connection.data = connection.data, b""
         if data and self._connection is not None:
             self.received(data)
@@ -285,7 +285,7 @@ class Call:
 
     def take(self) -> tuple[Request, Connection]:
         """:meth:`.Taker.take`"""
-        connection = self._client  # which may have ended
+        connection = self._client  # may be closed already
         if connection is None or self._started:
             raise RuntimeError("the request is over")
         self._taken = True
@@ -314,7 +314,7 @@ class Call:
             self._started = True
             await send(message)
             if self._connection is None:
-                # uvicorn has nothing to wait for then, and who sends on and on would stop the loop.
+                # uvicorn no longer waits in send(): an endless sender would block the loop.
                 await asyncio.sleep(0)
                 return
             if message["type"] == "http.response.body" and not message.get("more_body", False):
@@ -336,7 +336,7 @@ class Call:
         return pass_on
 
     def _wait(self, now: float) -> None:
-        """The application waits for the client: not longer than it may be slow."""
+        """The application waits for the body: set the client's deadline."""
         self._waiting_since = now
         runtime = self._application.runtime
         runtime.deadlines.set(self, now + max(0.0, patience(self._received, self._waited)))
@@ -349,10 +349,10 @@ class Call:
             self.deadline = NEVER
 
     def on_deadline(self, now: float) -> None:
-        """The client sends nothing, or waits no more."""
+        """The client does not send the body, or has stopped sending before the response."""
         if self._connection is not None:
             if not self._body_ended:
-                self._connection.count(TOO_SLOW, "sends nothing")
+                self._connection.count(TOO_SLOW, "does not send the body")
             self._connection.end()
 
     # --- the client -------------------------------------------------------------------
@@ -383,7 +383,7 @@ class Call:
             self._take_body(self._connection, data)
 
     def client_ended(self) -> None:
-        """:meth:`.transport.User.client_ended`: it may yet read the answer, if it soon comes."""
+        """:meth:`.transport.User.client_ended`: the client may still read the response."""
         connection = self._connection
         if connection is None:
             return
@@ -428,7 +428,7 @@ class Call:
         self._end_by_ourselves()
 
     def _end_by_ourselves(self) -> None:
-        """The body does not go on: for the application the client is gone."""
+        """The body is incomplete: answer 400, and tell the application that the client has gone."""
         self._failed = True
         self._transport.pause_reading()
         if not self._started:
@@ -453,7 +453,7 @@ class Call:
             self._see_rest()
 
     def _see_rest(self) -> None:
-        """The answer has been given: the next request comes behind the rest of the body."""
+        """After the response: read the rest of the body, or close the connection if it is long."""
         if self._is_rest_short():
             self._wait(time.monotonic())
             self._transport.resume_reading()
@@ -484,7 +484,7 @@ class Call:
         self._transport.readable()
 
     def stop(self) -> None:
-        """:meth:`..connection.Tenant.stop`: a websocket ends with 1012; a request may end."""
+        """:meth:`..connection.Tenant.stop`: close a websocket with 1012; let a request finish."""
         if self._upgraded:
             self._protocol.shutdown()
 
@@ -494,7 +494,7 @@ class Call:
             try:
                 self._let_go()
             except Exception:
-                logger.exception("the end of a request to the application")
+                logger.exception("error while ending a request to the application")
 
     def _let_go(self) -> None:
         assert self._connection is not None
@@ -508,7 +508,7 @@ class Call:
 
 
 def _as_bytes(head: Head) -> bytes:
-    """A head for uvicorn, which may make a websocket of it but nothing else."""
+    """The head as bytes for uvicorn, without an Upgrade to anything but a websocket."""
     upgrades = is_websocket(head)
     query = f"?{head.query}" if head.query else ""
     lines = [f"{head.method} {head.path}{query} {head.version}".encode()]

@@ -1,12 +1,12 @@
-"""What a child that a handler forks must not have of its worker.
+"""Detaches a child process that a handler forks from the worker's loop.
 
-The child has a copy of the loop, and the descriptors of the parent's epoll, and of the pair of
-sockets by which a signal wakes the parent: whatever the child would remove there is removed for the
-parent. So it gets something else by the same numbers, and what the loop does in the child, at the
-end of a transport for example, has no effect.
+The child has a copy of the loop, with the descriptors of the parent's epoll and of the socket pair
+through which signals wake the parent. Changes that the child makes there also affect the parent.
+So these descriptors are replaced with /dev/null, and what the loop does in the child, for example
+when a transport ends, has no effect.
 
-Only the handler that has forked goes on. When it gives control back to the loop, for which other
-clients are waiting, the child ends.
+Only the forking handler continues. When it returns control to the loop, which also serves other
+clients, the child exits.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ from ..forks import end_child
 
 _EPOLL = "anon_inode:[eventpoll]"
 
-#: Modules of asyncio whose frames are those of the loop itself.
+#: The modules of asyncio whose frames belong to the loop itself.
 _OF_LOOP = ("asyncio.base_events", "asyncio.events", "asyncio.unix_events")
 
 _at_end: Callable[[], None] = print
 
 
 def wakeup_descriptor() -> int:
-    """To what a signal writes."""
+    """The descriptor to which a signal writes."""
     descriptor = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(descriptor)
     return descriptor
 
 
 def leave_loop(running: CodeType, wakeup: int, at_end: Callable[[], None]) -> None:
-    """Go on without the loop. When what has forked is done, the process ends.
+    """Continue without the loop. When the forking handler has returned, the process exits.
 
-    :param running: the code that runs the loop.
-    :param wakeup: :func:`wakeup_descriptor` of that loop.
-    :param at_end: called before that.
+    :param running: the code object that runs the loop.
+    :param wakeup: the loop's :func:`wakeup_descriptor`.
+    :param at_end: called before the exit.
     """
     global _at_end
     _at_end = at_end
     signal.set_wakeup_fd(-1)
     _replace_descriptors(wakeup)
     frame = _first_of_handler(running)
-    if frame is not None:  # else it was not a handler: the program goes on
+    if frame is not None:  # None: not forked by a handler, so the program continues
         _Leaving(frame).watch()
 
 
 def _replace_descriptors(wakeup: int) -> None:
-    """Let no epoll of the parent be changed. libzmq has some as well, in threads that are gone."""
+    """Replace all epolls of the parent, including libzmq's, whose threads the child lacks."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     if wakeup >= 0:
         os.dup2(null, wakeup, inheritable=False)
     for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):  # that of the listing itself
+        with suppress(OSError):  # the descriptor of the directory listing, closed by now
             if os.readlink(f"/proc/self/fd/{name}") == _EPOLL:
                 for watched in filter(_is_of_pair, _watched_by(name)):
                     os.dup2(null, watched, inheritable=False)
@@ -72,11 +72,11 @@ def _watched_by(epoll: str) -> list[int]:
 
 
 def _is_of_pair(descriptor: int) -> bool:
-    """Whether it is a socket without a name that is connected to such a one."""
+    """Whether the descriptor is one of a socket pair: unnamed, and connected to an unnamed one."""
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError:
-        return False  # not a socket, or the child has it no more
+        return False  # not a socket, or closed in the child
     try:
         return sock.family == socket.AF_UNIX and sock.getsockname() == sock.getpeername() == ""
     except OSError:
@@ -86,7 +86,7 @@ def _is_of_pair(descriptor: int) -> bool:
 
 
 def _first_of_handler(running: CodeType) -> Optional[FrameType]:
-    """The frame that the loop has called."""
+    """The frame of the handler that the loop has called; ``None`` outside the loop."""
     frame: Optional[FrameType] = sys._getframe()
     inner: list[FrameType] = []
     while frame is not None and frame.f_code is not running:
@@ -100,7 +100,10 @@ def _first_of_handler(running: CodeType) -> Optional[FrameType]:
 
 
 class _Leaving:
-    """Sees, as a debugger does, how a frame is left: by its end, an error, or an ``await``."""
+    """Ends the child when a frame is left, by a return, an error or an ``await``.
+
+    It traces the frame like a debugger.
+    """
 
     def __init__(self, frame: FrameType) -> None:
         self._frame = frame
@@ -112,19 +115,19 @@ class _Leaving:
 
     def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "exception":
-            if arg[0] is not StopIteration:  # which is how a coroutine that it awaits returns
+            if arg[0] is not StopIteration:  # raised when an awaited coroutine returns
                 self._error = arg[1]
         elif event == "line":
-            self._error = None  # it was caught
+            self._error = None  # the frame has caught the error
         elif event == "return":
             end(self._error)
         return self._trace
 
 
 def end(error: Optional[BaseException] = None) -> None:
-    """End the child.
+    """Exit the child process.
 
-    :param error: what the handler has raised.
+    :param error: the exception that the handler raised, or ``None``.
     """
     sys.settrace(None)
     end_child(error, _at_end)

@@ -1,8 +1,8 @@
-"""A handshake of Engine.IO through the ASGI application.
+"""Passes an Engine.IO handshake to the ASGI application.
 
-Most likely the Socket.IO server takes it: the engine answers then, and uvicorn has nothing to do
-with it. Where the application answers by itself (a middleware refuses it, or another route has
-the path), uvicorn writes what it sends, from the first message on.
+Nearly always the Socket.IO server takes it, and the engine answers without uvicorn. If the
+application answers itself (a middleware refuses the handshake, or another route has the path),
+uvicorn writes the response, from the first message on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _GONE: dict[str, dict[str, Any]] = {
 
 
 class Handshake:
-    """One request without a body, as the application gets it."""
+    """The call of the application for one request without a body."""
 
     __slots__ = (
         "_application",
@@ -61,7 +61,7 @@ class Handshake:
         bridge: Optional[_Bridge] = None
         try:
             await self._application.app(scope, self._receive, self._send)
-        except BaseException as error:  # as uvicorn does it: the client is to get an answer
+        except BaseException as error:  # like uvicorn: the client gets a response in any case
             if self._taken and self._connection.is_answered:
                 logger.exception("a request to the application failed")
             else:
@@ -110,9 +110,9 @@ class Handshake:
 
 
 class _Bridge:
-    """From an application that runs already to the calls that uvicorn has for one.
+    """Connects an application that is already running with uvicorn's ``receive`` and ``send``.
 
-    :param kind: of the scope.
+    :param kind: the type of the scope.
     :param received: whether the application has received the first message.
     """
 
@@ -120,12 +120,12 @@ class _Bridge:
         self._kind = kind
         self._received = received
         loop = asyncio.get_running_loop()
-        #: ``receive`` and ``send`` of uvicorn; ``None`` when it has closed the connection.
+        #: uvicorn's ``receive`` and ``send``; ``None`` if it has closed the connection.
         self._calls: asyncio.Future[Any] = loop.create_future()
         self._ended: asyncio.Future[None] = loop.create_future()
 
     async def run(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application, for uvicorn."""
+        """The ASGI callable that uvicorn calls."""
         if self._received:
             await receive()
         if not self._calls.done():
@@ -133,29 +133,29 @@ class _Bridge:
         await self._ended
 
     async def receive(self) -> Any:
-        calls = await asyncio.shield(self._calls)  # an application may give up one receive()
+        calls = await asyncio.shield(self._calls)  # the application may cancel a receive()
         return _GONE[self._kind].copy() if calls is None else await calls[0]()
 
     async def send(self, message: Any) -> None:
         calls = await asyncio.shield(self._calls)
         if calls is None:
-            # Who sends in a loop would else never let others have a turn.
+            # Otherwise an application that sends in a loop would block the event loop.
             raise ConnectionResetError("the client is gone")
         await calls[1](message)
 
     def close(self) -> None:
-        """The connection is not the application's any more."""
+        """The application no longer has the connection."""
         if not self._calls.done():
             self._calls.set_result(None)
 
     def end(self, error: Optional[BaseException]) -> None:
-        """The application has returned, or failed."""
+        """The application has returned, or raised an exception."""
         if self._ended.done():
             return
         if error is None:
             self._ended.set_result(None)
         elif self._calls.done() and self._calls.result() is None:
-            # uvicorn has refused it, or its client was gone before: it waits for no error.
+            # uvicorn has refused the request, or the client has gone: uvicorn does not wait for us.
             self._ended.set_result(None)
             if not is_about_client(error):
                 logger.error("a request to the application failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""The clients of a ``socketio.AsyncServer``, served by this worker on asyncio."""
+"""Lets this worker serve the clients of a ``socketio.AsyncServer`` on asyncio."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .runtime import AsyncioRuntime
 
 
 def make_runtime() -> AsyncioRuntime:
-    """The loop of this process."""
+    """The runtime of this process."""
     return AsyncioRuntime.of_this_process()
 
 
 def install(server: Any, max_attachments: int) -> Outlet:
-    """Serve its clients from here on.
+    """Start serving the server's clients.
 
-    :param max_attachments: most of an event of a client.
-    :raises ValueError: for an option of engineio that cannot be.
+    :param max_attachments: most attachments of a client's event.
+    :raises ValueError: for an invalid option of python-engineio.
     """
     if not server.eio.is_asyncio_based():
-        return PlainOutlet(server)  # the worker refuses it
+        return PlainOutlet(server)  # the worker will refuse this server
     for few in (FEW_TRACEBACKS, FEW_LINES):
         logging.getLogger("uvicorn.error").addFilter(few)
     return clients.install(server, make_runtime(), max_attachments)

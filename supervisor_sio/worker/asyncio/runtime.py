@@ -1,7 +1,7 @@
-"""The loop of this process as :class:`..runtime.Runtime` describes it: asyncio's, or uvloop's.
+"""The :class:`..runtime.Runtime` on asyncio's loop, or uvloop's.
 
-What the worker calls runs in contexts of its own: a connection that was first read in a task of
-the application would else keep, and pass on, the context variables of that task.
+The worker's calls run in their own contexts. Otherwise a connection that was first read in a task
+of the application would keep that task's context variables.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds for tasks that were cancelled at the end of the process.
+#: Seconds to wait for cancelled tasks at the end of the process.
 _LAST_TASKS = 1.0
 
 _FAILED = "a handler of the application failed"
 
-#: A task that begins at once saves a turn of the loop, and half of a task's cost.
+#: An eager task saves a turn of the loop, and half of a task's cost.
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is installed."""
+    """A new loop: uvloop's if it is installed."""
     try:
         import uvloop
     except ImportError:
@@ -48,7 +48,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 class _Watch:
-    """A descriptor that the loop looks at."""
+    """A descriptor that the loop watches."""
 
     __slots__ = ("_remove", "_descriptor")
 
@@ -79,7 +79,7 @@ class _Event:
 
 
 class _Task:
-    """A task of the worker itself."""
+    """A task of the worker."""
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self._task = task
@@ -89,9 +89,9 @@ class _Task:
 
 
 class AsyncioRuntime(BaseRuntime):
-    """An event loop, and what all its connections share.
+    """An event loop, and the state that all its connections share.
 
-    :param loop: a new one when there is none.
+    :param loop: by default a new one.
     """
 
     _of_this_process: ClassVar[Optional[AsyncioRuntime]] = None
@@ -99,35 +99,35 @@ class AsyncioRuntime(BaseRuntime):
     def __init__(self, loop: Optional[asyncio.AbstractEventLoop] = None) -> None:
         super().__init__()
         self.loop = loop or new_loop()
-        # One of each, which all watches have.
+        # One bound method each, shared by all watches.
         self._remove_reader = self.loop.remove_reader
         is_uv = type(self.loop).__module__.partition(".")[0] == "uvloop"
         self._uv_readers = UvReaders(self.loop, self._add_reader) if is_uv else None
         self._remove_writer = self.loop.remove_writer
-        #: Who answers what is not the engine's; set before the first connection.
+        #: Answers requests that are not the engine's; set before the first connection.
         self.application: Optional[Application] = None
-        #: Nobody else has references to them.
+        #: References to running tasks: the loop keeps only weak ones.
         self._tasks: set[asyncio.Task[Any]] = set()
-        # A context cannot be entered twice: one for calls, and one to add calls to the loop.
+        # Two contexts, because a context cannot be entered twice: for calls, and for adding calls.
         self._calling, self._adding = Context(), Context()
-        #: To what a signal writes, which wakes the loop.
+        #: The descriptor to which a signal writes to wake the loop.
         self._wakeup = -1
-        #: Whether this is a child that a handler has forked.
+        #: Whether this is a child process that a handler has forked.
         self._left = False
 
     @classmethod
     def of_this_process(cls) -> AsyncioRuntime:
-        """The one of the thread that asked first: that of the program."""
+        """The runtime of this process, created by the first call, in the main thread."""
         if cls._of_this_process is None:
             cls._of_this_process = cls()
-            # For what an application makes at its import.
+            # For objects that an application creates during its import.
             asyncio.set_event_loop(cls._of_this_process.loop)
         return cls._of_this_process
 
     # --- tasks and calls -------------------------------------------------------------
 
     def run(self, task: Callable[..., Any], *args: Any) -> None:
-        """:meth:`.Runtime.run`: a coroutine goes on as a task of the loop."""
+        """:meth:`.Runtime.run`: a coroutine continues as a task of the loop."""
         try:
             result = task(*args)
         except Exception as error:
@@ -164,7 +164,7 @@ class AsyncioRuntime(BaseRuntime):
         may_run: Callable[[], bool],
         ended: Callable[[Optional[BaseException]], None],
     ) -> Watch:
-        # What it raises is for ``ended``, and its context variables are its own.
+        # Its exceptions are passed to ``ended``, and it has its own context variables.
         task = Context().run(self.loop.create_task, run_apart(function, may_run))
         task.add_done_callback(lambda task: self.call_soon(ended, error_of(task)))
         return _Task(task)
@@ -182,7 +182,7 @@ class AsyncioRuntime(BaseRuntime):
         try:
             task(*args)
         except Exception as error:
-            self.log(logger, logging.ERROR, "a call in the loop", exc_info=error)
+            self.log(logger, logging.ERROR, "error in a call of the loop", exc_info=error)
 
     def log(
         self,
@@ -197,7 +197,7 @@ class AsyncioRuntime(BaseRuntime):
     # --- descriptors -----------------------------------------------------------------
 
     def descriptor_opened(self, descriptor: int) -> None:
-        """Nothing is to be done: a watch is cancelled before its descriptor is closed."""
+        """Do nothing: a watch is cancelled before its descriptor is closed."""
 
     def add_reader(
         self, descriptor: int, call: Callable[..., None], owner: Optional[DescriptorOwner] = None
@@ -243,7 +243,7 @@ class AsyncioRuntime(BaseRuntime):
             self._wakeup = forks.wakeup_descriptor()
 
     def _end_tasks(self) -> None:
-        """Cancel what runs yet, as :func:`asyncio.run` does it, but do not wait for it for long."""
+        """Cancel all running tasks like :func:`asyncio.run`, but wait for them for limited time."""
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()

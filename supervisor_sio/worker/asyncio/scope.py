@@ -1,7 +1,7 @@
 """The ASGI scope of a handshake.
 
-A session keeps the scope of its handshake for as long as it lives. So what many clients have in
-common is shared, and nothing in it leads to the connection.
+A session keeps the scope of its handshake for its whole life. So sessions share values that are the
+same for many clients, and the scope does not refer to the connection.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from ..taker import EXCHANGE
 if TYPE_CHECKING:
     from ..connection import Connection
 
-#: Fields of which each client has a value of its own.
+#: Fields whose value differs for each client.
 _OWN = frozenset(
     (b"cookie", b"authorization", b"sec-websocket-key", b"x-forwarded-for", b"x-real-ip")
 )
 
-#: Fields that are kept at most to be shared, and the bytes that each may have.
+#: Most fields that are kept to be shared, and most bytes of each.
 _SHARED = 512
 _SHORT = 256
 
-#: As uvicorn has them; nobody changes them.
+#: The same values as uvicorn's; shared by all scopes, and never changed.
 _HTTP = {"version": "3.0", "spec_version": "2.3"}
 _WEBSOCKET = {"version": "3.0", "spec_version": "2.4"}
 _EXTENSIONS: dict[str, Any] = {"websocket.http.response": {}}
 
 
 def make_scope(connection: Connection, head: Head, state: dict[str, Any]) -> dict[str, Any]:
-    """The scope of a request without a body: of a websocket if it wants to become one.
+    """The scope of a request without a body: of type ``websocket`` if it is a valid handshake.
 
-    :param state: of the lifespan.
+    :param state: the state of the lifespan.
     """
     secure = connection.scheme == "https"
     scope: dict[str, Any] = {
@@ -65,9 +65,9 @@ def make_scope(connection: Connection, head: Head, state: dict[str, Any]) -> dic
 
 
 def release(scope: dict[str, Any]) -> None:
-    """The request is over: take away what is of no use then, and large.
+    """After the request, remove large objects that are no longer needed.
 
-    FastAPI leaves an exit stack in there, which has been closed.
+    FastAPI leaves its closed exit stacks in the scope.
     """
     scope.pop(EXCHANGE, None)
     for name in [name for name, value in scope.items() if value.__class__ is AsyncExitStack]:
@@ -75,7 +75,7 @@ def release(scope: dict[str, Any]) -> None:
 
 
 def is_about_client(error: BaseException) -> bool:
-    """Whether it says that the client is gone; Starlette has an error of its own for that."""
+    """Whether the error reports that the client has gone; Starlette has its own class for that."""
     return isinstance(error, OSError) or type(error).__name__ == "ClientDisconnect"
 
 
@@ -84,12 +84,12 @@ def is_websocket(head: Head) -> bool:
 
 
 def address(address: Any) -> Any:
-    """Host and port; of a client on a Unix socket nothing is known."""
+    """Host and port; ``None`` for a Unix socket."""
     return address[:2] if isinstance(address, tuple) else None
 
 
 def make_headers(head: Head) -> list[tuple[bytes, bytes]]:
-    """The fields of a head, as ASGI has them."""
+    """The fields of a head in ASGI's form."""
     fields = []
     for name, value in head.fields:
         if len(name) + len(value) <= _SHORT:

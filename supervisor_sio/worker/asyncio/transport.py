@@ -1,7 +1,7 @@
-"""A client's connection as a transport of asyncio, for uvicorn's protocol classes.
+"""A client's connection as an asyncio transport, for uvicorn's protocol classes.
 
-It has the socket while the application has the request, and gives it back when the request is
-over. What is written in one turn of the loop leaves together.
+It uses the socket while the application has the request, and releases it when the request has
+ended. Data written in one turn of the loop is sent together.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .scope import address
 if TYPE_CHECKING:
     from ..connection import Connection
 
-#: Bytes that wait for the client: from the first on the application waits, until the second.
+#: Pending bytes from which on the application has to wait, and down to which it waits.
 _HIGH_WATER = 65536
 _LOW_WATER = 16384
 
 
 class User(Protocol):
-    """What a transport tells of its client."""
+    """The user of a transport, which reports events of its client."""
 
     @property
     def wanted(self) -> int:
@@ -34,13 +34,13 @@ class User(Protocol):
     def received(self, data: bytes) -> None: ...
 
     def client_ended(self) -> None:
-        """It sends no more; perhaps it is gone."""
+        """The client has closed its sending side, or the connection."""
 
     def upgraded(self) -> None:
-        """From here on the protocol gets everything as it comes."""
+        """The protocol has changed to a websocket, which gets all further bytes."""
 
     def written(self) -> None:
-        """The client's system has taken all that there was."""
+        """All data has been written to the socket."""
 
 
 class ClientTransport(asyncio.Transport):
@@ -65,7 +65,7 @@ class ClientTransport(asyncio.Transport):
 
     def __init__(self, connection: Connection, user: User) -> None:
         super().__init__()
-        #: Of the wheel: for the client to take something.
+        #: Until when the client has to read something; used by the timing wheel.
         self.deadline = NEVER
         self.slot = NOWHERE
         self._connection: Optional[Connection] = connection
@@ -74,20 +74,20 @@ class ClientTransport(asyncio.Transport):
         self._protocol: Any = None
         self._writing: Optional[Watch] = None
         self._paused = False
-        #: Whether the client sends no more.
+        #: Whether the client has closed its sending side.
         self._ended = False
         self._out: list[Piece] = []
         self._size = 0
-        #: Whether it will be written at the end of this turn.
+        #: Whether :meth:`flush` is scheduled for the end of this turn.
         self._collected = False
-        #: Whether the protocol was asked to write no more.
+        #: Whether the protocol was asked to pause writing.
         self._full = False
         self._closing = False
 
-    # --- what a protocol sees ---------------------------------------------------------
+    # --- called by the protocol -------------------------------------------------------
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the connection knows: behind TLS, and a PROXY header, its socket does not."""
+        """Addresses from the connection: behind TLS or a PROXY header the socket has others."""
         connection = self._connection
         if connection is None:
             return default
@@ -141,7 +141,7 @@ class ClientTransport(asyncio.Transport):
             self._runtime.writes.add(self, False)
 
     def close(self) -> None:
-        """Write what waits, and end the connection."""
+        """End the request after writing the pending data."""
         if not self._closing:
             self._closing = True
             if not self._size:
@@ -154,7 +154,7 @@ class ClientTransport(asyncio.Transport):
     # --- reading ----------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Read when there is something, unless the protocol wants nothing."""
+        """Start reading, unless the protocol has paused it."""
         if not self._paused and not self._ended and self._connection is not None:
             self._connection.listen()
 
@@ -169,7 +169,7 @@ class ClientTransport(asyncio.Transport):
             return
         wanted = self._user.wanted
         if self._size > READING_STOPS or not wanted:
-            self._stop_reading()  # what asks for answers that are not taken asks for no more
+            self._stop_reading()  # take no more input while the client does not read the output
             return
         try:
             data = connection.sock.recv(wanted)
@@ -191,7 +191,7 @@ class ClientTransport(asyncio.Transport):
     # --- writing ----------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what is to be sent, as far as the client takes it."""
+        """Write as much as the kernel takes."""
         self._collected = False
         connection = self._connection
         if connection is None or connection.sock is None or self._writing is not None:
@@ -250,15 +250,15 @@ class ClientTransport(asyncio.Transport):
             self._user.written()
 
     def on_deadline(self, now: float) -> None:
-        """The client takes nothing."""
+        """The client does not read the response."""
         if self._connection is not None:
-            self._connection.count(TOO_SLOW, "takes nothing")
+            self._connection.count(TOO_SLOW, "does not read the response")
             self._connection.end()
 
     # --- the end ----------------------------------------------------------------------
 
     def release(self) -> None:
-        """Give the socket back."""
+        """Stop using the socket."""
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None

@@ -1,9 +1,9 @@
-"""Readers on uvloop, which does not call them for a reset that comes with data.
+"""Readers on uvloop that also notice a reset that arrives together with data.
 
-libuv stops to look at a descriptor on which it sees an error (``uv__poll_io`` in its
-``src/unix/poll.c``), and uvloop calls the reader once more. That call reads the data, and nobody
-reads the error behind it: the connection would be there until its deadline. So a reader that was
-called is started anew a while later.
+libuv stops watching a descriptor on which it sees an error (``uv__poll_io`` in its
+``src/unix/poll.c``), and uvloop calls the reader a last time. That call reads the data, but not the
+error behind it, so the connection would stay open until its deadline. Therefore a reader that was
+called is removed and added again a while later.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, Callable, Optional
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds until readers that were called are started anew: two calls of the kernel for each.
+#: Seconds until a called reader is added again, which takes two system calls.
 _PAUSE = 1.0
 
 
 class UvReaders:
-    """The readers of a loop of uvloop.
+    """The readers of a uvloop loop.
 
     :param add: ``loop.add_reader``.
     """
@@ -28,17 +28,17 @@ class UvReaders:
         self._loop = loop
         self._add = add
         self.remove = loop.remove_reader
-        #: Those that were called since the last look.
+        #: The readers called since the last restart.
         self._called: list[UvReader] = []
 
     def add(self, descriptor: int, call: Callable[..., None]) -> UvReader:
-        """Call it whenever there is something to read."""
+        """Call ``call`` whenever the descriptor is readable."""
         reader = UvReader(self, descriptor, call)
         self._add(descriptor, reader)
         return reader
 
     def called(self, reader: UvReader) -> None:
-        """Start it anew, soon."""
+        """Schedule a restart of the reader."""
         if not self._called:
             self._loop.call_later(_PAUSE, self._start_anew)
         self._called.append(reader)
@@ -52,11 +52,11 @@ class UvReaders:
                     self.remove(descriptor)
                     self._add(descriptor, reader)
                 except OSError:
-                    logger.exception("a descriptor is not looked at any more")
+                    logger.exception("cannot watch a descriptor any more")
 
 
 class UvReader:
-    """One of them: what the loop calls, and a :class:`...runtime.Watch`."""
+    """One reader: the callback of the loop, and a :class:`...runtime.Watch`."""
 
     __slots__ = ("_readers", "_descriptor", "_call", "_was_called")
 
@@ -74,7 +74,7 @@ class UvReader:
             self._call()
 
     def looked_after(self) -> Optional[int]:
-        """Its descriptor; ``None`` when it was cancelled meanwhile."""
+        """The descriptor to restart; ``None`` if the reader was cancelled."""
         self._was_called = False
         return self._descriptor
 

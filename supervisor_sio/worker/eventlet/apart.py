@@ -1,4 +1,4 @@
-"""A greenlet that runs as long as it may: it is asked each time that it goes on."""
+"""Runs a function in a greenlet as long as a condition holds, checked each time it continues."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from greenlet import GreenletExit
 class Apart(GreenThread):  # type: ignore[misc]
     """Runs a function from the next turn of the hub on.
 
-    Whatever it waits for, its ``switch`` is called to let it go on, or its ``throw``, by a timeout.
-    The first time that it may not, it gets ``GreenletExit`` instead, which only its ``finally``
-    clauses should notice. When it may not even begin, it is not called.
+    After each wait the hub continues the greenlet through its ``switch``, or its ``throw`` after a
+    timeout. When ``may_run`` first returns false, ``GreenletExit`` is raised in the function
+    instead, which only its ``finally`` clauses should notice. If that is before the start, the
+    function is not called.
 
-    :param ended: is called with what the function has raised, in a later turn of the hub.
+    :param ended: called in a later turn of the hub, with the exception that the function raised.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Apart(GreenThread):  # type: ignore[misc]
     def _call(self, function: Callable[[], Any]) -> None:
         error: Optional[BaseException] = None
         try:
-            if self._was_ended or not self._may_run():  # turns may be long
+            if self._was_ended or not self._may_run():  # check again: turns may be long
                 raise GreenletExit
             function()
         except (KeyboardInterrupt, SystemExit):
@@ -53,7 +54,7 @@ class Apart(GreenThread):  # type: ignore[misc]
         return super().throw(*((GreenletExit,) if self._is_to_end() else args))
 
     def _is_to_end(self) -> bool:
-        """Whether it would go on now, and may not; only once."""
+        """Whether to end it instead of continuing; true only once."""
         if not self or self._was_ended or self._may_run():
             return False
         self._was_ended = True
@@ -66,5 +67,5 @@ class Apart(GreenThread):  # type: ignore[misc]
             self._hub.schedule_call_global(0, self._end)
 
     def _end(self) -> None:
-        if self:  # else it has not begun, and will not; or has ended
+        if self:  # false if it has not started, and will not, or has ended
             self.throw(GreenletExit)

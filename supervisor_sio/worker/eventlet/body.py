@@ -1,4 +1,4 @@
-"""The body of a request in a greenlet, as eventlet's protocol class has it."""
+"""The body of a request, for eventlet's protocol class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Body(RequestBody, wsgi.Input):  # type: ignore[misc]
-    """The body of a request, with eventlet's attributes; its own constructor takes long."""
+    """The body of a request, with eventlet's attributes but not its slow constructor."""
 
     rfile = None
     wfile_line = b"HTTP/1.1 100 Continue\r\n"
@@ -37,11 +37,11 @@ class Body(RequestBody, wsgi.Input):  # type: ignore[misc]
 
     @property
     def socket(self) -> Optional[ClientSocket]:
-        """What the application was given, if it wanted it."""
+        """The socket that the application got, if it asked for one."""
         return self._socket
 
     def get_socket(self) -> Optional[ClientSocket]:
-        """What eventlet's own websocket takes."""
+        """The connection as a socket; eventlet's own websocket calls it."""
         if self._socket is None and self._connection is not None:
             self._socket = ClientSocket(self._connection)
         return self._socket

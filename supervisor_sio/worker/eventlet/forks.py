@@ -1,8 +1,8 @@
-"""What a child that a handler forks must not have of its worker.
+"""Detaches a child process that a handler forks from the worker's hub.
 
-The child has a copy of everything: the hub with all its greenlets, every client's
-connection, the channel to the router. None of that is its own. It gets a hub of its own,
-in which only the greenlet that forked goes on.
+The child has a copy of the hub with all its greenlets, of every client's connection and of the
+channel to the router, which all belong to the parent. It gets a new hub, in which only the forking
+greenlet continues.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from eventlet import hubs
 from ..forks import end_child
 from . import greenlets
 
-#: What the parent's greenlets refer to. Were it collected, they would run to their ends.
+#: References to the parent's greenlets: if these were collected, they would run their cleanup.
 _kept: list[Any] = []
 
 
 def leave_hub(at_end: Callable[[], None]) -> None:
-    """Go on in a new hub. When the greenlet that has forked is done, the process ends.
+    """Continue in a new hub. When the forking greenlet has ended, the process exits.
 
-    :param at_end: called before that.
+    :param at_end: called before the exit.
     """
     old = hubs.get_hub()
-    old.abort()  # in case that it was a callback of the hub that has forked
+    old.abort()  # in case a callback of the hub has forked
     _kept.append(old)
     hubs.use_hub(type(old))
     _kept.append(hubs.get_hub())
@@ -36,7 +36,7 @@ def leave_hub(at_end: Callable[[], None]) -> None:
     while root.parent is not None:
         root = root.parent
     if current is root:
-        return  # not in a handler: the program goes on
+        return  # not forked by a handler, so the program continues
     last = greenlet.greenlet(_wait_for_end, root)
     last.switch(current, at_end)
     current.parent = last
@@ -44,10 +44,10 @@ def leave_hub(at_end: Callable[[], None]) -> None:
 
 
 def _forget_threads() -> None:
-    """Let the end of the child wait for none of the parent's threads.
+    """Do not wait for the parent's threads when the child exits.
 
-    eventlet takes the hook away by which ``threading`` does this, because green threads
-    live on in a child of its own; here they do not. It keeps several of that module.
+    eventlet removes the hook by which ``threading`` forgets them in a child, because green threads
+    normally survive a fork; here they do not. eventlet keeps several copies of ``threading``.
     """
     for name, module in list(sys.modules.items()):
         if name.rpartition("_module_")[2] == "threading":

@@ -1,4 +1,4 @@
-"""A client's connection in a greenlet: reading and writing that waits."""
+"""Reading and writing a client's connection in a greenlet, which waits in it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 _socket: Any = patcher.original("socket")
 
-#: Bytes of an answer that are joined for one write.
+#: Most bytes of a response that are joined for one write.
 _BLOCK = 65536
 
 
 class _Stalled(Exception):
-    """The client has not sent, or taken, anything in time."""
+    """The client has not sent or read anything in time."""
 
 
 def _wait(connection: Connection, what: str, timeout: float, read: bool) -> None:
-    """Until the client sends something, or takes some.
+    """Wait until the socket is readable or writable.
 
-    :raises ClientGone: when it does not.
+    :raises ClientGone: if that does not happen within ``timeout`` seconds.
     """
     sock = connection.sock
     if sock is None:
@@ -46,9 +46,9 @@ def _wait(connection: Connection, what: str, timeout: float, read: bool) -> None
 
 
 def receive(connection: Connection, size: int, timeout: float) -> bytes:
-    """What the client has sent; empty at its end.
+    """Receive bytes from the client; none if the connection has ended.
 
-    :raises ClientGone: when nothing comes in time.
+    :raises ClientGone: if no bytes arrive within ``timeout`` seconds.
     """
     if connection.data:
         data, connection.data = connection.data[:size], connection.data[size:]
@@ -60,11 +60,14 @@ def receive(connection: Connection, size: int, timeout: float) -> bytes:
         try:
             return bytes(sock.recv(size))
         except BlockingIOError:
-            _wait(connection, "sends nothing", timeout, read=True)
+            _wait(connection, "does not send the body", timeout, read=True)
 
 
 def send_all(connection: Connection, data: Any) -> None:
-    """:raises OSError: when the client does not take all of it."""
+    """Send all data.
+
+    :raises OSError: if the connection ends, or the client does not read in time.
+    """
     while data:
         sock = connection.sock
         if sock is None:
@@ -72,7 +75,7 @@ def send_all(connection: Connection, data: Any) -> None:
         try:
             sent = sock.send(data)
         except BlockingIOError:
-            _wait(connection, "takes nothing", STALLED_SECONDS, read=False)
+            _wait(connection, "does not read the response", STALLED_SECONDS, read=False)
             continue
         if sent == len(data):
             return
@@ -80,7 +83,7 @@ def send_all(connection: Connection, data: Any) -> None:
 
 
 class ClientSocket(GreenSocket):  # type: ignore[misc]
-    """The connection as a socket, for an application that wants it for something else."""
+    """The connection as a green socket, for an application that upgrades it."""
 
     def __init__(self, connection: Connection) -> None:
         old = connection.sock
@@ -94,7 +97,7 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]
         self._connection = connection
 
     def __del__(self) -> None:
-        pass  # the connection closes it
+        pass  # the connection closes the socket
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         connection = self._connection
@@ -113,7 +116,7 @@ class ClientSocket(GreenSocket):  # type: ignore[misc]
 
 
 class Writer:
-    """What eventlet writes answers to; nothing waits in it."""
+    """The file object to which eventlet writes responses; unbuffered."""
 
     closed = False
 

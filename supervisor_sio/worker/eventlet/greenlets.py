@@ -1,10 +1,9 @@
-"""Greenlets for what comes in the hub: one that is done is used again.
+"""Runs tasks in greenlets, and reuses finished greenlets.
 
-To make a greenlet takes longer than all the rest of handling a short event:
-since Python 3.11 each maps a stack of its own and unmaps it at its end. Who
-runs in one must not find traces of who ran before, so a greenlet is used again
-only if nobody knows of it: ``threading.local``, as eventlet patches it, keeps a
-weak reference to each greenlet that has used it.
+Creating a greenlet takes longer than the rest of handling a short event: since Python 3.11 each
+maps its own stack, and unmaps it at its end. A task must not find traces of an earlier one, so a
+greenlet is reused only if nothing refers to it: eventlet's ``threading.local`` keeps a weak
+reference to each greenlet that has used it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ logger = logging.getLogger("supervisor_sio.worker")
 
 
 def _own_references() -> int:
-    """References to a greenlet that nobody else has, as :func:`run` counts them."""
+    """The reference count of an otherwise unreferenced greenlet, as :func:`run` sees it."""
     green = greenlet.greenlet(print)
     return sys.getrefcount(green)
 
@@ -35,17 +34,17 @@ _DONE = object()
 
 
 def run(task: Callable[..., Any], *args: Any) -> None:
-    """Run it at once, until it is done or waits for something. Only in the hub.
+    """Run a task now; return when it has ended or waits. Call it only in the hub.
 
-    What it raises is logged, but for what ends the process.
+    Exceptions are logged, except those that end the process.
     """
     if _idle:
         green = _idle.pop()
-        green.gr_context = None  # no context variables of the task before
+        green.gr_context = None  # drop the context variables of the previous task
     else:
         green = greenlet.greenlet(_run_tasks, hubs.get_hub().greenlet)
     if green.switch(task, args) is not _DONE:
-        return  # it waits; who resumes it lets it go when it is done
+        return  # the task waits: its greenlet is not reused
     if (
         weakref.getweakrefcount(green)
         or sys.getrefcount(green) > _OWN_REFERENCES
@@ -57,7 +56,7 @@ def run(task: Callable[..., Any], *args: Any) -> None:
 
 
 def call(task: Callable[..., Any], *args: Any) -> None:
-    """As :func:`run`, in the greenlet that calls."""
+    """Like :func:`run`, in the current greenlet."""
     try:
         task(*args)
     except (KeyboardInterrupt, SystemExit, greenlet.GreenletExit):
@@ -67,7 +66,7 @@ def call(task: Callable[..., Any], *args: Any) -> None:
 
 
 def forget() -> None:
-    """In a forked child: those that wait here are of the parent's hub."""
+    """In a forked child: drop the idle greenlets, which belong to the parent's hub."""
     _idle.clear()
 
 
@@ -82,5 +81,5 @@ def _run_tasks(task: Any, args: Any) -> None:
         except BaseException:  # an application's eventlet.Timeout is not an Exception
             logger.exception("a handler of the application failed")
         task = args = None
-        # The parent is the hub; in a forked child, what ends the process.
+        # The parent is the hub; in a forked child, the greenlet that ends the process.
         task, args = greenlet.getcurrent().parent.switch(_DONE)  # type: ignore[union-attr]

@@ -1,6 +1,6 @@
-"""The loop of this process as :class:`..runtime.Runtime` describes it: eventlet's hub.
+"""The :class:`..runtime.Runtime` on eventlet's hub.
 
-A coroutine blocks here: each runs in a greenlet of its own, and what it awaits waits in the hub.
+Each coroutine runs in its own greenlet, and blocks it while it waits.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .apart import Apart
 if TYPE_CHECKING:
     from ..connection import Connection
 
-# What eventlet has patched may wait, which nothing may in the hub.
+# The original module: patched functions may wait, which is not allowed in the hub.
 _os: Any = patcher.original("os")
 
 T = TypeVar("T")
 
 
 class _Watch:
-    """A listener of the hub; for the hub, what it calls when the descriptor is somebody else's."""
+    """A listener of the hub, and the callback for a descriptor that other code has closed."""
 
     __slots__ = ("_hub", "_listener", "_owner")
 
@@ -46,7 +46,7 @@ class _Watch:
         self._hub = hub
         self._owner = owner
         self._listener = hub.add(kind, descriptor, call, self, None)
-        # It would keep the greenlet of a request for as long as the connection lives.
+        # Otherwise the listener would keep a request's greenlet for the life of the connection.
         self._listener.greenlet = hub.greenlet
 
     def cancel(self) -> None:
@@ -80,7 +80,7 @@ class _Event:
 
 
 class _Task:
-    """A coroutine in a greenlet of its own."""
+    """A coroutine in its own greenlet."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._green = eventlet.spawn(greenlets.call, run_blocking, coroutine)
@@ -90,25 +90,25 @@ class _Task:
 
 
 class HubRuntime(BaseRuntime):
-    """The hub of the thread that makes it, and what all its connections share."""
+    """The hub of the creating thread, and the state that all its connections share."""
 
     _of_this_process: ClassVar[Optional[HubRuntime]] = None
 
     def __init__(self) -> None:
         super().__init__()
         self.hub = hubs.get_hub()
-        #: Both ends of the pipe in which signals come.
+        #: Both ends of the pipe through which signals arrive.
         self._signals: tuple[int, ...] = ()
 
     @classmethod
     def of_this_process(cls) -> HubRuntime:
-        """The one of the thread that asked first: that of the program."""
+        """The runtime of this process, created by the first call, in the main thread."""
         if cls._of_this_process is None:
             cls._of_this_process = cls()
         return cls._of_this_process
 
     def begin(self) -> None:
-        """It is about to serve: the application may have chosen another hub meanwhile."""
+        """Prepare for serving: the application may have selected another hub meanwhile."""
         before, self.hub = self.hub, hubs.get_hub()
         if self._calls and self.hub is not before:
             self._in_next_turn(self._call_all)
@@ -148,7 +148,7 @@ class HubRuntime(BaseRuntime):
         *args: Any,
         exc_info: Optional[BaseException] = None,
     ) -> None:
-        # A handler of the application's may have to wait for its lock.
+        # In a greenlet: one of the application's logging handlers may have to wait for its lock.
         self.run(write_log, logger, level, message, args, exc_info)
 
     # --- descriptors -----------------------------------------------------------------
@@ -212,4 +212,4 @@ class HubRuntime(BaseRuntime):
 
 
 def _ignore(*_: Any) -> None:
-    """That a handler is there is enough: what is written to the pipe is read in the hub."""
+    """An empty signal handler: Python writes the signal to the pipe that the hub reads."""

@@ -1,8 +1,7 @@
-"""A request through the WSGI application, in a greenlet.
+"""Passes a request to the WSGI application, in a greenlet.
 
-eventlet's own protocol class calls the application and writes its answer. A handshake of
-Engine.IO is answered by the engine as soon as the application passes it on; eventlet has
-nothing to do with it then.
+eventlet's protocol class calls the application and writes its response. An Engine.IO handshake is
+answered by the engine, without eventlet, as soon as the application passes it on.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: What of a request's environment belongs to its connection. A session keeps the
-#: environment of its handshake for as long as it lives, but not the connection.
+#: Keys of a request's environment that refer to its connection. They are removed after the request,
+#: because a session keeps the environment of its handshake for its whole life.
 _OF_CONNECTION = ("eventlet.set_idle", "eventlet.posthooks", EXCHANGE)
 
 
@@ -38,25 +37,25 @@ class _Taker(Taker):
     __slots__ = ()
 
     def set_idle(self) -> None:
-        """Of eventlet's own websocket: the connection has become one."""
+        """eventlet's own websocket calls it when it has taken over the connection."""
         call = cast("Optional[_Call]", self._request)
         if call is not None:
             call.upgraded()
 
 
-#: In a traceback, of what clients do.
+#: Names of exceptions in tracebacks that a client has caused.
 _CLIENTS = ("BrokenPipeError", "ConnectionResetError") + tuple(
     f"{error.__module__}.{error.__qualname__}" for error in (ClientGone, BadBody)
 )
 
 
 class _ErrorLog:
-    """eventlet tells of a failing application with ``info``."""
+    """The log of eventlet's protocol class, which reports a failing application with ``info``."""
 
     def info(self, message: str, *args: Any) -> None:
         last = message.rstrip().rpartition("\n")[2]
         level = logging.DEBUG if last.startswith(_CLIENTS) else logging.ERROR
-        if sys.exc_info()[0] is not None:  # its traceback is the message
+        if sys.exc_info()[0] is not None:  # the message is the traceback
             logger.log(level, "a request to the application failed", exc_info=True)
         else:
             logger.log(level, message.rstrip(), *args)
@@ -64,11 +63,11 @@ class _ErrorLog:
     def debug(self, message: str, *args: Any) -> None:
         logger.debug(message, *args)
 
-    error = debug  # of clients that end their request before its end
+    error = debug  # called when clients close the connection in a request
 
 
 class _Settings:
-    """What eventlet's protocol class wants of its server."""
+    """The attributes of its server that eventlet's protocol class reads."""
 
     log = _ErrorLog()
     log_output = False
@@ -78,7 +77,7 @@ class _Settings:
 
 
 class _Started:
-    """``start_response`` until it is known who answers."""
+    """Records calls of ``start_response`` until it is known whether the engine answers."""
 
     __slots__ = ("_calls", "_written", "_real")
 
@@ -88,14 +87,14 @@ class _Started:
         self._real: Any = None
 
     def __call__(self, *args: Any) -> Callable[[bytes], None]:
-        if self._real is not None:  # by a generator, which begins when it is asked for its first
+        if self._real is not None:  # called by a generator, which starts only when it is iterated
             write: Callable[[bytes], None] = self._real(*args)
             return write
         self._calls.append(args)
         return self._written.append
 
     def repeat(self, start_response: Any) -> None:
-        """What was called before, and from here on."""
+        """Repeat the recorded calls, and pass further calls on directly."""
         self._real = start_response
         for args in self._calls:
             write = start_response(*args)
@@ -104,10 +103,10 @@ class _Started:
 
 
 class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
-    """One request, and the application's answer."""
+    """One request, and the application's response."""
 
     protocol_version = wsgi.DEFAULT_MAX_HTTP_VERSION
-    #: What an application yields is sent at once, as WSGI has it (PEP 3333).
+    #: Send each yielded piece at once, as PEP 3333 requires.
     minimum_chunk_size = 1
     server = _Settings
 
@@ -124,7 +123,8 @@ class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
         environ["wsgi.input"] = environ["eventlet.input"] = self._body
         environ["eventlet.posthooks"] = []
         if head.length is None:
-            # Else there is a length to go by; Werkzeug makes a 400 of what it finds wrong then.
+            # Werkzeug reads a chunked body only with this. It is not set for a body with a length,
+            # for which Werkzeug answers errors with 400.
             environ["wsgi.input_terminated"] = True
         self._taker = taker = _Taker(self)
         environ[EXCHANGE] = taker
@@ -151,14 +151,14 @@ class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
         return request, connection
 
     def upgraded(self) -> None:
-        """The application keeps the connection for something else than HTTP."""
+        """The application has upgraded the connection to another protocol."""
         sock = self._body.get_socket()
         if sock is not None:
             sock.settimeout(None)
         self._connection.note_upgrade()
 
     def _try_handshake(self) -> None:
-        """Most likely the engine answers."""
+        """Call the application for a handshake, which nearly always lets the engine answer."""
         started = _Started()
         try:
             result = self._app(self.environ, started)
@@ -185,9 +185,9 @@ class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
         self.command = head.method
         self.requestline = f"{head.method} {head.path}"  # in eventlet's messages
         self.request_version = head.version
-        # eventlet sends the body that an application may give for HEAD as well.
+        # Close after HEAD, because eventlet would also send a body that the application returns.
         self.close_connection = not head.keep_alive or head.method == "HEAD"
-        # All that eventlet looks up; an old client wants to be told.
+        # The only field that eventlet reads; HTTP/1.0 clients need it in the response.
         old = head.keep_alive and head.version == "HTTP/1.0"
         self.headers = {"Connection": "keep-alive"} if old else {}
         try:
@@ -213,7 +213,7 @@ class _Call(wsgi.HttpProtocol):  # type: ignore[misc]
         return result
 
     def _failed_after_answer(self) -> bool:
-        """Whether the application has failed when the engine had answered."""
+        """Log an application's error if the engine has answered already; return whether it has."""
         if self._taken and self._connection.is_answered:
             logger.exception("a request to the application failed")
             return True
@@ -244,7 +244,7 @@ def _raise(error: BaseException) -> Callable[..., Any]:
 
 
 def serve(connection: Connection, head: Head) -> None:
-    """Serve a request; in a greenlet of its own, which it does not outlive."""
+    """Serve a request; call it in a greenlet of its own."""
     try:
         _Call(connection, head).run()
     except (ConnectionError, greenlet.GreenletExit):

@@ -1,7 +1,7 @@
-"""A short body is read in the loop, before a thread is taken for its request.
+"""Reads a request's body, or the beginning of a long one, in the loop, before a thread is used.
 
-So a client that sends it slowly, or not at all, keeps no thread. Of a long body the thread reads
-what comes behind the part that was read ahead.
+So a client that sends a short body slowly, or not at all, does not occupy a thread. The thread
+reads the rest of a long body.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Ahead:
-    """Waits for the body of one request; in the loop, as a :class:`..connection.Tenant`.
+    """Reads the body of one request in the loop, as a :class:`..connection.Tenant`.
 
-    :param ready: called when there is enough to begin.
+    :param ready: called when enough of the body has arrived.
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class Ahead:
         try:
             self._chunks.feed(data)
         except HttpError:
-            return True  # who reads it finds the same
+            return True  # the thread will find the same error
         return self._chunks.ended
 
     def _wait(self) -> None:
@@ -79,7 +79,7 @@ class Ahead:
             connection.end()
             return
         self._data += data
-        # At the end of a client that still listens, who reads the body finds that, and answers.
+        # If the client has closed its sending side, the thread notices that, and answers.
         if not data or self._is_enough(data):
             connection.stop_reading()
             self.lost()
@@ -89,7 +89,7 @@ class Ahead:
             self._wait()
 
     def stop(self) -> None:
-        """:meth:`..connection.Tenant.stop`: a request may end."""
+        """:meth:`..connection.Tenant.stop`: let the request finish."""
 
     def lost(self) -> None:
         """:meth:`..connection.Tenant.lost`"""
@@ -97,6 +97,6 @@ class Ahead:
         self._connection.server.runtime.deadlines.remove(self)
 
     def on_deadline(self, now: float) -> None:
-        """The client has sent too little."""
-        self._connection.count(TOO_SLOW, "sends nothing")
+        """The client is too slow."""
+        self._connection.count(TOO_SLOW, "does not send the body")
         self._connection.end()

@@ -1,4 +1,4 @@
-"""What a WSGI application answers, as HTTP (PEP 3333; RFC 9112, section 6)."""
+"""Writes a WSGI application's response as HTTP (PEP 3333; RFC 9112, section 6)."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ _STATUS = re.compile(r"[2-9]\d\d( [\t !-~\x80-\xff]*)?")
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t !-~\x80-\xff]*")
 
-#: Fields that are between us and the client, and not the application's (RFC 9110, 7.6.1).
+#: Fields that the worker sets itself: hop-by-hop fields (RFC 9110, 7.6.1), and Date.
 _OURS = frozenset(
     ("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "date")
 )
 
-#: Bytes of a file that are read at a time.
+#: Least bytes to read from a file at once.
 _BLOCK = 65536
 
-#: Shorter pieces are copied into one with what is around them; longer ones are sent as they are.
+#: Up to this many bytes, a piece is joined with its framing for one system call.
 _COPIED = 16384
 
 
 class FileWrapper(_FileWrapper):
-    """``wsgi.file_wrapper``: frameworks ask for blocks of 8 KB."""
+    """``wsgi.file_wrapper`` with larger blocks than the 8 KB for which frameworks ask."""
 
     def __init__(self, filelike: Any, blksize: int = _BLOCK) -> None:
         super().__init__(filelike, max(blksize, _BLOCK))
 
 
 class Answer:
-    """The answer to one request.
+    """The response to one request.
 
-    :param body: of the request.
-    :param date: the value of the field Date.
+    :param body: the request's body.
+    :param date: the value of the Date field.
     """
 
     def __init__(self, client: Client, head: Head, body: Body, date: str) -> None:
@@ -45,14 +45,14 @@ class Answer:
         self._version = head.version
         self._is_head = head.method == "HEAD"
         self._date = date
-        #: Whether the connection ends with this answer.
+        #: Whether the connection closes after this response.
         self.closes = not head.keep_alive
-        #: Whether the client has got some of it.
+        #: Whether sending has begun.
         self.begun = False
         self._status = ""
         self._fields: list[tuple[str, str]] = []
         self._chunked = self._bodiless = False
-        #: Bytes that are to come yet, where the application has said how many.
+        #: Bytes of the body still to send, if its length is known.
         self._left: Optional[int] = None
 
     # --- the application's side -----------------------------------------------------
@@ -60,56 +60,56 @@ class Answer:
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
-        """As in PEP 3333.
+        """``start_response`` of PEP 3333.
 
-        :raises ValueError: for what cannot be in a head; nothing of it is sent.
+        :raises ValueError: for an invalid status or field; nothing is sent then.
         """
         if exc_info is not None and self.begun:
             try:
                 raise exc_info[1].with_traceback(exc_info[2])
             finally:
-                exc_info = None  # its frames refer to this one
+                exc_info = None  # break the reference cycle with this frame
         if exc_info is None and self._status:
             raise RuntimeError("start_response() is called twice")
         if not _STATUS.fullmatch(status):
-            raise ValueError(f"{status!r} is not the status of an answer")
+            raise ValueError(f"{status!r} is not a valid response status")
         fields = list(headers)
         for name, value in fields:
             if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-                raise ValueError(f"{name!r}: {value!r} cannot be a field of an answer")
+                raise ValueError(f"{name!r}: {value!r} is not a valid response field")
             if name.lower() == "content-length" and not (value.isascii() and value.isdigit()):
-                raise ValueError(f"{value!r} is not a length")  # int() takes more, as "1_0"
+                raise ValueError(f"{value!r} is not a length")  # int() would accept "1_0"
         self._status, self._fields = status, fields
         return self.write
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body, and the head before the first one.
+        """Send a piece of the body, and the head before the first piece.
 
-        :raises ClientGone: when the client does not take it.
+        :raises ClientGone: if the client does not read it.
         """
         if not isinstance(data, bytes):
-            raise TypeError(f"a body is of bytes, not of {type(data).__name__}")
+            raise TypeError(f"a response body must be bytes, not {type(data).__name__}")
         if data:
             self._send(data, self._begin(None))
 
     # --- the server's side ----------------------------------------------------------
 
     def send(self, result: Any) -> None:
-        """Send what the application has returned."""
+        """Send the body that the application has returned."""
         if isinstance(result, (list, tuple)) and len(result) == 1:
             (data,) = result
             if not isinstance(data, bytes):
-                raise TypeError(f"a body is of bytes, not of {type(data).__name__}")
+                raise TypeError(f"a response body must be bytes, not {type(data).__name__}")
             self._send(data, self._begin(len(data)), last=True)
         else:
             for data in result:
                 self.write(data)
             self._send(b"", self._begin(0), last=True)
         if self._left and not self._bodiless:
-            self.closes = True  # the client sees that some is missing
+            self.closes = True  # so that the client notices the missing bytes
 
     def fail(self, status: str) -> None:
-        """The application has failed: say so, if nothing was said before."""
+        """Send an error after the application has failed, unless the response has begun."""
         self.closes = True
         if not self.begun:
             self._status, self._fields = status, [("Content-Type", "text/plain")]
@@ -117,16 +117,16 @@ class Answer:
             self._send(body, self._begin(len(body)), last=True)
 
     def _begin(self, length: Optional[int]) -> bytes:
-        """The head, once.
+        """The response's head; empty if it was sent already.
 
-        :param length: of the whole body, when it is known and the application does not say it.
+        :param length: of the whole body, if known; used if the application does not set it.
         """
         if self.begun:
             return b""
         if not self._status:
             raise RuntimeError("the application has not called start_response()")
         self.begun = True
-        # A client that was not told to send the body may send it, or the next request.
+        # Without 100 Continue the client may now send either the body or the next request.
         self.closes = self.closes or self._body.has_to_be_asked_for
         lines = [f"HTTP/1.1 {self._status}"]
         for name, value in self._fields:
@@ -150,7 +150,7 @@ class Answer:
         return "\r\n".join((*lines, "\r\n")).encode("latin-1")
 
     def _frame(self, length: Optional[int], lines: list[str]) -> None:
-        """Say where the body ends."""
+        """Add the field that marks the end of the body."""
         if length is not None:
             self._left = length
             lines.append(f"Content-Length: {length}")
@@ -170,7 +170,7 @@ class Answer:
             if last:
                 after += b"0\r\n\r\n"
         elif self._left is not None:
-            data = data[: self._left]  # more would be taken for the next answer
+            data = data[: self._left]  # the client would take more for the next response
             self._left -= len(data)
         if len(data) <= _COPIED:
             whole = b"".join((before, data, after))

@@ -1,4 +1,4 @@
-"""A function in a thread of its own, which nobody can end."""
+"""Runs a function in its own thread, which cannot be cancelled."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Callable, Optional
 
 
 class Apart:
-    """Runs a function in a daemon thread: the process does not wait for it at its end.
+    """Runs a function in a daemon thread, for which the process does not wait at its end.
 
-    :param may_run: is asked before the call: its thread may have come late.
-    :param ended: is called in that thread, with what the function has raised; again as long as
-        it raises ``RuntimeError``, because the loop does not run.
+    :param may_run: called once before the function, because the thread may have started late.
+    :param ended: called in that thread with the exception that the function raised; repeated while
+        it raises ``RuntimeError``, because the loop is blocked.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class Apart:
             if not self._may_run():
                 raise CancelledError
             self._function()
-        except BaseException as caught:  # SystemExit as well, as with a handler in a thread
+        except BaseException as caught:  # including SystemExit, as for handlers in threads
             error = caught
         while True:
             try:
                 self._ended(error)
             except RuntimeError:
-                continue  # else the worker would hold the task for as long as it lives
+                continue  # otherwise this worker would hold the task for its whole life
             return
 
     def cancel(self) -> None:
-        """It can only be told by what it looks at itself."""
+        """Do nothing: the function has to check its lease itself."""

@@ -1,4 +1,4 @@
-"""Says in the log when all threads of the application are busy, and what waits gets no further."""
+"""Logs when all threads of the application are busy and no waiting task starts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .pool import Pool
 
 logger = logging.getLogger("supervisor_sio.worker")
 
-#: Seconds between looks.
+#: Seconds between checks.
 _INTERVAL = 1.0
 
-#: Seconds in which no thread has begun anything, while something waits: as long as until a worker
-#: that does not report at all is called hung, about.
+#: Seconds without a started task, while tasks wait, after which a warning is logged; about as long
+#: as ``hung_timeout``, after which a silent worker is shown as hung.
 _BUSY_SECONDS = 5.0
 
 
 class Busy:
-    """Looks at a pool each second.
+    """Checks a pool each second.
 
-    :param now: the clock, in seconds.
+    :param now: returns the time in seconds.
     """
 
     def __init__(
@@ -31,13 +31,13 @@ class Busy:
         self._runtime = runtime
         self._pool = pool
         self._now = now
-        #: How many tasks had been begun, since when, and whether somebody was told.
+        #: How many tasks had started, since when that is so, and whether the warning was logged.
         self._begun = -1
         self._since = 0.0
         self._told = False
 
     def look(self) -> None:
-        """Look from here on; in the loop."""
+        """Start checking; call it in the loop."""
         self._runtime.call_later(_INTERVAL, self.look)
         begun, waiting, size = self._pool.begun, self._pool.waiting, self._pool.size
         if begun != self._begun or not waiting:
@@ -48,7 +48,7 @@ class Busy:
             self._told = True
             text = (
                 "all %d threads of the application have been busy for %.0f seconds, and %d events "
-                "and requests wait for one: --threads says how many there are"
+                "and requests wait for one: --threads sets their number"
             )
             seconds = self._now() - self._since
             self._runtime.log(logger, logging.WARNING, text, size, seconds, waiting)

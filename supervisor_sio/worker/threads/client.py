@@ -1,4 +1,4 @@
-"""A client's connection in the thread that has its request: reading and writing that waits."""
+"""Blocking reading and writing of a client's connection, in the thread that has its request."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def is_to_be_asked_for(head: Head) -> bool:
-    """Whether the client waits with the body until it is told that somebody reads it."""
+    """Whether the client waits for ``100 Continue`` before it sends the body."""
     expect = head.named.get(b"expect", b"")
     return head.length != 0 and head.version == "HTTP/1.1" and expect.lower() == b"100-continue"
 
 
 class Client:
-    """What a thread has of a connection. Nobody else reads or writes there meanwhile.
+    """A connection in a thread. Meanwhile nothing else reads or writes its socket.
 
-    The loop does not close the socket before the thread says that it is done.
+    The loop does not close the socket before the thread reports that it has finished.
     """
 
     __slots__ = ("_connection", "_threads", "_pool", "_sock")
@@ -42,7 +42,7 @@ class Client:
 
     @property
     def data(self) -> bytes:
-        """What was read, and nobody has looked at."""
+        """Bytes that were read from the socket but not parsed."""
         data: bytes = self._connection.data
         return data
 
@@ -51,14 +51,14 @@ class Client:
         self._connection.data = data
 
     def count(self, reason: str, detail: object = "") -> None:
-        """The client did something that is counted."""
+        """Count a fault of the client."""
         self._threads.run(0, self._connection.count, reason, detail)
 
     def receive(self, size: int, timeout: float) -> bytes:
-        """What the client has sent; empty at its end.
+        """Receive bytes from the client; none if the connection has ended.
 
-        :param timeout: seconds to wait at most.
-        :raises ClientGone: when nothing comes in time.
+        :param timeout: most seconds to wait.
+        :raises ClientGone: if no bytes arrive in time.
         """
         if self.data:
             data, self.data = self.data[:size], self.data[size:]
@@ -67,13 +67,16 @@ class Client:
             try:
                 return bytes(self._sock.recv(size))
             except BlockingIOError:
-                if not self._wait(select.POLLIN, "sends nothing", timeout):
+                if not self._wait(select.POLLIN, "does not send the body", timeout):
                     raise as_frameworks_expect(ClientGone)() from None
             except OSError:
                 return b""
 
     def send(self, data: Piece) -> None:
-        """:raises ClientGone: when the client does not take all of it."""
+        """Send all data.
+
+        :raises ClientGone: if the connection ends, or the client does not read in time.
+        """
         while True:
             try:
                 sent = self._sock.send(data)
@@ -84,11 +87,11 @@ class Client:
             if sent == len(data):
                 return
             data = memoryview(data)[sent:]
-            if not self._wait(select.POLLOUT, "takes nothing", STALLED_SECONDS):
+            if not self._wait(select.POLLOUT, "does not read the response", STALLED_SECONDS):
                 raise ClientGone()
 
     def _wait(self, event: int, what: str, timeout: float) -> bool:
-        """Whether it can go on."""
+        """Wait until the socket is ready; false if it is not in time, or others need the thread."""
         poll = select.poll()
         poll.register(self._sock, event)
         left = timeout
@@ -97,7 +100,7 @@ class Client:
                 return True
             left -= SLOW_CLIENT_SECONDS
             if self._pool.waiting:
-                break  # somebody else needs the thread
+                break  # other tasks need the thread
         self.count(TOO_SLOW, what)
         return False
 
@@ -105,7 +108,7 @@ class Client:
 class Body(RequestBody):
     """The body of a request, in a thread.
 
-    :param waits: whether the client sends it only when it is told that somebody reads it.
+    :param waits: whether the client waits for ``100 Continue`` before it sends the body.
     """
 
     def __init__(self, client: Client, length: Optional[int], waits: bool) -> None:
@@ -120,7 +123,7 @@ class Body(RequestBody):
 
     @property
     def has_to_be_asked_for(self) -> bool:
-        """Whether the client still waits to be told; without that it may send none of it."""
+        """Whether the client still waits for ``100 Continue``, so that it may not send the body."""
         return self._waits and not self.ended
 
     def wait_for_client(self, source: Any, size: int, timeout: float) -> bytes:

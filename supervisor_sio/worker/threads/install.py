@@ -1,4 +1,4 @@
-"""The clients of a ``socketio.Server`` whose handlers run in threads, served by this worker."""
+"""Lets this worker serve the clients of a ``socketio.Server`` whose handlers run in threads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .runtime import ThreadsRuntime
 
 
 def make_runtime(threads: Optional[int] = None) -> ThreadsRuntime:
-    """The loop of this process.
+    """The runtime of this process.
 
-    :param threads: that run handlers and requests.
+    :param threads: size of the pool for handlers and requests.
     """
     runtime = ThreadsRuntime.of_this_process()
     if threads is not None:
@@ -21,11 +21,11 @@ def make_runtime(threads: Optional[int] = None) -> ThreadsRuntime:
 
 
 def install(server: Any, max_attachments: int) -> Outlet:
-    """Serve its clients from here on.
+    """Start serving the server's clients.
 
-    :param max_attachments: most of an event of a client.
-    :raises ValueError: for an option of engineio that cannot be.
+    :param max_attachments: most attachments of a client's event.
+    :raises ValueError: for an invalid option of python-engineio.
     """
     if server.eio.async_mode != "threading":
-        return PlainOutlet(server)  # the worker refuses it
+        return PlainOutlet(server)  # the worker will refuse this server
     return clients.install(server, make_runtime(), max_attachments)

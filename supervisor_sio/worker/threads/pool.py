@@ -1,8 +1,8 @@
-"""The threads in which the application runs: its handlers, and requests through it.
+"""The thread pool that runs the application's handlers and requests.
 
-``concurrent.futures.ThreadPoolExecutor`` is not used: at the end of the process it waits for
-every task, also for one that never returns, and it makes a ``Future`` for each, which costs more
-than all the rest of handing a short event over.
+``concurrent.futures.ThreadPoolExecutor`` is not used: at the end of the process it waits for all
+tasks, even for one that never returns, and it creates a ``Future`` for each, which costs more than
+the rest of passing a short event to a thread.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ _Task = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def default_threads() -> int:
-    """As many as ``ThreadPoolExecutor`` has; most of them wait for something most of the time."""
+    """The default of ``ThreadPoolExecutor``; most threads are waiting most of the time."""
     return min(32, (os.cpu_count() or 1) + 4)
 
 
 class Pool:
-    """At most ``size`` threads; tasks begin in the order in which they came.
+    """At most ``size`` threads, which start tasks in the order of :meth:`run`.
 
-    The threads are made when they are needed, and are daemons: one that is stuck in a handler
-    does not keep the process from ending. Each task has context variables of its own, as in a
-    new thread.
+    Threads are created when they are needed, and are daemons: a handler that never returns does not
+    prevent the process from ending. Each task has its own context variables, as in a new thread.
     """
 
     def __init__(self, size: int) -> None:
@@ -39,13 +38,13 @@ class Pool:
         self._tasks: SimpleQueue[_Task] = SimpleQueue()
         self._lock = threading.Lock()
         self._submitted = 0
-        #: Tasks that are done, of each thread: only that thread counts them.
+        #: Finished tasks of each thread; only that thread changes its number.
         self._done: list[int] = []
 
     def run(self, task: Callable[..., Any], *args: Any) -> None:
-        """Run it in one of the threads; from any thread. What it raises is logged.
+        """Run a task in one of the threads; exceptions are logged. Call it in any thread.
 
-        :raises RuntimeError: when there is no thread, and the system allows none.
+        :raises RuntimeError: if the pool has no thread, and none can be started.
         """
         with self._lock:
             self._submitted += 1
@@ -55,17 +54,17 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Tasks that no thread has begun."""
+        """Number of tasks that no thread has started."""
         return self._tasks.qsize()
 
     @property
     def begun(self) -> int:
-        """Tasks that threads have begun, since the start."""
+        """Number of tasks that threads have started since the pool was created."""
         return self._submitted - self._tasks.qsize()
 
     @property
     def unfinished(self) -> int:
-        """Tasks that wait or run."""
+        """Number of waiting and running tasks."""
         return self._submitted - sum(self._done)
 
     def _start_thread(self) -> None:
@@ -76,20 +75,20 @@ class Pool:
         )
         try:
             thread.start()
-        except RuntimeError:  # the system allows no more; those that are there have more to do
+        except RuntimeError:  # no thread could be started: the existing ones run the task
             self._done.pop()
             if not self._done:
                 raise
 
     def work(self, number: int) -> None:
-        """What the thread of this number does."""
+        """Run tasks forever; the function of the thread with this number."""
         done = self._done
         while True:
             task, args = self._tasks.get()
             try:
                 Context().run(task, *args)
             except SystemExit as error:
-                logger.exception("%s: it ends, and not the worker", exits.describe(error))
+                logger.exception("%s: this ends only the call", exits.describe(error))
             except BaseException:
                 logger.exception("a handler of the application failed")
             task = args = None  # type: ignore[assignment]

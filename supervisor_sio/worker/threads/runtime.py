@@ -1,8 +1,7 @@
-"""The loop of this process as :class:`..runtime.Runtime` describes it, with threads beside it.
+"""The :class:`..runtime.Runtime` on asyncio's loop, with a thread pool for the application.
 
-The loop is asyncio's. Nothing of the application runs in it: its handlers, and requests through
-it, run in the threads of a pool. What they want of clients comes back to the loop by
-:attr:`ThreadsRuntime.threads`, with one wake-up for all that has come meanwhile.
+The application does not run in the loop: its handlers and requests run in the threads of a pool.
+These call the loop through :attr:`ThreadsRuntime.threads`, which wakes it once for several calls.
 """
 
 from __future__ import annotations
@@ -28,25 +27,25 @@ if TYPE_CHECKING:
     from ..connection import Connection
     from ..runtime import Watch
 
-#: Seconds for which a thread that computes may keep Python's lock, and Python's own default. The
-#: loop wants the lock after each of its system calls: beside four handlers that compute, an echo
-#: takes 20 ms with the one, and 200 ms with the other.
+#: Seconds for which a computing thread may hold Python's global lock, and Python's default. The
+#: loop needs the lock after each system call: beside four computing handlers an echo takes 20 ms
+#: with the first value, and 200 ms with the default.
 _SWITCH_INTERVAL, _DEFAULT_INTERVAL = 0.001, 0.005
 
 
 class ThreadsRuntime(AsyncioRuntime):
-    """An event loop, and the threads in which the application runs."""
+    """An event loop, and the threads that run the application."""
 
     has_threads = True
 
     def __init__(self) -> None:
         super().__init__()
         self.pool = Pool(default_threads())
-        #: For acknowledgements of clients: handlers that wait for them may have all threads.
+        #: For clients' acknowledgements: handlers that wait for these may occupy the other pool.
         self._answers = Pool(default_threads())
-        #: A handler of the application's log may wait, and has its lock meanwhile.
+        #: For log messages, because the application's logging handlers may block.
         self._logs = Pool(1)
-        #: From the beginning, and of this kind.
+        #: The same object as ``threads``, available before the first connection.
         self.thread = LoopThread(self, super().run)
         self.threads = self.thread
 
@@ -59,7 +58,7 @@ class ThreadsRuntime(AsyncioRuntime):
     # --- tasks and calls -------------------------------------------------------------
 
     def run(self, task: Callable[..., Any], *args: Any) -> None:
-        """:meth:`.Runtime.run`, in a thread of the pool; from any thread."""
+        """:meth:`.Runtime.run`, in a thread of the pool; call it in any thread."""
         self.pool.run(task, *args)
 
     soon = run
@@ -99,8 +98,8 @@ class ThreadsRuntime(AsyncioRuntime):
     # --- the application ---------------------------------------------------------------
 
     async def start_up(self, app: Any) -> None:
-        """:meth:`.Runtime.start_up`; one of WSGI has nothing to prepare."""
-        if abs(sys.getswitchinterval() - _DEFAULT_INTERVAL) < 1e-4:  # else the application's own
+        """:meth:`.Runtime.start_up`; a WSGI application has nothing to prepare."""
+        if abs(sys.getswitchinterval() - _DEFAULT_INTERVAL) < 1e-4:  # else set by the application
             sys.setswitchinterval(_SWITCH_INTERVAL)
         Busy(self, self.pool).look()
 

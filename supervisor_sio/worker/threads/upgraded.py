@@ -1,7 +1,7 @@
-"""The connection of a request as a socket, for an application that makes a websocket of it.
+"""A request's connection as a socket, for an application that upgrades it to a websocket.
 
-There is no standard for this; simple-websocket, and with it flask-sock, looks for what gunicorn
-puts into the environment.
+There is no standard for this; simple-websocket, which flask-sock uses, takes the socket that
+gunicorn puts into the environment.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ..runtime import Threads
 if TYPE_CHECKING:
     from ..connection import Connection
 
-#: Where it is in the environment.
+#: The key of the socket in the environment.
 SOCKET = "gunicorn.socket"
 
 
 class UpgradedSocket:
-    """It blocks, and has a descriptor of its own, from its first use on: threads of the
-    application may be reading from it when the request is over.
+    """A blocking socket. From its first use on it has its own descriptor, because threads of the
+    application may still read from it when the request has ended.
     """
 
     def __init__(self, connection: Connection, threads: Threads) -> None:
@@ -31,7 +31,7 @@ class UpgradedSocket:
 
     @property
     def is_used(self) -> bool:
-        """Whether the connection has become something else than HTTP."""
+        """Whether the application has upgraded the connection."""
         return self._sock is not None
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -43,7 +43,7 @@ class UpgradedSocket:
         return sock.recv(size, flags)
 
     def send(self, data: bytes) -> int:
-        """All of it: simple-websocket does not look at how much was sent."""
+        """Send all data: simple-websocket ignores the number of bytes sent."""
         self._get().sendall(data)
         return len(data)
 
@@ -63,10 +63,10 @@ class UpgradedSocket:
         return self._sock
 
     def release(self) -> None:
-        """The request is over; what reads here sees the end."""
+        """The request has ended: shut the socket down, so that readers see its end."""
         self._connection = None
         if self._sock is not None:
             try:
                 self._sock.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass  # the client was faster
+                pass  # the client has closed the connection

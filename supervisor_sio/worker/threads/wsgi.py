@@ -1,9 +1,8 @@
-"""A request through the WSGI application, in a thread of the pool.
+"""Passes a request to the WSGI application, in a thread of the pool.
 
-The thread has the connection's socket meanwhile, so that what waits for a client waits here, and
-a body or an answer of any length goes through without a step in the loop. A handshake of
-Engine.IO is passed on to the engine by the application; what the application answers instead goes
-out as any other answer.
+Meanwhile the thread uses the connection's socket: it waits for the client, and transfers bodies and
+responses of any length without the loop. The application passes an Engine.IO handshake on to the
+engine; if it answers itself, its response is sent like any other.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ logger = logging.getLogger("supervisor_sio.worker")
 
 
 class _Call:
-    """One request, and the application's answer."""
+    """One request, and the application's response."""
 
     def __init__(self, connection: Connection, head: Head, threads: Threads, pool: Pool) -> None:
         self._connection = connection
@@ -43,12 +42,13 @@ class _Call:
         self._body = environ["wsgi.input"] = Body(client, head.length, waits)
         self._answer = Answer(client, head, self._body, connection.server.runtime.date())
         if head.length is None:
-            # Else there is a length to go by; Werkzeug makes a 400 of what it finds wrong then.
+            # Werkzeug reads a chunked body only with this. It is not set for a body with a length,
+            # for which Werkzeug answers errors with 400.
             environ["wsgi.input_terminated"] = True
         environ["wsgi.file_wrapper"] = FileWrapper
         self._taker = environ[EXCHANGE] = Taker(self)
         self._upgraded: Optional[UpgradedSocket] = None
-        # Not in a handshake of Engine.IO, whose environment lives as long as its session.
+        # Not in an Engine.IO handshake, whose environment the session keeps for its whole life.
         if "HTTP_UPGRADE" in environ and "EIO=" not in head.query:
             self._upgraded = environ[SOCKET] = UpgradedSocket(connection, threads)
 
@@ -59,7 +59,7 @@ class _Call:
         return request, connection
 
     def run(self) -> None:
-        """Have the application answer it, and give the connection back to the loop."""
+        """Let the application answer, and return the connection to the loop."""
         connection, threads = self._connection, self._threads
         gone = unread = False
         try:
@@ -93,7 +93,7 @@ class _Call:
             if self._is_answer_wanted:
                 self._answer.fail("400 Bad Request")
         except BaseException as error:
-            # That is how gunicorn is told that the connection has become a websocket.
+            # flask-sock raises StopIteration under gunicorn after a websocket has ended.
             if not (self._has_upgraded and isinstance(error, StopIteration)):
                 logger.exception("a request to the application failed")
             if self._is_answer_wanted:
@@ -101,7 +101,7 @@ class _Call:
 
     @property
     def _has_upgraded(self) -> bool:
-        """Whether the application has made something else than HTTP of the connection."""
+        """Whether the application has upgraded the connection to another protocol."""
         return self._upgraded is not None and self._upgraded.is_used
 
     @property
@@ -109,7 +109,7 @@ class _Call:
         return not (self._taken or self._has_upgraded)
 
     def _leave_nothing_unread(self) -> bool:
-        """Whether the next request, if there is one, follows."""
+        """Read the rest of the body; return whether the next request, if any, is next to read."""
         body = self._body
         if self._taken or body.ended or self._answer.closes or body.has_to_be_asked_for:
             return body.ended
@@ -120,7 +120,7 @@ class _Call:
         return True
 
     def _release(self) -> None:
-        """A session may keep the environment of its handshake, but not the connection."""
+        """Remove references to the connection from the environment, which a session may keep."""
         self._environ["wsgi.input"] = NO_INPUT
         self._environ.pop(EXCHANGE, None)
         self._taker.release()
@@ -131,9 +131,9 @@ class _Call:
 
 
 def serve(connection: Connection, head: Head, threads: Threads, pool: Pool) -> None:
-    """Serve a request; in a thread of the pool.
+    """Serve a request in a thread of the pool.
 
-    :param threads: the way back to the loop.
+    :param threads: calls functions in the loop.
     """
     try:
         _Call(connection, head, threads, pool).run()

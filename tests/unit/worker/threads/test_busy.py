@@ -38,7 +38,7 @@ def test_it_is_said_once_and_when_it_is_over() -> None:
     told = [line for _ in range(20) for line in look(20, 31)]
     assert told == [
         "all 4 threads of the application have been busy for 5 seconds, and 31 events and requests "
-        "wait for one: --threads says how many there are"
+        "wait for one: --threads sets their number"
     ]
     assert look(21, 30) == ["a thread of the application is free again"]
     assert not look(22, 0)
