@@ -1,4 +1,4 @@
-"""An engine with a clock that is set, an owner that writes down, and connections of lists."""
+"""An engine with a clock that tests set, an owner that records calls, and fake connections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UPGRADE = {
 
 
 class FakeLink:
-    """The connection of a websocket, and what the client has got."""
+    """A websocket's connection that records what it sends."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self.websocket = websocket
@@ -94,7 +94,7 @@ class FakeLink:
 
     @property
     def frames(self) -> list[tuple[int, Payload]]:
-        """What the client has got: opcodes and payloads."""
+        """The opcodes and payloads that were sent."""
         found: list[tuple[int, Payload]] = []
         data = self.data
         while data:
@@ -110,12 +110,12 @@ class FakeLink:
 
     @property
     def got(self) -> list[Payload]:
-        """The messages among them."""
+        """The messages that were sent."""
         return [payload for opcode, payload in self.frames if opcode in (1, 2)]
 
 
 class FakeExchange:
-    """A request that waits for its answer."""
+    """A request that records its response."""
 
     def __init__(self) -> None:
         self.session: Optional[Session] = None
@@ -136,7 +136,7 @@ class FakeExchange:
             self.read()
 
     def read(self) -> None:
-        """The client has taken the answer."""
+        """The client reads the response."""
         if self.session is not None:
             self.session.taken(self)
 
@@ -174,7 +174,7 @@ class FakeExchange:
 
 
 class FakeOwner:
-    """Writes down what it is told."""
+    """Records the calls of the engine."""
 
     def __init__(self) -> None:
         self.messages: list[Payload] = []
@@ -211,7 +211,7 @@ class FakeOwner:
 
 
 class World:
-    """One engine and everything around it."""
+    """One engine with everything that it needs."""
 
     def __init__(self, **options: Any) -> None:
         self.now = 1000.0
@@ -251,7 +251,7 @@ class World:
     # --- clients
 
     def open(self, **more: Any) -> Session:
-        """A session with polling."""
+        """Open a session with polling."""
         request, exchange = self.request(**more), FakeExchange()
         assert self.engine.check(request) is None
         session = self.engine.open(request)
@@ -273,7 +273,7 @@ class World:
         return exchange
 
     def poll(self, sid: str) -> list[str]:
-        """The packets of an answer that comes at once."""
+        """The packets of a response that is sent at once."""
         return self.get(sid).packets
 
     def post(self, sid: str, *packets: str, body: Optional[bytes] = None) -> FakeExchange:
@@ -314,6 +314,6 @@ class World:
 
     @property
     def reason(self) -> str:
-        """Why the only session has ended."""
+        """Why the only session ended."""
         ((_, reason),) = self.owner.closed
         return reason

@@ -32,7 +32,7 @@ def answers(**options: Any) -> Answers:
 
 
 class Answer:
-    """One, taken apart by hand."""
+    """A response, parsed by simple string operations."""
 
     def __init__(self, data: bytes) -> None:
         head, _, self.body = data.partition(b"\r\n\r\n")

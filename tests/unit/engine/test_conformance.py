@@ -1,6 +1,6 @@
-"""The engine and a stock ``engineio.Server`` get the same requests, and answer the same.
+"""The engine and a stock ``engineio.Server`` get the same requests, and have to answer the same.
 
-Where they do not, :data:`DIFFERENCES` says so, with the reason.
+:data:`DIFFERENCES` lists the exceptions, with their reasons.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Asked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is compared."""
+    """The parts of a response that are compared."""
 
     status: int
     kind: str
@@ -59,14 +59,14 @@ def answer_of(status: int, fields: list[tuple[str, str]], body: bytes) -> Answer
 
 
 class Queue(queue.Queue):  # type: ignore[type-arg]
-    """One for which engineio does not wait: when it ends a session, it would do so for ever."""
+    """A queue that does not block: engineio would wait for ever when it ends a session."""
 
     def join(self) -> None:
         pass
 
 
 class Stock:
-    """engineio's own server, with an application that sends everything back."""
+    """engineio's own server, with an application that echoes everything."""
 
     def __init__(self, **options: Any) -> None:
         self.eio = engineio.Server(async_mode="threading", monitor_clients=False, **options)
@@ -102,7 +102,7 @@ class Stock:
 
 
 class Ours:
-    """The engine, with the same."""
+    """The engine, with an echoing owner."""
 
     def __init__(self, **options: Any) -> None:
         self.world = World(**options)
@@ -154,7 +154,7 @@ def refused(asked: Asked, stock: Answer) -> Answer:
 
 
 class Difference(NamedTuple):
-    """Where the engine answers in another way. ``docs/design.md`` has the same rows."""
+    """A case that the engine answers differently. ``docs/design.md`` has the same rows."""
 
     what: str
     why: str
@@ -220,7 +220,7 @@ DIFFERENCES = [
 
 
 def script(body: str) -> str:
-    """As JSON: engineio leaves a backslash or a line end as it is, which is no script then."""
+    """A JSONP script; engineio does not escape a backslash or a line end, so that it is invalid."""
     match = re.fullmatch(r'___eio\[(\d+)\]\("(.*)"\);', body, re.DOTALL)
     assert match is not None
     return f"___eio[{match[1]}]({json.dumps(match[2].replace(chr(92) + chr(34), chr(34)))});"
@@ -245,7 +245,7 @@ class Both:
         self.ours = Ours(**options, ping_interval_grace_period=eio.ping_interval_grace_period)
 
     def ask(self, asked: Asked) -> bool:
-        """Whether both have done the same with it."""
+        """Whether both servers have answered the request alike."""
         if self._would_wait(asked):
             return True
         before, stock = set(self.stock.eio.sockets), self.stock.ask(asked)
@@ -266,7 +266,7 @@ class Both:
         return asked.body != "1"
 
     def _would_wait(self, asked: Asked) -> bool:
-        """Whether it is a poll for which nothing is there."""
+        """Whether it is a poll of a session without pending packets."""
         if asked.method != "GET" or asked.session is None or asked.session < 0:
             return False
         return self.stock.waiting(self.stock.sids[asked.session]) == 0
@@ -291,7 +291,7 @@ class Both:
 
 
 def told(body: str) -> str:
-    """What the handshake says, whatever the order."""
+    """The data of an open packet, in any order."""
     match = re.search(r"0\{.*\}", body.replace('\\"', '"'))
     assert match is not None
     return json.dumps(json.loads(match[0][1:]), sort_keys=True)

@@ -1,4 +1,4 @@
-"""The wheel: everything is due in time, once, and what is moved later costs nothing."""
+"""The timing wheel: each deadline expires once and in time; moving one to later costs nothing."""
 
 from __future__ import annotations
 

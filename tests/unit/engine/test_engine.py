@@ -32,7 +32,7 @@ def world() -> World:
 
 
 def refused(world: World, *args: Any, **more: Any) -> FakeExchange:
-    """What a request without a session gets."""
+    """The refusal of a request without a session."""
     exchange = FakeExchange()
     answer = world.engine.check(world.request(*args, **more))
     assert answer is not None
@@ -200,13 +200,13 @@ def no_websocket(websocket: WebSocket) -> FakeLink:
 
 
 def state_of(session: Session) -> dict[str, Any]:
-    """Of one that is taken out."""
+    """The state of a session that is taken out."""
     state: dict[str, Any] = json.loads(json.dumps(session._engine.take_out(session.sid)))
     return state
 
 
 def full(world: World, state: State) -> Session:
-    """A session that can be moved, with as much in it as this state allows."""
+    """A movable session, with all optional parts that this state allows."""
     world.owner.handler = lambda session, data: False
     if state is State.WEBSOCKET:
         session = world.open()
@@ -345,7 +345,7 @@ def test_a_ping_is_sent_when_it_would_have_been_due(elapsed: float) -> None:
 
 
 def test_the_first_answer_after_a_move_proves_nothing() -> None:
-    """It may be to the ping before."""
+    """It may answer a ping that was sent before the move."""
     world = World(ping_interval=20, ping_timeout=15)
     session, link = world.open_websocket()
     told, there = state_of(session), World(ping_interval=20, ping_timeout=15)
@@ -378,7 +378,7 @@ def test_a_pong_has_its_time_anew() -> None:
 @pytest.mark.parametrize("answer", ["before", "after", "never"])
 @pytest.mark.parametrize("pause", [1, 29])
 def test_the_ping_after_one_that_was_sent_before_a_pause(answer: str, pause: float) -> None:
-    """Clients of python-engineio wait for ``ping_interval`` and 5 seconds."""
+    """python-engineio's clients wait for ``ping_interval`` plus 5 seconds."""
     world, there = World(), World()
     session, link = world.open_websocket()
     session.ping_early()
@@ -583,7 +583,7 @@ def test_the_requests_of_a_session_are_needed(world: World) -> None:
 
 
 def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    """A change of a field, of one in another, or of an item."""
+    """Change a field, a nested field, or an item."""
 
     def change(state: dict[str, Any]) -> None:
         target: Any = state

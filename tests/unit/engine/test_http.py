@@ -1,4 +1,4 @@
-"""Heads and bodies in chunks, as :mod:`supervisor_sio.engine.http` reads them."""
+"""Heads and chunked bodies, as :mod:`supervisor_sio.engine.http` reads them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def head(*lines: bytes, first: bytes = b"GET / HTTP/1.1", host: bytes = HOST) ->
 
 
 def read_in_pieces(data: bytes, *cuts: int) -> tuple[Head, bytes]:
-    """As a connection reads it: the head, and what is behind it."""
+    """The head and the bytes behind it, read in pieces like a connection does."""
     got, looked = b"", 0
     for begin, end in zip((0, *cuts), (*cuts, len(data))):
         got += data[begin:end]
@@ -128,7 +128,7 @@ TOO_LONG = ("101 fields", "a long field", "a long target")
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str) -> None:
-    """However the bytes are split."""
+    """It is refused however the bytes are split."""
     data = REFUSED[name]
     status = "431 Request Header Fields Too Large" if name in TOO_LONG else "400 Bad Request"
     # A byte at a time is the same as each of these, for long ones it takes too long.
@@ -279,7 +279,7 @@ def test_arbitrary_lines_are_read_or_refused(data: bytes, at: int) -> None:
 
 
 def decode(data: bytes, *cuts: int) -> tuple[bytes, bytes]:
-    """The body and what is behind it; :class:`EOFError` where the end is missing."""
+    """The body and the bytes behind it; :class:`EOFError` if the end is missing."""
     body, got = ChunkedBody(), b""
     for begin, end in zip((0, *cuts), (*cuts, len(data))):
         got += body.feed(data[begin:end])

@@ -1,4 +1,4 @@
-"""Any client in any order: nothing is lost, doubled or out of order; a move changes nothing."""
+"""Random client actions: no message is lost, doubled or reordered, whether sessions move or not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PINGS = {"ping_interval": 60, "ping_timeout": 40}
 
 
 class Client:
-    """A client and its server, step by step. Each step is possible or does nothing."""
+    """A client and its server. Each step does nothing where it is not possible."""
 
     def __init__(self, websocket: bool) -> None:
         self.world = world = World(**PINGS, max_http_buffer_size=500_000)
@@ -65,7 +65,7 @@ class Client:
             self._seen = len(got)
 
     def _take(self, packets: list[Any]) -> None:
-        """What the client gets; whether a close comes with it depends on the order of tasks."""
+        """Collect what the client receives; whether a close frame is among it depends on timing."""
         for packet in packets:
             if packet == "2":
                 if self.link is not None and self.session.live is self.link:
@@ -198,7 +198,7 @@ class Client:
             self.link.receive(b"".join(masked(TEXT, b"4" + one.encode()) for one in data))
 
     def say_in_parts(self) -> None:
-        """Half of a fragment, then the rest."""
+        """Send half of a fragment, then the rest."""
         if not self._can_say(False):
             return
         if self._frame:
@@ -218,7 +218,7 @@ class Client:
     # --- another process
 
     def move(self) -> None:
-        """What is left of it here, as tasks that wait, does nothing any more."""
+        """Move the session; tasks that still wait in the old engine must have no effect."""
         world = self.world
         if self._is_there():
             state = json.loads(json.dumps(world.engine.take_out(self.session.sid)))
@@ -230,7 +230,7 @@ class Client:
                 self.link.websocket.start()
 
     def stay(self) -> None:
-        """A turn without a move; who is moved has its time anew."""
+        """A turn without a move, with the deadlines restarted as after one."""
         if self._is_there():
             self.session.renew()
 
@@ -295,7 +295,7 @@ def test_nothing_is_lost_or_doubled_or_out_of_order(steps: list[str], websocket:
 
 
 def as_text(packet: Payload) -> str:
-    """As a poll gets it."""
+    """A packet as it appears in the response to a poll."""
     return encode([packet])
 
 

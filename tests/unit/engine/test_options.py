@@ -10,7 +10,7 @@ from supervisor_sio.engine.options import Options
 
 
 class Server:
-    """An ``engineio.Server``, as far as that goes."""
+    """The option attributes of an ``engineio.Server``."""
 
     ping_interval = 5
     ping_interval_grace_period = 1

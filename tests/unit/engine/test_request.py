@@ -1,4 +1,4 @@
-"""What is found in a request."""
+"""The Engine.IO parameters of a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States that come back from JSON, and whatever else somebody may have written there."""
+"""States read back from JSON, including states that were edited wrongly."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_client_whose_poll_is_cancelled_has_a_moment_for_the_next_one(world: W
 
 @pytest.mark.parametrize("noticed", [True, False], ids=["its end is read", "it is not yet"])
 def test_a_poll_that_is_cancelled_takes_no_message(world: World, noticed: bool) -> None:
-    """Five times, as a client that repeats each of its polls."""
+    """Five times, like a client that repeats each poll."""
     session = world.open()
     for number in range(5):
         poll = world.get(session.sid)
@@ -144,7 +144,7 @@ def test_the_poll_of_a_client_that_has_left_is_not_another_one(world: World) -> 
 
 
 def test_a_poll_that_comes_when_its_client_has_left_takes_no_message(world: World) -> None:
-    """It may have been on its way for longer than the next one."""
+    """The poll may arrive later than the next one."""
     session = world.open()
     session.send("4one")
     left = FakeExchange()
@@ -184,7 +184,7 @@ def test_what_a_client_has_not_read_of_an_answer_comes_again(world: World) -> No
 
 
 def test_a_poll_that_comes_while_an_answer_is_written_gets_it_again(world: World) -> None:
-    """The connection before may have died without an end: nothing waits for it."""
+    """The old connection may be dead without the server knowing."""
     session = world.open()
     first = world.get(session.sid)
     first.reads = False
@@ -216,7 +216,7 @@ def test_what_an_answer_had_that_nobody_has_read_comes_again(world: World) -> No
 
 
 def test_a_ping_that_is_answered_is_not_sent_again(world: World) -> None:
-    """Its answer came by another connection; that of the poll has not said that it was read."""
+    """The pong arrived on another connection; the poll's has not confirmed the response."""
     session = world.open()
     first = world.get(session.sid)
     first.reads = False
@@ -242,7 +242,7 @@ def test_a_session_ends_whose_answer_nobody_has_read(world: World) -> None:
 
 
 def test_a_poll_whose_client_has_left_ends_no_answer(world: World) -> None:
-    """It may have been on its way for longer than the one that is being answered."""
+    """The poll may arrive later than the one that is being answered."""
     session = world.open()
     first = world.get(session.sid)
     first.reads = False
@@ -896,7 +896,7 @@ def test_an_owner_that_is_busy_holds_up_the_websocket(world: World) -> None:
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_who_is_held_up_need_not_answer_pings(transport: str) -> None:
-    """The answer would not be read; afterwards it is awaited as before."""
+    """While reading is paused a pong cannot arrive; afterwards it is awaited as before."""
     world = World(ping_interval=10, ping_timeout=5)
     busy: list[bool] = [True]
     world.owner.handler = lambda session, data: not busy[0]
@@ -973,7 +973,7 @@ def test_an_answer_proves_what_was_sent_before_its_ping() -> None:
 
 
 def test_a_late_answer_proves_nothing() -> None:
-    """The owner knows while a client is behind: until it has answered in time again."""
+    """The owner is told that a client is behind, until it answers in time again."""
     world = World(ping_interval=10, ping_timeout=5)
     session, link = world.open_websocket()
     world.wait(10)
@@ -1169,7 +1169,7 @@ def test_an_upgrade_and_its_session_that_expire_together(world: World) -> None:
 
 
 def test_a_websocket_that_its_client_has_closed_says_no_more(world: World) -> None:
-    """It takes what waits for it before that has an end."""
+    """Pending output is still being sent at that time."""
     session, link = upgraded(world)
     link.close = lambda read_on: None  # type: ignore[method-assign]
     link.receive(masked(CLOSE, b""))

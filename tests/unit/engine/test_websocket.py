@@ -19,7 +19,7 @@ from unit.engine.fakes import UPGRADE, FakeLink, Payload, World
 
 
 class Recorder:
-    """Writes down what it gets."""
+    """A handler that records its calls."""
 
     def __init__(self) -> None:
         self.messages: list[Payload] = []

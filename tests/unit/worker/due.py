@@ -1,4 +1,4 @@
-"""Something with a deadline."""
+"""An item with a deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from supervisor_sio.engine.deadlines import NEVER, NOWHERE
 
 
 class Item:
-    """:ivar due: how often it was told."""
+    """:ivar due: how often its deadline has expired."""
 
     def __init__(self, fails: bool = False) -> None:
         self.deadline = NEVER

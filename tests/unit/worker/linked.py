@@ -1,4 +1,4 @@
-"""A worker's end of the channel, with a router that the test is."""
+"""A worker's end of the channel; the test is the router."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Router:
         self._messages: list[Any] = []
 
     def accept(self) -> None:
-        """Be the next router."""
+        """Accept the connection as the next router."""
         until(self._accept, "connected")
         assert self.expect("hello")["version"] == channel.VERSION
 
@@ -41,7 +41,7 @@ class Router:
         return self._sock is not None
 
     def send(self, message: dict[str, Any], *descriptors: int) -> None:
-        """The descriptors are closed."""
+        """Send a message, and close the descriptors."""
         assert self._sock is not None
         channel.send(self._sock, message, descriptors)
         channel.close_all(descriptors)
@@ -54,7 +54,7 @@ class Router:
         channel.send_encoded(self._sock, handover.encode(*KNOWN), [descriptor])
 
     def expect(self, kind: str) -> Any:
-        """The next message of this type; those before it are gone."""
+        """The next message of this type; earlier ones are dropped."""
         found: list[Any] = []
 
         def look() -> bool:
@@ -93,7 +93,7 @@ class Router:
 
 
 class Worker:
-    """What is called, and how."""
+    """Records the callbacks of the link."""
 
     def __init__(self, runtime: HubRuntime, run_dir: Any) -> None:
         self.settings: list[Any] = []

@@ -1,7 +1,7 @@
-"""Two workers of one kind in this process, and clients that shall not notice which one they have.
+"""Two workers in this process, and clients that must not notice which of them serves them.
 
-The workers have an engine each, whose owner sends back what it gets, and no application. A move
-is what router and workers do together: states go through JSON, descriptors through a socket.
+Each worker has an engine without an application, whose owner echoes messages. A move does what the
+router and workers do: states pass through JSON, descriptors through a socket.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _runtimes: dict[str, tuple[Any, Any]] = {}
 
 
 class Owner:
-    """Of an engine: sends back each message, and has as much time as a test wants for it."""
+    """An engine's owner that echoes each message, after the time that a test sets."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -131,7 +131,7 @@ class Worker:
         connection.moved(True)
 
     def _serve(self, connection: Connection, head: Head) -> None:
-        """In the place of an application: pass the request on to the engine."""
+        """Instead of an application: pass the request on to the engine."""
         request = Request(head, connection.scheme, connection.address, dict)
         refusal = self.engine.check(request)
         if refusal is not None:
@@ -143,7 +143,7 @@ class Worker:
         connection.leave_to_engine(False)
 
     def take(self, descriptor: int, prefix: bytes = b"") -> None:
-        """A connection of the router."""
+        """Take a connection, as from the router."""
         self.runtime.descriptor_opened(descriptor)
         sock = socket.SocketType(-1, socket.SOCK_STREAM, 0, descriptor)
         sock.setblocking(False)
@@ -152,17 +152,17 @@ class Worker:
 
     @property
     def due(self) -> list[Any]:
-        """What has a deadline here."""
+        """The items that have a deadline."""
         items = [item for slot in self.runtime.deadlines._slots.values() for item in slot]
         return [item for item in items if item.deadline != float("inf")]
 
     def is_left(self) -> bool:
-        """Whether nothing is here of any client."""
+        """Whether the worker still has anything of any client."""
         return not (self.server.connections or self.engine.sessions or self.due)
 
 
 class Client:
-    """One connection of a client, and what has come over it."""
+    """One connection of a client, with the bytes that it has received."""
 
     def __init__(self, pair: Pair) -> None:
         ours, self.sock = socket.socketpair()
@@ -172,7 +172,7 @@ class Client:
         pair.here.take(ours.detach())
 
     def send(self, data: bytes) -> bytes:
-        """What did not fit."""
+        """Send data; return the part that did not fit."""
         while data:
             try:
                 data = data[self.sock.send(data) :]
@@ -192,7 +192,7 @@ class Client:
 
 
 class Pair:
-    """Two workers, of which one has the clients."""
+    """Two workers, one of which has the clients."""
 
     def __init__(self, kind: str, **options: Any) -> None:
         if kind not in _runtimes:
@@ -232,14 +232,14 @@ class Pair:
                 time.sleep(0.001)
 
     def idle(self, seconds: float) -> None:
-        """Turns for so long."""
+        """Run turns of the loops for this time."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.turn(1)
             time.sleep(0.001)
 
     def until(self, client: Client, part: bytes) -> bytes:
-        """What came up to this part; the next call looks behind it."""
+        """Read up to this part; the next call begins behind it."""
         self.wait(lambda: part in client.data, repr(part))
         before, _, client.data = client.data.partition(part)
         return before
@@ -256,9 +256,9 @@ class Pair:
     # --- a move -----------------------------------------------------------------------
 
     def move(self, before_start: Optional[Callable[[], None]] = None) -> None:
-        """All sessions move, as when a worker is stopped; the other one has them then.
+        """Move all sessions to the other worker, as when a worker is stopped.
 
-        :param before_start: called while they are there, and have not been started.
+        :param before_start: called when they are restored, but not started.
         """
         here, there = self.here, self.there
         here.server.draining = True
@@ -277,7 +277,7 @@ class Pair:
         self.turn()
 
     def _taken(self) -> Iterator[tuple[Any, list[int]]]:
-        """Those that have left, as they come out of the router."""
+        """The sessions that were taken out, as the router passes them on."""
         here = self.here
         deadline = time.monotonic() + PATIENCE
         for sid in list(here.engine.sessions):
@@ -291,7 +291,7 @@ class Pair:
                 yield pass_on(json.dumps(taken.state), taken.descriptors)
 
     def _route(self) -> None:
-        """What goes back to the router goes to the worker that has the sessions now."""
+        """Connections that are handed back go to the worker that has the sessions now."""
         for descriptor, prefix in self.there.handed_back:
             self.here.take(descriptor, prefix)
         self.there.handed_back.clear()
@@ -299,7 +299,7 @@ class Pair:
     # --- the end ----------------------------------------------------------------------
 
     def close(self) -> None:
-        """All clients go; nothing is left of anybody."""
+        """Close all clients, and check that nothing of them is left."""
         for client in self.clients:
             client.sock.close()
         deadline = time.monotonic() + PATIENCE
@@ -316,7 +316,7 @@ class Pair:
 
 
 def pass_on(text: str, descriptors: list[int]) -> tuple[Any, list[int]]:
-    """A state and its descriptors on their way through a socket."""
+    """Pass a state through JSON, and its descriptors through a socket."""
     if not descriptors:
         return json.loads(text), []
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -329,7 +329,7 @@ def pass_on(text: str, descriptors: list[int]) -> tuple[Any, list[int]]:
 
 
 def frames(data: bytes) -> list[tuple[int, bytes]]:
-    """Opcodes and payloads of whole frames of a server."""
+    """The opcodes and payloads of complete frames of a server."""
     found = []
     while data:
         opcode, length, at = data[0] & 15, data[1], 2

@@ -1,7 +1,8 @@
 """Socket.IO servers of each mode, served over socket pairs in the thread of the tests.
 
-What runs while a test sleeps is the worker's own runtime: the hub, or an asyncio loop. Handlers
-are written once, as coroutine functions that wait by what their :class:`App` gives them.
+While a test sleeps, the worker's own runtime runs: the hub, or an asyncio loop. Handlers are
+written once, as coroutine functions; each :class:`App` provides the functions with which they
+wait.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ PATIENCE = 20
 
 
 class Client:
-    """One connection, with what has come over it."""
+    """One connection, with the bytes that it has received."""
 
     def __init__(self, app: App) -> None:
         self._sleep = app.sleep
@@ -80,13 +81,13 @@ class Client:
         return found
 
     def until(self, part: bytes) -> bytes:
-        """What came up to this part; the next call looks behind it."""
+        """Read up to this part; the next call begins behind it."""
         self.wait(lambda data: part in data, repr(part))
         before, _, self.data = self.data.partition(part)
         return before
 
     def until_all(self, *parts: bytes) -> None:
-        """All of these come, in any order: handlers in threads run side by side."""
+        """Read until all of these have arrived, in any order: threads run in parallel."""
         self.wait(lambda data: all(part in data for part in parts), repr(parts))
 
     def ended(self) -> bytes:
@@ -122,7 +123,7 @@ class Client:
 
 
 class App:
-    """A server with a few handlers, and what they saw."""
+    """A server with a few handlers that record their calls."""
 
     mode: ClassVar[str]
     runtime: Any
@@ -167,7 +168,7 @@ class App:
         return socketio.WSGIApp(self.sio)
 
     def sleep(self, seconds: float) -> None:
-        """Let the worker run meanwhile, several times over as :func:`unit.worker.turns.let_run`."""
+        """Let the worker run several times, see :func:`unit.worker.turns.let_run`."""
         for _ in range(5):
             self.sleep_once(seconds / 5)
 
@@ -175,11 +176,11 @@ class App:
         raise NotImplementedError
 
     async def nap(self, seconds: float) -> None:
-        """For a handler: let others run."""
+        """In a handler: let others run."""
         raise NotImplementedError
 
     def as_handler(self, function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
-        """For coroutines that never suspend here."""
+        """Convert coroutine functions that never suspend in this mode."""
         return lambda *args: run_blocking(function(*args))
 
     def on(
@@ -188,11 +189,11 @@ class App:
         self.sio.on(event, self.as_handler(handler), namespace=namespace)
 
     async def settled(self, result: Any) -> Any:
-        """For a handler: the result of a method of the server."""
+        """In a handler: the result of a method of the server."""
         return result
 
     def do(self, result: Any) -> Any:
-        """For a test: the result of a method of the server."""
+        """In a test: the result of a method of the server."""
         return result
 
     def emit(self, *args: Any, **kwargs: Any) -> None:
@@ -229,7 +230,7 @@ class App:
 
     @property
     def sid(self) -> str:
-        """That of the only client of the namespace ``/``."""
+        """The sid of the only client of the namespace ``/``."""
         ((sid, _),) = self.sio.manager.get_participants("/", None)
         return str(sid)
 
@@ -240,7 +241,7 @@ class App:
             self.sleep(0.002)
 
     def gone(self) -> None:
-        """Nothing is left of anybody when all connections are closed."""
+        """Close all connections, and check that nothing is left."""
         for client in self.clients:
             client.sock.close()
         self.settle(lambda: not self.sio.eio.sockets and not self.http.connections)
@@ -339,7 +340,7 @@ _runtimes: dict[Any, Any] = {}
 
 
 def serve_by(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process is a worker of this kind, until the test ends."""
+    """Make this process a worker of this mode until the test ends."""
     monkeypatch.setattr(sessions, "_install", kind.install)
     if kind not in _runtimes:
         _runtimes[kind] = kind.make_runtime()
@@ -359,7 +360,7 @@ def connect(app: App, client: Optional[Client] = None, auth: str = "") -> Client
 
 
 def open_session(app: App, client: Client) -> str:
-    """With polling, in the namespace ``/``."""
+    """Open a session with polling, and connect to the namespace ``/``."""
     sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
     client.http("POST", sid, "40")
     assert client.http("GET", sid).startswith("40{")

@@ -187,7 +187,7 @@ def test_asgi_applications(app: Any) -> None:
 
 
 class Plain:
-    """As a middleware of ASGI that has nothing to await."""
+    """ASGI middleware whose ``__call__`` is not a coroutine function."""
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Any: ...
 
@@ -263,14 +263,14 @@ def test_servers_for_other_ways_to_run(wrap: Any) -> None:
 
 
 class Mount:
-    """As Starlette has it."""
+    """Like Starlette's."""
 
     def __init__(self, app: Any) -> None:
         self.path, self.app = "/ws", app
 
 
 class Fast:
-    """As FastAPI has it."""
+    """Like FastAPI."""
 
     def __init__(self, *routes: Any) -> None:
         self.routes = list(routes)
@@ -462,7 +462,7 @@ def test_a_path_that_the_router_does_not_know(wrap: Any) -> None:
 
 @pytest.mark.parametrize("wrap", [lambda app: app, Middleware])
 def test_a_server_without_our_manager(wrap: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its clients would come to a worker that does not know them at every other poll."""
+    """Every other poll of its clients would reach a worker that does not have their session."""
     monkeypatch.setattr(sessions, "_servers", weakref.WeakKeyDictionary())
     monkeypatch.setattr(sessions, "_managers_without_server", 0)
     app = Flask("chat")

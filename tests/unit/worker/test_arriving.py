@@ -1,4 +1,4 @@
-"""Journals that come with what this worker is to adopt."""
+"""The reception of journals that this worker is to inherit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCE = Source("old", "socketio")
 
 
 class World:
-    """A worker, which notes what it says and gets."""
+    """A worker that records what it sends and gets."""
 
     def __init__(self) -> None:
         self.said: list[Message] = []

@@ -59,7 +59,7 @@ def test_it_is_what_engineio_makes_of_a_scope(scope: dict[str, Any]) -> None:
 
 
 def test_the_addresses_are_those_of_the_scope() -> None:
-    """A middleware may know the client's better."""
+    """Middleware may have replaced the client's address."""
     environ = make_environ(scope_of())
     assert [environ[key] for key in ("REMOTE_ADDR", "REMOTE_PORT")] == ["192.0.2.1", "5"]
     assert [environ[key] for key in ("SERVER_NAME", "SERVER_PORT")] == ["192.0.2.2", "443"]

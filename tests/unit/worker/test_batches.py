@@ -1,4 +1,4 @@
-"""Sessions on their way, as text."""
+"""The JSON format of moving sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers ask each other about clients that come back."""
+"""Questions between workers about returning clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUESTION: Said = ({"do": "claim"}, [['2["ä"]', b"\0\n"]])
 
 
 class Router:
-    """Passes on what one worker says to another."""
+    """Passes messages from one worker to another."""
 
     def __init__(self) -> None:
         self.posted: list[tuple[Message, list[int]]] = []

@@ -1,4 +1,4 @@
-"""Connections of a worker: what a request may cost, and what an application sees of it."""
+"""Connections of a worker: the resources that a request may use, and what an application sees."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def post(length: int) -> bytes:
 
 
 class Worker:
-    """A server, and an application that does as a test wants it."""
+    """A server, and an application whose behaviour the test sets."""
 
     def __init__(self) -> None:
         self.serve: Callable[[dict[str, Any]], bytes] = lambda environ: b"served"
@@ -99,7 +99,7 @@ class Client:
                     eventlet.sleep(0)
 
     def until(self, part: bytes) -> bytes:
-        """What came up to this part; the next call looks behind it."""
+        """Read up to this part; the next call begins behind it."""
         with eventlet.Timeout(20, AssertionError(f"no {part!r} in {self.data!r}")):
             while part not in self.data:
                 if not self._read():
@@ -381,7 +381,7 @@ def test_upgrades_are_for_requests_without_a_body(
 def test_an_answer_is_taken_when_it_is_written_not_when_the_application_ends(
     worker: Worker,
 ) -> None:
-    """The client may poll again over another connection before that."""
+    """The client may poll again on another connection before that."""
     client = worker.connect()
     taken: list[Any] = []
     before_its_end: list[Any] = []
@@ -486,7 +486,7 @@ def test_a_draining_worker_gives_back_what_has_begun(worker: Worker, part: bytes
 
 
 def test_a_draining_worker_gives_back_an_idle_connection_that_comes_yet(worker: Worker) -> None:
-    """The router had sent it before it heard of the end: all of drain_timeout it was waited for."""
+    """The router sent it before it knew that the worker drains."""
     worker.server.draining = True
     worker.server.release_idle()
     worker.connect()

@@ -22,7 +22,7 @@ def app(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 class Server:
-    """What :class:`EventFigures` asks an application's server."""
+    """The attributes of an application's server that :class:`EventFigures` reads."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, dict[str, Any]] = {"/": {"echo": None, "*": None}, "*": {"any": 1}}
@@ -104,7 +104,7 @@ def test_time_and_failures() -> None:
 
 
 class Told:
-    """A channel, and the time."""
+    """A channel that records messages, and a clock."""
 
     generation = 1
 

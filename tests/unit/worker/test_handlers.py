@@ -1,4 +1,4 @@
-"""What handlers of a Socket.IO server, and its clients, see of a worker, in each mode."""
+"""What handlers of a Socket.IO server and its clients observe, in each mode."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_undefined_of_msgpack_is_none(make: Any) -> None:
 
 
 def test_a_disconnect_by_msgpack_has_no_data(make: Any) -> None:
-    """To JavaScript's parser nil is data, and a DISCONNECT with data is not one."""
+    """JavaScript's parser takes nil for data, and refuses a DISCONNECT with data."""
     app = make(serializer="msgpack")
     client = open_msgpack(app)
     app.do(app.sio.disconnect(app.sid))
@@ -292,7 +292,7 @@ def test_who_begins_without_a_connect_does_not_stay(make: Any, text: str) -> Non
 
 
 def test_what_a_client_sends_while_it_is_disconnected_ends_nothing(make: Any) -> None:
-    """An event, or one with attachments, that the server's DISCONNECT has crossed."""
+    """An event, also with attachments, that was sent before the server's DISCONNECT arrived."""
     app = make()
     client = connect(app)
     app.do(app.sio.disconnect(app.sid))
@@ -308,7 +308,7 @@ def test_what_a_client_sends_while_it_is_disconnected_ends_nothing(make: Any) ->
 
 
 def let_time_to_connect_pass(app: App, times: int = 1) -> None:
-    """For all that have begun until now; what is due is done when this returns."""
+    """Let the time to connect expire for all sessions that have begun."""
     unconnected, done = app.sio.manager._outlet._unconnected, []
     over = app.runtime.deadlines.clock() + times * (unconnected._seconds + 1)
     app.runtime.call_soon(unconnected.on_deadline, over)
@@ -374,7 +374,7 @@ def test_a_page_may_read_that_its_request_was_malformed(make: Any, origin: str) 
 
 
 def test_a_page_may_read_that_its_request_was_too_long(make: Any) -> None:
-    """Also on a kept connection, of which the worker reads a little at a time."""
+    """Also on a kept connection, of which the worker reads a few bytes at a time."""
     app = make(cors_allowed_origins="*")
     client = Client(app)
     sid = open_session(app, client)
@@ -603,7 +603,7 @@ def test_who_is_connected_always_may_emit_before_it_is_refused(make: Any) -> Non
 
 
 def test_who_is_in_a_namespace_may_answer_before_that_is_noted(make: Any) -> None:
-    """As one that is recovered: it has its CONNECT, and what it has missed, before that."""
+    """A recovered client gets its CONNECT, and missed events, before the session is marked."""
     app = make()
     client = connect(app)
     app.session.connected = False
@@ -650,7 +650,7 @@ def test_the_application_disconnects(make: Any) -> None:
 
 
 def test_the_application_disconnects_a_client_and_its_handler_fails(make: Any) -> None:
-    """Who calls ``disconnect()`` gets the error, and nothing of the client is left."""
+    """The caller of ``disconnect()`` gets the error, and nothing of the client is left."""
     app = make()
     app.sio.on("disconnect", lambda sid, reason: 1 / 0)
     client = connect(app)
@@ -678,7 +678,7 @@ def test_a_disconnect_handler_that_fails_leaves_nothing(make: Any, transport: st
 
 
 def test_a_disconnect_handler_without_a_reason(make: Any) -> None:
-    """As it was before python-socketio 5.12."""
+    """The signature before python-socketio 5.12."""
     app = make()
     app.sio.on("disconnect", lambda sid: app.seen.append("gone"))
     connect(app)
@@ -851,7 +851,7 @@ def test_a_changed_python_socketio_is_served_by_its_public_interface(
 
 @pytest.mark.parametrize("kind", [socketio.Server, socketio.AsyncServer])
 def test_names_that_are_not_what_they_were(kind: Any) -> None:
-    """Also where one has become a coroutine function, or is none any more."""
+    """Also if one has become a coroutine function, or is not one any more."""
     mode = "asgi" if kind is socketio.AsyncServer else "threading"
 
     async def waits(eio_sid: str, pkt: Any) -> None: ...
@@ -910,7 +910,7 @@ def test_a_post_that_is_too_long_at_a_path_where_nobody_has_come(make: Any) -> N
 
 
 def test_whether_an_origin_is_accepted_may_be_asked(make: Any) -> None:
-    """In threads, and on eventlet, the function may also wait for a database."""
+    """In threads, and on eventlet, the function may wait for a database."""
 
     def is_allowed(origin: str, environ: dict[str, Any]) -> bool:
         app.seen.append(threading.current_thread() is threading.main_thread())
@@ -963,7 +963,7 @@ def test_handlers_start_in_the_order_of_the_events(
     async_handlers: bool,
     loud: bool,
 ) -> None:
-    """``events``: what a client sends, for each event how many attachments it has."""
+    """``events``: for each event of the client, its number of attachments."""
     monkeypatch.setattr(session_module, "CROSSED_POLL_SECONDS", 0.01)
     logger = logging.getLogger("events")
     logger.setLevel(logging.INFO if loud else logging.ERROR)
@@ -1100,7 +1100,7 @@ def test_another_loop_is_told_what_to_write(make: Any) -> None:
 
 @only["asyncio"]
 def test_handlers_that_are_cancelled(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """As at the end of a worker: the sessions end, and nothing is logged."""
+    """At the end of a worker: the sessions end, and nothing is logged."""
     app: App = make()
     go_on = asyncio.Event()
 

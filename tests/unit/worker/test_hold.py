@@ -1,4 +1,4 @@
-"""Messages of sessions that move: what no handler gets before, and what comes in between."""
+"""Messages that are held while their session moves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def hold_of(app: App) -> Any:
 
 
 def in_loop(app: App, call: Any, *args: Any) -> None:
-    """What the worker calls."""
+    """Call it as the worker does."""
     done: list[Any] = []
     app.runtime.call_soon(lambda: done.append(call(*args)))
     app.settle(lambda: done)
@@ -82,7 +82,7 @@ def test_a_message_that_runs_alone_holds_up_those_behind_it(make: Any) -> None:
 
 
 def ask(app: App, client: Client) -> int:
-    """A handler waits for the client's answer; the number of its question."""
+    """Let a handler wait for the client's acknowledgement; return the number of its event."""
 
     async def handler(sid: str) -> None:
         app.seen.append(await app.settled(app.sio.call("question", to=sid, timeout=20)))
@@ -125,7 +125,7 @@ def test_an_answer_with_attachments(make: Any) -> None:
 
 
 def test_a_session_does_not_move_in_the_middle_of_an_answer(make: Any) -> None:
-    """Also when no handler waits for it: what is left of it would come to the other worker."""
+    """Also if no handler waits for it: the other worker would get only the rest."""
     app = make()
     client = connect(app)
     app.emit("question", to=app.sid, callback=lambda *data: app.seen.append(data))
@@ -178,7 +178,7 @@ def test_an_event_whose_attachments_come_while_it_is_kept(make: Any) -> None:
 
 
 def test_an_event_that_was_begun_goes_before_what_is_kept(make: Any) -> None:
-    """In a worker that ends while it hands out what came along."""
+    """In a worker that stops while it handles messages that were passed on to it."""
     app = make()
     connect(app)
     text, hold = f'51-["echo",{PLACE % 0}]', hold_of(app)

@@ -1,4 +1,4 @@
-"""A process that supervisord has started, and that is in none of its clusters."""
+"""A process that supervisord has started, but that belongs to none of its clusters."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def endless():
 
 @pytest.fixture(autouse=True)
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The module of applications, in a process that is no worker."""
+    """The module with the applications, in a process that is not a worker."""
     (tmp_path / "inspected.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])

@@ -1,4 +1,4 @@
-"""What a worker tells the routers of its journals."""
+"""The messages in which a worker describes its journals to routers."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from unit.engine.fakes import World
 
 
 class Loop:
-    """A runtime in which a turn is what the test does in it."""
+    """A runtime whose turns are code of the test."""
 
     def __init__(self, *engines: Any) -> None:
         self.engines = engines
@@ -61,7 +61,7 @@ def test_so_many_disconnect_handlers_run_at_a_time_and_each_session_is_closed() 
 
 
 class Ending(life.Life):
-    """A worker that drains; a turn of its loop is what the test does in it."""
+    """A draining worker; the test provides the turns of its loop."""
 
     def __init__(self, world: World, turn: Any, has_connections: Any) -> None:
         self.runtime: Any = Loop(world.engine)

@@ -1,4 +1,4 @@
-"""What a worker says to the router, and when."""
+"""The messages of a worker to the router, and when they are sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from unit.worker.turns import let_run
 
 
 class Connection:
-    """On its way back to the router."""
+    """A connection that is handed back to the router."""
 
     def __init__(self) -> None:
         self.sock, self.client = socket.socketpair()
@@ -79,7 +79,7 @@ def connections() -> Iterator[list[Connection]]:
 
 
 def fill(worker: Worker, connection: Connection) -> int:
-    """Hand a connection back until the router has to read; the number of those that went."""
+    """Hand connections back until the router has to read; return how many were sent."""
     while not worker.link._blocked:
         worker.link.hand_back(KNOWN, connection)
     return len(connection.told)
@@ -107,7 +107,7 @@ def test_the_next_router_is_told_the_state_anew(worker: Worker, router: Router) 
 def test_a_worker_that_drains_knows_whether_all_of_supervisord_stops(
     worker: Worker, router: Router
 ) -> None:
-    """Its signal may come before the router's word, but not before the answer to its own."""
+    """The signal may come before the router's message, but not before its answer."""
     router.accept()
     router.welcome()
     until(lambda: worker.link.welcomed)
@@ -126,7 +126,7 @@ def test_a_worker_that_drains_knows_whether_all_of_supervisord_stops(
 
 
 def test_connections_come_after_what_was_said_before_them(worker: Worker, router: Router) -> None:
-    """Also while that takes its time, such as a log that waits."""
+    """Also while handling that message takes long, for example in a slow log handler."""
     router.accept()
     go_on = eventlet.event.Event()
     worker.on_members = go_on.wait
@@ -367,7 +367,7 @@ def test_without_supervisord_it_stops(
 def test_who_never_saw_its_parents_leaves_when_supervisord_has_no_socket(
     worker: Worker, router: Router, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
-    """Its start script has ended before it looked, and supervisord before it was ready."""
+    """The start script ended before the worker looked, and supervisord before it was ready."""
     monkeypatch.setattr(ancestors, "_GONE", 0.1)
     monkeypatch.setattr(ancestors.identity, "of_supervisord", lambda: True)
     router.accept()

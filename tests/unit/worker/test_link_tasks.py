@@ -1,4 +1,4 @@
-"""What a worker says of its tasks, through the routers that it has."""
+"""The messages about tasks that a worker sends to its routers."""
 
 from __future__ import annotations
 

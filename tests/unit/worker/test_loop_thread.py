@@ -1,4 +1,4 @@
-"""Calls from other threads; what an application does with them: tests/ledger/test_threads.py."""
+"""Calls from other threads; tests/ledger/test_threads.py has those of applications."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ threading: Any = patcher.original("threading")
 
 
 def in_thread(call: Callable[[], Any]) -> Any:
-    """A thread that runs it; its outcome is in ``.outcome`` once it has ended."""
+    """Run a call in a thread; its outcome is in ``.outcome`` when it has ended."""
 
     def run() -> None:
         try:

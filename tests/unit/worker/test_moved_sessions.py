@@ -130,10 +130,10 @@ CONVERSATIONS = {
 
 
 class Conversation:
-    """One run of it.
+    """One run of the conversation.
 
-    :param moves: after how many bytes of the clients there is one.
-    :param turns: of the loops, between the last of these bytes and the move.
+    :param moves: the numbers of the clients' bytes after which the sessions move.
+    :param turns: turns of the loops between the last of these bytes and the move.
     """
 
     def __init__(self, kind: str, name: str, moves: list[int], turns: int) -> None:
@@ -145,9 +145,9 @@ class Conversation:
         self.clients = [self._pair.connect() for _ in range(1 + max(n for n, _ in self._steps))]
 
     def run(self, expected: Optional[list[Any]] = None) -> list[Any]:
-        """What the clients have got after each step, and then what the owner was told.
+        """What the clients have received after each step, and the calls of the owner.
 
-        :param expected: what another run has returned.
+        :param expected: the result of another run.
         """
         with closing(self._pair):
             return self._run(expected)
@@ -195,7 +195,7 @@ class Conversation:
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_a_move_at_every_byte_of_a_conversation(kind: str, name: str) -> None:
-    """What was read, and how far, is the same for all kinds: with the first one, every byte."""
+    """Reading is the same in all modes: with the first one, test every byte."""
     expected = Conversation(kind, name, [], 0).run()
     assert len(expected[-3]) >= 2, "messages of the client"
     size = sum(len(data) for _, data in CONVERSATIONS[name])
@@ -333,7 +333,7 @@ def test_messages_that_wait_for_the_owner(pair: Pair) -> None:
 
 
 def fill(pair: Pair, client: Client, size: int) -> bytes:
-    """Send so much that it waits here, the first of it cut anywhere."""
+    """Send so much that output is pending, with the first piece partly written."""
     number = 0
     sent = b""
     while pair.session.waiting < size:
@@ -826,7 +826,7 @@ def test_what_is_restored_does_nothing_before_its_start(pair: Pair) -> None:
 
 
 def test_a_poll_before_the_start_that_takes_a_ping_along(kind: str) -> None:
-    """The session goes on after that; else it ends with the worker's mistake."""
+    """The session continues afterwards."""
     with workers(kind, ping_interval=0.1) as pair:
         polling = open_polling(pair)
         pair.wait(lambda: pair.session.state_as_dict()["next_ping"] is None, "ping that waits")
@@ -913,7 +913,7 @@ def test_what_is_discarded_goes_on_elsewhere(pair: Pair) -> None:
 
 
 def full(pair: Pair) -> tuple[Any, list[int]]:
-    """A session with a connection in each role but those that exclude each other."""
+    """A session with connections in as many roles as can be combined."""
     polling, poll, websocket, posting = (open_polling(pair), *(pair.connect() for _ in range(3)))
     for owner in pair.owners:
         owner.busy, owner.answers = True, False
@@ -1026,7 +1026,7 @@ def test_a_state_that_is_wrong(
 
 
 def test_a_connection_that_was_answered_when_the_post_was_not(pair: Pair) -> None:
-    """A state without the POST's connection is that of a client that did not wait for it."""
+    """A state without the POST's connection: the client did not wait for the response."""
     state, descriptors = full(pair)
     index = [connection["role"] for connection in state["connections"]].index("post")
     del state["connections"][index]

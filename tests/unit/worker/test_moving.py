@@ -1,4 +1,4 @@
-"""Sessions that leave a worker, and that come to one, with a router that the test is."""
+"""Sessions that leave and enter a worker; the test is the router."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def memory(data: bytes = b"states") -> int:
 
 
 class Adopter:
-    """What is called."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.adoptions: list[Adoption] = []
@@ -107,7 +107,7 @@ class Linked:
             self.router.send({"type": "adopt-end", "id": number})
 
     def came(self, number: int, batches: int) -> None:
-        """Wait until so much of an offer has come."""
+        """Wait until this part of an offer has arrived."""
         for _ in range(batches):
             assert self.router.expect("took")["id"] == number
 
@@ -254,7 +254,7 @@ def test_a_router_that_does_not_answer(
 def test_a_batch_that_the_router_never_read_is_not_sent_later(
     linked: Linked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its descriptors have other files by then."""
+    """The numbers of its descriptors belong to other files by then."""
     monkeypatch.setattr(passing_module, "PASS_TIMEOUT", 0.1)
     linked.connect()
     while not linked.link._blocked:

@@ -12,7 +12,7 @@ from supervisor_sio.worker.outgoing import Blocked, Outgoing, RouterGone
 
 
 class Router:
-    """A channel that takes what the test lets it take."""
+    """A channel that takes as much as the test allows."""
 
     def __init__(self) -> None:
         self.taken: list[bytes] = []

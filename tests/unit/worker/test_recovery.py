@@ -1,4 +1,4 @@
-"""Clients that lose their connection, and come back to the same worker."""
+"""Clients that lose their connection, and return to the same worker."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any
 
 
 def note(app: App, namespace: str = "/") -> None:
-    """Write down what handlers are called for."""
+    """Record the calls of handlers."""
 
     async def connect(sid: str, environ: Any, auth: Any = None) -> None:
         app.seen.append(("connect", sid, auth))
@@ -69,7 +69,7 @@ def note(app: App, namespace: str = "/") -> None:
 
 
 class Visitor:
-    """A client as socket.io-client is one: of one namespace."""
+    """A client like socket.io-client, in one namespace."""
 
     def __init__(self, app: App, namespace: str = "/") -> None:
         self.app = app
@@ -81,7 +81,7 @@ class Visitor:
         self.connection: Client
 
     def come(self, **auth: Any) -> bool:
-        """Connect, for the first time or again; whether it is recovered."""
+        """Connect, for the first time or again; return whether the client is recovered."""
         before = self.pid
         self.connection = Client(self.app)
         self.connection.open_websocket()
@@ -98,20 +98,20 @@ class Visitor:
         return self.pid == before
 
     def lose(self) -> None:
-        """The network is gone."""
+        """Lose the connection."""
         before = self.app.sio.manager.lost
         self.connection.sock.close()
         self.app.settle(lambda: self.app.sio.manager.lost == before + 1)
 
     def gets(self, *event: Any) -> None:
-        """The next event."""
+        """Receive the next event."""
         self.connection.until(f"42{self._prefix}".encode() + dumps(event)[:-1].encode())
         self.connection.until(b',"')
         self.offset = self.connection.until(b'"]').decode()
 
 
 def look(app: App, seconds: float) -> None:
-    """At the lost, as if so much time had gone."""
+    """Check the lost clients as if this much time had passed."""
     done: list[None] = []
 
     def look() -> None:
@@ -163,7 +163,7 @@ def test_a_client_comes_back(make: Any) -> None:
 
 
 def test_its_answers_to_pings_say_what_it_has(make: Any) -> None:
-    """Its state says when they are late."""
+    """Its state tells whether its pongs are late."""
     app = make()
     visitor = Visitor(app)
     visitor.come()
@@ -261,7 +261,7 @@ def test_an_orderly_end_is_told_at_once(make: Any) -> None:
 
 
 def test_a_session_that_its_client_ends_is_lost(make: Any) -> None:
-    """socket.io-client does so when a poll has failed, and comes back."""
+    """socket.io-client does so when a poll has failed, and then returns."""
     app = make()
     visitor = Visitor(app)
     visitor.come()
@@ -311,7 +311,7 @@ def test_an_offset_that_was_not_given_is_refused(make: Any) -> None:
 
 
 def test_a_flood_of_pids_that_nobody_knows(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other workers are asked so often at most; a client of this worker comes back all the same."""
+    """Questions to other workers are limited; a client of this worker recovers all the same."""
     monkeypatch.setattr(module, "CLAIMS_IN_VAIN", 0.0)
     monkeypatch.setattr(module, "CLAIMS_IN_VAIN_AT_ONCE", 3)
     app = make()
@@ -444,7 +444,7 @@ class Ending(Life):
 
 
 def lose_to_a_handler_that_waits(app: App, count: int) -> tuple[list[Visitor], list[str]]:
-    """:return: lost clients, and the sids of those whose handlers have begun."""
+    """:return: lost clients, and the sids of those whose handlers have started."""
     begun: list[str] = []
 
     async def disconnect(sid: str, reason: str) -> None:
@@ -463,7 +463,7 @@ def lose_to_a_handler_that_waits(app: App, count: int) -> tuple[list[Visitor], l
 def test_what_another_worker_will_have_is_told_of_there(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And a handler that runs is waited for: cut off, it would be called again there."""
+    """A running handler is waited for: otherwise the other worker would call it again."""
     monkeypatch.setattr(module, "LOST_HANDLERS", 1)
     app = make()
     (first, second), begun = lose_to_a_handler_that_waits(app, 2)
@@ -499,7 +499,7 @@ def test_a_handler_that_hangs_does_not_keep_the_others_from_being_told(
 
 
 class Router:
-    """What a worker says to it of an adoption."""
+    """Records what a worker answers to an adoption."""
 
     def __init__(self) -> None:
         self.said: list[Any] = []
@@ -523,7 +523,7 @@ class Router:
 
 
 def journal_of(app: App) -> Journal:
-    """As the router has it when its worker has died now."""
+    """The journal that the router has if its worker dies now."""
     manager = app.sio.manager
     logs: dict[str, dict[int, int]] = {"events": {}, "states": {}}
     for log, number, descriptor in manager.journal.segments():
@@ -532,7 +532,7 @@ def journal_of(app: App) -> Journal:
 
 
 def inherit(app: App, *journals: Journal, go: bool = True) -> Router:
-    """What workers have left that have died comes to this one."""
+    """Let this worker inherit the journals of workers that have died."""
     router: Any = Router()
     adopter = Adopter(app.runtime, app.http, router)
     of = {journal.source: journal for journal in journals}
@@ -550,7 +550,7 @@ def inherit(app: App, *journals: Journal, go: bool = True) -> Router:
 
 @pytest.fixture
 def workers(make: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes applications as workers with these tags have them."""
+    """Creates applications, each as a worker with the given tag."""
     monkeypatch.setattr(Relaying, "hears", "socketio")
     servers: list[Any] = []
     monkeypatch.setattr(takeover.sessions, "servers", lambda: servers)
@@ -602,7 +602,7 @@ def test_a_client_of_a_worker_that_died_comes_back_to_another_one(
 
 
 def test_the_session_of_a_client_of_a_worker_that_died(workers: Any) -> None:
-    """It can be read and written while the client is away, and comes back with it."""
+    """It can be read and written while the client is away, and is kept when it returns."""
     dead = workers("11111111")
     visitor = Visitor(dead)
     visitor.come()
@@ -628,7 +628,7 @@ def test_the_session_of_a_client_of_a_worker_that_died(workers: Any) -> None:
 def test_so_many_sessions_that_have_ended_are_looked_at(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At a time; none is forgotten, and those of clients that are back do not stay."""
+    """A limited number at a time; all are checked, and those of returned clients are removed."""
     monkeypatch.setattr(module, "_LOOK", 0.01)
     monkeypatch.setattr(module, "_LOOKED_AT", 2)
     app = make()
@@ -739,7 +739,7 @@ def test_others_get_a_turn_while_an_heir_writes_down_whom_it_has(
 
 
 def copied(journal: Journal) -> dict[str, dict[int, int]]:
-    """Its logs, once more."""
+    """A copy of its logs."""
     return {
         log: {number: os.dup(one) for number, one in segments.items()}
         for log, segments in journal.logs.items()
@@ -747,7 +747,7 @@ def copied(journal: Journal) -> dict[str, dict[int, int]]:
 
 
 def test_a_client_whose_next_worker_never_had_it_is_told_of(make: Any) -> None:
-    """That one was killed meanwhile, and nobody has anything of it."""
+    """That worker was killed meanwhile, and no other has the client."""
     app = make()
     visitor = Visitor(app)
     visitor.come()

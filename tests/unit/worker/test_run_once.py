@@ -1,4 +1,4 @@
-"""When a worker runs its tasks, with a router, a clock and functions of the test."""
+"""A worker's tasks, with a router, a clock and functions of the test."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Clock:
 
 
 class Rig:
-    """A worker with one task; the runtime and the router are the test."""
+    """A worker with one task; the test is the runtime and the router."""
 
     has_threads = False
 
@@ -209,7 +209,7 @@ def test_who_cannot_say_so_loses_it(rig: Rig, caplog: pytest.LogCaptureFixture) 
 
 
 def test_one_that_was_stopped_does_not_go_on(rig: Rig) -> None:
-    """Before anything else runs."""
+    """Even before the worker has checked the lease."""
     rig.offer()
     rig.heard()
     rig.clock.now += RUN_ONCE_LEASE
@@ -238,7 +238,7 @@ def test_the_router_has_given_it_to_another(rig: Rig) -> None:
 
 
 def test_a_router_that_does_not_come(rig: Rig) -> None:
-    """It is told once, and nothing is given away as long as it says nothing."""
+    """The router's socket gets the message once, and no task is given away without a router."""
     rig.offer()
     rig.heard()
     rig.generation, rig.unanswered = 2, True

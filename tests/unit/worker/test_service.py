@@ -1,4 +1,4 @@
-"""Which life a worker has, and what ends it before it begins."""
+"""How a worker is run, and the errors that prevent its start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from supervisor_sio.worker.link import Refused
 
 
 class Life:
-    """Instead of a worker's: notes what it was made of."""
+    """Replaces a worker's life, and records its arguments."""
 
     made: list[tuple[Any, ...]] = []
     error: Optional[Exception] = None
@@ -101,7 +101,7 @@ def test_a_supervisord_without_the_section(
 def test_a_server_without_our_manager(
     supervised: OwnedRunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By hand it is served: there are no other workers."""
+    """Started by hand it is served: there are no other workers."""
     server = socketio.Server(async_mode="eventlet")
     assert "client_manager=ZmqManager()" in error_of(capsys, socketio.WSGIApp(server))
     assert not Life.made

@@ -1,4 +1,4 @@
-"""A session leaves one worker and arrives at another: here both are in this process."""
+"""Sessions leave one worker and arrive at another; both are in this process."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 class Router:
-    """Holds what one worker passes on, and gives it to another."""
+    """Holds what one worker passes on, and offers it to another."""
 
     all_stop = False
     welcomed = up = True
@@ -92,7 +92,7 @@ class Router:
 
 
 def run(app: App, coroutine: Any) -> Any:
-    """In the loop of the worker."""
+    """Run it in the loop of the worker."""
     done: list[Any] = []
 
     async def call() -> None:
@@ -124,7 +124,7 @@ def adopt(app: App, router: Any, go: bool = True) -> Adopter:
 
 
 def move(app: App, make: Callable[..., App], prepare: Callable[[App], None]) -> App:
-    """All sessions of an application go to another one, with its clients."""
+    """Move all sessions of an application to another, with their clients."""
     router = pass_on(app)
     assert not app.sio.eio.sockets and not app.sio.environ and not app.sio.manager.rooms
     other = make()
@@ -473,8 +473,9 @@ def test_what_is_discarded_is_let_go_without_a_word(make: Any) -> None:
 
 
 def test_a_request_that_comes_before_they_are_this_workers(make: Any) -> None:
-    """It goes back to the router, which lets it wait; else it is that of an unknown session, or
-    lost when they become another's."""
+    """The router gets it back and holds it; otherwise it would be refused as of an unknown session,
+    or lost if another worker gets the sessions.
+    """
     app = make()
     sid = open_session(app, Client(app))
     router, other = pass_on(app), make()
@@ -490,7 +491,7 @@ def test_a_request_that_comes_before_they_are_this_workers(make: Any) -> None:
     other.http.hand_back = hand_back
 
     def post() -> Client:
-        """On a connection that was idle."""
+        """POST on an idle connection."""
         client = Client(other)
         other.settle(lambda: other.http.connections)
         other.http.unsettle()
@@ -622,5 +623,5 @@ def test_the_smallest_of_too_many_tags_is_closed(make: Any, monkeypatch: Any) ->
 
 
 def _sid(number: int) -> str:
-    """Those of two clients have the same tag; each has one of Engine.IO, too."""
+    """The sids of two clients have the same tag; each client has an Engine.IO sid, too."""
     return f"{number // 4:08x}.{number:020d}"

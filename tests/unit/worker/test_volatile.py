@@ -1,4 +1,4 @@
-"""Volatile emits, to clients that are up to date and to others, in each mode."""
+"""Volatile emits to clients with and without pending output, in each mode."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Pair:
         self.client.send(data)
 
     def received(self, size: int) -> bytes:
-        """At least so many bytes, or what there is before the end."""
+        """At least this many bytes, or all bytes before the end."""
         data = b""
         with eventlet.Timeout(20):
             while len(data) < size:
@@ -225,7 +225,7 @@ def test_a_client_that_takes_nothing_is_cut_off(
 
 
 def let_wait(pair: Pair, size: int) -> None:
-    """At least so much waits for the client, beyond what the kernel takes."""
+    """Let at least this much output be pending, beyond what the kernel takes."""
     data = message_frame("x" * 50_000)
     while pair.link._backlog is None:
         pair.link.send(data)
@@ -341,7 +341,7 @@ def test_nobody_waits_for_a_long_fan_out() -> None:
 
 
 def test_what_another_thread_sends_does_not_stop_what_the_hub_sends(pair: Pair) -> None:
-    """``get_hub()`` there makes a hub that nobody runs."""
+    """``get_hub()`` in that thread would create a hub that nobody runs."""
     other = Pair()
     patcher.original("threading").Thread(target=other.link.send, args=[b"thread"]).start()
     let_run(0.05)
@@ -419,7 +419,7 @@ def test_a_log_that_has_to_be_waited_for(pair: Pair, how: str) -> None:
 
 
 def test_what_came_before_much_output_has_its_turn_when_that_is_gone(pair: Pair) -> None:
-    """Also if the client sends nothing more."""
+    """Also if the client does not send anything more."""
     texts = [f"{number}" for number in range(MESSAGES_AT_ONCE + 3)]
     take = pair.handler.messages.append
 

@@ -1,4 +1,4 @@
-"""Turns of the hub, for tests that look at what has not happened, or has meanwhile."""
+"""Runs turns of the hub, for tests that check what has happened meanwhile, or has not."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ with warnings.catch_warnings():
 
 
 def let_run(seconds: float) -> None:
-    """Let all others run, several times over.
+    """Let all other greenlets run several times.
 
-    Where the process itself was not let run, one sleep may end before the hub has looked at any
+    If the process itself was not scheduled, a single sleep may end before the hub has polled any
     descriptor.
     """
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Both loops; a Python that is too old for this mode has none of these tests."""
+"""Both loops; with a Python that is too old for this mode these tests do not run."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ async def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
 
 
 class Rig:
-    """A server with one ASGI application, on a loop of its own."""
+    """A server with one ASGI application, on its own loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.runtime = AsyncioRuntime(loop)
@@ -48,7 +48,7 @@ class Rig:
         self.server.paths = (b"/socket.io/",)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Run a test to its end; no connection is left behind."""
+        """Run a test, and check that it leaves no connection behind."""
 
         async def test() -> None:
             await asyncio.wait_for(coroutine, 60)
@@ -83,7 +83,7 @@ class Client:
         await self._loop.sock_sendall(self.sock, data)
 
     async def until(self, part: bytes) -> bytes:
-        """What came up to this part; the next call looks behind it."""
+        """Read up to this part; the next call begins behind it."""
         while part not in self.data:
             await self._read(part)
         before, _, self.data = self.data.partition(part)
@@ -101,7 +101,7 @@ class Client:
         return data[:size]
 
     async def ended(self) -> bytes:
-        """What came until the end."""
+        """Read until the end of the connection."""
         while True:
             more = await asyncio.wait_for(self._loop.sock_recv(self.sock, 65536), 20)
             if not more:
@@ -120,7 +120,7 @@ class Client:
         return await self.answer()
 
     async def answer(self, has_body: bool = True) -> Answer:
-        """The next answer, of a length or in chunks."""
+        """Read the next response, with a length or chunked."""
         head = await self.until(b"\r\n\r\n")
         line, *fields = head.split(b"\r\n")
         named = dict(field.lower().split(b": ", 1) for field in fields)
@@ -145,7 +145,7 @@ class Answer:
 def answering(
     body: bytes = b"served", status: int = 200, seen: Optional[list[Any]] = None
 ) -> Callable[..., Any]:
-    """An application that answers everything with this, and keeps the scopes."""
+    """An application that always gives this response, and records the scopes."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"

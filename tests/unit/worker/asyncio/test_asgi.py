@@ -98,7 +98,7 @@ def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:
 
 
 def test_each_request_is_looked_at_by_the_worker(rig: Rig) -> None:
-    """One of another worker's session goes back to the router, also behind others."""
+    """A request of another worker's session goes back to the router, also a pipelined one."""
     rig.use(answering())
     rig.kept = lambda request: not request.tag
     other = b"GET /socket.io/?EIO=4&sid=other.x HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -507,7 +507,7 @@ def test_a_client_that_has_ended_its_side_gets_an_answer(rig: Rig) -> None:
 def test_a_client_that_ends_with_its_body_is_gone_soon(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both come in one turn of the loop, while the application waits for the body."""
+    """The body and the end arrive in one turn of the loop, while the application waits."""
     monkeypatch.setattr(asgi, "HALF_CLOSED_SECONDS", 0.1)
     outcome: list[str] = []
 
@@ -573,7 +573,7 @@ def test_what_an_application_says_of_a_client_that_is_gone_is_not_news(
 def test_an_upgrade_to_something_else_is_a_plain_request(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client must not fill the log, and one with a body must not become a websocket."""
+    """No log line is written, and a request with a body does not become a websocket."""
     seen: list[Any] = []
     rig.use(answering(seen=seen))
     caplog.set_level(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""A child that a handler forks: it goes on alone, and harms nothing of its parent's."""
+"""A child that a handler forks: it continues alone, and does not affect its parent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def runtime(loop: asyncio.AbstractEventLoop) -> AsyncioRuntime:
 
 
 def fork(runtime: AsyncioRuntime, at_end: Callable[[], None] = lambda: None) -> int:
-    """As a handler would; hooks of :func:`os.register_at_fork` cannot be removed."""
+    """Fork like a handler; hooks of :func:`os.register_at_fork` cannot be removed."""
     child = os.fork()
     if not child:
         runtime.leave_in_child(at_end)
@@ -43,7 +43,7 @@ async def status_of(child: int) -> int:
 
 
 def run(runtime: AsyncioRuntime, handler: Callable[[], Any], eager: bool) -> None:
-    """As a task of the worker's, or of another library's."""
+    """Run as a task of the worker, or of another library."""
     if eager:
         runtime.run(handler)
     else:
@@ -131,7 +131,7 @@ def test_a_child_of_a_plain_call_ends_as_well(runtime: AsyncioRuntime) -> None:
 
 
 def test_the_loop_of_the_parent_sees_what_it_saw(runtime: AsyncioRuntime) -> None:
-    """Whatever the child does with the loop, and with descriptors."""
+    """Whatever the child does with the loop and its descriptors."""
     ours, theirs = socket.socketpair()
     seen: list[bytes] = []
 

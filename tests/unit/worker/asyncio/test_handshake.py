@@ -1,4 +1,4 @@
-"""Handshakes of Engine.IO through the application: who answers them, and what is left of them."""
+"""Engine.IO handshakes through the application: who answers them, and that nothing is left over."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nengine"
 
 
 class Server:
-    """As the Socket.IO server takes a request, and keeps its scope."""
+    """Takes requests like the Socket.IO server, and keeps their scope."""
 
     def __init__(self, pause: float = 0) -> None:
         self.scopes: list[Any] = []
@@ -175,7 +175,7 @@ def test_the_application_says_nothing(rig: Rig, caplog: pytest.LogCaptureFixture
 
 
 def test_a_request_with_a_body_that_the_engine_answers(rig: Rig) -> None:
-    """One of a session that is gone, or whose path was not known yet."""
+    """Of a session that has ended, or on a path that was not known yet."""
     bodies: list[bytes] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -250,7 +250,7 @@ def test_a_handshake_that_uvicorn_refuses(rig: Rig) -> None:
 
 
 def test_uvicorn_refuses_a_websocket(rig: Rig) -> None:
-    """The application that has been called learns of it as it does of any other end."""
+    """The running application gets an ordinary disconnect."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         while not seen or seen[-1] != "websocket.disconnect":
@@ -308,7 +308,7 @@ def test_an_application_ends_its_task(rig: Rig, error: type[BaseException]) -> N
 
 
 def test_a_receive_that_is_given_up(rig: Rig) -> None:
-    """As Starlette looks whether the client is there yet."""
+    """Starlette does this to check whether the client is still connected."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -326,7 +326,7 @@ def test_a_receive_that_is_given_up(rig: Rig) -> None:
 
 
 def test_a_client_is_gone_before_uvicorn_begins(rig: Rig) -> None:
-    """Nothing of the request is left, or the worker would wait for it when it stops."""
+    """The request ends completely: otherwise a stopping worker would wait for it."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()

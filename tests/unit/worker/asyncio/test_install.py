@@ -1,4 +1,4 @@
-"""What a worker on asyncio imports, and that a whole one starts and ends."""
+"""The imports of a worker on asyncio, and the start and end of a complete one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handshakes through what FastAPI and Starlette put around a Socket.IO server."""
+"""Handshakes through middleware of FastAPI and Starlette around a Socket.IO server."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_middleware_of_fastapi_refuses(rig: Rig, caplog: pytest.LogCaptureFixt
 
 
 def test_half_a_post_is_no_post(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """One that goes through the application, which has to say whether its origin is accepted."""
+    """The POST goes through the application, which decides whether its origin is accepted."""
     sio = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=lambda origin, environ: True)
     clients.install(sio, rig.runtime, 10)
     got: list[Any] = []

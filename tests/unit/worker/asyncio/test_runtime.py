@@ -1,4 +1,4 @@
-"""asyncio's loop, and uvloop's, as the worker's."""
+"""asyncio's and uvloop's loops as a worker's runtime."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_task_is_kept_until_it_ends(runtime: AsyncioRuntime) -> None:
 
 @pytest.mark.tries(3)
 def test_what_came_while_nothing_ran_comes_before_what_is_due(runtime: AsyncioRuntime) -> None:
-    """A pong, say: a handler has calculated for long, or the process was stopped."""
+    """For example a pong that arrived while a handler computed, or the process was stopped."""
     item, other = Item(), Item()
     pair = socket.socketpair()
     watches: list[Any] = []
@@ -206,7 +206,7 @@ def test_a_reader_that_was_called_and_cancelled_is_not_started_anew(
 
 
 def test_callbacks_have_no_context_of_a_task(runtime: AsyncioRuntime) -> None:
-    """Else the variables of one request would be those of others, and be kept with them."""
+    """Otherwise one request's context variables would be kept, and seen by others."""
     user: ContextVar[str] = ContextVar("user")
     seen: list[Any] = []
     ours, theirs = socket.socketpair()

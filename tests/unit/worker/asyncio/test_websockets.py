@@ -1,4 +1,4 @@
-"""Websockets of the application itself, on connections that the worker looks at first."""
+"""Websockets of the application itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HANDSHAKE = (
 
 
 class Frames:
-    """A websocket's client, from its handshake on."""
+    """A websocket client, from its handshake on."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -229,7 +229,7 @@ def test_pings_of_a_client_that_takes_no_pongs_take_no_memory(
 
 
 def test_many_small_messages_wait_in_the_system(rig: Rig) -> None:
-    """An application that is slow does not have them all in its queue."""
+    """They do not all fill the queue of a slow application."""
     go_on: list[asyncio.Event] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""A greenlet that runs as long as it may."""
+"""A greenlet that is ended when its condition does not hold any more."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def none_idle() -> Iterator[None]:
 
 
 def in_hub(call: Callable[[], Any]) -> Any:
-    """What it returns, called where callbacks of the hub are."""
+    """The result of a call that is made where callbacks of the hub run."""
     done = eventlet.event.Event()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""The hub as the worker's loop."""
+"""The hub as a worker's runtime."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_hub_that_is_chosen_before_it_serves_is_the_one() -> None:
 
 @pytest.mark.tries(3)
 def test_what_came_while_nothing_ran_comes_before_what_is_due(runtime: HubRuntime) -> None:
-    """A pong, say: a handler has calculated for long, or the process was stopped."""
+    """For example a pong that arrived while a handler computed, or the process was stopped."""
     item, other = Item(), Item()
     pair = socket.socketpair()
 

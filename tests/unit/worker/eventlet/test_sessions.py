@@ -260,7 +260,7 @@ def test_packets_that_mean_nothing(make: Any, text: str, caplog: pytest.LogCaptu
 
 
 def test_a_post_in_chunks(make: Any) -> None:
-    """As a proxy may pass it on."""
+    """A proxy may send it this way."""
     app = make(max_http_buffer_size=1000)
     client = Client(app)
     sid = re.search('"sid":"([^"]+)"', client.http("GET"))[1]  # type: ignore[index]
@@ -373,7 +373,7 @@ def test_pings(make: Any) -> None:
 def test_an_application_that_is_there_first_is_served_too(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with ``serve(app)`` at its end."""
+    """For example a program that ends with ``serve(app)``."""
     make()  # the process has served before
     monkeypatch.setattr(sessions, "_install", None)
     sio = socketio.Server(async_mode="eventlet", client_manager=ZmqManager())
@@ -589,7 +589,7 @@ def test_a_poll_with_a_body_is_the_last_of_its_connection(make: Any) -> None:
 
 
 def test_a_number_that_is_opened_anew_is_not_closed(make: Any) -> None:
-    """Somebody has closed the descriptor behind our back."""
+    """Other code has closed the descriptor without our knowledge."""
     app = make()
     clients = [connect(app), Client(app)]
     clients[1].http("GET")
@@ -673,7 +673,7 @@ def test_an_application_that_answers_where_a_handshake_came(make: Any) -> None:
 
 @pytest.mark.parametrize("rest", ["fffff\r\n" + 2000 * "x", "not a size\r\n"])
 def test_what_is_left_of_a_refused_body_is_no_request(make: Any, rest: str) -> None:
-    """The session ends meanwhile; the body is longer than any may be, or is none."""
+    """The body is too long or malformed, and the session ends meanwhile."""
     app = make(max_http_buffer_size=1000)
     client = Client(app)
     sid = open_session(app, client)
@@ -705,7 +705,7 @@ def test_an_old_client_is_not_told_to_continue(make: Any) -> None:
 
 
 def test_whether_an_origin_is_accepted_may_take_a_while_and_fail(make: Any) -> None:
-    """A function of the application may look into a database, which is away at times."""
+    """The function of the application may query a database that does not answer."""
     fails = False
 
     def is_allowed(origin: str, environ: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A watch is cancelled before its descriptor is closed: an asyncio loop could not find it then."""
+"""A watch is cancelled before its descriptor is closed, as an asyncio loop requires."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Runtime(HubRuntime):
-    """Knows what is watched, and answers nothing."""
+    """Records which descriptors are watched."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Runtime(HubRuntime):
 
 
 class Socket(socket.socket):
-    """Says what is watched of it when it is closed."""
+    """Reports which watches exist when it is closed."""
 
     runtime: Runtime
     watched_at_end: list[int]
@@ -104,7 +104,7 @@ def hand_back(world: World) -> None:
 
 
 def fall_behind(world: World) -> None:
-    """With an answer that the client does not take."""
+    """Send a response that the client does not read."""
     world.send(GET)
     world.connection.answer(b"x" * 10_000_000)
     assert world.runtime.watched.count(world.sock.fileno()) >= 1
@@ -120,7 +120,7 @@ def be_too_slow(world: World) -> None:
 
 
 def linger(world: World) -> None:
-    """Until the client has the last answer."""
+    """Continue until the client has the last response."""
     world.send(b"nonsense\r\n\r\nmore")
     with contextlib.suppress(OSError):
         world.client.shutdown(socket.SHUT_WR)

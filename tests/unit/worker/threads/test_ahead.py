@@ -1,4 +1,4 @@
-"""Short bodies are read before a thread is taken."""
+"""Short bodies are read before a thread is used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from supervisor_sio.worker.threads.ahead import Ahead
 
 
 class Connection:
-    """One whose loop is turned by hand."""
+    """A connection whose loop the test runs step by step."""
 
     def __init__(self) -> None:
         self.sock, self.client = socket.socketpair()

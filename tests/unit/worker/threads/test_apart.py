@@ -1,4 +1,4 @@
-"""A function in a thread of its own."""
+"""A function in its own thread."""
 
 from __future__ import annotations
 

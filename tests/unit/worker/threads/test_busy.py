@@ -1,4 +1,4 @@
-"""All threads are busy: that is said once."""
+"""When all threads are busy, that is logged once."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from unit.polling import make_server
 
 @pytest.fixture(autouse=True)
 def switching() -> Iterator[None]:
-    """Threads change as often as they can."""
+    """Let threads switch as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

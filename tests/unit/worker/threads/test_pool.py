@@ -1,4 +1,4 @@
-"""The threads in which the application runs."""
+"""The thread pool that runs the application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop with threads beside it."""
+"""The loop, with the thread pool."""
 
 from __future__ import annotations
 

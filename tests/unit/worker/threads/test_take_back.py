@@ -1,4 +1,4 @@
-"""Events that no thread has begun when their session moves: they go along."""
+"""Events that no thread has started when their session moves: they move with it."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def with_threads(threads: int, monkeypatch: pytest.MonkeyPatch, **options: Any) 
 
 
 def occupy(app: ThreadApp, client: Client) -> None:
-    """All of its only thread."""
+    """Occupy its only thread."""
     client.text('42["wait"]')
     # What clients of tests before this one leave behind may wait for the thread, too.
     app.settle(lambda: app.waiting == 1)
 
 
 def move(app: ThreadApp, session: Any) -> None:
-    """It arrives, with what was kept, where it has left."""
+    """Move a session, with the held messages, back to the worker that it leaves."""
     messages, hold = kept(app), hold_of(app)
     hold._all = False
     in_loop(app, hold.moved, session)
@@ -201,7 +201,7 @@ def test_attachments_are_a_part_of_how_long_an_event_is(monkeypatch: pytest.Monk
 
 @pytest.fixture
 def switching() -> Iterator[None]:
-    """Threads change as often as they can."""
+    """Let threads switch as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -209,7 +209,7 @@ def switching() -> Iterator[None]:
 
 
 class Recorder(ThreadDispatcher):
-    """With handlers that note what they get, by whatever thread."""
+    """An application whose handlers record what they get, in any thread."""
 
     def __init__(self, pool: Pool) -> None:
         eio: Any = SimpleNamespace(
@@ -230,7 +230,7 @@ class Recorder(ThreadDispatcher):
 
 
 class Peer:
-    """What the dispatcher needs of a session."""
+    """The attributes of a session that the dispatcher uses."""
 
     def __init__(self, sid: int) -> None:
         self.sid = sid

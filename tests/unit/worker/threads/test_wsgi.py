@@ -30,14 +30,14 @@ DATE = "Thu, 01 Jan 1970 00:00:00 GMT"
 
 
 class Threads:
-    """Calls for the loop, which are made at once here."""
+    """Makes calls for the loop at once."""
 
     def run(self, size: int, call: Callable[..., Any], *args: Any) -> None:
         call(*args)
 
 
 class Server:
-    """One connection at a time, whose requests are served one after the other in a thread."""
+    """Serves one connection, and its requests one after the other in a thread."""
 
     def __init__(self) -> None:
         self.app: Any = None
@@ -98,7 +98,7 @@ class Server:
         return self.ends[-1]
 
     def ask(self, request: bytes) -> bytes:
-        """The answer to one request, as it was sent."""
+        """The complete response to one request."""
         self.begin(request)
         self.wait()
         self.sock.shutdown(socket.SHUT_WR)
@@ -409,7 +409,7 @@ def test_an_error_answer_after_the_head_raises_the_error(
 
 
 class Closing:
-    """An answer that is to be closed."""
+    """A result that has to be closed."""
 
     def __init__(self, pieces: Iterator[bytes], error: Optional[Exception] = None) -> None:
         self.pieces, self.error = pieces, error
@@ -725,7 +725,7 @@ def test_it_fails_after_the_engine_has_the_request(
 
 
 def test_middleware_that_answers_around_the_engine(server: Server) -> None:
-    """What the engine has is not answered by anybody else."""
+    """What the engine answers is not answered by middleware, too."""
 
     def app(environ: Any, start_response: Any) -> Any:
         environ[EXCHANGE].take()
