@@ -80,7 +80,7 @@ class Answers:
             environ = request.environ()
             try:
                 return bool(allowed(origin, environ))
-            except TypeError:  # it takes the origin alone
+            except TypeError:  # the function takes only the origin
                 return bool(allowed(origin))
         if isinstance(allowed, str):
             return allowed in ("*", origin)

@@ -242,7 +242,7 @@ class ChunkedBody:
 
     @property
     def wanted(self) -> int:
-        """How many bytes to read next: few of them can be those of the next request."""
+        """How many bytes to read next, so that few belong to the next request."""
         return min(_DATA_READ, max(_LINE_READ, self._left + 2))
 
     @property
@@ -346,7 +346,7 @@ class Body:
 
     @property
     def wanted(self) -> int:
-        """How many bytes to read next: few of them can be those of the next request."""
+        """How many bytes to read next, so that few belong to the next request."""
         return min(_DATA_READ, self._left) if self._chunks is None else self._chunks.wanted
 
     @property

@@ -28,7 +28,7 @@ class Step(Enum):
     POLLS = "polls"
 
 
-# Before Python 3.12, to look a member up takes longer than the rest of a comparison.
+# Before Python 3.12, looking up an enum member takes longer than the rest of a comparison.
 TURN, OWNER, POLLS = Step
 
 

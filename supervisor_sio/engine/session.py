@@ -131,7 +131,7 @@ class State(Enum):
     CLOSED = "closed"
 
 
-# Before Python 3.12, to look a member up takes longer than the rest of a comparison.
+# Before Python 3.12, looking up an enum member takes longer than the rest of a comparison.
 OPENING, POLLING, PROBING, UPGRADING, WEBSOCKET, CLOSING, LEFT, CLOSED = State
 
 #: The owner knows that the session has ended, but a poll is still answered.

@@ -128,7 +128,7 @@ class State(Enum):
     ENDED = "ended"
 
 
-# Before Python 3.12, to look a member up takes longer than the rest of a comparison.
+# Before Python 3.12, looking up an enum member takes longer than the rest of a comparison.
 OPEN, CLOSING, ANSWERED, ENDED = State
 
 

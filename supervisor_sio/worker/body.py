@@ -13,7 +13,7 @@ from ..common.reasons import PROTOCOL
 from ..engine.http import ChunkedBody, HttpError
 from .patience import patience
 
-#: Bytes of a body that are read at a time.
+#: Most bytes of a body to read at once.
 _BLOCK = 65536
 
 
@@ -80,7 +80,7 @@ class RequestBody:
         self._waited = 0.0
 
     def wait_for_client(self, source: Any, size: int, timeout: float) -> bytes:
-        """Wait for bytes from the client; returns none when the connection has ended.
+        """Wait for bytes from the client, and return them; empty at the end of the connection.
 
         :raises ClientGone: if no bytes arrive in time.
         """

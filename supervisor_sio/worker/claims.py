@@ -85,7 +85,7 @@ class Claims:
     def _send_question(self, number: int, asked: _Asked) -> None:
         try:
             descriptor = memory_file.write("claim", pack(asked.question))
-        except OSError:  # no descriptor is free
+        except OSError:  # no free descriptor
             self._take_answer(number, no_answer())
         else:
             self._router.post(recovery.claim(number, asked.tag, {}), [descriptor], own=True)
@@ -138,7 +138,7 @@ class Claims:
             data = pack(no_answer(NOT_KEPT))
         try:
             descriptor = memory_file.write("claimed", data)
-        except OSError:  # no descriptor is free
+        except OSError:  # no free descriptor
             self._router.post(recovery.not_claimed(number, NO_OWNER))
         else:
             self._router.post(recovery.claimed(number, {}), [descriptor], own=True)

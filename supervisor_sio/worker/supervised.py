@@ -51,6 +51,7 @@ class Worker(Life):
         super().__init__(app, runtime)
         self._app = app
         self._run_dir = run_dir
+        #: How many handshakes that the current router has placed here the figures include.
         self._handshakes = 0
         self._tag = identity.tag()
         self._refused: Union[Refused, ApplicationError, None] = None

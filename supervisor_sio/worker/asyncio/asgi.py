@@ -235,6 +235,8 @@ class Call:
         self._waited = 0.0
         self._taker = Taker(self)
         self._environ: Callable[[], dict[str, Any]] = dict
+        #: Whether the engine answers instead of the application; whether the protocol is that of a
+        #: websocket; and whether the application has accepted it.
         self._taken = self._upgraded = self._accepted = False
         #: Whether the response has begun, has ended, and whether the connection closes after it.
         self._started = self._answered = self._closes = False

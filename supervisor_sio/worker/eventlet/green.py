@@ -46,7 +46,7 @@ def _wait(connection: Connection, what: str, timeout: float, read: bool) -> None
 
 
 def receive(connection: Connection, size: int, timeout: float) -> bytes:
-    """Receive bytes from the client; none if the connection has ended.
+    """Receive bytes from the client; empty at the end of the connection.
 
     :raises ClientGone: if no bytes arrive within ``timeout`` seconds.
     """

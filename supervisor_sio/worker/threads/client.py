@@ -55,7 +55,7 @@ class Client:
         self._threads.run(0, self._connection.count, reason, detail)
 
     def receive(self, size: int, timeout: float) -> bytes:
-        """Receive bytes from the client; none if the connection has ended.
+        """Receive bytes from the client; empty at the end of the connection.
 
         :param timeout: most seconds to wait.
         :raises ClientGone: if no bytes arrive in time.
