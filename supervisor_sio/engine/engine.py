@@ -110,7 +110,7 @@ class Engine:
         self.options = options
         self.answers = Answers(options, self._date)
         #: By transport: the open packet behind the sid, which is the same for all clients.
-        self._told = {transport: _told(options, transport) for transport in TRANSPORTS}
+        self._open_data = {transport: _open_data(options, transport) for transport in TRANSPORTS}
 
     @property
     def may_have_to_wait(self) -> bool:
@@ -239,7 +239,7 @@ class Engine:
         if session.state is CLOSED:
             exchange.answer(self.answers.refusal(request, Fault.SESSION))
             return
-        packet = f'{OPEN}{{"sid":{_encode(session.sid)},{self._told[request.transport]}'
+        packet = f'{OPEN}{{"sid":{_encode(session.sid)},{self._open_data[request.transport]}'
         if request.transport == WEBSOCKET:
             session.accept_websocket(request, exchange, packet)
         else:
@@ -349,7 +349,7 @@ class Engine:
         return session
 
 
-def _told(options: Options, transport: str) -> str:
+def _open_data(options: Options, transport: str) -> str:
     """The end of the packet that opens a session, from behind its sid."""
     interval = options.ping_interval + options.ping_interval_grace_period
     text = _encode(

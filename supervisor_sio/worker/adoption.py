@@ -59,7 +59,7 @@ _WAIT = 0.005
 _STOPS = "this worker stops"
 
 
-class _One(NamedTuple):
+class _Adopted(NamedTuple):
     """A restored session, with its server."""
 
     home: Home
@@ -74,7 +74,7 @@ class Arrival:
     """One adoption."""
 
     def __init__(self, runtime: Runtime, server: Server, adoption: Adoption) -> None:
-        self.sessions: list[_One] = []
+        self.sessions: list[_Adopted] = []
         #: Whether the router has revoked the adoption.
         self.discarded = False
         self._runtime = runtime
@@ -170,7 +170,7 @@ class Arrival:
             return
         arrived = restore_here(self._runtime, self._server, home, moved, descriptors)
         if arrived is not None:
-            self.sessions.append(_One(home, arrived))
+            self.sessions.append(_Adopted(home, arrived))
 
     def write(self) -> bool:
         """Write states of the journals' clients to this worker's journal, for a limited time.
@@ -227,7 +227,7 @@ class Adopter:
         self._starting = 0
         self._looking = self._stopped = False
         #: Sessions whose on_takeover handler waits, and the number of running ones.
-        self._waiting: Deque[_One] = deque()
+        self._waiting: Deque[_Adopted] = deque()
         self._running = 0
 
     async def stop(self, seconds: float) -> None:
@@ -286,7 +286,7 @@ class Adopter:
             self.tags.setdefault(tag_of(sid), []).append((one.home.engine, sid))
         self._start(deque(arrival.sessions))
 
-    def _start(self, sessions: Deque[_One]) -> None:
+    def _start(self, sessions: Deque[_Adopted]) -> None:
         """Start the sessions. Called by the loop itself, because handlers start in here."""
         turns = Turns(self._runtime)
         while sessions:
@@ -328,7 +328,7 @@ class Adopter:
 
     # --- their handlers -------------------------------------------------------------------
 
-    def _begin(self, one: _One) -> None:
+    def _begin(self, one: _Adopted) -> None:
         if one.session.closed:
             return  # the session only waits for its last poll
         if moving.has_on_takeover(one.home.server):
@@ -353,7 +353,7 @@ class Adopter:
             else:
                 hold.release_when_done(one.session)
 
-    async def _run_handler(self, one: _One) -> None:
+    async def _run_handler(self, one: _Adopted) -> None:
         try:
             await moving.run_on_takeover(one.home.server, one.session.sid)
         finally:
