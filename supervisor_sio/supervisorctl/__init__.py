@@ -1,6 +1,6 @@
-"""What runs inside supervisorctl: the commands of ``sio``.
+"""Code that runs inside supervisorctl: the commands of ``sio``.
 
-``grammar`` reads what is typed, ``commands`` does it, ``session`` asks supervisord; ``plugin`` and
-``completion`` are the place in supervisorctl's shell. ``formatting``, ``tables`` and ``rates`` are
-pure.
+``grammar`` parses the command line, ``commands`` executes it, ``session`` calls supervisord;
+``plugin`` and ``completion`` connect it to supervisorctl's shell. ``formatting``, ``tables`` and
+``rates`` are pure.
 """

@@ -1,4 +1,4 @@
-"""What each command of ``supervisorctl sio`` does."""
+"""The commands of ``supervisorctl sio``."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from .scale import scale
 from .session import CommandError, Session, Unreachable, refused
 from .top import top
 
-#: Clients that ``sio sockets`` asks for unless it is told otherwise.
+#: Default of ``sio sockets --limit``.
 _LIMIT = 1000
 
-#: A command prints what a person reads; a program gets the document it returns.
-#: ``None`` when it has printed that, too.
+#: A command prints text for a person, and returns the JSON document for a program; ``None`` when it
+#: has printed that itself.
 Handler = Callable[[Session, Line], Optional[dict[str, Any]]]
 
 
 def run(controller: Any, text: str) -> None:
-    """Run what follows ``sio``, and leave the exit status with the controller."""
-    # Also what cannot be read is answered in the form that was asked for.
+    """Run the command after ``sio``, and set the controller's exit status."""
+    # Errors of parsing are reported as JSON as well.
     session = Session(controller, as_json="--json" in text.split())
     try:
         _run(session, text)
@@ -47,9 +47,9 @@ def run(controller: Any, text: str) -> None:
     except CommandError as error:
         session.fail(error)
     except KeyboardInterrupt:
-        session.fail(CommandError("interrupted; sio status shows how far it came"))
+        session.fail(CommandError("interrupted; sio status shows what was done"))
     except BrokenPipeError:
-        # As when `| head` has enough. What is left in the buffer would be one more error at exit.
+        # The reader has ended, such as `head`. Flushing the buffer at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), controller.stdout.fileno())
         controller.exitstatus = LSBInitExitStatuses.GENERIC
 
@@ -57,7 +57,7 @@ def run(controller: Any, text: str) -> None:
 def _run(session: Session, text: str) -> None:
     line = parse_line(text)
     session.cluster = line.cluster
-    if line.command.name != "emit":  # which reads its words by itself
+    if line.command.name != "emit":  # emit parses its arguments itself
         session.as_json = line.json
     try:
         document = _HANDLERS[line.command.name](session, line)
@@ -116,7 +116,7 @@ def _rooms(session: Session, line: Line) -> dict[str, Any]:
 
 
 def _complete(session: Session, answer: dict[str, Any]) -> dict[str, Any]:
-    """For a script, an answer without some of the workers is none."""
+    """Set exit status 1 if some workers did not answer, because the answer is incomplete."""
     if answer["missing"]:
         session.ctl.exitstatus = LSBInitExitStatuses.GENERIC
     return answer
@@ -145,11 +145,11 @@ def _emit(session: Session, line: Line) -> dict[str, Any]:
 
 
 def _count(session: Session, room: str, namespace: str) -> tuple[Optional[int], int]:
-    """How many clients are in a room, and how many workers do not say; ``None`` if nobody does."""
+    """The number of clients in a room (``None`` if unknown), and of workers that do not answer."""
     try:
         answer = session.call("sio.getSockets", room, namespace, 0)
     except CommandError:
-        return None, 0  # the emit is done
+        return None, 0  # the emit itself has succeeded
     return answer["total"], answer["missing"]
 
 
@@ -164,11 +164,9 @@ def _kick(session: Session, line: Line) -> dict[str, Any]:
 
 
 def matching(workers: list[str], names: list[str]) -> list[str]:
-    """The workers that ``names`` mean: each a worker, a group, ``group:*`` or ``all``.
+    """Resolve names, each a worker, a group, ``group:*`` or ``all``; no names mean all workers.
 
-    No names mean all of them.
-
-    :raises CommandError: when a name means none.
+    :raises CommandError: when a name matches no worker.
     """
     if not names or "all" in names:
         return workers
@@ -187,7 +185,7 @@ def _named(session: Session, line: Line) -> list[str]:
     workers, router = status["workers"], status["router"]["process"]
     if router and router in line.arguments:
         raise refused(router, f"it is the router; restart it with: supervisorctl restart {router}")
-    # Two rows may have the same name while an old worker is still there.
+    # Two rows may have the same name while an old worker still runs.
     return matching(list(dict.fromkeys(worker["name"] for worker in workers)), line.arguments)
 
 

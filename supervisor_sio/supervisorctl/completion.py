@@ -1,4 +1,4 @@
-"""What TAB offers after ``sio`` in supervisorctl's shell."""
+"""Completion with TAB after ``sio`` in supervisorctl's shell."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def candidates(
     list_workers: Callable[[str], list[str]],
     list_clusters: Callable[[], list[str]],
 ) -> Optional[list[str]]:
-    """What ``text`` may become after the words before it.
+    """The completions of ``text`` after ``words``.
 
-    :param list_workers: the names of all workers of a cluster; called when they are needed.
-    :param list_clusters: the names of all clusters.
-    :returns: ``None`` when the line is no ``sio``.
+    :param list_workers: returns the names of all workers of a cluster; called only if needed.
+    :param list_clusters: returns the names of all clusters.
+    :returns: ``None`` when the line is not a ``sio`` command.
     """
     if words[:1] == ["help"] and words[1:2] == ["sio"]:
         words = ["sio", "help", *words[2:]]
@@ -35,7 +35,7 @@ def candidates(
 
 
 def _fits(word: str, text: str) -> bool:
-    # Options are offered when a dash asks for them.
+    # Options are offered only after a dash.
     return word.startswith(text) and (text != "" or not word.startswith("--"))
 
 
@@ -64,10 +64,10 @@ def _groups(workers: list[str]) -> list[str]:
 
 
 def install(controller: Any) -> None:
-    """Let the controller complete our commands, too.
+    """Add completion of our commands to the controller.
 
-    Plugins are not asked for completions: its method is wrapped, on this
-    instance, before ``cmdloop`` hands it to readline.
+    Supervisor does not ask plugins for completions, so this wraps the controller's method, on this
+    instance, before ``cmdloop`` passes it to readline.
     """
     others = controller.complete
     offered: Optional[list[str]] = None
@@ -81,7 +81,7 @@ def install(controller: Any) -> None:
 
     def complete(text: str, state: int, line: Optional[str] = None) -> Optional[str]:
         nonlocal offered
-        if state == 0:  # readline asks for one after the other, with the same line
+        if state == 0:  # readline asks for each completion in turn, with the same line
             before = line
             if before is None:
                 import readline

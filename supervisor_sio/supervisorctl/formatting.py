@@ -1,4 +1,4 @@
-"""What ``supervisorctl sio`` prints: pure, from the answers of ``sio.*`` to lines."""
+"""Format the answers of ``sio.*`` as the lines that ``supervisorctl sio`` prints. Pure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ..common.figures import Figure, Section, Unit
 from .tables import Column, fold, table
 from .versions import format_versions
 
-#: States in which a worker that is configured to serve does not.
+#: States of a worker that is configured to serve and does not.
 STOPPED = {"stopped", "exited", "fatal", "backoff", "unknown"}
 
-#: States of one that was started, and has ended by itself.
+#: States of a worker that was started and ended without being stopped.
 FAILED = STOPPED - {"stopped"} | {"failing"}
 
-#: Failures in a row of a worker that is no good one, though it may be ready right now.
+#: A worker with so many failures in a row counts as not well, even while it is ready.
 _MANY_FAILURES = 3
 
-#: Seconds after which a worker that is still starting may never be ready: most applications
-#: are imported in a few.
+#: Seconds after which a worker that is still starting gets a remark: most applications are imported
+#: within a few.
 _LONG_START = 30
 
-#: Columns before the text of ``listen``, ``router``, ``relay`` and their like.
+#: Width of the labels ``listen``, ``router``, ``relay`` and so on.
 INDENT = 9
 
 #: Clients that ``sio sockets`` shows at most.
@@ -61,7 +61,7 @@ _ROOMS = (Column("room", gives="end"), Column("sockets", right=True))
 
 
 def is_well(status: dict[str, Any]) -> bool:
-    """Whether everything that is configured to serve does."""
+    """Whether all configured parts are serving."""
     router = status["router"]
     return (
         router["state"] == "running"
@@ -71,7 +71,7 @@ def is_well(status: dict[str, Any]) -> bool:
 
 
 def workers_are_well(workers: list[dict[str, Any]]) -> bool:
-    """One that starts or drains is well, as long as another one takes new clients."""
+    """Whether all workers are well; starting or draining is well if another worker is ready."""
     if workers and not any(worker["state"] == "ready" for worker in workers):
         return False
     return not any(
@@ -81,7 +81,7 @@ def workers_are_well(workers: list[dict[str, Any]]) -> bool:
 
 
 def split_by_readiness(workers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The names of those that are ready, and the others with their states."""
+    """The names of the ready workers, and the other workers with their states."""
     return {
         "ready": [worker["name"] for worker in workers if worker["state"] == "ready"],
         "not_ready": [
@@ -93,7 +93,7 @@ def split_by_readiness(workers: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def readiness(workers: list[dict[str, Any]]) -> str:
-    """The same as a line."""
+    """The ready and the other workers, as one line."""
     split = split_by_readiness(workers)
     count = f"{len(split['ready'])} of {len(workers)} worker{'s' if len(workers) > 1 else ''}"
     if not split["not_ready"]:
@@ -153,7 +153,7 @@ def _parts(status: dict[str, Any]) -> Iterable[str]:
 
 
 def _recycled(recycling: dict[str, Any]) -> Iterable[str]:
-    """Nothing of a cluster whose workers have no limits."""
+    """The line about recycling, if the workers have limits."""
     if recycling.get("state") == "on":
         yield f"recycled {_by_reason(recycling['recycled'])}"
 
@@ -165,7 +165,7 @@ def _totals(section: Section, sums: dict[str, float]) -> str:
 
 
 def _takeover(takeover: dict[str, Any]) -> Iterable[str]:
-    """Nothing of a cluster that has never moved a session, and will not."""
+    """The line about takeover, if it is on or has moved sessions before."""
     not_moved = takeover.get("not_moved", {})
     counted = takeover.get("passed_on") or takeover.get("held") or not_moved
     if takeover.get("state") == "on" or counted:
@@ -176,7 +176,7 @@ def _takeover(takeover: dict[str, Any]) -> Iterable[str]:
 
 
 def _recovery(recovery: dict[str, Any]) -> Iterable[str]:
-    """Nothing of a cluster that has never recovered a session, and will not."""
+    """The line about recovery, if it is on or has recovered sessions before."""
     not_recovered = recovery.get("not_recovered", {})
     counted = recovery.get("recovered") or recovery.get("lost") or not_recovered
     if recovery.get("state") == "on" or counted:
@@ -187,25 +187,25 @@ def _recovery(recovery: dict[str, Any]) -> Iterable[str]:
 
 
 def _task(task: dict[str, Any]) -> str:
-    """What one worker of the cluster runs."""
+    """The line about a task of ``run_once()``."""
     state, since = task["state"], _duration(task["seconds"])
     if state == "running":
-        # Of a worker that is not connected just now the name is not known.
-        text = f"at {task['worker'] or 'a worker that is away'}, since {since}"
+        # The name of a worker that is not connected is unknown.
+        text = f"runs in {task['worker'] or 'a worker that is away'}, since {since}"
     elif state == "done":
         text = f"is done, since {since}"
     elif state == "failed":
         times = f"{task['failures']:.0f} time{'s' if task['failures'] > 1 else ''}"
-        text = f"failed {times} in a row, the next try in {_duration(task['pause'])}"
+        text = f"failed {times} in a row, next try in {_duration(task['pause'])}"
     else:
         text = f"waits for a worker, since {since}"
     return f"task     {task['name']} {text}"
 
 
 def router_down(status: dict[str, Any]) -> Iterable[str]:
-    """Why nothing is known of the cluster, by its status."""
+    """The lines of a status without a router: why the cluster's state is unknown."""
     router = status["router"]
-    # A supervisord that an upgrade has left running has one cluster.
+    # A supervisord of an older version has one cluster.
     cluster = status.get("cluster", USUAL)
     if router["process"]:
         yield f"router   down ({router['process']} is {router['statename']}), connections wait"
@@ -229,7 +229,7 @@ def _status_row(worker: dict[str, Any], shown: _Shown) -> list[str]:
 
 
 def _cell(figure: Figure, column: figures.Column, worker: dict[str, Any]) -> str:
-    # A supervisord that an upgrade has left running does not know a new figure.
+    # A supervisord of an older version does not send new figures.
     value = worker.get(figure.key, 0)
     if figure.unit is Unit.SECONDS:
         return _duration(value)
@@ -262,12 +262,12 @@ def _remarks(status: dict[str, Any], width: Optional[int]) -> Iterable[str]:
     for line in _recycling(status.get("recycling", {})):
         yield from fold(line, width, 2)
     for worker in status["workers"]:
-        # To a new router every worker is new.
+        # Every worker is starting for a router that has just started.
         uptime = min(worker["uptime"], status["router"]["uptime"])
         if worker["state"] == "starting" and uptime > _LONG_START:
             text = (
                 f"{worker['name']} has been starting for {_duration(uptime)}, see: "
-                f"supervisorctl tail {worker['tail']}; does its module start a server of its own?"
+                f"supervisorctl tail {worker['tail']}; does its module start its own server?"
             )
             yield from fold(text, width, 0)
         if worker.get("silent"):
@@ -294,7 +294,7 @@ def _recycling(recycling: dict[str, Any]) -> Iterable[str]:
 
 
 def _last_failure(worker: dict[str, Any], width: Optional[int]) -> Iterable[str]:
-    # A supervisord that an upgrade has left running says neither.
+    # A supervisord of an older version sends neither.
     if worker.get("last_line"):
         yield from fold(f"  last line of its log: {worker['last_line']}", width, 4)
     if worker.get("pause"):
@@ -321,7 +321,7 @@ def format_sockets(answer: dict[str, Any], width: Optional[int] = None) -> Itera
         if answer["total"] <= MOST_SOCKETS:
             more += f", --limit {answer['total']} shows all"
         elif len(sockets) < MOST_SOCKETS:
-            more += f", --limit {MOST_SOCKETS} is the most"
+            more += f", --limit {MOST_SOCKETS} is the maximum"
         yield from fold(more, width, 0)
     yield from _missing(answer["missing"])
 
@@ -339,14 +339,14 @@ def format_rooms(answer: dict[str, Any], width: Optional[int] = None) -> Iterabl
     else:
         yield "no rooms"
     if answer["total"] > len(rows):
-        yield from fold(f"{len(rows)} of {answer['total']} rooms or more", width, 0)
+        yield from fold(f"{len(rows)} of at least {answer['total']} rooms", width, 0)
     yield from _missing(answer["missing"])
 
 
 def format_reached(clients: Optional[int], missing: int) -> str:
-    """How many clients an emit is for, where that is known.
+    """How many clients an emit was sent to, if known.
 
-    :param missing: workers that did not answer.
+    :param missing: the number of workers that did not answer.
     """
     if clients is None:
         return ""

@@ -1,4 +1,4 @@
-"""``sio …`` as it is typed: pure, from the words to a command with its arguments, and its help."""
+"""Parse the command line of ``sio``, and format its help. Pure."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ..common.emission import EmissionError, next_word
 
 
 class UsageError(ValueError):
-    """Words that are no command; the text is for a person."""
+    """The command line is invalid; the text says why."""
 
 
 @dataclass(frozen=True)
 class Command:
     name: str
     summary: str
-    #: More, for its own help.
+    #: Further text for ``sio help COMMAND``.
     details: str
-    #: How its arguments are called, and how many there may be.
+    #: The names of its arguments, and how many it takes.
     arguments: str = ""
     least: int = 0
     most: Optional[int] = 0
-    #: Options by name, with what their value is called, or nothing where they have none;
-    #: ``--json`` they all have.
+    #: Options by name, with the name of their value, or "" if they have none. All commands have
+    #: ``--json``.
     options: dict[str, str] = field(default_factory=dict)
-    #: What completes an argument: ``workers``, ``groups``, ``commands``.
+    #: What completes its arguments: ``workers``, ``groups``, ``commands``.
     completes: str = ""
-    #: Whether it only prints figures; supervisord out of reach is then "unknown".
+    #: Whether it only prints figures; then its exit status is "unknown" if supervisord is down.
     figures: bool = False
 
     @property
@@ -41,11 +41,11 @@ class Command:
         return " ".join(filter(None, ["sio", self.name, self.arguments, *options, *json]))
 
 
-#: Stands before the command, whose arguments may be anything.
+#: Comes before the command, because arguments of a command may be any words.
 CLUSTER_OPTION = "--cluster"
 
 _NAMESPACE = {"--namespace": "NAMESPACE"}
-_NAMES = "A name is that of a worker, or of a group (workers or workers:*) for all of its workers."
+_NAMES = "NAME is a worker, or a group (workers or workers:*) for all of its workers."
 
 COMMANDS: dict[str, Command] = {
     command.name: command
@@ -53,45 +53,46 @@ COMMANDS: dict[str, Command] = {
         Command(
             "status",
             "Show the port, the router, the relay, the workers",
-            "The same as sio alone. The exit status is 0 when all that is configured to serve "
-            "does, 3 when something does not run, 4 when supervisord cannot be asked.",
+            "The same as sio alone. The exit status is 0 when all configured parts serve, 3 when "
+            "a part does not run, 4 when supervisord does not answer.",
             figures=True,
         ),
         Command(
             "workers",
             "Show what each worker has done since its start",
             "Sessions it has and has opened, Engine.IO messages in from its clients and out to "
-            "them, CPU time, how late its loop ran in the last second, memory. Exit status as of "
-            "sio status.",
+            "them, CPU time, how late its loop ran in the last second, memory. The exit status is "
+            "that of sio status.",
             figures=True,
         ),
         Command(
             "top",
             "Show rates, each second, until q is typed",
             "New sessions, events in and out, CPU, memory and the lag of the loop of each worker. "
-            "Prints one sample and ends with --json, or when its output is no terminal.",
+            "Prints one sample and ends with --json, or when its output is not a terminal.",
             figures=True,
         ),
         Command(
             "sockets",
             "Show the clients of all workers",
-            "Those of one room, or of another namespace than /; 1000 of them unless --limit says "
-            "otherwise (up to 10000). A client's own room, its sid, is not shown.",
+            "--room shows only the clients of a room, --namespace those of another namespace than "
+            "/. --limit is 1000 by default, and 10000 at most. A client's own room, its sid, is "
+            "not shown.",
             options={"--room": "ROOM", **_NAMESPACE, "--limit": "N"},
             figures=True,
         ),
         Command(
             "rooms",
             "Show the rooms and how many clients are in each",
-            "The largest first. The room of each client's own, its sid, is not shown.",
+            "The largest room comes first. The own room of each client, its sid, is not shown.",
             options=_NAMESPACE,
             figures=True,
         ),
         Command(
             "emit",
             "Emit an event to the clients of all workers",
-            'Arguments are JSON: sio emit news \'{"text": "hello"}\' 2 \'"a string"\'. An event '
-            "or a room with a space is written as a JSON string, too.",
+            'Arguments are JSON: sio emit news \'{"text": "hello"}\' 2 \'"a string"\'. Write an '
+            "event or a room with a space as a JSON string, too.",
             arguments="EVENT [JSON ...]",
             least=1,
             most=None,
@@ -100,7 +101,7 @@ COMMANDS: dict[str, Command] = {
         Command(
             "kick",
             "Disconnect a client",
-            "SID as sio sockets shows it. The client's disconnect handler runs.",
+            "SID is shown by sio sockets. The client's disconnect handler runs.",
             arguments="SID",
             least=1,
             most=1,
@@ -109,12 +110,12 @@ COMMANDS: dict[str, Command] = {
         Command(
             "reload",
             "Restart workers, one after the other",
-            "All of them without a name. Each gets no new sessions for two seconds, is stopped "
-            "and started; the next one's turn comes when it is ready. Stops at one that does not "
-            "come back. With takeover, without the two seconds: its clients stay connected, the "
-            "new process goes on with them when it is ready. With --surge the group has one more "
-            "process meanwhile, which is ready before the first is stopped, and another worker "
-            f"goes on with them at once. {_NAMES}",
+            "Without a name, restarts all workers. Each worker gets no new sessions for two "
+            "seconds, is stopped and started; the next one follows when it is ready. Stops at a "
+            "worker that does not become ready. With takeover there are no two seconds: the "
+            "clients stay connected, and the new process adopts them when it is ready. With "
+            "--surge the group has one more process meanwhile, which is ready before the first "
+            f"worker is stopped, and another worker adopts the clients at once. {_NAMES}",
             arguments="[NAME ...]",
             most=None,
             options={"--surge": ""},
@@ -123,8 +124,8 @@ COMMANDS: dict[str, Command] = {
         Command(
             "drain",
             "Place no new sessions on a worker",
-            "Those it has stay. Lasts until sio undrain, or until the process ends: with takeover "
-            f"another worker goes on with them then, and not its successor. {_NAMES}",
+            "Its sessions stay. Lasts until sio undrain, or until the process ends: with takeover "
+            f"another worker then adopts its sessions, not its successor. {_NAMES}",
             arguments="NAME ...",
             least=1,
             most=None,
@@ -142,9 +143,9 @@ COMMANDS: dict[str, Command] = {
         Command(
             "scale",
             "Add processes to a group, or remove some",
-            "To N, by +N or -N, or to as many as there are cores. Those with the highest numbers "
-            "leave; with takeover the others go on with their clients. Ends when those that were "
-            "added are ready, with 1 when one of them has failed.",
+            "To N, by +N or -N, or to the number of cores (max). Processes with the highest "
+            "numbers are removed; with takeover the others adopt their clients. Ends when the "
+            "added processes are ready, with exit status 1 when one of them has failed.",
             arguments="GROUP N|+N|-N|max",
             least=2,
             most=2,
@@ -153,12 +154,12 @@ COMMANDS: dict[str, Command] = {
         Command(
             "reload-tls",
             "Read the certificate and its key again",
-            "For connections from now on; open ones are not touched.",
+            "New connections use them; open connections do not change.",
         ),
         Command(
             "help",
             "Show more about a command",
-            "Or about all of them.",
+            "Without a command, lists all commands.",
             arguments="[COMMAND]",
             most=1,
             completes="commands",
@@ -169,13 +170,13 @@ COMMANDS: dict[str, Command] = {
 
 @dataclass
 class Line:
-    """A command as it was typed."""
+    """A parsed command line."""
 
     command: Command
     arguments: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)
     json: bool = False
-    #: What followed the command, as it was typed.
+    #: The text after the command, as typed.
     rest: str = ""
     cluster: str = USUAL
 
@@ -186,11 +187,11 @@ class Line:
 
 
 def parse_line(text: str) -> Line:
-    """Read what follows ``sio``.
+    """Parse the text after ``sio``.
 
-    A value with a space is written as a JSON string: the shell's quotes are gone.
+    A value with a space is written as a JSON string, because the shell has removed its quotes.
 
-    :raises UsageError: when it cannot be read.
+    :raises UsageError: when the text is invalid.
     """
     cluster, text = split_cluster(text)
     line = _parse_command(text)
@@ -199,9 +200,9 @@ def parse_line(text: str) -> Line:
 
 
 def split_cluster(text: str) -> tuple[str, str]:
-    """The cluster that is named in front of a command, and the rest.
+    """Split ``--cluster NAME`` from the command after it.
 
-    :raises UsageError: when its name is missing.
+    :raises UsageError: when the name is missing.
     """
     text = text.strip()
     option, _, rest = text.partition(" ")
@@ -223,7 +224,7 @@ def _parse_command(text: str) -> Line:
             name, rest = next_word(text)
         command = _find(name or "status")
         words = rest.split()
-        # Of emit's arguments, which may have any words in them, the first.
+        # Arguments of emit may be any words, so only the first one is examined.
         if {"--help", "-h"} & set(words[:1] if name == "emit" else words):
             return Line(COMMANDS["help"], [command.name] if rest != text else [])
         if name == "emit":
@@ -246,14 +247,14 @@ def _parse(command: Command, rest: str) -> Line:
             name, equals, value = word.partition("=")
             if name == CLUSTER_OPTION:
                 raise UsageError(
-                    f"{CLUSTER_OPTION} stands first: sio {CLUSTER_OPTION} NAME {command.name}"
+                    f"{CLUSTER_OPTION} comes first: sio {CLUSTER_OPTION} NAME {command.name}"
                 )
             if name not in command.options:
                 hint = _did_you_mean(name, [*command.options, "--json"])
                 raise UsageError(f"unknown option {name}{hint or f'; usage: {command.usage}'}")
             if not command.options[name]:
                 if equals:
-                    raise UsageError(f"{name} has no value; usage: {command.usage}")
+                    raise UsageError(f"{name} takes no value; usage: {command.usage}")
                 line.options[name] = value
                 continue
             if not equals:
@@ -265,7 +266,7 @@ def _parse(command: Command, rest: str) -> Line:
         raise UsageError(f"sio {command.name} needs {command.arguments}")
     if command.most is not None and len(line.arguments) > command.most:
         surplus = line.arguments[command.most]
-        raise UsageError(f"one word too many: {surplus}; usage: {command.usage}")
+        raise UsageError(f"unexpected argument {surplus}; usage: {command.usage}")
     return line
 
 
@@ -284,7 +285,7 @@ def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
 def format_help(topics: Sequence[str]) -> list[str]:
     """The lines of ``sio help``, or of ``sio help COMMAND``.
 
-    :raises UsageError: when there is no such command.
+    :raises UsageError: when the command does not exist.
     """
     if topics:
         command = _find(topics[0])
@@ -293,7 +294,7 @@ def format_help(topics: Sequence[str]) -> list[str]:
             *_wrap(f"{command.summary}. {command.details}"),
         ]
     heads = {f"sio {c.name} {c.arguments}".rstrip(): c.summary for c in COMMANDS.values()}
-    heads[f"sio {CLUSTER_OPTION} NAME ..."] = f"Any of these, of another cluster than {USUAL}"
+    heads[f"sio {CLUSTER_OPTION} NAME ..."] = f"Run a command for another cluster than {USUAL}"
     wide = max(map(len, heads))
     return [f"{head:{wide}}  {summary}" for head, summary in heads.items()]
 
@@ -304,5 +305,5 @@ def _wrap(text: str, indent: str = "") -> list[str]:
 
 
 def _unbroken(usage: str) -> str:
-    """An option and its value stay on one line: textwrap leaves such spaces alone."""
+    """Keep an option and its value on one line: textwrap does not break at such spaces."""
     return re.sub(r"\[[^]]*\]", lambda part: part[0].replace(" ", "\xa0"), usage)

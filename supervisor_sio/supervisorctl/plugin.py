@@ -1,4 +1,4 @@
-"""How ``sio`` fits into supervisorctl: its commands, their help and their completion."""
+"""The plugin that adds ``sio`` to supervisorctl: its commands, their help and completion."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SioControllerPlugin(ControllerPluginBase):  # type: ignore[misc]
 
     def __init__(self, controller: Any) -> None:
         super().__init__(controller)
-        # `help sio` asks every plugin, and those that don't know it would say so.
+        # `help sio` calls every plugin, and the others would print that they do not know it.
         for plugin in controller.options.plugins:
             for topic in _TOPICS:
                 setattr(plugin, f"help_{topic}", lambda: None)
@@ -26,13 +26,13 @@ class SioControllerPlugin(ControllerPluginBase):  # type: ignore[misc]
     def do_help(self, argument: str) -> None:
         if argument in _TOPICS:
             self.do_sio(argument.replace("sio", "help", 1))
-        elif not argument:  # the rest is for the other plugins
+        elif not argument:  # other topics are for the other plugins
             super().do_help(argument)
 
     def do_sio(self, argument: str) -> None:
-        """See and steer the cluster."""
+        """Run a command of ``sio``."""
         commands.run(self.ctl, argument)
 
 
-#: What ``help`` may be asked for.
+#: The topics of ``help``.
 _TOPICS = ["sio", *(f"sio {name}" for name in COMMANDS)]

@@ -1,6 +1,6 @@
-"""How far a command is that takes its time: n of m, what it waits for, and for how long.
+"""Progress of a slow command: step n of m, what it waits for, and for how long.
 
-On a terminal that is a line each second, elsewhere one when it begins to wait for something else.
+On a terminal it prints a line each second; elsewhere, one line when it begins to wait.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _PERIOD = 1.0
 
 
 class Progress:
-    """Says so while a command runs.
+    """Prints the progress of a command.
 
-    :param say: is called with a line, also from another thread.
-    :param width: of the terminal; ``None`` where it is none.
-    :param total: steps of the command.
+    :param say: prints a line; also called from another thread.
+    :param width: width of the terminal; ``None`` if the output is not a terminal.
+    :param total: number of steps of the command.
     """
 
     def __init__(
@@ -34,24 +34,24 @@ class Progress:
         self._subject = ""
 
     def say(self, line: str) -> None:
-        """What was done."""
+        """Print what was done."""
         for part in fold(line, self._width, 2):
             self._say(part)
 
     def step(self, name: str) -> None:
-        """What comes now is about the next of all steps."""
+        """Begin the next step; later lines name it."""
         self._steps += 1
         self.about(f"{name}: {self._steps} of {self._total}")
 
     def about(self, subject: str) -> None:
-        """What comes now is about this."""
+        """Set the subject that later lines name."""
         self._subject = subject
 
     @contextlib.contextmanager
     def waiting(self, what: Union[str, Callable[[], str]]) -> Iterator[None]:
-        """While this runs, the command waits.
+        """Print what the command waits for, while the block runs.
 
-        :param what: says for what; called again for each line where it is not always the same.
+        :param what: what it waits for; a function is called for each line.
         """
         subject, began = self._subject, time.monotonic()
         text = what if callable(what) else lambda: what
@@ -67,7 +67,7 @@ class Progress:
                 self._line(f"{subject}, {time.monotonic() - began:.0f} s: {text()}")
                 due = max(due + _PERIOD, time.monotonic())
 
-        # The command itself is busy: it waits for supervisord's answers.
+        # The command's own thread blocks while it waits for supervisord's answers.
         thread = threading.Thread(target=repeat, daemon=True)
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""What ``sio top`` shows: pure, from two statuses and the time between them."""
+"""Compute what ``sio top`` shows from two statuses and the time between them. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOTHING: Mapping[str, float] = {}
 
 
 def make_sample(before: dict[str, Any], after: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Figures of the later status, and rates; ``None`` where nothing is known."""
+    """Figures of the later status, and rates; ``None`` for unknown ones."""
     earlier = {(worker["name"], worker["pid"]): worker for worker in before["workers"]}
     workers = [
         _worker(earlier.get((worker["name"], worker["pid"])), worker, seconds)
@@ -20,13 +20,13 @@ def make_sample(before: dict[str, Any], after: dict[str, Any], seconds: float) -
     ]
     router, relay = after["router"], after["relay"]
     running = router["state"] == "running"
-    # Another router counts from zero; a figure is then not compared with its predecessor's.
+    # A new router counts from zero, so its figures are not compared with its predecessor's.
     same = before["router"]["pid"] == router["pid"]
     base = before if same else {"router": {}, "relay": {}}
     refused = sum(router["refused"].values())
     refused_before = sum(base["router"].get("refused", {}).values())
     return {
-        # A supervisord that an upgrade has left running has one cluster.
+        # A supervisord of an older version has one cluster.
         "cluster": after.get("cluster", USUAL),
         "seconds": round(seconds, 3),
         **{
@@ -64,7 +64,7 @@ def _worker(
     base: Optional[Mapping[str, Any]] = None
     if known:
         if before is None or before["pid"] != after["pid"]:
-            base = _NOTHING  # it started meanwhile
+            base = _NOTHING  # it started in between
         elif _reports(before):
             base = before
     return {
@@ -81,9 +81,9 @@ def _worker(
 
 
 def _reports(worker: Mapping[str, Any]) -> bool:
-    """Whether its counters are known: a new router has them with the worker's first report.
+    """Whether the router knows the worker's counters, which it has after the first report.
 
-    A worker that reports has used CPU time.
+    A worker that has reported has used CPU time.
     """
     return bool(worker["tag"]) and worker["cpu"] > 0
 
@@ -118,7 +118,7 @@ def _percent(
 
 
 def _rate(before: float, after: float, seconds: float) -> float:
-    """A counter that went down has started again from zero."""
+    """The rate of a counter; one that decreased was reset to zero."""
     return round((after - before if after >= before else after) / seconds, 1)
 
 

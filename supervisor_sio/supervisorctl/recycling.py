@@ -1,4 +1,7 @@
-"""Commands that stop workers wait while one is recycled; supervisord begins no further one then."""
+"""Let commands that stop workers wait until supervisord recycles no worker.
+
+supervisord recycles no further worker while an operator restarts workers.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,19 @@ from typing import Any, Callable
 from .progress import Progress
 from .session import LOOK, refused
 
-#: Seconds after the longest time that a step may take, such as the worker's ``stopwaitsecs``, until
-#: a command gives up: without a router, which may be about to come back, nothing goes on.
+#: Seconds added to the longest time of a step, such as the worker's ``stopwaitsecs``, after which a
+#: command fails. A router that restarts meanwhile delays the step.
 _LATE = 60.0
 
 
 def wait_for_recycling(
     status: Callable[[], dict[str, Any]], about: str, progress: Progress
 ) -> bool:
-    """Return when supervisord recycles no worker: whether it has until now.
+    """Wait until supervisord recycles no worker; returns whether it had to wait.
 
-    :param status: asks for ``sio.getStatus``.
+    :param status: calls ``sio.getStatus``.
     :param about: what the command is about to stop.
-    :raises CommandError: when a step of that takes too long.
+    :raises CommandError: when a step of the recycling takes too long.
     """
     recycling = status().get("recycling", {})  # a supervisord of an older version has none
     if not recycling.get("worker"):
@@ -30,7 +33,7 @@ def wait_for_recycling(
             if recycling["seconds"] > recycling["limit"] + _LATE:
                 raise refused(
                     about,
-                    f"{recycling['worker']} is recycled, {recycling['step']}, "
+                    f"{recycling['worker']} is being recycled, {recycling['step']}, "
                     f"for {recycling['seconds']} s",
                 )
             time.sleep(LOOK)

@@ -1,13 +1,13 @@
-"""``supervisorctl sio reload``: workers restart one after the other, and the cluster serves on.
+"""``supervisorctl sio reload``: restart workers one after the other, while the others serve.
 
-What becomes of the clients of a worker meanwhile:
+What happens to the clients of a worker that restarts:
 
 =========================  =========================================================
-without takeover           they reconnect to the others
-with takeover              its successor goes on with them when it is ready; it is not
-                           drained before, or the others would take them
-with takeover, ``surge``   it is drained, so another worker goes on with them at once; one
-                           more process than usual makes up for who is restarting
+without takeover           they reconnect to the other workers
+with takeover              the worker's successor adopts them when it is ready; the worker
+                           is not drained, or other workers would adopt them
+with takeover, ``surge``   the worker is drained, so another worker adopts them at once; the
+                           group has one more process meanwhile
 =========================  =========================================================
 """
 
@@ -29,13 +29,13 @@ from .recycling import wait_for_recycling
 from .scale import READY_TIMEOUT, change, remove
 from .session import LOOK, CommandError, Session, Unreachable, fault_text, refused
 
-#: Seconds that a router has to come back: longer than supervisord's pause between its tries.
+#: Seconds to wait for a router: longer than supervisord's pause between its restarts.
 _ROUTER_TIMEOUT = 30.0
 
-#: States of a worker that is restarted; others are left alone.
+#: States in which a worker is restarted; a worker in another state is skipped.
 _RESTARTED = ("ready", "hung", "draining", "drained", "starting", "failing", "backoff")
 
-#: What is waited for last.
+#: The last thing that a restart waits for.
 _READY = "waiting for the new process to be ready"
 
 #: Supervisor's words for a process that ended within its ``startsecs``.
@@ -44,11 +44,11 @@ _TOO_QUICKLY = "Exited too quickly"
 
 
 def reload(session: Session, names: list[str], surge: bool) -> dict[str, Any]:
-    """Restart workers, each when its predecessor in the list is ready: what was done.
+    """Restart workers, each when the one before in the list is ready; returns the JSON document.
 
-    :param names: of workers.
-    :param surge: with one more process in each group while its workers restart.
-    :raises CommandError: at the first that does not come back.
+    :param names: the names of the workers.
+    :param surge: add one process to each group while its workers restart.
+    :raises CommandError: at the first worker that does not become ready.
     """
     done: list[dict[str, Any]] = []
     progress = session.progress(len(names))
@@ -69,7 +69,7 @@ def reload(session: Session, names: list[str], surge: bool) -> dict[str, Any]:
 
 
 def by_group(names: list[str]) -> dict[str, list[str]]:
-    """Workers by their groups, both in the order in which they are named."""
+    """The workers of each group, both in the order of ``names``."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(name.partition(":")[0], []).append(name)
@@ -80,10 +80,10 @@ def by_group(names: list[str]) -> dict[str, list[str]]:
 def _one_more(
     session: Session, group: str, members: list[str], progress: Progress
 ) -> Iterator[None]:
-    """Have one more process in a group meanwhile; for nobody who restarts, none.
+    """Add one process to a group while the block runs, if any of the members will restart.
 
-    :raises CommandError: when there cannot be one, or it is still there; the text says how
-        to remove it then.
+    :raises CommandError: when it cannot be added, or cannot be removed afterwards; the text says
+        how to remove it.
     """
     progress.about(group)
     if not any(_known(session, name, progress)["state"] in _RESTARTED for name in members):
@@ -100,7 +100,7 @@ def _one_more(
         with session.translating(group):
             surplus = change(session, group, usual)["surplus"]
             if surplus != [name]:
-                raise refused(group, "it was scaled meanwhile")
+                raise refused(group, "the group was scaled meanwhile")
             remove(session, surplus, DRAIN_TIME, progress)
     except KeyboardInterrupt:
         raise CommandError(f"interrupted; {advice}") from None
@@ -128,7 +128,7 @@ def _reload_one(session: Session, name: str, surge: bool, progress: Progress) ->
     if wait_for_recycling(lambda: session.call("sio.getStatus"), name, progress):
         before = _known(session, name, progress)
     if before["state"] not in _RESTARTED:
-        progress.say(f"{name}: {before['state']}, left alone")
+        progress.say(f"{name}: {before['state']}, not restarted")
         return {"name": name, "reloaded": False, "state": before["state"]}
     started = time.monotonic()
     _stop(session, before, surge, progress)
@@ -157,15 +157,15 @@ def _stop(session: Session, worker: dict[str, Any], surge: bool, progress: Progr
         if drains:
             _drain(session, name, progress)
             if not moves:
-                with progress.waiting("no new clients for it, others finish connecting"):
+                with progress.waiting("drained, until its clients have finished connecting"):
                     time.sleep(DRAIN_TIME)
         with progress.waiting("waiting for its process to end"):
-            # While supervisord itself waits for that, it takes a whole core.
+            # Without waiting in supervisord, which would use a whole core for it.
             session.call("supervisor.stopProcess", name, False, about=name)
             while session.call("supervisor.getProcessInfo", name)["state"] not in STOPPED_STATES:
                 time.sleep(LOOK)
     except BaseException:
-        # Also Ctrl-C: a worker that serves on would never get a session again.
+        # Also after Ctrl-C: a worker that keeps running must get new sessions again.
         if drains:
             with contextlib.suppress(CommandError):
                 session.call("sio.undrainWorker", name)
@@ -176,15 +176,15 @@ def _drain(session: Session, name: str, progress: Progress) -> None:
     try:
         session.call("sio.drainWorker", name)
     except CommandError:
-        # Its router may have died with this command unread: then the next one gets it.
+        # The router may have died before it read this command; repeat it to the next one.
         _known(session, name, progress)
         session.call("sio.drainWorker", name)
 
 
 def _wait_ready(session: Session, name: str, old_pid: int = 0) -> dict[str, Any]:
-    """The worker, once it is ready.
+    """Wait until a worker is ready, and return it.
 
-    :param old_pid: of its predecessor.
+    :param old_pid: pid of its predecessor.
     :raises CommandError: when it does not become ready.
     """
     started = time.monotonic()
@@ -198,9 +198,10 @@ def _wait_ready(session: Session, name: str, old_pid: int = 0) -> dict[str, Any]
 
 
 def _known(session: Session, name: str, progress: Progress) -> dict[str, Any]:
-    """The worker, once a router says how it is: supervisord knows only that it runs.
+    """Wait until a router knows the worker's state, and return it; supervisord knows only that
+    the process runs.
 
-    :raises CommandError: when there is no router for too long.
+    :raises CommandError: when no router runs for too long.
     """
     worker, fault = _look(session, name)
     if fault:
@@ -215,14 +216,14 @@ def _known(session: Session, name: str, progress: Progress) -> dict[str, Any]:
 
 
 def _look(session: Session, name: str) -> tuple[dict[str, Any], str]:
-    """The worker, and why no router says how it is, if so."""
+    """The worker, and why no router knows its state, or ""."""
     status = session.call("sio.getStatus")
     worker, router = _row(session, status, name), status["router"]
     if worker["state"] != "running" or router["state"] == "running":
-        return worker, ""  # or it is not one of the router's
+        return worker, ""  # the router knows it, or it does not run
     if router["process"]:
         return worker, f"{router['process']} is {router['statename']}"
-    return worker, "no event listener runs it"
+    return worker, "no event listener runs a router"
 
 
 def _worker(session: Session, name: str) -> dict[str, Any]:
@@ -230,17 +231,17 @@ def _worker(session: Session, name: str) -> dict[str, Any]:
 
 
 def _row(session: Session, status: dict[str, Any], name: str) -> dict[str, Any]:
-    """The first row of that name: supervisord's own process."""
+    """The first row of that name, which is supervisord's own process."""
     for worker in status["workers"]:
         if worker["name"] == name:
             return dict(worker)
-    # Of a program that calls serve() it does not show, until it has, that it is a worker.
+    # A program that calls serve() is not known to be a worker before it has called it.
     info = session.call("supervisor.getProcessInfo", name, about=name)
     return {"name": name, "state": info["statename"].lower(), "pid": info["pid"], "tail": name}
 
 
 def _not_ready(session: Session, worker: dict[str, Any], fault: str = "") -> CommandError:
-    """:param fault: why supervisord says that the process did not start, if it does."""
+    """:param fault: supervisord's reason why the process did not start, if it gave one."""
     name = worker["name"]
     reason = f"the new process is not ready: {_fate(session, worker, fault)}"
     advice = f"the other workers keep serving, see: supervisorctl tail {worker['tail'] or name}"
@@ -248,7 +249,7 @@ def _not_ready(session: Session, worker: dict[str, Any], fault: str = "") -> Com
 
 
 def _fate(session: Session, worker: dict[str, Any], fault: str) -> str:
-    """What became of a process that was to get ready."""
+    """What happened to a process that should have become ready."""
     if not fault and worker["state"] not in STOPPED | {"failing"}:
         return f"{worker['state']} after {READY_TIMEOUT:.0f} s"
     if not fault and worker["state"] == "stopped":
@@ -262,5 +263,5 @@ def _fate(session: Session, worker: dict[str, Any], fault: str) -> str:
     if info["exitstatus"] > 0:  # 0 where Supervisor does not know it, -1 for a signal
         return f"it ended with exit status {info['exitstatus']}"
     if info["spawnerr"] and not info["spawnerr"].startswith(_TOO_QUICKLY):
-        return str(info["spawnerr"])  # it could not even begin
+        return str(info["spawnerr"])  # it could not be started
     return "it ended"

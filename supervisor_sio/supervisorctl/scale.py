@@ -1,4 +1,4 @@
-"""``supervisorctl sio scale``: more processes in a group, or fewer."""
+"""``supervisorctl sio scale``: add processes to a group, or remove some."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from .progress import Progress
 from .recycling import wait_for_recycling
 from .session import LOOK, Session
 
-#: Seconds that a worker has to become ready.
+#: Seconds to wait for a worker to become ready.
 READY_TIMEOUT = 60.0
 
-#: Seconds within which supervisord starts a process that was added.
+#: Seconds within which supervisord starts an added process.
 _START = 2.0
 
 
 def scale(
     session: Session, group: str, numprocs: str, drain_time: float, progress: Progress
 ) -> dict[str, Any]:
-    """Scale a group: what was done, and who is ready in the end.
+    """Scale a group; returns what was done, and which workers are ready.
 
-    :param drain_time: seconds between the last new session of a worker and
-        its stop.
-    :raises xmlrpclib.Fault: as supervisord says it; what is done stays done.
+    :param drain_time: seconds between the last new session of a worker and its stop.
+    :raises xmlrpclib.Fault: supervisord's error; changes made before are kept.
     """
     answer = change(session, group, numprocs)
     for name in answer["added"]:
         progress.say(f"{name}: added")
-    # Processes of other programs are never ready.
+    # Only workers can become ready, not processes of other programs.
     serves = any(_group_of(name) == group for name in _workers(session))
     if serves:
         _wait_ready(session, group, answer["kept"] + answer["added"], progress)
@@ -41,7 +40,7 @@ def scale(
     done["removed"] = answer["surplus"]
     if serves:
         rows = reversed(_workers(session).values())
-        # The router may not know yet that those that were removed are gone.
+        # The router may not know yet that removed workers are gone.
         members = [
             row
             for row in rows
@@ -54,9 +53,9 @@ def scale(
 
 
 def change(session: Session, group: str, numprocs: str) -> dict[str, Any]:
-    """Add what is missing: the answer of ``sio.scaleGroup``, with what is too much.
+    """Add missing processes; returns the answer of ``sio.scaleGroup``, with the surplus ones.
 
-    :raises xmlrpclib.Fault: as supervisord says it.
+    :raises xmlrpclib.Fault: supervisord's error.
     """
     answer: dict[str, Any] = session.sio.scaleGroup(group, numprocs)
     if answer["kept"]:
@@ -82,7 +81,7 @@ def remove(session: Session, names: list[str], drain_time: float, progress: Prog
 
 
 def _wait_ready(session: Session, group: str, names: list[str], progress: Progress) -> None:
-    """Until those that were added serve, or will not."""
+    """Wait until all added workers are ready or have failed."""
     if not names:
         return
     missing, ready, began = list(names), 0, time.monotonic()
@@ -97,7 +96,7 @@ def _wait_ready(session: Session, group: str, names: list[str], progress: Progre
             seconds = time.monotonic() - began
             for name in missing[:]:
                 state = rows[name]["state"] if name in rows else ""
-                # In its next turn supervisord starts it, unless ``autostart`` is off.
+                # supervisord starts it in its next turn, unless ``autostart`` is off.
                 if state == "ready":
                     missing.remove(name)
                     ready += 1
@@ -110,28 +109,28 @@ def _wait_ready(session: Session, group: str, names: list[str], progress: Progre
 
 
 def summary(answer: dict[str, Any]) -> str:
-    """The last line, of what ``scaleGroup`` has answered and what followed."""
+    """The last line of output, from the answer of ``scaleGroup``."""
     group, numprocs, configured = answer["group"], answer["numprocs"], answer["configured"]
     line = f"{group}: {numprocs} process{'es' if numprocs > 1 else ''}"
     if not answer["added"] and not answer["surplus"]:
         return f"{line} already"
     if numprocs == configured:
-        return f"{line}, as the configuration file says"
+        return f"{line}, as in the configuration file"
     return (
-        f"{line}; the configuration file still says numprocs = {configured}, set it there to keep "
-        f"them after a restart (until then reread shows {group} as changed; update and reload go "
-        f"back to {configured})"
+        f"{line}; the configuration file still has numprocs = {configured}: change it there, or "
+        f"update, reload and a restart of supervisord go back to {configured} (until then reread "
+        f"shows {group} as changed)"
     )
 
 
 def _workers(session: Session) -> dict[str, dict[str, Any]]:
     workers = session.sio.getStatus()["workers"]
-    # The first row of a name is that of supervisord's own process.
+    # The first row of a name is supervisord's own process.
     return {worker["name"]: worker for worker in reversed(workers)}
 
 
 def _bring_back(session: Session, names: list[str]) -> None:
-    """What another ``scale``, which did not come to its end, was about to remove."""
+    """Bring back processes that an interrupted ``scale`` was about to remove."""
     workers = _workers(session)
     for name in names:
         state = workers[name]["state"] if name in workers else ""
@@ -146,9 +145,9 @@ def _group_of(name: str) -> str:
 
 
 def _stop(session: Session, names: list[str], drain_time: float, progress: Progress) -> None:
-    """Stop processes, all at the same time; new sessions go elsewhere before that.
+    """Drain processes, then stop them all at the same time.
 
-    With takeover, those that they have go there as well: nobody has to finish connecting first.
+    With takeover, there is no wait in between: sessions move even while clients are connecting.
     """
     workers = _workers(session).values()
     ready = [worker for worker in workers if worker["state"] == "ready"]

@@ -1,4 +1,4 @@
-"""One command of ``supervisorctl sio``: how it asks supervisord, and how it says what it has to."""
+"""How a command of ``supervisorctl sio`` calls supervisord, and prints its output."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ..common.clusters import USUAL, ctl_command, listed
 from .formatting import NO_RPCINTERFACE
 from .progress import Progress
 
-#: Seconds between looks whether what a command waits for has happened.
+#: Seconds between two checks of what a command waits for.
 LOOK = 0.1
 
 _OLDER = "supervisord runs another version of supervisor-sio: restart it"
 
 
 class CommandError(Exception):
-    """What ends a command, as a person reads it.
+    """An error that ends a command.
 
-    :param error: the same for a program, where it is said differently.
-    :param details: more of the JSON document.
+    :param error: the text in the JSON document, if it differs from ``line``.
+    :param details: further content of the JSON document.
     """
 
     def __init__(
@@ -45,23 +45,23 @@ class CommandError(Exception):
         self.details = details or {}
 
     def advise(self, advice: str) -> None:
-        """Say also what to type."""
+        """Append what the user should type."""
         self.args = (f"{self}; {advice}",)
         self.error = f"{self.error}; {advice}"
 
 
 class Unreachable(CommandError):
-    """No supervisord, or none with this plugin, has answered."""
+    """supervisord does not answer, or runs without this plugin."""
 
 
 def refused(about: str, reason: str, **details: Any) -> CommandError:
-    """As supervisorctl writes it: ``workers:workers_00: ERROR (no such worker)``."""
+    """An error as supervisorctl prints it: ``workers:workers_00: ERROR (no such worker)``."""
     prefix = f"{about}: " if about else ""
     return CommandError(f"{prefix}ERROR ({reason})", error=f"{prefix}{reason}", details=details)
 
 
 class Session:
-    """Talks to supervisord, and to whoever typed the command."""
+    """Calls supervisord for a command, and prints to its user."""
 
     def __init__(self, controller: Any, as_json: bool = False) -> None:
         self.ctl = controller
@@ -76,10 +76,10 @@ class Session:
         return self.ctl.get_server_proxy(self.cluster)
 
     def call(self, method: str, *arguments: Any, about: str = "") -> Any:
-        """The answer of an XML-RPC method; one of ``sio`` is one of the cluster.
+        """Call an XML-RPC method; the namespace ``sio`` stands for that of the cluster.
 
-        :param about: what a refusal is about.
-        :raises CommandError: when there is none.
+        :param about: the subject in the text of an error.
+        :raises CommandError: when the call fails.
         """
         namespace, _, name = method.partition(".")
         try:
@@ -90,9 +90,9 @@ class Session:
 
     @contextlib.contextmanager
     def translating(self, about: str) -> Iterator[None]:
-        """For calls that are not made by :meth:`call`.
+        """Translate errors of calls that are not made by :meth:`call`.
 
-        :raises CommandError: what :meth:`translate` makes of theirs.
+        :raises CommandError: the error that :meth:`translate` returns.
         """
         try:
             yield
@@ -102,7 +102,7 @@ class Session:
             raise self.translate(error, about) from None
 
     def translate(self, error: Exception, about: str = "") -> Exception:
-        """What to raise for what a call has raised."""
+        """The exception to raise for one that a call has raised."""
         url = self.ctl.options.serverurl
         if isinstance(error, xmlrpclib.Fault):
             if error.faultCode != xmlrpc.Faults.UNKNOWN_METHOD:
@@ -115,15 +115,15 @@ class Session:
         if isinstance(error, xmlrpclib.ProtocolError):
             if error.errcode != 401:
                 return Unreachable(f"{url} answers {error.errcode} {error.errmsg}")
-            # In its shell the controller asks for a password, and comes again.
+            # In its shell, the controller asks for a password and retries.
             wrong = CommandError("Server requires authentication")
             return error if self.ctl.options.interactive else wrong
         if isinstance(error, OSError):
             return Unreachable(f"{url} {_reason(error)}")
-        return Unreachable(f"{url} does not answer as supervisord does")
+        return Unreachable(f"{url} is not supervisord: its answer is not XML-RPC")
 
     def _no_cluster(self) -> CommandError:
-        """supervisord has no methods of this name."""
+        """The error for a cluster that supervisord does not have."""
         try:
             clusters = clusters_in(self.ctl.get_server_proxy("system").listMethods())
         except xmlrpclib.Fault:
@@ -136,11 +136,11 @@ class Session:
         )
         return CommandError(f"Error: {reason}", LSBInitExitStatuses.INVALID_ARGS, reason)
 
-    # --- who typed the command -----------------------------------------------------
+    # --- output ---------------------------------------------------------------------
 
     @property
     def size(self) -> Optional[os.terminal_size]:
-        """Of the terminal that this is printed on; ``None`` where it is none."""
+        """The size of the terminal; ``None`` if the output is not a terminal."""
         try:
             size = os.get_terminal_size(self.ctl.stdout.fileno())
         except (OSError, ValueError):
@@ -152,12 +152,12 @@ class Session:
         return self.size.columns if self.size else None
 
     def say(self, line: str) -> None:
-        """A line for a person."""
+        """Print a line, unless the output is JSON."""
         if not self.as_json:
             self.ctl.output(self.encodable(line))
 
     def progress(self, total: int = 0) -> Progress:
-        """For a command of so many steps."""
+        """The progress of a command with ``total`` steps."""
 
         def say(line: str) -> None:
             self.say(line)
@@ -166,12 +166,12 @@ class Session:
         return Progress(say, None if self.as_json else self.width, total)
 
     def encodable(self, text: str) -> str:
-        """With a ``?`` for what the output's encoding has not."""
+        """Replace characters that the output's encoding lacks by ``?``."""
         encoding = getattr(self.ctl.stdout, "encoding", None) or "utf-8"
         return text.encode(encoding, "replace").decode(encoding)
 
     def document(self, content: dict[str, Any]) -> None:
-        """The one JSON document of a command."""
+        """Print the command's JSON document, if the output is JSON."""
         if self.as_json:
             self.ctl.output(json.dumps(content))
 
@@ -182,20 +182,20 @@ class Session:
 
 
 def clusters_in(methods: Iterable[str]) -> list[str]:
-    """The clusters among the XML-RPC methods that supervisord has."""
+    """The names of the clusters, from the list of supervisord's XML-RPC methods."""
     names = (method.partition(".") for method in methods)
     return [namespace for namespace, _, name in names if name == "undrainWorker"]
 
 
 def fault_text(fault: xmlrpclib.Fault) -> str:
-    """The sentence, where there is one after Supervisor's word for the kind of fault."""
+    """The text of a fault without Supervisor's word for its kind, if it has a text."""
     kind, _, text = str(fault.faultString).partition(": ")
-    # Supervisor itself has just the name of the process there.
+    # Supervisor's own faults have only the name of the process there.
     return text if " " in text else kind.lower().replace("_", " ")
 
 
 def _reason(error: OSError) -> str:
-    # In supervisorctl's own words where it has some.
+    # The words of supervisorctl, where it has some.
     if error.errno == errno.ECONNREFUSED:
         return "refused connection"
     if error.errno == errno.ENOENT:

@@ -1,6 +1,6 @@
-"""Lines that fit: pure, from cells and text to what a terminal of some width shows whole.
+"""Fold lines and lay out tables so that they fit a terminal's width. Pure.
 
-A width of ``None`` is no terminal: nothing is folded or shortened then.
+With a width of ``None`` (no terminal), nothing is folded or shortened.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Iterable, Optional, Sequence
 
-#: Stands for what was left out.
+#: Marks text that was left out.
 MARK = "…"
 
-#: Blanks between two columns; one is enough where there is no room.
+#: Spaces between two columns; reduced to one if there is no room.
 _GAP = 2
 
-#: Letters that a long text keeps while others can give way, then a name, then a head.
+#: Minimum widths: of a long text while others can be shortened, then of a name, then of a head.
 _LONG_TEXT = 24
 _SHORTEST_NAME = 8
 _SHORTEST_HEAD = 4
@@ -24,22 +24,22 @@ _SHORTEST_HEAD = 4
 @dataclass(frozen=True)
 class Column:
     head: str
-    #: Figures stand to the right.
+    #: Whether it is aligned to the right, as figures are.
     right: bool = False
-    #: Where a cell is shortened when it must be: at its ``end``, or in the ``middle``, for
-    #: names that differ at their end. Other cells stay whole as long as possible.
+    #: Where a cell is shortened if necessary: at its ``end``, or in the ``middle`` for names that
+    #: differ at their end. Cells without it are shortened last.
     gives: str = ""
 
 
 def printable(text: str) -> str:
-    """Text of clients, without what a terminal would obey."""
+    """Escape control characters in text that clients have sent."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
 def text_width(text: str) -> int:
-    """How many columns of a terminal it takes."""
+    """The number of columns that the text takes on a terminal."""
     return len(text) if text.isascii() else sum(map(_char_width, text))
 
 
@@ -50,7 +50,7 @@ def _char_width(char: str) -> int:
 
 
 def shorten(text: str, width: int, middle: bool = False) -> str:
-    """At most so wide; what was left out is marked."""
+    """Shorten the text to a width, and mark where text was left out."""
     if text_width(text) <= width:
         return text
     if width <= 0:
@@ -69,7 +69,7 @@ def _head(text: str, width: int) -> str:
 
 
 def fold(line: str, width: Optional[int], indent: int) -> list[str]:
-    """Fold at commas, or at spaces where there are none; later lines are indented."""
+    """Fold a line at commas, or else at spaces, and indent the continuation lines."""
     if width is None or text_width(line) <= width:
         return [line]
     lines = [""]
@@ -95,7 +95,7 @@ def table(
 ) -> list[str]:
     """The lines of a table, its head first.
 
-    Columns that find no room stand in another table below it, behind the first column.
+    Columns that do not fit follow in another table below it, which repeats the first column.
     """
     cells = [[column.head for column in columns], *([printable(c) for c in row] for row in rows)]
     lines: list[str] = []
@@ -143,7 +143,7 @@ def _lines(
 def _gaps(
     columns: Sequence[Column], cells: Sequence[Sequence[str]], width: Optional[int]
 ) -> list[int]:
-    """Behind each column but the last; where there is no room, the last give way first."""
+    """The gap after each column but the last; if there is no room, the last gaps shrink first."""
     gaps = [_GAP] * (len(columns) - 1)
     if width is not None:
         excess = sum(_texts(columns, cells)) + sum(gaps) - width
@@ -153,12 +153,12 @@ def _gaps(
 
 
 def _natural(cells: Sequence[Sequence[str]]) -> list[int]:
-    """The width of each column with nothing cut."""
+    """The width of each column without shortening."""
     return [max(map(text_width, column)) for column in zip(*cells)]
 
 
 def _texts(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[int]:
-    """The same with long texts cut."""
+    """The width of each column with long texts shortened."""
     return [
         min(wide, _LONG_TEXT) if column.gives else wide
         for column, wide in zip(columns, _natural(cells))
@@ -174,9 +174,10 @@ def _cell(text: str, width: int, column: Column) -> str:
 def _widths(
     columns: Sequence[Column], cells: Sequence[Sequence[str]], width: Optional[int]
 ) -> list[int]:
-    """Of each column. The widest gives way first: of long texts, names, heads, then of all.
+    """The width of each column. The widest column shrinks first, in four passes: long texts,
+    names, heads, then all.
 
-    :param width: of all together.
+    :param width: the total width.
     """
     widths = _natural(cells)
     if width is None:

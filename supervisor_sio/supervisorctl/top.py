@@ -1,4 +1,4 @@
-"""``sio top``: the cluster as it goes, on a terminal of its own until ``q`` is typed."""
+"""``sio top``: a live view of the cluster, on the terminal until ``q`` is typed."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .tables import MARK, Column, fold, shorten, table
 
 _PERIOD = 1.0
 
-#: Seconds that the rates of the live view span. Statuses are up to a second old themselves:
-#: over one second a rate would flicker between nothing and the double.
+#: Seconds over which the live view computes rates. A status is up to a second old, so over one
+#: second a rate would alternate between zero and twice its value.
 _SPAN = 3
 
-#: Seconds in which a changed size of the terminal is noticed.
+#: Seconds between two checks of the terminal's size.
 _GLANCE = 0.2
 
-#: q, Ctrl-C where it is no signal, Ctrl-D, and the end of the terminal.
+#: q, Ctrl-C where it sends no signal, Ctrl-D, and the end of input.
 _QUIT = {b"q", b"Q", b"\x03", b"\x04", b""}
 
 _COLUMNS = (Column("worker", gives="middle"), Column("state"))
 
 
 def top(session: Session, line: Line) -> Optional[dict[str, Any]]:
-    """One sample where nobody watches; else a view that lasts."""
+    """Show a live view on a terminal; elsewhere, print one sample."""
     history = History()
     history.add(session.call("sio.getStatus"))
     if not session.as_json and session.size:
@@ -50,7 +50,7 @@ def top(session: Session, line: Line) -> Optional[dict[str, Any]]:
 
 
 class History:
-    """The last statuses, and when they came."""
+    """The last statuses, with the times at which they were received."""
 
     def __init__(self) -> None:
         self._statuses: deque[tuple[float, dict[str, Any]]] = deque(maxlen=_SPAN + 1)
@@ -119,7 +119,7 @@ def _number(rate: float) -> str:
 
 
 def fit(lines: list[str], width: int, height: int) -> list[str]:
-    """What a screen shows of the lines; the last one says what it does not."""
+    """Cut the lines to a screen; the last line gives the number of hidden ones."""
     if len(lines) > height:
         hidden = len(lines) - height + 1
         lines = [*lines[: height - 1], f"{MARK} {hidden} more"]
@@ -142,9 +142,9 @@ def _watch(session: Session, history: History) -> None:
                     if history.complete:
                         sample = history.sample()
                 except CommandError as error:
-                    # What comes after it may be another supervisord.
+                    # The next answer may come from another supervisord.
                     history.clear()
-                    note = f"{error.error}; trying again, q quits"
+                    note = f"{error.error}; retrying, q quits"
             if size != session.size:
                 size = session.size
                 if size is None:
@@ -185,7 +185,7 @@ class _Screen:
         self._write("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
 
     def key(self, timeout: float) -> Optional[bytes]:
-        """The next key, when one is typed in time."""
+        """The next key, or ``None`` if none is typed in time."""
         if self._keys is None:
             time.sleep(timeout)
         elif select.select([self._keys], [], [], timeout)[0]:

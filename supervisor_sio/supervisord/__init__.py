@@ -1,6 +1,7 @@
-"""What runs inside supervisord, where nothing may block and nothing may raise.
+"""Code that runs inside supervisord, where no call may block and no exception may escape.
 
-``cluster`` is what supervisord holds, ``rpc`` the XML-RPC namespace ``sio``, ``dispatchers`` the
-channel to the router, ``listeners`` the shared port, ``scaling`` adds and removes processes,
-``recycler`` restarts those that are over a limit, ``status`` is pure.
+``cluster`` owns the port, the run directory and the router's channel (``dispatchers``); ``rpc`` is
+the XML-RPC namespace ``sio``, ``listeners`` opens the shared port, ``scaling`` adds and removes
+processes, ``recycler`` restarts workers that are over a limit, and ``status`` (pure) builds the
+status.
 """

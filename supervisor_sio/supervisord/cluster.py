@@ -1,4 +1,4 @@
-"""What supervisord holds for a cluster: the shared port, the run directory, and its router."""
+"""What supervisord owns for a cluster: the shared port, the run directory, the router's channel."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _NO_ROUTER = "no router is running; try again in a second, or see: {} status"
 
 
 class Cluster:
-    """What supervisord holds for a cluster, from start to stop or reload.
+    """What supervisord owns for a cluster, from its start to its stop or reload.
 
-    :param programs: what is in it; all that supervisord starts, unless there are other clusters.
-    :raises SettingsError: when the run directory or an address cannot be had;
-        nothing stays open then.
+    :param programs: the cluster's processes; by default all processes of supervisord.
+    :raises SettingsError: when the run directory or an address cannot be used; nothing stays open
+        then.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Cluster:
         if settings.metrics is not None:
             self._addresses.append(("metrics", settings.metrics))
         self._run_dir_sockets: list[socket.socket] = []
-        #: Where the router keeps what it sends to other hosts. Empty files take no memory.
+        #: Memory files for the router's state towards other hosts; empty ones take no memory.
         self._host_files: list[int] = []
         try:
             self._run_dir = OwnedRunDir(settings.run_dir, settings.chown[0])
@@ -88,13 +88,13 @@ class Cluster:
         except SettingsError:
             self.close()
             raise
-        #: What its processes have in their environment.
+        #: Variables in the environment of the cluster's processes.
         self._variables = {
             ENVIRONMENT_VARIABLE: self._run_dir.path,
             CLUSTER: self._programs.cluster,
         }
         for variable in self._variables:
-            os.environ.pop(variable, None)  # of a supervisord around this one
+            os.environ.pop(variable, None)  # set by a supervisord that started this one
         os.environ[CLUSTERS] = ",".join(self._programs.clusters)
         for event, callback in (
             (events.ProcessStateStartingEvent, self._on_starting),
@@ -121,7 +121,7 @@ class Cluster:
             try:
                 make_client(self._settings.message_queue)
             except PackageMissing:
-                pass  # The router's Python may be another one, and looks for itself.
+                pass  # the router may have another Python, and checks it itself
             except QueueError as error:
                 raise SettingsError("message_queue", str(error)) from None
 
@@ -143,8 +143,8 @@ class Cluster:
                 (run_dir.xpub, socket.SOCK_STREAM),
             ):
                 self._run_dir_sockets.append(run_dir.bind(path, kind))
-            # What a router puts into the one end, it or the next one takes out of the other:
-            # clients that wait, and sessions that are held. They are in the kernel, no
+            # The router stores waiting clients and held sessions in one end of each pair, and the
+            # next router reads them from the other. Meanwhile they are in the kernel, and take no
             # descriptors of supervisord.
             for _ in range(2):
                 pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -165,9 +165,10 @@ class Cluster:
         )
 
     def _refuse_process(self, pid: int) -> Optional[str]:
-        """The ports, and what else a router is told, are for the router alone.
+        """Why a process may not be the router, or ``None``.
 
-        Others may run as another user, and the URL of ``message_queue`` has a password.
+        Only the router may receive the ports and settings: other processes may run as another user,
+        and the URL of ``message_queue`` has a password.
         """
         for process in self._programs:
             if (
@@ -185,13 +186,13 @@ class Cluster:
     def _accept(self, connection: socket.socket) -> None:
         self._waiting = [waiting for waiting in self._waiting if not waiting.closed]
         if len(self._waiting) == MAX_CANDIDATES:
-            # A router says at once what it is: this one is none.
+            # A router identifies itself at once, so the oldest connection is not one.
             self._waiting.pop(0).close()
         settings = self._settings
         welcome = {
             "type": "welcome",
             "version": channel.VERSION,
-            # All of them: a new option needs no line here.
+            # All settings, so that a new option needs no line here.
             **vars(settings),
             "listen": [str(address) for address in settings.listen],
             "metrics": settings.metrics is not None,
@@ -217,13 +218,13 @@ class Cluster:
         )
 
     def _drained(self) -> dict[str, int]:
-        """The workers that the operator drains, for a router that starts anew."""
+        """The workers that the operator has drained, for a new router."""
         members = self._router.figures.get("workers", []) if self._router else []
         drained = [[row["name"], row["pid"]] for row in members if row["state"] == "drained"]
         return dict(_as_many_as_fit(drained))
 
     def _workers(self, running: bool = False) -> list[str]:
-        """The names of processes that are workers or will be; or of those of them that run."""
+        """The names of the processes that are or will be workers; or only of the running ones."""
         names = [
             (_name(process), process.config.command)
             for process in self._programs
@@ -232,7 +233,7 @@ class Cluster:
         return _as_many_as_fit([name for name, command in names if self._is_worker(name, command)])
 
     def _is_worker(self, name: str, command: str) -> bool:
-        """As far as it shows before it has joined."""
+        """Whether a process is a worker, as far as is known before it registers at the router."""
         return name in self._known_workers or subcommand_of(command) == "worker"
 
     def scale(self, name: str, wanted: Union[int, str]) -> dict[str, Any]:
@@ -262,9 +263,9 @@ class Cluster:
         convert: Callable[[Any], Any] = lambda row: row,
         **question: Any,
     ) -> Any:
-        """Ask the workers; ``finish`` makes the answer, of rows that ``convert`` has had.
+        """Ask the workers; ``finish`` makes the answer from the rows, each passed to ``convert``.
 
-        :raises RPCError: when there is no router to ask them.
+        :raises RPCError: when no router is running.
         """
         if self._open_router is None:
             raise RPCError(Faults.FAILED, _NO_ROUTER.format(ctl_command(self._programs.cluster)))
@@ -276,7 +277,7 @@ class Cluster:
 
     def _admit(self, candidate: RouterChannel) -> Optional[str]:
         if self._open_router is not None:
-            return f"there is a router already (pid {self._open_router.pid}); one is enough"
+            return f"another router is running already (pid {self._open_router.pid})"
         self._router = candidate
         self._waiting.remove(candidate)
         return None
@@ -324,12 +325,12 @@ class Cluster:
         return {"cluster": self._programs.cluster, **status}
 
     def _on_starting(self, event: Any) -> None:
-        """supervisord looks for the command next: ours is found beside this Python, too.
+        """Prepare the start of a process: set our variables, and let supervisord find our command.
 
-        That Python's directory need not be on the PATH, and no program gets another PATH.
-        A PATH in the program's ``environment`` is taken as it is.
-
-        Then it forks, and the process has what is in supervisord's environment now.
+        Next, supervisord looks up the command and forks; the process inherits the environment.
+        ``supervisor-sio`` is also looked up in the directory of this Python, which need not be on
+        the PATH. The PATH of the process does not change, and a PATH in the program's
+        ``environment`` has precedence.
         """
         self._set_variables(event.process)
         name, config = _name(event.process), event.process.config
@@ -346,7 +347,8 @@ class Cluster:
             router.tell_starting(name)
 
     def _set_variables(self, process: Any) -> None:
-        """Those of another cluster are left: it sets them before or after."""
+        """Set our variables for our process; remove only our own values for others, because another
+        cluster may have set its values already."""
         for variable, value in self._variables.items():
             if process in self._programs:
                 os.environ[variable] = value
@@ -358,7 +360,7 @@ class Cluster:
         if process not in self._programs:
             return
         if event.from_state == ProcessStates.EXITED:
-            return  # it waits for its next start, see below
+            return  # it was held back before its next start, see below
         if not self._is_worker(name, process.config.command):
             self._lives.ended(name)
             return
@@ -370,11 +372,11 @@ class Cluster:
             self._lives.stopped(name)
         else:
             self._lives.ended(name, last_line(process.config))
-        # After BACKOFF supervisord waits by itself.
+        # After BACKOFF, supervisord itself waits before the next start.
         if exited and (recycled_for or starts_again(process, event.expected)):
             pause = self._lives.waits(name, time.monotonic())
             if pause or recycled_for:
-                # Whatever ``autorestart`` says: it was not the worker that wanted to end.
+                # Also with autorestart=false: the worker was recycled, it did not end by itself.
                 hold_back(process, pause, self._guard)
             if pause:
                 self._supervisord.options.logger.info(
@@ -399,7 +401,7 @@ class Cluster:
 
     def _recycle(self) -> None:
         router = self._router
-        # A router of an older version does not say of when its figures are.
+        # A router of an older version does not send the time of its figures.
         if router is None or not self._recycler.is_due(router.figures.get("at")):
             return
         if self._recycler.look(self.status()["workers"]):
@@ -416,7 +418,7 @@ class Cluster:
     def _on_process_stopping(self, event: Any) -> None:
         """Supervisor calls this before it sends the signal.
 
-        So the router has it first, and can say who was stopped and who was only killed.
+        So the router is told first, and can tell a stopped worker from a killed one.
         """
         if event.process in self._programs:
             self._tell_stopping(event.process.pid)
@@ -434,10 +436,10 @@ class Cluster:
         self._run_dir.keep()
 
     def _on_stopping(self, event: object) -> None:
-        """Close all of ours before supervisord, on a reload, closes the numbers under us.
+        """Close all descriptors before supervisord does so on a reload.
 
-        ``ServerOptions.cleanup_fds`` closes descriptors without telling their
-        owners. The router has its own copies and serves until it is stopped.
+        ``ServerOptions.cleanup_fds`` closes descriptors by number, without their owners. The router
+        has its own copies, and serves until it is stopped.
         """
         for variable in (*self._variables, CLUSTERS):
             os.environ.pop(variable, None)
@@ -448,7 +450,7 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """Close all that is open from the start on."""
+        """Close everything that the constructor has opened."""
         for sock, (_, address) in zip(self._bound, self._addresses):
             listeners.close(sock, address)
         for sock in self._run_dir_sockets:
@@ -459,11 +461,11 @@ class Cluster:
 
 
 def _as_many_as_fit(rows: list[Any]) -> list[Any]:
-    """Rows for a message that has to go into one packet with much else: some hundreds."""
+    """The first rows, up to ``MAX_NAMES`` bytes, so that the message fits into a packet."""
     sizes = itertools.accumulate(channel.row_size(row) + 1 for row in rows)
     return [row for row, size in zip(rows, sizes) if size <= MAX_NAMES]
 
 
 def _name(process: Any) -> str:
-    """As supervisorctl names it."""
+    """The name of a process in supervisorctl."""
     return str(make_namespec(process.group.config.name, process.config.name))

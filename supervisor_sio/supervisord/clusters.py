@@ -1,4 +1,4 @@
-"""All clusters of a supervisord: made together, before it starts anything."""
+"""Create all clusters of a supervisord together, before it starts any process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .cluster import Cluster
 from .dispatchers import Supervisord
 from .programs import Programs
 
-#: Supervisor's word for each file that it has read beside the main one.
+#: Supervisor's message for each included file that it has read.
 _INCLUDED = re.compile(r'Included extra file "(.*)" during parsing')
 
 #: The options of each cluster, by its name.
@@ -22,13 +22,13 @@ Sections = Mapping[str, Mapping[str, str]]
 
 
 class ClustersError(ValueError):
-    """supervisord cannot have these clusters; the text is a line for a person."""
+    """The clusters cannot be created; the text is one line that says why."""
 
 
 def make_clusters(supervisord: Supervisord, sections: Sections) -> dict[str, Cluster]:
-    """The clusters by their names.
+    """Create the clusters; returns them by name.
 
-    :raises ClustersError: when one of them cannot be had; nothing stays open then.
+    :raises ClustersError: when one of them cannot be created; nothing stays open then.
     """
     for name in sections:
         fault = name_fault(name)
@@ -57,12 +57,12 @@ def make_clusters(supervisord: Supervisord, sections: Sections) -> dict[str, Clu
 
 
 def _texts(options: Any) -> Iterator[str]:
-    """What supervisord has read."""
+    """The texts of the files that supervisord has read."""
     included = filter(None, map(_INCLUDED.fullmatch, options.parse_infos))
     paths = [options.configfile, *(match[1] for match in included)]
-    # A pattern may match a file twice, or the main one.
+    # The patterns of [include] may match a file twice, or the main file.
     for path in dict.fromkeys(map(os.path.realpath, filter(None, paths))):
-        # What cannot be read any more has been parsed all the same.
+        # A file may have become unreadable after supervisord parsed it.
         with contextlib.suppress(OSError, TypeError), open(path, errors="replace") as file:
             yield file.read()
 

@@ -1,8 +1,8 @@
-"""Values in the answers that supervisord gives later: text of any language, and many rows.
+"""Values for deferred XML-RPC answers: text that is not ASCII, and many rows.
 
-supervisord counts the characters of a deferred answer where it has to count
-bytes, and so cuts the end off one that is not ASCII. And it writes all of an answer
-at a time: what is long is written in advance, row by row, as it comes.
+supervisord counts characters instead of bytes in a deferred answer, so it would cut off the end of
+one that is not ASCII; such text is written with character references. It also encodes a whole
+answer at once, which blocks its loop; long answers are encoded row by row, as the rows arrive.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 from supervisor.compat import xmlrpclib
 from supervisor.xmlrpc import RPCError
 
-#: What XML 1.0 has no way to write.
+#: Characters that XML 1.0 does not allow.
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -26,7 +26,7 @@ class _Text:
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        # The marshaller lets values of this class, and those of no class of ours, write themselves.
+        # The marshaller calls ``encode`` only for values whose class is one of its own.
         return xmlrpclib.Binary
 
     def encode(self, out: Any) -> None:
@@ -34,7 +34,7 @@ class _Text:
 
 
 class Rows:
-    """An array of values that are written already."""
+    """An array of values that are already encoded."""
 
     def __init__(self, rows: list[str]) -> None:
         self._rows = rows
@@ -48,7 +48,7 @@ class Rows:
 
 
 def written(value: Any) -> str:
-    """A string, a whole number, or a list or struct of them, as XML-RPC has it, in ASCII."""
+    """Encode a string, an integer, or a list or struct of them, as XML-RPC in ASCII."""
     if isinstance(value, str):
         return f"<value><string>{_escaped(value)}</string></value>"
     if isinstance(value, list):
@@ -69,7 +69,7 @@ def _escaped(text: str) -> str:
 
 
 def in_ascii(value: Any) -> Any:
-    """The same value for a deferred answer: it reads the same for whoever gets it."""
+    """Replace the strings in a value so that a deferred answer with it is ASCII."""
     if isinstance(value, str):
         return value if value.isascii() and value.isprintable() else _Text(value)
     if isinstance(value, list):
@@ -80,7 +80,7 @@ def in_ascii(value: Any) -> Any:
 
 
 def fault(code: int, text: str) -> RPCError:
-    """What a deferred answer raises where the text may have a name in it."""
+    """The error to raise in a deferred answer whose text may not be ASCII."""
     error = RPCError(code, text)
     error.text = in_ascii(error.text)
     return error

@@ -1,8 +1,7 @@
 """The channel to the router, inside supervisord's own event loop.
 
-supervisord polls the objects in its socket map and calls what is readable;
-nothing here may block, and nothing may raise out of it: supervisord must
-neither wait for us nor die of us.
+supervisord polls the objects in its socket map and calls the readable ones. Nothing here may block
+supervisord, and no exception may escape to it.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ from ..common.limits import (
 from .deferred import fault
 from .guard import Guard
 
-#: ``supervisord`` as Supervisor's own plugins get it; Supervisor has no types.
+#: The object that Supervisor passes to its plugins; Supervisor has no types.
 Supervisord = Any
 
-#: What ``accept`` says when it can do no more, while the connection waits on.
+#: Errors of ``accept`` after which the connection stays pending.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-#: Seconds until the next attempt then, and between two lines of one kind in the log.
+#: Seconds until the next attempt after such an error, and between two log lines about refusals.
 _PAUSE = 1.0
 
 
 class Dispatcher:
-    """What supervisord's loop expects of an entry in its socket map.
+    """An entry in supervisord's socket map.
 
-    What a subclass raises in :meth:`_read` is counted and logged; the descriptor
-    stays, and rests for a moment.
+    An exception in a subclass's :meth:`_read` is counted and logged; then the descriptor is not
+    polled for ``GUARD_PAUSE`` seconds.
     """
 
     def __init__(self, supervisord: Supervisord, sock: socket.socket, guard: Guard) -> None:
@@ -57,7 +56,7 @@ class Dispatcher:
         self.closed = False
         #: When it was closed, in seconds of the host's monotonic clock.
         self.ended: Optional[float] = None
-        #: Until then it is not looked at, in seconds of the host's monotonic clock.
+        #: The descriptor is not polled before this time of the host's monotonic clock.
         self._resume = 0.0
         self._map[self._descriptor] = self
 
@@ -75,13 +74,13 @@ class Dispatcher:
             self._guard.note(f"{type(self).__name__}", error)
 
     def _read(self) -> None:
-        raise AssertionError("for a subclass")
+        raise AssertionError("a subclass implements it")
 
     def handle_write_event(self) -> None:
         pass
 
     def handle_error(self) -> None:
-        """supervisord's own loop caught an exception where it called us."""
+        """Called when supervisord's loop has caught an exception of this object."""
         self._logger.error(f"sio: {type(self).__name__} closed after {sys.exc_info()[1]!r}")
         self.close()
 
@@ -95,10 +94,10 @@ class Dispatcher:
 
 
 class RouterListener(Dispatcher):
-    """Waits for a router at ``supervisord.sock``.
+    """Accepts the connection of a router at ``supervisord.sock``.
 
-    :param refuse: says why a process with this pid may not be a router, or ``None``.
-    :param accept: gets the connections of the others.
+    :param refuse: returns why a process with this pid may not be a router, or ``None``.
+    :param accept: receives the connections that are not refused.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class RouterListener(Dispatcher):
             connection, _ = self._sock.accept()
         except OSError as error:
             if error.errno in _EXHAUSTED:
-                # It stays readable, and supervisord would turn round and round.
+                # The socket stays readable; without a pause, supervisord's loop would spin.
                 self._resume = time.monotonic() + _PAUSE
                 self._logger.warn(f"sio: cannot accept a router: {error.strerror}")
             return
@@ -146,7 +145,7 @@ class RouterListener(Dispatcher):
 
 
 class _Answer:
-    """What the router has said to a command so far."""
+    """The router's answer to a command, as received so far."""
 
     def __init__(self, convert: Callable[[Any], Any]) -> None:
         self.convert = convert
@@ -156,12 +155,11 @@ class _Answer:
 
 
 class RouterChannel(Dispatcher):
-    """One router: gives it the listening sockets, takes its figures.
+    """The channel to one router: sends it the listening sockets, receives its figures.
 
-    :param welcome: the message, and the descriptors with it, that a router
-        gets once it has said who it is.
-    :param admit: says why this router is not welcome, or ``None``.
-    :param heard: gets its figures, as they come: in parts.
+    :param welcome: the message, with descriptors, that is sent after the router's ``hello``.
+    :param admit: returns why this router is refused, or ``None``.
+    :param heard: receives its figures, which come in parts.
     """
 
     def __init__(
@@ -200,7 +198,7 @@ class RouterChannel(Dispatcher):
         except BlockingIOError:
             return
         except ChannelError as error:
-            self._lost(f"is not understood: {error}")
+            self._lost(f"broke the protocol: {error}")
         except OSError as error:
             self._lost(f"is lost: {error.strerror}")
 
@@ -224,8 +222,8 @@ class RouterChannel(Dispatcher):
 
     def _send_welcome(self) -> None:
         try:
-            # supervisord may have few open, its user may have many on their way: clients that
-            # wait for this router.
+            # The limit of supervisord may be low, while many descriptors of its user are in
+            # transit: clients that wait for this router.
             with raised_limit():
                 channel.send(self._sock, *self._welcome)
         except OSError as error:
@@ -238,9 +236,9 @@ class RouterChannel(Dispatcher):
         self._logger.info(f"sio: router (pid {self.pid}) has the listening sockets")
 
     def _take_figures(self, message: Message) -> None:
-        """They come in parts, of which the first has all but the workers' rows.
+        """Collect figures, which come in parts; the first part has everything but workers' rows.
 
-        The router leaves out the last parts when this process is busy.
+        When this process does not read fast enough, the router skips the last parts.
         """
         if message["first"]:
             self._parts = message
@@ -250,7 +248,7 @@ class RouterChannel(Dispatcher):
             self.figures, self._parts = self._parts or self.figures, {}
 
     def _forget_answers(self) -> None:
-        """supervisord does not ask for the answer of a call whose client has gone."""
+        """Drop expired answers: supervisord does not fetch those of calls whose client has gone."""
         now = time.monotonic()
         for number, answer in list(self._answers.items()):
             if now >= answer.deadline:
@@ -262,12 +260,12 @@ class RouterChannel(Dispatcher):
         finish: Callable[[list[Any], Message], Any] = lambda rows, answer: True,
         convert: Callable[[Any], Any] = lambda row: row,
     ) -> Callable[[], Any]:
-        """Send a command; the result is what an XML-RPC method returns to answer later.
+        """Send a command to the router; returns a deferred for an XML-RPC method to return.
 
-        :param finish: makes its answer of the rows and the result that the router sends.
-        :param convert: gets each row as it comes; its result is the row that ``finish`` gets.
-        :raises RPCError: when the router is too busy to take it. The deferred
-            raises it with the router's reason, or when no answer comes.
+        :param finish: makes the method's answer from the router's rows and result.
+        :param convert: called with each row as it arrives; ``finish`` receives its results.
+        :raises RPCError: when the router is too busy to receive it. The deferred raises it with the
+            router's reason, or when the answer times out.
         """
         number = next(self._commands)
         try:
@@ -278,7 +276,7 @@ class RouterChannel(Dispatcher):
         except ChannelError as error:
             raise RPCError(Faults.INCORRECT_PARAMETERS, str(error)) from None
         except OSError as error:
-            raise RPCError(Faults.FAILED, f"the router takes no command: {error}") from None
+            raise RPCError(Faults.FAILED, f"the router reads no command: {error}") from None
         answer = self._answers[number] = _Answer(convert)
 
         def result() -> Any:
@@ -295,23 +293,23 @@ class RouterChannel(Dispatcher):
         return self._guard.deferred("an answer of the router", result)
 
     def tell_stopping(self, pid: int) -> None:
-        """supervisord is about to stop this process, or all that it has started for pid 0."""
+        """Tell the router that supervisord will stop this process; pid 0 means all processes."""
         self._tell({"type": "stopping", "pid": pid})
 
     def tell_starting(self, name: str) -> None:
-        """supervisord is about to start this worker."""
+        """Tell the router that supervisord will start this worker."""
         self._tell({"type": "starting", "name": name})
 
     def tell_ended(self, name: str) -> None:
-        """The process of this worker has ended."""
+        """Tell the router that this worker's process has ended."""
         self._tell({"type": "ended", "name": name})
 
     def tell_recycled(self, counted: Message) -> None:
-        """So many workers have been recycled, by reason."""
+        """Tell the router how many workers were recycled, by reason."""
         self._tell({"type": "recycled", "recycled": counted})
 
     def _tell(self, message: Message) -> None:
-        with contextlib.suppress(OSError):  # a router that does not read learns it too late
+        with contextlib.suppress(OSError):  # lost for a router that does not read
             channel.send(self._sock, message)
 
     def _refusal(self, message: Message) -> Optional[str]:

@@ -1,4 +1,4 @@
-"""Nothing of ours may raise out of a call of supervisord: it would end, with all it runs."""
+"""Catch exceptions in calls from supervisord, which would end supervisord and all its processes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _DELAY = 0.05
 
 
 class Guard:
-    """Makes calls that supervisord asks for. What they raise is counted, logged, and ends there.
+    """Wraps calls from supervisord; counts and logs their exceptions, and does not raise them.
 
-    :param logger: supervisord's.
+    :param logger: supervisord's logger.
     """
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
-        #: Exceptions so far.
+        #: Number of exceptions so far.
         self.caught = 0
         self._logged: dict[str, float] = {}
 
     def call(self, what: str, call: Callable[[], T], otherwise: T) -> T:
-        """The result of ``call``, or ``otherwise`` when it raises.
+        """Return the result of ``call``, or ``otherwise`` when it raises.
 
-        :param what: names the call in the log.
+        :param what: name of the call in the log.
         """
         try:
             return call()
@@ -40,7 +40,7 @@ class Guard:
             return otherwise
 
     def deferred(self, what: str, result: Callable[[], T]) -> Callable[[], T]:
-        """The same answer of an XML-RPC method to be given later; an error is a fault."""
+        """Wrap the deferred answer of an XML-RPC method; an exception becomes a fault."""
 
         def guarded() -> T:
             try:
@@ -50,14 +50,14 @@ class Guard:
             except Exception as error:
                 self.note(what, error)
                 raise RPCError(
-                    Faults.FAILED, "the answer cannot be made; supervisord's log says more"
+                    Faults.FAILED, "supervisor-sio failed to answer; see supervisord's log"
                 ) from None
 
         guarded.delay = _DELAY  # type: ignore[attr-defined]
         return guarded
 
     def subscriber(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
-        """The same callback for ``supervisor.events.subscribe``."""
+        """Wrap a callback for ``supervisor.events.subscribe``."""
 
         def notified(event: Any) -> None:
             self.call(f"the event {type(event).__name__}", lambda: callback(event), None)
@@ -65,7 +65,7 @@ class Guard:
         return notified
 
     def note(self, what: str, error: Exception) -> None:
-        """Count it, and log it: at most once a second for each ``what``."""
+        """Count an exception, and log it at most once a second for each ``what``."""
         self.caught += 1
         now = time.monotonic()
         if now - self._logged.get(what, -GUARD_LOG_INTERVAL) < GUARD_LOG_INTERVAL:
@@ -75,6 +75,6 @@ class Guard:
         place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "unknown place"
         text = " ".join(f"{type(error).__name__}: {error}".split())
         self._logger.error(
-            f"sio: an error of supervisor-sio in {what}, supervisord goes on; "
+            f"sio: an error of supervisor-sio in {what}, supervisord continues; "
             f"please report it: {text} ({place})"
         )

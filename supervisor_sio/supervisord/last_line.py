@@ -1,4 +1,4 @@
-"""What a process said last, by its log."""
+"""Read the last line of a process's log."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from ..common.limits import LAST_LINE, LAST_LINE_READ
 from ..settings import without_credentials
 
-#: What changes colours on a terminal.
+#: Escape sequences for colours on a terminal.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def last_line(config: Any) -> str:
-    """The last line with something in it, of the log that has the errors of a process.
+    """The last line that is not empty of the log with a process's stderr.
 
-    :param config: Supervisor's, of the process.
-    :returns: nothing where there is no such line, or no log that is a file.
+    :param config: Supervisor's configuration of the process.
+    :returns: "" if there is no such line, or if the log is not a file.
     """
     path = config.stdout_logfile if config.redirect_stderr else config.stderr_logfile
     try:
-        # A pipe or a terminal, such as /dev/fd/1, would block, or lose what is read.
+        # Reading a pipe or terminal, such as /dev/fd/1, would block, or take its data away.
         descriptor = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return ""
@@ -40,7 +40,7 @@ def last_line(config: Any) -> str:
 
 
 def _plain(line: str) -> str:
-    """As XML-RPC can carry it, and a terminal does not obey."""
+    """Remove control characters, which XML-RPC cannot carry and a terminal would execute."""
     text = "".join(char if char.isprintable() else " " for char in _COLOURS.sub("", line))
     text = without_credentials(" ".join(text.split()))
     return text if len(text) <= LAST_LINE else f"{text[: LAST_LINE - 1]}…"

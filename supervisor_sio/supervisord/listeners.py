@@ -1,4 +1,4 @@
-"""Listening sockets of the shared port, as supervisord opens them."""
+"""Open the listening sockets of the shared port in supervisord."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ..common.addresses import Address, resolve
 from ..common.rundir import user_name
 from ..settings import SettingsError
 
-#: The kernel wakes the router only when a new connection has sent something;
-#: after this many seconds also when it has not (tcp(7), TCP_DEFER_ACCEPT).
+#: The kernel reports a new connection when it has sent data, or after this many seconds
+#: (tcp(7), TCP_DEFER_ACCEPT).
 _DEFER_ACCEPT = 5
 
 
 def bind(
     address: Address, backlog: int, option: str = "listen", dropped: bool = False
 ) -> socket.socket:
-    """A non-blocking listening socket.
+    """Open a non-blocking listening socket.
 
-    :param option: where the address comes from.
-    :param dropped: this process was root's, until ``user`` in ``[supervisord]`` was obeyed.
-    :raises SettingsError: when the address cannot be had, with the reason.
+    :param option: the option that has the address.
+    :param dropped: whether this process ran as root before it switched to ``user``.
+    :raises SettingsError: when the address cannot be used, with the reason.
     """
     try:
         return _bind_unix(address, backlog) if address.path else _bind_tcp(address, backlog)
-    except UnicodeError:  # of the codec that host names go through
+    except UnicodeError:  # of the codec for host names
         raise SettingsError(option, f"{address}: not a host name") from None
     except OSError as error:
         reason = error.strerror or str(error)
@@ -42,13 +42,13 @@ def _low_port(dropped: bool) -> str:
     user = user_name(os.geteuid())
     if dropped:
         return (
-            f"permission denied: user = {user} in [supervisord] gives root's rights up before a "
-            "port is opened, and one this low is for root; take user out there and write it in "
-            "the sections of the programs, or take a higher port"
+            f"permission denied: only root may open a port this low, and user = {user} in "
+            "[supervisord] drops root's rights before ports are opened; move user to the sections "
+            "of the programs, or use a higher port"
         )
     return (
-        f"permission denied: a port this low is for root, and supervisord was started by {user}; "
-        "start it as root, or take a higher port"
+        f"permission denied: only root may open a port this low, and {user} started supervisord; "
+        "start it as root, or use a higher port"
     )
 
 
@@ -58,9 +58,9 @@ def _bind_tcp(address: Address, backlog: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # So that 0.0.0.0 and [::] can stand side by side.
+            # So that a process can listen at 0.0.0.0 and at [::].
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Accepted connections inherit both.
+        # Accepted connections inherit TCP_NODELAY and SO_KEEPALIVE.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_ACCEPT)
@@ -77,9 +77,9 @@ def _bind_unix(address: Address, backlog: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(address.path)
-        # A shared port is for everybody who can reach its directory. The socket is made with
-        # its mode: whoever may write to the directory could put a link in its place before
-        # a chmod().
+        # All users who can reach the directory may connect. The umask sets the mode, because a
+        # user who may write to the directory could put a link in the socket's place before a
+        # chmod().
         umask = os.umask(0o111)
         try:
             sock.bind(address.path)
@@ -94,14 +94,14 @@ def _bind_unix(address: Address, backlog: int) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket file that nobody listens on any more; leave anything else."""
+    """Remove a socket file on which no process listens; keep any other file."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a full backlog is a sign of life, too
+        probe.setblocking(False)  # with a full backlog, a process does listen
         try:
             probe.connect(path)
         except ConnectionRefusedError:
@@ -111,7 +111,7 @@ def _remove_stale(path: str) -> None:
 
 
 def close(sock: socket.socket, address: Address) -> None:
-    """Stop listening; a Unix socket's file goes with it."""
+    """Stop listening, and remove the file of a Unix socket."""
     sock.close()
     if address.path:
         try:

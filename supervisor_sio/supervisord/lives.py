@@ -1,7 +1,7 @@
-"""How long the processes of supervisord have run, and how often they failed in a row.
+"""Track since when processes of supervisord have run, and how often they failed in a row. Pure.
 
-Pure: events of supervisord and figures of the router in, with the time of the host's
-monotonic clock, which nobody sets.
+It is fed with supervisord's events and the router's figures, and with times of the host's monotonic
+clock.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from ..common.limits import FAILURE_PAUSE, FAILURES_WITHOUT_PAUSE, STEADY_AFTER
 
 @dataclass
 class _Life:
-    #: When the process that runs now, or the last one, was started.
+    #: When the current process, or the last one, was started.
     started: float
-    #: When the router first and last said that it was ready.
+    #: When the router first and last reported it as ready.
     first_ready: Optional[float] = None
     last_ready: float = 0.0
 
 
 @dataclass(frozen=True)
 class Failures:
-    """Of a process that ended by itself without having been ready for a while."""
+    """Failures of a process: it ended by itself without having been ready for STEADY_AFTER."""
 
-    #: How often in a row.
+    #: Failures in a row.
     count: int = 0
-    #: What it said last, when it ended last.
+    #: The last line of its log at its last end.
     last_line: str = ""
-    #: When it is started again, where that has to wait.
+    #: When it is started again, if it is held back.
     resumes: float = 0.0
 
     def remaining(self, now: float) -> float:
-        """Seconds until it is started again; 0 where it does not wait for that."""
+        """Seconds until it is started again; 0 if it is not held back."""
         return max(0.0, self.resumes - now)
 
 
@@ -41,7 +41,7 @@ _NONE = Failures()
 
 
 class Lives:
-    """By Supervisor's name of the process."""
+    """The lives and failures of all processes, by Supervisor's name."""
 
     def __init__(self) -> None:
         self._lives: dict[str, _Life] = {}
@@ -49,12 +49,12 @@ class Lives:
 
     def starting(self, name: str, now: float) -> None:
         self._lives[name] = _Life(now)
-        if name in self._failures:  # and waits no longer
+        if name in self._failures:  # it is no longer held back
             failures = self._failures[name]
             self._failures[name] = Failures(failures.count, failures.last_line)
 
     def ready(self, names: Iterable[str], now: float) -> None:
-        """The router's figures have these as ready."""
+        """The router reports these processes as ready."""
         for name in names:
             life = self._lives.get(name)
             if life is not None:
@@ -62,7 +62,7 @@ class Lives:
                 life.last_ready = now
 
     def ended(self, name: str, last_line: str = "") -> None:
-        """By itself: nobody had asked for that."""
+        """A process has ended by itself."""
         life = self._lives.get(name)
         steady = (
             life is not None
@@ -73,7 +73,7 @@ class Lives:
         self._failures[name] = Failures(count, last_line if count else "")
 
     def waits(self, name: str, now: float) -> float:
-        """Seconds for which a process that has ended is not started again; 0 for at once."""
+        """Hold back an ended process; returns for how many seconds, 0 for none."""
         failures = self.failures(name)
         pause = pause_after(failures.count)
         if pause:
@@ -81,17 +81,17 @@ class Lives:
         return pause
 
     def stopped(self, name: str) -> None:
-        """Because somebody asked for it."""
+        """A process was stopped on request; its failures are forgotten."""
         self._failures.pop(name, None)
 
     def forget(self, known: Iterable[str]) -> None:
-        """All but these are gone from supervisord's configuration."""
+        """Drop all processes but these, which supervisord still has."""
         for name in self._lives.keys() - set(known):
             del self._lives[name]
             self._failures.pop(name, None)
 
     def started(self, name: str) -> float:
-        """0 when it never was."""
+        """When the process was started; 0 if never."""
         life = self._lives.get(name)
         return life.started if life is not None else 0.0
 
@@ -100,9 +100,9 @@ class Lives:
 
 
 def pause_after(failures: int) -> float:
-    """Seconds between the end of a process that failed so often in a row, and its next start.
+    """Seconds from the end of a process to its next start after so many failures in a row.
 
-    Twice as long each time: 1, 2, 4 and so on.
+    The pause doubles with each failure: 1, 2, 4 and so on.
     """
     more = failures - FAILURES_WITHOUT_PAUSE
     return min(2.0 ** min(more - 1, 16), FAILURE_PAUSE) if more > 0 else 0.0

@@ -1,7 +1,7 @@
-"""Which workers are over a limit: ``max_memory``, ``max_lifetime``, ``hung_timeout``. Pure.
+"""Find workers over a limit: ``max_memory``, ``max_lifetime``, ``hung_timeout``. Pure.
 
-What is known of each process is in a record of its own, which ends with it; only how often in a row
-a worker was over ``max_memory`` right after its start is kept from one process to the next.
+Each process has a record, which ends with it. Only the number of times in a row that a worker was
+over ``max_memory`` right after its start is kept from one process to the next.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Callable, NamedTuple, Optional
 
 from ..common.limits import RECYCLE_EARLY, RECYCLE_JITTER, RECYCLE_PAUSE
 
-#: Seconds between two looks after which there was no router, or supervisord could not run.
+#: If there are more seconds than this between two looks, no router was running, or supervisord
+#: was blocked.
 _NO_ROUTER = 2.5
 
 
 class Reason(Enum):
-    """The values are labels of the metric."""
+    """Why a worker is recycled; the values are labels of the metric."""
 
     MEMORY = "memory"
     LIFETIME = "lifetime"
@@ -26,7 +27,7 @@ class Reason(Enum):
 
 
 class Limits(NamedTuple):
-    """Of every worker; ``None`` for none. Bytes, and seconds."""
+    """The limits of every worker, in bytes and seconds; ``None`` for no limit."""
 
     max_memory: Optional[int] = None
     max_lifetime: Optional[float] = None
@@ -34,16 +35,16 @@ class Limits(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A worker of supervisord's as it is now."""
+    """The current state of a worker that supervisord has started."""
 
     name: str
-    #: The pid of the process that supervisord has started; 0 when there is none.
+    #: The pid of the process that supervisord has started; 0 if none runs.
     process: int
-    #: As ``sio status`` has it.
+    #: Its state in ``sio status``.
     state: str
-    #: Whether Supervisor has it as RUNNING, and not as STARTING or STOPPING.
+    #: Whether Supervisor's state of it is RUNNING, not STARTING or STOPPING.
     steady: bool
-    #: Whether the router knows it.
+    #: Whether it is registered at the router.
     joined: bool
     #: Whether its sessions move to its successor.
     takes: bool
@@ -51,37 +52,37 @@ class Seen(NamedTuple):
     memory: int
     #: Seconds since its start.
     age: float
-    #: Seconds without a report, when it hangs.
+    #: Seconds without a report, if it hangs.
     silent: float
     #: Its ``stopwaitsecs``.
     stop_time: float
 
 
 class Due(NamedTuple):
-    """Why a worker is to be recycled, and in how many seconds."""
+    """Why a worker must be recycled, and in how many seconds."""
 
     reason: Reason
-    #: Such as ``memory 512 MB of 500``.
+    #: Text such as ``memory 512 MB of 500``.
     text: str
     pause: float
 
 
 @dataclass
 class _Life:
-    """What is known of one process."""
+    """The record of one process."""
 
     process: int
-    #: Its own ``max_lifetime``.
+    #: Its ``max_lifetime``, shortened at random.
     lifetime: float
-    #: When it was seen to be ready first, and to be over ``max_memory``.
+    #: When it was first seen ready, and first seen over ``max_memory``.
     ready_at: Optional[float] = None
     over_at: Optional[float] = None
-    #: Since when the router does not know it any more.
+    #: Since when it is no longer registered at the router.
     absent_since: Optional[float] = None
 
     @property
     def began_over(self) -> bool:
-        """Whether it has never been ready with less than ``max_memory``."""
+        """Whether it has always been over ``max_memory`` while ready."""
         return self.ready_at is not None and self.over_at == self.ready_at
 
     @property
@@ -93,22 +94,22 @@ class _Life:
 
 
 class Overdue:
-    """To be shown all workers every second or so.
+    """Decides which workers are due; :meth:`note` must be called about once a second.
 
-    :param chance: a number from 0 to 1, for each process another one.
+    :param chance: returns a random number from 0 to 1.
     """
 
     def __init__(self, limits: Limits, chance: Callable[[], float] = random.random) -> None:
         self.limits = limits
         self._chance = chance
         self._lives: dict[str, _Life] = {}
-        #: By name, how often in a row it was over ``max_memory`` right after its start.
+        #: By name, how many times in a row a worker was over ``max_memory`` right after its start.
         self._early: dict[str, int] = {}
         self._noted_at = 0.0
         self._said_too_low = False
 
     def note(self, now: float, seen: dict[str, Seen]) -> str:
-        """Take notice of all workers; the result is for the log, if there is something to say."""
+        """Record the state of all workers; returns a line for the log, or ""."""
         for name in self._lives.keys() - seen.keys():
             del self._lives[name]
             self._early.pop(name, None)
@@ -120,7 +121,7 @@ class Overdue:
         life = self._lives.get(worker.name)
         if life is None or life.process != worker.process:
             life = self._lives[worker.name] = _Life(worker.process, self._lifetime())
-        # One that hangs does not connect to a new router, which so knows nothing of it.
+        # A worker that hangs does not register at a new router.
         if worker.joined or not worker.steady or life.ready_at is None:
             life.absent_since = None
         elif life.absent_since is None or now - self._noted_at > _NO_ROUTER:
@@ -130,7 +131,7 @@ class Overdue:
         life.ready_at = now if life.ready_at is None else life.ready_at
         if not self._is_over_memory(worker):
             if life.began_over:
-                life.over_at = None  # it needed more only while it started
+                life.over_at = None  # it needed more memory only during its start
             return ""
         life.over_at = now if life.over_at is None else life.over_at
         if not life.began_over or self._said_too_low:
@@ -139,7 +140,7 @@ class Overdue:
         return (
             f"max_memory is too low: {worker.name} has {_megabytes(worker.memory)} MB of "
             f"{_megabytes(self.limits.max_memory)} when it is ready, so it is not recycled for its "
-            "memory; set a larger one"
+            "memory; set a larger limit"
         )
 
     def _lifetime(self) -> float:
@@ -152,15 +153,15 @@ class Overdue:
         return self.limits.max_memory is not None and worker.memory >= self.limits.max_memory
 
     def silent(self, now: float, worker: Seen) -> float:
-        """Seconds without a report of one that hangs, or 0."""
+        """Seconds without a report if the worker hangs, else 0."""
         absent_since = self._lives[worker.name].absent_since
         return worker.silent if absent_since is None else now - absent_since
 
     def due(self, now: float, worker: Seen) -> Optional[Due]:
-        """Why it is to be recycled, if so; it does not count whether it can be now."""
+        """Why the worker must be recycled, or ``None``, regardless of whether it can be now."""
         life = self._lives[worker.name]
         if worker.state != "ready" or not worker.steady or life.ready_at is None:
-            return None  # who drains one, or stops it, is at it already
+            return None  # it is being drained or stopped already
         if self._is_over_memory(worker) and not life.began_over:
             limit = _megabytes(self.limits.max_memory)
             pause = life.ready_at + pause_after(self._early.get(worker.name, 0)) - now
@@ -172,14 +173,15 @@ class Overdue:
         return None
 
     def exempt(self, name: str) -> str:
-        """Why it is not recycled for its memory, if so."""
+        """Why the worker is exempt from ``max_memory``, or ""."""
         if not self._lives[name].began_over:
             return ""
         limit = _megabytes(self.limits.max_memory)
         return f"is not recycled for its memory: it began with the {limit} MB of max_memory"
 
     def recycled(self, name: str) -> float:
-        """It is recycled for its memory now: seconds that its next process has at least."""
+        """Note that the worker is recycled for its memory; returns the seconds for which its next
+        process is not."""
         if self._lives[name].was_early:
             self._early[name] = self._early.get(name, 0) + 1
         else:
@@ -188,8 +190,8 @@ class Overdue:
 
 
 def pause_after(times: int) -> float:
-    """Seconds from when a worker is ready until it may be recycled for its memory, when it was over
-    ``max_memory`` right after its start so often in a row."""
+    """Seconds from when a worker is ready until it may be recycled for its memory, after it was over
+    ``max_memory`` right after its start this many times in a row."""
     return min(RECYCLE_EARLY * 2.0 ** min(times - 1, 16), RECYCLE_PAUSE) if times else 0.0
 
 

@@ -1,7 +1,8 @@
-"""A pause before supervisord starts a worker again that fails again and again.
+"""Delay the restart of a worker that fails repeatedly.
 
-Supervisor has one, which grows, for a process that ends within its ``startsecs``; then it gives
-up. One that ends later it starts again in its next turn, for ever.
+Supervisor itself delays, with a growing pause, only the restart of a process that ends within its
+``startsecs``, and stops after ``startretries``. It restarts a process that ends later at once,
+without limit.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .guard import Guard
 
 
 def starts_again(process: Any, expected: bool) -> bool:
-    """Whether supervisord starts a process again that has just exited.
+    """Whether supervisord will restart a process that has just exited.
 
     :param expected: whether its exit status is one of its ``exitcodes``.
     """
@@ -25,11 +26,11 @@ def starts_again(process: Any, expected: bool) -> bool:
 
 
 def hold_back(process: Any, seconds: float, guard: Guard) -> None:
-    """Let supervisord wait before it starts a process again that has just exited.
+    """Delay the restart of a process that has just exited.
 
-    Meanwhile it is in Supervisor's own state for that, BACKOFF, in which ``supervisorctl`` can
-    stop and restart it. That begins in supervisord's next turn: the event of the process's end,
-    from within which this is called, is still on its way to others.
+    Meanwhile the process is in Supervisor's state BACKOFF, in which ``supervisorctl`` can stop and
+    restart it. It enters this state in supervisord's next turn, because this is called from the
+    event of the process's end, which other subscribers have not received yet.
     """
     resumes = time.monotonic() + seconds
 
@@ -39,14 +40,14 @@ def hold_back(process: Any, seconds: float, guard: Guard) -> None:
         if process.get_state() == ProcessStates.EXITED:
             process.change_state(ProcessStates.BACKOFF)
         if process.get_state() != ProcessStates.BACKOFF:
-            return False  # somebody has started or stopped it
-        # It does not count among its `startretries`, and is due when we say so.
+            return False  # supervisorctl has started or stopped it
+        # Do not count it among `startretries`, and let it be due when we return False.
         process.backoff, process.delay = 0, 0
         return time.monotonic() < resumes
 
     def transition() -> None:
         if not guard.call("the pause before a start", waits, False):
-            vars(process).pop("transition", None)  # the method of its class is back
+            vars(process).pop("transition", None)  # restores the method of its class
             process.transition()
 
     process.transition = transition

@@ -1,4 +1,4 @@
-"""Which of supervisord's processes are in a cluster."""
+"""The processes of supervisord that belong to a cluster."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .dispatchers import Supervisord
 
 
 class Programs:
-    """The processes of one cluster, as supervisord has them now.
+    """The current processes of one cluster.
 
-    :param cluster: its name.
-    :param clusters: the names of all that supervisord has.
+    :param cluster: the cluster's name.
+    :param clusters: the names of all clusters of supervisord.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Programs:
                     yield process
 
     def elsewhere(self, group: str) -> Optional[str]:
-        """Another cluster that has processes of a group."""
+        """The name of another cluster that processes of a group belong to, or ``None``."""
         found = self._supervisord.process_groups.get(group)
         for process in found.processes.values() if found is not None else ():
             cluster = self._cluster_of(process)

@@ -1,4 +1,4 @@
-"""Recycles workers: what :mod:`.recycling` decides is done here."""
+"""Recycle workers: execute what :mod:`.recycling` decides."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .dispatchers import Supervisord
 from .overdue import Limits, Overdue, Reason, Seen
 from .recycling import Action, Do, Recycling
 
-#: Seconds after which figures of the router say nothing about now; it sends some each second.
+#: Seconds after which the router's figures are too old; it sends new ones each second.
 _STALE = 2.5
 
 
 class Recycler:
-    """To be asked with each set of figures of the router.
+    """Called with each set of figures of the router.
 
-    :param command: tells the router a command, and what it is about.
-    :param tell_stopping: tells it that supervisord stops the process with this pid.
+    :param command: sends the router a command about a worker.
+    :param tell_stopping: tells the router that supervisord will stop the process with this pid.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class Recycler:
         self._looked_at = 0.0
 
     def is_due(self, made: Optional[float]) -> bool:
-        """Whether it is time for a look.
+        """Whether it is time for :meth:`look`.
 
-        :param made: when the router made the figures that are there.
+        :param made: when the router made the current figures.
         """
         now = time.monotonic()
         return (
@@ -59,14 +59,14 @@ class Recycler:
         )
 
     def look(self, rows: list[dict[str, Any]]) -> bool:
-        """Do what is to be done; whether some worker counts as recycled by that.
+        """Execute the actions that are due; returns whether they recycled a worker.
 
-        :param rows: the workers of the status.
+        :param rows: the workers in the status.
         """
         now = time.monotonic()
         self._looked_at = now
         before = sum(self._recycling.recycled.values())
-        workers = {row["name"]: row for row in reversed(rows)}  # supervisord's own is the first
+        workers = {row["name"]: row for row in reversed(rows)}  # the first is supervisord's own
         for action in self._recycling.look(now, self._seen(workers)):
             if action.line:
                 say = self._logger.info if action.do is Do.STOP else self._logger.warn
@@ -76,16 +76,16 @@ class Recycler:
         return sum(self._recycling.recycled.values()) > before
 
     def ends(self, name: str, process: int) -> Optional[Reason]:
-        """Why the process of this name and pid was ended here; ``None`` when it was not."""
+        """Why the recycler ended this process; ``None`` if it did not."""
         return self._recycling.ends(name, process)
 
     @property
     def recycled(self) -> dict[str, int]:
-        """How many, by reason; without the limits that are off."""
+        """Recycled workers by reason; without reasons whose limit is off."""
         return dict(self._recycling.recycled)
 
     def shown(self) -> dict[str, Any]:
-        """For the status."""
+        """The struct ``recycling`` of the status."""
         return self._recycling.shown(time.monotonic())
 
     def _seen(self, workers: dict[str, dict[str, Any]]) -> Iterator[Seen]:
@@ -106,7 +106,7 @@ class Recycler:
                 )
 
     def _process(self, name: str) -> Any:
-        """supervisord's process of this name; ``None`` for a worker of somebody else."""
+        """supervisord's process of this name; ``None`` for a worker that it has not started."""
         group_name, process_name = split_namespec(name)
         group = self._supervisord.process_groups.get(group_name)
         return group and group.processes.get(process_name)
@@ -114,20 +114,20 @@ class Recycler:
     def _do(self, action: Action, row: dict[str, Any]) -> None:
         process = self._process(action.name)
         if action.do is Do.STOP:
-            # As Supervisor does it: the router knows before the worker has its signal.
+            # In Supervisor's order: the router is told before the worker gets its signal.
             self._tell_stopping(process.pid)
             _send(process.config.stopsignal, process.pid, process.config.stopasgroup)
         elif action.do is Do.KILL:
-            if is_descendant(row["pid"], process.pid):  # started by a script, perhaps
+            if is_descendant(row["pid"], process.pid):  # the worker may be a child of a script
                 _send(signal.SIGKILL, row["pid"])
             _send(signal.SIGKILL, process.pid, process.config.killasgroup)
         else:
-            with contextlib.suppress(RPCError):  # it is gone: there will be another look
+            with contextlib.suppress(RPCError):  # the router is gone; the next look repeats it
                 self._command(action.do.name.lower(), action.name)
 
 
 def _send(number: int, pid: int, group: bool = False) -> None:
     if not pid:
-        return  # kill(2) has another meaning for that
-    with contextlib.suppress(ProcessLookupError):  # supervisord is about to know
+        return  # kill(2) would send the signal to our own group
+    with contextlib.suppress(ProcessLookupError):  # supervisord will notice its end
         os.kill(-pid if group else pid, number)

@@ -380,7 +380,7 @@ def test_top_lives(make_cluster: ClusterFactory) -> None:
 
         terminal.resize(80)
         cluster.stop()
-        seen = terminal.wait_for("no such file; trying again", seen)
+        seen = terminal.wait_for("no such file; retrying", seen)
         cluster.start()
         terminal.wait_for("workers:workers_02  ready", seen)
 

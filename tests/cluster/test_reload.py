@@ -60,7 +60,7 @@ def test_reload_one_after_the_other(make_cluster: ClusterFactory) -> None:
         pids = re.fullmatch(rf"{name}: reloaded \(pid (\d+) -> (\d+), [\d.]+ s\)", line)
         assert pids is not None, line
         assert (int(pids[1]), int(pids[2])) == (before[name], after[name])
-    assert lines[2:] == ["workers:workers_02: stopped, left alone"]
+    assert lines[2:] == ["workers:workers_02: stopped, not restarted"]
     said = done.stdout.splitlines()
     for number in (1, 2):
         name = f"workers:workers_{number - 1:02d}"
@@ -134,7 +134,7 @@ def test_ctrl_c(cluster: Cluster, command: str) -> None:
     wait_until(lambda: cluster.workers("drained"), 10, "drained")
     supervisorctl.send_signal(signal.SIGINT)
     said, _ = supervisorctl.communicate(timeout=20)
-    assert done_in(said) == ["interrupted; sio status shows how far it came"]
+    assert done_in(said) == ["interrupted; sio status shows what was done"]
     assert supervisorctl.returncode == 1
     if command == "scale":  # which is undone when it is called again
         assert cluster.ctl("sio", "scale", "workers", "2").returncode == 0

@@ -162,7 +162,7 @@ def test_what_fails_is_tried_again_and_what_returns_is_done(cluster: Cluster, ti
     (ticks.directory / "fail").touch()
     try:
         line = wait_until(lambda: _line(cluster, "task     failing failed"), 10, "it is shown")
-        assert "in a row, the next try in 0:00:0" in line
+        assert "in a row, next try in 0:00:0" in line
         (ticks.directory / "done").touch()
     finally:
         (ticks.directory / "fail").unlink()

@@ -19,8 +19,8 @@ from .supervisorctl import done_in
 pytestmark = pytest.mark.long
 
 STAYS = (
-    "workers: {count}; the configuration file still says numprocs = 2, set it there to keep them "
-    "after a restart (until then reread shows workers as changed; update and reload go back to 2)"
+    "workers: {count}; the configuration file still has numprocs = 2: change it there, or update, "
+    "reload and a restart of supervisord go back to 2 (until then reread shows workers as changed)"
 )
 
 
@@ -87,7 +87,7 @@ def test_no_set_up_fails(cluster: Cluster) -> None:
         assert scale(cluster, "2") == [
             f"{name(3)}: removed",
             f"{name(2)}: removed",
-            "workers: 2 processes, as the configuration file says",
+            "workers: 2 processes, as in the configuration file",
         ]
     print(f"scale 2, 4, 2: {made.completed} set-ups, failures {dict(made.failures)}")
     assert made.completed > 100

@@ -411,7 +411,7 @@ def answer(shown: int, total: int) -> dict[str, Any]:
     [
         (3, 4, "3 of 4 clients, --limit 4 shows all"),
         (1000, 10_000, "1000 of 10000 clients, --limit 10000 shows all"),
-        (1000, 25_000, "1000 of 25000 clients, --limit 10000 is the most"),
+        (1000, 25_000, "1000 of 25000 clients, --limit 10000 is the maximum"),
         (10_000, 25_000, "10000 of 25000 clients"),
     ],
 )

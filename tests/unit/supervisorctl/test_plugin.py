@@ -34,7 +34,7 @@ class Controller:
         ("xyzzy", "unknown command: sio xyzzy, see: help sio"),
         ("drain", "sio drain needs NAME ..."),
         ("undrain --json", "sio undrain needs NAME ..."),
-        ("reload-tls now", "one word too many: now; usage: sio reload-tls [--json]"),
+        ("reload-tls now", "unexpected argument now; usage: sio reload-tls [--json]"),
         ("sockets --limit 0", "--limit needs a number from 1 to 10000, not 0"),
         ("sockets --limit ten --json", "--limit needs a number from 1 to 10000, not ten"),
         ("emit news hello", "not JSON: hello; a string needs its quotes, as in '\"hello\"'"),

@@ -128,7 +128,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def waits(line: str) -> bool:
     """Whether it says only what is waited for."""
-    return "waiting for" in line or "no new clients" in line
+    return "waiting for" in line or "no new clients" in line or "drained, until" in line
 
 
 def restart(name: str, drained: bool = True) -> list[tuple[str, str]]:
@@ -178,11 +178,11 @@ def test_what_is_said_meanwhile() -> None:
     run(cluster, "reload")
     assert [line.partition(" (pid")[0] for line in cluster.said] == [
         f"{FIRST}: 1 of 2: waiting for the router",
-        f"{FIRST}: 1 of 2: no new clients for it, others finish connecting",
+        f"{FIRST}: 1 of 2: drained, until its clients have finished connecting",
         f"{FIRST}: 1 of 2: waiting for its process to end",
         f"{FIRST}: 1 of 2: waiting for the new process to be ready",
         f"{FIRST}: reloaded",
-        f"{SECOND}: 2 of 2: no new clients for it, others finish connecting",
+        f"{SECOND}: 2 of 2: drained, until its clients have finished connecting",
         f"{SECOND}: 2 of 2: waiting for its process to end",
         f"{SECOND}: 2 of 2: waiting for the new process to be ready",
         f"{SECOND}: reloaded",
@@ -213,7 +213,8 @@ def test_one_that_has_an_hour_to_end_is_waited_for_a_minute_longer(seconds: int)
     if seconds == 3660:
         assert cluster.exitstatus == 0
     else:
-        assert cluster.said[-1] == f"{FIRST}: ERROR ({SECOND} is recycled, ends, for {seconds} s)"
+        error = f"{FIRST}: ERROR ({SECOND} is being recycled, ends, for {seconds} s)"
+        assert cluster.said[-1] == error
         assert not cluster.asked and cluster.exitstatus == 1
 
 
@@ -338,7 +339,7 @@ def test_where_nobody_restarts_nobody_is_added() -> None:
     run(cluster, f"reload --surge {FIRST}")
     assert not cluster.asked
     assert cluster.said == [
-        f"{FIRST}: stopped, left alone",
+        f"{FIRST}: stopped, not restarted",
         f"not ready: {FIRST} (stopped); ready: 0 of 1 worker",
     ]
 
@@ -432,7 +433,7 @@ def test_who_was_scaled_meanwhile_is_left_as_it_is() -> None:
 
     cluster.before = scale
     run(cluster, f"reload --surge {FIRST}")
-    assert cluster.said[-1] == f"w: ERROR (it was scaled meanwhile); {ADVICE}"
+    assert cluster.said[-1] == f"w: ERROR (the group was scaled meanwhile); {ADVICE}"
     assert ("remove", ADDED) not in cluster.asked
 
 

@@ -91,7 +91,7 @@ def test_more(slept: list[float]) -> None:
     assert server.asked == [("scale", "w", "+2")]
     assert server.said[:2] == ["w:w_2: added", "w:w_3: added"]
     # They are of a program that has no workers.
-    assert server.said[2].startswith("w: 4 processes; the configuration file still says numprocs")
+    assert server.said[2].startswith("w: 4 processes; the configuration file still has numprocs")
     assert not slept
 
 
@@ -134,7 +134,7 @@ def test_those_that_are_added_are_waited_for(fate: str, slept: list[float]) -> N
         verdict = f"not ready: w:w_2 ({fate}); ready: 2 of 3 workers"
         assert sorted(waited) == sorted([first] + [f"w:w_2: {fate}"] * (fate != "starting"))
     assert server.said[2] == "w: 0 of 2 ready, waiting for w:w_1, w:w_2"
-    assert server.said[-2:] == [verdict, "w: 3 processes, as the configuration file says"]
+    assert server.said[-2:] == [verdict, "w: 3 processes, as in the configuration file"]
     assert done["ready"] == ["w:w_0", "w:w_1"] + ["w:w_2"] * (fate == "ready")
     not_ready = [] if fate == "ready" else [{"name": "w:w_2", "state": fate}]
     assert done["not_ready"] == not_ready
@@ -166,7 +166,7 @@ def test_fewer(slept: list[float]) -> None:
         "w:w_1: 3 of 3: waiting for its process to end",
         "w:w_1: removed",
         "ready: 1 of 1 worker",
-        "w: 1 process, as the configuration file says",
+        "w: 1 process, as in the configuration file",
     ]
 
 
@@ -246,6 +246,6 @@ def test_what_was_done() -> None:
 def test_the_file_says_another_number() -> None:
     answer = {"group": "w", "numprocs": 1, "configured": 2, "added": [], "surplus": ["w:w_1"]}
     assert summary(answer) == (
-        "w: 1 process; the configuration file still says numprocs = 2, set it there to keep them "
-        "after a restart (until then reread shows w as changed; update and reload go back to 2)"
+        "w: 1 process; the configuration file still has numprocs = 2: change it there, or update, "
+        "reload and a restart of supervisord go back to 2 (until then reread shows w as changed)"
     )
