@@ -190,8 +190,8 @@ class Overdue:
 
 
 def pause_after(times: int) -> float:
-    """Seconds from when a worker is ready until it may be recycled for its memory, after it was over
-    ``max_memory`` right after its start this many times in a row."""
+    """Seconds from when a worker is ready until it may be recycled for its memory, after it was
+    over ``max_memory`` right after its start this many times in a row."""
     return min(RECYCLE_EARLY * 2.0 ** min(times - 1, 16), RECYCLE_PAUSE) if times else 0.0
 
 

@@ -1,29 +1,31 @@
-"""What becomes of workers that are over a limit, see :mod:`.overdue`. Pure.
+"""Recycle workers that are over a limit, see :mod:`.overdue`. Pure.
 
-They are recycled one at a time, each as ``sio reload`` restarts one:
+They are recycled one at a time, each as ``sio reload`` restarts a worker:
 
 =========  ==================================================  =====================================
 step       what happens                                        then
 =========  ==================================================  =====================================
-IDLE       a worker is due; no other one starts, ends, or      ANNOUNCED
-           fails; and nothing has changed for RECYCLE_QUIET
-ANNOUNCED  RECYCLE_NOTICE is over                              DRAINING; STOPPING where its sessions
-                                                               move, or no other one is ready
+IDLE       a worker is due, no worker starts, ends or fails,   ANNOUNCED
+           and nothing has changed for RECYCLE_QUIET
+ANNOUNCED  RECYCLE_NOTICE is over                              DRAINING; STOPPING if its sessions
+                                                               move, or no other worker is ready
            another worker has changed: an operator is at work  IDLE
 DRAINING   it has been drained for DRAIN_TIME                  STOPPING
-           another worker has changed, or RECYCLE_DRAIN        IDLE, and it is undrained
+           another worker has changed, or RECYCLE_DRAIN is     IDLE, and it is undrained
+           over
 STOPPING   its process has ended                               STARTING
            its ``stopwaitsecs`` are over                       it is killed
 STARTING   its new process is ready                            IDLE
-           that fails, or RECYCLE_START                        IDLE, which waits until it is well
+           that fails, or RECYCLE_START is over                IDLE; no worker is recycled until it
+                                                               is ready
 any        it is removed, or an operator has stopped it        IDLE
 =========  ==================================================  =====================================
 
-Supervisor's state of its process stays RUNNING until that ends: ``supervisorctl stop`` and
-``restart`` work all the time, and whoever uses them has the last word.
+Supervisor's state of the process stays RUNNING until the process ends, so ``supervisorctl stop``
+and ``restart`` work all the time, and take precedence.
 
-One that hangs longer than ``hung_timeout`` is killed, whatever else goes on: it serves nobody, so
-nobody is better off when it waits for its turn.
+A worker that hangs longer than ``hung_timeout`` is killed at once, without waiting for its turn,
+because it serves no client.
 """
 
 from __future__ import annotations
@@ -44,11 +46,11 @@ from .overdue import Due, Overdue, Reason, Seen
 
 
 class Step(Enum):
-    """The values stand in the status."""
+    """The values appear in the status."""
 
     IDLE = ""
     ANNOUNCED = "the next"
-    DRAINING = "no new clients for it, others finish connecting"
+    DRAINING = "drained, until its clients have finished connecting"
     STOPPING = "waiting for its process to end"
     STARTING = "waiting for the new process to be ready"
 
@@ -56,25 +58,25 @@ class Step(Enum):
 class Do(Enum):
     DRAIN = auto()
     UNDRAIN = auto()
-    STOP = auto()  # the signal with which supervisord would stop it
+    STOP = auto()  # send its stopsignal
     KILL = auto()
-    SAY = auto()  # the line, and nothing else
+    SAY = auto()  # only log the line
 
 
 class Action(NamedTuple):
     do: Do
     name: str = ""
-    #: For the log.
+    #: A line for the log, or "".
     line: str = ""
 
 
-#: States that last. Whoever is in another one starts, ends or fails.
+#: Stable states. In any other state, a worker starts, ends or fails.
 _SETTLED = ("ready", "hung", "drained", "stopped")
 
-#: Of these others, those of one that was started and has ended by itself.
+#: States of a worker that was started and has ended by itself.
 _BROKEN = ("failing", "fatal", "backoff", "exited", "unknown")
 
-#: What becomes of a new process that will not be ready.
+#: States of a new process that will not become ready.
 _FAILED = ("failing", "fatal")
 
 #: Seconds that a step may take; STOPPING has the worker's ``stopwaitsecs``.
@@ -84,32 +86,32 @@ _LIMITS = {
     Step.STARTING: RECYCLE_START,
 }
 
-#: Of each worker, its process and its state.
+#: The process and state of each worker, by name.
 _Marks = dict[str, tuple[int, str]]
 
 
 class Recycling:
-    """To be asked every second or so what is to be done."""
+    """Decides what to do; :meth:`look` must be called about once a second."""
 
     def __init__(self, overdue: Overdue) -> None:
         self._overdue = overdue
         self._step = Step.IDLE
         self._since = 0.0
-        #: The one that is recycled, and why.
+        #: The worker that is being recycled, and why.
         self._worker: Optional[Seen] = None
         self._due = Due(Reason.MEMORY, "", 0.0)
-        #: How the others were when that began.
+        #: The other workers' processes and states when the recycling began.
         self._others: _Marks = {}
         self._drained_since: Optional[float] = None
         self._marks: _Marks = {}
         self._changed_at = 0.0
-        #: By name, the processes that were killed.
+        #: The killed processes, by name.
         self._killed: dict[str, int] = {}
-        #: By name, the processes that were drained and given up, until they are undrained.
+        #: Processes whose recycling was cancelled while drained, by name, until they are undrained.
         self._given_up: dict[str, int] = {}
-        #: Of whom it was said that they keep others from being recycled.
+        #: The broken worker that was logged as keeping others from being recycled.
         self._said_broken = ""
-        #: Those that are over a limit and not recycled now, and why.
+        #: The workers that are over a limit and not recycled now, with the reason.
         self._waiting: list[tuple[str, str]] = []
         limits = zip((Reason.MEMORY, Reason.LIFETIME, Reason.HUNG), overdue.limits)
         self.recycled = Counter({reason.value: 0 for reason, limit in limits if limit is not None})
@@ -119,10 +121,10 @@ class Recycling:
         return bool(self.recycled)
 
     def look(self, now: float, workers: Iterable[Seen]) -> list[Action]:
-        """What is to be done now.
+        """Return the actions to execute now.
 
-        :param now: seconds of a clock that nobody sets.
-        :param workers: all, as the router has said less than a few seconds ago.
+        :param now: seconds of a monotonic clock.
+        :param workers: all workers, as the router reported them within the last seconds.
         """
         seen = {worker.name: worker for worker in workers}
         marks = {worker.name: (worker.process, worker.state) for worker in seen.values()}
@@ -137,14 +139,14 @@ class Recycling:
         ]
 
     def ends(self, name: str, process: int) -> Optional[Reason]:
-        """Why the process of this name and pid was ended here; ``None`` when it was not."""
+        """Why recycling ended this process; ``None`` if it did not."""
         if self._step is Step.STOPPING and self._worker is not None:
             if (name, process) == (self._worker.name, self._worker.process):
                 return self._due.reason
         return Reason.HUNG if self._killed.get(name) == process else None
 
     def shown(self, now: float) -> dict[str, Any]:
-        """For the status."""
+        """The struct ``recycling`` of the status."""
         busy = self._step is not Step.IDLE
         return {
             "state": "on" if self.on else "off",
@@ -164,12 +166,12 @@ class Recycling:
 
     @property
     def _limit(self) -> float:
-        """Seconds that this step takes at most, but for those until the next look."""
+        """The longest time of this step in seconds, up to the next look."""
         if self._step is Step.STOPPING and self._worker is not None:
             return self._worker.stop_time
         return _LIMITS.get(self._step, 0.0)
 
-    # --- those that hang ----------------------------------------------------------------
+    # --- workers that hang ----------------------------------------------------------------
 
     def _kill_hung(self, now: float, seen: dict[str, Seen]) -> Iterator[Action]:
         for name, process in list(self._killed.items()):
@@ -179,11 +181,11 @@ class Recycling:
         for worker in seen.values():
             silent = self._overdue.silent(now, worker)
             if self._step is Step.STOPPING and worker.name == self._name:
-                silent = worker.silent  # behind its good-bye to the router it has its stopwaitsecs
+                silent = worker.silent  # after it has left the router, it has its stopwaitsecs
             if longest is not None and silent >= longest and worker.process:
                 if worker.name not in self._killed:
                     self.recycled[Reason.HUNG.value] += 1
-                    reason = f"it hangs, no report for {silent:.0f} s (hung_timeout {longest:g})"
+                    reason = f"it hangs: no report for {silent:.0f} s (hung_timeout {longest:g})"
                     yield self._kill(worker, reason)
 
     def _kill(self, worker: Seen, reason: str) -> Action:
@@ -192,10 +194,10 @@ class Recycling:
             Do.KILL, worker.name, f"killing {worker.name} (pid {worker.process}): {reason}"
         )
 
-    # --- who is the next ----------------------------------------------------------------
+    # --- which worker is next -------------------------------------------------------------
 
     def _choose(self, now: float, seen: dict[str, Seen]) -> Optional[tuple[Seen, Due]]:
-        """Of those that are due the one with the most memory; or else the oldest."""
+        """The due worker with the most memory if any is due for memory, else the oldest one."""
         unsettled = [worker for worker in seen.values() if worker.state not in _SETTLED]
         found: list[tuple[bool, float, Seen, Due]] = []
         self._waiting = []
@@ -206,7 +208,7 @@ class Recycling:
             if due is not None:
                 text = f"is due, {due.text}"
                 if due.pause:
-                    text += f", in {due.pause:.0f} s: it grew right after its start"
+                    text += f" in {due.pause:.0f} s, because it grew right after its start"
                 else:
                     if unsettled:
                         text += f", waits for {unsettled[0].name} ({unsettled[0].state})"
@@ -221,7 +223,7 @@ class Recycling:
         broken = [other for other in seen.values() if other.state in _BROKEN]
         if broken and broken[0].name != self._said_broken:
             self._said_broken = broken[0].name
-            line = f"{worker.name} is due ({due.text}), and waits: {broken[0].name} does not run"
+            line = f"{worker.name} is due ({due.text}), but waits: {broken[0].name} does not run"
             yield Action(Do.SAY, worker.name, line)
         if all(other.state in _SETTLED for other in seen.values()):
             self._said_broken = ""
@@ -271,7 +273,7 @@ class Recycling:
             yield Action(Do.UNDRAIN, worker.name)
         elif worker.state != "drained":
             self._drained_since = None
-            # The router may have died with the first one unread.
+            # Repeated, because the router may have died before it read the first one.
             yield Action(Do.DRAIN, worker.name)
         elif self._drained_since is None:
             self._drained_since = now
@@ -279,8 +281,8 @@ class Recycling:
             yield self._stop(now, worker)
 
     def _undrain(self, seen: dict[str, Seen]) -> Iterator[Action]:
-        """Again and again: a router may die with the first one unread, and whom it had drained its
-        successor drains. A worker that has not joined that one yet may be drained when it does.
+        """Undrain cancelled workers, repeatedly: a router may die before it reads the command, and
+        its successor drains the same workers again, even those that register later.
         """
         for name, process in list(self._given_up.items()):
             worker = seen.get(name)
@@ -298,7 +300,7 @@ class Recycling:
             pause = self._overdue.recycled(worker.name)
             if pause:
                 line += (
-                    f" within {RECYCLE_EARLY:g} s after it was ready; its next process has "
+                    f" within {RECYCLE_EARLY:g} s after it was ready; its next process runs for "
                     f"{pause:.0f} s at least"
                 )
         self._set(Step.STOPPING, now)
@@ -327,7 +329,7 @@ class Recycling:
         self._step, self._since = step, now
 
     def _has_ended(self, worker: Seen) -> bool:
-        """Whether the process that is recycled has; there may be another one by now."""
+        """Whether the process that is being recycled has ended; another one may run by now."""
         return self._worker is None or worker.process != self._worker.process
 
     def _marks_of_others(self) -> _Marks:

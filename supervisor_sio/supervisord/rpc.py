@@ -1,6 +1,6 @@
-"""The XML-RPC namespace of a cluster, which for the only one is ``sio``.
+"""The XML-RPC namespace of a cluster; ``sio`` for the default cluster.
 
-Arguments are checked, answers made, and the cluster does it.
+The methods check arguments, call the cluster, and make the answers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NO_ARRAY = "data must be a string that holds a JSON array, such as '[\"hello\"]
 
 
 class SioRPCInterface:
-    """The XML-RPC namespace of a cluster: ``sio``, or as its section is called."""
+    """The XML-RPC namespace of a cluster, which has the name of its section, such as ``sio``."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -45,7 +45,7 @@ class SioRPCInterface:
         return self._cluster.status()
 
     def drainWorker(self, name: str) -> Any:
-        """Place no new sessions on a worker; those it has stay
+        """Place no new sessions on a worker; its sessions stay
 
         Lasts until undrainWorker, or until the process ends.
 
@@ -65,10 +65,10 @@ class SioRPCInterface:
         return self._cluster.command("undrain", name=name)
 
     def scaleGroup(self, name: str, numprocs: Union[int, str]) -> dict[str, Any]:
-        """Give the group of a program more processes, or say which are too many
+        """Add processes to the group of a program, or return the surplus ones
 
-        Processes that are missing are added at once and started as autostart
-        says. Those that are too many run on: drain them, stop them, and call
+        Missing processes are added at once, and started if autostart is true.
+        Surplus processes keep running: drain and stop them, and call
         removeProcess for each.
 
         @param string name      The group.
@@ -76,11 +76,11 @@ class SioRPCInterface:
                                 number of CPUs that supervisord may use.
         @return struct result   With group, numprocs, configured (numprocs in the
                                 file), and lists of names: added, surplus (highest
-                                number first), and kept, which an earlier call had
-                                named as surplus.
+                                number first), and kept, which an earlier call
+                                returned as surplus.
         """
         _check_strings(name=name)
-        if type(numprocs) not in (int, str):  # a bool is no number here
+        if type(numprocs) not in (int, str):  # excludes bool
             raise RPCError(
                 Faults.INCORRECT_PARAMETERS,
                 "numprocs is not a number or a string: N, +N, -N or max",
@@ -90,7 +90,7 @@ class SioRPCInterface:
     def removeProcess(self, name: str) -> Any:
         """Remove a process from its group, once it has stopped
 
-        Only those that scaleGroup has named as surplus go, in that order.
+        Only processes that scaleGroup returned as surplus, in that order.
 
         @param string name      The process, as group:process.
         @return boolean result  Always True unless there is an error.
@@ -99,7 +99,7 @@ class SioRPCInterface:
         return self._cluster.remove(name)
 
     def reloadTLS(self) -> Any:
-        """Read tls_certfile and tls_keyfile again, for connections from now on
+        """Read tls_certfile and tls_keyfile again, for new connections
 
         @return boolean result  Always True unless there is an error.
         """
@@ -127,7 +127,7 @@ class SioRPCInterface:
             raise RPCError(Faults.INCORRECT_PARAMETERS, f"data cannot be sent: {reason}")
         _check_strings(event=event, room=room, namespace=namespace)
         if event in RESERVED_EVENTS:
-            raise RPCError(Faults.INCORRECT_PARAMETERS, f"{event} is no event to emit: {RESERVED}")
+            raise RPCError(Faults.INCORRECT_PARAMETERS, f"{event} cannot be emitted: {RESERVED}")
         return self._cluster.command(
             "emit", event=event, arguments=arguments, room=room, namespace=namespace
         )

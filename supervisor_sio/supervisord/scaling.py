@@ -1,9 +1,9 @@
-"""Processes added to a running group, and taken out of it.
+"""Add processes to a running group, and remove them.
 
-Supervisor makes the processes of a group when it makes the group, from the
-``numprocs`` of its section. Here its own parser makes those of a larger
-``numprocs``, from the configuration file as it is now; what is running tells
-whether that is still what the group was made from.
+Supervisor creates the processes of a group together with the group, from ``numprocs`` in its
+section. This module lets Supervisor's parser read the current configuration file with another
+``numprocs``, and compares the result with the running processes, to find out whether the section
+has changed since.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from supervisor.xmlrpc import Faults, RPCError
 from .deferred import fault
 from .dispatchers import Supervisord
 
-#: Processes that a group may have.
+#: Greatest number of processes in a group.
 MOST = 1000
 
-#: Descriptors that supervisord needs for itself: connections, and to spawn.
+#: Descriptors that supervisord itself needs, for connections and for starting processes.
 _SPARE_DESCRIPTORS = 32
 
 
 class ScalingError(Exception):
-    """A group is not scaled; the text says why, in one line for a person."""
+    """A group cannot be scaled; the text says why in one line."""
 
 
 class Plan(NamedTuple):
-    """What makes a group as large as it should be; one of them is empty."""
+    """The processes to add or to remove; one of the lists is empty."""
 
     #: Lowest number first.
     added: list[str]
@@ -54,15 +54,15 @@ class Plan(NamedTuple):
 
 
 def target(wanted: Union[int, str], current: int, cpus: int) -> int:
-    """How many processes ``N``, ``+N``, ``-N`` or ``max`` mean for a group.
+    """The number of processes that ``N``, ``+N``, ``-N`` or ``max`` means for a group.
 
-    :raises ScalingError: when it is none of them, or not a number to have.
+    :raises ScalingError: when it is none of these, or the number is out of range.
     """
     text = str(wanted)
     if text == "max":
         return max(1, min(cpus, MOST))
     if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
-        raise ScalingError(f"{text} is no number of processes: give N, +N, -N or max")
+        raise ScalingError(f"{text} is not a number of processes: give N, +N, -N or max")
     numprocs = int(text)
     if text[0] in "+-":
         numprocs += current
@@ -74,10 +74,9 @@ def target(wanted: Union[int, str], current: int, cpus: int) -> int:
 
 
 def make_plan(names: Sequence[str], current: int, numprocs: int) -> Plan:
-    """What to add to the processes of a group, and what to take away.
+    """Which processes to add to a group, or to remove.
 
-    :param names: those of the larger of both groups, in the order of their
-        numbers.
+    :param names: the names of the processes of the larger group, in the order of their numbers.
     """
     return Plan(list(names[current:numprocs]), list(names[numprocs:current])[::-1])
 
@@ -91,20 +90,20 @@ def differences(running: ProcessConfig, read: ProcessConfig) -> list[str]:
 
 @dataclass
 class ProgramReading:
-    """A ``[program:x]`` as the configuration file has it now."""
+    """A ``[program:x]`` in the current configuration file."""
 
     section: str = ""
-    #: The processes that the file asks for, in the order of their numbers.
+    #: The processes with the file's ``numprocs``, in the order of their numbers.
     configured: list[ProcessConfig] = field(default_factory=list)
-    #: Those with another ``numprocs``.
+    #: The processes with the wanted ``numprocs``.
     wanted: list[ProcessConfig] = field(default_factory=list)
 
     def check(self, running: Collection[str], made: Mapping[str, ProcessConfig]) -> None:
-        """Are the processes of a group of this section?
+        """Check that the processes of a group match this section.
 
-        :param running: all of them, without a gap in their numbers.
-        :param made: those that supervisord has made; the others come from here.
-        :raises ScalingError: when they are not.
+        :param running: all processes of the group, without a gap in their numbers.
+        :param made: those that supervisord has created; the scaler has added the others.
+        :raises ScalingError: when they do not match.
         """
         changed: list[str] = []
         if set(running) != {config.name for config in self.wanted[: len(running)]}:
@@ -120,16 +119,16 @@ class ProgramReading:
 
 
 def read_program(options: Any, name: str, numprocs: int) -> ProgramReading:
-    """Read the section of a program, as supervisord with these options reads it.
+    """Read the section of a program as supervisord does with these options.
 
-    Supervisor keeps nothing of the file but the processes made from it.
+    The file is read again because Supervisor keeps only the processes that it created from it.
 
-    :raises ScalingError: when that is not possible, or ``numprocs`` is not.
+    :raises ScalingError: when the file cannot be read, or does not allow ``numprocs`` processes.
     """
     reading = ProgramReading()
 
     def make_groups(parser: Any) -> list[ProcessGroupConfig]:
-        """In the place of ``process_groups_from_parser``: this program alone, twice."""
+        """Replaces ``process_groups_from_parser``: reads this program alone, twice."""
         reading.section = _find_section(parser, name)
         configured = make_processes(parser, reading.configured)
         process_name = parser.get(reading.section, "process_name", fallback="")
@@ -152,7 +151,7 @@ def read_program(options: Any, name: str, numprocs: int) -> ProgramReading:
         )
         return processes
 
-    # What supervisord has read stays as it is: this goes into a copy.
+    # Read into a copy, so that supervisord's own options do not change.
     reader = copy.copy(options)
     reader.configroot = Dummy()
     reader.configroot.supervisord = Dummy()
@@ -175,8 +174,8 @@ def _find_section(parser: Any, name: str) -> str:
             sections[kind, process_or_group_name(rest)] = section
     if ("group", name) in sections:
         raise ScalingError(
-            f"[{sections['group', name]}] puts programs together; only the group of a [program:x] "
-            "can be scaled"
+            f"[{sections['group', name]}] combines programs; only the group of a [program:x] can "
+            "be scaled"
         )
     if ("program", name) not in sections:
         raise ScalingError(f"the configuration file has no [program:{name}] any more")
@@ -184,16 +183,16 @@ def _find_section(parser: Any, name: str) -> str:
 
 
 class ScaledGroupConfig(ProcessGroupConfig):  # type: ignore[misc]
-    """What a group has when it is no longer what its section says.
+    """The configuration of a group that was scaled.
 
-    The other one stays as supervisord has read it: `remove` and `add` use it.
+    Supervisor's own one does not change, because `remove` and `add` use it.
     """
 
     def __init__(self, config: ProcessGroupConfig) -> None:
         super().__init__(config.options, config.name, config.priority, config.process_configs[:])
-        #: The processes that were made here.
+        #: The processes that the scaler has added.
         self.added: set[str] = set()
-        #: Those that are on their way out, in that order: the numbers get no gap.
+        #: The processes to remove, in this order, so that the numbers get no gap.
         self.leaving: list[str] = []
 
 
@@ -205,9 +204,9 @@ class Scaler:
         self._options = supervisord.options
 
     def scale(self, name: str, wanted: Union[int, str]) -> dict[str, Any]:
-        """Add what is missing; say what is too much.
+        """Add missing processes; return the surplus ones.
 
-        :raises RPCError: then the group is as it was.
+        :raises RPCError: when the group cannot be scaled; then it is unchanged.
         """
         self._check_mood()
         group = self._supervisord.process_groups.get(name)
@@ -215,7 +214,7 @@ class Scaler:
             raise RPCError(Faults.BAD_NAME, "no such group")
         try:
             _check_kind(group.config)
-            if not group.processes:  # nothing tells what it was made from
+            if not group.processes:  # no process to compare the section with
                 raise ScalingError("the group is empty; set numprocs, and run supervisorctl update")
             numprocs = target(wanted, len(group.processes), len(os.sched_getaffinity(0)))
             reading = read_program(self._options, name, max(numprocs, len(group.processes)))
@@ -250,19 +249,19 @@ class Scaler:
         except OSError as error:
             raise ScalingError(f"no log file can be made: {error}") from None
         for config in configs:
-            # supervisord starts it in its next turn, if autostart says so.
+            # supervisord starts it in its next turn, if autostart is true.
             group.processes[config.name] = config.make_process(group)
             group.config.added.add(config.name)
-        # In the order of Supervisor's parser, or `reread` would see a change.
+        # In the order of Supervisor's parser, or `reread` would report a change.
         group.config.process_configs = sorted(group.config.process_configs + configs)
         self._options.logger.info(
             f"sio: added to {group.config.name}: {', '.join(c.name for c in configs)}"
         )
 
     def remove(self, name: str) -> Callable[[], Any]:
-        """What says whether a process has stopped, and is removed then.
+        """Return a deferred that waits until a process has stopped, and removes it.
 
-        :raises RPCError: and so does what is returned.
+        :raises RPCError: when the process cannot be removed; the deferred raises it, too.
         """
         self._check_mood()
         group_name, process_name = split_namespec(name)
@@ -278,7 +277,7 @@ class Scaler:
             ):
                 raise fault(Faults.BAD_NAME, name)
             config = group.config
-            # Only a group that was scaled has any; all others stay what they are.
+            # Only a scaled group has processes that may be removed.
             if not isinstance(config, ScaledGroupConfig) or process_name not in config.leaving[:1]:
                 raise fault(Faults.FAILED, f"{name} is not the next to leave its group")
             if process.get_state() == ProcessStates.STOPPING:
@@ -300,7 +299,8 @@ class Scaler:
 
 
 def _scaled(group: Any) -> ScaledGroupConfig:
-    """After all checks: supervisord needs what other kinds of groups have in theirs."""
+    """Give a group a configuration that can be scaled; to be called after all checks, because other
+    kinds of groups need their own."""
     if not isinstance(group.config, ScaledGroupConfig):
         group.config = ScaledGroupConfig(group.config)
     return group.config
@@ -319,9 +319,9 @@ def _check_kind(config: ProcessGroupConfig) -> None:
 
 
 def _check_descriptors(configs: list[ProcessConfig]) -> None:
-    """supervisord must be able to start all of these, and to answer afterwards."""
+    """Check that supervisord has the descriptors to start these processes, and to answer."""
     needed = _SPARE_DESCRIPTORS + sum(
-        # Pipes, and the logs that they go to.
+        # Its pipes, and its log files.
         2 + (not config.redirect_stderr) + bool(config.stdout_logfile) + bool(config.stderr_logfile)
         for config in configs
     )

@@ -1,4 +1,4 @@
-"""The answer of ``sio.getStatus``: pure, from what supervisord and the router know."""
+"""Build the answer of ``sio.getStatus`` from what supervisord and the router know. Pure."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _LARGEST_XMLRPC_INT = 2**31 - 1
 
 
 class ProcessInfo(NamedTuple):
-    """A process as supervisord sees it."""
+    """What supervisord knows of a process."""
 
-    name: str  # as supervisorctl names it: group:process, or just the name
+    name: str  # as in supervisorctl: group:process, or just the name
     pid: int  # 0 when it does not run
-    state: str  # Supervisor's word, in capitals
+    state: str  # Supervisor's state, in capitals
     started: float  # seconds of the host's monotonic clock
     command: str
-    #: How often in a row it ended by itself without having been ready for a while.
+    #: Failures in a row, see :class:`.lives.Failures`.
     failures: int = 0
-    #: What ``supervisorctl tail`` takes to show what it says.
+    #: The argument of ``supervisorctl tail`` that shows its errors.
     tail: str = ""
-    #: What it said last when it failed last.
+    #: The last line of its log at its last failure.
     last_line: str = ""
-    #: Seconds until it is started again, where that has to wait after failures.
+    #: Seconds until it is started again, if it is held back after failures.
     pause: float = 0.0
 
 
@@ -54,15 +54,14 @@ def build_status(
 ) -> dict[str, Any]:
     """The status of the cluster as an XML-RPC struct.
 
-    :param queue: where the other hosts are met, without a password.
-    :param errors: exceptions of ours that supervisord was kept from.
-    :param recycling: which worker is recycled, and how many were.
-    :param known_workers: names of processes that have been workers before;
-        they stay in the list while they are stopped.
+    :param queue: the URL of ``message_queue`` without a password.
+    :param errors: number of caught exceptions of supervisor-sio in supervisord.
+    :param recycling: the struct about recycling.
+    :param known_workers: names of processes that were workers before; they are listed also while
+        they are stopped.
     :param memory: resident KiB by pid.
     :param now: seconds of the host's monotonic clock.
-    :param belongs: whether a process, by its pid, is one that supervisord has started,
-        or has been started by that.
+    :param belongs: whether a process is another one or its descendant, by their pids.
     """
     processes = list(processes)
     figures = router.figures if router else {}
@@ -79,7 +78,8 @@ def build_status(
         if named or process.name in known or subcommand_of(process.command) == "worker":
             member = own[-1] if own else None
             workers.append(_worker(process, member, router is not None, memory, now))
-            # Left behind by a start script without exec. One that has just ended has no memory.
+            # Workers that a start script without exec left running. One that has just ended has no
+            # memory.
             left = [other for other in named if other is not member and memory.get(other["pid"])]
             workers += [_stranger(other, memory, now) for other in left]
     ours = {process.name for process in processes}
@@ -134,7 +134,7 @@ def build_status(
 
 
 def _task(row: dict[str, Any], members: list[dict[str, Any]]) -> dict[str, Any]:
-    """What one worker of the cluster runs, and which."""
+    """A task of ``run_once()``, and the worker that runs it."""
     named = [member["name"] for member in members if row["tag"] and member["tag"] == row["tag"]]
     return {
         "name": row["name"],
@@ -160,7 +160,7 @@ def _queue_state(figures: dict[str, Any]) -> str:
 
 
 def _stranger(member: dict[str, Any], memory: dict[int, int], now: float) -> dict[str, Any]:
-    """A worker that supervisord has not started, or no longer counts as its own."""
+    """A worker that supervisord has not started, or that outlived its process."""
     process = ProcessInfo(member["name"], member["pid"], "RUNNING", now, "")
     return _worker(process, member, True, memory, now)
 
@@ -210,5 +210,5 @@ def _worker(
 
 
 def _number(value: float) -> float:
-    """XML-RPC integers have 32 bits; a larger count goes as a double."""
+    """XML-RPC integers have 32 bits, so a larger count is sent as a double."""
     return value if value <= _LARGEST_XMLRPC_INT else float(value)

@@ -122,7 +122,7 @@ def test_one_that_hangs_is_killed_and_its_clients_and_its_task_go_elsewhere(
     cluster.wait_ready()
     log = cluster.log("supervisord")
     (line,) = [one for one in log.splitlines() if f"killing {name} (pid {holder['pid']})" in one]
-    said = re.search(rf"it hangs, no report for (\d+) s \(hung_timeout {HUNG_TIMEOUT}\)", line)
+    said = re.search(rf"it hangs: no report for (\d+) s \(hung_timeout {HUNG_TIMEOUT}\)", line)
     assert said is not None and HUNG_TIMEOUT <= int(said[1]) <= HUNG_TIMEOUT + BUSY
     wait_until(lambda: f'{{reason="hung"}} {before + 1}.0' in metric(cluster), 5, "the metric")
     lines = ticks.running()

@@ -229,7 +229,7 @@ def test_what_is_not_scaled(make_cluster: ClusterFactory) -> None:
     assert refused(cluster, "one", "3") == "no such group"
     assert refused(cluster, "sio", "2").startswith("an event listener cannot be scaled")
     assert refused(cluster, "fcgi", "2").startswith("a FastCGI program cannot be scaled")
-    assert refused(cluster, "pair", "3").startswith("[group:pair] puts programs together")
+    assert refused(cluster, "pair", "3").startswith("[group:pair] combines programs")
     assert refused(cluster, "plain", "2") == (
         "[program:plain] can have 1 process only; for more, write process_name = "
         "%(program_name)s_%(process_num)02d there, and run supervisorctl update"
@@ -237,7 +237,7 @@ def test_what_is_not_scaled(make_cluster: ClusterFactory) -> None:
     for numprocs in ("0", "-2"):
         assert refused(cluster, "workers", numprocs).startswith("a group keeps at least 1 process")
     assert refused(cluster, "workers", "1001") == "1001 processes are too many: at most 1000"
-    assert refused(cluster, "workers", "two").startswith("two is no number of processes")
+    assert refused(cluster, "workers", "two").startswith("two is not a number of processes")
     assert refused(cluster, "sleepers", "900").startswith("supervisord may open 1024 files and ")
 
     # Numbers, not names, have an order; and any program can be scaled.

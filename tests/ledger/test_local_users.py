@@ -97,9 +97,9 @@ def test_a_low_port_of_a_supervisord_that_gave_root_up_names_the_cause(
     code, printed = cluster.run_to_its_end()
     assert code == 2 and printed.count("Error: ") == 1
     assert printed.strip().endswith(
-        "Error: [rpcinterface:sio] listen: 127.0.0.1:81: permission denied: user = nobody in "
-        "[supervisord] gives root's rights up before a port is opened, and one this low is for "
-        "root; take user out there and write it in the sections of the programs, or take a "
+        "Error: [rpcinterface:sio] listen: 127.0.0.1:81: permission denied: only root may open a "
+        "port this low, and user = nobody in [supervisord] drops root's rights before ports are "
+        "opened; move user to the sections of the programs, or use a "
         "higher port"
     )
 

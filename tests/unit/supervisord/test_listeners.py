@@ -114,8 +114,8 @@ def test_a_unix_socket_is_made_with_its_mode(
 @pytest.mark.parametrize(
     ("dropped", "cause"),
     [
-        (True, r"user = .* in \[supervisord\] gives root's rights up"),
-        (False, "supervisord was started by .*; start it as root"),
+        (True, r"user = .* in \[supervisord\] drops root's rights"),
+        (False, "only root .*started supervisord; start it as root"),
     ],
 )
 def test_a_low_port_names_the_cause(

@@ -201,7 +201,7 @@ def test_one_that_hangs_is_killed_once_when_its_time_is_over() -> None:
     cluster.look()
     assert cluster.done[0][1:] == (Do.KILL, W1)
     (line,) = cluster.lines
-    assert line == "killing w:w_1 (pid 101): it hangs, no report for 10 s (hung_timeout 10)"
+    assert line == "killing w:w_1 (pid 101): it hangs: no report for 10 s (hung_timeout 10)"
     assert cluster.recycling.ends(W1, 101) is Reason.HUNG
     assert cluster.recycling.ends(W0, 100) is None
     assert cluster.run(60) == [] and cluster.recycling.recycled == {"hung": 1}
@@ -356,7 +356,7 @@ def test_nobody_is_recycled_while_another_one_cannot_start(state: str) -> None:
     cluster.set(W0, state=state)
     cluster.set(W1, memory=512 * MB)
     assert cluster.run(100) == [(Do.SAY, W1)]
-    assert cluster.lines == [f"{W1} is due (memory 512 MB of 500), and waits: {W0} does not run"]
+    assert cluster.lines == [f"{W1} is due (memory 512 MB of 500), but waits: {W0} does not run"]
     (row,) = cluster.recycling.shown(cluster.now)["waiting"]
     assert row == {"worker": W1, "text": f"is due, memory 512 MB of 500, waits for {W0} ({state})"}
     cluster.set(W0, state="ready")
@@ -452,7 +452,7 @@ def test_a_limit_below_what_a_worker_begins_with_is_said_once_and_recycles_nobod
     cluster = Cluster(Limits(max_memory=100 * MB))
     assert cluster.lines == [
         f"max_memory is too low: {W0} has 100 MB of 100 when it is ready, so it is not recycled "
-        "for its memory; set a larger one"
+        "for its memory; set a larger limit"
     ]
     assert cluster.run(100) == [] and len(cluster.lines) == 1
     rows = cluster.recycling.shown(cluster.now)["waiting"]
@@ -494,12 +494,13 @@ def test_one_that_grows_right_after_each_start_is_recycled_less_and_less_often()
     assert pauses == sorted(pauses) and pauses[1] > 1.5 * RECYCLE_EARLY
     assert pauses[-1] == pauses[-2] and RECYCLE_PAUSE <= pauses[-1] <= RECYCLE_PAUSE + 20
     assert cluster.lines[1].endswith(
-        "memory 700 MB of 500 within 10 s after it was ready; its next process has 20 s at least"
+        "memory 700 MB of 500 within 10 s after it was ready; its next process runs for 20 s at "
+        "least"
     )
     cluster.run(10)
     (row,) = cluster.recycling.shown(cluster.now)["waiting"]
     assert re.fullmatch(
-        r"is due, memory 700 MB of 500, in \d+ s: it grew right after its start", row["text"]
+        r"is due, memory 700 MB of 500 in \d+ s, because it grew right after its start", row["text"]
     )
 
 
