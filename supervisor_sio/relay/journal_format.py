@@ -30,6 +30,7 @@ import os
 import struct
 from typing import Any, Final, Iterator, NamedTuple, Optional, Sequence, Union
 
+from ..common.formats import other_version
 from .message import RelayMessage
 
 VERSION = 2
@@ -227,7 +228,7 @@ def read_head(memory: Any, size: int) -> Head:
     if mark != MARK:
         raise ValueError("journal: not a segment")
     if version != VERSION:
-        raise ValueError(f"journal: version {version} of the format, not {VERSION}")
+        raise ValueError(f"journal: {other_version(version, VERSION)}")
     logs = [log for log, known in CODES.items() if known == code]
     if not logs:
         raise ValueError(f"journal: log {code}")

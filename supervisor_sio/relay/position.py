@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, NamedTuple, Optional
 
 from ..common import memory_file
+from ..common.formats import other_version
 from ..common.limits import POSITION_BYTES, RELAY_MOST_GONE, RELAY_MOST_SENDERS, RELAY_MOST_STREAMS
 from .inbox import Numbers
 
@@ -116,7 +117,7 @@ class Position:
         if mark != _MARK:
             raise ValueError("position: not a position")
         if version != _VERSION:
-            raise ValueError(f"version: {version} of the format, not {_VERSION}")
+            raise ValueError(f"position: {other_version(version, _VERSION)}")
         try:
             head = json.loads(file.take(length, "head"))
         except (ValueError, RecursionError) as error:

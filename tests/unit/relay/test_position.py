@@ -132,7 +132,7 @@ def test_one_of_another_version_is_refused(written: Callable[[bytes], int]) -> N
     data = content(POSITION)
     for version in (0, 1, 3):
         other = module._HEAD.pack(b"siop", version, module._HEAD.unpack_from(data)[2])
-        with pytest.raises(ValueError, match=f"version: {version} of the format, not 2"):
+        with pytest.raises(ValueError, match=f"position: version {version} of the format, not 2"):
             Position.read(written(other + data[module._HEAD.size :]))
 
 
