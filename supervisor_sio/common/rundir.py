@@ -22,6 +22,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import time
 from typing import IO, Any, NamedTuple, Optional
 
 from .clusters import section
@@ -109,6 +110,8 @@ class OwnedRunDir(RunDir):
     never through a link.
 
     :param owner: the uid of the option ``chown``, or -1.
+    :ivar found_left: when this process found what a killed supervisord had left, in seconds of the
+        host's monotonic clock; ``None`` if there was nothing.
     :raises RunDirError: when it cannot be created, its path is too long for a socket, or it belongs
         to another user or another running supervisord.
     """
@@ -116,9 +119,11 @@ class OwnedRunDir(RunDir):
     def __init__(self, path: Optional[str], owner: int = -1) -> None:
         self._temporary = path is None
         self._written: Optional[ClusterInfo] = None
+        self.found_left: Optional[float] = None
         try:
             if path is None:
                 remove_forgotten(owner)
+                self.found_left = _forgotten_removed
                 path = tempfile.mkdtemp(prefix=_PREFIX)
             super().__init__(path)
             if len(os.fsencode(self.supervisord)) > _LONGEST_SOCKET_PATH:
@@ -127,6 +132,8 @@ class OwnedRunDir(RunDir):
             self._directory = self._open_directory(owner)
             try:
                 self._lock = self._take_lock()
+                if any(map(os.path.lexists, self.made)):
+                    self.found_left = time.monotonic()
                 try:
                     # Only with the lock: if another supervisord has it, its workers need access.
                     os.fchown(self._directory, os.geteuid(), -1)
@@ -282,6 +289,10 @@ class OwnedRunDir(RunDir):
         os.close(self._directory)
 
 
+#: When this process last removed one, of any of its clusters: the first removes those of all.
+_forgotten_removed: Optional[float] = None
+
+
 def remove_forgotten(owner: int) -> None:
     """Remove the temporary run directories of supervisords that were killed.
 
@@ -289,25 +300,27 @@ def remove_forgotten(owner: int) -> None:
     dead, so that this process can lock its lock file. Links are not followed. Errors are ignored:
     the next start tries again.
     """
+    global _forgotten_removed
     parent = tempfile.gettempdir()
     with contextlib.suppress(OSError):
         names = [name for name in os.listdir(parent) if name.startswith(_PREFIX)]
         for name in names[:FORGOTTEN_RUN_DIRS]:
             with contextlib.suppress(OSError, ValueError):
-                _remove_if_forgotten(os.path.join(parent, name), owner)
+                if _remove_if_forgotten(os.path.join(parent, name), owner):
+                    _forgotten_removed = time.monotonic()
 
 
-def _remove_if_forgotten(path: str, owner: int) -> None:
+def _remove_if_forgotten(path: str, owner: int) -> bool:
     with contextlib.ExitStack() as stack:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         stack.callback(os.close, directory)
         if os.fstat(directory).st_uid not in (os.geteuid(), owner):
-            return
+            return False
         lock = os.open("lock", os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
         stack.callback(os.close, lock)
         status = os.fstat(lock)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            return
+            return False
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # A supervisord that is starting may not have locked its file yet; the file has no pid
         # then, and int() raises ValueError.
@@ -317,6 +330,7 @@ def _remove_if_forgotten(path: str, owner: int) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=directory)
         os.rmdir(path)  # fails if it has other files
+        return True
 
 
 def is_for_all(mode: int) -> bool:

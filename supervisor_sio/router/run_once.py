@@ -21,7 +21,8 @@ any       no worker knows it any more, and none has it           (none)
 
 A new router does not know what the one before has given away. Workers that hold tasks say so when
 they connect, which they do before this router reads; what nobody has said is FREE only when the
-last lease that the other router can have given is over.
+last lease that the other router can have given is over. Likewise after a supervisord that was
+killed: its workers may have leases of its router.
 
 The number of a task grows each time it is given away: it is the time in milliseconds since the
 epoch, or the largest number so far and one. So it grows also over restarts of the router, of

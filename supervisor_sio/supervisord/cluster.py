@@ -196,7 +196,7 @@ class Cluster:
             **vars(settings),
             "listen": [str(address) for address in settings.listen],
             "metrics": settings.metrics is not None,
-            "router_ended": self._router.ended if self._router else None,
+            "router_ended": self._router_ended(),
             "log_level": self._supervisord.options.loglevel,
             "drained": self._drained(),
             "workers": self._workers(),
@@ -216,6 +216,13 @@ class Cluster:
                 self._hear,
             )
         )
+
+    def _router_ended(self) -> Optional[float]:
+        """When the router before the next one had ended, if there was one.
+
+        That of a supervisord that was killed had ended when this one began: it had the ports.
+        """
+        return self._router.ended if self._router else self._run_dir.found_left
 
     def _drained(self) -> dict[str, int]:
         """The workers that the operator has drained, for a new router."""

@@ -7,11 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+
+from supervisor_sio.common.limits import RUN_ONCE_LEASE
 
 from .conftest import ClusterFactory
 from .harness import HERE, MODE, Cluster, async_mode, free_port, of_workers, wait_until
@@ -179,6 +183,29 @@ def test_what_fails_is_tried_again_and_what_returns_is_done(cluster: Cluster, ti
 def _line(cluster: Cluster, begin: str) -> str:
     lines = cluster.ctl("sio", "status").stdout.splitlines()
     return next((line for line in lines if line.startswith(begin)), "")
+
+
+def test_supervisord_is_killed(
+    make_cluster: ClusterFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one gives a task away when the leases of the old workers are over: they may have
+    noticed nothing, and it knows nothing of them."""
+    monkeypatch.setenv("TICKS", str(tmp_path))
+    ticks = Ticks(tmp_path)
+    cluster = make_cluster(workers=2, command="supervisor-sio worker once_app:app").start()
+    old = ticks.wait_for_more()
+    router = cluster.router_pid
+    os.kill(cluster.pid, signal.SIGKILL)
+    killed = time.monotonic()
+    assert cluster.process is not None
+    cluster.process.wait()
+    wait_until(lambda: not psutil.pid_exists(router), 10, "the router has ended")
+    cluster.start()
+    wait_until(lambda: ticks.last["number"] > old["number"], 20, "another one runs it")
+    ticks.wait_for_more()
+    ticks.check()
+    first = next(line for line in ticks.running() if line["number"] > old["number"])
+    assert first["at"] - killed >= RUN_ONCE_LEASE
 
 
 def test_by_hand_it_runs_at_once_and_ends_with_the_program(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pwd
 import socket
 import stat
 import tempfile
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -15,6 +16,7 @@ from supervisor import events, loggers
 from supervisor.options import ServerOptions
 from supervisor.supervisord import Supervisor
 
+from supervisor_sio.common import rundir
 from supervisor_sio.common.rundir import (
     ENVIRONMENT_VARIABLE,
     ClusterInfo,
@@ -444,10 +446,33 @@ def leave(directory: Path, lock: str = "4194304\n") -> Path:
     return directory
 
 
-def test_what_a_killed_supervisord_left_goes(temporary: Path) -> None:
+def test_what_a_killed_supervisord_left_goes(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left = [leave(temporary / f"supervisor-sio-{number}") for number in range(3)]
-    remove_forgotten(-1)
+    monkeypatch.setattr(rundir, "_forgotten_removed", None)
+    before = time.monotonic()
+    first, second = OwnedRunDir(None), OwnedRunDir(None)
     assert not any(path.exists() for path in left)
+    for own in (first, second):  # of two clusters of a supervisord
+        assert own.found_left is not None and own.found_left >= before
+        own.close()
+
+
+def test_a_supervisord_that_was_killed_is_noticed(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rundir, "_forgotten_removed", None)
+    run = temporary / "run"
+    for path in (None, str(run)):
+        own = OwnedRunDir(path)
+        assert own.found_left is None
+        own.close()
+    assert OwnedRunDir(str(run)).found_left is None  # of one that has ended by itself
+    leave(run)
+    own = OwnedRunDir(str(run))
+    assert own.found_left is not None and own.found_left <= time.monotonic()
+    own.close()
 
 
 def test_what_is_not_forgotten_stays(temporary: Path, victim: Path) -> None:
