@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import math
 import os
 import random
@@ -78,6 +79,7 @@ def kill_and_judge(run: Run, plan: Plan, seconds: float, dice: random.Random) ->
     kills = kill_workers(run, seconds, dice)
     for reports, at_last in run.stop():
         clients = [c for report in reports for c in (*report["clients"], *report["visits"])]
+        (directory / "clients.json").write_text(json.dumps(clients))
         sent, handled = read_directory(directory, threads)
         verdict = judge(clients, sent, handled, kills, ROOMS, plan.js, threads)
         if verdict.right or at_last:
