@@ -335,17 +335,12 @@ class Emitting(Asking, Keeping):
             sid = connected
         with self._tables:
             self.pending_connect.discard(sid, namespace)
-            if self._journal is not None:
-                self._begins(sid, namespace)
-            early = self._early.get(sid)
-            if early is None or not early.emits:
-                self._early.pop(sid, None)
-                return sid, []
         outlet = self._outlet
         threads = outlet.threads if outlet is not None and outlet.concurrent else None
         if threads is None or threads.here:
             return sid, self._send_early(sid, namespace)
-        # After the answer to the CONNECT, before whatever is emitted to the client from now on.
+        # After the answer to the CONNECT, which the loop's thread has yet to send: events that the
+        # relay brings there now are kept until then. Before whatever is emitted from now on.
         threads.run(0, self._send_early, sid, namespace)
         return sid, []
 
@@ -353,9 +348,11 @@ class Emitting(Asking, Keeping):
         with self._tables:
             early = self._early.pop(sid, None)
             eio_sid = self.eio_sid_from_sid(sid, namespace)
-            if early is not None and self._journal is not None:
-                self._send_early_ones(sid, eio_sid, early)
-        if early is None or self._outlet is None:
+            if early is None or eio_sid is None:
+                return []  # it has left
+            if self._journal is not None:
+                self._begins(sid, namespace, early)
+        if not early.emits or self._outlet is None:
             return []
         if self._journal is not None:
             self._send_queued(())

@@ -27,7 +27,7 @@ from ..relay.subscriber import Subscriber
 from . import acks, admin, offsets, sessions
 from .early import Early, Source
 from .histories import Stay
-from .lost import Client, Lost, Times
+from .lost import ARRIVING, Client, Lost, Times
 from .packets import coders
 from .plain import NotPlain, TooLong
 from .rooms import IndexedManager
@@ -179,7 +179,8 @@ class Keeping(IndexedManager):
         for namespace, rooms in self.rooms.items():
             for sid in list(rooms.get(None, ())):
                 if not self.is_pre_connected(sid, namespace):
-                    self._begins(sid, namespace)  # connected before there was a journal: no offsets
+                    # Connected before there was a journal: no offsets.
+                    self._begins(sid, namespace, Early(None))
 
     @property
     def _margin(self) -> float:
@@ -297,18 +298,28 @@ class Keeping(IndexedManager):
         else:
             self._plain.add(client.sid)
 
-    def _begins(self, sid: str, namespace: str) -> None:
-        """A client is connected: events from now on are for it."""
+    def _begins(self, sid: str, namespace: str, early: Early) -> None:
+        """A client is connected: events from now on are for it, and those of ``early``."""
         assert self._journal is not None
         client = self._known.get(sid)
         if client is None:
             client = self._add(sid, namespace, "")
-        elif client.stay.begin == self._journal.last and sid not in admin.connected_at(self):
+        elif (
+            client.stay.begin == self._journal.last
+            and not early.emits
+            and sid not in admin.connected_at(self)
+        ):
             return  # no event since ``begin``, and the state is written already
         else:
             client.stay = Stay(self.host_id, self._journal.last, client.stay.rooms, tag_of(sid))
             self._store(client)
         client.connected_at = admin.connected_at(self).get(sid)
+        if early.emits:
+            # Whoever reads this state before all of them are written would miss some.
+            not_saved, client.not_saved = client.not_saved, ARRIVING
+            self._save(client)
+            client.not_saved = not_saved
+            self._send_early_ones(sid, client.eio_sid, early)
         self._save(client)
 
     def _forget(self, client: Client) -> None:

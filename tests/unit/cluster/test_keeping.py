@@ -48,6 +48,7 @@ class Outlet:
         while self.calls:
             call, args = self.calls.pop(0)
             call(*args)
+        self.loop = 0
 
     def fan_out(self, eio_sids: Any, packets: Any) -> None:
         self.sent += packets * len(eio_sids)
@@ -78,6 +79,7 @@ def connect(manager: Any, eio_sid: str, asked: Asked = ABLE) -> str:
     sid = manager._pre_connect(eio_sid, "/")
     manager.begin(sid, "/", asked)
     manager.connect(sid, "/")
+    manager._outlet.work()
     return str(sid)
 
 

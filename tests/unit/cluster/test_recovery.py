@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
@@ -13,7 +14,7 @@ from supervisor_sio.cluster import keeping
 from supervisor_sio.cluster.offsets import Asked
 from supervisor_sio.common import reasons
 
-from .recovering import Client, Cluster
+from .recovering import Client, Cluster, until
 
 # --- to the same worker ---------------------------------------------------------------------
 
@@ -65,6 +66,40 @@ def test_before_the_first_event(run: Any) -> None:
         await worker.emit()
         await worker.connect(client)
         assert client.recovered and client.events == {worker.tag: [2]}
+
+    run(scenario)
+
+
+def test_what_comes_while_a_thread_connects_it(run: Any) -> None:
+    """It comes behind the answer to the client, and once."""
+
+    async def scenario(cluster: Cluster) -> None:
+        worker, other = await cluster.start(2)
+        client, heard = Client(), Client()
+        await worker.connect(heard)
+        client.eio_sid, client.worker = "eio", worker
+        worker.sessions["eio"] = {}
+        sid = worker.manager._pre_connect("eio", "/")
+        assert sid is not None
+        client.sid, client.pid = sid, worker.manager.begin(sid, "/", Asked(True, None, None, None))
+        calls: list[Any] = []
+        in_loop, worker.threads = (
+            worker.threads,
+            SimpleNamespace(here=False, run=lambda size, call, *args: calls.append((call, args))),
+        )
+        worker.concurrent = True
+        worker.manager._connect(sid, "/")
+        worker.threads, worker.concurrent = in_loop, False
+        await other.emit()
+        await until(lambda: worker.got.get(heard.eio_sid))
+        assert "eio" not in worker.got
+        for call, args in calls:
+            call(*args)
+        await other.emit()
+        await until(lambda: len(worker.got["eio"]) == 2)
+        client.lose(take=False)
+        await worker.connect(client)
+        assert client.recovered and client.events == {other.tag: [1, 2]}
 
     run(scenario)
 

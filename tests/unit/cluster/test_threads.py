@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator, Sequence
@@ -125,6 +126,26 @@ def test_what_is_emitted_to_a_client_before_it_is_in_comes_first(
     assert manager.connect(sid, "/") == sid
     manager.emit("n", 2, room=sid)
     eventually(lambda: outlet.got == {"eio": ['2["n",1]', '2["n",2]']})
+    assert manager._early == {}
+
+
+def test_nothing_overtakes_the_answer_to_a_client_that_connects(
+    loop: asyncio.AbstractEventLoop, manager: ZmqManager, outlet: Served
+) -> None:
+    """What comes to the loop from others while that is on its way there."""
+    connected = threading.Event()
+
+    def hear() -> None:
+        assert connected.wait(30)
+        manager.emit("n", 1)
+
+    sid = manager.pre_connect("eio", "/")
+    assert sid is not None
+    loop.call_soon_threadsafe(hear)
+    outlet.threads.run(0, outlet.fan_out, ["eio"], ["0{}"])
+    assert manager.connect(sid, "/") == sid
+    connected.set()
+    eventually(lambda: outlet.got == {"eio": ["0{}", '2["n",1]']})
     assert manager._early == {}
 
 
