@@ -266,13 +266,13 @@ class Bridge:
         # The inbox keeps its position, in case the bridge comes back.
         self._placed.discard(bridge)
         self._noted.pop(bridge, None)
-        self._miss_workers(bridge)
+        self._remove_workers(bridge)
 
-    def _miss_workers(self, bridge: str) -> None:
+    def _remove_workers(self, bridge: str) -> None:
         if self._elsewhere.pop(bridge, None):
-            self._tell()
+            self._report_members()
 
-    def _tell(self) -> None:
+    def _report_members(self) -> None:
         self._changed([member for members in self._elsewhere.values() for member in members])
 
     def _tell_workers(self) -> None:
@@ -293,7 +293,7 @@ class Bridge:
             data = self._for_others(message)
             if not message.sequence:
                 if data is not None:  # a volatile message
-                    self._say(data)
+                    self._send_unnumbered(data)
             elif data is None:
                 self._stream.skip(origin)
             else:
@@ -355,7 +355,9 @@ class Bridge:
         for bridge, _, first, last in self._inbox.questions(now, self._placed):
             if first:
                 numbers = {"first": first, "last": last}
-                self._say({"method": "question", "of": bridge, "asker": self._id, **numbers})
+                self._send_unnumbered(
+                    {"method": "question", "of": bridge, "asker": self._id, **numbers}
+                )
 
     def _answer(self, question: QueueMessage) -> None:
         first, last = question["first"], question["last"]
@@ -364,7 +366,7 @@ class Bridge:
         if last > self._stream.given:
             return  # these numbers were not used yet
         again = self._stream.again(first, last)
-        self._say(
+        self._send_unnumbered(
             {
                 "method": "again",
                 "of": self._id,
@@ -375,7 +377,7 @@ class Bridge:
             }
         )
 
-    def _say(self, data: QueueMessage) -> None:
+    def _send_unnumbered(self, data: QueueMessage) -> None:
         """Send without a number and without keeping it: a lost one is not missed."""
         self._queue.say(json.dumps(data).encode())
 
@@ -390,7 +392,7 @@ class Bridge:
             data["leaves"] = True
         if aliases:  # separate, as bridges of older versions do not know aliases
             data["aliases"] = aliases
-        self._say({**data, "via": self._id, "seq": self._stream.given})
+        self._send_unnumbered({**data, "via": self._id, "seq": self._stream.given})
 
     # --- from other hosts to here ----------------------------------------------
 
@@ -400,7 +402,7 @@ class Bridge:
             mark = seen(data)
             with self._lock:
                 if data["method"] in ("question", "again"):
-                    self._converse(data)
+                    self._handle_repeats(data)
                 elif mark is None:
                     self._pass_on(data, None)
                 elif mark[0] == self._id:
@@ -410,7 +412,7 @@ class Bridge:
         except Exception as error:  # anybody may have published it
             self._refuse(error)
 
-    def _converse(self, data: QueueMessage) -> None:
+    def _handle_repeats(self, data: QueueMessage) -> None:
         """Handle a bridge's question for missing messages, or an answer."""
         if data["method"] == "question":
             if data["of"] == self._id:
@@ -442,7 +444,7 @@ class Bridge:
         if data["method"] == "members":
             self._place(bridge, number)
             self._deliver(self._inbox.position(bridge, {None: number}))
-            self._meet(bridge, data.get("members"), data.get("aliases", []))
+            self._take_members(bridge, data.get("members"), data.get("aliases", []))
             if data.get("leaves") is True and self._resumed:
                 self._forget(bridge)
                 self._deliver(self._inbox.give_up(bridge))  # it cannot be asked any more
@@ -516,7 +518,7 @@ class Bridge:
             self._origins.popitem(last=False)
         return True
 
-    def _meet(self, bridge: str, members: Any, aliases: Any) -> None:
+    def _take_members(self, bridge: str, members: Any, aliases: Any) -> None:
         """Take a bridge's list of workers. :raises FormatError: when it is malformed."""
         try:
             known: list[Member] = [
@@ -527,10 +529,10 @@ class Bridge:
         except (TypeError, ValueError):
             raise FormatError("malformed members") from None
         if not known:
-            self._miss_workers(bridge)  # its host may still have other emitters
+            self._remove_workers(bridge)  # its host may still have other emitters
         elif self._elsewhere.get(bridge) != known:
             self._elsewhere[bridge] = known
-            self._tell()
+            self._report_members()
             self._wake.set()  # the bridge may be new: send it the workers here soon
 
     def _refuse(self, error: Exception, sender: str = "") -> None:

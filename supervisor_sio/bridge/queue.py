@@ -78,7 +78,7 @@ class RedisQueue:
         #: Why the connection was lost, as it was logged last, until a message has come back; and
         #: whether it was lost again since then for the same reason.
         self._loss = ""
-        self._is_told = False
+        self._is_logged = False
         self._changed = threading.Condition()
         self._closed = threading.Event()
         #: Whether the subscription to the channel is complete.
@@ -166,7 +166,7 @@ class RedisQueue:
             except Exception as error:
                 pause = True
                 self._broker.renew()
-                self._tell(what, error)
+                self._log_fault(what, error)
             if pause:
                 self._closed.wait(_LONGEST_RETRY)
 
@@ -188,13 +188,13 @@ class RedisQueue:
         self.refused += len(errors)
         if errors:
             self._broker.renew()  # the node may be a replica now, or have other slots
-            self._tell("refuses messages, trying again", errors[-1])
+            self._log_fault("refuses messages, trying again", errors[-1])
         elif results:
             self._fault = None
             self._confirmed_since = min(self._confirmed_since, time.monotonic())
         return bool(errors)
 
-    def _tell(self, what: str, error: Exception) -> None:
+    def _log_fault(self, what: str, error: Exception) -> None:
         """Log an error once, until publishing works again or the error changes."""
         fault = what, type(error)
         if fault != self._fault:
@@ -219,7 +219,7 @@ class RedisQueue:
                     if message is not None:
                         heard, kind = now, message["type"]
                     if kind in ("message", "smessage"):
-                        self._hear(message["data"])
+                        self._take(message["data"])
                     elif kind == "sunsubscribe":
                         raise ConnectionError("the channel has moved to another node")
                     elif kind in ("subscribe", "ssubscribe"):
@@ -240,7 +240,7 @@ class RedisQueue:
             self._closed.wait(retry)
             retry = min(retry * 2, _LONGEST_RETRY)
 
-    def _hear(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         try:
             self._received(data)
         except Exception as error:  # the handler's fault, not Redis's
@@ -248,7 +248,7 @@ class RedisQueue:
 
     def _found(self) -> None:
         if not self.connected:
-            if not self._is_told:
+            if not self._is_logged:
                 logger.info("connected to %s", self._shown)
             first = not self._connected_at
             self._connected_at = time.monotonic() - (_OTHERS_FIRST if first else 0.0)
@@ -259,8 +259,8 @@ class RedisQueue:
     def _lost(self, error: Exception) -> None:
         if self.connected or not self._connected_at:
             # A Redis that lets this host subscribe but not publish is lost again and again.
-            self._is_told = repr(error) == self._loss
-            if not self._is_told:
+            self._is_logged = repr(error) == self._loss
+            if not self._is_logged:
                 self._loss = repr(error)
                 logger.error("%s is away, trying again: %s", self._shown, error)
             self._connected_at = self._connected_at or time.monotonic()

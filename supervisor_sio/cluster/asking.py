@@ -152,7 +152,7 @@ class Asking:
     _scope_of: Callable[[Optional[int]], Optional[Scope]]
     #: Used in a process that serves no clients.
     write_only: bool
-    _meet: Callable[[], Awaitable[None]]
+    _ask_for_members: Callable[[], Awaitable[None]]
     _wait_outside: Callable[[int, Call, Any, float], Awaitable[None]]
     _answer_outside: Callable[..., None]
 
@@ -254,7 +254,7 @@ class Asking:
         """
         self._need_answers()
         if self._outside:
-            await self._meet()
+            await self._ask_for_members()
         else:
             await self._wait_for_members(self._sleep)
 

@@ -243,8 +243,8 @@ class AsyncZmqManager(Core, AsyncManager):
     def _check_caller(self, what: str, waits: bool) -> None:
         self._check_loop()
 
-    def _start_to_hear(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
-        return self._hear_in_loop(publisher, run_dir)
+    def _start_receiving(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
+        return self._receive_in_loop(publisher, run_dir)
 
     def _forget_parent(self) -> None:
         super()._forget_parent()

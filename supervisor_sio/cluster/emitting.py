@@ -42,7 +42,7 @@ logger = logging.getLogger("supervisor_sio")
 _TO_ALL: frozenset[Optional[str]] = frozenset([None])
 
 #: Whether the first emit has been checked for a cluster or clients to send to.
-_looked_who_hears = False
+_checked_reach = False
 
 
 class Emitting(Asking, Keeping):
@@ -128,7 +128,7 @@ class Emitting(Asking, Keeping):
             self._need_cluster()
             return None
         if self._run_dir is None:
-            _tell_if_unheard(self.server)
+            _warn_if_unreachable(self.server)
         threads = outlet.threads
         here = threads is None or threads.here
         # In the loop no client arrives in between.
@@ -458,16 +458,16 @@ class Emitting(Asking, Keeping):
     }
 
 
-def _tell_if_unheard(server: Any) -> None:
+def _warn_if_unreachable(server: Any) -> None:
     """Warn once when an emit reaches no client, as in a script that imports the application.
 
     A process that listens, for whatever server, may have clients soon; one that has had a client
     (``manager_initialized``) may be a test of the application.
     """
-    global _looked_who_hears
-    if _looked_who_hears or server.manager_initialized or sessions.are_expected():
+    global _checked_reach
+    if _checked_reach or server.manager_initialized or sessions.are_expected():
         return
-    _looked_who_hears = True
+    _checked_reach = True
     if not descriptors.listens():
         reason = why_none() or (
             f"this process serves no clients and {ENVIRONMENT_VARIABLE} is not set"

@@ -263,9 +263,9 @@ class ZmqManager(Core, Manager):
                     "handler, or in a thread of their own"
                 )
 
-    def _start_to_hear(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
+    def _start_receiving(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
         if self.server.eio.async_mode != "eventlet" and running_loop() is not None:
-            return self._hear_in_loop(publisher, run_dir)
+            return self._receive_in_loop(publisher, run_dir)
         subscriber = GreenSubscriber(
             publisher,
             run_dir,
@@ -276,7 +276,7 @@ class ZmqManager(Core, Manager):
 
         def hear() -> None:
             try:
-                subscriber.run(self._hear)
+                subscriber.run(self._receive)
             except Deaf as error:
                 self._deaf(error)
 

@@ -57,7 +57,7 @@ class Outside(Asking):
 
     # --- the asking process ---------------------------------------------------------
 
-    async def _meet(self) -> None:
+    async def _ask_for_members(self) -> None:
         """Get the present list of workers from the router.
 
         :raises RelayUnreachable: when no relay or no router answers in time.
@@ -82,7 +82,7 @@ class Outside(Asking):
     def _look(self, publisher: Publisher, number: int) -> None:
         publisher.ask_router({"method": "members", "asked": number})
 
-    def _met(self, number: int, rows: Any) -> None:
+    def _take_members(self, number: int, rows: Any) -> None:
         """Take the router's list.
 
         :raises ValueError: or another exception, when the rows are malformed.
@@ -119,7 +119,7 @@ class Outside(Asking):
             pause = min(pause * 1.5, _LAST_LOOK) if waiting == before else _FIRST_LOOK
             before = waiting
 
-    def _hear_answer(self, subscriber: Subscriber, message: RelayMessage) -> None:
+    def _take_answer(self, subscriber: Subscriber, message: RelayMessage) -> None:
         """Handle an answer, in the receiving thread."""
         method = message.fields["method"]
         if method not in ("expect", "answer"):

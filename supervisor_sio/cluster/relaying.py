@@ -57,7 +57,7 @@ class Relaying(Takeover):
     takeover: bool
     hashes: dict[int, int]
     _outlet: Optional[sessions.Outlet]
-    _start_to_hear: Callable[[Publisher, RunDir], Subscriber]
+    _start_receiving: Callable[[Publisher, RunDir], Subscriber]
     _journal: Optional[Journal]
     _moved: OrderedDict[str, Moved]
     _begin_journal: Callable[[], None]
@@ -67,8 +67,8 @@ class Relaying(Takeover):
     _names_of: Callable[[str, Iterable[str]], list[str]]
     _tags_of: Callable[[Any], set[Optional[str]]]
     #: Used where no clients are served.
-    _met: Callable[[int, Any], None]
-    _hear_answer: Callable[[Subscriber, RelayMessage], None]
+    _take_members: Callable[[int, Any], None]
+    _take_answer: Callable[[Subscriber, RelayMessage], None]
     _end_calls: Callable[[], None]
 
     def __init__(self, run_dir: Optional[RunDir]) -> None:
@@ -104,7 +104,7 @@ class Relaying(Takeover):
                     "give each Socket.IO server its own channel"
                 )
             channels_in_use.add(publisher.channel)
-            self._subscriber = self._start_to_hear(publisher, self._run_dir)
+            self._subscriber = self._start_receiving(publisher, self._run_dir)
             self._subscriber.rooms, self._subscriber.packet = self.hashes, self._packet_format()
             self._begin_journal()
         self._get_logger().info("zmq backend initialized.")
@@ -228,8 +228,8 @@ class Relaying(Takeover):
         assert self._run_dir is not None
         subscriber = ThreadSubscriber(publisher, self._run_dir, hears_all=False)
         if not self.write_only:
-            subscriber.on_members = self._met
-        subscriber.start(partial(self._hear_answer, subscriber))
+            subscriber.on_members = self._take_members
+        subscriber.start(partial(self._take_answer, subscriber))
         deadline = time.monotonic() + _JOIN_TIMEOUT
         while not subscriber.joined:
             if time.monotonic() > deadline:
@@ -266,7 +266,7 @@ class Relaying(Takeover):
 
     # --- messages from and to other workers ----------------------------------
 
-    def _hear_in_loop(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
+    def _receive_in_loop(self, publisher: Publisher, run_dir: RunDir) -> Subscriber:
         """Receive in the loop of this thread."""
         subscriber = LoopSubscriber(
             publisher,
@@ -275,7 +275,7 @@ class Relaying(Takeover):
             living=self._living_senders,
             behind=self._clients_are_behind,
         )
-        subscriber.start(self._hear, self._deaf)
+        subscriber.start(self._receive, self._deaf)
         return subscriber
 
     def _send_to(
@@ -417,11 +417,11 @@ class Relaying(Takeover):
             check_fields(fields)
             self._checked = fields
 
-    def _hear(self, message: RelayMessage) -> None:
+    def _receive(self, message: RelayMessage) -> None:
         """Handle a message of another process."""
         assert self._subscriber is not None
         if self._journal is not None:
-            self._hear_kept(message)
+            self._receive_kept(message)
             return
         try:
             if self._apart and message.scope is None:
@@ -437,7 +437,7 @@ class Relaying(Takeover):
             what = f"handling {message.fields.get('method')} ({type(error).__name__})"
             self._failed_to_handle.count_failure(what, message.sender)
 
-    def _hear_kept(self, message: RelayMessage) -> None:
+    def _receive_kept(self, message: RelayMessage) -> None:
         """The same with recovery: the journal notes what this process has received."""
         assert self._subscriber is not None
         heard = True

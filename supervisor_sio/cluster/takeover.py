@@ -77,7 +77,7 @@ class Takeover(Asking):
     rooms: dict[str, dict[Any, Any]]
     _outlet: Optional[sessions.Outlet]
     _subscriber: Optional[Subscriber]
-    _hear: Callable[[RelayMessage], None]
+    _receive: Callable[[RelayMessage], None]
     _note_heard: Callable[[RelayMessage, Any], None]
     _tables: RLock
     _guests: dict[str, str]
@@ -242,7 +242,7 @@ class Takeover(Asking):
             scope = Scope(tags, only=True, name=tags[0], guests=self._guests)
             self._subscriber.adopt(
                 part,
-                partial(self._hear_for, scope),
+                partial(self._receive_for, scope),
                 partial(self._send_directly, scope, tags),
                 partial(self._merged, tags),
             )
@@ -266,13 +266,13 @@ class Takeover(Asking):
             return None
         return Scope.without(self._apart, self._guests)
 
-    def _hear_for(self, scope: Scope, message: RelayMessage) -> None:
+    def _receive_for(self, scope: Scope, message: RelayMessage) -> None:
         """Handle a message for adopted clients only."""
         # The same object may be handled later for this process's own clients.
         message = copy(message)
         message.scope = scope
         if message.fields["method"] in _FOR_CLIENTS:
-            self._hear(message)
+            self._receive(message)
         elif message.sequence:
             with self._tables:
                 self._note_heard(message, message.stream)
@@ -289,7 +289,7 @@ class Takeover(Asking):
             messages, sent = fetch()
             self._adopted.update(dict.fromkeys(tags, sent))
         for message in messages:
-            self._hear_for(scope, message)
+            self._receive_for(scope, message)
 
     def _merged(self, tags: List[str]) -> None:
         """The adopted clients have the position of all others from now on."""

@@ -22,6 +22,7 @@ class Checkpoints:
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self._begin = begin
+        #: Numbers up to which messages are stored; and those asked for since the last checkpoint.
         self._safe: _Numbers = {}
         self._asked: _Numbers = {}
         #: The numbers that the checkpoint under way will make safe.

@@ -190,7 +190,7 @@ class Hearing:
         #: Numbered messages delivered.
         self.received = 0
         self.malformed = 0
-        self._malformed_told = False
+        self._malformed_logged = False
         #: Senders with another version of this package that were logged.
         self._other_versions = OtherVersions()
         #: Whether a bridge to other hosts has asked a question: each does when it starts.
@@ -223,7 +223,7 @@ class Hearing:
     def journal(self, journal: Journal) -> None:
         self._journal = journal
         for listener in self._listeners:
-            self._let_know(journal, listener)
+            self._connect_journal(journal, listener)
             for sender, numbers in listener.inbox.placed:
                 listener.inbox.on_placed(sender, numbers)
         if self._main is not None and self._main.since is not None:
@@ -233,7 +233,7 @@ class Hearing:
         if self._journal is not None:
             self._journal.own_given(listener.tags)
 
-    def _let_know(self, journal: Journal, listener: Listener) -> None:
+    def _connect_journal(self, journal: Journal, listener: Listener) -> None:
         def placed(sender: str, numbers: Numbers) -> None:
             scope = None if listener is self._main else (True, listener.tags)
             for tag, number in numbers.items():
@@ -242,7 +242,7 @@ class Hearing:
         listener.inbox.on_lost, listener.inbox.on_placed = journal.lost, placed
         listener.unmeant = []
 
-    def _tell_journal(self, journal: Journal) -> None:
+    def _update_journal(self, journal: Journal) -> None:
         """Tell the journal what it must not know before all earlier messages are delivered."""
         if any(listener.has_pending for listener in self._listeners):
             return
@@ -325,7 +325,7 @@ class Hearing:
         listener = Listener.restored(part, self.refuse)
         if self._journal is not None:
             self._journal.adopting(part)
-            self._let_know(self._journal, listener)
+            self._connect_journal(self._journal, listener)
         self._adoptions.append(Adoption(listener, deliver, own, merged))
         self._simple = False
         self._add_tags(*part.tags, *part.guest_tags)
@@ -552,7 +552,7 @@ class Hearing:
                         lambda one: one.inbox.receive(message, tag) if one.hears(tag) else ()
                     )
             elif self._is_for_us(topic, message):
-                delivered = self._heed(message)
+                delivered = self._handle_unnumbered(message)
             else:
                 return ()
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
@@ -606,11 +606,11 @@ class Hearing:
         self.malformed += 1
         if isinstance(error, OtherVersion):
             self._other_versions.note(error)
-        elif not self._malformed_told:
-            self._malformed_told = True
+        elif not self._malformed_logged:
+            self._malformed_logged = True
             logger.warning("a malformed message on the relay is ignored: %s", error)
 
-    def _heed(self, message: RelayMessage) -> Sequence[RelayMessage]:
+    def _handle_unnumbered(self, message: RelayMessage) -> Sequence[RelayMessage]:
         fields, sender = message.fields, message.sender
         method = fields["method"]
         if method == "position":
@@ -721,7 +721,7 @@ class Hearing:
                 if not self._lives(sender):
                     delivered += self._give_up(sender, listener)
         if self._journal is not None:
-            self._tell_journal(self._journal)
+            self._update_journal(self._journal)
         self._publisher.beat(now)
         if self._ask_everybody and self._hears_all and self.joined:
             self._ask_everybody = False
@@ -735,7 +735,7 @@ class Hearing:
         if self._adoptions and not delivered:
             self._merge(now)
         self._ask(now)
-        self._tell_of_losses(now)
+        self._log_losses(now)
         self.received += len(delivered)
         return self._meant(delivered)
 
@@ -770,7 +770,7 @@ class Hearing:
             "since": listener.since,
         }
 
-    def _tell_of_losses(self, now: float) -> None:
+    def _log_losses(self, now: float) -> None:
         new = self.dropped - self._dropped_shown
         if new and now - self._dropped_shown_at >= _QUIET:
             self._dropped_shown, self._dropped_shown_at = self.dropped, now

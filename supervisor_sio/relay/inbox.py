@@ -89,6 +89,8 @@ class _Stream:
 
 
 class _Sender:
+    """The streams of one sender that concern this process."""
+
     def __init__(self) -> None:
         self.to_all = _Stream()
         #: By tag, the streams of which something is known.

@@ -228,7 +228,7 @@ class Journal:
         segment = piece.segment
         if segment.used + size > segment.size or self.last >= piece.most or now > piece.until:
             if not self._make_room(size, now):
-                self._tear()
+                self._add_gap()
                 return False
             piece = self._pieces[-1]
             segment = piece.segment
@@ -304,7 +304,7 @@ class Journal:
         """A message for clients of this process was lost for good."""
         with self._lock:
             if self._writes:
-                self._tear()
+                self._add_gap()
 
     def trim(self) -> None:
         """Drop what is too old, also while no events are written."""
@@ -342,7 +342,7 @@ class Journal:
                 self._parts_made += 1
                 self._parts.append(Sources.adopted(self._parts_made, part))
                 if part.dropped:
-                    self._tear()
+                    self._add_gap()
                 self._rewrite()
 
     def own_given(self, tags: Iterable[str]) -> None:
@@ -562,7 +562,7 @@ class Journal:
     def _piece(self) -> Segment:
         return self._pieces[-1].segment
 
-    def _tear(self) -> None:
+    def _add_gap(self) -> None:
         """Write a gap: an event is missing here; the gap gets its number."""
         piece, now = self._pieces[-1], time.monotonic()
         segment = piece.segment
@@ -580,7 +580,7 @@ class Journal:
         """Begin a new segment with all sources; false when that fails."""
         if self._make_room(0, time.monotonic()):
             return True
-        self._tear()
+        self._add_gap()
         return False
 
     def _make_room(self, size: int, now: float) -> bool:

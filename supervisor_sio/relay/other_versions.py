@@ -1,4 +1,4 @@
-"""What the log says of messages of another version: once, which process is to be restarted."""
+"""Logs messages of other versions: once for each sender, with the process to be restarted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger("supervisor_sio.relay")
 
 
 class OtherVersions:
-    """Those of which this process has said something."""
+    """The senders with another version that this process has logged."""
 
     def __init__(self) -> None:
         self._senders: Set[str] = set()

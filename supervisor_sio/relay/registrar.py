@@ -88,12 +88,12 @@ class Registrar:
 
     def ended(self, tag: str, channel: str, sent: Sent) -> None:
         """A worker's process has ended: receivers that lack messages of it can count them now."""
-        self._tell_end(self._ended, channel, tag, sent)
+        self._publish_end(self._ended, channel, tag, sent)
 
-    def _tell_end(self, ends: deque[_End], channel: str, sender: str, sent: Sent) -> None:
+    def _publish_end(self, ends: deque[_End], channel: str, sender: str, sent: Sent) -> None:
         with self._lock:
             ends.append((channel, sender, sent))
-            self._send(topic_for_all(channel), sender, _last_word(sent))
+            self._send(topic_for_all(channel), sender, _end_fields(sent))
 
     def close(self) -> None:
         self._closed.set()
@@ -119,13 +119,15 @@ class Registrar:
         channel, method = str(question.fields["channel"]), question.fields["method"]
         topic = topic_for_one(channel, question.sender)
         if method == "who" and self._members is not None:
-            tags = [tag for tag, elsewhere, *_ in self._heard(channel) if not elsewhere]
+            tags = [tag for tag, elsewhere, *_ in self._members_on(channel) if not elsewhere]
             if self.bridged and channel == self._channel:
                 tags.append(BRIDGE)
             with self._lock:
                 self._send(topic, _SENDER, {"method": "receivers", "tags": tags})
         elif method == "members" and self._members is not None:
-            rows = [[tag, elsewhere, alias] for tag, elsewhere, _, alias in self._heard(channel)]
+            rows = [
+                [tag, elsewhere, alias] for tag, elsewhere, _, alias in self._members_on(channel)
+            ]
             asked = read_number(question.fields["asked"])
             with self._lock:
                 self._send(topic, _SENDER, {"method": method, "asked": asked, "members": rows})
@@ -133,11 +135,11 @@ class Registrar:
             with self._lock:
                 for of_channel, sender, sent in (*self._ended, *self._left):
                     if of_channel == channel:
-                        self._send(topic, sender, _last_word(sent))
+                        self._send(topic, sender, _end_fields(sent))
         elif method == "bye":
-            self._tell_end(self._left, channel, question.sender, _read_sent(question.fields))
+            self._publish_end(self._left, channel, question.sender, _read_sent(question.fields))
 
-    def _heard(self, channel: str) -> list[Member]:
+    def _members_on(self, channel: str) -> list[Member]:
         return [row for row in self._members or () if channel in row[2]]
 
     def _send(self, topic: bytes, sender: str, fields: Mapping[str, Any]) -> None:
@@ -146,7 +148,7 @@ class Registrar:
             self._publisher.send(topic + message.pack(), zmq.NOBLOCK)
 
 
-def _last_word(sent: Sent) -> dict[str, Any]:
+def _end_fields(sent: Sent) -> dict[str, Any]:
     return {"method": "ended", "began": sent.began, "all": sent.to_all, "own": sent.to_one}
 
 

@@ -268,7 +268,7 @@ def bridge_part(report: Report) -> None:
             skipped = each(count, lambda number: there._from_queue(messages[number]))
             assert there.received == count, there.received
             report("bridge, received: for another host", skipped)
-            here._say = lambda data: said.append(json.dumps(data).encode())  # type: ignore
+            here._send_unnumbered = lambda data: said.append(json.dumps(data).encode())  # type: ignore
             said: list[bytes] = []
             report(
                 "bridge, beat of 32 workers: sent",

@@ -133,7 +133,7 @@ class Worker:
             **fields,
         }
         message = RelayMessage.unpack(RelayMessage(OTHER, 1, fields, packets).pack())
-        (to or self.manager._hear)(message)
+        (to or self.manager._receive)(message)
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_one_message_that_both_get(worker: Worker, adopted_first: bool) -> None:
     packets = worker.plain._encode(2, "/", ["n", 1], None)
     fields = {"method": "emit", "namespace": "/", "packet": worker.plain._packet_format()}
     message = RelayMessage(OTHER, 1, fields, packets)
-    ways = [adopt(worker).deliver, worker.manager._hear]
+    ways = [adopt(worker).deliver, worker.manager._receive]
     for deliver in ways if adopted_first else reversed(ways):
         deliver(message)
     assert events(worker) == {"own": ['2["n",1]'], "adopted": ['2["n",1]']}
