@@ -1,6 +1,6 @@
-"""A client of another worker has come to this one: it is got from there.
+"""Gets a client of another worker that has come back to this one.
 
-See :mod:`.recovery` for the steps, and :mod:`.handing_over` for the other side.
+See :mod:`.recovery` for the steps, and :mod:`.handing_over` for the owner's side.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .rooms import IndexedManager
 
 
 class Claiming(Confirming):
-    """The part of a manager that gets clients from other workers."""
+    """The part of a manager that gets clients from their owners."""
 
     # From the manager and its other parts.
     _apart: FrozenSet[str]
@@ -45,8 +45,8 @@ class Claiming(Confirming):
         there: Heard,
     ) -> Optional[Moved]:
         """
-        :param there: how far the worker that has it has heard the others.
-        :return: to whom it went, if it has been here before.
+        :param there: the owner's position.
+        :return: the worker to which the client had moved from here, if it was here before.
         """
         question = {"pid": asked.pid, "namespace": namespace, "tag": self.host_id}
         if client.pid != asked.pid or client.namespace != namespace:
@@ -65,7 +65,7 @@ class Claiming(Confirming):
             fetched, missed = read_heard(missed)
             until = time.monotonic() + RECOVERY_WAIT
             await self._wait_until(lambda: self._has_heard_all(client, fetched), until)
-            # That worker does not read on for others while this one waits.
+            # The owner reads nothing for other clients while this share is waited for.
             share = await self._get_room(self._arriving, until)
             with self._tables:
                 self._arriving.has_read(share, sum(map(size_of, missed)))
@@ -88,9 +88,9 @@ class Claiming(Confirming):
         return moved
 
     def _expect_client(self, client: Client, there: Heard) -> Tuple[Heard, Optional[Moved]]:
-        """Put it into the tables; what comes for it is held. In the loop.
+        """Add the client to the tables, and hold what arrives for it. In the loop.
 
-        :return: how far the others were heard by then; and where it was, if its home is here.
+        :return: the present position here; and where the client was, if it had moved from here.
         """
         assert self._journal is not None and self._subscriber is not None
         sid, namespace = client.sid, client.namespace
@@ -100,7 +100,7 @@ class Claiming(Confirming):
             try:
                 self._take_in(sid, client.eio_sid, namespace, rooms)
             except ValueError:
-                raise NotRecovered(IN_USE) from None  # it comes twice
+                raise NotRecovered(IN_USE) from None  # it is coming back on another connection too
             if not self._is_ours(home):
                 self._guests[sid] = self.host_id
                 self._subscriber.hear_for_guests(home, there.to_one)
@@ -117,10 +117,10 @@ class Claiming(Confirming):
             return heard, moved
 
     def _check_expected(self, client: Client) -> Early:
-        """What came for it.
+        """The messages that have arrived for the client.
 
-        :raises NotRecovered: when this process has inherited it: that one comes back; or when more
-            came for it than is held.
+        :raises NotRecovered: when this process has inherited the client, so that the claim is void;
+            or when more has arrived for it than is held.
         """
         with self._tables:
             if self._known.get(client.sid) is not client:
@@ -147,7 +147,7 @@ class Claiming(Confirming):
             no_answer()
 
     def _has_heard_all(self, client: Client, fetched: Heard) -> bool:
-        """Whether nothing comes to this process any more that was fetched for the client."""
+        """Whether every message that was fetched for the client has arrived here."""
         assert self._journal is not None
         home = tag_of(client.sid)
         return self._journal.reaches(fetched, self._guests.get(client.sid) or home, home)
@@ -160,10 +160,10 @@ class Claiming(Confirming):
         fetched: Heard,
         offset: Optional[str],
     ) -> None:
-        """It is here. In the loop.
+        """Take the client over. In the loop.
 
-        :param last: as the worker knew it that had it until now.
-        :param fetched: how far that one has heard the others, when it gave what was missed.
+        :param last: its last state at the owner.
+        :param fetched: the owner's position when it read the missed events.
         """
         assert self._journal is not None
         sid = client.sid
@@ -180,7 +180,7 @@ class Claiming(Confirming):
             client.back = time.monotonic()
             self._see_whether_behind(client)
             client.data, client.connected_at = last.data, last.connected_at
-            client.not_saved = ARRIVING  # until all that it has missed is written
+            client.not_saved = ARRIVING  # until all missed events are written
             self._note_known(client)
             self._save(client)
             self._note_arrival(sid)
@@ -199,7 +199,7 @@ class Claiming(Confirming):
             self._spawn(self._disconnect_here, [sid], client.namespace)
 
     def _settle_rooms(self, client: Client, last: Client) -> List[Any]:
-        """Those that it was in, with what has changed here meanwhile."""
+        """Give the client its former rooms, with the changes made here meanwhile."""
         sid, namespace = client.sid, client.namespace
         rooms = dict.fromkeys(last.stay.rooms)
         for room, entered in client.arriving or ():
@@ -216,7 +216,7 @@ class Claiming(Confirming):
 
 
 def check_answer(answer: Mapping[str, Any]) -> None:
-    """:raises NotRecovered: when it has a reason."""
+    """:raises NotRecovered: when the answer has a reason."""
     reason = answer.get("reason")
     if answer.get("again") is True:
         raise OwnerGone
@@ -225,9 +225,9 @@ def check_answer(answer: Mapping[str, Any]) -> None:
 
 
 def read_heard(packets: Packets) -> Tuple[Heard, Packets]:
-    """How far the worker that had the client has heard the others; and what else it says.
+    """The position in an answer of the owner; and the rest of the answer.
 
-    :raises NotRecovered: when that is not what comes.
+    :raises NotRecovered: when the answer is malformed.
     """
     try:
         return Heard.from_json(json.loads(packets[0][0])), packets[1:]
@@ -236,7 +236,7 @@ def read_heard(packets: Packets) -> Tuple[Heard, Packets]:
 
 
 def read_state(packets: Packets, eio_sid: str) -> Client:
-    """:raises NotRecovered: when there is none."""
+    """:raises NotRecovered: when there is no state in the answer."""
     try:
         state = packets[0][0]
         return Client.restored(decode(state.encode() if isinstance(state, str) else state), eio_sid)

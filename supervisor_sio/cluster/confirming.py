@@ -1,7 +1,8 @@
-"""Whether those to whom clients have gone have them.
+"""Asks new workers of clients that have moved from here whether they have them.
 
-The new worker of a client may end before it has written down that it has it. So the former one
-asks a little later, ``has``; when nobody has the client, it tells of it.
+A new worker may die before it has written down that it has the client. So the former owner asks a
+little later, ``has``; if no worker has the client, the former owner calls its ``disconnect``
+handler.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ from .recovery_base import SERVER_ERROR, Ask
 
 
 class Confirming(Forwarding):
-    """The part of a manager that asks, and answers, who has a client."""
+    """The part of a manager that asks, and answers, whether a worker has a client."""
 
     # From the manager and its other parts.
     _adopted: dict[str, Optional[int]]
 
     def forget_moved(self) -> None:
         super().forget_moved()
-        #: By sid, those that have come lately, and until when others may ask about them.
+        #: By sid: clients that have arrived lately, and until when others may ask about them.
         self._arrivals: OrderedDict[str, float] = OrderedDict()
 
     def _note_arrival(self, sid: str) -> None:
-        """It was here, should somebody ask when it has left again; with ``_tables``."""
+        """Note that a client was here, in case a question comes after it has left; with
+        ``_tables``."""
         assert self._journal is not None
         self._arrivals[sid] = time.monotonic() + CLIENT_ARRIVED
         self._journal.save(_arrival_of(sid), encode({"arrived": sid}))
@@ -42,12 +44,12 @@ class Confirming(Forwarding):
                 self._journal.remove(_arrival_of(sid))
 
     def _which_are_here(self, sids: Iterable[str], tags: Collection[str]) -> dict[str, Any]:
-        """The answer to ``has``; those who are about to come are in neither list.
+        """The answer to ``has``. Clients that are about to arrive are in neither list.
 
-        :param tags: of who asks.
+        :param tags: of the asking process.
         """
         if self._expected:
-            return {"reason": NO_OWNER}  # whether their journal is this process's shows soon
+            return {"reason": NO_OWNER}  # it is not certain yet which clients it inherits
         has: List[str] = []
         gone: List[str] = []
         with self._tables:
@@ -62,20 +64,20 @@ class Confirming(Forwarding):
 
     @property
     def unconfirmed(self) -> int:
-        """Clients that have gone to others, who have yet to say that they have them."""
+        """Number of clients that have moved from here and are not confirmed yet."""
         return len(self._unconfirmed)
 
     async def confirm(self, ask: Ask) -> None:
-        """Ask whether those to whom clients have gone have them; called where handlers run.
+        """Ask the new workers of clients whether they have them; called where handlers run.
 
-        Clients that nobody has are lost here, and over.
+        Clients that no worker has are lost here, and expire at once.
         """
         asked: dict[str, List[str]] = {}
         with self._tables:
             for sid in list(self._unconfirmed):
                 moved = self._moved.get(sid)
                 if moved is None:
-                    del self._unconfirmed[sid]  # it is here again
+                    del self._unconfirmed[sid]  # the client is back here
                 elif moved.heard_as not in self._expected:
                     asked.setdefault(moved.tag, []).append(sid)
         for tag, sids in asked.items():
@@ -85,7 +87,7 @@ class Confirming(Forwarding):
             else:
                 question = {"do": "has", "sids": sids[:CLIENTS_ASKED], "tags": tags}
                 answer, _ = await ask(tag, question, ())
-            if answer.get("reason") == UNKNOWN_PID:  # nobody has anything of that worker
+            if answer.get("reason") == UNKNOWN_PID:  # no worker has inherited that one's clients
                 answer = {"gone": sids[:CLIENTS_ASKED]}
             with self._tables:
                 for sid in answer.get("has", ()):
@@ -99,7 +101,8 @@ class Confirming(Forwarding):
             self._note_moved(moved._replace(state=""))
 
     def _take_back(self, sid: str, tag: str) -> None:
-        """Nobody has written down that it came; it may have missed something since."""
+        """No worker has written down that the client arrived: take it back, without recovery, as it
+        may have missed events."""
         moved = self._moved.get(sid)
         if moved is None or moved.tag != tag or sid not in self._unconfirmed:
             return
@@ -108,10 +111,10 @@ class Confirming(Forwarding):
         client.lost = client.lost or Lost(time.monotonic(), SERVER_ERROR)
         self._take_in(sid, client.eio_sid, client.namespace, [sid, *client.stay.rooms])
         self._add_moved_here(client)
-        self._forget_moved(sid)  # after that: the journal has it all the time
+        self._forget_moved(sid)  # only now: the journal must have the client all the time
         self._times.add(sid, time.monotonic())
 
 
 def _arrival_of(sid: str) -> str:
-    """Instead of a pid: that a client has come to this process from another one."""
+    """The journal's key for the note that a client has arrived, in place of a pid."""
     return f"arrived {sid}"

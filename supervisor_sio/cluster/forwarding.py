@@ -1,4 +1,4 @@
-"""Clients that other workers have now, and guests: how what is for them gets there."""
+"""Where clients are that have moved to other workers, or are guests here; how to reach them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .rooms import Room, tags_of
 
 
 class Forwarding(RecoveryBase):
-    """The part of a manager that knows where clients have gone."""
+    """The part of a manager that knows to which workers clients have moved."""
 
     # From the manager and its other parts.
     _subscriber: Optional[Subscriber]
@@ -25,12 +25,12 @@ class Forwarding(RecoveryBase):
 
     def forget_moved(self) -> None:
         super().forget_moved()
-        #: By sid, those that other workers have now.
+        #: By sid: clients that have moved to other workers.
         self._moved: OrderedDict[str, Moved] = OrderedDict()
-        #: Those of whom these have yet to say that they have them.
+        #: Sids of those whose new workers have yet to confirm that they have them.
         self._unconfirmed: dict[str, None] = {}
-        #: By sid, where those were who are about to come back from there, or with the clients of a
-        #: dead worker.
+        #: By sid: where clients had moved that are about to come back here, or that this process is
+        #: about to inherit.
         self._returning: dict[str, Moved] = {}
 
     # --- where clients are -------------------------------------------------------------------
@@ -57,10 +57,11 @@ class Forwarding(RecoveryBase):
         return any(tag in moved.tags for moved in list(self._moved.values()))
 
     def _tags_of(self, room: Room) -> set[Optional[str]]:
-        """The workers that an emit to this room or these rooms concerns; ``{None}`` for all.
+        """The tags for an emit to this room or these rooms; ``{None}`` for all workers.
 
-        What is for one client goes to the worker that its session id names, wherever it is now:
-        who has it hears that, too. So what each process sends to it has one way and one order.
+        What is for one client is sent to its home, the worker that its session id names, wherever
+        it is now: a worker with a guest receives that, too. So each process's messages to the
+        client take one way, and keep their order.
         """
         tags = tags_of(room)
         if None in tags or not self._guests:
@@ -69,14 +70,14 @@ class Forwarding(RecoveryBase):
         return {self._place_of(str(sid)) for sid in rooms}
 
     def _place_of(self, sid: str) -> str:
-        """To which tag it is sent."""
+        """The tag to which messages for a client are sent."""
         guest = self._guests.get(sid)
         if guest is None or sid in self._between or not self._is_ours(guest):
             return tag_of(sid)
         return guest
 
     def _away_tags(self, rooms: Any) -> set[str]:
-        """The tags of those of these sids of whom other workers are to hear as well."""
+        """The tags of those of these sids whose messages other workers must receive as well."""
         if not (self._moved or self._between or self._guests):
             return set()
         sids = rooms if isinstance(rooms, (list, tuple)) else (rooms,)
@@ -89,11 +90,11 @@ class Forwarding(RecoveryBase):
         return guest is not None and not self._is_ours(guest)
 
     def _names_of(self, tag: str, rooms: Iterable[str]) -> List[str]:
-        """Those of these sids which are sent to this tag."""
+        """Those of these sids whose messages are sent to this tag."""
         return [room for room in rooms if self._place_of(room) == tag]
 
     def _hear_no_more(self) -> None:
-        """For guests that have left."""
+        """Stop receiving for guests that have left."""
         subscriber = self._subscriber
         if subscriber is not None and subscriber.guest_tags:
             homes = set(map(tag_of, self._guests))
@@ -102,7 +103,7 @@ class Forwarding(RecoveryBase):
     # --- their ends ------------------------------------------------------------------------
 
     def _ended(self, client: Client) -> None:
-        """It has left for good; with ``_tables``."""
+        """A client has left for good; with ``_tables``."""
         guest = client.sid in self._guests
         self._forget(client)
         self._returning.pop(client.sid, None)
@@ -110,34 +111,33 @@ class Forwarding(RecoveryBase):
             self._say_gone(client.sid, tag_of(client.sid))
 
     def _say_gone(self, sid: str, tag: str) -> None:
-        """Those who had a client before need not know any more where it is."""
+        """Tell a former worker of the client that it need not know its place any more."""
         if self._run_dir is not None:
             self._send_gone(tag, sid, self.host_id)
 
     def _send_gone(self, tag: str, sid: str, worker: Optional[str]) -> None:
-        """:param worker: that had it last."""
+        """:param worker: the last worker that had the client; ``None`` if not known."""
         self._send_to([tag], {"method": "gone", "to_tag": tag, "sid": sid, "worker": worker})
 
     def _on_gone(self, message: RelayMessage) -> None:
-        """A client that this one had before has left."""
+        """A client that moved from here has left."""
         fields = message.fields
         if not self._is_to_this(fields):
             return
         with self._tables:
             moved = self._forget_moved(fields["sid"])
-        # Who had it after this one is told by this one.
+        # The worker to which it moved from here may have to forget it, too.
         if moved is not None and moved.tag != fields.get("worker") and not self._is_ours(moved.tag):
             self._send_gone(moved.tag, fields["sid"], fields.get("worker"))
 
     def _say_arrived(self, sid: str) -> None:
-        """The worker that its session id names has it from others: it need not know the way that
-        a client took, and on that way nobody need know the client."""
+        """Tell the home of a guest where it is now: other workers on its way may forget it then."""
         tag = tag_of(sid)
         arrived = {"method": "arrived", "to_tag": tag, "sid": sid, "worker": self.host_id}
         self._send_to([tag], {**arrived, "at": time.monotonic()})
 
     def _on_arrived(self, message: RelayMessage) -> None:
-        """A client that this one had before has come to a worker from another one."""
+        """A client that moved from here has arrived at yet another worker."""
         fields = message.fields
         if not self._is_to_this(fields):
             return
@@ -145,15 +145,15 @@ class Forwarding(RecoveryBase):
         with self._tables:
             before = self._moved.get(sid)
             if before is None or at <= before.at:
-                return  # it is here again, or has gone on since
+                return  # it is back here, or has moved again since
             self._unconfirmed.pop(sid, None)
             self._note_moved(before._replace(tag=tag, state="", at=at))
         if before.tag != tag and not self._is_ours(before.tag):
             self._send_gone(before.tag, sid, tag)
 
     def _is_to_this(self, fields: Mapping[str, Any]) -> bool:
-        """Not what this process hears for its guests, or what went to all because its sender
-        did not know the worker with that tag yet."""
+        """False for a message received for guests, or one that went to all because its sender did
+        not know the worker with that tag."""
         return self._answers_for(fields["to_tag"])
 
     HANDLERS: ClassVar[Mapping[str, Callable[[Any, RelayMessage], None]]] = {

@@ -1,6 +1,6 @@
-"""A client of this worker has come to another one: what that one is answered.
+"""Hands a client of this worker over to another one, to which it has come back.
 
-See :mod:`.recovery` for the steps, and :mod:`.claiming` for the other side.
+See :mod:`.recovery` for the steps, and :mod:`.claiming` for the new worker's side.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ logger = logging.getLogger("supervisor_sio")
 
 
 class HandingOver(Confirming):
-    """The part of a manager that answers for its clients, which are with other workers now."""
+    """The part of a manager that hands its clients over to other workers."""
 
     async def answer_claim(self, question: Mapping[str, Any], packets: Packets = ()) -> Said:
-        """Answer another worker, to which a client of this one has come; called where handlers
-        run.
+        """Answer a worker to which a client of this one has come back; called where handlers run.
 
-        :return: the answer: with a ``reason`` when the client gets a new session.
+        :return: the answer; it has a ``reason`` if the client gets a new session.
         """
         try:
             do = question["do"]
@@ -59,7 +58,7 @@ class HandingOver(Confirming):
             again = {"again": True} if isinstance(error, OwnerGone) else {}
             return {"reason": error.reason, **again}, ()
         except (LookupError, TypeError, ValueError) as error:
-            logger.error("a question about a client is not understood: %r", error)
+            logger.error("a malformed question about a client is refused: %r", error)
             return {"reason": INCOMPLETE}, ()
 
     async def _claim(self, pid: str, namespace: str) -> Said:
@@ -87,7 +86,7 @@ class HandingOver(Confirming):
         sid = self._sid_of.get(pid, "")
         client = self._known.get(sid)
         if client is None and sid in self._moved:
-            raise NotRecovered(IN_USE)  # while it was asked for here, it has come to another one
+            raise NotRecovered(IN_USE)  # it has moved to another worker during the questions
         if client is None and pid in self._gone:
             raise NotRecovered(self._gone[pid])
         if client is None or client.namespace != namespace or not client.capable:
@@ -99,14 +98,14 @@ class HandingOver(Confirming):
         self, client: Client, offset: Optional[str], heard: Heard, tag: str
     ) -> Packets:
         """
-        :param heard: what has come to the new worker before it held anything for the client.
-        :return: how far this process has heard the others, and the events until then.
+        :param heard: the new worker's position when it began to hold messages for the client.
+        :return: this process's position, and the missed events up to it.
         """
         if tag == self.host_id:
-            raise NotRecovered(NO_OWNER)  # it has been inherited meanwhile, and comes back here
+            raise NotRecovered(NO_OWNER)  # the asking process has inherited the client meanwhile
         until = time.monotonic() + RECOVERY_WAIT
         has_heard = partial(self._has_heard, client, heard)
-        await self._wait_until(has_heard, until, INCOMPLETE)  # before it has any of it in memory
+        await self._wait_until(has_heard, until, INCOMPLETE)  # before any event is in memory
         missed, share = await self._read_missed(client, offset, until)
         try:
             fetch = partial(self._fetched, client, missed, tag, share)
@@ -125,7 +124,7 @@ class HandingOver(Confirming):
         return [[json.dumps(fetched.to_json())], *(one.packets for one in missed.events)]
 
     def _has_heard(self, client: Client, heard: Heard) -> bool:
-        """Whether this process has heard all that the client does not get there."""
+        """Whether this process has received every message that the new worker does not hold."""
         journal = self._journal
         if journal is None or not self._is_settled(client):
             return False
@@ -135,20 +134,21 @@ class HandingOver(Confirming):
             return not self._lacks_own(client, heard)
 
     def _lacks_own(self, client: Client, heard: Heard) -> bool:
-        """Whether something that this process has sent by then is yet to be written."""
+        """Whether an own message that the new worker does not hold has yet to be written."""
         home = tag_of(client.sid)
         return any(heard.has(self.host_id, *one, to=home) for one in self._unwritten)
 
     def _fetched(self, client: Client, missed: Missed, tag: str, share: Share) -> Optional[Heard]:
-        """All that it has missed until now is read. In the loop.
+        """Read the last missed events. In the loop.
 
-        :return: how far that goes; ``None`` when a part of that has yet to be written.
+        :return: the position up to which they are read; ``None`` when an own message has yet to be
+            written.
         """
         assert self._journal is not None
         with self._tables:
             self._check_present(client)
             if client.lost is None:
-                raise NotRecovered(IN_USE)  # it has come here meanwhile
+                raise NotRecovered(IN_USE)  # it has come back here meanwhile
             heard = self._journal.position(client.stay.heard_as, tag_of(client.sid))
             if self._lacks_own(client, heard):
                 return None
@@ -159,9 +159,9 @@ class HandingOver(Confirming):
             return heard
 
     def _hand_over(self, client: Client, tag: str) -> Packets:
-        """It is another worker's. In the loop.
+        """Give the client to the other worker. In the loop.
 
-        :return: its state; and what was emitted to it since, if that was not published.
+        :return: its state; and what was emitted to it since then without being published.
         """
         assert self._journal is not None
         sid, pid = client.sid, client.pid
@@ -169,9 +169,9 @@ class HandingOver(Confirming):
             self._check_present(client)
             fetched = client.fetched
             if fetched is None and client.lost is not None:
-                raise OwnerGone  # it was fetched from a worker that has died since
+                raise OwnerGone  # its events were fetched from a worker that has died since
             if fetched is None or fetched.tag != tag:
-                raise NotRecovered(IN_USE)  # it has come somewhere else
+                raise NotRecovered(IN_USE)  # it has come back to a third worker
             if fetched.until < time.monotonic():
                 raise NotRecovered(NO_OWNER)
             self._reading.end(fetched.share)
@@ -184,14 +184,14 @@ class HandingOver(Confirming):
             return [[state], *late]
 
     def _handed_over(self, pid: str, namespace: str, tag: str) -> Optional[Packets]:
-        """The same, of a client that is that worker's already: it asks again, as the one that had
-        the client has died, or the router has, before the answer came.
+        """The same answer for a client that the other worker has already: it asks again, as the
+        owner or the router died before it had the answer.
 
-        :raises NotRecovered: when it cannot be said again.
+        :raises NotRecovered: when the answer cannot be repeated.
         """
         with self._tables:
             moved = self._moved.get(self._sid_of.get(pid, ""))
-            if moved is None:  # it comes to this process
+            if moved is None:  # the client is about to come back here
                 moved = next((one for one in self._returning.values() if one.pid == pid), None)
             if moved is None or not moved.state:
                 return None

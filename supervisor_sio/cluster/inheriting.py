@@ -1,4 +1,4 @@
-"""Clients of a worker that has died: they come back to this one, or it tells of them."""
+"""Inherits the clients of a dead worker: they come back to this one, or expire here."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .recovery_base import SERVER_ERROR
 
 logger = logging.getLogger("supervisor_sio")
 
-#: Clients that are restored, or looked at, before others get a turn.
+#: Clients that are restored, or skipped, before others get a turn.
 _AT_ONCE = 50
 
 
 class Inheriting(Confirming):
-    """The part of a manager that goes on from the journals of others."""
+    """The part of a manager that goes on from the journals of dead workers."""
 
     # From another part.
     _do_not_expect: Callable[[Client], None]
 
     def forget_moved(self) -> None:
         super().forget_moved()
-        #: By the tag of a worker whose clients this one is about to have: those of all journals
-        #: that have come with them.
+        #: By the tag of a worker whose clients are about to be inherited: the tags of all journals
+        #: that came with them.
         self._inheriting: dict[str, List[str]] = {}
 
     async def inherit(
@@ -36,12 +36,12 @@ class Inheriting(Confirming):
         journals: Sequence[Tuple[JournalReader, float]],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        """The clients of a worker that has died, or ended, may come back to this one.
+        """Restore the clients of a worker that has died, or ended, so that they may come back here.
 
-        Between :meth:`expect` and :meth:`adopt`; :meth:`not_adopted` undoes it.
+        It is called between :meth:`expect` and :meth:`adopt`; :meth:`not_adopted` undoes it.
 
-        :param journals: of that worker, and those that it was to inherit; and when each died, by
-            the host's monotonic clock. The last one to die comes first.
+        :param journals: of that worker, and those that it was to inherit itself; and when each
+            worker died, by the host's monotonic clock. The last one to die comes first.
         :param sleep: waits for so many seconds, as the worker does.
         """
         if self._journal is None or not journals:
@@ -53,7 +53,7 @@ class Inheriting(Confirming):
             while len(self._readers) > JOURNALS_KEPT:
                 self._readers.popitem(last=False)
             self._inheriting[journals[0][0].tag] = [reader.tag for reader, _ in journals]
-        #: Of the journals whose clients were another heir's before.
+        #: Tags of journals whose clients another heir had inherited already.
         taken_over: set[str] = set()
         for reader, died in journals:
             if reader.tag in taken_over:
@@ -65,7 +65,7 @@ class Inheriting(Confirming):
                         await sleep(0)
                     try:
                         self._inherit_state(state, reader, died, taken_over)
-                    except ValueError as error:  # the others are not to suffer
+                    except ValueError as error:  # the other clients are restored
                         errors.append(error)
             except ValueError as error:
                 errors.append(error)
@@ -76,7 +76,7 @@ class Inheriting(Confirming):
     def _inherit_state(
         self, state: bytes, reader: JournalReader, died: float, taken_over: set[str]
     ) -> None:
-        """:raises ValueError: when it is not a state."""
+        """:raises ValueError: when it is not an entry of a journal."""
         saved = decode(state)
         if "heir_of" in dict(saved.pairs()):
             taken_over.add(saved.text("heir_of"))
@@ -106,8 +106,8 @@ class Inheriting(Confirming):
             client = Client.restored(saved, f"lost.{new_id()}")
             known = self._known.get(client.sid)
             if known is not None and known.arriving is None:
-                return  # it is here
-            if known is not None:  # from the one that has died, which cannot hand it over any more
+                return  # this process has the client
+            if known is not None:  # it was arriving from the dead worker, which cannot go on
                 self._do_not_expect(known)
             if client.sid in self._moved:
                 self._returning[client.sid] = self._moved.pop(client.sid)
@@ -129,12 +129,12 @@ class Inheriting(Confirming):
             self._times.add(client.sid, client.lost.since + seconds)
 
     def write_states(self, tags: Collection[str]) -> bool:
-        """Write down who the clients are, for a moment: they are this process's.
+        """Write the states of inherited clients to the journal, for a slice of time.
 
-        Before :meth:`adopt`, until this returns true, so that others get a turn. Until that they
-        do not change here; who inherits them next may find some of them twice.
+        It is called before :meth:`adopt`, until it returns true, so that others get a turn. The
+        clients do not change meanwhile; the next heir may find some of them twice.
 
-        :return: whether that is all of them.
+        :return: whether all states are written.
         """
         until = time.monotonic() + RECOVERY_SLICE
         for tag in tags:
@@ -148,7 +148,7 @@ class Inheriting(Confirming):
         return True
 
     def _save_all_of(self, tags: Collection[str]) -> None:
-        """They are this process's."""
+        """Note that this process has the clients with these tags now."""
         with self._tables:
             for tag in tags:
                 for pid, state in self._unwritten_states.pop(tag, {}).items():
@@ -158,14 +158,14 @@ class Inheriting(Confirming):
                 client = self._known.get(sid)
                 if client is None or (client.arriving is None and client.stay.heard_as in tags):
                     del self._returning[sid]
-            # Who inherits them next finds them here. Had this process died before, it would not.
+            # The next heir finds these clients in this journal, and must skip the inherited ones.
             for tag in [tag for tag in self._inheriting if tag in tags]:
                 for one in self._inheriting.pop(tag):
                     if self._journal is not None:
                         self._journal.save(_heir_of(one), encode({"heir_of": one}))
 
     def _not_inherited(self, tags: Collection[str]) -> None:
-        """They are not."""
+        """Remove the inherited clients with these tags: another process has them."""
         with self._tables:
             for tag in tags:
                 self._inheriting.pop(tag, None)
@@ -187,7 +187,7 @@ class Inheriting(Confirming):
                 self._unwritten_states.pop(tag, None)
 
     def _drop_journals(self, now: float) -> None:
-        """Those that are of no use any more; with ``_tables``."""
+        """Drop inherited journals that have expired; with ``_tables``."""
         for tag in [tag for tag, (_, until) in self._readers.items() if until < now]:
             del self._readers[tag]
             if self._journal is not None:
@@ -195,5 +195,5 @@ class Inheriting(Confirming):
 
 
 def _heir_of(tag: str) -> str:
-    """Instead of a pid: that this process has the clients of a journal."""
+    """The journal's key for the note that a journal's clients are inherited, in place of a pid."""
     return f"heir of {tag}"

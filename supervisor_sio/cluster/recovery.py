@@ -1,27 +1,29 @@
-"""Clients that come back to their session, to the worker that had it or to another one.
+"""Clients that come back to their session, at the worker that has it or at another one.
 
-Whoever has a client answers for it, its *owner*: the worker that its ``pid`` names, or the one
-that has taken over from that one. A worker to which the client comes asks the owner, in three
-steps; the client's place in what everybody sends is handed over without a gap:
+The *owner* of a client is the worker that answers for it: the one that its ``pid`` names, or the
+one that has taken over that worker's clients. A worker to which the client comes back asks the
+owner, in three steps that hand over the client's position in every sender's stream without a gap:
 
 ============  ===================================================================================
-``claim``     who is it, what has it: the new worker puts it into its tables, and hears what is
-              sent to its home, the worker that its session id names; what comes for it from now
-              on is held there
-``fetch``     what has it missed: at least as much as the new worker had heard by then
-``taken``     it is the new worker's from now on. Or ``not_taken``: it is lost as before
+``claim``     the client's state: the new worker adds it to its tables, and receives what is
+              sent to the client's home, the worker that its session id names; messages for the
+              client are held at the new worker from now on
+``fetch``     the events that the client has missed: at least up to the position that the new
+              worker had when it began to hold messages
+``taken``     the new worker has the client from now on. Or ``not_taken``: it is lost as before
 ============  ===================================================================================
 
-The new worker may end before it has written down that it has the client. So the former owner
-asks a little later, ``has``; when nobody has the client, it tells of it.
+The new worker may die before it has written down that it has the client. So the former owner asks a
+little later, ``has``; if no worker has the client, the former owner calls its ``disconnect``
+handler.
 
-A client whose session id names another worker than the one that has it is a *guest* there.
+A client at another worker than its home is a *guest* there.
 
 ========================  =====================================================================
-:mod:`.claiming`          the steps, as the new worker takes them
-:mod:`.handing_over`      the steps, as the owner answers them
+:mod:`.claiming`          the steps in the new worker
+:mod:`.handing_over`      the steps in the owner
 :mod:`.confirming`        the question afterwards, and its answer
-:mod:`.forwarding`        clients that others have now, and guests: where they are
+:mod:`.forwarding`        the places of clients that have moved, and of guests
 :mod:`.inheriting`        clients of a worker that has died
 here                      clients that come back to the worker that has them; and their ends
 ========================  =====================================================================
@@ -51,25 +53,25 @@ from .recovery_base import Ask
 
 
 class _Turn:
-    """Of one who says that it is a client that somebody else comes back as."""
+    """The turn of a connection that asks to come back as a client while another one does."""
 
     waits = False
 
 
 class Recovery(Claiming, HandingOver, Inheriting):
-    """The part of a manager to which clients come back."""
+    """The part of a manager that lets clients come back."""
 
     def __init__(self) -> None:
         super().__init__()
-        #: By namespace, what is called for each client that has come back.
+        #: By namespace: the application's handlers for clients that have come back.
         self._recovered: dict[str, Handler] = {}
 
     def forget_moved(self) -> None:
         super().forget_moved()
-        #: How many have come back here.
+        #: Number of clients that have come back to this worker.
         self.recovered = 0
-        #: By sid, those who come back to here just now; with the last one who waits until that is
-        #: over, and says that it is the same client.
+        #: By sid: clients that are coming back now, each with the turn of the last connection that
+        #: waits to come back as the same client.
         self._coming: dict[str, Optional[_Turn]] = {}
 
     # --- what an application calls -------------------------------------------------
@@ -90,9 +92,9 @@ class Recovery(Claiming, HandingOver, Inheriting):
         """Register a handler for clients that have come back to their session.
 
         Can be used as a decorator, with and without a ``namespace``. It is called once for each
-        time that such a client comes back, before its next event, with its sid and the
-        environment of its new handshake; ``connect`` and ``disconnect`` are not. What it raises
-        is logged. Of an asyncio server it may be a coroutine function.
+        time that such a client comes back, before its next event, with its sid and the environment
+        of its new handshake; ``connect`` and ``disconnect`` are not called. Exceptions are logged.
+        For an asyncio server it may be a coroutine function.
         """
         return register("on_recovery", self._recovered, namespace or "/", handler)
 
@@ -101,13 +103,13 @@ class Recovery(Claiming, HandingOver, Inheriting):
     async def recover(
         self, eio_sid: str, environ: Any, namespace: str, asked: Asked, ask: Ask
     ) -> Optional[str]:
-        """Let a client come back that says it was connected; called where handlers run.
+        """Let a connection come back as a client; called where handlers run.
 
-        Its CONNECT is answered, it is sent what it has missed, and its handler is called.
+        The CONNECT is answered, the missed events are sent, and the handler is called.
 
-        :param environ: of its handshake.
+        :param environ: of the connection's handshake.
         :param ask: asks the worker that has the clients of a tag.
-        :return: why it gets a new session, one of :mod:`.reasons`; ``None`` when it is back.
+        :return: why the client gets a new session, one of :mod:`.reasons`; ``None`` if it is back.
         """
         try:
             sid = await self._recover(eio_sid, namespace, asked, ask)
@@ -134,7 +136,7 @@ class Recovery(Claiming, HandingOver, Inheriting):
             if client is not None:
                 return await self._recover_here(client, eio_sid, namespace, asked.offset)
             moved = None
-            if self._is_ours(tag):  # of others, it has been somewhere else since
+            if self._is_ours(tag):  # otherwise the client has moved on since
                 moved = self._moved.get(self._sid_of.get(pid, ""))
                 was_here = was_here or moved is not None
             answer, packets = ({"moved": moved.tag}, ()) if moved else await ask(tag, question, ())
@@ -148,9 +150,9 @@ class Recovery(Claiming, HandingOver, Inheriting):
                     moved = await self._recover_from(tag, client, namespace, asked, ask, there)
                 except NotRecovered as error:
                     if self._is_known(pid) or isinstance(error, OwnerGone):
-                        continue  # as above, or another one has
+                        continue  # this process has inherited it, or another one has
                     raise
-                if was_here and moved is not None:  # those who had it since pass nothing on
+                if was_here and moved is not None:  # workers that had it since need not forward
                     self._say_gone(client.sid, moved.tag)
                 home = tag_of(pid)
                 if tag != home and not self._is_ours(home):
@@ -163,11 +165,11 @@ class Recovery(Claiming, HandingOver, Inheriting):
         return self._sid_of.get(pid) in self._known
 
     def expire(self, now: float) -> List[Tuple[str, str, str, str]]:
-        """The clients that do not come back any more.
+        """Take the clients that have expired.
 
-        :param now: by the host's monotonic clock; infinite for all that are lost.
-        :return: Engine.IO sid, sid, namespace and reason of each, for its handler of
-            ``disconnect``; :meth:`disconnect` is to be called then.
+        :param now: by the host's monotonic clock; infinite for all lost clients.
+        :return: Engine.IO sid, sid, namespace and reason of each, for its ``disconnect`` handler;
+            :meth:`disconnect` must be called then.
         """
         over = []
         with self._tables:
@@ -203,9 +205,9 @@ class Recovery(Claiming, HandingOver, Inheriting):
         if client.namespace != namespace or not client.capable:
             raise NotRecovered(UNKNOWN_PID)
         if client.arriving is not None:
-            raise NotRecovered(IN_USE)  # another one with this pid comes from another worker
+            raise NotRecovered(IN_USE)  # it arrives from another worker, on another connection
         await self._wait_until(lambda: self._is_settled(client))
-        # Not as many as may know the pid.
+        # The pid may be known to many connections: only two may try at a time.
         turn, until = _Turn(), time.monotonic() + RECOVERY_WAIT
         while not self._takes_turn(client.sid, turn):
             await self._wait_until(partial(self._need_not_wait, client.sid, turn), until)
@@ -227,9 +229,9 @@ class Recovery(Claiming, HandingOver, Inheriting):
         return client.sid
 
     def _takes_turn(self, sid: str, turn: _Turn) -> bool:
-        """Whether nobody else comes back as this client just now.
+        """Whether no other connection is coming back as this client now.
 
-        :raises NotRecovered: when another one waits for that, which has come later.
+        :raises NotRecovered: when a connection that came later waits for that.
         """
         with self._tables:
             if sid not in self._coming:
@@ -243,13 +245,13 @@ class Recovery(Claiming, HandingOver, Inheriting):
             return False
 
     def _need_not_wait(self, sid: str, turn: _Turn) -> bool:
-        """Whether :meth:`_takes_turn` says something else now."""
+        """Whether :meth:`_takes_turn` would return or raise now."""
         return self._coming.get(sid) is not turn
 
     def _bring_back(self, client: Client, eio_sid: str, old: str, missed: Missed) -> None:
-        """Connect it, in the loop.
+        """Give the client its new connection, in the loop.
 
-        :param old: as :meth:`_check_unused` has it.
+        :param old: the result of :meth:`_check_unused`.
         """
         sid, namespace = client.sid, client.namespace
         with self._tables:
@@ -261,7 +263,7 @@ class Recovery(Claiming, HandingOver, Inheriting):
             if left is None or client.cannot_come_back:
                 raise NotRecovered(client.why_not_saved)
             rooms = self.get_rooms(sid, namespace)
-            client.arriving = []  # these are no changes
+            client.arriving = []  # the next two calls are not changes of rooms
             self._take_out(sid, namespace)
             self._take_in(sid, eio_sid, namespace, rooms)
             client.arriving = None
@@ -272,12 +274,12 @@ class Recovery(Claiming, HandingOver, Inheriting):
             self._between.discard(sid)
             self._give_session(client)
             self._welcome(client)
-            if client.before:  # journals that others may not have
+            if client.before:  # other workers may not have those stays' journals
                 assert self._journal is not None
                 stay = client.stay
                 client.base, client.before = missed.offset, ()
                 client.stay = Stay(self.host_id, self._journal.last, stay.rooms, stay.heard_as)
-                # Until all of it is written, who goes on here would send some of it twice.
+                # If this process dies in between, an heir would send some of the events twice.
                 client.not_saved = ARRIVING
                 self._save(client)
                 for one in missed.events:
@@ -292,10 +294,10 @@ class Recovery(Claiming, HandingOver, Inheriting):
         for no_answer in left:
             no_answer()
 
-    # --- clients that are passed on, see :mod:`.moving` ---------------------------------------
+    # --- clients that move to another process, see :mod:`.moving` -----------------------------
 
     def save_recovery(self, sid: str) -> Optional[dict[str, Any]]:
-        """With ``_tables``."""
+        """The state for the new process; with ``_tables``."""
         client = self._known.get(sid)
         if client is None or self._journal is None:
             return None
@@ -307,19 +309,19 @@ class Recovery(Claiming, HandingOver, Inheriting):
         return state
 
     def restore_recovery(self, state: Any, eio_sid: str) -> None:
-        """With ``_tables``. :raises ValueError: when it is not what :meth:`save_recovery` gives."""
+        """With ``_tables``. :raises ValueError: when it is not from :meth:`save_recovery`."""
         client = Client.restored(state, eio_sid)
         if client.stay.heard_as != tag_of(client.sid):
             self._guests[client.sid] = client.stay.heard_as
         if self._journal is None:
-            return  # it does not come back to this one
+            return  # clients cannot come back to this process
         client.moves_to(self.host_id, self._journal.last)
-        # Its next answer may be to a ping of the process that had it.
+        # The next answer may be to a ping of the former process.
         client.back, client.behind = time.monotonic(), True
         self._add_moved_here(client)
 
     def forget_recovery(self, sid: str) -> None:
-        """With ``_tables``: another process has it."""
+        """Another process has the client; with ``_tables``."""
         client = self._known.get(sid)
         if client is not None:
             self._forget(client)
