@@ -18,7 +18,7 @@ from ..common.limits import PROBE_TIMEOUT
 from ..common.modes import AsyncMode
 from .configuration import Configuration, Finding, Program
 from .daemon import daemon_of
-from .host import Host, find_command, user
+from .host import ENTER, Host, find_command, obstacle, user
 from .modes import options_of
 from .roles import Role
 from .shebang import python_of
@@ -109,6 +109,9 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
     needed = [*_NEEDED[program.role], *mode.modules]
     modules = [*needed, *mode.faster, *(need.module for need in optional)]
     uid = conf.uid if process.uid is None else process.uid
+    if hindrance := _closed(python, uid):
+        yield conf.error(program.section, "command", hindrance)
+        return
     try:
         version, missing, managed = _look(python, modules, uid, process.environment)
     # ValueError: the environment is invalid.
@@ -172,6 +175,21 @@ def _python(conf: Configuration, host: Host, process: Any) -> Optional[str]:
     start = getattr(conf.supervisord, "directory", None) or os.getcwd()
     found = find_command(name, path, start)
     return python_of(found) if found else None
+
+
+def _closed(python: str, uid: Optional[int]) -> Optional[str]:
+    """Why a user cannot run an interpreter: homes are closed to others on many systems."""
+    if uid is None:
+        return None
+    who = user(uid)
+    # The directory of the virtual environment, and the Python that its link leads to.
+    for path in (os.path.dirname(python), python):
+        if os.path.exists(path) and (hindrance := obstacle(path, who, ENTER)):
+            return (
+                f"{who.name} may not enter {hindrance}, and cannot run {python}; create the virtual "
+                f"environment in a directory, and with a Python, that {who.name} may use"
+            )
+    return None
 
 
 def _split(text: str) -> list[str]:

@@ -6,8 +6,10 @@ from typing import Optional
 
 import pytest
 
+from supervisor_sio.check import packages
+from supervisor_sio.check.host import obstacle
 from supervisor_sio.check.shebang import python_of
-from unit.check.deployment import PYTHON, Deployment
+from unit.check.deployment import NOBODY, PYTHON, Deployment, as_root
 from unit.pythons import NEW_PYTHON
 
 
@@ -118,4 +120,28 @@ def test_a_python_that_does_not_run(deployment: Deployment, command: str) -> Non
     assert line.endswith(
         "[program:workers] command: its Python, /no/such/python3, does not run: "
         "No such file or directory"
+    )
+
+
+@as_root
+def test_a_python_in_a_home_that_is_closed_to_the_worker(
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "obstacle", obstacle)
+    for directory in list(tmp_path.parents)[:-2]:
+        directory.chmod(0o755)
+    home, name = tmp_path / "home", NOBODY.pw_name
+    (home / "bin").mkdir(parents=True)
+    home.chmod(0o700)
+    python = home / "bin" / "python3"
+    python.symlink_to("/usr/bin/python3")
+    script = home / "bin" / "supervisor-sio"
+    script.write_text(f"#!{python}\n")
+    script.chmod(0o755)
+    deployment.set("rpcinterface:sio", run_dir="/run/sio", chown=name)
+    deployment.set("program:workers", command=f"{script} worker myapp:app", user=name)
+    (line,) = (line for line in deployment.lines() if "program:workers" in line)
+    assert line.endswith(
+        f"[program:workers] command: {name} may not enter {home}, and cannot run {python}; create "
+        f"the virtual environment in a directory, and with a Python, that {name} may use"
     )
