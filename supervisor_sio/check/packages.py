@@ -109,7 +109,9 @@ def _missing(conf: Configuration, host: Host, program: Program, process: Any) ->
     needed = [*_NEEDED[program.role], *mode.modules]
     modules = [*needed, *mode.faster, *(need.module for need in optional)]
     uid = conf.uid if process.uid is None else process.uid
-    if hindrance := _closed(python, uid):
+    # Behind a wrapper it may be another user, or see other directories.
+    direct = os.path.basename(_split(process.command)[0]) == PROGRAM
+    if direct and (hindrance := _closed(python, uid)):
         yield conf.error(program.section, "command", hindrance)
         return
     try:
@@ -186,8 +188,8 @@ def _closed(python: str, uid: Optional[int]) -> Optional[str]:
     for path in (os.path.dirname(python), python):
         if os.path.exists(path) and (hindrance := obstacle(path, who, ENTER)):
             return (
-                f"{who.name} may not enter {hindrance}, and cannot run {python}; create the virtual "
-                f"environment in a directory, and with a Python, that {who.name} may use"
+                f"{who.name} may not enter {hindrance}, and cannot run {python}; create the "
+                f"virtual environment in a directory, and with a Python, that {who.name} may use"
             )
     return None
 
