@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,12 @@ ROOT = HERE.parents[1]
 AS_ROOT = "root" if os.getuid() == 0 else ""
 
 
-def supervisor_sio(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
+def supervisor_sio(
+    *arguments: str, cwd: Path = ROOT, wrapper: Sequence[str] = ()
+) -> tuple[int, str]:
     """The exit status, and all that the command says."""
     done = subprocess.run(
-        [BIN / "supervisor-sio", *arguments],
+        [*wrapper, BIN / "supervisor-sio", *arguments],
         check=False,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -41,7 +44,8 @@ def supervisor_sio(*arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
 
 def check(cluster: Cluster) -> tuple[int, str]:
     cluster.write_config()
-    return supervisor_sio("check", str(cluster.conf))
+    # The files that it sees are those that supervisord will see.
+    return supervisor_sio("check", str(cluster.conf), wrapper=cluster.wrapper)
 
 
 def test_the_shipped_deployment_is_sound() -> None:
