@@ -866,7 +866,7 @@ class Session:
         if self.state is OPENING or (self.closed and not self.forgotten):
             raise NotMovable(HANDLER_RUNNING)
         if not all(websocket.is_open for websocket in self._websockets):
-            raise NotMovable(MID_REQUEST, "its websocket closes")
+            raise NotMovable(MID_REQUEST, "its websocket is closing")
 
     @property
     def _websockets(self) -> list[WebSocket]:

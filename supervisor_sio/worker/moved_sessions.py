@@ -106,7 +106,7 @@ class Leaving:
             elif connection.is_answering:
                 found.append((Role.ANSWER, connection))
             else:
-                raise NotMovable(MID_REQUEST, "the application has a request of it")
+                raise NotMovable(MID_REQUEST, "the application is handling a request of it")
         for _, connection in found:
             connection.check_movable()
         return found

@@ -286,7 +286,9 @@ class RunOnce:
             self._router.post(run_once.ends(name, lease.number, end))
         else:
             if isinstance(error, Exception):
-                self._runner.log(logger, logging.ERROR, "task %s", name, exc_info=error)
+                self._runner.log(
+                    logger, logging.ERROR, "task %s failed while ending", name, exc_info=error
+                )
             if state is State.ENDING:
                 self._router.post(run_once.ends(name, lease.number, End.GIVEN_BACK))
             self._set(run, State.OVER if self._stopping else State.WAITING)

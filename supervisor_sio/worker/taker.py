@@ -33,10 +33,10 @@ class Taker:
     def take(self) -> tuple[Request, Connection]:
         """Take the request for the engine; the application's own response is ignored.
 
-        :raises RuntimeError: if the request is over.
+        :raises RuntimeError: if the request has ended.
         """
         if self._request is None:
-            raise RuntimeError("the request is over")
+            raise RuntimeError("the request has ended")
         return self._request.take()
 
     def release(self) -> None:

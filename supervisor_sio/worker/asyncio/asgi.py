@@ -218,7 +218,7 @@ class Call:
         self.deadline = NEVER
         self.slot = NOWHERE
         self._application = application
-        #: Set while the application has the connection; and until the application has returned.
+        #: The connection while the application has it, and until the application has returned.
         self._connection: Optional[Connection] = connection
         self._client: Optional[Connection] = connection
         self._head = head
@@ -289,7 +289,7 @@ class Call:
         """:meth:`.Taker.take`"""
         connection = self._client  # may be closed already
         if connection is None or self._started:
-            raise RuntimeError("the request is over")
+            raise RuntimeError("the request has ended")
         self._taken = True
         if self._body_ended:
             self._transport.pause_reading()

@@ -81,7 +81,7 @@ class Handshake:
     def take(self) -> tuple[Request, Connection]:
         """:meth:`.Taker.take`"""
         if self._bridge is not None:
-            raise RuntimeError("the request is over")
+            raise RuntimeError("the request has ended")
         self._taken = True
         connection = self._connection
         environ = partial(make_environ, self._scope)

@@ -16,7 +16,7 @@ from eventlet import hubs
 from ..forks import end_child
 from . import greenlets
 
-#: References to the parent's greenlets: if these were collected, they would run their cleanup.
+#: Keeps the parent's hub and greenlets alive: if collected, the greenlets would run to their ends.
 _kept: list[Any] = []
 
 

@@ -710,9 +710,9 @@ def test_a_request_of_the_session_that_the_application_has(pair: Pair) -> None:
     worker.runtime.serve = lambda connection, head: kept.append(connection)
     other.send(post("4x"))
     pair.wait(lambda: kept, "request")
-    cannot(pair, MID_REQUEST, "the application has a request of it")
+    cannot(pair, MID_REQUEST, "the application is handling a request of it")
     kept[0].leave_to_engine(False)
-    cannot(pair, MID_REQUEST, "the application has a request of it")
+    cannot(pair, MID_REQUEST, "the application is handling a request of it")
     kept[0].answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     pair.until(other, b"200 OK")
     worker.runtime.serve = worker._serve
@@ -777,7 +777,7 @@ def test_a_websocket_that_closes(pair: Pair) -> None:
     fill(pair, client, 500_000)
     client.send(masked(CLOSE, b"\x03\xe8"))
     pair.turn()
-    cannot(pair, MID_REQUEST, "its websocket closes")
+    cannot(pair, MID_REQUEST, "its websocket is closing")
     pair.wait(lambda: client.ended, "end")
     assert client.data.endswith(close_frame(1000))
 

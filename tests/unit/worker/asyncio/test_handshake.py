@@ -85,7 +85,7 @@ def test_a_scope_that_is_kept_keeps_no_connection(rig: Rig) -> None:
         await asyncio.sleep(0.01)
         gc.collect()
         assert not [o for o in gc.get_objects() if isinstance(o, (Connection, Handshake))]
-        with pytest.raises(RuntimeError, match="the request is over"):
+        with pytest.raises(RuntimeError, match="the request has ended"):
             kept[0][EXCHANGE].take()
 
     rig.run(test())
