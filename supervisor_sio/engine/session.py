@@ -958,8 +958,11 @@ class Session:
             left = min(state.seconds("next_ping"), engine.options.ping_interval) - elapsed
             session._pong_due = now + left
         if not state.is_none("queue"):
+            queue = packets.restore(state.list("queue"))
+            if not queue:
+                raise state.wrong("queue", "a list with packets")
             box = session._outbox = Outbox(now)
-            for packet in packets.restore(state.list("queue")):
+            for packet in queue:
                 box.add(packet)
         if not state.is_none("websocket"):
             session._websocket = session._make_websocket(session)

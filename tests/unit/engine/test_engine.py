@@ -609,6 +609,7 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (State.POLLING, "websocket", {}, "websocket is not null, in state polling"),
         (State.POLLING, "candidate", {}, "candidate is not null, in state polling"),
         (State.POLLING, "queue", "4x", "queue is not a list"),
+        (State.POLLING, "queue", [], "queue is not a list with packets"),
         (State.POLLING, "queue.1", "9", r"queue\[1\] is not a packet"),
         (State.POLLING, "queue.1", "", r"queue\[1\] is not a packet"),
         (State.POLLING, "queue.1", 5, r"queue\[1\] is not a text"),
