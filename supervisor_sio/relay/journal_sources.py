@@ -80,8 +80,10 @@ class Sources:
         for ours, theirs in ((self.gone, other.gone), (self.senders, other.senders)):
             for name, streams in theirs.items():
                 known = ours.setdefault(name, {None: [0, 0]})
-                for tag, slot in streams.items():
-                    known[tag] = [max(slot[0], known.get(tag, slot)[0]), 0]
+                _add(known, streams)
+        # One of both knows that such a sender has ended; it is not waited for.
+        for name in self.gone.keys() & self.senders.keys():
+            _add(self.gone[name], self.senders.pop(name))
         for name, slot in other.bridges.items():
             self.bridges[name] = [max(slot[0], self.bridges.get(name, slot)[0]), 0]
         self.guests.update((tag, [0, 0]) for tag in other.guests)
@@ -162,3 +164,9 @@ class Sources:
         size = SOURCE.size + len(sender) + len(rest)
         head = SOURCE.pack(size, kind, code, self.part, number, len(sender))
         return head + sender + rest + bytes(-size % 8)
+
+
+def _add(streams: dict[Optional[str], Slot], more: dict[Optional[str], Slot]) -> None:
+    """Add the streams of a sender that somebody else has received further, or not so far."""
+    for tag, slot in more.items():
+        streams[tag] = [max(slot[0], streams.get(tag, slot)[0]), 0]

@@ -412,6 +412,29 @@ def test_who_has_ended_and_was_never_heard_is_not_waited_for(make: Any) -> None:
     assert journal.position().numbers == {"s": 4} and "s" in journal.position().first
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_who_has_ended_is_not_waited_for_after_a_merge(
+    make: Any, segments: Segments, gone: bool
+) -> None:
+    """Whether this process knew that, or the one whose sessions it has adopted."""
+    journal = make()
+    journal.began(50.0)
+    journal.heard("s", None, 3)
+    if not gone:
+        journal.ended("s")
+    journal.adopting(Part(("a",), 5.0, {"s": [True, 3, 2, {"a": [2, 1]}, gone]}, {}))
+    journal.merged(["a"])
+    heard = Heard({"s": 4}, {}, {"s": 2})
+    assert journal.reaches(heard, to="a")
+    journal.ended("s")
+    assert journal.reaches(heard, to="a")
+    assert journal.position(to="a").numbers == {"s": 3}
+    (part,) = segments.read().position("socketio", ["w"]).parts
+    assert part.senders["s"] == [True, 4, 3, {}, True]
+    journal.heard("s", None, 5)  # it was only out of touch
+    assert not journal.reaches(Heard({"s": 6}, {}, {}))
+
+
 def test_who_has_heard_what_is_to_another_worker(
     make: Callable[..., Journal], segments: Segments
 ) -> None:
