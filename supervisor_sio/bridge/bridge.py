@@ -258,7 +258,7 @@ class Bridge:
                     self._deliver(self._inbox.give_up(bridge))
             if self.missed > self._missed_shown:
                 if not self._missed_shown:
-                    logger.error("%d messages of another host did not come", self.missed)
+                    logger.error("%d messages of another host were lost", self.missed)
                 self._missed_shown = self.missed
 
     def _forget(self, bridge: str) -> None:
@@ -362,7 +362,7 @@ class Bridge:
     def _answer(self, question: QueueMessage) -> None:
         first, last = question["first"], question["last"]
         if type(first) is not int or type(last) is not int or not 0 < first <= last:
-            raise FormatError("a question for no numbers")
+            raise FormatError("a question with invalid numbers")
         if last > self._stream.given:
             return  # these numbers were not used yet
         again = self._stream.again(first, last)

@@ -215,7 +215,7 @@ def _make_session(items: Any) -> Any:
     try:
         return _session_class()(items)
     except ImportError:
-        raise ValueError("the session is one of Flask, which this process does not have") from None
+        raise ValueError("the session is one of Flask, which this process lacks") from None
 
 
 # --- the scope of ASGI -------------------------------------------------------------

@@ -369,7 +369,7 @@ class Keeping(IndexedManager):
         try:
             client.store(session)
         except (NotPlain, TooLong) as error:
-            self._warn(client, f"session data {error}: store what JSON has")
+            self._warn(client, f"session data {error}: store JSON values only")
 
     @staticmethod
     def _warn(client: Client, why: str) -> None:

@@ -135,7 +135,7 @@ def _save_data(data: Any, writer: Writer) -> dict[str, Any]:
     """What the application has stored for each namespace."""
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         # What was stored in the Engine.IO session itself may have any type.
-        error = NotPlain("eio", "no dictionary by namespace")
+        error = NotPlain("eio", "not a dictionary by namespace")
         raise _not_movable("session data", error, "store it with the Socket.IO server")
     saved = {}
     for namespace, session in data.items():
@@ -143,7 +143,7 @@ def _save_data(data: Any, writer: Writer) -> dict[str, Any]:
         try:
             saved[namespace] = writer.write(session)
         except (NotPlain, TooLong) as error:
-            raise _not_movable(what, error, "store what JSON has") from None
+            raise _not_movable(what, error, "store JSON values only") from None
     return saved
 
 

@@ -185,7 +185,7 @@ class RunOnce:
                 f"run_once({name!r}) with write_only=True: such a manager runs nothing"
             )
         if name not in self._tasks_once and len(self._tasks_once) >= RUN_ONCE_TASKS:
-            raise ValueError(f"run_once({name!r}): there are {RUN_ONCE_TASKS} already, the most")
+            raise ValueError(f"run_once({name!r}): there are {RUN_ONCE_TASKS} already, the limit")
 
     def _register(self, name: str, function: Callable[..., Any]) -> None:
         takes_lease = _takes_lease(name, function)

@@ -774,4 +774,4 @@ class Hearing:
         new = self.dropped - self._dropped_shown
         if new and now - self._dropped_shown_at >= _QUIET:
             self._dropped_shown, self._dropped_shown_at = self.dropped, now
-            logger.error("%d messages were lost: their senders keep them no more", new)
+            logger.error("%d messages were lost: their senders do not keep them any more", new)

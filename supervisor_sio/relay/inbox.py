@@ -590,7 +590,7 @@ class Inbox:
         """
         after = message.fields.get("after")
         if after is not None and not isinstance(after, dict):
-            raise Impossible("after is no object")
+            raise Impossible("after is not an object")
         if tag is not None:
             return ((None, message.after),)
         # A tag of this process may be absent: then there is nothing to wait for.

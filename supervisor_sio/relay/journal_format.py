@@ -285,9 +285,9 @@ def read_scope(data: bytes) -> Scope:
     try:
         only, tags = json.loads(data)
     except (ValueError, TypeError, RecursionError):
-        raise ValueError("journal: a scope that is not one") from None
+        raise ValueError("journal: a malformed scope") from None
     if type(only) is not bool or not _are_texts(tags):
-        raise ValueError("journal: a scope that is not one")
+        raise ValueError("journal: a malformed scope")
     return [only, tags]
 
 

@@ -165,7 +165,7 @@ class _File:
 
 def _read_part(part: Any, file: _File) -> Part:
     if not isinstance(part, dict):
-        raise ValueError("parts: one that is not an object")
+        raise ValueError("parts: not an object")
     tags = tuple(_checked(part, "tags", _are_tags))
     guest_tags = tuple(_checked(part, "guest_tags", _are_guest_tags))
     all_tags = (*tags, *guest_tags)

@@ -79,8 +79,9 @@ class _Burst:
     def takes(self, kind: Tuple[bool, bool], size: int) -> bool:
         """Whether one more message can wait with the others.
 
-        Messages to all and messages to one worker leave in the order of publishing: a worker that
-        gets both would ask for what it lacks. In a bundle all messages have numbers, or none.
+        Messages to all and messages to one worker leave in the order of publishing: otherwise a
+        worker that gets both would ask for one that has not left yet. In a bundle all messages have
+        numbers, or none.
         """
         if not self.messages:
             return True
@@ -185,7 +186,7 @@ class Publisher:
     def _push(self, topic: bytes, data: bytes, now: float, volatile: bool) -> None:
         """Send a message now, or with later ones of this turn of the loop."""
         burst = self._burst
-        if not self._turn_ends():
+        if not self._schedule_turn_end():
             self._flush()
             self._send_frame(topic, data)
             return
@@ -199,8 +200,8 @@ class Publisher:
             self._flush()
         burst.add(kind, topic, data)
 
-    def _turn_ends(self) -> bool:
-        """Whether a turn of the loop runs in this thread, whose end is scheduled now."""
+    def _schedule_turn_end(self) -> bool:
+        """Schedule the end of this turn. Return whether a loop runs in this thread."""
         call_soon = self.turn()
         if call_soon is None:
             return False

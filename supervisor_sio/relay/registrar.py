@@ -156,6 +156,6 @@ def _read_sent(fields: Mapping[str, Any]) -> Sent:
     """:raises MessageError: when none of our senders can have sent so much."""
     began, own = fields["began"], fields["own"]
     if type(began) is not float or not isinstance(own, dict) or len(own) > RELAY_MOST_STREAMS:
-        raise MessageError("not what a process has sent")
+        raise MessageError("malformed numbers of a process that ends")
     to_one = {tag: read_number(number) for tag, number in own.items()}
     return Sent(began, read_number(fields["all"]), to_one)

@@ -96,7 +96,7 @@ class StandIn:
         try:
             self._keep_elsewhere(self._position().write())
         except OSError as error:  # then they are kept in this process only
-            logger.warning("messages for sessions that are held are kept here alone: %s", error)
+            logger.warning("messages for held sessions are kept in the router only: %s", error)
             self.kept()
 
     def _keep(self, number: int, message: RelayMessage) -> None:

@@ -122,7 +122,7 @@ class Subscriber(Hearing):
                 self._refusals.count("relay-receive-failed", repr(error))
                 self._failures += 1
                 if self._failures > RELAY_MOST_FAILURES:
-                    raise Deaf(f"the relay is not heard any more: {error!r}") from error
+                    raise Deaf(f"nothing can be received from the relay: {error!r}") from error
                 yield Wait(TICK, False)
 
     def _receive(self, deliver: Deliver) -> Steps:

@@ -247,7 +247,7 @@ def test_missed_messages_are_counted_exactly(
     assert bridge.said[6:] == ["7", "9"]
     assert bridge.missed == 2 + 2 + 1
     assert [record.getMessage() for record in caplog.records] == [
-        "4 messages of another host did not come"
+        "4 messages of another host were lost"
     ]
 
 

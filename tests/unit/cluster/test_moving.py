@@ -192,7 +192,7 @@ def test_data_that_is_not_by_namespace_is_refused() -> None:
     server = sync_server()
     client = PollingClient(server)
     for data in ({1: {}}, ["a"], "text"):
-        with pytest.raises(NotMovable, match="no dictionary by namespace"):
+        with pytest.raises(NotMovable, match="not a dictionary by namespace"):
             moving.save_client(server, client.eio_sid, data)
 
 

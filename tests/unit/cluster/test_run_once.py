@@ -124,7 +124,7 @@ def test_there_is_a_most() -> None:
     for number in range(RUN_ONCE_TASKS):
         manager.run_once(f"x{number}", without)
     manager.run_once("x0", without)
-    with pytest.raises(ValueError, match="the most"):
+    with pytest.raises(ValueError, match="the limit"):
         manager.run_once("one-more", without)
 
 
